@@ -1,0 +1,1 @@
+"""Composes the image tasks that ship with the project from compact vendored sources."""

@@ -1,0 +1,49 @@
+"""Draws backdrops: cuttings of the map of the Earth, gradients and noise.
+
+The two splits cut from different halves of the map, so that no stretch of it is seen in both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eval.embedded.vendored import Pixels, read_picture
+
+EARTH = "earth/bmng.jpg"
+"""The map: 5,400 x 2,700 pixels, 15 to a degree, from 180 degrees west and 90 degrees north."""
+
+_ROWS = (450, 2100)  # 60 degrees north to 50 degrees south: beyond lie ice and grey sea
+_COLUMNS = {"train": (0, 3150), "test": (3150, 5400)}  # parted at 30 degrees east
+_MIN_MEAN = 45.0  # grey levels: the deep sea, half of the map, would hide whatever is dark
+_NOISE_STD = 20.0
+
+
+def draw_backdrop(size: int, *, split: str, rng: np.random.Generator) -> Pixels:
+    """Draws one backdrop, (size, size, 3); every second one is a cutting of the map."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return _gradient(size, rng=rng)
+    if kind == 1:
+        return _noise(size, rng=rng)
+    return _cutting(size, columns=_COLUMNS[split], rng=rng)
+
+
+def _cutting(size: int, *, columns: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    while True:
+        row = rng.integers(_ROWS[0], _ROWS[1] - size)
+        column = rng.integers(columns[0], columns[1] - size)
+        cutting = read_picture(EARTH)[row : row + size, column : column + size]
+        if cutting.mean() >= _MIN_MEAN:
+            return cutting
+
+
+def _gradient(size: int, *, rng: np.random.Generator) -> Pixels:
+    start, end = rng.integers(0, 256, (2, 3))
+    ramp = np.linspace(0, 1, size)[:, np.newaxis, np.newaxis]
+    image = np.broadcast_to(start * (1 - ramp) + end * ramp, (size, size, 3)).astype(np.uint8)
+    return image.transpose(1, 0, 2) if rng.random() < 0.5 else image  # noqa: PLR2004 a fair coin
+
+
+def _noise(size: int, *, rng: np.random.Generator) -> Pixels:
+    noisy = rng.integers(0, 256, 3) + rng.normal(0, _NOISE_STD, (size, size, 3))
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)

@@ -1,0 +1,94 @@
+"""Composes the letters task: glyphs of typefaces, moved, turned and bent.
+
+The test split shows only font families that the training split does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from eval.embedded.digits import with_channel
+from eval.embedded.draws import held_out, stream
+from eval.embedded.vendored import Pixels, read_arrays, read_json
+from eval.images import Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from eval.tasks import Task
+
+_GLYPHS = "glyphs/letters.npz"
+_FACES = "glyphs/fonts.json"
+_SIZE = 28  # as EMNIST's letters
+_TEST_FAMILIES_FRAC = 0.22
+_ALPHABET = 26
+_BEND_SIGMA = 3.0  # pixels over which a bend is smooth
+_BEND_REACH = 6.0  # times a smoothed uniform draw (std about 0.06): bends of about 0.4 pixels
+_SCALES = (0.62, 0.92)
+_MAX_TURN_DEGREES = 12.0
+
+
+def compose_letters(task: Task) -> dict[str, Split]:
+    """Draws, for every class, different glyphs of both cases from the split's families."""
+    glyphs = read_arrays(_GLYPHS)["glyphs"]  # (faces, 52, size, size): a to z, then A to Z
+    faces = _faces_by_split(read_json(_FACES)["fonts"])
+    counts = {"train": task.num_train, "test": task.num_test}
+    return {
+        split: _compose_split(
+            glyphs[faces[split]],
+            num_per_class=counts[split] // task.num_classes,
+            rng=stream(task.name, split),
+        )
+        for split in faces
+    }
+
+
+def _faces_by_split(fonts: list[dict[str, object]]) -> dict[str, list[int]]:
+    families = sorted({str(font["family"]) for font in fonts})
+    dealt = held_out(
+        list(range(len(families))), frac=_TEST_FAMILIES_FRAC, rng=stream("font_letters", "families")
+    )
+    return {
+        split: [
+            face
+            for face, font in enumerate(fonts)
+            if families.index(str(font["family"])) in set(chosen)
+        ]
+        for split, chosen in dealt.items()
+    }
+
+
+def _compose_split(glyphs: Pixels, *, num_per_class: int, rng: np.random.Generator) -> Split:
+    placed = []
+    for letter in range(_ALPHABET):
+        pool = np.concatenate([glyphs[:, letter], glyphs[:, _ALPHABET + letter]])
+        chosen = rng.permutation(len(pool))[:num_per_class]
+        assert len(chosen) == num_per_class, f"only {len(pool)} glyphs of letter {letter}"
+        placed += [_placed(pool[glyph], rng=rng) for glyph in chosen]
+    labels = np.repeat(np.arange(_ALPHABET, dtype=np.int64), num_per_class)
+    return Split(images=with_channel(_bent(np.stack(placed), rng=rng)), labels=labels)
+
+
+def _placed(glyph: Pixels, *, rng: np.random.Generator) -> Pixels:
+    """Scales a glyph, puts it somewhere on the canvas and turns it."""
+    size = round(_SIZE * rng.uniform(*_SCALES))
+    small = Image.fromarray(glyph).resize((size, size), Image.Resampling.BILINEAR)
+    canvas = Image.new("L", (_SIZE, _SIZE))
+    corner = rng.integers(0, _SIZE - size + 1, 2)
+    canvas.paste(small, (int(corner[0]), int(corner[1])))
+    angle = rng.uniform(-_MAX_TURN_DEGREES, _MAX_TURN_DEGREES)
+    return np.asarray(canvas.rotate(angle, Image.Resampling.BILINEAR))
+
+
+def _bent(images: Pixels, *, rng: np.random.Generator) -> Pixels:
+    """Bends images by smooth random displacements, as a hand would."""
+    bends = rng.uniform(-1, 1, (2, *images.shape))
+    smooth = ndimage.gaussian_filter(bends, (0, 0, _BEND_SIGMA, _BEND_SIGMA)) * _BEND_REACH
+    number, row, column = np.indices(images.shape)
+    where = np.stack([number, row + smooth[0], column + smooth[1]])
+    bent: NDArray[np.float64] = ndimage.map_coordinates(images.astype(np.float64), where, order=1)
+    return np.clip(np.rint(bent), 0, 255).astype(np.uint8)

@@ -1,0 +1,112 @@
+"""Turns vector art into pixels, for rebuilding: pictograms into sheets, typefaces into glyphs."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+import string
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eval.embedded.vendored import Pixels
+
+_SPRITE_SIZE = 64  # as large as a composed image: never enlarged
+_OVERSAMPLING = 3
+_SHEET_COLUMNS = 32
+_GLYPH_SIZE = 32
+_FONT_SIZE = 96  # pixels to an em: about three times what is kept
+
+EMOJI_GROUPS: dict[str, tuple[str, ...]] = {
+    "bird": ("animal-bird",),
+    "bug": ("animal-bug",),
+    "mammal": ("animal-mammal",),
+    "marine": ("animal-marine", "food-marine"),
+    "plant": ("plant-flower", "plant-other"),
+    "fruit_vegetable": ("food-fruit", "food-vegetable"),
+    "meal": ("food-prepared", "food-asian", "food-sweet"),
+    "ground_vehicle": ("transport-ground",),
+    "air_water_vehicle": ("transport-air", "transport-water"),
+    "building": ("place-building", "place-religious", "place-other"),
+    "clothing": ("clothing",),
+    "tool": ("tool",),
+}
+"""Unicode subgroups that make up each class of emoji_objects."""
+
+
+def find_signs(folder: Path, *, classes: list[str]) -> dict[Path, int]:
+    """Finds the national variants of each sign, ``<sign>--g<number>.svg``, with their labels."""
+    found = {}
+    for path in sorted(folder.glob("*.svg")):
+        sign = re.sub(r"--g\d+$", "", path.stem)
+        if sign in classes:
+            found[path] = classes.index(sign)
+    return found
+
+
+def find_emoji(folder: Path, *, names: list[dict[str, Any]], classes: list[str]) -> dict[Path, int]:
+    """Finds the emoji of each class, one file for each, with their labels."""
+    label_of = {group: i for i, c in enumerate(classes) for group in EMOJI_GROUPS[c]}
+    found = {}
+    for emoji in sorted(names, key=lambda emoji: int(emoji["sort_order"])):
+        label = label_of.get(emoji["subcategory"])
+        codes = (emoji["unified"], emoji["unified"].replace("-FE0F", ""))
+        paths = [folder / f"{code}.svg" for code in codes]
+        path = next((path for path in paths if path.exists()), None)
+        if label is not None and path is not None:
+            found[path] = label
+    return found
+
+
+def rasterise_svg(path: Path) -> Image.Image:
+    """Draws an SVG file in the middle of a clear square."""
+    # Imported by name: only rebuilding needs it, and it has no types.
+    resvg = importlib.import_module("resvg_py")
+    drawn = resvg.svg_to_bytes(svg_path=str(path), width=_SPRITE_SIZE * _OVERSAMPLING)
+    picture = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
+    return _squared(picture).resize((_SPRITE_SIZE, _SPRITE_SIZE), Image.Resampling.BOX)
+
+
+def sheet_of_sprites(
+    sprites: dict[Path, tuple[int, Image.Image]],
+) -> tuple[Image.Image, dict[str, Any]]:
+    """Lays sprites out in rows, without those that look like an earlier one, and lists them."""
+    kept: dict[bytes, tuple[str, int, Image.Image]] = {}
+    for path, (label, sprite) in sprites.items():
+        kept.setdefault(sprite.tobytes(), (path.stem, label, sprite))
+    num_rows = -(-len(kept) // _SHEET_COLUMNS)
+    sheet = Image.new("RGBA", (_SHEET_COLUMNS * _SPRITE_SIZE, num_rows * _SPRITE_SIZE))
+    for number, (_, _, sprite) in enumerate(kept.values()):
+        row, column = divmod(number, _SHEET_COLUMNS)
+        sheet.paste(sprite, (column * _SPRITE_SIZE, row * _SPRITE_SIZE))
+    listed = [{"name": name, "label": label} for name, label, _ in kept.values()]
+    return sheet, {"size": _SPRITE_SIZE, "columns": _SHEET_COLUMNS, "sprites": listed}
+
+
+def glyphs_of_fonts(paths: list[Path]) -> Pixels:
+    """Draws a to z and A to Z of each face, (faces, 52, size, size), ink 255 on paper 0."""
+    faces = [ImageFont.truetype(path, _FONT_SIZE) for path in paths]
+    return np.stack(
+        [np.stack([_glyph(letter, font=font) for letter in string.ascii_letters]) for font in faces]
+    )
+
+
+def _glyph(letter: str, *, font: ImageFont.FreeTypeFont) -> Pixels:
+    canvas = Image.new("L", (3 * _FONT_SIZE, 3 * _FONT_SIZE))
+    ImageDraw.Draw(canvas).text((_FONT_SIZE, _FONT_SIZE), letter, font=font, fill=255)
+    box = canvas.getbbox()
+    assert box is not None, f"{font.getname()} has no {letter}"
+    glyph = _squared(canvas.crop(box))
+    return np.asarray(glyph.resize((_GLYPH_SIZE, _GLYPH_SIZE), Image.Resampling.BOX))
+
+
+def _squared(picture: Image.Image) -> Image.Image:
+    edge = max(picture.size)
+    square = Image.new(picture.mode, (edge, edge))
+    square.paste(picture, ((edge - picture.width) // 2, (edge - picture.height) // 2))
+    return square

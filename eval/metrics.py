@@ -1,0 +1,90 @@
+"""What a model scores: sums per task, and the two means that are derived from them.
+
+Sums rather than means are stored, so that every mean can be taken later without weighting errors:
+`macro` averages over tasks, `union` over all images of the joint test set (the union of the test
+sets of a group's tasks). The two can rank methods differently; both are always reported.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSums:
+    """Sums over the test images of one task (or of several, added up)."""
+
+    num_examples: int
+    """Images seen."""
+    num_correct: int
+    """Images whose largest logit is their class's."""
+    loss_sum: float
+    """Sum of the cross-entropy, in nats; NaN when a logit was not finite."""
+
+    @property
+    def accuracy(self) -> float:
+        """Is the fraction of correct images, in [0, 1]."""
+        return self.num_correct / self.num_examples
+
+    @property
+    def loss(self) -> float:
+        """Is the mean cross-entropy, in nats per image."""
+        return self.loss_sum / self.num_examples
+
+    def to_json(self) -> dict[str, int | float | None]:
+        """Returns plain values; a loss that is not finite becomes null, as JSON has no NaN."""
+        loss = self.loss_sum if math.isfinite(self.loss_sum) else None
+        return {
+            "num_examples": self.num_examples,
+            "num_correct": self.num_correct,
+            "loss_sum": loss,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, float | None]) -> "TaskSums":
+        """Reads what `to_json` wrote."""
+        loss = values["loss_sum"]
+        return cls(
+            num_examples=int(values["num_examples"] or 0),
+            num_correct=int(values["num_correct"] or 0),
+            loss_sum=math.nan if loss is None else float(loss),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """An accuracy and a loss over several tasks."""
+
+    accuracy: float
+    """Fraction in [0, 1]."""
+    loss: float
+    """Nats per image."""
+
+
+def macro_mean(tasks: Sequence[TaskSums]) -> Mean:
+    """Averages over tasks, every task counting the same.
+
+    Raises:
+        ValueError: There is no task.
+    """
+    if not tasks:
+        raise ValueError("a mean over tasks needs at least one task")
+    return Mean(
+        accuracy=math.fsum(task.accuracy for task in tasks) / len(tasks),
+        loss=math.fsum(task.loss for task in tasks) / len(tasks),
+    )
+
+
+def union_mean(tasks: Sequence[TaskSums]) -> Mean:
+    """Averages over all images of the tasks' test sets: the joint test set.
+
+    Raises:
+        ValueError: There is no task.
+    """
+    if not tasks:
+        raise ValueError("a mean over images needs at least one task")
+    num_examples = sum(task.num_examples for task in tasks)
+    return Mean(
+        accuracy=sum(task.num_correct for task in tasks) / num_examples,
+        loss=math.fsum(task.loss_sum for task in tasks) / num_examples,
+    )

@@ -1,0 +1,47 @@
+"""What a reader of a table must know about each method before comparing it; free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DataUse = Literal["none", "unlabelled_test", "unlabelled_train", "labelled_train"]
+"""The data that a method reads while merging; methods that differ in it are not like for like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodCard:
+    """Describes one method for tables and reports."""
+
+    title: str
+    """Name as the field writes it."""
+    paper: str
+    """First author, year, title, arXiv number."""
+    data_use: DataUse
+    """Data that the method reads, beyond the weights."""
+    is_random: bool
+    """Whether the result depends on the seed."""
+
+
+_DARE = "Yu 2023, Language Models are Super Mario, arXiv:2311.03099"
+_TIES = "Yadav 2023, TIES-Merging: Resolving Interference When Merging Models, arXiv:2306.01708"
+
+CARDS: dict[str, MethodCard] = {
+    "average": MethodCard(
+        title="Average",
+        paper="Wortsman 2022, Model soups, arXiv:2203.05482",
+        data_use="none",
+        is_random=False,
+    ),
+    "task_arithmetic": MethodCard(
+        title="Task Arithmetic",
+        paper="Ilharco 2022, Editing Models with Task Arithmetic, arXiv:2212.04089",
+        data_use="none",
+        is_random=False,
+    ),
+    "ties": MethodCard(title="TIES", paper=_TIES, data_use="none", is_random=False),
+    "dare": MethodCard(title="DARE", paper=_DARE, data_use="none", is_random=True),
+    "dare_ties": MethodCard(
+        title="DARE + TIES", paper=f"{_DARE}; {_TIES}", data_use="none", is_random=True
+    ),
+}

@@ -1,0 +1,43 @@
+"""The check that comes before every merge: base and experts are states of one architecture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from merge.errors import MismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from merge.weight import State
+
+
+def check_match(base: State, *, experts: Sequence[State]) -> None:
+    """Checks names, shapes and dtypes of every expert against the base, one tensor alive at a time.
+
+    Raises:
+        MismatchError: something differs; the message holds the first five names.
+    """
+    differences = [
+        f"expert {index}: {difference}"
+        for index, expert in enumerate(experts)
+        for difference in _differences(base, expert=expert)
+    ]
+    if differences:
+        raise MismatchError(differences)
+
+
+def _differences(base: State, *, expert: State) -> Iterator[str]:
+    for name in base:
+        if name not in expert:
+            yield f"{name} is missing"
+            continue
+        there, here = _kind(expert, name=name), _kind(base, name=name)
+        if there != here:
+            yield f"{name} is {there} and the base's {here}"
+    yield from (f"{name} is unknown to the base" for name in expert if name not in base)
+
+
+def _kind(state: State, *, name: str) -> str:
+    tensor = state[name]
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"

@@ -1,0 +1,26 @@
+"""The table of methods.
+
+A new one is a file in `merge.operators`, a line here, its parameters and its card.
+"""
+
+from __future__ import annotations
+
+from merge.method import Method
+from merge.operators import average, dare, dare_ties, task_arithmetic, ties
+from merge.params import (
+    AverageParams,
+    DareParams,
+    DareTiesParams,
+    TaskArithmeticParams,
+    TiesParams,
+)
+
+METHODS: dict[str, Method] = {
+    "average": Method(params=AverageParams, combine=average.combine),
+    "task_arithmetic": Method(params=TaskArithmeticParams, combine=task_arithmetic.combine),
+    "ties": Method(params=TiesParams, combine=ties.combine, statistics=ties.statistics),
+    "dare": Method(params=DareParams, combine=dare.combine),
+    "dare_ties": Method(
+        params=DareTiesParams, combine=dare_ties.combine, statistics=dare_ties.statistics
+    ),
+}

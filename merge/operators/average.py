@@ -1,0 +1,28 @@
+"""Simple averaging."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from merge.weight import Weight, total
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from merge.method import Recipe
+    from merge.params import AverageParams
+
+
+def combine(
+    weight: Weight,
+    *,
+    recipe: Recipe[AverageParams, None],  # noqa: ARG001 every method has this signature
+) -> Tensor:
+    """Returns the mean of the experts.
+
+    Shapes: that of the weight.
+    Source: Wortsman 2022, uniform soup. The experts are averaged themselves, not their task
+        vectors, so that the base's rounding does not enter.
+    Scope: tensor.
+    """
+    return total(weight.experts()) / weight.num_experts

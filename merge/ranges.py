@@ -1,0 +1,115 @@
+"""What a parameter accepts, declared on the field that holds it; free of torch.
+
+A range is put into a dataclass field's metadata by `allow` and read back by `problems_of`:
+
+    density: float = field(default=0.2, metadata=allow(Number(above=0, at_most=1)))
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import Field, dataclass, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Protocol
+
+from merge.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KEY = "range"
+
+
+class Range(Protocol):
+    """The whole of what checking a value needs."""
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether the value has the right type and lies in the range."""
+
+    @property
+    def allowed(self) -> str:
+        """The range in words, for a user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A finite number; an int stands for the float of the same value, a bool never does."""
+
+    at_most: float
+    at_least: float = -math.inf
+    above: float = -math.inf
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether the value is a number inside the bounds."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return value > self.above and self.at_least <= value <= self.at_most
+
+    @property
+    def allowed(self) -> str:
+        """The bounds in words."""
+        lower = f"above {self.above:g}" if self.above > -math.inf else f"from {self.at_least:g}"
+        return f"a number {lower} to {self.at_most:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """True or false; 0, 1 and "yes" are none of them."""
+
+    allowed: str = "true or false"
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether the value is a bool."""
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few names."""
+
+    options: tuple[str, ...]
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether the value is one of the names."""
+        return isinstance(value, str) and value in self.options
+
+    @property
+    def allowed(self) -> str:
+        """The names in the order of their declaration."""
+        return "one of " + ", ".join(self.options)
+
+
+def allow(range_: Range) -> dict[str, Range]:
+    """Returns the metadata that declares a field's range."""
+    return {_KEY: range_}
+
+
+def range_of(field: Field[Any]) -> Range:
+    """Returns the range that a field declares."""
+    declared: Range = field.metadata[_KEY]
+    return declared
+
+
+def problems_of(params_class: type[Any], *, values: Mapping[str, object]) -> list[Problem]:
+    """Returns every unknown name and every value out of range, in the order given."""
+    ranges = {field.name: range_of(field) for field in fields(params_class)}
+    problems = []
+    for name, value in values.items():
+        if name not in ranges:
+            problems.append(Problem(field=name, value=value, allowed=_names(name, known=ranges)))
+        elif not ranges[name].accepts(value):
+            problems.append(Problem(field=name, value=value, allowed=ranges[name].allowed))
+    return problems
+
+
+def unknown(name: str, *, known: Mapping[str, object]) -> str:
+    """Returns the known names, nearest first named, as the remedy for an unknown one."""
+    close = get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"one of {', '.join(known)}{hint}"
+
+
+def _names(name: str, *, known: Mapping[str, object]) -> str:
+    if not known:
+        return "this method takes no parameters"
+    return f"the name must be {unknown(str(name), known=known)}"

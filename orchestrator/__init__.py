@@ -1,0 +1,1 @@
+"""Decides and watches: study, plan, scheduling, tracking, tables, report, command line."""

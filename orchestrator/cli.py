@@ -1,0 +1,171 @@
+"""The command line: `mergesweep plan | run | resume | status | results | report | ui`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.opened import OpenedStudy
+
+BAD_INPUT = 2
+
+store_option = click.option(
+    "--store",
+    default="./mergesweep-store",
+    show_default=True,
+    help="Where the study's artifacts are: a directory, or s3://bucket/prefix.",
+)
+study_argument = click.argument(
+    "study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path, dir_okay=False)
+)
+name_argument = click.argument("name", metavar="NAME")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mergesweep")
+def cli() -> None:
+    """Run model-merging studies: fine-tune experts, merge groups of them, compare.
+
+    Everything that a study is stands in one file, STUDY.yaml. Running it again goes on where it
+    stopped; what is in the store is never made twice.
+
+    Exit codes: 0 done, 1 something failed, 2 bad input, 3 incomplete, 130 interrupted.
+    """
+
+
+@cli.command()
+@study_argument
+@click.option("--json", "as_json", is_flag=True, help="Print the whole plan as JSON.")
+def plan(study_file: Path, *, as_json: bool) -> None:
+    """Show what STUDY.yaml will run, what sharing saves, and what the rest will cost.
+
+    Starts nothing.
+    """
+    from orchestrator.commands import show_plan
+
+    show_plan(_open_file(study_file), console=_console(), as_json=as_json)
+
+
+@cli.command()
+@study_argument
+def run(study_file: Path) -> None:
+    """Run STUDY.yaml, or what is left of it.
+
+    Uses the Ray cluster that RAY_ADDRESS names, or this machine. Ctrl-C stops cleanly: what is
+    whole stays, and the same command goes on from there.
+    """
+    from orchestrator.commands import run_opened
+
+    sys.exit(run_opened(_open_file(study_file), console=_console()))
+
+
+@cli.command()
+@name_argument
+@store_option
+def resume(name: str, store: str) -> None:
+    """Go on with study NAME from its store alone, without the YAML file."""
+    from orchestrator.commands import run_opened
+
+    sys.exit(run_opened(_open_name(name, store), console=_console()))
+
+
+@cli.command()
+@name_argument
+@store_option
+def status(name: str, store: str) -> None:
+    """Show how far study NAME is and what is missing."""
+    from orchestrator.commands import show_status
+
+    sys.exit(show_status(_open_name(name, store), console=_console()))
+
+
+@cli.command()
+@name_argument
+@store_option
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="table: means over the groups; the others: every row, to standard output.",
+)
+@click.option("--experts", is_flag=True, help="The experts on their own tasks, not the merges.")
+def results(name: str, store: str, output_format: str, *, experts: bool) -> None:
+    """Print the results of study NAME, as far as it is."""
+    from orchestrator.commands import show_results
+
+    opened = _open_name(name, store)
+    sys.exit(show_results(opened, console=_console(), output_format=output_format, experts=experts))
+
+
+@cli.command()
+@name_argument
+@store_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the page goes; NAME-report.html when left out.",
+)
+def report(name: str, store: str, output: Path | None) -> None:
+    """Write the report of study NAME: one HTML page with figures, tables and holes."""
+    from orchestrator.commands import write_report
+
+    opened = _open_name(name, store)
+    sys.exit(write_report(opened, path=output or Path(f"{name}-report.html"), console=_console()))
+
+
+@cli.command()
+@name_argument
+@store_option
+@click.option("--port", default=5000, show_default=True, help="Port on this machine.")
+def ui(name: str, store: str, port: int) -> None:
+    """Open MLflow's pages on the runs of study NAME."""
+    from orchestrator.commands import serve_ui
+
+    sys.exit(serve_ui(_open_name(name, store), port=port, console=_console()))
+
+
+class BadInputError(click.ClickException):
+    """What the user gave cannot be used; the message says why."""
+
+    exit_code = BAD_INPUT
+
+
+def main() -> None:
+    """Runs the command line."""
+    cli(prog_name="mergesweep")
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _open_file(path: Path) -> "OpenedStudy":
+    from orchestrator.opened import open_study
+    from orchestrator.problems import StudyError
+    from orchestrator.reading import read_study
+
+    try:
+        return open_study(read_study(path), text=path.read_text("utf-8"), source=str(path))
+    except StudyError as error:
+        raise BadInputError(str(error)) from error
+
+
+def _open_name(name: str, store: str) -> "OpenedStudy":
+    from orchestrator.opened import open_by_name
+    from orchestrator.problems import StudyError
+    from orchestrator.study_folder import StudyNotFoundError
+    from workers.layout import InvalidNameError
+
+    try:
+        return open_by_name(name, store_url=store)
+    except (StudyError, StudyNotFoundError, InvalidNameError) as error:
+        raise BadInputError(str(error)) from error

@@ -1,0 +1,1 @@
+"""The one place that imports Ray: its session, Tune trials, and the pool of job workers."""

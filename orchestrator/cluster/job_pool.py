@@ -1,0 +1,175 @@
+"""Warm worker processes for everything but trials: preparation and merge jobs.
+
+Plain Ray tasks would starve beside Tune, which keeps the placement groups of the actors that it
+reuses; these workers exist before the Tuner starts and stay.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from orchestrator.cluster.session import create_worker
+from orchestrator.study import Share
+from workers.manifests import Manifest
+
+DEPTH = 2
+"""Jobs handed to a worker at once: one running, one waiting, so that it never idles."""
+POLL_S = 0.2
+MAX_LOST = 3
+"""Times that a job may lose its worker, for example to an exhausted memory, before it fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of a worker's method."""
+
+    id: str
+    method: str
+    """Name of a method of `workers.process.Worker`."""
+    argument: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEnd:
+    """How a job ended: with a manifest or with an error."""
+
+    job: Job
+    manifest: Manifest | None = None
+    error: BaseException | None = None
+    """What the worker raised, or how it died."""
+    trace: str = ""
+    """The worker's traceback."""
+
+
+class _JobWorker:
+    def __init__(self, worker: str, store_url: str, num_cpus: float) -> None:
+        self._worker = create_worker(worker, store_url=store_url, num_cpus=num_cpus)
+
+    def run(self, method: str, argument: object) -> bytes:
+        manifest: Manifest = getattr(self._worker, method)(argument)
+        return manifest.to_json()
+
+
+class JobPool:
+    """Owns job workers and a thread that feeds them."""
+
+    def __init__(self, *, worker: str, store_url: str, share: Share) -> None:
+        self._worker_args = (worker, store_url, share.cpu)
+        self._share = share
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Any, tuple[Job, Any]] = {}
+        self._workers: list[Any] = []
+        self._lost: dict[str, int] = {}
+        self._wanted = 0
+        self._reserve = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._feed, name="job-pool", daemon=True)
+
+    def start(self, on_end: Callable[[JobEnd], None]) -> None:
+        """Begins to feed workers; `on_end` is called from the pool's thread, once a job."""
+        self._on_end = on_end
+        self._thread.start()
+
+    def resize(self, num_workers: int, *, reserve: bool) -> None:
+        """Grows or shrinks the pool; workers that are no longer wanted finish their jobs first.
+
+        Args:
+            num_workers: Worker processes.
+            reserve: New ones hold their share of the cluster's resources; otherwise they run
+                beside trials without one, which suits a machine too small to set any aside.
+        """
+        with self._lock:
+            self._wanted = num_workers
+            self._reserve = reserve
+
+    def submit(self, job: Job) -> None:
+        """Queues a job; jobs start in the order of submission."""
+        with self._lock:
+            self._waiting.append(job)
+
+    def num_running(self) -> int:
+        """Returns the number of jobs that workers hold."""
+        with self._lock:
+            return len(self._running)
+
+    def is_idle(self) -> bool:
+        """Tells whether every submitted job has ended."""
+        with self._lock:
+            return not self._waiting and not self._running
+
+    def close(self) -> None:
+        """Stops feeding and ends the workers; running jobs are abandoned, uncommitted."""
+        self._closing.set()
+        self._thread.join()
+        for worker in self._workers:
+            ray.kill(worker)
+
+    def _feed(self) -> None:
+        while not self._closing.is_set():
+            with self._lock:
+                self._fit_size()
+                self._hand_out()
+                references = list(self._running)
+            if not references:
+                time.sleep(POLL_S)
+                continue
+            done, _ = ray.wait(references, num_returns=1, timeout=POLL_S)
+            for reference in done:
+                self._finish(reference)
+
+    def _fit_size(self) -> None:
+        while len(self._workers) < self._wanted:
+            cpu, gpu = (self._share.cpu, self._share.gpu) if self._reserve else (0, 0)
+            actor = ray.remote(_JobWorker).options(
+                num_cpus=cpu, num_gpus=gpu, scheduling_strategy="SPREAD"
+            )
+            self._workers.append(actor.remote(*self._worker_args))
+        busy = [worker for _, worker in self._running.values()]
+        surplus = len(self._workers) - self._wanted
+        for worker in [each for each in self._workers if each not in busy][: max(0, surplus)]:
+            self._workers.remove(worker)
+            ray.kill(worker)
+
+    def _hand_out(self) -> None:
+        held = [worker for _, worker in self._running.values()]
+        for depth in range(DEPTH):
+            for worker in self._workers:
+                if self._waiting and held.count(worker) <= depth:
+                    job = self._waiting.popleft()
+                    self._running[worker.run.remote(job.method, job.argument)] = (job, worker)
+                    held.append(worker)
+
+    def _finish(self, reference: Any) -> None:  # noqa: ANN401 Ray's references are untyped here
+        with self._lock:
+            job, _ = self._running[reference]
+        try:
+            end = JobEnd(job=job, manifest=Manifest.from_json(ray.get(reference), key=job.id))
+        except RayTaskError as failure:
+            end = JobEnd(job=job, error=failure.cause or failure, trace=str(failure))
+        except RayError as failure:
+            if self._try_elsewhere(reference):
+                return
+            end = JobEnd(job=job, error=failure, trace=str(failure))
+        self._on_end(end)
+        with self._lock:  # only now: an idle pool has told of every end
+            del self._running[reference]
+
+    def _try_elsewhere(self, reference: Any) -> bool:  # noqa: ANN401 as above
+        """Replaces a dead worker and queues its job again; False after too many deaths."""
+        with self._lock:
+            job, worker = self._running[reference]
+            if worker in self._workers:
+                self._workers.remove(worker)
+            self._lost[job.id] = self._lost.get(job.id, 0) + 1
+            if self._lost[job.id] > MAX_LOST:
+                return False
+            del self._running[reference]
+            self._waiting.appendleft(job)
+            return True

@@ -1,0 +1,196 @@
+"""Schedules trials with Ray Tune.
+
+A class Trainable with actor reuse keeps a process, its device, the base and the images warm from
+trial to trial: 11 ms of orchestration a trial where a process per trial costs seconds. Tune's own
+state is a view: nothing of it is uploaded and nothing is restored from it.
+"""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from ray import tune
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.experiment import Trial
+
+from orchestrator.cluster.session import create_worker
+from orchestrator.study import Share
+from workers.manifests import Manifest
+from workers.specs import TrialSpec
+
+REPORT_EVERY_S = 5.0
+"""Between two reports of a running trial: rare enough for the driver, frequent enough to watch."""
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # resume reads the store, never Tune's snapshots
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops the run itself
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+class TrialWatcher(Protocol):
+    """Is told what happens to trials; called from the thread that runs the Tuner."""
+
+    def trial_started(self, trial_id: str) -> None:
+        """A worker has begun."""
+
+    def trial_progressed(
+        self, trial_id: str, *, step: int, loss: float | None, committed: Sequence[Manifest]
+    ) -> None:
+        """A worker has reported."""
+
+    def trial_failed(self, trial_id: str, *, reason: str, trace: str, is_lost: bool) -> None:
+        """A worker has raised or died; `is_lost` when its node was taken away."""
+
+    def trial_finished(self, trial_id: str) -> None:
+        """A worker has committed every expert of the trial."""
+
+
+class TrialRunner(tune.Trainable):
+    """Runs one trial after another in a process of its own."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        trials: Sequence[TrialSpec] = (),
+        worker: str = "",
+        store_url: str = "",
+        num_cpus: float = 1,
+    ) -> None:
+        """Creates the process's worker and begins the first trial."""
+        self._trials = trials
+        self._worker = create_worker(worker, store_url=store_url, num_cpus=num_cpus)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins the next trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Goes on until the next report."""
+        progress = next(self._progress)
+        done = progress.step >= self._last_step
+        committed = [manifest.to_json() for manifest in progress.committed]
+        return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        spec = self._trials[config["trial"]]
+        self._last_step = spec.longest.steps
+        self._progress: Iterator[Any] = self._worker.run_trial(spec, report_every_s=REPORT_EVERY_S)
+
+
+class _Unpickled:
+    """Leaves its state out of the file from which Tune could restore; we never restore from it."""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+class _Watch(_Unpickled, tune.Callback):
+    def __init__(self, watcher: TrialWatcher, *, trials: Sequence[TrialSpec]) -> None:
+        self._watcher = watcher
+        self._trials = trials
+
+    def _id(self, trial: Trial) -> str:
+        spec: TrialSpec = self._trials[trial.config["trial"]]
+        return spec.id
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        del iteration, trials, info
+        self._watcher.trial_started(self._id(trial))
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: object,
+    ) -> None:
+        del iteration, trials, info
+        committed = [
+            Manifest.from_json(each, key=self._id(trial)) for each in result.get("committed", ())
+        ]
+        self._watcher.trial_progressed(
+            self._id(trial), step=result["step"], loss=result["loss"], committed=committed
+        )
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        del iteration, trials, info
+        self._watcher.trial_finished(self._id(trial))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        del iteration, trials, info
+        error = trial.get_pickled_error()
+        lost = isinstance(error, RayActorError) and error.preempted
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        reason = f"{type(cause).__name__}: {cause}" if cause else str(trial.get_error())
+        self._watcher.trial_failed(
+            self._id(trial), reason=reason, trace=str(trial.get_error()), is_lost=lost
+        )
+
+
+class _StopWhen(_Unpickled, tune.Stopper):
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stopping.is_set()
+
+
+def run_trials(
+    trials: Sequence[TrialSpec],
+    *,
+    worker: str,
+    store_url: str,
+    share: Share,
+    num_slots: int,
+    watcher: TrialWatcher,
+    stopping: threading.Event,
+) -> None:
+    """Runs trials to their ends, as many at once as there are slots; returns early when stopping.
+
+    Failures are told to the watcher and never raised: other trials go on.
+    """
+    os.environ.update(TUNE_SETTINGS)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(200, 4 * num_slots))
+    parameters = {
+        "trials": list(trials),
+        "worker": worker,
+        "store_url": store_url,
+        "num_cpus": share.cpu,
+    }
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialRunner, **parameters), {"cpu": share.cpu, "gpu": share.gpu}
+    )
+    with tempfile.TemporaryDirectory(prefix="mergesweep-tune-") as scratch:
+        tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search(list(range(len(trials))))},
+            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=num_slots),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=scratch,
+                callbacks=[_Watch(watcher, trials=trials)],
+                stop=_StopWhen(stopping),
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()

@@ -1,0 +1,205 @@
+"""What each command does once its study is opened; returns the exit code."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from rich.console import Console
+
+from orchestrator.board import duration
+from orchestrator.estimate import estimate
+from orchestrator.finishing import publish_outputs, report_page, write_outputs
+from orchestrator.ledger import Ledger
+from orchestrator.opened import OpenedStudy
+from orchestrator.results import experts_table, results_table
+from orchestrator.study_folder import REPORT_FILE, plan_to_json
+from orchestrator.study_runs import axis_views
+from orchestrator.terminal import (
+    estimate_lines,
+    print_experts,
+    print_holes,
+    print_plan,
+    print_results,
+    sharing_line,
+)
+from orchestrator.tracking.tracker import PublishReport, Tracker
+from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
+from orchestrator.tracking.views import experiment_tags, view_fragment
+
+DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 3, 130
+CLOSE_TRACKING_S = 120.0
+
+
+def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
+    """Prints the plan of a study; starts nothing."""
+    num_slots = os.cpu_count() or 1
+    left = estimate(opened.ledger, base=opened.base)
+    if not as_json:
+        print_plan(
+            opened.plan, ledger=opened.ledger, estimate=left, num_slots=num_slots, console=console
+        )
+        return
+    summary = {
+        "counts": vars(opened.ledger.counts()),
+        "sharing": sharing_line(opened.plan),
+        "estimate": estimate_lines(left, num_slots=num_slots),
+        "warnings": opened.plan.warnings,
+    }
+    json.dump({**plan_to_json(opened.plan), "summary": summary}, sys.stdout, indent=1)
+
+
+def run_opened(opened: OpenedStudy, *, console: Console) -> int:
+    """Runs what is left of a study and prints how it ended."""
+    for warning in opened.plan.warnings:
+        console.print(f"warning: {warning}", highlight=False)
+    if opened.ledger.is_finished() and opened.is_published():
+        console.print(f"study {opened.plan.study.name} is finished: nothing left to run")
+        return _print_end(opened, console=console, was_interrupted=False)
+    # Late: Ray takes more than a second to load, and a finished study needs none of it.
+    from orchestrator.running import Session, log_path, stop_on_signals
+
+    opened.folder.write_plan(opened.plan, study_text=opened.text)
+    tracker = Tracker.start(
+        uri=opened.tracking_uri,
+        study=opened.plan.study.name,
+        experiment_tags=experiment_tags(axis_views(opened.plan)),
+        log_path=log_path(opened.tracking_uri),
+    )
+    with stop_on_signals() as stopping:
+        if not opened.ledger.is_finished():
+            Session(opened=opened, tracker=tracker, stopping=stopping).run(console)
+        published = _finish(opened, tracker=tracker, console=console)
+    _print_published(published, opened=opened, console=console)
+    return _print_end(opened, console=console, was_interrupted=stopping.is_set())
+
+
+def _finish(opened: OpenedStudy, *, tracker: Tracker, console: Console) -> PublishReport:
+    results, page = write_outputs(opened)
+    with console.status("writing the last runs to MLflow"):
+        publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
+        published = tracker.close(CLOSE_TRACKING_S)
+    opened.note_published(published)
+    return published
+
+
+def _print_published(published: PublishReport, *, opened: OpenedStudy, console: Console) -> None:
+    if published.num_pending:
+        console.print(
+            f"MLflow at {opened.tracking_uri} lacks {published.num_pending} runs "
+            f"({published.error}); nothing is lost: the same command sends them again",
+            highlight=False,
+        )
+
+
+def _print_end(opened: OpenedStudy, *, console: Console, was_interrupted: bool) -> int:
+    ledger, name = opened.ledger, opened.plan.study.name
+    at_store = f"{name} --store {opened.store_url}"
+    if was_interrupted:
+        console.print("stopped; everything that was whole is kept. Go on with:")
+        console.print(f"  mergesweep resume {at_store}", soft_wrap=True, highlight=False)
+        return INTERRUPTED
+    print_results(results_table(ledger), console=console)
+    print_holes(ledger.holes(), console=console)
+    for label, text in (
+        ("report", opened.location(REPORT_FILE)),
+        ("rows", f"mergesweep results {at_store} --format csv"),
+        ("MLflow", f"mergesweep ui {at_store}"),
+    ):
+        console.print(f"{label:7} {text}", soft_wrap=True, highlight=False)
+    return _exit_code(ledger)
+
+
+def _exit_code(ledger: Ledger) -> int:
+    kinds = {hole.kind for hole in ledger.holes()}
+    if not kinds:
+        return DONE
+    return FAILED if "failed" in kinds else INCOMPLETE
+
+
+def show_status(opened: OpenedStudy, *, console: Console) -> int:
+    """Prints how far a study is, and what is missing."""
+    counts = opened.ledger.counts()
+    console.print(
+        f"study {opened.plan.study.name}: experts {counts.num_experts_done} of "
+        f"{counts.num_experts}, merge jobs {counts.num_merges_done} of {counts.num_merges}",
+        highlight=False,
+    )
+    holes = opened.ledger.holes()
+    if not holes:
+        console.print("finished")
+        return DONE
+    left = estimate(opened.ledger, base=opened.base)
+    console.print(
+        f"left: about {duration(left.wall_s(num_slots=os.cpu_count() or 1))} on this machine"
+    )
+    print_holes(holes, console=console)
+    return _exit_code(opened.ledger)
+
+
+def show_results(
+    opened: OpenedStudy, *, console: Console, output_format: str, experts: bool
+) -> int:
+    """Prints results as far as they are: means on the terminal, or every row."""
+    table = (experts_table if experts else results_table)(opened.ledger)
+    if output_format == "table":
+        if experts:
+            print_experts(table, console=console)
+        else:
+            print_results(table, console=console)
+    else:
+        sys.stdout.buffer.write(_encoded(table, output_format=output_format))
+    return _exit_code(opened.ledger)
+
+
+def _encoded(table: pa.Table, *, output_format: str) -> bytes:
+    if output_format == "json":
+        return (json.dumps(table.to_pylist(), indent=1) + "\n").encode()
+    buffer = io.BytesIO()
+    if output_format == "csv":
+        pyarrow.csv.write_csv(table, buffer)
+    else:
+        pyarrow.parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def write_report(opened: OpenedStudy, *, path: Path, console: Console) -> int:
+    """Writes the report as one HTML file."""
+    path.write_text(report_page(opened), encoding="utf-8")
+    console.print(f"wrote {path}", highlight=False)
+    return _exit_code(opened.ledger)
+
+
+def serve_ui(opened: OpenedStudy, *, port: int, console: Console) -> int:
+    """Serves MLflow's pages until Ctrl-C; of a running server only the address is printed."""
+    uri = opened.tracking_uri
+    is_running = uri.startswith(("http://", "https://"))
+    address = uri.rstrip("/") if is_running else f"http://127.0.0.1:{port}"
+    for line in _page_links(opened, address=address):
+        console.print(line, soft_wrap=True, highlight=False)
+    if is_running:
+        return DONE
+    console.print("Ctrl-C ends")
+    command = ui_command(uri, port=port)
+    server = subprocess.Popen(command, env={**os.environ, **UI_ENVIRONMENT})  # noqa: S603 our own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends itself; we wait for it
+    return server.wait()
+
+
+def _page_links(opened: OpenedStudy, *, address: str) -> Iterator[str]:
+    study = opened.plan.study.name
+    experiment = find_experiment(opened.tracking_uri, study=study)
+    if experiment is None:
+        yield f"{address} (no runs of {study} there yet)"
+        return
+    yield f"all runs of {study}: {address}/#/experiments/{experiment}/runs"
+    for view in axis_views(opened.plan):
+        fragment = view_fragment(view.axis, experiment_id=experiment)
+        yield f"accuracy against {view.axis}, by method: {address}/{fragment}"

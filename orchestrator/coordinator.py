@@ -1,0 +1,109 @@
+"""Reacts to what happens on the cluster: counts, publishes, releases merge jobs, tries again."""
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+
+from merge.errors import MergeError
+from orchestrator.board import Board, RunningTrial
+from orchestrator.cluster.job_pool import Job, JobEnd
+from orchestrator.failures import Failure, Failures
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Plan
+from workers.manifests import Manifest
+from workers.specs import MergeSpec
+
+
+class Coordinator:
+    """Stands between workers and ledger; called from the Tuner's thread and the pool's."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        failures: Failures,
+        board: Board,
+        submit: Callable[[Job], None],
+        committed: Callable[[Manifest], None],
+    ) -> None:
+        self._ledger = ledger
+        self._failures = failures
+        self._board = board
+        self._submit = submit
+        self._committed = committed
+        self._lock = threading.Lock()
+        self._submitted: set[str] = set()
+        self._experts = ledger.plan.experts
+        self.prepare_errors: list[str] = []
+
+    def submit_merges(self, specs: Sequence[MergeSpec]) -> None:
+        """Hands merge jobs to the pool, each once."""
+        for spec in specs:
+            with self._lock:
+                is_new = spec.id not in self._submitted
+                self._submitted.add(spec.id)
+            if is_new:
+                self._submit(Job(id=spec.id, method="run_merge", argument=spec))
+
+    def job_ended(self, end: JobEnd) -> None:
+        """Notes the end of a preparation or merge job, and tries again where that may help."""
+        if end.manifest is not None:
+            self._ledger.add(end.manifest)
+            self._committed(end.manifest)
+            return
+        failure = Failure(
+            artifact_id=end.job.id,
+            reason=f"{type(end.error).__name__}: {end.error}",
+            trace=end.trace,
+        )
+        is_final = isinstance(end.error, MergeError) or end.job.method != "run_merge"
+        hopeless = self._failures.note(failure, is_final=is_final)
+        if hopeless is None:
+            self._submit(end.job)
+        elif end.job.method == "run_merge":
+            self._ledger.fail(end.job.id, reason=hopeless)
+            self._board.notes.append(f"merge {end.job.id} failed: {hopeless}")
+        else:
+            self.prepare_errors.append(f"{end.job.id}: {hopeless}")
+
+    def trial_started(self, trial_id: str) -> None:
+        """Shows a trial as running."""
+        self._show(trial_id, step=0, loss=None)
+
+    def trial_progressed(
+        self, trial_id: str, *, step: int, loss: float | None, committed: Sequence[Manifest]
+    ) -> None:
+        """Shows how far a trial is; takes note of its experts and releases their merges."""
+        self._show(trial_id, step=step, loss=loss)
+        for manifest in committed:
+            ready = self._ledger.add(manifest)
+            self._committed(manifest)
+            self.submit_merges(ready)
+
+    def trial_failed(self, trial_id: str, *, reason: str, trace: str, is_lost: bool) -> None:
+        """Counts a failure, unless the node was taken away; gives up after the last try."""
+        self._board.trials.pop(trial_id, None)
+        if is_lost:
+            return
+        failure = Failure(artifact_id=trial_id, reason=reason, trace=trace)
+        hopeless = self._failures.note(failure)
+        if hopeless is not None:
+            self._ledger.fail(trial_id, reason=hopeless)
+            self._board.notes.append(f"trial {trial_id} failed: {hopeless}")
+
+    def trial_finished(self, trial_id: str) -> None:
+        """Removes a trial from the display."""
+        self._board.trials.pop(trial_id, None)
+
+    def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
+        spec = self._experts[trial_id]
+        name = f"{spec.task} lr={spec.lr}"
+        self._board.trials[trial_id] = RunningTrial(
+            name=name, step=step, steps=spec.steps, loss=loss
+        )
+
+
+def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:
+    """Returns the jobs that make the base and the images, without those that are done."""
+    jobs = [Job(id=plan.base.spec.id, method="prepare_base", argument=plan.base)]
+    jobs += [Job(id=data.id, method="prepare_data", argument=data) for data in plan.datasets]
+    return [job for job in jobs if job.id not in done]

@@ -1,0 +1,64 @@
+"""Leaves behind what a study is for: tables, report, and the last of the MLflow runs."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from orchestrator.ledger import Ledger
+from orchestrator.opened import OpenedStudy
+from orchestrator.plan import plan_digest
+from orchestrator.report.figures import figures
+from orchestrator.report.page import render_report
+from orchestrator.results import experts_table, results_table
+from orchestrator.study_folder import REPORT_FILE
+from orchestrator.study_runs import report_run, tracked_runs
+from orchestrator.tracking.runs import TrackedRun
+from workers.artifacts import installed_version
+
+
+def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
+    """Writes both tables and the report to the store; returns the results and the page."""
+    results = results_table(opened.ledger)
+    opened.folder.write_tables(results=results, experts=experts_table(opened.ledger))
+    page = report_page(opened)
+    opened.folder.write_bytes(REPORT_FILE, page.encode())
+    return results, page
+
+
+def report_page(opened: OpenedStudy) -> str:
+    """Returns the report of what a study has so far."""
+    ledger = opened.ledger
+    return render_report(
+        study=opened.plan.study.name,
+        results=results_table(ledger),
+        experts=experts_table(ledger),
+        holes=ledger.holes(),
+        facts=_facts(ledger, store_url=opened.store_url),
+        study_yaml=opened.text,
+    )
+
+
+def publish_outputs(
+    ledger: Ledger, *, results: pa.Table, page: str, publish: Callable[[TrackedRun], None]
+) -> None:
+    """Hands every run of the study to tracking; what it has already costs nothing there."""
+    for run in tracked_runs(ledger):
+        publish(run)
+    if ledger.merges:
+        artifacts = {f"figures/{name}": content for name, content in figures(results).items()}
+        publish(report_run(ledger, artifacts={**artifacts, REPORT_FILE: page.encode()}))
+
+
+def _facts(ledger: Ledger, *, store_url: str) -> Mapping[str, str]:
+    made = [each.created_at_s for each in (*ledger.experts.values(), *ledger.merges.values())]
+    span = [datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M UTC") for at in made]
+    counts = ledger.counts()
+    return {
+        "store": store_url,
+        "plan": plan_digest(ledger.plan),
+        "experts": f"{counts.num_experts_done} of {counts.num_experts}",
+        "merge jobs": f"{counts.num_merges_done} of {counts.num_merges}",
+        "made": f"{min(span)} to {max(span)}" if span else "nothing yet",
+        "code version": f"mergesweep {installed_version()}",
+    }

@@ -1,0 +1,151 @@
+"""Keeps count of a plan: what is committed, what has become ready, what failed, what is left."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.plan import Plan
+from orchestrator.report.holes import Hole
+from workers.manifests import Manifest
+from workers.specs import MergeSpec, TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How far a study is."""
+
+    num_experts: int
+    num_experts_done: int
+    num_merges: int
+    num_merges_done: int
+    num_merges_blocked: int
+    num_failed: int
+
+
+class Ledger:
+    """Thread-safe; knows a plan's artifacts by their manifests and nothing of how they are made."""
+
+    def __init__(self, plan: Plan, *, manifests: Iterable[Manifest]) -> None:
+        self.plan = plan
+        self._lock = threading.Lock()
+        self.experts: dict[str, Manifest] = {}
+        self.merges: dict[str, Manifest] = {}
+        self._failures: dict[str, str] = {}
+        self._merges_of = self._index_merges()
+        for manifest in manifests:
+            self.add(manifest)
+
+    def _index_merges(self) -> dict[str, list[MergeSpec]]:
+        index: dict[str, list[MergeSpec]] = {}
+        for spec in self.plan.merges.values():
+            for expert in (*spec.experts, *spec.held_out):
+                index.setdefault(expert.id, []).append(spec)
+        return index
+
+    def add(self, manifest: Manifest) -> list[MergeSpec]:
+        """Notes a committed artifact; returns the merge jobs that it makes ready to run."""
+        with self._lock:
+            self._failures.pop(manifest.id, None)
+            if manifest.kind == "merge" and manifest.id in self.plan.merges:
+                self.merges[manifest.id] = manifest
+            if manifest.kind != "expert" or manifest.id not in self.plan.experts:
+                return []
+            self.experts[manifest.id] = manifest
+            waiting = self._merges_of.get(manifest.id, [])
+            return [spec for spec in waiting if self._is_ready(spec)]
+
+    def fail(self, artifact_id: str, *, reason: str) -> None:
+        """Notes that a trial or merge job will not be tried again."""
+        with self._lock:
+            self._failures[artifact_id] = reason
+
+    def ready_merges(self) -> list[MergeSpec]:
+        """Returns the merge jobs that are not done and could run now, in the plan's order."""
+        with self._lock:
+            return [spec for spec in self.plan.merges.values() if self._is_ready(spec)]
+
+    def missing_trials(self) -> list[TrialSpec]:
+        """Returns what is left of each trial that has an expert missing, in the plan's order."""
+        with self._lock:
+            left = [trial.without(self.experts) for trial in self.plan.trials]
+        return [trial for trial in left if trial is not None]
+
+    def runnable_trials(self) -> list[TrialSpec]:
+        """Returns the missing trials that have not failed for good."""
+        left = self.missing_trials()
+        with self._lock:
+            return [trial for trial in left if trial.id not in self._failures]
+
+    def is_finished(self) -> bool:
+        """Tells whether nothing is left to run: what is missing can never be made."""
+        return not self.missing_trials() and not self.ready_merges()
+
+    def counts(self) -> Counts:
+        """Returns how far the study is."""
+        with self._lock:
+            blocked = [spec for spec in self.plan.merges.values() if self._blocked_by(spec)]
+            return Counts(
+                num_experts=len(self.plan.experts),
+                num_experts_done=len(self.experts),
+                num_merges=len(self.plan.merges),
+                num_merges_done=len(self.merges),
+                num_merges_blocked=len(blocked),
+                num_failed=len(self._failures),
+            )
+
+    def holes(self) -> tuple[Hole, ...]:
+        """Returns what the study's tables lack, and why."""
+        with self._lock:
+            return (*self._expert_holes(), *self._merge_holes())
+
+    def _expert_holes(self) -> Iterable[Hole]:
+        reasons = self._failures_by_expert()
+        for expert_id, expert in self.plan.experts.items():
+            what = f"expert {expert_id}: {expert.task} at lr={expert.lr}, steps={expert.steps}"
+            manifest = self.experts.get(expert_id)
+            if expert_id in reasons:
+                yield Hole(kind="failed", what=what, reason=reasons[expert_id])
+            elif manifest is None:
+                yield Hole(kind="not run", what=what, reason="not run yet")
+            elif not manifest.files:
+                steps = manifest.metrics["steps_taken"]
+                yield Hole(kind="diverged", what=what, reason=f"not finite after {steps} steps")
+
+    def _merge_holes(self) -> Iterable[Hole]:
+        for cell in self.plan.cells:
+            merge_id = cell.merge.id
+            what = f"merge {merge_id}: {cell.label} on {cell.group.name} at {cell.setting.name}"
+            if merge_id in self._failures:
+                yield Hole(kind="failed", what=what, reason=self._failures[merge_id])
+            elif merge_id not in self.merges:
+                blocked = self._blocked_by(cell.merge)
+                reason = f"blocked by {blocked}" if blocked else "not run yet"
+                yield Hole(kind="not run", what=what, reason=reason)
+
+    def _failures_by_expert(self) -> Mapping[str, str]:
+        return {
+            expert.id: self._failures[trial.id]
+            for trial in self.plan.trials
+            if trial.id in self._failures
+            for expert in trial.experts
+        }
+
+    def _is_ready(self, spec: MergeSpec) -> bool:
+        if spec.id in self.merges or spec.id in self._failures:
+            return False
+        members = (*spec.experts, *spec.held_out)
+        return all(self._has_weights(expert.id) for expert in members)
+
+    def _has_weights(self, expert_id: str) -> bool:
+        manifest = self.experts.get(expert_id)
+        return manifest is not None and bool(manifest.files)
+
+    def _blocked_by(self, spec: MergeSpec) -> str:
+        """Says which expert exists but has no weights; empty when none."""
+        if spec.id in self.merges:
+            return ""
+        for expert in (*spec.experts, *spec.held_out):
+            manifest = self.experts.get(expert.id)
+            if manifest is not None and not manifest.files:
+                return f"{manifest.outcome} expert {expert.id} of {expert.task}"
+        return ""

@@ -1,0 +1,184 @@
+"""The plan: everything a study will run, worked out before anything runs."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from orchestrator.groups import Group, num_possible, sample_groups
+from orchestrator.settings import NUM_TASKS_AXIS, Setting, plan_settings
+from orchestrator.specifying import base_job, data_spec, expert_spec, merge_spec, method_labels
+from orchestrator.study import Study
+from workers.specs import BaseJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One entry of the result table: a method on a group at a setting."""
+
+    setting: Setting
+    label: str
+    """The method's name in this study."""
+    group: Group
+    merge: MergeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study comes down to; equal specifications appear once."""
+
+    study: Study
+    base: BaseJob
+    datasets: tuple[DataSpec, ...]
+    settings: tuple[Setting, ...]
+    groups: tuple[Group, ...]
+    trials: tuple[TrialSpec, ...]
+    """In the order of the settings, so that whole groups finish early."""
+    setting_experts: tuple[Mapping[str, ExpertSpec], ...]
+    """The expert of every task, for each of `settings`."""
+    cells: tuple[Cell, ...]
+    warnings: tuple[str, ...]
+
+    @cached_property
+    def experts(self) -> dict[str, ExpertSpec]:
+        """All experts by id."""
+        return {expert.id: expert for trial in self.trials for expert in trial.experts}
+
+    @cached_property
+    def merges(self) -> dict[str, MergeSpec]:
+        """All merge jobs by id, in the order in which they run."""
+        return {cell.merge.id: cell.merge for cell in self.cells}
+
+    @cached_property
+    def first_cells(self) -> dict[str, Cell]:
+        """The first cell that shows each merge, by the merge's id."""
+        return {cell.merge.id: cell for cell in reversed(self.cells)}
+
+    @cached_property
+    def settings_of(self) -> dict[str, list[Setting]]:
+        """The settings that each expert serves, by the expert's id."""
+        settings: dict[str, list[Setting]] = {}
+        for setting, experts in zip(self.settings, self.setting_experts, strict=True):
+            for spec in experts.values():
+                settings.setdefault(spec.id, []).append(setting)
+        return settings
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that the trials take."""
+        return sum(trial.longest.steps for trial in self.trials)
+
+    @property
+    def num_steps_unshared(self) -> int:
+        """Optimizer steps if every setting trained its own experts from the start."""
+        settings = [each for each in self.settings if each.axis != NUM_TASKS_AXIS]
+        return sum(
+            point.steps
+            for setting in settings or self.settings[:1]
+            for point in setting.points.values()
+        )
+
+
+def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
+    """Works out a study's plan; pure, apart from reading the digest of a checkpoint file.
+
+    Args:
+        study: A checked study.
+        groups: Groups that an earlier run wrote down; sampled anew when None.
+    """
+    base = base_job(study.backbone, seed=study.seed)
+    datasets = tuple(data_spec(study, task=task) for task in study.task_names)
+    sizes = study.groups.sizes or []
+    settings = plan_settings(study.finetune, tasks=study.task_names, sizes=sizes, seed=study.seed)
+    if groups is None:
+        groups = sampled_groups(study)
+    data_ids = {data.task: data.id for data in datasets}
+    experts = [
+        {
+            task: expert_spec(study, task=task, point=point, base=base.spec, data_ids=data_ids)
+            for task, point in setting.points.items()
+        }
+        for setting in settings
+    ]
+    return Plan(
+        study=study,
+        base=base,
+        datasets=datasets,
+        settings=settings,
+        groups=tuple(groups),
+        trials=_share_prefixes(experts),
+        setting_experts=tuple(experts),
+        cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups, base=base)),
+        warnings=_warnings(study),
+    )
+
+
+def sampled_groups(study: Study) -> tuple[Group, ...]:
+    """Samples the study's groups: of its one size, and of every size on the axis."""
+    seed = study.seed if study.groups.seed is None else study.groups.seed
+    return sample_groups(
+        study.task_names, sizes=group_sizes(study), count=study.groups.count, seed=seed
+    )
+
+
+def group_sizes(study: Study) -> list[int]:
+    """Returns the sizes that occur, ascending; the one size only where a setting uses it."""
+    sizes = set(study.groups.sizes or [])
+    if study.finetune.axes.varied() or not sizes:
+        sizes.add(study.groups.size)
+    return sorted(sizes)
+
+
+def _share_prefixes(experts: Iterable[Mapping[str, ExpertSpec]]) -> tuple[TrialSpec, ...]:
+    """Joins experts that differ only in the number of steps into one run that snapshots.
+
+    Only under a schedule that does not depend on the total; a cosine's experts stay apart.
+    """
+    runs: dict[ExpertSpec, dict[int, ExpertSpec]] = {}
+    for by_task in experts:
+        for expert in by_task.values():
+            prefix = replace(expert, steps=0) if expert.schedule == "constant" else expert
+            runs.setdefault(prefix, {})[expert.steps] = expert
+    return tuple(
+        TrialSpec(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
+        for snapshots in runs.values()
+    )
+
+
+def _cells(
+    study: Study,
+    *,
+    settings: Sequence[Setting],
+    experts: Sequence[Mapping[str, ExpertSpec]],
+    groups: Sequence[Group],
+    base: BaseJob,
+) -> Iterable[Cell]:
+    labels = method_labels(study.merge)
+    specs: dict[tuple[object, ...], MergeSpec] = {}
+    for setting, by_task in zip(settings, experts, strict=True):
+        size = setting.size or study.groups.size
+        for group in (group for group in groups if group.size == size):
+            for label, method in zip(labels, study.merge, strict=True):
+                members = tuple(by_task[task].id for task in sorted(by_task))
+                key = (label, group.name, members)
+                if key not in specs:
+                    specs[key] = merge_spec(
+                        study, method=method, group=group, experts=by_task, base_id=base.spec.id
+                    )
+                yield Cell(setting=setting, label=label, group=group, merge=specs[key])
+
+
+def _warnings(study: Study) -> tuple[str, ...]:
+    num_tasks = len(study.task_names)
+    return tuple(
+        f"groups.count: only {num_possible(num_tasks, size=size)} distinct groups of {size} of "
+        f"{num_tasks} tasks exist, not {study.groups.count}; all of them are used"
+        for size in group_sizes(study)
+        if num_possible(num_tasks, size=size) < study.groups.count
+    )
+
+
+def plan_digest(plan: Plan) -> str:
+    """Returns a digest of all that the plan will make: its merges and their experts."""
+    ids = [*plan.experts, *plan.merges, plan.base.spec.id]
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]

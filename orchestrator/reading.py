@@ -1,0 +1,226 @@
+"""Reads a study file and reports everything that is wrong with it at once."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from eval.tasks import SUITES, task_names
+from merge.errors import ParameterErrors
+from merge.params import parse_params
+from orchestrator.problems import StudyError, StudyProblem, suggest
+from orchestrator.specifying import method_labels
+from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
+from workers.weights import PACKAGED
+
+MAX_SHOWN_CHARS = 80
+"""A wrong value is shown in messages up to this length."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2: PyYAML alone reads `1e-4` as a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def read_study(path: Path) -> Study:
+    """Reads and checks a study file.
+
+    Raises:
+        StudyError: The file cannot be read or something in it is wrong; every problem is listed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = StudyProblem(field="(file)", value=str(path), allowed=str(error))
+        raise StudyError(path, problems=[problem]) from error
+    return parse_study(text, source=str(path))
+
+
+def parse_study(text: str, *, source: str) -> Study:
+    """Checks the text of a study file; `source` is how errors name it.
+
+    Raises:
+        StudyError: Something is wrong; every problem is listed.
+    """
+    values = _parse_yaml(text, source=source)
+    problems: list[StudyProblem] = []
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        problems += [_from_pydantic(details) for details in error.errors()]
+    problems += _check_meaning(values)
+    if problems:
+        raise StudyError(source, problems=problems)
+    return study
+
+
+def _parse_yaml(text: str, *, source: str) -> dict[str, Any]:
+    try:
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
+    except yaml.YAMLError as error:
+        problem = StudyProblem(field="(file)", value="the text", allowed=f"not YAML: {error}")
+        raise StudyError(source, problems=[problem]) from error
+    if not isinstance(values, dict):
+        problem = StudyProblem(
+            field="(file)", value=type(values).__name__, allowed="a mapping of fields is expected"
+        )
+        raise StudyError(source, problems=[problem])
+    return values
+
+
+def _from_pydantic(details: ErrorDetails) -> StudyProblem:
+    field = _field_path(details["loc"])
+    kind, message = details["type"], details["msg"]
+    if kind == "extra_forbidden":
+        known = _fields_beside(details["loc"])
+        return StudyProblem(
+            field=field, value="this field", allowed=suggest(str(details["loc"][-1]), known=known)
+        )
+    if kind == "missing":
+        return StudyProblem(field=field, value="leaving it out", allowed="the field is required")
+    message = message.removeprefix("Value error, ")
+    return StudyProblem(field=field, value=_shown(details["input"]), allowed=_lower(message))
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 3]}..."
+
+
+def _field_path(location: Sequence[int | str]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def _fields_beside(location: Sequence[int | str]) -> list[str]:
+    """Returns the field names that the schema knows where an unknown one was found."""
+    model: Any = Study
+    for part in location[:-1]:
+        if isinstance(part, str):
+            model = model.model_fields[part].annotation
+    return list(model.model_fields)
+
+
+def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
+    """Checks what lies between fields, on the sections that are well formed themselves."""
+    problems: list[StudyProblem] = []
+    tasks = _valid_section(Tasks, values.get("tasks"))
+    groups = _valid_section(Groups, values.get("groups", {}))
+    finetune = _valid_section(Finetune, values.get("finetune", {}))
+    backbone = _valid_section(Backbone, values.get("backbone", {}))
+    entries = values.get("merge")
+    merges = {
+        index: valid
+        for index, entry in enumerate(entries if isinstance(entries, list) else [])
+        if (valid := _valid_section(Merge, entry)) is not None
+    }
+    if tasks is not None:
+        problems += _check_tasks(tasks)
+    if tasks is not None and groups is not None:
+        problems += _check_groups(groups, tasks=tasks)
+    if finetune is not None:
+        problems += _check_finetune(finetune)
+    if backbone is not None:
+        problems += _check_backbone(backbone)
+    problems += _check_merges(merges)
+    return problems
+
+
+def _valid_section(section: Any, values: object) -> Any:  # noqa: ANN401 any section
+    try:
+        return TypeAdapter(section).validate_python(values)
+    except ValidationError:
+        return None
+
+
+def _check_tasks(tasks: Tasks) -> Iterator[StudyProblem]:
+    known = SUITES[tasks.suite] if tasks.suite else task_names()
+    for index, name in enumerate(tasks.names or []):
+        if name not in known:
+            yield StudyProblem(
+                field=f"tasks.names[{index}]", value=repr(name), allowed=suggest(name, known=known)
+            )
+
+
+def _check_groups(groups: Groups, *, tasks: Tasks) -> Iterator[StudyProblem]:
+    num_tasks = len(tasks.names or SUITES[tasks.suite or ""])
+    named = [("groups.size", groups.size)]
+    named += [(f"groups.sizes[{index}]", size) for index, size in enumerate(groups.sizes or [])]
+    for field, size in named:
+        if size > num_tasks:
+            yield StudyProblem(
+                field=field,
+                value=str(size),
+                allowed=f"the study has {num_tasks} tasks, so at most {num_tasks}",
+            )
+
+
+def _check_finetune(finetune: Finetune) -> Iterator[StudyProblem]:
+    varied = finetune.axes.varied()
+    if finetune.design != "one-factor" and not varied:
+        yield StudyProblem(
+            field="finetune.design",
+            value=repr(finetune.design),
+            allowed=f"it needs an axis under finetune.axes: {', '.join(Axes.model_fields)}",
+        )
+    if finetune.design != "random" and finetune.draws != 1:
+        yield StudyProblem(
+            field="finetune.draws",
+            value=str(finetune.draws),
+            allowed="only `design: random` draws; leave it out",
+        )
+
+
+def _check_backbone(backbone: Backbone) -> Iterator[StudyProblem]:
+    if backbone.weights == "package" and backbone.model not in PACKAGED:
+        yield StudyProblem(
+            field="backbone.weights",
+            value="'package'",
+            allowed=f"no package carries weights for {backbone.model!r}, only for: "
+            f"{', '.join(PACKAGED)}; use timm, none, or the path of a checkpoint",
+        )
+    elif (
+        backbone.weights not in ("package", "timm", "none") and not Path(backbone.weights).is_file()
+    ):
+        yield StudyProblem(
+            field="backbone.weights",
+            value=repr(backbone.weights),
+            allowed="package, timm, none, or the path of an existing checkpoint file",
+        )
+
+
+def _check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
+    for index, method in merges.items():
+        try:
+            parse_params(method.method, method.params)
+        except ParameterErrors as error:
+            for problem in error.problems:
+                yield StudyProblem(
+                    field=f"merge[{index}].{problem.field}",
+                    value=_shown(problem.value),
+                    allowed=problem.allowed,
+                )
+    labels = method_labels(list(merges.values()))
+    for position, (index, label) in enumerate(zip(merges, labels, strict=True)):
+        if label in labels[:position]:
+            yield StudyProblem(
+                field=f"merge[{index}]",
+                value=repr(label),
+                allowed="another entry has this label, or the same method and parameters",
+            )

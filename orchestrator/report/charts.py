@@ -1,0 +1,243 @@
+"""The charts of the report; importing this module loads matplotlib."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from orchestrator.aggregate import SettingMean
+from orchestrator.report.canvas import (
+    WIDTH_IN,
+    chart_height_in,
+    file_of,
+    legend,
+    new_chart,
+    x_axis,
+    y_axis,
+)
+from orchestrator.report.focus import Row
+from orchestrator.report.palette import MethodStyle
+from orchestrator.report.quantities import ACCURACY, MEAN_NAMES, Quantity, fullest
+from orchestrator.report.scales import Scale, scale_of
+from orchestrator.report.svg import INK
+from orchestrator.tables import MACRO
+
+_DODGE_FRAC = 0.008  # of the axis, between the methods at a value: error bars stay apart
+_BAR_WIDTH_IN = 0.17  # from 30 bars on, a chart grows wider instead of its bars thinner
+_CLUSTER = 0.8  # of the distance between two values, filled by their bars
+
+Styles = Mapping[str, MethodStyle]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What one chart shows: the settings of one axis, one quantity, one of the two means."""
+
+    settings: tuple[SettingMean, ...]
+    quantity: Quantity
+    mean: str
+    styles: Styles
+
+    @property
+    def axis(self) -> str:
+        """The axis that the settings are on."""
+        return self.settings[0].axis
+
+    @property
+    def values(self) -> list[str]:
+        """The values of the axis, one for every setting and method."""
+        return [setting.value for setting in self.settings]
+
+    def of_method(self, method: str) -> list[tuple[str, float, float]]:
+        """Return value, mean and standard deviation (nan for one group) at the settings."""
+        factor = self.quantity.factor
+        return [
+            (s.value, spread.mean * factor, spread.std * factor)
+            for s in self.settings
+            if s.method == method
+            for spread in [self.quantity.of(s, self.mean)]
+        ]
+
+    def of_model(self, model: str) -> dict[str, float]:
+        """Return the mean of the model `base` or `expert` at every value."""
+        return {
+            value: self.quantity.of(s, self.mean, model=model).mean * self.quantity.factor
+            for value, s in fullest(self.settings).items()
+        }
+
+
+def line_chart(plot: Plot, *, file_format: str) -> bytes:
+    """Return the chart of one quantity against the values of one axis, a line per method.
+
+    Error bars are one standard deviation over the groups, to either side. A setting where no
+    group is finite has a cross at the upper edge.
+    """
+    scale = scale_of(plot.axis, plot.values)
+    height_in = chart_height_in(scale, num_handles=len(plot.styles) + 2)
+    with new_chart(WIDTH_IN, height_in) as (figure, axes):
+        for method, shift in _shifts(plot.styles, _DODGE_FRAC):
+            _method_line(axes, plot, method=method, scale=scale.shifted(shift))
+        for model, look in (("base", "--"), ("expert", ":")):
+            known = plot.of_model(model)
+            x = [scale.positions[value] for value in known]
+            if len(known) == 1:
+                axes.axhline(next(iter(known.values())), color=INK, ls=look, lw=1.2)
+            else:
+                axes.plot(x, list(known.values()), color=INK, ls=look, lw=1.2)
+        x_axis(axes, name=plot.axis, scale=scale)
+        _limits(axes, plot, from_zero=False)
+        legend(figure, _handles(plot.styles, lines=True))
+        return file_of(figure, file_format)
+
+
+def bar_chart(plot: Plot, *, file_format: str) -> bytes:
+    """Return the bar chart of one quantity: a cluster per value of the axis, a bar per method.
+
+    Error bars are as in the line chart.
+    """
+    scale = scale_of(plot.axis, plot.values).ranked()
+    width = _CLUSTER / len(plot.styles)
+    num_bars = len(scale.positions) * len(plot.styles)
+    height_in = chart_height_in(scale, num_handles=len(plot.styles) + 2)
+    with new_chart(max(WIDTH_IN, _BAR_WIDTH_IN * num_bars), height_in) as (figure, axes):
+        for method, shift in _shifts(plot.styles, width):
+            _method_bars(axes, plot, method=method, scale=scale, width=width, shift=shift)
+        for model, look in (("base", "--"), ("expert", ":")):
+            for value, y in plot.of_model(model).items():
+                x = scale.positions[value]
+                axes.plot([x - 0.45, x + 0.45], [y, y], color=INK, ls=look, lw=1.2)
+        x_axis(axes, name=plot.axis, scale=scale)
+        _limits(axes, plot, from_zero=True)
+        legend(figure, _handles(plot.styles, lines=False))
+        return file_of(figure, file_format)
+
+
+def group_chart(
+    by_group: Mapping[str, Mapping[str, Row]], *, styles: Styles, file_format: str
+) -> bytes:
+    """Return the chart of every group's macro accuracy, a row per group, a mark per method."""
+    base = MethodStyle(color=INK, marker="|", hatch="")
+    experts = MethodStyle(color=INK, marker="d", hatch="")
+    with new_chart(WIDTH_IN + 1.2, 1.5 + 0.23 * len(by_group)) as (figure, axes):
+        for y, rows in enumerate(by_group.values()):
+            shared = next(iter(rows.values()))
+            _mark(axes, fraction=shared["base_accuracy"], y=y, style=base)
+            _mark(axes, fraction=shared["expert_accuracy"], y=y, style=experts)
+            for method, row in rows.items():
+                _mark(axes, fraction=row["accuracy"], y=y, style=styles[method])
+        axes.set_yticks(range(len(by_group)), list(by_group))
+        axes.invert_yaxis()
+        axes.grid(visible=True)
+        axes.set_xlabel(f"accuracy, {ACCURACY.unit}")
+        axes.set_ylabel("group")
+        axes.set_title(MEAN_NAMES[MACRO])
+        named = {**styles, "base, same heads": base, "experts": experts}
+        legend(figure, [_dots(label, style) for label, style in named.items()])
+        return file_of(figure, file_format)
+
+
+def _method_line(axes: Axes, plot: Plot, *, method: str, scale: Scale) -> None:
+    style = plot.styles[method]
+    points = plot.of_method(method)
+    axes.errorbar(
+        [scale.positions[value] for value, _, _ in points],
+        [mean for _, mean, _ in points],
+        yerr=[std for _, _, std in points],
+        color=style.color,
+        marker=style.marker,
+        markersize=5,
+        linestyle="-" if scale.continuous else "none",
+        linewidth=1.6,
+        elinewidth=1,
+        capsize=2.5,
+    )
+    for value, mean, _ in points:
+        if math.isnan(mean):
+            at = scale.positions[value]
+            edge = axes.get_xaxis_transform()
+            axes.plot(at, 1.0, "x", color=style.color, ms=8, mew=2, clip_on=False, transform=edge)
+
+
+def _method_bars(
+    axes: Axes, plot: Plot, *, method: str, scale: Scale, width: float, shift: float
+) -> None:
+    style = plot.styles[method]
+    points = plot.of_method(method)
+    axes.bar(
+        [scale.positions[value] + shift for value, _, _ in points],
+        [mean for _, mean, _ in points],
+        width,
+        yerr=[std for _, _, std in points],
+        color=style.color,
+        hatch=style.hatch,
+        edgecolor=_bar_edge(style),
+        linewidth=0,
+        error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 1.5},
+    )
+
+
+def _mark(axes: Axes, *, fraction: float | None, y: int, style: MethodStyle) -> None:
+    if fraction is not None:
+        handle = _dots("", style)
+        handle.set_data([fraction * ACCURACY.factor], [y])
+        axes.add_line(handle)
+        axes.autoscale_view()
+
+
+def _limits(axes: Axes, plot: Plot, *, from_zero: bool) -> None:
+    points = [point for method in plot.styles for point in plot.of_method(method)]
+    references = [y for model in ("base", "expert") for y in plot.of_model(model).values()]
+    y_axis(
+        axes,
+        quantity=plot.quantity,
+        mean=plot.mean,
+        means=[mean for _, mean, _ in points] + references,
+        reach=[mean + by for _, mean, std in points for by in (-std, 0, std)] + references,
+        from_zero=from_zero,
+    )
+
+
+def _shifts(styles: Styles, step: float) -> list[tuple[str, float]]:
+    middle = (len(styles) - 1) / 2
+    return [(method, (index - middle) * step) for index, method in enumerate(styles)]
+
+
+def _handles(styles: Styles, *, lines: bool) -> list[Artist]:
+    return [
+        *(_line(m, s) if lines else _patch(m, s) for m, s in styles.items()),
+        Line2D([], [], color=INK, ls="--", lw=1.2, label="base, same heads"),
+        Line2D([], [], color=INK, ls=":", lw=1.2, label="experts"),
+    ]
+
+
+def _line(label: str, style: MethodStyle) -> Line2D:
+    hollow = style.color == INK  # a reference, not a method
+    return Line2D(
+        [],
+        [],
+        color=style.color,
+        marker=style.marker,
+        markersize=6,
+        markerfacecolor="none" if hollow else style.color,
+        markeredgewidth=1.6 if hollow else 1.0,
+        label=label,
+    )
+
+
+def _dots(label: str, style: MethodStyle) -> Line2D:
+    line = _line(label, style)
+    line.set_linestyle("none")
+    return line
+
+
+def _patch(label: str, style: MethodStyle) -> Patch:
+    edge = _bar_edge(style)
+    return Patch(facecolor=style.color, hatch=style.hatch, edgecolor=edge, lw=0, label=label)
+
+
+def _bar_edge(style: MethodStyle) -> str:
+    return "white" if style.hatch else style.color

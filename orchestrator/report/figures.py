@@ -1,0 +1,62 @@
+"""All figures of a results table as files, by name."""
+
+import re
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from orchestrator.aggregate import SettingMean, setting_means
+from orchestrator.report.focus import focus_of
+from orchestrator.report.palette import MethodStyle, method_styles
+from orchestrator.report.quantities import QUANTITIES, by_axis
+from orchestrator.tables import MACRO, MEANS
+
+Styles = Mapping[str, MethodStyle]
+
+GROUPS = "accuracy_by_group"
+
+
+def figures(results: pa.Table, *, file_format: str = "png") -> dict[str, bytes]:
+    """Return every figure of the report as a file of the format (`png` or `svg`), by file name.
+
+    Per axis `accuracy_vs_lr.png`, `loss_vs_lr.png`, `accuracy_bars_lr.png` and `loss_bars_lr.png`
+    for the mean over tasks, the same with `union_` in front for the mean over images, and once
+    `accuracy_by_group.png`. A table without means gives none.
+    """
+    from orchestrator.report.charts import group_chart  # noqa: PLC0415 this loads matplotlib, 0.4 s
+
+    settings = setting_means(results)
+    styles = method_styles(s.method for s in settings)
+    files: dict[str, bytes] = {}
+    for axis, members in by_axis(settings).items():
+        files |= _axis_figures(axis, members, styles, file_format)
+    focus = focus_of(results, settings)
+    if focus is not None:
+        files[f"{GROUPS}.{file_format}"] = group_chart(
+            focus.macro_by_group(),
+            styles=styles,
+            file_format=file_format,
+        )
+    return files
+
+
+def stem_of(quantity: str, chart: str, axis: str, mean: str) -> str:
+    """Return a figure's file name without its ending; `chart` is `vs` or `bars`."""
+    prefix = "" if mean == MACRO else f"{mean}_"
+    return f"{prefix}{quantity}_{chart}_{re.sub(r'[^A-Za-z0-9_-]', '_', axis)}"
+
+
+def _axis_figures(
+    axis: str, members: tuple[SettingMean, ...], styles: Styles, file_format: str
+) -> dict[str, bytes]:
+    from orchestrator.report.charts import Plot, bar_chart, line_chart  # noqa: PLC0415 the same
+
+    return {
+        f"{stem_of(quantity.name, chart, axis, mean)}.{file_format}": draw(
+            Plot(settings=members, quantity=quantity, mean=mean, styles=styles),
+            file_format=file_format,
+        )
+        for mean in MEANS
+        for quantity in QUANTITIES
+        for chart, draw in (("vs", line_chart), ("bars", bar_chart))
+    }

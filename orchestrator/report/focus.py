@@ -1,0 +1,67 @@
+"""The one setting that the report shows group by group and task by task."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.aggregate import SettingMean
+from orchestrator.tables import MACRO
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Focus:
+    """A setting with all its rows, and why it was chosen."""
+
+    setting: str
+    reason: str
+    rows: tuple[Row, ...]
+    """The rows of the results at this setting: per task, held-out task and mean."""
+
+    def macro_by_group(self) -> dict[str, dict[str, Row]]:
+        """Return the macro row of every group and method, groups by name."""
+        table: dict[str, dict[str, Row]] = {}
+        for row in sorted(self.rows, key=lambda row: row["group"]):
+            if row["task"] == MACRO:
+                table.setdefault(row["group"], {})[row["method"]] = row
+        return table
+
+
+def focus_of(results: pa.Table, settings: Sequence[SettingMean]) -> Focus | None:
+    """Return the setting that most axes share (the default), else the most accurate one.
+
+    A point that several axes have in common appears under each of them with the same merge ids;
+    with a single axis there is nothing to tell the default by. None for a table without means.
+    """
+    ranked = [s for s in settings if s.macro.accuracy.num_groups]
+    if not ranked:
+        return None
+    shared = _num_axes_by_setting(results)
+    most = max(shared[s.axis, s.value] for s in ranked)
+    if most > 1:
+        chosen = next(s for s in ranked if shared[s.axis, s.value] == most)
+        reason = f"the default setting, which {most} axes share"
+    else:
+        chosen = max(ranked, key=lambda s: s.macro.accuracy.mean)
+        reason = "the setting with the most accurate merge"
+    here = pc.and_(pc.equal(results["axis"], chosen.axis), pc.equal(results["value"], chosen.value))
+    return Focus(
+        setting=chosen.setting, reason=reason, rows=tuple(results.filter(here).to_pylist())
+    )
+
+
+def _num_axes_by_setting(results: pa.Table) -> dict[tuple[str, str], int]:
+    means = results.filter(pc.equal(results["task"], MACRO))
+    axes_by_merge: dict[str, set[str]] = {}
+    ids = means.select(["axis", "value", "merge_id"]).to_pylist()
+    for row in ids:
+        axes_by_merge.setdefault(row["merge_id"], set()).add(row["axis"])
+    shared: dict[tuple[str, str], int] = {}
+    for row in ids:
+        key = (row["axis"], row["value"])
+        shared[key] = max(shared.get(key, 0), len(axes_by_merge[row["merge_id"]]))
+    return shared

@@ -1,0 +1,127 @@
+"""The tables of numbers: per axis, per group and per task."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from orchestrator.aggregate import Metrics, SettingMean, spread
+from orchestrator.report.focus import Focus, Row
+from orchestrator.report.markup import Cell, name_cell, table
+from orchestrator.report.palette import MethodStyle
+from orchestrator.report.quantities import MEAN_NAMES, fullest
+from orchestrator.report.wording import MISSING, loss_spread, percent, percent_spread
+from orchestrator.tables import MEANS
+
+Styles = Mapping[str, MethodStyle]
+
+_METRICS = ("accuracy, %", "gain, points", "normalized, %", "loss")
+_OVER = (("", 3), *((MEAN_NAMES[mean], len(_METRICS)) for mean in MEANS))
+
+
+def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
+    """Return mean ± standard deviation at every value of one axis, for base, experts, methods."""
+    rows: list[list[Cell]] = []
+    for value, reference in fullest(settings).items():
+        members = [s for s in settings if s.value == value]
+        best = max((s.macro.accuracy.mean for s in members), default=0.0)
+        block = [
+            _reference_row(reference, model="base", name="base, same heads"),
+            _reference_row(reference, model="expert", name="experts"),
+            *(_method_row(s, styles=styles, best=best) for s in members),
+        ]
+        block[0].insert(0, name_cell(value, css="value", num_rows=len(block)))
+        rows += block
+    return table((settings[0].axis, "method", "groups", *_METRICS, *_METRICS), rows, over=_OVER)
+
+
+def group_table(focus: Focus, *, styles: Styles) -> str:
+    """Return the macro accuracy of every group at one setting, with the tasks in the group."""
+    rows = []
+    for group, by_method in focus.macro_by_group().items():
+        shared = next(iter(by_method.values()))
+        rows.append(
+            [
+                name_cell(group),
+                Cell(text=", ".join(_tasks_of(focus, group)), css="text"),
+                Cell(text=percent(shared["base_accuracy"])),
+                Cell(text=percent(shared["expert_accuracy"])),
+                *(Cell(text=_accuracy(by_method.get(method))) for method in styles),
+            ]
+        )
+    return table(("group", "tasks", "base, same heads", "experts", *styles), rows)
+
+
+def task_table(focus: Focus, *, styles: Styles) -> str:
+    """Return the accuracy on every task at one setting, over the groups that contain it."""
+    rows: dict[tuple[bool, str], list[Row]] = {}
+    for row in focus.rows:
+        if row["task"] not in MEANS:
+            rows.setdefault((bool(row["held_out"]), row["task"]), []).append(row)
+    cells = []
+    for (held_out, task), members in sorted(rows.items()):
+        of_group = {row["group"]: row for row in members}
+        cells.append(
+            [
+                name_cell(f"{task} (held out)" if held_out else task),
+                Cell(text=str(len(of_group))),
+                _mean_cell(of_group.values(), "base_accuracy"),
+                _mean_cell([] if held_out else of_group.values(), "expert_accuracy"),
+                *(
+                    _spread_cell([r for r in members if r["method"] == method], "accuracy")
+                    for method in styles
+                ),
+            ]
+        )
+    return table(("task", "groups", "base, same heads", "experts", *styles), cells)
+
+
+def _mean_cell(rows: Iterable[Row], column: str) -> Cell:
+    return Cell(text=percent(spread(row[column] for row in rows).mean))
+
+
+def _spread_cell(rows: Iterable[Row], column: str) -> Cell:
+    return Cell(text=percent_spread(spread(row[column] for row in rows)))
+
+
+def _method_row(setting: SettingMean, *, styles: Styles, best: float) -> list[Cell]:
+    css = "best" if setting.macro.accuracy.mean == best else ""
+    head = name_cell(setting.method, swatch=styles[setting.method].color)
+    return [head, Cell(text=str(setting.num_groups)), *_metric_cells(setting, css)]
+
+
+def _metric_cells(setting: SettingMean, css: str) -> list[Cell]:
+    cells: list[Cell] = []
+    for metrics in (setting.macro, setting.union):
+        cells += [
+            Cell(text=percent_spread(metrics.accuracy), css=css),
+            Cell(text=percent_spread(metrics.gain, signed=True)),
+            Cell(text=percent_spread(metrics.normalized_accuracy)),
+            Cell(text=loss_spread(metrics.loss)),
+        ]
+        css = ""
+    return cells
+
+
+def _reference_row(setting: SettingMean, *, model: str, name: str) -> list[Cell]:
+    cells = [name_cell(name, css="reference"), Cell(text=str(setting.num_groups))]
+    for metrics in (setting.macro, setting.union):
+        accuracy, loss = _of_model(metrics, model)
+        cells += [Cell(text=accuracy), Cell(text=""), Cell(text=""), Cell(text=loss)]
+    return cells
+
+
+def _of_model(metrics: Metrics, model: str) -> tuple[str, str]:
+    if model == "base":
+        return percent_spread(metrics.base_accuracy), loss_spread(metrics.base_loss)
+    return percent_spread(metrics.expert_accuracy), loss_spread(metrics.expert_loss)
+
+
+def _accuracy(row: Row | None) -> str:
+    return MISSING if row is None else percent(row["accuracy"])
+
+
+def _tasks_of(focus: Focus, group: str) -> list[str]:
+    names = [
+        row["task"]
+        for row in focus.rows
+        if row["group"] == group and row["task"] not in MEANS and not row["held_out"]
+    ]
+    return sorted(set(names))

@@ -1,0 +1,160 @@
+"""Runs a study to its end, or to where it is stopped; running it again goes on from there."""
+
+import contextlib
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from orchestrator.board import Board, Display
+from orchestrator.cluster.job_pool import JobPool
+from orchestrator.cluster.session import WORKER, num_slots, ray_session
+from orchestrator.cluster.trials import run_trials
+from orchestrator.coordinator import Coordinator, preparation_jobs
+from orchestrator.estimate import estimate
+from orchestrator.failures import Failures
+from orchestrator.opened import OpenedStudy
+from orchestrator.study_runs import run_of
+from orchestrator.tracking.tracker import Tracker
+from workers.manifests import Manifest
+
+POLL_S = 0.2
+MIN_SLOTS_TO_RESERVE = 8
+"""From so many worker slots on, an eighth is set aside for merge jobs while trials run; below,
+merge workers run beside the trials without a share: one of two slots would be half the machine."""
+
+
+class PreparationError(Exception):
+    """The base or the images could not be made, so nothing can run."""
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Yields an event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        if stopping.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stopping.set()
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One session on a cluster: prepares, trains and merges what is missing."""
+
+    opened: OpenedStudy
+    tracker: Tracker
+    stopping: threading.Event
+    worker: str = WORKER
+    """The class that runs in worker processes, `module:Class`."""
+
+    def run(self, console: Console) -> None:
+        """Runs until nothing is left or the run is stopped.
+
+        Raises:
+            PreparationError: The base or a task's images could not be made.
+        """
+        self._board = Board()
+        self._slots = 1
+        display = Display(
+            self._board,
+            console=console,
+            counts=self.opened.ledger.counts,
+            seconds_left=self._seconds_left,
+            tracking=self.tracker.state,
+        )
+        with display, ray_session():
+            trial = self.opened.plan.study.resources.trial
+            self._slots = num_slots(cpu=trial.cpu, gpu=trial.gpu)
+            self._work()
+            self._board.stage = "stopping"
+
+    def _work(self) -> None:
+        study = self.opened.plan.study
+        pool = JobPool(
+            worker=self.worker, store_url=self.opened.store_url, share=study.resources.merge
+        )
+        coordinator = Coordinator(
+            ledger=self.opened.ledger,
+            failures=Failures(self.opened.folder, retries=study.retries),
+            board=self._board,
+            submit=pool.submit,
+            committed=self._publish,
+        )
+        pool.start(coordinator.job_ended)
+        try:
+            self._prepare(pool, coordinator=coordinator)
+            self._train(pool, coordinator=coordinator)
+            self._board.stage = "merging"
+            pool.resize(self._slots, reserve=self._reserves)
+            self._wait_for(pool)
+        finally:
+            pool.close()
+
+    @property
+    def _reserves(self) -> bool:
+        return self._slots >= MIN_SLOTS_TO_RESERVE
+
+    def _prepare(self, pool: JobPool, *, coordinator: Coordinator) -> None:
+        self._board.stage = "preparing the base and the images"
+        pool.resize(self._slots, reserve=self._reserves)
+        jobs = preparation_jobs(self.opened.plan, done=self.opened.prepared)
+        for job in jobs:
+            pool.submit(job)
+        self._wait_for(pool)
+        if coordinator.prepare_errors:
+            raise PreparationError("; ".join(coordinator.prepare_errors))
+
+    def _train(self, pool: JobPool, *, coordinator: Coordinator) -> None:
+        """Runs trials, and again those that failed and may be tried again."""
+        for_merges = max(1, self._slots // MIN_SLOTS_TO_RESERVE) if self._reserves else 0
+        pool.resize(for_merges or self._slots, reserve=self._reserves)
+        coordinator.submit_merges(self.opened.ledger.ready_merges())
+        share = self.opened.plan.study.resources.trial
+        while not self.stopping.is_set() and (left := self.opened.ledger.runnable_trials()):
+            self._board.stage = "fine-tuning"
+            run_trials(
+                left,
+                worker=self.worker,
+                store_url=self.opened.store_url,
+                share=share,
+                num_slots=max(1, self._slots - for_merges),
+                watcher=coordinator,
+                stopping=self.stopping,
+            )
+
+    def _wait_for(self, pool: JobPool) -> None:
+        while not pool.is_idle() and not self.stopping.wait(POLL_S):
+            pass
+
+    def _publish(self, manifest: Manifest) -> None:
+        run = run_of(manifest, ledger=self.opened.ledger)
+        if run is not None:
+            self.tracker.publish(run)
+
+    def _seconds_left(self) -> float | None:
+        ledger = self.opened.ledger
+        if not ledger.experts:
+            return None
+        return estimate(ledger, base=self.opened.base).wall_s(num_slots=self._slots)
+
+
+def log_path(tracking_uri: str) -> Path:
+    """Returns where the publisher writes what MLflow prints: beside an SQLite file."""
+    if tracking_uri.startswith("sqlite:///"):
+        return Path(tracking_uri.removeprefix("sqlite:///")).with_suffix(".log")
+    return Path(tempfile.gettempdir()) / "mergesweep-mlflow.log"

@@ -1,0 +1,107 @@
+"""Turns a study's words into the specifications that define each artifact."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from eval.tasks import find_task
+from merge.cards import CARDS
+from merge.params import parse_params
+from orchestrator.groups import Group
+from orchestrator.settings import Point
+from orchestrator.study import Backbone, Merge, Study
+from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, MergeSpec, OptimizerSpec
+from workers.weights import PACKAGED, sha256_of
+
+
+def base_job(backbone: Backbone, *, seed: int) -> BaseJob:
+    """Returns the base's specification and where its checkpoint lies."""
+    if backbone.weights == "none":
+        return BaseJob(spec=BaseSpec(model=backbone.model, weights="none", seed=seed), path=None)
+    if backbone.weights == "timm":
+        return BaseJob(spec=BaseSpec(model=backbone.model, weights="timm", seed=0), path=None)
+    if backbone.weights == "package":
+        digest, path = PACKAGED[backbone.model].sha256, None
+    else:
+        path = str(Path(backbone.weights).resolve())
+        digest = sha256_of(Path(path))
+    spec = BaseSpec(model=backbone.model, weights=f"sha256:{digest}", seed=0)
+    return BaseJob(spec=spec, path=path)
+
+
+def data_spec(study: Study, *, task: str) -> DataSpec:
+    """Returns the specification of a task's images in this study."""
+    return DataSpec(
+        task=task,
+        fingerprint=find_task(task).fingerprint,
+        image_size=study.backbone.image_size,
+        max_train=study.tasks.max_train,
+        max_test=study.tasks.max_test,
+        evaluate_on=study.tasks.evaluate_on,
+    )
+
+
+def expert_spec(
+    study: Study, *, task: str, point: Point, base: BaseSpec, data_ids: Mapping[str, str]
+) -> ExpertSpec:
+    """Returns the specification of a task's expert at a point."""
+    finetune = study.finetune
+    optimizer = finetune.optimizer
+    return ExpertSpec(
+        task=task,
+        base_id=base.id,
+        data_id=data_ids[task],
+        optimizer=OptimizerSpec(
+            name=optimizer.name,
+            momentum=float(optimizer.momentum),
+            weight_decay=float(optimizer.weight_decay),
+        ),
+        schedule=finetune.schedule,
+        lr=float(point.lr),
+        batch_size=point.batch_size,
+        data_ratio=float(point.data_ratio),
+        steps=point.steps,
+        seed=point.seed,
+        freeze_batch_norm=finetune.freeze_batch_norm,
+    )
+
+
+def merge_spec(
+    study: Study,
+    *,
+    method: Merge,
+    group: Group,
+    experts: Mapping[str, ExpertSpec],
+    base_id: str,
+) -> MergeSpec:
+    """Returns the specification of a method on a group, given the experts at a setting."""
+    params = parse_params(method.method, method.params)
+    others = [task for task in sorted(experts) if task not in group.tasks]
+    recalibrates = method.batch_norm == "recalibrate"
+    return MergeSpec(
+        method=method.method,
+        params=asdict(params),
+        batch_norm=method.batch_norm,
+        recalibration_images=method.recalibration_images if recalibrates else 0,
+        seed=study.seed if CARDS[method.method].is_random else 0,
+        base_id=base_id,
+        experts=tuple(experts[task] for task in group.tasks),
+        held_out=tuple(experts[task] for task in others) if study.evaluation.held_out else (),
+    )
+
+
+def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
+    """Names the study's methods: by method alone where it stands once, else with parameters."""
+    names = [method.method for method in methods]
+    return tuple(
+        method.label or (method.method if names.count(method.method) == 1 else _described(method))
+        for method in methods
+    )
+
+
+def _described(method: Merge) -> str:
+    given = dict(method.params)
+    if method.batch_norm != "average":
+        given["batch_norm"] = method.batch_norm
+    inside = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
+    return f"{method.method} ({inside or 'defaults'})"

@@ -1,0 +1,71 @@
+"""The two result tables of a study: their columns, types and meaning.
+
+`results` has one row per setting, method, group and task; two further rows per merge, with the
+task named `macro` and `union`, carry the two means: over the tasks, and over all images of the
+group's test sets (the joint test set). A point of the hyperparameter space that several axes share
+appears once under each of them, with the same `merge_id`.
+
+`experts` has one row per expert and setting, again once under each axis.
+"""
+
+import pyarrow as pa
+
+MACRO = "macro"
+UNION = "union"
+MEANS = (MACRO, UNION)
+
+_POINT = [
+    pa.field("steps", pa.int64()),  # null where the experts of a group differ (random design)
+    pa.field("batch_size", pa.int64()),
+    pa.field("lr", pa.float64()),
+    pa.field("data_ratio", pa.float64()),
+    pa.field("optimizer", pa.string()),
+    pa.field("seed", pa.int64()),
+]
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        pa.field("study", pa.string()),
+        pa.field("backbone", pa.string()),
+        pa.field("axis", pa.string()),  # "lr", "steps", ..., "num_tasks", "grid", "random"
+        pa.field("value", pa.string()),  # the setting's value on the axis, as written: "0.001"
+        pa.field("setting", pa.string()),  # "lr=0.001"
+        pa.field("method", pa.string()),  # the method's label, unique in the study
+        pa.field("group", pa.string()),  # "4x03": the third group of four tasks
+        pa.field("num_tasks", pa.int64()),
+        pa.field("task", pa.string()),  # also "macro" and "union"
+        pa.field("held_out", pa.bool_()),  # the task is not in the group; never part of the means
+        *_POINT,
+        pa.field("num_examples", pa.int64()),  # test images
+        pa.field("accuracy", pa.float64()),  # fraction in [0, 1]
+        pa.field("loss", pa.float64()),  # mean cross-entropy, nats per image
+        pa.field("normalized_accuracy", pa.float64()),  # accuracy / expert_accuracy
+        pa.field("expert_accuracy", pa.float64()),  # the expert on its own task
+        pa.field("expert_loss", pa.float64()),
+        pa.field("base_accuracy", pa.float64()),  # the base under the same head
+        pa.field("base_loss", pa.float64()),
+        pa.field("merge_id", pa.string()),
+        pa.field("expert_id", pa.string()),  # null for the means
+    ]
+)
+
+EXPERTS_SCHEMA = pa.schema(
+    [
+        pa.field("study", pa.string()),
+        pa.field("backbone", pa.string()),
+        pa.field("axis", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("setting", pa.string()),
+        pa.field("task", pa.string()),
+        *_POINT,
+        pa.field("num_classes", pa.int64()),
+        pa.field("num_examples", pa.int64()),
+        pa.field("outcome", pa.string()),  # "done" or "diverged"
+        pa.field("train_loss", pa.float64()),  # mean over the last tenth of the steps
+        pa.field("accuracy", pa.float64()),
+        pa.field("loss", pa.float64()),
+        pa.field("base_accuracy", pa.float64()),
+        pa.field("base_loss", pa.float64()),
+        pa.field("expert_id", pa.string()),
+    ]
+)

@@ -1,0 +1,121 @@
+"""What commands print: plans, results and how a run ended."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.aggregate import SettingMean, Spread, setting_means
+from orchestrator.board import duration
+from orchestrator.estimate import Estimate
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Plan
+from orchestrator.report.holes import Hole
+
+MAX_HOLES_SHOWN = 10
+_MIB = 2**20
+
+
+def print_plan(
+    plan: Plan, *, ledger: Ledger, estimate: Estimate, num_slots: int, console: Console
+) -> None:
+    """Prints what a study will run, what sharing saves, what exists, and what the rest costs."""
+    counts = ledger.counts()
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", highlight=False)
+    console.print(
+        f"study {plan.study.name}: {len(plan.study.task_names)} tasks, "
+        f"{len(plan.settings)} settings, {len(plan.groups)} groups, "
+        f"{len(plan.study.merge)} methods",
+        highlight=False,
+    )
+    table = Table("", "planned", "already in the store")
+    missing = len(ledger.missing_trials())
+    table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
+    table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
+    table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
+    console.print(table)
+    for line in (sharing_line(plan), *estimate_lines(estimate, num_slots=num_slots)):
+        console.print(line, highlight=False)
+
+
+def sharing_line(plan: Plan) -> str:
+    """Says what shared prefixes and shared points save."""
+    steps, unshared = plan.num_steps, plan.num_steps_unshared
+    return (
+        f"sharing: {steps:,} optimizer steps instead of {unshared:,} "
+        f"({1 - steps / unshared:.0%} saved), {len(plan.merges):,} merge jobs for "
+        f"{len(plan.cells):,} table entries"
+    )
+
+
+def estimate_lines(estimate: Estimate, *, num_slots: int) -> Sequence[str]:
+    """Says what is left to do, in time and bytes."""
+    size = estimate.expert_bytes
+    stored = "unknown until the base is prepared" if size is None else f"{size / _MIB:,.0f} MiB"
+    wall = duration(estimate.wall_s(num_slots=num_slots))
+    trials, merges = duration(estimate.train_s), duration(estimate.merge_s)
+    return (
+        f"left: about {wall} on {num_slots} workers ({estimate.basis})",
+        f"of one worker's time: trials {trials}, merge jobs {merges}",
+        f"experts in the store: {stored}",
+    )
+
+
+def print_results(results: pa.Table, *, console: Console) -> None:
+    """Prints mean and standard deviation over the groups, by axis, setting and method."""
+    means = setting_means(results)
+    for axis in dict.fromkeys(mean.axis for mean in means):
+        console.print(_axis_table(axis, [mean for mean in means if mean.axis == axis]))
+
+
+def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
+    table = Table(title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups")
+    for name in (axis, "method", "groups", "macro", "union", "normalized", "gain over base"):
+        table.add_column(name, justify="left" if name in (axis, "method") else "right")
+    last = None
+    for mean in means:
+        if last is not None and mean.value != last:
+            table.add_section()
+        table.add_row(
+            mean.value if mean.value != last else "",
+            mean.method,
+            str(mean.num_groups),
+            _percent(mean.macro.accuracy),
+            _percent(mean.union.accuracy),
+            _percent(mean.macro.normalized_accuracy),
+            _percent(mean.macro.gain, signed=True),
+        )
+        last = mean.value
+    return table
+
+
+def _percent(spread: Spread, *, signed: bool = False) -> str:
+    mean = f"{spread.mean * 100:+.1f}" if signed else f"{spread.mean * 100:.1f}"
+    return mean if spread.num_groups < 2 else f"{mean} ± {spread.std * 100:.1f}"  # noqa: PLR2004
+
+
+def print_experts(experts: pa.Table, *, console: Console) -> None:
+    """Prints the experts on their own tasks, with chance and the base under the same head."""
+    table = Table(title="experts: accuracy in % on their own task")
+    for name in ("task", "setting", "expert", "base, same head", "chance", "outcome"):
+        table.add_column(name)
+    for row in experts.to_pylist():
+        table.add_row(
+            row["task"],
+            row["setting"],
+            f"{row['accuracy'] * 100:.1f}",
+            f"{row['base_accuracy'] * 100:.1f}",
+            f"{100 / row['num_classes']:.1f}",
+            row["outcome"],
+        )
+    console.print(table)
+
+
+def print_holes(holes: Sequence[Hole], *, console: Console) -> None:
+    """Prints what is missing, the first few in full."""
+    for hole in holes[:MAX_HOLES_SHOWN]:
+        console.print(f"{hole.kind}: {hole.what}: {hole.reason}", highlight=False, markup=False)
+    if len(holes) > MAX_HOLES_SHOWN:
+        console.print(f"and {len(holes) - MAX_HOLES_SHOWN} more; the report lists all of them")

@@ -1,0 +1,68 @@
+"""What driver and publisher say to each other: JSON lines over the publisher's stdin and stdout."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from orchestrator.tracking.runs import TrackedRun
+
+EXPERIMENT_ID = "{experiment_id}"
+"""Stands in an experiment's tags for its id, which is known only once it exists."""
+NOTE_TAG = "mlflow.note.content"
+"""The description on the experiment's page, in Markdown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where runs go: the publisher's first line. Never on a command line, for its password."""
+
+    uri: str
+    study: str
+    experiment_tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close:
+    """The last line: try each pending run once more and end."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """A run that the server now holds with this digest."""
+
+    key: str
+    digest: str
+    outcome: Literal["published", "unchanged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateChanged:
+    """How publishing goes: `ok`, `unreachable: reason` or `refused: reason`."""
+
+    state: str
+
+
+Message = Target | Close | Settled | StateChanged | TrackedRun
+
+_BY_NAME: dict[str, type[Target | Close | Settled | StateChanged]] = {
+    kind.__name__: kind for kind in (Target, Close, Settled, StateChanged)
+}
+
+
+def encode(message: Message) -> bytes:
+    """Writes a message as one line."""
+    if isinstance(message, TrackedRun):
+        return f"TrackedRun {message.to_json()}\n".encode()
+    return f"{type(message).__name__} {json.dumps(asdict(message))}\n".encode()
+
+
+def decode(line: bytes) -> Message:
+    """Reads one line."""
+    name, _, text = line.decode().partition(" ")
+    if name == "TrackedRun":
+        return TrackedRun.from_json(text)
+    fields: dict[str, Any] = json.loads(text)
+    return _BY_NAME[name](**fields)

@@ -1,0 +1,101 @@
+"""The publisher process: `python -m orchestrator.tracking.publisher`, fed by the tracker.
+
+It ends when its input ends, which also happens when the driver is killed: then it has a bounded
+time to publish what it was given.
+"""
+
+import logging
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+from orchestrator.tracking.backlog import Backlog, Experiment
+from orchestrator.tracking.protocol import Close, Message, Target, decode, encode
+from orchestrator.tracking.runs import TrackedRun
+
+ORPHAN_TIMEOUT_S = 30.0
+"""How long a publisher goes on after its driver died without a word."""
+
+_NICENESS = 10  # the driver and the workers come first: importing mlflow is 3.5 s of CPU
+
+
+def main() -> None:
+    """Publishes until told to close, or until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's Ctrl-C is the driver's to handle
+    os.nice(_NICENESS)
+    replies = _take_stdout()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    target = decode(sys.stdin.buffer.readline())
+    assert isinstance(target, Target)
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, inbox.put), daemon=True).start()
+    backlog = Backlog(
+        open_experiment=lambda: _open_experiment(target),
+        reply=lambda message: _send(replies, message),
+        clock=time.monotonic,
+        jitter=random.random,
+    )
+    serve(backlog, inbox=inbox)
+
+
+def serve(backlog: Backlog, *, inbox: "queue.SimpleQueue[Message]") -> None:
+    """Takes runs in as they come and publishes them, until a `Close` was read."""
+    while True:
+        try:
+            message = inbox.get(timeout=backlog.wait_s())
+        except queue.Empty:
+            backlog.step()
+            continue
+        if isinstance(message, Close):
+            backlog.flush()
+            return
+        assert isinstance(message, TrackedRun)
+        backlog.add(message)
+
+
+def _read(stream: BinaryIO, put: Callable[[Message], None]) -> None:
+    """Reads at once whatever comes, so that the driver's pipe never fills; then sets a limit."""
+    close = Close(timeout_s=ORPHAN_TIMEOUT_S)
+    for line in stream:
+        message = decode(line)
+        if isinstance(message, Close):
+            close = message
+            break
+        put(message)
+    limit = threading.Timer(close.timeout_s, os._exit, args=(1,))
+    limit.daemon = True
+    limit.start()
+    put(close)
+
+
+def _open_experiment(target: Target) -> Experiment:
+    """Loads mlflow and connects."""
+    from orchestrator.tracking.mlflow_experiment import (  # noqa: PLC0415 3.5 s, after reading began
+        MlflowExperiment,
+    )
+
+    return MlflowExperiment(target)
+
+
+def _take_stdout() -> BinaryIO:
+    """Keeps the pipe to the driver for replies and lets all that prints go to the log instead."""
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return replies
+
+
+def _send(replies: BinaryIO, message: Message) -> None:
+    try:
+        replies.write(encode(message))
+    except BrokenPipeError:
+        logging.getLogger(__name__).warning("the driver is gone; publishing the rest")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+import hashlib
+import itertools
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+
+from eval.embedded import sprites, vendored
+from eval.embedded.build import COMPOSERS, build_splits
+from eval.embedded.draws import held_out, split_per_class, stream
+from eval.embedded.glyphs import _faces_by_split
+from eval.embedded.index import SOURCES_DIR, read_index
+from eval.embedded.regions import REGIONS
+from eval.embedded.vendored import SourceDigestError, digest, read_json, verified
+from eval.images import Split
+from eval.tasks import UnknownTaskError, find_task, task_names
+
+# sha256 of train images, train labels, test images, test labels at 16 pixels. One that changes with
+# a new Pillow, SciPy or NumPy calls for a new COMPOSER_VERSION in eval/tasks.py.
+GOLDEN = {
+    "mnist_5k": "04c5c9c0612473c5b8c1cfdc1bd1404f82f05099e8335445b8900a0b0189ce8c",
+    "fashion_mnist_5k": "9cdba4c62cea171d6030bb25c7c9779685c3fdfb04d1784ab67ba6e553048a72",
+    "font_letters": "7ebe9fa26fa99a6bfedc60bcc44975ecfc9fd9726ad6e3ddf5554e24fc90c8d1",
+    "traffic_signs": "d6d6b2d5998065f4438dc7fdf7b91ce8ac01e079136a656b425e78961eeae395",
+    "bluemarble_regions": "bc7156a2f85f2a18bceee3d2b1b1e5a2ebfaf23a03364277105add18739ebbe3",
+    "skimage_textures": "f9af6b97e3fb2042d7ae3c7d8efc8cf4f3feccc53802291a48a311521fe3d293",
+    "emoji_objects": "8e84b29595c240a794f1ef4c8f7a61df248c165182b2874233a55093f15e086b",
+    "mnist_m": "b68a42064965116ee45829aeb902312e19d8876b2e731ce732c6980dc79b9eb7",
+}
+SIZE = 16
+
+
+@cache
+def built(name: str) -> dict[str, Split]:
+    return build_splits(name, image_size=SIZE)
+
+
+def content_digest(splits: dict[str, Split]) -> str:
+    parts = [a for s in ("train", "test") for a in (splits[s].images, splits[s].labels)]
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+def test_every_task_has_a_composer() -> None:
+    """The catalogue and the table of composers name the same tasks."""
+    assert tuple(COMPOSERS) == task_names()
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_task_builds_as_the_catalogue_says(name: str) -> None:
+    """Counts, shapes and dtypes are the promised ones, and classes share each split equally."""
+    task, splits = find_task(name), built(name)
+    assert list(splits) == ["train", "test"]
+    for split, num in (("train", task.num_train), ("test", task.num_test)):
+        assert splits[split].images.shape == (num, SIZE, SIZE, task.channels)
+        assert splits[split].images.dtype == np.uint8
+        assert splits[split].labels.dtype == np.int64
+        per_class = np.bincount(splits[split].labels, minlength=task.num_classes)
+        assert per_class.tolist() == [num // task.num_classes] * task.num_classes
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_task_builds_the_same_bytes_on_every_machine(name: str) -> None:
+    """The pixels and labels are those that the fingerprint has stood for so far."""
+    assert content_digest(built(name)) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", ["font_letters", "bluemarble_regions", "mnist_m"])
+def test_second_build_equals_the_first(name: str) -> None:
+    """Nothing is left over in a process that would change what it builds next."""
+    assert content_digest(build_splits(name, image_size=SIZE)) == content_digest(built(name))
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_no_test_image_is_a_training_image(name: str) -> None:
+    """The splits share no image, not even one that only looks alike when it is small."""
+    splits = built(name)
+    train = {image.tobytes() for image in splits["train"].images}
+    assert sum(image.tobytes() in train for image in splits["test"].images) == 0
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_labels_are_shuffled(name: str) -> None:
+    """A prefix of a split has nearly every class, so that a small subset is a fair one."""
+    task = find_task(name)
+    prefix = built(name)["train"].labels[: 8 * task.num_classes]
+    assert len(np.unique(prefix)) >= 0.9 * task.num_classes
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_pixels_say_more_than_chance(name: str) -> None:
+    """Images belong to their labels: a linear fit to the pixels beats chance by half."""
+    task, splits = find_task(name), built(name)
+    train, test = (splits[s].images.reshape(len(splits[s]), -1) / 255 for s in ("train", "test"))
+    centre = train.mean(axis=0)
+    train, test = train - centre, test - centre
+    targets = np.eye(task.num_classes)[splits["train"].labels] - 1 / task.num_classes
+    ridge = train.T @ train + 30 * np.eye(train.shape[1])
+    guesses = (test @ np.linalg.solve(ridge, train.T @ targets)).argmax(axis=1)
+    assert (guesses == splits["test"].labels).mean() > 1.5 / task.num_classes
+
+
+def test_image_size_is_what_was_asked_for() -> None:
+    """Images are enlarged as well as shrunk."""
+    splits = build_splits("mnist_5k", image_size=40)
+    assert splits["test"].images.shape == (1000, 40, 40, 1)
+
+
+def test_image_size_must_be_positive() -> None:
+    """A size of zero is the caller's error, told before anything is composed."""
+    with pytest.raises(ValueError, match="image_size is 0"):
+        build_splits("mnist_5k", image_size=0)
+
+
+def test_unknown_task_is_refused() -> None:
+    """Building answers a wrong name as looking it up does."""
+    with pytest.raises(UnknownTaskError, match="did you mean emoji_objects"):
+        build_splits("emoji_object", image_size=8)
+
+
+@pytest.mark.parametrize("source", sorted(read_index()["files"]))
+def test_source_matches_its_digest(source: str) -> None:
+    """What is installed is what the fingerprints speak of."""
+    assert digest(vendored.locate(source)) == read_index()["files"][source]
+
+
+def test_index_lists_exactly_what_tasks_use() -> None:
+    """No source is listed but unused, none used but unlisted, and none lies about unlisted."""
+    index = read_index()
+    used = {source for task in index["tasks"].values() for source in task["sources"]}
+    assert used == set(index["files"])
+    lying = {str(p.relative_to(SOURCES_DIR)) for p in SOURCES_DIR.rglob("*.*") if p.suffix != ".md"}
+    assert lying - {"index.json"} == {source for source in used if ":" not in source}
+
+
+def test_sources_stay_small() -> None:
+    """The sources fit into 10 MB."""
+    assert sum(path.stat().st_size for path in SOURCES_DIR.rglob("*") if path.is_file()) < 10e6
+
+
+def test_changed_source_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other bytes under a known name are an error that names the file."""
+    monkeypatch.setattr(vendored, "digest", lambda _path: "0" * 64)
+    with pytest.raises(SourceDigestError, match=r"mnist_5k\.npz: sha256 is 0000"):
+        verified("digits/mnist_5k.npz")
+
+
+def test_building_never_reaches_for_the_network() -> None:
+    """Textures are read from the wheel: scikit-image's downloader is not even imported."""
+    code = (
+        "import sys, socket; socket.socket.connect = None;"
+        "from eval.embedded.build import build_splits;"
+        "build_splits('skimage_textures', image_size=8);"
+        "print([m for m in ('pooch', 'skimage', 'torch', 'requests') if m in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_the_two_digit_tasks_share_one_split() -> None:
+    """A digit that one task trains on is never tested by the other."""
+    composed = COMPOSERS["mnist_m"](find_task("mnist_m"))
+    digits = COMPOSERS["mnist_5k"](find_task("mnist_5k"))
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(composed[split].labels, digits[split].labels)
+
+
+def test_font_families_are_in_one_split_each() -> None:
+    """Bold and regular of a family never lie on both sides."""
+    fonts = read_json("glyphs/fonts.json")["fonts"]
+    faces = _faces_by_split(fonts)
+    train, test = ({fonts[face]["family"] for face in faces[split]} for split in ("train", "test"))
+    assert not train & test
+    assert (len(train), len(test)) == (60, 17)
+    assert sorted(faces["train"] + faces["test"]) == list(range(len(fonts)))
+
+
+def test_emoji_of_the_test_are_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every emoji belongs to one split, and both splits show every class."""
+    pools: list[dict[str, list[int]]] = []
+    monkeypatch.setattr(sprites, "_compose", lambda _task, *, sheet, pools: (sheet, pools))
+    sheet, pools = sprites.compose_emoji(find_task("emoji_objects"))  # type: ignore[assignment]
+    dealt = [number for pool in pools for split in pool.values() for number in split]
+    assert sorted(dealt) == list(range(len(sheet.sprites)))
+    assert all(len(pool["test"]) >= 2 for pool in pools)
+
+
+def test_no_two_sprites_are_alike() -> None:
+    """No emoji comes twice under two names, which could put it into both splits."""
+    for name in ("openmoji/emoji", "signs/signs"):
+        pictures = [sprite.tobytes() for sprite in sprites.read_sheet(name).sprites]
+        assert len(set(pictures)) == len(pictures)
+
+
+def test_regions_do_not_overlap() -> None:
+    """No stretch of the Earth has two labels."""
+    for one, other in itertools.combinations(REGIONS, 2):
+        (south, west, north, east), (south2, west2, north2, east2) = REGIONS[one], REGIONS[other]
+        apart = north <= south2 or north2 <= south or east <= west2 or east2 <= west
+        assert apart, f"{one} overlaps {other}"
+
+
+def test_streams_differ_by_purpose() -> None:
+    """Two purposes draw different numbers, one purpose the same ones again."""
+    assert stream("a", "train").random() == stream("a", "train").random()
+    assert stream("a", "train").random() != stream("a", "test").random()
+
+
+def test_split_per_class_is_stratified_and_disjoint() -> None:
+    """Each class gives its number to each split, and no position goes to both."""
+    labels = np.array([0, 1, 2] * 10)
+    dealt = split_per_class(labels, num_train=6, num_test=3, rng=stream("test"))
+    assert np.bincount(labels[dealt["train"]]).tolist() == [6, 6, 6]
+    assert np.bincount(labels[dealt["test"]]).tolist() == [3, 3, 3]
+    assert not set(dealt["train"]) & set(dealt["test"])
+
+
+def test_held_out_keeps_at_least_two_for_the_test() -> None:
+    """A small pool still tests on more than one member."""
+    dealt = held_out([5, 6, 7, 8], frac=0.01, rng=stream("test"))
+    assert len(dealt["test"]) == 2
+    assert sorted(dealt["train"] + dealt["test"]) == [5, 6, 7, 8]

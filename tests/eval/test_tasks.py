@@ -1,0 +1,90 @@
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from eval import tasks
+from eval.tasks import SUITES, UnknownTaskError, find_task, task_names
+
+
+def test_embedded8_lists_every_task_in_order() -> None:
+    """The default suite is the whole catalogue, in the order that is documented."""
+    assert SUITES["embedded8"] == task_names()
+    assert task_names() == (
+        "mnist_5k",
+        "fashion_mnist_5k",
+        "font_letters",
+        "traffic_signs",
+        "bluemarble_regions",
+        "skimage_textures",
+        "emoji_objects",
+        "mnist_m",
+    )
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_task_is_well_formed(name: str) -> None:
+    """Classes are distinct and share the images of each split equally."""
+    task = find_task(name)
+    assert task.name == name
+    assert len(set(task.classes)) == task.num_classes >= 2
+    assert task.num_train % task.num_classes == task.num_test % task.num_classes == 0
+    assert task.channels in (1, 3)
+    assert task.material in ("real", "rendered", "composed")
+    assert task.licence
+    assert task.stands_in_for
+
+
+def test_fingerprints_are_distinct_hex_digests() -> None:
+    """No two tasks share a fingerprint, even where they share sources."""
+    fingerprints = {find_task(name).fingerprint for name in task_names()}
+    assert len(fingerprints) == len(task_names())
+    assert all(len(bytes.fromhex(fingerprint)) == 32 for fingerprint in fingerprints)
+
+
+def test_fingerprint_changes_with_the_composer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Composing differently is another data set, and gets other ids."""
+    before = find_task("mnist_m").fingerprint
+    monkeypatch.setattr(tasks, "COMPOSER_VERSION", tasks.COMPOSER_VERSION + 1)
+    assert find_task("mnist_m").fingerprint != before
+
+
+def test_fingerprint_changes_with_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed source changes the tasks made of it, and no other."""
+    before = {name: find_task(name).fingerprint for name in task_names()}
+    index = tasks.read_index()
+    changed = {**index, "files": {**index["files"], "digits/mnist_5k.npz": "0" * 64}}
+    monkeypatch.setattr(tasks, "read_index", lambda: changed)
+    after = {name: find_task(name).fingerprint for name in task_names()}
+    assert {name for name in before if before[name] != after[name]} == {"mnist_5k", "mnist_m"}
+
+
+def test_unknown_task_names_the_close_ones() -> None:
+    """A slip of the pen is answered with what was probably meant."""
+    with pytest.raises(UnknownTaskError, match=r"unknown task 'mnist5k'; did you mean mnist_5k"):
+        find_task("mnist5k")
+
+
+def test_unknown_task_lists_all_when_none_is_close() -> None:
+    """A name like no other gets no guess, but the list."""
+    with pytest.raises(UnknownTaskError, match=r"unknown task 'zzz'; The tasks are mnist_5k"):
+        find_task("zzz")
+
+
+def test_task_is_frozen() -> None:
+    """A task cannot be changed under the ids that were derived from it."""
+    with pytest.raises(FrozenInstanceError):
+        find_task("mnist_m").name = "other"  # type: ignore[misc]
+
+
+def test_listing_tasks_loads_nothing_heavy() -> None:
+    """The driver checks a study without numpy, Arrow, Pillow or torch."""
+    code = (
+        "import sys; from eval.tasks import *; [find_task(name) for name in task_names()];"
+        "print([m for m in ('numpy', 'pyarrow', 'PIL', 'torch', 'scipy') if m in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from merge.errors import InvalidStatisticsError, NonFiniteInputError
+from merge.merge import merge
+from merge.params import AverageParams, BatchNormPolicy, MethodParams, TiesParams
+
+
+def state(mean: float, variance: float, counter: int = 0, prefix: str = "bn.") -> dict[str, Tensor]:
+    return {
+        f"{prefix}running_mean": torch.tensor([mean], dtype=torch.float32),
+        f"{prefix}running_var": torch.tensor([variance], dtype=torch.float32),
+        f"{prefix}num_batches_tracked": torch.tensor(counter),
+    }
+
+
+def merged(
+    experts: list[dict[str, Tensor]],
+    *,
+    base: dict[str, Tensor],
+    policy: BatchNormPolicy = "average",
+    params: MethodParams | None = None,
+) -> list[float]:
+    params = params or AverageParams()
+    return [float(each) for _, each in merge(base, experts, params=params, batch_norm=policy)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("average", [2, 6]),
+        ("pooled", [2, 10]),
+        ("base", [7, 9]),
+        ("recalibrate", [2, 6]),
+        ("per_task", [2, 6]),
+    ],
+)
+def test_statistics_follow_the_policy(policy: BatchNormPolicy, expected: list[float]) -> None:
+    """Means 0 and 4 average to 2, variances 2 and 10 to 6; the means' own variance adds 4."""
+    experts = [state(0, 2), state(4, 10)]
+    assert merged(experts, base=state(7, 9), policy=policy)[:2] == expected
+
+
+def test_statistics_follow_the_policy_whatever_the_method() -> None:
+    """TIES at scaling 10 would extrapolate a variance below zero; it never sees one."""
+    experts = [state(0, 2), state(4, 10)]
+    params = TiesParams(density=1, scaling=10)
+    assert merged(experts, base=state(7, 20), params=params)[:2] == [2, 6]
+
+
+def test_statistics_do_not_take_part_in_the_trim() -> None:
+    """One of the two weights is kept, although the statistics moved a thousand times as far."""
+    base = {"w": torch.zeros(2), **state(0, 1)}
+    expert = {"w": torch.tensor([1.0, 2.0]), **state(1000, 1001)}
+    params = TiesParams(density=0.5, scaling=1)
+    assert dict(merge(base, [expert], params=params))["w"].tolist() == [0, 2]
+
+
+def test_statistics_of_a_bare_layer_are_recognized() -> None:
+    """A batch normalization that is the whole model has names without a prefix."""
+    bare = [state(0, 2, prefix=""), state(4, 10, prefix="")]
+    assert merged(bare, base=state(7, 9, prefix=""), policy="pooled")[:2] == [2, 10]
+
+
+def test_a_lone_running_mean_is_a_weight() -> None:
+    """Without its sibling a tensor of that name belongs to no normalization: 0 + 1 * (3 + 5)."""
+    base, *experts = ({"x.running_mean": torch.tensor([value])} for value in (0.0, 3.0, 5.0))
+    params = TiesParams(density=1, scaling=1)
+    assert merged(experts, base=base, params=params, policy="base") == [8]
+
+
+def test_counters_take_the_maximum_over_experts() -> None:
+    """Experts with 1000 and 2000 steps merge to 2000, as an integer."""
+    experts = [state(0, 1, 1000), state(0, 1, 2000)]
+    result = dict(merge(state(0, 1, 5000), experts, params=AverageParams()))
+    counter = result["bn.num_batches_tracked"]
+    assert counter.dtype == torch.int64
+    assert int(counter) == 2000
+
+
+def test_a_negative_variance_is_an_error() -> None:
+    """Variances 1 and -5 average to -2, which would normalize to NaN."""
+    with pytest.raises(InvalidStatisticsError, match=r"bn\.running_var .* -2"):
+        merged([state(0, 1), state(0, -5)], base=state(0, 1))
+
+
+def test_a_variance_of_zero_is_a_dead_channel_and_no_error() -> None:
+    """Published backbones have such channels, and the layer's eps keeps them finite."""
+    assert merged([state(0, 0)], base=state(0, 0))[:2] == [0, 0]
+
+
+def test_statistics_that_are_not_finite_name_the_expert() -> None:
+    """A diverged expert's statistics are refused as its weights are."""
+    with pytest.raises(NonFiniteInputError, match=r"bn\.running_mean of expert 1"):
+        merged([state(0, 1), state(float("nan"), 1)], base=state(0, 1))
+
+
+def test_pooled_statistics_are_those_of_the_united_images() -> None:
+    """For experts that saw equally many images, pooling gives mean and variance of all."""
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(400, generator=generator) * scale + scale for scale in (1.0, 3.0)]
+    experts = [state(float(x.mean()), float(x.var(correction=0))) for x in images]
+    united = torch.cat(images)
+    mean, variance, _ = merged(experts, base=state(0, 1), policy="pooled")
+    assert mean == pytest.approx(float(united.mean()), rel=1e-5)
+    assert variance == pytest.approx(float(united.var(correction=0)), rel=1e-5)
+
+
+def test_a_real_network_with_batch_norm_loads_the_merge() -> None:
+    """Names, shapes and dtypes of the merge are those that the architecture expects."""
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(3)]
+    base, *experts = (network.state_dict() for network in networks)
+    networks[0].load_state_dict(dict(merge(base, experts, params=TiesParams())), strict=True)
+    assert bool(torch.isfinite(networks[0].eval()(torch.ones(1, 3, 5, 5))).all())

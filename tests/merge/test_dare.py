@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from merge.merge import merge
+from merge.operators.dare import thin
+from merge.params import DareParams, TaskArithmeticParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from merge.weight import Weight
+
+ONES = [1.0] * 64
+GOLDEN = [0, 0, 1, 0, 1, 0, 1, 0, 0, 1, 0, 1]
+"""Mask of seed 0, expert 0, tensor w at density 1/2."""
+
+
+def mask(weight: Weight, *, expert: int = 0, seed: int = 0, density: float = 0.5) -> list[float]:
+    vector: list[float] = thin(weight, expert, density=density, rescale=False, seed=seed).tolist()
+    return vector
+
+
+def test_kept_entries_are_divided_by_the_density(weight: Callable[..., Weight]) -> None:
+    """At density 1/4 every entry of a vector of ones is 0 or 4, and both occur."""
+    thinned = thin(weight(ONES), 0, density=0.25, rescale=True, seed=0)
+    assert set(thinned.tolist()) == {0.0, 4.0}
+
+
+def test_without_rescaling_kept_entries_stay(weight: Callable[..., Weight]) -> None:
+    """At density 1/4 every entry of a vector of ones is 0 or 1."""
+    assert set(mask(weight(ONES), density=0.25)) == {0.0, 1.0}
+
+
+def test_the_mask_of_a_seed_never_changes(weight: Callable[..., Weight]) -> None:
+    """Results of a study are reproduced by a later version, so the mask is written down here."""
+    assert mask(weight([1.0] * 12)) == GOLDEN
+
+
+def test_masks_differ_between_seeds_experts_and_tensors(weight: Callable[..., Weight]) -> None:
+    """Four draws that differ in one thing each are four masks of 64 coins."""
+    two = weight(ONES, ONES)
+    draws = [mask(two), mask(two, seed=1), mask(two, expert=1), mask(weight(ONES, name="v"))]
+    assert len({tuple(draw) for draw in draws}) == 4
+
+
+def test_a_mask_ignores_the_other_experts(weight: Callable[..., Weight]) -> None:
+    """What comes after an expert, and how much of it, leaves the expert's mask alone."""
+    alone = mask(weight(ONES))
+    assert mask(weight(ONES, [2.0] * 64, [3.0] * 64)) == alone
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
+def test_the_share_of_kept_entries_is_the_density(
+    weight: Callable[..., Weight], density: float
+) -> None:
+    """Of 40,000 entries the kept share is within five standard errors, 0.0125, of the density."""
+    kept = mask(weight([1.0] * 40_000), density=density)
+    assert sum(kept) / len(kept) == pytest.approx(density, abs=0.0125)
+
+
+def test_the_order_of_tensors_is_irrelevant() -> None:
+    """The same two tensors in another order merge to the same bits."""
+    generator = torch.Generator().manual_seed(0)
+    base, *experts = (
+        {name: torch.randn(50, generator=generator) for name in "ab"} for _ in range(3)
+    )
+    there = dict(merge(base, experts, params=DareParams()))
+    back = dict(merge(dict(reversed(base.items())), experts, params=DareParams()))
+    assert all(torch.equal(there[name], back[name]) for name in "ab")
+
+
+def test_density_one_is_task_arithmetic() -> None:
+    """Nothing is dropped, so the bits are those of task arithmetic."""
+    generator = torch.Generator().manual_seed(0)
+    base, *experts = ({"w": torch.randn(50, generator=generator)} for _ in range(4))
+    dare = dict(merge(base, experts, params=DareParams(density=1, scaling=0.7)))
+    arithmetic = dict(merge(base, experts, params=TaskArithmeticParams(scaling=0.7)))
+    assert torch.equal(dare["w"], arithmetic["w"])
+
+
+def test_dare_adds_the_thinned_vectors(weight: Callable[..., Weight]) -> None:
+    """The merge is base + scaling * (thinned first + thinned second)."""
+    both = weight(ONES, [2.0] * 64, base=[0.5] * 64)
+    parts = [thin(both, index, density=0.5, rescale=True, seed=3) for index in range(2)]
+    expected = 0.5 + 0.25 * (parts[0] + parts[1])
+    params = DareParams(density=0.5, scaling=0.25)
+    merged = dict(merge(both.base_state, both.expert_states, params=params, seed=3))
+    assert torch.equal(merged["w"], expected)

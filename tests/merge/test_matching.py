@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+from merge.errors import MismatchError
+from merge.matching import check_match
+
+
+def difference(base: dict[str, Tensor], expert: dict[str, Tensor]) -> str:
+    with pytest.raises(MismatchError) as raised:
+        check_match(base, experts=[base, expert])
+    return str(raised.value)
+
+
+def test_equal_architectures_match() -> None:
+    """Values may differ; names, shapes and dtypes do not."""
+    check_match({"w": torch.zeros(2)}, experts=[{"w": torch.ones(2)}])
+
+
+def test_a_missing_name_is_named() -> None:
+    """The message says which expert lacks which tensor."""
+    assert "expert 1: w is missing" in difference({"w": torch.zeros(2)}, {})
+
+
+def test_an_additional_name_is_named() -> None:
+    """A tensor that the base does not have is no part of a merge."""
+    base = {"w": torch.zeros(2)}
+    assert "expert 1: v is unknown" in difference(base, {**base, "v": torch.zeros(2)})
+
+
+def test_a_shape_is_named_with_both_sides() -> None:
+    """The message shows what is there and what should be."""
+    message = difference({"w": torch.zeros(2)}, {"w": torch.zeros(2, 1)})
+    assert "expert 1: w is float32[2, 1] and the base's float32[2]" in message
+
+
+def test_a_dtype_is_named_with_both_sides() -> None:
+    """Half precision is never silently mixed with single."""
+    message = difference({"w": torch.zeros(2)}, {"w": torch.zeros(2, dtype=torch.float16)})
+    assert "w is float16[2] and the base's float32[2]" in message
+
+
+def test_of_many_differences_five_are_shown_and_the_rest_counted() -> None:
+    """A wrong backbone gives a readable message, in the base's order."""
+    base = {f"w{index}": torch.zeros(1) for index in range(8)}
+    message = difference(base, {})
+    assert all(f"w{index} is missing" in message for index in range(5))
+    assert "w5" not in message
+    assert message.endswith("and 3 more")
+
+
+def test_a_mismatch_survives_a_process_boundary() -> None:
+    """An error raised in a worker arrives with its differences."""
+    error = MismatchError(["expert 0: w is missing"])
+    arrived = pickle.loads(pickle.dumps(error))
+    assert str(arrived) == str(error)
+    assert arrived.differences == error.differences

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from merge.errors import MergeError, MismatchError, NonFiniteInputError, NonFiniteMergeError
+from merge.merge import merge
+from merge.params import (
+    PARAMS,
+    AverageParams,
+    DareParams,
+    DareTiesParams,
+    MethodParams,
+    TaskArithmeticParams,
+    TiesParams,
+)
+
+DEFAULTS = [pytest.param(params_class(), id=name) for name, params_class in PARAMS.items()]
+UNSCALED = [
+    TaskArithmeticParams(scaling=0),
+    TiesParams(scaling=0),
+    TiesParams(scaling=0, scope="tensor", consensus="mean"),
+    DareParams(scaling=0),
+    DareTiesParams(scaling=0),
+]
+WHOLE = [
+    AverageParams(),
+    TaskArithmeticParams(scaling=1),
+    TiesParams(density=1, scaling=1),
+    TiesParams(density=1, scaling=1, consensus="mean", scope="tensor"),
+    DareParams(density=1, scaling=1),
+    DareTiesParams(density=1, trim_density=1, scaling=1, consensus="mean"),
+]
+
+
+def states(num_states: int, *, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor]]:
+    """Makes states with matrices, a kernel, a vector, a scalar and a batch normalization."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"fc.weight": (7, 5), "conv.weight": (4, 3, 3, 3), "fc.bias": (7,), "scale": ()}
+    return [
+        {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
+        | {
+            "bn.running_mean": torch.randn(4, generator=generator).to(dtype),
+            "bn.running_var": torch.rand(4, generator=generator).to(dtype) + 0.5,
+            "bn.num_batches_tracked": torch.tensor(index),
+        }
+        for index in range(num_states)
+    ]
+
+
+@pytest.mark.parametrize("params", DEFAULTS)
+def test_the_merge_has_the_names_shapes_and_dtypes_of_the_base(params: MethodParams) -> None:
+    """The merged state is one of the same architecture, in the base's order."""
+    base, *experts = states(4)
+    merged = dict(merge(base, experts, params=params))
+    assert list(merged) == list(base)
+    assert [each.shape for each in merged.values()] == [each.shape for each in base.values()]
+    assert [each.dtype for each in merged.values()] == [each.dtype for each in base.values()]
+
+
+@pytest.mark.parametrize("params", UNSCALED, ids=repr)
+def test_scaling_zero_gives_the_base(params: MethodParams) -> None:
+    """Without task vectors weights and, by policy, statistics are the base's, bit for bit."""
+    base, *experts = states(4)
+    for name, tensor in merge(base, experts, params=params, batch_norm="base"):
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, base[name]), name
+
+
+@pytest.mark.parametrize("params", WHOLE, ids=repr)
+def test_one_expert_with_nothing_dropped_gives_the_expert(params: MethodParams) -> None:
+    """At scaling 1 and density 1 a single task vector leads from the base to its expert."""
+    base, expert = states(2)
+    for name, tensor in merge(base, [expert], params=params):
+        torch.testing.assert_close(tensor, expert[name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("params", DEFAULTS)
+def test_merging_again_gives_the_same_bits(params: MethodParams) -> None:
+    """Two runs with the same inputs and seed cannot be told apart, whatever the global seed."""
+    base, *experts = states(4)
+    torch.manual_seed(1)
+    first = dict(merge(base, experts, params=params, seed=7))
+    torch.manual_seed(2)
+    second = dict(merge(base, experts, params=params, seed=7))
+    assert all(torch.equal(first[name], second[name]) for name in base)
+
+
+@pytest.mark.parametrize("params", DEFAULTS)
+def test_merging_changes_no_input(params: MethodParams) -> None:
+    """Base and experts may be memory-mapped files and are left as they were."""
+    inputs, copies = states(4), states(4)
+    for _, tensor in merge(inputs[0], inputs[1:], params=params, batch_norm="base"):
+        tensor.zero_()
+    for given, copy in zip(inputs, copies, strict=True):
+        assert all(torch.equal(given[name], copy[name]) for name in copy)
+
+
+@pytest.mark.parametrize(
+    "params", [AverageParams(), TaskArithmeticParams(), TiesParams(), TiesParams(consensus="mean")]
+)
+def test_another_order_of_experts_changes_no_more_than_rounding(params: MethodParams) -> None:
+    """Sums are taken in the given order, which shows in the last bits only."""
+    base, *experts = states(6)
+    there = dict(merge(base, experts, params=params))
+    back = dict(merge(base, experts[::-1], params=params))
+    for name in base:
+        torch.testing.assert_close(there[name], back[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("params", DEFAULTS)
+def test_half_precision_is_merged_in_single_and_rounded_once(
+    params: MethodParams, dtype: torch.dtype
+) -> None:
+    """The result is that of the same numbers in float32, rounded to the base's dtype at the end."""
+    base, *experts = states(4, dtype=dtype)
+    halves = dict(merge(base, experts, params=params))
+    single = [
+        {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
+        for state in (base, *experts)
+    ]
+    for name, tensor in merge(single[0], single[1:], params=params):
+        assert torch.equal(halves[name], tensor.to(base[name].dtype)), name
+
+
+def test_averaging_half_precision_does_not_overflow_on_the_way() -> None:
+    """60,000 + 60,000 is beyond float16, their mean is not."""
+    large = {"w": torch.tensor([60_000.0], dtype=torch.float16)}
+    merged = dict(merge(large, [large, large], params=AverageParams()))
+    assert torch.equal(merged["w"], large["w"])
+
+
+def test_a_result_beyond_the_dtype_is_an_error() -> None:
+    """0 + 10 * 60,000 is inf in float16; the message names tensor and method."""
+    base = {"w": torch.zeros(1, dtype=torch.float16)}
+    expert = {"w": torch.tensor([60_000.0], dtype=torch.float16)}
+    with pytest.raises(NonFiniteMergeError, match="w merged by task_arithmetic"):
+        dict(merge(base, [expert], params=TaskArithmeticParams(scaling=10)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("params", DEFAULTS)
+def test_an_expert_that_is_not_finite_is_named(params: MethodParams, value: float) -> None:
+    """A diverged expert is refused with its place and the tensor, by every method."""
+    base, *experts = states(4)
+    experts[2]["fc.weight"][3, 1] = value
+    with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 2"):
+        dict(merge(base, experts, params=params))
+
+
+def test_a_base_that_is_not_finite_is_named() -> None:
+    """The base is checked as the experts are."""
+    base, expert = states(2)
+    base["fc.bias"][0] = float("nan")
+    with pytest.raises(NonFiniteInputError, match=r"fc\.bias of the base"):
+        dict(merge(base, [expert], params=TaskArithmeticParams()))
+
+
+def test_differing_architectures_are_refused_by_the_call_itself() -> None:
+    """The error comes before the first tensor is asked for."""
+    base, expert = states(2)
+    del expert["fc.bias"]
+    with pytest.raises(MismatchError, match=r"expert 0: fc\.bias is missing"):
+        merge(base, [expert], params=AverageParams())
+
+
+def test_no_expert_is_refused_by_the_call_itself() -> None:
+    """There is no merge of nothing."""
+    with pytest.raises(MergeError, match="at least one expert"):
+        merge(states(1)[0], [], params=AverageParams())
+
+
+@pytest.mark.parametrize("params", DEFAULTS)
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_a_tensor_without_entries_stays_one(params: MethodParams, shape: tuple[int, ...]) -> None:
+    """Empty tensors have no extremes and no threshold, and pass through every method."""
+    empty = {"empty": torch.zeros(shape)}
+    for state in (empty, {"w": torch.ones(2), **empty}):
+        merged = dict(merge(state, [state], params=params, batch_norm="pooled"))
+        assert merged["empty"].shape == shape
+
+
+def test_a_state_of_buffers_alone_merges_by_ties() -> None:
+    """The extra pass over the weights has nothing to measure and says nothing."""
+    counters = [{"num_batches_tracked": torch.tensor(number)} for number in (0, 3, 2)]
+    merged = dict(merge(counters[0], counters[1:], params=TiesParams()))
+    assert int(merged["num_batches_tracked"]) == 3
+
+
+class LazyState(Mapping[str, Tensor]):
+    """Makes a tensor only when asked, as a memory-mapped file does."""
+
+    def __init__(self, shapes: dict[str, int], *, value: float) -> None:
+        self.shapes, self.value = shapes, value
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.full((self.shapes[name],), self.value, dtype=torch.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes
+
+
+class LiveEntries(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the entries of all tensors alive, but for small ones and the counts of a selection."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 torch leaves them open
+        made = func(*args, **(kwargs or {}))
+        is_counted = isinstance(made, Tensor) and 1000 < made.numel() != 1 << 16
+        # An operation in place returns a tensor that is counted already.
+        if is_counted and id(made) not in self.live:
+            self.live[id(made)] = made.numel()
+            self.peak = max(self.peak, sum(self.live.values()))
+            weakref.finalize(made, self.live.pop, id(made))
+        return made
+
+
+def peak_entries(params: MethodParams, *, num_experts: int, num_tensors: int) -> int:
+    shapes = {f"w{index}": 5000 for index in range(num_tensors)}
+    experts = [LazyState(shapes, value=index + 1) for index in range(num_experts)]
+    live = LiveEntries()
+    with live:
+        for _ in merge(LazyState(shapes, value=0), experts, params=params):
+            pass
+    return live.peak
+
+
+@pytest.mark.parametrize("params", DEFAULTS)
+def test_peak_memory_depends_neither_on_experts_nor_on_tensors(params: MethodParams) -> None:
+    """Three experts with three tensors and nine with twelve hold equally many entries at the peak.
+
+    Ten tensors are the bound: averaging needs five and would need eleven if it held all experts.
+    """
+    small = peak_entries(params, num_experts=3, num_tensors=3)
+    large = peak_entries(params, num_experts=9, num_tensors=12)
+    assert small == large
+    assert 0 < large <= 10 * 5000

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import math
+import pickle
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from merge.errors import ParameterErrors
+from merge.params import (
+    PARAMS,
+    AverageParams,
+    DareParams,
+    DareTiesParams,
+    TaskArithmeticParams,
+    TiesParams,
+    method_of,
+    parse_params,
+)
+from merge.ranges import range_of
+
+
+def problems(method: str, **values: object) -> list[tuple[str, object]]:
+    with pytest.raises(ParameterErrors) as raised:
+        parse_params(method, values)
+    return [(problem.field, problem.value) for problem in raised.value.problems]
+
+
+def test_defaults_are_the_published_ones() -> None:
+    """A method without parameters gets the defaults whose sources the fields name."""
+    assert parse_params("average", {}) == AverageParams()
+    assert parse_params("task_arithmetic", {}) == TaskArithmeticParams(scaling=0.3)
+    assert parse_params("ties", {}) == TiesParams(
+        density=0.2, scaling=0.3, consensus="sum", scope="model"
+    )
+    assert parse_params("dare", {}) == DareParams(density=0.5, rescale=True, scaling=0.3)
+    assert parse_params("dare_ties", {}) == DareTiesParams(
+        density=0.5, rescale=True, trim_density=0.2, scaling=0.5, consensus="sum"
+    )
+
+
+def test_given_values_replace_defaults() -> None:
+    """What the caller gives is what the parameters hold."""
+    params = parse_params("ties", {"density": 0.1, "consensus": "mean", "scope": "tensor"})
+    assert params == TiesParams(density=0.1, scaling=0.3, consensus="mean", scope="tensor")
+
+
+def test_an_integer_stands_for_the_float_of_the_same_value() -> None:
+    """1 and 1.0 give one identity, whether parsed or constructed."""
+    for params in (parse_params("ties", {"density": 1}), TiesParams(density=1)):
+        assert isinstance(params, TiesParams)
+        assert repr(params.density) == "1.0"
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    """An unknown name, a wrong type and two values out of range are four problems in order."""
+    found = problems("ties", densty=0.2, scaling="0.3", density=1.5, consensus="median")
+    assert found == [
+        ("densty", 0.2),
+        ("scaling", "0.3"),
+        ("density", 1.5),
+        ("consensus", "median"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("density", 0),
+        ("density", 1.0000001),
+        ("density", True),
+        ("density", None),
+        ("density", [0.1, 0.2]),
+        ("density", math.nan),
+        ("scaling", math.inf),
+        ("scaling", -0.1),
+        ("scaling", 10.5),
+        ("rescale", 1),
+        ("rescale", "yes"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(name: str, value: object) -> None:
+    """A value of a wrong type, out of bounds or not finite is one problem of its field."""
+    with pytest.raises(ParameterErrors) as raised:
+        parse_params("dare", {name: value})
+    (problem,) = raised.value.problems
+    assert problem.field == name
+    assert problem.value is value
+
+
+def test_constructing_parameters_checks_them_too() -> None:
+    """No value out of range exists, however it was made."""
+    with pytest.raises(ParameterErrors, match="density=7"):
+        TiesParams(density=7)
+
+
+def test_an_unknown_method_names_its_nearest() -> None:
+    """A misspelt method is told what was probably meant, and all there is."""
+    with pytest.raises(ParameterErrors, match="did you mean ties") as raised:
+        parse_params("tise", {"nonsense": 1})
+    (problem,) = raised.value.problems
+    assert problem.field == "method"
+    assert all(name in problem.allowed for name in PARAMS)
+
+
+def test_an_unknown_parameter_names_its_nearest() -> None:
+    """A misspelt parameter is told what was probably meant."""
+    with pytest.raises(ParameterErrors, match="did you mean density"):
+        parse_params("ties", {"densty": 0.2})
+
+
+def test_a_method_without_parameters_says_so() -> None:
+    """A parameter given to averaging is answered with the fact, not with an empty list."""
+    with pytest.raises(ParameterErrors, match=r"average: scaling=1 .* takes no parameters"):
+        parse_params("average", {"scaling": 1})
+
+
+def test_the_message_gives_what_is_allowed_on_one_line_a_problem() -> None:
+    """A user can correct the file from the message alone."""
+    with pytest.raises(ParameterErrors) as raised:
+        parse_params("ties", {"density": 2, "scope": "layer"})
+    assert str(raised.value).splitlines() == [
+        "ties: density=2 is not allowed: a number above 0 to 1",
+        "ties: scope='layer' is not allowed: one of model, tensor",
+    ]
+
+
+def test_parameter_errors_survive_a_process_boundary() -> None:
+    """An error raised in a worker arrives with its problems."""
+    with pytest.raises(ParameterErrors) as raised:
+        parse_params("ties", {"density": 2})
+    arrived = pickle.loads(pickle.dumps(raised.value))
+    assert arrived.problems == raised.value.problems
+    assert str(arrived) == str(raised.value)
+
+
+def test_parameters_cannot_be_changed() -> None:
+    """Parameters are part of an identity and stay what they were."""
+    with pytest.raises(FrozenInstanceError):
+        TiesParams().density = 0.5  # type: ignore[misc]
+
+
+def test_every_parameter_declares_its_range_and_has_a_default() -> None:
+    """Each field of each method can be checked and left out."""
+    for name, params_class in PARAMS.items():
+        params = params_class()
+        assert method_of(params) == name
+        for field in fields(params_class):
+            assert range_of(field).accepts(getattr(params, field.name)), (name, field.name)
+
+
+def test_parameters_and_cards_are_free_of_torch() -> None:
+    """A process that only checks a study does not pay for loading torch."""
+    code = "import sys, merge.params, merge.cards; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merge.selection import largest_magnitude
+
+FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1)
+
+
+def test_the_rank_runs_over_all_tensors_together() -> None:
+    """Of the magnitudes 5 4 3 2 1 in two tensors, the third largest is 3."""
+    tensors = [torch.tensor([[1.0, -5.0]]), torch.tensor([3.0, -2.0, 4.0])]
+    assert largest_magnitude(lambda: tensors, rank=3) == 3.0
+
+
+def test_values_that_share_the_upper_half_of_their_bits_are_told_apart() -> None:
+    """Neighbouring floats differ in the last bit only, and the second pass sees it."""
+    one = torch.tensor(1.0)
+    above = torch.nextafter(one, torch.tensor(2.0))
+    tensors = [torch.stack([one, above, one])]
+    assert largest_magnitude(lambda: tensors, rank=1) == float(above)
+    assert largest_magnitude(lambda: tensors, rank=2) == 1.0
+
+
+@given(values=FLOATS, place=st.floats(min_value=0, max_value=1), cut=st.integers(0, 50))
+def test_selection_equals_sorting(values: list[float], place: float, cut: int) -> None:
+    """For any values, any rank and any division into tensors, sorting gives the same number."""
+    vector = torch.tensor(values)
+    rank = 1 + round(place * (len(values) - 1))
+    found = largest_magnitude(lambda: (vector[:cut], vector[cut:]), rank=rank)
+    assert found == sorted((abs(value) for value in values), reverse=True)[rank - 1]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_rank_outside_the_entries_is_refused(rank: int) -> None:
+    """There is no zeroth and no fourth of three entries."""
+    with pytest.raises(ValueError, match=f"rank {rank}"):
+        largest_magnitude(lambda: [torch.ones(3)], rank=rank)

@@ -1,0 +1,172 @@
+from collections.abc import Callable
+
+from orchestrator.tracking.backlog import MAX_WAIT_S, Backlog
+from orchestrator.tracking.protocol import Message, Settled, StateChanged
+from orchestrator.tracking.runs import TrackedRun
+
+
+class Server:
+    """Stands for MLflow: up or down, and refusing some runs."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.refused: set[str] = set()
+        self.published: list[str] = []
+
+    def check(self) -> None:
+        """Fails while the server is down."""
+        if not self.up:
+            raise ConnectionError("refused\n" * 50)
+
+    def publish(self, run: TrackedRun) -> bool:
+        """Fails while it is down, or for a refused run."""
+        self.check()
+        if run.key in self.refused:
+            raise ValueError("bad request")
+        self.published.append(run.key)
+        return self.published.count(run.key) == 1
+
+
+class Bench:
+    """A backlog with a clock set by hand."""
+
+    def __init__(self, *, open_experiment: Callable[[], Server] | None = None) -> None:
+        self.server = Server()
+        self.now_s = 100.0
+        self.replies: list[Message] = []
+        self.backlog = Backlog(
+            open_experiment=open_experiment or (lambda: self.server),
+            reply=self.replies.append,
+            clock=lambda: self.now_s,
+            jitter=lambda: 1.0,
+        )
+
+    def run_for(self, seconds: float) -> int:
+        """Steps as the publisher does and returns how often."""
+        end_s = self.now_s + seconds
+        num_steps = 0
+        while (wait_s := self.backlog.wait_s()) is not None and self.now_s + wait_s <= end_s:
+            self.now_s += wait_s
+            self.backlog.step()
+            num_steps += 1
+        self.now_s = end_s
+        return num_steps
+
+    def states(self) -> list[str]:
+        """Returns the states in the order of their announcement."""
+        return [reply.state for reply in self.replies if isinstance(reply, StateChanged)]
+
+
+def make_run(key: str, *, parent_key: str | None = None, name: str = "n") -> TrackedRun:
+    return TrackedRun(
+        key=key,
+        kind="merge",
+        name=name,
+        parent_key=parent_key,
+        start_ms=0,
+        end_ms=1,
+        status="FINISHED",
+    )
+
+
+def test_runs_are_published_in_order_with_parents_first() -> None:
+    """A parent that waits too is published before the child that came ahead of it."""
+    bench = Bench()
+    for run in (make_run("a", parent_key="p"), make_run("b"), make_run("p")):
+        bench.backlog.add(run)
+    bench.run_for(1)
+    assert bench.server.published == ["p", "a", "b"]
+    assert bench.backlog.wait_s() is None
+    assert bench.states() == ["ok"]
+
+
+def test_only_the_latest_of_equal_keys_is_published() -> None:
+    """A running trial's older state is dropped when a newer one came before it was written."""
+    bench = Bench()
+    newer = make_run("a", name="newer")
+    bench.backlog.add(make_run("a", name="older"))
+    bench.backlog.add(newer)
+    bench.run_for(1)
+    settled = [reply for reply in bench.replies if isinstance(reply, Settled)]
+    assert settled == [Settled(key="a", digest=newer.digest, outcome="published")]
+
+
+def test_outage_is_waited_out_with_growing_pauses() -> None:
+    """While the server is down few calls are made; once it is up, all runs arrive."""
+    bench = Bench()
+    bench.server.up = False
+    for key in "abc":
+        bench.backlog.add(make_run(key))
+    assert bench.run_for(1000) < 45
+    assert bench.states()[0] == "unreachable: ConnectionError: refused"
+    bench.server.up = True
+    bench.run_for(MAX_WAIT_S)
+    assert bench.server.published == ["a", "b", "c"]
+    assert bench.states()[-1] == "ok"
+
+
+def test_refused_run_does_not_hold_up_the_others_and_is_never_given_up() -> None:
+    """A server that answers but refuses one run gets all others, and that one when it relents."""
+    bench = Bench()
+    bench.server.refused = {"a"}
+    for key in "abc":
+        bench.backlog.add(make_run(key))
+    bench.run_for(1000)
+    assert bench.server.published == ["b", "c"]
+    assert "refused: a: ValueError: bad request" in bench.states()
+    bench.server.refused = set()
+    bench.run_for(MAX_WAIT_S)
+    assert bench.server.published == ["b", "c", "a"]
+
+
+def test_refused_parent_does_not_hold_up_its_child() -> None:
+    """The child goes on without waiting for a parent that was refused once."""
+    bench = Bench()
+    bench.server.refused = {"p"}
+    bench.backlog.add(make_run("a", parent_key="p"))
+    bench.backlog.add(make_run("p"))
+    bench.run_for(10)
+    assert bench.server.published == ["a"]
+
+
+def test_flush_tries_each_run_once_even_before_its_time() -> None:
+    """Closing neither waits for a pause to end nor loops over a run that stays refused."""
+    bench = Bench()
+    bench.server.refused = {"a", "p"}
+    bench.backlog.add(make_run("a"))
+    bench.run_for(5)
+    bench.backlog.add(make_run("p"))
+    bench.backlog.add(make_run("b", parent_key="p"))
+    bench.server.refused = {"p"}
+    bench.backlog.flush()
+    assert bench.server.published == ["a", "b"]
+
+
+def test_flush_stops_at_a_server_that_does_not_answer() -> None:
+    """A thousand runs cost one call that times out, not a thousand."""
+    bench = Bench()
+    bench.server.up = False
+    for number in range(1000):
+        bench.backlog.add(make_run(f"run{number}"))
+    bench.backlog.flush()
+    assert len(bench.replies) == 1
+    bench.server.up = True
+    bench.run_for(MAX_WAIT_S)
+    assert len(bench.server.published) == 1000
+
+
+def test_experiment_that_cannot_be_opened_counts_as_an_outage() -> None:
+    """A database that is not writable yet is tried again like a server that is down."""
+    answers = [OSError("read-only"), OSError("read-only")]
+
+    def open_experiment() -> Server:
+        if answers:
+            raise answers.pop()
+        return server
+
+    server = Server()
+    bench = Bench(open_experiment=open_experiment)
+    bench.backlog.add(make_run("a"))
+    bench.run_for(60)
+    assert bench.states() == ["unreachable: OSError: read-only", "ok"]
+    assert server.published == ["a"]

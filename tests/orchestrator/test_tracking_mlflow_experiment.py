@@ -1,0 +1,244 @@
+import math
+import sqlite3
+import warnings
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
+from orchestrator.tracking.runs import MetricPoint, TrackedRun
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # mlflow's own imports warn of their dependencies
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from orchestrator.tracking.mlflow_experiment import (
+        CHANGED_PARAM_TAG,
+        INFINITE_TAG,
+        KEY_TAG,
+        MlflowExperiment,
+    )
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy and alembic under mlflow warn
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Makes MLflow's tables once: 65 of them, two seconds."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowExperiment(Target(uri=f"sqlite:///{path}", study="other", experiment_tags={})).check()
+    return path
+
+
+@pytest.fixture
+def uri(empty_database: Path, tmp_path: Path) -> str:
+    source, copy = sqlite3.connect(empty_database), sqlite3.connect(tmp_path / "mlflow.db")
+    with closing(source), closing(copy):
+        source.backup(copy)  # a bare copy of the file would miss its write-ahead log
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def open_experiment(uri: str, **tags: str) -> MlflowExperiment:
+    return MlflowExperiment(Target(uri=uri, study="demo", experiment_tags=tags))
+
+
+def read_runs(uri: str) -> dict[str, Run]:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len({run.data.tags[KEY_TAG] for run in runs}) == len(runs)
+    return {run.data.tags[KEY_TAG]: run for run in runs}
+
+
+def make_run(key: str = "expert/a", **changes: object) -> TrackedRun:
+    fields = {
+        "key": key,
+        "kind": "expert",
+        "name": f"name of {key}",
+        "params": {"lr": "0.1"},
+        "tags": {"task": "digits"},
+        "metrics": [
+            MetricPoint(name="loss", value=2.0 / (step + 1), step=step, timestamp_ms=1000 + step)
+            for step in range(5)
+        ],
+        "start_ms": 1_000,
+        "end_ms": 61_000,
+        "status": "FINISHED",
+        **changes,
+    }
+    return TrackedRun(**fields)  # type: ignore[arg-type]
+
+
+def test_published_run_holds_everything_with_its_own_times(uri: str) -> None:
+    """Params, tags, history, artifacts and times are those of the run, not of the publishing."""
+    run = make_run(artifacts={"figures/a.png": b"png", "table.csv": b"1,2"})
+    assert open_experiment(uri).publish(run)
+    held = read_runs(uri)["expert/a"]
+    assert (held.info.start_time, held.info.end_time) == (1_000, 61_000)
+    assert (held.info.run_name, held.info.status) == ("name of expert/a", "FINISHED")
+    assert held.data.params == {"lr": "0.1"}
+    assert held.data.tags["kind"] == "expert"
+    assert held.data.tags["task"] == "digits"
+    client = MlflowClient(tracking_uri=uri)
+    history = client.get_metric_history(held.info.run_id, "loss")
+    assert [(m.step, m.timestamp) for m in history] == [(step, 1000 + step) for step in range(5)]
+    paths = [item.path for item in client.list_artifacts(held.info.run_id)]
+    assert sorted(paths) == ["figures", "table.csv"]
+    inside = Path(uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts"
+    assert held.info.artifact_uri.startswith(inside.as_uri())
+
+
+def test_second_session_writes_nothing_for_what_is_there(uri: str) -> None:
+    """A resumed study finds its runs again and leaves them alone."""
+    first = open_experiment(uri)
+    runs = [make_run(f"expert/{number}") for number in range(7)]
+    assert [first.publish(run) for run in runs] == [True] * 7
+    second = open_experiment(uri)
+    assert [second.publish(run) for run in runs] == [False] * 7
+    assert len(read_runs(uri)) == 7
+
+
+def test_changed_run_is_completed_in_place_and_its_history_is_not_doubled(uri: str) -> None:
+    """A running trial that grows stays one run; the points that it had stay single."""
+    metrics = make_run().metrics
+    open_experiment(uri).publish(make_run(metrics=metrics[:3], status="RUNNING", name="begun"))
+    assert read_runs(uri)["expert/a"].info.status == "RUNNING"
+    assert open_experiment(uri).publish(make_run(metrics=metrics))
+    held = read_runs(uri)["expert/a"]
+    assert (held.info.status, held.info.run_name) == ("FINISHED", "name of expert/a")
+    history = MlflowClient(tracking_uri=uri).get_metric_history(held.info.run_id, "loss")
+    assert [point.step for point in history] == list(range(5))
+
+
+def test_failed_run_that_runs_again_is_running(uri: str) -> None:
+    """The status follows the study in both directions."""
+    experiment = open_experiment(uri)
+    experiment.publish(make_run(status="FAILED"))
+    experiment.publish(make_run(status="RUNNING"))
+    assert read_runs(uri)["expert/a"].info.status == "RUNNING"
+
+
+def test_changed_param_becomes_a_tag(uri: str) -> None:
+    """MLflow refuses another value for a param: the run is published all the same."""
+    open_experiment(uri).publish(make_run())
+    assert open_experiment(uri).publish(make_run(params={"lr": "0.2", "seed": "3"}))
+    held = read_runs(uri)["expert/a"]
+    assert held.data.params == {"lr": "0.1", "seed": "3"}
+    assert held.data.tags[f"{CHANGED_PARAM_TAG}lr"] == "0.2"
+
+
+def test_child_points_to_its_parent_even_if_that_comes_later(uri: str) -> None:
+    """A parent is begun on demand and completed, name included, when its content arrives."""
+    experiment = open_experiment(uri)
+    experiment.publish(make_run("merge/1", parent_key="setting/s"))
+    assert read_runs(uri)["setting/s"].info.status == "RUNNING"
+    experiment.publish(make_run("setting/s"))
+    open_experiment(uri).publish(make_run("merge/2", parent_key="setting/s"))
+    held = read_runs(uri)
+    parent = held["setting/s"]
+    assert (parent.info.run_name, parent.info.status) == ("name of setting/s", "FINISHED")
+    for child in ("merge/1", "merge/2"):
+        assert held[child].data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_infinite_values_are_published_as_nan_and_listed(uri: str) -> None:
+    """A diverged trial's history does not stretch every axis to 1.8e308."""
+    points = [
+        MetricPoint(name="loss", value=value, step=step, timestamp_ms=step)
+        for step, value in enumerate([1.0, math.inf, math.nan])
+    ]
+    open_experiment(uri).publish(make_run(metrics=points))
+    held = read_runs(uri)["expert/a"]
+    history = MlflowClient(tracking_uri=uri).get_metric_history(held.info.run_id, "loss")
+    assert [math.isnan(point.value) for point in history] == [False, True, True]
+    assert held.data.tags[INFINITE_TAG] == "loss@1=inf"
+
+
+def test_creation_whose_reply_was_lost_leaves_one_run(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is looked up before a second attempt creates anything."""
+    experiment = open_experiment(uri)
+    create_run = MlflowClient.create_run
+
+    def create_and_lose(*args: object, **kwargs: object) -> None:
+        create_run(*args, **kwargs)  # type: ignore[arg-type]
+        raise ConnectionError("reply lost")
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_and_lose)
+    run = make_run("merge/average", parent_key="setting/s")
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            experiment.publish(run)
+    monkeypatch.undo()
+    assert experiment.publish(run)
+    assert sorted(read_runs(uri)) == ["merge/average", "setting/s"]
+
+
+@pytest.mark.parametrize("step", ["log_artifact", "log_batch", "set_terminated"])
+def test_publishing_cut_off_anywhere_is_redone(
+    uri: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """No half-written run passes for a whole one in the next session."""
+    run = make_run(artifacts={"a.txt": b"1"})
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise ConnectionError(step)
+
+    monkeypatch.setattr(MlflowClient, step, fail)
+    with pytest.raises(ConnectionError):
+        open_experiment(uri).publish(run)
+    monkeypatch.undo()
+    assert open_experiment(uri).publish(run)
+    assert not open_experiment(uri).publish(run)
+    held = read_runs(uri)
+    assert len(held) == 1
+    assert held["expert/a"].info.status == "FINISHED"
+
+
+def test_deleted_experiment_is_restored(uri: str) -> None:
+    """A study whose experiment was thrown away in the UI, even while it runs, gets it back."""
+    experiment = open_experiment(uri)
+    experiment.publish(make_run("expert/1"))
+    client = MlflowClient(tracking_uri=uri)
+    held = client.get_experiment_by_name("demo")
+    assert held is not None
+    client.delete_experiment(held.experiment_id)
+    with pytest.raises(Exception, match="active"):
+        experiment.publish(make_run("expert/2"))
+    experiment.publish(make_run("expert/2"))
+    assert sorted(read_runs(uri)) == ["expert/1", "expert/2"]
+
+
+def test_deleted_run_is_published_anew(uri: str) -> None:
+    """A run thrown away in the UI comes back in the next session."""
+    open_experiment(uri).publish(make_run())
+    first = read_runs(uri)["expert/a"].info.run_id
+    MlflowClient(tracking_uri=uri).delete_run(first)
+    assert open_experiment(uri).publish(make_run())
+    assert read_runs(uri)["expert/a"].info.run_id != first
+
+
+def test_experiment_gets_its_tags_but_keeps_a_persons_description(uri: str) -> None:
+    """Links name the experiment's id; what somebody wrote in the UI is not overwritten."""
+    tags = {NOTE_TAG: f"Charts: [lr](#/experiments/{EXPERIMENT_ID}/runs)", "store": "s3://b"}
+    open_experiment(uri, **tags).publish(make_run())
+    client = MlflowClient(tracking_uri=uri)
+    held = client.get_experiment_by_name("demo")
+    assert held is not None
+    assert held.tags[NOTE_TAG] == f"Charts: [lr](#/experiments/{held.experiment_id}/runs)"
+    assert held.tags["store"] == "s3://b"
+    client.set_experiment_tag(held.experiment_id, NOTE_TAG, "my own words")
+    open_experiment(uri, **tags).publish(make_run())
+    assert client.get_experiment(held.experiment_id).tags[NOTE_TAG] == "my own words"
+
+
+def test_database_is_in_write_ahead_mode_in_a_directory_of_its_own(tmp_path: Path) -> None:
+    """The first use makes the directory and sets the mode, which stays with the file."""
+    path = tmp_path / "new" / "store" / "mlflow.db"
+    open_experiment(f"sqlite:///{path}").check()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,236 @@
+"""One suite over every store: what holds for a directory holds for a real S3 server."""
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from workers.store.opening import open_store, supports_conditional_put
+from workers.store.protocol import Entry, InvalidKeyError, NotFoundError, Store
+
+BAD_KEYS = ["", "/etc/passwd", "a/../../b", "..", "a//b", "a/", ".hidden", "a/.tmp", "a\0b", "a\nb"]
+
+
+def keys_of(store: Store, prefix: str = "") -> list[str]:
+    return [entry.key for entry in store.list(prefix)]
+
+
+def test_what_is_put_is_got(store: Store) -> None:
+    """An object comes back byte for byte, the empty one too."""
+    store.put("a/b", b"\x00\xff text")
+    store.put("a/empty", b"")
+    assert store.get("a/b") == b"\x00\xff text"
+    assert store.get("a/empty") == b""
+
+
+def test_put_replaces(store: Store) -> None:
+    """The second put of a key is what is read."""
+    store.put("key", b"first")
+    store.put("key", b"second")
+    assert store.get("key") == b"second"
+
+
+def test_missing_key_raises_not_found_with_url_and_key(store: Store) -> None:
+    """The message of a missing object says which store and which key."""
+    store.put("other", b"")
+    with pytest.raises(NotFoundError) as caught:
+        store.get("not/there")
+    assert "not/there" in str(caught.value)
+    assert store.url in str(caught.value)
+
+
+def test_conditional_put_keeps_the_first(store: Store) -> None:
+    """The second conditional put loses and changes nothing."""
+    assert store.put_if_absent("a/key", b"first") is True
+    assert store.put_if_absent("a/key", b"second") is False
+    assert store.get("a/key") == b"first"
+
+
+def test_conditional_put_loses_to_a_plain_put(store: Store) -> None:
+    """A key is taken however it was written."""
+    store.put("key", b"plain")
+    assert store.put_if_absent("key", b"conditional") is False
+    assert store.get("key") == b"plain"
+
+
+def test_conditional_put_wins_again_after_delete(store: Store) -> None:
+    """A deleted key is free."""
+    store.put_if_absent("key", b"first")
+    store.delete(["key"])
+    assert store.put_if_absent("key", b"second") is True
+    assert store.get("key") == b"second"
+
+
+def test_exactly_one_of_eight_racers_wins(store: Store) -> None:
+    """Of threads that put one key at once, one is told that it won, and its content is there."""
+    start = threading.Barrier(8)
+
+    def race(racer: int) -> bool:
+        start.wait()
+        return store.put_if_absent("race/key", b"%d" % racer)
+
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(race, range(8)))
+    assert won.count(True) == 1
+    assert store.get("race/key") == b"%d" % won.index(True)
+
+
+def test_conditional_puts_are_found_to_be_supported(store: Store) -> None:
+    """The probe says yes for stores that keep the first, and leaves nothing behind."""
+    assert supports_conditional_put(store)
+    assert keys_of(store) == []
+
+
+def test_small_file_travels_both_ways(store: Store, tmp_path: Path) -> None:
+    """Upload then download gives the same bytes, into a directory that did not exist."""
+    source, copy = tmp_path / "source", tmp_path / "new" / "copy"
+    source.write_bytes(b"weights")
+    store.upload("files/weights", source)
+    store.download("files/weights", copy)
+    assert copy.read_bytes() == b"weights"
+    assert store.get("files/weights") == b"weights"
+
+
+def test_large_file_travels_both_ways(store: Store, tmp_path: Path) -> None:
+    """A file of several parts comes back with its digest; S3 needs more than one request for it."""
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    content = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(40_000_000 // 32))
+    source.write_bytes(content)
+    before = store.num_requests
+    store.upload("large", source)
+    assert store.num_requests - before == (1 if store.local_path("large") else 5)
+    store.download("large", copy)
+    assert hashlib.sha256(copy.read_bytes()).digest() == hashlib.sha256(content).digest()
+    assert list(store.list("large")) == [Entry(key="large", size_bytes=40_000_000)]
+
+
+def test_download_of_missing_key_leaves_the_file_alone(store: Store, tmp_path: Path) -> None:
+    """What was there stays, and nothing temporary is left beside it."""
+    directory = tmp_path / "downloads"
+    directory.mkdir()
+    (directory / "file").write_bytes(b"old")
+    with pytest.raises(NotFoundError):
+        store.download("not/there", directory / "file")
+    assert [path.name for path in directory.iterdir()] == ["file"]
+    assert (directory / "file").read_bytes() == b"old"
+
+
+def test_upload_of_missing_file_is_an_os_error(store: Store, tmp_path: Path) -> None:
+    """A source that is not there is the caller's error, not the store's."""
+    with pytest.raises(FileNotFoundError):
+        store.upload("key", tmp_path / "not-there")
+    assert keys_of(store) == []
+
+
+def test_list_is_ordered_by_key(store: Store) -> None:
+    """Keys come in their own order, not in that of a directory tree (`-` and `.` before `/`)."""
+    keys = ["p/A", "p/a-b", "p/a.c", "p/a/b", "p/ab/x", "q/a"]
+    for key in reversed(keys):
+        store.put(key, b"12")
+    assert keys_of(store) == keys
+    assert list(store.list("p/a.")) == [Entry(key="p/a.c", size_bytes=2)]
+
+
+def test_list_takes_any_beginning_of_a_key_as_prefix(store: Store) -> None:
+    """A prefix may end inside a part; one that nothing has gives nothing."""
+    for key in ["study/one/a", "study/one/b", "study/other", "study-2/a"]:
+        store.put(key, b"")
+    assert keys_of(store, "study/one/") == ["study/one/a", "study/one/b"]
+    assert keys_of(store, "study/o") == ["study/one/a", "study/one/b", "study/other"]
+    assert keys_of(store, "study") == ["study-2/a", "study/one/a", "study/one/b", "study/other"]
+    assert keys_of(store, "nothing/") == []
+
+
+def test_delete_removes_and_ignores_missing_keys(store: Store) -> None:
+    """Deleted objects are neither listed nor read; deleting them again is no error."""
+    for key in ["a/1", "a/2", "b"]:
+        store.put(key, b"")
+    store.delete(["a/1", "b", "not/there"])
+    store.delete(["a/1"])
+    store.delete([])
+    assert keys_of(store) == ["a/2"]
+    with pytest.raises(NotFoundError):
+        store.get("b")
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_key_that_would_leave_the_root_is_refused(store: Store, tmp_path: Path, key: str) -> None:
+    """No operation takes a key that escapes, hides or is ambiguous."""
+    (tmp_path / "file").write_bytes(b"")
+    for operation in [
+        lambda: store.get(key),
+        lambda: store.put(key, b""),
+        lambda: store.put_if_absent(key, b""),
+        lambda: store.upload(key, tmp_path / "file"),
+        lambda: store.download(key, tmp_path / "file"),
+        lambda: store.delete([key]),
+        lambda: store.local_path(key),
+    ]:
+        with pytest.raises(InvalidKeyError):
+            operation()
+
+
+@pytest.mark.parametrize("prefix", ["/", "../", "a/../", ".x", "a//b"])
+def test_prefix_that_would_leave_the_root_is_refused(store: Store, prefix: str) -> None:
+    """A listing cannot look outside the root either."""
+    with pytest.raises(InvalidKeyError):
+        list(store.list(prefix))
+
+
+def test_small_operations_cost_one_request_each(store: Store) -> None:
+    """Put, conditional put, get, list and delete are one request each."""
+    for operation in [
+        lambda: store.put("a", b""),
+        lambda: store.put_if_absent("b", b""),
+        lambda: store.put_if_absent("b", b""),
+        lambda: store.get("a"),
+        lambda: list(store.list("")),
+        lambda: store.delete(["a"]),
+    ]:
+        before = store.num_requests
+        operation()
+        assert store.num_requests - before == 1
+
+
+def test_requests_of_many_threads_are_all_counted(store: Store) -> None:
+    """The counter loses nothing when threads use one instance."""
+    store.put("key", b"x")
+    before = store.num_requests
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda _: store.get("key"), range(80))) == {b"x"}
+    assert store.num_requests - before == 80
+
+
+def test_url_opens_the_same_store(store: Store) -> None:
+    """What one instance wrote, another that was opened by its URL reads."""
+    store.put("a/b", b"shared")
+    again = open_store(store.url)
+    assert again.get("a/b") == b"shared"
+    assert again.url == store.url
+
+
+def test_overwritten_object_is_never_seen_torn(store: Store) -> None:
+    """A reader sees one version or the other, whole, while writers replace the object."""
+    versions = [letter * 200_000 for letter in (b"a", b"b")]
+    store.put("hot", versions[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for i in range(30):
+            store.put("hot", versions[i % 2])
+        done.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write)
+        while not done.is_set() and not writing.done():
+            assert store.get("hot") in versions
+        writing.result()
+
+
+def test_local_path_is_the_object_or_none(store: Store) -> None:
+    """A path that a store gives holds the object's content."""
+    store.put("a/b", b"content")
+    path = store.local_path("a/b")
+    assert path is None or path.read_bytes() == b"content"

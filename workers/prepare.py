@@ -1,0 +1,111 @@
+"""Makes what trials need before they start: the base's weights and the tasks' images."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eval.embedded.build import build_splits
+from eval.images import Split, write_split
+from eval.tasks import find_task
+from workers.backbones import create_backbone, read_checkpoint
+from workers.manifests import Manifest
+from workers.specs import VERSIONS, BaseJob, DataSpec, spec_to_json
+from workers.weights import WeightsError, packaged_path, sha256_of
+from workers.workspace import BASE_FILE, Workspace
+
+VALIDATION_FRACTION = 0.2
+"""Share of the training images that `evaluate_on: validation` holds out."""
+
+
+def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
+    """Commits the base's backbone as safetensors.
+
+    Raises:
+        WeightsError: The weights cannot be had or do not fit the model.
+    """
+    started = time.monotonic()
+    spec = job.spec
+    tensors = _base_tensors(job)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / BASE_FILE
+        save_file(tensors, path, metadata={"model": spec.model, "id": spec.id})
+        return workspace.artifacts.commit(
+            "base",
+            spec.id,
+            version=VERSIONS["base"],
+            spec=spec_to_json(spec),
+            inputs={},
+            files={BASE_FILE: path},
+            outcome="done",
+            metrics={"num_parameters": sum(tensor.numel() for tensor in tensors.values())},
+            seconds={"prepare": time.monotonic() - started},
+        )
+
+
+def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
+    spec = job.spec
+    if spec.weights == "none":
+        device = torch.device("cpu")
+        module = create_backbone(spec.model, seed=spec.seed, device=device).module
+        return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    if spec.weights == "timm":
+        return _hub_tensors(spec.model)
+    path = Path(job.path) if job.path else packaged_path(spec.model)
+    digest = sha256_of(path)
+    if spec.weights != f"sha256:{digest}":
+        raise WeightsError(f"{path}: sha256 is {digest}, the plan expects {spec.weights}")
+    return read_checkpoint(path, model=spec.model)
+
+
+def _hub_tensors(model: str) -> dict[str, Tensor]:
+    import timm  # noqa: PLC0415 only this branch reaches for the hub
+
+    try:
+        module = timm.create_model(model, pretrained=True, num_classes=0)
+    except Exception as error:
+        raise WeightsError(
+            f"{model}: timm's hub gave no weights ({error}); set backbone.weights to a file"
+        ) from error
+    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+
+
+def prepare_data(spec: DataSpec, *, workspace: Workspace) -> Manifest:
+    """Commits a task's images as two Arrow files: decoded and resized once, mapped ever after."""
+    started = time.monotonic()
+    task = find_task(spec.task)
+    splits = select_images(build_splits(spec.task, image_size=spec.image_size), spec=spec)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {f"{name}.arrow": Path(scratch) / f"{name}.arrow" for name in splits}
+        for name, split in splits.items():
+            write_split(files[f"{name}.arrow"], split.images, split.labels)
+        return workspace.artifacts.commit(
+            "data",
+            spec.id,
+            version=VERSIONS["data"],
+            spec=spec_to_json(spec),
+            inputs={},
+            files=files,
+            outcome="done",
+            metrics={
+                "num_classes": task.num_classes,
+                "num_train": len(splits["train"]),
+                "num_test": len(splits["test"]),
+            },
+            seconds={"prepare": time.monotonic() - started},
+        )
+
+
+def select_images(splits: dict[str, Split], *, spec: DataSpec) -> dict[str, Split]:
+    """Cuts the splits down to what the study asks for; the images are already shuffled."""
+    train, test = splits["train"], splits["test"]
+    if spec.evaluate_on == "validation":
+        kept = round(len(train) * (1 - VALIDATION_FRACTION))
+        train, test = train.rows(0, kept), train.rows(kept, len(train))
+    return {
+        "train": train.rows(0, spec.max_train or len(train)),
+        "test": test.rows(0, spec.max_test or len(test)),
+    }

@@ -1,0 +1,51 @@
+"""One worker process: a device, a workspace, and the jobs it can do."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from workers.manifests import Manifest
+from workers.merge_job import run_merge
+from workers.prepare import prepare_base, prepare_data
+from workers.specs import BaseJob, DataSpec, MergeSpec, TrialSpec
+from workers.trial import TrialProgress, run_trial
+from workers.workspace import Workspace
+
+CACHE_VARIABLE = "MERGESWEEP_CACHE"
+"""Environment variable: where a node keeps files fetched from the store."""
+
+
+class Worker:
+    """Runs jobs one after another, keeping the device, base and images warm between them."""
+
+    def __init__(self, store_url: str, *, num_cpus: float) -> None:
+        torch.set_num_threads(max(1, int(num_cpus)))
+        # cuBLAS needs this before its first call to give the same bits every time.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._workspace = Workspace(store_url, cache_root=cache_root(), device=device)
+
+    def run_trial(self, spec: TrialSpec, *, report_every_s: float) -> Iterator[TrialProgress]:
+        """Fine-tunes and commits experts; see `workers.trial.run_trial`."""
+        return run_trial(spec, workspace=self._workspace, report_every_s=report_every_s)
+
+    def run_merge(self, spec: MergeSpec) -> Manifest:
+        """Merges and evaluates; see `workers.merge_job.run_merge`."""
+        return run_merge(spec, workspace=self._workspace)
+
+    def prepare_base(self, job: BaseJob) -> Manifest:
+        """Commits the base; see `workers.prepare.prepare_base`."""
+        return prepare_base(job, workspace=self._workspace)
+
+    def prepare_data(self, spec: DataSpec) -> Manifest:
+        """Commits a task's images; see `workers.prepare.prepare_data`."""
+        return prepare_data(spec, workspace=self._workspace)
+
+
+def cache_root() -> Path:
+    """Returns the node's cache directory, shared by all its workers."""
+    default = Path(tempfile.gettempdir()) / f"mergesweep-cache-{os.getuid()}"
+    return Path(os.environ.get(CACHE_VARIABLE, default))

@@ -1,0 +1,181 @@
+"""What defines each artifact: one frozen specification a kind, and its content-addressed id.
+
+Everything that changes the bits of a result is in its specification, and nothing else: no URLs,
+resources, retries or names of studies. `VERSIONS` is bumped when the meaning of a kind changes.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from workers.ids import content_id
+
+VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 1}
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine"]
+EvaluateOn = Literal["test", "validation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSpec:
+    """The pretrained backbone that every expert starts from."""
+
+    model: str
+    """A timm model name."""
+    weights: str
+    """`sha256:` and the digest of a checkpoint, `timm` for timm's hub, `none` for random ones."""
+    seed: int
+    """Seeds the initial weights where `weights` is `none`; 0 otherwise."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        return content_id("base", version=VERSIONS["base"], spec=asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseJob:
+    """A base to commit, and where its checkpoint lies."""
+
+    spec: BaseSpec
+    path: str | None
+    """A checkpoint file; None for the packaged one, timm's hub or random weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """The images of one task at one resolution: a training and a test split."""
+
+    task: str
+    fingerprint: str
+    """Digest of the task's sources and of the code that composes them."""
+    image_size: int
+    """Height and width, in pixels."""
+    max_train: int | None
+    """Keeps this many training images (the first of a fixed shuffle); all when null."""
+    max_test: int | None
+    """Keeps this many test images; all when null."""
+    evaluate_on: EvaluateOn
+    """`validation` holds the last fifth of the training images out and calls them the test split,
+    so that defaults can be chosen without looking at the test images."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        return content_id("data", version=VERSIONS["data"], spec=asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """The optimizer and its constants; the learning rate is a hyperparameter of its own."""
+
+    name: OptimizerName
+    momentum: float
+    """SGD's momentum, or Adam's first decay rate."""
+    weight_decay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertSpec:
+    """One snapshot of one fine-tuning run."""
+
+    task: str
+    base_id: str
+    data_id: str
+    optimizer: OptimizerSpec
+    schedule: Schedule
+    lr: float
+    """Peak learning rate."""
+    batch_size: int
+    data_ratio: float
+    """Fraction of the training images, in (0, 1]."""
+    steps: int
+    """Optimizer steps taken."""
+    seed: int
+    freeze_batch_norm: bool
+    """Keeps BatchNorm's statistics at the base's while fine-tuning."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        spec = {key: value for key, value in asdict(self).items() if not key.endswith("_id")}
+        inputs = (self.base_id, self.data_id)
+        return content_id("expert", version=VERSIONS["expert"], spec=spec, inputs=inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One fine-tuning run that Ray Tune schedules: it commits an expert at each snapshot."""
+
+    longest: ExpertSpec
+    """The expert with the most steps."""
+    snapshots: tuple[int, ...]
+    """Step counts at which an expert is committed, ascending; the last is `longest.steps`."""
+
+    @cached_property
+    def id(self) -> str:
+        """The id of the longest expert, whose making makes the others."""
+        return self.longest.id
+
+    @cached_property
+    def experts(self) -> tuple[ExpertSpec, ...]:
+        """The experts that the run commits, by ascending step count."""
+        return tuple(replace(self.longest, steps=steps) for steps in self.snapshots)
+
+    def without(self, committed: Iterable[str]) -> "TrialSpec | None":
+        """Returns the trial that is left when some experts exist; None when all do."""
+        gone = set(committed)
+        left = [expert for expert in self.experts if expert.id not in gone]
+        if not left:
+            return None
+        return TrialSpec(longest=left[-1], snapshots=tuple(expert.steps for expert in left))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSpec:
+    """One method with its parameters, on one group of experts: merge, then evaluate."""
+
+    method: str
+    params: Mapping[str, Any]
+    """The method's parameters, every one of them, by name."""
+    batch_norm: str
+    """What becomes of running statistics: see `merge.params.BatchNormPolicy`."""
+    recalibration_images: int
+    """Unlabelled training images per task for `recalibrate`; 0 for every other policy."""
+    seed: int
+    """Seeds methods that draw random numbers; 0 for those that do not."""
+    base_id: str
+    experts: tuple[ExpertSpec, ...]
+    """The group, ordered by task name: the order in which sums are taken."""
+    held_out: tuple[ExpertSpec, ...]
+    """Experts outside the group whose heads and tasks the merge is evaluated on as well."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        spec = {
+            "method": self.method,
+            "params": dict(self.params),
+            "batch_norm": self.batch_norm,
+            "recalibration_images": self.recalibration_images,
+            "seed": self.seed,
+            "num_experts": len(self.experts),
+        }
+        members = (expert.id for expert in (*self.experts, *self.held_out))
+        inputs = (self.base_id, *members)
+        return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)
+
+
+def spec_to_json(spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec) -> dict[str, Any]:
+    """Returns a specification as the plain values that its manifest carries.
+
+    A merge names its experts by id; their own manifests say what they are.
+    """
+    values = asdict(spec)
+    if isinstance(spec, MergeSpec):
+        values["params"] = dict(spec.params)
+        values["experts"] = {expert.task: expert.id for expert in spec.experts}
+        values["held_out"] = {expert.task: expert.id for expert in spec.held_out}
+    return values

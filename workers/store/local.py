@@ -1,0 +1,159 @@
+"""A store in a directory: on this machine's disk, or on one that all machines mount."""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workers.store.atomic import link_if_absent, replacing, temporary_beside
+from workers.store.protocol import (
+    Entry,
+    NotFoundError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+    StoreUnavailableError,
+    checked_key,
+    checked_prefix,
+)
+
+_COPY_BYTES = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# EEXIST and ENOTDIR: a file stands where a directory is needed.
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EOPNOTSUPP}
+_ABSENT = {errno.ENOENT, errno.EISDIR}
+
+
+class LocalStore:
+    """Keeps every object as a file of the same relative path. Meets `Store`'s contract.
+
+    Conditional writes need hard links, which exFAT and some network mounts lack: there they raise
+    `StoreNotWritableError` and nothing is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._lock = threading.Lock()
+        self._num_requests = 0
+
+    @property
+    def url(self) -> str:
+        """The absolute path of the directory."""
+        return str(self._root)
+
+    @property
+    def num_requests(self) -> int:
+        """How many operations were made."""
+        return self._num_requests
+
+    def get(self, key: str) -> bytes:
+        """Returns an object's content."""
+        with self._operation(key) as path:
+            return path.read_bytes()
+
+    def put(self, key: str, content: bytes) -> None:
+        """Writes an object, in place of one that has the key already."""
+        with self._operation(key) as path, replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+    def put_if_absent(self, key: str, content: bytes) -> bool:
+        """Writes an object unless its key is taken; returns whether it did."""
+        with self._operation(key) as path, temporary_beside(path) as temporary:
+            temporary.write_bytes(content)
+            return link_if_absent(temporary, path)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Writes an object from a file."""
+        # Opened first: a source that cannot be read is no fault of the store.
+        with path.open("rb"), self._operation(key) as target, replacing(target) as temporary:
+            shutil.copyfile(path, temporary)
+
+    def download(self, key: str, path: Path) -> None:
+        """Writes an object's content to a file."""
+        with self._operation(key) as source:
+            opened = source.open("rb")
+        with opened, replacing(path) as temporary, temporary.open("wb") as copy:
+            shutil.copyfileobj(opened, copy, _COPY_BYTES)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yields the objects whose keys begin with a prefix, ordered by key."""
+        directory, _, _ = checked_prefix(prefix).rpartition("/")
+        self._count()
+        with self._translated(prefix):
+            yield from _walk(self._root / directory, below=directory, prefix=prefix)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Removes objects; emptied directories stay, so that no write loses its directory."""
+        for key in keys:
+            with self._operation(key) as path:
+                path.unlink(missing_ok=True)
+
+    def local_path(self, key: str) -> Path:
+        """Returns the file that is the object."""
+        path = self._root / checked_key(key)
+        if not path.is_file():
+            raise _not_found(self.url, key=key)
+        return path
+
+    @contextmanager
+    def _operation(self, key: str) -> Iterator[Path]:
+        path = self._root / checked_key(key)
+        self._count()
+        with self._translated(key):
+            yield path
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _store_error(error, url=self.url, key=key) from error
+
+    def _count(self) -> None:
+        with self._lock:
+            self._num_requests += 1
+
+
+def _walk(directory: Path, *, below: str, prefix: str) -> Iterator[Entry]:
+    """Yields files in the order of their keys: a directory sorts as its name with a slash."""
+    try:
+        with os.scandir(directory) as entries:
+            found = [(_sort_name(e), e) for e in entries if not e.name.startswith(".")]
+    except FileNotFoundError:
+        return
+    for name, entry in sorted(found, key=lambda pair: pair[0]):
+        key = f"{below}/{name}" if below else name
+        if name.endswith("/"):
+            # Below the prefix, or on the way to it.
+            if key.startswith(prefix) or prefix.startswith(key):
+                yield from _walk(Path(entry.path), below=key.rstrip("/"), prefix=prefix)
+        elif key.startswith(prefix):
+            try:
+                yield Entry(key=key, size_bytes=entry.stat().st_size)
+            except FileNotFoundError:
+                continue  # deleted since the directory was read
+
+
+def _sort_name(entry: os.DirEntry[str]) -> str:
+    return f"{entry.name}/" if entry.is_dir() else entry.name
+
+
+def _store_error(error: OSError, *, url: str, key: str) -> StoreError:
+    at = f"store {url}, key {key!r}: {error.strerror}"
+    if error.errno in _ABSENT:
+        return _not_found(url, key=key)
+    if error.errno in _FULL:
+        return StoreFullError(f"{at}; free some space, then run the same command again")
+    if error.errno in _REFUSED:
+        return StoreNotWritableError(
+            f"{at} ({error.filename}); choose a directory that this user may write and that is "
+            "on a file system with hard links"
+        )
+    return StoreUnavailableError(f"{at}; check the disk or mount, then run the same command again")
+
+
+def _not_found(url: str, *, key: str) -> NotFoundError:
+    return NotFoundError(f"store {url} has no object {key!r}")

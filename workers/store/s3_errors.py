@@ -1,0 +1,103 @@
+"""Turns what boto3 raises into the errors of the contract, with what to do about each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from boto3.exceptions import RetriesExceededError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    LoginError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+    UnknownCredentialError,
+)
+from s3transfer.exceptions import RetriesExceededError as TransferRetriesExceededError
+
+from workers.store.protocol import (
+    NotFoundError,
+    StoreCredentialsError,
+    StoreError,
+    StoreFullError,
+    StoreNotFoundError,
+    StoreUnavailableError,
+)
+
+_CREDENTIAL_ERRORS = (
+    CredentialRetrievalError,
+    LoginError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+    UnknownCredentialError,
+)
+# An expired session is a 400 on AWS; every other refusal is a 401 or 403.
+_REFUSED_CODES = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
+_REFUSED_STATUS = {401, 403}
+_FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
+_INSUFFICIENT_STORAGE = 507
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+
+
+@contextmanager
+def translated(*, url: str, key: str) -> Iterator[None]:
+    """Raises a `StoreError` in place of any error of boto3, botocore and s3transfer."""
+    try:
+        yield
+    except ClientError as error:
+        raise _from_answer(error, url=url, key=key) from error
+    except _CREDENTIAL_ERRORS as error:
+        raise StoreCredentialsError(
+            f"no usable credentials for store {url}: {error}; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where the command and its workers run"
+        ) from error
+    except (BotoCoreError, RetriesExceededError, TransferRetriesExceededError) as error:
+        raise StoreUnavailableError(
+            f"store {url} gave no answer for {key!r}, after retries: {error}; check the endpoint "
+            "and the network, then run the same command again"
+        ) from error
+
+
+def code_of(error: ClientError) -> str:
+    """Returns the code that the server answered, `NoSuchKey` for example."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def num_retries(error: ClientError) -> int:
+    """Returns how often the request had been sent before this answer came."""
+    return int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+
+
+def _from_answer(error: ClientError, *, url: str, key: str) -> StoreError:
+    code = code_of(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code == "NoSuchBucket":
+        return StoreNotFoundError(
+            f"store {url}: the bucket does not exist; create it, or correct `store`"
+        )
+    if code in {"NoSuchKey", "404"}:
+        return NotFoundError(f"store {url} has no object {key!r}")
+    if status in _REFUSED_STATUS or code in _REFUSED_CODES:
+        return StoreCredentialsError(
+            f"store {url} refused {key!r}: {error}; the credentials are wrong or expired, or do "
+            "not allow s3:ListBucket, GetObject, PutObject and DeleteObject here"
+        )
+    if status == _INSUFFICIENT_STORAGE or code in _FULL_CODES:
+        return StoreFullError(
+            f"store {url} has no space for {key!r}: {error}; free some, then run the same command "
+            "again"
+        )
+    if status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS:
+        return StoreUnavailableError(
+            f"store {url} failed on {key!r}, after retries: {error}; run the same command again"
+        )
+    return StoreError(f"store {url}, key {key!r}: {error}")
