@@ -45,6 +45,8 @@ def features_of(
 ) -> Tensor:
     """Returns the backbone's features of all images, in their order.
 
+    They are held at once: 82 MB for 10,000 images of 2,048 features.
+
     Shapes:
         returns: (images, features), float32, on the device.
 
@@ -76,6 +78,8 @@ def input_batches(
 def evaluate_head(head: nn.Module, *, features: Tensor, labels: npt.NDArray[np.int64]) -> TaskSums:
     """Sums correct answers and cross-entropy of a head over features.
 
+    Logits of which one is NaN are no answer, and make the sum of the cross-entropy NaN.
+
     Shapes:
         features: (images, features).
         labels: (images,).
@@ -85,9 +89,11 @@ def evaluate_head(head: nn.Module, *, features: Tensor, labels: npt.NDArray[np.i
         expected = torch.from_numpy(labels.copy()).to(features.device)
         logits = head(features).float()
         losses = nn.functional.cross_entropy(logits, expected, reduction="none")
+        # argmax takes NaN for the largest, so that class 0 would score on logits of NaN alone.
+        is_answer = ~logits.isnan().any(dim=1)
         return TaskSums(
             num_examples=len(labels),
-            num_correct=int((logits.argmax(dim=1) == expected).sum()),
+            num_correct=int(((logits.argmax(dim=1) == expected) & is_answer).sum()),
             loss_sum=float(losses.double().sum()),
         )
 

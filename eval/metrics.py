@@ -6,8 +6,9 @@ sets of a group's tasks). The two can rank methods differently; both are always 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,18 +18,18 @@ class TaskSums:
     num_examples: int
     """Images seen."""
     num_correct: int
-    """Images whose largest logit is their class's."""
+    """Images whose largest logit is their class's; an image with a NaN among them never counts."""
     loss_sum: float
     """Sum of the cross-entropy, in nats; NaN when a logit was not finite."""
 
     @property
     def accuracy(self) -> float:
-        """Is the fraction of correct images, in [0, 1]."""
+        """Fraction of correct images, in [0, 1]."""
         return self.num_correct / self.num_examples
 
     @property
     def loss(self) -> float:
-        """Is the mean cross-entropy, in nats per image."""
+        """Mean cross-entropy, in nats per image."""
         return self.loss_sum / self.num_examples
 
     def to_json(self) -> dict[str, int | float | None]:
@@ -41,13 +42,13 @@ class TaskSums:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, float | None]) -> "TaskSums":
+    def from_json(cls, values: Mapping[str, Any]) -> "TaskSums":
         """Reads what `to_json` wrote."""
         loss = values["loss_sum"]
         return cls(
-            num_examples=int(values["num_examples"] or 0),
-            num_correct=int(values["num_correct"] or 0),
-            loss_sum=math.nan if loss is None else float(loss),
+            num_examples=values["num_examples"],
+            num_correct=values["num_correct"],
+            loss_sum=math.nan if loss is None else loss,
         )
 
 

@@ -30,7 +30,8 @@ def to_inputs(
         images: (batch, height, width, 1 or 3).
         returns: (batch, 3, height, width), float32.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True)
+    # Images of a mapped split are read-only, which torch does not take: those are copied.
+    pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
     mean = torch.tensor(normalization.mean, device=device) * 255
     std = torch.tensor(normalization.std, device=device) * 255
     inputs = (pixels.float() - mean) / std

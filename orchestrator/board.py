@@ -80,14 +80,15 @@ class Display:
                 self._print_notes()
                 if time.monotonic() - self._started >= self._next_line_s:
                     self._next_line_s += LINE_EVERY_S
-                    self._console.print(self.line(), highlight=False)
+                    self._console.print(self.line(), soft_wrap=True, highlight=False)
         self._print_notes()
 
     _next_line_s = 0.0
 
     def _print_notes(self) -> None:
         while self._board.notes:
-            self._console.print(self._board.notes.pop(0), highlight=False)
+            note = self._board.notes.pop(0)
+            self._console.print(note, soft_wrap=True, highlight=False, markup=False)
 
     def line(self) -> str:
         """Returns the state in one line."""

@@ -152,10 +152,11 @@ def _open_file(path: Path) -> "OpenedStudy":
     from orchestrator.opened import open_study
     from orchestrator.problems import StudyError
     from orchestrator.reading import read_study
+    from workers.store.protocol import StoreError
 
     try:
-        return open_study(read_study(path), text=path.read_text("utf-8"), source=str(path))
-    except StudyError as error:
+        return open_study(read_study(path), text=path.read_text("utf-8"))
+    except (StudyError, StoreError) as error:
         raise BadInputError(str(error)) from error
 
 
@@ -164,8 +165,9 @@ def _open_name(name: str, store: str) -> "OpenedStudy":
     from orchestrator.problems import StudyError
     from orchestrator.study_folder import StudyNotFoundError
     from workers.layout import InvalidNameError
+    from workers.store.protocol import StoreError
 
     try:
         return open_by_name(name, store_url=store)
-    except (StudyError, StudyNotFoundError, InvalidNameError) as error:
+    except (StudyError, StudyNotFoundError, InvalidNameError, StoreError) as error:
         raise BadInputError(str(error)) from error

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from orchestrator.estimate import estimate
 from orchestrator.finishing import publish_outputs, report_page, write_outputs
 from orchestrator.ledger import Ledger
 from orchestrator.opened import OpenedStudy
+from orchestrator.plan import plan_digest
 from orchestrator.results import experts_table, results_table
 from orchestrator.study_folder import REPORT_FILE, plan_to_json
 from orchestrator.study_runs import axis_views
@@ -33,9 +36,14 @@ from orchestrator.terminal import (
 from orchestrator.tracking.tracker import PublishReport, Tracker
 from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
 from orchestrator.tracking.views import experiment_tags, view_fragment
+from workers.store.opening import supports_conditional_put
+from workers.store.protocol import StoreError
 
 DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 3, 130
-CLOSE_TRACKING_S = 120.0
+CLOSE_TRACKING_S = 300.0
+"""At the end everything is sent; a server that does not answer is given up within seconds."""
+CLOSE_STOPPED_TRACKING_S = 5.0
+"""After Ctrl-C nobody wants to wait: the next run sends what is left."""
 
 
 def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
@@ -59,31 +67,57 @@ def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
 def run_opened(opened: OpenedStudy, *, console: Console) -> int:
     """Runs what is left of a study and prints how it ended."""
     for warning in opened.plan.warnings:
-        console.print(f"warning: {warning}", highlight=False)
+        console.print(f"warning: {warning}", soft_wrap=True, highlight=False)
     if opened.ledger.is_finished() and opened.is_published():
         console.print(f"study {opened.plan.study.name} is finished: nothing left to run")
-        return _print_end(opened, console=console, was_interrupted=False)
+        return _print_end(opened, console=console)
     # Late: Ray takes more than a second to load, and a finished study needs none of it.
-    from orchestrator.running import Session, log_path, stop_on_signals
+    from orchestrator.running import PreparationError, Session, log_path, stop_on_signals
 
+    _warn_of_weak_store(opened, console=console)
     opened.folder.write_plan(opened.plan, study_text=opened.text)
     tracker = Tracker.start(
         uri=opened.tracking_uri,
         study=opened.plan.study.name,
-        experiment_tags=experiment_tags(axis_views(opened.plan)),
+        experiment_tags={
+            **experiment_tags(axis_views(opened.plan)),
+            "store": opened.store_url,
+            "plan": plan_digest(opened.plan),
+        },
         log_path=log_path(opened.tracking_uri),
     )
     with stop_on_signals() as stopping:
-        if not opened.ledger.is_finished():
-            Session(opened=opened, tracker=tracker, stopping=stopping).run(console)
+        try:
+            if not opened.ledger.is_finished():
+                Session(opened=opened, tracker=tracker, stopping=stopping).run(console)
+        except (PreparationError, StoreError, ConnectionError) as error:
+            tracker.close(CLOSE_STOPPED_TRACKING_S)
+            console.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
+            _print_resume(opened, console=console)
+            return FAILED
+        if stopping.is_set():
+            tracker.close(CLOSE_STOPPED_TRACKING_S)
+            console.print("stopped; everything that was whole is kept")
+            _print_resume(opened, console=console)
+            return INTERRUPTED
         published = _finish(opened, tracker=tracker, console=console)
     _print_published(published, opened=opened, console=console)
-    return _print_end(opened, console=console, was_interrupted=stopping.is_set())
+    return _print_end(opened, console=console)
+
+
+def _warn_of_weak_store(opened: OpenedStudy, *, console: Console) -> None:
+    if not supports_conditional_put(opened.artifacts.store):
+        console.print(
+            f"warning: {opened.store_url} ignores conditional writes, so it cannot tell which of "
+            "two writers was first: never run one study twice at the same time there",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _finish(opened: OpenedStudy, *, tracker: Tracker, console: Console) -> PublishReport:
-    results, page = write_outputs(opened)
-    with console.status("writing the last runs to MLflow"):
+    with console.status("writing tables, report and the last runs to MLflow"):
+        results, page = write_outputs(opened)
         publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
         published = tracker.close(CLOSE_TRACKING_S)
     opened.note_published(published)
@@ -99,22 +133,29 @@ def _print_published(published: PublishReport, *, opened: OpenedStudy, console: 
         )
 
 
-def _print_end(opened: OpenedStudy, *, console: Console, was_interrupted: bool) -> int:
-    ledger, name = opened.ledger, opened.plan.study.name
-    at_store = f"{name} --store {opened.store_url}"
-    if was_interrupted:
-        console.print("stopped; everything that was whole is kept. Go on with:")
-        console.print(f"  mergesweep resume {at_store}", soft_wrap=True, highlight=False)
-        return INTERRUPTED
+def _print_end(opened: OpenedStudy, *, console: Console) -> int:
+    ledger = opened.ledger
     print_results(results_table(ledger), console=console)
     print_holes(ledger.holes(), console=console)
     for label, text in (
-        ("report", opened.location(REPORT_FILE)),
-        ("rows", f"mergesweep results {at_store} --format csv"),
-        ("MLflow", f"mergesweep ui {at_store}"),
+        ("report", opened.folder.location(REPORT_FILE)),
+        ("rows", _command("results", opened, "--format csv")),
+        ("MLflow", _command("ui", opened)),
     ):
         console.print(f"{label:7} {text}", soft_wrap=True, highlight=False)
     return _exit_code(ledger)
+
+
+def _print_resume(opened: OpenedStudy, *, console: Console) -> None:
+    console.print(f"go on with: {_command('resume', opened)}", soft_wrap=True, highlight=False)
+
+
+def _command(verb: str, opened: OpenedStudy, *options: str) -> str:
+    """Returns a command that can be pasted: the program as it was called, the store in full."""
+    on_path = shutil.which("mergesweep") == str(Path(sys.argv[0]).resolve())
+    program = "mergesweep" if on_path else sys.argv[0]
+    name = opened.plan.study.name
+    return " ".join([program, verb, name, "--store", shlex.quote(opened.store_url), *options])
 
 
 def _exit_code(ledger: Ledger) -> int:
@@ -199,7 +240,8 @@ def _page_links(opened: OpenedStudy, *, address: str) -> Iterator[str]:
     if experiment is None:
         yield f"{address} (no runs of {study} there yet)"
         return
-    yield f"all runs of {study}: {address}/#/experiments/{experiment}/runs"
+    runs = f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    yield f"all runs of {study}: {runs}"
     for view in axis_views(opened.plan):
         fragment = view_fragment(view.axis, experiment_id=experiment)
         yield f"accuracy against {view.axis}, by method: {address}/{fragment}"

@@ -42,4 +42,7 @@ class Failures:
         self._folder.write_bytes(name, json.dumps(record, indent=1).encode())
         if not is_final and number <= self._retries:
             return None
-        return f"{failure.reason} (tried {number}x; trace in the store: {self._folder.path(name)})"
+        return (
+            f"{failure.reason} (tried {number}x; trace: {self._folder.location(name)}; by hand: "
+            f"python -m workers.run {failure.artifact_id} --store {self._folder.store_url})"
+        )

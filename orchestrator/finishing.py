@@ -14,7 +14,7 @@ from orchestrator.results import experts_table, results_table
 from orchestrator.study_folder import REPORT_FILE
 from orchestrator.study_runs import report_run, tracked_runs
 from orchestrator.tracking.runs import TrackedRun
-from workers.artifacts import installed_version
+from workers.code_version import code_version
 
 
 def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
@@ -60,5 +60,5 @@ def _facts(ledger: Ledger, *, store_url: str) -> Mapping[str, str]:
         "experts": f"{counts.num_experts_done} of {counts.num_experts}",
         "merge jobs": f"{counts.num_merges_done} of {counts.num_merges}",
         "made": f"{min(span)} to {max(span)}" if span else "nothing yet",
-        "code version": f"mergesweep {installed_version()}",
+        "code version": f"mergesweep {code_version()}",
     }

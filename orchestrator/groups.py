@@ -1,14 +1,15 @@
 """Samples which tasks are merged together.
 
 Groups are sets of distinct tasks, distinct within a size, and nested along the sizes: the third
-group of two tasks lies inside the third of four. The same groups serve every setting and method,
-so that comparisons are paired.
+group of two tasks lies inside the third of four. Only where the larger size has fewer groups can
+some of the smaller ones find no superset of their own; the others keep theirs. The same groups
+serve every setting and method, so that comparisons are paired.
 """
 
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from workers.seeds import derive_seed
@@ -67,16 +68,19 @@ def sample_groups(
 
 def _nest(
     smaller: Sequence[frozenset[str]], *, names: Sequence[str], size: int, generator: random.Random
-) -> list[frozenset[str]]:
-    """Gives each smaller group a superset of its own: a bipartite matching by augmenting paths."""
+) -> dict[int, frozenset[str]]:
+    """Gives each smaller group a superset of its own: a bipartite matching by augmenting paths.
+
+    Returns:
+        The superset by the number of the smaller group; without those that go away empty.
+    """
     candidates = [
         _supersets(group, names=names, size=size, generator=generator) for group in smaller
     ]
     owner: dict[frozenset[str], int] = {}
     for index in range(len(smaller)):
         _claim(index, candidates=candidates, owner=owner, seen=set())
-    chosen = {index: superset for superset, index in owner.items()}
-    return [chosen[index] for index in sorted(chosen)]
+    return {index: superset for superset, index in owner.items()}
 
 
 def _claim(
@@ -110,19 +114,43 @@ def _supersets(
 
 
 def _fill(
-    chosen: Sequence[frozenset[str]],
+    nested: Mapping[int, frozenset[str]],
     *,
     names: Sequence[str],
     size: int,
     wanted: int,
     generator: random.Random,
 ) -> list[frozenset[str]]:
-    """Adds random distinct groups up to the wanted number."""
-    found = dict.fromkeys(chosen)
+    """Gives the numbers that have no group a random one, distinct from all others."""
+    others = _others(nested, names=names, size=size, generator=generator)
     if wanted == num_possible(len(names), size=size):
-        every = [frozenset(group) for group in itertools.combinations(names, size)]
-        generator.shuffle(every)
-        found.update(dict.fromkeys(every))
-    while len(found) < wanted:
-        found.setdefault(frozenset(generator.sample(names, size)))
-    return list(found)
+        others = _all_others(nested, names=names, size=size, generator=generator)
+    return [nested[number] if number in nested else next(others) for number in range(wanted)]
+
+
+def _others(
+    nested: Mapping[int, frozenset[str]],
+    *,
+    names: Sequence[str],
+    size: int,
+    generator: random.Random,
+) -> Iterator[frozenset[str]]:
+    seen = set(nested.values())
+    while True:
+        group = frozenset(generator.sample(names, size))
+        if group not in seen:
+            seen.add(group)
+            yield group
+
+
+def _all_others(
+    nested: Mapping[int, frozenset[str]],
+    *,
+    names: Sequence[str],
+    size: int,
+    generator: random.Random,
+) -> Iterator[frozenset[str]]:
+    every = [frozenset(group) for group in itertools.combinations(names, size)]
+    generator.shuffle(every)
+    taken = set(nested.values())
+    return (group for group in every if group not in taken)

@@ -67,8 +67,7 @@ class Ledger:
     def missing_trials(self) -> list[TrialSpec]:
         """Returns what is left of each trial that has an expert missing, in the plan's order."""
         with self._lock:
-            left = [trial.without(self.experts) for trial in self.plan.trials]
-        return [trial for trial in left if trial is not None]
+            return self._left()
 
     def runnable_trials(self) -> list[TrialSpec]:
         """Returns the missing trials that have not failed for good."""
@@ -83,7 +82,9 @@ class Ledger:
     def counts(self) -> Counts:
         """Returns how far the study is."""
         with self._lock:
-            blocked = [spec for spec in self.plan.merges.values() if self._blocked_by(spec)]
+            failed = self._failures_by_expert()
+            merges = self.plan.merges.values()
+            blocked = [spec for spec in merges if self._blocked_by(spec, failed=failed)]
             return Counts(
                 num_experts=len(self.plan.experts),
                 num_experts_done=len(self.experts),
@@ -99,12 +100,12 @@ class Ledger:
             return (*self._expert_holes(), *self._merge_holes())
 
     def _expert_holes(self) -> Iterable[Hole]:
-        reasons = self._failures_by_expert()
+        failed = self._failures_by_expert()
         for expert_id, expert in self.plan.experts.items():
             what = f"expert {expert_id}: {expert.task} at lr={expert.lr}, steps={expert.steps}"
             manifest = self.experts.get(expert_id)
-            if expert_id in reasons:
-                yield Hole(kind="failed", what=what, reason=reasons[expert_id])
+            if expert_id in failed:
+                yield Hole(kind="failed", what=what, reason=failed[expert_id])
             elif manifest is None:
                 yield Hole(kind="not run", what=what, reason="not run yet")
             elif not manifest.files:
@@ -112,20 +113,28 @@ class Ledger:
                 yield Hole(kind="diverged", what=what, reason=f"not finite after {steps} steps")
 
     def _merge_holes(self) -> Iterable[Hole]:
+        failed = self._failures_by_expert()
         for cell in self.plan.cells:
             merge_id = cell.merge.id
             what = f"merge {merge_id}: {cell.label} on {cell.group.name} at {cell.setting.name}"
             if merge_id in self._failures:
                 yield Hole(kind="failed", what=what, reason=self._failures[merge_id])
             elif merge_id not in self.merges:
-                blocked = self._blocked_by(cell.merge)
+                blocked = self._blocked_by(cell.merge, failed=failed)
                 reason = f"blocked by {blocked}" if blocked else "not run yet"
                 yield Hole(kind="not run", what=what, reason=reason)
 
+    def _left(self) -> list[TrialSpec]:
+        left = (trial.without(self.experts) for trial in self.plan.trials)
+        return [trial for trial in left if trial is not None]
+
     def _failures_by_expert(self) -> Mapping[str, str]:
+        if not self._failures:
+            return {}
+        # By what is left: its id is that of the longest expert still missing.
         return {
             expert.id: self._failures[trial.id]
-            for trial in self.plan.trials
+            for trial in self._left()
             if trial.id in self._failures
             for expert in trial.experts
         }
@@ -140,11 +149,13 @@ class Ledger:
         manifest = self.experts.get(expert_id)
         return manifest is not None and bool(manifest.files)
 
-    def _blocked_by(self, spec: MergeSpec) -> str:
-        """Says which expert exists but has no weights; empty when none."""
+    def _blocked_by(self, spec: MergeSpec, *, failed: Mapping[str, str]) -> str:
+        """Says which expert failed, or exists but has no weights; empty when none."""
         if spec.id in self.merges:
             return ""
         for expert in (*spec.experts, *spec.held_out):
+            if expert.id in failed:
+                return f"failed expert {expert.id} of {expert.task}"
             manifest = self.experts.get(expert.id)
             if manifest is not None and not manifest.files:
                 return f"{manifest.outcome} expert {expert.id} of {expert.task}"

@@ -7,15 +7,13 @@ from urllib.parse import urlsplit
 
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan, build_plan, plan_digest
-from orchestrator.problems import StudyError, StudyProblem
-from orchestrator.reading import parse_study
+from orchestrator.reading import absolute_store, parse_study
 from orchestrator.study import Study
 from orchestrator.study_folder import TRACKING_FILE, StudyFolder, groups_drawn_from
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts import Artifacts
 from workers.manifests import Manifest
-from workers.store.opening import check_store, open_store
-from workers.store.protocol import StoreError
+from workers.store.opening import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +34,6 @@ class OpenedStudy:
     prepared: frozenset[str]
     """Ids of the base and the images that are committed."""
 
-    def location(self, name: str) -> str:
-        """Returns where one of the study's files lies: a path, or a URL."""
-        return f"{self.store_url.rstrip('/')}/{self.folder.path(name)}"
-
     def note_published(self, report: PublishReport) -> None:
         """Remembers that MLflow has everything, so that the next run need not ask it."""
         if report.num_pending == 0:
@@ -59,24 +53,18 @@ class OpenedStudy:
         return f"{plan_digest(self.plan)} {counts.num_experts_done} {counts.num_merges_done}"
 
 
-def open_study(study: Study, *, text: str, source: str) -> OpenedStudy:
-    """Opens a study's store and reads what it has of the plan; writes nothing but a probe.
+def open_study(study: Study, *, text: str) -> OpenedStudy:
+    """Opens a study's store and reads what it has of the plan; writes nothing.
 
     Args:
         study: A checked study.
         text: The study file, as written.
-        source: How errors name the study file.
 
     Raises:
-        StudyError: The store cannot be used; says why.
+        StoreError: The store fails while it is read.
     """
     store_url = absolute_store(study.store)
-    try:
-        check_store(store_url)
-        store = open_store(store_url)
-    except StoreError as error:
-        problem = StudyProblem(field="store", value=repr(study.store), allowed=str(error))
-        raise StudyError(source, problems=[problem]) from error
+    store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
     plan = build_plan(study)
     groups = folder.read_groups(drawn_from=groups_drawn_from(plan))
@@ -108,22 +96,13 @@ def open_by_name(name: str, *, store_url: str) -> OpenedStudy:
 
     Raises:
         StudyNotFoundError: The store holds no study of this name.
-        StudyError: The store cannot be used.
+        StudyError: What the store holds under the name is no study that this release can run.
+        StoreError: The store cannot be read.
     """
     location = absolute_store(store_url)
-    try:
-        text = StudyFolder(open_store(location), name).read_study()
-    except StoreError as error:
-        problem = StudyProblem(field="--store", value=repr(store_url), allowed=str(error))
-        raise StudyError(name, problems=[problem]) from error
-    study = parse_study(text, source=f"{name} in {store_url}")
-    moved = study.model_copy(update={"store": location})
-    return open_study(moved, text=text, source=name)
-
-
-def absolute_store(url: str) -> str:
-    """Returns a store's URL with a local path made absolute."""
-    return url if urlsplit(url).scheme in ("s3", "file") else str(Path(url).expanduser().resolve())
+    text = StudyFolder(open_store(location), name).read_study()
+    study = parse_study(text, source=f"{name} in {store_url}", store=location)
+    return open_study(study, text=text)
 
 
 def tracking_uri(study: Study, *, store_url: str) -> str:

@@ -15,6 +15,8 @@ from merge.params import parse_params
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
 from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
+from workers.store.opening import check_store
+from workers.store.protocol import StoreError
 from workers.weights import PACKAGED
 
 MAX_SHOWN_CHARS = 80
@@ -22,7 +24,19 @@ MAX_SHOWN_CHARS = 80
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2: PyYAML alone reads `1e-4` as a string."""
+    """YAML with the numbers of YAML 1.2: PyYAML alone reads `1e-4` as a string.
+
+    It also refuses a field that stands twice, of which PyYAML keeps the last in silence.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 PyYAML's signature
+        """Returns a mapping's fields."""
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1 and isinstance(key, yaml.ScalarNode):
+                message = f"the field {key.value!r} stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.add_implicit_resolver(
@@ -46,22 +60,46 @@ def read_study(path: Path) -> Study:
     return parse_study(text, source=str(path))
 
 
-def parse_study(text: str, *, source: str) -> Study:
-    """Checks the text of a study file; `source` is how errors name it.
+def parse_study(text: str, *, source: str, store: str | None = None) -> Study:
+    """Checks the text of a study file, and that its store can be used.
+
+    Args:
+        text: The file's content.
+        source: How errors name the file.
+        store: Takes the place of the store that the file names.
 
     Raises:
         StudyError: Something is wrong; every problem is listed.
     """
     values = _parse_yaml(text, source=source)
+    if store is not None:
+        values["store"] = store
     problems: list[StudyProblem] = []
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
         problems += [_from_pydantic(details) for details in error.errors()]
     problems += _check_meaning(values)
+    problems += _check_store(values, is_last=not problems)
     if problems:
         raise StudyError(source, problems=problems)
     return study
+
+
+def absolute_store(url: str) -> str:
+    """Returns a store's URL with a local path made absolute."""
+    return url if "://" in url else str(Path(url).expanduser().resolve())
+
+
+def _check_store(values: Mapping[str, Any], *, is_last: bool) -> Iterator[StudyProblem]:
+    """Tries the store; a directory, which the trial would create, only for a study that runs."""
+    url = values.get("store", Study.model_fields["store"].default)
+    if not isinstance(url, str) or not (is_last or url.startswith("s3:")):
+        return
+    try:
+        check_store(absolute_store(url))
+    except StoreError as error:
+        yield StudyProblem(field="store", value=repr(url), allowed=str(error))
 
 
 def _parse_yaml(text: str, *, source: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Steps = Annotated[int, Field(ge=1, description="optimizer steps, 1 or more")]
 BatchSize = Annotated[int, Field(ge=1, description="images per step, 1 or more")]
 LearningRate = Annotated[float, Field(gt=0, lt=100, description="above 0 and below 100")]
 DataRatio = Annotated[float, Field(gt=0, le=1, description="above 0, at most 1")]
-Seed = Annotated[int, Field(ge=0, description="0 or more")]
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="0 or more, in 64 bits")]
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -34,7 +34,7 @@ def Axis(value: Any) -> Any:  # noqa: ANN401, N802 builds a type
 class Section(BaseModel):
     """A part of the study file: unknown fields and silent conversions are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Backbone(Section):
@@ -147,8 +147,9 @@ class Merge(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     method: str
-    label: str | None = None
-    """Its name in tables and figures; made from method and parameters when left out."""
+    label: Annotated[str, Field(pattern=r"^[^'\x00-\x1f]{1,100}$")] | None = None
+    """Its name in tables and figures, without `'`, which MLflow cannot search for; made from method
+    and parameters when left out."""
     batch_norm: BatchNormPolicy = "average"
     """What becomes of BatchNorm's running statistics."""
     recalibration_images: Annotated[int, Field(ge=1)] = 256
@@ -194,7 +195,7 @@ class Study(Section):
     groups: Groups = Groups()
     merge: Annotated[list[Merge], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()
-    store: str = "./mergesweep-store"
+    store: Annotated[str, Field(min_length=1)] = "./mergesweep-store"
     """A directory, or s3://bucket/prefix."""
     tracking: str | None = None
     """An MLflow server's address or database; an SQLite file beside the store when left out."""

@@ -75,7 +75,9 @@ class StudyFolder:
         plan = json.loads(content)
         if plan["groups_drawn_from"] != drawn_from:
             return None
-        return tuple(Group(name=name, tasks=tuple(tasks)) for name, tasks in plan["groups"].items())
+        groups = [Group(name=name, tasks=tuple(tasks)) for name, tasks in plan["groups"].items()]
+        # As they were sampled: the file has them by name, where 2x100 stands before 2x11.
+        return tuple(sorted(groups, key=lambda group: (group.size, len(group.name), group.name)))
 
     def write_tables(self, *, results: pa.Table, experts: pa.Table) -> None:
         """Writes the two result tables; equal tables give equal bytes."""
@@ -90,9 +92,14 @@ class StudyFolder:
         """Replaces one of the study's files."""
         self._store.put(self._key(name), content)
 
-    def path(self, name: str) -> str:
-        """Returns the key of one of the study's files, for messages."""
-        return self._key(name)
+    @property
+    def store_url(self) -> str:
+        """Where the store is."""
+        return self._store.url
+
+    def location(self, name: str) -> str:
+        """Returns where one of the study's files lies, a path or a URL."""
+        return f"{self._store.url.rstrip('/')}/{self._key(name)}"
 
     def _find(self, name: str) -> bytes | None:
         try:

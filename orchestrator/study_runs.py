@@ -225,7 +225,9 @@ def _setting_key(cell: Cell) -> str:
 
 
 def _tags(plan: Plan, *, kind: str, manifest: Manifest) -> dict[str, str]:
-    return {"study": plan.study.name, "kind": kind, "code_version": manifest.code_version}
+    release, _, commit = manifest.code_version.partition("+")
+    tags = {"study": plan.study.name, "kind": kind, "code_version": release}
+    return {**tags, "git_commit": commit} if commit else tags
 
 
 def _cell_tags(cell: Cell) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -71,9 +72,16 @@ def print_results(results: pa.Table, *, console: Console) -> None:
 
 
 def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
-    table = Table(title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups")
-    for name in (axis, "method", "groups", "macro", "union", "normalized", "gain over base"):
-        table.add_column(name, justify="left" if name in (axis, "method") else "right")
+    """Lays out one axis in 80 columns."""
+    table = Table(
+        title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups",
+        box=box.SIMPLE,
+        padding=(0, 1),
+    )
+    table.add_column(axis, overflow="fold")
+    table.add_column("method", overflow="fold")
+    for name in ("n", "macro", "union", "norm.", "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
     last = None
     for mean in means:
         if last is not None and mean.value != last:
@@ -88,23 +96,30 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
             _percent(mean.macro.gain, signed=True),
         )
         last = mean.value
+    table.caption = (
+        "n groups; norm.: merged / expert; gain: macro minus the base under the same heads, points"
+    )
     return table
 
 
 def _percent(spread: Spread, *, signed: bool = False) -> str:
     mean = f"{spread.mean * 100:+.1f}" if signed else f"{spread.mean * 100:.1f}"
-    return mean if spread.num_groups < 2 else f"{mean} ± {spread.std * 100:.1f}"  # noqa: PLR2004
+    return mean if spread.num_groups < 2 else f"{mean}±{spread.std * 100:.1f}"  # noqa: PLR2004
 
 
 def print_experts(experts: pa.Table, *, console: Console) -> None:
     """Prints the experts on their own tasks, with chance and the base under the same head."""
-    table = Table(title="experts: accuracy in % on their own task")
-    for name in ("task", "setting", "expert", "base, same head", "chance", "outcome"):
-        table.add_column(name)
+    table = Table(title="experts: accuracy in % on their own task", box=box.SIMPLE, padding=(0, 1))
+    table.add_column("setting", overflow="fold")
+    table.add_column("task", overflow="fold")
+    for name in ("expert", "base", "chance"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("outcome")
+    table.caption = "base: under the same head"
     for row in experts.to_pylist():
         table.add_row(
-            row["task"],
             row["setting"],
+            row["task"],
             f"{row['accuracy'] * 100:.1f}",
             f"{row['base_accuracy'] * 100:.1f}",
             f"{100 / row['num_classes']:.1f}",

@@ -13,12 +13,11 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 from workers.cache import NodeCache
+from workers.code_version import code_version as running_code
 from workers.layout import Layout
 from workers.manifests import FileEntry, Manifest, ManifestError, Outcome
 from workers.store.protocol import NotFoundError, Store
@@ -33,12 +32,6 @@ def random_attempt() -> str:
     return secrets.token_hex(8)
 
 
-@cache
-def installed_version() -> str:
-    """Returns the version of the installed mergesweep."""
-    return version_of("mergesweep")
-
-
 class Artifacts:
     """Finds, commits and fetches the artifacts of a store; safe for any number of threads.
 
@@ -51,7 +44,7 @@ class Artifacts:
         *,
         clock: Callable[[], float] = time.time,
         new_attempt: Callable[[], str] = random_attempt,
-        code_version: Callable[[], str] = installed_version,
+        code_version: Callable[[], str] = running_code,
     ) -> None:
         """Asks nothing of the store yet.
 

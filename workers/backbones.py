@@ -1,5 +1,6 @@
 """Backbones: timm models without their classifier, and where their weights come from."""
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eval.model_inputs import Normalization
 from workers.seeds import derive_seed
 from workers.weights import WeightsError
+
+NUM_NAMES_SHOWN = 5
+"""A checkpoint of another model differs in hundreds of tensors; the first tell which it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +36,15 @@ def create_backbone(model: str, *, seed: int, device: torch.device) -> Backbone:
     Raises:
         WeightsError: timm has no such model.
     """
-    if not timm.is_model(model):
-        near = ", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "see timm.list_models()"
-        raise WeightsError(f"timm has no model {model!r}; close: {near}")
+    check_model(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "backbone", model))
         module = timm.create_model(model, pretrained=False, num_classes=0)
     module = module.to(device).to(memory_format=torch.channels_last)
     defaults: Any = module.default_cfg
-    num_features: Any = module.num_features
+    # Some models, MobileNetV3 for one, widen their features in a layer that precedes the classifier
+    # and stays: there timm's `num_features` is the width before it.
+    num_features: Any = getattr(module, "head_hidden_size", None) or module.num_features
     return Backbone(
         module=module,
         num_features=num_features,
@@ -47,42 +52,67 @@ def create_backbone(model: str, *, seed: int, device: torch.device) -> Backbone:
     )
 
 
+def check_model(model: str) -> None:
+    """Refuses a name that timm does not know.
+
+    Raises:
+        WeightsError: timm has no such model; the message names some that begin alike.
+    """
+    if not timm.is_model(model):
+        near = ", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "see timm.list_models()"
+        raise WeightsError(f"timm has no model {model!r}; close: {near}")
+
+
 def read_checkpoint(path: Path, *, model: str) -> dict[str, Tensor]:
     """Reads a checkpoint of the whole model and returns its backbone's tensors under timm's names.
 
-    Names that differ from timm's are matched in order, which needs equal shapes and equal last
-    parts of the name throughout. No pickle is executed.
+    Names that differ from timm's are matched in order, which needs equal last parts of the names
+    throughout, equal shapes in the backbone, and a file that keeps the order: safetensors files,
+    which are sorted, need timm's names. Other float types become the model's. No pickle is executed.
 
     Raises:
-        WeightsError: The file does not fit the model.
+        WeightsError: The file does not fit the model, or timm has no such model.
     """
-    if path.suffix == ".safetensors":
-        found = load_file(path)
-    else:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+    check_model(model)
+    found = _read(path)
     wanted = timm.create_model(model, pretrained=False, num_classes=0).state_dict()
-    if wanted.keys() <= found.keys():
-        renamed: Mapping[str, Tensor] = found
-    else:
-        whole = timm.create_model(model, pretrained=False).state_dict()
-        if len(whole) != len(found):
-            raise WeightsError(f"{path}: {len(found)} tensors, {model} has {len(whole)}")
-        renamed = dict(zip(whole, found.values(), strict=True))
-        _check_last_parts(path, renamed=list(whole), found=list(found))
-    _check_shapes(path, wanted=wanted, found=renamed)
-    return {name: renamed[name].contiguous() for name in wanted}
+    named = found if wanted.keys() <= found.keys() else _renamed(found, path=path, model=model)
+    _check_shapes(path, wanted=wanted, found=named)
+    return {name: named[name].to(like.dtype).contiguous() for name, like in wanted.items()}
 
 
-def _check_last_parts(path: Path, *, renamed: list[str], found: list[str]) -> None:
-    for ours, theirs in zip(renamed, found, strict=True):
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise WeightsError(f"{path}: not a checkpoint that can be read: {error}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(each, Tensor) for each in found.values()):
+        inside = list(found)[:NUM_NAMES_SHOWN] if isinstance(found, Mapping) else type(found)
+        raise WeightsError(f"{path}: not a flat mapping of names to tensors but {inside}")
+    return found
+
+
+def _renamed(found: Mapping[str, Tensor], *, path: Path, model: str) -> Mapping[str, Tensor]:
+    whole = list(timm.create_model(model, pretrained=False).state_dict())
+    if path.suffix == ".safetensors":
+        missing = [name for name in whole if name not in found][:NUM_NAMES_SHOWN]
+        raise WeightsError(f"{path}: names are not timm's for {model}; missing: {missing}")
+    if len(whole) != len(found):
+        raise WeightsError(f"{path}: {len(found)} tensors, {model} has {len(whole)}")
+    for ours, theirs in zip(whole, found, strict=True):
         if ours.rpartition(".")[2] != theirs.rpartition(".")[2]:
             raise WeightsError(f"{path}: tensor {theirs!r} stands where timm has {ours!r}")
+    return dict(zip(whole, found.values(), strict=True))
 
 
 def _check_shapes(path: Path, *, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    for name, tensor in wanted.items():
-        if found[name].shape != tensor.shape:
-            raise WeightsError(
-                f"{path}: {name} has shape {tuple(found[name].shape)}, expected "
-                f"{tuple(tensor.shape)}"
-            )
+    wrong = [
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(like.shape)}"
+        for name, like in wanted.items()
+        if found[name].shape != like.shape
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - NUM_NAMES_SHOWN} more" if len(wrong) > NUM_NAMES_SHOWN else ""
+        raise WeightsError(f"{path}: {'; '.join(wrong[:NUM_NAMES_SHOWN])}{more}")

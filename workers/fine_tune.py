@@ -2,6 +2,7 @@
 
 Every random choice is a function of the seed and of the step alone, so that the first k steps of
 a long run are bit for bit a run of k steps: what snapshots at several step counts rely on.
+That holds for dropout as well, which some of timm's models have by default.
 """
 
 import math
@@ -17,6 +18,7 @@ from eval.evaluate import autocast
 from eval.images import Split
 from eval.model_inputs import to_inputs
 from workers.backbones import Backbone
+from workers.batch_norm import batch_norms
 from workers.seeds import derive_seed
 from workers.specs import ExpertSpec, OptimizerSpec
 
@@ -89,13 +91,14 @@ class FineTuning:
         self._subset = training_subset(len(self.train), data_ratio=spec.data_ratio, seed=spec.seed)
         parameters = [*self.backbone.module.parameters(), *self.head.parameters()]
         self._optimizer = _optimizer(spec.optimizer, parameters=parameters, lr=spec.lr)
-        self._set_training_mode()
+        self.set_training_mode()
 
     def advance(self) -> None:
         """Takes one optimizer step.
 
         Raises:
-            DivergedError: The loss is not finite; the weights are those before the step.
+            DivergedError: The loss is not finite; the weights are those before the step, and
+                BatchNorm's statistics have seen the step's images.
         """
         spec = self.spec
         positions = batch_positions(
@@ -107,6 +110,7 @@ class FineTuning:
             device=self.device,
         )
         labels = torch.from_numpy(self.train.labels[positions]).to(self.device)
+        torch.manual_seed(derive_seed(spec.seed, "step", self.step))
         self._optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):
             logits = self.head(self.backbone.module(inputs))
@@ -118,22 +122,18 @@ class FineTuning:
         self._optimizer.step()
         self.step += 1
 
-    def resume_training_mode(self) -> None:
-        """Goes back to training after an evaluation."""
-        self._set_training_mode()
+    def set_training_mode(self) -> None:
+        """Makes the model ready for steps, after an evaluation too."""
+        self.backbone.module.train()
+        self.head.train()
+        if self.spec.freeze_batch_norm:
+            for norm in batch_norms(self.backbone.module):
+                norm.eval()
 
     def _note(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {self.step}")
         self.losses.append(loss)
-
-    def _set_training_mode(self) -> None:
-        self.backbone.module.train()
-        self.head.train()
-        if self.spec.freeze_batch_norm:
-            for module in self.backbone.module.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 no other name
-                    module.eval()
 
 
 def recent_loss(losses: Sequence[float]) -> float | None:

@@ -4,6 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from eval.embedded.build import build_splits
 from eval.images import Split, write_split
 from eval.tasks import find_task
-from workers.backbones import create_backbone, read_checkpoint
+from workers.backbones import check_model, create_backbone, read_checkpoint
 from workers.manifests import Manifest
 from workers.specs import VERSIONS, BaseJob, DataSpec, spec_to_json
 from workers.weights import WeightsError, packaged_path, sha256_of
@@ -41,7 +42,7 @@ def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
             inputs={},
             files={BASE_FILE: path},
             outcome="done",
-            metrics={"num_parameters": sum(tensor.numel() for tensor in tensors.values())},
+            metrics={"num_entries": sum(tensor.numel() for tensor in tensors.values())},
             seconds={"prepare": time.monotonic() - started},
         )
 
@@ -62,8 +63,7 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
 
 
 def _hub_tensors(model: str) -> dict[str, Tensor]:
-    import timm  # noqa: PLC0415 only this branch reaches for the hub
-
+    check_model(model)
     try:
         module = timm.create_model(model, pretrained=True, num_classes=0)
     except Exception as error:

@@ -1,6 +1,7 @@
 """One worker process: a device, a workspace, and the jobs it can do."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from workers.workspace import Workspace
 
 CACHE_VARIABLE = "MERGESWEEP_CACHE"
 """Environment variable: where a node keeps files fetched from the store."""
+CACHE_FRACTION = 0.5
+"""What they may take of the disk that they are on."""
 
 
 class Worker:
@@ -26,7 +29,10 @@ class Worker:
         # cuBLAS needs this before its first call to give the same bits every time.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._workspace = Workspace(store_url, cache_root=cache_root(), device=device)
+        root = cache_root()
+        self._workspace = Workspace(
+            store_url, cache_root=root, device=device, cache_bytes=_cache_bytes(root)
+        )
 
     def run_trial(self, spec: TrialSpec, *, report_every_s: float) -> Iterator[TrialProgress]:
         """Fine-tunes and commits experts; see `workers.trial.run_trial`."""
@@ -49,3 +55,8 @@ def cache_root() -> Path:
     """Returns the node's cache directory, shared by all its workers."""
     default = Path(tempfile.gettempdir()) / f"mergesweep-cache-{os.getuid()}"
     return Path(os.environ.get(CACHE_VARIABLE, default))
+
+
+def _cache_bytes(root: Path) -> int:
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    return int(CACHE_FRACTION * shutil.disk_usage(existing).total)

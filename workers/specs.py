@@ -173,9 +173,19 @@ def spec_to_json(spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec) -> dict[str
 
     A merge names its experts by id; their own manifests say what they are.
     """
-    values = asdict(spec)
-    if isinstance(spec, MergeSpec):
-        values["params"] = dict(spec.params)
-        values["experts"] = {expert.task: expert.id for expert in spec.experts}
-        values["held_out"] = {expert.task: expert.id for expert in spec.held_out}
-    return values
+    if not isinstance(spec, MergeSpec):
+        return asdict(spec)
+    return {
+        **asdict(replace(spec, experts=(), held_out=())),
+        "experts": {expert.task: expert.id for expert in spec.experts},
+        "held_out": {expert.task: expert.id for expert in spec.held_out},
+    }
+
+
+def expert_from_json(values: Mapping[str, Any]) -> ExpertSpec:
+    """Returns the expert that `spec_to_json` wrote down.
+
+    Raises:
+        TypeError: A field is missing, or is one that experts do not have.
+    """
+    return ExpertSpec(**{**values, "optimizer": OptimizerSpec(**values["optimizer"])})

@@ -26,6 +26,7 @@ class TrialProgress:
     """How far a trial is."""
 
     step: int
+    """Steps taken; at a snapshot its step count, also where the run diverged before."""
     loss: float | None
     """Recent training loss, nats per image."""
     committed: tuple[Manifest, ...]
@@ -69,7 +70,8 @@ def run_trial(
         yield TrialProgress(
             step=expert.steps, loss=recent_loss(tuning.losses), committed=(manifest,)
         )
-        tuning.resume_training_mode()
+        reported = clock()
+        tuning.set_training_mode()
 
 
 def _start(spec: ExpertSpec, *, workspace: Workspace) -> _Run:

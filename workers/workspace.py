@@ -22,8 +22,14 @@ BACKBONE_PREFIX = "backbone."
 HEAD_PREFIX = "head."
 
 
+NUM_MANIFESTS = 1024
+"""Manifests that a process keeps, of the last used: some 10 kB each with the loss curve."""
+FEATURE_BYTES = 1 << 28
+"""Most that a process keeps of the base's features, on the device: 256 MB."""
+
+
 class MissingArtifactError(Exception):
-    """An input that a job needs is not committed in the store."""
+    """An input that a job needs is not in the store: not committed, or committed without files."""
 
 
 class TensorFile(Mapping[str, Tensor]):
@@ -58,14 +64,31 @@ def _keys(file: Any) -> list[str]:  # noqa: ANN401 safetensors has no types
 class Workspace:
     """Owns one process's connection to the store and what it has loaded from it.
 
-    Backbones are built once a base and reloaded in place; images stay memory-mapped; manifests,
-    being immutable, are read once.
+    Backbones are built once a base and reloaded in place; images stay memory-mapped, which costs
+    addresses and no memory; manifests, being immutable, are read once. A process serves one study,
+    and so one base and its tasks: what grows with the number of trials, or with that of images, is
+    bounded here.
     """
 
-    def __init__(self, store_url: str, *, cache_root: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        store_url: str,
+        *,
+        cache_root: Path,
+        device: torch.device,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """Opens the store; nothing is read yet.
+
+        Args:
+            store_url: See `workers.store.opening.open_store`.
+            cache_root: The node's cache of files, shared by its processes.
+            device: Where models run.
+            cache_bytes: What the node's cache may take; None for no limit.
+        """
         self.device = device
         self.artifacts = Artifacts(open_store(store_url))
-        self._cache = NodeCache(cache_root)
+        self._cache = NodeCache(cache_root, max_bytes=cache_bytes)
         self._manifests: dict[tuple[str, str], Manifest] = {}
         self._backbones: dict[str, Backbone] = {}
         self._splits: dict[tuple[str, str], Split] = {}
@@ -77,21 +100,36 @@ class Workspace:
         Raises:
             MissingArtifactError: It is not committed.
         """
-        key = (kind, artifact_id)
-        if key not in self._manifests:
-            found = self.artifacts.find(kind, artifact_id)
-            if found is None:
-                raise MissingArtifactError(f"{kind} {artifact_id} is not committed in the store")
-            self._manifests[key] = found
-        return self._manifests[key]
+        known = self._manifests.get((kind, artifact_id))
+        found = known or self.artifacts.find(kind, artifact_id)
+        if found is None:
+            raise MissingArtifactError(
+                f"{kind} {artifact_id} is not committed in the store {self.artifacts.store.url}"
+            )
+        self.remember(found)
+        return found
 
     def remember(self, manifest: Manifest) -> None:
-        """Keeps a manifest that this process has just committed."""
-        self._manifests[manifest.kind, manifest.id] = manifest
+        """Keeps a manifest that this process has just read or committed."""
+        key = (manifest.kind, manifest.id)
+        self._manifests.pop(key, None)
+        self._manifests[key] = manifest  # the last used stands last
+        if len(self._manifests) > NUM_MANIFESTS:
+            del self._manifests[next(iter(self._manifests))]
 
     def file(self, kind: str, artifact_id: str, name: str) -> Path:
-        """Returns a local path of one file of an artifact, fetched once per node and verified."""
-        return self.artifacts.fetch(self.manifest(kind, artifact_id), name, self._cache)
+        """Returns a local path of one file of an artifact, fetched once per node and verified.
+
+        Raises:
+            MissingArtifactError: It is not committed, or without files, as a diverged expert whose
+                weights are not finite.
+        """
+        manifest = self.manifest(kind, artifact_id)
+        if not manifest.files:
+            raise MissingArtifactError(
+                f"{kind} {artifact_id} has no files: its outcome is {manifest.outcome!r}"
+            )
+        return self.artifacts.fetch(manifest, name, self._cache)
 
     def split(self, data_id: str, name: str) -> Split:
         """Returns the `train` or `test` images of a data artifact, memory-mapped."""
@@ -134,23 +172,30 @@ class Workspace:
             )
         backbone = self._backbones[base_id]
         backbone.module.load_state_dict(dict(self.base_tensors(base_id)))
+        backbone.module.zero_grad(set_to_none=True)  # the last trial's, as large as the weights
         return backbone
 
     def base_features(self, base_id: str, data_id: str) -> Tensor:
         """Returns the base's features of a task's test images; computed once a process.
 
-        Sets the shared backbone back to the base when it has to compute.
+        Sets the shared backbone back to the base when it has to compute. Beyond `FEATURE_BYTES` it
+        computes every time: trials go through the tasks in turn, where forgetting the longest
+        unused would never find anything kept.
 
         Shapes:
             returns: (test images, features).
         """
         key = (base_id, data_id)
-        if key not in self._base_features:
-            backbone = self.base_backbone(base_id)
-            self._base_features[key] = features_of(
-                backbone.module,
-                split=self.split(data_id, "test"),
-                normalization=backbone.normalization,
-                device=self.device,
-            )
-        return self._base_features[key]
+        if key in self._base_features:
+            return self._base_features[key]
+        backbone = self.base_backbone(base_id)
+        features = features_of(
+            backbone.module,
+            split=self.split(data_id, "test"),
+            normalization=backbone.normalization,
+            device=self.device,
+        )
+        kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
+        if kept_bytes + features.nbytes <= FEATURE_BYTES:
+            self._base_features[key] = features
+        return features

@@ -1,0 +1,87 @@
+"""Finds one planned piece of work by its id, in the plans that studies leave in the store."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from workers.layout import Layout
+from workers.specs import BaseSpec, DataSpec, ExpertSpec, MergeSpec, TrialSpec, expert_from_json
+from workers.store.protocol import Store
+
+PLAN_FILE = "plan.json"
+"""Also the beginning of the names of plans that a later run of the study has replaced."""
+
+Planned = BaseSpec | DataSpec | TrialSpec | MergeSpec
+
+
+class NotPlannedError(LookupError):
+    """No study of the store has planned this id, or another release of mergesweep has."""
+
+
+def find_planned(store: Store, artifact_id: str) -> Planned:
+    """Returns the specification with an id; of an expert, the trial that ends with it.
+
+    Raises:
+        NotPlannedError: No plan has the id, or the plan's fields no longer make it.
+    """
+    num_plans = 0
+    for plan in _plans(store):
+        num_plans += 1
+        if (found := _find(plan, artifact_id)) is not None:
+            if found.id != artifact_id:
+                raise NotPlannedError(
+                    f"the plan of study {plan['study']!r} has {artifact_id}, but its fields give "
+                    f"{found.id} here: the plan is of another release of mergesweep"
+                )
+            return found
+    raise NotPlannedError(f"{artifact_id} is in none of the {num_plans} plans of {store.url}")
+
+
+def _plans(store: Store) -> Iterator[dict[str, Any]]:
+    for entry in store.list(Layout.studies()):
+        if entry.key.rpartition("/")[2].startswith(PLAN_FILE):
+            yield json.loads(store.get(entry.key))
+
+
+def _find(plan: Mapping[str, Any], artifact_id: str) -> Planned | None:
+    if plan["base"]["id"] == artifact_id:
+        return BaseSpec(**_without_id(plan["base"]))
+    for each in plan["data"].values():
+        if each["id"] == artifact_id:
+            return DataSpec(**_without_id(each))
+    for trial in plan["trials"]:
+        if artifact_id in trial["snapshots"].values():
+            return _trial(trial, artifact_id)
+    if artifact_id in plan["merges"]:
+        return _merge(plan["merges"][artifact_id], plan=plan)
+    return None
+
+
+def _without_id(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "id"}
+
+
+def _trial(values: Mapping[str, Any], artifact_id: str) -> TrialSpec:
+    experts = _experts_of(values)
+    last = experts[artifact_id]
+    snapshots = sorted(each.steps for each in experts.values() if each.steps <= last.steps)
+    return TrialSpec(longest=last, snapshots=tuple(snapshots))
+
+
+def _merge(values: Mapping[str, Any], *, plan: Mapping[str, Any]) -> MergeSpec:
+    experts: dict[str, ExpertSpec] = {}
+    for trial in plan["trials"]:
+        experts |= _experts_of(trial)
+    groups = {
+        name: tuple(experts[each] for each in values[name]) for name in ("experts", "held_out")
+    }
+    return MergeSpec(**{**values, **groups, "base_id": plan["base"]["id"]})
+
+
+def _experts_of(trial: Mapping[str, Any]) -> dict[str, ExpertSpec]:
+    longest = expert_from_json(trial["longest"])
+    return {
+        artifact_id: replace(longest, steps=int(steps))
+        for steps, artifact_id in trial["snapshots"].items()
+    }

@@ -1,0 +1,90 @@
+"""Runs one planned piece of work in this process: `python -m workers.run <id> --store URL`.
+
+What failed on a cluster is reproduced from a shell: the same specification, the same store, and a
+traceback in the terminal.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from workers.manifests import Manifest
+from workers.planned import NotPlannedError, Planned, find_planned
+from workers.process import Worker
+from workers.specs import BaseJob, BaseSpec, DataSpec, MergeSpec, TrialSpec
+from workers.store.opening import open_store
+from workers.store.protocol import StoreError
+from workers.workspace import MissingArtifactError
+
+REPORT_EVERY_S = 2.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Finds the id in the plans of the store's studies and runs it; returns the exit code.
+
+    Returns:
+        0 if it is committed now, 1 if an input is missing, 2 if the id or the store is wrong. Other
+        errors keep their traceback: seeing it is what the command is for.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        planned = find_planned(open_store(options.store), options.id)
+    except (NotPlannedError, StoreError) as error:
+        print(f"error: {error}")
+        return 2
+    worker = Worker(options.store, num_cpus=options.cpus)
+    try:
+        _run(planned, worker=worker, checkpoint=options.checkpoint)
+    except MissingArtifactError as error:
+        print(f"error: {error}")
+        print("run its id with this command first, or the study that plans it")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m workers.run",
+        description="Runs one planned trial, merge job or preparation in this process. What is "
+        "committed already is run all the same, and the store keeps what it has.",
+    )
+    parser.add_argument("id", help="of a trial, an expert, a merge, a base or a task's images")
+    parser.add_argument("--store", required=True, metavar="URL", help="the study's store")
+    parser.add_argument(
+        "--cpus", type=int, default=1, help="threads; results may depend on it in the last bits"
+    )
+    parser.add_argument("--checkpoint", metavar="PATH", help="the base's file, if it is your own")
+    return parser
+
+
+def _run(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
+    match planned:
+        case TrialSpec():
+            _run_trial(planned, worker=worker)
+        case MergeSpec():
+            print(f"merge by {planned.method} of {', '.join(e.task for e in planned.experts)}")
+            _show(worker.run_merge(planned))
+        case BaseSpec():
+            _show(worker.prepare_base(BaseJob(spec=planned, path=checkpoint)))
+        case DataSpec():
+            _show(worker.prepare_data(planned))
+
+
+def _run_trial(spec: TrialSpec, *, worker: Worker) -> None:
+    print(f"trial on {spec.longest.task}: {spec.longest}")
+    for progress in worker.run_trial(spec, report_every_s=REPORT_EVERY_S):
+        loss = "none" if progress.loss is None else f"{progress.loss:.4f}"
+        print(f"step {progress.step} of {spec.longest.steps}, training loss {loss}", flush=True)
+        for manifest in progress.committed:
+            _show(manifest)
+
+
+def _show(manifest: Manifest) -> None:
+    seconds = sum(manifest.seconds.values())
+    print(f"{manifest.kind} {manifest.id} is committed: {manifest.outcome}, {seconds:.1f} s")
+    for name, value in manifest.metrics.items():
+        if name != "train_curve":
+            print(f"  {name}: {value}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
