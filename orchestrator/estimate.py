@@ -64,8 +64,10 @@ def estimate(ledger: Ledger, *, base: Manifest | None) -> Estimate:
 
 def _train_rates(ledger: Ledger) -> Iterable[float]:
     for expert_id, manifest in ledger.experts.items():
-        spec = ledger.plan.experts[expert_id]
-        yield manifest.seconds["trial"] / (spec.steps * spec.batch_size)
+        steps = manifest.metrics["steps_taken"]
+        if steps:
+            batch_size = ledger.plan.experts[expert_id].batch_size
+            yield manifest.seconds["trial"] / (steps * batch_size)
 
 
 def _merge_rates(ledger: Ledger) -> Iterable[float]:

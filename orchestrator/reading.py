@@ -244,21 +244,29 @@ def _check_backbone(backbone: Backbone) -> Iterator[StudyProblem]:
 
 
 def _check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
-    for index, method in merges.items():
+    labels = method_labels(list(merges.values()))
+    seen_labels: set[str] = set()
+    seen_merges: set[object] = set()
+    for (index, method), label in zip(merges.items(), labels, strict=True):
+        field = f"merge[{index}]"
+        if label in seen_labels:
+            yield StudyProblem(
+                field=field, value=repr(label), allowed="another entry has this label"
+            )
+        seen_labels.add(label)
         try:
-            parse_params(method.method, method.params)
+            params = parse_params(method.method, method.params)
         except ParameterErrors as error:
             for problem in error.problems:
                 yield StudyProblem(
-                    field=f"merge[{index}].{problem.field}",
+                    field=f"{field}.{problem.field}",
                     value=_shown(problem.value),
                     allowed=problem.allowed,
                 )
-    labels = method_labels(list(merges.values()))
-    for position, (index, label) in enumerate(zip(merges, labels, strict=True)):
-        if label in labels[:position]:
+            continue
+        merge = (params, method.batch_norm, method.recalibration_images)
+        if merge in seen_merges:
             yield StudyProblem(
-                field=f"merge[{index}]",
-                value=repr(label),
-                allowed="another entry has this label, or the same method and parameters",
+                field=field, value=repr(label), allowed="another entry is the same merge"
             )
+        seen_merges.add(merge)

@@ -1,0 +1,141 @@
+"""Small studies, their plans, and manifests as workers would commit them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eval.metrics import TaskSums
+from orchestrator.plan import Plan, build_plan
+from orchestrator.reading import parse_study
+from orchestrator.study import Study
+from workers.manifests import FileEntry, Manifest
+from workers.specs import ExpertSpec, MergeSpec, spec_to_json
+
+TASKS = ("emoji_objects", "font_letters", "mnist_5k")
+SUMS = TaskSums(num_examples=100, num_correct=80, loss_sum=50.0)
+BASE_SUMS = TaskSums(num_examples=100, num_correct=40, loss_sum=150.0)
+
+
+@pytest.fixture
+def study_fields(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Makes a small study's fields: three tasks, pairs, one method, no axis."""
+
+    def make(**changes: object) -> dict[str, Any]:
+        return {
+            "name": "small",
+            "backbone": {"model": "test_resnet", "weights": "none", "image_size": 32},
+            "tasks": list(TASKS),
+            "finetune": {"defaults": {"steps": 10, "lr": 0.01, "batch_size": 8}},
+            "groups": {"count": 15, "size": 2},
+            "merge": [{"method": "average"}],
+            "store": str(tmp_path / "store"),
+            **changes,
+        }
+
+    return make
+
+
+@pytest.fixture
+def make_study(study_fields: Callable[..., dict[str, Any]]) -> Callable[..., Study]:
+    """Makes a checked study."""
+
+    def make(**changes: object) -> Study:
+        return parse_study(yaml.safe_dump(study_fields(**changes)), source="study.yaml")
+
+    return make
+
+
+@pytest.fixture
+def make_plan(make_study: Callable[..., Study]) -> Callable[..., Plan]:
+    """Makes a plan."""
+
+    def make(**changes: object) -> Plan:
+        return build_plan(make_study(**changes))
+
+    return make
+
+
+@pytest.fixture
+def expert_manifest() -> Callable[..., Manifest]:
+    """Makes the manifest of an expert; `test` is None for weights that are not finite."""
+
+    def make(
+        spec: ExpertSpec,
+        *,
+        test: TaskSums | None = SUMS,
+        base: TaskSums | None = BASE_SUMS,
+        outcome: str = "done",
+        at_s: float = 1000.0,
+        seconds: float = 5.0,
+        train_curve: tuple[tuple[int, float], ...] = ((5, 2.0), (10, 1.0)),
+    ) -> Manifest:
+        file = FileEntry(name="expert.safetensors", size_bytes=4000, sha256="0" * 64)
+        metrics = {
+            "train_loss": 0.75,
+            "train_curve": [list(point) for point in train_curve],
+            "num_classes": 10,
+            "steps_taken": spec.steps,
+            "test": test.to_json() if test else None,
+            "base": base.to_json() if test and base else None,
+        }
+        return _manifest(
+            spec,
+            kind="expert",
+            files=(file,) if test else (),
+            outcome=outcome,
+            metrics=metrics,
+            seconds={"trial": seconds},
+            created_at_s=at_s,
+        )
+
+    return make
+
+
+@pytest.fixture
+def merge_manifest() -> Callable[..., Manifest]:
+    """Makes the manifest of a merge job with sums per task, the same for all unless given."""
+
+    def make(
+        spec: MergeSpec, *, tasks: Mapping[str, TaskSums] | None = None, at_s: float = 2000.0
+    ) -> Manifest:
+        sums = {expert.task: SUMS for expert in (*spec.experts, *spec.held_out)} | dict(tasks or {})
+        return _manifest(
+            spec,
+            kind="merge",
+            files=(),
+            outcome="done",
+            metrics={"tasks": {task: each.to_json() for task, each in sums.items()}},
+            seconds={"merge": 0.5, "evaluate": 1.5},
+            created_at_s=at_s,
+        )
+
+    return make
+
+
+@pytest.fixture
+def all_manifests(
+    expert_manifest: Callable[..., Manifest], merge_manifest: Callable[..., Manifest]
+) -> Callable[[Plan], list[Manifest]]:
+    """Makes the manifests of everything in a plan."""
+
+    def make(plan: Plan) -> list[Manifest]:
+        experts = [expert_manifest(spec) for spec in plan.experts.values()]
+        return [*experts, *(merge_manifest(spec) for spec in plan.merges.values())]
+
+    return make
+
+
+def _manifest(spec: ExpertSpec | MergeSpec, **fields: Any) -> Manifest:  # noqa: ANN401 any field
+    made = Manifest(
+        id=spec.id,
+        version=1,
+        spec=spec_to_json(spec),
+        inputs={},
+        attempt="0" * 16,
+        code_version="0.1.0",
+        **fields,
+    )
+    return Manifest.from_json(made.to_json(), key="made by a test")

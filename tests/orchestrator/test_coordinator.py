@@ -1,0 +1,167 @@
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from merge.errors import NonFiniteMergeError
+from orchestrator.board import Board
+from orchestrator.cluster.job_pool import Job, JobEnd
+from orchestrator.coordinator import Coordinator, preparation_jobs
+from orchestrator.failures import Failures
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Plan
+from orchestrator.study_folder import StudyFolder
+from workers.manifests import Manifest
+from workers.store.opening import open_store
+
+Make = Callable[..., Manifest]
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A coordinator and all that it does to others."""
+
+    plan: Plan
+    ledger: Ledger
+    coordinator: Coordinator
+    board: Board
+    submitted: list[Job] = field(default_factory=list)
+    committed: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def stage(make_plan: Callable[..., Plan], tmp_path: Path) -> Stage:
+    """Sets up a coordinator on an empty store, with one retry."""
+    plan = make_plan()
+    ledger, board = Ledger(plan, manifests=[]), Board()
+    submitted: list[Job] = []
+    committed: list[str] = []
+    folder = StudyFolder(open_store(str(tmp_path / "store")), "small")
+    coordinator = Coordinator(
+        ledger=ledger,
+        failures=Failures(folder, retries=1),
+        board=board,
+        submit=submitted.append,
+        committed=lambda manifest: committed.append(manifest.id),
+    )
+    return Stage(
+        plan=plan,
+        ledger=ledger,
+        coordinator=coordinator,
+        board=board,
+        submitted=submitted,
+        committed=committed,
+    )
+
+
+def finish_trials(stage: Stage, expert_manifest: Make) -> None:
+    for trial in stage.plan.trials:
+        made = [expert_manifest(expert) for expert in trial.experts]
+        stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
+
+
+def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manifest: Make) -> None:
+    """Each once, and each expert is published."""
+    finish_trials(stage, expert_manifest)
+    stage.coordinator.submit_merges(stage.ledger.ready_merges())
+    assert [job.method for job in stage.submitted] == ["run_merge"] * 3
+    assert sorted(job.id for job in stage.submitted) == sorted(stage.plan.merges)
+    assert [job.argument.id for job in stage.submitted] == [job.id for job in stage.submitted]
+    assert stage.committed == list(stage.plan.experts)
+
+
+def test_merge_that_ends_is_counted_and_published(
+    stage: Stage, expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """The study is finished with its last merge."""
+    finish_trials(stage, expert_manifest)
+    for job in list(stage.submitted):
+        stage.coordinator.job_ended(JobEnd(job=job, manifest=merge_manifest(job.argument)))
+    assert stage.ledger.is_finished()
+    assert set(stage.committed) == {*stage.plan.experts, *stage.plan.merges}
+
+
+def test_merge_that_fails_is_tried_again_and_then_given_up(
+    stage: Stage, expert_manifest: Make
+) -> None:
+    """One retry, then a hole with the reason and a note for the user."""
+    finish_trials(stage, expert_manifest)
+    job = stage.submitted[0]
+    stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
+    assert stage.submitted.count(job) == 2
+    assert stage.board.notes == []
+    stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
+    assert stage.submitted.count(job) == 2
+    assert job.id in stage.board.notes[0]
+    (hole,) = [hole for hole in stage.ledger.holes() if hole.kind == "failed"]
+    assert "OSError: disk" in hole.reason
+
+
+def test_merge_that_cannot_be_made_is_not_tried_again(stage: Stage, expert_manifest: Make) -> None:
+    """The same experts would give the same NaN."""
+    finish_trials(stage, expert_manifest)
+    job = stage.submitted[0]
+    stage.coordinator.job_ended(JobEnd(job=job, error=NonFiniteMergeError("NaN"), trace="t"))
+    assert stage.submitted.count(job) == 1
+    assert stage.ledger.counts().num_failed == 1
+
+
+def test_preparation_that_fails_is_an_error_of_the_run(stage: Stage) -> None:
+    """Without the base nothing can run: no retry, and the reason for whoever ends the run."""
+    job = preparation_jobs(stage.plan, done=())[0]
+    stage.coordinator.job_ended(JobEnd(job=job, error=ValueError("no weights"), trace="t"))
+    assert stage.submitted == []
+    (error,) = stage.coordinator.prepare_errors
+    assert job.id in error
+    assert "ValueError: no weights" in error
+    assert stage.ledger.counts().num_failed == 0
+
+
+def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
+    """Name, step of steps and loss; gone when it ends."""
+    trial = stage.plan.trials[0]
+    stage.coordinator.trial_started(trial.id)
+    assert stage.board.trials[trial.id].step == 0
+    stage.coordinator.trial_progressed(trial.id, step=7, loss=0.25, committed=[])
+    shown = stage.board.trials[trial.id]
+    assert (shown.name, shown.step, shown.steps, shown.loss) == (
+        "emoji_objects lr=0.01",
+        7,
+        10,
+        0.25,
+    )
+    stage.coordinator.trial_finished(trial.id)
+    assert stage.board.trials == {}
+
+
+def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
+    """With one retry the second failure is the last."""
+    trial = stage.plan.trials[0]
+    for is_runnable in (True, False):
+        stage.coordinator.trial_started(trial.id)
+        stage.coordinator.trial_failed(trial.id, reason="OSError: x", trace="t", is_lost=False)
+        assert (trial in stage.ledger.runnable_trials()) is is_runnable
+    assert stage.board.trials == {}
+    assert len(stage.board.notes) == 1
+    assert trial.id in stage.board.notes[0]
+
+
+def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
+    """Preempted nine times, a trial is still to be run."""
+    trial = stage.plan.trials[0]
+    for _ in range(9):
+        stage.coordinator.trial_failed(trial.id, reason="lost", trace="", is_lost=True)
+    assert trial in stage.ledger.runnable_trials()
+    assert stage.board.notes == []
+
+
+def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -> None:
+    """What is committed is not made again."""
+    plan = stage.plan
+    jobs = preparation_jobs(plan, done=())
+    assert [job.method for job in jobs] == ["prepare_base"] + ["prepare_data"] * 3
+    done = {plan.base.spec.id, plan.datasets[1].id}
+    left = preparation_jobs(plan, done=done)
+    assert [job.id for job in left] == [plan.datasets[0].id, plan.datasets[2].id]
+    assert [job.argument for job in left] == [plan.datasets[0], plan.datasets[2]]

@@ -1,0 +1,162 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.opened import OpenedStudy, open_by_name, open_study, tracking_uri
+from orchestrator.plan import Plan
+from orchestrator.problems import StudyError
+from orchestrator.reading import parse_study
+from orchestrator.study import Study
+from orchestrator.study_folder import PLAN_FILE, TRACKING_FILE, StudyFolder
+from orchestrator.tracking.tracker import PublishReport
+from workers.layout import Layout
+from workers.manifests import Manifest
+from workers.store.opening import open_store
+
+Fields = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def open_text(study_fields: Fields) -> Callable[..., OpenedStudy]:
+    """Opens a study as the command line does."""
+
+    def run(**changes: object) -> OpenedStudy:
+        text = yaml.safe_dump(study_fields(**changes))
+        return open_study(parse_study(text, source="study.yaml"), text=text)
+
+    return run
+
+
+def put(manifests: list[Manifest], *, url: str) -> None:
+    store = open_store(url)
+    for manifest in manifests:
+        store.put(Layout.manifest(manifest.kind, manifest.id), manifest.to_json())
+
+
+def report(num_pending: int) -> PublishReport:
+    return PublishReport(num_published=3, num_unchanged=0, num_pending=num_pending, error=None)
+
+
+def test_empty_store_opens_with_everything_to_do(open_text: Callable[..., OpenedStudy]) -> None:
+    """Nothing is committed, nothing is prepared, and the study is not written yet."""
+    opened = open_text()
+    assert opened.ledger.counts().num_experts_done == 0
+    assert (opened.base, opened.prepared) == (None, frozenset())
+    assert opened.folder.read_bytes(PLAN_FILE) is None
+    assert not opened.is_published()
+
+
+def test_what_the_store_has_of_the_plan_is_counted(
+    open_text: Callable[..., OpenedStudy],
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+) -> None:
+    """Experts and merges of this study, whichever study made them; not those of another seed."""
+    *manifests, _ = all_manifests(make_plan(name="earlier"))
+    url = open_text().store_url
+    put([*manifests, *all_manifests(make_plan(seed=7))], url=url)
+    counts = open_text().ledger.counts()
+    assert (counts.num_experts_done, counts.num_merges_done) == (3, 2)
+
+
+def test_base_and_images_that_are_there_need_no_preparation(
+    open_text: Callable[..., OpenedStudy], expert_manifest: Callable[..., Manifest]
+) -> None:
+    """The base's manifest is at hand, and the ids of both are known."""
+    opened = open_text()
+    template = expert_manifest(next(iter(opened.plan.experts.values())))
+    base_id, data_id = opened.plan.base.spec.id, opened.plan.datasets[0].id
+    made = [
+        Manifest(**{**vars(template), "kind": kind, "id": id_})
+        for kind, id_ in (("base", base_id), ("data", data_id))
+    ]
+    put(made, url=opened.store_url)
+    again = open_text()
+    assert again.prepared == {base_id, data_id}
+    assert again.base == made[0]
+
+
+def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]) -> None:
+    """The plan in the store says which groups there are, whatever sampling gives today."""
+    opened = open_text(groups={"count": 2, "size": 2})
+    opened.folder.write_plan(opened.plan, study_text=opened.text)
+    written = json.loads(opened.folder.read_bytes(PLAN_FILE) or b"")
+    first, second = opened.plan.groups
+    written["groups"] = {first.name: second.tasks, second.name: first.tasks}
+    opened.folder.write_bytes(PLAN_FILE, json.dumps(written).encode())
+    again = open_text(groups={"count": 2, "size": 2})
+    assert [group.tasks for group in again.plan.groups] == [second.tasks, first.tasks]
+    assert [cell.group.tasks for cell in again.plan.cells] == [second.tasks, first.tasks]
+
+
+def test_study_opens_by_name_from_its_store_alone(
+    open_text: Callable[..., OpenedStudy], tmp_path: Path
+) -> None:
+    """Also after the store was moved: the place that was given counts, not the written one."""
+    opened = open_text()
+    opened.folder.write_plan(opened.plan, study_text=opened.text)
+    moved = (tmp_path / "store").rename(tmp_path / "moved")
+    again = open_by_name("small", store_url=str(moved))
+    assert again.store_url == str(moved)
+    assert again.plan.cells == opened.plan.cells
+    assert again.text == opened.text
+    assert not (tmp_path / "store").exists()
+
+
+def test_study_that_this_release_cannot_read_is_named(
+    open_text: Callable[..., OpenedStudy],
+) -> None:
+    """A text in the store is checked like a file."""
+    opened = open_text()
+    opened.folder.write_bytes("study.yaml", b"name: small\nflavour: 1\n")
+    with pytest.raises(StudyError, match="flavour") as caught:
+        open_by_name("small", store_url=opened.store_url)
+    assert str(caught.value).startswith("small in ")
+
+
+def test_published_is_remembered_until_something_is_added(
+    open_text: Callable[..., OpenedStudy],
+    expert_manifest: Callable[..., Manifest],
+) -> None:
+    """The next run asks MLflow nothing; a new expert, method or server makes it ask."""
+    opened = open_text()
+    opened.note_published(report(num_pending=0))
+    assert open_text().is_published()
+    assert not open_text(tracking="http://elsewhere:5000").is_published()
+    assert not open_text(merge=[{"method": "ties"}]).is_published()
+    expert = next(iter(opened.plan.experts.values()))
+    put([expert_manifest(expert)], url=opened.store_url)
+    assert not open_text().is_published()
+
+
+def test_unsent_runs_are_not_remembered_as_published(
+    open_text: Callable[..., OpenedStudy],
+) -> None:
+    """A server that was away gets them next time."""
+    opened = open_text()
+    opened.note_published(report(num_pending=1))
+    assert opened.folder.read_bytes(TRACKING_FILE) is None
+    assert not open_text().is_published()
+
+
+def test_tracking_is_what_the_study_says_or_beside_the_store(
+    make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server by its address; else SQLite in the store's directory, or here for S3."""
+    monkeypatch.chdir(tmp_path)
+    study = make_study()
+    said = make_study(tracking="http://mlflow:5000")
+    assert tracking_uri(said, store_url="/x") == "http://mlflow:5000"
+    assert tracking_uri(study, store_url="/x/store") == "sqlite:////x/store/mlflow.db"
+    assert tracking_uri(study, store_url="file:///x/store") == "sqlite:////x/store/mlflow.db"
+    assert tracking_uri(study, store_url="s3://b/p") == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_folder_is_that_of_the_study(open_text: Callable[..., OpenedStudy]) -> None:
+    """Two studies of one store do not meet."""
+    assert open_text(name="other").folder.name == "other"
+    assert isinstance(open_text().folder, StudyFolder)

@@ -1,0 +1,184 @@
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.groups import sample_groups
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Plan, build_plan
+from orchestrator.results import experts_table, results_table
+from orchestrator.study import Study
+from orchestrator.study_folder import (
+    PLAN_FILE,
+    RESULTS_FILE,
+    STUDY_FILE,
+    StudyFolder,
+    StudyNotFoundError,
+    groups_drawn_from,
+    plan_to_json,
+    study_names,
+)
+from workers.manifests import Manifest
+from workers.store.opening import open_store
+from workers.store.protocol import Store
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def folder(directory: Store) -> StudyFolder:
+    return StudyFolder(directory, "small")
+
+
+def keys(store: Store) -> list[str]:
+    return [entry.key for entry in store.list("studies/")]
+
+
+def test_study_is_read_back_as_written(folder: StudyFolder, make_plan: Callable[..., Plan]) -> None:
+    """Byte for byte, comments and all."""
+    text = "name: small  # größer wäre besser\n"
+    folder.write_plan(make_plan(), study_text=text)
+    assert folder.read_study() == text
+
+
+def test_study_that_is_not_there_is_named_beside_those_that_are(
+    directory: Store, make_plan: Callable[..., Plan]
+) -> None:
+    """A slip in the name shows the right one."""
+    for name in ("b-study", "a-study"):
+        StudyFolder(directory, name).write_plan(make_plan(name=name), study_text="x")
+    directory.put("studies/half/plan.json", b"{}")
+    assert study_names(directory) == ["a-study", "b-study"]
+    with pytest.raises(StudyNotFoundError, match=r"no study 'c'; studies there: a-study, b-study"):
+        StudyFolder(directory, "c").read_study()
+
+
+def test_empty_store_has_no_studies(folder: StudyFolder) -> None:
+    """The message says so instead of ending in nothing."""
+    with pytest.raises(StudyNotFoundError, match="studies there: none"):
+        folder.read_study()
+
+
+def test_edited_study_keeps_what_it_replaces(
+    folder: StudyFolder, directory: Store, make_plan: Callable[..., Plan]
+) -> None:
+    """Three texts leave two revisions, in order; the current one has the plain name."""
+    plan = make_plan()
+    for text in ("first", "second", "third"):
+        folder.write_plan(plan, study_text=text)
+    assert folder.read_study() == "third"
+    assert folder.read_bytes(f"{STUDY_FILE}.0001") == b"first"
+    assert folder.read_bytes(f"{STUDY_FILE}.0002") == b"second"
+    assert folder.read_bytes(f"{PLAN_FILE}.0001") is None
+    assert study_names(directory) == ["small"]
+
+
+def test_same_study_again_writes_nothing_new(
+    folder: StudyFolder, directory: Store, make_plan: Callable[..., Plan]
+) -> None:
+    """A resumed study leaves no revisions behind."""
+    folder.write_plan(make_plan(), study_text="x")
+    before = keys(directory)
+    folder.write_plan(make_plan(), study_text="x")
+    assert keys(directory) == before == ["studies/small/plan.json", "studies/small/study.yaml"]
+
+
+def test_groups_come_back_in_the_order_of_the_sampling(
+    folder: StudyFolder, make_study: Callable[..., Study]
+) -> None:
+    """More than a hundred groups, sizes of one and two digits: the order of rows depends on it."""
+    study = make_study()
+    names = [f"t{number:02d}" for number in range(12)]
+    groups = sample_groups(names, sizes=[2, 3, 10], count=110, seed=0)
+    assert {"2x11", "2x65", "3x109", "10x65"} <= {group.name for group in groups}
+    plan = build_plan(study)
+    content = plan_to_json(plan) | {"groups": {group.name: group.tasks for group in groups}}
+    folder.write_bytes(PLAN_FILE, json.dumps(content, sort_keys=True).encode())
+    assert folder.read_groups(drawn_from=groups_drawn_from(plan)) == groups
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        ({}, True),
+        ({"merge": [{"method": "ties"}]}, True),
+        ({"finetune": {"axes": {"lr": [0.1, 0.2]}}}, True),
+        ({"tasks": ["mnist_5k", "font_letters", "emoji_objects"]}, True),
+        ({"seed": 3, "groups": {"seed": 0}}, True),
+        ({"seed": 3}, False),
+        ({"groups": {"seed": 1}}, False),
+        ({"groups": {"count": 2}}, False),
+        ({"groups": {"size": 3}}, False),
+        ({"groups": {"sizes": [2, 3]}}, False),
+        ({"tasks": ["mnist_5k", "font_letters"]}, False),
+    ],
+    ids=str,
+)
+def test_groups_are_used_again_only_if_drawn_from_the_same_lists(
+    folder: StudyFolder,
+    make_plan: Callable[..., Plan],
+    changes: dict[str, object],
+    is_same: bool,  # noqa: FBT001 a parameter of the table
+) -> None:
+    """A new axis or method keeps the groups; other tasks, sizes, counts or seeds do not."""
+    plan = make_plan()
+    folder.write_plan(plan, study_text="x")
+    found = folder.read_groups(drawn_from=groups_drawn_from(make_plan(**changes)))
+    assert found == (plan.groups if is_same else None)
+
+
+def test_no_plan_means_no_groups(folder: StudyFolder, make_plan: Callable[..., Plan]) -> None:
+    """A study that never ran samples its own."""
+    assert folder.read_groups(drawn_from=groups_drawn_from(make_plan())) is None
+
+
+def test_plan_as_json_names_every_artifact(make_plan: Callable[..., Plan]) -> None:
+    """What a person finds in the store leads to each trial, expert, merge and cell."""
+    plan = make_plan(
+        finetune={"axes": {"steps": [10, 20]}}, evaluation={"held_out": True}, name="other"
+    )
+    written = json.loads(json.dumps(plan_to_json(plan)))
+    assert written["study"] == "other"
+    assert written["base"]["id"] == plan.base.spec.id
+    assert {task: each["id"] for task, each in written["data"].items()} == {
+        data.task: data.id for data in plan.datasets
+    }
+    snapshots = {id_ for trial in written["trials"] for id_ in trial["snapshots"].values()}
+    assert snapshots == set(plan.experts)
+    assert [trial["id"] for trial in written["trials"]] == [trial.id for trial in plan.trials]
+    assert set(written["merges"]) == set(plan.merges)
+    for merge_id, spec in plan.merges.items():
+        assert written["merges"][merge_id]["experts"] == [each.id for each in spec.experts]
+        assert written["merges"][merge_id]["held_out"] == [each.id for each in spec.held_out]
+    assert [cell["merge"] for cell in written["cells"]] == [cell.merge.id for cell in plan.cells]
+
+
+def test_tables_are_written_byte_for_byte_the_same(
+    folder: StudyFolder,
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+) -> None:
+    """Equal tables are equal files, and a reader gets the table back."""
+    plan = make_plan()
+    ledger = Ledger(plan, manifests=all_manifests(plan))
+    written: list[bytes] = []
+    for _ in range(2):
+        folder.write_tables(results=results_table(ledger), experts=experts_table(ledger))
+        written.append(folder.read_bytes(RESULTS_FILE) or b"")
+    assert written[0] == written[1]
+    table: pa.Table = pq.read_table(io.BytesIO(written[0]))
+    assert table.equals(results_table(ledger))
+
+
+def test_location_is_a_path_that_exists(folder: StudyFolder, tmp_path: Path) -> None:
+    """What is printed can be opened."""
+    folder.write_bytes("report.html", b"<html>")
+    assert Path(folder.location("report.html")).read_bytes() == b"<html>"
+    assert folder.location("report.html").startswith(str(tmp_path))
