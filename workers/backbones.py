@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, *, model: str) -> dict[str, Tensor]:
 
     Names that differ from timm's are matched in order, which needs equal last parts of the names
     throughout, equal shapes in the backbone, and a file that keeps the order: safetensors files,
-    which are sorted, need timm's names. Other float types become the model's. No pickle is executed.
+    which are sorted, need timm's names. Other float types become the model's. No pickle runs.
 
     Raises:
         WeightsError: The file does not fit the model, or timm has no such model.
@@ -78,7 +78,7 @@ def read_checkpoint(path: Path, *, model: str) -> dict[str, Tensor]:
     wanted = timm.create_model(model, pretrained=False, num_classes=0).state_dict()
     named = found if wanted.keys() <= found.keys() else _renamed(found, path=path, model=model)
     _check_shapes(path, wanted=wanted, found=named)
-    return {name: named[name].to(like.dtype).contiguous() for name, like in wanted.items()}
+    return {name: named[name].to(like.dtype) for name, like in wanted.items()}
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -88,7 +88,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise WeightsError(f"{path}: not a checkpoint that can be read: {error}") from error
-    if not isinstance(found, Mapping) or not all(isinstance(each, Tensor) for each in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(each, Tensor) for each in found.values()
+    ):
         inside = list(found)[:NUM_NAMES_SHOWN] if isinstance(found, Mapping) else type(found)
         raise WeightsError(f"{path}: not a flat mapping of names to tensors but {inside}")
     return found

@@ -169,8 +169,12 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     if spec.name == "sgd":
         return torch.optim.SGD(
-            parameters, lr=lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+            parameters,
+            lr=lr,
+            momentum=spec.momentum,
+            weight_decay=spec.weight_decay,
+            fused=True,
         )
     adam = torch.optim.Adam if spec.name == "adam" else torch.optim.AdamW
     betas = (spec.momentum, 0.999)
-    return adam(parameters, lr=lr, betas=betas, weight_decay=spec.weight_decay)
+    return adam(parameters, lr=lr, betas=betas, weight_decay=spec.weight_decay, fused=True)

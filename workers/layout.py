@@ -58,9 +58,16 @@ class Layout:
         return _below(f"in-flight/{_checked(artifact_id, what='id', pattern=_ID)}/", parts)
 
     @staticmethod
+    def studies() -> str:
+        """Returns the prefix of all files of all studies."""
+        return "studies/"
+
+    @staticmethod
     def study(name: str, *parts: str) -> str:
         """Returns the key of a study's file; without parts, the prefix of all of them."""
-        return _below(f"studies/{_checked(name, what='study name', pattern=_STUDY)}/", parts)
+        return _below(
+            f"{Layout.studies()}{_checked(name, what='study name', pattern=_STUDY)}/", parts
+        )
 
     @staticmethod
     def parse_manifest_key(key: str) -> tuple[str, str] | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from eval.embedded.build import build_splits
@@ -15,6 +14,7 @@ from eval.tasks import find_task
 from workers.backbones import check_model, create_backbone, read_checkpoint
 from workers.manifests import Manifest
 from workers.specs import VERSIONS, BaseJob, DataSpec, spec_to_json
+from workers.tensor_files import write_tensors
 from workers.weights import WeightsError, packaged_path, sha256_of
 from workers.workspace import BASE_FILE, Workspace
 
@@ -33,7 +33,7 @@ def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
     tensors = _base_tensors(job)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / BASE_FILE
-        save_file(tensors, path, metadata={"model": spec.model, "id": spec.id})
+        write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})
         return workspace.artifacts.commit(
             "base",
             spec.id,
@@ -52,7 +52,7 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
     if spec.weights == "none":
         device = torch.device("cpu")
         module = create_backbone(spec.model, seed=spec.seed, device=device).module
-        return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+        return dict(module.state_dict())
     if spec.weights == "timm":
         return _hub_tensors(spec.model)
     path = Path(job.path) if job.path else packaged_path(spec.model)
@@ -70,7 +70,7 @@ def _hub_tensors(model: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"{model}: timm's hub gave no weights ({error}); set backbone.weights to a file"
         ) from error
-    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    return dict(module.state_dict())
 
 
 def prepare_data(spec: DataSpec, *, workspace: Workspace) -> Manifest:

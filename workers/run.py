@@ -4,16 +4,21 @@ What failed on a cluster is reproduced from a shell: the same specification, the
 traceback in the terminal.
 """
 
-import argparse
-from collections.abc import Sequence
+from __future__ import annotations
 
-from workers.manifests import Manifest
+import argparse
+from typing import TYPE_CHECKING
+
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.process import Worker
 from workers.specs import BaseJob, BaseSpec, DataSpec, MergeSpec, TrialSpec
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
-from workers.workspace import MissingArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workers.manifests import Manifest
+    from workers.process import Worker
 
 REPORT_EVERY_S = 2.0
 
@@ -29,14 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         planned = find_planned(open_store(options.store), options.id)
     except (NotPlannedError, StoreError) as error:
-        print(f"error: {error}")
+        _say(f"error: {error}")
         return 2
+    return _run(planned, options=options)
+
+
+def _run(planned: Planned, *, options: argparse.Namespace) -> int:
+    # Loads torch, which takes seconds: a wrong id is told at once.
+    from workers.process import Worker  # noqa: PLC0415
+    from workers.workspace import MissingArtifactError  # noqa: PLC0415
+
     worker = Worker(options.store, num_cpus=options.cpus)
     try:
-        _run(planned, worker=worker, checkpoint=options.checkpoint)
+        _start(planned, worker=worker, checkpoint=options.checkpoint)
     except MissingArtifactError as error:
-        print(f"error: {error}")
-        print("run its id with this command first, or the study that plans it")
+        _say(f"error: {error}")
+        _say("run its id with this command first, or the study that plans it")
         return 1
     return 0
 
@@ -56,12 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
+def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
     match planned:
         case TrialSpec():
             _run_trial(planned, worker=worker)
         case MergeSpec():
-            print(f"merge by {planned.method} of {', '.join(e.task for e in planned.experts)}")
+            _say(f"merge by {planned.method} of {', '.join(e.task for e in planned.experts)}")
             _show(worker.run_merge(planned))
         case BaseSpec():
             _show(worker.prepare_base(BaseJob(spec=planned, path=checkpoint)))
@@ -70,20 +83,24 @@ def _run(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
 
 
 def _run_trial(spec: TrialSpec, *, worker: Worker) -> None:
-    print(f"trial on {spec.longest.task}: {spec.longest}")
+    _say(f"trial on {spec.longest.task}: {spec.longest}")
     for progress in worker.run_trial(spec, report_every_s=REPORT_EVERY_S):
         loss = "none" if progress.loss is None else f"{progress.loss:.4f}"
-        print(f"step {progress.step} of {spec.longest.steps}, training loss {loss}", flush=True)
+        _say(f"step {progress.step} of {spec.longest.steps}, training loss {loss}")
         for manifest in progress.committed:
             _show(manifest)
 
 
 def _show(manifest: Manifest) -> None:
     seconds = sum(manifest.seconds.values())
-    print(f"{manifest.kind} {manifest.id} is committed: {manifest.outcome}, {seconds:.1f} s")
+    _say(f"{manifest.kind} {manifest.id} is committed: {manifest.outcome}, {seconds:.1f} s")
     for name, value in manifest.metrics.items():
         if name != "train_curve":
-            print(f"  {name}: {value}")
+            _say(f"  {name}: {value}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 the command's output
 
 
 if __name__ == "__main__":

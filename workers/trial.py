@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eval.evaluate import evaluate, evaluate_head
 from workers.fine_tune import DivergedError, FineTuning, create_head, loss_curve, recent_loss
 from workers.manifests import Manifest
 from workers.specs import VERSIONS, ExpertSpec, TrialSpec, spec_to_json
+from workers.tensor_files import write_tensors
 from workers.workspace import BACKBONE_PREFIX, EXPERT_FILE, HEAD_PREFIX, Workspace
 
 NO_SCORES: dict[str, Any] = {"test": None, "base": None}
@@ -101,7 +101,7 @@ def _commit(spec: ExpertSpec, *, run: _Run, diverged: bool, seconds: float) -> M
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / EXPERT_FILE
         if finite:
-            save_file(tensors, path, metadata={"task": spec.task, "id": spec.id})
+            write_tensors(path, tensors, about={"task": spec.task, "id": spec.id})
         manifest = workspace.artifacts.commit(
             "expert",
             spec.id,
@@ -121,11 +121,10 @@ def _commit(spec: ExpertSpec, *, run: _Run, diverged: bool, seconds: float) -> M
 
 
 def _expert_tensors(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
-    named = {
+    return {
         **{BACKBONE_PREFIX + name: tensor for name, tensor in backbone.state_dict().items()},
         **{HEAD_PREFIX + name: tensor for name, tensor in head.state_dict().items()},
     }
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
 
 def _losses(tuning: FineTuning) -> dict[str, Any]:

@@ -1,11 +1,8 @@
 """What a worker process keeps warm between jobs: store, caches, backbone, images."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from eval.evaluate import features_of
@@ -15,6 +12,7 @@ from workers.backbones import Backbone, create_backbone
 from workers.cache import NodeCache
 from workers.manifests import Manifest
 from workers.store.opening import open_store
+from workers.tensor_files import TensorFile
 
 BASE_FILE = "backbone.safetensors"
 EXPERT_FILE = "expert.safetensors"
@@ -30,35 +28,6 @@ FEATURE_BYTES = 1 << 28
 
 class MissingArtifactError(Exception):
     """An input that a job needs is not in the store: not committed, or committed without files."""
-
-
-class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file under one prefix, memory-mapped and read one by one."""
-
-    def __init__(self, path: Path, *, prefix: str = "") -> None:
-        self._file: Any = safe_open(path, framework="pt")
-        self._prefix = prefix
-        names = (name for name in _keys(self._file) if name.startswith(prefix))
-        self._names = dict.fromkeys(name.removeprefix(prefix) for name in names)
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        tensor: Tensor = self._file.get_tensor(self._prefix + name)
-        return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _keys(file: Any) -> list[str]:  # noqa: ANN401 safetensors has no types
-    return list(file.keys())
 
 
 class Workspace:

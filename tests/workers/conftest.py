@@ -1,0 +1,137 @@
+"""A store with a tiny real base and three real tasks in it, and what runs trials there."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from eval.tasks import find_task
+from workers.manifests import Manifest
+from workers.prepare import prepare_base, prepare_data
+from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.trial import run_trial
+from workers.workspace import Workspace
+
+CPU = torch.device("cpu")
+IMAGE_SIZE = 32
+
+
+@pytest.fixture
+def base() -> BaseSpec:
+    """Returns a base with BatchNorm: 99,196 parameters with random weights."""
+    return _base()
+
+
+@pytest.fixture
+def datasets() -> Mapping[str, DataSpec]:
+    """Returns three tasks, the first of them grey, by name."""
+    return _datasets()
+
+
+@pytest.fixture(scope="session")
+def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Commits base and images once a session; tests copy it."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("prepared")
+    workspace = Workspace(str(root / "store"), cache_root=root / "cache", device=CPU)
+    prepare_base(BaseJob(spec=_base(), path=None), workspace=workspace)
+    for data in _datasets().values():
+        prepare_data(data, workspace=workspace)
+    return root / "store"
+
+
+@pytest.fixture
+def store_root(prepared_store: Path, tmp_path: Path) -> Path:
+    """Returns a store of the test's own that has the base and the images."""
+    return shutil.copytree(prepared_store, tmp_path / "store")
+
+
+@pytest.fixture
+def new_workspace(store_root: Path, tmp_path: Path) -> Callable[[], Workspace]:
+    """Returns what opens a workspace as a fresh process would."""
+    return lambda: Workspace(str(store_root), cache_root=tmp_path / "cache", device=CPU)
+
+
+@pytest.fixture
+def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
+    """Returns a fresh workspace."""
+    return new_workspace()
+
+
+@pytest.fixture
+def make_expert(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Callable[..., ExpertSpec]:
+    """Returns what specifies an expert, given a task and whatever is not the default."""
+
+    def make(task: str = "mnist_5k", **changes: Any) -> ExpertSpec:  # noqa: ANN401 any field
+        spec = ExpertSpec(
+            task=task,
+            base_id=base.id,
+            data_id=datasets[task].id,
+            optimizer=OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0),
+            schedule="constant",
+            lr=0.05,
+            batch_size=8,
+            data_ratio=1.0,
+            steps=3,
+            seed=0,
+            freeze_batch_norm=False,
+        )
+        return replace(spec, **changes)
+
+    return make
+
+
+@pytest.fixture
+def run() -> Callable[..., list[Manifest]]:
+    """Returns what runs a trial to its end and returns the experts it committed."""
+
+    def run(longest: ExpertSpec, *snapshots: int, workspace: Workspace) -> list[Manifest]:
+        spec = TrialSpec(longest=longest, snapshots=snapshots or (longest.steps,))
+        progress = run_trial(spec, workspace=workspace, report_every_s=1e9)
+        return [manifest for each in progress for manifest in each.committed]
+
+    return run
+
+
+@pytest.fixture
+def experts(
+    make_expert: Callable[..., ExpertSpec],
+    run: Callable[..., list[Manifest]],
+    new_workspace: Callable[[], Workspace],
+    datasets: Mapping[str, DataSpec],
+) -> tuple[ExpertSpec, ...]:
+    """Commits one expert a task, and returns their specifications by task name."""
+    specs = tuple(make_expert(task) for task in sorted(datasets))
+    for spec in specs:
+        run(spec, workspace=new_workspace())
+    return specs
+
+
+@pytest.fixture(autouse=True)
+def keep_torch_settings() -> Iterator[None]:
+    """Undoes what jobs set for their whole process."""
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+def _base() -> BaseSpec:
+    return BaseSpec(model="test_efficientnet", weights="none", seed=0)
+
+
+def _datasets() -> dict[str, DataSpec]:
+    names = ("mnist_5k", "bluemarble_regions", "mnist_m")
+    return {
+        name: DataSpec(
+            task=name,
+            fingerprint=find_task(name).fingerprint,
+            image_size=IMAGE_SIZE,
+            max_train=40,
+            max_test=48,
+            evaluate_on="test",
+        )
+        for name in names
+    }

@@ -1,0 +1,244 @@
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eval.images import Split
+from eval.model_inputs import Normalization
+from workers.backbones import Backbone
+from workers.fine_tune import (
+    CURVE_POINTS,
+    DivergedError,
+    FineTuning,
+    batch_positions,
+    create_head,
+    learning_rate,
+    loss_curve,
+    recent_loss,
+    training_subset,
+)
+from workers.specs import ExpertSpec, OptimizerSpec
+
+CPU = torch.device("cpu")
+TRAIN = Split(
+    images=np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8),
+    labels=np.arange(12) % 3,
+)
+
+
+def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> FineTuning:
+    """Begins a run on a network of one normalized, dropped-out layer."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.2)]
+    plain = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
+    backbone = Backbone(
+        module=module or nn.Sequential(*layers), num_features=16, normalization=plain
+    )
+    head = create_head(16, num_classes=3, seed=spec.seed, task=spec.task)
+    return FineTuning(spec=spec, backbone=backbone, head=head, train=TRAIN, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("data_ratio", "size"),
+    [(1.0, 1000), (0.5, 500), (0.1, 100), (0.3, 300), (0.0301, 31), (0.001, 1), (0.0001, 1)],
+)
+def test_subset_has_the_share_asked_for_rounded_up(data_ratio: float, size: int) -> None:
+    """0.3 of 1000 is 300, although 0.3 * 1000 is a little more in binary; one image at least."""
+    subset = training_subset(1000, data_ratio=data_ratio, seed=0)
+    assert len(subset) == size
+    assert len(set(subset.tolist())) == size
+    assert set(subset.tolist()) <= set(range(1000))
+
+
+def test_smaller_subset_lies_inside_the_larger() -> None:
+    """The data axis adds images and exchanges none."""
+    ratios = (0.01, 0.1, 0.25, 0.5, 1.0)
+    subsets = [set(training_subset(777, data_ratio=ratio, seed=3).tolist()) for ratio in ratios]
+    assert all(small < large for small, large in pairwise(subsets))
+
+
+def test_subset_depends_on_the_seed_alone() -> None:
+    """Another seed keeps other images; the same seed the same."""
+    first = training_subset(500, data_ratio=0.1, seed=0).tolist()
+    assert training_subset(500, data_ratio=0.1, seed=0).tolist() == first
+    assert training_subset(500, data_ratio=0.1, seed=1).tolist() != first
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 10, 23, 64])
+def test_every_epoch_has_each_image_once(batch_size: int) -> None:
+    """Also where batches straddle epochs, and where one batch is larger than the subset."""
+    subset = np.array([3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
+    stream = np.concatenate(
+        [batch_positions(subset, step=step, batch_size=batch_size, seed=0) for step in range(40)]
+    )
+    assert len(stream) == 40 * batch_size
+    epochs = [stream[start : start + 10] for start in range(0, len(stream) - 9, 10)]
+    assert all(sorted(epoch.tolist()) == subset.tolist() for epoch in epochs)
+    assert max(Counter(stream.tolist()).values()) <= len(stream) // 10 + 1
+
+
+def test_epochs_are_shuffled_anew_and_by_seed() -> None:
+    """No epoch repeats the order of the one before, nor that of another seed."""
+    subset = np.arange(20)
+    orders = {
+        tuple(batch_positions(subset, step=epoch, batch_size=20, seed=seed).tolist())
+        for epoch in range(3)
+        for seed in range(3)
+    }
+    assert len(orders) == 9
+
+
+def test_stream_of_images_does_not_depend_on_how_it_is_cut() -> None:
+    """One step of 8 sees what two steps of 4 see."""
+    subset = np.arange(11)
+    whole = batch_positions(subset, step=2, batch_size=8, seed=0)
+    halves = [batch_positions(subset, step=step, batch_size=4, seed=0) for step in (4, 5)]
+    assert np.concatenate(halves).tolist() == whole.tolist()
+
+
+def test_cosine_falls_from_the_peak_towards_zero(make_expert: Callable[..., ExpertSpec]) -> None:
+    """By hand for four steps: 1, (1 + cos 45 degrees) / 2, 1/2, (1 - cos 45 degrees) / 2."""
+    spec = make_expert(schedule="cosine", lr=2.0, steps=4)
+    rates = [learning_rate(spec, step=step) for step in range(4)]
+    half = math.sqrt(0.5)
+    assert rates == pytest.approx([2.0, 1 + half, 1.0, 1 - half])
+    assert learning_rate(spec, step=4) == pytest.approx(0.0)
+
+
+def test_constant_schedule_does_not_know_the_number_of_steps(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """Snapshots of one run rely on it."""
+    rates = {learning_rate(make_expert(lr=0.3, steps=10), step=step) for step in (0, 5, 9, 500)}
+    assert rates == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "constants"),
+    [
+        ("sgd", torch.optim.SGD, {"lr": 0.02, "momentum": 0.8, "weight_decay": 0.01}),
+        ("adam", torch.optim.Adam, {"lr": 0.02, "betas": (0.8, 0.999), "weight_decay": 0.01}),
+        ("adamw", torch.optim.AdamW, {"lr": 0.02, "betas": (0.8, 0.999), "weight_decay": 0.01}),
+    ],
+)
+def test_constants_reach_the_optimizer(
+    make_expert: Callable[..., ExpertSpec],
+    name: Any,  # noqa: ANN401 one of the literals
+    kind: type,
+    constants: dict[str, object],
+) -> None:
+    """The momentum is Adam's first decay rate; weight decay is decoupled in AdamW alone."""
+    optimizer = OptimizerSpec(name=name, momentum=0.8, weight_decay=0.01)
+    tuning = start(make_expert(optimizer=optimizer, lr=0.02))
+    assert type(tuning._optimizer) is kind
+    (group,) = tuning._optimizer.param_groups
+    assert {key: group[key] for key in constants} == constants
+    assert len(group["params"]) == 6  # convolution, norm and head, each with a bias
+
+
+def test_scheduled_rate_is_the_one_of_the_step(make_expert: Callable[..., ExpertSpec]) -> None:
+    """The optimizer's rate after a step is the schedule's for that step, not for the next."""
+    spec = make_expert(schedule="cosine", lr=0.1, steps=3)
+    tuning = start(spec)
+    for step in range(3):
+        tuning.advance()
+        assert tuning._optimizer.param_groups[0]["lr"] == learning_rate(spec, step=step)
+
+
+def test_sgd_step_is_the_one_worked_out_by_hand(make_expert: Callable[..., ExpertSpec]) -> None:
+    """On features of zero the head's bias moves by lr times (one-hot - 1/3), averaged."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    tuning = start(make_expert(lr=0.5, batch_size=12), module=module)
+    with torch.no_grad():
+        for parameter in [*module.parameters(), *tuning.head.parameters()]:
+            parameter.zero_()
+    labels = np.zeros(12, dtype=np.int64)
+    tuning.train = Split(images=TRAIN.images, labels=labels)
+    tuning.advance()
+    expected = torch.tensor([0.5 * 2 / 3, -0.5 / 3, -0.5 / 3])
+    torch.testing.assert_close(tuning.head.bias.detach(), expected)
+    assert tuning.losses == pytest.approx([math.log(3)])
+    assert tuning.step == 1
+
+
+def test_dropout_depends_on_seed_and_step_alone(make_expert: Callable[..., ExpertSpec]) -> None:
+    """Numbers drawn between the steps, by whatever else runs in the process, change nothing."""
+    quiet, noisy = start(make_expert()), start(make_expert())
+    for _ in range(3):
+        quiet.advance()
+        torch.rand(5)
+    torch.manual_seed(1234)
+    for _ in range(3):
+        noisy.advance()
+    assert noisy.losses == quiet.losses
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_statistics_do_not_move(
+    make_expert: Callable[..., ExpertSpec], *, freeze: bool
+) -> None:
+    """The weights of BatchNorm train in both cases; its statistics in one."""
+    tuning = start(make_expert(freeze_batch_norm=freeze))
+    norm = tuning.backbone.module[1]  # type: ignore[index]
+    tuning.backbone.module.eval()
+    tuning.set_training_mode()
+    tuning.advance()
+    assert tuning.backbone.module.training
+    assert bool((norm.running_mean == 0).all()) is freeze
+    assert bool((norm.weight != 1).any())
+
+
+def test_loss_that_is_not_finite_ends_the_run_before_its_step(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The weights are those before, and neither the step nor the loss is counted."""
+    tuning = start(make_expert())
+    with torch.no_grad():
+        tuning.head.bias[0] = math.nan
+    before = tuning.head.weight.detach().clone()
+    with pytest.raises(DivergedError, match="nan at step 0"):
+        tuning.advance()
+    assert torch.equal(tuning.head.weight, before)
+    assert (tuning.step, tuning.losses) == (0, [])
+
+
+def test_recent_loss_is_the_mean_of_the_last_tenth() -> None:
+    """Of 30 steps the last three; of fewer than 20 the last one; of none nothing."""
+    losses = [float(step) for step in range(30)]
+    assert recent_loss(losses) == pytest.approx(28.0)
+    assert recent_loss(losses[:15]) == pytest.approx(14.0)
+    assert recent_loss([]) is None
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 5, 20, 39, 40, 1000])
+def test_curve_is_short_and_holds_means(num_steps: int) -> None:
+    """Losses equal to their step make every point the middle of its stretch."""
+    curve = loss_curve([float(step) for step in range(num_steps)])
+    assert len(curve) <= 2 * CURVE_POINTS
+    assert len(curve) >= min(num_steps, CURVE_POINTS)
+    begins = [0, *(stop for stop, _ in curve)]
+    for begin, (stop, mean) in zip(begins, curve, strict=False):
+        assert mean == pytest.approx((begin + stop - 1) / 2)
+
+
+def test_head_depends_on_seed_and_task(make_expert: Callable[..., ExpertSpec]) -> None:
+    """Drawing one leaves the process's random state alone."""
+    spec = make_expert()
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    heads = [
+        create_head(4, num_classes=3, seed=each.seed, task=each.task).weight
+        for each in (spec, spec, replace(spec, seed=1), replace(spec, task="other"))
+    ]
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    assert not torch.equal(heads[0], heads[3])

@@ -1,0 +1,88 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.plan import Plan, build_plan
+from orchestrator.reading import parse_study
+from orchestrator.study_folder import plan_to_json
+from workers.planned import NotPlannedError, find_planned
+from workers.specs import MergeSpec, TrialSpec
+from workers.store.protocol import Store
+
+STUDY = """
+name: planned
+backbone: {model: test_efficientnet, weights: none, image_size: 32}
+tasks: {names: [mnist_5k, mnist_m, bluemarble_regions], max_train: 40, max_test: 48}
+finetune:
+  defaults: {steps: 3, batch_size: 8, lr: 0.05}
+  axes: {lr: [0.05, 0.1], steps: [2, 3]}
+groups: {count: 2, size: 2}
+merge:
+  - {method: average}
+  - {method: ties, density: 0.5, scaling: 1}
+evaluation: {held_out: true}
+"""
+NAME = "studies/planned/plan.json"
+
+
+@pytest.fixture
+def plan() -> Plan:
+    """Returns a plan with shared prefixes, held-out tasks and a method with parameters."""
+    return build_plan(parse_study(STUDY, source="test"))
+
+
+@pytest.fixture
+def planned_store(store: Store, plan: Plan) -> Store:
+    """Returns a store that has the plan."""
+    store.put("studies/planned/study.yaml", STUDY.encode())
+    store.put(NAME, written(plan))
+    return store
+
+
+def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a plan
+    return json.dumps({**plan_to_json(plan), **changes}, indent=1, sort_keys=True).encode()
+
+
+def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
+    """Base, images, trials and merges come back equal, and so do their ids."""
+    wanted: dict[str, Any] = {plan.base.spec.id: plan.base.spec, **plan.merges}
+    wanted |= {data.id: data for data in plan.datasets}
+    wanted |= {trial.id: trial for trial in plan.trials}
+    assert len(wanted) == 1 + 3 + 6 + len(plan.merges)
+    for artifact_id, spec in wanted.items():
+        found = find_planned(planned_store, artifact_id)
+        assert found == spec
+        assert found.id == artifact_id
+
+
+def test_snapshot_is_found_as_the_trial_that_ends_with_it(planned_store: Store, plan: Plan) -> None:
+    """An expert of two steps needs no third."""
+    trial = next(trial for trial in plan.trials if trial.snapshots == (2, 3))
+    first = trial.experts[0]
+    assert find_planned(planned_store, first.id) == TrialSpec(longest=first, snapshots=(2,))
+
+
+def test_plan_that_was_replaced_is_searched_as_well(planned_store: Store, plan: Plan) -> None:
+    """What failed may have been planned before the study was edited."""
+    planned_store.put(f"{NAME}.0001", written(plan))
+    planned_store.put(NAME, written(plan, merges={}))
+    merge = next(iter(plan.merges.values()))
+    assert find_planned(planned_store, merge.id) == merge
+
+
+def test_unknown_id_is_refused(planned_store: Store) -> None:
+    """With the number of plans that were read, and the store."""
+    with pytest.raises(NotPlannedError, match="0123456789abcdef is in none of the 1 plans of"):
+        find_planned(planned_store, "0123456789abcdef")
+
+
+def test_plan_of_another_release_is_refused(planned_store: Store, plan: Plan) -> None:
+    """Where the fields give another id, running them would commit something else."""
+    merge = next(iter(plan.merges.values()))
+    changed = plan_to_json(plan)["merges"][merge.id] | {"batch_norm": "pooled"}
+    planned_store.put(NAME, written(plan, merges={merge.id: changed}))
+    made: MergeSpec = replace(merge, batch_norm="pooled")
+    with pytest.raises(NotPlannedError, match=f"{merge.id}, but its fields give {made.id}"):
+        find_planned(planned_store, merge.id)

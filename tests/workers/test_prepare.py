@@ -1,0 +1,173 @@
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from eval.images import Split
+from eval.tasks import find_task
+from workers import prepare
+from workers.backbones import create_backbone
+from workers.prepare import prepare_base, prepare_data, select_images
+from workers.specs import BaseJob, BaseSpec, DataSpec
+from workers.tensor_files import TensorFile
+from workers.weights import PACKAGED, WeightsError, sha256_of
+from workers.workspace import Workspace
+
+CPU = torch.device("cpu")
+WHOLE = {
+    name: Split(images=np.arange(start, stop)[:, None, None, None], labels=np.arange(start, stop))
+    for name, start, stop in [("train", 0, 100), ("test", 100, 140)]
+}
+"""Splits whose images and labels are their own numbers: test images begin at 100."""
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Workspace:
+    """Returns a workspace on a store with nothing in it."""
+    return Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
+
+
+@pytest.fixture
+def spec(datasets: Mapping[str, DataSpec]) -> DataSpec:
+    """Returns a task's images, all of them."""
+    return replace(datasets["mnist_5k"], max_train=None, max_test=None)
+
+
+def labels(spec: DataSpec, split: str) -> list[int]:
+    selected: list[int] = select_images(WHOLE, spec=spec)[split].labels.tolist()
+    return selected
+
+
+def test_splits_are_whole_where_nothing_is_asked(spec: DataSpec) -> None:
+    """Null means all."""
+    assert labels(spec, "train") == list(range(100))
+    assert labels(spec, "test") == list(range(100, 140))
+
+
+def test_validation_takes_the_last_fifth_of_training_and_no_test_image(spec: DataSpec) -> None:
+    """Defaults chosen on it have seen neither a test image nor one they were trained on."""
+    held_out = replace(spec, evaluate_on="validation")
+    assert labels(held_out, "train") == list(range(80))
+    assert labels(held_out, "test") == list(range(80, 100))
+
+
+def test_limits_on_validation_never_reach_into_training(spec: DataSpec) -> None:
+    """A limit shortens either side and moves no border."""
+    held_out = replace(spec, evaluate_on="validation", max_train=500, max_test=15)
+    assert labels(held_out, "train") == list(range(80))
+    assert labels(held_out, "test") == list(range(80, 95))
+
+
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_smaller_limits_are_nested(spec: DataSpec, evaluate_on: str) -> None:
+    """More images are the same images and others besides."""
+    for split in ("train", "test"):
+        sizes = [
+            labels(replace(spec, evaluate_on=evaluate_on, max_train=size, max_test=size), split)
+            for size in (3, 10, 18)
+        ]
+        assert [len(size) for size in sizes] == [3, 10, 18]
+        assert sizes[2][:10] == sizes[1]
+        assert sizes[1][:3] == sizes[0]
+
+
+def test_committed_images_are_those_of_the_task(
+    workspace: Workspace, datasets: Mapping[str, DataSpec]
+) -> None:
+    """Sizes, channels and the number of classes, for a grey task and a coloured one."""
+    for name, channels in [("mnist_5k", 1), ("bluemarble_regions", 3)]:
+        data = datasets[name]
+        train, test = (workspace.split(data.id, split) for split in ("train", "test"))
+        assert train.images.shape == (40, 32, 32, channels)
+        assert test.images.shape == (48, 32, 32, channels)
+        assert workspace.num_classes(data.id) == find_task(name).num_classes
+        metrics = workspace.manifest("data", data.id).metrics
+        assert (metrics["num_train"], metrics["num_test"]) == (40, 48)
+
+
+def test_second_preparation_loses_without_overwriting(
+    workspace: Workspace, datasets: Mapping[str, DataSpec], base: BaseSpec
+) -> None:
+    """The first manifest stays, for images and for the base alike."""
+    data = datasets["mnist_5k"]
+    first = workspace.manifest("data", data.id), workspace.manifest("base", base.id)
+    second = (
+        prepare_data(data, workspace=workspace),
+        prepare_base(BaseJob(spec=base, path=None), workspace=workspace),
+    )
+    assert second == first
+
+
+def test_two_preparations_give_the_same_bytes(
+    workspace: Workspace, empty: Workspace, datasets: Mapping[str, DataSpec], base: BaseSpec
+) -> None:
+    """In another store, too: what is derived from them has the same bits everywhere."""
+    data = datasets["mnist_5k"]
+    prepare_data(data, workspace=empty)
+    prepare_base(BaseJob(spec=base, path=None), workspace=empty)
+    for kind, artifact_id in [("data", data.id), ("base", base.id)]:
+        files = [each.manifest(kind, artifact_id).files for each in (workspace, empty)]
+        assert files[0] == files[1]
+
+
+def test_random_base_is_drawn_from_its_seed(empty: Workspace) -> None:
+    """What is committed is what `create_backbone` draws."""
+    spec = BaseSpec(model="test_resnet", weights="none", seed=3)
+    prepare_base(BaseJob(spec=spec, path=None), workspace=empty)
+    drawn = create_backbone("test_resnet", seed=3, device=CPU).module.state_dict()
+    assert same(empty.base_tensors(spec.id), drawn)
+
+
+def test_base_from_a_file_is_that_file(empty: Workspace, tmp_path: Path) -> None:
+    """A checkpoint of one's own, found by its digest."""
+    whole = timm.create_model("test_resnet", pretrained=False).state_dict()
+    torch.save(whole, tmp_path / "x.pth")
+    digest = sha256_of(tmp_path / "x.pth")
+    spec = BaseSpec(model="test_resnet", weights=f"sha256:{digest}", seed=0)
+    manifest = prepare_base(BaseJob(spec=spec, path=str(tmp_path / "x.pth")), workspace=empty)
+    committed = empty.base_tensors(spec.id)
+    assert same(committed, {name: whole[name] for name in committed})
+    assert manifest.outcome == "done"
+
+
+def test_file_with_another_digest_is_refused(empty: Workspace, tmp_path: Path) -> None:
+    """The plan was made for a file that has changed since; nothing is committed."""
+    (tmp_path / "x.pth").write_bytes(b"changed")
+    spec = BaseSpec(model="test_resnet", weights="sha256:" + "0" * 64, seed=0)
+    with pytest.raises(WeightsError, match=r"x\.pth: sha256 is .*, the plan expects sha256:0000"):
+        prepare_base(BaseJob(spec=spec, path=str(tmp_path / "x.pth")), workspace=empty)
+    assert empty.artifacts.find("base", spec.id) is None
+
+
+def test_packaged_base_is_the_trained_network(empty: Workspace) -> None:
+    """Statistics of the stem come from training: random ones would be 0 and 1."""
+    model = "tf_efficientnet_lite0"
+    spec = BaseSpec(model=model, weights=f"sha256:{PACKAGED[model].sha256}", seed=0)
+    prepare_base(BaseJob(spec=spec, path=None), workspace=empty)
+    tensors = empty.base_tensors(spec.id)
+    empty.base_backbone(spec.id)  # loads strictly
+    assert float(tensors["bn1.running_var"].std()) > 0.1
+    assert float(tensors["bn1.running_mean"].abs().max()) > 0.01
+
+
+def test_hub_that_gives_nothing_is_told_with_a_way_out(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines without a network take the weights from a file."""
+
+    def offline(*_arguments: object, **_options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(prepare.timm, "create_model", offline)
+    spec = BaseSpec(model="test_resnet", weights="timm", seed=0)
+    with pytest.raises(WeightsError, match=r"no route to host.*set backbone\.weights to a file"):
+        prepare_base(BaseJob(spec=spec, path=None), workspace=empty)
+
+
+def same(left: TensorFile, right: Mapping[str, Tensor]) -> bool:
+    return set(left) == set(right) and all(torch.equal(left[name], right[name]) for name in left)

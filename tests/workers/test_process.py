@@ -1,0 +1,73 @@
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from workers import process
+from workers.process import CACHE_VARIABLE, Worker, cache_root
+from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, MergeSpec, TrialSpec
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keeps the node's cache out of the tests."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
+    return tmp_path / "node"
+
+
+def test_worker_does_a_study_from_preparation_to_merge(
+    tmp_path: Path,
+    base: BaseSpec,
+    datasets: Mapping[str, DataSpec],
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """One process, one store, every kind of job there is."""
+    worker = Worker(str(tmp_path / "store"), num_cpus=1)
+    assert worker.prepare_base(BaseJob(spec=base, path=None)).id == base.id
+    data = datasets["mnist_5k"]
+    assert worker.prepare_data(data).id == data.id
+    expert = make_expert()
+    trial = TrialSpec(longest=expert, snapshots=(expert.steps,))
+    (progress,) = worker.run_trial(trial, report_every_s=1e9)
+    assert [manifest.id for manifest in progress.committed] == [expert.id]
+    merge = MergeSpec(
+        method="average",
+        params={},
+        batch_norm="average",
+        recalibration_images=0,
+        seed=0,
+        base_id=base.id,
+        experts=(expert,),
+        held_out=(),
+    )
+    assert worker.run_merge(merge).id == merge.id
+
+
+@pytest.mark.parametrize(("num_cpus", "threads"), [(0.25, 1), (1, 1), (2.5, 2)])
+def test_worker_uses_as_many_threads_as_cores(
+    tmp_path: Path, num_cpus: float, threads: int
+) -> None:
+    """Rounded down, and one at least: workers side by side beat threads."""
+    before = torch.get_num_threads()
+    try:
+        Worker(str(tmp_path / "store"), num_cpus=num_cpus)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_cache_is_where_the_environment_says(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And in the temporary directory, by user, where it says nothing."""
+    assert cache_root() == own_cache
+    monkeypatch.delenv(CACHE_VARIABLE)
+    assert cache_root().name.startswith("mergesweep-cache-")
+
+
+def test_cache_may_take_half_of_its_disk(own_cache: Path) -> None:
+    """The directory itself need not exist yet."""
+    assert not own_cache.exists()
+    assert process._cache_bytes(own_cache) == shutil.disk_usage(own_cache.parent).total // 2

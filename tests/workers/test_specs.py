@@ -1,0 +1,161 @@
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from workers.specs import (
+    BaseSpec,
+    DataSpec,
+    ExpertSpec,
+    MergeSpec,
+    OptimizerSpec,
+    TrialSpec,
+    expert_from_json,
+    spec_to_json,
+)
+
+EXPERT = ExpertSpec(
+    task="mnist_5k",
+    base_id="0" * 16,
+    data_id="1" * 16,
+    optimizer=OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0),
+    schedule="constant",
+    lr=0.01,
+    batch_size=32,
+    data_ratio=1.0,
+    steps=100,
+    seed=0,
+    freeze_batch_norm=False,
+)
+OTHER_EXPERT = replace(EXPERT, task="traffic_signs", data_id="2" * 16)
+MERGE = MergeSpec(
+    method="ties",
+    params={"density": 0.2, "scaling": 0.3, "consensus": "sum", "scope": "model"},
+    batch_norm="average",
+    recalibration_images=0,
+    seed=0,
+    base_id="0" * 16,
+    experts=(EXPERT, OTHER_EXPERT),
+    held_out=(),
+)
+BASE = BaseSpec(model="resnet18", weights="timm", seed=0)
+IMAGES = DataSpec(
+    task="mnist_5k",
+    fingerprint="f" * 64,
+    image_size=64,
+    max_train=None,
+    max_test=500,
+    evaluate_on="test",
+)
+CHANGES: dict[str, Any] = {
+    "task": "fashion_mnist_5k",
+    "base_id": "a" * 16,
+    "data_id": "b" * 16,
+    "optimizer": OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.0),
+    "schedule": "cosine",
+    "lr": 0.1,
+    "batch_size": 64,
+    "data_ratio": 0.5,
+    "steps": 200,
+    "seed": 1,
+    "freeze_batch_norm": True,
+}
+
+
+def test_ids_are_the_same_for_good() -> None:
+    """An id that changes forks every store: what was trained would be trained again."""
+    assert [each.id for each in (BASE, IMAGES, EXPERT, MERGE)] == [
+        "df6c2b57f9da4e0d",
+        "a86616a5cbebeaa4",
+        "86c205d2715af9a9",
+        "a7b17208a2b5411e",
+    ]
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(ExpertSpec)])
+def test_every_field_of_an_expert_is_in_its_id(field: str) -> None:
+    """Two experts that differ in anything never share an artifact."""
+    assert replace(EXPERT, **{field: CHANGES[field]}).id != EXPERT.id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "dare"},
+        {"params": {**MERGE.params, "scaling": 0.4}},
+        {"batch_norm": "recalibrate"},
+        {"recalibration_images": 8},
+        {"seed": 1},
+        {"base_id": "a" * 16},
+        {"experts": (EXPERT,)},
+        {"experts": (OTHER_EXPERT, EXPERT)},
+        {"experts": (EXPERT,), "held_out": (OTHER_EXPERT,)},
+    ],
+)
+def test_every_field_of_a_merge_is_in_its_id(change: dict[str, Any]) -> None:
+    """An expert moved out of the group to the held-out ones is another merge, too."""
+    assert replace(MERGE, **change).id != MERGE.id
+
+
+def test_trial_commits_an_expert_at_each_snapshot() -> None:
+    """The experts differ in their steps alone, and the trial has the id of the last."""
+    trial = TrialSpec(longest=EXPERT, snapshots=(10, 50, 100))
+    assert [expert.steps for expert in trial.experts] == [10, 50, 100]
+    assert trial.experts[-1] == EXPERT
+    assert trial.id == EXPERT.id
+
+
+@pytest.mark.parametrize(
+    ("committed", "left"),
+    [((), (10, 50, 100)), ((10,), (50, 100)), ((100,), (10, 50)), ((10, 100), (50,))],
+)
+def test_trial_without_committed_experts_ends_with_the_last_missing(
+    committed: tuple[int, ...], left: tuple[int, ...]
+) -> None:
+    """A resumed study trains no further than it must."""
+    trial = TrialSpec(longest=EXPERT, snapshots=(10, 50, 100))
+    rest = trial.without(replace(EXPERT, steps=steps).id for steps in committed)
+    assert rest is not None
+    assert rest.snapshots == left
+    assert rest.longest.steps == left[-1]
+
+
+def test_nothing_is_left_of_a_trial_whose_experts_all_exist() -> None:
+    """A finished study runs no trial."""
+    trial = TrialSpec(longest=EXPERT, snapshots=(10, 100))
+    assert trial.without(expert.id for expert in trial.experts) is None
+
+
+def test_expert_comes_back_from_json_with_its_id() -> None:
+    """Numbers keep their types through the text: 1.0 and 1 would be two ids."""
+    text = json.dumps(spec_to_json(EXPERT))
+    assert expert_from_json(json.loads(text)) == EXPERT
+    assert expert_from_json(json.loads(text)).id == EXPERT.id
+
+
+@pytest.mark.parametrize("spec", [BASE, IMAGES])
+def test_plain_specs_come_back_from_json_with_their_ids(spec: BaseSpec | DataSpec) -> None:
+    """Their fields are plain values, so the class itself reads them."""
+    assert type(spec)(**json.loads(json.dumps(spec_to_json(spec)))).id == spec.id
+
+
+def test_json_of_a_merge_names_its_experts_by_id() -> None:
+    """A group of 20 experts would otherwise write every expert into every merge."""
+    spec = replace(MERGE, experts=(EXPERT,), held_out=(OTHER_EXPERT,))
+    assert spec_to_json(spec) == {
+        "method": "ties",
+        "params": {"density": 0.2, "scaling": 0.3, "consensus": "sum", "scope": "model"},
+        "batch_norm": "average",
+        "recalibration_images": 0,
+        "seed": 0,
+        "base_id": "0" * 16,
+        "experts": {"mnist_5k": EXPERT.id},
+        "held_out": {"traffic_signs": OTHER_EXPERT.id},
+    }
+
+
+def test_json_with_an_unknown_field_is_refused() -> None:
+    """A field of another release is not dropped in silence: it may have changed the result."""
+    with pytest.raises(TypeError, match="warmup"):
+        expert_from_json({**spec_to_json(EXPERT), "warmup": 5})

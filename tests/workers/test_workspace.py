@@ -1,0 +1,97 @@
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+
+from workers import workspace as module
+from workers.manifests import Manifest
+from workers.specs import BaseSpec, DataSpec, ExpertSpec
+from workers.workspace import MissingArtifactError, Workspace
+
+
+def test_backbone_comes_back_as_the_base(workspace: Workspace, base: BaseSpec) -> None:
+    """Whatever a job did to weights, buffers and gradients."""
+    backbone = workspace.base_backbone(base.id).module
+    for parameter in backbone.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for tensor in backbone.state_dict().values():
+        tensor.fill_(9)
+    again = workspace.base_backbone(base.id).module
+    assert again is backbone
+    state = again.state_dict()
+    expected = workspace.base_tensors(base.id)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
+    assert all(parameter.grad is None for parameter in again.parameters())
+
+
+def test_features_are_those_of_the_base_after_any_trial(
+    workspace: Workspace,
+    new_workspace: Callable[[], Workspace],
+    make_expert: Callable[..., ExpertSpec],
+    run: Callable[..., list[Manifest]],
+) -> None:
+    """Computed late they are what they are when computed first."""
+    spec = make_expert()
+    run(spec, workspace=workspace)
+    other = make_expert("bluemarble_regions")
+    late = workspace.base_features(other.base_id, other.data_id)
+    assert torch.equal(late, new_workspace().base_features(other.base_id, other.data_id))
+
+
+def test_features_are_kept_up_to_a_limit(
+    workspace: Workspace,
+    base: BaseSpec,
+    datasets: Mapping[str, DataSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beyond it they are computed again, and are the same; what is kept stays kept."""
+    first, second, _ = (data.id for data in datasets.values())
+    one = 48 * 256 * 4
+    monkeypatch.setattr(module, "FEATURE_BYTES", one)
+    kept, passing = (workspace.base_features(base.id, data_id) for data_id in (first, second))
+    assert kept.nbytes == one
+    assert workspace.base_features(base.id, first) is kept
+    again = workspace.base_features(base.id, second)
+    assert again is not passing
+    assert torch.equal(again, passing)
+
+
+def test_manifests_are_read_once(workspace: Workspace, base: BaseSpec) -> None:
+    """They never change; a merge asks for those of its experts again and again."""
+    workspace.manifest("base", base.id)
+    before = workspace.artifacts.store.num_requests
+    workspace.manifest("base", base.id)
+    assert workspace.artifacts.store.num_requests == before
+
+
+def test_only_the_last_used_manifests_are_kept(
+    workspace: Workspace,
+    base: BaseSpec,
+    datasets: Mapping[str, DataSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that lives through thousands of trials does not grow with them."""
+    monkeypatch.setattr(module, "NUM_MANIFESTS", 2)
+    first, second, _ = (data.id for data in datasets.values())
+    workspace.manifest("base", base.id)
+    workspace.manifest("data", first)
+    workspace.manifest("base", base.id)
+    workspace.manifest("data", second)
+    before = workspace.artifacts.store.num_requests
+    workspace.manifest("base", base.id)
+    assert workspace.artifacts.store.num_requests == before
+    workspace.manifest("data", first)
+    assert workspace.artifacts.store.num_requests == before + 1
+
+
+def test_what_is_not_committed_is_missing(workspace: Workspace) -> None:
+    """The message has the kind, the id and the store."""
+    with pytest.raises(MissingArtifactError, match="expert 0123456789abcdef is not committed"):
+        workspace.expert_head("0123456789abcdef")
+
+
+def test_images_are_mapped_once(workspace: Workspace, datasets: Mapping[str, DataSpec]) -> None:
+    """Every trial on the task reads the same pages."""
+    data_id = datasets["mnist_5k"].id
+    assert workspace.split(data_id, "train") is workspace.split(data_id, "train")
+    assert not workspace.split(data_id, "train").images.flags.owndata
