@@ -55,6 +55,9 @@ class _JobWorker:
         manifest: Manifest = getattr(self._worker, method)(argument)
         return manifest.to_json()
 
+    def greet(self) -> None:
+        """Ends when the process is up."""
+
 
 class JobPool:
     """Owns job workers and a thread that feeds them."""
@@ -65,7 +68,9 @@ class JobPool:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
         self._running: dict[Any, tuple[Job, Any]] = {}
+        self._starting: dict[Any, Any] = {}
         self._workers: list[Any] = []
+        self._crash: Exception | None = None
         self._lost: dict[str, int] = {}
         self._wanted = 0
         self._reserve = False
@@ -100,7 +105,13 @@ class JobPool:
             return len(self._running)
 
     def is_idle(self) -> bool:
-        """Tells whether every submitted job has ended."""
+        """Tells whether every submitted job has ended.
+
+        Raises:
+            Exception: What ended the pool's thread, for example a store that fails in `on_end`.
+        """
+        if self._crash is not None:
+            raise self._crash
         with self._lock:
             return not self._waiting and not self._running
 
@@ -108,34 +119,51 @@ class JobPool:
         """Stops feeding and ends the workers; running jobs are abandoned, uncommitted."""
         self._closing.set()
         self._thread.join()
-        for worker in self._workers:
+        for worker in (*self._starting.values(), *self._workers):
             ray.kill(worker)
 
     def _feed(self) -> None:
-        while not self._closing.is_set():
-            with self._lock:
-                self._fit_size()
-                self._hand_out()
-                references = list(self._running)
-            if not references:
-                time.sleep(POLL_S)
-                continue
-            done, _ = ray.wait(references, num_returns=1, timeout=POLL_S)
-            for reference in done:
-                self._finish(reference)
+        try:
+            while not self._closing.is_set():
+                self._feed_once()
+        except Exception as error:  # noqa: BLE001 whoever waits for the pool raises it
+            self._crash = error
+
+    def _feed_once(self) -> None:
+        with self._lock:
+            self._fit_size()
+            self._hand_out()
+            references = list(self._running)
+        if not references:
+            time.sleep(POLL_S)
+            return
+        done, _ = ray.wait(references, num_returns=1, timeout=POLL_S)
+        for reference in done:
+            self._finish(reference)
 
     def _fit_size(self) -> None:
-        while len(self._workers) < self._wanted:
-            cpu, gpu = (self._share.cpu, self._share.gpu) if self._reserve else (0, 0)
-            actor = ray.remote(_JobWorker).options(
-                num_cpus=cpu, num_gpus=gpu, scheduling_strategy="SPREAD"
-            )
-            self._workers.append(actor.remote(*self._worker_args))
+        while len(self._workers) + len(self._starting) < self._wanted:
+            worker = self._create()
+            self._starting[worker.greet.remote()] = worker
+        if self._starting:  # a job handed out earlier would wait for as long as room is lacking
+            references = list(self._starting)
+            up, _ = ray.wait(references, num_returns=len(references), timeout=0)
+            self._workers += [self._starting.pop(reference) for reference in up]
+        while self._starting and len(self._workers) + len(self._starting) > self._wanted:
+            _, worker = self._starting.popitem()
+            ray.kill(worker)
         busy = [worker for _, worker in self._running.values()]
         surplus = len(self._workers) - self._wanted
         for worker in [each for each in self._workers if each not in busy][: max(0, surplus)]:
             self._workers.remove(worker)
             ray.kill(worker)
+
+    def _create(self) -> Any:  # noqa: ANN401 Ray's actors are untyped here
+        cpu, gpu = (self._share.cpu, self._share.gpu) if self._reserve else (0, 0)
+        actor = ray.remote(_JobWorker).options(
+            num_cpus=cpu, num_gpus=gpu, scheduling_strategy="SPREAD"
+        )
+        return actor.remote(*self._worker_args)
 
     def _hand_out(self) -> None:
         held = [worker for _, worker in self._running.values()]
@@ -167,6 +195,7 @@ class JobPool:
             job, worker = self._running[reference]
             if worker in self._workers:
                 self._workers.remove(worker)
+                ray.kill(worker)  # it may live: an answer that cannot be read is lost too
             self._lost[job.id] = self._lost.get(job.id, 0) + 1
             if self._lost[job.id] > MAX_LOST:
                 return False

@@ -5,12 +5,16 @@ trial to trial: 11 ms of orchestration a trial where a process per trial costs s
 state is a view: nothing of it is uploaded and nothing is restored from it.
 """
 
+import contextlib
+import logging
 import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
@@ -93,9 +97,19 @@ class _Unpickled:
 
 
 class _Watch(_Unpickled, tune.Callback):
+    """Passes events on. What the watcher raises, Tune would hold for the fault of a trial."""
+
     def __init__(self, watcher: TrialWatcher, *, trials: Sequence[TrialSpec]) -> None:
         self._watcher = watcher
         self._trials = trials
+        self.error: Exception | None = None
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 raised again when Tune has stopped
+            self.error = self.error or error
 
     def _id(self, trial: Trial) -> str:
         spec: TrialSpec = self._trials[trial.config["trial"]]
@@ -105,7 +119,8 @@ class _Watch(_Unpickled, tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         del iteration, trials, info
-        self._watcher.trial_started(self._id(trial))
+        with self._kept():
+            self._watcher.trial_started(self._id(trial))
 
     def on_trial_result(
         self,
@@ -116,42 +131,56 @@ class _Watch(_Unpickled, tune.Callback):
         **info: object,
     ) -> None:
         del iteration, trials, info
-        committed = [
-            Manifest.from_json(each, key=self._id(trial)) for each in result.get("committed", ())
-        ]
-        self._watcher.trial_progressed(
-            self._id(trial), step=result["step"], loss=result["loss"], committed=committed
-        )
+        committed = [Manifest.from_json(each, key=self._id(trial)) for each in result["committed"]]
+        with self._kept():
+            self._watcher.trial_progressed(
+                self._id(trial), step=result["step"], loss=result["loss"], committed=committed
+            )
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         del iteration, trials, info
-        self._watcher.trial_finished(self._id(trial))
+        with self._kept():
+            self._watcher.trial_finished(self._id(trial))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         del iteration, trials, info
-        error = trial.get_pickled_error()
+        error, trace = _error_of(trial)
         lost = isinstance(error, RayActorError) and error.preempted
         cause = error.cause if isinstance(error, RayTaskError) else error
-        reason = f"{type(cause).__name__}: {cause}" if cause else str(trial.get_error())
-        self._watcher.trial_failed(
-            self._id(trial), reason=reason, trace=str(trial.get_error()), is_lost=lost
-        )
+        last_line = trace.strip().rpartition("\n")[2]
+        reason = f"{type(cause).__name__}: {cause}" if cause else last_line
+        with self._kept():
+            self._watcher.trial_failed(self._id(trial), reason=reason, trace=trace, is_lost=lost)
+
+
+def _error_of(trial: Trial) -> tuple[BaseException | None, str]:
+    """Reads what ended a trial, and the worker's traceback, from where Tune leaves them.
+
+    Tune's own readers look in the storage path, where nothing has arrived yet at that time.
+    """
+    text, pickled = Path(trial.error_file), trial.pickled_error_file
+    trace = text.read_text(encoding="utf-8")
+    try:
+        return (ray.cloudpickle.loads(Path(pickled).read_bytes()) if pickled else None), trace
+    except Exception:  # noqa: BLE001 an exception class may do anything when it is rebuilt
+        return None, trace
 
 
 class _StopWhen(_Unpickled, tune.Stopper):
-    def __init__(self, stopping: threading.Event) -> None:
+    def __init__(self, stopping: threading.Event, *, watch: _Watch) -> None:
         self._stopping = stopping
+        self._watch = watch
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         del trial_id, result
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping.is_set()
+        return self._stopping.is_set() or self._watch.error is not None
 
 
 def run_trials(
@@ -166,9 +195,12 @@ def run_trials(
 ) -> None:
     """Runs trials to their ends, as many at once as there are slots; returns early when stopping.
 
-    Failures are told to the watcher and never raised: other trials go on.
+    Failures are told to the watcher and never raised: other trials go on. What the watcher itself
+    raises stops all trials and is raised here.
     """
     os.environ.update(TUNE_SETTINGS)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher is told all of it
+    watch = _Watch(watcher, trials=trials)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(200, 4 * num_slots))
     parameters = {
         "trials": list(trials),
@@ -187,10 +219,12 @@ def run_trials(
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=scratch,
-                callbacks=[_Watch(watcher, trials=trials)],
-                stop=_StopWhen(stopping),
+                callbacks=[watch],
+                stop=_StopWhen(stopping, watch=watch),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
+    if watch.error is not None:
+        raise watch.error

@@ -1,0 +1,116 @@
+"""A worker whose training does nothing: what is left of a trial is orchestration.
+
+It commits real artifacts through the real store; only the seconds of computing are taken out.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from workers import process
+from workers.artifacts import Artifacts
+from workers.manifests import Manifest
+from workers.specs import (
+    VERSIONS,
+    BaseJob,
+    BaseSpec,
+    DataSpec,
+    ExpertSpec,
+    MergeSpec,
+    TrialSpec,
+    spec_to_json,
+)
+from workers.store.opening import open_store
+from workers.trial import TrialProgress
+from workers.workspace import BASE_FILE, EXPERT_FILE
+
+SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}
+TENSORS = {f"backbone.layer{number}": torch.zeros(8, 8) for number in range(4)}
+NUM_CURVE_POINTS = 20
+
+
+class Worker(process.Worker):
+    """Commits at once what a real worker would make."""
+
+    def __init__(self, store_url: str, *, num_cpus: float) -> None:
+        """Loads all that a real worker loads."""
+        super().__init__(store_url, num_cpus=num_cpus)
+        self._artifacts = Artifacts(open_store(store_url))
+        self._digests: dict[str, str] = {}
+
+    def run_trial(self, spec: TrialSpec, *, report_every_s: float) -> Iterator[TrialProgress]:
+        """Commits a few small tensors as each expert."""
+        del report_every_s
+        for expert in spec.experts:
+            manifest = self._commit_expert(expert)
+            yield TrialProgress(step=expert.steps, loss=0.1, committed=(manifest,))
+
+    def run_merge(self, spec: MergeSpec) -> Manifest:
+        """Commits scores that nobody computed."""
+        tasks = [expert.task for expert in (*spec.experts, *spec.held_out)]
+        metrics = {"tasks": dict.fromkeys(tasks, SCORES)}
+        return self._commit("merge", spec, inputs={}, tensors={}, metrics=metrics)
+
+    def prepare_base(self, job: BaseJob) -> Manifest:
+        """Commits a few small tensors as the base."""
+        return self._commit("base", job.spec, inputs={}, tensors={BASE_FILE: TENSORS}, metrics={})
+
+    def prepare_data(self, spec: DataSpec) -> Manifest:
+        """Commits a task without images."""
+        return self._commit("data", spec, inputs={}, tensors={}, metrics={"num_classes": 10})
+
+    def _commit_expert(self, spec: ExpertSpec) -> Manifest:
+        inputs = {
+            spec.base_id: self._digest("base", spec.base_id),
+            spec.data_id: self._digest("data", spec.data_id),
+        }
+        metrics = {
+            "train_loss": 0.1,
+            "train_curve": [[step, 1 / (1 + step)] for step in range(NUM_CURVE_POINTS)],
+            "num_classes": 10,
+            "steps_taken": spec.steps,
+            "test": SCORES,
+            "base": SCORES,
+            "process": os.getpid(),
+            "num_requests_before": self._artifacts.store.num_requests,
+        }
+        files = {EXPERT_FILE: TENSORS}
+        return self._commit("expert", spec, inputs=inputs, tensors=files, metrics=metrics)
+
+    def _digest(self, kind: str, artifact_id: str) -> str:
+        """Reads a manifest once a process, as a workspace does."""
+        if artifact_id not in self._digests:
+            found = self._artifacts.find(kind, artifact_id)
+            assert found is not None
+            self._digests[artifact_id] = found.digest
+        return self._digests[artifact_id]
+
+    def _commit(
+        self,
+        kind: str,
+        spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec,
+        *,
+        inputs: Mapping[str, str],
+        tensors: Mapping[str, Mapping[str, torch.Tensor]],
+        metrics: Mapping[str, Any],
+    ) -> Manifest:
+        with tempfile.TemporaryDirectory() as scratch:
+            files = {name: Path(scratch) / name for name in tensors}
+            for name, path in files.items():
+                save_file(dict(tensors[name]), path)
+            return self._artifacts.commit(
+                kind,
+                spec.id,
+                version=VERSIONS[kind],
+                spec=spec_to_json(spec),
+                inputs=inputs,
+                files=files,
+                outcome="done",
+                metrics=metrics,
+                seconds={"trial": 0.001},
+            )

@@ -1,0 +1,76 @@
+"""Measures how long a large plan takes: `mergesweep plan`, the whole command, from an empty store.
+
+The study has 20 tasks, 24 settings, 15 groups and 4 methods. No suite has 20 tasks yet, so the
+catalogue of this process lists the eight there are under further names.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from eval.embedded.index import read_index
+
+NUM_TASKS = 20
+STUDY = """
+name: plan-size
+tasks: [{tasks}]
+finetune:
+  axes:
+    lr: [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02]
+    batch_size: [8, 16, 32, 64, 128, 256]
+    data_ratio: [0.1, 0.2, 0.5, 1.0]
+    seed: [0, 1, 2, 3, 4, 5]
+groups: {{count: 15, size: 8}}
+merge: [{{method: average}}, {{method: task_arithmetic}}, {{method: ties}}, {{method: dare}}]
+store: {store}
+"""
+
+
+def list_further_tasks() -> list[str]:
+    """Adds names to this process's catalogue until it has 20 tasks; returns all of them."""
+    tasks = read_index()["tasks"]
+    names = list(tasks)
+    for number in range(len(names), NUM_TASKS):
+        tasks[f"task_{number}"] = tasks[names[number % len(names)]]
+    return list(tasks)
+
+
+def measure() -> tuple[float, str]:
+    """Returns the seconds of the command in a process of its own, and what it printed."""
+    started_s = time.monotonic()
+    command = [sys.executable, __file__, "--plan"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return time.monotonic() - started_s, done.stdout
+
+
+def rows(seconds: float) -> list[tuple[str, str, str]]:
+    """Returns lines of the table: what, measured, bound."""
+    what = f"plan of {NUM_TASKS} tasks x 24 settings x 15 groups x 4 methods"
+    return [(what, f"{seconds:.1f} s", "5 s")]
+
+
+def main() -> None:
+    """Prints the table's lines; with `--plan` it is the command that is measured."""
+    if sys.argv[1:] == ["--plan"]:
+        _plan()
+        return
+    seconds, printed = measure()
+    print(printed)  # noqa: T201 its output
+    for line in rows(seconds):
+        print("| " + " | ".join(line) + " |")  # noqa: T201 its output
+
+
+def _plan() -> None:
+    from orchestrator.cli import cli  # noqa: PLC0415 part of what is measured
+
+    names = list_further_tasks()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.yaml"
+        path.write_text(STUDY.format(tasks=", ".join(names), store=Path(folder) / "store"))
+        cli(["plan", str(path)])
+
+
+if __name__ == "__main__":
+    main()

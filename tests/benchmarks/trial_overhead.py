@@ -1,0 +1,149 @@
+"""Measures what a trial costs beside its training: 2,000 trials that train nothing.
+
+Everything else is real: the plan, Ray Tune on this machine, commits to a local store, merge jobs
+(one per eight trials, which compute nothing either), MLflow runs in SQLite.
+"""
+
+import argparse
+import itertools
+import resource
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.commands import CLOSE_TRACKING_S
+from orchestrator.finishing import publish_outputs, write_outputs
+from orchestrator.opened import OpenedStudy, open_study
+from orchestrator.reading import parse_study
+from orchestrator.running import Session, log_path
+from orchestrator.study_runs import axis_views
+from orchestrator.tracking.tracker import PublishReport, Tracker
+from orchestrator.tracking.views import experiment_tags
+
+NUM_TASKS = 8
+STUDY = """
+name: trial-overhead
+tasks: embedded8
+finetune:
+  defaults: {{steps: 1}}
+  axes: {{seed: {seeds}}}
+groups: {{count: 1, size: 2}}
+merge: [{{method: average}}]
+store: {store}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialOverhead:
+    """What was measured."""
+
+    num_trials: int
+    ms_per_trial: float
+    """From the first expert's commit to the last one's."""
+    quarter_ms: tuple[float, ...]
+    """The same for each quarter of the trials."""
+    ms_to_held: float
+    """From the first commit until tables, report and every MLflow run are written, a trial."""
+    requests_per_trial: float
+    """Requests to the store, by workers and driver."""
+    driver_mib: float
+    """The driver's peak resident memory."""
+    published: PublishReport
+
+
+def measure(num_trials: int) -> TrialOverhead:
+    """Runs a study of so many trials in a temporary directory."""
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = list(range(num_trials // NUM_TASKS))
+        text = STUDY.format(seeds=seeds, store=Path(folder) / "store")
+        opened = open_study(parse_study(text, source="benchmark"), text=text)
+        published = _run(opened)
+        held_at_s = time.time()
+        made = sorted(each.created_at_s for each in opened.ledger.experts.values())
+        assert not opened.ledger.holes()
+        return TrialOverhead(
+            num_trials=len(made),
+            ms_per_trial=_ms_per_trial(made),
+            quarter_ms=tuple(_ms_per_trial(made[each]) for each in _quarters(len(made))),
+            ms_to_held=(held_at_s - made[0]) / len(made) * 1000,
+            requests_per_trial=_num_requests(opened) / len(made),
+            driver_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            published=published,
+        )
+
+
+def _run(opened: OpenedStudy) -> PublishReport:
+    """Does what `mergesweep run` does, with another worker."""
+    opened.folder.write_plan(opened.plan, study_text=opened.text)
+    tracker = Tracker.start(
+        uri=opened.tracking_uri,
+        study=opened.plan.study.name,
+        experiment_tags=experiment_tags(axis_views(opened.plan)),
+        log_path=log_path(opened.tracking_uri),
+    )
+    session = Session(
+        opened=opened,
+        tracker=tracker,
+        stopping=threading.Event(),
+        worker="noop_worker:Worker",  # found: Ray's workers search this script's directory too
+    )
+    session.run(Console(file=sys.stderr))
+    results, page = write_outputs(opened)
+    publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
+    return tracker.close(CLOSE_TRACKING_S)
+
+
+def _ms_per_trial(made: list[float]) -> float:
+    return (made[-1] - made[0]) / (len(made) - 1) * 1000
+
+
+def _quarters(count: int) -> list[slice]:
+    bounds = [count * quarter // 4 for quarter in range(5)]
+    return [slice(start, end) for start, end in itertools.pairwise(bounds)]
+
+
+def _num_requests(opened: OpenedStudy) -> int:
+    """Adds the driver's requests to what each worker had made when it committed its last expert.
+
+    That commit itself is two more: a file and a manifest.
+    """
+    by_process: dict[int, int] = {}
+    for manifest in opened.ledger.experts.values():
+        process = manifest.metrics["process"]
+        before = manifest.metrics["num_requests_before"]
+        by_process[process] = max(before + 2, by_process.get(process, 0))
+    return opened.artifacts.store.num_requests + sum(by_process.values())
+
+
+def rows(measured: TrialOverhead) -> list[tuple[str, str, str]]:
+    """Returns lines of the table: what, measured, bound."""
+    quarters = ", ".join(f"{each:.1f}" for each in measured.quarter_ms)
+    published = measured.published.num_published
+    return [
+        (f"one of {measured.num_trials} no-op trials", f"{measured.ms_per_trial:.1f} ms", "40 ms"),
+        ("the same, by quarters of the study", f"{quarters} ms", "no growth"),
+        (
+            f"the same, until tables and {published} MLflow runs are written",
+            f"{measured.ms_to_held:.1f} ms",
+            "",
+        ),
+        ("requests to the store a trial", f"{measured.requests_per_trial:.2f}", "8"),
+        ("peak memory of the driver", f"{measured.driver_mib:.0f} MiB", ""),
+    ]
+
+
+def main() -> None:
+    """Prints the table's lines."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=2000, help="a multiple of 8")
+    for line in rows(measure(parser.parse_args().trials)):
+        print("| " + " | ".join(line) + " |")  # noqa: T201 its output
+
+
+if __name__ == "__main__":
+    main()

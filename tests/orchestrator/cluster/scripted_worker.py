@@ -1,0 +1,98 @@
+"""A worker that does what its orders say: answers, fails, dies. Runs in Ray's processes."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from merge.errors import NonFiniteMergeError
+from workers.manifests import Manifest
+from workers.specs import ExpertSpec, TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Stands for the report of a real trial."""
+
+    step: int
+    loss: float | None
+    committed: tuple[Manifest, ...]
+
+
+class Worker:
+    """Keeps its notes in the directory that the store's URL names."""
+
+    def __init__(self, store_url: str, *, num_cpus: float) -> None:
+        self._notes = Path(store_url)
+        self._num_cpus = num_cpus
+
+    def answer(self, name: str) -> Manifest:
+        """Succeeds."""
+        return manifest_of("merge", name)
+
+    def wait(self, name: str) -> Manifest:
+        """Succeeds when a note of this name appears."""
+        while not (self._notes / name).exists():
+            time.sleep(0.02)
+        return manifest_of("merge", name)
+
+    def refuse(self, name: str) -> Manifest:
+        """Fails with an error of the project."""
+        raise NonFiniteMergeError(f"tensor {name} is not finite")
+
+    def die(self, name: str) -> Manifest:
+        """Kills the process."""
+        self._note(name)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    def die_once(self, name: str) -> Manifest:
+        """Kills the process the first time and succeeds the second."""
+        return manifest_of("merge", name) if self._is_noted(name) else self.die(name)
+
+    def run_trial(self, spec: TrialSpec, *, report_every_s: float) -> Iterator[Progress]:
+        """Reports once halfway and once at each snapshot; the task may ask for trouble."""
+        assert report_every_s > 0
+        task = spec.longest.task
+        yield Progress(step=1, loss=None, committed=())
+        if task == "failing":
+            raise ValueError("no such image")
+        if task == "dying" and not self._is_noted("died"):
+            self._note("died")
+            os.kill(os.getpid(), signal.SIGKILL)
+        while task == "endless":
+            time.sleep(0.05)
+            yield Progress(step=1, loss=0.5, committed=())
+        for expert in spec.experts:
+            yield Progress(step=expert.steps, loss=0.5, committed=(expert_manifest(expert),))
+
+    def _note(self, name: str) -> None:
+        (self._notes / name).touch()
+
+    def _is_noted(self, name: str) -> bool:
+        return (self._notes / name).exists()
+
+
+def expert_manifest(spec: ExpertSpec) -> Manifest:
+    """Makes the manifest of an expert."""
+    return manifest_of("expert", spec.id)
+
+
+def manifest_of(kind: str, artifact_id: str) -> Manifest:
+    """Makes a manifest that says which process made it."""
+    return Manifest(
+        kind=kind,
+        id=artifact_id,
+        version=1,
+        spec={},
+        inputs={},
+        files=(),
+        attempt="attempt",
+        outcome="done",
+        metrics={"process": os.getpid()},
+        seconds={},
+        created_at_s=0.0,
+        code_version="test",
+    )

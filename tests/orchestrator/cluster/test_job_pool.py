@@ -1,0 +1,165 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayError
+
+from merge.errors import NonFiniteMergeError
+from orchestrator.cluster.job_pool import MAX_LOST, Job, JobEnd, JobPool
+from orchestrator.study import Share
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
+WORKER = "scripted_worker:Worker"
+TIMEOUT_S = 60
+
+
+@pytest.fixture
+def make_pool(tmp_path: Path) -> Iterator[Callable[..., JobPool]]:
+    """Starts pools and closes them."""
+    pools: list[JobPool] = []
+
+    def make(on_end: Callable[[JobEnd], None], *, num_workers: int = 1) -> JobPool:
+        pool = JobPool(worker=WORKER, store_url=str(tmp_path), share=Share())
+        pool.start(on_end)
+        pool.resize(num_workers, reserve=False)
+        pools.append(pool)
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def job(name: str, *, method: str = "answer") -> Job:
+    return Job(id=name, method=method, argument=name)
+
+
+def run(pool: JobPool, *jobs: Job) -> None:
+    for each in jobs:
+        pool.submit(each)
+    wait_until(pool.is_idle)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def process_of(end: JobEnd) -> int:
+    assert end.manifest is not None, end.trace
+    return int(end.manifest.metrics["process"])
+
+
+def test_jobs_end_once_each_and_in_the_order_of_submission(
+    make_pool: Callable[..., JobPool],
+) -> None:
+    """One worker takes jobs first in, first out, all in one process."""
+    ends: list[JobEnd] = []
+    names = [f"job{number}" for number in range(6)]
+    run(make_pool(ends.append), *map(job, names))
+    assert [end.job.id for end in ends] == names
+    assert len({process_of(end) for end in ends}) == 1
+
+
+def test_error_of_a_job_arrives_as_the_worker_raised_it(make_pool: Callable[..., JobPool]) -> None:
+    """The driver decides by the type whether to try again, and shows the worker's traceback."""
+    ends: list[JobEnd] = []
+    run(make_pool(ends.append), job("bad", method="refuse"), job("good"))
+    assert type(ends[0].error) is NonFiniteMergeError
+    assert str(ends[0].error) == "tensor bad is not finite"
+    assert "scripted_worker.py" in ends[0].trace
+    assert ends[1].manifest is not None
+
+
+def test_job_whose_worker_is_killed_runs_again_elsewhere(make_pool: Callable[..., JobPool]) -> None:
+    """A killed process costs neither its job nor the one that waited behind it."""
+    ends: list[JobEnd] = []
+    run(make_pool(ends.append), job("a", method="die_once"), job("b"), job("c"))
+    assert sorted(end.job.id for end in ends if end.manifest) == ["a", "b", "c"]
+
+
+def test_job_that_kills_every_worker_is_given_up(
+    make_pool: Callable[..., JobPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `MAX_LOST` further tries the job fails, and the pool goes on."""
+    monkeypatch.setattr("orchestrator.cluster.job_pool.MAX_LOST", 1)
+    assert MAX_LOST > 1
+    ends: list[JobEnd] = []
+    pool = make_pool(ends.append)
+    run(pool, job("killer", method="die"))
+    run(pool, job("next"))
+    assert isinstance(ends[0].error, RayError)
+    assert [end.job.id for end in ends] == ["killer", "next"]
+
+
+def test_grown_pool_runs_jobs_side_by_side(
+    make_pool: Callable[..., JobPool], tmp_path: Path
+) -> None:
+    """With one worker two jobs would wait for each other; a second one takes the other job."""
+    ends: list[JobEnd] = []
+    pool = make_pool(ends.append)
+    run(pool, job("warm"))
+    for name in ("first", "second"):
+        pool.submit(job(name, method="wait"))
+    wait_until(lambda: pool.num_running() == 2)
+    pool.resize(2, reserve=False)
+    (tmp_path / "second").touch()
+    pool.submit(job("third"))
+    wait_until(lambda: "third" in [end.job.id for end in ends])
+    (tmp_path / "first").touch()
+    wait_until(pool.is_idle)
+    assert len({process_of(end) for end in ends}) == 2
+
+
+def test_shrunk_pool_lets_running_jobs_end(
+    make_pool: Callable[..., JobPool], tmp_path: Path
+) -> None:
+    """A worker that is no longer wanted is not killed under its job."""
+    ends: list[JobEnd] = []
+    pool = make_pool(ends.append, num_workers=2)
+    for name in ("first", "second"):
+        pool.submit(job(name, method="wait"))
+    wait_until(lambda: pool.num_running() == 2)
+    pool.resize(1, reserve=False)
+    time.sleep(0.5)
+    for name in ("first", "second"):
+        (tmp_path / name).touch()
+    wait_until(pool.is_idle)
+    run(pool, job("a"), job("b"), job("c"))
+    assert len(ends) == 5
+    assert pool._lost == {}
+    assert len({process_of(end) for end in ends[2:]}) == 1
+
+
+def test_worker_for_which_there_is_no_room_gets_no_job(make_pool: Callable[..., JobPool]) -> None:
+    """A job given to a process that cannot start would wait until others make room."""
+    ends: list[JobEnd] = []
+    pool = make_pool(ends.append)
+    pool.resize(50, reserve=True)
+    run(pool, *[job(f"job{number}") for number in range(8)])
+    assert len(ends) == 8
+
+
+def test_closed_pool_abandons_its_jobs(make_pool: Callable[..., JobPool]) -> None:
+    """Stopping waits for nothing; what was not committed runs in the next session."""
+    ends: list[JobEnd] = []
+    pool = make_pool(ends.append)
+    pool.submit(job("endless", method="wait"))
+    wait_until(pool.num_running)
+    started_s = time.monotonic()
+    pool.close()
+    assert time.monotonic() - started_s < 2
+    assert ends == []
+
+
+def test_error_in_the_driver_reaches_whoever_waits(make_pool: Callable[..., JobPool]) -> None:
+    """A store that fails while an end is noted must not leave the driver waiting for ever."""
+
+    def fail(end: JobEnd) -> None:
+        raise OSError(f"cannot note {end.job.id}")
+
+    with pytest.raises(OSError, match="cannot note a"):
+        run(make_pool(fail), job("a"))

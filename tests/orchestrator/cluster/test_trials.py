@@ -1,0 +1,167 @@
+"""Trials on a real Ray Tune, with a worker that does what it is told."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cluster.trials import run_trials
+from orchestrator.study import Share
+from workers.manifests import Manifest
+from workers.specs import ExpertSpec, OptimizerSpec, TrialSpec
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
+
+
+class Watcher:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.progressed: list[tuple[str, int, float | None]] = []
+        self.committed: dict[str, Manifest] = {}
+        self.failed: dict[str, tuple[str, str, bool]] = {}
+        self.finished: list[str] = []
+        self.stopping = threading.Event()
+
+    def trial_started(self, trial_id: str) -> None:
+        """Notes a start."""
+        self.started.append(trial_id)
+
+    def trial_progressed(
+        self, trial_id: str, *, step: int, loss: float | None, committed: Sequence[Manifest]
+    ) -> None:
+        """Notes a report, or fails to."""
+        self.progressed.append((trial_id, step, loss))
+        self.committed |= {manifest.id: manifest for manifest in committed}
+
+    def trial_failed(self, trial_id: str, *, reason: str, trace: str, is_lost: bool) -> None:
+        """Notes a failure."""
+        self.failed[trial_id] = (reason, trace, is_lost)
+
+    def trial_finished(self, trial_id: str) -> None:
+        """Notes an end."""
+        self.finished.append(trial_id)
+
+
+class StoppingWatcher(Watcher):
+    """Stops the run as soon as a trial has begun."""
+
+    def trial_started(self, trial_id: str) -> None:
+        """Notes a start."""
+        super().trial_started(trial_id)
+        self.stopping.set()
+
+
+class FailingWatcher(Watcher):
+    """Stands for a driver whose store fails."""
+
+    def trial_progressed(
+        self, trial_id: str, *, step: int, loss: float | None, committed: Sequence[Manifest]
+    ) -> None:
+        """Notes a report, or fails to."""
+        raise OSError(f"cannot note {trial_id} at {step}: {loss}, {committed}")
+
+
+def trial(seed: int = 0, *, task: str = "mnist_5k") -> TrialSpec:
+    expert = ExpertSpec(
+        task=task,
+        base_id="b" * 16,
+        data_id="d" * 16,
+        optimizer=OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0),
+        schedule="constant",
+        lr=0.1,
+        batch_size=8,
+        data_ratio=1.0,
+        steps=4,
+        seed=seed,
+        freeze_batch_norm=True,
+    )
+    return TrialSpec(longest=expert, snapshots=(2, 4))
+
+
+def run(trials: Sequence[TrialSpec], *, watcher: Watcher, notes: Path) -> None:
+    run_trials(
+        trials,
+        worker="scripted_worker:Worker",
+        store_url=str(notes),
+        share=Share(),
+        num_slots=2,
+        watcher=watcher,
+        stopping=watcher.stopping,
+    )
+
+
+def test_reports_and_manifests_arrive_from_few_processes(tmp_path: Path) -> None:
+    """Every trial is told from start to end, and trials share the two warm processes."""
+    watcher = Watcher()
+    trials = [trial(seed) for seed in range(6)]
+    run(trials, watcher=watcher, notes=tmp_path)
+    ids = {each.id for each in trials}
+    assert set(watcher.started) == set(watcher.finished) == ids
+    assert watcher.failed == {}
+    assert set(watcher.committed) == {expert.id for each in trials for expert in each.experts}
+    of_first = [report[1:] for report in watcher.progressed if report[0] == trials[0].id]
+    assert of_first == [(1, None), (2, 0.5), (4, 0.5)]
+    processes = {each.metrics["process"] for each in watcher.committed.values()}
+    assert len(processes) <= 2
+
+
+def test_failed_and_killed_trials_leave_the_others_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The watcher is told why; the terminal, which belongs to the progress display, is not."""
+    watcher = Watcher()
+    failing, dying = trial(task="failing"), trial(task="dying")
+    others = [trial(seed) for seed in range(3)]
+    run([failing, dying, *others], watcher=watcher, notes=tmp_path)
+    assert set(watcher.failed) == {failing.id, dying.id}
+    reason, trace, is_lost = watcher.failed[failing.id]
+    assert reason == "ValueError: no such image"
+    assert "scripted_worker.py" in trace
+    assert not is_lost
+    assert "died" in watcher.failed[dying.id][0].lower()
+    assert set(watcher.finished) == {each.id for each in others}
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.out
+    assert printed.err == ""
+
+
+def test_killed_trial_succeeds_when_run_again(tmp_path: Path) -> None:
+    """The next round of trials starts in new processes."""
+    (tmp_path / "died").touch()
+    watcher = Watcher()
+    run([trial(task="dying")], watcher=watcher, notes=tmp_path)
+    assert watcher.finished == [trial(task="dying").id]
+
+
+def test_stopping_ends_running_trials_early(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A stop waits for no trial, starts no other, and is no failure."""
+    watcher = StoppingWatcher()
+    run([trial(task="endless"), trial(1), trial(2), trial(3)], watcher=watcher, notes=tmp_path)
+    assert watcher.failed == {}
+    assert trial(3).id not in watcher.finished
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_what_the_watcher_raises_ends_the_run(tmp_path: Path) -> None:
+    """A driver whose store fails is not a failure of the trial that it was told about."""
+    watcher = FailingWatcher()
+    with pytest.raises(OSError, match="cannot note"):
+        run([trial(1), trial(task="endless")], watcher=watcher, notes=tmp_path)
+    assert watcher.failed == {}
+
+
+def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -> None:
+    """What a store already has is not trained again, and the trial keeps its id."""
+    whole = trial(1)
+    left = whole.without([whole.experts[0].id])
+    assert left == replace(whole, snapshots=(4,))
+    watcher = Watcher()
+    run([left], watcher=watcher, notes=tmp_path)
+    assert list(watcher.committed) == [whole.id]

@@ -1,0 +1,227 @@
+"""One small study through the real command line: undisturbed, disturbed, and on S3."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.study_folder import TRACKING_FILE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+NAME = "small"
+STUDY = """
+name: small
+backbone: {{model: test_efficientnet, weights: none, image_size: 32}}
+tasks: {{names: [mnist_5k, font_letters, emoji_objects], max_train: 64, max_test: 32}}
+finetune:
+  optimizer: {{name: adam}}
+  defaults: {{steps: 6, batch_size: 8, lr: 0.001}}
+  axes: {{lr: [0.001, 0.01], steps: [3, 6]}}
+groups: {{size: 2}}
+merge: [{{method: average}}, {{method: task_arithmetic}}, {{method: ties}}, {{method: dare}}]
+store: {store}
+"""
+NUM_EXPERTS = 3 * 3  # tasks x (two lrs, and one more number of steps at one of them)
+NUM_MERGES = 3 * 3 * 4  # groups x points x methods
+NUM_ROWS = 4 * 3 * 4 * (2 + 2)  # settings x groups x methods x (tasks and means)
+MARK = "MERGESWEEP_TEST_RUN"
+TIMEOUT_S = 300
+GONE_S = 120
+
+
+class Home:
+    """A directory with the study file, in which the command line runs."""
+
+    def __init__(self, folder: Path, *, store: str = "./store") -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.store = folder / "store"
+        (folder / "study.yaml").write_text(STUDY.format(store=store))
+        self.mark = uuid4().hex
+        kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        self._environment = {
+            **kept,
+            MARK: self.mark,
+            "MERGESWEEP_CACHE": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a command in a process group of its own, as a terminal does."""
+        return subprocess.Popen(
+            [str(Path(sys.executable).with_name("mergesweep")), *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, exit_code: int = 0) -> str:
+        """Runs a command to its end and returns what it printed."""
+        return self.end(self.start(*arguments), exit_code=exit_code)
+
+    def end(self, process: subprocess.Popen[str], *, exit_code: int) -> str:
+        """Waits for a command's end and returns what it printed."""
+        try:
+            printed, _ = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        assert process.returncode == exit_code, printed
+        return printed
+
+    def num_committed(self, kind: str) -> int:
+        """Counts the committed artifacts of a kind."""
+        return sum(1 for _ in (self.store / "artifacts" / kind).glob("*/*/manifest.json"))
+
+    def manifests(self) -> dict[Path, bytes]:
+        """Reads every manifest in the store."""
+        found = (self.store / "artifacts").glob("*/*/*/manifest.json")
+        return {path.relative_to(self.store): path.read_bytes() for path in found}
+
+    def study_file(self, name: str) -> Path:
+        """Returns a file of the study."""
+        return self.store / "studies" / NAME / name
+
+    def runs_by_kind(self) -> dict[str, int]:
+        """Counts the runs in MLflow's database."""
+        with closing(sqlite3.connect(self.store / "mlflow.db")) as database:
+            query = "select value, count(*) from tags where key = 'kind' group by value"
+            return dict(database.execute(query).fetchall())
+
+    def processes(self) -> list[str]:
+        """Returns the command lines of the processes that descend from this home's commands."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"{MARK}={self.mark}".encode() in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # it has ended
+        return found
+
+
+def wait_until_gone(home: Home) -> None:
+    """Waits until nothing is left of the commands that were started."""
+    deadline_s = time.monotonic() + GONE_S
+    while left := home.processes():
+        assert time.monotonic() < deadline_s, left
+        time.sleep(0.2)
+
+
+def wait_until(condition: Callable[[], object], *, timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Runs the study from nothing to its end."""
+    home = Home(tmp_path_factory.mktemp("undisturbed") / "home")
+    printed = home.run("run", "study.yaml")
+    assert "Traceback" not in printed
+    assert f"mergesweep ui {NAME} --store" in printed
+    yield home
+    assert home.processes() == []
+
+
+def test_study_leaves_tables_report_and_runs(undisturbed: Home) -> None:
+    """Every expert and merge is committed, tabled, and a run in MLflow."""
+    assert undisturbed.num_committed("expert") == NUM_EXPERTS
+    assert undisturbed.num_committed("merge") == NUM_MERGES
+    results = pq.read_table(undisturbed.study_file("results.parquet"))
+    assert results.num_rows == NUM_ROWS
+    assert set(results["axis"].to_pylist()) == {"lr", "steps"}
+    assert all(0 <= accuracy <= 1 for accuracy in results["accuracy"].to_pylist())
+    assert undisturbed.study_file("report.html").stat().st_size > 10_000
+    runs = undisturbed.runs_by_kind()
+    assert (runs["expert"], runs["merge"]) == (NUM_EXPERTS, NUM_MERGES)
+    assert runs["setting"] == 4 * 4
+    assert runs["report"] == 1
+
+
+def test_finished_study_runs_nothing(undisturbed: Home) -> None:
+    """A second run says so within seconds; twice the promised five, for a busy machine."""
+    before = undisturbed.manifests()
+    started_s = time.monotonic()
+    printed = undisturbed.run("run", "study.yaml")
+    assert time.monotonic() - started_s < 10
+    assert "nothing left to run" in printed
+    assert undisturbed.manifests() == before
+
+
+def test_replay_adds_no_run_to_mlflow(undisturbed: Home) -> None:
+    """What MLflow is sent a second time, it has already."""
+    before = undisturbed.runs_by_kind()
+    undisturbed.study_file(TRACKING_FILE).unlink()
+    undisturbed.run("resume", NAME, "--store", "./store")
+    assert undisturbed.study_file(TRACKING_FILE).exists()
+    assert undisturbed.runs_by_kind() == before
+
+
+def test_killed_and_interrupted_study_ends_with_the_same_bytes(
+    undisturbed: Home, tmp_path: Path
+) -> None:
+    """Killed among the trials, stopped by Ctrl-C among the merges, then resumed by name."""
+    home = Home(tmp_path / "home")
+    _kill_after_first_expert(home)
+    committed = home.manifests()
+    printed = _interrupt_after_first_merge(home)
+    command = re.search(rf"mergesweep (resume {NAME} --store \S+)", printed)
+    assert command is not None, printed
+    (home.folder / "study.yaml").unlink()
+    home.run(*command.group(1).split())
+    for name in ("results.parquet", "experts.parquet"):
+        assert home.study_file(name).read_bytes() == undisturbed.study_file(name).read_bytes()
+    now = home.manifests()
+    assert {path: now[path] for path in committed} == committed  # nothing was made twice
+    assert home.runs_by_kind() == undisturbed.runs_by_kind()
+
+
+def _kill_after_first_expert(home: Home) -> None:
+    driver = home.start("run", "study.yaml")
+    wait_until(lambda: home.num_committed("expert"), timeout_s=TIMEOUT_S)
+    driver.kill()
+    driver.communicate()
+    wait_until_gone(home)
+    assert home.num_committed("merge") < NUM_MERGES
+
+
+def _interrupt_after_first_merge(home: Home) -> str:
+    num_before = home.num_committed("merge")
+    driver = home.start("run", "study.yaml")
+    wait_until(lambda: home.num_committed("merge") > num_before, timeout_s=TIMEOUT_S)
+    os.killpg(driver.pid, signal.SIGINT)
+    printed = home.end(driver, exit_code=130)
+    assert home.num_committed("merge") < NUM_MERGES
+    assert "Traceback" not in printed
+    assert "ERROR" not in printed
+    wait_until_gone(home)
+    return printed
+
+
+@pytest.mark.s3
+def test_study_on_s3_has_the_same_results(undisturbed: Home, tmp_path: Path, s3_url: str) -> None:
+    """Where artifacts lie changes nothing that is computed from them."""
+    home = Home(tmp_path / "home", store=s3_url)
+    home.run("run", "study.yaml")
+    home.run("results", NAME, "--store", s3_url, "--format", "table")
+    (home.folder / "rows.json").write_text(
+        home.run("results", NAME, "--store", s3_url, "--format", "json")
+    )
+    local = undisturbed.run("results", NAME, "--store", "./store", "--format", "json")
+    assert (home.folder / "rows.json").read_text() == local
