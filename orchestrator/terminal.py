@@ -77,6 +77,7 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
         title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups",
         box=box.SIMPLE,
         padding=(0, 1),
+        pad_edge=False,
     )
     table.add_column(axis, overflow="fold")
     table.add_column("method", overflow="fold")

@@ -11,6 +11,7 @@ from merge.merge import merge
 from merge.params import BatchNormPolicy, parse_params
 from workers.backbones import Backbone
 from workers.batch_norm import copy_statistics, recalibrate
+from workers.determinism import compute_deterministically
 from workers.manifests import Manifest
 from workers.specs import VERSIONS, ExpertSpec, MergeSpec, spec_to_json
 from workers.workspace import Workspace
@@ -24,7 +25,7 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
         merge.errors.MergeError: The experts do not fit together or the result is not finite.
     """
     started = time.monotonic()
-    torch.use_deterministic_algorithms(mode=True)
+    compute_deterministically()
     backbone = _merge(spec, workspace=workspace)
     merged = time.monotonic()
     sums = {

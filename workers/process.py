@@ -26,8 +26,6 @@ class Worker:
 
     def __init__(self, store_url: str, *, num_cpus: float) -> None:
         torch.set_num_threads(max(1, int(num_cpus)))
-        # cuBLAS needs this before its first call to give the same bits every time.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         root = cache_root()
         self._workspace = Workspace(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eval.evaluate import evaluate, evaluate_head
+from workers.determinism import compute_deterministically
 from workers.fine_tune import DivergedError, FineTuning, create_head, loss_curve, recent_loss
 from workers.manifests import Manifest
 from workers.specs import VERSIONS, ExpertSpec, TrialSpec, spec_to_json
@@ -75,7 +76,7 @@ def run_trial(
 
 
 def _start(spec: ExpertSpec, *, workspace: Workspace) -> _Run:
-    torch.use_deterministic_algorithms(mode=True)
+    compute_deterministically()
     base_features = workspace.base_features(spec.base_id, spec.data_id)
     backbone = workspace.base_backbone(spec.base_id)
     head = create_head(
