@@ -5,7 +5,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -61,6 +61,11 @@ class Session:
     stopping: threading.Event
     worker: str = WORKER
     """The class that runs in worker processes, `module:Class`."""
+    _board: Board = field(default_factory=Board, init=False)
+    _slots: int = field(default=1, init=False)
+    """Trials that the cluster has room for."""
+    _job_slots: int = field(default=1, init=False)
+    """Merge workers that it has room for, without trials."""
 
     def run(self, console: Console) -> None:
         """Runs until nothing is left or the run is stopped.
@@ -68,8 +73,6 @@ class Session:
         Raises:
             PreparationError: The base or a task's images could not be made.
         """
-        self._board = Board()
-        self._slots = 1
         display = Display(
             self._board,
             console=console,
@@ -78,8 +81,9 @@ class Session:
             tracking=self.tracker.state,
         )
         with display, ray_session():
-            trial = self.opened.plan.study.resources.trial
-            self._slots = num_slots(cpu=trial.cpu, gpu=trial.gpu)
+            resources = self.opened.plan.study.resources
+            self._slots = num_slots(cpu=resources.trial.cpu, gpu=resources.trial.gpu)
+            self._job_slots = num_slots(cpu=resources.merge.cpu, gpu=resources.merge.gpu)
             self._work()
             self._board.stage = "stopping"
 
@@ -100,7 +104,7 @@ class Session:
             self._prepare(pool, coordinator=coordinator)
             self._train(pool, coordinator=coordinator)
             self._board.stage = "merging"
-            pool.resize(self._slots, reserve=self._reserves)
+            pool.resize(self._job_slots, reserve=self._reserves)
             self._wait_for(pool)
         finally:
             pool.close()
@@ -111,7 +115,7 @@ class Session:
 
     def _prepare(self, pool: JobPool, *, coordinator: Coordinator) -> None:
         self._board.stage = "preparing the base and the images"
-        pool.resize(self._slots, reserve=self._reserves)
+        pool.resize(self._job_slots, reserve=self._reserves)
         jobs = preparation_jobs(self.opened.plan, done=self.opened.prepared)
         for job in jobs:
             pool.submit(job)
@@ -122,7 +126,7 @@ class Session:
     def _train(self, pool: JobPool, *, coordinator: Coordinator) -> None:
         """Runs trials, and again those that failed and may be tried again."""
         for_merges = max(1, self._slots // MIN_SLOTS_TO_RESERVE) if self._reserves else 0
-        pool.resize(for_merges or self._slots, reserve=self._reserves)
+        pool.resize(for_merges or self._job_slots, reserve=self._reserves)
         coordinator.submit_merges(self.opened.ledger.ready_merges())
         share = self.opened.plan.study.resources.trial
         while not self.stopping.is_set() and (left := self.opened.ledger.runnable_trials()):
