@@ -22,7 +22,7 @@ from orchestrator.tracking.runs import TrackedRun
 ORPHAN_TIMEOUT_S = 30.0
 """How long a publisher goes on after its driver died without a word."""
 
-_NICENESS = 10  # the driver and the workers come first: importing mlflow is 3.5 s of CPU
+_NICENESS = 19  # below the workers, which Ray gives 15: publishing takes what they leave
 
 
 def main() -> None:
