@@ -6,6 +6,7 @@ state is a view: nothing of it is uploaded and nothing is restored from it.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import tempfile
@@ -66,9 +67,15 @@ class TrialRunner(tune.Trainable):
         store_url: str = "",
         num_cpus: float = 1,
     ) -> None:
-        """Creates the process's worker and begins the first trial."""
+        """Begins the first trial.
+
+        The worker itself, seconds of imports, is created by the first step: Tune kills an actor
+        that is still being set up when another one has become free for its trial.
+        """
         self._trials = trials
-        self._worker = create_worker(worker, store_url=store_url, num_cpus=num_cpus)
+        self._create_worker = functools.cache(
+            lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
+        )
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -78,15 +85,18 @@ class TrialRunner(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Goes on until the next report."""
+        if self._progress is None:
+            self._progress = self._create_worker().run_trial(
+                self._spec, report_every_s=REPORT_EVERY_S
+            )
         progress = next(self._progress)
-        done = progress.step >= self._last_step
+        done = progress.step >= self._spec.longest.steps
         committed = [manifest.to_json() for manifest in progress.committed]
         return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
 
     def _begin(self, config: dict[str, Any]) -> None:
-        spec = self._trials[config["trial"]]
-        self._last_step = spec.longest.steps
-        self._progress: Iterator[Any] = self._worker.run_trial(spec, report_every_s=REPORT_EVERY_S)
+        self._spec = self._trials[config["trial"]]
+        self._progress: Iterator[Any] | None = None
 
 
 class _Unpickled:
