@@ -73,6 +73,7 @@ class TrialRunner(tune.Trainable):
         that is still being set up when another one has become free for its trial.
         """
         self._trials = trials
+        self._progress: Iterator[Any] | None = None
         self._create_worker = functools.cache(
             lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
         )
@@ -96,7 +97,7 @@ class TrialRunner(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._spec = self._trials[config["trial"]]
-        self._progress: Iterator[Any] | None = None
+        self._progress = None
 
 
 class _Unpickled:
