@@ -202,6 +202,9 @@ class Study(Section):
     resources: Resources = Resources()
     retries: Annotated[int, Field(ge=0)] = 2
     """Further tries of a trial or merge job that failed, per run; lost nodes do not count."""
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 30
+    """The least time between two resumable checkpoints of a running trial, in seconds; longer
+    where writing them would cost more than 2 % of it."""
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -6,13 +6,13 @@ That holds for dropout as well, which some of timm's models have by default.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eval.evaluate import autocast
 from eval.images import Split
@@ -21,9 +21,17 @@ from workers.backbones import Backbone
 from workers.batch_norm import batch_norms
 from workers.seeds import derive_seed
 from workers.specs import ExpertSpec, OptimizerSpec
+from workers.tuning_state import (
+    UnfitStateError,
+    model_tensors,
+    optimizer_tensors,
+    restore_tensors,
+)
 
 CURVE_POINTS = 20
 """Points of the loss curve that an expert keeps."""
+LOSSES = "losses"
+"""The name of the losses among the tensors of a run's state."""
 
 
 class DivergedError(Exception):
@@ -121,6 +129,38 @@ class FineTuning:
             parameter_group["lr"] = learning_rate(spec, step=self.step)
         self._optimizer.step()
         self.step += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns all that later steps depend on besides the specification and `step`.
+
+        Shapes:
+            backbone.<name>, head.<name>: weights and buffers, themselves and not copies.
+            optimizer.<position>.<name>: the same of what the optimizer keeps for each parameter.
+            losses: (step,), float64.
+        """
+        return {
+            **model_tensors(self.backbone.module, self.head),
+            **optimizer_tensors(self._optimizer),
+            LOSSES: torch.tensor(self.losses, dtype=torch.float64),
+        }
+
+    def restore(self, state: Mapping[str, Tensor], *, step: int) -> None:
+        """Goes on from what `state` returned at a step of a run of the same specification.
+
+        Every later step gives the bits that it gave there.
+
+        Raises:
+            UnfitStateError: It is not the state of such a run at that step; nothing has changed.
+        """
+        tensors = dict(state)
+        losses = tensors.pop(LOSSES, torch.empty(0))
+        if losses.shape != (step,) or losses.dtype != torch.float64:
+            raise UnfitStateError(f"step {step} has no {step} losses of type float64")
+        restore_tensors(
+            tensors, backbone=self.backbone.module, head=self.head, optimizer=self._optimizer
+        )
+        self.losses = losses.tolist()
+        self.step = step
 
     def set_training_mode(self) -> None:
         """Makes the model ready for steps, after an evaluation too."""

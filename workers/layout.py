@@ -2,7 +2,8 @@
 
     artifacts/<kind>/<id[:2]>/<id>/manifest.json     written last; the artifact exists if it does
     artifacts/<kind>/<id[:2]>/<id>/<attempt>/<file>  the files of one attempt
-    in-flight/<id>/...                               resumable checkpoints of running trials
+    artifacts/<kind>/<id[:2]>/<id>/withdrawn-<n>.json  a broken manifest that was taken out
+    in-flight/<id>/<step>-<sha256>.safetensors       resumable checkpoints of running trials
     studies/<name>/...                               study file, plan, events, lease
 
 A key names one object; a prefix ends in `/` and names all objects below it. Every name is checked
@@ -15,6 +16,7 @@ _MANIFEST = "manifest.json"
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _ID = re.compile(r"[0-9a-f]{16}")
 _ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
+_CHECKPOINT = re.compile(r"([0-9]{10})-([0-9a-f]{64})\.safetensors")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # No leading dot: `..` would escape, and a directory store hides dotted temporary files.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,127}")
@@ -41,6 +43,12 @@ class Layout:
         return f"{_artifact(kind, artifact_id)}/{_MANIFEST}"
 
     @staticmethod
+    def withdrawn(kind: str, artifact_id: str, number: int | None = None) -> str:
+        """Returns the key of a manifest that was taken out; without a number, the prefix of all."""
+        name = "withdrawn-" if number is None else f"withdrawn-{number:04d}.json"
+        return f"{_artifact(kind, artifact_id)}/{name}"
+
+    @staticmethod
     def attempt(kind: str, artifact_id: str, attempt: str) -> str:
         """Returns the prefix of the files that one attempt at an artifact uploads."""
         name = _checked(attempt, what="attempt", pattern=_ATTEMPT)
@@ -54,8 +62,22 @@ class Layout:
 
     @staticmethod
     def in_flight(artifact_id: str, *parts: str) -> str:
-        """Returns the key of a resumable checkpoint's file; without parts, the prefix of all."""
+        """Returns the key of a running trial's file; without parts, the prefix of all of them."""
         return _below(f"in-flight/{_checked(artifact_id, what='id', pattern=_ID)}/", parts)
+
+    @staticmethod
+    def checkpoint(trial_id: str, *, step: int, sha256: str) -> str:
+        """Returns the key of a checkpoint: it says the digest that the content must have."""
+        return Layout.in_flight(trial_id, f"{step:010d}-{sha256}.safetensors")
+
+    @staticmethod
+    def parse_checkpoint_key(key: str) -> tuple[str, int, str] | None:
+        """Returns trial id, step and sha256 if the key is a checkpoint's; None for another key."""
+        match key.split("/"):
+            case ["in-flight", trial_id, name] if _ID.fullmatch(trial_id):
+                if match := _CHECKPOINT.fullmatch(name):
+                    return trial_id, int(match[1]), match[2]
+        return None
 
     @staticmethod
     def studies() -> str:

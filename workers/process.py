@@ -12,7 +12,7 @@ from workers.manifests import Manifest
 from workers.merge_job import run_merge
 from workers.prepare import prepare_base, prepare_data
 from workers.specs import BaseJob, DataSpec, MergeSpec, TrialSpec
-from workers.trial import TrialProgress, run_trial
+from workers.trial import CHECKPOINT_EVERY_S, TrialProgress, run_trial
 from workers.workspace import Workspace
 
 CACHE_VARIABLE = "MERGESWEEP_CACHE"
@@ -32,9 +32,20 @@ class Worker:
             store_url, cache_root=root, device=device, cache_bytes=_cache_bytes(root)
         )
 
-    def run_trial(self, spec: TrialSpec, *, report_every_s: float) -> Iterator[TrialProgress]:
+    def run_trial(
+        self,
+        spec: TrialSpec,
+        *,
+        report_every_s: float,
+        checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    ) -> Iterator[TrialProgress]:
         """Fine-tunes and commits experts; see `workers.trial.run_trial`."""
-        return run_trial(spec, workspace=self._workspace, report_every_s=report_every_s)
+        return run_trial(
+            spec,
+            workspace=self._workspace,
+            report_every_s=report_every_s,
+            checkpoint_every_s=checkpoint_every_s,
+        )
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Merges and evaluates; see `workers.merge_job.run_merge`."""

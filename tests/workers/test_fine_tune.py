@@ -25,6 +25,7 @@ from workers.fine_tune import (
     training_subset,
 )
 from workers.specs import ExpertSpec, OptimizerSpec
+from workers.tuning_state import UnfitStateError
 
 CPU = torch.device("cpu")
 TRAIN = Split(
@@ -207,6 +208,143 @@ def test_loss_that_is_not_finite_ends_the_run_before_its_step(
         tuning.advance()
     assert torch.equal(tuning.head.weight, before)
     assert (tuning.step, tuning.losses) == (0, [])
+
+
+def channels_last_layers() -> nn.Sequential:
+    """Returns a network whose first weights are in another order in memory than plain tensors."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Dropout(0.2)
+    )
+    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def stored(tuning: FineTuning) -> dict[str, torch.Tensor]:
+    """Returns a copy of the state as a file holds it: plain, contiguous tensors."""
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tuning.state().items()}
+
+
+OPTIMIZERS = [
+    OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01),
+    OptimizerSpec(name="sgd", momentum=0.0, weight_decay=0.0),
+    OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01),
+    OptimizerSpec(name="adamw", momentum=0.8, weight_decay=0.01),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "plain", "adam", "adamw"])
+@pytest.mark.parametrize("freeze", [True, False], ids=["frozen", "moving"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_restored_run_takes_the_same_steps(
+    make_expert: Callable[..., ExpertSpec],
+    optimizer: OptimizerSpec,
+    schedule: str,
+    *,
+    freeze: bool,
+    step: int,
+) -> None:
+    """Bit for bit, in weights, statistics, momenta and losses, for every optimizer there is."""
+    spec = make_expert(
+        optimizer=optimizer, freeze_batch_norm=freeze, schedule=schedule, lr=0.01, steps=8
+    )
+    tuning = start(spec, module=channels_last_layers())
+    while tuning.step < step:
+        tuning.advance()
+    state = stored(tuning)
+    other = start(spec, module=channels_last_layers())
+    other.restore(state, step=step)
+    while tuning.step < 8:
+        tuning.advance()
+        other.advance()
+    assert other.losses == tuning.losses
+    expected = tuning.state()
+    assert all(torch.equal(each, expected[name]) for name, each in other.state().items())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "plain", "adam", "adamw"])
+def test_restored_momenta_lie_in_memory_as_their_weights(
+    make_expert: Callable[..., ExpertSpec], optimizer: OptimizerSpec
+) -> None:
+    """A fused optimizer walks through both in parallel."""
+    spec = make_expert(optimizer=optimizer)
+    tuning = start(spec, module=channels_last_layers())
+    tuning.advance()
+    other = start(spec, module=channels_last_layers())
+    other.restore(stored(tuning), step=1)
+    names = {name for name in tuning.state() if name.startswith("optimizer.")}
+    assert bool(names) is (optimizer.momentum > 0)
+    assert names == {name for name in other.state() if name.startswith("optimizer.")}
+    layouts = {name: tensor.stride() for name, tensor in tuning.state().items()}
+    assert {name: tensor.stride() for name, tensor in other.state().items()} == layouts
+    weights = tuning.backbone.module[0].weight  # type: ignore[index, union-attr]
+    assert not weights.is_contiguous()
+
+
+def test_restoring_forgets_what_a_run_did_before(make_expert: Callable[..., ExpertSpec]) -> None:
+    """A run that had gone further is set back to a state without momenta."""
+    fresh, used = start(make_expert()), start(make_expert())
+    state = stored(fresh)
+    for _ in range(3):
+        used.advance()
+    used.restore(state, step=0)
+    fresh.advance()
+    used.advance()
+    assert used.losses == fresh.losses
+    assert all(torch.equal(each, fresh.state()[name]) for name, each in used.state().items())
+
+
+def test_restored_run_shares_no_memory_with_its_state(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The state may be a file that is mapped into memory and goes away."""
+    spec = make_expert(optimizer=OPTIMIZERS[2])
+    tuning, other = start(spec), start(spec)
+    tuning.advance()
+    state = stored(tuning)
+    other.restore(state, step=1)
+    tuning.advance()
+    for tensor in state.values():
+        tensor.zero_()
+    other.advance()
+    assert all(torch.equal(each, tuning.state()[name]) for name, each in other.state().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head.bias": None},
+        {"head.more": torch.zeros(1)},
+        {"head.bias": torch.zeros(4)},
+        {"head.bias": torch.zeros(3, dtype=torch.float64)},
+        {"optimizer.0.exp_avg": None},
+        {"optimizer.0.exp_avg": torch.zeros(1)},
+        {"optimizer.0.step": torch.zeros(1)},
+        {"optimizer.0.momentum_buffer": torch.zeros(4, 3, 3, 3)},
+        {"optimizer.6.step": torch.tensor(1.0)},
+        {"elsewhere": torch.zeros(1)},
+        {"losses": None},
+        {"losses": torch.zeros(2, dtype=torch.float64)},
+        {"losses": torch.zeros(1, dtype=torch.float32)},
+    ],
+    ids=str,
+)
+def test_state_of_another_run_is_refused_and_changes_nothing(
+    make_expert: Callable[..., ExpertSpec], change: dict[str, torch.Tensor | None]
+) -> None:
+    """The message names what does not fit."""
+    spec = make_expert(optimizer=OPTIMIZERS[2])
+    tuning, other = start(spec), start(spec)
+    tuning.advance()
+    changed = {**stored(tuning), **change}
+    before = stored(other)
+    (name,) = change
+    with pytest.raises(UnfitStateError, match=name):
+        other.restore({key: each for key, each in changed.items() if each is not None}, step=1)
+    assert other.step == 0
+    assert other.losses == []
+    assert all(torch.equal(each, before[name]) for name, each in other.state().items())
+    assert other.state().keys() == before.keys()
 
 
 def test_recent_loss_is_the_mean_of_the_last_tenth() -> None:

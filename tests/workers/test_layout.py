@@ -4,6 +4,7 @@ from workers.layout import InvalidNameError, Layout
 
 ID = "0123456789abcdef"
 ATTEMPT = "00ff00ff00ff00ff"
+SHA256 = "0f" * 32
 
 
 def test_paths_are_those_of_the_design() -> None:
@@ -15,7 +16,8 @@ def test_paths_are_those_of_the_design() -> None:
     file_key = Layout.attempt_file("expert", ID, attempt=ATTEMPT, name="expert.safetensors")
     assert file_key == f"{artifact}/{ATTEMPT}/expert.safetensors"
     assert Layout.in_flight(ID) == f"in-flight/{ID}/"
-    assert Layout.in_flight(ID, "state.pt") == f"in-flight/{ID}/state.pt"
+    checkpoint = Layout.checkpoint(ID, step=70, sha256=SHA256)
+    assert checkpoint == f"in-flight/{ID}/0000000070-{SHA256}.safetensors"
     assert Layout.study("lr-sweep") == "studies/lr-sweep/"
     assert Layout.study("lr-sweep", "events", "1.jsonl") == "studies/lr-sweep/events/1.jsonl"
 
@@ -41,6 +43,38 @@ def test_manifest_key_is_parsed_back() -> None:
 def test_other_key_is_no_manifest(key: str) -> None:
     """A file of an attempt does not count as an artifact, even under the manifest's name."""
     assert Layout.parse_manifest_key(key) is None
+
+
+def test_checkpoint_key_is_parsed_back() -> None:
+    """Trial, step and digest come back out of the key that was made of them."""
+    key = Layout.checkpoint(ID, step=70, sha256=SHA256)
+    assert Layout.parse_checkpoint_key(key) == (ID, 70, SHA256)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Layout.in_flight(ID),
+        f"in-flight/{ID}/70-{SHA256}.safetensors",
+        f"in-flight/{ID}/0000000070-{SHA256[:-1]}.safetensors",
+        f"in-flight/{ID}/0000000070-{SHA256}.safetensors.bak",
+        f"in-flight/{ID}/0000000070-{SHA256}.pt",
+        f"in-flight/{ID}/old/0000000070-{SHA256}.safetensors",
+        f"in-flight/{ID.upper()}/0000000070-{SHA256}.safetensors",
+        f"artifacts/{ID}/0000000070-{SHA256}.safetensors",
+        "",
+    ],
+)
+def test_other_key_is_no_checkpoint(key: str) -> None:
+    """Whatever lies beside the checkpoints is not taken for one."""
+    assert Layout.parse_checkpoint_key(key) is None
+
+
+@pytest.mark.parametrize("sha256", ["/../x", "a/b", "\n"])
+def test_checkpoint_key_cannot_escape_its_trial(sha256: str) -> None:
+    """The digest is part of a name that is checked as a whole."""
+    with pytest.raises(InvalidNameError, match="file name"):
+        Layout.checkpoint(ID, step=1, sha256=sha256)
 
 
 @pytest.mark.parametrize(

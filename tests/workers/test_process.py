@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 from workers import process
 from workers.process import CACHE_VARIABLE, Worker, cache_root
 from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, MergeSpec, TrialSpec
+from workers.trial import TrialProgress
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,24 @@ def test_worker_does_a_study_from_preparation_to_merge(
         held_out=(),
     )
     assert worker.run_merge(merge).id == merge.id
+
+
+def test_interval_between_checkpoints_reaches_the_trial(
+    tmp_path: Path, make_expert: Callable[..., ExpertSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the specification and the interval between reports."""
+    asked: dict[str, object] = {}
+
+    def take(spec: TrialSpec, *, workspace: object, **intervals: float) -> Iterator[TrialProgress]:
+        asked.update(spec=spec, workspace=workspace, **intervals)
+        return iter(())
+
+    monkeypatch.setattr(process, "run_trial", take)
+    worker = Worker(str(tmp_path / "store"), num_cpus=1)
+    trial = TrialSpec(longest=make_expert(), snapshots=(3,))
+    assert list(worker.run_trial(trial, report_every_s=2.0, checkpoint_every_s=7.0)) == []
+    assert asked.pop("workspace") is worker._workspace
+    assert asked == {"spec": trial, "report_every_s": 2.0, "checkpoint_every_s": 7.0}
 
 
 @pytest.mark.parametrize(("num_cpus", "threads"), [(0.25, 1), (1, 1), (2.5, 2)])

@@ -275,3 +275,19 @@ def test_progress_is_reported_at_the_interval_and_at_snapshots(
     assert all(step < 10 for step in between)
     assert [report.step for report in reports] == sorted(report.step for report in reports)
     assert all(report.loss is not None for report in reports)
+
+
+def test_trial_without_interruption_asks_for_checkpoints_once(
+    workspace: Workspace, make_expert: MakeExpert, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One listing, and nothing to remove."""
+    asked: list[tuple[str, object]] = []
+    store = workspace.artifacts.store
+    for name in ("list", "delete"):
+        method = getattr(store, name)
+        monkeypatch.setattr(
+            store, name, lambda of, name=name, ask=method: asked.append((name, of)) or ask(of)
+        )
+    spec = make_expert()
+    run(spec, workspace=workspace)
+    assert asked == [("list", f"in-flight/{spec.id}/")]

@@ -1,0 +1,116 @@
+"""The tensors of a run in progress: what its checkpoint holds and what its continuation needs."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from workers.workspace import BACKBONE_PREFIX, HEAD_PREFIX
+
+OPTIMIZER_PREFIX = "optimizer."
+NUM_NAMES_SHOWN = 5
+"""Names that a message lists: a run of another model differs in hundreds."""
+
+_STEP = "step"
+_ADAM = (_STEP, "exp_avg", "exp_avg_sq")
+# What an optimizer keeps for a parameter that has had a gradient, apart from SGD without momentum.
+_STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.SGD: ("momentum_buffer",),
+    torch.optim.Adam: _ADAM,
+    torch.optim.AdamW: _ADAM,
+}
+
+
+class UnfitStateError(ValueError):
+    """Tensors are not the state of this run; the message names the first that do not fit."""
+
+
+def model_tensors(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
+    """Returns the weights and buffers themselves: `backbone.<name>` and `head.<name>`."""
+    return {
+        **{BACKBONE_PREFIX + name: tensor for name, tensor in backbone.state_dict().items()},
+        **{HEAD_PREFIX + name: tensor for name, tensor in head.state_dict().items()},
+    }
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns the momenta and their like themselves: `optimizer.<position of parameter>.<name>`."""
+    return {
+        _name(position, name): optimizer.state[parameter][name]
+        for position, parameter in enumerate(_parameters(optimizer))
+        for name in optimizer.state.get(parameter, {})
+        if optimizer.state[parameter][name] is not None
+    }
+
+
+def restore_tensors(
+    tensors: Mapping[str, Tensor],
+    *,
+    backbone: nn.Module,
+    head: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Sets model and optimizer, in place, to what they were when the tensors were taken.
+
+    Momenta get the memory layout of their parameters: fused optimizers walk through both in
+    parallel, and a channels-last weight with a plain momentum would meet another's.
+
+    Raises:
+        UnfitStateError: A tensor is missing, unknown, or of another shape or type; nothing has
+            changed then.
+    """
+    expected = {
+        **model_tensors(backbone, head),
+        **dict(_expected(optimizer, among=tensors)),
+    }
+    if unfit := sorted(_unfit(tensors, expected=expected)):
+        raise UnfitStateError(
+            f"{len(unfit)} tensors are missing, unknown, or of another shape or type: "
+            f"{', '.join(unfit[:NUM_NAMES_SHOWN])}"
+        )
+    backbone.load_state_dict(_below(BACKBONE_PREFIX, tensors))
+    head.load_state_dict(_below(HEAD_PREFIX, tensors))
+    optimizer.state.clear()
+    for position, parameter in enumerate(_parameters(optimizer)):
+        for name in _STATE_NAMES[type(optimizer)]:
+            full_name = _name(position, name)
+            if full_name in expected:
+                copy = torch.empty_like(expected[full_name]).copy_(tensors[full_name])
+                optimizer.state[parameter][name] = copy
+
+
+def _expected(
+    optimizer: torch.optim.Optimizer, *, among: Iterable[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields what the optimizer keeps for each parameter of which there is anything at all."""
+    owners = {name.rpartition(".")[0] for name in among}
+    for position, parameter in enumerate(_parameters(optimizer)):
+        if _name(position) not in owners:
+            continue
+        for name in _STATE_NAMES[type(optimizer)]:
+            count = torch.empty((), dtype=torch.float32, device=parameter.device)
+            yield _name(position, name), count if name == _STEP else parameter.detach()
+
+
+def _unfit(tensors: Mapping[str, Tensor], *, expected: Mapping[str, Tensor]) -> Iterator[str]:
+    yield from tensors.keys() ^ expected.keys()
+    for name in tensors.keys() & expected.keys():
+        tensor, like = tensors[name], expected[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            yield name
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _name(position: int, *parts: str) -> str:
+    return ".".join((f"{OPTIMIZER_PREFIX}{position}", *parts))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
