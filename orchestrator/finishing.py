@@ -1,12 +1,13 @@
 """Leaves behind what a study is for: tables, report, and the last of the MLflow runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
 from orchestrator.ledger import Ledger
 from orchestrator.opened import OpenedStudy
+from orchestrator.outputs import store_outputs
 from orchestrator.plan import plan_digest
 from orchestrator.report.figures import figures
 from orchestrator.report.page import render_report
@@ -19,11 +20,26 @@ from workers.code_version import code_version
 
 def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
     """Writes both tables and the report to the store; returns the results and the page."""
-    results = results_table(opened.ledger)
-    opened.folder.write_tables(results=results, experts=experts_table(opened.ledger))
-    page = report_page(opened)
-    opened.folder.write_bytes(REPORT_FILE, page.encode())
+    results, page = results_table(opened.ledger), report_page(opened)
+    store_outputs(
+        opened.folder,
+        results=results,
+        experts=experts_table(opened.ledger),
+        page=page,
+        committed=_committed(opened),
+    )
     return results, page
+
+
+def _committed(opened: OpenedStudy) -> Mapping[str, Iterable[str]]:
+    # Base and images are asked for, as the ledger does not follow them.
+    plan, artifacts = opened.plan, opened.artifacts
+    return {
+        "base": artifacts.committed_ids("base") & {plan.base.spec.id},
+        "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
+        "expert": opened.ledger.experts,
+        "merge": opened.ledger.merges,
+    }
 
 
 def report_page(opened: OpenedStudy) -> str:
@@ -34,7 +50,7 @@ def report_page(opened: OpenedStudy) -> str:
         results=results_table(ledger),
         experts=experts_table(ledger),
         holes=ledger.holes(),
-        facts=_facts(ledger, store_url=opened.store_url),
+        facts=_facts(opened),
         study_yaml=opened.text,
     )
 
@@ -50,15 +66,17 @@ def publish_outputs(
         publish(report_run(ledger, artifacts={**artifacts, REPORT_FILE: page.encode()}))
 
 
-def _facts(ledger: Ledger, *, store_url: str) -> Mapping[str, str]:
+def _facts(opened: OpenedStudy) -> Mapping[str, str]:
+    ledger = opened.ledger
     made = [each.created_at_s for each in (*ledger.experts.values(), *ledger.merges.values())]
     span = [datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M UTC") for at in made]
-    counts = ledger.counts()
+    counts, lacks = ledger.counts(), opened.lacks_in_mlflow()
     return {
-        "store": store_url,
+        "store": opened.store_url,
         "plan": plan_digest(ledger.plan),
         "experts": f"{counts.num_experts_done} of {counts.num_experts}",
         "merge jobs": f"{counts.num_merges_done} of {counts.num_merges}",
         "made": f"{min(span)} to {max(span)}" if span else "nothing yet",
+        **({"MLflow": f"lacks {lacks}; mergesweep track sends them"} if lacks else {}),
         "code version": f"mergesweep {code_version()}",
     }

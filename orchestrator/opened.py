@@ -6,14 +6,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.ledger import Ledger
+from orchestrator.outputs import OUTPUTS_FILE, output_problems
 from orchestrator.plan import Plan, build_plan, plan_digest
 from orchestrator.reading import absolute_store, parse_study
 from orchestrator.study import Study
 from orchestrator.study_folder import TRACKING_FILE, StudyFolder, groups_drawn_from
 from orchestrator.tracking.tracker import PublishReport
-from workers.artifacts import Artifacts
+from workers.artifacts import Artifacts, BrokenManifestsError
 from workers.manifests import Manifest
 from workers.store.opening import open_store
+
+NUM_BROKEN_NAMED = 5
+"""Broken artifacts that an error names; `verify` names all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +39,40 @@ class OpenedStudy:
     """Ids of the base and the images that are committed."""
 
     def note_published(self, report: PublishReport) -> None:
-        """Remembers that MLflow has everything, so that the next run need not ask it."""
-        if report.num_pending == 0:
-            content = {"uri": self.tracking_uri, "content": self._content_digest()}
-            self.folder.write_bytes(TRACKING_FILE, json.dumps(content).encode())
+        """Remembers what MLflow has, so that the next run and the report need not ask it."""
+        pending = f"{report.num_pending} runs ({report.error})" if report.num_pending else None
+        content = {"uri": self.tracking_uri, "content": self._content_digest(), "lacks": pending}
+        self.folder.write_bytes(TRACKING_FILE, json.dumps(content).encode())
+
+    def lacks_in_mlflow(self) -> str | None:
+        """Returns what MLflow did not take when a run last ended, None if it took everything."""
+        content = self.folder.read_bytes(TRACKING_FILE)
+        try:
+            noted = json.loads(content) if content else {}
+        except ValueError:
+            return None  # damaged: the next run sends everything again
+        return noted.get("lacks") if isinstance(noted, dict) else None
+
+    def is_finished(self) -> bool:
+        """Tells whether a run would make nothing: no artifact that can be made is missing."""
+        needed = {self.plan.base.spec.id, *(data.id for data in self.plan.datasets)}
+        return needed <= self.prepared and self.ledger.is_finished()
 
     def is_published(self) -> bool:
-        """Tells whether MLflow had everything that is committed when a run last ended."""
+        """Tells whether tables, report and MLflow have everything that is committed.
+
+        Tables or a report that are gone or damaged are not there, nor is a damaged note of what
+        MLflow has.
+        """
         content = self.folder.read_bytes(TRACKING_FILE)
-        if content is None:
+        if content is None or self.folder.read_bytes(OUTPUTS_FILE) is None:
             return False
-        expected = {"uri": self.tracking_uri, "content": self._content_digest()}
-        return bool(json.loads(content) == expected)
+        expected = {
+            "uri": self.tracking_uri,
+            "content": self._content_digest(),
+            "lacks": None,
+        }
+        return _is_json(content, expected) and not output_problems(self.folder)
 
     def _content_digest(self) -> str:
         counts = self.ledger.counts()
@@ -61,6 +87,7 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
         text: The study file, as written.
 
     Raises:
+        StudyDamagedError: The plan in the store, or a manifest, is not as it was written.
         StoreError: The store fails while it is read.
     """
     store_url = absolute_store(study.store)
@@ -70,25 +97,46 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
     groups = folder.read_groups(drawn_from=groups_drawn_from(plan))
     if groups is not None and groups != plan.groups:
         plan = build_plan(study, groups=groups)
-    experts = artifacts.committed_ids("expert") & plan.experts.keys()
-    merges = artifacts.committed_ids("merge") & plan.merges.keys()
-    manifests = [
-        *artifacts.find_all("expert", sorted(experts)).values(),
-        *artifacts.find_all("merge", sorted(merges)).values(),
-    ]
-    prepared = {data.id for data in plan.datasets} & artifacts.committed_ids("data")
-    base = artifacts.find("base", plan.base.spec.id)
+    found = _committed(artifacts, plan=plan, folder=folder)
     return OpenedStudy(
         plan=plan,
-        ledger=Ledger(plan, manifests=manifests),
+        ledger=Ledger(plan, manifests=[*found["expert"].values(), *found["merge"].values()]),
         text=text,
         folder=folder,
         artifacts=artifacts,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
-        base=base,
-        prepared=frozenset(prepared | ({base.id} if base else set())),
+        base=found["base"].get(plan.base.spec.id),
+        prepared=frozenset(found["base"].keys() | found["data"].keys()),
     )
+
+
+def _committed(
+    artifacts: Artifacts, *, plan: Plan, folder: StudyFolder
+) -> dict[str, dict[str, Manifest]]:
+    """Returns the manifests of what the store has of a plan, by kind and id.
+
+    Raises:
+        StudyDamagedError: Some are broken.
+    """
+    wanted: dict[str, set[str]] = {
+        "base": {plan.base.spec.id},
+        "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
+        "expert": artifacts.committed_ids("expert") & plan.experts.keys(),
+        "merge": artifacts.committed_ids("merge") & plan.merges.keys(),
+    }
+    found: dict[str, dict[str, Manifest]] = {}
+    broken: list[str] = []
+    for kind, ids in wanted.items():
+        try:
+            found[kind] = artifacts.find_all(kind, sorted(ids))
+        except BrokenManifestsError as error:
+            broken += [f"{kind} {each}" for each in error.problems]
+    if broken:
+        names = ", ".join(broken[:NUM_BROKEN_NAMED])
+        more = f" and {len(broken) - NUM_BROKEN_NAMED} more" * (len(broken) > NUM_BROKEN_NAMED)
+        raise folder.damaged(f"the manifests of {names}{more} are not as they were written")
+    return found
 
 
 def open_by_name(name: str, *, store_url: str) -> OpenedStudy:
@@ -96,6 +144,7 @@ def open_by_name(name: str, *, store_url: str) -> OpenedStudy:
 
     Raises:
         StudyNotFoundError: The store holds no study of this name.
+        StudyDamagedError: The study, its plan or a manifest is not as it was written.
         StudyError: What the store holds under the name is no study that this release can run.
         StoreError: The store cannot be read.
     """
@@ -112,3 +161,10 @@ def tracking_uri(study: Study, *, store_url: str) -> str:
     parts = urlsplit(store_url)
     folder = Path.cwd() if parts.scheme == "s3" else Path(parts.path)
     return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _is_json(content: bytes, expected: object) -> bool:
+    try:
+        return bool(json.loads(content) == expected)
+    except ValueError:
+        return False

@@ -1,17 +1,26 @@
-"""A study's own files in the store: its text, plan, tables and what tracking has seen of them."""
+"""A study's own files in the store: its text, plan, tables and what tracking has seen of them.
 
-import io
-import json
-from collections.abc import Sequence
+study.yaml       the text; its digest stands in plan.json
+plan.json        sealed (`workers.sealed`)
+results.parquet, experts.parquet, report.html    their digests stand in outputs.json
+outputs.json     sealed; written last, with what was committed then
+tracking.json, failure-*.json, <name>.<n>, withdrawn-<n>-<name>    views and history
+
+LookupError
+├── StudyNotFoundError    the store holds no study of this name
+└── StudyDamagedError     it does, and something of it is not as it was written
+"""
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from orchestrator.groups import Group
 from orchestrator.plan import Plan
 from workers.layout import Layout
+from workers.sealed import SealError, seal, unseal
 from workers.store.protocol import NotFoundError, Store
 
 STUDY_FILE = "study.yaml"
@@ -26,11 +35,22 @@ class StudyNotFoundError(LookupError):
     """The store holds no study of this name."""
 
 
+class StudyDamagedError(LookupError):
+    """Something of a study is not as it was written; the message has the command that mends it."""
+
+    def __init__(self, what: str, *, study: str, store_url: str) -> None:
+        self.what = what
+        super().__init__(
+            f"study {study!r} in {store_url} is damaged: {what}; see what is broken and mend it: "
+            f"mergesweep verify {study} --store {shlex.quote(store_url)}"
+        )
+
+
 class StudyFolder:
     """Reads and writes `studies/<name>/` in a store.
 
     A study's text may be edited and run again; the text and plan that it replaces are kept beside
-    it under their digest.
+    it under a number.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -42,20 +62,33 @@ class StudyFolder:
 
         Raises:
             StudyNotFoundError: No such study was run in this store.
+            StudyDamagedError: The text or the plan is not as it was written.
         """
-        try:
-            return self._store.get(self._key(STUDY_FILE)).decode()
-        except NotFoundError as error:
+        content, plan = self._find(STUDY_FILE), self.read_plan()
+        if content is None and plan is None:
             names = ", ".join(study_names(self._store)) or "none"
             raise StudyNotFoundError(
                 f"{self._store.url} holds no study {self.name!r}; studies there: {names}"
-            ) from error
+            )
+        problem = study_problem(content, plan=plan)
+        if content is None or problem is not None:
+            raise self.damaged(f"{STUDY_FILE} {problem}")
+        return content.decode()
+
+    def read_plan(self) -> dict[str, Any] | None:
+        """Returns the plan as `plan_to_json` gave it, None if there is none.
+
+        Raises:
+            StudyDamagedError: It is not as it was written, or that of another study.
+        """
+        return self.read_sealed(PLAN_FILE)
 
     def write_plan(self, plan: Plan, *, study_text: str) -> None:
         """Writes the study's text and plan, keeping the ones that they replace."""
-        plan_text = json.dumps(plan_to_json(plan), indent=1, sort_keys=True)
-        self._write_revision(STUDY_FILE, study_text.encode())
-        self._write_revision(PLAN_FILE, plan_text.encode())
+        text = study_text.encode()
+        fields = {**plan_to_json(plan), "study_sha256": hashlib.sha256(text).hexdigest()}
+        self._write_revision(STUDY_FILE, text)
+        self._write_revision(PLAN_FILE, seal(fields))
 
     def _write_revision(self, name: str, content: bytes) -> None:
         key = self._key(name)
@@ -68,25 +101,51 @@ class StudyFolder:
         self._store.put(key, content)
 
     def read_groups(self, *, drawn_from: dict[str, Any]) -> tuple[Group, ...] | None:
-        """Returns the groups that the plan wrote down, if they were drawn from the same lists."""
-        content = self._find(PLAN_FILE)
-        if content is None:
-            return None
-        plan = json.loads(content)
-        if plan["groups_drawn_from"] != drawn_from:
+        """Returns the groups that the plan wrote down, if they were drawn from the same lists.
+
+        Raises:
+            StudyDamagedError: The plan is not as it was written.
+        """
+        plan = self.read_plan()
+        if plan is None or plan["groups_drawn_from"] != drawn_from:
             return None
         groups = [Group(name=name, tasks=tuple(tasks)) for name, tasks in plan["groups"].items()]
         # As they were sampled: the file has them by name, where 2x100 stands before 2x11.
         return tuple(sorted(groups, key=lambda group: (group.size, len(group.name), group.name)))
 
-    def write_tables(self, *, results: pa.Table, experts: pa.Table) -> None:
-        """Writes the two result tables; equal tables give equal bytes."""
-        self._store.put(self._key(RESULTS_FILE), _to_parquet(results))
-        self._store.put(self._key(EXPERTS_FILE), _to_parquet(experts))
+    def withdraw(self, name: str) -> None:
+        """Takes a broken file of the study out, and keeps it under another name."""
+        content = self._find(name)
+        if content is None:
+            return
+        number = 1 + sum(1 for _ in self._store.list(self._key("withdrawn-")))
+        self.write_bytes(f"withdrawn-{number:04d}-{name}", content)
+        self._store.delete([self._key(name)])
+
+    def damaged(self, what: str) -> StudyDamagedError:
+        """Returns the error that says what of this study is damaged."""
+        return StudyDamagedError(what, study=self.name, store_url=self.store_url)
 
     def read_bytes(self, name: str) -> bytes | None:
         """Returns one of the study's files, None if it is not there."""
         return self._find(name)
+
+    def read_sealed(self, name: str) -> dict[str, Any] | None:
+        """Returns the fields of one of the study's sealed files, None if it is not there.
+
+        Raises:
+            StudyDamagedError: It is not as it was written, or that of another study.
+        """
+        content = self._find(name)
+        if content is None:
+            return None
+        try:
+            fields = unseal(content)
+        except SealError as error:
+            raise self.damaged(f"{name} {error}") from error
+        if fields.get("study") != self.name:
+            raise self.damaged(f"{name} is that of study {fields.get('study')!r}")
+        return fields
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Replaces one of the study's files."""
@@ -115,6 +174,22 @@ def study_names(store: Store) -> Sequence[str]:
     """Returns the names of the studies that were run in a store."""
     keys = (entry.key.split("/") for entry in store.list("studies/"))
     return sorted({parts[1] for parts in keys if parts[-1] == STUDY_FILE})
+
+
+def study_problem(content: bytes | None, *, plan: Mapping[str, Any] | None) -> str | None:
+    """Says what is wrong with a study's text; None if nothing is, or no plan says what it was."""
+    if content is None:
+        return "is missing"
+    if plan is not None and hashlib.sha256(content).hexdigest() != plan["study_sha256"]:
+        return (
+            f"does not match its digest in {PLAN_FILE}: damaged, or a run was stopped while it "
+            "wrote an edited study"
+        )
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return f"is not text: {error}"
+    return None
 
 
 def groups_drawn_from(plan: Plan) -> dict[str, Any]:
@@ -167,9 +242,3 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             for cell in plan.cells
         ],
     }
-
-
-def _to_parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()

@@ -5,26 +5,49 @@ there is none. Of several workers on one artifact the first wins; a worker that 
 and comes back can only lose. What a worker leaves that dies before its manifest, no reader sees.
 
     ManifestError (ValueError)    a manifest that cannot be written or read
+    └── BrokenManifestsError      those of several artifacts, with their ids
     CorruptArtifactError          a file that is not what its manifest says
 """
 
-import hashlib
 import secrets
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workers.cache import NodeCache
 from workers.code_version import code_version as running_code
-from workers.layout import Layout
+from workers.layout import InvalidNameError, Layout
 from workers.manifests import FileEntry, Manifest, ManifestError, Outcome
 from workers.store.protocol import NotFoundError, Store
 
 
 class CorruptArtifactError(Exception):
     """A file is not what its manifest says; the message has both sizes and digests."""
+
+
+class BrokenManifestsError(ManifestError):
+    """Manifests of some artifacts cannot be read; `problems` says of each id what is wrong."""
+
+    def __init__(self, kind: str, *, problems: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.problems = dict(problems)
+        super().__init__("; ".join(problems.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What reading an artifact whole found."""
+
+    problem: str | None
+    """What is wrong with it, in words; None when every byte is what was committed."""
+
+    size_bytes: int
+    """How much of its files was read."""
 
 
 def random_attempt() -> str:
@@ -82,15 +105,25 @@ class Artifacts:
         """Returns the manifests of those artifacts that are committed, by id; one request each.
 
         The order is that of the ids. Where few of many are expected, ask `committed_ids` first.
+
+        Raises:
+            BrokenManifestsError: What lies under some of the keys is no manifest of theirs.
         """
         ids = list(dict.fromkeys(artifact_ids))
         with ThreadPoolExecutor(max_threads) as threads:
-            found = threads.map(lambda artifact_id: self.find(kind, artifact_id), ids)
-            return {
-                artifact_id: manifest
-                for artifact_id, manifest in zip(ids, found, strict=True)
-                if manifest is not None
-            }
+            found = dict(
+                zip(ids, threads.map(lambda each: self._look(kind, each), ids), strict=True)
+            )
+        problems = {each: str(what) for each, what in found.items() if isinstance(what, Exception)}
+        if problems:
+            raise BrokenManifestsError(kind, problems=problems)
+        return {each: what for each, what in found.items() if isinstance(what, Manifest)}
+
+    def _look(self, kind: str, artifact_id: str) -> Manifest | ManifestError | None:
+        try:
+            return self.find(kind, artifact_id)
+        except ManifestError as error:
+            return error
 
     def committed_ids(self, kind: str) -> set[str]:
         """Returns the ids of all committed artifacts of a kind, from a listing alone."""
@@ -128,7 +161,7 @@ class Artifacts:
             version=version,
             spec=spec,
             inputs=inputs,
-            files=tuple(_file_entry(name, files[name]) for name in sorted(files)),
+            files=tuple(FileEntry.of(files[name], name=name) for name in sorted(files)),
             attempt=self._new_attempt(),
             outcome=outcome,
             metrics=metrics,
@@ -161,13 +194,82 @@ class Artifacts:
         if own_file is None:
             return cache.get(entry.sha256, lambda path: self._download(manifest, entry, path=path))
         if key not in self._verified:
-            _verify(manifest, entry, path=own_file)
+            self._verify(manifest, entry, path=own_file)
             self._verified.add(key)
         return own_file
 
+    def check(self, kind: str, artifact_id: str) -> Checked | None:
+        """Reads an artifact whole and compares it with its manifest; None if there is none.
+
+        Files come from S3 one at a time into a temporary file, so that a thread takes as much of
+        the disk as the largest file. Nothing is remembered: every call reads every byte.
+        """
+        try:
+            manifest = self.find(kind, artifact_id)
+            if manifest is None:
+                return None
+            found = [self._check_file(manifest, entry) for entry in manifest.files]
+        except (ManifestError, InvalidNameError) as error:
+            return Checked(problem=str(error), size_bytes=0)
+        problems = [each.problem for each in found if each.problem]
+        return Checked(
+            problem="; ".join(problems) or None, size_bytes=sum(each.size_bytes for each in found)
+        )
+
+    def withdraw(self, kind: str, artifact_id: str) -> str | None:
+        """Takes a broken artifact out: it no longer exists, and whoever needs it makes it again.
+
+        What lay under the manifest's key is kept beside it; the files of the attempt stay too.
+        Not for an artifact that someone is making: only while no run uses the store's studies.
+
+        Returns:
+            The key of the manifest's copy; None if there was no manifest.
+        """
+        key = Layout.manifest(kind, artifact_id)
+        try:
+            content = self.store.get(key)
+        except NotFoundError:
+            return None
+        # Counted, not put on a condition: a weak store would overwrite the one before.
+        number = 1 + sum(1 for _ in self.store.list(Layout.withdrawn(kind, artifact_id)))
+        copy = Layout.withdrawn(kind, artifact_id, number)
+        self.store.put(copy, content)
+        self.store.delete([key])
+        return copy
+
+    def _check_file(self, manifest: Manifest, entry: FileEntry) -> Checked:
+        try:
+            with self._local_copy(_file_key(manifest, entry)) as path:
+                problem, size_bytes = entry.difference(path), path.stat().st_size
+        except NotFoundError:
+            problem, size_bytes = "it is missing", 0
+        if problem is not None:
+            problem = f"file {entry.name} of attempt {manifest.attempt}: {problem}"
+        return Checked(problem=problem, size_bytes=size_bytes)
+
+    @contextmanager
+    def _local_copy(self, key: str) -> Iterator[Path]:
+        own_file = self.store.local_path(key)
+        if own_file is not None:
+            yield own_file
+            return
+        with tempfile.TemporaryDirectory(prefix="mergesweep-check-") as scratch:
+            path = Path(scratch) / "file"
+            self.store.download(key, path)
+            yield path
+
     def _download(self, manifest: Manifest, entry: FileEntry, *, path: Path) -> None:
         self.store.download(_file_key(manifest, entry), path)
-        _verify(manifest, entry, path=path)
+        self._verify(manifest, entry, path=path)
+
+    def _verify(self, manifest: Manifest, entry: FileEntry, *, path: Path) -> None:
+        problem = entry.difference(path)
+        if problem is not None:
+            raise CorruptArtifactError(
+                f"{manifest.kind} {manifest.id}, file {entry.name} of attempt {manifest.attempt}: "
+                f"{problem}; `mergesweep verify STUDY --store {self.store.url}` takes it out, and "
+                "the next run makes it again"
+            )
 
     def _yield_to_winner(self, loser: Manifest) -> Manifest:
         winner = self.find(loser.kind, loser.id)
@@ -186,22 +288,3 @@ def _file_key(manifest: Manifest, entry: FileEntry) -> str:
     return Layout.attempt_file(
         manifest.kind, manifest.id, attempt=manifest.attempt, name=entry.name
     )
-
-
-def _file_entry(name: str, path: Path) -> FileEntry:
-    return FileEntry(name=name, size_bytes=path.stat().st_size, sha256=_sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _verify(manifest: Manifest, entry: FileEntry, *, path: Path) -> None:
-    size_bytes, sha256 = path.stat().st_size, _sha256(path)
-    if (size_bytes, sha256) != (entry.size_bytes, entry.sha256):
-        raise CorruptArtifactError(
-            f"{manifest.kind} {manifest.id}, file {entry.name} of attempt {manifest.attempt}: "
-            f"expected {entry.size_bytes} bytes with sha256 {entry.sha256}, found {size_bytes} "
-            f"bytes with {sha256}; delete the artifact's manifest and run the same command again"
-        )

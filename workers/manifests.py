@@ -1,13 +1,18 @@
-"""The manifest of an artifact: the file that is written last and makes the artifact exist."""
+"""The manifest of an artifact: the file that is written last and makes the artifact exist.
+
+It is sealed: any byte of it that changed after it was written is found when it is read.
+"""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from workers.ids import UnhashableSpecError, plain_json
+from workers.sealed import CHECKSUM, SealError, check_seal, seal
 
 Outcome = Literal["done", "diverged"]
 
@@ -28,6 +33,21 @@ class FileEntry:
 
     sha256: str
     """The digest of its content, 64 hexadecimal digits."""
+
+    @staticmethod
+    def of(path: Path, *, name: str) -> "FileEntry":
+        """Returns the entry of a local file, which is read once."""
+        return FileEntry(name=name, size_bytes=path.stat().st_size, sha256=_sha256(path))
+
+    def difference(self, path: Path) -> str | None:
+        """Says how a local file differs from this entry; None when it does not."""
+        found = FileEntry.of(path, name=self.name)
+        if found == self:
+            return None
+        return (
+            f"expected {self.size_bytes} bytes with sha256 {self.sha256}, found "
+            f"{found.size_bytes} bytes with {found.sha256}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +119,7 @@ class Manifest:
             plain = plain_json(fields)
         except UnhashableSpecError as error:
             raise ManifestError(f"manifest of {self.kind} {self.id}: {error}") from error
-        return (json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+        return seal(plain)
 
     @staticmethod
     def from_json(content: bytes, *, key: str) -> "Manifest":
@@ -110,7 +130,8 @@ class Manifest:
             key: Where it was read; only messages use it.
 
         Raises:
-            ManifestError: Not JSON, a field is missing, unknown or of another type.
+            ManifestError: Not JSON, a field is missing, unknown or of another type, or a byte is
+                not as it was written.
         """
         try:
             parsed = json.loads(content)
@@ -125,12 +146,19 @@ class Manifest:
             )
             for i, entry in enumerate(fields.pop("files"))
         )
+        # Last: a file made by hand hears which field is wrong, not that it has another checksum.
+        try:
+            check_seal(content)
+        except SealError as error:
+            raise ManifestError(f"manifest {key} {error}") from error
+        del fields[CHECKSUM]
         return Manifest(files=files, **fields)
 
 
 # What JSON parses into; a mapping or tuple in a dataclass is an object or array in the file.
 _FILE_TYPES: dict[str, tuple[type, ...]] = {"name": (str,), "size_bytes": (int,), "sha256": (str,)}
 _MANIFEST_TYPES: dict[str, tuple[type, ...]] = {
+    CHECKSUM: (str,),
     "kind": (str,),
     "id": (str,),
     "version": (int,),
@@ -159,3 +187,8 @@ def _checked_fields(
         if type(value) not in types[name]:  # exact, as a bool is an int to isinstance
             raise ManifestError(f"{where}: {name} is {value!r} of type {type(value).__name__}")
     return parsed
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,11 +1,12 @@
 """Finds one planned piece of work by its id, in the plans that studies leave in the store."""
 
-import json
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from workers.layout import Layout
+from workers.sealed import SealError, unseal
 from workers.specs import BaseSpec, DataSpec, ExpertSpec, MergeSpec, TrialSpec, expert_from_json
 from workers.store.protocol import Store
 
@@ -41,7 +42,8 @@ def find_planned(store: Store, artifact_id: str) -> Planned:
 def _plans(store: Store) -> Iterator[dict[str, Any]]:
     for entry in store.list(Layout.studies()):
         if entry.key.rpartition("/")[2].startswith(PLAN_FILE):
-            yield json.loads(store.get(entry.key))
+            with contextlib.suppress(SealError):  # one damaged plan must not hide the others
+                yield unseal(store.get(entry.key))
 
 
 def _find(plan: Mapping[str, Any], artifact_id: str) -> Planned | None:

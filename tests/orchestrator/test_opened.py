@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,15 +5,17 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.finishing import report_page, write_outputs
 from orchestrator.opened import OpenedStudy, open_by_name, open_study, tracking_uri
 from orchestrator.plan import Plan
 from orchestrator.problems import StudyError
 from orchestrator.reading import parse_study
 from orchestrator.study import Study
-from orchestrator.study_folder import PLAN_FILE, TRACKING_FILE, StudyFolder
+from orchestrator.study_folder import PLAN_FILE, TRACKING_FILE, StudyDamagedError, StudyFolder
 from orchestrator.tracking.tracker import PublishReport
 from workers.layout import Layout
 from workers.manifests import Manifest
+from workers.sealed import seal
 from workers.store.opening import open_store
 
 Fields = Callable[..., dict[str, Any]]
@@ -84,10 +85,10 @@ def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]
     """The plan in the store says which groups there are, whatever sampling gives today."""
     opened = open_text(groups={"count": 2, "size": 2})
     opened.folder.write_plan(opened.plan, study_text=opened.text)
-    written = json.loads(opened.folder.read_bytes(PLAN_FILE) or b"")
+    written = opened.folder.read_plan() or {}
     first, second = opened.plan.groups
     written["groups"] = {first.name: second.tasks, second.name: first.tasks}
-    opened.folder.write_bytes(PLAN_FILE, json.dumps(written).encode())
+    opened.folder.write_bytes(PLAN_FILE, seal(written))
     again = open_text(groups={"count": 2, "size": 2})
     assert [group.tasks for group in again.plan.groups] == [second.tasks, first.tasks]
     assert [cell.group.tasks for cell in again.plan.cells] == [second.tasks, first.tasks]
@@ -125,6 +126,8 @@ def test_published_is_remembered_until_something_is_added(
     """The next run asks MLflow nothing; a new expert, method or server makes it ask."""
     opened = open_text()
     opened.note_published(report(num_pending=0))
+    assert not open_text().is_published()  # nothing was written for anyone to read
+    write_outputs(opened)
     assert open_text().is_published()
     assert not open_text(tracking="http://elsewhere:5000").is_published()
     assert not open_text(merge=[{"method": "ties"}]).is_published()
@@ -133,14 +136,120 @@ def test_published_is_remembered_until_something_is_added(
     assert not open_text().is_published()
 
 
+@pytest.mark.parametrize("name", ["results.parquet", "report.html", "outputs.json"])
+@pytest.mark.parametrize("content", [None, b"", b"x" * 5000])
+def test_outputs_that_are_gone_or_damaged_are_written_again(
+    open_text: Callable[..., OpenedStudy], name: str, content: bytes | None
+) -> None:
+    """A finished study whose table, report or list of digests is broken is not published."""
+    opened = open_text()
+    write_outputs(opened)
+    opened.note_published(report(num_pending=0))
+    assert open_text().is_published()
+    if content is None:
+        open_store(opened.store_url).delete([Layout.study("small", name)])
+    else:
+        opened.folder.write_bytes(name, content)
+    assert not open_text().is_published()
+    write_outputs(open_text())
+    assert open_text().is_published()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"uri": ', b"[1]", b"\xff"])
+def test_damaged_note_of_what_tracking_has_is_no_note(
+    open_text: Callable[..., OpenedStudy], content: bytes
+) -> None:
+    """The run asks MLflow again instead of ending in a traceback."""
+    opened = open_text()
+    write_outputs(opened)
+    opened.folder.write_bytes(TRACKING_FILE, content)
+    assert not open_text().is_published()
+
+
+def test_finished_study_without_its_base_has_something_to_run(
+    open_text: Callable[..., OpenedStudy],
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+) -> None:
+    """Experts and merges are there; the base and the images are missing pieces like any other."""
+    manifests = all_manifests(make_plan())
+    opened = open_text()
+    prepared = [
+        Manifest(**{**vars(manifests[0]), "kind": kind, "id": id_})
+        for kind, id_ in (
+            ("base", opened.plan.base.spec.id),
+            *(("data", each.id) for each in opened.plan.datasets),
+        )
+    ]
+    put([*manifests, *prepared[1:]], url=opened.store_url)
+    assert open_text().ledger.is_finished()
+    assert not open_text().is_finished()
+    put(prepared[:1], url=opened.store_url)
+    assert open_text().is_finished()
+
+
+def test_broken_manifests_are_named_in_one_error(
+    open_text: Callable[..., OpenedStudy],
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+) -> None:
+    """Five of them with their ids, the number of the others, and the command that mends it."""
+    manifests = all_manifests(make_plan())
+    opened = open_text()
+    put(manifests, url=opened.store_url)
+    keys = [Layout.manifest(each.kind, each.id) for each in manifests]
+    keys.append(Layout.manifest("data", opened.plan.datasets[0].id))
+    for key in keys:
+        open_store(opened.store_url).put(key, b"{}")
+    with pytest.raises(StudyDamagedError) as caught:
+        open_text()
+    message = str(caught.value)
+    assert sum(each.id in message for each in manifests) == 4
+    assert opened.plan.datasets[0].id in message
+    assert "and 2 more are not as they were written" in message
+    assert f"mergesweep verify small --store {opened.store_url}" in message
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "plan.json"])
+@pytest.mark.parametrize("change", [b"#", b"\xff", None])
+def test_damaged_study_does_not_open_by_name(
+    open_text: Callable[..., OpenedStudy], name: str, change: bytes | None
+) -> None:
+    """Nobody goes on with another study than the one that was run."""
+    opened = open_text()
+    opened.folder.write_plan(opened.plan, study_text=opened.text)
+    content = opened.folder.read_bytes(name) or b""
+    opened.folder.write_bytes(
+        name, content[: len(content) // 2] if change is None else content + change
+    )
+    with pytest.raises(StudyDamagedError, match=f"is damaged: {name} ") as caught:
+        open_by_name("small", store_url=opened.store_url)
+    assert f"mergesweep verify small --store {opened.store_url}" in str(caught.value)
+
+
+def test_study_is_mended_by_running_the_file_again(open_text: Callable[..., OpenedStudy]) -> None:
+    """A damaged text in the store is no obstacle for who has the file."""
+    opened = open_text()
+    opened.folder.write_plan(opened.plan, study_text=opened.text)
+    opened.folder.write_bytes("study.yaml", b"name: sm")
+    again = open_text()
+    again.folder.write_plan(again.plan, study_text=again.text)
+    assert open_by_name("small", store_url=opened.store_url).text == opened.text
+
+
 def test_unsent_runs_are_not_remembered_as_published(
     open_text: Callable[..., OpenedStudy],
 ) -> None:
-    """A server that was away gets them next time."""
+    """A server that was away gets them next time, and the report says that it lacks them."""
     opened = open_text()
+    assert opened.lacks_in_mlflow() is None
     opened.note_published(report(num_pending=1))
-    assert opened.folder.read_bytes(TRACKING_FILE) is None
-    assert not open_text().is_published()
+    again = open_text()
+    assert not again.is_published()
+    assert str(again.lacks_in_mlflow()).startswith("1 runs (")
+    assert "MLflow" in report_page(again)
+    again.note_published(report(num_pending=0))
+    assert again.lacks_in_mlflow() is None
 
 
 def test_tracking_is_what_the_study_says_or_beside_the_store(

@@ -1,28 +1,25 @@
-import io
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.groups import sample_groups
-from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan, build_plan
-from orchestrator.results import experts_table, results_table
 from orchestrator.study import Study
 from orchestrator.study_folder import (
     PLAN_FILE,
-    RESULTS_FILE,
     STUDY_FILE,
+    StudyDamagedError,
     StudyFolder,
     StudyNotFoundError,
     groups_drawn_from,
     plan_to_json,
     study_names,
 )
-from workers.manifests import Manifest
+from workers.layout import Layout
+from workers.sealed import seal, unseal
 from workers.store.opening import open_store
 from workers.store.protocol import Store
 
@@ -76,7 +73,9 @@ def test_edited_study_keeps_what_it_replaces(
     assert folder.read_study() == "third"
     assert folder.read_bytes(f"{STUDY_FILE}.0001") == b"first"
     assert folder.read_bytes(f"{STUDY_FILE}.0002") == b"second"
-    assert folder.read_bytes(f"{PLAN_FILE}.0001") is None
+    assert folder.read_bytes(f"{STUDY_FILE}.0003") is None
+    replaced = unseal(folder.read_bytes(f"{PLAN_FILE}.0002") or b"")
+    assert replaced["study_sha256"] == hashlib.sha256(b"second").hexdigest()
     assert study_names(directory) == ["small"]
 
 
@@ -100,7 +99,7 @@ def test_groups_come_back_in_the_order_of_the_sampling(
     assert {"2x11", "2x65", "3x109", "10x65"} <= {group.name for group in groups}
     plan = build_plan(study)
     content = plan_to_json(plan) | {"groups": {group.name: group.tasks for group in groups}}
-    folder.write_bytes(PLAN_FILE, json.dumps(content, sort_keys=True).encode())
+    folder.write_bytes(PLAN_FILE, seal(content))
     assert folder.read_groups(drawn_from=groups_drawn_from(plan)) == groups
 
 
@@ -160,21 +159,82 @@ def test_plan_as_json_names_every_artifact(make_plan: Callable[..., Plan]) -> No
     assert [cell["merge"] for cell in written["cells"]] == [cell.merge.id for cell in plan.cells]
 
 
-def test_tables_are_written_byte_for_byte_the_same(
+def test_plan_is_read_back_with_the_digest_of_the_text(
+    folder: StudyFolder, make_plan: Callable[..., Plan]
+) -> None:
+    """What ran is written down whole, and which text it came from."""
+    plan = make_plan()
+    folder.write_plan(plan, study_text="x")
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert folder.read_plan() == {**plan_to_json(plan), "study_sha256": digest}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda content: content[: len(content) // 2], "is not JSON"),
+        (lambda content: content.replace(b"mnist_5k", b"mnist_4k"), "does not match its checksum"),
+        (lambda content: content.replace(b"0.01", b"1E-2"), "does not match its checksum"),
+        (lambda _: b"[]", "does not match its checksum"),
+        (lambda _: seal({"study": "other"}), "is that of study 'other'"),
+    ],
+)
+def test_damaged_plan_is_refused(
     folder: StudyFolder,
     make_plan: Callable[..., Plan],
-    all_manifests: Callable[[Plan], list[Manifest]],
+    change: Callable[[bytes], bytes],
+    problem: str,
 ) -> None:
-    """Equal tables are equal files, and a reader gets the table back."""
+    """Wrong groups are worse than none: the message has what is wrong and the command."""
     plan = make_plan()
-    ledger = Ledger(plan, manifests=all_manifests(plan))
-    written: list[bytes] = []
-    for _ in range(2):
-        folder.write_tables(results=results_table(ledger), experts=experts_table(ledger))
-        written.append(folder.read_bytes(RESULTS_FILE) or b"")
-    assert written[0] == written[1]
-    table: pa.Table = pq.read_table(io.BytesIO(written[0]))
-    assert table.equals(results_table(ledger))
+    folder.write_plan(plan, study_text="x")
+    folder.write_bytes(PLAN_FILE, change(folder.read_bytes(PLAN_FILE) or b""))
+    with pytest.raises(StudyDamagedError, match=rf"plan\.json {problem}") as caught:
+        folder.read_groups(drawn_from=groups_drawn_from(plan))
+    assert f"mergesweep verify small --store {folder.store_url}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"y", "does not match its digest"), (b"", "does not match"), (None, "is missing")],
+)
+def test_study_that_is_not_the_planned_one_is_refused(
+    folder: StudyFolder,
+    directory: Store,
+    make_plan: Callable[..., Plan],
+    content: bytes | None,
+    problem: str,
+) -> None:
+    """The plan knows the text's digest; a lost text is damage, not an unknown name."""
+    folder.write_plan(make_plan(), study_text="x")
+    if content is None:
+        directory.delete([Layout.study("small", STUDY_FILE)])
+    else:
+        folder.write_bytes(STUDY_FILE, content)
+    with pytest.raises(StudyDamagedError, match=rf"study\.yaml {problem}"):
+        folder.read_study()
+
+
+def test_study_without_a_plan_is_believed(folder: StudyFolder) -> None:
+    """A run that was stopped between the two leaves a text that can go on."""
+    folder.write_bytes(STUDY_FILE, b"x")
+    assert folder.read_study() == "x"
+    folder.write_bytes(STUDY_FILE, b"\xff")
+    with pytest.raises(StudyDamagedError, match="is not text"):
+        folder.read_study()
+
+
+def test_withdrawn_file_is_kept_under_another_name(folder: StudyFolder, directory: Store) -> None:
+    """It is missing afterwards; the second one does not overwrite the first."""
+    for content in (b"first", b"second"):
+        folder.write_bytes(PLAN_FILE, content)
+        folder.withdraw(PLAN_FILE)
+    folder.withdraw(PLAN_FILE)
+    assert folder.read_plan() is None
+    assert keys(directory) == [
+        f"studies/small/withdrawn-{number:04d}-plan.json" for number in (1, 2)
+    ]
+    assert folder.read_bytes("withdrawn-0002-plan.json") == b"second"
 
 
 def test_location_is_a_path_that_exists(folder: StudyFolder, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workers.artifacts import Artifacts, CorruptArtifactError
+from workers.artifacts import Artifacts, BrokenManifestsError, Checked, CorruptArtifactError
 from workers.cache import NodeCache
 from workers.layout import Layout
 from workers.manifests import Manifest, ManifestError
@@ -261,3 +262,97 @@ def test_lost_file_and_unknown_file_are_told_apart(
     store.delete([Layout.attempt_file("expert", ID, attempt=manifest.attempt, name="weights")])
     with pytest.raises(NotFoundError):
         artifacts.fetch(manifest, "weights", cache)
+
+
+def test_broken_manifests_are_all_named(store: Store, weights: Path) -> None:
+    """Reading many says of each broken one what is wrong, and of the whole ones nothing."""
+    artifacts = Artifacts(store)
+    whole, half, another = ID, OTHER_ID, "0" * 16
+    manifest = commit(artifacts, weights)
+    store.put(Layout.manifest("expert", half), manifest.to_json()[:100])
+    store.put(Layout.manifest("expert", another), manifest.to_json())
+    with pytest.raises(BrokenManifestsError) as caught:
+        artifacts.find_all("expert", [whole, half, another])
+    assert caught.value.kind == "expert"
+    assert list(caught.value.problems) == [half, another]
+    assert "is not JSON" in caught.value.problems[half]
+    assert f"is that of expert {ID}" in str(caught.value)
+
+
+def test_whole_artifact_passes_the_check(store: Store, weights: Path) -> None:
+    """Every byte of its files is read; of what is not committed there is nothing to say."""
+    artifacts = Artifacts(store)
+    commit(artifacts, weights)
+    assert artifacts.check("expert", ID) == Checked(problem=None, size_bytes=14)
+    assert artifacts.check("expert", OTHER_ID) is None
+
+
+def test_check_reads_again_what_was_fetched_before(
+    store: Store, weights: Path, tmp_path: Path
+) -> None:
+    """A file that a process has verified once can break later."""
+    artifacts = Artifacts(store)
+    manifest = commit(artifacts, weights)
+    artifacts.fetch(manifest, "weights", NodeCache(tmp_path / "cache"))
+    key = Layout.attempt_file("expert", ID, attempt=manifest.attempt, name="weights")
+    store.put(key, b"weighty")
+    checked = artifacts.check("expert", ID)
+    assert checked is not None
+    assert "file weights of attempt" in str(checked.problem)
+    store.delete([key])
+    checked = artifacts.check("expert", ID)
+    assert checked is not None
+    assert str(checked.problem).endswith(": it is missing")
+    assert checked.size_bytes == 7
+
+
+def test_check_names_every_broken_file(store: Store, weights: Path) -> None:
+    """Two files are two problems in one line."""
+    artifacts = Artifacts(store)
+    manifest = commit(artifacts, weights)
+    for entry in manifest.files:
+        key = Layout.attempt_file("expert", ID, attempt=manifest.attempt, name=entry.name)
+        store.put(key, b"broken!")
+    checked = artifacts.check("expert", ID)
+    assert checked is not None
+    assert "file config.json" in str(checked.problem)
+    assert "; file weights" in str(checked.problem)
+
+
+def test_manifest_whose_names_leave_the_root_is_a_problem(store: Store, weights: Path) -> None:
+    """Whoever wrote it, sealed and all: nothing outside the artifact is read."""
+    artifacts = Artifacts(store)
+    manifest = commit(artifacts, weights)
+    outside = replace(manifest.files[0], name="../../../secret")
+    store.put(Layout.manifest("expert", ID), replace(manifest, files=(outside,)).to_json())
+    checked = artifacts.check("expert", ID)
+    assert checked is not None
+    assert "'../../../secret' is not allowed" in str(checked.problem)
+
+
+def test_withdrawn_artifact_can_be_committed_again(store: Store, weights: Path) -> None:
+    """It does not exist any more, its manifest is kept, and the next attempt wins."""
+    artifacts = Artifacts(store)
+    first = commit(artifacts, weights)
+    key = Layout.manifest("expert", ID)
+    store.put(key, b"broken")
+    copy = artifacts.withdraw("expert", ID)
+    assert copy == key.replace("manifest", "withdrawn-0001")
+    assert store.get(copy) == b"broken"
+    assert artifacts.find("expert", ID) is None
+    assert artifacts.committed_ids("expert") == set()
+    second = commit(artifacts, weights)
+    assert second.attempt != first.attempt
+    assert artifacts.check("expert", ID) == Checked(problem=None, size_bytes=14)
+
+
+def test_withdrawing_again_keeps_both_manifests(store: Store, weights: Path) -> None:
+    """The second copy has the next number; of what is not there, nothing is withdrawn."""
+    artifacts = Artifacts(store)
+    assert artifacts.withdraw("expert", ID) is None
+    contents = [commit(artifacts, weights, metrics={"n": 1}).to_json()]
+    copies = [artifacts.withdraw("expert", ID)]
+    contents.append(commit(artifacts, weights, metrics={"n": 2}).to_json())
+    copies.append(artifacts.withdraw("expert", ID))
+    assert copies == [Layout.withdrawn("expert", ID, number) for number in (1, 2)]
+    assert [store.get(copy) for copy in copies if copy] == contents

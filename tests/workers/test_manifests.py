@@ -2,6 +2,7 @@ import hashlib
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,11 @@ def test_nan_metric_is_refused_with_its_path() -> None:
         (changed(outcome="failed"), "outcome is 'failed'"),
         (changed(files=[3]), r"files\[0\] is a int"),
         (changed(files=[{"name": "x", "size_bytes": 1}]), r"files\[0\] has no field sha256"),
+        (changed(checksum=...), "no field checksum"),
+        (changed(metrics={"accuracy": 0.8}), "does not match its checksum"),
+        (MANIFEST.to_json().replace(b"0.9", b"0.8"), "does not match its checksum"),
+        (MANIFEST.to_json()[:-1], "does not match its checksum"),
+        (MANIFEST.to_json()[:300], "not JSON"),
     ],
 )
 def test_broken_manifest_is_refused_with_key_and_problem(content: bytes, problem: str) -> None:
@@ -82,3 +88,18 @@ def test_missing_file_is_refused_with_those_there_are() -> None:
     with pytest.raises(ManifestError, match=r"no file 'x'.*expert\.safetensors"):
         MANIFEST.file("x")
     assert MANIFEST.file("expert.safetensors").size_bytes == 12
+
+
+def test_file_is_compared_with_its_entry(tmp_path: Path) -> None:
+    """Equal bytes under any name are no difference; others are told with both sizes and digests."""
+    path = tmp_path / "x"
+    path.write_bytes(b"weights")
+    entry = FileEntry.of(path, name="weights")
+    assert (entry.name, entry.size_bytes) == ("weights", 7)
+    assert entry.sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert entry.difference(path) is None
+    path.write_bytes(b"weighty")
+    digest = hashlib.sha256(b"weighty").hexdigest()
+    assert entry.difference(path) == (
+        f"expected 7 bytes with sha256 {entry.sha256}, found 7 bytes with {digest}"
+    )

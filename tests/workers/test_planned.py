@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +7,7 @@ from orchestrator.plan import Plan, build_plan
 from orchestrator.reading import parse_study
 from orchestrator.study_folder import plan_to_json
 from workers.planned import NotPlannedError, find_planned
+from workers.sealed import seal
 from workers.specs import MergeSpec, TrialSpec
 from workers.store.protocol import Store
 
@@ -42,7 +42,7 @@ def planned_store(store: Store, plan: Plan) -> Store:
 
 
 def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a plan
-    return json.dumps({**plan_to_json(plan), **changes}, indent=1, sort_keys=True).encode()
+    return seal({**plan_to_json(plan), **changes})
 
 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
@@ -70,6 +70,12 @@ def test_plan_that_was_replaced_is_searched_as_well(planned_store: Store, plan: 
     planned_store.put(NAME, written(plan, merges={}))
     merge = next(iter(plan.merges.values()))
     assert find_planned(planned_store, merge.id) == merge
+
+
+def test_damaged_plan_of_another_study_hides_nothing(planned_store: Store, plan: Plan) -> None:
+    """What is wrong with it, `mergesweep verify` says."""
+    planned_store.put("studies/another/plan.json", written(plan)[:100])
+    assert find_planned(planned_store, plan.base.spec.id) == plan.base.spec
 
 
 def test_unknown_id_is_refused(planned_store: Store) -> None:

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from orchestrator.study_folder import plan_to_json
 from workers.artifacts import Artifacts
 from workers.process import CACHE_VARIABLE
 from workers.run import main
+from workers.sealed import seal
 from workers.store.local import LocalStore
 
 STUDY = """
@@ -33,9 +33,7 @@ def plan() -> Plan:
 def root(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns a store that has the plan and nothing else."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
-    LocalStore(tmp_path / "store").put(
-        "studies/by-hand/plan.json", json.dumps(plan_to_json(plan)).encode()
-    )
+    LocalStore(tmp_path / "store").put("studies/by-hand/plan.json", seal(plan_to_json(plan)))
     return tmp_path / "store"
 
 
