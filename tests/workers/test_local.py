@@ -2,7 +2,10 @@
 
 import errno
 import os
+import subprocess
 import threading
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,3 +66,48 @@ def test_fault_of_the_disk_is_reported_with_its_remedy(
         store.put("key", b"content")
     assert list(store.list("")) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mounts a real file system of 1 MB, which takes the right to."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount a file system")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_full_disk_harms_nothing_that_was_written(small_disk: Path, tmp_path: Path) -> None:
+    """Every write says that there is no space, and leaves neither an object nor a piece of one."""
+    store = open_store(str(small_disk))
+    store.put("artifacts/whole", b"w" * 400_000)
+    large = tmp_path / "large"
+    large.write_bytes(b"l" * 900_000)
+    for write in [
+        lambda: store.upload("artifacts/new/weights", large),
+        lambda: store.upload("artifacts/whole", large),
+        lambda: store.put("artifacts/new/weights", large.read_bytes()),
+        lambda: store.put_if_absent("artifacts/new/manifest", large.read_bytes()),
+    ]:
+        with pytest.raises(StoreFullError, match="free some space"):
+            write()
+        files = [path for path in small_disk.rglob("*") if path.is_file()]
+        assert files == [small_disk / "artifacts" / "whole"]
+        assert store.get("artifacts/whole") == b"w" * 400_000
+    store.delete(["artifacts/whole"])
+    store.upload("artifacts/new/weights", large)
+
+
+def test_full_disk_stops_no_reader_and_no_deletion(small_disk: Path, tmp_path: Path) -> None:
+    """A store on a disk without a byte left is read from, and space is freed."""
+    store = open_store(str(small_disk))
+    with pytest.raises(StoreFullError):
+        deque(store.put(f"k/{i:03}", b"x" * 4096) for i in range(300))
+    keys = [entry.key for entry in store.list("")]
+    store.download(keys[-1], tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"x" * 4096
+    store.delete(keys)
+    assert list(store.list("")) == []

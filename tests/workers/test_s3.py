@@ -101,6 +101,24 @@ def test_conflicting_condition_is_tried_again(stubbed: tuple[S3Store, Stubber]) 
     assert store.put_if_absent("key", b"x") is True
 
 
+def test_winner_in_conflict_with_its_own_lost_request_is_told_that_it_won(
+    stubbed: tuple[S3Store, Stubber],
+) -> None:
+    """A repeated request that conflicts says that the first may win yet: that is remembered."""
+    store, stubber = stubbed
+    stubber.add_client_error(
+        "put_object",
+        service_error_code="ConditionalRequestConflict",
+        http_status_code=409,
+        response_meta={"RetryAttempts": 1},
+    )
+    stubber.add_client_error(
+        "put_object", service_error_code="PreconditionFailed", http_status_code=412
+    )
+    stubber.add_response("get_object", {"Body": StreamingBody(io.BytesIO(b"mine"), 4)})
+    assert store.put_if_absent("key", b"mine") is True
+
+
 def test_body_that_breaks_off_is_read_again(stubbed: tuple[S3Store, Stubber]) -> None:
     """An answer shorter than its length is not taken for the object."""
     store, stubber = stubbed
@@ -125,6 +143,32 @@ def test_refused_deletion_is_an_error(stubbed: tuple[S3Store, Stubber]) -> None:
     stubber.add_response("delete_objects", errors)
     with pytest.raises(StoreError, match="1 objects not deleted: root/a: Access Denied"):
         store.delete(["a", "b"])
+
+
+def test_deletion_that_the_server_put_off_is_asked_for_again(
+    stubbed: tuple[S3Store, Stubber],
+) -> None:
+    """Only those keys of a batch are sent again that a passing fault kept."""
+    store, stubber = stubbed
+    errors = {"Errors": [{"Key": "root/b", "Code": "SlowDown", "Message": "Slow down"}]}
+    stubber.add_response("delete_objects", errors, batch_of("root/a", "root/b"))
+    stubber.add_response("delete_objects", {}, batch_of("root/b"))
+    store.delete(["a", "b"])
+
+
+def batch_of(*names: str) -> dict[str, object]:
+    objects = [{"Key": name} for name in names]
+    return {"Bucket": "bucket", "Delete": {"Objects": objects, "Quiet": True}}
+
+
+@pytest.mark.s3
+def test_objects_whose_names_are_no_keys_are_not_listed(s3_url: str) -> None:
+    """A console's stand-in for a directory and a server's temporary object are not the store's."""
+    store = open_store(s3_url)
+    assert isinstance(store, S3Store)
+    for name in ["a/", "a/.temporary", "a/key"]:
+        store._client.put_object(Bucket=store._bucket, Key=store._root + name, Body=b"")
+    assert [entry.key for entry in store.list("")] == ["a/key"]
 
 
 @pytest.mark.s3

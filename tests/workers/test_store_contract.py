@@ -2,15 +2,19 @@
 
 import hashlib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from workers.store.local import LocalStore
 from workers.store.opening import open_store, supports_conditional_put
-from workers.store.protocol import Entry, InvalidKeyError, NotFoundError, Store
+from workers.store.protocol import InvalidKeyError, NotFoundError, Store
 
 BAD_KEYS = ["", "/etc/passwd", "a/../../b", "..", "a//b", "a/", ".hidden", "a/.tmp", "a\0b", "a\nb"]
+
+MINUTE_S = 60.0
 
 
 def keys_of(store: Store, prefix: str = "") -> list[str]:
@@ -103,7 +107,7 @@ def test_large_file_travels_both_ways(store: Store, tmp_path: Path) -> None:
     assert store.num_requests - before == (1 if store.local_path("large") else 5)
     store.download("large", copy)
     assert hashlib.sha256(copy.read_bytes()).digest() == hashlib.sha256(content).digest()
-    assert list(store.list("large")) == [Entry(key="large", size_bytes=40_000_000)]
+    assert [(e.key, e.size_bytes) for e in store.list("large")] == [("large", 40_000_000)]
 
 
 def test_download_of_missing_key_leaves_the_file_alone(store: Store, tmp_path: Path) -> None:
@@ -130,7 +134,7 @@ def test_list_is_ordered_by_key(store: Store) -> None:
     for key in reversed(keys):
         store.put(key, b"12")
     assert keys_of(store) == keys
-    assert list(store.list("p/a.")) == [Entry(key="p/a.c", size_bytes=2)]
+    assert [(e.key, e.size_bytes) for e in store.list("p/a.")] == [("p/a.c", 2)]
 
 
 def test_list_takes_any_beginning_of_a_key_as_prefix(store: Store) -> None:
@@ -234,3 +238,57 @@ def test_local_path_is_the_object_or_none(store: Store) -> None:
     store.put("a/b", b"content")
     path = store.local_path("a/b")
     assert path is None or path.read_bytes() == b"content"
+
+
+def test_listing_says_when_objects_were_written(store: Store) -> None:
+    """The time is that of the last write, to the second, on the clock of this machine here."""
+    store.put("key", b"first")
+    time.sleep(1.1)
+    before_s = time.time()
+    store.put("key", b"second")
+    (entry,) = store.list("")
+    assert before_s - 1 <= entry.modified_at_s <= time.time()
+
+
+def leave_unfinished(store: Store, key: str) -> None:
+    """Leaves behind what a writer leaves that is killed after it wrote 7 bytes of an object."""
+    if isinstance(store, LocalStore):
+        path = Path(store.url, key).with_name(".0123456789abcdef.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"7 bytes")
+        return
+    bucket, name = store._bucket, store._root + key
+    upload = store._client.create_multipart_upload(Bucket=bucket, Key=name)
+    store._client.upload_part(
+        Bucket=bucket, Key=name, UploadId=upload["UploadId"], PartNumber=1, Body=b"7 bytes"
+    )
+
+
+def test_interrupted_writes_are_found_and_removed(store: Store) -> None:
+    """They are in no listing; a dry run finds them, the next call removes them."""
+    store.put("a/whole", b"")
+    leave_unfinished(store, "a/torn")
+    assert keys_of(store) == ["a/whole"]
+    later_s = time.time() + MINUTE_S
+    (left,) = store.remove_unfinished("a/", before_s=later_s, dry_run=True)
+    assert left.key.startswith("a/")
+    assert left.size_bytes == 7
+    assert time.time() - MINUTE_S < left.modified_at_s < later_s
+    assert store.remove_unfinished("a/", before_s=later_s) == (left,)
+    assert store.remove_unfinished("a/", before_s=later_s) == ()
+    assert keys_of(store) == ["a/whole"]
+
+
+def test_interrupted_writes_that_are_young_or_elsewhere_stay(store: Store) -> None:
+    """One may still be going on; below another prefix it is somebody else's."""
+    leave_unfinished(store, "a/b/torn")
+    now_s = time.time()
+    assert store.remove_unfinished("", before_s=now_s - MINUTE_S) == ()
+    for prefix in ("c/", "a/c", "b", "a/b/torn/x"):
+        assert store.remove_unfinished(prefix, before_s=now_s + MINUTE_S) == ()
+    assert len(store.remove_unfinished("a/b", before_s=now_s + MINUTE_S)) == 1
+
+
+def test_searching_where_nothing_is_finds_nothing(store: Store) -> None:
+    """A store that was never written to has no interrupted writes."""
+    assert store.remove_unfinished("artifacts/", before_s=time.time()) == ()

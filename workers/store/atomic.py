@@ -1,10 +1,18 @@
 """Files that appear whole: written beside their final name, then renamed."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a file of this name is one of `temporary_beside`."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager

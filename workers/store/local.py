@@ -5,10 +5,10 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from workers.store.atomic import link_if_absent, replacing, temporary_beside
+from workers.store.atomic import is_temporary, link_if_absent, replacing, temporary_beside
 from workers.store.protocol import (
     Entry,
     NotFoundError,
@@ -91,6 +91,23 @@ class LocalStore:
             with self._operation(key) as path:
                 path.unlink(missing_ok=True)
 
+    def remove_unfinished(
+        self, prefix: str, *, before_s: float, dry_run: bool = False
+    ) -> tuple[Entry, ...]:
+        """Removes the temporary files of writers that were killed."""
+        directory, _, beginning = checked_prefix(prefix).rpartition("/")
+        self._count()
+        found = []
+        with self._translated(prefix):
+            for path in _temporary_files(self._root / directory, beginning=beginning):
+                with suppress(FileNotFoundError):  # its writer has just ended
+                    entry = _entry(path.stat(), key=path.relative_to(self._root).as_posix())
+                    if entry.modified_at_s < before_s:
+                        found.append(entry)
+                        if not dry_run:
+                            path.unlink()
+        return tuple(sorted(found, key=lambda entry: entry.key))
+
     def local_path(self, key: str) -> Path:
         """Returns the file that is the object."""
         path = self._root / checked_key(key)
@@ -132,9 +149,22 @@ def _walk(directory: Path, *, below: str, prefix: str) -> Iterator[Entry]:
                 yield from _walk(Path(entry.path), below=key.rstrip("/"), prefix=prefix)
         elif key.startswith(prefix):
             try:
-                yield Entry(key=key, size_bytes=entry.stat().st_size)
+                yield _entry(entry.stat(), key=key)
             except FileNotFoundError:
                 continue  # deleted since the directory was read
+
+
+def _temporary_files(directory: Path, *, beginning: str) -> Iterator[Path]:
+    """Yields the temporary files in and below a directory's children that begin so."""
+    for folder, children, names in os.walk(directory):
+        if beginning and Path(folder) == directory:
+            children[:] = [child for child in children if child.startswith(beginning)]
+            continue
+        yield from (Path(folder, name) for name in names if is_temporary(name))
+
+
+def _entry(found: os.stat_result, *, key: str) -> Entry:
+    return Entry(key=key, size_bytes=found.st_size, modified_at_s=found.st_mtime)
 
 
 def _sort_name(entry: os.DirEntry[str]) -> str:

@@ -8,16 +8,16 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from workers.store.local import LocalStore
-from workers.store.protocol import Store, StoreError, StoreUrlError, checked_key
+from workers.store.protocol import PATIENCE_S, Store, StoreError, StoreUrlError, checked_key
 
 _FORMS = "a path, file:///path or s3://bucket/prefix[?endpoint_url=http://host:port]"
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
-_CHECK_NUM_ATTEMPTS = 2  # a check is for someone who waits
+_CHECK_PATIENCE_S = 2.0  # a check is for someone who waits
 
 
 def open_store(
-    url: str, *, environment: Mapping[str, str] = os.environ, num_attempts: int = 5
+    url: str, *, environment: Mapping[str, str] = os.environ, patience_s: float = PATIENCE_S
 ) -> Store:
     """Returns the store that a URL names; nothing is read or written yet.
 
@@ -27,7 +27,7 @@ def open_store(
             here.
         environment: Names the S3 server where the URL does not: `AWS_ENDPOINT_URL_S3`, or else
             `AWS_ENDPOINT_URL`.
-        num_attempts: How often an S3 request is sent before its failure is final.
+        patience_s: For how long an S3 request that meets a passing fault is sent again.
 
     Raises:
         StoreUrlError: Another scheme, an unknown parameter, no bucket, or credentials inside.
@@ -40,7 +40,7 @@ def open_store(
         case "file":
             return LocalStore(_checked_path(_file_path(parts, url=url)))
         case "s3":
-            return _open_s3(parts, environment=environment, num_attempts=num_attempts)
+            return _open_s3(parts, environment=environment, patience_s=patience_s)
     raise StoreUrlError(f"store {url!r} has the scheme {parts.scheme!r}; give {_FORMS}")
 
 
@@ -50,7 +50,7 @@ def check_store(url: str) -> None:
     Raises:
         StoreError: One of the contract's errors; its message says what to do.
     """
-    store = open_store(url, num_attempts=_CHECK_NUM_ATTEMPTS)
+    store = open_store(url, patience_s=_CHECK_PATIENCE_S)
     key = _probe_key()
     written = key.encode()
     for _ in store.list("probes/"):
@@ -98,7 +98,7 @@ def _file_path(parts: SplitResult, *, url: str) -> str:
     return unquote(parts.path)
 
 
-def _open_s3(parts: SplitResult, *, environment: Mapping[str, str], num_attempts: int) -> Store:
+def _open_s3(parts: SplitResult, *, environment: Mapping[str, str], patience_s: float) -> Store:
     shown = f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
     _refuse_credentials(parts.netloc, shown=shown)
     if not _BUCKET.fullmatch(parts.netloc):
@@ -116,7 +116,7 @@ def _open_s3(parts: SplitResult, *, environment: Mapping[str, str], num_attempts
         parts.netloc,
         prefix=checked_key(prefix) if prefix else "",
         endpoint_url=endpoint_url,
-        num_attempts=num_attempts,
+        patience_s=patience_s,
     )
 
 

@@ -11,8 +11,8 @@ that was interrupted, by the death of the process too, changes nothing that `get
 *Threads and processes.* One instance serves any number of threads. Instances are not sent between
 processes: the other process opens `url` again.
 
-*Failures.* Passing faults are tried again inside, a bounded number of times; what is raised is
-final. A write that raises may still have happened.
+*Failures.* Passing faults are tried again inside, on S3 for `PATIENCE_S`; what is raised
+is final. A write that raises may still have happened, but never in part.
 
     StoreError
     ├── NotFoundError           no object has this key
@@ -29,6 +29,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+# An S3 server that was killed is back after up to 20 s; three times that.
+PATIENCE_S = 60.0
 
 
 class StoreError(Exception):
@@ -76,6 +79,9 @@ class Entry:
 
     size_bytes: int
     """The object's length."""
+
+    modified_at_s: float
+    """When it was written, by the store's clock, in seconds since 1970; S3 has whole seconds."""
 
 
 class Store(Protocol):
@@ -133,6 +139,24 @@ class Store(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """Removes objects; a key that no object has is no error."""
 
+    def remove_unfinished(
+        self, prefix: str, *, before_s: float, dry_run: bool = False
+    ) -> tuple[Entry, ...]:
+        """Removes what interrupted writes left behind, which no listing of objects shows.
+
+        A write that still goes on fails, or begins again, if it is taken for an interrupted one:
+        `before_s` is to lie well in the past.
+
+        Args:
+            prefix: Of the objects that were being written.
+            before_s: Only what was last written to before this time goes, in seconds since 1970.
+            dry_run: Remove nothing.
+
+        Returns:
+            What was removed, ordered by key. The key is the object's that was being written, or
+            that of a temporary file, which begins with a dot and can be used for nothing.
+        """
+
     def local_path(self, key: str) -> Path | None:
         """Returns the file that is the object, or None where no object is a file of this machine.
 
@@ -143,13 +167,18 @@ class Store(Protocol):
         """
 
 
+def is_key(name: str) -> bool:
+    """Returns whether a name could be a key; other programs' objects may have names that cannot."""
+    return name.isprintable() and all(part and not part.startswith(".") for part in name.split("/"))
+
+
 def checked_key(key: str) -> str:
     """Returns the key.
 
     Raises:
         InvalidKeyError: A part is empty, begins with a dot or has a control character.
     """
-    if key.isprintable() and all(part and not part.startswith(".") for part in key.split("/")):
+    if is_key(key):
         return key
     raise InvalidKeyError(
         f"{key!r} cannot be a key: no part may be empty, begin with a dot or be unprintable"

@@ -1,9 +1,8 @@
 """A store in an S3 bucket, on AWS or any server with conditional puts. The home of boto3."""
 
-import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,25 +19,32 @@ from botocore.exceptions import (
 
 from workers.store.atomic import replacing
 from workers.store.protocol import (
+    PATIENCE_S,
     Entry,
+    NotFoundError,
     StoreError,
     checked_key,
     checked_prefix,
+    is_key,
 )
 from workers.store.s3_errors import code_of, num_retries, translated
+from workers.store.s3_patience import PASSING_CODES, backoff_s, be_patient
+from workers.store.s3_unfinished import abort_unfinished, find_unfinished
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_CONNECT_TIMEOUT_S = 5
-_READ_TIMEOUT_S = 60
+# The longest silence on a connection; the first also bounds each piece of a body that is sent.
+_CONNECT_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 30.0
 _NUM_CONNECTIONS = 32
 _NUM_PARTS_AT_ONCE = 8
 # Below it one request is faster than the four of the smallest multipart upload.
 _MULTIPART_THRESHOLD_BYTES = 16 << 20
 _NUM_KEYS_PER_DELETE = 1000  # the most that S3 takes
-# Between attempts whose conditions met another writer's in flight; 6 s in all.
-_CONFLICT_DELAYS_S = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0)
+# Of what the server answers in place of doing it: a condition that met another writer's in flight,
+# a key of a batch that was not deleted. 6 to 13 s with the waits between them.
+_NUM_ANSWERED_ATTEMPTS = 7
 _NUM_BODY_ATTEMPTS = 4
 # An answer that began well and broke off; the client's own retries end where a body begins.
 _BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
@@ -48,7 +54,7 @@ class S3Store:
     """Keeps every object under a prefix of a bucket. Meets `Store`'s contract.
 
     A process killed during a multipart upload leaves parts that no listing shows and that are paid
-    for: give the bucket a lifecycle rule that aborts incomplete uploads.
+    for: `remove_unfinished` removes them, or a lifecycle rule that aborts incomplete uploads.
     """
 
     def __init__(
@@ -57,7 +63,8 @@ class S3Store:
         *,
         prefix: str = "",
         endpoint_url: str | None = None,
-        num_attempts: int = 5,
+        patience_s: float = PATIENCE_S,
+        read_timeout_s: float = _READ_TIMEOUT_S,
         multipart_threshold_bytes: int = _MULTIPART_THRESHOLD_BYTES,
     ) -> None:
         """Connects to nothing yet.
@@ -66,7 +73,8 @@ class S3Store:
             bucket: An existing bucket.
             prefix: What all keys are below, without slashes at its ends; empty for the bucket.
             endpoint_url: The server; None for AWS.
-            num_attempts: How often a request is sent before its failure is final.
+            patience_s: For how long a request that meets a passing fault is sent again.
+            read_timeout_s: How long a server may be silent before its answer counts as lost.
             multipart_threshold_bytes: From which size files travel in parallel parts of this size.
         """
         self._bucket = bucket
@@ -74,7 +82,8 @@ class S3Store:
         query = f"?endpoint_url={endpoint_url}" if endpoint_url else ""
         self._url = f"s3://{bucket}/{prefix}".rstrip("/") + query
         with translated(url=self._url, key=""):
-            self._client = _connect(endpoint_url, num_attempts=num_attempts)
+            self._client = _connect(endpoint_url, read_timeout_s=read_timeout_s)
+        be_patient(self._client, patience_s=patience_s)
         self._transfer = TransferConfig(
             multipart_threshold=multipart_threshold_bytes,
             multipart_chunksize=multipart_threshold_bytes,
@@ -112,19 +121,24 @@ class S3Store:
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
         """Writes an object unless its key is taken; returns whether it did."""
+        was_sent_before = False
         with self._translated(key) as name:
-            for delay_s in (*_CONFLICT_DELAYS_S, None):
+            for attempt in range(1, _NUM_ANSWERED_ATTEMPTS + 1):
                 try:
                     self._client.put_object(
                         Bucket=self._bucket, Key=name, Body=content, IfNoneMatch="*"
                     )
                 except ClientError as error:
+                    was_sent_before |= num_retries(error) > 0
                     if code_of(error) == "PreconditionFailed":
                         # A repeated request may have met the object that its first sending wrote.
-                        return num_retries(error) > 0 and self.get(key) == content
-                    if code_of(error) != "ConditionalRequestConflict" or delay_s is None:
+                        return was_sent_before and self._holds(key, content)
+                    if (
+                        code_of(error) != "ConditionalRequestConflict"
+                        or attempt == _NUM_ANSWERED_ATTEMPTS
+                    ):
                         raise
-                    time.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311 spreads the racers
+                    time.sleep(backoff_s(attempt))
                 else:
                     return True
         raise AssertionError
@@ -132,7 +146,15 @@ class S3Store:
     def upload(self, key: str, path: Path) -> None:
         """Writes an object from a file, in parallel parts where it is large."""
         with path.open("rb") as content, self._translated(key) as name:
-            self._client.upload_fileobj(content, self._bucket, name, Config=self._transfer)
+            try:
+                self._client.upload_fileobj(content, self._bucket, name, Config=self._transfer)
+            except ClientError as error:
+                if code_of(error) not in {"NoSuchUpload", "NoSuchKey"}:
+                    raise
+                # Completed by a request whose answer was lost, or removed as unfinished meanwhile.
+                # The two cannot be told apart, and writing the object again is right after both.
+                content.seek(0)
+                self._client.upload_fileobj(content, self._bucket, name, Config=self._transfer)
 
     def download(self, key: str, path: Path) -> None:
         """Writes an object's content to a file, in parallel ranges where it is large."""
@@ -149,12 +171,17 @@ class S3Store:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=name
             )
-            found = [
-                Entry(key=item["Key"].removeprefix(self._root), size_bytes=item["Size"])
+            entries = (
+                Entry(
+                    key=item["Key"].removeprefix(self._root),
+                    size_bytes=item["Size"],
+                    modified_at_s=item["LastModified"].timestamp(),
+                )
                 for page in pages
                 for item in page.get("Contents", [])
-                if not item["Key"].endswith("/")  # a console's stand-in for a directory
-            ]
+            )
+            # Not a console's stand-in for a directory, nor a server's own temporary object.
+            found = [entry for entry in entries if is_key(entry.key)]
         # Some servers list as a directory tree does, `a/b` before `a-b`.
         yield from sorted(found, key=lambda entry: entry.key)
 
@@ -162,19 +189,60 @@ class S3Store:
         """Removes objects, a thousand with one request."""
         names = [self._root + checked_key(key) for key in keys]
         for start in range(0, len(names), _NUM_KEYS_PER_DELETE):
-            batch = names[start : start + _NUM_KEYS_PER_DELETE]
-            with self._translated(batch[0].removeprefix(self._root)):
-                answer = self._client.delete_objects(
-                    Bucket=self._bucket,
-                    Delete={"Objects": [{"Key": name} for name in batch], "Quiet": True},
-                )
-            if errors := answer.get("Errors"):
-                first = "; ".join(f"{e.get('Key')}: {e.get('Message')}" for e in errors[:5])
-                raise StoreError(f"store {self._url}: {len(errors)} objects not deleted: {first}")
+            self._delete_batch(names[start : start + _NUM_KEYS_PER_DELETE])
+
+    def remove_unfinished(
+        self, prefix: str, *, before_s: float, dry_run: bool = False
+    ) -> tuple[Entry, ...]:
+        """Aborts multipart uploads; needs s3:ListBucketMultipartUploads and AbortMultipartUpload.
+
+        One request a page, and two for each upload.
+        """
+        with self._translated(prefix, check=checked_prefix) as name:
+            found = [
+                upload
+                for upload in find_unfinished(self._client, bucket=self._bucket, prefix=name)
+                if upload.modified_at_s < before_s
+            ]
+            for upload in () if dry_run else found:
+                abort_unfinished(self._client, bucket=self._bucket, upload=upload)
+        entries = (
+            Entry(
+                key=upload.name.removeprefix(self._root),
+                size_bytes=upload.size_bytes,
+                modified_at_s=upload.modified_at_s,
+            )
+            for upload in found
+        )
+        return tuple(sorted(entries, key=lambda entry: entry.key))
 
     def local_path(self, key: str) -> None:
         """Returns None: no object is a file of this machine."""
         checked_key(key)
+
+    def _holds(self, key: str, content: bytes) -> bool:
+        try:
+            return self.get(key) == content
+        except NotFoundError:
+            return False
+
+    def _delete_batch(self, names: Sequence[str]) -> None:
+        for attempt in range(1, _NUM_ANSWERED_ATTEMPTS + 1):
+            with self._translated(names[0].removeprefix(self._root)):
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket,
+                    Delete={"Objects": [{"Key": name} for name in names], "Quiet": True},
+                )
+            errors = answer.get("Errors", [])
+            if not errors:
+                return
+            if attempt == _NUM_ANSWERED_ATTEMPTS or any(
+                error.get("Code") not in PASSING_CODES for error in errors
+            ):
+                first = "; ".join(f"{e.get('Key')}: {e.get('Message')}" for e in errors[:5])
+                raise StoreError(f"store {self._url}: {len(errors)} objects not deleted: {first}")
+            names = [error["Key"] for error in errors]
+            time.sleep(backoff_s(attempt))
 
     @contextmanager
     def _translated(self, key: str, *, check: Callable[[str], str] = checked_key) -> Iterator[str]:
@@ -187,12 +255,12 @@ class S3Store:
             self._num_requests += 1
 
 
-def _connect(endpoint_url: str | None, *, num_attempts: int) -> "S3Client":
+def _connect(endpoint_url: str | None, *, read_timeout_s: float) -> "S3Client":
     config = Config(
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
+        connect_timeout=min(_CONNECT_TIMEOUT_S, read_timeout_s),
+        read_timeout=read_timeout_s,
         max_pool_connections=_NUM_CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": num_attempts},
+        retries={"mode": "standard", "total_max_attempts": 1},  # see s3_patience
     )
     if endpoint_url is not None:
         # Other servers seldom answer at <bucket>.<host>, and some refuse trailing checksums (Ceph:

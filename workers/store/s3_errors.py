@@ -43,6 +43,12 @@ _CREDENTIAL_ERRORS = (
 _REFUSED_CODES = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
 _REFUSED_STATUS = {401, 403}
 _FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
+# The code is the status where the answer has no body, as to HEAD, or a body that broke off.
+_CODES_OF_STATUS = {
+    "404": "NoSuchKey",
+    "409": "ConditionalRequestConflict",
+    "412": "PreconditionFailed",
+}
 _INSUFFICIENT_STORAGE = 507
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
@@ -69,7 +75,8 @@ def translated(*, url: str, key: str) -> Iterator[None]:
 
 def code_of(error: ClientError) -> str:
     """Returns the code that the server answered, `NoSuchKey` for example."""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return _CODES_OF_STATUS.get(code, code)
 
 
 def num_retries(error: ClientError) -> int:
@@ -84,7 +91,7 @@ def _from_answer(error: ClientError, *, url: str, key: str) -> StoreError:
         return StoreNotFoundError(
             f"store {url}: the bucket does not exist; create it, or correct `store`"
         )
-    if code in {"NoSuchKey", "404"}:
+    if code == "NoSuchKey":
         return NotFoundError(f"store {url} has no object {key!r}")
     if status in _REFUSED_STATUS or code in _REFUSED_CODES:
         return StoreCredentialsError(
