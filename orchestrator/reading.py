@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from eval.tasks import SUITES, task_names
 from merge.errors import ParameterErrors
 from merge.params import parse_params
+from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
 from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
@@ -80,6 +81,7 @@ def parse_study(text: str, *, source: str, store: str | None = None) -> Study:
     except ValidationError as error:
         problems += [_from_pydantic(details) for details in error.errors()]
     problems += _check_meaning(values)
+    problems += _check_tracking(values.get("tracking"))
     problems += _check_store(values, is_last=not problems)
     if problems:
         raise StudyError(source, problems=problems)
@@ -99,7 +101,17 @@ def _check_store(values: Mapping[str, Any], *, is_last: bool) -> Iterator[StudyP
     try:
         check_store(absolute_store(url))
     except StoreError as error:
-        yield StudyProblem(field="store", value=repr(url), allowed=str(error))
+        yield StudyProblem(field="store", value=masked(repr(url)), allowed=masked(str(error)))
+
+
+def _check_tracking(uri: object) -> Iterator[StudyProblem]:
+    remedy = remedy_for_credentials(uri) if isinstance(uri, str) else None
+    if remedy is not None:
+        yield StudyProblem(
+            field="tracking",
+            value="an address with credentials, which the store and the report would show,",
+            allowed=remedy,
+        )
 
 
 def _parse_yaml(text: str, *, source: str) -> dict[str, Any]:
@@ -135,7 +147,7 @@ def _lower(message: str) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = masked(repr(value))
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 3]}..."
 
 

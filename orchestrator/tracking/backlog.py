@@ -8,6 +8,8 @@ from orchestrator.tracking.protocol import Message, Settled, StateChanged
 from orchestrator.tracking.runs import TrackedRun
 
 MAX_WAIT_S = 30.0
+_NUM_FLUSH_ROUNDS = 2  # a reply that was lost by chance looks like a refusal
+_NUM_CHECKS = 2  # servers close connections that idled or that met an error; the next call breaks
 
 
 class Experiment(Protocol):
@@ -50,6 +52,7 @@ class Backlog:
         self._clock = clock
         self._jitter = jitter
         self._waiting: dict[str, _Waiting] = {}
+        self._refused: dict[str, str] = {}
         self._num_outages = 0
         self._down_until_s = 0.0
         self._state = ""
@@ -74,15 +77,21 @@ class Backlog:
             self._try(self._parent_first(first))
 
     def flush(self) -> None:
-        """Tries every run once, due or not, until the server fails to answer."""
-        while self._waiting:
-            key = next(iter(self._waiting))
-            parent = self._parent_first(self._waiting[key])
-            answered = self._try(parent)
-            if not answered:
+        """Tries every run, due or not, until the server fails to answer; refused ones twice."""
+        for _ in range(_NUM_FLUSH_ROUNDS):
+            if not self._flush_round():
                 return
-            if parent.run.key in self._waiting:  # refused: its children go without it
-                del self._waiting[parent.run.key]
+
+    def _flush_round(self) -> bool:
+        """Tries every run once and says whether the server answered to the end."""
+        tried: set[str] = set()
+        for key in [*self._waiting]:
+            while key in self._waiting and key not in tried:
+                parent = self._parent_first(self._waiting[key])
+                tried.add(parent.run.key)
+                if not self._try(parent):
+                    return False
+        return True
 
     def _parent_first(self, waiting: _Waiting) -> _Waiting:
         """Returns the run's parent if it waits too and was never refused, else the run itself."""
@@ -100,10 +109,11 @@ class Backlog:
             return self._keep(waiting, error=error)
         self._num_outages = 0
         del self._waiting[run.key]
+        self._refused.pop(run.key, None)
         self._reply(
             Settled(key=run.key, digest=run.digest, outcome="published" if written else "unchanged")
         )
-        self._become("ok")
+        self._become(self._summary())
         return True
 
     def _keep(self, waiting: _Waiting, *, error: Exception) -> bool:
@@ -120,18 +130,31 @@ class Backlog:
             num_refusals=num_refusals,
             not_before_s=self._clock() + self._pause_s(num_refusals),
         )
-        self._become(f"refused: {key}: {_brief(error)}")
+        self._refused[key] = _brief(error)
+        self._become(self._summary())
         return True
+
+    def _summary(self) -> str:
+        """Names the refused runs for as long as they wait: others that pass do not hide them."""
+        if not self._refused:
+            return "ok"
+        key, reason = next(iter(self._refused.items()))
+        others = len(self._refused) - 1
+        return f"refused: {key}: {reason}" + (f" (and {others} more runs)" if others else "")
 
     def _outage(self, error: Exception) -> Exception | None:
         """Returns why the server does not answer, or None if it does."""
         if self._experiment is None:
             return error
-        try:
-            self._experiment.check()
-        except Exception as outage:  # noqa: BLE001 whatever the client raises, the server is down
-            return outage
-        return None
+        outage: Exception | None = None
+        for _ in range(_NUM_CHECKS):
+            try:
+                self._experiment.check()
+            except Exception as failed:  # noqa: BLE001 whatever the client raises, it is no answer
+                outage = failed
+            else:
+                return None
+        return outage
 
     def _pause_s(self, num_failures: int) -> float:
         """Doubles from 1 s; half of it random, so that several studies do not come in step."""

@@ -1,6 +1,7 @@
 """An MLflow database in one SQLite file: where it lies, and the mode that makes it fast."""
 
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def prepare_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=20)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+
+
+def publisher_log(uri: str) -> Path:
+    """Returns where the publisher writes what MLflow prints: beside an SQLite file."""
+    path = database_path(uri)
+    if path is not None:
+        return path.with_suffix(".log")
+    return Path(tempfile.gettempdir()) / "mergesweep-mlflow.log"
 
 
 def artifact_root(path: Path, *, study: str) -> str:

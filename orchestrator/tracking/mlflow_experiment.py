@@ -31,12 +31,14 @@ _log = logging.getLogger(__name__)
 class _Known:
     """What the server holds under a key."""
 
+    key: str
     run_id: str
     name: str
     digest: str | None
     """None for a run that was only begun, or made as a parent ahead of its own content."""
     status: str
     params: Mapping[str, str]
+    parent_id: str | None
 
 
 class MlflowExperiment:
@@ -69,9 +71,11 @@ class MlflowExperiment:
         """
         try:
             known = self._find(run.key)
-            if known and (known.digest, known.status) == (run.digest, run.status):
+            parent_id = self._parent_id(run)
+            wanted = (run.digest, run.status, parent_id)
+            if known and (known.digest, known.status, known.parent_id) == wanted:
                 return False
-            self._known[run.key] = self._write(run, known=known)
+            self._known[run.key] = self._write(run, known=known, parent_id=parent_id)
         except Exception:
             self._experiment_id = None
             self._known.pop(run.key, None)
@@ -79,9 +83,24 @@ class MlflowExperiment:
             raise
         return True
 
-    def _write(self, run: TrackedRun, *, known: _Known | None) -> _Known:
+    def delete_runs(self) -> int:
+        """Deletes the study's runs, as the UI does: MLflow keeps them until its own collection.
+
+        Returns:
+            The number of runs deleted; runs that others put into the experiment stay.
+
+        Raises:
+            Exception: Anything mlflow, requests or SQLAlchemy raise; safe to call again.
+        """
+        self._open()
+        num_runs = len(self._known)
+        for key in [*self._known]:
+            self._client.delete_run(self._known[key].run_id)
+            del self._known[key]
+        return num_runs
+
+    def _write(self, run: TrackedRun, *, known: _Known | None, parent_id: str | None) -> _Known:
         """Writes the digest after the artifacts and the status last: what is cut off is redone."""
-        parent_id = self._parent_id(run)
         parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
         run_id = known.run_id if known else self._create(run.key, run=run, tags=parent)
         held = known.params if known else {}
@@ -101,11 +120,13 @@ class MlflowExperiment:
         elif known and known.status != "RUNNING":
             self._client.update_run(run_id, status="RUNNING")
         return _Known(
+            key=run.key,
             run_id=run_id,
             name=run.name,
             digest=run.digest,
             status=run.status,
             params={**run.params, **held},
+            parent_id=parent_id,
         )
 
     def _parent_id(self, run: TrackedRun) -> str | None:
@@ -116,7 +137,15 @@ class MlflowExperiment:
         known = self._find(key)
         if known is None:
             run_id = self._create(key, run=run, tags={})
-            known = _Known(run_id=run_id, name=key, digest=None, status="RUNNING", params={})
+            known = _Known(
+                key=key,
+                run_id=run_id,
+                name=key,
+                digest=None,
+                status="RUNNING",
+                params={},
+                parent_id=None,
+            )
             self._known[key] = known
         return known.run_id
 
@@ -140,7 +169,11 @@ class MlflowExperiment:
         return self._known.get(key)
 
     def _search(self, experiment_id: str, *, where: str) -> dict[str, _Known]:
-        """Reads runs page by page; where a key has two, one that was whole wins."""
+        """Reads runs page by page; where a key has two, one stays, whole if there is such a one.
+
+        Two arise when MLflow restores an experiment, with all that was ever deleted in it, or when
+        a driver is killed and another machine goes on before its publisher has ended.
+        """
         found: list[Run] = []
         token = None
         while True:
@@ -150,8 +183,14 @@ class MlflowExperiment:
             found += page
             if not (token := page.token):
                 break
-        known = [(run.data.tags[KEY_TAG], _as_known(run)) for run in found]
-        return dict(sorted(known, key=lambda item: item[1].digest is not None))
+        known: dict[str, _Known] = {}
+        for each in sorted(map(_as_known, found), key=lambda each: each.digest is None):
+            if each.key in known:
+                _log.warning("run %s is there twice; deleting run %s", each.key, each.run_id)
+                self._client.delete_run(each.run_id)
+            else:
+                known[each.key] = each
+        return known
 
     def _open(self) -> str:
         """Gets, restores or creates the experiment; reads its runs the first time."""
@@ -198,11 +237,13 @@ class MlflowExperiment:
 
 def _as_known(run: Run) -> _Known:
     return _Known(
+        key=run.data.tags[KEY_TAG],
         run_id=run.info.run_id,
         name=run.info.run_name,
         digest=run.data.tags.get(DIGEST_TAG),
         status=run.info.status,
         params=run.data.params,
+        parent_id=run.data.tags.get(MLFLOW_PARENT_RUN_ID),
     )
 
 

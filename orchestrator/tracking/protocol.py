@@ -20,6 +20,8 @@ class Target:
     uri: str
     study: str
     experiment_tags: Mapping[str, str]
+    rebuild: bool
+    """Deletes the study's runs there before the first one is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +41,23 @@ class Settled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cleared:
+    """What a rebuild deletes is deleted; nothing was written yet, and nothing more may go."""
+
+    num_runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StateChanged:
     """How publishing goes: `ok`, `unreachable: reason` or `refused: reason`."""
 
     state: str
 
 
-Message = Target | Close | Settled | StateChanged | TrackedRun
+Message = Target | Close | Settled | Cleared | StateChanged | TrackedRun
 
-_BY_NAME: dict[str, type[Target | Close | Settled | StateChanged]] = {
-    kind.__name__: kind for kind in (Target, Close, Settled, StateChanged)
+_BY_NAME: dict[str, type[Target | Close | Settled | Cleared | StateChanged]] = {
+    kind.__name__: kind for kind in (Target, Close, Settled, Cleared, StateChanged)
 }
 
 

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from orchestrator.tracking.backlog import Backlog, Experiment
-from orchestrator.tracking.protocol import Close, Message, Target, decode, encode
+from orchestrator.tracking.protocol import Cleared, Close, Message, Target, decode, encode
+from orchestrator.tracking.publisher_lock import PublisherLock
 from orchestrator.tracking.runs import TrackedRun
 
 ORPHAN_TIMEOUT_S = 30.0
 """How long a publisher goes on after its driver died without a word."""
 
+_TURN_TIMEOUT_S = ORPHAN_TIMEOUT_S + 5.0
 _NICENESS = 19  # below the workers, which Ray gives 15: publishing takes what they leave
 
 
@@ -35,9 +37,14 @@ def main() -> None:
     assert isinstance(target, Target)
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, inbox.put), daemon=True).start()
+    lock = PublisherLock(target)
+
+    def reply(message: Message) -> None:
+        _send(replies, message)
+
     backlog = Backlog(
-        open_experiment=lambda: _open_experiment(target),
-        reply=lambda message: _send(replies, message),
+        open_experiment=lambda: _open_experiment(target, lock=lock, reply=reply),
+        reply=reply,
         clock=time.monotonic,
         jitter=random.random,
     )
@@ -74,13 +81,22 @@ def _read(stream: BinaryIO, put: Callable[[Message], None]) -> None:
     put(close)
 
 
-def _open_experiment(target: Target) -> Experiment:
-    """Loads mlflow and connects."""
+def _open_experiment(
+    target: Target, *, lock: PublisherLock, reply: Callable[[Message], None]
+) -> Experiment:
+    """Loads mlflow, waits for its turn, connects, and deletes what a rebuild replaces.
+
+    Fails as a whole, so that nothing is written before everything is deleted.
+    """
     from orchestrator.tracking.mlflow_experiment import (  # noqa: PLC0415 3.5 s, after reading began
         MlflowExperiment,
     )
 
-    return MlflowExperiment(target)
+    lock.acquire(timeout_s=_TURN_TIMEOUT_S)
+    experiment = MlflowExperiment(target)
+    if target.rebuild:
+        reply(Cleared(num_runs=experiment.delete_runs()))
+    return experiment
 
 
 def _take_stdout() -> BinaryIO:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Self
 
 from orchestrator.tracking.protocol import (
+    Cleared,
     Close,
     Message,
     Settled,
@@ -22,16 +23,18 @@ from orchestrator.tracking.protocol import (
 )
 from orchestrator.tracking.runs import TrackedRun
 
-_RESTART_WAIT_S = 10.0  # only a killed publisher restarts; a failing server it survives
+_RESTART_WAIT_S = 5.0  # only a killed publisher restarts; a failing server it survives
 
-# The client's own retries stay few: the backlog retries for ever and knows what a repeat may do.
+# The client itself never retries: it would repeat the creation of a run whose reply was late and
+# leave two. The backlog retries for ever and looks first whether the run is there.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # else two more requests a run
 }
+_KILL_WAIT_S = 0.1
 _UNWANTED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
@@ -63,13 +66,20 @@ class Tracker:
         self._outcomes: dict[str, int] = {"published": 0, "unchanged": 0}
         self._state = "ok"
         self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._closing = threading.Event()
+        self._close: Close | None = None
+        self._out_of_time = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor = threading.Thread(target=self._supervise, name="tracker", daemon=True)
 
     @classmethod
     def start(
-        cls, *, uri: str, study: str, experiment_tags: Mapping[str, str], log_path: Path
+        cls,
+        *,
+        uri: str,
+        study: str,
+        experiment_tags: Mapping[str, str],
+        log_path: Path,
+        rebuild: bool = False,
     ) -> Self:
         """Starts the publisher for a study's experiment and returns at once.
 
@@ -78,8 +88,12 @@ class Tracker:
             study: The study's name, which is the experiment's.
             experiment_tags: Tags of the experiment itself, e.g. its chart views.
             log_path: Takes all that mlflow and the publisher print.
+            rebuild: Deletes the study's runs before the first one is written, once, however
+                often the publisher has to be started again.
         """
-        target = Target(uri=uri, study=study, experiment_tags=dict(experiment_tags))
+        target = Target(
+            uri=uri, study=study, experiment_tags=dict(experiment_tags), rebuild=rebuild
+        )
         tracker = cls(target=target, log_path=log_path)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         tracker._supervisor.start()
@@ -104,17 +118,19 @@ class Tracker:
     def close(self, timeout_s: float) -> PublishReport:
         """Publishes what is left, each run tried once more, and ends the publisher.
 
-        Returns early when the server does not answer; after `timeout_s` in any case.
+        Returns early when the server does not answer; after `timeout_s` in any case. Runs that
+        were not confirmed by then are counted as pending.
         """
         with self._lock:
-            if not self._closing.is_set():
-                self._closing.set()
-                self._outbox.put(Close(timeout_s=timeout_s))
+            if self._close is None:
+                self._close = Close(timeout_s=timeout_s)
+                self._outbox.put(self._close)
         self._supervisor.join(timeout_s)
-        process = self._process
-        if self._supervisor.is_alive() and process is not None:
-            process.kill()
-            self._supervisor.join()
+        self._out_of_time.set()
+        while self._supervisor.is_alive():
+            if self._process is not None:
+                self._process.kill()
+            self._supervisor.join(_KILL_WAIT_S)  # it may just be starting another
         with self._lock:
             return self._report()
 
@@ -128,18 +144,22 @@ class Tracker:
         )
 
     def _supervise(self) -> None:
-        """Runs one publisher after the other until the tracker closes."""
+        """Runs one publisher after the other until the tracker has closed.
+
+        One that is killed while it closes has a successor too, for as long as there is time.
+        """
         while True:
-            self._run_publisher()
+            exit_code = self._run_publisher()
             with self._lock:
-                if self._closing.is_set():
+                was_killed = exit_code < 0 and not self._out_of_time.is_set()
+                if self._close is not None and not was_killed:
                     return
                 self._state = f"unreachable: the publisher ended; log: {self._log_path}"
-            if self._closing.wait(_RESTART_WAIT_S):
+            if self._out_of_time.wait(_RESTART_WAIT_S):
                 return
 
-    def _run_publisher(self) -> None:
-        """Starts a publisher, feeds it from a thread of its own, reads its replies to the end."""
+    def _run_publisher(self) -> int:
+        """Runs a publisher, fed from a thread of its own, to its end; returns the exit code."""
         with self._log_path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.tracking.publisher"],
@@ -159,31 +179,43 @@ class Tracker:
         with process.stdout:
             for line in process.stdout:
                 self._receive(decode(line))
-        process.wait()
+        exit_code = process.wait()
         self._outbox.put(None)
         writer.join()
+        return exit_code
 
     def _refill_outbox(self) -> "queue.SimpleQueue[Message | None]":
-        """Starts over with what an earlier publisher left unconfirmed, keeping a `Close`."""
+        """Starts over with what an earlier publisher left unconfirmed, and what it was told."""
         with self._lock:
-            old, self._outbox = self._outbox, queue.SimpleQueue()
+            self._outbox = queue.SimpleQueue()
             self._outbox.put(self._target)
             for run in self._unsettled.values():
                 self._outbox.put(run)
-            while not old.empty():
-                if isinstance(message := old.get(), Close):
-                    self._outbox.put(message)
+            if self._close is not None:
+                self._outbox.put(self._close)
             return self._outbox
 
     def _receive(self, message: Message) -> None:
-        with self._lock:
-            if isinstance(message, StateChanged):
+        if isinstance(message, Settled):
+            self._settle(message)
+        elif isinstance(message, StateChanged):
+            with self._lock:
                 self._state = message.state
-            elif isinstance(message, Settled):
-                run = self._unsettled.get(message.key)
-                if run is not None and run.digest == message.digest:
-                    del self._unsettled[message.key]
-                    self._outcomes[message.outcome] += 1
+        elif isinstance(message, Cleared):
+            with self._lock:
+                self._target = replace(self._target, rebuild=False)
+
+    def _settle(self, message: Settled) -> None:
+        """Forgets a run, unless a newer one has taken its place meanwhile."""
+        with self._lock:
+            run = self._unsettled.get(message.key)
+        # Outside the lock: the digest of a report takes tens of ms, and `publish` must not wait.
+        if run is None or run.digest != message.digest:
+            return
+        with self._lock:
+            if self._unsettled.get(message.key) is run:
+                del self._unsettled[message.key]
+                self._outcomes[message.outcome] += 1
 
 
 def _feed(pipe: IO[bytes], outbox: "queue.SimpleQueue[Message | None]") -> None:

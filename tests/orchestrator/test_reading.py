@@ -182,6 +182,62 @@ def test_all_problems_are_told_at_once(study_fields: Fields) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("uri", "instead"),
+    [
+        ("http://someone:s3cr3t@mlflow:5000", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://s3cr3t@mlflow.example.org/x", "MLFLOW_TRACKING_TOKEN"),
+        ("http://someone:s3cr3t/with?signs@mlflow:5000", "MLFLOW_TRACKING_USERNAME"),
+        ("https://mlflow.example.org/?Token=s3cr3t", "MLFLOW_TRACKING_TOKEN"),
+        ("postgresql+psycopg2://mlflow:s3cr3t@db/mlflow", "PGPASSWORD"),
+        ("postgresql://db/mlflow?user=mlflow&password=s3cr3t", "PGPASSWORD"),
+    ],
+)
+def test_credentials_in_the_tracking_address_are_refused(
+    study_fields: Fields, uri: str, instead: str
+) -> None:
+    """The file is kept in the store and in the report; the message does not repeat the secret."""
+    problems = problems_of(yaml.safe_dump(study_fields(tracking=uri)))
+    assert list(problems) == ["tracking"]
+    assert instead in problems["tracking"]
+    assert "s3cr3t" not in problems["tracking"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://mlflow:5000",
+        "https://mlflow.example.org/base?workspace=a",
+        "postgresql://mlflow@db/mlflow",
+        "sqlite:////home/some:one@home/mlflow.db",
+        "http://[::1",
+    ],
+)
+def test_tracking_address_without_a_secret_is_accepted(
+    make_study: Callable[..., Study], uri: str
+) -> None:
+    """A database's user is no secret, and a path may have any characters."""
+    assert make_study(tracking=uri).tracking == uri
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("store", "s3://AKIA:s3cr3t@bucket/x"),
+        ("store", "https://someone:s3cr3t@host/x"),
+        ("tracking", {"uri": "http://someone:s3cr3t@host"}),
+    ],
+)
+def test_wrong_value_is_shown_without_its_password(
+    study_fields: Fields, field: str, value: object
+) -> None:
+    """What is wrong with an address can be told without what nobody else may read."""
+    text = yaml.safe_dump(study_fields(**{field: value}))
+    with pytest.raises(StudyError) as caught:
+        parse_study(text, source="study.yaml")
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_long_value_is_cut_in_messages(study_fields: Fields) -> None:
     """A list of a thousand values does not bury the other problems."""
     axes = {"axes": {"lr": [0.1] * 1000}}

@@ -12,9 +12,13 @@ class Server:
         self.up = True
         self.refused: set[str] = set()
         self.published: list[str] = []
+        self.num_broken_calls = 0
 
     def check(self) -> None:
         """Fails while the server is down."""
+        if self.num_broken_calls:
+            self.num_broken_calls -= 1
+            raise ConnectionResetError("broken")
         if not self.up:
             raise ConnectionError("refused\n" * 50)
 
@@ -129,7 +133,7 @@ def test_refused_parent_does_not_hold_up_its_child() -> None:
     assert bench.server.published == ["a"]
 
 
-def test_flush_tries_each_run_once_even_before_its_time() -> None:
+def test_flush_tries_every_run_even_before_its_time() -> None:
     """Closing neither waits for a pause to end nor loops over a run that stays refused."""
     bench = Bench()
     bench.server.refused = {"a", "p"}
@@ -140,6 +144,41 @@ def test_flush_tries_each_run_once_even_before_its_time() -> None:
     bench.server.refused = {"p"}
     bench.backlog.flush()
     assert bench.server.published == ["a", "b"]
+
+
+def test_refused_run_is_named_until_it_is_published() -> None:
+    """Others that pass do not hide it; several are counted."""
+    bench = Bench()
+    bench.server.refused = {"a", "b"}
+    for key in "abcd":
+        bench.backlog.add(make_run(key))
+    bench.run_for(100)
+    assert bench.states()[-1] == "refused: a: ValueError: bad request (and 1 more runs)"
+    bench.server.refused = {"b"}
+    bench.backlog.flush()
+    assert bench.states()[-1] == "refused: b: ValueError: bad request"
+    bench.server.refused = set()
+    bench.backlog.flush()
+    assert bench.states()[-1] == "ok"
+
+
+def test_flush_tries_a_refused_run_a_second_time() -> None:
+    """A connection that broke under one call is no reason to leave a run for the next session."""
+    bench = Bench()
+    bench.server.num_broken_calls = 1
+    for key in "ab":
+        bench.backlog.add(make_run(key))
+    bench.backlog.flush()
+    assert sorted(bench.server.published) == ["a", "b"]
+
+
+def test_one_broken_connection_is_no_outage() -> None:
+    """A server closes a connection after an error: the call after that fails, the next does not."""
+    bench = Bench()
+    bench.server.num_broken_calls = 2  # the run's own, and the first look at the server
+    bench.backlog.add(make_run("a"))
+    bench.run_for(10)
+    assert bench.states() == ["refused: a: ConnectionResetError: broken", "ok"]
 
 
 def test_flush_stops_at_a_server_that_does_not_answer() -> None:

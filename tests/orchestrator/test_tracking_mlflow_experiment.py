@@ -28,7 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy and alembic unde
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes MLflow's tables once: 65 of them, two seconds."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowExperiment(Target(uri=f"sqlite:///{path}", study="other", experiment_tags={})).check()
+    MlflowExperiment(
+        Target(uri=f"sqlite:///{path}", study="other", experiment_tags={}, rebuild=False)
+    ).check()
     return path
 
 
@@ -41,7 +43,7 @@ def uri(empty_database: Path, tmp_path: Path) -> str:
 
 
 def open_experiment(uri: str, **tags: str) -> MlflowExperiment:
-    return MlflowExperiment(Target(uri=uri, study="demo", experiment_tags=tags))
+    return MlflowExperiment(Target(uri=uri, study="demo", experiment_tags=tags, rebuild=False))
 
 
 def read_runs(uri: str) -> dict[str, Run]:
@@ -220,6 +222,44 @@ def test_deleted_run_is_published_anew(uri: str) -> None:
     MlflowClient(tracking_uri=uri).delete_run(first)
     assert open_experiment(uri).publish(make_run())
     assert read_runs(uri)["expert/a"].info.run_id != first
+
+
+def test_run_whose_parent_was_published_anew_points_to_the_new_one(uri: str) -> None:
+    """A setting thrown away in the UI comes back with its merges under it."""
+    runs = [make_run("setting/s"), make_run("merge/1", parent_key="setting/s")]
+    assert [open_experiment(uri).publish(run) for run in runs] == [True, True]
+    MlflowClient(tracking_uri=uri).delete_run(read_runs(uri)["setting/s"].info.run_id)
+    again = open_experiment(uri)
+    assert [again.publish(run) for run in runs] == [True, True]
+    held = read_runs(uri)
+    assert held["merge/1"].data.tags["mlflow.parentRunId"] == held["setting/s"].info.run_id
+    assert [open_experiment(uri).publish(run) for run in runs] == [False, False]
+
+
+def test_second_run_under_one_key_is_deleted_and_the_whole_one_stays(uri: str) -> None:
+    """Restoring an experiment brings back what was deleted in it before."""
+    open_experiment(uri).publish(make_run())
+    kept = read_runs(uri)["expert/a"].info
+    client = MlflowClient(tracking_uri=uri)
+    for _ in range(2):
+        client.create_run(kept.experiment_id, tags={KEY_TAG: "expert/a"})
+    assert not open_experiment(uri).publish(make_run())
+    assert read_runs(uri)["expert/a"].info.run_id == kept.run_id
+
+
+def test_deleting_the_runs_spares_those_of_others(uri: str) -> None:
+    """Only what carries a key is the study's; it is deleted as in the UI, and then written anew."""
+    experiment = open_experiment(uri)
+    experiment.publish(make_run())
+    before = read_runs(uri)["expert/a"].info
+    client = MlflowClient(tracking_uri=uri)
+    foreign = client.create_run(before.experiment_id).info.run_id
+    assert experiment.delete_runs() == 1
+    assert client.get_run(before.run_id).info.lifecycle_stage == "deleted"
+    assert client.get_run(foreign).info.lifecycle_stage == "active"
+    assert experiment.publish(make_run())
+    client.delete_run(foreign)
+    assert read_runs(uri)["expert/a"].info.run_id != before.run_id
 
 
 def test_experiment_gets_its_tags_but_keeps_a_persons_description(uri: str) -> None:

@@ -221,10 +221,10 @@ def test_runs_arrive_once_the_server_is_up(tmp_path: Path) -> None:
         wait_until(lambda: tracker.num_pending() == 0, timeout_s=90)
         assert tracker.state() == "ok"
         assert find_experiment(uri, study="demo") == "1"
+        report = tracker.close(60)
         again = start(uri, tmp_path)
         again.publish(make_run(0))
         assert again.close(60).num_unchanged == 1
-    report = tracker.close(60)
     assert (report.num_published, report.num_pending) == (2, 0)
     assert count_runs(database) == (3, 2)
 
