@@ -1,6 +1,8 @@
-"""The command line: `mergesweep plan | run | resume | status | results | report | ui`."""
+"""The command line, `mergesweep VERB`: a verb loads no more than it needs."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.opened import OpenedStudy
+    from workers.store.protocol import Store
 
 BAD_INPUT = 2
 
@@ -23,6 +26,12 @@ study_argument = click.argument(
     "study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path, dir_okay=False)
 )
 name_argument = click.argument("name", metavar="NAME")
+take_over_option = click.option(
+    "--take-over",
+    is_flag=True,
+    help="Run at once, without looking whether another run of the study still lives: that one "
+    "stops within seconds.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,25 +61,29 @@ def plan(study_file: Path, *, as_json: bool) -> None:
 
 @cli.command()
 @study_argument
-def run(study_file: Path) -> None:
+@take_over_option
+def run(study_file: Path, *, take_over: bool) -> None:
     """Run STUDY.yaml, or what is left of it.
 
     Uses the Ray cluster that RAY_ADDRESS names, or this machine. Ctrl-C stops cleanly: what is
     whole stays, and the same command goes on from there.
     """
-    from orchestrator.commands import run_opened
+    from orchestrator.run_command import run_opened
 
-    sys.exit(run_opened(_open_file(study_file), console=_console()))
+    opened = _open_file(study_file)
+    sys.exit(run_opened(opened, console=_console(), take_over=take_over))
 
 
 @cli.command()
 @name_argument
 @store_option
-def resume(name: str, store: str) -> None:
+@take_over_option
+def resume(name: str, store: str, *, take_over: bool) -> None:
     """Go on with study NAME from its store alone, without the YAML file."""
-    from orchestrator.commands import run_opened
+    from orchestrator.run_command import run_opened
 
-    sys.exit(run_opened(_open_name(name, store), console=_console()))
+    opened = _open_name(name, store)
+    sys.exit(run_opened(opened, console=_console(), take_over=take_over))
 
 
 @cli.command()
@@ -131,6 +144,61 @@ def ui(name: str, store: str, port: int) -> None:
     sys.exit(serve_ui(_open_name(name, store), port=port, console=_console()))
 
 
+@cli.command()
+@name_argument
+@store_option
+@click.option("--rebuild", is_flag=True, help="Delete the study's runs in MLflow first.")
+def track(name: str, store: str, *, rebuild: bool) -> None:
+    """Send MLflow what it lacks of study NAME, from the store alone."""
+    from orchestrator.upkeep import track_study
+
+    sys.exit(track_study(_open_name(name, store), rebuild=rebuild, console=_console()))
+
+
+@cli.command()
+@name_argument
+@store_option
+@click.option("--dry-run", is_flag=True, help="Only report: take nothing out.")
+def verify(name: str, store: str, *, dry_run: bool) -> None:
+    """Read everything of study NAME again and compare it with its digests.
+
+    What is broken is taken out, and kept under another name: the next run makes it again, and
+    nothing else.
+    """
+    from orchestrator.upkeep import verify_study
+
+    with _bad_input():
+        opened = _open_store(store)
+        sys.exit(verify_study(opened, name, withdraw=not dry_run, console=_console()))
+
+
+@cli.command()
+@store_option
+@click.option("--delete", is_flag=True, help="Delete it; otherwise it is only listed.")
+@click.option(
+    "--min-age",
+    "min_age_hours",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Hours that something must lie unused, as a run may just be writing it.",
+)
+def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
+    """List what no study in the store uses: replaced plans' artifacts, torn uploads, checkpoints.
+
+    Looks at every study of the store. Nothing is deleted without --delete, and never what the plan
+    of a study names.
+    """
+    from orchestrator.upkeep import collect_garbage
+
+    with _bad_input():
+        opened = _open_store(store)
+        code = collect_garbage(
+            opened, delete=delete, min_age_hours=min_age_hours, console=_console()
+        )
+    sys.exit(code)
+
+
 class BadInputError(click.ClickException):
     """What the user gave cannot be used; the message says why."""
 
@@ -150,24 +218,37 @@ def _console() -> "Console":
 
 def _open_file(path: Path) -> "OpenedStudy":
     from orchestrator.opened import open_study
-    from orchestrator.problems import StudyError
     from orchestrator.reading import read_study
-    from workers.store.protocol import StoreError
 
-    try:
+    with _bad_input():
         return open_study(read_study(path), text=path.read_text("utf-8"))
-    except (StudyError, StoreError) as error:
-        raise BadInputError(str(error)) from error
 
 
 def _open_name(name: str, store: str) -> "OpenedStudy":
     from orchestrator.opened import open_by_name
+
+    with _bad_input():
+        return open_by_name(name, store_url=store)
+
+
+def _open_store(url: str) -> "Store":
+    from orchestrator.reading import absolute_store
+    from workers.store.opening import open_store
+
+    return open_store(absolute_store(url))
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    """Turns what the user can mend into a message and exit code 2."""
+    from orchestrator.credentials import masked
     from orchestrator.problems import StudyError
-    from orchestrator.study_folder import StudyNotFoundError
+    from orchestrator.study_folder import StudyDamagedError, StudyNotFoundError
     from workers.layout import InvalidNameError
     from workers.store.protocol import StoreError
 
+    expected = (StudyError, StudyDamagedError, StudyNotFoundError, InvalidNameError, StoreError)
     try:
-        return open_by_name(name, store_url=store)
-    except (StudyError, StudyNotFoundError, InvalidNameError, StoreError) as error:
-        raise BadInputError(str(error)) from error
+        yield
+    except expected as error:
+        raise BadInputError(masked(str(error))) from error

@@ -18,10 +18,9 @@ from rich.console import Console
 
 from orchestrator.board import duration
 from orchestrator.estimate import estimate
-from orchestrator.finishing import publish_outputs, report_page, write_outputs
+from orchestrator.finishing import report_page
 from orchestrator.ledger import Ledger
 from orchestrator.opened import OpenedStudy
-from orchestrator.plan import plan_digest
 from orchestrator.results import experts_table, results_table
 from orchestrator.study_folder import REPORT_FILE, plan_to_json
 from orchestrator.study_runs import axis_views
@@ -33,17 +32,10 @@ from orchestrator.terminal import (
     print_results,
     sharing_line,
 )
-from orchestrator.tracking.tracker import PublishReport, Tracker
 from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
-from orchestrator.tracking.views import experiment_tags, view_fragment
-from workers.store.opening import supports_conditional_put
-from workers.store.protocol import StoreError
+from orchestrator.tracking.views import view_fragment
 
 DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 3, 130
-CLOSE_TRACKING_S = 300.0
-"""At the end everything is sent; a server that does not answer is given up within seconds."""
-CLOSE_STOPPED_TRACKING_S = 5.0
-"""After Ctrl-C nobody wants to wait: the next run sends what is left."""
 
 
 def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
@@ -64,93 +56,21 @@ def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
     json.dump({**plan_to_json(opened.plan), "summary": summary}, sys.stdout, indent=1)
 
 
-def run_opened(opened: OpenedStudy, *, console: Console) -> int:
-    """Runs what is left of a study and prints how it ended."""
-    for warning in opened.plan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True, highlight=False)
-    if opened.ledger.is_finished() and opened.is_published():
-        console.print(f"study {opened.plan.study.name} is finished: nothing left to run")
-        return _print_end(opened, console=console)
-    # Late: Ray takes more than a second to load, and a finished study needs none of it.
-    from orchestrator.running import PreparationError, Session, log_path, stop_on_signals
-
-    _warn_of_weak_store(opened, console=console)
-    opened.folder.write_plan(opened.plan, study_text=opened.text)
-    tracker = Tracker.start(
-        uri=opened.tracking_uri,
-        study=opened.plan.study.name,
-        experiment_tags={
-            **experiment_tags(axis_views(opened.plan)),
-            "store": opened.store_url,
-            "plan": plan_digest(opened.plan),
-        },
-        log_path=log_path(opened.tracking_uri),
-    )
-    with stop_on_signals() as stopping:
-        try:
-            if not opened.ledger.is_finished():
-                Session(opened=opened, tracker=tracker, stopping=stopping).run(console)
-        except (PreparationError, StoreError, ConnectionError) as error:
-            tracker.close(CLOSE_STOPPED_TRACKING_S)
-            console.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
-            _print_resume(opened, console=console)
-            return FAILED
-        if stopping.is_set():
-            tracker.close(CLOSE_STOPPED_TRACKING_S)
-            console.print("stopped; everything that was whole is kept")
-            _print_resume(opened, console=console)
-            return INTERRUPTED
-        published = _finish(opened, tracker=tracker, console=console)
-    _print_published(published, opened=opened, console=console)
-    return _print_end(opened, console=console)
-
-
-def _warn_of_weak_store(opened: OpenedStudy, *, console: Console) -> None:
-    if not supports_conditional_put(opened.artifacts.store):
-        console.print(
-            f"warning: {opened.store_url} ignores conditional writes, so it cannot tell which of "
-            "two writers was first: never run one study twice at the same time there",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def _finish(opened: OpenedStudy, *, tracker: Tracker, console: Console) -> PublishReport:
-    with console.status("writing tables, report and the last runs to MLflow"):
-        results, page = write_outputs(opened)
-        publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
-        published = tracker.close(CLOSE_TRACKING_S)
-    opened.note_published(published)
-    return published
-
-
-def _print_published(published: PublishReport, *, opened: OpenedStudy, console: Console) -> None:
-    if published.num_pending:
-        console.print(
-            f"MLflow at {opened.tracking_uri} lacks {published.num_pending} runs "
-            f"({published.error}); nothing is lost: the same command sends them again",
-            highlight=False,
-        )
-
-
-def _print_end(opened: OpenedStudy, *, console: Console) -> int:
+def print_end(opened: OpenedStudy, *, console: Console) -> int:
+    """Prints results, holes and where to look; returns the exit code."""
     ledger = opened.ledger
     print_results(results_table(ledger), console=console)
     print_holes(ledger.holes(), console=console)
     for label, text in (
         ("report", opened.folder.location(REPORT_FILE)),
-        ("rows", _command("results", opened, "--format csv")),
-        ("MLflow", _command("ui", opened)),
+        ("rows", command_line("results", opened, "--format csv")),
+        ("MLflow", command_line("ui", opened)),
     ):
         console.print(f"{label:7} {text}", soft_wrap=True, highlight=False)
     return _exit_code(ledger)
 
 
-def _print_resume(opened: OpenedStudy, *, console: Console) -> None:
-    console.print(f"go on with: {_command('resume', opened)}", soft_wrap=True, highlight=False)
-
-
-def _command(verb: str, opened: OpenedStudy, *options: str) -> str:
+def command_line(verb: str, opened: OpenedStudy, *options: str) -> str:
     """Returns a command that can be pasted: the program as it was called, the store in full."""
     on_path = shutil.which("mergesweep") == str(Path(sys.argv[0]).resolve())
     program = "mergesweep" if on_path else sys.argv[0]

@@ -5,12 +5,29 @@ from collections.abc import Callable, Collection, Sequence
 
 from merge.errors import MergeError
 from orchestrator.board import Board, RunningTrial
-from orchestrator.cluster.job_pool import Job, JobEnd
 from orchestrator.failures import Failure, Failures
+from orchestrator.jobs import Job, JobEnd
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from workers.manifests import Manifest
 from workers.specs import MergeSpec
+from workers.store.protocol import (
+    StoreCredentialsError,
+    StoreError,
+    StoreFullError,
+    StoreNotFoundError,
+    StoreNotWritableError,
+    StoreUnavailableError,
+)
+
+STORE_FAULTS = (
+    StoreCredentialsError,
+    StoreFullError,
+    StoreNotFoundError,
+    StoreNotWritableError,
+    StoreUnavailableError,
+)
+"""Errors that the next trial would meet as well, after the retries of the worker that met them."""
 
 
 class Coordinator:
@@ -24,16 +41,20 @@ class Coordinator:
         board: Board,
         submit: Callable[[Job], None],
         committed: Callable[[Manifest], None],
+        stop: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._failures = failures
         self._board = board
         self._submit = submit
         self._committed = committed
+        self._stop = stop
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
         self._experts = ledger.plan.experts
         self.prepare_errors: list[str] = []
+        self.store_fault: StoreError | None = None
+        """Why the run was stopped, if the store failed in a worker."""
 
     def submit_merges(self, specs: Sequence[MergeSpec]) -> None:
         """Hands merge jobs to the pool, each once."""
@@ -49,6 +70,8 @@ class Coordinator:
         if end.manifest is not None:
             self._ledger.add(end.manifest)
             self._committed(end.manifest)
+            return
+        if self._is_store_fault(end.error):
             return
         failure = Failure(
             artifact_id=end.job.id,
@@ -79,10 +102,15 @@ class Coordinator:
             self._committed(manifest)
             self.submit_merges(ready)
 
-    def trial_failed(self, trial_id: str, *, reason: str, trace: str, is_lost: bool) -> None:
+    def trial_failed(
+        self, trial_id: str, *, error: BaseException | None, reason: str, trace: str, is_lost: bool
+    ) -> None:
         """Counts a failure, unless the node was taken away; gives up after the last try."""
         self._board.trials.pop(trial_id, None)
         if is_lost:
+            self._board.notes.append(f"a node was lost: trial {trial_id} goes on elsewhere")
+            return
+        if self._is_store_fault(error):
             return
         failure = Failure(artifact_id=trial_id, reason=reason, trace=trace)
         hopeless = self._failures.note(failure)
@@ -93,6 +121,14 @@ class Coordinator:
     def trial_finished(self, trial_id: str) -> None:
         """Removes a trial from the display."""
         self._board.trials.pop(trial_id, None)
+
+    def _is_store_fault(self, error: BaseException | None) -> bool:
+        """Stops the run at a fault of the store, which is none of the job that met it."""
+        if not isinstance(error, STORE_FAULTS):
+            return False
+        self.store_fault = self.store_fault or error
+        self._stop()
+        return True
 
     def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
         spec = self._experts[trial_id]

@@ -2,11 +2,9 @@
 
 import contextlib
 import signal
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -59,6 +57,8 @@ class Session:
     opened: OpenedStudy
     tracker: Tracker
     stopping: threading.Event
+    on_cluster_lost: Callable[[str], None]
+    """Ends the process; called from a thread when the head is gone, when calls to Ray hang."""
     worker: str = WORKER
     """The class that runs in worker processes, `module:Class`."""
     _board: Board = field(default_factory=Board, init=False)
@@ -72,6 +72,8 @@ class Session:
 
         Raises:
             PreparationError: The base or a task's images could not be made.
+            StoreError: The store failed, here or in a worker; running again goes on from here.
+            ConnectionError: There is no cluster at the address.
         """
         display = Display(
             self._board,
@@ -80,7 +82,7 @@ class Session:
             seconds_left=self._seconds_left,
             tracking=self.tracker.state,
         )
-        with display, ray_session():
+        with display, ray_session(self.on_cluster_lost):
             resources = self.opened.plan.study.resources
             self._slots = num_slots(cpu=resources.trial.cpu, gpu=resources.trial.gpu)
             self._job_slots = num_slots(cpu=resources.merge.cpu, gpu=resources.merge.gpu)
@@ -98,6 +100,7 @@ class Session:
             board=self._board,
             submit=pool.submit,
             committed=self._publish,
+            stop=self.stopping.set,
         )
         pool.start(coordinator.job_ended)
         try:
@@ -108,6 +111,8 @@ class Session:
             self._wait_for(pool)
         finally:
             pool.close()
+        if coordinator.store_fault is not None:
+            raise coordinator.store_fault
 
     @property
     def _reserves(self) -> bool:
@@ -137,6 +142,7 @@ class Session:
                 store_url=self.opened.store_url,
                 share=share,
                 num_slots=max(1, self._slots - for_merges),
+                checkpoint_every_s=self.opened.plan.study.checkpoint_every_s,
                 watcher=coordinator,
                 stopping=self.stopping,
             )
@@ -155,10 +161,3 @@ class Session:
         if not ledger.experts:
             return None
         return estimate(ledger, base=self.opened.base).wall_s(num_slots=self._slots)
-
-
-def log_path(tracking_uri: str) -> Path:
-    """Returns where the publisher writes what MLflow prints: beside an SQLite file."""
-    if tracking_uri.startswith("sqlite:///"):
-        return Path(tracking_uri.removeprefix("sqlite:///")).with_suffix(".log")
-    return Path(tempfile.gettempdir()) / "mergesweep-mlflow.log"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -212,6 +213,57 @@ def _interrupt_after_first_merge(home: Home) -> str:
     assert "ERROR" not in printed
     wait_until_gone(home)
     return printed
+
+
+def test_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
+    """It says whose the study is and changes nothing; taken over, the first one stops."""
+    home = Home(tmp_path / "home")
+    first = home.start("run", "study.yaml")
+    wait_until(lambda: home.num_committed("expert"), timeout_s=TIMEOUT_S)
+    refused = home.run("run", "study.yaml", exit_code=1)
+    assert f"pid {first.pid}" in refused
+    assert "--take-over" in refused
+    assert first.poll() is None
+    assert "pid" in home.run("verify", NAME, "--store", "./store", exit_code=1)
+    second = home.start("resume", NAME, "--store", "./store", "--take-over")
+    assert "taken over" in home.end(first, exit_code=1)
+    home.end(second, exit_code=0)
+    assert home.num_committed("merge") == NUM_MERGES
+
+
+def test_broken_expert_is_found_and_made_again(undisturbed: Home, tmp_path: Path) -> None:
+    """It, and nothing else, is trained again; what it leaves behind is garbage."""
+    home = Home(tmp_path / "home")
+    shutil.copytree(undisturbed.store, home.store)
+    before = home.manifests()
+    broken = min(home.store.glob("artifacts/expert/*/*/*/expert.safetensors"))
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2] ^= 1
+    broken.write_bytes(content)
+    assert broken.parts[-3] in home.run("verify", NAME, "--store", "./store", exit_code=1)
+    home.run("run", "study.yaml")
+    home.run("verify", NAME, "--store", "./store")
+    now = home.manifests()
+    changed = [path for path in before if now[path] != before[path]]
+    assert [path.parts[-2] for path in changed] == [broken.parts[-3]]
+    for name in ("results.parquet", "experts.parquet"):
+        assert home.study_file(name).read_bytes() == undisturbed.study_file(name).read_bytes()
+    assert broken.exists()
+    assert broken.name in home.run("gc", "--store", "./store", "--min-age", "0")
+    home.run("gc", "--store", "./store", "--min-age", "0", "--delete")
+    assert not broken.exists()
+    assert home.manifests() == now
+    home.run("verify", NAME, "--store", "./store")
+
+
+def test_runs_are_made_again_from_the_store_alone(undisturbed: Home, tmp_path: Path) -> None:
+    """An empty MLflow gets the same runs."""
+    home = Home(tmp_path / "home")
+    shutil.copytree(undisturbed.store, home.store)
+    for path in home.store.glob("mlflow*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    home.run("track", NAME, "--store", "./store", "--rebuild")
+    assert home.runs_by_kind() == undisturbed.runs_by_kind()
 
 
 @pytest.mark.s3

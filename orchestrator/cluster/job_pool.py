@@ -8,13 +8,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.cluster.session import create_worker
+from orchestrator.cluster.session import create_worker, is_node_lost
+from orchestrator.jobs import Job, JobEnd
 from orchestrator.study import Share
 from workers.manifests import Manifest
 
@@ -23,28 +23,6 @@ DEPTH = 2
 POLL_S = 0.2
 MAX_LOST = 3
 """Times that a job may lose its worker, for example to an exhausted memory, before it fails."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One call of a worker's method."""
-
-    id: str
-    method: str
-    """Name of a method of `workers.process.Worker`."""
-    argument: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobEnd:
-    """How a job ended: with a manifest or with an error."""
-
-    job: Job
-    manifest: Manifest | None = None
-    error: BaseException | None = None
-    """What the worker raised, or how it died."""
-    trace: str = ""
-    """The worker's traceback."""
 
 
 class _JobWorker:
@@ -182,21 +160,21 @@ class JobPool:
         except RayTaskError as failure:
             end = JobEnd(job=job, error=failure.cause or failure, trace=str(failure))
         except RayError as failure:
-            if self._try_elsewhere(reference):
+            if self._try_elsewhere(reference, is_counted=not is_node_lost(failure)):
                 return
             end = JobEnd(job=job, error=failure, trace=str(failure))
         self._on_end(end)
         with self._lock:  # only now: an idle pool has told of every end
             del self._running[reference]
 
-    def _try_elsewhere(self, reference: Any) -> bool:  # noqa: ANN401 as above
+    def _try_elsewhere(self, reference: Any, *, is_counted: bool) -> bool:  # noqa: ANN401 as above
         """Replaces a dead worker and queues its job again; False after too many deaths."""
         with self._lock:
             job, worker = self._running[reference]
             if worker in self._workers:
                 self._workers.remove(worker)
                 ray.kill(worker)  # it may live: an answer that cannot be read is lost too
-            self._lost[job.id] = self._lost.get(job.id, 0) + 1
+            self._lost[job.id] = self._lost.get(job.id, 0) + is_counted
             if self._lost[job.id] > MAX_LOST:
                 return False
             del self._running[reference]

@@ -4,18 +4,38 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 WORKER = "workers.process:Worker"
 """What runs in a worker process. Named, not imported: it loads torch, which a driver never does."""
 
+_NODE_DIED = "its node has died"
+"""In Ray's message; the only mark of a dead node that reaches the driver, preemption apart."""
+
+
+CHECK_HEAD_EVERY_S = 5.0
+HEAD_LOST_AFTER_S = 20.0
+"""Without an answer for so long the head counts as lost. Ray itself waits 60 s, at full load, and
+then ends the process on the spot."""
+
 
 @contextlib.contextmanager
-def ray_session() -> Iterator[None]:
-    """Connects for the length of a `with` block and disconnects at its end."""
+def ray_session(on_lost: Callable[[str], None]) -> Iterator[None]:
+    """Connects for the length of a `with` block and disconnects at its end.
+
+    Args:
+        on_lost: Is told, from another thread, when the cluster's head no longer answers.
+
+    Raises:
+        ConnectionError: There is no cluster at the address.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray warns of a change to CUDA_VISIBLE_DEVICES for tasks without GPUs, which we rely on.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -28,10 +48,30 @@ def ray_session() -> Iterator[None]:
         configure_logging=True,
         **local_only,
     )
+    closing = threading.Event()
+    head = ray.get_runtime_context().gcs_address
+    watch = threading.Thread(target=_watch, args=(head, closing, on_lost), daemon=True)
+    watch.start()
     try:
         yield
     finally:
+        closing.set()
+        watch.join()
         ray.shutdown()
+
+
+def _watch(head: str, closing: threading.Event, on_lost: Callable[[str], None]) -> None:
+    """Looks whether the head's port is open; Ray's own calls would hang."""
+    host, _, port = head.rpartition(":")
+    answered_s = time.monotonic()
+    while not closing.wait(CHECK_HEAD_EVERY_S):
+        try:
+            with socket.create_connection((host, int(port)), timeout=CHECK_HEAD_EVERY_S):
+                answered_s = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - answered_s > HEAD_LOST_AFTER_S:
+                on_lost(f"the Ray head at {head} no longer answers ({error})")
+                return
 
 
 def num_slots(*, cpu: float, gpu: float) -> int:
@@ -40,6 +80,13 @@ def num_slots(*, cpu: float, gpu: float) -> int:
     by_cpu = total.get("CPU", 0) / cpu
     by_gpu = total.get("GPU", 0) / gpu if gpu else by_cpu
     return max(1, int(min(by_cpu, by_gpu)))
+
+
+def is_node_lost(error: BaseException | None) -> bool:
+    """Tells whether a worker ended with its node, which is no fault of its job."""
+    if isinstance(error, ActorUnavailableError):
+        return True
+    return isinstance(error, RayActorError) and (error.preempted or _NODE_DIED in str(error))
 
 
 def create_worker(name: str, *, store_url: str, num_cpus: float) -> Any:  # noqa: ANN401 by name

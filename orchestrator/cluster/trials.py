@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
-from orchestrator.cluster.session import create_worker
+from orchestrator.cluster.session import create_worker, is_node_lost
 from orchestrator.study import Share
 from workers.manifests import Manifest
 from workers.specs import TrialSpec
@@ -38,6 +39,16 @@ TUNE_SETTINGS = {
 }
 
 
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+}
+"""What Tune would hand to its actors in a runtime environment, which Ray's agent writes into its log
+on every node. Workers have the environment of their node."""
+
+
 class TrialWatcher(Protocol):
     """Is told what happens to trials; called from the thread that runs the Tuner."""
 
@@ -49,8 +60,10 @@ class TrialWatcher(Protocol):
     ) -> None:
         """A worker has reported."""
 
-    def trial_failed(self, trial_id: str, *, reason: str, trace: str, is_lost: bool) -> None:
-        """A worker has raised or died; `is_lost` when its node was taken away."""
+    def trial_failed(
+        self, trial_id: str, *, error: BaseException | None, reason: str, trace: str, is_lost: bool
+    ) -> None:
+        """A worker has raised `error` or died; `is_lost` when its node was taken away."""
 
     def trial_finished(self, trial_id: str) -> None:
         """A worker has committed every expert of the trial."""
@@ -62,10 +75,12 @@ class TrialRunner(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
+        *,
         trials: Sequence[TrialSpec] = (),
         worker: str = "",
         store_url: str = "",
         num_cpus: float = 1,
+        checkpoint_every_s: float = 30,
     ) -> None:
         """Begins the first trial.
 
@@ -73,6 +88,7 @@ class TrialRunner(tune.Trainable):
         that is still being set up when another one has become free for its trial.
         """
         self._trials = trials
+        self._checkpoint_every_s = checkpoint_every_s
         self._progress: Iterator[Any] | None = None
         self._create_worker = functools.cache(
             lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
@@ -88,7 +104,9 @@ class TrialRunner(tune.Trainable):
         """Goes on until the next report."""
         if self._progress is None:
             self._progress = self._create_worker().run_trial(
-                self._spec, report_every_s=REPORT_EVERY_S
+                self._spec,
+                report_every_s=REPORT_EVERY_S,
+                checkpoint_every_s=self._checkpoint_every_s,
             )
         progress = next(self._progress)
         done = progress.step >= self._spec.longest.steps
@@ -160,12 +178,16 @@ class _Watch(_Unpickled, tune.Callback):
     ) -> None:
         del iteration, trials, info
         error, trace = _error_of(trial)
-        lost = isinstance(error, RayActorError) and error.preempted
         cause = error.cause if isinstance(error, RayTaskError) else error
         last_line = trace.strip().rpartition("\n")[2]
-        reason = f"{type(cause).__name__}: {cause}" if cause else last_line
         with self._kept():
-            self._watcher.trial_failed(self._id(trial), reason=reason, trace=trace, is_lost=lost)
+            self._watcher.trial_failed(
+                self._id(trial),
+                error=cause,
+                reason=f"{type(cause).__name__}: {cause}" if cause else last_line,
+                trace=trace,
+                is_lost=is_node_lost(error),
+            )
 
 
 def _error_of(trial: Trial) -> tuple[BaseException | None, str]:
@@ -201,6 +223,7 @@ def run_trials(
     store_url: str,
     share: Share,
     num_slots: int,
+    checkpoint_every_s: float,
     watcher: TrialWatcher,
     stopping: threading.Event,
 ) -> None:
@@ -210,6 +233,7 @@ def run_trials(
     raises stops all trials and is raised here.
     """
     os.environ.update(TUNE_SETTINGS)
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher is told all of it
     watch = _Watch(watcher, trials=trials)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(200, 4 * num_slots))
@@ -218,6 +242,7 @@ def run_trials(
         "worker": worker,
         "store_url": store_url,
         "num_cpus": share.cpu,
+        "checkpoint_every_s": checkpoint_every_s,
     }
     trainable = tune.with_resources(
         tune.with_parameters(TrialRunner, **parameters), {"cpu": share.cpu, "gpu": share.gpu}

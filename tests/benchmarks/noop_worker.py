@@ -43,9 +43,11 @@ class Worker(process.Worker):
         self._artifacts = Artifacts(open_store(store_url))
         self._digests: dict[str, str] = {}
 
-    def run_trial(self, spec: TrialSpec, *, report_every_s: float) -> Iterator[TrialProgress]:
+    def run_trial(
+        self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
+    ) -> Iterator[TrialProgress]:
         """Commits a few small tensors as each expert."""
-        del report_every_s
+        del report_every_s, checkpoint_every_s
         for expert in spec.experts:
             manifest = self._commit_expert(expert)
             yield TrialProgress(step=expert.steps, loss=0.1, committed=(manifest,))

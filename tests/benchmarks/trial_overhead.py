@@ -16,14 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.commands import CLOSE_TRACKING_S
 from orchestrator.finishing import publish_outputs, write_outputs
 from orchestrator.opened import OpenedStudy, open_study
 from orchestrator.reading import parse_study
-from orchestrator.running import Session, log_path
-from orchestrator.study_runs import axis_views
-from orchestrator.tracking.tracker import PublishReport, Tracker
-from orchestrator.tracking.views import experiment_tags
+from orchestrator.republishing import start_tracker
+from orchestrator.run_command import CLOSE_TRACKING_S
+from orchestrator.running import Session
+from orchestrator.tracking.tracker import PublishReport
 
 NUM_TASKS = 8
 STUDY = """
@@ -80,16 +79,12 @@ def measure(num_trials: int) -> TrialOverhead:
 def _run(opened: OpenedStudy) -> PublishReport:
     """Does what `mergesweep run` does, with another worker."""
     opened.folder.write_plan(opened.plan, study_text=opened.text)
-    tracker = Tracker.start(
-        uri=opened.tracking_uri,
-        study=opened.plan.study.name,
-        experiment_tags=experiment_tags(axis_views(opened.plan)),
-        log_path=log_path(opened.tracking_uri),
-    )
+    tracker = start_tracker(opened)
     session = Session(
         opened=opened,
         tracker=tracker,
         stopping=threading.Event(),
+        on_cluster_lost=sys.exit,
         worker="noop_worker:Worker",  # found: Ray's workers search this script's directory too
     )
     session.run(Console(file=sys.stderr))

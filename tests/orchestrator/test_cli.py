@@ -172,7 +172,8 @@ def test_study_that_the_store_has_not_is_bad_input(
 
 def test_every_command_says_what_it_does() -> None:
     """A sentence for each command, and one for each option."""
-    assert set(cli.commands) == {"plan", "run", "resume", "status", "results", "report", "ui"}
+    views = {"plan", "status", "results", "report", "ui"}
+    assert set(cli.commands) == {*views, "run", "resume", "track", "verify", "gc"}
     for command in cli.commands.values():
         assert command.help
         assert command.help.split("\n")[0].endswith(".") or ".\n" in command.help

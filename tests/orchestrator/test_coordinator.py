@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,14 +7,15 @@ import pytest
 
 from merge.errors import NonFiniteMergeError
 from orchestrator.board import Board
-from orchestrator.cluster.job_pool import Job, JobEnd
-from orchestrator.coordinator import Coordinator, preparation_jobs
+from orchestrator.coordinator import STORE_FAULTS, Coordinator, preparation_jobs
 from orchestrator.failures import Failures
+from orchestrator.jobs import Job, JobEnd
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.study_folder import StudyFolder
 from workers.manifests import Manifest
 from workers.store.opening import open_store
+from workers.store.protocol import NotFoundError, StoreError, StoreFullError
 
 Make = Callable[..., Manifest]
 
@@ -28,6 +30,7 @@ class Stage:
     board: Board
     submitted: list[Job] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def stage(make_plan: Callable[..., Plan], tmp_path: Path) -> Stage:
     ledger, board = Ledger(plan, manifests=[]), Board()
     submitted: list[Job] = []
     committed: list[str] = []
+    stopping = threading.Event()
     folder = StudyFolder(open_store(str(tmp_path / "store")), "small")
     coordinator = Coordinator(
         ledger=ledger,
@@ -44,6 +48,7 @@ def stage(make_plan: Callable[..., Plan], tmp_path: Path) -> Stage:
         board=board,
         submit=submitted.append,
         committed=lambda manifest: committed.append(manifest.id),
+        stop=stopping.set,
     )
     return Stage(
         plan=plan,
@@ -52,6 +57,13 @@ def stage(make_plan: Callable[..., Plan], tmp_path: Path) -> Stage:
         board=board,
         submitted=submitted,
         committed=committed,
+        stopping=stopping,
+    )
+
+
+def fail_trial(stage: Stage, error: Exception, *, is_lost: bool = False) -> None:
+    stage.coordinator.trial_failed(
+        stage.plan.trials[0].id, error=error, reason=str(error), trace="t", is_lost=is_lost
     )
 
 
@@ -140,7 +152,7 @@ def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
     trial = stage.plan.trials[0]
     for is_runnable in (True, False):
         stage.coordinator.trial_started(trial.id)
-        stage.coordinator.trial_failed(trial.id, reason="OSError: x", trace="t", is_lost=False)
+        fail_trial(stage, OSError("x"))
         assert (trial in stage.ledger.runnable_trials()) is is_runnable
     assert stage.board.trials == {}
     assert len(stage.board.notes) == 1
@@ -151,9 +163,40 @@ def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
     """Preempted nine times, a trial is still to be run."""
     trial = stage.plan.trials[0]
     for _ in range(9):
-        stage.coordinator.trial_failed(trial.id, reason="lost", trace="", is_lost=True)
+        fail_trial(stage, RuntimeError("lost"), is_lost=True)
     assert trial in stage.ledger.runnable_trials()
-    assert stage.board.notes == []
+    assert not any("failed" in note for note in stage.board.notes)
+
+
+@pytest.mark.parametrize("fault", STORE_FAULTS)
+def test_failing_store_stops_the_run_and_counts_for_no_trial(
+    stage: Stage, fault: type[StoreError], tmp_path: Path
+) -> None:
+    """The next trial would meet the same; nothing is written to a store that does not answer."""
+    trial = stage.plan.trials[0]
+    for number in range(3):
+        fail_trial(stage, fault(f"fault {number}"))
+    assert stage.stopping.is_set()
+    assert str(stage.coordinator.store_fault) == "fault 0"
+    assert trial in stage.ledger.runnable_trials()
+    assert list(tmp_path.rglob("failure-*")) == []
+
+
+def test_failing_store_stops_the_run_when_a_merge_meets_it(stage: Stage) -> None:
+    """The job is neither tried again nor given up: it is left for the next run."""
+    spec = next(iter(stage.plan.merges.values()))
+    job = Job(id=spec.id, method="run_merge", argument=spec)
+    stage.coordinator.job_ended(JobEnd(job=job, error=StoreFullError("full")))
+    assert stage.stopping.is_set()
+    assert stage.submitted == []
+    assert stage.ledger.counts().num_failed == 0
+
+
+def test_object_that_is_gone_is_a_failure_of_the_job_that_needs_it(stage: Stage) -> None:
+    """A store that answers is not stopped for: the other jobs go on."""
+    fail_trial(stage, NotFoundError("no such object"))
+    assert not stage.stopping.is_set()
+    assert stage.coordinator.store_fault is None
 
 
 def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -> None:

@@ -52,9 +52,12 @@ class Worker:
         """Kills the process the first time and succeeds the second."""
         return manifest_of("merge", name) if self._is_noted(name) else self.die(name)
 
-    def run_trial(self, spec: TrialSpec, *, report_every_s: float) -> Iterator[Progress]:
+    def run_trial(
+        self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
+    ) -> Iterator[Progress]:
         """Reports once halfway and once at each snapshot; the task may ask for trouble."""
         assert report_every_s > 0
+        assert checkpoint_every_s > 0
         task = spec.longest.task
         yield Progress(step=1, loss=None, committed=())
         if task == "failing":

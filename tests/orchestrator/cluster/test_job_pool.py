@@ -6,7 +6,8 @@ import pytest
 from ray.exceptions import RayError
 
 from merge.errors import NonFiniteMergeError
-from orchestrator.cluster.job_pool import MAX_LOST, Job, JobEnd, JobPool
+from orchestrator.cluster.job_pool import MAX_LOST, JobPool
+from orchestrator.jobs import Job, JobEnd
 from orchestrator.study import Share
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
 
-from orchestrator.cluster.session import WORKER, create_worker, num_slots
+from orchestrator.cluster.session import WORKER, create_worker, is_node_lost, num_slots
 
 
 def test_slots_are_bounded_by_the_scarcer_resource(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +28,18 @@ def test_worker_is_created_from_its_name(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     worker = create_worker("scripted_worker:Worker", store_url="somewhere", num_cpus=1)
     assert type(worker).__name__ == "Worker"
+
+
+def test_dead_node_is_told_from_a_dead_process() -> None:
+    """What took a whole node away is no fault of the trial that ran there."""
+    node = "The actor died because its node has died. Node Id: 1234"
+    process = "The actor is dead because its worker process has died."
+    assert is_node_lost(RayActorError(error_msg=node))
+    assert is_node_lost(RayActorError(error_msg="drained", preempted=True))
+    assert is_node_lost(ActorUnavailableError("rpc error", None))
+    assert not is_node_lost(RayActorError(error_msg=process))
+    assert not is_node_lost(OSError("its node has died"))
+    assert not is_node_lost(None)
 
 
 def test_driver_does_not_load_what_its_worker_needs() -> None:

@@ -23,6 +23,7 @@ class Watcher:
         self.progressed: list[tuple[str, int, float | None]] = []
         self.committed: dict[str, Manifest] = {}
         self.failed: dict[str, tuple[str, str, bool]] = {}
+        self.errors: dict[str, BaseException | None] = {}
         self.finished: list[str] = []
         self.stopping = threading.Event()
 
@@ -37,8 +38,11 @@ class Watcher:
         self.progressed.append((trial_id, step, loss))
         self.committed |= {manifest.id: manifest for manifest in committed}
 
-    def trial_failed(self, trial_id: str, *, reason: str, trace: str, is_lost: bool) -> None:
+    def trial_failed(
+        self, trial_id: str, *, error: BaseException | None, reason: str, trace: str, is_lost: bool
+    ) -> None:
         """Notes a failure."""
+        self.errors[trial_id] = error
         self.failed[trial_id] = (reason, trace, is_lost)
 
     def trial_finished(self, trial_id: str) -> None:
@@ -89,6 +93,7 @@ def run(trials: Sequence[TrialSpec], *, watcher: Watcher, notes: Path) -> None:
         store_url=str(notes),
         share=Share(),
         num_slots=2,
+        checkpoint_every_s=30,
         watcher=watcher,
         stopping=watcher.stopping,
     )
@@ -120,6 +125,7 @@ def test_failed_and_killed_trials_leave_the_others_alone(
     assert set(watcher.failed) == {failing.id, dying.id}
     reason, trace, is_lost = watcher.failed[failing.id]
     assert reason == "ValueError: no such image"
+    assert isinstance(watcher.errors[failing.id], ValueError)
     assert "scripted_worker.py" in trace
     assert not is_lost
     assert "died" in watcher.failed[dying.id][0].lower()

@@ -1,0 +1,138 @@
+"""What `mergesweep run` and `resume` do around a session: lease, signals, tables, how it ended."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from orchestrator.commands import FAILED, INTERRUPTED, command_line, print_end
+from orchestrator.finishing import publish_outputs, write_outputs
+from orchestrator.lease import Lease, LeaseError
+from orchestrator.opened import OpenedStudy, open_study
+from orchestrator.republishing import start_tracker
+from orchestrator.study_folder import StudyDamagedError
+from orchestrator.tracking.tracker import PublishReport, Tracker
+from workers.store.opening import supports_conditional_put
+from workers.store.protocol import StoreError
+
+CLOSE_TRACKING_S = 300.0
+"""At the end everything is sent; a server that does not answer is given up within seconds."""
+CLOSE_STOPPED_TRACKING_S = 5.0
+"""After Ctrl-C nobody wants to wait: the next run sends what is left."""
+
+
+def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False) -> int:
+    """Runs what is left of a study and prints how it ended; returns the exit code.
+
+    Args:
+        opened: The study.
+        console: Where to print.
+        take_over: Do not look whether another driver still runs it.
+    """
+    for warning in opened.plan.warnings:
+        _print(console, f"warning: {warning}")
+    if opened.is_finished() and opened.is_published():
+        _print(console, f"study {opened.plan.study.name} is finished: nothing left to run")
+        return print_end(opened, console=console)
+    try:
+        lease = Lease.acquire(
+            opened.artifacts.store,
+            opened.plan.study.name,
+            take_over=take_over,
+            is_weak=_warn_of_weak_store(opened, console=console),
+            say=lambda text: _print(console, text),
+        )
+        with lease:
+            # Anew: who held the study until now may have committed more.
+            fresh = open_study(opened.plan.study, text=opened.text)
+            return _Run(opened=fresh, lease=lease, console=console).run()
+    except (LeaseError, StoreError, StudyDamagedError) as error:
+        _print(console, f"error: {error}")
+        return FAILED
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _warn_of_weak_store(opened: OpenedStudy, *, console: Console) -> bool:
+    is_weak = not supports_conditional_put(opened.artifacts.store)
+    if is_weak:
+        _print(
+            console,
+            f"warning: {opened.store_url} ignores conditional writes, so it cannot tell which of "
+            "two writers was first; only the lease keeps a second driver away: never use "
+            "--take-over there while another one may live",
+        )
+    return is_weak
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One driver's run of a study that it holds."""
+
+    opened: OpenedStudy
+    lease: Lease
+    console: Console
+
+    def run(self) -> int:
+        # Late: Ray takes more than a second to load, and a finished study needs none of it.
+        from orchestrator.running import PreparationError, Session, stop_on_signals
+
+        opened = self.opened
+        opened.folder.write_plan(opened.plan, study_text=opened.text)
+        tracker = start_tracker(opened)
+        with stop_on_signals() as stopping:
+            self.lease.start(lambda _: stopping.set())
+            try:
+                if not opened.is_finished():
+                    Session(
+                        opened=opened,
+                        tracker=tracker,
+                        stopping=stopping,
+                        on_cluster_lost=lambda reason: self._abandon(reason, tracker=tracker),
+                    ).run(self.console)
+                self.lease.check()
+                if not stopping.is_set():
+                    self._finish(tracker)
+                    return print_end(opened, console=self.console)
+            except (PreparationError, StoreError, LeaseError, ConnectionError) as error:
+                return self._end_early(f"error: {error}", tracker=tracker, code=FAILED)
+            kept = "stopped; everything that was whole is kept"
+            return self._end_early(kept, tracker=tracker, code=INTERRUPTED)
+
+    def _finish(self, tracker: Tracker) -> None:
+        opened = self.opened
+        with self.console.status("writing tables, report and the last runs to MLflow"):
+            results, page = write_outputs(opened)
+            publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
+            published = tracker.close(CLOSE_TRACKING_S)
+            opened.note_published(published)
+            if published.num_pending:
+                write_outputs(opened)  # again: the report says what MLflow lacks
+        print_pending(published, opened=opened, console=self.console)
+
+    def _end_early(self, text: str, *, tracker: Tracker, code: int) -> int:
+        tracker.close(CLOSE_STOPPED_TRACKING_S)
+        _print(self.console, text)
+        _print(self.console, f"go on with: {command_line('resume', self.opened)}")
+        return code
+
+    def _abandon(self, reason: str, *, tracker: Tracker) -> None:
+        """Ends the process on the spot: the thread that runs Tune hangs once the head is gone."""
+        self._end_early(f"error: {reason}; what is whole is kept", tracker=tracker, code=FAILED)
+        self.lease.release()
+        sys.stdout.flush()
+        os._exit(FAILED)
+
+
+def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Console) -> None:
+    """Says which runs MLflow lacks, if any, and how to send them."""
+    if published.num_pending:
+        _print(
+            console,
+            f"MLflow at {opened.tracking_uri} lacks {published.num_pending} runs "
+            f"({published.error}); nothing is lost, this sends them: "
+            f"{command_line('track', opened)}",
+        )
