@@ -1,9 +1,10 @@
 # Every target sets up what it needs; nothing is installed outside .venv.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+SEEDS ?= 20
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench lock clean-venv
+.PHONY: demo test lint format bench chaos lock clean-venv
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -36,6 +37,9 @@ format: .venv/ready  ## Rewrite the code in the house format
 
 bench: .venv/ready  ## Measure what the README's table claims
 	$(BIN)/python tests/benchmarks/run_all.py
+
+chaos: .venv/ready  ## Kill the parts of a real study, compare how it ends; SEEDS=20 times
+	$(BIN)/python tests/chaos/chaos.py --seeds $(SEEDS)
 
 lock: .venv/ready  ## Pin the dependencies again, with hashes and without addresses
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

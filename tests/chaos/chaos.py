@@ -1,0 +1,180 @@
+"""Runs a real study again and again while its parts are killed, and compares how it ends.
+
+`python tests/chaos/chaos.py --seeds 20 [--first-seed 0] [--short] [--keep]`
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import yaml
+from checks import (
+    CheckError,
+    Ending,
+    check_no_orphans,
+    compare,
+    read_ending,
+    set_aside,
+    wait_for_publishers,
+)
+from disturbance import Disturbance, StuckError
+from faults import Fault, draw_faults
+from parts import NotReadyError, adopt_orphans, descendants, kill_all
+from summary import SeedResult, seed_line, table
+from surroundings import Surroundings, started_surroundings
+
+from workers.store.opening import open_store
+from workers.store.protocol import StoreError
+
+STUDY = Path(__file__).with_name("study.yaml")
+NAME = str(yaml.safe_load(STUDY.read_text("utf-8"))["name"])
+_FINISHED = "nothing left to run"
+_MAX_RERUNS = 3
+_EXPECTED_CALM_S = 200.0
+"""What the undisturbed study takes at most, before it is known; a minute on two idle cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calm:
+    """The study undisturbed: what every seed must end like, and how long it takes."""
+
+    around: Surroundings
+    ending: Ending
+    seconds: float
+
+
+@contextmanager
+def disturbed(
+    around: Surroundings, *, folder: Path, faults: Sequence[Fault], calm_s: float
+) -> Iterator[Disturbance]:
+    """Prepares a study in a store prefix of its own, and takes down at the end what it had."""
+    folder.mkdir()
+    study = yaml.safe_load(STUDY.read_text("utf-8"))
+    study |= {"store": around.s3.url(folder.name), "tracking": around.mlflow.url}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    disturbance = Disturbance(
+        around=around,
+        cluster=around.new_cluster(folder),
+        folder=folder,
+        faults=faults,
+        calm_s=calm_s,
+    )
+    try:
+        yield disturbance
+    finally:
+        disturbance.close()
+        around.wait()
+        set_aside(around.mlflow.url, study=NAME, name=folder.name)
+
+
+def ending_of(disturbance: Disturbance) -> Ending:
+    """Runs a study to its end, and past it, and returns how it ended.
+
+    Raises:
+        StuckError: It came to no end.
+        CheckError: It ended, and something is lost or left over.
+    """
+    around, store_url = disturbance.around, disturbance.around.s3.url(disturbance.folder.name)
+    disturbance.run()
+    wait_for_publishers()
+    for _ in range(_MAX_RERUNS):
+        if _FINISHED in disturbance.command("run", "study.yaml"):
+            break
+    else:
+        raise CheckError(f"run {_MAX_RERUNS} times more, the study is still not finished")
+    where = ("--store", store_url)
+    disturbance.command("verify", NAME, *where)
+    disturbance.command("gc", *where, "--min-age", "0", "--delete")
+    store = open_store(store_url)
+    check_no_orphans(store)
+    return read_ending(store, study=NAME, tracking=around.mlflow.url)
+
+
+def run_calm(around: Surroundings, *, folder: Path) -> Calm:
+    """Runs the study without a fault."""
+    with disturbed(
+        around, folder=folder / "calm", faults=(), calm_s=_EXPECTED_CALM_S
+    ) as disturbance:
+        ending = ending_of(disturbance)
+    return Calm(around=around, ending=ending, seconds=disturbance.seconds)
+
+
+def run_seed(seed: int, *, calm: Calm, folder: Path, is_short: bool) -> SeedResult:
+    """Runs the study with a seed's faults and compares its end with the undisturbed one's."""
+    problem = ""
+    faults = draw_faults(seed, is_short=is_short)
+    with disturbed(
+        calm.around, folder=folder / f"seed-{seed}", faults=faults, calm_s=calm.seconds
+    ) as disturbance:
+        try:
+            compare(ending_of(disturbance), expected=calm.ending)
+        except (CheckError, StuckError, NotReadyError, StoreError) as error:
+            (disturbance.folder / "problem.txt").write_text(str(error))
+            problem = f"{str(error).splitlines()[0][:300]} (logs: {disturbance.folder})"
+    return SeedResult(
+        seed=seed,
+        injected=disturbance.injected,
+        num_drivers=disturbance.num_drivers,
+        seconds=disturbance.seconds,
+        problem=problem,
+    )
+
+
+def run_all(seeds: Sequence[int], *, folder: Path, is_short: bool) -> list[SeedResult]:
+    """Runs the study undisturbed and then with the faults of each seed; prints as it goes."""
+    with started_surroundings(folder) as around:
+        os.environ.update(around.environment)  # this process reads the store too
+        calm = run_calm(around, folder=folder)
+        _say(f"undisturbed: {calm.seconds:.0f} s")
+        results = []
+        for seed in seeds:
+            results.append(run_seed(seed, calm=calm, folder=folder, is_short=is_short))
+            _say(seed_line(results[-1]))
+    _say(f"\n{table(results, undisturbed_s=calm.seconds)}")
+    return results
+
+
+def main() -> int:
+    """Runs the command line; returns 1 if a seed failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="four faults a seed, for CI")
+    parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _exit)
+    adopt_orphans()
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    folder = Path(tempfile.mkdtemp(prefix="mc-"))  # short: it becomes part of socket paths
+    is_whole = False
+    try:
+        results = run_all(seeds, folder=folder, is_short=arguments.short)
+        is_whole = all(not result.problem for result in results)
+    finally:
+        kill_all(descendants())
+        if is_whole and not arguments.keep:
+            shutil.rmtree(folder)
+        else:
+            _say(f"logs: {folder}")
+    return 0 if is_whole else 1
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 its output
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    del frame
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

