@@ -45,8 +45,8 @@ CREDENTIALS = {
     "AWS_SECURITY_TOKEN",
     "AWS_SESSION_TOKEN",
 }
-"""What Tune would hand to its actors in a runtime environment, which Ray's agent writes into a log on
-every node. Workers have the environment of their node."""
+"""What Tune would hand to its actors in a runtime environment, which Ray's agent writes into a log
+on every node. Workers have the environment of their node."""
 
 
 class TrialWatcher(Protocol):
