@@ -218,17 +218,21 @@ def _interrupt_after_first_merge(home: Home) -> str:
 def test_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
     """It says whose the study is and changes nothing; taken over, the first one stops."""
     home = Home(tmp_path / "home")
+    text = STUDY.format(store="./store").replace("steps: 6", "steps: 5000")
+    (home.folder / "study.yaml").write_text(text.replace("[3, 6]", "[3, 5000]"))
     first = home.start("run", "study.yaml")
     wait_until(lambda: home.num_committed("expert"), timeout_s=TIMEOUT_S)
     refused = home.run("run", "study.yaml", exit_code=1)
     assert f"pid {first.pid}" in refused
     assert "--take-over" in refused
+    assert f"pid {first.pid}" in home.run("verify", NAME, "--store", "./store", exit_code=1)
     assert first.poll() is None
-    assert "pid" in home.run("verify", NAME, "--store", "./store", exit_code=1)
     second = home.start("resume", NAME, "--store", "./store", "--take-over")
     assert "taken over" in home.end(first, exit_code=1)
-    home.end(second, exit_code=0)
-    assert home.num_committed("merge") == NUM_MERGES
+    assert second.poll() is None
+    os.killpg(second.pid, signal.SIGINT)
+    home.end(second, exit_code=130)
+    wait_until_gone(home)
 
 
 def test_broken_expert_is_found_and_made_again(undisturbed: Home, tmp_path: Path) -> None:

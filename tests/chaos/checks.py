@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
-from parts import descendants
+from parts import descendants, title
 
 from orchestrator.study_folder import EXPERTS_FILE, RESULTS_FILE
 from workers.layout import Layout
@@ -109,7 +109,7 @@ def wait_for_publishers() -> None:
         CheckError: One stays.
     """
     deadline_s = time.monotonic() + _PUBLISHER_S
-    while left := [each for each in descendants() if _PUBLISHER in each.cmdline()]:
+    while left := [each for each in descendants() if _PUBLISHER in title(each)]:
         if time.monotonic() > deadline_s:
             raise CheckError(f"publishers of killed drivers stay: {left}")
         time.sleep(0.5)

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from parts import Part
+from parts import Part, title
 from servers import program
 
 NUM_NODES = 3
 _STARTED = "Ray runtime started"
-_WORKERS = ("ray::TrialRunner", "ray::_JobWorker")
-"""Titles of processes in which trials and jobs run, not those of Ray's own agents."""
+_WORKER = "ray::"
+_NO_WORKERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Titles of processes of Ray in which no trial or job runs."""
 _OBJECT_STORE_BYTES = 100_000_000
 _EPHEMERAL_PORTS = (
     "node-manager-port",
@@ -82,10 +83,18 @@ class Cluster:
         return [f"{node.name}: {node.log}" for node in ended]
 
     def workers(self, on: Part | None = None) -> list[psutil.Process]:
-        """Returns the processes in which trials and jobs run, on one node or on all."""
+        """Returns the processes in which trials and jobs run, on one node or on all, by title.
+
+        Those of trials, `ray::ResourceTrainable`, stand before those of jobs, `ray::_JobWorker`.
+        """
         nodes = self._nodes if on is None else [on]
         found = [child for node in nodes for child in node.children()]
-        return [each for each in found if _title(each).startswith(_WORKERS)]
+        titled = sorted(((title(each), each) for each in found), key=lambda pair: pair[0])
+        return [
+            each
+            for text, each in titled
+            if text.startswith(_WORKER) and not text.startswith(_NO_WORKERS)
+        ]
 
     def followers(self) -> list[Part]:
         """Returns the nodes besides the head that run."""
@@ -110,13 +119,6 @@ class Cluster:
         disk = {"MERGESWEEP_CACHE": str(self._folder / f"node-{number}-cache")}
         environment = {**self._environment, **disk}
         return Part(name, command, environment=environment, folder=self._folder)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def _machine_address() -> str:

@@ -59,6 +59,14 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def title(process: psutil.Process) -> str:
+    """Returns a process's command line, or what it has put there; empty when it is gone."""
+    try:
+        return " ".join(process.cmdline()).strip()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 class Part:
     """Owns one process and its descendants; it can be killed and started again."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from faults import Fault
 from nodes import Cluster
-from parts import Part
+from parts import Part, kill_all, title
 from surroundings import Surroundings, wait_for_cluster
 
 
@@ -63,20 +63,20 @@ class Targets:
         wait_for_cluster(self.cluster)
 
     def _kill_worker(self, pick: float) -> str | None:
-        workers = sorted(self.cluster.workers(), key=lambda each: int(each.pid))
+        workers = self.cluster.workers()
         if not workers:
             return None
-        worker = workers[int(pick * len(workers))]
-        title = worker.cmdline()[0]
-        worker.kill()
-        return f"{title}, pid {worker.pid}"
+        worker = workers[int(pick**2 * len(workers))]  # squared: more often a trial, first of them
+        what = f"{title(worker)}, pid {worker.pid}"
+        kill_all([worker])
+        return what
 
     def _kill_node(self, pick: float, *, back_s: float) -> str | None:
         nodes = self.cluster.followers()
         if not nodes:
             return None
         node = nodes[int(pick * len(nodes))]
-        titles = ", ".join(process.name() for process in self.cluster.workers(node))
+        titles = ", ".join(title(process) for process in self.cluster.workers(node))
         node.kill()
         self._repairs.append(_Repair(at_s=back_s, name=node.name, start=node.start))
         return f"{node.name} with {titles or 'no worker'}"

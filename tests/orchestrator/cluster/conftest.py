@@ -14,5 +14,5 @@ def ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        with ray_session():
+        with ray_session(print):
             yield
