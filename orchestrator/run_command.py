@@ -12,6 +12,7 @@ from orchestrator.lease import Lease, LeaseError
 from orchestrator.opened import OpenedStudy, open_study
 from orchestrator.republishing import start_tracker
 from orchestrator.study_folder import StudyDamagedError
+from orchestrator.terminal import say
 from orchestrator.tracking.tracker import PublishReport, Tracker
 from workers.store.opening import supports_conditional_put
 from workers.store.protocol import StoreError
@@ -31,9 +32,9 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
         take_over: Do not look whether another driver still runs it.
     """
     for warning in opened.plan.warnings:
-        _print(console, f"warning: {warning}")
+        say(console, f"warning: {warning}")
     if opened.is_finished() and opened.is_published():
-        _print(console, f"study {opened.plan.study.name} is finished: nothing left to run")
+        say(console, f"study {opened.plan.study.name} is finished: nothing left to run")
         return print_end(opened, console=console)
     try:
         lease = Lease.acquire(
@@ -41,25 +42,21 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
             opened.plan.study.name,
             take_over=take_over,
             is_weak=_warn_of_weak_store(opened, console=console),
-            say=lambda text: _print(console, text),
+            say=lambda text: say(console, text),
         )
         with lease:
             # Anew: who held the study until now may have committed more.
             fresh = open_study(opened.plan.study, text=opened.text)
             return _Run(opened=fresh, lease=lease, console=console).run()
     except (LeaseError, StoreError, StudyDamagedError) as error:
-        _print(console, f"error: {error}")
+        say(console, f"error: {error}")
         return FAILED
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _warn_of_weak_store(opened: OpenedStudy, *, console: Console) -> bool:
     is_weak = not supports_conditional_put(opened.artifacts.store)
     if is_weak:
-        _print(
+        say(
             console,
             f"warning: {opened.store_url} ignores conditional writes, so it cannot tell which of "
             "two writers was first; only the lease keeps a second driver away: never use "
@@ -115,8 +112,8 @@ class _Run:
 
     def _end_early(self, text: str, *, tracker: Tracker, code: int) -> int:
         tracker.close(CLOSE_STOPPED_TRACKING_S)
-        _print(self.console, text)
-        _print(self.console, f"go on with: {command_line('resume', self.opened)}")
+        say(self.console, text)
+        say(self.console, f"go on with: {command_line('resume', self.opened)}")
         return code
 
     def _abandon(self, reason: str, *, tracker: Tracker) -> None:
@@ -130,7 +127,7 @@ class _Run:
 def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Console) -> None:
     """Says which runs MLflow lacks, if any, and how to send them."""
     if published.num_pending:
-        _print(
+        say(
             console,
             f"MLflow at {opened.tracking_uri} lacks {published.num_pending} runs "
             f"({published.error}); nothing is lost, this sends them: "

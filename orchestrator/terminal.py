@@ -18,6 +18,11 @@ MAX_HOLES_SHOWN = 10
 _MIB = 2**20
 
 
+def say(console: Console, text: str) -> None:
+    """Prints a sentence as it is: without markup, a command in it in one line."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def print_plan(
     plan: Plan, *, ledger: Ledger, estimate: Estimate, num_slots: int, console: Console
 ) -> None:

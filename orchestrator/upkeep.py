@@ -15,6 +15,7 @@ from orchestrator.opened import OpenedStudy
 from orchestrator.republishing import republish
 from orchestrator.run_command import print_pending
 from orchestrator.study_folder import study_names
+from orchestrator.terminal import say
 from orchestrator.verifying import verify
 from workers.layout import Layout
 from workers.store.opening import supports_conditional_put
@@ -35,7 +36,7 @@ def _held(store: Store, names: Iterable[str], *, console: Console) -> Iterator[N
                 store,
                 name,
                 is_weak=is_weak,
-                say=lambda text: _print(console, text),
+                say=lambda text: say(console, text),
             )
             leases.enter_context(lease)
             lease.start(lambda _: None)
@@ -50,13 +51,13 @@ def verify_study(store: Store, name: str, *, withdraw: bool, console: Console) -
                 held.enter_context(_held(store, [name], console=console))
             report = verify(store, name, withdraw=withdraw)
     except LeaseError as error:
-        _print(console, f"error: {error}")
+        say(console, f"error: {error}")
         return FAILED
     for warning in report.warnings:
-        _print(console, f"warning: {warning}")
+        say(console, f"warning: {warning}")
     for fault in report.faults:
-        _print(console, str(fault))
-    _print(
+        say(console, str(fault))
+    say(
         console,
         f"study {name}: {report.num_checked} artifacts and files, {report.bytes_checked / 1e6:.1f} "
         f"MB read, {len(report.faults) or 'none'} broken",
@@ -79,10 +80,10 @@ def collect_garbage(store: Store, *, delete: bool, min_age_hours: float, console
                 dry_run=not delete,
             )
     except (CollectError, LeaseError) as error:
-        _print(console, f"error: {error}")
+        say(console, f"error: {error}")
         return FAILED
     for line in _collected_lines(collected, deleted=delete):
-        _print(console, line)
+        say(console, line)
     return DONE
 
 
@@ -124,14 +125,10 @@ def track_study(opened: OpenedStudy, *, rebuild: bool, console: Console) -> int:
     published = republish(opened, rebuild=rebuild)
     if had_lacked and not published.num_pending:
         write_outputs(opened)  # the report said what MLflow lacked
-    _print(
+    say(
         console,
         f"MLflow at {opened.tracking_uri}: {published.num_published} runs written, "
         f"{published.num_unchanged} were there already",
     )
     print_pending(published, opened=opened, console=console)
     return FAILED if published.num_pending else DONE
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)

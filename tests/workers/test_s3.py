@@ -154,6 +154,7 @@ def test_deletion_that_the_server_put_off_is_asked_for_again(
     stubber.add_response("delete_objects", errors, batch_of("root/a", "root/b"))
     stubber.add_response("delete_objects", {}, batch_of("root/b"))
     store.delete(["a", "b"])
+    stubber.assert_no_pending_responses()
 
 
 def batch_of(*names: str) -> dict[str, object]:

@@ -1,11 +1,15 @@
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from orchestrator.cluster import session
 from orchestrator.cluster.session import WORKER, create_worker, is_node_lost, num_slots
 
 
@@ -40,6 +44,27 @@ def test_dead_node_is_told_from_a_dead_process() -> None:
     assert not is_node_lost(RayActorError(error_msg=process))
     assert not is_node_lost(OSError("its node has died"))
     assert not is_node_lost(None)
+
+
+def test_head_that_no_longer_answers_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its port is open nothing is said, and nothing after the end of the session."""
+    monkeypatch.setattr(session, "CHECK_HEAD_EVERY_S", 0.01)
+    monkeypatch.setattr(session, "HEAD_LOST_AFTER_S", 0.05)
+    told: list[str] = []
+    closing = threading.Event()
+    head = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{head.getsockname()[1]}"
+    watch = threading.Thread(target=session._watch, args=(address, closing, told.append))
+    watch.start()
+    time.sleep(0.3)
+    assert told == []
+    head.close()
+    watch.join(10)
+    assert len(told) == 1
+    assert f"the Ray head at {address} no longer answers" in told[0]
+    closing.set()
+    session._watch(address, closing, told.append)
+    assert len(told) == 1
 
 
 def test_driver_does_not_load_what_its_worker_needs() -> None:
