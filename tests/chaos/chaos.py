@@ -1,6 +1,6 @@
 """Runs a real study again and again while its parts are killed, and compares how it ends.
 
-`python tests/chaos/chaos.py --seeds 20 [--first-seed 0] [--short] [--keep]`
+`python tests/chaos/chaos.py --seeds 20 [--first-seed 0] [--pace-s 75] [--short] [--keep]`
 """
 
 import argparse
@@ -49,11 +49,13 @@ class Calm:
     around: Surroundings
     ending: Ending
     seconds: float
+    pace_s: float
+    """The length by which the faults of a seed come."""
 
 
 @contextmanager
 def disturbed(
-    around: Surroundings, *, folder: Path, faults: Sequence[Fault], calm_s: float
+    around: Surroundings, *, folder: Path, faults: Sequence[Fault], calm_s: float, pace_s: float
 ) -> Iterator[Disturbance]:
     """Prepares a study in a store prefix of its own, and takes down at the end what it had."""
     folder.mkdir()
@@ -66,6 +68,7 @@ def disturbed(
         folder=folder,
         faults=faults,
         calm_s=calm_s,
+        pace_s=pace_s,
     )
     try:
         yield disturbance
@@ -98,13 +101,14 @@ def ending_of(disturbance: Disturbance) -> Ending:
     return read_ending(store, study=NAME, tracking=around.mlflow.url)
 
 
-def run_calm(around: Surroundings, *, folder: Path) -> Calm:
+def run_calm(around: Surroundings, *, folder: Path, pace_s: float | None) -> Calm:
     """Runs the study without a fault."""
     with disturbed(
-        around, folder=folder / "calm", faults=(), calm_s=_EXPECTED_CALM_S
+        around, folder=folder / "calm", faults=(), calm_s=_EXPECTED_CALM_S, pace_s=0
     ) as disturbance:
         ending = ending_of(disturbance)
-    return Calm(around=around, ending=ending, seconds=disturbance.seconds)
+    seconds = disturbance.seconds
+    return Calm(around=around, ending=ending, seconds=seconds, pace_s=pace_s or seconds)
 
 
 def run_seed(seed: int, *, calm: Calm, folder: Path, is_short: bool) -> SeedResult:
@@ -112,7 +116,11 @@ def run_seed(seed: int, *, calm: Calm, folder: Path, is_short: bool) -> SeedResu
     problem = ""
     faults = draw_faults(seed, is_short=is_short)
     with disturbed(
-        calm.around, folder=folder / f"seed-{seed}", faults=faults, calm_s=calm.seconds
+        calm.around,
+        folder=folder / f"seed-{seed}",
+        faults=faults,
+        calm_s=calm.seconds,
+        pace_s=calm.pace_s,
     ) as disturbance:
         try:
             compare(ending_of(disturbance), expected=calm.ending)
@@ -128,11 +136,13 @@ def run_seed(seed: int, *, calm: Calm, folder: Path, is_short: bool) -> SeedResu
     )
 
 
-def run_all(seeds: Sequence[int], *, folder: Path, is_short: bool) -> list[SeedResult]:
+def run_all(
+    seeds: Sequence[int], *, folder: Path, is_short: bool, pace_s: float | None
+) -> list[SeedResult]:
     """Runs the study undisturbed and then with the faults of each seed; prints as it goes."""
     with started_surroundings(folder) as around:
         os.environ.update(around.environment)  # this process reads the store too
-        calm = run_calm(around, folder=folder)
+        calm = run_calm(around, folder=folder, pace_s=pace_s)
         _say(f"undisturbed: {calm.seconds:.0f} s")
         results = []
         for seed in seeds:
@@ -147,6 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--pace-s", type=float, help="in place of the undisturbed study's length")
     parser.add_argument("--short", action="store_true", help="four faults a seed, for CI")
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     arguments = parser.parse_args()
@@ -156,7 +167,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="mc-"))  # short: it becomes part of socket paths
     is_whole = False
     try:
-        results = run_all(seeds, folder=folder, is_short=arguments.short)
+        results = run_all(seeds, folder=folder, is_short=arguments.short, pace_s=arguments.pace_s)
         is_whole = all(not result.problem for result in results)
     finally:
         kill_all(descendants())

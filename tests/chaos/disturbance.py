@@ -53,7 +53,9 @@ class Disturbance:
     """Has the `study.yaml` and takes the logs; its name is the store's prefix."""
     faults: Sequence[Fault]
     calm_s: float
-    """How long the study takes undisturbed; the clock by which faults come."""
+    """How long the study takes undisturbed; by which a driver hangs."""
+    pace_s: float
+    """The length by which faults come."""
     injected: list[Injected] = field(default_factory=list)
     num_drivers: int = 0
     seconds: float = 0.0
@@ -153,7 +155,7 @@ class Disturbance:
         return False
 
     def _is_time_for(self, fault: Fault, *, now_s: float) -> bool:
-        if now_s < max(self._last_s + fault.after * self.calm_s, self._look_at_s):
+        if now_s < max(self._last_s + fault.after * self.pace_s, self._look_at_s):
             return False
         self._look_at_s = now_s + _LOOK_S
         return not fault.is_at_work or not self._work_in_store() <= self._seen
