@@ -19,8 +19,13 @@ class MethodCard:
     """First author, year, title, arXiv number."""
     data_use: DataUse
     """Data that the method reads, beyond the weights."""
-    is_random: bool
+    is_random: bool = False
     """Whether the result depends on the seed."""
+    needs_gradients: bool = False
+    """Whether it differentiates through the model."""
+    is_per_task: bool = False
+    """Whether it keeps modules of each task beside the merged model, chosen by the task's identity
+    at test time: more parameters and more knowledge than one model has."""
 
 
 _DARE = "Yu 2023, Language Models are Super Mario, arXiv:2311.03099"
@@ -31,15 +36,13 @@ CARDS: dict[str, MethodCard] = {
         title="Average",
         paper="Wortsman 2022, Model soups, arXiv:2203.05482",
         data_use="none",
-        is_random=False,
     ),
     "task_arithmetic": MethodCard(
         title="Task Arithmetic",
         paper="Ilharco 2022, Editing Models with Task Arithmetic, arXiv:2212.04089",
         data_use="none",
-        is_random=False,
     ),
-    "ties": MethodCard(title="TIES", paper=_TIES, data_use="none", is_random=False),
+    "ties": MethodCard(title="TIES", paper=_TIES, data_use="none"),
     "dare": MethodCard(title="DARE", paper=_DARE, data_use="none", is_random=True),
     "dare_ties": MethodCard(
         title="DARE + TIES", paper=f"{_DARE}; {_TIES}", data_use="none", is_random=True

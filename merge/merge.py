@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from merge.buffers import is_statistic, is_variance, merge_integers, merge_statistic
 from merge.errors import InvalidStatisticsError, MergeError, NonFiniteMergeError
 from merge.matching import check_match
 from merge.method import Method, Recipe
 from merge.methods import METHODS
-from merge.params import BatchNormPolicy, MethodParams, method_of
-from merge.weight import State, Weight, is_finite
+from merge.params import BatchNormPolicy, method_of
+from merge.threads import in_order
+from merge.weight import CPU, State, Weight, is_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    import torch
     from torch import Tensor
+
+    from merge.parameters.method_params import MethodParams
+    from merge.probe import Probe
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """How to merge, besides the models."""
+
+    params: MethodParams
+    """The method's, whose type names it."""
+    batch_norm: BatchNormPolicy = "average"
+    """What becomes of running statistics."""
+    seed: int = 0
+    """Of methods that draw random numbers."""
+    num_threads: int = 1
+    """Tensors worked on at once; no bit of the result depends on it."""
+    device: torch.device = CPU
+    """Where to compute; merged tensors are left there."""
+    probe: Probe | None = None
+    """The model and the data, for methods that read any."""
+
+    @property
+    def method(self) -> Method:
+        """The method's line in the table."""
+        return METHODS[method_of(self.params)]
 
 
 def merge(
@@ -25,18 +55,54 @@ def merge(
     params: MethodParams,
     batch_norm: BatchNormPolicy = "average",
     seed: int = 0,
+    num_threads: int = 1,
+    device: torch.device = CPU,
+    probe: Probe | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Checks the inputs, then yields each name and merged tensor in the base's order and dtypes.
 
-    Arithmetic is in float32 whatever the dtype. At any time a few copies of one tensor are alive,
-    so peak memory grows neither with the number of experts nor with that of tensors; states may be
-    lazy views of files and are read more than once. The bits depend on the order of the experts, by
-    rounding and by DARE's masks: callers that want the same bits pass the same order.
+    One group of all experts; see `merge_groups`, and `MergeOptions` for the arguments.
+    """
+    options = MergeOptions(
+        params=params,
+        batch_norm=batch_norm,
+        seed=seed,
+        num_threads=num_threads,
+        device=device,
+        probe=probe,
+    )
+    merged = merge_groups(base, experts, groups=[range(len(experts))], options=options)
+    return ((name, tensor) for name, (tensor,) in merged)
+
+
+def merge_groups(
+    base: State,
+    experts: Sequence[State],
+    *,
+    groups: Sequence[Sequence[int]],
+    options: MergeOptions,
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """Checks the inputs, then yields each name and its merged tensor in every group.
+
+    Arithmetic is in float32 whatever the dtype. At any time a few copies of one tensor a thread are
+    alive, and its merged ones, so peak memory grows neither with the number of experts nor with
+    that of tensors; states may be lazy views of files. Each tensor of an expert is read for all
+    groups in turn while it is in memory: files are read from disk once a pass, however many groups
+    there are. Methods that need all experts of a tensor at once say so.
+
+    The bits depend on the order of the experts in a group, by rounding and by DARE's masks, and not
+    on the other groups.
+
+    Args:
+        base: What the experts started from.
+        experts: The pool.
+        groups: For each merge the experts' positions in the pool, in the order to take them.
+        options: How to merge.
 
     Shapes: as in the base.
 
     Raises:
-        MergeError: there is no expert.
+        MergeError: there is no group, a group has no expert, or the method lacks its data.
         MismatchError: names, shapes or dtypes differ; this and the first come from the call.
         NonFiniteInputError: the base or an expert holds NaN or inf; this and the rest come from
             iterating, before the tensor concerned is yielded.
@@ -44,53 +110,165 @@ def merge(
         InvalidStatisticsError: a merged running variance is negative.
     Scope: weights by the method, running statistics by `batch_norm`, integers by their maximum.
     """
-    if not experts:
+    _check_groups(groups, options=options)
+    pool = _pool(base, experts, options=options)
+    return _stream_groups(pool, groups=groups, options=options)
+
+
+def merge_tasks(
+    base: State, experts: Sequence[State], *, tasks: Sequence[int], options: MergeOptions
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """Checks the inputs, then yields each name and its tensor in the model of each of some tasks.
+
+    For methods that keep modules of each task (`Method.combine_for_task`), on one group of all
+    experts. As many models are made at once as tasks are named, and what has to be measured of the
+    experts is measured once a call.
+
+    Args:
+        base: What the experts started from.
+        experts: The group.
+        tasks: Positions of experts, whose tasks the models are for.
+        options: How to merge.
+
+    Shapes: as in the base.
+
+    Raises:
+        MergeError: as `merge_groups`, or the method has one model for all tasks.
+    """
+    _check_groups([range(len(experts))], options=options)
+    if options.method.combine_for_task is None:
+        raise MergeError(f"{method_of(options.params)} has one model for all tasks")
+    return _stream_tasks(_pool(base, experts, options=options), tasks=tasks, options=options)
+
+
+def coverage(base: State, *, params: MethodParams) -> float:
+    """Returns the share of weight entries on which a method is more than an average.
+
+    Spectral methods act on matrices and kernels, for example, and average all vectors.
+
+    Units: fraction in [0, 1]; 1 for a state without weights.
+    """
+    covers = METHODS[method_of(params)].covers
+    weights = [Weight(name=name, base_state=base, expert_states=()) for name in base]
+    counted = [(each.num_entries, covers(each)) for each in weights if _is_for_method(each)]
+    num_entries = sum(num for num, _ in counted)
+    return sum(num for num, is_covered in counted if is_covered) / num_entries if counted else 1.0
+
+
+def _check_groups(groups: Sequence[Sequence[int]], *, options: MergeOptions) -> None:
+    if not groups or not all(groups):
         raise MergeError("a merge needs at least one expert")
+    if options.method.learn is not None and options.probe is None:
+        raise MergeError(f"{method_of(options.params)} reads data, and was given none")
+    if options.probe is not None and len(groups) > 1:
+        raise MergeError("a method that reads data merges one group at a time")
+
+
+def _pool(base: State, experts: Sequence[State], *, options: MergeOptions) -> list[Weight]:
     check_match(base, experts=experts)
-    weights = [Weight(name=name, base_state=base, expert_states=experts) for name in base]
-    return _stream(weights, params=params, batch_norm=batch_norm, seed=seed)
+    return [
+        Weight(name=name, base_state=base, expert_states=experts, device=options.device)
+        for name in base
+    ]
 
 
-def _stream(
-    weights: Sequence[Weight], *, params: MethodParams, batch_norm: BatchNormPolicy, seed: int
-) -> Iterator[tuple[str, Tensor]]:
-    name_of_method = method_of(params)
-    method = METHODS[name_of_method]
-    recipe = _recipe(method, weights=weights, params=params, seed=seed)
-    for weight in weights:
-        merged = _merge_one(weight, method=method, recipe=recipe, batch_norm=batch_norm)
-        _check(merged, weight=weight, method=name_of_method)
-        yield weight.name, merged
+def _stream_groups(
+    pool: Sequence[Weight], *, groups: Sequence[Sequence[int]], options: MergeOptions
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    measured = _measure_experts(pool, groups=groups, options=options)
+    recipes = [
+        _recipe(
+            [_of_group(weight, group) for weight in pool],
+            measured=[measured[index] for index in group],
+            options=options,
+        )
+        for group in groups
+    ]
+
+    def merge_in_groups(weight: Weight) -> tuple[Tensor, ...]:
+        return tuple(
+            _merge_one(
+                _of_group(weight, group),
+                combine=partial(options.method.combine, recipe=recipe),
+                options=options,
+            )
+            for group, recipe in zip(groups, recipes, strict=True)
+        )
+
+    merged = in_order(merge_in_groups, pool, num_threads=options.num_threads)
+    yield from zip((weight.name for weight in pool), merged, strict=True)
+
+
+def _stream_tasks(
+    pool: Sequence[Weight], *, tasks: Sequence[int], options: MergeOptions
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    everyone = range(pool[0].num_experts) if pool else range(0)
+    measured = _measure_experts(pool, groups=[everyone], options=options)
+    recipe = _recipe(pool, measured=list(measured.values()), options=options)
+    combine = options.method.combine_for_task
+    assert combine is not None
+
+    def merge_for_tasks(weight: Weight) -> tuple[Tensor, ...]:
+        return tuple(
+            _merge_one(weight, combine=partial(combine, task=task, recipe=recipe), options=options)
+            for task in tasks
+        )
+
+    merged = in_order(merge_for_tasks, pool, num_threads=options.num_threads)
+    yield from zip((weight.name for weight in pool), merged, strict=True)
+
+
+def _measure_experts(
+    pool: Sequence[Weight], *, groups: Sequence[Sequence[int]], options: MergeOptions
+) -> dict[int, object]:
+    """Measures every expert that is in a group once, however many it is in."""
+    wanted = sorted({index for group in groups for index in group})
+    measure = options.method.measure_expert
+    weights = [weight for weight in pool if _is_for_method(weight)]
+    if measure is None or not weights:
+        return dict.fromkeys(wanted)
+    recipe = Recipe(params=options.params, seed=options.seed, statistics=None)
+    results = in_order(
+        lambda index: measure(weights, index, recipe=recipe),
+        wanted,
+        num_threads=options.num_threads,
+    )
+    return dict(zip(wanted, results, strict=True))
 
 
 def _recipe(
-    method: Method, *, weights: Sequence[Weight], params: MethodParams, seed: int
-) -> Recipe[MethodParams, object]:
-    if method.statistics is None:
-        return Recipe(params=params, seed=seed, statistics=None)
-    measured = method.statistics(
-        [each for each in weights if _is_for_method(each)],
-        recipe=Recipe(params=params, seed=seed, statistics=None),
+    weights: Sequence[Weight], *, measured: Sequence[object], options: MergeOptions
+) -> Recipe[MethodParams, Any]:
+    recipe: Recipe[MethodParams, Any] = Recipe(
+        params=options.params, seed=options.seed, measured=measured, statistics=None
     )
-    return Recipe(params=params, seed=seed, statistics=measured)
+    method = options.method
+    seen = [weight for weight in weights if _is_for_method(weight)]
+    if method.learn is not None and options.probe is not None:
+        return replace(recipe, statistics=method.learn(seen, recipe=recipe, probe=options.probe))
+    if method.statistics is not None:
+        return replace(recipe, statistics=method.statistics(seen, recipe=recipe))
+    return recipe
+
+
+def _of_group(weight: Weight, group: Sequence[int]) -> Weight:
+    return replace(weight, expert_states=[weight.expert_states[index] for index in group])
 
 
 def _merge_one(
-    weight: Weight,
-    *,
-    method: Method,
-    recipe: Recipe[MethodParams, object],
-    batch_norm: BatchNormPolicy,
+    weight: Weight, *, combine: Callable[[Weight], Tensor], options: MergeOptions
 ) -> Tensor:
     if not weight.dtype.is_floating_point:
         return merge_integers(weight)
     if weight.num_entries == 0:
         return weight.base().to(weight.dtype)
     if _is_for_method(weight):
-        merged = method.combine(weight, recipe=recipe)
+        merged = combine(weight)
     else:
-        merged = merge_statistic(weight, policy=batch_norm)
-    return merged.to(weight.dtype)
+        merged = merge_statistic(weight, policy=options.batch_norm)
+    merged = merged.to(weight.dtype)
+    _check(merged, weight=weight, method=method_of(options.params))
+    return merged
 
 
 def _is_for_method(weight: Weight) -> bool:
@@ -100,8 +278,6 @@ def _is_for_method(weight: Weight) -> bool:
 
 
 def _check(merged: Tensor, *, weight: Weight, method: str) -> None:
-    if not merged.is_floating_point() or merged.numel() == 0:
-        return
     if not is_finite(merged):
         raise NonFiniteMergeError(
             f"{weight.name} merged by {method} holds NaN or inf as {merged.dtype}, "

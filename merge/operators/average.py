@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from merge.weight import Weight, total
+from merge.weight import Weight, by_block, total
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from merge.method import Recipe
-    from merge.params import AverageParams
+    from merge.parameters.linear import AverageParams
 
 
 def combine(
@@ -25,4 +25,4 @@ def combine(
         vectors, so that the base's rounding does not enter.
     Scope: tensor.
     """
-    return total(weight.experts()) / weight.num_experts
+    return by_block(weight, lambda block: total(block.experts()).div_(block.num_experts))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from merge.weight import Weight, total
+from merge.weight import BLOCK_ENTRIES, Weight, by_block, total
 
 if TYPE_CHECKING:
     from merge.method import Recipe
-    from merge.params import DareParams
+    from merge.parameters.sparse import DareParams
+
+MASK_ENTRIES = 1 << 18
+"""Entries that one draw covers. Part of what a seed means: masks would differ with another."""
+assert MASK_ENTRIES == BLOCK_ENTRIES, "masks are drawn block by block"
 
 
 def combine(weight: Weight, *, recipe: Recipe[DareParams, None]) -> Tensor:
@@ -23,34 +28,50 @@ def combine(weight: Weight, *, recipe: Recipe[DareParams, None]) -> Tensor:
         by what preserves the L1 norm as mergekit does.
     Scope: tensor.
     """
+    return by_block(weight, partial(_add_thinned, recipe=recipe))
+
+
+def _add_thinned(block: Weight, *, recipe: Recipe[DareParams, None]) -> Tensor:
     params = recipe.params
     thinned = (
-        thin(weight, index, density=params.density, rescale=params.rescale, seed=recipe.seed)
-        for index in range(weight.num_experts)
+        thin(block, index, density=params.density, rescale=params.rescale, seed=recipe.seed)
+        for index in range(block.num_experts)
     )
-    return weight.base() + params.scaling * total(thinned)
+    return block.base() + params.scaling * total(thinned)
 
 
 def thin(weight: Weight, index: int, *, density: float, rescale: bool, seed: int) -> Tensor:
     """Returns one expert's task vector with each entry kept by chance `density`, the others zero.
 
-    The mask is a function of the seed, the expert's position and the tensor's name alone: neither
-    the order in which tensors are merged nor what the other experts are changes it. It is drawn on
-    the CPU, so that every device gets the same mask.
+    The mask is a function of the seed, the expert's position, the tensor's name and the place in it
+    alone: neither the order in which tensors are merged nor what the other experts are changes it.
+    It is drawn on the CPU, so that every device gets the same mask.
+
+    Args:
+        weight: A tensor, or one of its blocks.
+        index: The expert.
+        density: Chance of an entry to be kept.
+        rescale: Divides what is kept by the density.
+        seed: Of the merge.
 
     Shapes: that of the weight.
     Scope: entry.
     """
-    vector = weight.task_vector(index)
-    generator = torch.Generator().manual_seed(_mask_seed(weight.name, expert=index, seed=seed))
-    kept = torch.rand(vector.shape, generator=generator) < density
-    thinned = torch.where(kept.to(vector.device), vector, 0.0)
-    return thinned / density if rescale else thinned
+    if weight.span is None:
+        return by_block(
+            weight, partial(thin, index=index, density=density, rescale=rescale, seed=seed)
+        )
+    block = weight.span.start // MASK_ENTRIES
+    seed_of_mask = _mask_seed(weight.name, block=block, expert=index, seed=seed)
+    generator = torch.Generator().manual_seed(seed_of_mask)
+    mask = torch.rand(weight.shape, generator=generator).lt_(density).to(weight.device)
+    thinned = weight.task_vector(index).mul_(mask)  # selecting takes sixteen times as long
+    return thinned.div_(density) if rescale else thinned
 
 
-def _mask_seed(name: str, *, expert: int, seed: int) -> int:
-    # torch's CPU generator uses 32 bits of its seed: among the 3,000 masks of 20 experts with 150
-    # tensors two share a stream with a chance of one in a thousand, which correlates two tensors
-    # and does no other harm.
-    digest = sha256(f"{seed}/{expert}/{name}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+def _mask_seed(name: str, *, block: int, expert: int, seed: int) -> int:
+    # torch's CPU generator uses 32 bits of its seed: among the 6,000 masks of 20 experts with 300
+    # blocks two share a stream with a chance of one in 240, which correlates two blocks and does no
+    # other harm.
+    place = f"{seed}/{expert}/{name}/{block}" if block else f"{seed}/{expert}/{name}"
+    return int.from_bytes(sha256(place.encode()).digest()[:4], "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from merge.operators.dare import thin
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from merge.method import Recipe
-    from merge.params import DareTiesParams
+    from merge.parameters.sparse import DareTiesParams
     from merge.weight import Weight
 
 
@@ -30,19 +31,12 @@ def combine(weight: Weight, *, recipe: Recipe[DareTiesParams, Election]) -> Tens
         trim counts its fraction over all entries, dropped ones included.
     Scope: model.
     """
-    merged = agree(
-        weight,
-        election=recipe.statistics,
-        consensus=recipe.params.consensus,
-        vector_of=_thinned(recipe),
+    params = recipe.params
+    return agree(
+        weight, election=recipe.statistics, consensus=params.consensus, scaling=params.scaling
     )
-    return weight.base() + recipe.params.scaling * merged
 
 
 def _thinned(recipe: Recipe[DareTiesParams, Any]) -> VectorOf:
     params = recipe.params
-
-    def vector_of(weight: Weight, index: int) -> Tensor:
-        return thin(weight, index, density=params.density, rescale=params.rescale, seed=recipe.seed)
-
-    return vector_of
+    return partial(thin, density=params.density, rescale=params.rescale, seed=recipe.seed)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from merge.weight import Weight, total
+from merge.weight import Weight, by_block, total
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from merge.method import Recipe
-    from merge.params import TaskArithmeticParams
+    from merge.parameters.linear import TaskArithmeticParams
 
 
 def combine(weight: Weight, *, recipe: Recipe[TaskArithmeticParams, None]) -> Tensor:
@@ -20,5 +20,5 @@ def combine(weight: Weight, *, recipe: Recipe[TaskArithmeticParams, None]) -> Te
     Source: Ilharco 2022, section 2, addition.
     Scope: tensor.
     """
-    task_vectors = (weight.task_vector(index) for index in range(weight.num_experts))
-    return weight.base() + recipe.params.scaling * total(task_vectors)
+    scaling = recipe.params.scaling
+    return by_block(weight, lambda block: block.base() + scaling * total(block.task_vectors()))

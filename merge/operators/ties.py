@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,31 +12,56 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from merge.selection import largest_magnitude
-from merge.weight import Weight
+from merge.weight import Weight, by_block
 
 if TYPE_CHECKING:
     from merge.method import Recipe
-    from merge.params import Consensus, TiesParams
+    from merge.parameters.method_params import Consensus
+    from merge.parameters.sparse import TiesParams
 
 VectorOf = Callable[[Weight, int], Tensor]
-"""Gives the task vector of one expert: `Weight.task_vector`, or an edited one."""
+"""Gives the task vector of one expert, of a block: `Weight.task_vector`, or an edited one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Election:
     """What the trim and the election need to know of all weights in scope."""
 
-    thresholds: tuple[float, ...]
+    weights: Sequence[Weight]
+    thresholds: Sequence[float]
     """Per expert, the least magnitude that the trim keeps."""
-    majority_sign: int
-    """-1, 0 or 1: the sign that most entries elect; it decides where the sum is zero."""
+    vector_of: VectorOf
+
+    @cached_property
+    def majority_sign(self) -> int:
+        """-1, 0 or 1: the sign that most entries elect; it decides where trimmed values cancel.
+
+        Counted when it is first asked for: over float32 task vectors nothing cancels exactly as a
+        rule, and the pass that counts would cost a third of the merge.
+        """
+        balance = 0
+        for weight in self.weights:
+            for block in weight.blocks():
+                positive, negative = _sides(block, election=self)
+                balance += int((positive + negative).sign().sum(dtype=torch.float64))
+        return (balance > 0) - (balance < 0)
+
+
+def measure_expert(
+    weights: Sequence[Weight], index: int, *, recipe: Recipe[TiesParams, None]
+) -> float | None:
+    """Returns an expert's threshold over the model, or None where each tensor has its own."""
+    if recipe.params.scope == "tensor":
+        return None
+    density = recipe.params.density
+    return threshold(weights, index, density=density, vector_of=Weight.task_vector)
 
 
 def statistics(weights: Sequence[Weight], *, recipe: Recipe[TiesParams, None]) -> Election | None:
     """Returns the election over the whole model, or None where each tensor holds its own."""
     if recipe.params.scope == "tensor":
         return None
-    return measure(weights, density=recipe.params.density, vector_of=Weight.task_vector)
+    return Election(weights=weights, thresholds=recipe.measured, vector_of=Weight.task_vector)
 
 
 def combine(weight: Weight, *, recipe: Recipe[TiesParams, Election | None]) -> Tensor:
@@ -47,82 +73,82 @@ def combine(weight: Weight, *, recipe: Recipe[TiesParams, Election | None]) -> T
         FusionBench's and AdaMerging's.
     Scope: model or tensor, as the parameters say.
     """
-    params, vector_of = recipe.params, Weight.task_vector
-    election = recipe.statistics or measure([weight], density=params.density, vector_of=vector_of)
-    merged = agree(weight, election=election, consensus=params.consensus, vector_of=vector_of)
-    return weight.base() + params.scaling * merged
+    params = recipe.params
+    election = recipe.statistics or measure(
+        [weight], density=params.density, vector_of=Weight.task_vector
+    )
+    return agree(weight, election=election, consensus=params.consensus, scaling=params.scaling)
 
 
 def measure(weights: Sequence[Weight], *, density: float, vector_of: VectorOf) -> Election:
-    """Returns the thresholds of the trim and the majority sign over all the weights given.
-
-    Each weight's vectors are read three times, one alive at a time: twice for the exact threshold,
-    once for the sign. The number kept is density x entries rounded to the nearest, at least one, so
-    that a small tensor is never silently left at the base.
-    """
+    """Returns the election over the weights given, with every expert's threshold."""
     num_experts = weights[0].num_experts if weights else 0
-    num_kept = max(1, round(density * sum(weight.num_entries for weight in weights)))
-    thresholds = tuple(
-        _threshold(weights, expert=expert, num_kept=num_kept, vector_of=vector_of)
+    thresholds = [
+        threshold(weights, expert, density=density, vector_of=vector_of)
         for expert in range(num_experts)
-    )
-    balance = 0
-    for weight in weights:
-        positive, negative = _sides(weight, thresholds=thresholds, vector_of=vector_of)
-        balance += int((positive + negative).sign().sum(dtype=torch.float64))
-    return Election(thresholds=thresholds, majority_sign=(balance > 0) - (balance < 0))
+    ]
+    return Election(weights=weights, thresholds=thresholds, vector_of=vector_of)
 
 
-def agree(
-    weight: Weight, *, election: Election, consensus: Consensus, vector_of: VectorOf
-) -> Tensor:
-    """Returns the entrywise sum or mean of the trimmed values that have the elected sign.
+def threshold(
+    weights: Sequence[Weight], expert: int, *, density: float, vector_of: VectorOf
+) -> float:
+    """Returns the least magnitude that the trim of one expert keeps, over all the weights given.
+
+    Each weight's vector is read twice, block by block. The number kept is density x entries rounded
+    to the nearest, at least one, so that a small tensor is never silently left at the base.
+    """
+    num_kept = max(1, round(density * sum(weight.num_entries for weight in weights)))
+    blocks = [block for weight in weights for block in weight.blocks()]
+    return largest_magnitude(lambda: (vector_of(block, expert) for block in blocks), rank=num_kept)
+
+
+def agree(weight: Weight, *, election: Election, consensus: Consensus, scaling: float) -> Tensor:
+    """Returns the base plus the scaled sum or mean of the trimmed values with the elected sign.
 
     The elected sign is that of the sum of the trimmed values. Where they cancel exactly the
-    majority sign decides; where there is no majority either, the result is zero.
+    majority sign decides; where there is no majority either, the base stays.
     """
-    thresholds = election.thresholds
-    positive, negative = _sides(weight, thresholds=thresholds, vector_of=vector_of)
-    sums = positive + negative
-    signs = torch.where(sums == 0, float(election.majority_sign), sums.sign())
-    merged = torch.where(signs > 0, positive, negative) * signs.abs()
+    return by_block(
+        weight,
+        lambda block: (
+            block.base() + scaling * _agreeing(block, election=election, consensus=consensus)
+        ),
+    )
+
+
+def _agreeing(block: Weight, *, election: Election, consensus: Consensus) -> Tensor:
+    positive, negative = _sides(block, election=election)
+    signs = (positive + negative).sign_()
+    cancels = (signs == 0) & (positive > 0)
+    if bool(cancels.any()):
+        signs[cancels] = float(election.majority_sign)
+    merged = positive * (signs > 0) + negative * (signs < 0)
     if consensus == "sum":
         return merged
     num_agreeing = torch.zeros_like(merged)
-    for trimmed in _trimmed(weight, thresholds=thresholds, vector_of=vector_of):
+    for trimmed in _trimmed(block, election=election):
         num_agreeing += trimmed * signs > 0
-    return merged / num_agreeing.clamp(min=1)
+    return merged / num_agreeing.clamp_(min=1)
 
 
-def _threshold(
-    weights: Sequence[Weight], *, expert: int, num_kept: int, vector_of: VectorOf
-) -> float:
-    return largest_magnitude(
-        lambda: (vector_of(weight, expert) for weight in weights), rank=num_kept
-    )
-
-
-def _trimmed(
-    weight: Weight, *, thresholds: Sequence[float], vector_of: VectorOf
-) -> Iterator[Tensor]:
-    for expert, threshold in enumerate(thresholds):
+def _trimmed(block: Weight, *, election: Election) -> Iterator[Tensor]:
+    for expert, least in enumerate(election.thresholds):
         # Hard shrinking drops magnitudes up to its bound, so the bound is the float below the
         # threshold; in one kernel it takes 1 ms where a comparison and a selection take 18.
-        bound = float(torch.nextafter(torch.tensor(threshold), torch.tensor(-1.0)))
-        yield hardshrink(vector_of(weight, expert), bound)
+        bound = float(torch.nextafter(torch.tensor(least), torch.tensor(-1.0)))
+        yield hardshrink(election.vector_of(block, expert), bound)
 
 
-def _sides(
-    weight: Weight, *, thresholds: Sequence[float], vector_of: VectorOf
-) -> tuple[Tensor, Tensor]:
+def _sides(block: Weight, *, election: Election) -> tuple[Tensor, Tensor]:
     """Returns the sums of the positive and of the negative trimmed values.
 
     The two together hold all that the election and the sum need, so that no trimmed vector outlives
     its turn.
     """
-    positive = torch.zeros_like(weight.base())
+    positive = torch.zeros(block.shape, device=block.device)
     negative = torch.zeros_like(positive)
-    for trimmed in _trimmed(weight, thresholds=thresholds, vector_of=vector_of):
+    for trimmed in _trimmed(block, election=election):
         positive += trimmed.clamp(min=0)
-        negative += trimmed.clamp(max=0)
+        negative += trimmed.clamp_(max=0)
     return positive, negative

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from merge.params import MethodParams
+    from merge.parameters.method_params import MethodParams
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from merge.merge import merge
-from merge.params import AverageParams
+from merge.parameters.linear import AverageParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable

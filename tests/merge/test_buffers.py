@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from merge.errors import InvalidStatisticsError, NonFiniteInputError
 from merge.merge import merge
-from merge.params import AverageParams, BatchNormPolicy, MethodParams, TiesParams
+from merge.parameters.linear import AverageParams
+from merge.parameters.sparse import TiesParams
+
+if TYPE_CHECKING:
+    from merge.parameters.method_params import MethodParams
+    from merge.params import BatchNormPolicy
 
 
 def state(mean: float, variance: float, counter: int = 0, prefix: str = "bn.") -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ import torch
 
 from merge.merge import merge
 from merge.operators.dare import thin
-from merge.params import DareParams, TaskArithmeticParams
+from merge.parameters.linear import TaskArithmeticParams
+from merge.parameters.sparse import DareParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import torch
 
 from merge.merge import merge
 from merge.operators.dare import thin
-from merge.params import DareTiesParams, TiesParams
+from merge.parameters.sparse import DareTiesParams, TiesParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,15 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from merge.errors import MergeError, MismatchError, NonFiniteInputError, NonFiniteMergeError
 from merge.merge import merge
-from merge.params import (
-    PARAMS,
-    AverageParams,
-    DareParams,
-    DareTiesParams,
-    MethodParams,
-    TaskArithmeticParams,
-    TiesParams,
-)
+from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.params import PARAMS
+
+if TYPE_CHECKING:
+    from merge.parameters.method_params import MethodParams
 
 DEFAULTS = [pytest.param(params_class(), id=name) for name, params_class in PARAMS.items()]
 UNSCALED = [
@@ -217,18 +216,23 @@ class LiveEntries(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live: dict[int, int] = {}
+        self.live: Counter[tuple[int, int]] = Counter()
         self.peak = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 torch leaves them open
         made = func(*args, **(kwargs or {}))
-        is_counted = isinstance(made, Tensor) and 1000 < made.numel() != 1 << 16
-        # An operation in place returns a tensor that is counted already.
-        if is_counted and id(made) not in self.live:
-            self.live[id(made)] = made.numel()
-            self.peak = max(self.peak, sum(self.live.values()))
-            weakref.finalize(made, self.live.pop, id(made))
+        if isinstance(made, Tensor) and 1000 < made.numel() != 1 << 16:
+            # Views share their memory, and an operation in place returns what is counted already.
+            memory = (made.untyped_storage().data_ptr(), made.untyped_storage().nbytes() // 4)
+            self.live[memory] += 1
+            self.peak = max(self.peak, sum(entries for _, entries in self.live))
+            weakref.finalize(made, self._release, memory)
         return made
+
+    def _release(self, memory: tuple[int, int]) -> None:
+        self.live[memory] -= 1
+        if not self.live[memory]:
+            del self.live[memory]
 
 
 def peak_entries(params: MethodParams, *, num_experts: int, num_tensors: int) -> int:

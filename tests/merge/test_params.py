@@ -9,16 +9,9 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from merge.errors import ParameterErrors
-from merge.params import (
-    PARAMS,
-    AverageParams,
-    DareParams,
-    DareTiesParams,
-    TaskArithmeticParams,
-    TiesParams,
-    method_of,
-    parse_params,
-)
+from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.params import PARAMS, method_of, parse_params
 from merge.ranges import range_of
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from merge.merge import merge
-from merge.params import AverageParams, TaskArithmeticParams
+from merge.parameters.linear import AverageParams, TaskArithmeticParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from merge.merge import merge
 from merge.operators.ties import measure
-from merge.params import TiesParams
+from merge.parameters.sparse import TiesParams
 from merge.weight import Weight
 
 if TYPE_CHECKING:
