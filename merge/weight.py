@@ -36,6 +36,8 @@ class Weight:
     """Entries of the flattened tensor; None for the tensor itself, in its shape."""
     device: torch.device = CPU
     """Where reads go and methods compute."""
+    is_checked: bool = True
+    """Whether NaN and inf are looked for; a second pass over what was checked need not."""
 
     @property
     def num_experts(self) -> int:
@@ -51,7 +53,7 @@ class Weight:
     def shape(self) -> torch.Size:
         """The shape of what is read."""
         if self.span is not None:
-            return torch.Size([self.span.stop - self.span.start])
+            return torch.Size([len(range(self.span.start, self.span.stop, self.span.step or 1))])
         return self.base_state[self.name].shape
 
     @property
@@ -73,12 +75,20 @@ class Weight:
 
     def task_vector(self, index: int) -> Tensor:
         """Returns one expert's tensor minus the base's."""
-        return self.expert(index) - self.base()
+        vector = self._load(self.expert_states[index]) - self._load(self.base_state)
+        if self.is_checked and not is_finite(vector):
+            self.base()  # whichever of the two is not finite is named
+            self.expert(index)
+        return vector
 
-    def task_vectors(self) -> Iterator[Tensor]:
-        """Yields every expert's task vector, one alive at a time; the base is read once."""
-        base = self.base()
-        return (expert - base for expert in self.experts())
+    def sum_of_experts(self) -> Tensor:
+        """Returns the sum of the experts' tensors, added from first to last."""
+        return self._checked_sum(self._load(state) for state in self.expert_states)
+
+    def sum_of_task_vectors(self) -> Tensor:
+        """Returns the sum of the task vectors, added from first to last."""
+        base = self._load(self.base_state)
+        return self._checked_sum(self._load(state) - base for state in self.expert_states)
 
     def blocks(self) -> Iterator[Weight]:
         """Yields the tensor in spans of `BLOCK_ENTRIES` or fewer, first to last.
@@ -90,7 +100,30 @@ class Weight:
             stop = min(start + BLOCK_ENTRIES, self.num_entries)
             yield replace(self, span=slice(start, stop))
 
+    def every_nth(self, step: int) -> Weight:
+        """Returns every `step`-th entry of the flattened tensor, from the first on, unchecked."""
+        return replace(self, span=slice(0, self.num_entries, step), is_checked=False)
+
+    def unchecked(self) -> Weight:
+        """Returns the same weight without looking for NaN and inf."""
+        return replace(self, is_checked=False)
+
+    def _checked_sum(self, tensors: Iterator[Tensor]) -> Tensor:
+        """Adds up what is not checked one by one: whatever is not finite shows in the sum."""
+        result = total(tensors)
+        if not is_finite(result):
+            self.base()
+            for _ in self.experts():  # the first that is not finite is named
+                pass
+        return result
+
     def _read(self, state: State, *, owner: str) -> Tensor:
+        tensor = self._load(state)
+        if self.is_checked and not is_finite(tensor):
+            raise NonFiniteInputError(f"{self.name} of {owner} holds NaN or inf")
+        return tensor
+
+    def _load(self, state: State) -> Tensor:
         tensor = state[self.name].detach()
         if self.span is not None:
             tensor = tensor.reshape(-1)[self.span]
@@ -98,10 +131,7 @@ class Weight:
             # Pinned memory is copied while the next block is read; torch's own pool hands a buffer
             # out again only when its copy has ended.
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-        tensor = tensor.to(torch.float32)
-        if not is_finite(tensor):
-            raise NonFiniteInputError(f"{self.name} of {owner} holds NaN or inf")
-        return tensor
+        return tensor.to(torch.float32)
 
 
 def by_block(weight: Weight, function: Callable[[Weight], Tensor]) -> Tensor:

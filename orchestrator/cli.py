@@ -1,5 +1,6 @@
 """The command line, `mergesweep VERB`: a verb loads no more than it needs."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,6 +198,112 @@ def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
             opened, delete=delete, min_age_hours=min_age_hours, console=_console()
         )
     sys.exit(code)
+
+
+@cli.command()
+@click.argument(
+    "experts",
+    metavar="EXPERT.safetensors...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+@click.option("--method", required=True, help="One of `mergesweep methods`.")
+@click.option(
+    "--base",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file that the experts started from.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write.",
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter.")
+@click.option(
+    "--batch-norm",
+    type=click.Choice(["average", "pooled", "base"]),
+    default="average",
+    show_default=True,
+    help="What becomes of BatchNorm's running statistics.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of methods that draw random numbers.")
+@click.option(
+    "--threads",
+    "num_threads",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    show_default="one a core",
+    help="Tensors merged at once; no bit of the result depends on it.",
+)
+@click.option(
+    "--prefix",
+    default="",
+    help="Merge the experts' tensors under this prefix, which is taken off: `backbone.` for the "
+    "experts of a study.",
+)
+@click.option(
+    "--task",
+    type=click.IntRange(min=1),
+    help="For methods that keep modules of each task: the place of the expert, from 1, whose task "
+    "the model is for.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+def merge(
+    experts: tuple[Path, ...],
+    *,
+    method: str,
+    base: Path,
+    output: Path,
+    settings: tuple[str, ...],
+    batch_norm: str,
+    seed: int,
+    num_threads: int,
+    prefix: str,
+    task: int | None,
+    overwrite: bool,
+) -> None:
+    """Merge safetensors files, outside any study.
+
+    Memory holds the result and little else, whatever the number of experts. The result has the
+    names, shapes and types of the base.
+    """
+    from merge.errors import MergeError
+    from orchestrator.merge_command import run_merge_files
+
+    if output.exists() and not overwrite:
+        raise BadInputError(f"{output} exists; --overwrite replaces it")
+    if task is not None and task > len(experts):
+        raise BadInputError(f"--task {task}: there are {len(experts)} experts")
+    try:
+        run_merge_files(
+            method,
+            base=base,
+            experts=experts,
+            output=output,
+            settings=settings,
+            batch_norm=batch_norm,
+            seed=seed,
+            num_threads=num_threads,
+            prefix=prefix,
+            task=None if task is None else task - 1,
+            console=_console(),
+        )
+    except MergeError as error:
+        raise BadInputError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error}") from error
+
+
+@cli.command()
+def methods() -> None:
+    """List the merging methods: what each needs, its parameters with ranges, its paper."""
+    from orchestrator.merge_command import print_methods
+
+    print_methods(_console())
 
 
 class BadInputError(click.ClickException):

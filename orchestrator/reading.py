@@ -1,6 +1,5 @@
 """Reads a study file and reports everything that is wrong with it at once."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,35 +15,13 @@ from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
 from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
+from orchestrator.yaml_text import load_yaml
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError
 from workers.weights import PACKAGED
 
 MAX_SHOWN_CHARS = 80
 """A wrong value is shown in messages up to this length."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2: PyYAML alone reads `1e-4` as a string.
-
-    It also refuses a field that stands twice, of which PyYAML keeps the last in silence.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 PyYAML's signature
-        """Returns a mapping's fields."""
-        names = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if names.count(key.value) > 1 and isinstance(key, yaml.ScalarNode):
-                message = f"the field {key.value!r} stands twice in one mapping"
-                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
 
 
 def read_study(path: Path) -> Study:
@@ -116,7 +93,7 @@ def _check_tracking(uri: object) -> Iterator[StudyProblem]:
 
 def _parse_yaml(text: str, *, source: str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
+        values = load_yaml(text)
     except yaml.YAMLError as error:
         problem = StudyProblem(field="(file)", value="the text", allowed=f"not YAML: {error}")
         raise StudyError(source, problems=[problem]) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from merge.weight import Weight, by_block, total
+from merge.weight import Weight, by_block
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,4 +25,4 @@ def combine(
         vectors, so that the base's rounding does not enter.
     Scope: tensor.
     """
-    return by_block(weight, lambda block: total(block.experts()).div_(block.num_experts))
+    return by_block(weight, lambda block: block.sum_of_experts().div_(block.num_experts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from merge.weight import Weight, by_block, total
+from merge.weight import Weight, by_block
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,4 +21,4 @@ def combine(weight: Weight, *, recipe: Recipe[TaskArithmeticParams, None]) -> Te
     Scope: tensor.
     """
     scaling = recipe.params.scaling
-    return by_block(weight, lambda block: block.base() + scaling * total(block.task_vectors()))
+    return by_block(weight, lambda block: block.base() + scaling * block.sum_of_task_vectors())

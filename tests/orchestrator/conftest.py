@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
 from eval.metrics import TaskSums
+from orchestrator.cli import cli
 from orchestrator.plan import Plan, build_plan
 from orchestrator.reading import parse_study
 from orchestrator.study import Study
@@ -139,3 +141,16 @@ def _manifest(spec: ExpertSpec | MergeSpec, **fields: Any) -> Manifest:  # noqa:
         **fields,
     )
     return Manifest.from_json(made.to_json(), key="made by a test")
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Calls the command line in an empty directory of its own."""
+    directory = tmp_path / "here"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+    return run

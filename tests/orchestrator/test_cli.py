@@ -12,25 +12,12 @@ from typing import Any
 import click
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from orchestrator.cli import cli
 
 Fields = Callable[..., dict[str, Any]]
 DEFAULTS = {"steps": 10, "lr": 0.01}
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Calls the command line in an empty directory of its own."""
-    directory = tmp_path / "here"
-    directory.mkdir()
-    monkeypatch.chdir(directory)
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-    return run
 
 
 @pytest.fixture
@@ -173,7 +160,10 @@ def test_study_that_the_store_has_not_is_bad_input(
 def test_every_command_says_what_it_does() -> None:
     """A sentence for each command, and one for each option."""
     views = {"plan", "status", "results", "report", "ui"}
-    assert set(cli.commands) == {*views, "run", "resume", "track", "verify", "gc"}
+    assert set(cli.commands) == {
+        *views,
+        *("run", "resume", "track", "verify", "gc", "merge", "methods"),
+    }
     for command in cli.commands.values():
         assert command.help
         assert command.help.split("\n")[0].endswith(".") or ".\n" in command.help

@@ -1,0 +1,38 @@
+"""YAML as users mean it."""
+
+import re
+from typing import Any
+
+import yaml
+
+
+def load_yaml(text: str) -> Any:  # noqa: ANN401 whatever the text holds
+    """Returns what a text holds.
+
+    Raises:
+        yaml.YAMLError: It is no YAML, or a field stands twice in a mapping.
+    """
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2: PyYAML alone reads `1e-4` as a string.
+
+    It also refuses a field that stands twice, of which PyYAML keeps the last in silence.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 PyYAML's signature
+        """Returns a mapping's fields."""
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1 and isinstance(key, yaml.ScalarNode):
+                message = f"the field {key.value!r} stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from merge.errors import MergeError
+from merge.merge import MergeOptions, merge, merge_groups, merge_tasks
+from merge.parameters.linear import AverageParams
+from merge.params import parse_params
+from merge.weight import BLOCK_ENTRIES
+
+GROUPS = [[0, 2], [3, 1], [0, 1, 2, 3], [2]]
+
+
+def states(num_states: int, *, size: int = 40) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"fc.weight": (size, 7), "conv.weight": (4, 3, 3, 3), "fc.bias": (size,)}
+    return [
+        {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        | {
+            "bn.running_mean": torch.randn(4, generator=generator),
+            "bn.running_var": torch.rand(4, generator=generator) + 0.5,
+            "bn.num_batches_tracked": torch.tensor(100 * index),
+        }
+        for index in range(num_states)
+    ]
+
+
+class CountedState(Mapping[str, Tensor]):
+    """Counts how often each tensor is taken anew: again only after another one."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.state = state
+        self.num_entries = 0
+        self.reads: Counter[str] = Counter()
+        self.last = ""
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name != self.last:
+            self.reads[name] += 1
+            self.num_entries += self.state[name].numel()
+            self.last = name
+        return self.state[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+@pytest.mark.parametrize("name", ["average", "task_arithmetic", "ties", "dare", "dare_ties"])
+def test_groups_merged_together_have_the_bits_of_groups_merged_apart(name: str) -> None:
+    """Neither the other groups nor what they share of an expert's measures shows in a result."""
+    base, *experts = states(5)
+    options = MergeOptions(params=parse_params(name, {}), seed=3)
+    together = dict(merge_groups(base, experts, groups=GROUPS, options=options))
+    for index, group in enumerate(GROUPS):
+        members = [experts[expert] for expert in group]
+        apart = dict(merge(base, members, params=options.params, seed=3))
+        for tensor_name, tensors in together.items():
+            assert torch.equal(tensors[index], apart[tensor_name]), (tensor_name, group)
+
+
+@pytest.mark.parametrize("name", ["average", "ties", "dare", "dare_ties"])
+def test_the_number_of_threads_shows_in_no_bit(name: str) -> None:
+    """Tensors are independent, and every sum is taken in one thread."""
+    base, *experts = states(4, size=200)
+    one, three = (
+        dict(merge(base, experts, params=parse_params(name, {}), num_threads=num)) for num in (1, 3)
+    )
+    assert list(one) == list(three)
+    assert all(torch.equal(one[name], three[name]) for name in one)
+
+
+def test_fifteen_groups_read_every_expert_once() -> None:
+    """Averaging 15 groups of 8 takes every tensor of the 20 experts once after the check."""
+    base, *experts = (CountedState(state) for state in states(21))
+    generator = torch.Generator().manual_seed(1)
+    groups = [torch.randperm(20, generator=generator)[:8].tolist() for _ in range(15)]
+    options = MergeOptions(params=AverageParams())
+    merged = merge_groups(base, experts, groups=groups, options=options)
+    for expert in experts:
+        expert.reads.clear()  # the check looks at shapes
+    for _ in merged:
+        pass
+    assert {tuple(expert.reads.values()) for expert in experts} == {(1,) * 6}
+
+
+def test_threads_that_are_left_midway_end() -> None:
+    """Whoever takes one tensor and no more leaves no thread behind, and no error."""
+    base, *experts = states(4)
+    merged = merge(base, experts, params=AverageParams(), num_threads=2)
+    next(merged)
+    merged.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_in_a_thread_is_raised_in_its_turn() -> None:
+    """The tensors before the broken one are still given."""
+    base, *experts = states(3)
+    experts[1]["conv.weight"][0] = float("nan")
+    merged = merge(base, experts, params=AverageParams(), num_threads=2)
+    assert next(merged)[0] == "fc.weight"
+    with pytest.raises(MergeError, match=r"conv\.weight of expert 1"):
+        next(merged)
+
+
+def test_blocks_do_not_show_in_the_result() -> None:
+    """A tensor of two blocks and a bit averages as torch averages it whole."""
+    generator = torch.Generator().manual_seed(0)
+    base, *experts = ({"w": torch.randn(2 * BLOCK_ENTRIES + 5, generator=generator)} for _ in "abc")
+    merged = dict(merge(base, experts, params=AverageParams()))
+    assert torch.equal(merged["w"], (experts[0]["w"] + experts[1]["w"]) / 2)
+
+
+@pytest.mark.parametrize("groups", [[], [[0], []]])
+def test_an_empty_group_is_refused(groups: list[list[int]]) -> None:
+    """There is no merge of nothing, also beside others."""
+    base, *experts = states(3)
+    with pytest.raises(MergeError, match="at least one expert"):
+        merge_groups(base, experts, groups=groups, options=MergeOptions(params=AverageParams()))
+
+
+def test_a_method_with_one_model_has_none_for_each_task() -> None:
+    """The error names the method."""
+    base, *experts = states(3)
+    options = MergeOptions(params=AverageParams())
+    with pytest.raises(MergeError, match="average has one model for all tasks"):
+        merge_tasks(base, experts, tasks=[0], options=options)
