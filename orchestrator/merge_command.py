@@ -17,7 +17,6 @@ from merge.params import PARAMS, BatchNormPolicy, parse_params
 from merge.ranges import range_of
 from orchestrator.yaml_text import load_yaml
 
-
 WIDTH = 160
 """Columns of the list of methods where no terminal sets them."""
 
