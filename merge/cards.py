@@ -29,6 +29,10 @@ class MethodCard:
 
 
 _DARE = "Yu 2023, Language Models are Super Mario, arXiv:2311.03099"
+_ISO = (
+    "Marczak 2025, No Task Left Behind: Isotropic Model Merging with Common and Task-Specific "
+    "Subspaces, arXiv:2502.04959"
+)
 _TIES = "Yadav 2023, TIES-Merging: Resolving Interference When Merging Models, arXiv:2306.01708"
 
 CARDS: dict[str, MethodCard] = {
@@ -46,5 +50,19 @@ CARDS: dict[str, MethodCard] = {
     "dare": MethodCard(title="DARE", paper=_DARE, data_use="none", is_random=True),
     "dare_ties": MethodCard(
         title="DARE + TIES", paper=f"{_DARE}; {_TIES}", data_use="none", is_random=True
+    ),
+    "tsv_m": MethodCard(
+        title="TSV-M",
+        paper="Gargiulo 2024, Task Singular Vectors: Reducing Task Interference in Model Merging, "
+        "arXiv:2412.00081",
+        data_use="none",
+    ),
+    "iso_c": MethodCard(title="Iso-C", paper=_ISO, data_use="none"),
+    "iso_cts": MethodCard(title="Iso-CTS", paper=_ISO, data_use="none"),
+    "wudi": MethodCard(
+        title="WUDI",
+        paper="Cheng 2025, Whoever Started the Interference Should End It: Guiding Data-Free Model "
+        "Merging via Task Vectors, arXiv:2503.08099",
+        data_use="none",
     ),
 }

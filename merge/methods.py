@@ -6,9 +6,21 @@ A new one is a file in `merge.operators`, a line here, its parameters and its ca
 from __future__ import annotations
 
 from merge.method import Method
-from merge.operators import average, dare, dare_ties, task_arithmetic, ties
+from merge.operators import (
+    average,
+    dare,
+    dare_ties,
+    iso_c,
+    iso_cts,
+    task_arithmetic,
+    ties,
+    tsv_m,
+    wudi,
+)
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
+from merge.spectral import is_matrix
 
 METHODS: dict[str, Method] = {
     "average": Method(params=AverageParams, combine=average.combine),
@@ -23,4 +35,8 @@ METHODS: dict[str, Method] = {
     "dare_ties": Method(
         params=DareTiesParams, combine=dare_ties.combine, statistics=dare_ties.statistics
     ),
+    "tsv_m": Method(params=TsvMParams, combine=tsv_m.combine, covers=is_matrix),
+    "iso_c": Method(params=IsoCParams, combine=iso_c.combine, covers=is_matrix),
+    "iso_cts": Method(params=IsoCtsParams, combine=iso_cts.combine, covers=is_matrix),
+    "wudi": Method(params=WudiParams, combine=wudi.combine, covers=is_matrix),
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from merge.errors import ParameterErrors, Problem
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.ranges import problems_of, unknown
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ PARAMS: dict[str, type[MethodParams]] = {
     "ties": TiesParams,
     "dare": DareParams,
     "dare_ties": DareTiesParams,
+    "tsv_m": TsvMParams,
+    "iso_c": IsoCParams,
+    "iso_cts": IsoCtsParams,
+    "wudi": WudiParams,
 }
 
 

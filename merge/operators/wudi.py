@@ -1,0 +1,100 @@
+"""WUDI: the sum of the task vectors, moved to where it disturbs no task's inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from merge.spectral import merge_matrices
+from merge.weight import total
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from merge.method import Recipe
+    from merge.parameters.spectral import WudiParams
+    from merge.weight import Weight
+
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+"""Adam's own defaults, which the authors use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interference:
+    """The loss sum_i |(S + d - t_i) u_i^T|^2 of a step d away from the sum S of the t_i.
+
+    u_i is t_i / |t_i|, whose rows stand for the task's inputs; of a task vector of zeros, zeros.
+
+    Shapes: task vectors and steps (m, n), N of them.
+    """
+
+    slope: Tensor
+    """Half the gradient at the sum, (m, n)."""
+    curvature: tuple[Tensor, ...]
+    """What a step is multiplied by, one after another, to give half the change of the gradient."""
+
+    def gradient(self, step: Tensor) -> Tensor:
+        """Returns the gradient at a step."""
+        change = step
+        for factor in self.curvature:
+            change = change @ factor
+        return change.add_(self.slope).mul_(2)
+
+
+def combine(weight: Weight, *, recipe: Recipe[WudiParams, None]) -> Tensor:
+    """Returns the base plus the task vector that Adam reaches from the sum.
+
+    All experts of one tensor are in memory, twice.
+
+    Shapes: that of the weight.
+    Source: Cheng 2025, equation of the loss and algorithm 1; mean of the task vectors where the
+        weight is no matrix. The gradient is taken in closed form, folded over the tasks.
+    Scope: tensor.
+    """
+    merged = partial(_merged, steps=recipe.params.steps, lr=recipe.params.lr)
+    return merge_matrices(weight, merged=merged, scaling=1.0)
+
+
+def interference(vectors: Sequence[Tensor]) -> Interference:
+    """Folds the loss over the tasks, so that a step costs one product however many they are.
+
+    The slope is summed from differences to the sum, in which a lone task or orthogonal ones leave
+    exactly nothing: Adam would make steps of full size out of rounding.
+    """
+    added = total(iter(vectors))
+    inputs = [_normalised(vector) for vector in vectors]
+    slope = torch.zeros_like(added)
+    for vector, rows in zip(vectors, inputs, strict=True):
+        slope += ((added - vector) @ rows.T) @ rows
+    stacked = torch.cat(inputs)
+    num_rows, num_columns = stacked.shape
+    if 2 * num_rows < num_columns:
+        return Interference(slope=slope, curvature=(stacked.T, stacked))
+    return Interference(slope=slope, curvature=(stacked.T @ stacked,))
+
+
+def _normalised(vector: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(vector, dtype=torch.float64)
+    return vector / norm.clamp(min=torch.finfo(torch.float64).tiny).to(vector.dtype)
+
+
+def _merged(weight: Weight, *, steps: int, lr: float) -> Tensor:
+    vectors = [vector.flatten(1) for vector in weight.task_vectors()]
+    return total(iter(vectors)).add_(_descend(interference(vectors), steps=steps, lr=lr))
+
+
+def _descend(loss: Interference, *, steps: int, lr: float) -> Tensor:
+    """Returns where Adam stands after some steps from zero."""
+    moved = torch.zeros_like(loss.slope)
+    mean, square = torch.zeros_like(moved), torch.zeros_like(moved)
+    for number in range(1, steps + 1):
+        gradient = loss.gradient(moved)
+        mean.lerp_(gradient, 1 - _BETA1)
+        square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        root = (square / (1 - _BETA2**number)).sqrt_().add_(_EPS)
+        moved.addcdiv_(mean, root, value=-lr / (1 - _BETA1**number))
+    return moved
