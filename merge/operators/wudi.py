@@ -32,6 +32,8 @@ class Interference:
     Shapes: task vectors and steps (m, n), N of them.
     """
 
+    start: Tensor
+    """The sum, (m, n)."""
     slope: Tensor
     """Half the gradient at the sum, (m, n)."""
     curvature: tuple[Tensor, ...]
@@ -48,7 +50,8 @@ class Interference:
 def combine(weight: Weight, *, recipe: Recipe[WudiParams, None]) -> Tensor:
     """Returns the base plus the task vector that Adam reaches from the sum.
 
-    All experts of one tensor are in memory, twice.
+    All experts of one tensor are in memory, twice, while the loss is folded; after that, n x n
+    entries or, where N m is less than half of n, one copy of the experts.
 
     Shapes: that of the weight.
     Source: Cheng 2025, equation of the loss and algorithm 1; mean of the task vectors where the
@@ -65,26 +68,25 @@ def interference(vectors: Sequence[Tensor]) -> Interference:
     The slope is summed from differences to the sum, in which a lone task or orthogonal ones leave
     exactly nothing: Adam would make steps of full size out of rounding.
     """
-    added = total(iter(vectors))
-    inputs = [_normalised(vector) for vector in vectors]
-    slope = torch.zeros_like(added)
+    start = total(iter(vectors))
+    slope = torch.zeros_like(start)
+    inputs = torch.stack(list(vectors))
     for vector, rows in zip(vectors, inputs, strict=True):
-        slope += ((added - vector) @ rows.T) @ rows
-    stacked = torch.cat(inputs)
-    num_rows, num_columns = stacked.shape
-    if 2 * num_rows < num_columns:
-        return Interference(slope=slope, curvature=(stacked.T, stacked))
-    return Interference(slope=slope, curvature=(stacked.T @ stacked,))
-
-
-def _normalised(vector: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(vector, dtype=torch.float64)
-    return vector / norm.clamp(min=torch.finfo(torch.float64).tiny).to(vector.dtype)
+        norm = torch.linalg.vector_norm(vector, dtype=torch.float64)
+        if norm > 0:
+            rows.div_(norm)
+        # In the cheaper of its two orders.
+        slope += torch.linalg.multi_dot((start - vector, rows.T, rows))
+    rows = inputs.flatten(0, 1)
+    num_rows, num_columns = rows.shape
+    is_thin = 2 * num_rows < num_columns
+    curvature = (rows.T, rows) if is_thin else (rows.T @ rows,)
+    return Interference(start=start, slope=slope, curvature=curvature)
 
 
 def _merged(weight: Weight, *, steps: int, lr: float) -> Tensor:
-    vectors = [vector.flatten(1) for vector in weight.task_vectors()]
-    return total(iter(vectors)).add_(_descend(interference(vectors), steps=steps, lr=lr))
+    loss = interference([vector.flatten(1) for vector in weight.task_vectors()])
+    return _descend(loss, steps=steps, lr=lr).add_(loss.start)
 
 
 def _descend(loss: Interference, *, steps: int, lr: float) -> Tensor:

@@ -14,6 +14,7 @@ from merge.errors import MergeError, MismatchError, NonFiniteInputError, NonFini
 from merge.merge import merge
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.params import PARAMS
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ UNSCALED = [
     TiesParams(scaling=0, scope="tensor", consensus="mean"),
     DareParams(scaling=0),
     DareTiesParams(scaling=0),
+    TsvMParams(scaling=0),
+    IsoCParams(scaling=0),
+    IsoCtsParams(scaling=0),
 ]
 WHOLE = [
     AverageParams(),
@@ -34,6 +38,8 @@ WHOLE = [
     TiesParams(density=1, scaling=1, consensus="mean", scope="tensor"),
     DareParams(density=1, scaling=1),
     DareTiesParams(density=1, trim_density=1, scaling=1, consensus="mean"),
+    TsvMParams(scaling=1),
+    WudiParams(),
 ]
 
 

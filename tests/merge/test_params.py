@@ -11,6 +11,7 @@ import pytest
 from merge.errors import ParameterErrors
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.params import PARAMS, method_of, parse_params
 from merge.ranges import range_of
 
@@ -32,6 +33,10 @@ def test_defaults_are_the_published_ones() -> None:
     assert parse_params("dare_ties", {}) == DareTiesParams(
         density=0.5, rescale=True, trim_density=0.2, scaling=0.5, consensus="sum"
     )
+    assert parse_params("tsv_m", {}) == TsvMParams(scaling=1)
+    assert parse_params("iso_c", {}) == IsoCParams(scaling=1)
+    assert parse_params("iso_cts", {}) == IsoCtsParams(common_fraction=0.8, scaling=1)
+    assert parse_params("wudi", {}) == WudiParams(steps=400, lr=1e-5)
 
 
 def test_given_values_replace_defaults() -> None:
@@ -81,6 +86,13 @@ def test_a_value_outside_its_range_is_refused(name: str, value: object) -> None:
     (problem,) = raised.value.problems
     assert problem.field == name
     assert problem.value is value
+
+
+@pytest.mark.parametrize("value", [1.0, True, "3", -1, 1_000_001, None])
+def test_a_count_is_a_whole_number_in_its_bounds(value: object) -> None:
+    """A float is refused even where it is whole: 3 and 3.0 would be two identities."""
+    with pytest.raises(ParameterErrors, match="a whole number from 0 to 1000000"):
+        parse_params("wudi", {"steps": value})
 
 
 def test_constructing_parameters_checks_them_too() -> None:
