@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from merge.weight import by_block, total
+from merge.weight import by_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def merge_matrices(weight: Weight, *, merged: Callable[[Weight], Tensor], scalin
     """
     if not is_matrix(weight):
         factor = scaling / weight.num_experts
-        return by_block(weight, lambda block: block.base() + factor * total(block.task_vectors()))
+        return by_block(weight, lambda block: block.base() + factor * block.sum_of_task_vectors())
     task_vector = merged(weight).mul_(scaling).to(torch.float32)
     return task_vector.view(weight.shape).add_(weight.base())
 

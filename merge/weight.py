@@ -81,6 +81,10 @@ class Weight:
             self.expert(index)
         return vector
 
+    def task_vectors(self) -> Iterator[Tensor]:
+        """Yields every expert's task vector, one alive at a time."""
+        return (self.task_vector(index) for index in range(self.num_experts))
+
     def sum_of_experts(self) -> Tensor:
         """Returns the sum of the experts' tensors, added from first to last."""
         return self._checked_sum(self._load(state) for state in self.expert_states)
