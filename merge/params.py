@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Literal
 from merge.errors import ParameterErrors, Problem
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.with_data import (
+    AdaMergingParams,
+    FisherParams,
+    FrankWolfeParams,
+    GreedySoupParams,
+    RegMeanParams,
+)
 from merge.ranges import problems_of, unknown
 
 if TYPE_CHECKING:
@@ -28,6 +35,11 @@ PARAMS: dict[str, type[MethodParams]] = {
     "ties": TiesParams,
     "dare": DareParams,
     "dare_ties": DareTiesParams,
+    "adamerging": AdaMergingParams,
+    "fisher": FisherParams,
+    "regmean": RegMeanParams,
+    "frank_wolfe": FrankWolfeParams,
+    "greedy_soup": GreedySoupParams,
 }
 
 

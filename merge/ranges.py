@@ -53,6 +53,25 @@ class Number:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Count:
+    """A whole number; neither a bool nor a float stands for one."""
+
+    at_most: int
+    at_least: int = 1
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether the value is an int inside the bounds."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            return False
+        return self.at_least <= value <= self.at_most
+
+    @property
+    def allowed(self) -> str:
+        """The bounds in words."""
+        return f"a whole number from {self.at_least} to {self.at_most}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Flag:
     """True or false; 0, 1 and "yes" are none of them."""
 

@@ -134,10 +134,15 @@ def _agreeing(block: Weight, *, election: Election, consensus: Consensus) -> Ten
 
 def _trimmed(block: Weight, *, election: Election) -> Iterator[Tensor]:
     for expert, least in enumerate(election.thresholds):
-        # Hard shrinking drops magnitudes up to its bound, so the bound is the float below the
-        # threshold; in one kernel it takes 1 ms where a comparison and a selection take 18.
-        bound = float(torch.nextafter(torch.tensor(least), torch.tensor(-1.0)))
-        yield hardshrink(election.vector_of(block, expert), bound)
+        yield trim(election.vector_of(block, expert), least=least)
+
+
+def trim(vector: Tensor, *, least: float) -> Tensor:
+    """Returns a vector without the entries of a lesser magnitude than `least`; a new one."""
+    # Hard shrinking drops magnitudes up to its bound, so the bound is the float below the
+    # threshold; in one kernel it takes 1 ms where a comparison and a selection take 18.
+    bound = float(torch.nextafter(torch.tensor(least), torch.tensor(-1.0)))
+    return hardshrink(vector, bound)
 
 
 def _sides(block: Weight, *, election: Election) -> tuple[Tensor, Tensor]:
