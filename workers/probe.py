@@ -50,6 +50,7 @@ class GroupProbe:
         self._merged_statistics = _merged_statistics(spec, workspace=workspace)
         self._module = backbone.module.eval()
 
+    @torch.enable_grad()
     def gradient(
         self, weights: Tensors, *, loss: Loss, batch: int, batch_size: int
     ) -> Mapping[str, Tensor]:
@@ -69,6 +70,7 @@ class GroupProbe:
                 (losses.sum() / batch_size).backward()  # type: ignore[no-untyped-call]
         return self._take_gradients()
 
+    @torch.enable_grad()
     def squared_gradients(
         self, weights: Tensors, *, task: int, num_images: int, is_exact: bool
     ) -> Mapping[str, Tensor]:
