@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from merge.weight import Weight
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Sums:
+    """Sums over the experts so far, by name of the weight."""
+
+    weighted: dict[str, Tensor]
+    """Of Fisher times expert."""
+    totals: dict[str, Tensor]
+    """Of Fishers."""
+
+
 def learn(
     weights: Sequence[Weight], *, recipe: Recipe[FisherParams, None], probe: Probe
 ) -> dict[str, Tensor]:
@@ -33,24 +44,10 @@ def learn(
         to norm 1, not before: it then means the same for a certain expert, whose Fisher is small
         throughout, as for another, and averages what none needs.
     """
-    params = recipe.params
-    weighted: dict[str, Tensor] = {}
-    totals: dict[str, Tensor] = {}
+    sums = _Sums(weighted={}, totals={})
     for index in range(weights[0].num_experts if weights else 0):
-        fisher = probe.squared_gradients(
-            expert_tensors(weights, index),
-            task=index,
-            num_images=params.images,
-            is_exact=params.expectation == "exact",
-        )
-        factor = 1 / _norm(fisher) if params.normalize else 1.0
-        for weight in weights:
-            if weight.name not in fisher:
-                continue
-            importance = (fisher[weight.name].to(weight.device) * factor).clamp_(min=params.floor)
-            _add(weighted, weight.name, importance * weight.expert(index))
-            _add(totals, weight.name, importance)
-    return {name: tensor.div_(totals.pop(name)) for name, tensor in weighted.items()}
+        _add_expert(sums, index, weights=weights, params=recipe.params, probe=probe)
+    return {name: tensor.div_(sums.totals.pop(name)) for name, tensor in sums.weighted.items()}
 
 
 def combine(weight: Weight, *, recipe: Recipe[FisherParams, Mapping[str, Tensor]]) -> Tensor:
@@ -62,6 +59,23 @@ def combine(weight: Weight, *, recipe: Recipe[FisherParams, Mapping[str, Tensor]
     """
     merged = recipe.statistics.get(weight.name)
     return mean(weight) if merged is None else merged.clone()
+
+
+def _add_expert(
+    sums: _Sums, index: int, *, weights: Sequence[Weight], params: FisherParams, probe: Probe
+) -> None:
+    fisher = probe.squared_gradients(
+        expert_tensors(weights, index),
+        task=index,
+        num_images=params.images,
+        is_exact=params.expectation == "exact",
+    )
+    factor = 1 / _norm(fisher) if params.normalize else 1.0
+    for weight in weights:
+        if weight.name in fisher:
+            importance = (fisher[weight.name].to(weight.device) * factor).clamp_(min=params.floor)
+            _add(sums.weighted, weight.name, importance * weight.expert(index))
+            _add(sums.totals, weight.name, importance)
 
 
 def _norm(fisher: Mapping[str, Tensor]) -> float:

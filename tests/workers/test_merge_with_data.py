@@ -72,7 +72,7 @@ def test_merging_again_in_another_process_gives_the_same_bits(
 def test_no_gradient_stays_in_the_backbone(
     experts: Experts, workspace: Workspace, method: str
 ) -> None:
-    """A gradient is as large as the model, and the process lives on; statistics are the policy's."""
+    """A gradient is as large as the model; running statistics are what the policy makes them."""
     merged = merged_by(merge_of(experts, method=method), workspace=workspace)
     module = workspace._backbones[experts[0].base_id].module
     assert all(weight.grad is None for weight in module.parameters())
@@ -94,9 +94,7 @@ def test_another_seed_reads_other_images(
 
 
 @pytest.mark.parametrize("method", READING)
-def test_one_expert_merges_into_itself(
-    experts: Experts, workspace: Workspace, method: str
-) -> None:
+def test_one_expert_merges_into_itself(experts: Experts, workspace: Workspace, method: str) -> None:
     """A mean with any weights is the expert; sums of task vectors are, at coefficient 1."""
     alone = {"adamerging": {"initial": 1.0, "steps": 1, "lr": 1e-9}}
     alone["frank_wolfe"] = {"scaling": 1.0, "iterations": 2}
