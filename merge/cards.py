@@ -65,4 +65,40 @@ CARDS: dict[str, MethodCard] = {
         "Merging via Task Vectors, arXiv:2503.08099",
         data_use="none",
     ),
+    "adamerging": MethodCard(
+        title="AdaMerging",
+        paper="Yang 2023, AdaMerging: Adaptive Model Merging for Multi-Task Learning, "
+        "arXiv:2310.02575",
+        data_use="unlabelled_test",
+        is_random=True,
+        needs_gradients=True,
+    ),
+    "fisher": MethodCard(
+        title="Fisher Merging",
+        paper="Matena 2021, Merging Models with Fisher-Weighted Averaging, arXiv:2111.09832",
+        data_use="unlabelled_train",
+        is_random=True,
+        needs_gradients=True,
+    ),
+    "regmean": MethodCard(
+        title="RegMean",
+        paper="Jin 2022, Dataless Knowledge Fusion by Merging Weights of Language Models, "
+        "arXiv:2212.09849",
+        data_use="unlabelled_train",
+        is_random=True,
+    ),
+    "frank_wolfe": MethodCard(
+        title="FW-Merging",
+        paper="Chen 2025, FW-Merging: Scaling Model Merging with Frank-Wolfe Optimization, "
+        "arXiv:2503.12649",
+        data_use="labelled_train",
+        is_random=True,
+        needs_gradients=True,
+    ),
+    "greedy_soup": MethodCard(
+        title="Greedy Soup",
+        paper="Wortsman 2022, Model soups, arXiv:2203.05482",
+        data_use="labelled_train",
+        is_random=True,
+    ),
 }

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from merge.method import Method
 from merge.operators import (
+    adamerging,
     average,
     dare,
     dare_ties,
+    fisher,
+    frank_wolfe,
+    greedy_soup,
     iso_c,
     iso_cts,
+    regmean,
     task_arithmetic,
     ties,
     tsv_m,
@@ -20,6 +25,13 @@ from merge.operators import (
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
+from merge.parameters.with_data import (
+    AdaMergingParams,
+    FisherParams,
+    FrankWolfeParams,
+    GreedySoupParams,
+    RegMeanParams,
+)
 from merge.spectral import is_matrix
 
 METHODS: dict[str, Method] = {
@@ -39,4 +51,23 @@ METHODS: dict[str, Method] = {
     "iso_c": Method(params=IsoCParams, combine=iso_c.combine, covers=is_matrix),
     "iso_cts": Method(params=IsoCtsParams, combine=iso_cts.combine, covers=is_matrix),
     "wudi": Method(params=WudiParams, combine=wudi.combine, covers=is_matrix),
+    "adamerging": Method(
+        params=AdaMergingParams,
+        combine=adamerging.combine,
+        measure_expert=adamerging.measure_expert,
+        learn=adamerging.learn,
+    ),
+    "fisher": Method(params=FisherParams, combine=fisher.combine, learn=fisher.learn),
+    "regmean": Method(
+        params=RegMeanParams,
+        combine=regmean.combine,
+        learn=regmean.learn,
+        covers=regmean.covers,
+    ),
+    "frank_wolfe": Method(
+        params=FrankWolfeParams, combine=frank_wolfe.combine, learn=frank_wolfe.learn
+    ),
+    "greedy_soup": Method(
+        params=GreedySoupParams, combine=greedy_soup.combine, learn=greedy_soup.learn
+    ),
 }

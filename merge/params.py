@@ -13,6 +13,13 @@ from merge.errors import ParameterErrors, Problem
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
+from merge.parameters.with_data import (
+    AdaMergingParams,
+    FisherParams,
+    FrankWolfeParams,
+    GreedySoupParams,
+    RegMeanParams,
+)
 from merge.ranges import problems_of, unknown
 
 if TYPE_CHECKING:
@@ -33,6 +40,11 @@ PARAMS: dict[str, type[MethodParams]] = {
     "iso_c": IsoCParams,
     "iso_cts": IsoCtsParams,
     "wudi": WudiParams,
+    "adamerging": AdaMergingParams,
+    "fisher": FisherParams,
+    "regmean": RegMeanParams,
+    "frank_wolfe": FrankWolfeParams,
+    "greedy_soup": GreedySoupParams,
 }
 
 

@@ -56,8 +56,8 @@ class Number:
 class Count:
     """A whole number, written as one: neither 1.0 nor a bool is."""
 
-    at_least: int
     at_most: int
+    at_least: int = 1
 
     def accepts(self, value: object) -> bool:
         """Returns whether the value is an int inside the bounds."""

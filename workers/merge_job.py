@@ -8,11 +8,13 @@ import torch
 from eval.evaluate import evaluate
 from eval.metrics import TaskSums
 from merge.merge import merge
+from merge.methods import METHODS
 from merge.params import BatchNormPolicy, parse_params
 from workers.backbones import Backbone
 from workers.batch_norm import copy_statistics, recalibrate
 from workers.determinism import compute_deterministically
 from workers.manifests import Manifest
+from workers.probe import GroupProbe
 from workers.specs import VERSIONS, ExpertSpec, MergeSpec, spec_to_json
 from workers.workspace import Workspace
 
@@ -55,6 +57,7 @@ def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
         params=parse_params(spec.method, spec.params),
         batch_norm=cast("BatchNormPolicy", spec.batch_norm),
         seed=spec.seed,
+        probe=_probe(spec, backbone=backbone, workspace=workspace),
     )
     with torch.no_grad():
         for name, tensor in tensors:
@@ -64,6 +67,13 @@ def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
         images = [split.rows(0, spec.recalibration_images) for split in splits]
         recalibrate(backbone, images=images, device=workspace.device)
     return backbone
+
+
+def _probe(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> GroupProbe | None:
+    """Returns what a method that reads data asks; it is done with the backbone before the merge."""
+    if METHODS[spec.method].learn is None:
+        return None
+    return GroupProbe(spec, backbone=backbone, workspace=workspace)
 
 
 def _evaluate(

@@ -25,4 +25,9 @@ def combine(
         vectors, so that the base's rounding does not enter.
     Scope: tensor.
     """
+    return mean(weight)
+
+
+def mean(weight: Weight) -> Tensor:
+    """Returns the mean of the experts: what methods do with tensors that they have no rule for."""
     return by_block(weight, lambda block: block.sum_of_experts().div_(block.num_experts))

@@ -35,12 +35,8 @@ class Election:
 
     @cached_property
     def bounds(self) -> tuple[float, ...]:
-        """Per expert, the float below its threshold: hard shrinking drops magnitudes up to it.
-
-        In one kernel it takes 1 ms where a comparison and a selection take 18.
-        """
-        below = np.nextafter(np.array(self.thresholds, np.float32), np.float32(-1))
-        return tuple(below.tolist())
+        """Per expert, what hard shrinking takes to keep the threshold itself."""
+        return tuple(map(just_below, self.thresholds))
 
     @cached_property
     def majority_sign(self) -> int:
@@ -152,6 +148,19 @@ def _agreeing(block: Weight, *, election: Election, consensus: Consensus) -> Ten
 def _trimmed(block: Weight, *, election: Election) -> Iterator[Tensor]:
     for expert, bound in enumerate(election.bounds):
         yield hardshrink(election.vector_of(block, expert), bound)
+
+
+def trim(vector: Tensor, *, least: float) -> Tensor:
+    """Returns a vector without the entries of a lesser magnitude than `least`; a new one."""
+    return hardshrink(vector, just_below(least))
+
+
+def just_below(magnitude: float) -> float:
+    """Returns the float before a magnitude: hard shrinking drops what is not above its bound.
+
+    In one kernel it takes 1 ms where a comparison and a selection take 18.
+    """
+    return float(np.nextafter(np.float32(magnitude), np.float32(-1)))
 
 
 def _sides(block: Weight, *, election: Election) -> tuple[Tensor, Tensor]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from merge.merge import merge
 from merge.weight import Weight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from merge.parameters.method_params import MethodParams
+    from merge.probe import Loss, Tensors
+
+    Model = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
 @pytest.fixture
@@ -56,6 +60,120 @@ def weight() -> Callable[..., Weight]:
             name=name,
             base_state={name: torch.tensor(base or zeros)},
             expert_states=[{name: torch.tensor(expert)} for expert in experts],
+        )
+
+    return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyProbe:
+    """Answers from a function of weights and inputs, by autograd; one row of numbers is an image.
+
+    Tasks have no heads of their own. The one weight with a Gram matrix sees the images themselves.
+    """
+
+    model: Model
+    """Weights and inputs to logits."""
+    images: Sequence[Tensor]
+    """Of each task, (images, width)."""
+    labels: Sequence[Tensor]
+    """Of each task, (images,)."""
+    matrix: str = ""
+    """Name of the weight that is a matrix on the images, if there is one."""
+
+    def gradient(
+        self, weights: Tensors, *, loss: Loss, batch: int, batch_size: int
+    ) -> Mapping[str, Tensor]:
+        """Returns the gradient of the summed losses; a batch wraps around."""
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights}
+        total = torch.zeros(())
+        for images, labels in zip(self.images, self.labels, strict=True):
+            rows = torch.arange(batch * batch_size, (batch + 1) * batch_size) % len(images)
+            logits = self.model(leaves, images[rows])
+            total = total + _LOSSES[loss](logits, labels[rows])
+        total.backward()
+        return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+
+    def squared_gradients(
+        self, weights: Tensors, *, task: int, num_images: int, is_exact: bool
+    ) -> Mapping[str, Tensor]:
+        """Returns the mean over images of the expectation over labels, each of them in turn."""
+        assert not is_exact
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights}
+        squares = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        images = self.images[task][:num_images]
+        for image in images:
+            log_chances = self.model(leaves, image[None])[0].log_softmax(0)
+            for log_chance in log_chances:
+                found = torch.autograd.grad(
+                    log_chance, list(leaves.values()), retain_graph=True, allow_unused=True
+                )
+                for square, each in zip(squares.values(), found, strict=True):
+                    if each is not None:
+                        chance = float(log_chance.detach().exp())
+                        square.add_(each.square(), alpha=chance / len(images))
+        return squares
+
+    def gram_names(self) -> Collection[str]:
+        """Returns the one matrix."""
+        return [self.matrix] if self.matrix else []
+
+    def grams(
+        self,
+        weights: Tensors,
+        *,
+        task: int,
+        num_images: int,
+        names: Collection[str],
+    ) -> Mapping[str, Tensor]:
+        """Returns X^T X of the images."""
+        dict(weights)  # reads them, as a model would
+        rows = self.images[task][:num_images].double()
+        return dict.fromkeys(names, rows.T @ rows)
+
+    def accuracies(self, weights: Tensors, *, num_images: int) -> Sequence[float]:
+        """Returns the share of right answers among the first images of each task."""
+        state = dict(weights)
+        return [
+            float((self.model(state, x[:num_images]).argmax(1) == y[:num_images]).double().mean())
+            for x, y in zip(self.images, self.labels, strict=True)
+        ]
+
+
+def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    del labels
+    log_chances = logits.log_softmax(1)
+    return -(log_chances.exp() * log_chances).sum(1).mean()
+
+
+_LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+    "entropy": _entropy,
+    "cross_entropy": functional.cross_entropy,
+}
+
+
+@pytest.fixture
+def toy_probe() -> Callable[..., ToyProbe]:
+    """Makes a probe of a model, with random images and labels of each task unless given."""
+
+    def make(
+        model: Model,
+        *,
+        num_tasks: int = 0,
+        width: int = 1,
+        num_classes: int = 2,
+        images: Sequence[Tensor] = (),
+        labels: Sequence[Tensor] = (),
+        matrix: str = "",
+    ) -> ToyProbe:
+        generator = torch.Generator().manual_seed(3)
+        tasks = range(num_tasks)
+        return ToyProbe(
+            model=model,
+            images=images or [torch.randn(12, width, generator=generator) for _ in tasks],
+            labels=labels
+            or [torch.randint(num_classes, (12,), generator=generator) for _ in tasks],
+            matrix=matrix,
         )
 
     return make

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from merge.cards import CARDS
 from merge.params import PARAMS
 from orchestrator.plan import Plan
 from orchestrator.specifying import base_job, data_spec, method_labels
@@ -100,7 +101,7 @@ def test_merge_carries_every_parameter_of_its_method(
     plan = make_plan(merge=[{"method": method}], seed=3)
     for spec in plan.merges.values():
         assert set(spec.params) == set(PARAMS[method].__dataclass_fields__)
-        assert spec.seed == (3 if method.startswith("dare") else 0)
+        assert spec.seed == (3 if CARDS[method].is_random else 0)
 
 
 def test_recalibration_images_count_only_for_that_policy(
