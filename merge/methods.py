@@ -6,8 +6,18 @@ A new one is a file in `merge.operators`, a line here, its parameters and its ca
 from __future__ import annotations
 
 from merge.method import Method
-from merge.operators import average, dare, dare_ties, task_arithmetic, ties
+from merge.operators import (
+    average,
+    dare,
+    dare_ties,
+    emr,
+    tall_mask,
+    task_arithmetic,
+    ties,
+    twin,
+)
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 
 METHODS: dict[str, Method] = {
@@ -23,4 +33,16 @@ METHODS: dict[str, Method] = {
     "dare_ties": Method(
         params=DareTiesParams, combine=dare_ties.combine, statistics=dare_ties.statistics
     ),
+    "emr": Method(
+        params=EmrParams,
+        combine=emr.combine,
+        statistics=emr.statistics,
+        combine_for_task=emr.combine_for_task,
+    ),
+    "tall_mask": Method(
+        params=TallMaskParams,
+        combine=tall_mask.combine,
+        combine_for_task=tall_mask.combine_for_task,
+    ),
+    "twin": Method(params=TwinParams, combine=twin.combine, combine_for_task=twin.combine_for_task),
 }

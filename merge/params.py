@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from merge.errors import ParameterErrors, Problem
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.ranges import problems_of, unknown
 
@@ -28,6 +29,9 @@ PARAMS: dict[str, type[MethodParams]] = {
     "ties": TiesParams,
     "dare": DareParams,
     "dare_ties": DareTiesParams,
+    "emr": EmrParams,
+    "tall_mask": TallMaskParams,
+    "twin": TwinParams,
 }
 
 

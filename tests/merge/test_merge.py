@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from merge.errors import MergeError, MismatchError, NonFiniteInputError, NonFiniteMergeError
 from merge.merge import merge
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.params import PARAMS
 
@@ -26,6 +27,8 @@ UNSCALED = [
     TiesParams(scaling=0, scope="tensor", consensus="mean"),
     DareParams(scaling=0),
     DareTiesParams(scaling=0),
+    TallMaskParams(scaling=0),
+    TwinParams(scaling=0),
 ]
 WHOLE = [
     AverageParams(),
@@ -34,6 +37,9 @@ WHOLE = [
     TiesParams(density=1, scaling=1, consensus="mean", scope="tensor"),
     DareParams(density=1, scaling=1),
     DareTiesParams(density=1, trim_density=1, scaling=1, consensus="mean"),
+    EmrParams(),
+    TallMaskParams(scaling=1),
+    TwinParams(scaling=1),
 ]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from merge.errors import ParameterErrors
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.params import PARAMS, method_of, parse_params
 from merge.ranges import range_of
@@ -32,6 +33,9 @@ def test_defaults_are_the_published_ones() -> None:
     assert parse_params("dare_ties", {}) == DareTiesParams(
         density=0.5, rescale=True, trim_density=0.2, scaling=0.5, consensus="sum"
     )
+    assert parse_params("emr", {}) == EmrParams()
+    assert parse_params("tall_mask", {}) == TallMaskParams(tall_lambda=0.4, scaling=0.3)
+    assert parse_params("twin", {}) == TwinParams(scaling=0.29, rank_frac=0.1)
 
 
 def test_given_values_replace_defaults() -> None:
