@@ -59,5 +59,5 @@ def _truncated(matrix: Tensor, *, rank: int) -> Tensor:
     is_tall = matrix.shape[0] > matrix.shape[1]
     gram = exact.T @ exact if is_tall else exact @ exact.T
     leading = torch.linalg.eigh(gram).eigenvectors[:, -rank:]
-    kept = (exact @ leading) @ leading.T if is_tall else leading @ (leading.T @ exact)
+    kept: Tensor = (exact @ leading) @ leading.T if is_tall else leading @ (leading.T @ exact)
     return kept.float()
