@@ -101,4 +101,25 @@ CARDS: dict[str, MethodCard] = {
         data_use="labelled_train",
         is_random=True,
     ),
+    "emr": MethodCard(
+        title="EMR-Merging",
+        paper="Huang 2024, EMR-Merging: Tuning-Free High-Performance Model Merging, "
+        "arXiv:2405.17461",
+        data_use="none",
+        is_per_task=True,
+    ),
+    "tall_mask": MethodCard(
+        title="TALL masks",
+        paper="Wang 2024, Localizing Task Information for Improved Model Merging and Compression, "
+        "arXiv:2405.07813",
+        data_use="none",
+        is_per_task=True,
+    ),
+    "twin": MethodCard(
+        title="Twin-Merging",
+        paper="Lu 2024, Twin-Merging: Dynamic Integration of Modular Expertise in Model Merging, "
+        "arXiv:2406.15479",
+        data_use="none",
+        is_per_task=True,
+    ),
 }

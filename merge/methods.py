@@ -11,18 +11,22 @@ from merge.operators import (
     average,
     dare,
     dare_ties,
+    emr,
     fisher,
     frank_wolfe,
     greedy_soup,
     iso_c,
     iso_cts,
     regmean,
+    tall_mask,
     task_arithmetic,
     ties,
     tsv_m,
+    twin,
     wudi,
 )
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.parameters.with_data import (
@@ -70,4 +74,16 @@ METHODS: dict[str, Method] = {
     "greedy_soup": Method(
         params=GreedySoupParams, combine=greedy_soup.combine, learn=greedy_soup.learn
     ),
+    "emr": Method(
+        params=EmrParams,
+        combine=emr.combine,
+        statistics=emr.statistics,
+        combine_for_task=emr.combine_for_task,
+    ),
+    "tall_mask": Method(
+        params=TallMaskParams,
+        combine=tall_mask.combine,
+        combine_for_task=tall_mask.combine_for_task,
+    ),
+    "twin": Method(params=TwinParams, combine=twin.combine, combine_for_task=twin.combine_for_task),
 }

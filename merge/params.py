@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from merge.errors import ParameterErrors, Problem
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.parameters.with_data import (
@@ -45,6 +46,9 @@ PARAMS: dict[str, type[MethodParams]] = {
     "regmean": RegMeanParams,
     "frank_wolfe": FrankWolfeParams,
     "greedy_soup": GreedySoupParams,
+    "emr": EmrParams,
+    "tall_mask": TallMaskParams,
+    "twin": TwinParams,
 }
 
 

@@ -74,6 +74,10 @@ class SettingMean:
     setting: str
     """The setting's name, `lr=0.001`."""
     method: str
+    data_use: str
+    """The data that the method reads besides weights."""
+    per_task_modules: bool
+    """Whether it keeps modules of each task."""
     num_tasks: int | None
     """Tasks in every group; None where the groups differ in size."""
     num_groups: int
@@ -173,6 +177,8 @@ def _setting_mean(rows: Sequence[Row]) -> SettingMean:
         value=first["value"],
         setting=first["setting"],
         method=first["method"],
+        data_use=first["data_use"],
+        per_task_modules=first["per_task_modules"],
         num_tasks=sizes.pop() if len(sizes) == 1 else None,
         num_groups=len({row["group"] for row in rows}),
         macro=_metrics(by_mean[MACRO]),

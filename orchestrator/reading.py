@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -140,8 +140,14 @@ def _fields_beside(location: Sequence[int | str]) -> list[str]:
     model: Any = Study
     for part in location[:-1]:
         if isinstance(part, str):
-            model = model.model_fields[part].annotation
+            model = _section_in(model.model_fields[part].annotation)
     return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> Any:  # noqa: ANN401 a type
+    """Returns the section that a field holds: itself, in a list, or nothing beside it."""
+    members = [each for each in get_args(annotation) if hasattr(each, "model_fields")]
+    return members[0] if members else annotation
 
 
 def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
@@ -253,7 +259,7 @@ def _check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
                     allowed=problem.allowed,
                 )
             continue
-        merge = (params, method.batch_norm, method.recalibration_images)
+        merge = (params, method.batch_norm, method.recalibration_images, method.surgery)
         if merge in seen_merges:
             yield StudyProblem(
                 field=field, value=repr(label), allowed="another entry is the same merge"

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from eval.metrics import Mean, TaskSums, macro_mean, union_mean
+from orchestrator.data_use import use_columns
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cell, Plan
 from orchestrator.settings import Setting
@@ -91,6 +92,7 @@ def merge_rows(cell: Cell, *, ledger: Ledger) -> Iterator[Row]:
     shared = {
         **_setting_columns(ledger.plan, cell.setting),
         "method": cell.label,
+        **use_columns(cell.merge),
         "group": cell.group.name,
         "num_tasks": cell.group.size,
         "merge_id": cell.merge.id,

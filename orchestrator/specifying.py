@@ -9,8 +9,16 @@ from merge.cards import CARDS
 from merge.params import parse_params
 from orchestrator.groups import Group
 from orchestrator.settings import Point
-from orchestrator.study import Backbone, Merge, Study
-from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, MergeSpec, OptimizerSpec
+from orchestrator.study import Backbone, Merge, Study, Surgery
+from workers.specs import (
+    BaseJob,
+    BaseSpec,
+    DataSpec,
+    ExpertSpec,
+    MergeSpec,
+    OptimizerSpec,
+    SurgerySpec,
+)
 from workers.weights import PACKAGED, sha256_of
 
 
@@ -78,30 +86,52 @@ def merge_spec(
     params = parse_params(method.method, method.params)
     others = [task for task in sorted(experts) if task not in group.tasks]
     recalibrates = method.batch_norm == "recalibrate"
+    draws = CARDS[method.method].is_random or method.surgery is not None
     return MergeSpec(
         method=method.method,
         params=asdict(params),
         batch_norm=method.batch_norm,
         recalibration_images=method.recalibration_images if recalibrates else 0,
-        seed=study.seed if CARDS[method.method].is_random else 0,
+        seed=study.seed if draws else 0,
         base_id=base_id,
         experts=tuple(experts[task] for task in group.tasks),
         held_out=tuple(experts[task] for task in others) if study.evaluation.held_out else (),
+        surgery=_surgery_spec(method.surgery),
     )
 
 
+def _surgery_spec(surgery: Surgery | None) -> SurgerySpec | None:
+    if surgery is None:
+        return None
+    # 1 and 1.0 are one learning rate.
+    return SurgerySpec(**{**surgery.model_dump(), "lr": float(surgery.lr)})
+
+
 def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
-    """Names the study's methods: by method alone where it stands once, else with parameters."""
+    """Names the study's methods: by method alone where it stands once, else with parameters.
+
+    Surgery is always named: with it a method is another one.
+    """
     names = [method.method for method in methods]
     return tuple(
-        method.label or (method.method if names.count(method.method) == 1 else _described(method))
+        method.label or _described(method, is_only=names.count(method.method) == 1)
         for method in methods
     )
 
 
-def _described(method: Merge) -> str:
+def _described(method: Merge, *, is_only: bool) -> str:
+    given = {} if is_only else _given(method)
+    inside = [f"{name}={value}" for name, value in sorted(given.items())]
+    if method.surgery is not None:
+        changed = method.surgery.model_dump(exclude_defaults=True)
+        inside.append(" ".join(["surgery", *(f"{name}={each}" for name, each in changed.items())]))
+    if is_only and not inside:
+        return method.method
+    return f"{method.method} ({', '.join(inside) or 'defaults'})"
+
+
+def _given(method: Merge) -> dict[str, object]:
     given = dict(method.params)
     if method.batch_norm != "average":
         given["batch_norm"] = method.batch_norm
-    inside = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
-    return f"{method.method} ({inside or 'defaults'})"
+    return given

@@ -141,6 +141,18 @@ class Groups(Section):
     """Seeds the sampling; the study's seed when left out."""
 
 
+class Surgery(Section):
+    """Adapters on the merged model's features, one a task, trained towards the expert's own."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Width of an adapter between its two maps. Default: the paper (Yang 2024)."""
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Steps of Adam for each task. Default: the authors' 500 rounds of two batches."""
+    lr: LearningRate = 0.001
+    batch_size: BatchSize = 16
+    """Unlabelled test images a step."""
+
+
 class Merge(BaseModel):
     """One merging method; its own parameters stand beside these fields."""
 
@@ -154,6 +166,8 @@ class Merge(BaseModel):
     """What becomes of BatchNorm's running statistics."""
     recalibration_images: Annotated[int, Field(ge=1)] = 256
     """Unlabelled training images a task, for `batch_norm: recalibrate`."""
+    surgery: Surgery | None = None
+    """Representation surgery after the merge, `{}` with its defaults; none when left out."""
 
     @property
     def params(self) -> dict[str, Any]:

@@ -226,6 +226,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
                 "batch_norm": merge.batch_norm,
                 "recalibration_images": merge.recalibration_images,
                 "seed": merge.seed,
+                "surgery": None if merge.surgery is None else asdict(merge.surgery),
                 "experts": [expert.id for expert in merge.experts],
                 "held_out": [expert.id for expert in merge.held_out],
             }

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.aggregate import Metrics, SettingMean, setting_means
+from orchestrator.data_use import use_columns
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cell, Plan
 from orchestrator.results import merge_rows, results_table
@@ -264,10 +265,16 @@ def _cell_params(cell: Cell) -> dict[str, str]:
         "value": cell.setting.value,
         "num_tasks": cell.group.size,
         "batch_norm": cell.merge.batch_norm,
+        **use_columns(cell.merge),
+        **{f"surgery_{name}": value for name, value in _surgery(cell).items()},
         **{f"method_{name}": value for name, value in cell.merge.params.items()},
         **(asdict(point) if point else {}),
     }
     return {name: str(value) for name, value in params.items()}
+
+
+def _surgery(cell: Cell) -> dict[str, Any]:
+    return {} if cell.merge.surgery is None else asdict(cell.merge.surgery)
 
 
 def _merge_scores(cell: Cell, *, ledger: Ledger) -> dict[str, float]:

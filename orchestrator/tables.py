@@ -31,6 +31,8 @@ RESULTS_SCHEMA = pa.schema(
         pa.field("value", pa.string()),  # the setting's value on the axis, as written: "0.001"
         pa.field("setting", pa.string()),  # "lr=0.001"
         pa.field("method", pa.string()),  # the method's label, unique in the study
+        pa.field("data_use", pa.string()),  # what the merge reads besides weights: "none", ...
+        pa.field("per_task_modules", pa.bool_()),  # the merge keeps parts of each task of its group
         pa.field("group", pa.string()),  # "4x03": the third group of four tasks
         pa.field("num_tasks", pa.int64()),
         pa.field("task", pa.string()),  # also "macro" and "union"

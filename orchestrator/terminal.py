@@ -9,6 +9,7 @@ from rich.table import Table
 
 from orchestrator.aggregate import SettingMean, Spread, setting_means
 from orchestrator.board import duration
+from orchestrator.data_use import use_text
 from orchestrator.estimate import Estimate
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
@@ -81,20 +82,24 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
     table = Table(
         title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups",
         box=box.SIMPLE,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     table.add_column(axis, overflow="fold")
     table.add_column("method", overflow="fold")
+    used = [use_text(mean.data_use, per_task_modules=mean.per_task_modules) for mean in means]
+    longest_word = max(len(word) for text in used for word in text.split())
+    table.add_column("data", overflow="fold", min_width=longest_word)
     for name in ("n", "macro", "union", "norm.", "gain"):
         table.add_column(name, justify="right", no_wrap=True)
     last = None
-    for mean in means:
+    for mean, data in zip(means, used, strict=True):
         if last is not None and mean.value != last:
             table.add_section()
         table.add_row(
             mean.value if mean.value != last else "",
             mean.method,
+            data,
             str(mean.num_groups),
             _percent(mean.macro.accuracy),
             _percent(mean.union.accuracy),
@@ -103,7 +108,8 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
         )
         last = mean.value
     table.caption = (
-        "n groups; norm.: merged / expert; gain: macro minus the base under the same heads, points"
+        "data: read besides the experts' weights; n groups; norm.: merged / expert; "
+        "gain: macro minus the base under the same heads, points"
     )
     return table
 

@@ -1,13 +1,14 @@
 """Runs one merge job: merges a group's experts and evaluates on the joint test set."""
 
 import time
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 
-from eval.evaluate import evaluate
+from eval.evaluate import evaluate_head, features_of
 from eval.metrics import TaskSums
-from merge.merge import merge
+from merge.merge import coverage, merge
 from merge.methods import METHODS
 from merge.params import BatchNormPolicy, parse_params
 from workers.backbones import Backbone
@@ -15,7 +16,10 @@ from workers.batch_norm import copy_statistics, recalibrate
 from workers.determinism import compute_deterministically
 from workers.manifests import Manifest
 from workers.probe import GroupProbe
+from workers.seeds import derive_seed
 from workers.specs import VERSIONS, ExpertSpec, MergeSpec, spec_to_json
+from workers.surgery import operate
+from workers.task_models import task_models
 from workers.workspace import Workspace
 
 
@@ -28,13 +32,16 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     """
     started = time.monotonic()
     compute_deterministically()
-    backbone = _merge(spec, workspace=workspace)
-    merged = time.monotonic()
-    sums = {
-        expert.task: _evaluate(spec, expert=expert, backbone=backbone, workspace=workspace)
-        for expert in (*spec.experts, *spec.held_out)
-    }
-    finished = time.monotonic()
+    sums: dict[str, TaskSums] = {}
+    evaluate_s = 0.0
+    for backbone, experts in _models(spec, workspace=workspace):
+        merged = time.monotonic()
+        for expert in experts:
+            sums[expert.task] = _evaluate(
+                spec, expert=expert, backbone=backbone, workspace=workspace
+            )
+        evaluate_s += time.monotonic() - merged
+    merge_s = time.monotonic() - started - evaluate_s
     return workspace.artifacts.commit(
         "merge",
         spec.id,
@@ -43,9 +50,28 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
         inputs=_inputs(spec, workspace=workspace),
         files={},
         outcome="done",
-        metrics={"tasks": {task: total.to_json() for task, total in sums.items()}},
-        seconds={"merge": merged - started, "evaluate": finished - merged},
+        metrics={
+            "tasks": {task: total.to_json() for task, total in sums.items()},
+            "coverage": coverage(
+                workspace.base_tensors(spec.base_id), params=parse_params(spec.method, spec.params)
+            ),
+        },
+        seconds={"merge": merge_s, "evaluate": evaluate_s},
     )
+
+
+def _models(
+    spec: MergeSpec, *, workspace: Workspace
+) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
+    """Yields the backbone with each model of the merge in it, and whose tasks it is for."""
+    if METHODS[spec.method].combine_for_task is None:
+        yield _merge(spec, workspace=workspace), (*spec.experts, *spec.held_out)
+        return
+    for backbone, experts in task_models(spec, workspace=workspace):
+        _recalibrate(spec, backbone=backbone, workspace=workspace)
+        yield backbone, experts
+    if spec.held_out:  # no modules are theirs
+        yield _merge(spec, workspace=workspace), spec.held_out
 
 
 def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
@@ -58,15 +84,21 @@ def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
         batch_norm=cast("BatchNormPolicy", spec.batch_norm),
         seed=spec.seed,
         probe=_probe(spec, backbone=backbone, workspace=workspace),
+        num_threads=torch.get_num_threads(),
+        device=workspace.device,
     )
     with torch.no_grad():
         for name, tensor in tensors:
             destination[name].copy_(tensor)
+    _recalibrate(spec, backbone=backbone, workspace=workspace)
+    return backbone
+
+
+def _recalibrate(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> None:
     if spec.batch_norm == "recalibrate":
         splits = [workspace.split(expert.data_id, "train") for expert in spec.experts]
         images = [split.rows(0, spec.recalibration_images) for split in splits]
         recalibrate(backbone, images=images, device=workspace.device)
-    return backbone
 
 
 def _probe(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> GroupProbe | None:
@@ -81,13 +113,22 @@ def _evaluate(
 ) -> TaskSums:
     if spec.batch_norm == "per_task":
         copy_statistics(workspace.expert_tensors(expert.id), module=backbone.module)
-    return evaluate(
+    split = workspace.split(expert.data_id, "test")
+    features = features_of(
         backbone.module,
-        workspace.expert_head(expert.id),
-        split=workspace.split(expert.data_id, "test"),
+        split=split,
         normalization=backbone.normalization,
         device=workspace.device,
     )
+    if spec.surgery is not None and expert in spec.experts:
+        features = operate(
+            features,
+            target=workspace.expert_features(expert),
+            surgery=spec.surgery,
+            seed=derive_seed(spec.seed, "surgery", expert.task),
+        )
+    head = workspace.expert_head(expert.id)
+    return evaluate_head(head, features=features, labels=split.labels)
 
 
 def _inputs(spec: MergeSpec, *, workspace: Workspace) -> dict[str, str]:

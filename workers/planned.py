@@ -7,7 +7,15 @@ from typing import Any
 
 from workers.layout import Layout
 from workers.sealed import SealError, unseal
-from workers.specs import BaseSpec, DataSpec, ExpertSpec, MergeSpec, TrialSpec, expert_from_json
+from workers.specs import (
+    BaseSpec,
+    DataSpec,
+    ExpertSpec,
+    MergeSpec,
+    TrialSpec,
+    expert_from_json,
+    surgery_from_json,
+)
 from workers.store.protocol import Store
 
 PLAN_FILE = "plan.json"
@@ -78,7 +86,8 @@ def _merge(values: Mapping[str, Any], *, plan: Mapping[str, Any]) -> MergeSpec:
     groups = {
         name: tuple(experts[each] for each in values[name]) for name in ("experts", "held_out")
     }
-    return MergeSpec(**{**values, **groups, "base_id": plan["base"]["id"]})
+    surgery = surgery_from_json(values.get("surgery"))
+    return MergeSpec(**{**values, **groups, "surgery": surgery, "base_id": plan["base"]["id"]})
 
 
 def _experts_of(trial: Mapping[str, Any]) -> dict[str, ExpertSpec]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from workers.ids import content_id
 
-VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 1}
+VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 2}
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine"]
@@ -134,6 +134,19 @@ class TrialSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SurgerySpec:
+    """Adapters that move a merged model's features towards each expert's own."""
+
+    rank: int
+    """Width of an adapter between its two maps."""
+    steps: int
+    """Steps of Adam for each task."""
+    lr: float
+    batch_size: int
+    """Images a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeSpec:
     """One method with its parameters, on one group of experts: merge, then evaluate."""
 
@@ -145,17 +158,19 @@ class MergeSpec:
     recalibration_images: int
     """Unlabelled training images per task for `recalibrate`; 0 for every other policy."""
     seed: int
-    """Seeds methods that draw random numbers; 0 for those that do not."""
+    """Seeds methods that draw random numbers, and surgery; 0 where nothing is drawn."""
     base_id: str
     experts: tuple[ExpertSpec, ...]
     """The group, ordered by task name: the order in which sums are taken."""
     held_out: tuple[ExpertSpec, ...]
     """Experts outside the group whose heads and tasks the merge is evaluated on as well."""
+    surgery: SurgerySpec | None = None
+    """What is done to the merged model's features for each task of the group; None for nothing."""
 
     @cached_property
     def id(self) -> str:
         """The content address."""
-        spec = {
+        spec: dict[str, Any] = {
             "method": self.method,
             "params": dict(self.params),
             "batch_norm": self.batch_norm,
@@ -163,6 +178,8 @@ class MergeSpec:
             "seed": self.seed,
             "num_experts": len(self.experts),
         }
+        if self.surgery is not None:  # so that the ids of all other merges are as they were
+            spec["surgery"] = asdict(self.surgery)
         members = (expert.id for expert in (*self.experts, *self.held_out))
         inputs = (self.base_id, *members)
         return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)
@@ -189,3 +206,8 @@ def expert_from_json(values: Mapping[str, Any]) -> ExpertSpec:
         TypeError: A field is missing, or is one that experts do not have.
     """
     return ExpertSpec(**{**values, "optimizer": OptimizerSpec(**values["optimizer"])})
+
+
+def surgery_from_json(values: Mapping[str, Any] | None) -> SurgerySpec | None:
+    """Returns the surgery that a merge's JSON has, None for none."""
+    return None if values is None else SurgerySpec(**values)

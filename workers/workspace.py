@@ -11,6 +11,7 @@ from workers.artifacts import Artifacts
 from workers.backbones import Backbone, create_backbone
 from workers.cache import NodeCache
 from workers.manifests import Manifest
+from workers.specs import ExpertSpec
 from workers.store.opening import open_store
 from workers.tensor_files import TensorFile
 
@@ -23,7 +24,7 @@ HEAD_PREFIX = "head."
 NUM_MANIFESTS = 1024
 """Manifests that a process keeps, of the last used: some 10 kB each with the loss curve."""
 FEATURE_BYTES = 1 << 28
-"""Most that a process keeps of the base's features, on the device: 256 MB."""
+"""Most that a process keeps of the base's features, on the device: 256 MB; the same of experts'."""
 
 
 class MissingArtifactError(Exception):
@@ -62,6 +63,7 @@ class Workspace:
         self._backbones: dict[str, Backbone] = {}
         self._splits: dict[tuple[str, str], Split] = {}
         self._base_features: dict[tuple[str, str], Tensor] = {}
+        self._expert_features: dict[str, Tensor] = {}
 
     def manifest(self, kind: str, artifact_id: str) -> Manifest:
         """Returns a committed artifact's manifest.
@@ -134,12 +136,7 @@ class Workspace:
 
         The module is shared: a job owns it until the next call.
         """
-        if base_id not in self._backbones:
-            spec = self.manifest("base", base_id).spec
-            self._backbones[base_id] = create_backbone(
-                str(spec["model"]), seed=0, device=self.device
-            )
-        backbone = self._backbones[base_id]
+        backbone = self._backbone(base_id)
         backbone.module.load_state_dict(dict(self.base_tensors(base_id)))
         backbone.module.zero_grad(set_to_none=True)  # the last trial's, as large as the weights
         return backbone
@@ -168,3 +165,43 @@ class Workspace:
         if kept_bytes + features.nbytes <= FEATURE_BYTES:
             self._base_features[key] = features
         return features
+
+    def expert_features(self, expert: ExpertSpec) -> Tensor:
+        """Returns an expert's features of its own task's test images.
+
+        Leaves the shared backbone as it is. Keeps `FEATURE_BYTES` of those used last: merges that
+        share experts follow one another.
+
+        Shapes:
+            returns: (test images, features).
+        """
+        features = self._expert_features.pop(expert.id, None)
+        if features is None:
+            features = self._features_of_expert(expert)
+        self._expert_features[expert.id] = features
+        while sum(kept.nbytes for kept in self._expert_features.values()) > FEATURE_BYTES:
+            del self._expert_features[next(iter(self._expert_features))]
+        return features
+
+    def _features_of_expert(self, expert: ExpertSpec) -> Tensor:
+        backbone = self._backbone(expert.base_id)
+        module = backbone.module
+        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(dict(self.expert_tensors(expert.id)))
+        features = features_of(
+            module,
+            split=self.split(expert.data_id, "test"),
+            normalization=backbone.normalization,
+            device=self.device,
+        )
+        module.load_state_dict(before)
+        return features
+
+    def _backbone(self, base_id: str) -> Backbone:
+        """Returns the process's one backbone of a base, with whatever weights it has."""
+        if base_id not in self._backbones:
+            spec = self.manifest("base", base_id).spec
+            self._backbones[base_id] = create_backbone(
+                str(spec["model"]), seed=0, device=self.device
+            )
+        return self._backbones[base_id]

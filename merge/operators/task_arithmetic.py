@@ -20,5 +20,12 @@ def combine(weight: Weight, *, recipe: Recipe[TaskArithmeticParams, None]) -> Te
     Source: Ilharco 2022, section 2, addition.
     Scope: tensor.
     """
-    scaling = recipe.params.scaling
+    return add(weight, scaling=recipe.params.scaling)
+
+
+def add(weight: Weight, *, scaling: float) -> Tensor:
+    """Returns the base plus a multiple of the sum of the task vectors.
+
+    Shapes: that of the weight.
+    """
     return by_block(weight, lambda block: block.base() + scaling * block.sum_of_task_vectors())

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.aggregate import Metrics, SettingMean, spread
+from orchestrator.data_use import use_text
 from orchestrator.report.focus import Focus, Row
 from orchestrator.report.markup import Cell, name_cell, table
 from orchestrator.report.palette import MethodStyle
@@ -13,7 +14,7 @@ from orchestrator.tables import MEANS
 Styles = Mapping[str, MethodStyle]
 
 _METRICS = ("accuracy, %", "gain, points", "normalized, %", "loss")
-_OVER = (("", 3), *((MEAN_NAMES[mean], len(_METRICS)) for mean in MEANS))
+_OVER = (("", 4), *((MEAN_NAMES[mean], len(_METRICS)) for mean in MEANS))
 
 
 def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
@@ -29,7 +30,9 @@ def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
         ]
         block[0].insert(0, name_cell(value, css="value", num_rows=len(block)))
         rows += block
-    return table((settings[0].axis, "method", "groups", *_METRICS, *_METRICS), rows, over=_OVER)
+    return table(
+        (settings[0].axis, "method", "data", "groups", *_METRICS, *_METRICS), rows, over=_OVER
+    )
 
 
 def group_table(focus: Focus, *, styles: Styles) -> str:
@@ -84,7 +87,9 @@ def _spread_cell(rows: Iterable[Row], column: str) -> Cell:
 def _method_row(setting: SettingMean, *, styles: Styles, best: float) -> list[Cell]:
     css = "best" if setting.macro.accuracy.mean == best else ""
     head = name_cell(setting.method, swatch=styles[setting.method].color)
-    return [head, Cell(text=str(setting.num_groups)), *_metric_cells(setting, css)]
+    used = use_text(setting.data_use, per_task_modules=setting.per_task_modules)
+    groups = Cell(text=str(setting.num_groups))
+    return [head, Cell(text=used, css="text"), groups, *_metric_cells(setting, css)]
 
 
 def _metric_cells(setting: SettingMean, css: str) -> list[Cell]:
@@ -101,7 +106,8 @@ def _metric_cells(setting: SettingMean, css: str) -> list[Cell]:
 
 
 def _reference_row(setting: SettingMean, *, model: str, name: str) -> list[Cell]:
-    cells = [name_cell(name, css="reference"), Cell(text=str(setting.num_groups))]
+    groups = Cell(text=str(setting.num_groups))
+    cells = [name_cell(name, css="reference"), Cell(text="", css="text"), groups]
     for metrics in (setting.macro, setting.union):
         accuracy, loss = _of_model(metrics, model)
         cells += [Cell(text=accuracy), Cell(text=""), Cell(text=""), Cell(text=loss)]

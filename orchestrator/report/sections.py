@@ -110,7 +110,9 @@ def _axis_section(
         paragraph(
             "Mean ± standard deviation over the groups. Gain: accuracy minus the base's on the "
             "same group. Normalized: accuracy over the experts' accuracy. Loss: cross-entropy in "
-            "nats per image. Bold: the most accurate method at a value.",
+            "nats per image. Data: what a method reads besides the experts' weights, and whether "
+            "it keeps modules of each task; methods that differ in it are not like for like. "
+            "Bold: the most accurate method at a value.",
             css="note",
         ),
         axis_table(settings, styles=styles),

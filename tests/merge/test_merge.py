@@ -14,6 +14,7 @@ from merge.errors import MergeError, MismatchError, NonFiniteInputError, NonFini
 from merge.merge import merge
 from merge.methods import METHODS
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.params import PARAMS
@@ -36,6 +37,8 @@ UNSCALED = [
     TsvMParams(scaling=0),
     IsoCParams(scaling=0),
     IsoCtsParams(scaling=0),
+    TallMaskParams(scaling=0),
+    TwinParams(scaling=0),
 ]
 WHOLE = [
     AverageParams(),
@@ -46,6 +49,9 @@ WHOLE = [
     DareTiesParams(density=1, trim_density=1, scaling=1, consensus="mean"),
     TsvMParams(scaling=1),
     WudiParams(),
+    EmrParams(),
+    TallMaskParams(scaling=1),
+    TwinParams(scaling=1),
 ]
 
 

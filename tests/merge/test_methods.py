@@ -26,3 +26,9 @@ def test_every_card_cites_a_paper() -> None:
     """A reader can find every method's source."""
     for name, card in CARDS.items():
         assert re.search(r"arXiv:\d{4}\.\d{5}", card.paper), name
+
+
+def test_cards_mark_the_methods_that_keep_modules_of_each_task() -> None:
+    """What such a method scores has to be told from what one model scores."""
+    for name, method in METHODS.items():
+        assert CARDS[name].is_per_task == (method.combine_for_task is not None), name

@@ -10,6 +10,7 @@ import pytest
 
 from merge.errors import ParameterErrors
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.params import PARAMS, method_of, parse_params
@@ -37,6 +38,9 @@ def test_defaults_are_the_published_ones() -> None:
     assert parse_params("iso_c", {}) == IsoCParams(scaling=1)
     assert parse_params("iso_cts", {}) == IsoCtsParams(common_fraction=0.8, scaling=1)
     assert parse_params("wudi", {}) == WudiParams(steps=400, lr=1e-5)
+    assert parse_params("emr", {}) == EmrParams()
+    assert parse_params("tall_mask", {}) == TallMaskParams(tall_lambda=0.4, scaling=0.3)
+    assert parse_params("twin", {}) == TwinParams(scaling=0.29, rank_frac=0.1)
 
 
 def test_given_values_replace_defaults() -> None:

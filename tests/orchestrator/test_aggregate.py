@@ -18,6 +18,8 @@ def row(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 cells of several type
         "value": value,
         "setting": f"lr={value}",
         "method": "average",
+        "data_use": "none",
+        "per_task_modules": False,
         "group": group,
         "num_tasks": 2,
         "task": "macro",

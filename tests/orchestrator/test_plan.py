@@ -216,6 +216,8 @@ def test_what_defines_a_result_changes_every_id(
             {"method": "average", "batch_norm": "recalibrate"},
             {"method": "average", "batch_norm": "recalibrate", "recalibration_images": 9},
         ),
+        ({"method": "average"}, {"method": "average", "surgery": {}}),
+        ({"method": "average", "surgery": {}}, {"method": "average", "surgery": {"rank": 8}}),
     ],
 )
 def test_method_and_policy_change_the_merges_and_no_expert(
@@ -233,6 +235,8 @@ def test_method_and_policy_change_the_merges_and_no_expert(
         ({"method": "ties"}, {"method": "ties", "density": 0.2}),
         ({"method": "ties", "scaling": 1}, {"method": "ties", "scaling": 1.0}),
         ({"method": "average"}, {"method": "average", "recalibration_images": 9}),
+        ({"method": "average", "surgery": {}}, {"method": "average", "surgery": {"lr": 0.001}}),
+        ({"method": "average"}, {"method": "average", "surgery": None}),
     ],
 )
 def test_another_way_to_write_a_merge_is_the_same_merge(

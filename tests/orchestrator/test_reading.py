@@ -127,6 +127,13 @@ def test_file_that_cannot_be_read_is_a_problem_with_its_path(
             "merge[0].batch_norm",
             "'recalibrate'",
         ),
+        (
+            {"merge": [{"method": "average", "surgery": {"rnk": 8}}]},
+            "merge[0].surgery.rnk",
+            "did you mean 'rank'",
+        ),
+        ({"merge": [{"method": "average", "surgery": {"rank": 0}}]}, "merge[0].surgery.rank", "1"),
+        ({"merge": [{"method": "average", "surgery": True}]}, "merge[0].surgery", "True | "),
         ({"merge": [{"method": "ties", "label": "it's"}]}, "merge[0].label", "pattern"),
         ({"merge": [{"method": "ties"}, {"method": "ties"}]}, "merge[1]", "'ties (defaults)' | "),
         (

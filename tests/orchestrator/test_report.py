@@ -76,6 +76,8 @@ def merge_cells(index: int, *, size: int, gain: float) -> dict[str, Any]:
     base = 0.5 + 0.002 * index
     return {
         "group": f"{size}x{index:02d}",
+        "data_use": "none",
+        "per_task_modules": False,
         "num_tasks": size,
         "held_out": False,
         "accuracy": base + gain,
@@ -362,6 +364,17 @@ def test_held_out_tasks_are_named_and_outside_the_means() -> None:
     ]
     assert setting_means(results_table(rows + outside)) == setting_means(results_table(rows))
     assert "sketches (held out)" in render(rows + outside)
+
+
+def test_axis_tables_tell_what_each_method_reads() -> None:
+    """Beside its name, and never beside the base or the experts."""
+    rows = merge_rows({"lr": ("0.001",)})
+    for row in rows:
+        if row["method"] == "ties":
+            row |= {"data_use": "unlabelled test", "per_task_modules": True}
+    page = render(rows)
+    assert '<td class="text">unlabelled test, per-task modules</td>' in page
+    assert page.count('<td class="text">none</td>') == len(METHODS) - 1
 
 
 def test_experts_show_chance_and_base() -> None:

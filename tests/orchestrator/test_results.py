@@ -94,6 +94,8 @@ def test_rows_have_every_column_as_documented(pair_ledger: Callable[..., Ledger]
         "value": "default",
         "setting": "default",
         "method": "T",
+        "data_use": "none",
+        "per_task_modules": False,
         "group": "2x00",
         "num_tasks": 2,
         "task": "font_letters",

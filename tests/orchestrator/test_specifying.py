@@ -10,6 +10,7 @@ from merge.params import PARAMS
 from orchestrator.plan import Plan
 from orchestrator.specifying import base_job, data_spec, method_labels
 from orchestrator.study import Backbone, Merge, Study
+from workers.specs import SurgerySpec
 from workers.weights import PACKAGED
 
 
@@ -29,6 +30,21 @@ def test_method_that_stands_twice_is_told_apart_by_what_was_written() -> None:
         {"method": "ties", "scaling": 1, "density": 0.1},
         {"method": "ties", "batch_norm": "base"},
     ) == ("ties (defaults)", "ties (density=0.1, scaling=1)", "ties (batch_norm=base)")
+
+
+def test_surgery_is_part_of_every_label() -> None:
+    """With it a method is another one; what is not the default tells two surgeries apart."""
+    assert labels(
+        {"method": "ties", "density": 0.1, "surgery": {}},
+        {"method": "average"},
+        {"method": "average", "surgery": {"rank": 16}},
+        {"method": "average", "batch_norm": "base", "surgery": {"rank": 8, "steps": 5}},
+    ) == (
+        "ties (surgery)",
+        "average (defaults)",
+        "average (surgery)",
+        "average (batch_norm=base, surgery rank=8 steps=5)",
+    )
 
 
 def test_label_of_the_study_comes_first() -> None:
@@ -102,6 +118,17 @@ def test_merge_carries_every_parameter_of_its_method(
     for spec in plan.merges.values():
         assert set(spec.params) == set(PARAMS[method].__dataclass_fields__)
         assert spec.seed == (3 if CARDS[method].is_random else 0)
+
+
+def test_surgery_is_carried_with_every_field_and_draws_from_the_studys_seed(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """A whole number for the learning rate is the same surgery."""
+    entry = {"method": "average", "surgery": {"rank": 8, "lr": 1}}
+    for spec in make_plan(merge=[entry], seed=3).merges.values():
+        assert spec.surgery == SurgerySpec(rank=8, steps=1000, lr=1.0, batch_size=16)
+        assert repr(spec.surgery.lr) == "1.0"
+        assert spec.seed == 3
 
 
 def test_recalibration_images_count_only_for_that_policy(

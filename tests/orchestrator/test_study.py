@@ -31,8 +31,8 @@ def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None
 
 
 def test_fields_beside_a_method_never_take_a_parameters_name() -> None:
-    """A method's parameters stand beside `method`, `label` and the BatchNorm policy."""
-    reserved = {"method", "label", "batch_norm", "recalibration_images"}
+    """A method's parameters stand beside `method`, `label`, BatchNorm's policy and surgery."""
+    reserved = {"method", "label", "batch_norm", "recalibration_images", "surgery"}
     for params in PARAMS.values():
         assert not reserved & set(params.__dataclass_fields__)
 

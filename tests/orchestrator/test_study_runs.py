@@ -175,6 +175,8 @@ def test_merge_has_both_means_and_its_tasks(
         "method_density": "0.3",
         "method_scaling": "0.3",
         "batch_norm": "average",
+        "data_use": "none",
+        "per_task_modules": "False",
         "num_tasks": "2",
         "tasks": "font_letters mnist_5k",
         "group": "2x00",

@@ -22,6 +22,7 @@ groups: {count: 2, size: 2}
 merge:
   - {method: average}
   - {method: ties, density: 0.5, scaling: 1}
+  - {method: average, surgery: {rank: 8}}
 evaluation: {held_out: true}
 """
 NAME = "studies/planned/plan.json"
@@ -29,7 +30,7 @@ NAME = "studies/planned/plan.json"
 
 @pytest.fixture
 def plan() -> Plan:
-    """Returns a plan with shared prefixes, held-out tasks and a method with parameters."""
+    """Returns a plan with shared prefixes, held-out tasks, parameters and a surgery."""
     return build_plan(parse_study(STUDY, source="test"))
 
 
@@ -82,6 +83,17 @@ def test_unknown_id_is_refused(planned_store: Store) -> None:
     """With the number of plans that were read, and the store."""
     with pytest.raises(NotPlannedError, match="0123456789abcdef is in none of the 1 plans of"):
         find_planned(planned_store, "0123456789abcdef")
+
+
+def test_merges_of_a_plan_without_surgeries_are_found_to_be_of_another_release(
+    planned_store: Store, plan: Plan
+) -> None:
+    """Plans written before there was surgery lack the field and have other ids."""
+    values = plan_to_json(plan)["merges"][next(iter(plan.merges))]
+    del values["surgery"]
+    planned_store.put(NAME, written(plan, merges={"0" * 16: values}))
+    with pytest.raises(NotPlannedError, match="another release"):
+        find_planned(planned_store, "0" * 16)
 
 
 def test_plan_of_another_release_is_refused(planned_store: Store, plan: Plan) -> None:

@@ -10,9 +10,11 @@ from workers.specs import (
     ExpertSpec,
     MergeSpec,
     OptimizerSpec,
+    SurgerySpec,
     TrialSpec,
     expert_from_json,
     spec_to_json,
+    surgery_from_json,
 )
 
 EXPERT = ExpertSpec(
@@ -39,6 +41,7 @@ MERGE = MergeSpec(
     experts=(EXPERT, OTHER_EXPERT),
     held_out=(),
 )
+SURGERY = SurgerySpec(rank=16, steps=1000, lr=0.001, batch_size=16)
 BASE = BaseSpec(model="resnet18", weights="timm", seed=0)
 IMAGES = DataSpec(
     task="mnist_5k",
@@ -65,11 +68,12 @@ CHANGES: dict[str, Any] = {
 
 def test_ids_are_the_same_for_good() -> None:
     """An id that changes forks every store: what was trained would be trained again."""
-    assert [each.id for each in (BASE, IMAGES, EXPERT, MERGE)] == [
+    assert [each.id for each in (BASE, IMAGES, EXPERT, MERGE, replace(MERGE, surgery=SURGERY))] == [
         "df6c2b57f9da4e0d",
         "a86616a5cbebeaa4",
         "86c205d2715af9a9",
-        "a7b17208a2b5411e",
+        "ce56e5ac731c63db",
+        "c8276023558a5fe3",
     ]
 
 
@@ -91,11 +95,26 @@ def test_every_field_of_an_expert_is_in_its_id(field: str) -> None:
         {"experts": (EXPERT,)},
         {"experts": (OTHER_EXPERT, EXPERT)},
         {"experts": (EXPERT,), "held_out": (OTHER_EXPERT,)},
+        {"surgery": SURGERY},
     ],
 )
 def test_every_field_of_a_merge_is_in_its_id(change: dict[str, Any]) -> None:
     """An expert moved out of the group to the held-out ones is another merge, too."""
     assert replace(MERGE, **change).id != MERGE.id
+
+
+@pytest.mark.parametrize("change", [{"rank": 8}, {"steps": 9}, {"lr": 0.1}, {"batch_size": 8}])
+def test_every_field_of_a_surgery_is_in_its_merges_id(change: dict[str, Any]) -> None:
+    """Adapters trained otherwise give other scores."""
+    merge = replace(MERGE, surgery=SURGERY)
+    assert replace(merge, surgery=replace(SURGERY, **change)).id != merge.id
+
+
+def test_surgery_comes_back_from_json() -> None:
+    """A merge's JSON has its fields, or null."""
+    for surgery in (SURGERY, None):
+        text = json.dumps(spec_to_json(replace(MERGE, surgery=surgery)))
+        assert surgery_from_json(json.loads(text)["surgery"]) == surgery
 
 
 def test_trial_commits_an_expert_at_each_snapshot() -> None:
@@ -152,6 +171,7 @@ def test_json_of_a_merge_names_its_experts_by_id() -> None:
         "base_id": "0" * 16,
         "experts": {"mnist_5k": EXPERT.id},
         "held_out": {"traffic_signs": OTHER_EXPERT.id},
+        "surgery": None,
     }
 
 

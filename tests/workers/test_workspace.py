@@ -56,6 +56,32 @@ def test_features_are_kept_up_to_a_limit(
     assert torch.equal(again, passing)
 
 
+def test_features_of_an_expert_leave_the_backbone_as_it_is(
+    workspace: Workspace, base: BaseSpec, experts: tuple[ExpertSpec, ...]
+) -> None:
+    """They are asked for while a merged model stands in it."""
+    module = workspace.base_backbone(base.id).module
+    for tensor in module.state_dict().values():
+        tensor.fill_(1)
+    workspace.expert_features(experts[0])
+    assert all(torch.equal(each, torch.ones_like(each)) for each in module.state_dict().values())
+
+
+def test_features_of_the_experts_used_last_are_kept(
+    workspace: Workspace, experts: tuple[ExpertSpec, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merges of one setting share experts and follow one another."""
+    first, second, third = experts
+    monkeypatch.setattr(module, "FEATURE_BYTES", 2 * 48 * 256 * 4)
+    kept, passing = (workspace.expert_features(expert) for expert in (first, second))
+    assert workspace.expert_features(first) is kept
+    workspace.expert_features(third)
+    assert workspace.expert_features(first) is kept
+    again = workspace.expert_features(second)
+    assert again is not passing
+    assert torch.equal(again, passing)
+
+
 def test_manifests_are_read_once(workspace: Workspace, base: BaseSpec) -> None:
     """They never change; a merge asks for those of its experts again and again."""
     workspace.manifest("base", base.id)

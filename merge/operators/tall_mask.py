@@ -1,0 +1,44 @@
+"""TALL masks: of the sum of all task vectors, each task keeps the entries that it needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from merge.operators import task_arithmetic
+from merge.weight import Weight, by_block, total
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from merge.method import Recipe
+    from merge.parameters.per_task import TallMaskParams
+
+
+def combine(weight: Weight, *, recipe: Recipe[TallMaskParams, None]) -> Tensor:
+    """Returns task arithmetic's model: the one without masks.
+
+    Shapes: that of the weight.
+    Source: Wang 2024, section 3, the multi-task vector that the masks compress.
+    Scope: tensor.
+    """
+    return task_arithmetic.add(weight, scaling=recipe.params.scaling)
+
+
+def combine_for_task(weight: Weight, task: int, *, recipe: Recipe[TallMaskParams, None]) -> Tensor:
+    """Returns the base plus the entries of the multi-task vector that are one task's.
+
+    Shapes: that of the weight.
+    Source: Wang 2024, equation 3 and the compression of section 4. The multi-task vector is the
+        plain sum, and all tasks share one lambda, where the paper validates one for each.
+    Scope: tensor.
+    """
+    least = recipe.params.tall_lambda
+    return by_block(weight, lambda block: _localized(block, task, least=least))
+
+
+def _localized(block: Weight, task: int, *, least: float) -> Tensor:
+    multi_task = total(block.task_vectors())
+    own = block.task_vector(task)
+    others = multi_task - own
+    is_needed = own.abs_().ge_(others.abs_().mul_(least))
+    return multi_task.mul_(is_needed).add_(block.base())
