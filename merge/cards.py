@@ -23,6 +23,8 @@ class MethodCard:
     """Whether the result depends on the seed."""
     needs_gradients: bool = False
     """Whether it differentiates through the model."""
+    num_experts: int | None = None
+    """Number of experts that it merges; None if it merges any number."""
     is_per_task: bool = False
     """Whether it keeps modules of each task beside the merged model, chosen by the task's identity
     at test time: more parameters and more knowledge than one model has."""
@@ -41,6 +43,24 @@ CARDS: dict[str, MethodCard] = {
         title="Task Arithmetic",
         paper="Ilharco 2022, Editing Models with Task Arithmetic, arXiv:2212.04089",
         data_use="none",
+    ),
+    "weighted_average": MethodCard(
+        title="Weighted Average",
+        paper="Wortsman 2022, Model soups, arXiv:2203.05482",
+        data_use="none",
+    ),
+    "model_stock": MethodCard(
+        title="Model Stock",
+        paper="Jang 2024, Model Stock: All we need is just a few fine-tuned models, "
+        "arXiv:2403.19522",
+        data_use="none",
+    ),
+    "slerp": MethodCard(
+        title="SLERP",
+        paper="Shoemake 1985, Animating rotation with quaternion curves; of models: Goddard 2024, "
+        "Arcee's MergeKit, arXiv:2403.13257",
+        data_use="none",
+        num_experts=2,
     ),
     "ties": MethodCard(title="TIES", paper=_TIES, data_use="none"),
     "dare": MethodCard(title="DARE", paper=_DARE, data_use="none", is_random=True),

@@ -6,13 +6,31 @@ A new one is a file in `merge.operators`, a line here, its parameters and its ca
 from __future__ import annotations
 
 from merge.method import Method
-from merge.operators import average, dare, dare_ties, task_arithmetic, ties
-from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.operators import (
+    average,
+    dare,
+    dare_ties,
+    model_stock,
+    slerp,
+    task_arithmetic,
+    ties,
+    weighted_average,
+)
+from merge.parameters.linear import (
+    AverageParams,
+    ModelStockParams,
+    SlerpParams,
+    TaskArithmeticParams,
+    WeightedAverageParams,
+)
 from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
 
 METHODS: dict[str, Method] = {
     "average": Method(params=AverageParams, combine=average.combine),
     "task_arithmetic": Method(params=TaskArithmeticParams, combine=task_arithmetic.combine),
+    "weighted_average": Method(params=WeightedAverageParams, combine=weighted_average.combine),
+    "model_stock": Method(params=ModelStockParams, combine=model_stock.combine),
+    "slerp": Method(params=SlerpParams, combine=slerp.combine),
     "ties": Method(
         params=TiesParams,
         combine=ties.combine,
