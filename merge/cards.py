@@ -67,4 +67,34 @@ CARDS: dict[str, MethodCard] = {
     "dare_ties": MethodCard(
         title="DARE + TIES", paper=f"{_DARE}; {_TIES}", data_use="none", is_random=True
     ),
+    "breadcrumbs": MethodCard(
+        title="Breadcrumbs",
+        paper="Davari 2023, Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks, "
+        "arXiv:2312.06795",
+        data_use="none",
+    ),
+    "della": MethodCard(
+        title="DELLA",
+        paper="Deep 2024, DELLA-Merging: Reducing Interference in Model Merging through "
+        "Magnitude-Based Sampling, arXiv:2406.11617",
+        data_use="none",
+        is_random=True,
+    ),
+    "consensus_ta": MethodCard(
+        title="Consensus TA",
+        paper="Wang 2024, Localizing Task Information for Improved Model Merging and Compression, "
+        "arXiv:2405.07813",
+        data_use="none",
+    ),
+    "pcb": MethodCard(
+        title="PCB-Merging",
+        paper="Du 2024, Parameter Competition Balancing for Model Merging, arXiv:2410.02396",
+        data_use="none",
+    ),
+    "magmax": MethodCard(
+        title="MagMax",
+        paper="Marczak 2024, MagMax: Leveraging Model Merging for Seamless Continual Learning, "
+        "arXiv:2407.06322",
+        data_use="none",
+    ),
 }

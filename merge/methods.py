@@ -8,9 +8,14 @@ from __future__ import annotations
 from merge.method import Method
 from merge.operators import (
     average,
+    breadcrumbs,
+    consensus_ta,
     dare,
     dare_ties,
+    della,
+    magmax,
     model_stock,
+    pcb,
     slerp,
     task_arithmetic,
     ties,
@@ -23,7 +28,16 @@ from merge.parameters.linear import (
     TaskArithmeticParams,
     WeightedAverageParams,
 )
-from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.sparse import (
+    BreadcrumbsParams,
+    ConsensusTaParams,
+    DareParams,
+    DareTiesParams,
+    DellaParams,
+    MagMaxParams,
+    PcbParams,
+    TiesParams,
+)
 
 METHODS: dict[str, Method] = {
     "average": Method(params=AverageParams, combine=average.combine),
@@ -41,4 +55,18 @@ METHODS: dict[str, Method] = {
     "dare_ties": Method(
         params=DareTiesParams, combine=dare_ties.combine, statistics=dare_ties.statistics
     ),
+    "breadcrumbs": Method(
+        params=BreadcrumbsParams,
+        combine=breadcrumbs.combine,
+        measure_expert=breadcrumbs.measure_expert,
+    ),
+    "della": Method(params=DellaParams, combine=della.combine),
+    "consensus_ta": Method(params=ConsensusTaParams, combine=consensus_ta.combine),
+    "pcb": Method(
+        params=PcbParams,
+        combine=pcb.combine,
+        measure_expert=pcb.measure_expert,
+        statistics=pcb.statistics,
+    ),
+    "magmax": Method(params=MagMaxParams, combine=magmax.combine),
 }

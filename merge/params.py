@@ -18,7 +18,16 @@ from merge.parameters.linear import (
     TaskArithmeticParams,
     WeightedAverageParams,
 )
-from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.sparse import (
+    BreadcrumbsParams,
+    ConsensusTaParams,
+    DareParams,
+    DareTiesParams,
+    DellaParams,
+    MagMaxParams,
+    PcbParams,
+    TiesParams,
+)
 from merge.ranges import problems_of, unknown
 
 if TYPE_CHECKING:
@@ -38,6 +47,11 @@ PARAMS: dict[str, type[MethodParams]] = {
     "ties": TiesParams,
     "dare": DareParams,
     "dare_ties": DareTiesParams,
+    "breadcrumbs": BreadcrumbsParams,
+    "della": DellaParams,
+    "consensus_ta": ConsensusTaParams,
+    "pcb": PcbParams,
+    "magmax": MagMaxParams,
 }
 
 

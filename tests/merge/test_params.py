@@ -16,7 +16,16 @@ from merge.parameters.linear import (
     TaskArithmeticParams,
     WeightedAverageParams,
 )
-from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.sparse import (
+    BreadcrumbsParams,
+    ConsensusTaParams,
+    DareParams,
+    DareTiesParams,
+    DellaParams,
+    MagMaxParams,
+    PcbParams,
+    TiesParams,
+)
 from merge.params import PARAMS, method_of, num_experts_of, parse_params
 from merge.ranges import Count, range_of
 
@@ -41,6 +50,17 @@ def test_defaults_are_the_published_ones() -> None:
     assert parse_params("dare_ties", {}) == DareTiesParams(
         density=0.5, rescale=True, trim_density=0.2, scaling=0.5, consensus="sum"
     )
+    assert parse_params("breadcrumbs", {}) == BreadcrumbsParams(
+        density=0.9, gamma=0.01, scaling=0.3
+    )
+    assert parse_params("della", {}) == DellaParams(
+        density=0.7, epsilon=0.14, scaling=1.1, consensus="mean", elect=True
+    )
+    assert parse_params("consensus_ta", {}) == ConsensusTaParams(
+        tall_lambda=0.4, min_tasks=2, scaling=0.3
+    )
+    assert parse_params("pcb", {}) == PcbParams(density=0.1, scaling=1.0)
+    assert parse_params("magmax", {}) == MagMaxParams(scaling=0.5)
 
 
 def test_given_values_replace_defaults() -> None:
