@@ -23,6 +23,8 @@ class MethodCard:
     """Whether the result depends on the seed."""
     needs_gradients: bool = False
     """Whether it differentiates through the model."""
+    num_experts: int | None = None
+    """Number of experts that it merges; None if it merges any number."""
     is_per_task: bool = False
     """Whether it keeps modules of each task beside the merged model, chosen by the task's identity
     at test time: more parameters and more knowledge than one model has."""
@@ -45,6 +47,24 @@ CARDS: dict[str, MethodCard] = {
         title="Task Arithmetic",
         paper="Ilharco 2022, Editing Models with Task Arithmetic, arXiv:2212.04089",
         data_use="none",
+    ),
+    "weighted_average": MethodCard(
+        title="Weighted Average",
+        paper="Wortsman 2022, Model soups, arXiv:2203.05482",
+        data_use="none",
+    ),
+    "model_stock": MethodCard(
+        title="Model Stock",
+        paper="Jang 2024, Model Stock: All we need is just a few fine-tuned models, "
+        "arXiv:2403.19522",
+        data_use="none",
+    ),
+    "slerp": MethodCard(
+        title="SLERP",
+        paper="Shoemake 1985, Animating rotation with quaternion curves; of models: Goddard 2024, "
+        "Arcee's MergeKit, arXiv:2403.13257",
+        data_use="none",
+        num_experts=2,
     ),
     "ties": MethodCard(title="TIES", paper=_TIES, data_use="none"),
     "dare": MethodCard(title="DARE", paper=_DARE, data_use="none", is_random=True),
@@ -121,5 +141,35 @@ CARDS: dict[str, MethodCard] = {
         "arXiv:2406.15479",
         data_use="none",
         is_per_task=True,
+    ),
+    "breadcrumbs": MethodCard(
+        title="Breadcrumbs",
+        paper="Davari 2023, Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks, "
+        "arXiv:2312.06795",
+        data_use="none",
+    ),
+    "della": MethodCard(
+        title="DELLA",
+        paper="Deep 2024, DELLA-Merging: Reducing Interference in Model Merging through "
+        "Magnitude-Based Sampling, arXiv:2406.11617",
+        data_use="none",
+        is_random=True,
+    ),
+    "consensus_ta": MethodCard(
+        title="Consensus TA",
+        paper="Wang 2024, Localizing Task Information for Improved Model Merging and Compression, "
+        "arXiv:2405.07813",
+        data_use="none",
+    ),
+    "pcb": MethodCard(
+        title="PCB-Merging",
+        paper="Du 2024, Parameter Competition Balancing for Model Merging, arXiv:2410.02396",
+        data_use="none",
+    ),
+    "magmax": MethodCard(
+        title="MagMax",
+        paper="Marczak 2024, MagMax: Leveraging Model Merging for Seamless Continual Learning, "
+        "arXiv:2407.06322",
+        data_use="none",
     ),
 }

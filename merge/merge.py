@@ -11,7 +11,7 @@ from merge.errors import InvalidStatisticsError, MergeError, NonFiniteMergeError
 from merge.matching import check_match
 from merge.method import Method, Recipe
 from merge.methods import METHODS
-from merge.params import BatchNormPolicy, method_of
+from merge.params import BatchNormPolicy, method_of, num_experts_of
 from merge.threads import in_order
 from merge.weight import CPU, State, Weight, is_finite
 
@@ -102,7 +102,8 @@ def merge_groups(
     Shapes: as in the base.
 
     Raises:
-        MergeError: there is no group, a group has no expert, or the method lacks its data.
+        MergeError: there is no group, a group has no expert or not as many as the method or its
+            parameters are for, or the method lacks its data.
         MismatchError: names, shapes or dtypes differ; this and the first come from the call.
         NonFiniteInputError: the base or an expert holds NaN or inf; this and the rest come from
             iterating, before the tensor concerned is yielded.
@@ -158,6 +159,10 @@ def coverage(base: State, *, params: MethodParams) -> float:
 def _check_groups(groups: Sequence[Sequence[int]], *, options: MergeOptions) -> None:
     if not groups or not all(groups):
         raise MergeError("a merge needs at least one expert")
+    needed = num_experts_of(options.params)
+    wrong = [len(group) for group in groups if len(group) != needed]
+    if needed is not None and wrong:
+        raise MergeError(f"{options.params} merges exactly {needed} experts, not {wrong[0]}")
     if options.method.learn is not None and options.probe is None:
         raise MergeError(f"{method_of(options.params)} reads data, and was given none")
     if options.probe is not None and len(groups) > 1:

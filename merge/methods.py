@@ -9,25 +9,48 @@ from merge.method import Method
 from merge.operators import (
     adamerging,
     average,
+    breadcrumbs,
+    consensus_ta,
     dare,
     dare_ties,
+    della,
     emr,
     fisher,
     frank_wolfe,
     greedy_soup,
     iso_c,
     iso_cts,
+    magmax,
+    model_stock,
+    pcb,
     regmean,
+    slerp,
     tall_mask,
     task_arithmetic,
     ties,
     tsv_m,
     twin,
+    weighted_average,
     wudi,
 )
-from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.linear import (
+    AverageParams,
+    ModelStockParams,
+    SlerpParams,
+    TaskArithmeticParams,
+    WeightedAverageParams,
+)
 from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
-from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.sparse import (
+    BreadcrumbsParams,
+    ConsensusTaParams,
+    DareParams,
+    DareTiesParams,
+    DellaParams,
+    MagMaxParams,
+    PcbParams,
+    TiesParams,
+)
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.parameters.with_data import (
     AdaMergingParams,
@@ -41,6 +64,9 @@ from merge.spectral import is_matrix
 METHODS: dict[str, Method] = {
     "average": Method(params=AverageParams, combine=average.combine),
     "task_arithmetic": Method(params=TaskArithmeticParams, combine=task_arithmetic.combine),
+    "weighted_average": Method(params=WeightedAverageParams, combine=weighted_average.combine),
+    "model_stock": Method(params=ModelStockParams, combine=model_stock.combine),
+    "slerp": Method(params=SlerpParams, combine=slerp.combine),
     "ties": Method(
         params=TiesParams,
         combine=ties.combine,
@@ -86,4 +112,18 @@ METHODS: dict[str, Method] = {
         combine_for_task=tall_mask.combine_for_task,
     ),
     "twin": Method(params=TwinParams, combine=twin.combine, combine_for_task=twin.combine_for_task),
+    "breadcrumbs": Method(
+        params=BreadcrumbsParams,
+        combine=breadcrumbs.combine,
+        measure_expert=breadcrumbs.measure_expert,
+    ),
+    "della": Method(params=DellaParams, combine=della.combine),
+    "consensus_ta": Method(params=ConsensusTaParams, combine=consensus_ta.combine),
+    "pcb": Method(
+        params=PcbParams,
+        combine=pcb.combine,
+        measure_expert=pcb.measure_expert,
+        statistics=pcb.statistics,
+    ),
+    "magmax": Method(params=MagMaxParams, combine=magmax.combine),
 }

@@ -9,10 +9,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from merge.cards import CARDS
 from merge.errors import ParameterErrors, Problem
-from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.linear import (
+    AverageParams,
+    ModelStockParams,
+    SlerpParams,
+    TaskArithmeticParams,
+    WeightedAverageParams,
+)
 from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
-from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.sparse import (
+    BreadcrumbsParams,
+    ConsensusTaParams,
+    DareParams,
+    DareTiesParams,
+    DellaParams,
+    MagMaxParams,
+    PcbParams,
+    TiesParams,
+)
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.parameters.with_data import (
     AdaMergingParams,
@@ -34,6 +50,9 @@ BatchNormPolicy = Literal["average", "pooled", "base", "recalibrate", "per_task"
 PARAMS: dict[str, type[MethodParams]] = {
     "average": AverageParams,
     "task_arithmetic": TaskArithmeticParams,
+    "weighted_average": WeightedAverageParams,
+    "model_stock": ModelStockParams,
+    "slerp": SlerpParams,
     "ties": TiesParams,
     "dare": DareParams,
     "dare_ties": DareTiesParams,
@@ -49,6 +68,11 @@ PARAMS: dict[str, type[MethodParams]] = {
     "emr": EmrParams,
     "tall_mask": TallMaskParams,
     "twin": TwinParams,
+    "breadcrumbs": BreadcrumbsParams,
+    "della": DellaParams,
+    "consensus_ta": ConsensusTaParams,
+    "pcb": PcbParams,
+    "magmax": MagMaxParams,
 }
 
 
@@ -72,3 +96,8 @@ def parse_params(method: str, values: Mapping[str, object]) -> MethodParams:
 def method_of(params: MethodParams) -> str:
     """Returns the name of the method that the parameters belong to."""
     return next(name for name, each in PARAMS.items() if each is type(params))
+
+
+def num_experts_of(params: MethodParams) -> int | None:
+    """Returns how many experts a group must have for these parameters; None for any number."""
+    return params.num_experts or CARDS[method_of(params)].num_experts

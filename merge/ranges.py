@@ -53,6 +53,28 @@ class Number:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A list of shares: finite numbers from 0 that are not all zero, or the empty list.
+
+    Only their ratios count, so the bound rules out a slip and nothing else.
+    """
+
+    at_most: float
+
+    def accepts(self, value: object) -> bool:
+        """Returns whether the value is a list or tuple of numbers inside the bounds."""
+        if not isinstance(value, (list, tuple)):
+            return False
+        share = Number(at_least=0, at_most=self.at_most)
+        return all(map(share.accepts, value)) and (not value or any(value))
+
+    @property
+    def allowed(self) -> str:
+        """The bounds in words."""
+        return f"a list of numbers from 0 to {self.at_most:g} that are not all zero"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Count:
     """A whole number, written as one: neither 1.0 nor a bool is."""
 

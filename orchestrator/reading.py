@@ -12,6 +12,7 @@ from eval.tasks import SUITES, task_names
 from merge.errors import ParameterErrors
 from merge.params import parse_params
 from orchestrator.credentials import masked, remedy_for_credentials
+from orchestrator.group_sizes import check_group_sizes
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
 from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
@@ -165,8 +166,8 @@ def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
     }
     if tasks is not None:
         problems += _check_tasks(tasks)
-    if tasks is not None and groups is not None:
-        problems += _check_groups(groups, tasks=tasks)
+    if groups is not None:
+        problems += check_group_sizes(groups, tasks=tasks, merges=merges)
     if finetune is not None:
         problems += _check_finetune(finetune)
     if backbone is not None:
@@ -188,19 +189,6 @@ def _check_tasks(tasks: Tasks) -> Iterator[StudyProblem]:
         if name not in known:
             yield StudyProblem(
                 field=f"tasks.names[{index}]", value=repr(name), allowed=suggest(name, known=known)
-            )
-
-
-def _check_groups(groups: Groups, *, tasks: Tasks) -> Iterator[StudyProblem]:
-    num_tasks = len(tasks.names or SUITES[tasks.suite or ""])
-    named = [("groups.size", groups.size)]
-    named += [(f"groups.sizes[{index}]", size) for index, size in enumerate(groups.sizes or [])]
-    for field, size in named:
-        if size > num_tasks:
-            yield StudyProblem(
-                field=field,
-                value=str(size),
-                allowed=f"the study has {num_tasks} tasks, so at most {num_tasks}",
             )
 
 

@@ -62,16 +62,17 @@ def thin(weight: Weight, index: int, *, density: float, rescale: bool, seed: int
             weight, partial(thin, index=index, density=density, rescale=rescale, seed=seed)
         )
     block = weight.span.start // MASK_ENTRIES
-    seed_of_mask = _mask_seed(weight.name, block=block, expert=index, seed=seed)
-    generator = torch.Generator().manual_seed(seed_of_mask)
+    generator = generator_of(weight.name, block=block, expert=index, seed=seed)
     mask = torch.rand(weight.shape, generator=generator).lt_(density).to(weight.device)
     thinned = weight.task_vector(index).mul_(mask)  # selecting takes sixteen times as long
     return thinned.div_(density) if rescale else thinned
 
 
-def _mask_seed(name: str, *, block: int, expert: int, seed: int) -> int:
+def generator_of(name: str, *, block: int, expert: int, seed: int) -> torch.Generator:
+    """Returns the random numbers for one block of one tensor of one expert, always the same."""
     # torch's CPU generator uses 32 bits of its seed: among the 6,000 masks of 20 experts with 300
     # blocks two share a stream with a chance of one in 240, which correlates two blocks and does no
     # other harm.
     place = f"{seed}/{expert}/{name}/{block}" if block else f"{seed}/{expert}/{name}"
-    return int.from_bytes(sha256(place.encode()).digest()[:4], "big")
+    digest = sha256(place.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))

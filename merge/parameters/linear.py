@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from merge.parameters.method_params import SCALING, MethodParams
-from merge.ranges import allow
+from merge.ranges import Choice, Number, Numbers, allow
+
+Angle = Literal["cosine", "degrees"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,3 +22,36 @@ class TaskArithmeticParams(MethodParams):
 
     scaling: float = field(default=0.3, metadata=allow(SCALING))
     """Factor on the sum of the task vectors; 1/N is the average. Default: FusionBench."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedAverageParams(MethodParams):
+    """Weighted averaging multiplies each expert by its share of the weights' sum."""
+
+    weights: tuple[float, ...] = field(default=(), metadata=allow(Numbers(at_most=1000)))
+    """One weight an expert, in the group's order; only their ratios count. Empty: equal weights,
+    the uniform soup. They are kept as given, because dividing twice by a sum changes bits, and so
+    the id. Default: simple averaging."""
+
+    @property
+    def num_experts(self) -> int | None:
+        """As many as there are weights."""
+        return len(self.weights) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStockParams(MethodParams):
+    """Model Stock interpolates from the base to the average, as far as the experts agree."""
+
+    angle: Angle = field(default="cosine", metadata=allow(Choice(get_args(Angle))))
+    """What is averaged over the pairs of experts: the cosines of their angles, as mergekit does, or
+    the angles, as the authors' code and FusionBench do. They differ from three experts on. Default:
+    the cosine, the mean of which needs one tensor in memory and not all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlerpParams(MethodParams):
+    """Spherical interpolation goes from the first of two experts to the second along an arc."""
+
+    t: float = field(default=0.5, metadata=allow(Number(at_least=0, at_most=1)))
+    """Fraction of the way to the second expert. Default: the middle."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from merge.errors import ParameterErrors
-from merge.ranges import Number, problems_of, range_of
+from merge.ranges import Number, Numbers, problems_of, range_of
 
 Consensus = Literal["sum", "mean"]
 Scope = Literal["model", "tensor"]
@@ -33,3 +33,10 @@ class MethodParams:
             # An id hashes the parameters, and 1 and 1.0 are one point of a sweep.
             if isinstance(range_of(each), Number):
                 object.__setattr__(self, each.name, float(values[each.name]))
+            if isinstance(range_of(each), Numbers):
+                object.__setattr__(self, each.name, tuple(map(float, values[each.name])))
+
+    @property
+    def num_experts(self) -> int | None:
+        """Number of experts that these values are for; None if they are for any number."""
+        return None

@@ -9,12 +9,27 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from merge.errors import ParameterErrors
-from merge.parameters.linear import AverageParams, TaskArithmeticParams
+from merge.parameters.linear import (
+    AverageParams,
+    ModelStockParams,
+    SlerpParams,
+    TaskArithmeticParams,
+    WeightedAverageParams,
+)
 from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
-from merge.parameters.sparse import DareParams, DareTiesParams, TiesParams
+from merge.parameters.sparse import (
+    BreadcrumbsParams,
+    ConsensusTaParams,
+    DareParams,
+    DareTiesParams,
+    DellaParams,
+    MagMaxParams,
+    PcbParams,
+    TiesParams,
+)
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
-from merge.params import PARAMS, method_of, parse_params
-from merge.ranges import range_of
+from merge.params import PARAMS, method_of, num_experts_of, parse_params
+from merge.ranges import Count, range_of
 
 
 def problems(method: str, **values: object) -> list[tuple[str, object]]:
@@ -27,6 +42,9 @@ def test_defaults_are_the_published_ones() -> None:
     """A method without parameters gets the defaults whose sources the fields name."""
     assert parse_params("average", {}) == AverageParams()
     assert parse_params("task_arithmetic", {}) == TaskArithmeticParams(scaling=0.3)
+    assert parse_params("weighted_average", {}) == WeightedAverageParams(weights=())
+    assert parse_params("model_stock", {}) == ModelStockParams(angle="cosine")
+    assert parse_params("slerp", {}) == SlerpParams(t=0.5)
     assert parse_params("ties", {}) == TiesParams(
         density=0.2, scaling=0.3, consensus="sum", scope="model"
     )
@@ -41,6 +59,17 @@ def test_defaults_are_the_published_ones() -> None:
     assert parse_params("emr", {}) == EmrParams()
     assert parse_params("tall_mask", {}) == TallMaskParams(tall_lambda=0.4, scaling=0.3)
     assert parse_params("twin", {}) == TwinParams(scaling=0.29, rank_frac=0.1)
+    assert parse_params("breadcrumbs", {}) == BreadcrumbsParams(
+        density=0.9, gamma=0.01, scaling=0.3
+    )
+    assert parse_params("della", {}) == DellaParams(
+        density=0.7, epsilon=0.14, scaling=1.1, consensus="mean", elect=True
+    )
+    assert parse_params("consensus_ta", {}) == ConsensusTaParams(
+        tall_lambda=0.4, min_tasks=2, scaling=0.3
+    )
+    assert parse_params("pcb", {}) == PcbParams(density=0.1, scaling=1.0)
+    assert parse_params("magmax", {}) == MagMaxParams(scaling=0.5)
 
 
 def test_given_values_replace_defaults() -> None:
@@ -54,6 +83,38 @@ def test_an_integer_stands_for_the_float_of_the_same_value() -> None:
     for params in (parse_params("ties", {"density": 1}), TiesParams(density=1)):
         assert isinstance(params, TiesParams)
         assert repr(params.density) == "1.0"
+
+
+@pytest.mark.parametrize("weights", [[1, 2], (1, 2), [1.0, 2.0]])
+def test_a_list_of_weights_becomes_a_tuple_of_floats(weights: object) -> None:
+    """What a file gives as a list is hashable, and one identity however it was written."""
+    params = parse_params("weighted_average", {"weights": weights})
+    assert repr(params) == "WeightedAverageParams(weights=(1.0, 2.0))"
+
+
+@pytest.mark.parametrize(
+    "weights", [1, "12", [1, -1], [0, 0.0], [1, True], [1, math.nan], [1, [2]], [1001], {"a": 1}]
+)
+def test_weights_that_are_no_shares_are_refused(weights: object) -> None:
+    """Negative, infinite and nested weights are, and a list of zeros, which cannot be divided."""
+    assert problems("weighted_average", weights=weights) == [("weights", weights)]
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [(1, True), (3, True), (0, False), (4, False), (2.0, False), (True, False)],
+)
+def test_a_count_is_a_whole_number(value: object, *, accepted: bool) -> None:
+    """Neither a float of whole value nor a bool counts anything."""
+    assert Count(at_least=1, at_most=3).accepts(value) is accepted
+
+
+def test_the_number_of_experts_comes_from_the_method_or_from_its_parameters() -> None:
+    """SLERP goes between two, a list of weights says how many, and all else merges any number."""
+    assert num_experts_of(SlerpParams()) == 2
+    assert num_experts_of(WeightedAverageParams(weights=(1, 1, 1))) == 3
+    assert num_experts_of(WeightedAverageParams()) is None
+    assert num_experts_of(TiesParams()) is None
 
 
 def test_every_problem_is_reported_at_once() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge.selection import largest_magnitude
+from merge.selection import just_below, largest_magnitude
 
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1)
 
@@ -76,3 +76,13 @@ def test_a_vector_of_ties_is_selected_from() -> None:
     vector[::2] = 0.0
     assert largest_magnitude(lambda: [vector], rank=50_000, num_entries=100_000) == 0.5
     assert largest_magnitude(lambda: [vector], rank=50_001, num_entries=100_000) == 0.0
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-45, 3e38])
+def test_nothing_lies_between_a_value_and_the_one_just_below(value: float) -> None:
+    """The next float32 above it is the value again."""
+    below = just_below(value)
+    assert below < value
+    assert float(torch.nextafter(torch.tensor(below), torch.tensor(torch.inf))) == float(
+        torch.tensor(value)
+    )

@@ -89,6 +89,21 @@ def test_file_that_cannot_be_read_is_a_problem_with_its_path(
         ({"groups": {"size": 0}}, "groups.size", "0 | input should be greater"),
         ({"groups": {"sizes": [2, 4]}}, "groups.sizes[1]", "4 | the study has 3 tasks"),
         ({"groups": {"size": 1.0}}, "groups.size", "1.0 | input should be a valid integer"),
+        (
+            {"groups": {"size": 3}, "merge": [{"method": "average"}, {"method": "slerp"}]},
+            "groups.size",
+            "3 | merge[1] (slerp) merges exactly 2 experts, so 2",
+        ),
+        (
+            {"groups": {"sizes": [2, 3]}, "merge": [{"method": "slerp"}]},
+            "groups.sizes[1]",
+            "3 | merge[0] (slerp) merges exactly 2 experts, so 2",
+        ),
+        (
+            {"merge": [{"method": "weighted_average", "weights": [1, 2, 1]}]},
+            "groups.size",
+            "2 | merge[0] (weighted_average) merges exactly 3 experts, so 3",
+        ),
         ({"tasks": []}, "tasks", "name a suite, or tasks"),
         ({"tasks": "embedded9"}, "tasks.suite", "'embedded9' | input should be 'embedded8'"),
         ({"tasks": ["mnist_5k", "mnist_5k"]}, "tasks.names", "repeated: mnist_5k"),

@@ -1,0 +1,114 @@
+"""DELLA: drop entries at random, small ones rather than large ones, elect signs, merge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from merge.operators.dare import MASK_ENTRIES, generator_of
+from merge.weight import Weight, total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from merge.method import Recipe
+    from merge.parameters.sparse import DellaParams
+
+
+def combine(weight: Weight, *, recipe: Recipe[DellaParams, None]) -> Tensor:
+    """Returns the base plus the scaled consensus of the pruned task vectors.
+
+    The elected sign is that of the sum of the pruned values, and where they cancel exactly the base
+    stays. Without election all values are merged, and the mean is over all experts.
+
+    Shapes: that of the weight.
+    Source: Deep 2024, section 3.
+    Scope: row of a matrix or of a kernel flattened to one; a vector is one row.
+    """
+    merge = _elected if recipe.params.elect else _plain
+    merged = torch.empty(weight.num_entries, device=weight.device)
+    for block in _blocks_of_rows(weight):
+        pruned = partial(prune, block, num_columns=_num_columns(weight), recipe=recipe)
+        vectors = (pruned(index) for index in range(weight.num_experts))
+        consensus = merge(vectors, is_mean=recipe.params.consensus == "mean", like=block)
+        merged[block.span] = block.base() + recipe.params.scaling * consensus
+    return merged.view(weight.shape)
+
+
+def prune(
+    block: Weight, index: int, *, num_columns: int, recipe: Recipe[DellaParams, None]
+) -> Tensor:
+    """Returns one expert's task vector in some rows, thinned by rank and rescaled.
+
+    The chance of an entry to be kept rises in equal steps from the least magnitude of its row to
+    the greatest, and what is kept is divided by it. Random numbers go to ranks, not to places; they
+    are drawn on the CPU and depend on the seed, the expert's position, the tensor's name and the
+    place of the rows in it. Of equal magnitudes the earlier has the lower rank.
+
+    Shapes: that of the block, which is whole rows.
+    Source: Deep 2024, section 3.1, MAGPRUNE. The paper's steps are epsilon / n, the authors' code
+        and this take epsilon / (n - 1), so that the mean chance is the density.
+    """
+    vector = block.task_vector(index).view(-1, num_columns)
+    order = vector.abs().argsort(dim=1, stable=True)
+    chances = _chances(num_columns, params=recipe.params)
+    assert block.span is not None
+    place = block.span.start // _rows_entries(num_columns)
+    generator = generator_of(block.name, block=place, expert=index, seed=recipe.seed)
+    factors = torch.rand(vector.shape, generator=generator).lt_(chances).div_(chances)
+    scattered = torch.empty_like(vector).scatter_(1, order, factors.to(block.device))
+    return vector.mul_(scattered).flatten()
+
+
+def _chances(num_columns: int, *, params: DellaParams) -> Tensor:
+    """Returns the chance of each rank, from the least magnitude to the greatest.
+
+    The window narrows where it would leave (0, 1], so that the mean stays.
+    """
+    density = params.density
+    half = min(params.epsilon / 2, density, 1 - density) if num_columns > 1 else 0.0
+    chances = torch.linspace(density - half, density + half, num_columns)
+    return chances.clamp_(min=torch.finfo(torch.float32).tiny, max=1)
+
+
+def _num_columns(weight: Weight) -> int:
+    return weight.num_entries // weight.shape[0] if len(weight.shape) > 1 else weight.num_entries
+
+
+def _rows_entries(num_columns: int) -> int:
+    return num_columns * max(1, MASK_ENTRIES // num_columns)
+
+
+def _blocks_of_rows(weight: Weight) -> Iterator[Weight]:
+    step = _rows_entries(_num_columns(weight))
+    for start in range(0, weight.num_entries, step):
+        stop = min(start + step, weight.num_entries)
+        yield replace(weight, span=slice(start, stop))
+
+
+def _plain(vectors: Iterator[Tensor], *, is_mean: bool, like: Weight) -> Tensor:
+    merged = total(vectors)
+    return merged / like.num_experts if is_mean else merged
+
+
+def _elected(vectors: Iterator[Tensor], *, is_mean: bool, like: Weight) -> Tensor:
+    """Returns the sum or mean of the values with the elected sign, each vector seen once."""
+    positive, negative, num_positive, num_negative = (
+        torch.zeros(like.num_entries, device=like.device) for _ in range(4)
+    )
+    for vector in vectors:
+        num_positive += vector > 0
+        num_negative += vector < 0
+        positive += vector.clamp(min=0)
+        negative += vector.clamp_(max=0)
+    is_positive = (positive + negative).gt_(0)
+    is_negative = (positive + negative).lt_(0)
+    merged = positive.mul_(is_positive).add_(negative.mul_(is_negative))
+    if not is_mean:
+        return merged
+    num_elected = num_positive.mul_(is_positive).add_(num_negative.mul_(is_negative))
+    return merged.div_(num_elected.clamp_(min=1))

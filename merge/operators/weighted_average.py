@@ -1,0 +1,31 @@
+"""Weighted averaging."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from merge.weight import Weight, by_block, total
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from merge.method import Recipe
+    from merge.parameters.linear import WeightedAverageParams
+
+
+def combine(weight: Weight, *, recipe: Recipe[WeightedAverageParams, None]) -> Tensor:
+    """Returns the mean of the experts, each counted with its share of the weights.
+
+    Shapes: that of the weight.
+    Source: Wortsman 2022, section 2, with weights; without any, the uniform soup. Running
+        statistics follow their policy and are not weighted.
+    Scope: tensor.
+    """
+    weights = recipe.params.weights or (1.0,) * weight.num_experts
+    shares = [each / sum(weights) for each in weights]
+    return by_block(
+        weight,
+        lambda block: total(
+            share * expert for share, expert in zip(shares, block.experts(), strict=True)
+        ),
+    )
