@@ -76,14 +76,14 @@ class MismatchError(MergeError):
 class UnalignableError(MergeError):
     """No permutations are known that leave a model of this architecture the same function."""
 
-    def __init__(self, reason: str, names: Sequence[str]) -> None:
+    def __init__(self, reason: str, causes: Sequence[str]) -> None:
         self.reason = reason
-        self.names = list(names)
-        super().__init__(reason, self.names)
+        self.causes = list(causes)
+        super().__init__(reason, self.causes)
 
     def __str__(self) -> str:
-        """Returns the reason, the first tensors it is about, and how many more there are."""
-        return f"channels cannot be matched, {self.reason}: {_first(self.names, separator=', ')}"
+        """Returns the reason, the first tensors that cause it, and how many more there are."""
+        return f"channels cannot be matched: {self.reason}: {_first(self.causes, separator='; ')}"
 
 
 class NonFiniteInputError(MergeError):

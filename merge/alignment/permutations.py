@@ -12,7 +12,7 @@ from torch import Tensor
 from merge.errors import UnalignableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of every tensor of a state; with the names, all that tells an architecture."""
@@ -53,6 +53,22 @@ class Specification:
             yield from ((name, axis) for axis in axes if axis.group == group)
 
 
+def check_names(
+    shapes: Shapes, *, known: Container[str], needed: Iterable[str], architecture: str
+) -> None:
+    """Checks that a state has all the tensors that are needed and none that is not known.
+
+    Raises:
+        UnalignableError: a tensor is unknown or missing; the message holds the first five.
+    """
+    unknown = [f"{name} is unknown" for name in shapes if name not in known]
+    missing = [f"{name} is missing" for name in needed if name not in shapes]
+    if unknown or missing:
+        raise UnalignableError(
+            f"this is no timm {architecture} without its head", [*unknown, *missing]
+        )
+
+
 def specify(axes: Mapping[str, tuple[Axis, ...]], *, shapes: Shapes) -> Specification:
     """Returns a specification for tensors of these shapes.
 
@@ -67,8 +83,8 @@ def specify(axes: Mapping[str, tuple[Axis, ...]], *, shapes: Shapes) -> Specific
             misfits.append(f"{name}{list(shapes[name])}")
     if misfits:
         raise UnalignableError(
-            "axes that should run over the same channels differ in size (a grouped convolution, a "
-            "gated MLP, or heads of another size)",
+            "axes over the same channels differ in size (a grouped convolution, a gated MLP, or "
+            "heads of another size)",
             misfits,
         )
     return Specification(axes=axes, sizes=sizes)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from merge.alignment.permutations import Axis
-from merge.errors import UnalignableError
+from merge.alignment.permutations import Axis, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +42,9 @@ def axes(shapes: Shapes) -> dict[str, tuple[Axis, ...]]:
     known = dict(_convolution("conv1", norm="bn1", source=None, target=streams[0]))
     for block, source, target in zip(blocks, streams, streams[1:], strict=False):
         known |= dict(_block(block, source=source, target=target, shapes=shapes))
-    # Both directions: a batch normalization without running statistics is a group normalization,
-    # which mixes the channels of a group and has the same names otherwise.
-    if differences := [*(shapes.keys() - known), *(known.keys() - shapes)]:
-        raise UnalignableError(
-            "a ResNet without its head has more or fewer tensors than these", sorted(differences)
-        )
+    # All that is known is needed: a group normalization has the names of a batch normalization but
+    # for the running statistics, and mixes channels.
+    check_names(shapes, known=known, needed=known, architecture="ResNet")
     return known
 
 

@@ -6,17 +6,19 @@ import re
 from itertools import product
 from typing import TYPE_CHECKING
 
-from merge.alignment.permutations import Axis
+from merge.alignment.permutations import Axis, check_names
 from merge.errors import UnalignableError
 
 if TYPE_CHECKING:
     from merge.alignment.permutations import Shapes
 
 DEFAULT_HEAD_DIM = 64
-"""The paper's, and of all ViTs in timm 1.0.31 that are at most `_WIDEST` wide."""
+"""That of all ViTs in timm 1.0.31 with a class token that are at most 1024 wide (or a multiple of
+it). Wider ones have 72 to 104; without the token, `vit_base_patch16_gap_224` has 48 and
+`vit_base_patch16_siglip_gap_224` 64, with the same names and shapes."""
 _WIDEST = 1024
-"""Wider ones have heads of 72, 80, 88 or 104 entries, so that nothing is assumed about them."""
 
+_FIRST_QKV = "blocks.0.attn.qkv.weight"
 _BLOCK_TENSOR = re.compile(r"(blocks\.\d+)\.(.+)")
 _NEEDED = ("attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight")
 _STILL_IN_BLOCK = {
@@ -33,44 +35,40 @@ _STILL = {
 
 def is_vit(shapes: Shapes) -> bool:
     """Returns whether some names are those of a ViT; whether all are is for `axes` to find."""
-    return "patch_embed.proj.weight" in shapes and "blocks.0.attn.qkv.weight" in shapes
+    return "patch_embed.proj.weight" in shapes and _FIRST_QKV in shapes
 
 
 def axes(shapes: Shapes, *, head_dim: int | None) -> dict[str, tuple[Axis, ...]]:
     """Returns for every tensor the axes that move.
 
-    Of each block the hidden units of the MLP are a group and the heads are one, moved as a whole:
-    entries within a head keep their order. The residual stream does not move: there is one for all
-    blocks, and a head reads it that is no part of the state.
+    In each block the hidden units of the MLP are a group and the attention heads are one; a head
+    moves as a whole, its entries keep their order. The residual stream does not move: all blocks
+    share one, and a classifier reads it that is no part of the state.
 
-    Units: `head_dim` counts the queries' entries of one head; None stands for `DEFAULT_HEAD_DIM` in
-        models where that is known to be right. A multiple of the true number is right too, as it
-        moves several heads together; anything else changes the function.
+    Units: `head_dim` counts the entries of one attention head; None stands for `DEFAULT_HEAD_DIM`
+        where that is known to be right. A multiple of the true number is right too, as it moves
+        several heads together; any other number gives another function, and no error.
 
     Raises:
         UnalignableError: a tensor is unknown, or one that a ViT must have is missing, or the size
             of the heads is not known.
     Source: ours; Ainsworth 2022 has no transformers.
     """
-    known = {name: _axes_of(name, head_dim=_head_dim(shapes, given=head_dim)) for name in shapes}
     blocks = {match[1] for name in shapes if (match := _BLOCK_TENSOR.fullmatch(name))}
-    needed = {f"{block}.{tensor}" for block, tensor in product(blocks, _NEEDED)}
-    unknown = {name for name, several in known.items() if several is None}
-    if differences := unknown | (needed - known.keys()):
+    needed = [f"{block}.{tensor}" for block, tensor in product(sorted(blocks), _NEEDED)]
+    several = {name: _axes_of(name, head_dim=head_dim or DEFAULT_HEAD_DIM) for name in shapes}
+    known = {name: each for name, each in several.items() if each is not None}
+    check_names(shapes, known=known, needed=needed, architecture="ViT")
+    if head_dim is None and not _has_default_heads(shapes):
         raise UnalignableError(
-            "a ViT without its head has more or fewer tensors than these", sorted(differences)
+            "head_dim must be given for a ViT that is this wide or has no cls_token",
+            [f"{_FIRST_QKV}{list(shapes[_FIRST_QKV])}"],
         )
-    return {name: several for name, several in known.items() if several is not None}
+    return known
 
 
-def _head_dim(shapes: Shapes, *, given: int | None) -> int:
-    name = "blocks.0.attn.qkv.weight"
-    width = shapes[name][1]
-    if given is None and width > _WIDEST:
-        raise UnalignableError(
-            f"the head_dim of a ViT {width} wide must be given, as it is not in", [name]
-        )
-    return given or DEFAULT_HEAD_DIM
+def _has_default_heads(shapes: Shapes) -> bool:
+    return shapes[_FIRST_QKV][1] <= _WIDEST and "cls_token" in shapes
 
 
 def _axes_of(name: str, *, head_dim: int) -> tuple[Axis, ...] | None:
