@@ -4,6 +4,7 @@ ValueError
 └── MergeError                  nothing of the merge is usable
     ├── ParameterErrors         a method's name or parameters are wrong; lists all problems at once
     ├── MismatchError           base and experts do not have the same names, shapes and dtypes
+    ├── UnalignableError        the channels of this architecture cannot be matched
     ├── NonFiniteInputError     the base or an expert holds NaN or inf before merging
     ├── NonFiniteMergeError     a method turned finite inputs into NaN or inf
     └── InvalidStatisticsError  a merged running variance is negative
@@ -69,10 +70,20 @@ class MismatchError(MergeError):
 
     def __str__(self) -> str:
         """Returns the first differences and how many more there are."""
-        shown = "; ".join(self.differences[:NUM_NAMES_SHOWN])
-        num_hidden = len(self.differences) - NUM_NAMES_SHOWN
-        more = f"; and {num_hidden} more" if num_hidden > 0 else ""
-        return f"base and experts do not match: {shown}{more}"
+        return f"base and experts do not match: {_first(self.differences, separator='; ')}"
+
+
+class UnalignableError(MergeError):
+    """No permutations are known that leave a model of this architecture the same function."""
+
+    def __init__(self, reason: str, causes: Sequence[str]) -> None:
+        self.reason = reason
+        self.causes = list(causes)
+        super().__init__(reason, self.causes)
+
+    def __str__(self) -> str:
+        """Returns the reason, the first tensors that cause it, and how many more there are."""
+        return f"channels cannot be matched: {self.reason}: {_first(self.causes, separator='; ')}"
 
 
 class NonFiniteInputError(MergeError):
@@ -85,3 +96,9 @@ class NonFiniteMergeError(MergeError):
 
 class InvalidStatisticsError(MergeError):
     """A merged running variance is negative: normalizing with it gives NaN."""
+
+
+def _first(entries: Sequence[str], *, separator: str) -> str:
+    num_hidden = len(entries) - NUM_NAMES_SHOWN
+    more = [f"and {num_hidden} more"] if num_hidden > 0 else []
+    return separator.join([*entries[:NUM_NAMES_SHOWN], *more])

@@ -1,0 +1,102 @@
+"""Weight matching: the permutations that bring one model's weights closest to another's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from merge.alignment.permutations import by_unit, permute
+from merge.buffers import is_statistic
+from merge.weight import State, Weight
+
+if TYPE_CHECKING:
+    from merge.alignment.permutations import Permutations, Specification
+
+MAX_ROUNDS = 100
+"""As in the paper's code, and far away: two ResNet-50 with random weights took 14."""
+
+_LEAST_GAIN_FRAC = 1e-9
+"""A gain below this part of the similarity is rounding: sums of up to 10,000 products in float64
+err by less than 1e-12 of the products' size."""
+
+
+def match_weights(
+    reference: State, other: State, *, specification: Specification, seed: int
+) -> Permutations:
+    """Returns the permutations of `other` that coordinate descent ends at, starting from none.
+
+    In rounds, each through all groups in a new order drawn from the seed, a group's permutation
+    becomes the best one given all the others. A step that gains no more than rounding is not made,
+    so that ties keep the order there is, distances never grow and the descent ends.
+
+    Shapes: of each permutation, (units of the group,).
+
+    Raises:
+        NonFiniteInputError: a weight holds NaN or inf.
+    Source: Ainsworth 2022, algorithm 1. Running statistics move along and do not take part.
+    Scope: model.
+    """
+    groups = list(specification.sizes)
+    permutations = {group: torch.arange(size) for group, size in specification.sizes.items()}
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(MAX_ROUNDS):
+        is_better = False
+        for position in torch.randperm(len(groups), generator=generator).tolist():
+            group = groups[position]
+            similarity = _similarity(
+                reference,
+                other,
+                group=group,
+                specification=specification,
+                permutations=permutations,
+            )
+            best = _best(similarity, present=permutations[group])
+            is_better |= best is not permutations[group]
+            permutations[group] = best
+        if not is_better:
+            break
+    return permutations
+
+
+def _similarity(
+    reference: State,
+    other: State,
+    *,
+    group: str,
+    specification: Specification,
+    permutations: Permutations,
+) -> Tensor:
+    """Returns the scalar products of the reference's units with those of the other model.
+
+    Shapes: (units, units), in float64; the other's units are in their old order, all its other axes
+        in the present one.
+    """
+    size = specification.sizes[group]
+    similarity = torch.zeros(size, size, dtype=torch.float64)
+    for name, axis in specification.touching(group):
+        if is_statistic(name, state=reference):
+            continue
+        weight = Weight(name=name, base_state=reference, expert_states=[other])
+        fixed = [each for each in specification.axes[name] if each is not axis]
+        moved = permute(weight.expert(0), axes=fixed, permutations=permutations)
+        units, other_units = (by_unit(each, axis=axis) for each in (weight.base(), moved))
+        similarity += (units.double() @ other_units.double().T).cpu()
+    return similarity
+
+
+def _best(similarity: Tensor, *, present: Tensor) -> Tensor:
+    """Returns the assignment of the largest similarity, `present` itself if none is larger."""
+    least_gain = _LEAST_GAIN_FRAC * float(similarity.abs().amax(dim=1).sum())
+    paired = similarity[:, present]
+    # What the present pairs lose is shared by row and column, so that any assignment's sum over
+    # this matrix is its gain, and the rows' maxima bound it. For experts of one base the bound is
+    # zero and no assignment need be solved: 0.4 s take the place of 2.4 for a ViT-Ti.
+    halves = paired.diagonal() / 2
+    gains = paired - halves[:, None] - halves
+    if float(gains.amax(dim=1).sum()) <= least_gain:
+        return present
+    rows, columns = linear_sum_assignment(gains.numpy(), maximize=True)
+    return present[columns] if float(gains[rows, columns].sum()) > least_gain else present
