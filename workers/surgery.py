@@ -29,7 +29,7 @@ def operate(features: Tensor, *, target: Tensor, surgery: SurgerySpec, seed: int
         torch's linear layers are, as in the authors' code.
     """
     down, up = _maps(features, rank=surgery.rank, seed=seed)
-    optimizer = torch.optim.Adam([down, up], lr=surgery.lr, betas=(0.9, 0.999))
+    optimizer = torch.optim.Adam([down, up], lr=surgery.lr, betas=(0.9, 0.999), fused=True)
     for rows in _batches(len(features), surgery=surgery, seed=seed):
         here = rows.to(features.device)
         moved = _adapted(features[here], down=down, up=up)
