@@ -43,20 +43,14 @@ CARDS: dict[str, MethodCard] = {
         paper="Wortsman 2022, Model soups, arXiv:2203.05482",
         data_use="none",
     ),
-    "task_arithmetic": MethodCard(
-        title="Task Arithmetic",
-        paper="Ilharco 2022, Editing Models with Task Arithmetic, arXiv:2212.04089",
-        data_use="none",
-    ),
     "weighted_average": MethodCard(
         title="Weighted Average",
         paper="Wortsman 2022, Model soups, arXiv:2203.05482",
         data_use="none",
     ),
-    "model_stock": MethodCard(
-        title="Model Stock",
-        paper="Jang 2024, Model Stock: All we need is just a few fine-tuned models, "
-        "arXiv:2403.19522",
+    "task_arithmetic": MethodCard(
+        title="Task Arithmetic",
+        paper="Ilharco 2022, Editing Models with Task Arithmetic, arXiv:2212.04089",
         data_use="none",
     ),
     "slerp": MethodCard(
@@ -66,81 +60,22 @@ CARDS: dict[str, MethodCard] = {
         data_use="none",
         num_experts=2,
     ),
+    "model_stock": MethodCard(
+        title="Model Stock",
+        paper="Jang 2024, Model Stock: All we need is just a few fine-tuned models, "
+        "arXiv:2403.19522",
+        data_use="none",
+    ),
+    "magmax": MethodCard(
+        title="MagMax",
+        paper="Marczak 2024, MagMax: Leveraging Model Merging for Seamless Continual Learning, "
+        "arXiv:2407.06322",
+        data_use="none",
+    ),
     "ties": MethodCard(title="TIES", paper=_TIES, data_use="none"),
     "dare": MethodCard(title="DARE", paper=_DARE, data_use="none", is_random=True),
     "dare_ties": MethodCard(
         title="DARE + TIES", paper=f"{_DARE}; {_TIES}", data_use="none", is_random=True
-    ),
-    "tsv_m": MethodCard(
-        title="TSV-M",
-        paper="Gargiulo 2024, Task Singular Vectors: Reducing Task Interference in Model Merging, "
-        "arXiv:2412.00081",
-        data_use="none",
-    ),
-    "iso_c": MethodCard(title="Iso-C", paper=_ISO, data_use="none"),
-    "iso_cts": MethodCard(title="Iso-CTS", paper=_ISO, data_use="none"),
-    "wudi": MethodCard(
-        title="WUDI",
-        paper="Cheng 2025, Whoever Started the Interference Should End It: Guiding Data-Free Model "
-        "Merging via Task Vectors, arXiv:2503.08099",
-        data_use="none",
-    ),
-    "adamerging": MethodCard(
-        title="AdaMerging",
-        paper="Yang 2023, AdaMerging: Adaptive Model Merging for Multi-Task Learning, "
-        "arXiv:2310.02575",
-        data_use="unlabelled_test",
-        is_random=True,
-        needs_gradients=True,
-    ),
-    "fisher": MethodCard(
-        title="Fisher Merging",
-        paper="Matena 2021, Merging Models with Fisher-Weighted Averaging, arXiv:2111.09832",
-        data_use="unlabelled_train",
-        is_random=True,
-        needs_gradients=True,
-    ),
-    "regmean": MethodCard(
-        title="RegMean",
-        paper="Jin 2022, Dataless Knowledge Fusion by Merging Weights of Language Models, "
-        "arXiv:2212.09849",
-        data_use="unlabelled_train",
-        is_random=True,
-    ),
-    "frank_wolfe": MethodCard(
-        title="FW-Merging",
-        paper="Chen 2025, FW-Merging: Scaling Model Merging with Frank-Wolfe Optimization, "
-        "arXiv:2503.12649",
-        data_use="labelled_train",
-        is_random=True,
-        needs_gradients=True,
-    ),
-    "greedy_soup": MethodCard(
-        title="Greedy Soup",
-        paper="Wortsman 2022, Model soups, arXiv:2203.05482",
-        data_use="labelled_train",
-        is_random=True,
-    ),
-    "emr": MethodCard(
-        title="EMR-Merging",
-        paper="Huang 2024, EMR-Merging: Tuning-Free High-Performance Model Merging, "
-        "arXiv:2405.17461",
-        data_use="none",
-        is_per_task=True,
-    ),
-    "tall_mask": MethodCard(
-        title="TALL masks",
-        paper="Wang 2024, Localizing Task Information for Improved Model Merging and Compression, "
-        "arXiv:2405.07813",
-        data_use="none",
-        is_per_task=True,
-    ),
-    "twin": MethodCard(
-        title="Twin-Merging",
-        paper="Lu 2024, Twin-Merging: Dynamic Integration of Modular Expertise in Model Merging, "
-        "arXiv:2406.15479",
-        data_use="none",
-        is_per_task=True,
     ),
     "breadcrumbs": MethodCard(
         title="Breadcrumbs",
@@ -166,10 +101,75 @@ CARDS: dict[str, MethodCard] = {
         paper="Du 2024, Parameter Competition Balancing for Model Merging, arXiv:2410.02396",
         data_use="none",
     ),
-    "magmax": MethodCard(
-        title="MagMax",
-        paper="Marczak 2024, MagMax: Leveraging Model Merging for Seamless Continual Learning, "
-        "arXiv:2407.06322",
+    "tsv_m": MethodCard(
+        title="TSV-M",
+        paper="Gargiulo 2024, Task Singular Vectors: Reducing Task Interference in Model Merging, "
+        "arXiv:2412.00081",
         data_use="none",
+    ),
+    "iso_c": MethodCard(title="Iso-C", paper=_ISO, data_use="none"),
+    "iso_cts": MethodCard(title="Iso-CTS", paper=_ISO, data_use="none"),
+    "wudi": MethodCard(
+        title="WUDI",
+        paper="Cheng 2025, Whoever Started the Interference Should End It: Guiding Data-Free Model "
+        "Merging via Task Vectors, arXiv:2503.08099",
+        data_use="none",
+    ),
+    "emr": MethodCard(
+        title="EMR-Merging",
+        paper="Huang 2024, EMR-Merging: Tuning-Free High-Performance Model Merging, "
+        "arXiv:2405.17461",
+        data_use="none",
+        is_per_task=True,
+    ),
+    "tall_mask": MethodCard(
+        title="TALL masks",
+        paper="Wang 2024, Localizing Task Information for Improved Model Merging and Compression, "
+        "arXiv:2405.07813",
+        data_use="none",
+        is_per_task=True,
+    ),
+    "twin": MethodCard(
+        title="Twin-Merging",
+        paper="Lu 2024, Twin-Merging: Dynamic Integration of Modular Expertise in Model Merging, "
+        "arXiv:2406.15479",
+        data_use="none",
+        is_per_task=True,
+    ),
+    "fisher": MethodCard(
+        title="Fisher Merging",
+        paper="Matena 2021, Merging Models with Fisher-Weighted Averaging, arXiv:2111.09832",
+        data_use="unlabelled_train",
+        is_random=True,
+        needs_gradients=True,
+    ),
+    "regmean": MethodCard(
+        title="RegMean",
+        paper="Jin 2022, Dataless Knowledge Fusion by Merging Weights of Language Models, "
+        "arXiv:2212.09849",
+        data_use="unlabelled_train",
+        is_random=True,
+    ),
+    "adamerging": MethodCard(
+        title="AdaMerging",
+        paper="Yang 2023, AdaMerging: Adaptive Model Merging for Multi-Task Learning, "
+        "arXiv:2310.02575",
+        data_use="unlabelled_test",
+        is_random=True,
+        needs_gradients=True,
+    ),
+    "frank_wolfe": MethodCard(
+        title="FW-Merging",
+        paper="Chen 2025, FW-Merging: Scaling Model Merging with Frank-Wolfe Optimization, "
+        "arXiv:2503.12649",
+        data_use="labelled_train",
+        is_random=True,
+        needs_gradients=True,
+    ),
+    "greedy_soup": MethodCard(
+        title="Greedy Soup",
+        paper="Wortsman 2022, Model soups, arXiv:2203.05482",
+        data_use="labelled_train",
+        is_random=True,
     ),
 }

@@ -63,10 +63,11 @@ from merge.spectral import is_matrix
 
 METHODS: dict[str, Method] = {
     "average": Method(params=AverageParams, combine=average.combine),
-    "task_arithmetic": Method(params=TaskArithmeticParams, combine=task_arithmetic.combine),
     "weighted_average": Method(params=WeightedAverageParams, combine=weighted_average.combine),
-    "model_stock": Method(params=ModelStockParams, combine=model_stock.combine),
+    "task_arithmetic": Method(params=TaskArithmeticParams, combine=task_arithmetic.combine),
     "slerp": Method(params=SlerpParams, combine=slerp.combine),
+    "model_stock": Method(params=ModelStockParams, combine=model_stock.combine),
+    "magmax": Method(params=MagMaxParams, combine=magmax.combine),
     "ties": Method(
         params=TiesParams,
         combine=ties.combine,
@@ -77,41 +78,6 @@ METHODS: dict[str, Method] = {
     "dare_ties": Method(
         params=DareTiesParams, combine=dare_ties.combine, statistics=dare_ties.statistics
     ),
-    "tsv_m": Method(params=TsvMParams, combine=tsv_m.combine, covers=is_matrix),
-    "iso_c": Method(params=IsoCParams, combine=iso_c.combine, covers=is_matrix),
-    "iso_cts": Method(params=IsoCtsParams, combine=iso_cts.combine, covers=is_matrix),
-    "wudi": Method(params=WudiParams, combine=wudi.combine, covers=is_matrix),
-    "adamerging": Method(
-        params=AdaMergingParams,
-        combine=adamerging.combine,
-        measure_expert=adamerging.measure_expert,
-        learn=adamerging.learn,
-    ),
-    "fisher": Method(params=FisherParams, combine=fisher.combine, learn=fisher.learn),
-    "regmean": Method(
-        params=RegMeanParams,
-        combine=regmean.combine,
-        learn=regmean.learn,
-        covers=regmean.covers,
-    ),
-    "frank_wolfe": Method(
-        params=FrankWolfeParams, combine=frank_wolfe.combine, learn=frank_wolfe.learn
-    ),
-    "greedy_soup": Method(
-        params=GreedySoupParams, combine=greedy_soup.combine, learn=greedy_soup.learn
-    ),
-    "emr": Method(
-        params=EmrParams,
-        combine=emr.combine,
-        statistics=emr.statistics,
-        combine_for_task=emr.combine_for_task,
-    ),
-    "tall_mask": Method(
-        params=TallMaskParams,
-        combine=tall_mask.combine,
-        combine_for_task=tall_mask.combine_for_task,
-    ),
-    "twin": Method(params=TwinParams, combine=twin.combine, combine_for_task=twin.combine_for_task),
     "breadcrumbs": Method(
         params=BreadcrumbsParams,
         combine=breadcrumbs.combine,
@@ -125,5 +91,39 @@ METHODS: dict[str, Method] = {
         measure_expert=pcb.measure_expert,
         statistics=pcb.statistics,
     ),
-    "magmax": Method(params=MagMaxParams, combine=magmax.combine),
+    "tsv_m": Method(params=TsvMParams, combine=tsv_m.combine, covers=is_matrix),
+    "iso_c": Method(params=IsoCParams, combine=iso_c.combine, covers=is_matrix),
+    "iso_cts": Method(params=IsoCtsParams, combine=iso_cts.combine, covers=is_matrix),
+    "wudi": Method(params=WudiParams, combine=wudi.combine, covers=is_matrix),
+    "emr": Method(
+        params=EmrParams,
+        combine=emr.combine,
+        statistics=emr.statistics,
+        combine_for_task=emr.combine_for_task,
+    ),
+    "tall_mask": Method(
+        params=TallMaskParams,
+        combine=tall_mask.combine,
+        combine_for_task=tall_mask.combine_for_task,
+    ),
+    "twin": Method(params=TwinParams, combine=twin.combine, combine_for_task=twin.combine_for_task),
+    "fisher": Method(params=FisherParams, combine=fisher.combine, learn=fisher.learn),
+    "regmean": Method(
+        params=RegMeanParams,
+        combine=regmean.combine,
+        learn=regmean.learn,
+        covers=regmean.covers,
+    ),
+    "adamerging": Method(
+        params=AdaMergingParams,
+        combine=adamerging.combine,
+        measure_expert=adamerging.measure_expert,
+        learn=adamerging.learn,
+    ),
+    "frank_wolfe": Method(
+        params=FrankWolfeParams, combine=frank_wolfe.combine, learn=frank_wolfe.learn
+    ),
+    "greedy_soup": Method(
+        params=GreedySoupParams, combine=greedy_soup.combine, learn=greedy_soup.learn
+    ),
 }

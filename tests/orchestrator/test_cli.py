@@ -57,7 +57,12 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "unknown method": (
         {"merge": [{"method": "average"}, {"method": "tise"}]},
-        ("merge[1].method", "'tise'", "one of average, task_arithmetic, ties", "did you mean ties"),
+        (
+            "merge[1].method",
+            "'tise'",
+            "one of average, weighted_average, task_arithmetic",
+            "did you mean ties",
+        ),
     ),
     "parameter out of range": (
         {"merge": [{"method": "ties", "density": 1.5}]},
