@@ -246,6 +246,12 @@ def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
     "experts of a study.",
 )
 @click.option(
+    "--align",
+    is_flag=True,
+    help="First bring each expert's channels into the order of the base's (Git Re-Basin): for "
+    "ResNets and ViTs that were not fine-tuned from it; experts that were stay as they are.",
+)
+@click.option(
     "--task",
     type=click.IntRange(min=1),
     help="For methods that keep modules of each task: the place of the expert, from 1, whose task "
@@ -263,6 +269,7 @@ def merge(
     seed: int,
     num_threads: int,
     prefix: str,
+    align: bool,
     task: int | None,
     overwrite: bool,
 ) -> None:
@@ -289,6 +296,7 @@ def merge(
             seed=seed,
             num_threads=num_threads,
             prefix=prefix,
+            align=align,
             task=None if task is None else task - 1,
             console=_console(),
         )

@@ -61,6 +61,7 @@ def run_merge_files(
     seed: int,
     num_threads: int,
     prefix: str,
+    align: bool,
     task: int | None,
     console: Console,
 ) -> None:
@@ -80,7 +81,9 @@ def run_merge_files(
         seed=seed,
         num_threads=num_threads,
     )
-    files = MergeFiles(base=base, experts=experts, output=output, prefix=prefix, task=task)
+    files = MergeFiles(
+        base=base, experts=experts, output=output, prefix=prefix, is_aligned=align, task=task
+    )
     with Progress(console=console, transient=True) as bar:
         merging = bar.add_task(f"merging {len(experts)} experts", total=1.0)
         merge_files(

@@ -111,6 +111,27 @@ def test_an_input_is_never_written_over(save: Callable[..., Path], tmp_path: Pat
     assert torch.equal(load_file(expert)["w"], torch.ones(1))
 
 
+def test_a_shuffled_twin_is_aligned_before_it_is_averaged(tmp_path: Path) -> None:
+    """A ResNet and itself with two channels exchanged average to itself, if they are aligned."""
+    torch.manual_seed(0)
+    state = timm.create_model("resnet18", num_classes=0).state_dict()
+    inside = [*(f"layer1.0.{name}" for name in ("conv1.weight", "bn1.weight", "bn1.bias"))]
+    inside += ["layer1.0.bn1.running_mean", "layer1.0.bn1.running_var"]
+    swapped = torch.arange(64)
+    swapped[:2] = torch.tensor([1, 0])
+    twin = {name: each[swapped] if name in inside else each for name, each in state.items()}
+    twin["layer1.0.conv2.weight"] = twin["layer1.0.conv2.weight"][:, swapped]
+    paths = [tmp_path / f"{name}.safetensors" for name in ("base", "twin", "out")]
+    save_file(state, paths[0])
+    save_file({name: each.contiguous() for name, each in twin.items()}, paths[1])
+    for is_aligned in (False, True):
+        files = MergeFiles(base=paths[0], experts=paths[:2], output=paths[2], is_aligned=is_aligned)
+        merge_files(files, options=AVERAGE, progress=ignore)
+        merged = load_file(paths[2])
+        is_same = all(torch.equal(merged[name], each) for name, each in state.items())
+        assert is_same == is_aligned
+
+
 def test_progress_is_the_share_of_entries(save: Callable[..., Path], tmp_path: Path) -> None:
     """Of four entries, one and then three more are merged."""
     base = save("base", a=torch.zeros(1), b=torch.zeros(3))
