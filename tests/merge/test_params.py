@@ -28,6 +28,7 @@ from merge.parameters.sparse import (
     TiesParams,
 )
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
+from merge.parameters.with_data import FisherParams
 from merge.params import PARAMS, method_of, num_experts_of, parse_params
 from merge.ranges import Count, range_of
 
@@ -153,11 +154,23 @@ def test_a_value_outside_its_range_is_refused(name: str, value: object) -> None:
     assert problem.value is value
 
 
-@pytest.mark.parametrize("value", [1.0, True, "3", -1, 1_000_001, None])
-def test_a_count_is_a_whole_number_in_its_bounds(value: object) -> None:
-    """A float is refused even where it is whole: 3 and 3.0 would be two identities."""
-    with pytest.raises(ParameterErrors, match="a whole number from 0 to 1000000"):
-        parse_params("wudi", {"steps": value})
+@pytest.mark.parametrize("value", [0, -3, 1.0, True, "5", None, 1_000_001])
+def test_a_count_is_a_whole_number_in_its_range(value: object) -> None:
+    """A float never stands for one, not even of the same value: there is no half an image."""
+    assert problems("fisher", images=value) == [("images", value)]
+
+
+def test_a_count_stays_an_int() -> None:
+    """Where numbers become floats, counts index images and stay what they are."""
+    params = parse_params("fisher", {"images": 7})
+    assert isinstance(params, FisherParams)
+    assert repr(params.images) == "7"
+
+
+def test_the_range_of_a_count_is_told_in_words() -> None:
+    """A user who wrote 1.5 learns what is wanted."""
+    with pytest.raises(ParameterErrors, match=r"images=1\.5 .* a whole number from 1 to 1000000"):
+        parse_params("fisher", {"images": 1.5})
 
 
 def test_constructing_parameters_checks_them_too() -> None:
