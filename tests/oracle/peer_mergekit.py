@@ -1,0 +1,58 @@
+"""mergekit's side of the cross-check and of the benchmark; runs in the oracle's environment.
+
+python peer_mergekit.py requests.json answers.json
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from unittest.mock import patch
+
+import torch
+from answering import Request, answer_all
+from mergekit.merge_methods.api import merge_state_dicts
+from safetensors.torch import load_file
+from torch import Tensor
+
+WITHOUT_BASE = ("linear",)
+BETWEEN_EXPERTS = ("slerp",)
+"""Of the two models that slerp takes it calls the first the base."""
+
+
+def merge(request: Request) -> dict[str, Tensor]:
+    """Merges as the request says and returns the merged state dict."""
+    models = {f"expert_{index}": load_file(path) for index, path in enumerate(request["experts"])}
+    base = None
+    if request["method"] in BETWEEN_EXPERTS:
+        base = "expert_0"
+    elif request["method"] not in WITHOUT_BASE:
+        base = "base"
+        models = {base: load_file(request["base"]), **models}
+    with torch.no_grad(), fed(request.get("uniforms"), names=list(next(iter(models.values())))):
+        return merge_state_dicts(
+            models, request["method"], parameters=request["parameters"], base=base
+        )
+
+
+@contextlib.contextmanager
+def fed(paths: Sequence[str] | None, *, names: Sequence[str]) -> Iterator[None]:
+    """Lets the draws of DARE and DELLA come from files of uniform numbers, one file an expert.
+
+    mergekit draws for every expert of the first tensor, then of the second.
+    """
+    if paths is None:
+        yield
+        return
+    uniforms = [load_file(path) for path in paths]
+    draws = (uniform[name] for name in names for uniform in uniforms)
+
+    def bernoulli(probability: Tensor) -> Tensor:
+        kept = next(draws).reshape(probability.shape) < probability
+        return kept.to(probability.dtype)
+
+    with patch.object(torch, "bernoulli", bernoulli):
+        yield
+
+
+if __name__ == "__main__":
+    answer_all(merge, *sys.argv[1:])

@@ -1,0 +1,120 @@
+"""Runs the peers: writes the models as files, asks each peer once for all its cases."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from architectures import State, base_and_experts, weights_of
+from cases import Case
+from safetensors.torch import load_file, save_file
+
+from merge.operators.dare import _mask_seed
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+PYTHON = Path(os.environ.get("ORACLE_PYTHON", ROOT / ".venv-oracle/bin/python"))
+"""The interpreter of the peers' environment; `make oracle` builds it."""
+SEED = 7
+TIMEOUT_S = 1800
+
+
+class PeerRefusedError(Exception):
+    """The peer raised an error instead of merging."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a peer made of one case on one architecture."""
+
+    error: str | None
+    merged: Path
+
+    def state(self) -> State:
+        """Returns the merged state.
+
+        Raises:
+            PeerRefusedError: there is none.
+        """
+        if self.error is not None:
+            raise PeerRefusedError(self.error)
+        return load_file(self.merged)
+
+
+Answers = Mapping[tuple[str, str], Answer]
+"""By the case's name and the architecture."""
+
+
+def ask(peer: str, *, cases: Mapping[str, Case], directory: Path) -> Answers:
+    """Asks one peer for its cases in one process: its imports take longer than the merges."""
+    directory.mkdir(parents=True, exist_ok=True)
+    keys = [
+        (name, architecture)
+        for name, case in cases.items()
+        if case.peer == peer
+        for architecture in case.architectures
+    ]
+    requests = [
+        _request(cases[name], architecture=architecture, out=directory / f"{index}.safetensors")
+        for index, (name, architecture) in enumerate(keys)
+    ]
+    errors = _run(HERE / f"peer_{peer}.py", requests=requests, directory=directory)
+    return {
+        key: Answer(error=error, merged=Path(str(request["out"])))
+        for key, request, error in zip(keys, requests, errors, strict=True)
+    }
+
+
+def _run(
+    script: Path, *, requests: Sequence[Mapping[str, object]], directory: Path
+) -> list[str | None]:
+    (directory / "requests.json").write_text(json.dumps(requests))
+    command = [PYTHON, script, directory / "requests.json", directory / "answers.json"]
+    with (directory / "log.txt").open("wb") as log:
+        code = subprocess.run(
+            command, stdout=log, stderr=log, check=False, timeout=TIMEOUT_S
+        ).returncode
+    if code != 0:
+        lines = (directory / "log.txt").read_text(errors="replace").splitlines()[-30:]
+        raise RuntimeError(f"{script.name} ended with {code}:\n" + "\n".join(lines))
+    errors: list[str | None] = json.loads((directory / "answers.json").read_text())["errors"]
+    return errors
+
+
+def _request(case: Case, *, architecture: str, out: Path) -> dict[str, object]:
+    method, parameters = case.theirs
+    models = out.parents[1] / architecture / ("weights" if case.part == "weights" else "state")
+    names = [f"expert_{index}" for index in range(case.num_experts)]
+    request = {
+        "method": method,
+        "parameters": dict(parameters),
+        "base": str(models / "base"),
+        "experts": [str(models / name) for name in names],
+        "out": str(out),
+    }
+    if case.uniforms:
+        request["uniforms"] = [str(models / f"uniform_{name}") for name in names]
+    return request
+
+
+def write_models(directory: Path, *, architectures: Iterable[str]) -> None:
+    """Writes every architecture's models, whole and as weights alone, with DARE's numbers."""
+    for architecture in architectures:
+        base, experts = base_and_experts(architecture)
+        named = {"base": base, **{f"expert_{i}": each for i, each in enumerate(experts)}}
+        named |= {f"uniform_expert_{i}": dict(_uniforms(base, i)) for i in range(len(experts))}
+        for kind in ("state", "weights"):
+            (directory / architecture / kind).mkdir(parents=True)
+        for name, state in named.items():
+            save_file(state, directory / architecture / "state" / name)
+            save_file(weights_of(state), directory / architecture / "weights" / name)
+
+
+def _uniforms(base: State, expert: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the numbers that DARE compares with the density, by tensor."""
+    for name, tensor in base.items():
+        generator = torch.Generator().manual_seed(_mask_seed(name, expert=expert, seed=SEED))
+        yield name, torch.rand(tensor.shape, generator=generator)
