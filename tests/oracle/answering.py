@@ -1,9 +1,9 @@
 """What the peers' sides have in common: requests in, merged files and answers out.
 
 A request is a JSON object: `base` and `experts` (paths), `method` and `parameters` (the peer's own
-names), `out` (path), and for random methods `uniforms` (a path an expert). The answers are an
-object: `errors`, one for every request, null for a file written; `cpu_s`, the process's CPU time
-after its imports.
+names), `out` (path); for random methods `kept` and for those that measure `statistics` (a path an
+expert each). The answers are an object: `errors`, one for every request, null for a file written;
+`cpu_s`, the process's CPU time after its imports.
 """
 
 import json

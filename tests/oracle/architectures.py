@@ -1,6 +1,7 @@
 """Random models of several architectures, as state dicts: a base and three experts."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import timm
@@ -18,6 +19,7 @@ rounded at 1e-7, which must stay small beside what is compared."""
 State = dict[str, Tensor]
 
 
+@cache
 def base_and_experts(architecture: str) -> tuple[State, list[State]]:
     """Returns random weights, the same in every run, with counters that differ as steps do."""
     generator = torch.Generator().manual_seed(0)

@@ -28,8 +28,8 @@ class Case:
     num_experts: int = 3
     one_entry_more: str | None = None
     """A density of ours that is raised by one entry of the model."""
-    uniforms: bool = False
-    """Whether the peer's draws are replaced by ours."""
+    is_random: bool = False
+    """Whether the peer's draws are replaced by what ours keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +140,13 @@ CASES: dict[str, Case] = {
         ours=("dare", {"density": 0.5, "scaling": 0.3}),
         peer="fusion_bench",
         theirs=_fusion_bench_dare(0.5, rescale=True),
-        uniforms=True,
+        is_random=True,
     ),
     "fusion_bench dare, no rescaling": Case(
         ours=("dare", {"density": 0.25, "scaling": 0.3, "rescale": False}),
         peer="fusion_bench",
         theirs=_fusion_bench_dare(0.75, rescale=False),
-        uniforms=True,
+        is_random=True,
     ),
     "fusion_bench dare, statistics": Case(
         ours=("dare", {"density": 0.5, "scaling": 0.3}),
@@ -155,14 +155,14 @@ CASES: dict[str, Case] = {
         part="statistics",
         batch_norm="base",
         architectures=WITH_BATCH_NORM,
-        uniforms=True,
+        is_random=True,
     ),
     "fusion_bench dare_ties": Case(
         ours=("dare_ties", {"density": 0.5, "trim_density": 0.2, "scaling": 0.5}),
         peer="fusion_bench",
         theirs=_FUSION_BENCH_DARE_TIES,
         one_entry_more="trim_density",
-        uniforms=True,
+        is_random=True,
     ),
     "fusion_bench dare_ties, statistics": Case(
         ours=("dare_ties", {"density": 0.5, "trim_density": 0.2, "scaling": 0.5}),
@@ -170,7 +170,7 @@ CASES: dict[str, Case] = {
         theirs=_FUSION_BENCH_DARE_TIES,
         part="statistics",
         architectures=WITH_BATCH_NORM,
-        uniforms=True,
+        is_random=True,
     ),
     "mergekit average": Case(
         ours=("average", {}), peer="mergekit", theirs=("linear", {"weight": THREE})
@@ -211,13 +211,13 @@ CASES: dict[str, Case] = {
         ours=("dare", {"density": 0.5, "scaling": 0.3, "rescale": False}),
         peer="mergekit",
         theirs=_mergekit("dare_linear", 0.3, density=0.5, rescale=False),
-        uniforms=True,
+        is_random=True,
     ),
     "mergekit dare": Case(
         ours=("dare", {"density": 0.5, "scaling": 0.3}),
         peer="mergekit",
         theirs=_mergekit("dare_linear", 0.3, density=0.5),
-        uniforms=True,
+        is_random=True,
     ),
     "mergekit dare_ties, no trim": Case(
         ours=(
@@ -226,7 +226,7 @@ CASES: dict[str, Case] = {
         ),
         peer="mergekit",
         theirs=_mergekit("dare_ties", 0.5, density=0.5, rescale=False),
-        uniforms=True,
+        is_random=True,
     ),
     "mergekit dare_ties": Case(
         ours=(
@@ -235,7 +235,7 @@ CASES: dict[str, Case] = {
         ),
         peer="mergekit",
         theirs=_mergekit("dare_ties", 0.5, density=0.5, rescale=False),
-        uniforms=True,
+        is_random=True,
     ),
 }
 

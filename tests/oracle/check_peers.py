@@ -1,7 +1,6 @@
 """Ours against the peers' own implementations: `make oracle`, never part of `make test`."""
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,7 +69,7 @@ def test_every_explanation_is_of_a_case() -> None:
 
 def largest_difference(case: Case, *, architecture: str, theirs: State) -> float:
     """Returns the largest difference of the part compared, relative to the task vectors."""
-    base, experts = models(architecture)
+    base, experts = base_and_experts(architecture)
     ours = merged(case, base=base, experts=experts[: case.num_experts])
     names = names_of(case.part, state=base)
     assert names
@@ -97,9 +96,3 @@ def names_of(part: Part, *, state: State) -> list[str]:
     if part == "statistics":
         return [name for name in state if is_statistic(name)]
     return [name for name, tensor in state.items() if not tensor.is_floating_point()]
-
-
-@cache
-def models(architecture: str) -> tuple[State, list[State]]:
-    """Returns the models that the peers were given."""
-    return base_and_experts(architecture)

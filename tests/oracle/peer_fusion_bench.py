@@ -22,9 +22,11 @@ if not hasattr(typing, "override"):
 from fusion_bench import BaseModelPool
 from fusion_bench.method.dare import DareTaskArithmetic, DareTiesMerging
 from fusion_bench.method.emr_merging.utils import emr_merge
+from fusion_bench.method.fisher_merging.fisher_merging import merging_with_fisher_weights
 from fusion_bench.method.isotropic_merging import ISO_C_Merge, ISO_CTS_Merge
 from fusion_bench.method.magmax import MagMaxAlgorithm
 from fusion_bench.method.model_stock import ModelStock
+from fusion_bench.method.regmean.regmean import merging_with_regmean_weights
 from fusion_bench.method.simple_average import SimpleAverageAlgorithm
 from fusion_bench.method.slerp import SlerpMergeAlgorithm
 from fusion_bench.method.task_arithmetic import TaskArithmeticAlgorithm
@@ -32,6 +34,8 @@ from fusion_bench.method.task_singular_vector import TaskSingularVectorMerging
 from fusion_bench.method.ties_merging import TiesMergingAlgorithm
 from fusion_bench.method.weighted_average import WeightedAverageAlgorithm
 from fusion_bench.method.wudi import WUDIMerging
+
+State = dict[str, Tensor]
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 ALGORITHMS = {
@@ -78,14 +82,15 @@ def as_module(state: Mapping[str, Tensor]) -> nn.Module:
     return root
 
 
-def merge(request: Request) -> dict[str, Tensor]:
+def merge(request: Request) -> State:
     """Merges as the request says and returns the merged state dict."""
-    pool = pool_of(request)
-    with fed(request.get("uniforms"), base=request["base"]):
-        if request["method"] == "emr":
-            return emr(pool, **request["parameters"])
-        algorithm = ALGORITHMS[request["method"]](**request["parameters"])
-        return algorithm.run(pool).state_dict()
+    pool, parameters = pool_of(request), request["parameters"]
+    if request["method"] in FUNCTIONS:
+        statistics = [load_file(path) for path in request.get("statistics", ())]
+        with torch.no_grad():
+            return FUNCTIONS[request["method"]](pool, statistics, **parameters)
+    with dropping(request.get("kept"), base=request["base"]):
+        return ALGORITHMS[request["method"]](**parameters).run(pool).state_dict()
 
 
 def pool_of(request: Request) -> FilePool:
@@ -96,33 +101,60 @@ def pool_of(request: Request) -> FilePool:
     return FilePool({"_pretrained_": request["base"], **models})
 
 
-def emr(pool: FilePool, *, task: int) -> dict[str, Tensor]:
+def emr(pool: FilePool, _: Sequence[State], *, task: int) -> State:
     """Returns the weights that EMR's model has for one task.
 
-    They come from FusionBench's own function: its wrapper computes them inside `forward`.
+    Its wrapper computes them inside `forward`, from what this function of FusionBench's gives.
     """
     base, task_vectors = pool.load_pretrained_model_and_task_vectors()
-    with torch.no_grad():
-        unified, masks, scales = emr_merge(task_vectors)
-        return {
-            name: tensor + scales[task] * masks[name][task] * unified[name]
-            for name, tensor in base.state_dict().items()
-        }
+    unified, masks, scales = emr_merge(task_vectors)
+    return {
+        name: tensor + scales[task] * masks[name][task] * unified[name]
+        for name, tensor in base.state_dict().items()
+    }
+
+
+def fisher(pool: FilePool, statistics: Sequence[State], *, normalize: bool) -> State:
+    """Returns the mean weighted by given Fisher information: the algorithms measure it on CLIP."""
+    return merging_with_fisher_weights(
+        by_name(pool),
+        list(statistics),
+        torch.ones(len(statistics)),
+        normalize_fisher_weight=normalize,
+    )
+
+
+def regmean(pool: FilePool, statistics: Sequence[State], *, reduce: float) -> State:
+    """Returns RegMean's solution for given Gram matrices: the algorithms measure them on CLIP."""
+    grams = [
+        {name.removesuffix(".weight"): gram for name, gram in each.items()} for each in statistics
+    ]
+    return merging_with_regmean_weights(by_name(pool), grams, reduce_non_diagonal_ratio=reduce)
+
+
+def by_name(pool: FilePool) -> dict[str, list[Tensor]]:
+    """Returns every tensor of all experts."""
+    states = [pool.load_model(name).state_dict() for name in pool.model_names]
+    return {name: [state[name] for state in states] for name in states[0]}
+
+
+FUNCTIONS = {"emr": emr, "fisher": fisher, "regmean": regmean}
+"""What FusionBench has as functions, but not as algorithms for any model."""
 
 
 @contextlib.contextmanager
-def fed(paths: Sequence[str] | None, *, base: str) -> Iterator[None]:
-    """Lets the draws of DARE come from files of uniform numbers, one file an expert.
+def dropping(paths: Sequence[str] | None, *, base: str) -> Iterator[None]:
+    """Lets DARE keep what files say, one an expert, instead of drawing.
 
     FusionBench draws for every parameter of the first expert, then of the second, and keeps an
-    entry where its number is above the sparsity; ours is kept where it is below the density.
+    entry where its number is above the sparsity.
     """
     if paths is None:
         yield
         return
     names = [name for name, _ in as_module(load_file(base)).named_parameters()]
-    draws = (uniform[name] for uniform in map(load_file, paths) for name in names)
-    with patch.object(torch, "rand_like", lambda _: 1 - next(draws)):
+    masks = (kept[name] for kept in map(load_file, paths) for name in names)
+    with patch.object(torch, "rand_like", lambda _: next(masks).float()):
         yield
 
 

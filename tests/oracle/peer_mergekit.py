@@ -28,27 +28,27 @@ def merge(request: Request) -> dict[str, Tensor]:
     elif request["method"] not in WITHOUT_BASE:
         base = "base"
         models = {base: load_file(request["base"]), **models}
-    with torch.no_grad(), fed(request.get("uniforms"), names=list(next(iter(models.values())))):
+    names = list(next(iter(models.values())))
+    with torch.no_grad(), dropping(request.get("kept"), names=names):
         return merge_state_dicts(
             models, request["method"], parameters=request["parameters"], base=base
         )
 
 
 @contextlib.contextmanager
-def fed(paths: Sequence[str] | None, *, names: Sequence[str]) -> Iterator[None]:
-    """Lets the draws of DARE and DELLA come from files of uniform numbers, one file an expert.
+def dropping(paths: Sequence[str] | None, *, names: Sequence[str]) -> Iterator[None]:
+    """Lets DARE and DELLA keep what files say, one an expert, instead of drawing.
 
     mergekit draws for every expert of the first tensor, then of the second.
     """
     if paths is None:
         yield
         return
-    uniforms = [load_file(path) for path in paths]
-    draws = (uniform[name] for name in names for uniform in uniforms)
+    experts = [load_file(path) for path in paths]
+    masks = (kept[name] for name in names for kept in experts)
 
     def bernoulli(probability: Tensor) -> Tensor:
-        kept = next(draws).reshape(probability.shape) < probability
-        return kept.to(probability.dtype)
+        return next(masks).reshape(probability.shape).to(probability.dtype)
 
     with patch.object(torch, "bernoulli", bernoulli):
         yield

@@ -3,16 +3,16 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from architectures import State, base_and_experts, weights_of
 from cases import Case
 from safetensors.torch import load_file, save_file
 
-from merge.operators.dare import _mask_seed
+from merge.operators.dare import thin
+from merge.weight import Weight
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -87,25 +87,27 @@ def _run(
 def _request(case: Case, *, architecture: str, out: Path) -> dict[str, object]:
     method, parameters = case.theirs
     models = out.parents[1] / architecture / ("weights" if case.part == "weights" else "state")
-    names = [f"expert_{index}" for index in range(case.num_experts)]
+    experts = [f"expert_{index}" for index in range(case.num_experts)]
     request = {
         "method": method,
         "parameters": dict(parameters),
         "base": str(models / "base"),
-        "experts": [str(models / name) for name in names],
+        "experts": [str(models / expert) for expert in experts],
         "out": str(out),
     }
-    if case.uniforms:
-        request["uniforms"] = [str(models / f"uniform_{name}") for name in names]
+    if case.is_random:
+        kept = [out.with_suffix(f".kept_{index}") for index in range(case.num_experts)]
+        for index, path in enumerate(kept):
+            save_file(_kept(case, architecture=architecture, expert=index), path)
+        request["kept"] = [str(path) for path in kept]
     return request
 
 
 def write_models(directory: Path, *, architectures: Iterable[str]) -> None:
-    """Writes every architecture's models, whole and as weights alone, with DARE's numbers."""
+    """Writes every architecture's models, whole and as weights alone."""
     for architecture in architectures:
         base, experts = base_and_experts(architecture)
         named = {"base": base, **{f"expert_{i}": each for i, each in enumerate(experts)}}
-        named |= {f"uniform_expert_{i}": dict(_uniforms(base, i)) for i in range(len(experts))}
         for kind in ("state", "weights"):
             (directory / architecture / kind).mkdir(parents=True)
         for name, state in named.items():
@@ -113,8 +115,17 @@ def write_models(directory: Path, *, architectures: Iterable[str]) -> None:
             save_file(weights_of(state), directory / architecture / "weights" / name)
 
 
-def _uniforms(base: State, expert: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields the numbers that DARE compares with the density, by tensor."""
-    for name, tensor in base.items():
-        generator = torch.Generator().manual_seed(_mask_seed(name, expert=expert, seed=SEED))
-        yield name, torch.rand(tensor.shape, generator=generator)
+def _kept(case: Case, *, architecture: str, expert: int) -> State:
+    """Returns which entries ours keeps of an expert: those of its thinned vector not zero."""
+    base, experts = base_and_experts(architecture)
+    density = float(str(case.ours[1]["density"]))
+    return {
+        name: thin(
+            Weight(name=name, base_state=base, expert_states=experts),
+            expert,
+            density=density,
+            rescale=False,
+            seed=SEED,
+        ).ne(0)
+        for name in weights_of(base)
+    }
