@@ -1,4 +1,4 @@
-"""Ours, for merge_speed.py: from files to a file, CPU time counted after the imports.
+"""`mergesweep merge`, for merge_speed.py: CPU time is counted after the imports too.
 
 python merge_ours.py requests.json answers.json
 """
@@ -8,24 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
-from merge.merge import merge
-from merge.params import parse_params
-from workers.tensor_files import TensorFile, write_tensors
+import workers.merge_files  # noqa: F401 the command would load it, and all that it needs
+from orchestrator import merge_command  # noqa: F401 as above
+from orchestrator.cli import cli
 
 
 def main(requests: str, answers: str) -> None:
-    """Merges as the first request says."""
+    """Gives the first request to the command line."""
     started = time.process_time()
     (request,) = json.loads(Path(requests).read_text())
-    torch.set_num_threads(1)
-    tensors = merge(
-        TensorFile(Path(request["base"])),
-        [TensorFile(Path(path)) for path in request["experts"]],
-        params=parse_params(request["method"], request["parameters"]),
-    )
-    write_tensors(Path(request["out"]), dict(tensors), about={})
+    settings = [f"--set={name}={value}" for name, value in request["parameters"].items()]
+    options = ["--method", request["method"], "--base", request["base"], "-o", request["out"]]
+    words = ["merge", *options, *settings, "--overwrite", *request["experts"]]
+    cli(words, standalone_mode=False)
     cpu_s = time.process_time() - started
     Path(answers).write_text(json.dumps({"errors": [None], "cpu_s": cpu_s}))
 

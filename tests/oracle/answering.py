@@ -2,8 +2,9 @@
 
 A request is a JSON object: `base` and `experts` (paths), `method` and `parameters` (the peer's own
 names), `out` (path); for random methods `kept` and for those that measure `statistics` (a path an
-expert each). The answers are an object: `errors`, one for every request, null for a file written;
-`cpu_s`, the process's CPU time after its imports.
+expert each); `is_double` for float64, where a peer's own rounding in float32 would hide more. The
+answers are an object: `errors`, one for every request, null for a file written; `cpu_s`, the
+process's CPU time after its imports.
 """
 
 import json

@@ -8,8 +8,10 @@ Part = Literal["weights", "statistics", "integers"]
 
 WITH_BATCH_NORM = ("small_resnet", "resnet18")
 ALL = ("small_resnet", "small_resnet_groupnorm", "small_vit", "resnet18")
+SMALL = ("small_resnet", "small_resnet_groupnorm", "small_vit")
 VIT = ("small_vit",)
 THREE = [1.0, 1.0, 1.0]
+WEIGHTS = [1.0, 2.0, 5.0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,14 @@ class Case:
     """A density of ours that is raised by one entry of the model."""
     is_random: bool = False
     """Whether the peer's draws are replaced by what ours keeps."""
+    are_kernels_matrices: bool = False
+    """Whether the peer is given kernels as the matrices that ours takes them for."""
+    is_double: bool = False
+    """Whether the peer computes in float64, as ours does where it decomposes matrices."""
+    task: int | None = None
+    """The expert whose task's model is compared, of methods that have one for each."""
+    measured: Literal["fisher", "grams"] | None = None
+    """What both are given instead of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +182,121 @@ CASES: dict[str, Case] = {
         architectures=WITH_BATCH_NORM,
         is_random=True,
     ),
+    "fusion_bench weighted_average": Case(
+        ours=("weighted_average", {"weights": WEIGHTS}),
+        peer="fusion_bench",
+        theirs=("weighted_average", {"weights": WEIGHTS, "normalize": True}),
+    ),
+    "fusion_bench weighted_average, statistics": Case(
+        ours=("weighted_average", {"weights": WEIGHTS}),
+        peer="fusion_bench",
+        theirs=("weighted_average", {"weights": WEIGHTS, "normalize": True}),
+        part="statistics",
+        architectures=WITH_BATCH_NORM,
+    ),
+    "fusion_bench slerp": Case(
+        ours=("slerp", {"t": 0.3}),
+        peer="fusion_bench",
+        theirs=("slerp", {"t": 0.3}),
+        num_experts=2,
+    ),
+    "fusion_bench model_stock": Case(
+        ours=("model_stock", {"angle": "degrees"}),
+        peer="fusion_bench",
+        theirs=("model_stock", {}),
+    ),
+    "fusion_bench model_stock, two experts": Case(
+        ours=("model_stock", {}),
+        peer="fusion_bench",
+        theirs=("model_stock", {}),
+        num_experts=2,
+    ),
+    "fusion_bench model_stock, mean of cosines": Case(
+        ours=("model_stock", {}),
+        peer="fusion_bench",
+        theirs=("model_stock", {}),
+    ),
+    "fusion_bench tsv_m": Case(
+        ours=("tsv_m", {"scaling": 1.0}),
+        peer="fusion_bench",
+        theirs=("tsv_m", {"alpha": 1.0}),
+        architectures=SMALL,
+        are_kernels_matrices=True,
+        is_double=True,
+    ),
+    "fusion_bench tsv_m, kernels": Case(
+        ours=("tsv_m", {"scaling": 1.0}),
+        peer="fusion_bench",
+        theirs=("tsv_m", {"alpha": 1.0}),
+        architectures=SMALL,
+    ),
+    "fusion_bench iso_c": Case(
+        ours=("iso_c", {"scaling": 1.5}),
+        peer="fusion_bench",
+        theirs=("iso_c", {"scaling_factor": 1.5}),
+        architectures=SMALL,
+        are_kernels_matrices=True,
+        is_double=True,
+    ),
+    "fusion_bench iso_c, kernels": Case(
+        ours=("iso_c", {"scaling": 1.5}),
+        peer="fusion_bench",
+        theirs=("iso_c", {"scaling_factor": 1.5}),
+        architectures=SMALL,
+    ),
+    "fusion_bench iso_cts": Case(
+        ours=("iso_cts", {"scaling": 1.5, "common_fraction": 0.8}),
+        peer="fusion_bench",
+        theirs=("iso_cts", {"scaling_factor": 1.5, "common_space_fraction": 0.8}),
+        architectures=SMALL,
+        are_kernels_matrices=True,
+        is_double=True,
+    ),
+    "fusion_bench iso_cts, kernels": Case(
+        ours=("iso_cts", {"scaling": 1.5, "common_fraction": 0.8}),
+        peer="fusion_bench",
+        theirs=("iso_cts", {"scaling_factor": 1.5, "common_space_fraction": 0.8}),
+        architectures=SMALL,
+    ),
+    "fusion_bench wudi": Case(
+        ours=("wudi", {"steps": 100}),
+        peer="fusion_bench",
+        theirs=("wudi", {"iter_num": 100}),
+        architectures=SMALL,
+        are_kernels_matrices=True,
+    ),
+    "fusion_bench wudi, kernels": Case(
+        ours=("wudi", {"steps": 100}),
+        peer="fusion_bench",
+        theirs=("wudi", {"iter_num": 100}),
+        architectures=SMALL,
+    ),
+    "fusion_bench emr, one tensor": Case(
+        ours=("emr", {}),
+        peer="fusion_bench",
+        theirs=("emr", {"task": 1}),
+        architectures=("one_layer",),
+        task=1,
+    ),
+    "fusion_bench emr": Case(
+        ours=("emr", {}),
+        peer="fusion_bench",
+        theirs=("emr", {"task": 1}),
+        task=1,
+    ),
+    "fusion_bench fisher": Case(
+        ours=("fisher", {"normalize": True}),
+        peer="fusion_bench",
+        theirs=("fisher", {"normalize": True}),
+        measured="fisher",
+    ),
+    "fusion_bench regmean": Case(
+        ours=("regmean", {"reduce": 0.9}),
+        peer="fusion_bench",
+        theirs=("regmean", {"reduce": 0.9}),
+        architectures=VIT,
+        measured="grams",
+    ),
     "mergekit average": Case(
         ours=("average", {}), peer="mergekit", theirs=("linear", {"weight": THREE})
     ),
@@ -237,7 +362,23 @@ CASES: dict[str, Case] = {
         theirs=_mergekit("dare_ties", 0.5, density=0.5, rescale=False),
         is_random=True,
     ),
+    "mergekit weighted_average": Case(
+        ours=("weighted_average", {"weights": WEIGHTS}),
+        peer="mergekit",
+        theirs=("linear", {"weight": WEIGHTS}),
+    ),
+    "mergekit slerp": Case(
+        ours=("slerp", {"t": 0.3}),
+        peer="mergekit",
+        theirs=("slerp", {"t": 0.3}),
+        num_experts=2,
+    ),
+    "mergekit model_stock": Case(
+        ours=("model_stock", {}), peer="mergekit", theirs=("model_stock", {})
+    ),
 }
+
+KERNELS = "kernels are averaged, as all that has other than two dimensions; ours are matrices"
 
 DIFFERENCES: dict[str, Difference] = {
     "fusion_bench average, counters": Difference(
@@ -264,6 +405,41 @@ DIFFERENCES: dict[str, Difference] = {
         kind="the peer's error",
         why="only parameters have the base subtracted, so that the experts' statistics themselves "
         "are merged as task vectors and added to the base's",
+    ),
+    "fusion_bench weighted_average, statistics": Difference(
+        kind="another convention",
+        why="running statistics are weighted; ours follow their policy, which is the plain mean",
+    ),
+    "fusion_bench model_stock, mean of cosines": Difference(
+        kind="another convention",
+        why="the angles are averaged, in degrees, and not the cosines, as ours by default",
+        shown_by=("fusion_bench model_stock", "fusion_bench model_stock, two experts"),
+    ),
+    "fusion_bench tsv_m, kernels": Difference(
+        kind="another convention",
+        why=KERNELS,
+        shown_by=("fusion_bench tsv_m",),
+    ),
+    "fusion_bench iso_c, kernels": Difference(
+        kind="another convention",
+        why=KERNELS,
+        shown_by=("fusion_bench iso_c",),
+    ),
+    "fusion_bench iso_cts, kernels": Difference(
+        kind="another convention",
+        why=KERNELS,
+        shown_by=("fusion_bench iso_cts",),
+    ),
+    "fusion_bench wudi, kernels": Difference(
+        kind="another convention",
+        why=KERNELS,
+        shown_by=("fusion_bench wudi",),
+    ),
+    "fusion_bench emr": Difference(
+        kind="the peer's error",
+        why="the scales are ratios of sums of the tensors' means, so that a bias counts as much as "
+        "a kernel; the paper's are of sums over all entries",
+        shown_by=("fusion_bench emr, one tensor",),
     ),
     "mergekit average, statistics": Difference(
         kind="the peer refuses",

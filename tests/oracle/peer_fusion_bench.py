@@ -62,7 +62,9 @@ class FilePool(BaseModelPool):
 
     def load_model(self, model_name_or_config: str) -> nn.Module:
         """Returns the model, read anew: some algorithms write into what they are given."""
-        return as_module(load_file(self._models[model_name_or_config]))
+        return as_module(load_file(self._models[model_name_or_config])).to(
+            torch.get_default_dtype()
+        )
 
 
 def as_module(state: Mapping[str, Tensor]) -> nn.Module:
@@ -89,6 +91,7 @@ def merge(request: Request) -> State:
         statistics = [load_file(path) for path in request.get("statistics", ())]
         with torch.no_grad():
             return FUNCTIONS[request["method"]](pool, statistics, **parameters)
+    torch.set_default_dtype(torch.float64 if request.get("is_double") else torch.float32)
     with dropping(request.get("kept"), base=request["base"]):
         return ALGORITHMS[request["method"]](**parameters).run(pool).state_dict()
 

@@ -3,12 +3,13 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from architectures import State, base_and_experts, weights_of
-from cases import Case
+from cases import CASES, Case
+from measurements import fisher, grams
 from safetensors.torch import load_file, save_file
 
 from merge.operators.dare import thin
@@ -48,17 +49,12 @@ Answers = Mapping[tuple[str, str], Answer]
 """By the case's name and the architecture."""
 
 
-def ask(peer: str, *, cases: Mapping[str, Case], directory: Path) -> Answers:
+def ask(peer: str, *, points: Iterable[tuple[str, str]], directory: Path) -> Answers:
     """Asks one peer for its cases in one process: its imports take longer than the merges."""
-    directory.mkdir(parents=True, exist_ok=True)
-    keys = [
-        (name, architecture)
-        for name, case in cases.items()
-        if case.peer == peer
-        for architecture in case.architectures
-    ]
+    directory.mkdir()
+    keys = [(name, architecture) for name, architecture in points if CASES[name].peer == peer]
     requests = [
-        _request(cases[name], architecture=architecture, out=directory / f"{index}.safetensors")
+        _request(CASES[name], architecture=architecture, out=directory / f"{index}.safetensors")
         for index, (name, architecture) in enumerate(keys)
     ]
     errors = _run(HERE / f"peer_{peer}.py", requests=requests, directory=directory)
@@ -86,33 +82,66 @@ def _run(
 
 def _request(case: Case, *, architecture: str, out: Path) -> dict[str, object]:
     method, parameters = case.theirs
-    models = out.parents[1] / architecture / ("weights" if case.part == "weights" else "state")
-    experts = [f"expert_{index}" for index in range(case.num_experts)]
+    models = out.parents[1] / architecture / _form(case)
+    experts = range(case.num_experts)
     request = {
         "method": method,
         "parameters": dict(parameters),
         "base": str(models / "base"),
-        "experts": [str(models / expert) for expert in experts],
+        "experts": [str(models / f"expert_{index}") for index in experts],
         "out": str(out),
+        "is_double": case.is_double,
     }
     if case.is_random:
-        kept = [out.with_suffix(f".kept_{index}") for index in range(case.num_experts)]
-        for index, path in enumerate(kept):
-            save_file(_kept(case, architecture=architecture, expert=index), path)
-        request["kept"] = [str(path) for path in kept]
+        kept = [_kept(case, architecture=architecture, expert=index) for index in experts]
+        request["kept"] = _write(kept, beside=out, kind="kept")
+    if case.measured:
+        measured = [_measured(case, architecture=architecture, expert=each) for each in experts]
+        request["statistics"] = _write(measured, beside=out, kind="statistics")
     return request
 
 
+def _form(case: Case) -> str:
+    if case.are_kernels_matrices:
+        return "matrices"
+    return "weights" if case.part == "weights" else "state"
+
+
+def _write(states: Iterable[State], *, beside: Path, kind: str) -> list[str]:
+    paths = []
+    for index, state in enumerate(states):
+        paths.append(str(beside.with_suffix(f".{kind}_{index}")))
+        save_file(state, paths[-1])
+    return paths
+
+
 def write_models(directory: Path, *, architectures: Iterable[str]) -> None:
-    """Writes every architecture's models, whole and as weights alone."""
+    """Writes every architecture's models: whole, weights alone, and these with flat kernels."""
     for architecture in architectures:
         base, experts = base_and_experts(architecture)
         named = {"base": base, **{f"expert_{i}": each for i, each in enumerate(experts)}}
-        for kind in ("state", "weights"):
-            (directory / architecture / kind).mkdir(parents=True)
-        for name, state in named.items():
-            save_file(state, directory / architecture / "state" / name)
-            save_file(weights_of(state), directory / architecture / "weights" / name)
+        for form, convert in FORMS.items():
+            (directory / architecture / form).mkdir(parents=True)
+            for name, state in named.items():
+                save_file(convert(state), directory / architecture / form / name)
+
+
+def _matrices_of(state: State) -> State:
+    kernels = {name: each.flatten(1) for name, each in state.items() if each.dim() == KERNEL}
+    return weights_of(state) | kernels
+
+
+KERNEL = 4
+FORMS: dict[str, Callable[[State], State]] = {
+    "state": dict,
+    "weights": weights_of,
+    "matrices": _matrices_of,
+}
+
+
+def _measured(case: Case, *, architecture: str, expert: int) -> State:
+    measure = {"fisher": fisher, "grams": grams}[case.measured or ""]
+    return measure(weights_of(base_and_experts(architecture)[0]), expert)
 
 
 def _kept(case: Case, *, architecture: str, expert: int) -> State:
