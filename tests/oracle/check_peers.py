@@ -6,7 +6,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from architectures import State, base_and_experts, is_statistic, weights_of
-from cases import CASES, DIFFERENCES, Case, Part
+from case import Case, Part
+from cases import CASES, DIFFERENCES
 from measurements import RandomProbe
 from peers import SEED, Answer, Answers, PeerRefusedError, ask, write_models
 

@@ -29,26 +29,32 @@ def merge(request: Request) -> dict[str, Tensor]:
         base = "base"
         models = {base: load_file(request["base"]), **models}
     names = list(next(iter(models.values())))
-    with torch.no_grad(), dropping(request.get("kept"), names=names):
+    with torch.no_grad(), dropping(request, names=names):
         return merge_state_dicts(
-            models, request["method"], parameters=request["parameters"], base=base
+            models,
+            request["method"],
+            parameters=request["parameters"],
+            base=base,
+            dtype=torch.float64 if request.get("is_double") else None,
         )
 
 
 @contextlib.contextmanager
-def dropping(paths: Sequence[str] | None, *, names: Sequence[str]) -> Iterator[None]:
+def dropping(request: Request, *, names: Sequence[str]) -> Iterator[None]:
     """Lets DARE and DELLA keep what files say, one an expert, instead of drawing.
 
-    mergekit draws for every expert of the first tensor, then of the second.
+    mergekit draws for every expert of the first tensor, then of the second. It cannot divide what
+    is kept by the probability: where that is asked for, the mask does.
     """
-    if paths is None:
+    if "kept" not in request:
         yield
         return
-    experts = [load_file(path) for path in paths]
+    experts = [load_file(path) for path in request["kept"]]
     masks = (kept[name] for name in names for kept in experts)
 
     def bernoulli(probability: Tensor) -> Tensor:
-        return next(masks).reshape(probability.shape).to(probability.dtype)
+        kept = next(masks).reshape(probability.shape).to(probability.dtype)
+        return kept / probability if request["is_divided"] else kept
 
     with patch.object(torch, "bernoulli", bernoulli):
         yield

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from architectures import State, base_and_experts, weights_of
-from cases import CASES, Case
+from case import Case
+from cases import CASES
 from measurements import fisher, grams
 from safetensors.torch import load_file, save_file
 
-from merge.operators.dare import thin
-from merge.weight import Weight
+from merge.merge import merge
+from merge.params import parse_params
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -84,13 +86,14 @@ def _request(case: Case, *, architecture: str, out: Path) -> dict[str, object]:
     method, parameters = case.theirs
     models = out.parents[1] / architecture / _form(case)
     experts = range(case.num_experts)
-    request = {
+    request: dict[str, object] = {
         "method": method,
         "parameters": dict(parameters),
         "base": str(models / "base"),
         "experts": [str(models / f"expert_{index}") for index in experts],
         "out": str(out),
         "is_double": case.is_double,
+        "is_divided": case.is_divided,
     }
     if case.is_random:
         kept = [_kept(case, architecture=architecture, expert=index) for index in experts]
@@ -145,16 +148,24 @@ def _measured(case: Case, *, architecture: str, expert: int) -> State:
 
 
 def _kept(case: Case, *, architecture: str, expert: int) -> State:
-    """Returns which entries ours keeps of an expert: those of its thinned vector not zero."""
+    """Returns which entries of an expert ours keeps: those not zero in a merge of it alone.
+
+    The base and the other experts are zeros, and nothing else is done to what is kept.
+    """
     base, experts = base_and_experts(architecture)
-    density = float(str(case.ours[1]["density"]))
-    return {
-        name: thin(
-            Weight(name=name, base_state=base, expert_states=experts),
-            expert,
-            density=density,
-            rescale=False,
-            seed=SEED,
-        ).ne(0)
-        for name in weights_of(base)
-    }
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in weights_of(base).items()}
+    vector = {name: experts[expert][name] - base[name] for name in zeros}
+    states = [vector if index == expert else zeros for index in range(case.num_experts)]
+    method, values = _thinning(case)
+    merged = merge(zeros, states, params=parse_params(method, values), seed=SEED)
+    return {name: tensor.ne(0) for name, tensor in merged}
+
+
+def _thinning(case: Case) -> tuple[str, dict[str, object]]:
+    """Returns our method that does to an expert what the case's does before the experts meet."""
+    method, values = case.ours
+    dropping = {"density": values["density"], "scaling": 1.0}
+    if method == "della":
+        rules = {"epsilon": values["epsilon"], "elect": False, "consensus": "sum"}
+        return "della", dropping | rules
+    return "dare", dropping
