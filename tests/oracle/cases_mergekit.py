@@ -7,7 +7,7 @@ from case import WITH_BATCH_NORM, Case
 THREE = [1.0, 1.0, 1.0]
 WEIGHTS = [1.0, 2.0, 5.0]
 WITHOUT_TIES = ("small_resnet",)
-"""In the others two entries of a row are equally large, and which ranks first is the sort's whim."""
+"""In others two entries of a row are equally large, and which ranks first is the sort's whim."""
 DELLA = {"density": 0.5, "epsilon": 0.25}
 """mergekit's epsilon is half of ours."""
 
