@@ -45,7 +45,11 @@ def measure(command: Sequence[str | Path], *, log: Path, limit_gb: float) -> Cos
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
     sampler = _Sampler(process, limit_gb=limit_gb)
     sampler.start()
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)  # Popen's own waiting gives no usage
+    except BaseException:
+        process.kill()
+        raise
     wall_s = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     sampler.join()

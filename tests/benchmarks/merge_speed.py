@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -40,6 +41,7 @@ class Run:
 def main(arguments: Sequence[str]) -> None:
     """Prints the table, a line as soon as it is known."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves no models behind either
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()};")  # noqa: T201 its output
     print(f"{options.repeats} runs of each: median (least - most)\n\n{HEADER}")  # noqa: T201 as above
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")  # noqa: T201 as above
