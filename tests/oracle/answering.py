@@ -19,12 +19,28 @@ from torch import Tensor
 Request = dict[str, Any]
 
 
-def answer_all(merge: Callable[[Request], dict[str, Tensor]], requests: str, answers: str) -> None:
-    """Answers every request of a file; an error of the peer is an answer."""
+def answer_all(
+    merge: Callable[[Request], dict[str, Tensor]],
+    requests_file: str,
+    answers_file: str,
+    *,
+    prepare: Callable[[Request], None] | None = None,
+) -> None:
+    """Answers every request of a file; an error of the peer is an answer.
+
+    Args:
+        merge: Returns the merged state dict.
+        requests_file: Where the requests are.
+        answers_file: Where the answers go.
+        prepare: Imports what a request needs, before time is counted.
+    """
+    requests = json.loads(Path(requests_file).read_text())
+    for request in requests if prepare else ():
+        prepare(request)
     started = time.process_time()
-    errors = [_answer(merge, request) for request in json.loads(Path(requests).read_text())]
+    errors = [_answer(merge, request) for request in requests]
     cpu_s = time.process_time() - started
-    Path(answers).write_text(json.dumps({"errors": errors, "cpu_s": cpu_s}))
+    Path(answers_file).write_text(json.dumps({"errors": errors, "cpu_s": cpu_s}))
 
 
 def _answer(merge: Callable[[Request], dict[str, Tensor]], request: Request) -> str | None:

@@ -4,6 +4,7 @@ python peer_fusion_bench.py requests.json answers.json
 """
 
 import contextlib
+import importlib
 import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,39 +21,26 @@ if not hasattr(typing, "override"):
     typing.override = typing_extensions.override
 
 from fusion_bench import BaseModelPool
-from fusion_bench.method.dare import DareTaskArithmetic, DareTiesMerging
-from fusion_bench.method.emr_merging.utils import emr_merge
-from fusion_bench.method.fisher_merging.fisher_merging import merging_with_fisher_weights
-from fusion_bench.method.isotropic_merging import ISO_C_Merge, ISO_CTS_Merge
-from fusion_bench.method.magmax import MagMaxAlgorithm
-from fusion_bench.method.model_stock import ModelStock
-from fusion_bench.method.regmean.regmean import merging_with_regmean_weights
-from fusion_bench.method.simple_average import SimpleAverageAlgorithm
-from fusion_bench.method.slerp import SlerpMergeAlgorithm
-from fusion_bench.method.task_arithmetic import TaskArithmeticAlgorithm
-from fusion_bench.method.task_singular_vector import TaskSingularVectorMerging
-from fusion_bench.method.ties_merging import TiesMergingAlgorithm
-from fusion_bench.method.weighted_average import WeightedAverageAlgorithm
-from fusion_bench.method.wudi import WUDIMerging
 
 State = dict[str, Tensor]
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 ALGORITHMS = {
-    "simple_average": SimpleAverageAlgorithm,
-    "weighted_average": WeightedAverageAlgorithm,
-    "task_arithmetic": TaskArithmeticAlgorithm,
-    "ties": TiesMergingAlgorithm,
-    "dare_task_arithmetic": DareTaskArithmetic,
-    "dare_ties": DareTiesMerging,
-    "model_stock": ModelStock,
-    "magmax": MagMaxAlgorithm,
-    "slerp": SlerpMergeAlgorithm,
-    "tsv_m": TaskSingularVectorMerging,
-    "iso_c": ISO_C_Merge,
-    "iso_cts": ISO_CTS_Merge,
-    "wudi": WUDIMerging,
+    "simple_average": ("simple_average", "SimpleAverageAlgorithm"),
+    "weighted_average": ("weighted_average", "WeightedAverageAlgorithm"),
+    "task_arithmetic": ("task_arithmetic", "TaskArithmeticAlgorithm"),
+    "ties": ("ties_merging", "TiesMergingAlgorithm"),
+    "dare_task_arithmetic": ("dare", "DareTaskArithmetic"),
+    "dare_ties": ("dare", "DareTiesMerging"),
+    "model_stock": ("model_stock", "ModelStock"),
+    "magmax": ("magmax", "MagMaxAlgorithm"),
+    "slerp": ("slerp", "SlerpMergeAlgorithm"),
+    "tsv_m": ("task_singular_vector", "TaskSingularVectorMerging"),
+    "iso_c": ("isotropic_merging", "ISO_C_Merge"),
+    "iso_cts": ("isotropic_merging", "ISO_CTS_Merge"),
+    "wudi": ("wudi", "WUDIMerging"),
 }
+"""Modules of `fusion_bench.method`, loaded only for those asked for: the benchmark counts that."""
 WITHOUT_BASE = ("slerp",)
 """Slerp wants a pool of exactly two models, none of them the pretrained one."""
 
@@ -93,7 +81,19 @@ def merge(request: Request) -> State:
             return FUNCTIONS[request["method"]](pool, statistics, **parameters)
     torch.set_default_dtype(torch.float64 if request.get("is_double") else torch.float32)
     with dropping(request.get("kept"), base=request["base"]):
-        return ALGORITHMS[request["method"]](**parameters).run(pool).state_dict()
+        return algorithm(request["method"])(**parameters).run(pool).state_dict()
+
+
+def prepare(request: Request) -> None:
+    """Loads what a request needs."""
+    if request["method"] in ALGORITHMS:
+        algorithm(request["method"])
+
+
+def algorithm(method: str) -> type:
+    """Returns the class of a method."""
+    module, name = ALGORITHMS[method]
+    return getattr(importlib.import_module(f"fusion_bench.method.{module}"), name)
 
 
 def pool_of(request: Request) -> FilePool:
@@ -109,8 +109,9 @@ def emr(pool: FilePool, _: Sequence[State], *, task: int) -> State:
 
     Its wrapper computes them inside `forward`, from what this function of FusionBench's gives.
     """
+    functions = importlib.import_module("fusion_bench.method.emr_merging.utils")
     base, task_vectors = pool.load_pretrained_model_and_task_vectors()
-    unified, masks, scales = emr_merge(task_vectors)
+    unified, masks, scales = functions.emr_merge(task_vectors)
     return {
         name: tensor + scales[task] * masks[name][task] * unified[name]
         for name, tensor in base.state_dict().items()
@@ -119,7 +120,8 @@ def emr(pool: FilePool, _: Sequence[State], *, task: int) -> State:
 
 def fisher(pool: FilePool, statistics: Sequence[State], *, normalize: bool) -> State:
     """Returns the mean weighted by given Fisher information: the algorithms measure it on CLIP."""
-    return merging_with_fisher_weights(
+    functions = importlib.import_module("fusion_bench.method.fisher_merging.fisher_merging")
+    return functions.merging_with_fisher_weights(
         by_name(pool),
         list(statistics),
         torch.ones(len(statistics)),
@@ -132,7 +134,10 @@ def regmean(pool: FilePool, statistics: Sequence[State], *, reduce: float) -> St
     grams = [
         {name.removesuffix(".weight"): gram for name, gram in each.items()} for each in statistics
     ]
-    return merging_with_regmean_weights(by_name(pool), grams, reduce_non_diagonal_ratio=reduce)
+    functions = importlib.import_module("fusion_bench.method.regmean.regmean")
+    return functions.merging_with_regmean_weights(
+        by_name(pool), grams, reduce_non_diagonal_ratio=reduce
+    )
 
 
 def by_name(pool: FilePool) -> dict[str, list[Tensor]]:
@@ -162,4 +167,4 @@ def dropping(paths: Sequence[str] | None, *, base: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    answer_all(merge, *sys.argv[1:])
+    answer_all(merge, *sys.argv[1:], prepare=prepare)
