@@ -4,8 +4,9 @@ UV_VERSION := 0.13.9
 SEEDS ?= 20
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench chaos lock clean-venv
+.PHONY: demo test lint format bench bench-merge chaos oracle lock clean-venv
 .DEFAULT_GOAL := help
+ORACLE := .venv-oracle
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +18,13 @@ help:  ## List the targets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The peers, in an environment of their own: nothing of the project depends on them.
+$(ORACLE)/ready: .venv/ready tests/oracle/requirements.txt
+	$(PYTHON) -m venv $(ORACLE)
+	$(BIN)/uv pip install --quiet --python $(ORACLE)/bin/python --require-hashes \
+	  -r tests/oracle/requirements.txt
 	@touch $@
 
 demo: .venv/ready  ## Run a real study on real data (deploy/studies/demo.yaml)
@@ -38,6 +46,12 @@ format: .venv/ready  ## Rewrite the code in the house format
 bench: .venv/ready  ## Measure what the README's table claims
 	$(BIN)/python tests/benchmarks/run_all.py
 
+bench-merge: .venv/ready $(ORACLE)/ready  ## Measure merging beside the peers; MERGE="--experts 8" for options
+	$(BIN)/python tests/benchmarks/merge_speed.py $(MERGE)
+
+oracle: .venv/ready $(ORACLE)/ready  ## Check the merging methods against the peers' own
+	$(BIN)/python -m pytest -o pythonpath=tests/oracle tests/oracle/check_peers.py
+
 chaos: .venv/ready  ## Kill the parts of a real study, compare how it ends; SEEDS=20 times
 	$(BIN)/python tests/chaos/chaos.py --seeds $(SEEDS)
 
@@ -46,3 +60,6 @@ lock: .venv/ready  ## Pin the dependencies again, with hashes and without addres
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" -c requirements.txt tests/oracle/requirements.in \
+	  -o tests/oracle/requirements.txt

@@ -1,0 +1,117 @@
+"""Who takes part in merge_speed.py, with which method and parameters: a literal table."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Who = Literal["ours", "FusionBench 0.2.33", "mergekit 0.1.5", "the floor"]
+
+_HERE = Path(__file__).resolve().parent
+_PROJECT = Path(sys.executable)
+_ORACLE = Path(os.environ.get("ORACLE_PYTHON", _HERE.parents[1] / ".venv-oracle/bin/python"))
+
+COMMANDS: dict[Who, tuple[Path, Path]] = {
+    "ours": (_PROJECT, _HERE / "merge_ours.py"),
+    "FusionBench 0.2.33": (_ORACLE, _HERE.parent / "oracle/peer_fusion_bench.py"),
+    "mergekit 0.1.5": (_ORACLE, _HERE.parent / "oracle/peer_mergekit.py"),
+    "the floor": (_PROJECT, _HERE / "merge_floor.py"),
+}
+"""Interpreter and script; a script reads a request and writes a merged file and its CPU time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One participant with what it calls the method."""
+
+    who: Who
+    method: str
+    parameters: Mapping[str, object]
+    is_comparable: bool = True
+    """Whether its weights should be near ours."""
+    remark: str = ""
+    """What to know when comparing results."""
+
+
+def entries_of(method: str, *, num_experts: int) -> list[Entry]:
+    """Returns everyone who has a method, ours first.
+
+    Raises:
+        ValueError: There is no such method in the table.
+    """
+    if method not in METHODS:
+        raise ValueError(f"no method {method!r}: choose among {', '.join(METHODS)}")
+    if method == "average":
+        return [*METHODS[method], _linear(num_experts)]
+    return METHODS[method]
+
+
+def _linear(num_experts: int) -> Entry:
+    parameters = {"weight": [1.0] * num_experts}
+    return Entry(who="mergekit 0.1.5", method="linear", parameters=parameters)
+
+
+METHODS: dict[str, list[Entry]] = {
+    "average": [
+        Entry(who="ours", method="average", parameters={}),
+        Entry(who="the floor", method="average", parameters={}),
+        Entry(who="FusionBench 0.2.33", method="simple_average", parameters={}),
+    ],
+    "task_arithmetic": [
+        Entry(who="ours", method="task_arithmetic", parameters={"scaling": 0.3}),
+        Entry(
+            who="FusionBench 0.2.33",
+            method="task_arithmetic",
+            parameters={"scaling_factor": 0.3},
+        ),
+        Entry(
+            who="mergekit 0.1.5",
+            method="task_arithmetic",
+            parameters={"weight": 1.0, "lambda": 0.3},
+        ),
+    ],
+    "ties": [
+        Entry(who="ours", method="ties", parameters={"density": 0.2, "scaling": 0.3}),
+        Entry(
+            who="FusionBench 0.2.33",
+            method="ties",
+            parameters={
+                "scaling_factor": 0.3,
+                "threshold": 20,
+                "remove_keys": [],
+                "merge_func": "sum",
+            },
+            remark="keeps one entry more, trims running statistics with the weights",
+        ),
+        Entry(
+            who="mergekit 0.1.5",
+            method="ties",
+            parameters={"weight": 1.0, "lambda": 0.3, "density": 0.2, "normalize": False},
+            is_comparable=False,
+            remark="trims each tensor",
+        ),
+    ],
+    "dare": [
+        Entry(who="ours", method="dare", parameters={"density": 0.5, "scaling": 0.3}),
+        Entry(
+            who="FusionBench 0.2.33",
+            method="dare_task_arithmetic",
+            parameters={
+                "scaling_factor": 0.3,
+                "sparsity_ratio": 0.5,
+                "only_on_linear_weights": False,
+            },
+            is_comparable=False,
+            remark="random",
+        ),
+        Entry(
+            who="mergekit 0.1.5",
+            method="dare_linear",
+            parameters={"weight": 1.0, "lambda": 0.3, "density": 0.5},
+            is_comparable=False,
+            remark="random",
+        ),
+    ],
+}
