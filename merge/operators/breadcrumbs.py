@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import hardshrink
 
-from merge.selection import just_below, largest_magnitudes
+from merge.radix import largest_magnitudes
+from merge.selection import just_below
 from merge.weight import Weight, by_block, total
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from merge.selection import largest, largest_magnitudes
+from merge.radix import largest, largest_magnitudes
 from merge.weight import Weight, by_block, total
 
 if TYPE_CHECKING:
