@@ -114,4 +114,72 @@ METHODS: dict[str, list[Entry]] = {
             remark="random",
         ),
     ],
+    "ties_tensor": [
+        Entry(
+            who="ours",
+            method="ties",
+            parameters={"density": 0.2, "scaling": 0.3, "scope": "tensor"},
+        ),
+        Entry(
+            who="mergekit 0.1.5",
+            method="ties",
+            parameters={"weight": 1.0, "lambda": 0.3, "density": 0.2, "normalize": False},
+            remark="keeps round-down entries",
+        ),
+    ],
+    "dare_ties": [
+        Entry(who="ours", method="dare_ties", parameters={"scaling": 0.5, "density": 0.5}),
+        Entry(
+            who="FusionBench 0.2.33",
+            method="dare_ties",
+            parameters={
+                "sparsity_ratio": 0.5,
+                "only_on_linear_weights": False,
+                "scaling_factor": 0.5,
+                "threshold": 20,
+                "remove_keys": [],
+                "merge_func": "sum",
+            },
+            is_comparable=False,
+            remark="random",
+        ),
+        Entry(
+            who="mergekit 0.1.5",
+            method="dare_ties",
+            parameters={"weight": 1.0, "lambda": 0.5, "density": 0.5},
+            is_comparable=False,
+            remark="random; trims nothing",
+        ),
+    ],
+    "breadcrumbs": [
+        Entry(
+            who="ours",
+            method="breadcrumbs",
+            parameters={"density": 0.9, "gamma": 0.01, "scaling": 0.3},
+        ),
+        Entry(
+            who="mergekit 0.1.5",
+            method="breadcrumbs",
+            parameters={"weight": 1.0, "lambda": 0.3, "density": 0.9, "gamma": 0.01},
+            remark="rounds counts down",
+        ),
+    ],
+    "della": [
+        Entry(who="ours", method="della", parameters={"scaling": 1.0}),
+        Entry(
+            who="mergekit 0.1.5",
+            method="della",
+            parameters={"weight": 1.0, "lambda": 1.0, "density": 0.7, "epsilon": 0.07},
+            is_comparable=False,
+            remark="random",
+        ),
+    ],
+    "model_stock": [
+        Entry(who="ours", method="model_stock", parameters={}),
+        Entry(who="mergekit 0.1.5", method="model_stock", parameters={}),
+    ],
+    "slerp": [
+        Entry(who="ours", method="slerp", parameters={"t": 0.3}),
+        Entry(who="mergekit 0.1.5", method="slerp", parameters={"t": 0.3}),
+    ],
 }
