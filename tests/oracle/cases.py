@@ -7,6 +7,7 @@ from case import Case, Difference
 CASES: dict[str, Case] = cases_fusion_bench.CASES | cases_mergekit.CASES
 
 KERNELS = "kernels are averaged, as all that has other than two dimensions; ours are matrices"
+TIED = "two entries are as large as the last that counts; a sort keeps either, ours keeps both"
 
 DIFFERENCES: dict[str, Difference] = {
     "fusion_bench average, counters": Difference(
@@ -79,6 +80,14 @@ DIFFERENCES: dict[str, Difference] = {
         kind="another convention",
         why="density x entries is cut to the integer below; ours is rounded to the nearest",
         shown_by=("mergekit ties, sum",),
+    ),
+    "mergekit ties, tied magnitudes": Difference(
+        kind="another convention",
+        why=TIED,
+        shown_by=("mergekit ties, sum", "mergekit ties, mean"),
+    ),
+    "mergekit breadcrumbs, tied magnitudes": Difference(
+        kind="another convention", why=TIED, shown_by=("mergekit breadcrumbs",)
     ),
     "mergekit ties, over the model": Difference(
         kind="another convention",

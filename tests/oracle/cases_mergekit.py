@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from case import WITH_BATCH_NORM, Case
+from case import SMALL, WITH_BATCH_NORM, Case
 
 THREE = [1.0, 1.0, 1.0]
 WEIGHTS = [1.0, 2.0, 5.0]
@@ -36,11 +36,19 @@ CASES: dict[str, Case] = {
         ours=("ties", {"density": 0.25, "scaling": 0.3, "scope": "tensor"}),
         peer="mergekit",
         theirs=_mergekit("ties", 0.3, density=0.25, normalize=False),
+        architectures=SMALL,
+    ),
+    "mergekit ties, tied magnitudes": Case(
+        ours=("ties", {"density": 0.25, "scaling": 0.3, "scope": "tensor"}),
+        peer="mergekit",
+        theirs=_mergekit("ties", 0.3, density=0.25, normalize=False),
+        architectures=("resnet18",),
     ),
     "mergekit ties, mean": Case(
         ours=("ties", {"density": 0.25, "scaling": 1.0, "consensus": "mean", "scope": "tensor"}),
         peer="mergekit",
         theirs=_mergekit("ties", 1.0, density=0.25),
+        architectures=SMALL,
     ),
     "mergekit ties, fractions of entries": Case(
         ours=("ties", {"density": 0.2, "scaling": 0.3, "scope": "tensor"}),
@@ -93,6 +101,13 @@ CASES: dict[str, Case] = {
         ours=("breadcrumbs", {"density": 0.5, "gamma": 0.25, "scaling": 0.3}),
         peer="mergekit",
         theirs=_mergekit("breadcrumbs", 0.3, density=0.5, gamma=0.25),
+        architectures=SMALL,
+    ),
+    "mergekit breadcrumbs, tied magnitudes": Case(
+        ours=("breadcrumbs", {"density": 0.5, "gamma": 0.25, "scaling": 0.3}),
+        peer="mergekit",
+        theirs=_mergekit("breadcrumbs", 0.3, density=0.5, gamma=0.25),
+        architectures=("resnet18",),
     ),
     "mergekit breadcrumbs, fractions of entries": Case(
         ours=("breadcrumbs", {"density": 0.9, "gamma": 0.01, "scaling": 0.3}),
