@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from workers.store.protocol import Store
 
 BAD_INPUT = 2
+PIPED_WIDTH = 120
+"""Columns of tables that go to a file or to another program."""
 
 store_option = click.option(
     "--store",
@@ -328,7 +330,10 @@ def main() -> None:
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
 
 
 def _open_file(path: Path) -> "OpenedStudy":

@@ -17,9 +17,6 @@ from merge.params import PARAMS, BatchNormPolicy, parse_params
 from merge.ranges import range_of
 from orchestrator.yaml_text import load_yaml
 
-WIDTH = 160
-"""Columns of the list of methods where no terminal sets them."""
-
 
 class SettingsError(MergeError):
     """Settings on the command line are not NAME=VALUE; the message lists them all."""
@@ -94,8 +91,6 @@ def run_merge_files(
 
 def print_methods(console: Console) -> None:
     """Prints every merging method: what it needs, its parameters, where it comes from."""
-    if not console.is_terminal:
-        console.width = WIDTH
     table = Table("method", "needs", "parameters", "paper", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, card in CARDS.items():
         table.add_row(name, needs(card), _parameters(name), card.paper)
