@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from merge.buffers import is_statistic, is_variance, merge_integers, merge_statistic
-from merge.errors import InvalidStatisticsError, MergeError, NonFiniteMergeError
+from merge.errors import MergeError
 from merge.matching import check_match
 from merge.method import Method, Recipe
 from merge.methods import METHODS
+from merge.one_tensor import is_for_method, merge_one
 from merge.params import BatchNormPolicy, method_of, num_experts_of
 from merge.threads import in_order
-from merge.weight import CPU, State, Weight, is_finite
+from merge.weight import BLOCK_ENTRIES, CPU, State, Weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +46,12 @@ class MergeOptions:
     def method(self) -> Method:
         """The method's line in the table."""
         return METHODS[method_of(self.params)]
+
+    def merge_one(self, weight: Weight, *, combine: Callable[[Weight], Tensor]) -> Tensor:
+        """Returns one merged tensor."""
+        return merge_one(
+            weight, combine=combine, batch_norm=self.batch_norm, method=method_of(self.params)
+        )
 
 
 def merge(
@@ -151,7 +157,7 @@ def coverage(base: State, *, params: MethodParams) -> float:
     """
     covers = METHODS[method_of(params)].covers
     weights = [Weight(name=name, base_state=base, expert_states=()) for name in base]
-    counted = [(each.num_entries, covers(each)) for each in weights if _is_for_method(each)]
+    counted = [(each.num_entries, covers(each)) for each in weights if is_for_method(each)]
     num_entries = sum(num for num, _ in counted)
     return sum(num for num, is_covered in counted if is_covered) / num_entries if counted else 1.0
 
@@ -192,16 +198,13 @@ def _stream_groups(
 
     def merge_in_groups(weight: Weight) -> tuple[Tensor, ...]:
         return tuple(
-            _merge_one(
-                _of_group(weight, group),
-                combine=partial(options.method.combine, recipe=recipe),
-                options=options,
+            options.merge_one(
+                _of_group(weight, group), combine=partial(options.method.combine, recipe=recipe)
             )
             for group, recipe in zip(groups, recipes, strict=True)
         )
 
-    merged = in_order(merge_in_groups, pool, num_threads=options.num_threads)
-    yield from zip((weight.name for weight in pool), merged, strict=True)
+    yield from _stream(pool, merge_in_groups, num_threads=options.num_threads)
 
 
 def _stream_tasks(
@@ -215,12 +218,38 @@ def _stream_tasks(
 
     def merge_for_tasks(weight: Weight) -> tuple[Tensor, ...]:
         return tuple(
-            _merge_one(weight, combine=partial(combine, task=task, recipe=recipe), options=options)
+            options.merge_one(weight, combine=partial(combine, task=task, recipe=recipe))
             for task in tasks
         )
 
-    merged = in_order(merge_for_tasks, pool, num_threads=options.num_threads)
-    yield from zip((weight.name for weight in pool), merged, strict=True)
+    yield from _stream(pool, merge_for_tasks, num_threads=options.num_threads)
+
+
+def _stream(
+    pool: Sequence[Weight], function: Callable[[Weight], tuple[Tensor, ...]], *, num_threads: int
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """Yields names and merged tensors in order; threads take some tensors at a time."""
+    if num_threads == 1:
+        yield from ((weight.name, function(weight)) for weight in pool)
+        return
+
+    def merge_batch(weights: Sequence[Weight]) -> list[tuple[str, tuple[Tensor, ...]]]:
+        return [(weight.name, function(weight)) for weight in weights]
+
+    for batch in in_order(merge_batch, _batches(pool), num_threads=num_threads):
+        yield from batch
+
+
+def _batches(pool: Sequence[Weight]) -> Iterator[list[Weight]]:
+    """Yields runs of tensors that are worth handing to a thread: most are biases and scales."""
+    batch: list[Weight] = []
+    for weight in pool:
+        batch.append(weight)
+        if sum(each.num_entries for each in batch) >= BLOCK_ENTRIES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _measure_experts(
@@ -229,7 +258,7 @@ def _measure_experts(
     """Measures every expert that is in a group once, however many it is in."""
     wanted = sorted({index for group in groups for index in group})
     measure = options.method.measure_expert
-    weights = [weight for weight in pool if _is_for_method(weight)]
+    weights = [weight for weight in pool if is_for_method(weight)]
     if measure is None or not weights:
         return dict.fromkeys(wanted)
     recipe = Recipe(params=options.params, seed=options.seed, statistics=None)
@@ -248,7 +277,7 @@ def _recipe(
         params=options.params, seed=options.seed, measured=measured, statistics=None
     )
     method = options.method
-    seen = [weight for weight in weights if _is_for_method(weight)]
+    seen = [weight for weight in weights if is_for_method(weight)]
     if method.learn is not None and options.probe is not None:
         return replace(recipe, statistics=method.learn(seen, recipe=recipe, probe=options.probe))
     if method.statistics is not None:
@@ -258,40 +287,3 @@ def _recipe(
 
 def _of_group(weight: Weight, group: Sequence[int]) -> Weight:
     return replace(weight, expert_states=[weight.expert_states[index] for index in group])
-
-
-def _merge_one(
-    weight: Weight, *, combine: Callable[[Weight], Tensor], options: MergeOptions
-) -> Tensor:
-    if not weight.dtype.is_floating_point:
-        return merge_integers(weight)
-    if weight.num_entries == 0:
-        return weight.base().to(weight.dtype)
-    if _is_for_method(weight):
-        merged = combine(weight)
-    else:
-        merged = merge_statistic(weight, policy=options.batch_norm)
-    merged = merged.to(weight.dtype)
-    _check(merged, weight=weight, method=method_of(options.params))
-    return merged
-
-
-def _is_for_method(weight: Weight) -> bool:
-    if not weight.dtype.is_floating_point or weight.num_entries == 0:
-        return False
-    return not is_statistic(weight.name, state=weight.base_state)
-
-
-def _check(merged: Tensor, *, weight: Weight, method: str) -> None:
-    if not is_finite(merged):
-        raise NonFiniteMergeError(
-            f"{weight.name} merged by {method} holds NaN or inf as {merged.dtype}, "
-            "though all inputs are finite"
-        )
-    # Zero is no error: a dead channel has it (130 of EfficientNet-Lite0's 21,008 as published), and
-    # the layer's eps keeps the normalization finite.
-    if is_variance(weight.name, state=weight.base_state) and bool((merged < 0).any()):
-        raise InvalidStatisticsError(
-            f"{weight.name} merged with {method} has a negative variance, {float(merged.min()):g}: "
-            "since every policy only averages, the base or an expert holds one"
-        )

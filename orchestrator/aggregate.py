@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.data_use import use_text
 from orchestrator.tables import MACRO, MEANS, UNION
 
 CATEGORICAL_AXES = ("grid", "random")
@@ -85,6 +86,11 @@ class SettingMean:
     """Of the mean over the tasks of a group."""
     union: Metrics
     """Of all images of a group's joint test set."""
+
+    @property
+    def use(self) -> str:
+        """What it has besides weights, in words; those that differ are not like for like."""
+        return use_text(self.data_use, per_task_modules=self.per_task_modules)
 
     def under(self, mean: str) -> Metrics:
         """Return the spreads under the mean called `macro` or `union`."""

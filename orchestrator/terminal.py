@@ -9,7 +9,6 @@ from rich.table import Table
 
 from orchestrator.aggregate import SettingMean, Spread, setting_means
 from orchestrator.board import duration
-from orchestrator.data_use import use_text
 from orchestrator.estimate import Estimate
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
@@ -87,7 +86,7 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
     )
     table.add_column(axis, overflow="fold")
     table.add_column("method", overflow="fold")
-    used = [use_text(mean.data_use, per_task_modules=mean.per_task_modules) for mean in means]
+    used = [mean.use for mean in means]
     longest_word = max(len(word) for text in used for word in text.split())
     table.add_column("data", overflow="fold", min_width=longest_word)
     for name in ("n", "macro", "union", "norm.", "gain"):

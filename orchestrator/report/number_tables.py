@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.aggregate import Metrics, SettingMean, spread
-from orchestrator.data_use import use_text
 from orchestrator.report.focus import Focus, Row
 from orchestrator.report.markup import Cell, name_cell, table
 from orchestrator.report.palette import MethodStyle
@@ -87,9 +86,8 @@ def _spread_cell(rows: Iterable[Row], column: str) -> Cell:
 def _method_row(setting: SettingMean, *, styles: Styles, best: float) -> list[Cell]:
     css = "best" if setting.macro.accuracy.mean == best else ""
     head = name_cell(setting.method, swatch=styles[setting.method].color)
-    used = use_text(setting.data_use, per_task_modules=setting.per_task_modules)
     groups = Cell(text=str(setting.num_groups))
-    return [head, Cell(text=used, css="text"), groups, *_metric_cells(setting, css)]
+    return [head, Cell(text=setting.use, css="text"), groups, *_metric_cells(setting, css)]
 
 
 def _metric_cells(setting: SettingMean, css: str) -> list[Cell]:

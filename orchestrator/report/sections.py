@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from orchestrator.aggregate import SettingMean
 from orchestrator.report.expert_tables import expert_tables
-from orchestrator.report.figures import GROUPS, figures, stem_of
+from orchestrator.report.figures import GROUPS, charts_of, figures, has_lines, stem_of
 from orchestrator.report.focus import Focus, focus_of
 from orchestrator.report.holes import Hole
 from orchestrator.report.markup import Cell, bullets, name_cell, paragraph, table
@@ -96,14 +96,15 @@ def axis_id(axis: str) -> str:
 def _axis_section(
     axis: str, settings: Sequence[SettingMean], styles: Styles, drawn: Mapping[str, bytes]
 ) -> str:
-    broad = len(settings) > _NUM_BROAD_BARS
+    charts = charts_of(settings)
+    broad = has_lines(settings) and len(settings) > _NUM_BROAD_BARS
     return _section(
         axis_id(axis),
         f"Axis: {axis}",
         paragraph(_groups_sentence(settings), css="note"),
-        _four_figures(axis, MACRO, drawn, broad=broad),
+        _figures(axis, MACRO, drawn, charts=charts, broad=broad),
         f"<details><summary>The same figures for {html.escape(MEAN_NAMES[UNION])}</summary>",
-        _four_figures(axis, UNION, drawn, broad=broad),
+        _figures(axis, UNION, drawn, charts=charts, broad=broad),
         "</details>",
         bullets(not_finite_lines(settings)),
         "<h3>The numbers</h3>",
@@ -133,9 +134,12 @@ def _groups_sentence(settings: Sequence[SettingMean]) -> str:
     )
 
 
-def _four_figures(axis: str, mean: str, drawn: Mapping[str, bytes], *, broad: bool) -> str:
+def _figures(
+    axis: str, mean: str, drawn: Mapping[str, bytes], *, charts: Sequence[str], broad: bool
+) -> str:
     parts = []
-    for chart, kind in (("vs", "line plot"), ("bars", "bar chart")):
+    for chart in charts:
+        kind = {"vs": "line plot", "bars": "bar chart"}[chart]
         for quantity in QUANTITIES:
             stem = stem_of(quantity.name, chart, axis, mean)
             label = f"Mean {quantity.name} against {axis}, {MEAN_NAMES[mean]}, {kind}"

@@ -43,18 +43,37 @@ def count(num: int, noun: str) -> str:
 
 
 def headline(settings: Sequence[SettingMean]) -> str:
-    """Return the best and the worst merge of the study in one sentence.
+    """Return the best and the worst merge of the study, and the best of every unlike kind.
 
     Compared by macro accuracy minus the base's on the same groups; by macro accuracy alone where
-    the base was not evaluated.
+    the base was not evaluated. Merges that read different data, or keep modules of each task, are
+    not ranked against one another: the sentence is about those with the least.
     """
-    ranked = _ranked(settings)
-    if not ranked:
+    by_use: dict[str, list[SettingMean]] = {}
+    for setting in sorted(_ranked(settings), key=_has_much):
+        by_use.setdefault(setting.use, []).append(setting)
+    if not by_use:
         return "No merge has a finite accuracy yet."
+    (use, ranked), *others = ((use, _ranked(members)) for use, members in by_use.items())
+    if not others:
+        return _best_and_worst(ranked, of="")
+    more = "; ".join(f"{use}: {_where(best)} {_does(best)}" for use, (*_, best) in others)
+    of = " of those that read nothing" if use == "none" else f" of those with {use}"
+    return f"{_best_and_worst(ranked, of=of)} Not like for like: {more}."
+
+
+def _best_and_worst(ranked: Sequence[SettingMean], *, of: str) -> str:
     best, worst = ranked[-1], ranked[0]
     if best is worst:
         return f"{_where(best)} {_does(best)}."
-    return f"Best: {_where(best)} {_does(best)}. Worst: {_where(worst)} {_does(worst)}."
+    return f"Best{of}: {_where(best)} {_does(best)}. Worst: {_where(worst)} {_does(worst)}."
+
+
+def _has_much(setting: SettingMean) -> tuple[bool, int]:
+    """Orders merges by what they have besides weights, the least first."""
+    uses = ("none", "unlabelled train", "unlabelled test", "labelled train")
+    known = uses.index(setting.data_use) if setting.data_use in uses else len(uses)
+    return setting.per_task_modules, known
 
 
 def method_lines(settings: Sequence[SettingMean]) -> list[str]:

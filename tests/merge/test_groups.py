@@ -11,6 +11,7 @@ from merge.errors import MergeError
 from merge.merge import MergeOptions, merge, merge_groups, merge_tasks
 from merge.parameters.linear import AverageParams
 from merge.params import parse_params
+from merge.threads import in_order
 from merge.weight import BLOCK_ENTRIES
 
 GROUPS = [[0, 2], [3, 1], [0, 1, 2, 3], [2]]
@@ -99,14 +100,21 @@ def test_threads_that_are_left_midway_end() -> None:
     merged.close()  # type: ignore[attr-defined]
 
 
-def test_an_error_in_a_thread_is_raised_in_its_turn() -> None:
-    """The tensors before the broken one are still given."""
+def test_an_error_in_a_thread_reaches_whoever_takes_the_tensors() -> None:
+    """It names tensor and expert, as without threads."""
     base, *experts = states(3)
     experts[1]["conv.weight"][0] = float("nan")
     merged = merge(base, experts, params=AverageParams(), num_threads=2)
-    assert next(merged)[0] == "fc.weight"
     with pytest.raises(MergeError, match=r"conv\.weight of expert 1"):
-        next(merged)
+        list(merged)
+
+
+def test_results_and_errors_of_threads_come_in_the_order_of_the_items() -> None:
+    """What was computed before the item that fails is given first, however late it is done."""
+    given = in_order(lambda item: 12 // item, [4, 3, 0, 2], num_threads=3)
+    assert [next(given), next(given)] == [3, 4]
+    with pytest.raises(ZeroDivisionError):
+        next(given)
 
 
 def test_blocks_do_not_show_in_the_result() -> None:
