@@ -11,19 +11,22 @@ ORACLE := .venv-oracle
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# Compiled at once: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch anew, for
+# 3.4 of the 5.9 CPU-seconds that its import then takes.
 .venv/ready: requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "mergesweep needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes \
+	  -r requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The peers, in an environment of their own: nothing of the project depends on them.
 $(ORACLE)/ready: .venv/ready tests/oracle/requirements.txt
 	$(PYTHON) -m venv $(ORACLE)
-	$(BIN)/uv pip install --quiet --python $(ORACLE)/bin/python --require-hashes \
+	$(BIN)/uv pip install --quiet --python $(ORACLE)/bin/python --compile-bytecode --require-hashes \
 	  -r tests/oracle/requirements.txt
 	@touch $@
 

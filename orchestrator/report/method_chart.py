@@ -1,5 +1,6 @@
 """The chart of an axis with one value: a bar a method, with its name beside it."""
 
+from orchestrator.aggregate import SettingMean
 from orchestrator.report.canvas import WIDTH_IN, file_of, new_chart
 from orchestrator.report.charts import Plot
 from orchestrator.report.quantities import MEAN_NAMES
@@ -12,33 +13,33 @@ _REST_IN = 1.1
 def method_chart(plot: Plot, *, file_format: str) -> bytes:
     """Return the chart of one quantity at one value, a row per method in the study's order.
 
-    Error bars are one standard deviation over the groups, to either side. Methods that read the
-    same data, or keep modules of each task, have one color.
+    Error bars are one standard deviation over the groups, to either side. What a method has besides
+    weights stands after its name.
     """
-    methods = list(plot.styles)
-    uses = list(dict.fromkeys(setting.use for setting in plot.settings))
-    with new_chart(WIDTH_IN, _REST_IN + _BAR_IN * len(methods)) as (figure, axes):
-        for setting in plot.settings:
+    with new_chart(WIDTH_IN, _REST_IN + _BAR_IN * len(plot.settings)) as (figure, axes):
+        for y, setting in enumerate(plot.settings):
             spread = plot.quantity.of(setting, plot.mean)
+            style = plot.styles[setting.method]
             axes.barh(
-                methods.index(setting.method),
+                y,
                 spread.mean * plot.quantity.factor,
                 height=0.7,
                 xerr=spread.std * plot.quantity.factor,
-                color=f"C{uses.index(setting.use)}",
+                color=style.color,
                 error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 1.5},
-                label=setting.use,
             )
         for model, look, name in (("base", "--", "base, same heads"), ("expert", ":", "experts")):
             for x in plot.of_model(model).values():
                 axes.axvline(x, color=INK, ls=look, lw=1.2, label=name)
-        axes.set_yticks(range(len(methods)), methods)
+        axes.set_yticks(range(len(plot.settings)), [_label(each) for each in plot.settings])
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.grid(visible=True, axis="x")
         axes.set_xlabel(f"{plot.quantity.name}, {plot.quantity.unit}")
         axes.set_title(MEAN_NAMES[plot.mean])
-        handles, labels = axes.get_legend_handles_labels()
-        shown = dict(zip(labels, handles, strict=True))
-        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2)
+        figure.legend(loc="outside lower center", ncols=2)
         return file_of(figure, file_format)
+
+
+def _label(setting: SettingMean) -> str:
+    return setting.method if setting.use == "none" else f"{setting.method}: {setting.use}"

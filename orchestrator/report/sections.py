@@ -17,9 +17,16 @@ from orchestrator.report.number_tables import axis_table, group_table, task_tabl
 from orchestrator.report.palette import MethodStyle, method_styles
 from orchestrator.report.quantities import MEAN_NAMES, QUANTITIES, by_axis
 from orchestrator.report.svg import inline_svg
-from orchestrator.report.wording import count, headline, method_lines, not_finite_lines
+from orchestrator.report.wording import (
+    count,
+    headline,
+    method_lines,
+    not_finite_lines,
+    unlike_lines,
+)
 from orchestrator.tables import MACRO, UNION
 
+_MAX_LINES = 8  # of methods at one setting
 _NUM_BROAD_BARS = 40  # more bars than this need a chart wider than a phone
 Styles = Mapping[str, MethodStyle]
 
@@ -46,9 +53,10 @@ def summary_section(settings: Sequence[SettingMean]) -> str:
     """Return what a reader should know first, in words."""
     if not settings:
         return paragraph("No merge job has committed a result yet.", css="headline")
+    is_short = has_lines(settings) or len(settings) <= _MAX_LINES  # else they are the chart
     return (
         paragraph(headline(settings), css="headline")
-        + bullets(method_lines(settings))
+        + bullets([*unlike_lines(settings), *(method_lines(settings) if is_short else [])])
         + paragraph(
             f"Points are percentage points of accuracy, {MEAN_NAMES[MACRO]}, on average over the "
             "groups; the base is the pretrained backbone under the same heads, on the same groups.",

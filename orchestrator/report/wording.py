@@ -43,30 +43,35 @@ def count(num: int, noun: str) -> str:
 
 
 def headline(settings: Sequence[SettingMean]) -> str:
-    """Return the best and the worst merge of the study, and the best of every unlike kind.
+    """Return the best and the worst of the merges that have least besides weights, in a sentence.
 
     Compared by macro accuracy minus the base's on the same groups; by macro accuracy alone where
-    the base was not evaluated. Merges that read different data, or keep modules of each task, are
-    not ranked against one another: the sentence is about those with the least.
+    the base was not evaluated. What reads other data, or keeps modules of each task, is not like
+    for like: `unlike_lines` has the best of each.
     """
-    by_use: dict[str, list[SettingMean]] = {}
-    for setting in sorted(_ranked(settings), key=_has_much):
-        by_use.setdefault(setting.use, []).append(setting)
+    by_use = _by_use(settings)
     if not by_use:
         return "No merge has a finite accuracy yet."
-    (use, ranked), *others = ((use, _ranked(members)) for use, members in by_use.items())
-    if not others:
-        return _best_and_worst(ranked, of="")
-    more = "; ".join(f"{use}: {_where(best)} {_does(best)}" for use, (*_, best) in others)
-    of = " of those that read nothing" if use == "none" else f" of those with {use}"
-    return f"{_best_and_worst(ranked, of=of)} Not like for like: {more}."
-
-
-def _best_and_worst(ranked: Sequence[SettingMean], *, of: str) -> str:
+    use, ranked = next(iter(by_use.items()))
+    of = "" if len(by_use) == 1 else " from weights alone" if use == "none" else f" with {use}"
     best, worst = ranked[-1], ranked[0]
     if best is worst:
         return f"{_where(best)} {_does(best)}."
     return f"Best{of}: {_where(best)} {_does(best)}. Worst: {_where(worst)} {_does(worst)}."
+
+
+def unlike_lines(settings: Sequence[SettingMean]) -> list[str]:
+    """Return a sentence for the best merge of every kind that the headline leaves out."""
+    _, *others = _by_use(settings).items() or [("", [])]
+    return [f"With {use}: {_where(best)} {_does(best)}." for use, (*_, best) in others]
+
+
+def _by_use(settings: Sequence[SettingMean]) -> dict[str, list[SettingMean]]:
+    """Groups merges by what they have besides weights, the least first; each group ranked."""
+    by_use: dict[str, list[SettingMean]] = {}
+    for setting in sorted(_ranked(settings), key=_has_much):
+        by_use.setdefault(setting.use, []).append(setting)
+    return by_use
 
 
 def _has_much(setting: SettingMean) -> tuple[bool, int]:

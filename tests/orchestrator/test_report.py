@@ -2,6 +2,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from typing import Any
@@ -17,7 +18,7 @@ from orchestrator.report.holes import Hole
 from orchestrator.report.page import render_report
 from orchestrator.report.palette import method_styles
 from orchestrator.report.scales import scale_of
-from orchestrator.report.wording import headline, method_lines, not_finite_lines
+from orchestrator.report.wording import headline, method_lines, not_finite_lines, unlike_lines
 from orchestrator.tables import EXPERTS_SCHEMA, RESULTS_SCHEMA
 
 TASKS = ("digits", "emoji", "flags", "letters", "shapes", "textures")
@@ -256,8 +257,31 @@ def test_names_from_outside_are_text(evil: str) -> None:
 @pytest.mark.parametrize("method", ["$x^{", "_hidden", "$$", "\\frac"])
 def test_labels_are_drawn_as_they_are(method: str) -> None:
     """A label that looks like mathematics or a private name is drawn as text."""
-    drawn = figures(results_table(merge_rows({"lr": ("0.001",)}, (method,))), file_format="svg")
-    assert f">{method}<" in drawn["accuracy_vs_lr.svg"].decode()
+    for values in (("0.001",), ("0.001", "0.003")):  # bars beside names, then a legend
+        rows = merge_rows({"lr": values}, (method,))
+        drawn = figures(results_table(rows), file_format="svg")
+        assert f">{method}<" in drawn["accuracy_bars_lr.svg"].decode()
+
+
+def test_an_axis_with_one_value_has_bars_beside_the_names_of_methods() -> None:
+    """There is nothing to draw a line along, and a legend of many methods is hard to follow."""
+    drawn = figures(results_table(merge_rows({"lr": ("0.001",)})))
+    assert "accuracy_bars_lr.png" in drawn
+    assert not any("_vs_" in name for name in drawn)
+
+
+def test_what_reads_data_is_not_ranked_with_what_reads_none() -> None:
+    """The headline is about those with least; the best of every other kind has its own line."""
+    plain, *others = setting_means(results_table(merge_rows({"lr": ("0.001",)}, ("a", "b", "c"))))
+    reading = replace(others[0], data_use="labelled train")
+    own = replace(others[1], per_task_modules=True)
+    settings = [own, reading, plain]
+    assert headline(settings).startswith("a at lr=0.001")
+    lines = unlike_lines(settings)
+    assert [line.partition(":")[0] for line in lines] == [
+        "With labelled train",
+        "With none, per-task modules",
+    ]
 
 
 def test_figures_are_png_files_by_name() -> None:
