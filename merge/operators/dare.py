@@ -6,17 +6,23 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from merge.weight import BLOCK_ENTRIES, Weight, by_block, total
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from merge.method import Recipe
     from merge.parameters.sparse import DareParams
 
 MASK_ENTRIES = 1 << 18
 """Entries that one draw covers. Part of what a seed means: masks would differ with another."""
+_DRAWS = 4
+"""Draws of 16 bits in a random number of 64."""
+_NUM_VALUES = 1 << 16
 assert MASK_ENTRIES == BLOCK_ENTRIES, "masks are drawn block by block"
 
 
@@ -62,17 +68,37 @@ def thin(weight: Weight, index: int, *, density: float, rescale: bool, seed: int
             weight, partial(thin, index=index, density=density, rescale=rescale, seed=seed)
         )
     block = weight.span.start // MASK_ENTRIES
-    generator = generator_of(weight.name, block=block, expert=index, seed=seed)
-    mask = torch.rand(weight.shape, generator=generator).lt_(density).to(weight.device)
-    thinned = weight.task_vector(index).mul_(mask)  # selecting takes sixteen times as long
+    seed_of_mask = seed_of(weight.name, block=block, expert=index, seed=seed)
+    kept = bernoulli(weight.num_entries, chance=density, seed=seed_of_mask)
+    thinned = weight.task_vector(index)
+    if thinned.is_cuda:
+        thinned *= torch.from_numpy(kept).to(thinned.device)
+    else:  # numpy multiplies by flags nine times as fast as torch does on the CPU
+        entries = thinned.numpy()
+        np.multiply(entries, kept, out=entries)
     return thinned.div_(density) if rescale else thinned
 
 
-def generator_of(name: str, *, block: int, expert: int, seed: int) -> torch.Generator:
-    """Returns the random numbers for one block of one tensor of one expert, always the same."""
-    # torch's CPU generator uses 32 bits of its seed: among the 6,000 masks of 20 experts with 300
-    # blocks two share a stream with a chance of one in 240, which correlates two blocks and does no
-    # other harm.
+def bernoulli(num: int, *, chance: float, seed: int) -> NDArray[np.bool_]:
+    """Returns flags, each true by the chance, exactly.
+
+    16 random bits an entry decide, and a float for the one in 65,536 that they leave open: 1 ns in
+    place of the 5 of a float for every entry.
+
+    Shapes: (num,).
+    """
+    bits = np.random.SFC64(seed)
+    draws = bits.random_raw(-(-num // _DRAWS)).view(np.uint16)[:num]
+    whole, rest = divmod(chance * _NUM_VALUES, 1.0)
+    if whole == _NUM_VALUES:
+        return np.ones(num, dtype=np.bool_)
+    flags: NDArray[np.bool_] = draws < np.uint16(whole)
+    open_ = np.flatnonzero(draws == np.uint16(whole))
+    flags[open_] = np.random.Generator(bits).random(len(open_)) < rest
+    return flags
+
+
+def seed_of(name: str, *, block: int, expert: int, seed: int) -> int:
+    """Returns the seed of one block of one tensor of one expert, of 128 bits, always the same."""
     place = f"{seed}/{expert}/{name}/{block}" if block else f"{seed}/{expert}/{name}"
-    digest = sha256(place.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+    return int.from_bytes(sha256(place.encode()).digest()[:16], "big")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from merge.operators.dare import MASK_ENTRIES, generator_of
+from merge.operators.dare import MASK_ENTRIES, seed_of
 from merge.weight import Weight, total
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def prune(
     chances = _chances(num_columns, params=recipe.params)
     assert block.span is not None
     place = block.span.start // _rows_entries(num_columns)
-    generator = generator_of(block.name, block=place, expert=index, seed=recipe.seed)
+    seed = seed_of(block.name, block=place, expert=index, seed=recipe.seed)
+    generator = torch.Generator().manual_seed(seed >> 96)  # of which torch uses 32 bits
     factors = torch.rand(vector.shape, generator=generator).lt_(chances).div_(chances)
     scattered = torch.empty_like(vector).scatter_(1, order, factors.to(block.device))
     return vector.mul_(scattered).flatten()
