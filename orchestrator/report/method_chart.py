@@ -14,7 +14,7 @@ def method_chart(plot: Plot, *, file_format: str) -> bytes:
     """Return the chart of one quantity at one value, a row per method in the study's order.
 
     Error bars are one standard deviation over the groups, to either side. What a method has besides
-    weights stands after its name.
+    weights stands at the right.
     """
     with new_chart(WIDTH_IN, _REST_IN + _BAR_IN * len(plot.settings)) as (figure, axes):
         for y, setting in enumerate(plot.settings):
@@ -28,10 +28,19 @@ def method_chart(plot: Plot, *, file_format: str) -> bytes:
                 color=style.color,
                 error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 1.5},
             )
+            axes.text(
+                1.01,
+                y,
+                _besides(setting),
+                transform=axes.get_yaxis_transform(),
+                size=7,
+                va="center",
+            )
         for model, look, name in (("base", "--", "base, same heads"), ("expert", ":", "experts")):
             for x in plot.of_model(model).values():
                 axes.axvline(x, color=INK, ls=look, lw=1.2, label=name)
-        axes.set_yticks(range(len(plot.settings)), [_label(each) for each in plot.settings])
+        axes.set_yticks(range(len(plot.settings)), [each.method for each in plot.settings])
+        axes.tick_params(axis="y", labelsize=8)
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.grid(visible=True, axis="x")
@@ -41,5 +50,8 @@ def method_chart(plot: Plot, *, file_format: str) -> bytes:
         return file_of(figure, file_format)
 
 
-def _label(setting: SettingMean) -> str:
-    return setting.method if setting.use == "none" else f"{setting.method}: {setting.use}"
+def _besides(setting: SettingMean) -> str:
+    """Returns the use in two lines at most; nothing for what has weights alone."""
+    data = "" if setting.data_use == "none" else setting.data_use
+    modules = "per-task modules" if setting.per_task_modules else ""
+    return "\n".join(filter(None, (data, modules)))
