@@ -40,10 +40,11 @@ def combine(weight: Weight, *, recipe: Recipe[DareParams, None]) -> Tensor:
 def _add_thinned(block: Weight, *, recipe: Recipe[DareParams, None]) -> Tensor:
     params = recipe.params
     thinned = (
-        thin(block, index, density=params.density, rescale=params.rescale, seed=recipe.seed)
+        thin(block, index, density=params.density, rescale=False, seed=recipe.seed)
         for index in range(block.num_experts)
     )
-    return block.base() + params.scaling * total(thinned)
+    scaling = params.scaling / params.density if params.rescale else params.scaling
+    return total(thinned).mul_(scaling).add_(block.base())
 
 
 def thin(weight: Weight, index: int, *, density: float, rescale: bool, seed: int) -> Tensor:
@@ -93,6 +94,8 @@ def bernoulli(num: int, *, chance: float, seed: int) -> NDArray[np.bool_]:
     if whole == _NUM_VALUES:
         return np.ones(num, dtype=np.bool_)
     flags: NDArray[np.bool_] = draws < np.uint16(whole)
+    if not rest:
+        return flags
     open_ = np.flatnonzero(draws == np.uint16(whole))
     flags[open_] = np.random.Generator(bits).random(len(open_)) < rest
     return flags
