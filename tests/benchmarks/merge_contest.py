@@ -135,6 +135,7 @@ METHODS: dict[str, list[Entry]] = {
             parameters={
                 "sparsity_ratio": 0.5,
                 "only_on_linear_weights": False,
+                "rescale": True,
                 "scaling_factor": 0.5,
                 "threshold": 20,
                 "remove_keys": [],
