@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -95,9 +96,11 @@ def test_fifteen_groups_read_every_expert_once() -> None:
 def test_threads_that_are_left_midway_end() -> None:
     """Whoever takes one tensor and no more leaves no thread behind, and no error."""
     base, *experts = states(4)
+    before = threading.active_count()
     merged = merge(base, experts, params=AverageParams(), num_threads=2)
     next(merged)
     merged.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_an_error_in_a_thread_reaches_whoever_takes_the_tensors() -> None:
