@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -41,6 +42,7 @@ def ray_session(on_lost: Callable[[str], None]) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS", "local")
     local_only: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=address,
         log_to_driver=False,
@@ -48,6 +50,8 @@ def ray_session(on_lost: Callable[[str], None]) -> Iterator[None]:
         configure_logging=True,
         **local_only,
     )
+    # Ray takes SIGTERM, which Slurm and Kubernetes send, and would end the process on the spot.
+    signal.signal(signal.SIGTERM, on_sigterm)
     closing = threading.Event()
     head = ray.get_runtime_context().gcs_address
     watch = threading.Thread(target=_watch, args=(head, closing, on_lost), daemon=True)

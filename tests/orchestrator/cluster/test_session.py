@@ -73,3 +73,26 @@ def test_driver_does_not_load_what_its_worker_needs() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert WORKER == "workers.process:Worker"
+
+
+_TERMINATED = """
+import os, signal
+got = []
+signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+from orchestrator.cluster.session import ray_session
+with ray_session(print):
+    os.kill(os.getpid(), signal.SIGTERM)
+print("stops itself", len(got))
+"""
+
+
+def test_sigterm_stays_with_the_driver() -> None:
+    """Slurm and Kubernetes send it; Ray's handler would end the process without a word."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINATED],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["stops itself 1"]), done.stderr
