@@ -73,9 +73,20 @@ class Weight:
         """Yields every expert's tensor, one alive at a time."""
         return (self.expert(index) for index in range(self.num_experts))
 
-    def task_vector(self, index: int) -> Tensor:
-        """Returns one expert's tensor minus the base's."""
-        vector = self._load(self.expert_states[index]) - self._load(self.base_state)
+    def scratch(self) -> Tensor:
+        """Returns a float32 tensor of the shape, not initialized, to compute in."""
+        return torch.empty(self.shape, device=self.device)
+
+    def task_vector(self, index: int, out: Tensor | None = None) -> Tensor:
+        """Returns one expert's tensor minus the base's.
+
+        Args:
+            index: The expert.
+            out: Takes the result, in place of a new tensor. Memory that is given back and taken
+                anew for every block costs as much as the arithmetic, in page faults.
+        """
+        expert, base = self._load(self.expert_states[index]), self._load(self.base_state)
+        vector = torch.sub(expert, base, out=out)
         if self.is_checked and not is_finite(vector):
             self.base()  # whichever of the two is not finite is named
             self.expert(index)
@@ -87,12 +98,27 @@ class Weight:
 
     def sum_of_experts(self) -> Tensor:
         """Returns the sum of the experts' tensors, added from first to last."""
-        return self._checked_sum(self._load(state) for state in self.expert_states)
+        return self.checked_sum(self._load(state) for state in self.expert_states)
 
     def sum_of_task_vectors(self) -> Tensor:
         """Returns the sum of the task vectors, added from first to last."""
-        base = self._load(self.base_state)
-        return self._checked_sum(self._load(state) - base for state in self.expert_states)
+        unchecked, place = self.unchecked(), self.scratch()
+        return self.checked_sum(
+            unchecked.task_vector(index, place) for index in range(self.num_experts)
+        )
+
+    def checked_sum(self, tensors: Iterator[Tensor]) -> Tensor:
+        """Returns the sum of what was made of unchecked reads; may be given in one place.
+
+        NaN and inf in a tensor of the base or of an expert are looked for where the sum is not
+        finite: whatever was read shows there.
+        """
+        result = total(tensors)
+        if not is_finite(result):
+            self.base()
+            for _ in self.experts():  # the first that is not finite is named
+                pass
+        return result
 
     def blocks(self) -> Iterator[Weight]:
         """Yields the tensor in spans of `BLOCK_ENTRIES` or fewer, first to last.
@@ -112,15 +138,6 @@ class Weight:
         """Returns the same weight without looking for NaN and inf."""
         return replace(self, is_checked=False)
 
-    def _checked_sum(self, tensors: Iterator[Tensor]) -> Tensor:
-        """Adds up what is not checked one by one: whatever is not finite shows in the sum."""
-        result = total(tensors)
-        if not is_finite(result):
-            self.base()
-            for _ in self.experts():  # the first that is not finite is named
-                pass
-        return result
-
     def _read(self, state: State, *, owner: str) -> Tensor:
         tensor = self._load(state)
         if self.is_checked and not is_finite(tensor):
@@ -128,14 +145,16 @@ class Weight:
         return tensor
 
     def _load(self, state: State) -> Tensor:
-        tensor = state[self.name].detach()
+        tensor = state[self.name]
+        if tensor.requires_grad:
+            tensor = tensor.detach()
         if self.span is not None:
             tensor = tensor.reshape(-1)[self.span]
         if self.device.type == "cuda":
             # Pinned memory is copied while the next block is read; torch's own pool hands a buffer
             # out again only when its copy has ended.
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(torch.float32)
+        return tensor if tensor.dtype == torch.float32 else tensor.to(torch.float32)
 
 
 def by_block(weight: Weight, function: Callable[[Weight], Tensor]) -> Tensor:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import hardshrink
 
 from merge.selection import SAMPLE_STEP, just_below, largest_magnitude
-from merge.weight import Weight, by_block
+from merge.weight import BLOCK_ENTRIES, Weight, by_block, total
 
 if TYPE_CHECKING:
     from merge.method import Recipe
     from merge.parameters.method_params import Consensus
     from merge.parameters.sparse import TiesParams
 
-VectorOf = Callable[[Weight, int], Tensor]
-"""Gives the task vector of one expert, of a block: `Weight.task_vector`, or an edited one."""
+VectorOf = Callable[[Weight, int, Tensor | None], Tensor]
+"""Gives the task vector of one expert, of a block, in the place given or in a new one:
+`Weight.task_vector`, or an edited one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,14 @@ class Election:
     def majority_sign(self) -> int:
         """-1, 0 or 1: the sign that most entries elect; it decides where trimmed values cancel.
 
-        Counted when it is first asked for: over float32 task vectors nothing cancels exactly as a
-        rule, and the pass that counts would cost a third of the merge.
+        Counted when it is first asked for, in a pass of its own: in small models nothing cancels
+        exactly as a rule.
         """
         balance = 0
         for weight in self.weights:
-            for block in weight.blocks():
-                positive, negative = _sides(block.unchecked(), election=self)
-                balance += int((positive + negative).sign().sum(dtype=torch.float64))
+            for block in weight.unchecked().blocks():
+                votes = total(_trimmed(block, election=self)).sign_()
+                balance += int(votes.sum(dtype=torch.float64))
         return (balance > 0) - (balance < 0)
 
 
@@ -105,12 +105,18 @@ def threshold(
     silently left at the base.
     """
     num_entries = sum(weight.num_entries for weight in weights)
+
+    def vectors() -> Iterator[Tensor]:
+        place = torch.empty(BLOCK_ENTRIES, device=weights[0].device)
+        for block in (block for weight in weights for block in weight.blocks()):
+            yield vector_of(block, expert, place[: block.num_entries])
+
     return largest_magnitude(
-        lambda: (vector_of(block, expert) for weight in weights for block in weight.blocks()),
+        vectors,
         rank=max(1, round(density * num_entries)),
         num_entries=num_entries,
         start_sample=lambda: (
-            vector_of(weight.every_nth(SAMPLE_STEP), expert) for weight in weights
+            vector_of(weight.every_nth(SAMPLE_STEP), expert, None) for weight in weights
         ),
     )
 
@@ -130,13 +136,14 @@ def agree(weight: Weight, *, election: Election, consensus: Consensus, scaling: 
 
 
 def _agreeing(block: Weight, *, election: Election, consensus: Consensus) -> Tensor:
-    positive, negative = _sides(block, election=election)
-    signs = (positive + negative).sign_()
+    sum_, positive = _sums(block, election=election)
+    signs = sum_.sign()
     cancels = _where_values_cancel(signs, positive)
     if bool(cancels.any()):
         signs[cancels] = float(election.majority_sign)
     # Products with floats that are 0 or 1 take an eighth of those with flags.
-    merged = positive * signs.clamp(min=0) - negative * signs.clamp(max=0)
+    negative = sum_.sub_(positive)
+    merged = positive.mul_(signs.clamp(min=0)) - negative.mul_(signs.clamp(max=0))
     if consensus == "sum":
         return merged
     num_agreeing = torch.zeros_like(merged)
@@ -153,24 +160,28 @@ def _where_values_cancel(signs: Tensor, positive: Tensor) -> Tensor:
 
 
 def _trimmed(block: Weight, *, election: Election) -> Iterator[Tensor]:
+    """Yields each expert's trimmed vector, all in one place: the next overwrites it."""
+    place = block.scratch()
     for expert, bound in enumerate(election.bounds):
-        yield hardshrink(election.vector_of(block, expert), bound)
+        vector = election.vector_of(block, expert, place)
+        yield torch.hardshrink(vector, bound, out=vector)
 
 
 def trim(vector: Tensor, *, least: float) -> Tensor:
     """Returns a vector without the entries of a lesser magnitude than `least`; a new one."""
-    return hardshrink(vector, just_below(least))
+    return torch.hardshrink(vector, just_below(least))
 
 
-def _sides(block: Weight, *, election: Election) -> tuple[Tensor, Tensor]:
-    """Returns the sums of the positive and of the negative trimmed values.
+def _sums(block: Weight, *, election: Election) -> tuple[Tensor, Tensor]:
+    """Returns the sums of the trimmed values and of the positive ones among them.
 
-    The two together hold all that the election and the sum need, so that no trimmed vector outlives
-    its turn.
+    The two hold all that the election and the sum need, so that no trimmed vector outlives its
+    turn. Where the negative ones are elected, theirs is the greater sum, and the difference of the
+    two rounds as adding them up would.
     """
-    positive = torch.zeros(block.shape, device=block.device)
-    negative = torch.zeros_like(positive)
+    sum_ = torch.zeros(block.shape, device=block.device)
+    positive = torch.zeros_like(sum_)
     for trimmed in _trimmed(block, election=election):
-        positive += trimmed.clamp(min=0)
-        negative += trimmed.clamp_(max=0)
-    return positive, negative
+        sum_ += trimmed
+        positive += trimmed.clamp_(min=0)
+    return sum_, positive
