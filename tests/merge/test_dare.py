@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from merge.weight import Weight
 
 ONES = [1.0] * 64
-GOLDEN = [0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1]
+GOLDEN = [0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 0]
 """Mask of seed 0, expert 0, tensor w at density 1/2."""
 
 
