@@ -1,4 +1,4 @@
-"""Fixtures that several packages' tests share: a real S3 server on loopback."""
+"""What several packages' tests share: a real S3 server on loopback, hypothesis without deadline."""
 
 import json
 import os
@@ -18,9 +18,13 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from hypothesis import settings
 
 from workers.store.opening import open_store
 from workers.store.protocol import Store
+
+settings.register_profile("shared machine", deadline=None)  # it pauses for seconds
+settings.load_profile("shared machine")
 
 BUCKET = "mergesweep-tests"
 _READY_TIMEOUT_S = 120

@@ -87,7 +87,8 @@ def thin(
         thinned *= torch.from_numpy(kept).to(thinned.device)
     else:  # numpy multiplies by flags nine times as fast as torch does on the CPU
         entries = thinned.numpy()
-        np.multiply(entries, kept, out=entries)
+        with np.errstate(invalid="ignore"):  # inf times zero, which the sum shows
+            np.multiply(entries, kept, out=entries)
     return thinned.div_(density) if rescale else thinned
 
 

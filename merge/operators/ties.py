@@ -107,7 +107,8 @@ def threshold(
     num_entries = sum(weight.num_entries for weight in weights)
 
     def vectors() -> Iterator[Tensor]:
-        place = torch.empty(BLOCK_ENTRIES, device=weights[0].device)
+        largest = max(weight.num_entries for weight in weights)
+        place = torch.empty(min(largest, BLOCK_ENTRIES), device=weights[0].device)
         for block in (block for weight in weights for block in weight.blocks()):
             yield vector_of(block, expert, place[: block.num_entries])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from merge.merge import MergeOptions, merge, merge_tasks
@@ -73,7 +73,6 @@ def test_values_whose_product_underflows_are_masked_by_their_signs(tensors: Make
     assert for_task(tensors(w=[0, 0]), [tiny, tiny], 1)["w"] == tiny["w"].tolist()
 
 
-@settings(deadline=None)  # a loaded machine pauses for seconds
 @given(vectors=VECTORS)
 def test_every_task_keeps_the_magnitude_of_its_task_vector(vectors: list[list[float]]) -> None:
     """That is what the rescaler is for; a model with an empty mask is the base."""
@@ -86,7 +85,6 @@ def test_every_task_keeps_the_magnitude_of_its_task_vector(vectors: list[list[fl
             torch.testing.assert_close(model.abs().sum(), expert["w"].abs().sum())
 
 
-@settings(deadline=None)  # a loaded machine pauses for seconds
 @given(vectors=VECTORS)
 def test_the_order_of_experts_is_irrelevant_where_sums_are_exact(
     vectors: list[list[float]],

@@ -79,7 +79,7 @@ def test_many_candidates_are_sampled_and_still_nested() -> None:
     seed=st.integers(0, 2**63 - 1),
     drawn=st.sets(st.integers(1, 12), min_size=1, max_size=4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_groups_are_distinct_counted_sorted_and_nested(
     num_tasks: int, count: int, seed: int, drawn: set[int]
 ) -> None:
