@@ -4,12 +4,13 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from merge.errors import MergeError
-from orchestrator.board import Board, RunningTrial
+from orchestrator.board import Board, RunningTrial, prepared_line
 from orchestrator.failures import Failure, Failures
 from orchestrator.jobs import Job, JobEnd
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from workers.manifests import Manifest
+from workers.progress import PreparationProgress
 from workers.specs import MergeSpec
 from workers.store.protocol import (
     StoreCredentialsError,
@@ -65,8 +66,15 @@ class Coordinator:
             if is_new:
                 self._submit(Job(id=spec.id, method="run_merge", argument=spec))
 
+    def job_progressed(self, job: Job, progress: PreparationProgress) -> None:
+        """Shows how far a task's images are."""
+        self._board.preparations[job.id] = progress
+
     def job_ended(self, end: JobEnd) -> None:
         """Notes the end of a preparation or merge job, and tries again where that may help."""
+        progress = self._board.preparations.pop(end.job.id, None)
+        if progress is not None and end.manifest is not None:
+            self._board.notes.append(prepared_line(progress, manifest=end.manifest))
         if end.manifest is not None:
             self._ledger.add(end.manifest)
             self._committed(end.manifest)
@@ -141,5 +149,8 @@ class Coordinator:
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:
     """Returns the jobs that make the base and the images, without those that are done."""
     jobs = [Job(id=plan.base.spec.id, method="prepare_base", argument=plan.base)]
-    jobs += [Job(id=data.id, method="prepare_data", argument=data) for data in plan.datasets]
+    jobs += [
+        Job(id=data.id, method="prepare_data", argument=data, reports=True)
+        for data in plan.datasets
+    ]
     return [job for job in jobs if job.id not in done]

@@ -53,10 +53,14 @@ class OpenedStudy:
             return None  # damaged: the next run sends everything again
         return noted.get("lacks") if isinstance(noted, dict) else None
 
+    def is_prepared(self) -> bool:
+        """Tells whether the base and the images of all tasks are committed."""
+        needed = {self.plan.base.spec.id, *(data.id for data in self.plan.datasets)}
+        return needed <= self.prepared
+
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
-        needed = {self.plan.base.spec.id, *(data.id for data in self.plan.datasets)}
-        return needed <= self.prepared and self.ledger.is_finished()
+        return self.is_prepared() and self.ledger.is_finished()
 
     def is_published(self) -> bool:
         """Tells whether tables, report and MLflow have everything that is committed.

@@ -112,12 +112,11 @@ class FineTuning:
         positions = batch_positions(
             self._subset, step=self.step, batch_size=spec.batch_size, seed=spec.seed
         )
+        batch = self.train.take(positions)
         inputs = to_inputs(
-            self.train.images[positions],
-            normalization=self.backbone.normalization,
-            device=self.device,
+            batch.images, normalization=self.backbone.normalization, device=self.device
         )
-        labels = torch.from_numpy(self.train.labels[positions]).to(self.device)
+        labels = torch.from_numpy(batch.labels).to(self.device)
         torch.manual_seed(derive_seed(spec.seed, "step", self.step))
         self._optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):

@@ -2,24 +2,23 @@
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor
 
-from eval.embedded.build import build_splits
-from eval.images import Split, write_split
+from eval.embedded.build import compose_splits
+from eval.image_source import ImageSource
 from eval.tasks import find_task
 from workers.backbones import check_model, create_backbone, read_checkpoint
 from workers.manifests import Manifest
+from workers.preparation import Preparation
 from workers.specs import VERSIONS, BaseJob, DataSpec, spec_to_json
 from workers.tensor_files import write_tensors
 from workers.weights import WeightsError, packaged_path, sha256_of
 from workers.workspace import BASE_FILE, Workspace
-
-VALIDATION_FRACTION = 0.2
-"""Share of the training images that `evaluate_on: validation` holds out."""
 
 
 def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
@@ -74,38 +73,27 @@ def _hub_tensors(model: str) -> dict[str, Tensor]:
 
 
 def prepare_data(spec: DataSpec, *, workspace: Workspace) -> Manifest:
-    """Commits a task's images as two Arrow files: decoded and resized once, mapped ever after."""
-    started = time.monotonic()
-    task = find_task(spec.task)
-    splits = select_images(build_splits(spec.task, image_size=spec.image_size), spec=spec)
-    with tempfile.TemporaryDirectory() as scratch:
-        files = {f"{name}.arrow": Path(scratch) / f"{name}.arrow" for name in splits}
-        for name, split in splits.items():
-            write_split(files[f"{name}.arrow"], split.images, split.labels)
-        return workspace.artifacts.commit(
-            "data",
-            spec.id,
-            version=VERSIONS["data"],
-            spec=spec_to_json(spec),
-            inputs={},
-            files=files,
-            outcome="done",
-            metrics={
-                "num_classes": task.num_classes,
-                "num_train": len(splits["train"]),
-                "num_test": len(splits["test"]),
-            },
-            seconds={"prepare": time.monotonic() - started},
-        )
+    """Commits a task's images as Arrow files: decoded and resized once, mapped ever after.
+
+    Raises:
+        ImageSourceError: An image cannot be decoded; running again goes on where it stopped.
+    """
+    *_, last = data_preparation(spec, workspace=workspace).run()
+    assert last.committed is not None
+    return last.committed
 
 
-def select_images(splits: dict[str, Split], *, spec: DataSpec) -> dict[str, Split]:
-    """Cuts the splits down to what the study asks for; the images are already shuffled."""
-    train, test = splits["train"], splits["test"]
-    if spec.evaluate_on == "validation":
-        kept = round(len(train) * (1 - VALIDATION_FRACTION))
-        train, test = train.rows(0, kept), train.rows(kept, len(train))
-    return {
-        "train": train.rows(0, spec.max_train or len(train)),
-        "test": test.rows(0, spec.max_test or len(test)),
-    }
+def data_preparation(spec: DataSpec, *, workspace: Workspace) -> Preparation:
+    """Returns the preparation of a task's images on this process's share of the machine."""
+    return Preparation(
+        spec,
+        task=find_task(spec.task),
+        sources=open_sources(spec),
+        artifacts=workspace.artifacts,
+        num_threads=torch.get_num_threads(),
+    )
+
+
+def open_sources(spec: DataSpec) -> Mapping[str, ImageSource]:
+    """Returns what a task's `train` and `test` images are read from."""
+    return compose_splits(spec.task)

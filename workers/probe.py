@@ -1,6 +1,6 @@
 """The model, heads and images that merging methods with data may ask of (`merge.probe.Probe`)."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from merge.params import BatchNormPolicy
 
 Tensors = Iterable[tuple[str, Tensor]]
+
+CHUNK_IMAGES = CPU_BATCH_SIZE
+"""Images that a model differentiates at a time; the same on every device."""
 
 
 class GroupProbe:
@@ -65,7 +68,7 @@ class GroupProbe:
                 batch_size=batch_size,
                 seed=self._seed("images", expert.task),
             )
-            for images in _chunks(_taken(split, positions)):
+            for images in split.take(positions).batches(CHUNK_IMAGES):
                 losses = _LOSSES[loss](self._logits(task, images), self._labels(images))
                 (losses.sum() / batch_size).backward()  # type: ignore[no-untyped-call]
         return self._take_gradients()
@@ -116,7 +119,7 @@ class GroupProbe:
                 add_gram(sums, name, inputs())
 
         with LayerInputs(self._module, on_inputs=add):
-            for images in _chunks(self._train_images(task, num_images)):
+            for images in self._train_images(task, num_images).batches(CHUNK_IMAGES):
                 self._see(images)
         return sums
 
@@ -135,7 +138,7 @@ class GroupProbe:
         return evaluate(
             self._module,
             self._heads[task],
-            split=_taken(split, order[:num_images]),
+            split=split.take(order[:num_images]),
             normalization=self._backbone.normalization,
             device=self._device,
         ).accuracy
@@ -164,7 +167,7 @@ class GroupProbe:
         expert = self._spec.experts[task]
         split = self._workspace.split(expert.data_id, "train")
         order = np.random.default_rng(self._seed("images", expert.task)).permutation(len(split))
-        return _taken(split, order[:num_images])
+        return split.take(order[:num_images])
 
     def _seed(self, purpose: str, task: str) -> int:
         return derive_seed(self._spec.seed, "merge", purpose, task)
@@ -237,16 +240,6 @@ _LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "entropy": _entropies,
     "cross_entropy": _cross_entropies,
 }
-
-
-def _taken(split: Split, positions: npt.NDArray[np.int64]) -> Split:
-    return Split(images=split.images[positions], labels=split.labels[positions])
-
-
-def _chunks(images: Split) -> Iterator[Split]:
-    """Yields images in parts that a model differentiates at a time; the same on every device."""
-    for start in range(0, len(images), CPU_BATCH_SIZE):
-        yield images.rows(start, start + CPU_BATCH_SIZE)
 
 
 def _merged_statistics(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Tensor]:

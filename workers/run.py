@@ -79,7 +79,7 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
         case BaseSpec():
             _show(worker.prepare_base(BaseJob(spec=planned, path=checkpoint)))
         case DataSpec():
-            _show(worker.prepare_data(planned))
+            _prepare_data(planned, worker=worker)
 
 
 def _run_trial(spec: TrialSpec, *, worker: Worker) -> None:
@@ -89,6 +89,16 @@ def _run_trial(spec: TrialSpec, *, worker: Worker) -> None:
         _say(f"step {progress.step} of {spec.longest.steps}, training loss {loss}")
         for manifest in progress.committed:
             _show(manifest)
+
+
+def _prepare_data(spec: DataSpec, *, worker: Worker) -> None:
+    for progress in worker.prepare_data(spec):
+        _say(
+            f"{progress.task}: {progress.num_done} of {progress.num_images} images, "
+            f"{progress.images_per_s:.0f} a second"
+        )
+        if progress.committed is not None:
+            _show(progress.committed)
 
 
 def _show(manifest: Manifest) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from workers.ids import content_id
 
-VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 2}
+VERSIONS: dict[str, int] = {"base": 1, "data": 2, "expert": 1, "merge": 2}
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine"]

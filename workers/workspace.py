@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.evaluate import features_of
-from eval.images import Split, open_split
+from eval.images import Split
+from eval.shards import open_split, shard_names
 from workers.artifacts import Artifacts
 from workers.backbones import Backbone, create_backbone
 from workers.cache import NodeCache
@@ -103,10 +104,16 @@ class Workspace:
         return self.artifacts.fetch(manifest, name, self._cache)
 
     def split(self, data_id: str, name: str) -> Split:
-        """Returns the `train` or `test` images of a data artifact, memory-mapped."""
+        """Returns the `train` or `test` images of a data artifact, memory-mapped.
+
+        Raises:
+            MissingArtifactError: They are not committed.
+        """
         key = (data_id, name)
         if key not in self._splits:
-            self._splits[key] = open_split(self.file("data", data_id, f"{name}.arrow"))
+            files = (entry.name for entry in self.manifest("data", data_id).files)
+            shards = shard_names(files, split=name)
+            self._splits[key] = open_split([self.file("data", data_id, each) for each in shards])
         return self._splits[key]
 
     def num_classes(self, data_id: str) -> int:

@@ -33,7 +33,7 @@ OWN_FILES = {
 }
 FILES = {
     "base": ("backbone.safetensors",),
-    "data": ("test.arrow", "train.arrow"),
+    "data": ("test-00000.arrow", "train-00000.arrow", "train-00001.arrow"),
     "expert": ("expert.safetensors",),
     "merge": (),
 }

@@ -28,7 +28,9 @@ def test_worker_does_a_study_from_preparation_to_merge(
     worker = Worker(str(tmp_path / "store"), num_cpus=1)
     assert worker.prepare_base(BaseJob(spec=base, path=None)).id == base.id
     data = datasets["mnist_5k"]
-    assert worker.prepare_data(data).id == data.id
+    *_, prepared = worker.prepare_data(data)
+    assert prepared.committed is not None
+    assert prepared.committed.id == data.id
     expert = make_expert()
     trial = TrialSpec(longest=expert, snapshots=(expert.steps,))
     (progress,) = worker.run_trial(trial, report_every_s=1e9)
