@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from eval.embedded import sprites, vendored
 from eval.decoding import resized
+from eval.embedded import sprites, vendored
 from eval.embedded.build import COMPOSERS, compose_splits
 from eval.embedded.draws import held_out, split_per_class, stream
 from eval.embedded.glyphs import _faces_by_split

@@ -55,7 +55,7 @@ def test_shards_of_other_shapes_are_refused(tmp_path: Path) -> None:
     """Files of two artifacts are no split."""
     write_shard(tmp_path / "a.arrow", IMAGES, LABELS)
     write_shard(tmp_path / "b.arrow", IMAGES[..., :1], LABELS)
-    with pytest.raises(SplitFormatError, match="2 shards .* have images of shapes"):
+    with pytest.raises(SplitFormatError, match=r"2 shards .* have images of shapes"):
         open_split([tmp_path / "a.arrow", tmp_path / "b.arrow"])
 
 

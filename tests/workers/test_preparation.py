@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +117,10 @@ def stop_after(preparation: Preparation, *, num_shards: int, store: Store, spec:
             raise KilledError
         upload(key, path)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "upload", count)
-        finish(preparation)
+        with pytest.raises(KilledError):
+            finish(preparation)
     assert sorted(in_flight(store, spec)) == sorted(SHARDS[:num_shards])
 
 
@@ -190,42 +191,58 @@ def test_damaged_shard_costs_time_only(
     assert in_flight(store, spec) == {}
 
 
-@pytest.mark.parametrize(
-    ("about", "num", "label", "message"),
-    [
-        ({"data": "0" * 16}, 10, None, "it is {'data': '0000"),
-        ({"shard": "1"}, 10, None, "'shard': '1'"),
-        ({}, 9, None, r"its images are \(9, 8, 8, 3\), not \(10, 8, 8, 3\)"),
-        ({}, 10, 99, "its labels are others"),
-    ],
-)
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """How a shard differs from the first one of the training images."""
+
+    why: str
+    about: Mapping[str, str] = field(default_factory=dict)
+    num: int = 10
+    labels: Mapping[int, int] = field(default_factory=dict)
+
+
+@pytest.fixture
+def put_foreign(store: Store, spec: DataSpec, tmp_path: Path) -> Callable[[Foreign], None]:
+    """Returns what writes such a shard, whole and under a key with its own digest."""
+
+    def put(foreign: Foreign) -> None:
+        sizes = {name: len(split) for name, split in WHOLE.items()}
+        positions = select_images(sizes, spec=spec)["train"].positions[: foreign.num]
+        labels = WHOLE["train"].labels[positions]
+        for position, label in foreign.labels.items():
+            labels[position] = label
+        about = {"data": spec.id, "split": "train", "shard": "0", **foreign.about}
+        images = np.zeros((foreign.num, SIZE, SIZE, 3), np.uint8)
+        write_shard(tmp_path / "x.arrow", images, labels, about=about)
+        sha256 = hashlib.sha256((tmp_path / "x.arrow").read_bytes()).hexdigest()
+        key = Layout.shard(spec.id, split="train", number=0, sha256=sha256)
+        store.upload(key, tmp_path / "x.arrow")
+
+    return put
+
+
+FOREIGN = [
+    Foreign(about={"data": "0" * 16}, why="it is {'data': '0000"),
+    Foreign(about={"shard": "1"}, why="'shard': '1'"),
+    Foreign(num=9, why=r"its images are \(9, 8, 8, 3\), not \(10, 8, 8, 3\)"),
+    Foreign(labels={0: 99}, why="its labels are others"),
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=["task", "number", "size", "labels"])
 def test_foreign_shard_is_refused(
     store: Store,
-    spec: DataSpec,
     begin: Begin,
-    tmp_path: Path,
+    put_foreign: Callable[[Foreign], None],
     caplog: pytest.LogCaptureFixture,
-    about: dict[str, str],
-    num: int,
-    label: int | None,
-    message: str,
+    foreign: Foreign,
 ) -> None:
-    """Whole and under a key with its own digest, but of other images, or cut elsewhere."""
-    sizes = {name: len(split) for name, split in WHOLE.items()}
-    positions = select_images(sizes, spec=spec)["train"].positions[:num]
-    labels = WHOLE["train"].labels[positions]
-    if label is not None:
-        labels[0] = label
-    said = {"data": spec.id, "split": "train", "shard": "0", **about}
-    path = tmp_path / "x.arrow"
-    write_shard(path, np.zeros((num, SIZE, SIZE, 3), np.uint8), labels, about=said)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    store.upload(Layout.shard(spec.id, split="train", number=0, sha256=sha256), path)
+    """It proves itself by its digest, and is of other images or cut elsewhere all the same."""
+    put_foreign(foreign)
     preparation, sources = begin(store)
     finish(preparation)
     assert num_asked(sources) == 41
-    assert re.search(f"is refused: .*{message}", caplog.text)
-    assert in_flight(store, spec) == {}
+    assert re.search(f"is refused: .*{foreign.why}", caplog.text)
 
 
 def test_image_that_cannot_be_decoded_keeps_finished_shards(
@@ -259,7 +276,6 @@ def test_store_that_takes_no_shard_is_no_error(
 
 def test_rival_that_was_first_wins(store: Store, spec: DataSpec, begin: Begin) -> None:
     """It removes what is in flight; whoever comes second ends with the rival's artifact."""
-
     stop_after(begin(store)[0], num_shards=4, store=store, spec=spec)
     second = begin(store)[0].run()
     for _ in range(4):
@@ -283,7 +299,7 @@ def test_progress_counts_found_and_decoded_images(
 
 
 def test_local_store_keeps_no_second_copy_on_the_way(
-    spec: DataSpec, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finished shards lie in the store and no longer in the temporary directory."""
     (tmp_path / "scratch").mkdir()
