@@ -61,7 +61,8 @@ class Split:
             returns: (height, width, channels).
         """
         shard = bisect_right(self._stops, index)
-        return self._shards[shard][index - self._start(shard)]
+        found: NDArray[np.uint8] = self._shards[shard][index - self._start(shard)]
+        return found
 
     def rows(self, start: int, stop: int) -> Split:
         """Returns the images from `start` up to `stop` or the end, without copying them."""
