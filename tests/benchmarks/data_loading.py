@@ -49,6 +49,8 @@ class Pass:
     """Images a second, the files read from the disk."""
     warm_per_s: float
     """Images a second, once more."""
+    warm_cpu_ms: float
+    """CPU time an image of the second reading, of this process and its loaders' workers, in ms."""
 
 
 class Files:
@@ -138,14 +140,22 @@ def measure(what: str, batches: Callable[[], Iterable[Tensor]], *, files: list[P
     """Takes all batches twice, the first time from the disk."""
     for path in files:
         _drop(path)
-    cold, warm = (_images_per_s(batches()) for _ in range(2))
-    return Pass(what=what, cold_per_s=cold, warm_per_s=warm)
+    cold_s, _, _ = _seconds(batches())
+    warm_s, warm_cpu_s, num_images = _seconds(batches())
+    return Pass(
+        what=what,
+        cold_per_s=num_images / cold_s,
+        warm_per_s=num_images / warm_s,
+        warm_cpu_ms=warm_cpu_s / num_images * 1000,
+    )
 
 
-def _images_per_s(batches: Iterable[Tensor]) -> float:
-    started_s = time.perf_counter()
+def _seconds(batches: Iterable[Tensor]) -> tuple[float, float, int]:
+    """Returns wall and CPU seconds of taking all batches, and the number of images."""
+    wall_s, cpu = time.perf_counter(), os.times()
     num_images = sum(len(batch) for batch in batches)
-    return num_images / (time.perf_counter() - started_s)
+    wall_s, cpu_s = time.perf_counter() - wall_s, sum(os.times()[:4]) - sum(cpu[:4])
+    return wall_s, cpu_s, num_images
 
 
 def _drop(path: Path) -> None:
@@ -178,12 +188,12 @@ def main() -> None:
             for num_workers in (0, 2)
         ]
     print(f"{num_images} images; preparing them once took {prepare_s:.1f} s")  # noqa: T201 its output
-    print("| batches of 64 at 224 pixels | cold | warm | warm, ours against it |")  # noqa: T201 as above
-    print("| --- | ---: | ---: | ---: |")  # noqa: T201 as above
+    print("| batches of 64 at 224 pixels | cold | warm | CPU, warm | CPU against ours |")  # noqa: T201 as above
+    print("| --- | ---: | ---: | ---: | ---: |")  # noqa: T201 as above
     for each in passes:
-        ratio = passes[0].warm_per_s / each.warm_per_s
         cold, warm = (f"{speed:,.0f} images/s" for speed in (each.cold_per_s, each.warm_per_s))
-        print(f"| {each.what} | {cold} | {warm} | {ratio:.1f} |")  # noqa: T201 as above
+        ratio = each.warm_cpu_ms / passes[0].warm_cpu_ms
+        print(f"| {each.what} | {cold} | {warm} | {each.warm_cpu_ms:.2f} ms | {ratio:.1f} |")  # noqa: T201 as above
 
 
 if __name__ == "__main__":
