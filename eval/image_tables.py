@@ -91,8 +91,11 @@ class TableSource:
         return self._read[number]
 
     def _cached_bytes(self) -> int:
-        groups = (each for number, each in self._read.items() if self._pieces[number].group)
-        return sum(each.nbytes for each in groups)
+        return sum(
+            rows.nbytes
+            for number, rows in self._read.items()
+            if self._pieces[number].group is not None
+        )
 
 
 def find_shards(directory: Path, *, split: str) -> list[Path]:
