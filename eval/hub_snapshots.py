@@ -48,15 +48,10 @@ def download_snapshot(
     """Downloads files of a data set from the hub, and returns where they lie.
 
     Raises:
-        ImageSourceError: `huggingface_hub` is not installed, or the hub does not give the files.
+        ImageSourceError: The hub does not give the files.
     """
-    try:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415 an optional extra
-    except ImportError as error:
-        raise ImageSourceError(
-            f"{repository}: a download from the hub needs huggingface_hub: "
-            "pip install 'mergesweep[hub]'"
-        ) from error
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 loads an HTTP client
+
     directory = _local(repository, root=root)
     try:
         snapshot_download(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -110,48 +110,46 @@ def list_folders(name: str, *, directory: Path) -> Listed:
     Raises:
         OwnTaskError: A split is missing, there is no class, or there are files that are no images.
     """
-    _require_directory(name, directory=directory)
-    splits = {"train": directory / "train", "test": _first_directory(directory)}
-    missing = [split for split, path in splits.items() if path is None or not path.is_dir()]
-    if missing:
-        raise OwnTaskError(
-            name,
-            problems=[
-                f"{directory} has no folder {' or '.join(TEST_NAMES) if each == 'test' else each}"
-                for each in missing
-            ],
-        )
-    listed = {split: list_class_folders(path) for split, path in splits.items() if path is not None}
+    bases = _split_folders(name, directory=directory)
+    listed = {split: list_class_folders(base) for split, base in bases.items()}
     problems = [
-        f"{splits[split]} has files that are no images, or in no class: {_some(found.strays)}"
+        f"{bases[split]} has files that are no images, or in no class: {_some(found.strays)}"
         for split, found in listed.items()
         if found.strays
     ]
     train, test = (set(listed[split].files) for split in ("train", "test"))
     problems += [
-        f"{splits[split]} has no class {_some(sorted(missing))}, which the other split has"
-        for split, missing in (("test", train - test), ("train", test - train))
-        if missing
+        f"{bases[split]} has no class {_some(sorted(lacking))}, which the other split has"
+        for split, lacking in (("test", train - test), ("train", test - train))
+        if lacking
     ]
     if problems:
         raise OwnTaskError(name, problems=problems)
     classes = tuple(sorted(train))
-    return Listed(
-        classes=classes,
-        labels={
-            split: [n for n, each in enumerate(classes) for _ in found.files[each]]
-            for split, found in listed.items()
-        },
-        paths={
-            split: [
-                (path.relative_to(base).as_posix(), path)
-                for each in classes
-                for path in found.files[each]
-            ]
-            for split, found, base in ((s, listed[s], splits[s]) for s in listed)
-            if base is not None
-        },
-    )
+    paths, labels = {}, {}
+    for split, found in listed.items():
+        in_order = [(n, path) for n, each in enumerate(classes) for path in found.files[each]]
+        labels[split] = [number for number, _ in in_order]
+        paths[split] = [(path.relative_to(bases[split]).as_posix(), path) for _, path in in_order]
+    return Listed(classes=classes, labels=labels, paths=paths)
+
+
+def _split_folders(name: str, *, directory: Path) -> dict[str, Path]:
+    if not directory.is_dir():
+        raise OwnTaskError(name, problems=[f"{directory} is no directory on this machine"])
+    allowed = {"train": ("train",), "test": TEST_NAMES}
+    found = {
+        split: next((directory / each for each in names if (directory / each).is_dir()), None)
+        for split, names in allowed.items()
+    }
+    problems = [
+        f"{directory} has no folder {' or '.join(allowed[split])}"
+        for split, path in found.items()
+        if path is None
+    ]
+    if problems:
+        raise OwnTaskError(name, problems=problems)
+    return {split: path for split, path in found.items() if path is not None}
 
 
 def _listed(name: str, *, files: OwnFiles, root: Path) -> Listed:
@@ -160,16 +158,6 @@ def _listed(name: str, *, files: OwnFiles, root: Path) -> Listed:
     from eval.own_tables import list_tables  # noqa: PLC0415 loads Arrow, which folders do not need
 
     return list_tables(name, files=files, root=root)
-
-
-def _first_directory(directory: Path) -> Path | None:
-    found = (directory / each for each in TEST_NAMES)
-    return next((path for path in found if path.is_dir()), None)
-
-
-def _require_directory(name: str, *, directory: Path) -> None:
-    if not directory.is_dir():
-        raise OwnTaskError(name, problems=[f"{directory} is no directory on this machine"])
 
 
 def _class_problems(counts: Mapping[str, Counter[int]], *, classes: Sequence[str]) -> list[str]:
@@ -202,7 +190,7 @@ def _size_and_digest(path: Path) -> tuple[int, str]:
     return status.st_size, _digest(str(path), status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest(path: str, _size: int, _mtime_ns: int) -> str:
     """Hashes a file; a plan is worked out several times in a process, its files read once."""
     with Path(path).open("rb") as stream:

@@ -87,6 +87,9 @@ def _classes(
     if train.values.dtype.kind == "U":
         return given or tuple(sorted({str(each) for each in train.values}))
     classes = given or train.names
+    if not given and columns["test"].names != train.names:
+        problem = f"its test split names its classes otherwise: {columns['test'].names}"
+        raise OwnTaskError(name, problems=[problem])
     if classes is None:
         problem = "its labels are integers without names: list them under classes, in order"
         raise OwnTaskError(name, problems=[problem])

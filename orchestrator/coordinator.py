@@ -141,5 +141,5 @@ class Coordinator:
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:
     """Returns the jobs that make the base and the images, without those that are done."""
     jobs = [Job(id=plan.base.spec.id, method="prepare_base", argument=plan.base)]
-    jobs += [Job(id=data.id, method="prepare_data", argument=data) for data in plan.datasets]
+    jobs += [Job(id=job.id, method="prepare_data", argument=job) for job in plan.data_jobs]
     return [job for job in jobs if job.id not in done]

@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from eval.tasks import find_task
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from workers.manifests import Manifest
@@ -85,12 +84,8 @@ def _num_test_images(plan: Plan) -> float:
     """Returns the mean number of test images a task."""
     tasks = plan.study.tasks
     sizes = [
-        (
-            find_task(name).num_train // 5
-            if tasks.evaluate_on == "validation"
-            else find_task(name).num_test
-        )
-        for name in plan.study.task_names
+        source.task.num_train // 5 if tasks.evaluate_on == "validation" else source.task.num_test
+        for source in plan.sources.values()
     ]
     return statistics.mean(min(size, tasks.max_test or size) for size in sizes)
 

@@ -1,10 +1,12 @@
 """A study together with its store: its plan, and what of it exists already."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from eval.task_source import TaskSource
 from orchestrator.ledger import Ledger
 from orchestrator.outputs import OUTPUTS_FILE, output_problems
 from orchestrator.plan import Plan, build_plan, plan_digest
@@ -79,12 +81,15 @@ class OpenedStudy:
         return f"{plan_digest(self.plan)} {counts.num_experts_done} {counts.num_merges_done}"
 
 
-def open_study(study: Study, *, text: str) -> OpenedStudy:
+def open_study(
+    study: Study, *, text: str, recorded: Mapping[str, TaskSource] | None = None
+) -> OpenedStudy:
     """Opens a study's store and reads what it has of the plan; writes nothing.
 
     Args:
         study: A checked study.
         text: The study file, as written.
+        recorded: Own tasks as an earlier plan of it found them, whose files need not be here.
 
     Raises:
         StudyDamagedError: The plan in the store, or a manifest, is not as it was written.
@@ -93,10 +98,10 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
     store_url = absolute_store(study.store)
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
-    plan = build_plan(study)
+    plan = build_plan(study, recorded=recorded)
     groups = folder.read_groups(drawn_from=groups_drawn_from(plan))
     if groups is not None and groups != plan.groups:
-        plan = build_plan(study, groups=groups)
+        plan = build_plan(study, groups=groups, recorded=recorded)
     found = _committed(artifacts, plan=plan, folder=folder)
     return OpenedStudy(
         plan=plan,
@@ -149,9 +154,10 @@ def open_by_name(name: str, *, store_url: str) -> OpenedStudy:
         StoreError: The store cannot be read.
     """
     location = absolute_store(store_url)
-    text = StudyFolder(open_store(location), name).read_study()
-    study = parse_study(text, source=f"{name} in {store_url}", store=location)
-    return open_study(study, text=text)
+    folder = StudyFolder(open_store(location), name)
+    text, recorded = folder.read_study(), folder.read_own_tasks()
+    study = parse_study(text, source=f"{name} in {store_url}", store=location, recorded=recorded)
+    return open_study(study, text=text, recorded=recorded)
 
 
 def tracking_uri(study: Study, *, store_url: str) -> str:

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from eval.task_source import TaskSource
 from orchestrator.groups import Group, num_possible, sample_groups
 from orchestrator.settings import NUM_TASKS_AXIS, Setting, plan_settings
 from orchestrator.specifying import base_job, data_spec, expert_spec, merge_spec, method_labels
 from orchestrator.study import Study
-from workers.specs import BaseJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
+from orchestrator.task_sources import task_sources
+from workers.specs import BaseJob, DataJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Plan:
 
     study: Study
     base: BaseJob
+    sources: Mapping[str, TaskSource]
+    """The study's tasks by name, and where their files lie."""
     datasets: tuple[DataSpec, ...]
     settings: tuple[Setting, ...]
     groups: tuple[Group, ...]
@@ -64,6 +68,11 @@ class Plan:
         return settings
 
     @property
+    def data_jobs(self) -> tuple[DataJob, ...]:
+        """What makes each of `datasets`, in their order."""
+        return tuple(DataJob(spec=each, source=self.sources[each.task]) for each in self.datasets)
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps that the trials take."""
         return sum(trial.longest.steps for trial in self.trials)
@@ -79,15 +88,26 @@ class Plan:
         )
 
 
-def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
-    """Works out a study's plan; pure, apart from reading the digest of a checkpoint file.
+def build_plan(
+    study: Study,
+    *,
+    groups: Sequence[Group] | None = None,
+    recorded: Mapping[str, TaskSource] | None = None,
+) -> Plan:
+    """Works out a study's plan; pure, apart from the digests of its own checkpoint and tasks.
 
     Args:
         study: A checked study.
         groups: Groups that an earlier run wrote down; sampled anew when None.
+        recorded: The study's own tasks as an earlier plan of it found them; read from their files
+            when None.
+
+    Raises:
+        OwnTaskError: Files of the study's own do not make a task any more.
     """
     base = base_job(study.backbone, seed=study.seed)
-    datasets = tuple(data_spec(study, task=task) for task in study.task_names)
+    sources = task_sources(study, recorded=recorded or {})
+    datasets = tuple(data_spec(study, task=source.task) for source in sources.values())
     sizes = study.groups.sizes or []
     settings = plan_settings(study.finetune, tasks=study.task_names, sizes=sizes, seed=study.seed)
     if groups is None:
@@ -103,6 +123,7 @@ def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
     return Plan(
         study=study,
         base=base,
+        sources=sources,
         datasets=datasets,
         settings=settings,
         groups=tuple(groups),

@@ -46,7 +46,7 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
         )
         with lease:
             # Anew: who held the study until now may have committed more.
-            fresh = open_study(opened.plan.study, text=opened.text)
+            fresh = open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
             return _Run(opened=fresh, lease=lease, console=console).run()
     except (LeaseError, StoreError, StudyDamagedError) as error:
         say(console, f"error: {error}")

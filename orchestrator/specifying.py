@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from eval.tasks import find_task
+from eval.tasks import Task
 from merge.cards import CARDS
 from merge.params import parse_params
 from orchestrator.groups import Group
@@ -37,11 +37,11 @@ def base_job(backbone: Backbone, *, seed: int) -> BaseJob:
     return BaseJob(spec=spec, path=path)
 
 
-def data_spec(study: Study, *, task: str) -> DataSpec:
+def data_spec(study: Study, *, task: Task) -> DataSpec:
     """Returns the specification of a task's images in this study."""
     return DataSpec(
-        task=task,
-        fingerprint=find_task(task).fingerprint,
+        task=task.name,
+        fingerprint=task.fingerprint,
         image_size=study.backbone.image_size,
         max_train=study.tasks.max_train,
         max_test=study.tasks.max_test,

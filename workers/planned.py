@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from eval.task_source import source_from_json
 from workers.layout import Layout
 from workers.sealed import SealError, unseal
 from workers.specs import (
     BaseSpec,
+    DataJob,
     DataSpec,
     ExpertSpec,
     MergeSpec,
@@ -21,7 +23,7 @@ from workers.store.protocol import Store
 PLAN_FILE = "plan.json"
 """Also the beginning of the names of plans that a later run of the study has replaced."""
 
-Planned = BaseSpec | DataSpec | TrialSpec | MergeSpec
+Planned = BaseSpec | DataJob | TrialSpec | MergeSpec
 
 
 class NotPlannedError(LookupError):
@@ -57,9 +59,10 @@ def _plans(store: Store) -> Iterator[dict[str, Any]]:
 def _find(plan: Mapping[str, Any], artifact_id: str) -> Planned | None:
     if plan["base"]["id"] == artifact_id:
         return BaseSpec(**_without_id(plan["base"]))
-    for each in plan["data"].values():
+    for task, each in plan["data"].items():
         if each["id"] == artifact_id:
-            return DataSpec(**_without_id(each))
+            source = source_from_json(task, plan.get("sources", {}).get(task))
+            return DataJob(spec=DataSpec(**_without_id(each)), source=source)
     for trial in plan["trials"]:
         if artifact_id in trial["snapshots"].values():
             return _trial(trial, artifact_id)

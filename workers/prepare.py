@@ -8,12 +8,11 @@ import timm
 import torch
 from torch import Tensor
 
-from eval.embedded.build import build_splits
 from eval.images import Split, write_split
-from eval.tasks import find_task
+from eval.whole_splits import read_splits
 from workers.backbones import check_model, create_backbone, read_checkpoint
 from workers.manifests import Manifest
-from workers.specs import VERSIONS, BaseJob, DataSpec, spec_to_json
+from workers.specs import VERSIONS, BaseJob, DataJob, DataSpec, spec_to_json
 from workers.tensor_files import write_tensors
 from workers.weights import WeightsError, packaged_path, sha256_of
 from workers.workspace import BASE_FILE, Workspace
@@ -73,11 +72,15 @@ def _hub_tensors(model: str) -> dict[str, Tensor]:
     return dict(module.state_dict())
 
 
-def prepare_data(spec: DataSpec, *, workspace: Workspace) -> Manifest:
-    """Commits a task's images as two Arrow files: decoded and resized once, mapped ever after."""
+def prepare_data(job: DataJob, *, workspace: Workspace) -> Manifest:
+    """Commits a task's images as two Arrow files: decoded and resized once, mapped ever after.
+
+    Raises:
+        ImageSourceError: The task's files are missing, damaged, or not those of the plan.
+    """
     started = time.monotonic()
-    task = find_task(spec.task)
-    splits = select_images(build_splits(spec.task, image_size=spec.image_size), spec=spec)
+    spec = job.spec
+    splits = select_images(read_splits(job.source, image_size=spec.image_size), spec=spec)
     with tempfile.TemporaryDirectory() as scratch:
         files = {f"{name}.arrow": Path(scratch) / f"{name}.arrow" for name in splits}
         for name, split in splits.items():
@@ -91,7 +94,7 @@ def prepare_data(spec: DataSpec, *, workspace: Workspace) -> Manifest:
             files=files,
             outcome="done",
             metrics={
-                "num_classes": task.num_classes,
+                "num_classes": job.source.task.num_classes,
                 "num_train": len(splits["train"]),
                 "num_test": len(splits["test"]),
             },

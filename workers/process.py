@@ -11,7 +11,7 @@ import torch
 from workers.manifests import Manifest
 from workers.merge_job import run_merge
 from workers.prepare import prepare_base, prepare_data
-from workers.specs import BaseJob, DataSpec, MergeSpec, TrialSpec
+from workers.specs import BaseJob, DataJob, MergeSpec, TrialSpec
 from workers.trial import CHECKPOINT_EVERY_S, TrialProgress, run_trial
 from workers.workspace import Workspace
 
@@ -55,9 +55,9 @@ class Worker:
         """Commits the base; see `workers.prepare.prepare_base`."""
         return prepare_base(job, workspace=self._workspace)
 
-    def prepare_data(self, spec: DataSpec) -> Manifest:
+    def prepare_data(self, job: DataJob) -> Manifest:
         """Commits a task's images; see `workers.prepare.prepare_data`."""
-        return prepare_data(spec, workspace=self._workspace)
+        return prepare_data(job, workspace=self._workspace)
 
 
 def cache_root() -> Path:

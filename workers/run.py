@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.specs import BaseJob, BaseSpec, DataSpec, MergeSpec, TrialSpec
+from workers.specs import BaseJob, BaseSpec, DataJob, MergeSpec, TrialSpec
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
 
@@ -78,7 +78,7 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
             _show(worker.run_merge(planned))
         case BaseSpec():
             _show(worker.prepare_base(BaseJob(spec=planned, path=checkpoint)))
-        case DataSpec():
+        case DataJob():
             _show(worker.prepare_data(planned))
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from eval.task_source import TaskSource
 from workers.ids import content_id
 
 VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 2}
@@ -65,6 +66,19 @@ class DataSpec:
     def id(self) -> str:
         """The content address."""
         return content_id("data", version=VERSIONS["data"], spec=asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataJob:
+    """Images to commit, and where the task's files lie."""
+
+    spec: DataSpec
+    source: TaskSource
+
+    @property
+    def id(self) -> str:
+        """The images' content address, which does not depend on where the files lie."""
+        return self.spec.id
 
 
 @dataclass(frozen=True, kw_only=True)

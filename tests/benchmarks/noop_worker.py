@@ -19,6 +19,7 @@ from workers.specs import (
     VERSIONS,
     BaseJob,
     BaseSpec,
+    DataJob,
     DataSpec,
     ExpertSpec,
     MergeSpec,
@@ -62,9 +63,9 @@ class Worker(process.Worker):
         """Commits a few small tensors as the base."""
         return self._commit("base", job.spec, inputs={}, tensors={BASE_FILE: TENSORS}, metrics={})
 
-    def prepare_data(self, spec: DataSpec) -> Manifest:
+    def prepare_data(self, job: DataJob) -> Manifest:
         """Commits a task without images."""
-        return self._commit("data", spec, inputs={}, tensors={}, metrics={"num_classes": 10})
+        return self._commit("data", job.spec, inputs={}, tensors={}, metrics={"num_classes": 10})
 
     def _commit_expert(self, spec: ExpertSpec) -> Manifest:
         inputs = {

@@ -207,4 +207,4 @@ def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -
     done = {plan.base.spec.id, plan.datasets[1].id}
     left = preparation_jobs(plan, done=done)
     assert [job.id for job in left] == [plan.datasets[0].id, plan.datasets[2].id]
-    assert [job.argument for job in left] == [plan.datasets[0], plan.datasets[2]]
+    assert [job.argument for job in left] == [plan.data_jobs[0], plan.data_jobs[2]]

@@ -49,7 +49,7 @@ def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
     """Base, images, trials and merges come back equal, and so do their ids."""
     wanted: dict[str, Any] = {plan.base.spec.id: plan.base.spec, **plan.merges}
-    wanted |= {data.id: data for data in plan.datasets}
+    wanted |= {job.id: job for job in plan.data_jobs}
     wanted |= {trial.id: trial for trial in plan.trials}
     assert len(wanted) == 1 + 3 + 6 + len(plan.merges)
     for artifact_id, spec in wanted.items():

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from eval.tasks import find_task
 from workers import prepare
 from workers.backbones import create_backbone
 from workers.prepare import prepare_base, prepare_data, select_images
-from workers.specs import BaseJob, BaseSpec, DataSpec
+from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec
 from workers.tensor_files import TensorFile
 from workers.weights import PACKAGED, WeightsError, sha256_of
 from workers.workspace import Workspace
@@ -91,24 +91,31 @@ def test_committed_images_are_those_of_the_task(
 
 
 def test_second_preparation_loses_without_overwriting(
-    workspace: Workspace, datasets: Mapping[str, DataSpec], base: BaseSpec
+    workspace: Workspace,
+    datasets: Mapping[str, DataSpec],
+    base: BaseSpec,
+    data_job: Callable[[DataSpec], DataJob],
 ) -> None:
     """The first manifest stays, for images and for the base alike."""
     data = datasets["mnist_5k"]
     first = workspace.manifest("data", data.id), workspace.manifest("base", base.id)
     second = (
-        prepare_data(data, workspace=workspace),
+        prepare_data(data_job(data), workspace=workspace),
         prepare_base(BaseJob(spec=base, path=None), workspace=workspace),
     )
     assert second == first
 
 
 def test_two_preparations_give_the_same_bytes(
-    workspace: Workspace, empty: Workspace, datasets: Mapping[str, DataSpec], base: BaseSpec
+    workspace: Workspace,
+    empty: Workspace,
+    datasets: Mapping[str, DataSpec],
+    base: BaseSpec,
+    data_job: Callable[[DataSpec], DataJob],
 ) -> None:
     """In another store, too: what is derived from them has the same bits everywhere."""
     data = datasets["mnist_5k"]
-    prepare_data(data, workspace=empty)
+    prepare_data(data_job(data), workspace=empty)
     prepare_base(BaseJob(spec=base, path=None), workspace=empty)
     for kind, artifact_id in [("data", data.id), ("base", base.id)]:
         files = [each.manifest(kind, artifact_id).files for each in (workspace, empty)]
