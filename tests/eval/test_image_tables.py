@@ -34,15 +34,15 @@ def as_parquet(table: pa.Table, path: Path) -> None:
 
 
 def as_arrow(table: pa.Table, path: Path) -> None:
-    with pa.OSFile(str(path.with_suffix(".arrow")), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    target = str(path.with_suffix(".arrow"))
+    with pa.OSFile(target, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 def as_stream(table: pa.Table, path: Path) -> None:
-    with pa.OSFile(str(path.with_suffix(".arrow")), "wb") as sink:
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+    target = str(path.with_suffix(".arrow"))
+    with pa.OSFile(target, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 @pytest.mark.parametrize("write", [as_parquet, as_arrow, as_stream])

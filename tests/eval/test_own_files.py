@@ -217,11 +217,11 @@ def test_source_comes_back_from_json(flowers: OwnFiles) -> None:
 
 def test_embedded_sources_are_those_that_are_composed() -> None:
     """Labels and images of a task that needs no files."""
-    sources = open_sources(TaskSource(task=find_task("skimage_textures")))
-    task = find_task("skimage_textures")
+    sources = open_sources(TaskSource(task=find_task("mnist_5k")))
+    task = find_task("mnist_5k")
     assert [len(sources[split].labels) for split in ("train", "test")] == [
         task.num_train,
         task.num_test,
     ]
     assert np.unique(sources["test"].labels).tolist() == list(range(task.num_classes))
-    assert sources["test"].image(0).ndim == 3
+    assert sources["test"].image(0).shape == (28, 28, 1)

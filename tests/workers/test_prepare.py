@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import Tensor
 
 from eval.images import Split
+from eval.own_files import OwnFiles, describe
+from eval.task_source import TaskSource
 from eval.tasks import find_task
 from workers import prepare
 from workers.backbones import create_backbone
@@ -120,6 +123,35 @@ def test_two_preparations_give_the_same_bytes(
     for kind, artifact_id in [("data", data.id), ("base", base.id)]:
         files = [each.manifest(kind, artifact_id).files for each in (workspace, empty)]
         assert files[0] == files[1]
+
+
+def test_own_task_is_prepared_from_its_files(empty: Workspace, tmp_path: Path) -> None:
+    """Shuffled, cut to the square about the middle, each image beside its label."""
+    colours = {"a": (250, 0, 0), "b": (0, 250, 0)}
+    for split in ("train", "val"):
+        for name, colour in colours.items():
+            (tmp_path / "own" / split / name).mkdir(parents=True)
+            for number in range(8):
+                path = tmp_path / "own" / split / name / f"{number}.png"
+                Image.new("RGB", (20 + number, 16), colour).save(path)
+    files = OwnFiles(layout="folder", place=str(tmp_path / "own"))
+    task = describe("mine", files=files, root=tmp_path)
+    spec = DataSpec(
+        task="mine",
+        fingerprint=task.fingerprint,
+        image_size=8,
+        max_train=None,
+        max_test=5,
+        evaluate_on="test",
+    )
+    source = TaskSource(task=task, files=files)
+    manifest = prepare_data(DataJob(spec=spec, source=source), workspace=empty)
+    assert manifest.metrics["num_classes"] == 2
+    train, test = (empty.split(spec.id, split) for split in ("train", "test"))
+    assert (train.images.shape, test.images.shape) == ((16, 8, 8, 3), (5, 8, 8, 3))
+    assert sorted(train.labels.tolist()) == [0] * 8 + [1] * 8 != train.labels.tolist()
+    for image, label in zip(train.images, train.labels, strict=True):
+        assert tuple(image[4, 4]) == tuple(colours.values())[label]
 
 
 def test_random_base_is_drawn_from_its_seed(empty: Workspace) -> None:

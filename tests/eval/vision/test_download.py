@@ -28,7 +28,7 @@ def test_wrong_names_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_hub_without_a_network_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what was asked for."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ImageSourceError, match="tanganke/eurosat at 9d4918c.*gave nothing"):
+    with pytest.raises(ImageSourceError, match=r"tanganke/eurosat at 9d4918c.*gave nothing"):
         download_vision("eurosat", tmp_path)
 
 
