@@ -62,8 +62,8 @@ class OwnFiles:
 def describe(name: str, *, files: OwnFiles, root: Path) -> Task:
     """Reads what a task is from its files.
 
-    Folders and tables are hashed whole, one reading of their bytes (0.7 GB a second of CPU); of a data
-    set on the hub its id and revision say what it is, and only labels are read.
+    Folders and tables are hashed whole, one reading of their bytes (0.7 GB a second of CPU); of a
+    data set on the hub its id and revision say what it is, and only labels are read.
 
     Args:
         name: The task's name in the study.
