@@ -18,8 +18,14 @@ _NOTES = (".cache", "huggingface", "download")
 """Where `huggingface_hub` notes which commit each file of a `local_dir` is of."""
 
 
-def snapshot_directory(repository: str, *, revision: str, root: Path) -> Path:
+def snapshot_directory(repository: str, *, revision: str, root: Path, remedy: str) -> Path:
     """Finds a snapshot on this machine.
+
+    Args:
+        repository: Owner and name.
+        revision: The commit.
+        root: The data root.
+        remedy: How to get it, for errors.
 
     Raises:
         ImageSourceError: It is not there, or is of another revision.
@@ -31,13 +37,12 @@ def snapshot_directory(repository: str, *, revision: str, root: Path) -> Path:
     if not directory.is_dir():
         raise ImageSourceError(
             f"{directory}: no such directory; expected there: the Parquet files of {repository} at "
-            f"{revision}. {command(repository, revision=revision, root=root)}"
+            f"{revision}. {remedy}"
         )
     others = sorted(_revisions(directory) - {revision})
     if others:
         raise ImageSourceError(
-            f"{directory}: its files are of revision {', '.join(others)}, not {revision}. "
-            f"{command(repository, revision=revision, root=root)}"
+            f"{directory}: its files are of revision {', '.join(others)}, not {revision}. {remedy}"
         )
     return directory
 
@@ -68,8 +73,8 @@ def download_snapshot(
     return directory
 
 
-def command(repository: str, *, revision: str, root: Path) -> str:
-    """Says how to get a snapshot."""
+def snapshot_remedy(repository: str, *, revision: str, root: Path) -> str:
+    """Says how to get a snapshot that is in no catalogue."""
     return (
         f"Get it with: python -m eval.vision.download {repository} --revision {revision} "
         f"--root {root}"

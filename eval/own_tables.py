@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.hub_snapshots import snapshot_directory
+from eval.hub_snapshots import snapshot_directory, snapshot_remedy
 from eval.image_source import ImageSourceError
 from eval.image_tables import LabelColumn, check_image_column, find_shards, read_labels
 from eval.own_files import TEST_NAMES, Listed, OwnFiles, OwnTaskError
@@ -66,7 +66,9 @@ def find_splits(directory: Path) -> dict[str, list[Path]]:
 
 def _directory(files: OwnFiles, *, root: Path) -> Path:
     if files.layout == "hub":
-        return snapshot_directory(files.place, revision=files.revision or "", root=root)
+        revision = files.revision or ""
+        remedy = snapshot_remedy(files.place, revision=revision, root=root)
+        return snapshot_directory(files.place, revision=revision, root=root, remedy=remedy)
     directory = Path(files.place)
     if not directory.is_dir():
         raise ImageSourceError(f"{directory} is no directory on this machine")

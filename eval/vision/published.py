@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from eval.image_source import ImageSource
-    from eval.vision.catalogue import VisionEntry, VisionSource
+    from eval.vision.catalogue import VisionEntry
 
 SPLITS = ("train", "test")
 
@@ -84,7 +84,7 @@ def remedy(task_name: str, *, root: Path) -> str:
 def _open(task_name: str, split: str, *, entry: VisionEntry, root: Path) -> ImageSource:
     source = entry["source"]
     if "hub" in source:
-        return _open_tables(source, split, entry=entry, root=root)
+        return _open_tables(task_name, split, entry=entry, root=root)
     parts: list[Any] = source["train"] if split == "train" else source["test"]
     try:
         return _joined(open_split(entry, parts=parts, root=root))
@@ -104,16 +104,16 @@ def _first_line(error: Exception) -> str:
     )
 
 
-def _open_tables(
-    source: VisionSource, split: str, *, entry: VisionEntry, root: Path
-) -> ImageSource:
-    directory = snapshot_directory(source["hub"], revision=source["revision"], root=root)
+def _open_tables(task_name: str, split: str, *, entry: VisionEntry, root: Path) -> ImageSource:
+    source, how = entry["source"], remedy(task_name, root=root)
+    revision = source["revision"]
+    directory = snapshot_directory(source["hub"], revision=revision, root=root, remedy=how)
     names: list[str] = source["train"] if split == "train" else source["test"]
     parts = []
     for name in names:
         shards = find_shards(directory, split=name)
         if not shards:
-            raise ImageSourceError(f"{directory}: no Parquet file of the split {name!r}")
+            raise ImageSourceError(f"{directory}: no Parquet file of the split {name!r}. {how}")
         check_image_column(shards, column=source["image"])
         labels = read_labels(shards, column=source["label"])
         _check_names(labels.names, entry=entry, directory=directory)

@@ -196,14 +196,15 @@ def test_snapshot_of_the_hub_is_a_task(tmp_path: Path) -> None:
 
 
 def test_snapshot_of_another_revision_is_refused(tmp_path: Path) -> None:
-    """As far as `huggingface_hub` has noted what it downloaded; the command gets the right one."""
+    """As far as `huggingface_hub` has noted what it downloaded; the remedy is told."""
     notes = tmp_path / "me--birds" / ".cache" / "huggingface" / "download" / "data"
     notes.mkdir(parents=True)
     (notes / "train.parquet.metadata").write_text(f"{REVISION}\netag\n1.5\n")
-    assert snapshot_directory("me/birds", revision=REVISION, root=tmp_path).name == "me--birds"
-    wanted = rf"of revision {REVISION}, not ffff.*download me/birds --revision ffff"
+    found = snapshot_directory("me/birds", revision=REVISION, root=tmp_path, remedy="")
+    assert found == tmp_path / "me--birds"
+    wanted = rf"of revision {REVISION}, not f+\. Get it so\."
     with pytest.raises(ImageSourceError, match=wanted):
-        snapshot_directory("me/birds", revision="f" * 40, root=tmp_path)
+        snapshot_directory("me/birds", revision="f" * 40, root=tmp_path, remedy="Get it so.")
 
 
 def test_source_comes_back_from_json(flowers: OwnFiles) -> None:

@@ -56,8 +56,7 @@ def test_missing_files_are_told_with_place_and_remedy(name: str, tmp_path: Path)
     message = str(caught.value)
     assert str(tmp_path) in message
     assert source.get("files", source.get("hub", "")) in message
-    wanted = source.get("hub", name)
-    assert source.get("by_hand", f"python -m eval.vision.download {wanted}") in message
+    assert source.get("by_hand", f"python -m eval.vision.download {name} --root") in message
 
 
 def test_letters_stand_upright_and_are_numbered_from_0(vision_root: Path) -> None:
