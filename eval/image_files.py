@@ -51,7 +51,8 @@ class ArraySource:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Returns one image; see `eval.image_source.ImageSource`."""
-        return self.images[index]
+        image: NDArray[np.uint8] = self.images[index]
+        return image
 
 
 def decode(content: bytes, *, channels: int, name: str) -> NDArray[np.uint8]:
