@@ -47,6 +47,10 @@ class Split:
         """Returns the images from `start` up to `stop`, without copying them."""
         return Split(images=self.images[start:stop], labels=self.labels[start:stop])
 
+    def taken(self, positions: NDArray[np.int64]) -> Split:
+        """Returns a copy of the images at some positions, in that order."""
+        return Split(images=self.images[positions], labels=self.labels[positions])
+
 
 def write_split(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
     """Writes one split as an Arrow IPC file; equal arrays give byte-identical files.

@@ -17,7 +17,7 @@ from merge.probe import Loss
 from merge.weight import Weight
 from workers.backbones import Backbone
 from workers.batch_norm import copy_statistics
-from workers.fine_tune import batch_positions, training_subset
+from workers.batches import batch_positions, training_subset
 from workers.layer_inputs import LayerInputs, add_gram
 from workers.seeds import derive_seed
 from workers.specs import ExpertSpec, MergeSpec
@@ -65,7 +65,7 @@ class GroupProbe:
                 batch_size=batch_size,
                 seed=self._seed("images", expert.task),
             )
-            for images in _chunks(_taken(split, positions)):
+            for images in _chunks(split.taken(positions)):
                 losses = _LOSSES[loss](self._logits(task, images), self._labels(images))
                 (losses.sum() / batch_size).backward()  # type: ignore[no-untyped-call]
         return self._take_gradients()
@@ -135,7 +135,7 @@ class GroupProbe:
         return evaluate(
             self._module,
             self._heads[task],
-            split=_taken(split, order[:num_images]),
+            split=split.taken(order[:num_images]),
             normalization=self._backbone.normalization,
             device=self._device,
         ).accuracy
@@ -164,7 +164,7 @@ class GroupProbe:
         expert = self._spec.experts[task]
         split = self._workspace.split(expert.data_id, "train")
         order = np.random.default_rng(self._seed("images", expert.task)).permutation(len(split))
-        return _taken(split, order[:num_images])
+        return split.taken(order[:num_images])
 
     def _seed(self, purpose: str, task: str) -> int:
         return derive_seed(self._spec.seed, "merge", purpose, task)
@@ -237,10 +237,6 @@ _LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "entropy": _entropies,
     "cross_entropy": _cross_entropies,
 }
-
-
-def _taken(split: Split, positions: npt.NDArray[np.int64]) -> Split:
-    return Split(images=split.images[positions], labels=split.labels[positions])
 
 
 def _chunks(images: Split) -> Iterator[Split]:

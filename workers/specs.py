@@ -11,10 +11,13 @@ from typing import Any, Literal
 
 from workers.ids import content_id
 
-VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 2}
+VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 2, "merge": 2}
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "linear"]
+HeadMode = Literal["trained", "frozen", "probe_first"]
+Averaging = Literal["none", "ema", "swa"]
+Augmentation = Literal["none", "flip", "crop_flip"]
 EvaluateOn = Literal["test", "validation"]
 
 
@@ -75,6 +78,32 @@ class OptimizerSpec:
     momentum: float
     """SGD's momentum, or Adam's first decay rate."""
     weight_decay: float
+    nesterov: bool = False
+    """Whether SGD looks ahead along its momentum; False for the others."""
+    sam_rho: float = 0.0
+    """Radius of sharpness-aware minimization around the optimizer; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """How a task's classifier comes to be."""
+
+    mode: HeadMode = "trained"
+    """`trained` from fresh weights with the backbone; `frozen` as the linear probe of the base's
+    features; `probe_first`, trained on from that probe."""
+    l2: float = 0.0
+    """The probe's penalty: see `workers.linear_probe`; 0 where there is no probe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragingSpec:
+    """Which mean over the steps' weights an expert stores in place of the last ones."""
+
+    mode: Averaging = "none"
+    ema_decay: float = 0.0
+    """What each step leaves of the mean before it, for `ema`; 0 otherwise."""
+    swa_start: float = 0.0
+    """Fraction of the steps after which the mean begins, for `swa`; 0 otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +115,7 @@ class ExpertSpec:
     data_id: str
     optimizer: OptimizerSpec
     schedule: Schedule
+    """What follows the warmup."""
     lr: float
     """Peak learning rate."""
     batch_size: int
@@ -96,6 +126,18 @@ class ExpertSpec:
     seed: int
     freeze_batch_norm: bool
     """Keeps BatchNorm's statistics at the base's while fine-tuning."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate grows linearly to its peak."""
+    head: HeadSpec = HeadSpec()
+    average_weights: AveragingSpec = AveragingSpec()
+    augment: Augmentation = "none"
+    linearised: bool = False
+    """Whether the backbone is its first-order expansion at the base: see `workers.tangent`."""
+
+    @property
+    def depends_on_total(self) -> bool:
+        """Whether a step depends on how many there will be: then step counts share no run."""
+        return self.schedule != "constant" or self.average_weights.mode == "swa"
 
     @cached_property
     def id(self) -> str:
@@ -167,6 +209,12 @@ class MergeSpec:
     surgery: SurgerySpec | None = None
     """What is done to the merged model's features for each task of the group; None for nothing."""
 
+    @property
+    def linearised(self) -> bool:
+        """Whether the experts are linearised, and with them the merged model."""
+        (linearised,) = {expert.linearised for expert in (*self.experts, *self.held_out)}
+        return linearised
+
     @cached_property
     def id(self) -> str:
         """The content address."""
@@ -203,9 +251,15 @@ def expert_from_json(values: Mapping[str, Any]) -> ExpertSpec:
     """Returns the expert that `spec_to_json` wrote down.
 
     Raises:
+        KeyError: A part is missing.
         TypeError: A field is missing, or is one that experts do not have.
     """
-    return ExpertSpec(**{**values, "optimizer": OptimizerSpec(**values["optimizer"])})
+    parts = {
+        "optimizer": OptimizerSpec(**values["optimizer"]),
+        "head": HeadSpec(**values["head"]),
+        "average_weights": AveragingSpec(**values["average_weights"]),
+    }
+    return ExpertSpec(**{**values, **parts})
 
 
 def surgery_from_json(values: Mapping[str, Any] | None) -> SurgerySpec | None:

@@ -2,22 +2,22 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eval.evaluate import evaluate, evaluate_head
+from workers.backbones import Backbone
 from workers.checkpoints import Checkpoints, Pace
 from workers.determinism import compute_deterministically
 from workers.fine_tune import DivergedError, FineTuning, create_head, loss_curve, recent_loss
 from workers.manifests import Manifest
 from workers.specs import VERSIONS, ExpertSpec, TrialSpec, spec_to_json
 from workers.tensor_files import write_tensors
-from workers.tuning_state import model_tensors
 from workers.workspace import EXPERT_FILE, Workspace
 
 CHECKPOINT_EVERY_S = 30.0
@@ -107,17 +107,12 @@ def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float])
     longest = spec.longest
     compute_deterministically()
     base_features = workspace.base_features(longest.base_id, longest.data_id)
+    probe = None if longest.head.mode == "trained" else workspace.linear_probe(longest)
     backbone = workspace.base_backbone(longest.base_id)
-    head = create_head(
-        backbone.num_features,
-        num_classes=workspace.num_classes(longest.data_id),
-        seed=longest.seed,
-        task=longest.task,
-    )
     tuning = FineTuning(
         spec=longest,
         backbone=backbone,
-        head=head.to(workspace.device),
+        head=probe or _fresh_head(longest, backbone=backbone, workspace=workspace),
         train=workspace.split(longest.data_id, "train"),
         device=workspace.device,
     )
@@ -130,6 +125,16 @@ def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float])
         clock=clock,
         started_s=started_s,
     )
+
+
+def _fresh_head(spec: ExpertSpec, *, backbone: Backbone, workspace: Workspace) -> nn.Linear:
+    head = create_head(
+        backbone.num_features,
+        num_classes=workspace.num_classes(spec.data_id),
+        seed=spec.seed,
+        task=spec.task,
+    )
+    return head.to(workspace.device)
 
 
 def _resume(run: _Run) -> dict[str, Manifest]:
@@ -180,15 +185,24 @@ def _train(run: _Run, *, until: int, report_every_s: float, pace: Pace) -> Itera
 
 
 def _commit(spec: ExpertSpec, *, run: _Run) -> Manifest:
-    tuning, workspace = run.tuning, run.workspace
     seconds = run.seconds()
-    tensors = model_tensors(tuning.backbone.module, tuning.head)
+    with run.tuning.expert_weights() as tensors:
+        manifest = _commit_weights(spec, tensors=tensors, run=run, seconds=seconds)
+    run.workspace.remember(manifest)
+    return manifest
+
+
+def _commit_weights(
+    spec: ExpertSpec, *, tensors: Mapping[str, Tensor], run: _Run, seconds: float
+) -> Manifest:
+    """Commits tensors, which are in the model."""
+    workspace = run.workspace
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / EXPERT_FILE
         if finite:
             write_tensors(path, tensors, about={"task": spec.task, "id": spec.id})
-        manifest = workspace.artifacts.commit(
+        return workspace.artifacts.commit(
             "expert",
             spec.id,
             version=VERSIONS["expert"],
@@ -199,11 +213,9 @@ def _commit(spec: ExpertSpec, *, run: _Run) -> Manifest:
             },
             files={EXPERT_FILE: path} if finite else {},
             outcome="diverged" if run.diverged or not finite else "done",
-            metrics={**_losses(tuning), **(_scores(run) if finite else NO_SCORES)},
+            metrics={**_losses(run.tuning), **(_scores(run) if finite else NO_SCORES)},
             seconds={"trial": seconds},
         )
-    workspace.remember(manifest)
-    return manifest
 
 
 def _losses(tuning: FineTuning) -> dict[str, Any]:
