@@ -132,12 +132,12 @@ def group_sizes(study: Study) -> list[int]:
 def _share_prefixes(experts: Iterable[Mapping[str, ExpertSpec]]) -> tuple[TrialSpec, ...]:
     """Joins experts that differ only in the number of steps into one run that snapshots.
 
-    Only under a schedule that does not depend on the total; a cosine's experts stay apart.
+    Experts whose steps depend on the total, as under a cosine, stay apart.
     """
     runs: dict[ExpertSpec, dict[int, ExpertSpec]] = {}
     for by_task in experts:
         for expert in by_task.values():
-            prefix = replace(expert, steps=0) if expert.schedule == "constant" else expert
+            prefix = expert if expert.depends_on_total else replace(expert, steps=0)
             runs.setdefault(prefix, {})[expert.steps] = expert
     return tuple(
         TrialSpec(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))

@@ -13,9 +13,10 @@ from merge.errors import ParameterErrors
 from merge.params import parse_params
 from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.group_sizes import check_group_sizes
+from orchestrator.hyperparameters import check_finetune
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
-from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
+from orchestrator.study import Backbone, Finetune, Groups, Merge, Study, Tasks
 from orchestrator.yaml_text import load_yaml
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError
@@ -169,7 +170,7 @@ def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
     if groups is not None:
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)
     if finetune is not None:
-        problems += _check_finetune(finetune)
+        problems += check_finetune(finetune, merges=merges)
     if backbone is not None:
         problems += _check_backbone(backbone)
     problems += _check_merges(merges)
@@ -190,22 +191,6 @@ def _check_tasks(tasks: Tasks) -> Iterator[StudyProblem]:
             yield StudyProblem(
                 field=f"tasks.names[{index}]", value=repr(name), allowed=suggest(name, known=known)
             )
-
-
-def _check_finetune(finetune: Finetune) -> Iterator[StudyProblem]:
-    varied = finetune.axes.varied()
-    if finetune.design != "one-factor" and not varied:
-        yield StudyProblem(
-            field="finetune.design",
-            value=repr(finetune.design),
-            allowed=f"it needs an axis under finetune.axes: {', '.join(Axes.model_fields)}",
-        )
-    if finetune.design != "random" and finetune.draws != 1:
-        yield StudyProblem(
-            field="finetune.draws",
-            value=str(finetune.draws),
-            allowed="only `design: random` draws; leave it out",
-        )
 
 
 def _check_backbone(backbone: Backbone) -> Iterator[StudyProblem]:

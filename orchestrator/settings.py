@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.study import Finetune
 from workers.seeds import derive_seed
+from workers.specs import Augmentation, Averaging, HeadMode, OptimizerName, Schedule
 
 DEFAULT_AXIS = "default"
 NUM_TASKS_AXIS = "num_tasks"
@@ -22,6 +23,19 @@ class Point:
     lr: float
     data_ratio: float
     seed: int
+    optimizer: OptimizerName
+    weight_decay: float
+    sam_rho: float
+    schedule: Schedule
+    warmup_steps: int
+    head: HeadMode
+    average_weights: Averaging
+    ema_decay: float
+    """Without effect unless `average_weights` is `ema`."""
+    swa_start: float
+    """Without effect unless `average_weights` is `swa`."""
+    augment: Augmentation
+    linearised: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +61,24 @@ class Setting:
         return points.pop() if len(points) == 1 else None
 
 
+def default_point(finetune: Finetune) -> Point:
+    """Returns the point that axes vary around."""
+    return Point(
+        **finetune.defaults.model_dump(),
+        optimizer=finetune.optimizer.name,
+        weight_decay=finetune.optimizer.weight_decay,
+        sam_rho=finetune.optimizer.sam_rho,
+        schedule=finetune.schedule,
+        warmup_steps=finetune.warmup_steps,
+        head=finetune.head.mode,
+        average_weights=finetune.average_weights.mode,
+        ema_decay=finetune.average_weights.ema_decay,
+        swa_start=finetune.average_weights.swa_start,
+        augment=finetune.augment,
+        linearised=finetune.linearised,
+    )
+
+
 def plan_settings(
     finetune: Finetune, *, tasks: Sequence[str], sizes: Sequence[int], seed: int
 ) -> tuple[Setting, ...]:
@@ -56,7 +88,7 @@ def plan_settings(
     A study without axes has the single setting `default`. The number-of-tasks axis stands at the
     default point, in every design but the random one, where it stands at the first draw.
     """
-    default = Point(**finetune.defaults.model_dump())
+    default = default_point(finetune)
     axes = finetune.axes.varied()
     settings = _design(finetune, default=default, axes=axes, tasks=tasks, seed=seed)
     at_default = settings[0].points if finetune.design == "random" else _same(default, tasks)
@@ -87,10 +119,17 @@ def _design(
     if finetune.design == "grid":
         return [_grid_setting(values, default=default, tasks=tasks) for values in _combine(axes)]
     return [
-        Setting(axis=axis, value=str(value), points=_same(_at(default, {axis: value}), tasks))
+        Setting(
+            axis=axis, value=value_text(value), points=_same(_at(default, {axis: value}), tasks)
+        )
         for axis, values in axes.items()
         for value in values
     ]
+
+
+def value_text(value: object) -> str:
+    """Returns a value of an axis as the study file writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _combine(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
@@ -98,7 +137,7 @@ def _combine(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def _grid_setting(values: Mapping[str, Any], *, default: Point, tasks: Sequence[str]) -> Setting:
-    name = ", ".join(f"{axis}={value}" for axis, value in values.items())
+    name = ", ".join(f"{axis}={value_text(value)}" for axis, value in values.items())
     return Setting(axis="grid", value=name, points=_same(_at(default, values), tasks))
 
 

@@ -11,10 +11,12 @@ from orchestrator.groups import Group
 from orchestrator.settings import Point
 from orchestrator.study import Backbone, Merge, Study, Surgery
 from workers.specs import (
+    AveragingSpec,
     BaseJob,
     BaseSpec,
     DataSpec,
     ExpertSpec,
+    HeadSpec,
     MergeSpec,
     OptimizerSpec,
     SurgerySpec,
@@ -52,25 +54,40 @@ def data_spec(study: Study, *, task: str) -> DataSpec:
 def expert_spec(
     study: Study, *, task: str, point: Point, base: BaseSpec, data_ids: Mapping[str, str]
 ) -> ExpertSpec:
-    """Returns the specification of a task's expert at a point."""
+    """Returns the specification of a task's expert at a point.
+
+    What has no effect there is at a fixed value, so that it makes no other expert.
+    """
     finetune = study.finetune
-    optimizer = finetune.optimizer
+    is_fitted = point.head != "trained"
+    average = point.average_weights
     return ExpertSpec(
         task=task,
         base_id=base.id,
         data_id=data_ids[task],
         optimizer=OptimizerSpec(
-            name=optimizer.name,
-            momentum=float(optimizer.momentum),
-            weight_decay=float(optimizer.weight_decay),
+            name=point.optimizer,
+            momentum=float(finetune.optimizer.momentum),
+            weight_decay=float(point.weight_decay),
+            nesterov=finetune.optimizer.nesterov and point.optimizer == "sgd",
+            sam_rho=float(point.sam_rho),
         ),
-        schedule=finetune.schedule,
+        schedule=point.schedule,
         lr=float(point.lr),
         batch_size=point.batch_size,
         data_ratio=float(point.data_ratio),
         steps=point.steps,
         seed=point.seed,
         freeze_batch_norm=finetune.freeze_batch_norm,
+        warmup_steps=point.warmup_steps,
+        head=HeadSpec(mode=point.head, l2=float(finetune.head.l2) if is_fitted else 0.0),
+        average_weights=AveragingSpec(
+            mode=average,
+            ema_decay=float(point.ema_decay) if average == "ema" else 0.0,
+            swa_start=float(point.swa_start) if average == "swa" else 0.0,
+        ),
+        augment=point.augment,
+        linearised=point.linearised,
     )
 
 

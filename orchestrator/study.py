@@ -10,13 +10,25 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from eval.tasks import SUITES
 from merge.params import BatchNormPolicy
-from workers.specs import EvaluateOn, OptimizerName, Schedule
+from workers.specs import (
+    Augmentation,
+    Averaging,
+    EvaluateOn,
+    HeadMode,
+    OptimizerName,
+    Schedule,
+)
 
 Steps = Annotated[int, Field(ge=1, description="optimizer steps, 1 or more")]
 BatchSize = Annotated[int, Field(ge=1, description="images per step, 1 or more")]
 LearningRate = Annotated[float, Field(gt=0, lt=100, description="above 0 and below 100")]
 DataRatio = Annotated[float, Field(gt=0, le=1, description="above 0, at most 1")]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="0 or more, in 64 bits")]
+WeightDecay = Annotated[float, Field(ge=0)]
+SamRadius = Annotated[float, Field(ge=0)]
+WarmupSteps = Annotated[int, Field(ge=0)]
+EmaDecay = Annotated[float, Field(ge=0, lt=1)]
+SwaStart = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -84,7 +96,45 @@ class Optimizer(Section):
     name: OptimizerName = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD's momentum, or Adam's first decay rate."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    nesterov: bool = False
+    """Lets SGD look ahead along its momentum."""
+    weight_decay: WeightDecay = 0.0
+    sam_rho: SamRadius = 0.0
+    """Radius of sharpness-aware minimization around the optimizer, in the weights' 2-norm; 0 for
+    none. The paper (Foret 2021) takes 0.05. Doubles the time of a step."""
+
+
+class Head(Section):
+    """How a task's classifier comes to be."""
+
+    mode: HeadMode = "trained"
+    """`trained`: fresh weights, trained with the backbone. `frozen`: the linear probe of the base's
+    features, and left so. `probe_first`: trained on from that probe (LP-FT, Kumar 2022)."""
+    l2: Annotated[float, Field(gt=0)] = 1.0
+    """The probe's penalty, a prior precision of its weights on features of norm 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: object) -> object:
+        """Reads `head: MODE`."""
+        return {"mode": value} if isinstance(value, str) else value
+
+
+class AverageWeights(Section):
+    """Which mean over the steps' weights an expert stores in place of the last ones."""
+
+    mode: Averaging = "none"
+    """`ema`: each step counts `ema_decay` times the one after it, whatever the number of steps.
+    `swa`: the plain mean of the last steps (Izmailov 2018), so that step counts share no run."""
+    ema_decay: EmaDecay = 0.999
+    swa_start: SwaStart = 0.75
+    """Fraction of the steps after which the plain mean begins. Default: the paper."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: object) -> object:
+        """Reads `average_weights: MODE`."""
+        return {"mode": value} if isinstance(value, str) else value
 
 
 class Defaults(Section):
@@ -105,6 +155,17 @@ class Axes(Section):
     steps: Axis(Steps) = None  # type: ignore[valid-type]
     data_ratio: Axis(DataRatio) = None  # type: ignore[valid-type]
     seed: Axis(Seed) = None  # type: ignore[valid-type]
+    optimizer: Axis(OptimizerName) = None  # type: ignore[valid-type]
+    weight_decay: Axis(WeightDecay) = None  # type: ignore[valid-type]
+    sam_rho: Axis(SamRadius) = None  # type: ignore[valid-type]
+    schedule: Axis(Schedule) = None  # type: ignore[valid-type]
+    warmup_steps: Axis(WarmupSteps) = None  # type: ignore[valid-type]
+    head: Axis(HeadMode) = None  # type: ignore[valid-type]
+    average_weights: Axis(Averaging) = None  # type: ignore[valid-type]
+    ema_decay: Axis(EmaDecay) = None  # type: ignore[valid-type]
+    swa_start: Axis(SwaStart) = None  # type: ignore[valid-type]
+    augment: Axis(Augmentation) = None  # type: ignore[valid-type]
+    linearised: Axis(bool) = None  # type: ignore[valid-type]
 
     def varied(self) -> dict[str, list[Any]]:
         """Returns the axes that the study has, in the schema's order."""
@@ -116,9 +177,19 @@ class Finetune(Section):
 
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = "constant"
-    """`cosine` decays to 0 over a trial's steps, so that step counts cannot share a run."""
+    """`cosine` and `linear` fall to 0 over a trial's steps: step counts cannot share a run then."""
+    warmup_steps: WarmupSteps = 0
+    """Steps over which the learning rate grows linearly to its peak, under every schedule."""
     freeze_batch_norm: bool = True
     """Keeps BatchNorm's statistics at the base's while fine-tuning."""
+    head: Head = Head()
+    average_weights: AverageWeights = AverageWeights()
+    augment: Augmentation = "none"
+    """`flip`: random horizontal flips. `crop_flip`: also random crops, the image padded by
+    reflection by an eighth of its size."""
+    linearised: bool = False
+    """Fine-tunes and merges the backbone's first-order expansion at the base (Ortiz-Jimenez 2023);
+    experts and merges are evaluated as such. A step takes two to three times as long."""
     defaults: Defaults = Defaults()
     axes: Axes = Axes()
     design: Literal["one-factor", "grid", "random"] = "one-factor"

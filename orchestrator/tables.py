@@ -14,14 +14,26 @@ MACRO = "macro"
 UNION = "union"
 MEANS = (MACRO, UNION)
 
-_POINT = [
+_POINT = [  # columns are null where they have no effect
     pa.field("steps", pa.int64()),  # null where the experts of a group differ (random design)
     pa.field("batch_size", pa.int64()),
     pa.field("lr", pa.float64()),
     pa.field("data_ratio", pa.float64()),
     pa.field("optimizer", pa.string()),
     pa.field("seed", pa.int64()),
+    pa.field("weight_decay", pa.float64()),
+    pa.field("sam_rho", pa.float64()),  # 0 without sharpness-aware minimization
+    pa.field("schedule", pa.string()),
+    pa.field("warmup_steps", pa.int64()),
+    pa.field("head", pa.string()),  # "trained", "frozen" or "probe_first"
+    pa.field("average_weights", pa.string()),  # "none", "ema" or "swa"
+    pa.field("ema_decay", pa.float64()),
+    pa.field("swa_start", pa.float64()),
+    pa.field("augment", pa.string()),  # "none", "flip" or "crop_flip"
+    pa.field("linearised", pa.bool_()),
 ]
+POINT_COLUMNS = tuple(field.name for field in _POINT)
+"""The hyperparameters of an expert, among the columns of both tables."""
 
 RESULTS_SCHEMA = pa.schema(
     [

@@ -25,9 +25,17 @@ class Backbone:
     """A feature extractor and what its inputs and outputs look like."""
 
     module: nn.Module
-    """(batch, 3, height, width) to (batch, num_features), channels-last in memory."""
+    """Where the weights are, channels-last in memory."""
     num_features: int
     normalization: Normalization
+    expansion: nn.Module | None = None
+    """The module's expansion at the base (`workers.tangent`), in the module's weights; None for a
+    backbone that is not linearised."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained and evaluated: (batch, 3, height, width) to (batch, num_features)."""
+        return self.expansion or self.module
 
 
 def create_backbone(model: str, *, seed: int, device: torch.device) -> Backbone:

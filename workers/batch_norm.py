@@ -27,7 +27,7 @@ def recalibrate(backbone: Backbone, *, images: Sequence[Split], device: torch.de
     between tasks in it; statistics are plain averages over the batches.
 
     Args:
-        backbone: Left in evaluation mode.
+        backbone: Not linearised; left in evaluation mode.
         images: The images of each task, in the order of the tasks.
         device: Where the backbone is.
     """

@@ -117,7 +117,7 @@ class FineTuning:
         """
         torch.manual_seed(derive_seed(self.spec.seed, "step", self.step))
         with autocast(self.device):
-            logits = self.head(self.backbone.module(inputs))
+            logits = self.head(self.backbone.model(inputs))
         loss = nn.functional.cross_entropy(logits.float(), labels)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -177,7 +177,7 @@ class FineTuning:
 
     def set_training_mode(self) -> None:
         """Makes the model ready for steps, after an evaluation too."""
-        self.backbone.module.train()
+        self.backbone.model.train()
         self.head.train()
         if self.spec.freeze_batch_norm:
             for norm in batch_norms(self.backbone.module):

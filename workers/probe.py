@@ -48,7 +48,8 @@ class GroupProbe:
         for head in self._heads:
             head.requires_grad_(requires_grad=False)
         self._merged_statistics = _merged_statistics(spec, workspace=workspace)
-        self._module = backbone.module.eval()
+        self._module = backbone.module
+        self._model = backbone.model.eval()
 
     @torch.enable_grad()
     def gradient(
@@ -133,7 +134,7 @@ class GroupProbe:
         split = self._workspace.split(expert.data_id, "train")
         order = unseen_first(len(split), expert=expert, seed=self._seed("images", expert.task))
         return evaluate(
-            self._module,
+            self._model,
             self._heads[task],
             split=split.taken(order[:num_images]),
             normalization=self._backbone.normalization,
@@ -181,7 +182,7 @@ class GroupProbe:
     def _features(self, images: Split) -> Tensor:
         normalization = self._backbone.normalization
         inputs = to_inputs(images.images, normalization=normalization, device=self._device)
-        features: Tensor = self._module(inputs)
+        features: Tensor = self._model(inputs)
         return features
 
     def _labels(self, images: Split) -> Tensor:

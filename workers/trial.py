@@ -108,7 +108,7 @@ def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float])
     compute_deterministically()
     base_features = workspace.base_features(longest.base_id, longest.data_id)
     probe = None if longest.head.mode == "trained" else workspace.linear_probe(longest)
-    backbone = workspace.base_backbone(longest.base_id)
+    backbone = workspace.base_backbone(longest.base_id, linearised=longest.linearised)
     tuning = FineTuning(
         spec=longest,
         backbone=backbone,
@@ -232,7 +232,7 @@ def _scores(run: _Run) -> dict[str, Any]:
     tuning = run.tuning
     split = run.workspace.split(tuning.spec.data_id, "test")
     expert = evaluate(
-        tuning.backbone.module,
+        tuning.backbone.model,
         tuning.head,
         split=split,
         normalization=tuning.backbone.normalization,

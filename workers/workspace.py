@@ -2,6 +2,7 @@
 
 import hashlib
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from workers.linear_probe import fit_probe
 from workers.manifests import Manifest
 from workers.specs import ExpertSpec
 from workers.store.opening import open_store
+from workers.tangent import Tangent
 from workers.tensor_files import TensorFile
 
 BASE_FILE = "backbone.safetensors"
@@ -144,12 +146,12 @@ class Workspace:
         head.load_state_dict(tensors)
         return head.to(self.device)
 
-    def base_backbone(self, base_id: str) -> Backbone:
+    def base_backbone(self, base_id: str, *, linearised: bool = False) -> Backbone:
         """Returns the process's one backbone of a base, its weights set back to the base's.
 
         The module is shared: a job owns it until the next call.
         """
-        backbone = self._backbone(base_id)
+        backbone = self._backbone(base_id, linearised=linearised)
         backbone.module.load_state_dict(dict(self.base_tensors(base_id)))
         backbone.module.zero_grad(set_to_none=True)  # the last trial's, as large as the weights
         return backbone
@@ -234,12 +236,12 @@ class Workspace:
         return features
 
     def _features_of_expert(self, expert: ExpertSpec) -> Tensor:
-        backbone = self._backbone(expert.base_id)
+        backbone = self._backbone(expert.base_id, linearised=expert.linearised)
         module = backbone.module
         before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         module.load_state_dict(dict(self.expert_tensors(expert.id)))
         features = features_of(
-            module,
+            backbone.model,
             split=self.split(expert.data_id, "test"),
             normalization=backbone.normalization,
             device=self.device,
@@ -247,11 +249,15 @@ class Workspace:
         module.load_state_dict(before)
         return features
 
-    def _backbone(self, base_id: str) -> Backbone:
+    def _backbone(self, base_id: str, *, linearised: bool) -> Backbone:
         """Returns the process's one backbone of a base, with whatever weights it has."""
         if base_id not in self._backbones:
             spec = self.manifest("base", base_id).spec
             self._backbones[base_id] = create_backbone(
                 str(spec["model"]), seed=0, device=self.device
             )
-        return self._backbones[base_id]
+        backbone = self._backbones[base_id]
+        if not linearised:
+            return backbone
+        expansion = Tangent(backbone.module, base=self.base_tensors(base_id))
+        return replace(backbone, expansion=expansion)
