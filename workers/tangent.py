@@ -4,10 +4,12 @@ A linearised expert stores weights as any other; its specification says that the
 What is evaluated, of experts and of merges of them, is the expansion at these weights.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -29,6 +31,7 @@ class Tangent(nn.Module):
             base: All its tensors at the point of expansion, by name; copied to its device.
         """
         super().__init__()
+        _load_forward_derivatives()
         self.module = module
         self._weights = {
             name: torch.empty_like(weight).copy_(base[name])
@@ -61,3 +64,10 @@ class Tangent(nn.Module):
         with sdpa_kernel(SDPBackend.MATH):
             there, change = jvp(features, (self._weights,), (moved,))
         return there + change  # type: ignore[no-any-return]
+
+
+def _load_forward_derivatives() -> None:
+    """Makes torch load some of its own, without its warning that they are TorchScript."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))

@@ -58,6 +58,23 @@ def test_step_counts_share_nothing_under_a_cosine(make_plan: Callable[..., Plan]
     assert plan.num_steps == plan.num_steps_unshared == 210
 
 
+@pytest.mark.parametrize(
+    ("changes", "num_trials"),
+    [
+        ({"schedule": "linear"}, 9),
+        ({"average_weights": "swa"}, 9),
+        ({"average_weights": "ema"}, 3),
+        ({"warmup_steps": 100, "head": "frozen", "augment": "flip"}, 3),
+    ],
+    ids=str,
+)
+def test_step_counts_share_a_run_unless_its_steps_depend_on_them(
+    make_plan: Callable[..., Plan], changes: dict[str, Any], num_trials: int
+) -> None:
+    """A moving mean and a warmup are prefixes; where a plain mean begins depends on the total."""
+    assert len(make_plan(finetune={**STEPS, **changes}).trials) == num_trials
+
+
 def test_only_step_counts_are_joined(make_plan: Callable[..., Plan]) -> None:
     """Two learning rates are two trials; the default one has the snapshots of the steps axis."""
     plan = make_plan(finetune=TWO_AXES)

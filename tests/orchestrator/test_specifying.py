@@ -9,9 +9,11 @@ from merge.cards import CARDS
 from merge.params import PARAMS
 from orchestrator.plan import Plan
 from orchestrator.specifying import base_job, data_spec, method_labels
-from orchestrator.study import Backbone, Merge, Study
+from orchestrator.study import Backbone, Head, Merge, Study
 from workers.specs import SurgerySpec
 from workers.weights import PACKAGED
+
+L2 = Head().l2
 
 
 def labels(*entries: dict[str, Any]) -> tuple[str, ...]:
@@ -90,6 +92,25 @@ def test_seed_enters_random_weights_alone(weights: str, seed: int) -> None:
     """A pretrained base is the same for every seed."""
     spec = base_job(Backbone(model="resnet18", weights=weights), seed=3).spec
     assert (spec.weights, spec.seed) == (weights, seed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"head": {"mode": "frozen"}}, {"head": {"mode": "frozen", "l2": L2}}),
+        ({"optimizer": {"weight_decay": 0}}, {"optimizer": {"weight_decay": 0.0}}),
+        (
+            {"axes": {"optimizer": ["adam"]}, "optimizer": {"nesterov": True}},
+            {"optimizer": {"name": "adam"}},
+        ),
+    ],
+    ids=str,
+)
+def test_what_has_no_effect_makes_no_other_expert(
+    make_plan: Callable[..., Plan], changes: dict[str, Any], same: dict[str, Any]
+) -> None:
+    """Defaults written out, whole numbers, and choices of what is not used."""
+    assert make_plan(finetune=changes).experts.keys() == make_plan(finetune=same).experts.keys()
 
 
 def test_images_are_specified_by_task_size_and_selection(
