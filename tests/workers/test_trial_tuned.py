@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from eval.evaluate import evaluate_head, features_of
-from workers.backbones import Backbone
 from workers.linear_probe import fit_probe
 from workers.manifests import Manifest
 from workers.merge_job import run_merge
@@ -125,7 +124,7 @@ def scored(
 ) -> dict[str, Any]:
     """Evaluates a model on a task's test images under an expert's head."""
     split = workspace.split(spec.data_id, "test")
-    backbone: Backbone = workspace._backbone(spec.base_id, linearised=False)
+    backbone = workspace._backbone(spec.base_id, linearised=False)
     features = features_of(
         model, split=split, normalization=backbone.normalization, device=workspace.device
     )
