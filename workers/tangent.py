@@ -62,7 +62,7 @@ class Tangent(nn.Module):
             name: weight - self._weights[name] for name, weight in self.module.named_parameters()
         }
         with sdpa_kernel(SDPBackend.MATH):
-            there, change = jvp(features, (self._weights,), (moved,))
+            there, change = jvp(features, (self._weights,), (moved,))[:2]
         return there + change  # type: ignore[no-any-return]
 
 
@@ -70,4 +70,4 @@ def _load_forward_derivatives() -> None:
     """Makes torch load some of its own, without its warning that they are TorchScript."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", FutureWarning)
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))  # type: ignore[no-untyped-call]

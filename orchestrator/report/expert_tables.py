@@ -21,8 +21,6 @@ _PLAIN = {
     "warmup_steps": 0,
     "head": "trained",
     "average_weights": "none",
-    "ema_decay": None,
-    "swa_start": None,
     "augment": "none",
     "linearised": False,
 }
@@ -120,7 +118,7 @@ def _expert_cell(rows: Sequence[Row]) -> Cell:
 
 
 def _title(row: Row) -> str:
-    said = [name for name in POINT_COLUMNS if row[name] != _PLAIN.get(name)]
+    said = [name for name in POINT_COLUMNS if row[name] not in (None, _PLAIN.get(name))]
     point = ", ".join(f"{name}={row[name]}" for name in said)
     return f"{row['expert_id']}: {point}, loss {loss_text(row['loss'])}"
 

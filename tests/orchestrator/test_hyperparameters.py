@@ -30,7 +30,7 @@ def problems_of(fields: dict[str, Any]) -> dict[str, str]:
         ({"head": {"mode": "frozen", "l2": 0}}, "head.l2", "greater than 0"),
         ({"head": {"l2": 1}}, "head.l2", "only a probe has it"),
         ({"average_weights": "mean"}, "average_weights.mode", "'swa'"),
-        ({"average_weights": {"ema_decay": 0.9}}, "average_weights.ema_decay", "mode"),
+        ({"average_weights": {"ema_decay": 0.9}}, "average_weights.ema_decay", "it needs"),
         (
             {"average_weights": {"mode": "ema", "swa_start": 0.9}},
             "average_weights.swa_start",

@@ -78,9 +78,9 @@ def test_ids_are_the_same_for_good() -> None:
     assert [each.id for each in (BASE, IMAGES, EXPERT, MERGE, replace(MERGE, surgery=SURGERY))] == [
         "df6c2b57f9da4e0d",
         "a86616a5cbebeaa4",
-        "86c205d2715af9a9",
-        "ce56e5ac731c63db",
-        "c8276023558a5fe3",
+        "c736ba0da6ef0251",
+        "4d2bdf799184529d",
+        "e55ae6d93d81f4ac",
     ]
 
 
