@@ -43,6 +43,10 @@ class Split:
         """Counts the images."""
         return len(self.labels)
 
+    def batch(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Returns a copy of the images at some positions, and their labels."""
+        return self.images[positions], self.labels[positions]
+
     def rows(self, start: int, stop: int) -> Split:
         """Returns the images from `start` up to `stop`, without copying them."""
         return Split(images=self.images[start:stop], labels=self.labels[start:stop])

@@ -41,7 +41,7 @@ DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 3, 130
 def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
     """Prints the plan of a study; starts nothing."""
     num_slots = os.cpu_count() or 1
-    left = estimate(opened.ledger, base=opened.base)
+    left = estimate(opened.ledger)
     if not as_json:
         print_plan(
             opened.plan, ledger=opened.ledger, estimate=left, num_slots=num_slots, console=console
@@ -97,7 +97,7 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     if not holes:
         console.print("finished")
         return DONE
-    left = estimate(opened.ledger, base=opened.base)
+    left = estimate(opened.ledger)
     console.print(
         f"left: about {duration(left.wall_s(num_slots=os.cpu_count() or 1))} on this machine"
     )

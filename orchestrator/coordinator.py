@@ -52,6 +52,7 @@ class Coordinator:
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
         self._experts = ledger.plan.experts
+        self._bases = ledger.plan.bases.by_id
         self.prepare_errors: list[str] = []
         self.store_fault: StoreError | None = None
         """Why the run was stopped, if the store failed in a worker."""
@@ -131,15 +132,20 @@ class Coordinator:
         return True
 
     def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
+        name, steps = self._named(trial_id)
+        self._board.trials[trial_id] = RunningTrial(name=name, step=step, steps=steps, loss=loss)
+
+    def _named(self, trial_id: str) -> tuple[str, int]:
+        """Returns what a trial or a pretraining is called, and its number of steps."""
+        base = self._bases.get(trial_id)
+        if base is not None and base.pretrain is not None:
+            return f"pretraining {base.model}", base.pretrain.steps
         spec = self._experts[trial_id]
-        name = f"{spec.task} lr={spec.lr}"
-        self._board.trials[trial_id] = RunningTrial(
-            name=name, step=step, steps=spec.steps, loss=loss
-        )
+        return f"{spec.task} lr={spec.lr}", spec.steps
 
 
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:
-    """Returns the jobs that make the base and the images, without those that are done."""
-    jobs = [Job(id=plan.base.spec.id, method="prepare_base", argument=plan.base)]
+    """Returns the jobs that make the first bases and the images, without those that are done."""
+    jobs = [Job(id=job.spec.id, method="prepare_base", argument=job) for job in plan.bases.jobs]
     jobs += [Job(id=data.id, method="prepare_data", argument=data) for data in plan.datasets]
     return [job for job in jobs if job.id not in done]

@@ -35,7 +35,7 @@ def _committed(opened: OpenedStudy) -> Mapping[str, Iterable[str]]:
     # Base and images are asked for, as the ledger does not follow them.
     plan, artifacts = opened.plan, opened.artifacts
     return {
-        "base": artifacts.committed_ids("base") & {plan.base.spec.id},
+        "base": artifacts.committed_ids("base") & plan.bases.by_id.keys(),
         "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
         "expert": opened.ledger.experts,
         "merge": opened.ledger.merges,

@@ -33,10 +33,8 @@ class OpenedStudy:
     store_url: str
     """Absolute, so that workers in other directories find it."""
     tracking_uri: str
-    base: Manifest | None
-    """The base's manifest, if it is committed."""
     prepared: frozenset[str]
-    """Ids of the base and the images that are committed."""
+    """Ids of the bases and the images that are committed."""
 
     def note_published(self, report: PublishReport) -> None:
         """Remembers what MLflow has, so that the next run and the report need not ask it."""
@@ -55,7 +53,7 @@ class OpenedStudy:
 
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
-        needed = {self.plan.base.spec.id, *(data.id for data in self.plan.datasets)}
+        needed = {*self.plan.bases.by_id, *(data.id for data in self.plan.datasets)}
         return needed <= self.prepared and self.ledger.is_finished()
 
     def is_published(self) -> bool:
@@ -100,13 +98,19 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
     found = _committed(artifacts, plan=plan, folder=folder)
     return OpenedStudy(
         plan=plan,
-        ledger=Ledger(plan, manifests=[*found["expert"].values(), *found["merge"].values()]),
+        ledger=Ledger(
+            plan,
+            manifests=[
+                manifest
+                for kind in ("base", "expert", "merge")
+                for manifest in found[kind].values()
+            ],
+        ),
         text=text,
         folder=folder,
         artifacts=artifacts,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
-        base=found["base"].get(plan.base.spec.id),
         prepared=frozenset(found["base"].keys() | found["data"].keys()),
     )
 
@@ -120,7 +124,7 @@ def _committed(
         StudyDamagedError: Some are broken.
     """
     wanted: dict[str, set[str]] = {
-        "base": {plan.base.spec.id},
+        "base": artifacts.committed_ids("base") & plan.bases.by_id.keys(),
         "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
         "expert": artifacts.committed_ids("expert") & plan.experts.keys(),
         "merge": artifacts.committed_ids("merge") & plan.merges.keys(),

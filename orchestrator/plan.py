@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from orchestrator.bases import Bases, plan_bases
 from orchestrator.groups import Group, num_possible, sample_groups
 from orchestrator.settings import NUM_TASKS_AXIS, Setting, plan_settings
-from orchestrator.specifying import base_job, data_spec, expert_spec, merge_spec, method_labels
+from orchestrator.specifying import data_spec, expert_spec, merge_spec, method_labels
 from orchestrator.study import Study
-from workers.specs import BaseJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
+from workers.specs import DataSpec, ExpertSpec, MergeSpec, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,9 @@ class Plan:
     """What a study comes down to; equal specifications appear once."""
 
     study: Study
-    base: BaseJob
+    bases: Bases
     datasets: tuple[DataSpec, ...]
+    """The images of the study's tasks, then of those that are only pretrained on."""
     settings: tuple[Setting, ...]
     groups: tuple[Group, ...]
     trials: tuple[TrialSpec, ...]
@@ -86,31 +88,47 @@ def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
         study: A checked study.
         groups: Groups that an earlier run wrote down; sampled anew when None.
     """
-    base = base_job(study.backbone, seed=study.seed)
-    datasets = tuple(data_spec(study, task=task) for task in study.task_names)
-    sizes = study.groups.sizes or []
-    settings = plan_settings(study.finetune, tasks=study.task_names, sizes=sizes, seed=study.seed)
+    datasets = tuple(data_spec(study, task=task) for task in _all_tasks(study))
+    settings = plan_settings(
+        study.finetune,
+        backbone=study.backbone,
+        tasks=study.task_names,
+        sizes=study.groups.sizes or [],
+        seed=study.seed,
+    )
     if groups is None:
         groups = sampled_groups(study)
     data_ids = {data.task: data.id for data in datasets}
+    bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
     experts = [
         {
-            task: expert_spec(study, task=task, point=point, base=base.spec, data_ids=data_ids)
+            task: expert_spec(
+                study,
+                task=task,
+                point=point,
+                base=bases.by_point[setting.base],
+                data_ids=data_ids,
+            )
             for task, point in setting.points.items()
         }
         for setting in settings
     ]
     return Plan(
         study=study,
-        base=base,
+        bases=bases,
         datasets=datasets,
         settings=settings,
         groups=tuple(groups),
         trials=_share_prefixes(experts),
         setting_experts=tuple(experts),
-        cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups, base=base)),
+        cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
         warnings=_warnings(study),
     )
+
+
+def _all_tasks(study: Study) -> tuple[str, ...]:
+    pretrain = study.backbone.pretrain
+    return tuple(dict.fromkeys((*study.task_names, *(pretrain.task_names if pretrain else ()))))
 
 
 def sampled_groups(study: Study) -> tuple[Group, ...]:
@@ -124,7 +142,7 @@ def sampled_groups(study: Study) -> tuple[Group, ...]:
 def group_sizes(study: Study) -> list[int]:
     """Returns the sizes that occur, ascending; the one size only where a setting uses it."""
     sizes = set(study.groups.sizes or [])
-    if study.finetune.axes.varied() or not sizes:
+    if study.finetune.axes.varied() or study.backbone.axes.varied() or not sizes:
         sizes.add(study.groups.size)
     return sorted(sizes)
 
@@ -151,7 +169,6 @@ def _cells(
     settings: Sequence[Setting],
     experts: Sequence[Mapping[str, ExpertSpec]],
     groups: Sequence[Group],
-    base: BaseJob,
 ) -> Iterable[Cell]:
     labels = method_labels(study.merge)
     specs: dict[tuple[object, ...], MergeSpec] = {}
@@ -162,9 +179,7 @@ def _cells(
                 members = tuple(by_task[task].id for task in sorted(by_task))
                 key = (label, group.name, members)
                 if key not in specs:
-                    specs[key] = merge_spec(
-                        study, method=method, group=group, experts=by_task, base_id=base.spec.id
-                    )
+                    specs[key] = merge_spec(study, method=method, group=group, experts=by_task)
                 yield Cell(setting=setting, label=label, group=group, merge=specs[key])
 
 
@@ -180,5 +195,5 @@ def _warnings(study: Study) -> tuple[str, ...]:
 
 def plan_digest(plan: Plan) -> str:
     """Returns a digest of all that the plan will make: its merges and their experts."""
-    ids = [*plan.experts, *plan.merges, plan.base.spec.id]
+    ids = [*plan.experts, *plan.merges, *plan.bases.by_id]
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]

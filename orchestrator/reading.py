@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from eval.tasks import SUITES, task_names
 from merge.errors import ParameterErrors
 from merge.params import parse_params
+from orchestrator.base_problems import check_backbone
 from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.group_sizes import check_group_sizes
 from orchestrator.problems import StudyError, StudyProblem, suggest
@@ -19,7 +20,6 @@ from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, T
 from orchestrator.yaml_text import load_yaml
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError
-from workers.weights import PACKAGED
 
 MAX_SHOWN_CHARS = 80
 """A wrong value is shown in messages up to this length."""
@@ -169,9 +169,9 @@ def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
     if groups is not None:
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)
     if finetune is not None:
-        problems += _check_finetune(finetune)
+        problems += _check_finetune(finetune, backbone=backbone)
     if backbone is not None:
-        problems += _check_backbone(backbone)
+        problems += check_backbone(backbone, finetune=finetune)
     problems += _check_merges(merges)
     return problems
 
@@ -192,8 +192,10 @@ def _check_tasks(tasks: Tasks) -> Iterator[StudyProblem]:
             )
 
 
-def _check_finetune(finetune: Finetune) -> Iterator[StudyProblem]:
+def _check_finetune(finetune: Finetune, *, backbone: Backbone | None) -> Iterator[StudyProblem]:
     varied = finetune.axes.varied()
+    if finetune.design == "grid" and backbone is not None:
+        varied |= backbone.axes.varied()
     if finetune.design != "one-factor" and not varied:
         yield StudyProblem(
             field="finetune.design",
@@ -205,24 +207,6 @@ def _check_finetune(finetune: Finetune) -> Iterator[StudyProblem]:
             field="finetune.draws",
             value=str(finetune.draws),
             allowed="only `design: random` draws; leave it out",
-        )
-
-
-def _check_backbone(backbone: Backbone) -> Iterator[StudyProblem]:
-    if backbone.weights == "package" and backbone.model not in PACKAGED:
-        yield StudyProblem(
-            field="backbone.weights",
-            value="'package'",
-            allowed=f"no package carries weights for {backbone.model!r}, only for: "
-            f"{', '.join(PACKAGED)}; use timm, none, or the path of a checkpoint",
-        )
-    elif (
-        backbone.weights not in ("package", "timm", "none") and not Path(backbone.weights).is_file()
-    ):
-        yield StudyProblem(
-            field="backbone.weights",
-            value=repr(backbone.weights),
-            allowed="package, timm, none, or the path of an existing checkpoint file",
         )
 
 

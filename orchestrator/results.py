@@ -45,7 +45,9 @@ def experts_table(ledger: Ledger) -> pa.Table:
 def _setting_columns(plan: Plan, setting: Setting) -> Row:
     return {
         "study": plan.study.name,
-        "backbone": plan.study.backbone.model,
+        "backbone": setting.base.model,
+        "weights": setting.base.weights,
+        "pretrain_steps": setting.base.pretrain_steps,
         "axis": setting.axis,
         "value": setting.value,
         "setting": setting.name,

@@ -119,7 +119,7 @@ class Session:
         return self._slots >= MIN_SLOTS_TO_RESERVE
 
     def _prepare(self, pool: JobPool, *, coordinator: Coordinator) -> None:
-        self._board.stage = "preparing the base and the images"
+        self._board.stage = "preparing bases and images"
         pool.resize(self._job_slots, reserve=self._reserves)
         jobs = preparation_jobs(self.opened.plan, done=self.opened.prepared)
         for job in jobs:
@@ -129,12 +129,15 @@ class Session:
             raise PreparationError("; ".join(coordinator.prepare_errors))
 
     def _train(self, pool: JobPool, *, coordinator: Coordinator) -> None:
-        """Runs trials, and again those that failed and may be tried again."""
+        """Runs pretraining and trials, and again those that failed and may be tried again.
+
+        Trials whose base is being pretrained are in the next round.
+        """
         for_merges = max(1, self._slots // MIN_SLOTS_TO_RESERVE) if self._reserves else 0
         pool.resize(for_merges or self._job_slots, reserve=self._reserves)
         coordinator.submit_merges(self.opened.ledger.ready_merges())
         share = self.opened.plan.study.resources.trial
-        while not self.stopping.is_set() and (left := self.opened.ledger.runnable_trials()):
+        while not self.stopping.is_set() and (left := self.opened.ledger.runnable_runs()):
             self._board.stage = "fine-tuning"
             run_trials(
                 left,
@@ -160,4 +163,4 @@ class Session:
         ledger = self.opened.ledger
         if not ledger.experts:
             return None
-        return estimate(ledger, base=self.opened.base).wall_s(num_slots=self._slots)
+        return estimate(ledger).wall_s(num_slots=self._slots)

@@ -9,7 +9,7 @@ from merge.cards import CARDS
 from merge.params import parse_params
 from orchestrator.groups import Group
 from orchestrator.settings import Point
-from orchestrator.study import Backbone, Merge, Study, Surgery
+from orchestrator.study import Merge, Optimizer, Pretrain, Study, Surgery
 from workers.specs import (
     BaseJob,
     BaseSpec,
@@ -17,24 +17,51 @@ from workers.specs import (
     ExpertSpec,
     MergeSpec,
     OptimizerSpec,
+    PretrainSpec,
     SurgerySpec,
 )
 from workers.weights import PACKAGED, sha256_of
 
 
-def base_job(backbone: Backbone, *, seed: int) -> BaseJob:
-    """Returns the base's specification and where its checkpoint lies."""
-    if backbone.weights == "none":
-        return BaseJob(spec=BaseSpec(model=backbone.model, weights="none", seed=seed), path=None)
-    if backbone.weights == "timm":
-        return BaseJob(spec=BaseSpec(model=backbone.model, weights="timm", seed=0), path=None)
-    if backbone.weights == "package":
-        digest, path = PACKAGED[backbone.model].sha256, None
+def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
+    """Returns a base's specification before any pretraining, and where its checkpoint lies."""
+    if weights == "none":
+        return BaseJob(spec=BaseSpec(model=model, weights="none", seed=seed), path=None)
+    if weights == "timm":
+        return BaseJob(spec=BaseSpec(model=model, weights="timm", seed=0), path=None)
+    if weights == "package":
+        digest, path = PACKAGED[model].sha256, None
     else:
-        path = str(Path(backbone.weights).resolve())
+        path = str(Path(weights).resolve())
         digest = sha256_of(Path(path))
-    spec = BaseSpec(model=backbone.model, weights=f"sha256:{digest}", seed=0)
+    spec = BaseSpec(model=model, weights=f"sha256:{digest}", seed=0)
     return BaseJob(spec=spec, path=path)
+
+
+def pretrain_spec(
+    pretrain: Pretrain | None, *, steps: int, data_ids: Mapping[str, str]
+) -> PretrainSpec | None:
+    """Returns how a base is pretrained for some steps; None for no steps."""
+    if pretrain is None or steps == 0:
+        return None
+    return PretrainSpec(
+        tasks=pretrain.task_names,
+        data_ids=tuple(data_ids[task] for task in pretrain.task_names),
+        optimizer=_optimizer_spec(pretrain.optimizer),
+        schedule=pretrain.schedule,
+        lr=float(pretrain.lr),
+        batch_size=pretrain.batch_size,
+        steps=steps,
+        seed=pretrain.seed,
+    )
+
+
+def _optimizer_spec(optimizer: Optimizer) -> OptimizerSpec:
+    return OptimizerSpec(
+        name=optimizer.name,
+        momentum=float(optimizer.momentum),
+        weight_decay=float(optimizer.weight_decay),
+    )
 
 
 def data_spec(study: Study, *, task: str) -> DataSpec:
@@ -54,16 +81,11 @@ def expert_spec(
 ) -> ExpertSpec:
     """Returns the specification of a task's expert at a point."""
     finetune = study.finetune
-    optimizer = finetune.optimizer
     return ExpertSpec(
         task=task,
         base_id=base.id,
         data_id=data_ids[task],
-        optimizer=OptimizerSpec(
-            name=optimizer.name,
-            momentum=float(optimizer.momentum),
-            weight_decay=float(optimizer.weight_decay),
-        ),
+        optimizer=_optimizer_spec(finetune.optimizer),
         schedule=finetune.schedule,
         lr=float(point.lr),
         batch_size=point.batch_size,
@@ -80,9 +102,11 @@ def merge_spec(
     method: Merge,
     group: Group,
     experts: Mapping[str, ExpertSpec],
-    base_id: str,
 ) -> MergeSpec:
-    """Returns the specification of a method on a group, given the experts at a setting."""
+    """Returns the specification of a method on a group, given the experts at a setting.
+
+    All of them start from one base.
+    """
     params = parse_params(method.method, method.params)
     others = [task for task in sorted(experts) if task not in group.tasks]
     recalibrates = method.batch_norm == "recalibrate"
@@ -93,7 +117,7 @@ def merge_spec(
         batch_norm=method.batch_norm,
         recalibration_images=method.recalibration_images if recalibrates else 0,
         seed=study.seed if draws else 0,
-        base_id=base_id,
+        base_id=experts[group.tasks[0]].base_id,
         experts=tuple(experts[task] for task in group.tasks),
         held_out=tuple(experts[task] for task in others) if study.evaluation.held_out else (),
         surgery=_surgery_spec(method.surgery),

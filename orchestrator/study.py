@@ -6,7 +6,7 @@ checked. `orchestrator.reading` reads a file and collects what is wrong with it.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eval.tasks import SUITES
 from merge.params import BatchNormPolicy
@@ -26,6 +26,22 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
+def _suite_or_names(value: object) -> object:
+    is_names = isinstance(value, list) and bool(value) and all(type(each) is str for each in value)
+    if not isinstance(value, str) and not is_names:
+        raise ValueError("a suite or a list of tasks is expected")
+    return _distinct(value) if isinstance(value, list) else value
+
+
+def _source_or_sources(value: object) -> object:
+    is_mapping = isinstance(value, dict) and all(
+        type(each) is str for pair in value.items() for each in pair
+    )
+    if not isinstance(value, str) and not is_mapping:
+        raise ValueError("a source of weights is expected, or a mapping of models to sources")
+    return value
+
+
 def Axis(value: Any) -> Any:  # noqa: ANN401, N802 builds a type
     """Returns the type of a list of distinct values."""
     return Annotated[list[value], Field(min_length=1), AfterValidator(_distinct)]
@@ -35,18 +51,6 @@ class Section(BaseModel):
     """A part of the study file: unknown fields and silent conversions are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Backbone(Section):
-    """The model that is fine-tuned and merged."""
-
-    model: str = "tf_efficientnet_lite0"
-    """A timm model name."""
-    weights: str = "package"
-    """`package` (weights that a Python package carries), `timm` (timm's hub), `none` (random), or
-    the path of a .safetensors or .pth file."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
-    """Height and width of the images, in pixels."""
 
 
 class Tasks(Section):
@@ -85,6 +89,62 @@ class Optimizer(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD's momentum, or Adam's first decay rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Pretrain(Section):
+    """Supervised training of the backbone on several tasks at once, before any fine-tuning."""
+
+    tasks: Annotated[str | list[str], BeforeValidator(_suite_or_names)]
+    """A suite or a list of tasks, the study's own or others; as much of each as of the study's."""
+    steps: Annotated[int, Field(ge=0, description="optimizer steps, 0 or more")]
+    """0 leaves the weights as they are."""
+    batch_size: BatchSize = 64
+    """Images of all tasks, mixed."""
+    lr: LearningRate = 0.001
+    optimizer: Optimizer = Optimizer(name="adam")
+    schedule: Schedule = "constant"
+    seed: Seed = 0
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks by name, ascending; a suite that does not exist has none."""
+        names = SUITES.get(self.tasks, ()) if isinstance(self.tasks, str) else self.tasks
+        return tuple(sorted(names))
+
+
+class BaseAxes(Section):
+    """What the study varies of the base, and the values."""
+
+    model: Axis(str) = None  # type: ignore[valid-type]
+    """timm's names, the smallest first: figures keep the order."""
+    weights: Axis(str) = None  # type: ignore[valid-type]
+    pretrain_steps: Axis(Annotated[int, Field(ge=0)]) = None  # type: ignore[valid-type]
+    """Instead of `pretrain.steps`; snapshots of one run unless the schedule is a cosine."""
+
+    def varied(self) -> dict[str, list[Any]]:
+        """Returns the axes that the study has, in the schema's order."""
+        return {name: values for name, values in self if values is not None}
+
+
+class Backbone(Section):
+    """The model that is fine-tuned and merged."""
+
+    model: str = "tf_efficientnet_lite0"
+    """A timm model name."""
+    weights: Annotated[str | dict[str, str], BeforeValidator(_source_or_sources)] = "package"
+    """`package` (weights that a Python package carries), `timm` (timm's hub), `none` (random), the
+    path of a .safetensors or .pth file, `s3://bucket/key.safetensors#sha256=<its digest>`; or one
+    of these for each model."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
+    """Height and width of the images, in pixels."""
+    pretrain: Pretrain | None = None
+    """Training of these weights that makes the base; none when left out."""
+    axes: BaseAxes = BaseAxes()
+    """Settings whose experts start from another base; groups and tasks are the same."""
+
+    def weights_of(self, model: str) -> str:
+        """Returns where a model's weights come from; empty if the study does not say."""
+        return self.weights if isinstance(self.weights, str) else self.weights.get(model, "")
 
 
 class Defaults(Section):

@@ -209,7 +209,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "study": plan.study.name,
         "groups_drawn_from": groups_drawn_from(plan),
         "groups": {group.name: list(group.tasks) for group in plan.groups},
-        "base": {"id": plan.base.spec.id, **asdict(plan.base.spec)},
+        "bases": plan.bases.to_json(),
         "data": {data.task: {"id": data.id, **asdict(data)} for data in plan.datasets},
         "trials": [
             {
@@ -226,6 +226,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
                 "batch_norm": merge.batch_norm,
                 "recalibration_images": merge.recalibration_images,
                 "seed": merge.seed,
+                "base_id": merge.base_id,
                 "surgery": None if merge.surgery is None else asdict(merge.surgery),
                 "experts": [expert.id for expert in merge.experts],
                 "held_out": [expert.id for expert in merge.held_out],

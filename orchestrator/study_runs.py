@@ -14,7 +14,7 @@ from orchestrator.data_use import use_columns
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cell, Plan
 from orchestrator.results import merge_rows, results_table
-from orchestrator.settings import Setting
+from orchestrator.settings import BasePoint, Setting
 from orchestrator.tables import MEANS
 from orchestrator.tracking.runs import MetricPoint, TrackedRun
 from orchestrator.tracking.views import AxisView, curve_run
@@ -95,7 +95,7 @@ def expert_run(
         start_ms=end_ms - duration_ms,
         end_ms=end_ms,
         status="FINISHED",
-        params={"backbone": plan.study.backbone.model, **_point_params(spec)},
+        params={**_base_params(settings[0].base), **_point_params(spec)},
         tags={
             **_tags(plan, kind="expert", manifest=manifest),
             "task": spec.task,
@@ -257,6 +257,14 @@ def _point_params(spec: ExpertSpec) -> dict[str, str]:
     return {name: str(value) for name, value in point.items()}
 
 
+def _base_params(base: BasePoint) -> dict[str, str]:
+    return {
+        "backbone": base.model,
+        "weights": base.weights,
+        "pretrain_steps": str(base.pretrain_steps),
+    }
+
+
 def _cell_params(cell: Cell) -> dict[str, str]:
     point = cell.setting.shared_point
     params: dict[str, Any] = {
@@ -268,6 +276,7 @@ def _cell_params(cell: Cell) -> dict[str, str]:
         **use_columns(cell.merge),
         **{f"surgery_{name}": value for name, value in _surgery(cell).items()},
         **{f"method_{name}": value for name, value in cell.merge.params.items()},
+        **_base_params(cell.setting.base),
         **(asdict(point) if point else {}),
     }
     return {name: str(value) for name, value in params.items()}

@@ -27,6 +27,8 @@ RESULTS_SCHEMA = pa.schema(
     [
         pa.field("study", pa.string()),
         pa.field("backbone", pa.string()),
+        pa.field("weights", pa.string()),  # where the base's come from, as written in the study
+        pa.field("pretrain_steps", pa.int64()),  # of the study's own pretraining; 0 for none
         pa.field("axis", pa.string()),  # "lr", "steps", ..., "num_tasks", "grid", "random"
         pa.field("value", pa.string()),  # the setting's value on the axis, as written: "0.001"
         pa.field("setting", pa.string()),  # "lr=0.001"
@@ -55,6 +57,8 @@ EXPERTS_SCHEMA = pa.schema(
     [
         pa.field("study", pa.string()),
         pa.field("backbone", pa.string()),
+        pa.field("weights", pa.string()),  # where the base's come from, as written in the study
+        pa.field("pretrain_steps", pa.int64()),  # of the study's own pretraining; 0 for none
         pa.field("axis", pa.string()),
         pa.field("value", pa.string()),
         pa.field("setting", pa.string()),

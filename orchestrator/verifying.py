@@ -25,6 +25,7 @@ from orchestrator.study_folder import (
 )
 from workers.artifacts import Artifacts, Checked
 from workers.layout import Layout
+from workers.planned import planned_bases
 from workers.store.protocol import Store
 
 FILE = "file"
@@ -192,7 +193,7 @@ def _warning(*, num_known: int) -> str:
 def planned_ids(plan: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """Returns the ids of all artifacts that a plan written by `plan_to_json` names, by kind."""
     return {
-        "base": frozenset({plan["base"]["id"]}),
+        "base": frozenset(planned_bases(plan)),
         "data": frozenset(each["id"] for each in plan["data"].values()),
         "expert": frozenset(
             artifact_id for trial in plan["trials"] for artifact_id in trial["snapshots"].values()

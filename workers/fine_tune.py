@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from eval.evaluate import autocast
 from eval.images import Split
+from eval.joint_split import JointSplit
 from eval.model_inputs import to_inputs
 from workers.backbones import Backbone
 from workers.batch_norm import batch_norms
 from workers.seeds import derive_seed
-from workers.specs import ExpertSpec, OptimizerSpec
+from workers.specs import ExpertSpec, OptimizerSpec, PretrainSpec
 from workers.tuning_state import (
     UnfitStateError,
     model_tensors,
@@ -70,7 +71,7 @@ def batch_positions(
     return np.concatenate(pieces)
 
 
-def learning_rate(spec: ExpertSpec, *, step: int) -> float:
+def learning_rate(spec: ExpertSpec | PretrainSpec, *, step: int) -> float:
     """Returns the learning rate of a step, counted from 0; cosine ends at 0 after the last."""
     if spec.schedule == "constant":
         return spec.lr
@@ -81,11 +82,11 @@ def learning_rate(spec: ExpertSpec, *, step: int) -> float:
 class FineTuning:
     """A run in progress: weights, optimizer, and the step it stands at."""
 
-    spec: ExpertSpec
+    spec: ExpertSpec | PretrainSpec
     """The longest snapshot of the run."""
     backbone: Backbone
     head: nn.Linear
-    train: Split
+    train: Split | JointSplit
     device: torch.device
     step: int = 0
     """Optimizer steps taken."""
@@ -112,12 +113,9 @@ class FineTuning:
         positions = batch_positions(
             self._subset, step=self.step, batch_size=spec.batch_size, seed=spec.seed
         )
-        inputs = to_inputs(
-            self.train.images[positions],
-            normalization=self.backbone.normalization,
-            device=self.device,
-        )
-        labels = torch.from_numpy(self.train.labels[positions]).to(self.device)
+        images, targets = self.train.batch(positions)
+        inputs = to_inputs(images, normalization=self.backbone.normalization, device=self.device)
+        labels = torch.from_numpy(targets).to(self.device)
         torch.manual_seed(derive_seed(spec.seed, "step", self.step))
         self._optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):

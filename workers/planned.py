@@ -12,7 +12,9 @@ from workers.specs import (
     DataSpec,
     ExpertSpec,
     MergeSpec,
+    PretrainRun,
     TrialSpec,
+    base_from_json,
     expert_from_json,
     surgery_from_json,
 )
@@ -21,7 +23,7 @@ from workers.store.protocol import Store
 PLAN_FILE = "plan.json"
 """Also the beginning of the names of plans that a later run of the study has replaced."""
 
-Planned = BaseSpec | DataSpec | TrialSpec | MergeSpec
+Planned = BaseSpec | PretrainRun | DataSpec | TrialSpec | MergeSpec
 
 
 class NotPlannedError(LookupError):
@@ -30,6 +32,8 @@ class NotPlannedError(LookupError):
 
 def find_planned(store: Store, artifact_id: str) -> Planned:
     """Returns the specification with an id; of an expert, the trial that ends with it.
+
+    Of a pretrained base, a run that commits it alone.
 
     Raises:
         NotPlannedError: No plan has the id, or the plan's fields no longer make it.
@@ -55,8 +59,8 @@ def _plans(store: Store) -> Iterator[dict[str, Any]]:
 
 
 def _find(plan: Mapping[str, Any], artifact_id: str) -> Planned | None:
-    if plan["base"]["id"] == artifact_id:
-        return BaseSpec(**_without_id(plan["base"]))
+    if artifact_id in (bases := planned_bases(plan)):
+        return _base(bases, artifact_id)
     for each in plan["data"].values():
         if each["id"] == artifact_id:
             return DataSpec(**_without_id(each))
@@ -66,6 +70,20 @@ def _find(plan: Mapping[str, Any], artifact_id: str) -> Planned | None:
     if artifact_id in plan["merges"]:
         return _merge(plan["merges"][artifact_id], plan=plan)
     return None
+
+
+def planned_bases(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the bases of a plan as JSON, by id; releases that had one base wrote it as `base`."""
+    if "bases" in plan:
+        return dict(plan["bases"])
+    return {plan["base"]["id"]: _without_id(plan["base"])}
+
+
+def _base(bases: Mapping[str, Any], artifact_id: str) -> BaseSpec | PretrainRun:
+    spec = base_from_json(bases[artifact_id])
+    if spec.pretrain is None:
+        return spec
+    return PretrainRun(longest=spec, snapshots=(spec.pretrain.steps,))
 
 
 def _without_id(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +105,9 @@ def _merge(values: Mapping[str, Any], *, plan: Mapping[str, Any]) -> MergeSpec:
         name: tuple(experts[each] for each in values[name]) for name in ("experts", "held_out")
     }
     surgery = surgery_from_json(values.get("surgery"))
-    return MergeSpec(**{**values, **groups, "surgery": surgery, "base_id": plan["base"]["id"]})
+    # A group of a release with one base has that of its plan.
+    base_id = values.get("base_id") or next(iter(planned_bases(plan)))
+    return MergeSpec(**{**values, **groups, "surgery": surgery, "base_id": base_id})
 
 
 def _experts_of(trial: Mapping[str, Any]) -> dict[str, ExpertSpec]:

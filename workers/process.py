@@ -5,14 +5,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from workers.manifests import Manifest
 from workers.merge_job import run_merge
 from workers.prepare import prepare_base, prepare_data
-from workers.specs import BaseJob, DataSpec, MergeSpec, TrialSpec
-from workers.trial import CHECKPOINT_EVERY_S, TrialProgress, run_trial
+from workers.pretrain import run_pretraining
+from workers.resumable import CHECKPOINT_EVERY_S
+from workers.specs import BaseJob, DataSpec, MergeSpec, Run, TrialSpec
+from workers.trial import TrialProgress, run_trial
 from workers.workspace import Workspace
 
 CACHE_VARIABLE = "MERGESWEEP_CACHE"
@@ -34,18 +37,23 @@ class Worker:
 
     def run_trial(
         self,
-        spec: TrialSpec,
+        spec: Run,
         *,
         report_every_s: float,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> Iterator[TrialProgress]:
-        """Fine-tunes and commits experts; see `workers.trial.run_trial`."""
-        return run_trial(
-            spec,
-            workspace=self._workspace,
-            report_every_s=report_every_s,
-            checkpoint_every_s=checkpoint_every_s,
-        )
+        """Fine-tunes and commits experts, or pretrains and commits bases.
+
+        See `workers.trial.run_trial` and `workers.pretrain.run_pretraining`.
+        """
+        how: dict[str, Any] = {
+            "workspace": self._workspace,
+            "report_every_s": report_every_s,
+            "checkpoint_every_s": checkpoint_every_s,
+        }
+        if isinstance(spec, TrialSpec):
+            return run_trial(spec, **how)
+        return run_pretraining(spec, **how)
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Merges and evaluates; see `workers.merge_job.run_merge`."""

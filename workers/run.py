@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.specs import BaseJob, BaseSpec, DataSpec, MergeSpec, TrialSpec
+from workers.specs import BaseJob, BaseSpec, DataSpec, MergeSpec, PretrainRun, Run, TrialSpec
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
 
@@ -72,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
     match planned:
         case TrialSpec():
+            _say(f"trial on {planned.longest.task}: {planned.longest}")
+            _run_trial(planned, worker=worker)
+        case PretrainRun():
+            _say(f"pretraining on {', '.join(planned.pretrain.tasks)}: {planned.longest}")
             _run_trial(planned, worker=worker)
         case MergeSpec():
             _say(f"merge by {planned.method} of {', '.join(e.task for e in planned.experts)}")
@@ -82,11 +86,10 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
             _show(worker.prepare_data(planned))
 
 
-def _run_trial(spec: TrialSpec, *, worker: Worker) -> None:
-    _say(f"trial on {spec.longest.task}: {spec.longest}")
+def _run_trial(spec: Run, *, worker: Worker) -> None:
     for progress in worker.run_trial(spec, report_every_s=REPORT_EVERY_S):
         loss = "none" if progress.loss is None else f"{progress.loss:.4f}"
-        _say(f"step {progress.step} of {spec.longest.steps}, training loss {loss}")
+        _say(f"step {progress.step} of {spec.num_steps}, training loss {loss}")
         for manifest in progress.committed:
             _show(manifest)
 

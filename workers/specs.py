@@ -7,11 +7,11 @@ resources, retries or names of studies. `VERSIONS` is bumped when the meaning of
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from workers.ids import content_id
 
-VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 2}
+VERSIONS: dict[str, int] = {"base": 2, "data": 1, "expert": 1, "merge": 2}
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine"]
@@ -19,8 +19,40 @@ EvaluateOn = Literal["test", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """The optimizer and its constants; the learning rate is a hyperparameter of its own."""
+
+    name: OptimizerName
+    momentum: float
+    """SGD's momentum, or Adam's first decay rate."""
+    weight_decay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSpec:
+    """Supervised training of a base on several tasks at once, under one head over all classes."""
+
+    tasks: tuple[str, ...]
+    """Ordered by name: the order of their classes in the joint head."""
+    data_ids: tuple[str, ...]
+    """The images of each of `tasks`."""
+    optimizer: OptimizerSpec
+    schedule: Schedule
+    lr: float
+    """Peak learning rate."""
+    batch_size: int
+    """Images of all tasks mixed, each as often as any other."""
+    steps: int
+    """Optimizer steps taken, 1 or more."""
+    seed: int
+    """Seeds the joint head and the order of the images."""
+    data_ratio: ClassVar[float] = 1.0
+    freeze_batch_norm: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseSpec:
-    """The pretrained backbone that every expert starts from."""
+    """The pretrained backbone that experts start from."""
 
     model: str
     """A timm model name."""
@@ -28,20 +60,77 @@ class BaseSpec:
     """`sha256:` and the digest of a checkpoint, `timm` for timm's hub, `none` for random ones."""
     seed: int
     """Seeds the initial weights where `weights` is `none`; 0 otherwise."""
+    pretrain: PretrainSpec | None = None
+    """What is done to these weights before any expert starts from them; None for nothing."""
 
     @cached_property
     def id(self) -> str:
         """The content address."""
-        return content_id("base", version=VERSIONS["base"], spec=asdict(self))
+        spec = asdict(self)
+        inputs = spec["pretrain"].pop("data_ids") if self.pretrain else ()
+        return content_id("base", version=VERSIONS["base"], spec=spec, inputs=inputs)
+
+    @property
+    def initial(self) -> "BaseSpec":
+        """The base that the pretraining starts from; itself where there is none."""
+        return replace(self, pretrain=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseJob:
-    """A base to commit, and where its checkpoint lies."""
+    """A base without pretraining to commit, and where its checkpoint lies."""
 
     spec: BaseSpec
     path: str | None
-    """A checkpoint file; None for the packaged one, timm's hub or random weights."""
+    """A checkpoint's file or `s3://` URL; None for the packaged one, timm's hub or random weights.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRun:
+    """One pretraining run, which Ray Tune schedules as a trial: a base at each snapshot."""
+
+    longest: BaseSpec
+    """The base with the most steps."""
+    snapshots: tuple[int, ...]
+    """Step counts at which a base is committed, ascending; the last is that of `longest`."""
+
+    @property
+    def pretrain(self) -> PretrainSpec:
+        """How the longest base is trained."""
+        assert self.longest.pretrain is not None
+        return self.longest.pretrain
+
+    @cached_property
+    def id(self) -> str:
+        """The id of the longest base, whose making makes the others."""
+        return self.longest.id
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that the run takes."""
+        return self.pretrain.steps
+
+    @cached_property
+    def bases(self) -> tuple[BaseSpec, ...]:
+        """The bases that the run commits, by ascending step count."""
+        return tuple(
+            replace(self.longest, pretrain=replace(self.pretrain, steps=steps))
+            for steps in self.snapshots
+        )
+
+    def without(self, committed: Iterable[str]) -> "PretrainRun | None":
+        """Returns the run that is left when some bases exist; None when all do."""
+        gone = set(committed)
+        left = [
+            steps
+            for base, steps in zip(self.bases, self.snapshots, strict=True)
+            if base.id not in gone
+        ]
+        if not left:
+            return None
+        longest = replace(self.longest, pretrain=replace(self.pretrain, steps=left[-1]))
+        return PretrainRun(longest=longest, snapshots=tuple(left))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +154,6 @@ class DataSpec:
     def id(self) -> str:
         """The content address."""
         return content_id("data", version=VERSIONS["data"], spec=asdict(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSpec:
-    """The optimizer and its constants; the learning rate is a hyperparameter of its own."""
-
-    name: OptimizerName
-    momentum: float
-    """SGD's momentum, or Adam's first decay rate."""
-    weight_decay: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +198,11 @@ class TrialSpec:
         """The id of the longest expert, whose making makes the others."""
         return self.longest.id
 
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that the run takes."""
+        return self.longest.steps
+
     @cached_property
     def experts(self) -> tuple[ExpertSpec, ...]:
         """The experts that the run commits, by ascending step count."""
@@ -131,6 +215,10 @@ class TrialSpec:
         if not left:
             return None
         return TrialSpec(longest=left[-1], snapshots=tuple(expert.steps for expert in left))
+
+
+Run = TrialSpec | PretrainRun
+"""What Ray Tune schedules: it takes steps and commits at each snapshot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +285,21 @@ def spec_to_json(spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec) -> dict[str
         "experts": {expert.task: expert.id for expert in spec.experts},
         "held_out": {expert.task: expert.id for expert in spec.held_out},
     }
+
+
+def base_from_json(values: Mapping[str, Any]) -> BaseSpec:
+    """Returns the base that `spec_to_json` wrote down.
+
+    Raises:
+        TypeError: A field is missing, or is one that bases do not have.
+    """
+    pretrain = values.get("pretrain")
+    if pretrain is None:
+        return BaseSpec(**values)
+    lists = {name: tuple(pretrain[name]) for name in ("tasks", "data_ids")}
+    optimizer = OptimizerSpec(**pretrain["optimizer"])
+    spec = PretrainSpec(**{**pretrain, **lists, "optimizer": optimizer})
+    return BaseSpec(**{**values, "pretrain": spec})
 
 
 def expert_from_json(values: Mapping[str, Any]) -> ExpertSpec:

@@ -33,6 +33,11 @@ def model_tensors(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tells whether no entry of any tensor is NaN or infinite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Returns the momenta and their like themselves: `optimizer.<position of parameter>.<name>`."""
     return {

@@ -1,5 +1,6 @@
 """What a worker process keeps warm between jobs: store, caches, backbone, images."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ HEAD_PREFIX = "head."
 
 NUM_MANIFESTS = 1024
 """Manifests that a process keeps, of the last used: some 10 kB each with the loss curve."""
+BACKBONE_BYTES = 1 << 30
+"""Most that backbones of several models take on the device, 1 GB; the one in use is always kept."""
 FEATURE_BYTES = 1 << 28
 """Most that a process keeps of the base's features, on the device: 256 MB; the same of experts'."""
 
@@ -34,9 +37,9 @@ class MissingArtifactError(Exception):
 class Workspace:
     """Owns one process's connection to the store and what it has loaded from it.
 
-    Backbones are built once a base and reloaded in place; images stay memory-mapped, which costs
-    addresses and no memory; manifests, being immutable, are read once. A process serves one study,
-    and so one base and its tasks: what grows with the number of trials, or with that of images, is
+    Backbones are built once a model, for all bases of it, and reloaded in place; images stay
+    memory-mapped, which costs addresses and no memory; manifests, being immutable, are read once. A
+    process serves one study: what grows with the number of trials, of bases or of images, is
     bounded here.
     """
 
@@ -132,7 +135,7 @@ class Workspace:
         return head.to(self.device)
 
     def base_backbone(self, base_id: str) -> Backbone:
-        """Returns the process's one backbone of a base, its weights set back to the base's.
+        """Returns the process's one backbone of a base's model, its weights set to the base's.
 
         The module is shared: a job owns it until the next call.
         """
@@ -145,8 +148,8 @@ class Workspace:
         """Returns the base's features of a task's test images; computed once a process.
 
         Sets the shared backbone back to the base when it has to compute. Beyond `FEATURE_BYTES` it
-        computes every time: trials go through the tasks in turn, where forgetting the longest
-        unused would never find anything kept.
+        forgets those of other bases, then computes every time: trials go through the tasks in
+        turn, where forgetting the longest unused would never find anything kept.
 
         Shapes:
             returns: (test images, features).
@@ -161,10 +164,16 @@ class Workspace:
             normalization=backbone.normalization,
             device=self.device,
         )
-        kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
-        if kept_bytes + features.nbytes <= FEATURE_BYTES:
+        if not self._has_room(features):
+            mine = {each: kept for each, kept in self._base_features.items() if each[0] == base_id}
+            self._base_features = mine
+        if self._has_room(features):
             self._base_features[key] = features
         return features
+
+    def _has_room(self, features: Tensor) -> bool:
+        kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
+        return kept_bytes + features.nbytes <= FEATURE_BYTES
 
     def expert_features(self, expert: ExpertSpec) -> Tensor:
         """Returns an expert's features of its own task's test images.
@@ -198,10 +207,20 @@ class Workspace:
         return features
 
     def _backbone(self, base_id: str) -> Backbone:
-        """Returns the process's one backbone of a base, with whatever weights it has."""
-        if base_id not in self._backbones:
-            spec = self.manifest("base", base_id).spec
-            self._backbones[base_id] = create_backbone(
-                str(spec["model"]), seed=0, device=self.device
-            )
-        return self._backbones[base_id]
+        """Returns the process's one backbone of a base's model, with whatever weights it has.
+
+        Those that were not used for longest are forgotten beyond `BACKBONE_BYTES`.
+        """
+        model = str(self.manifest("base", base_id).spec["model"])
+        backbone = self._backbones.pop(model, None)
+        if backbone is None:
+            backbone = create_backbone(model, seed=0, device=self.device)
+        self._backbones[model] = backbone
+        while len(self._backbones) > 1 and _num_bytes(self._backbones.values()) > BACKBONE_BYTES:
+            del self._backbones[next(iter(self._backbones))]
+        return backbone
+
+
+def _num_bytes(backbones: Iterable[Backbone]) -> int:
+    modules = (backbone.module for backbone in backbones)
+    return sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())

@@ -59,7 +59,7 @@ def plan(name: str, ids: Iterable[tuple[str, str]]) -> bytes:
     return seal(
         {
             "study": name,
-            "base": {"id": of_kind["base"][0]},
+            "bases": {of_kind["base"][0]: {}},
             "data": {f"task_{each}": {"id": each} for each in of_kind["data"]},
             "trials": [{"id": each, "snapshots": {"10": each}} for each in of_kind["expert"]],
             "merges": {each: {} for each in of_kind["merge"]},

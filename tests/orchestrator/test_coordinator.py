@@ -204,7 +204,7 @@ def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -
     plan = stage.plan
     jobs = preparation_jobs(plan, done=())
     assert [job.method for job in jobs] == ["prepare_base"] + ["prepare_data"] * 3
-    done = {plan.base.spec.id, plan.datasets[1].id}
+    done = {plan.bases.jobs[0].spec.id, plan.datasets[1].id}
     left = preparation_jobs(plan, done=done)
     assert [job.id for job in left] == [plan.datasets[0].id, plan.datasets[2].id]
     assert [job.argument for job in left] == [plan.datasets[0], plan.datasets[2]]

@@ -21,7 +21,7 @@ TWO_AXES = {"defaults": DEFAULTS, "axes": {"lr": [0.01, 0.1], "steps": [10, 20]}
 
 def ids(plan: Plan) -> dict[str, Any]:
     return {
-        "base": plan.base.spec.id,
+        "base": plan.bases.jobs[0].spec.id,
         "data": {data.task: data.id for data in plan.datasets},
         "trials": [[trial.id, list(trial.snapshots)] for trial in plan.trials],
         "merges": [
@@ -106,7 +106,7 @@ def test_merge_has_its_groups_experts_at_its_setting(make_plan: Callable[..., Pl
         point = cell.setting.shared_point
         assert point is not None
         assert {(e.lr, e.steps) for e in cell.merge.experts} == {(point.lr, point.steps)}
-        assert {expert.base_id for expert in cell.merge.experts} == {plan.base.spec.id}
+        assert {expert.base_id for expert in cell.merge.experts} == {plan.bases.jobs[0].spec.id}
         assert cell.merge.held_out == ()
 
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.settings import Point, Setting, plan_settings
-from orchestrator.study import Finetune, Study
+from orchestrator.study import Backbone, Finetune, Study
 
 DEFAULTS = {"steps": 10, "batch_size": 8, "lr": 0.01, "data_ratio": 1.0, "seed": 0}
 AXES = {"lr": [0.1, 0.01], "steps": [10, 20]}
@@ -19,7 +19,7 @@ def lay_out(
     **fields: object,
 ) -> tuple[Setting, ...]:
     finetune = Finetune.model_validate({"defaults": DEFAULTS, "axes": axes or {}, **fields})
-    return plan_settings(finetune, tasks=tasks, sizes=sizes, seed=seed)
+    return plan_settings(finetune, backbone=Backbone(), tasks=tasks, sizes=sizes, seed=seed)
 
 
 def point(**changes: object) -> Point:
@@ -145,5 +145,7 @@ def test_number_of_tasks_stands_at_the_first_draw_of_the_random_design() -> None
 def test_schedule_of_a_study_reaches_its_settings(make_study: Callable[..., Study]) -> None:
     """The settings of a study file are those of its `finetune` section."""
     study = make_study(finetune={"defaults": DEFAULTS, "axes": {"data_ratio": [0.5, 1]}})
-    settings = plan_settings(study.finetune, tasks=study.task_names, sizes=(), seed=0)
+    settings = plan_settings(
+        study.finetune, backbone=study.backbone, tasks=study.task_names, sizes=(), seed=0
+    )
     assert [setting.shared_point for setting in settings] == [point(data_ratio=0.5), point()]

@@ -74,7 +74,7 @@ def finish(
         opened = open_(name, url)
         plan = opened.plan
         opened.folder.write_plan(plan, study_text=opened.text)
-        for made in (plan.base.spec, *plan.datasets):
+        for made in (plan.bases.jobs[0].spec, *plan.datasets):
             if made.id not in opened.prepared:
                 commit(opened.artifacts, made, metrics={}, scratch=tmp_path)
         for trial in opened.ledger.missing_trials():

@@ -48,7 +48,7 @@ def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a 
 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
     """Base, images, trials and merges come back equal, and so do their ids."""
-    wanted: dict[str, Any] = {plan.base.spec.id: plan.base.spec, **plan.merges}
+    wanted: dict[str, Any] = {plan.bases.jobs[0].spec.id: plan.bases.jobs[0].spec, **plan.merges}
     wanted |= {data.id: data for data in plan.datasets}
     wanted |= {trial.id: trial for trial in plan.trials}
     assert len(wanted) == 1 + 3 + 6 + len(plan.merges)
@@ -76,7 +76,7 @@ def test_plan_that_was_replaced_is_searched_as_well(planned_store: Store, plan: 
 def test_damaged_plan_of_another_study_hides_nothing(planned_store: Store, plan: Plan) -> None:
     """What is wrong with it, `mergesweep verify` says."""
     planned_store.put("studies/another/plan.json", written(plan)[:100])
-    assert find_planned(planned_store, plan.base.spec.id) == plan.base.spec
+    assert find_planned(planned_store, plan.bases.jobs[0].spec.id) == plan.bases.jobs[0].spec
 
 
 def test_unknown_id_is_refused(planned_store: Store) -> None:
