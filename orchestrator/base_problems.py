@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eval.tasks import SUITES, task_names
+from orchestrator.credentials import masked
 from orchestrator.problems import StudyProblem, suggest
 from orchestrator.study import Backbone, Finetune, Pretrain
-from workers.weights import PACKAGED
+from workers.weight_sources import is_remote, parse_remote, read_digest
+from workers.weights import PACKAGED, WeightsError
+
+_PATIENCE_S = 2.0  # someone waits
 
 
 def check_backbone(backbone: Backbone, *, finetune: Finetune | None) -> Iterator[StudyProblem]:
@@ -74,12 +78,30 @@ def _check_weights(field: str, *, weights: str, model: str) -> Iterator[StudyPro
             allowed=f"no package carries weights for {model!r}, only for: "
             f"{', '.join(PACKAGED)}; use timm, none, or the path of a checkpoint",
         )
+    elif is_remote(weights):
+        yield from _check_remote(field, weights=weights)
     elif weights not in ("package", "timm", "none") and not Path(weights).is_file():
         yield StudyProblem(
             field=field,
             value=repr(weights),
-            allowed="package, timm, none, or the path of an existing checkpoint file",
+            allowed="package, timm, none, the path of an existing checkpoint file, or "
+            "s3://bucket/key#sha256=<digest>",
         )
+
+
+def _check_remote(field: str, *, weights: str) -> Iterator[StudyProblem]:
+    """Checks a URL; the object is read where its digest is lacking, to tell it."""
+    try:
+        remote = parse_remote(weights)
+        if remote.digest is None:
+            digest = read_digest(remote, patience_s=_PATIENCE_S)
+            yield StudyProblem(
+                field=field,
+                value="a URL without a digest",
+                allowed=f"the object now has #sha256={digest}: append that",
+            )
+    except WeightsError as error:
+        yield StudyProblem(field=field, value=masked(repr(weights)), allowed=masked(str(error)))
 
 
 def _check_tasks(pretrain: Pretrain) -> Iterator[StudyProblem]:

@@ -78,7 +78,7 @@ class Ledger:
             left = (run.without(self.bases) for run in self.plan.bases.runs)
             return [run for run in left if run is not None]
 
-    def runnable_runs(self) -> list[Run]:
+    def runnable_trials(self) -> list[Run]:
         """Returns what could run now and has not failed for good: pretraining, then trials.
 
         Trials of a base that is pretrained in this study wait for it. Any other base is prepared

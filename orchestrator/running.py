@@ -137,7 +137,7 @@ class Session:
         pool.resize(for_merges or self._job_slots, reserve=self._reserves)
         coordinator.submit_merges(self.opened.ledger.ready_merges())
         share = self.opened.plan.study.resources.trial
-        while not self.stopping.is_set() and (left := self.opened.ledger.runnable_runs()):
+        while not self.stopping.is_set() and (left := self.opened.ledger.runnable_trials()):
             self._board.stage = "fine-tuning"
             run_trials(
                 left,

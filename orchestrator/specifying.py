@@ -20,6 +20,7 @@ from workers.specs import (
     PretrainSpec,
     SurgerySpec,
 )
+from workers.weight_sources import is_remote, parse_remote
 from workers.weights import PACKAGED, sha256_of
 
 
@@ -31,6 +32,8 @@ def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
         return BaseJob(spec=BaseSpec(model=model, weights="timm", seed=0), path=None)
     if weights == "package":
         digest, path = PACKAGED[model].sha256, None
+    elif is_remote(weights):
+        digest, path = str(parse_remote(weights).digest), weights
     else:
         path = str(Path(weights).resolve())
         digest = sha256_of(Path(path))

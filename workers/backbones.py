@@ -16,6 +16,7 @@ from eval.model_inputs import Normalization
 from workers.seeds import derive_seed
 from workers.weights import WeightsError
 
+BATCH_COUNT = ".num_batches_tracked"
 NUM_NAMES_SHOWN = 5
 """A checkpoint of another model differs in hundreds of tensors; the first tell which it is."""
 
@@ -68,7 +69,9 @@ def read_checkpoint(path: Path, *, model: str) -> dict[str, Tensor]:
 
     Names that differ from timm's are matched in order, which needs equal last parts of the names
     throughout, equal shapes in the backbone, and a file that keeps the order: safetensors files,
-    which are sorted, need timm's names. Other float types become the model's. No pickle runs.
+    which are sorted, need timm's names; torchvision's ResNets have them. Files from before
+    BatchNorm counted its batches, torchvision's oldest, are taken as having counted none. Other
+    float types become the model's. No pickle runs.
 
     Raises:
         WeightsError: The file does not fit the model, or timm has no such model.
@@ -76,7 +79,11 @@ def read_checkpoint(path: Path, *, model: str) -> dict[str, Tensor]:
     check_model(model)
     found = _read(path)
     wanted = timm.create_model(model, pretrained=False, num_classes=0).state_dict()
-    named = found if wanted.keys() <= found.keys() else _renamed(found, path=path, model=model)
+    counts = {name: like for name, like in wanted.items() if name.endswith(BATCH_COUNT)}
+    if wanted.keys() - found.keys() <= counts.keys():
+        named: Mapping[str, Tensor] = {**counts, **found}
+    else:
+        named = _renamed(found, path=path, model=model)
     _check_shapes(path, wanted=wanted, found=named)
     return {name: named[name].to(like.dtype) for name, like in wanted.items()}
 

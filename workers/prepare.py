@@ -13,8 +13,9 @@ from eval.images import Split, write_split
 from eval.tasks import find_task
 from workers.backbones import check_model, create_backbone, read_checkpoint
 from workers.manifests import Manifest
-from workers.specs import VERSIONS, BaseJob, DataSpec, spec_to_json
+from workers.specs import VERSIONS, BaseJob, BaseSpec, DataSpec, spec_to_json
 from workers.tensor_files import write_tensors
+from workers.weight_sources import is_remote, parse_remote
 from workers.weights import WeightsError, packaged_path, sha256_of
 from workers.workspace import BASE_FILE, Workspace
 
@@ -55,10 +56,18 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
         return dict(module.state_dict())
     if spec.weights == "timm":
         return _hub_tensors(spec.model)
+    if job.path is not None and is_remote(job.path):
+        remote = parse_remote(job.path)
+        with remote.downloaded() as path:
+            return _checkpoint_tensors(path, spec=spec, shown=remote.shown)
     path = Path(job.path) if job.path else packaged_path(spec.model)
+    return _checkpoint_tensors(path, spec=spec, shown=str(path))
+
+
+def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, Tensor]:
     digest = sha256_of(path)
     if spec.weights != f"sha256:{digest}":
-        raise WeightsError(f"{path}: sha256 is {digest}, the plan expects {spec.weights}")
+        raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
     return read_checkpoint(path, model=spec.model)
 
 

@@ -90,6 +90,8 @@ def test_rows_have_every_column_as_documented(pair_ledger: Callable[..., Ledger]
     assert by_task(table)["font_letters"] == {
         "study": "small",
         "backbone": "test_resnet",
+        "weights": "none",
+        "pretrain_steps": 0,
         "axis": "default",
         "value": "default",
         "setting": "default",
@@ -231,6 +233,8 @@ def test_experts_have_a_row_with_every_column(pair_ledger: Callable[..., Ledger]
     assert by_task(table)["mnist_5k"] == {
         "study": "small",
         "backbone": "test_resnet",
+        "weights": "none",
+        "pretrain_steps": 0,
         "axis": "default",
         "value": "default",
         "setting": "default",

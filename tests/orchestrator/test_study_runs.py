@@ -94,6 +94,8 @@ def test_expert_has_its_hyperparameters_curve_and_scores(
     assert (run.start_ms, run.end_ms) == (995_500, 1_000_500)
     assert run.params == {
         "backbone": "test_resnet",
+        "weights": "none",
+        "pretrain_steps": "0",
         "task": "mnist_5k",
         "steps": "10",
         "batch_size": "8",

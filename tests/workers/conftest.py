@@ -63,6 +63,18 @@ def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
 
 
 @pytest.fixture
+def make_base(workspace: Workspace) -> Callable[..., BaseSpec]:
+    """Returns what commits another base with random weights, given its model and its seed."""
+
+    def make(*, model: str, seed: int) -> BaseSpec:
+        spec = BaseSpec(model=model, weights="none", seed=seed)
+        prepare_base(BaseJob(spec=spec, path=None), workspace=workspace)
+        return spec
+
+    return make
+
+
+@pytest.fixture
 def make_expert(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Callable[..., ExpertSpec]:
     """Returns what specifies an expert, given a task and whatever is not the default."""
 
