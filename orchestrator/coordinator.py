@@ -145,7 +145,10 @@ class Coordinator:
 
 
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:
-    """Returns the jobs that make the first bases and the images, without those that are done."""
+    """Returns the jobs that make the first bases, heads and images, without those that are done."""
     jobs = [Job(id=job.spec.id, method="prepare_base", argument=job) for job in plan.bases.jobs]
+    jobs += [
+        Job(id=job.spec.id, method="prepare_head", argument=job) for job in plan.heads.values()
+    ]
     jobs += [Job(id=data.id, method="prepare_data", argument=data) for data in plan.datasets]
     return [job for job in jobs if job.id not in done]

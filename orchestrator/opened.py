@@ -34,7 +34,7 @@ class OpenedStudy:
     """Absolute, so that workers in other directories find it."""
     tracking_uri: str
     prepared: frozenset[str]
-    """Ids of the bases and the images that are committed."""
+    """Ids of the bases, images and zero-shot heads that are committed."""
 
     def note_published(self, report: PublishReport) -> None:
         """Remembers what MLflow has, so that the next run and the report need not ask it."""
@@ -53,7 +53,7 @@ class OpenedStudy:
 
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
-        needed = {*self.plan.bases.by_id, *(data.id for data in self.plan.datasets)}
+        needed = set().union(*self.plan.prepared_ids.values())
         return needed <= self.prepared and self.ledger.is_finished()
 
     def is_published(self) -> bool:
@@ -111,7 +111,7 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
         artifacts=artifacts,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
-        prepared=frozenset(found["base"].keys() | found["data"].keys()),
+        prepared=frozenset().union(*(found.get(kind, {}) for kind in plan.prepared_ids)),
     )
 
 
@@ -124,8 +124,11 @@ def _committed(
         StudyDamagedError: Some are broken.
     """
     wanted: dict[str, set[str]] = {
-        "base": artifacts.committed_ids("base") & plan.bases.by_id.keys(),
-        "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
+        **{
+            kind: artifacts.committed_ids(kind) & ids
+            for kind, ids in plan.prepared_ids.items()
+            if ids
+        },
         "expert": artifacts.committed_ids("expert") & plan.experts.keys(),
         "merge": artifacts.committed_ids("merge") & plan.merges.keys(),
     }

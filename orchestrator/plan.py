@@ -8,9 +8,9 @@ from functools import cached_property
 from orchestrator.bases import Bases, plan_bases
 from orchestrator.groups import Group, num_possible, sample_groups
 from orchestrator.settings import NUM_TASKS_AXIS, Setting, plan_settings
-from orchestrator.specifying import data_spec, expert_spec, merge_spec, method_labels
+from orchestrator.specifying import data_spec, expert_spec, head_job, merge_spec, method_labels
 from orchestrator.study import Study
-from workers.specs import DataSpec, ExpertSpec, MergeSpec, TrialSpec
+from workers.specs import DataSpec, ExpertSpec, HeadJob, MergeSpec, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class Plan:
     bases: Bases
     datasets: tuple[DataSpec, ...]
     """The images of the study's tasks, then of those that are only pretrained on."""
+    heads: Mapping[str, HeadJob]
+    """The zero-shot heads by task; empty where heads are trained."""
     settings: tuple[Setting, ...]
     groups: tuple[Group, ...]
     trials: tuple[TrialSpec, ...]
@@ -40,6 +42,15 @@ class Plan:
     """The expert of every task, for each of `settings`."""
     cells: tuple[Cell, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def prepared_ids(self) -> dict[str, set[str]]:
+        """Ids of what there has to be before experts, by kind."""
+        return {
+            "base": set(self.bases.by_id),
+            "data": {data.id for data in self.datasets},
+            "head": {job.spec.id for job in self.heads.values()},
+        }
 
     @cached_property
     def experts(self) -> dict[str, ExpertSpec]:
@@ -100,6 +111,7 @@ def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
         groups = sampled_groups(study)
     data_ids = {data.task: data.id for data in datasets}
     bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
+    heads = _heads(study)
     experts = [
         {
             task: expert_spec(
@@ -108,6 +120,7 @@ def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
                 point=point,
                 base=bases.by_point[setting.base],
                 data_ids=data_ids,
+                head_id=heads[task].spec.id if heads else None,
             )
             for task, point in setting.points.items()
         }
@@ -117,6 +130,7 @@ def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
         study=study,
         bases=bases,
         datasets=datasets,
+        heads=heads,
         settings=settings,
         groups=tuple(groups),
         trials=_share_prefixes(experts),
@@ -129,6 +143,13 @@ def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
 def _all_tasks(study: Study) -> tuple[str, ...]:
     pretrain = study.backbone.pretrain
     return tuple(dict.fromkeys((*study.task_names, *(pretrain.task_names if pretrain else ()))))
+
+
+def _heads(study: Study) -> dict[str, HeadJob]:
+    zero_shot = study.finetune.zero_shot
+    if zero_shot is None:
+        return {}
+    return {task: head_job(zero_shot, task=task) for task in study.task_names}
 
 
 def sampled_groups(study: Study) -> tuple[Group, ...]:

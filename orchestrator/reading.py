@@ -18,6 +18,7 @@ from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
 from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
 from orchestrator.yaml_text import load_yaml
+from orchestrator.zero_shot_problems import check_zero_shot
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError
 
@@ -170,6 +171,8 @@ def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)
     if finetune is not None:
         problems += _check_finetune(finetune, backbone=backbone)
+        if finetune.zero_shot is not None:
+            problems += check_zero_shot(finetune.zero_shot, backbone=backbone, tasks=tasks)
     if backbone is not None:
         problems += check_backbone(backbone, finetune=finetune)
     problems += _check_merges(merges)

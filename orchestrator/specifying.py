@@ -9,16 +9,18 @@ from merge.cards import CARDS
 from merge.params import parse_params
 from orchestrator.groups import Group
 from orchestrator.settings import Point
-from orchestrator.study import Merge, Optimizer, Pretrain, Study, Surgery
+from orchestrator.study import Merge, Optimizer, Pretrain, Study, Surgery, ZeroShot
 from workers.specs import (
     BaseJob,
     BaseSpec,
     DataSpec,
     ExpertSpec,
+    HeadJob,
     MergeSpec,
     OptimizerSpec,
     PretrainSpec,
     SurgerySpec,
+    ZeroShotSpec,
 )
 from workers.weight_sources import is_remote, parse_remote
 from workers.weights import PACKAGED, sha256_of
@@ -59,6 +61,20 @@ def pretrain_spec(
     )
 
 
+def head_job(zero_shot: ZeroShot, *, task: str) -> HeadJob:
+    """Returns a task's zero-shot head, and where the text tower's checkpoint lies."""
+    is_file = Path(zero_shot.weights).is_file()
+    path = str(Path(zero_shot.weights).resolve()) if is_file else None
+    spec = ZeroShotSpec(
+        task=task,
+        model=zero_shot.model,
+        weights=zero_shot.weights if path is None else f"sha256:{sha256_of(Path(path))}",
+        classes=find_task(task).classes,
+        templates=zero_shot.templates_of(task),
+    )
+    return HeadJob(spec=spec, path=path)
+
+
 def _optimizer_spec(optimizer: Optimizer) -> OptimizerSpec:
     return OptimizerSpec(
         name=optimizer.name,
@@ -80,7 +96,13 @@ def data_spec(study: Study, *, task: str) -> DataSpec:
 
 
 def expert_spec(
-    study: Study, *, task: str, point: Point, base: BaseSpec, data_ids: Mapping[str, str]
+    study: Study,
+    *,
+    task: str,
+    point: Point,
+    base: BaseSpec,
+    data_ids: Mapping[str, str],
+    head_id: str | None,
 ) -> ExpertSpec:
     """Returns the specification of a task's expert at a point."""
     finetune = study.finetune
@@ -96,6 +118,7 @@ def expert_spec(
         steps=point.steps,
         seed=point.seed,
         freeze_batch_norm=finetune.freeze_batch_norm,
+        head_id=head_id,
     )
 
 

@@ -42,6 +42,21 @@ def _source_or_sources(value: object) -> object:
     return value
 
 
+def _templates_or_by_task(value: object) -> object:
+    lists = list(value.values()) if isinstance(value, dict) else [value]
+    is_whole = all(isinstance(each, list) and each for each in lists) and bool(lists)
+    if not is_whole or not all(_is_template(text) for each in lists for text in each):
+        raise ValueError(
+            "a list of texts is expected, each with one {} for the class's name, or a mapping of "
+            "tasks to such lists"
+        )
+    return value
+
+
+def _is_template(text: object) -> bool:
+    return isinstance(text, str) and text.count("{}") == 1
+
+
 def Axis(value: Any) -> Any:  # noqa: ANN401, N802 builds a type
     """Returns the type of a list of distinct values."""
     return Annotated[list[value], Field(min_length=1), AfterValidator(_distinct)]
@@ -171,6 +186,25 @@ class Axes(Section):
         return {name: values for name, values in self if values is not None}
 
 
+class ZeroShot(Section):
+    """Classifiers made of the classes' names by a CLIP model's text tower, and never trained."""
+
+    model: str
+    """open_clip's name of the model that the backbone is the image tower of, such as `ViT-B-32`."""
+    weights: str
+    """One of open_clip's tags, such as `openai`, or the path of a checkpoint of the whole model."""
+    templates: Annotated[
+        list[str] | dict[str, list[str]], BeforeValidator(_templates_or_by_task)
+    ] = Field(default_factory=lambda: ["a photo of a {}."])
+    """Texts with `{}` for the class's name, whose embeddings are averaged; one list, or one for
+    each task."""
+
+    def templates_of(self, task: str) -> tuple[str, ...]:
+        """Returns a task's templates; none if the study does not say."""
+        found = self.templates
+        return tuple(found if isinstance(found, list) else found.get(task, ()))
+
+
 class Finetune(Section):
     """How experts are made."""
 
@@ -179,6 +213,9 @@ class Finetune(Section):
     """`cosine` decays to 0 over a trial's steps, so that step counts cannot share a run."""
     freeze_batch_norm: bool = True
     """Keeps BatchNorm's statistics at the base's while fine-tuning."""
+    zero_shot: ZeroShot | None = None
+    """Gives every expert a zero-shot head and trains the backbone alone; heads are drawn and
+    trained when left out."""
     defaults: Defaults = Defaults()
     axes: Axes = Axes()
     design: Literal["one-factor", "grid", "random"] = "one-factor"

@@ -210,6 +210,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "groups_drawn_from": groups_drawn_from(plan),
         "groups": {group.name: list(group.tasks) for group in plan.groups},
         "bases": plan.bases.to_json(),
+        "heads": {job.spec.id: asdict(job.spec) for job in plan.heads.values()},
         "data": {data.task: {"id": data.id, **asdict(data)} for data in plan.datasets},
         "trials": [
             {

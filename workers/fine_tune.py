@@ -98,7 +98,12 @@ class FineTuning:
     def __post_init__(self) -> None:
         spec = self.spec
         self._subset = training_subset(len(self.train), data_ratio=spec.data_ratio, seed=spec.seed)
-        parameters = [*self.backbone.module.parameters(), *self.head.parameters()]
+        parameters = [
+            each
+            for module in (self.backbone.module, self.head)
+            for each in module.parameters()
+            if each.requires_grad
+        ]
         self._optimizer = _optimizer(spec.optimizer, parameters=parameters, lr=spec.lr)
         self.set_training_mode()
 

@@ -14,8 +14,10 @@ from workers.specs import (
     MergeSpec,
     PretrainRun,
     TrialSpec,
+    ZeroShotSpec,
     base_from_json,
     expert_from_json,
+    head_from_json,
     surgery_from_json,
 )
 from workers.store.protocol import Store
@@ -23,7 +25,7 @@ from workers.store.protocol import Store
 PLAN_FILE = "plan.json"
 """Also the beginning of the names of plans that a later run of the study has replaced."""
 
-Planned = BaseSpec | PretrainRun | DataSpec | TrialSpec | MergeSpec
+Planned = BaseSpec | PretrainRun | DataSpec | ZeroShotSpec | TrialSpec | MergeSpec
 
 
 class NotPlannedError(LookupError):
@@ -64,6 +66,8 @@ def _find(plan: Mapping[str, Any], artifact_id: str) -> Planned | None:
     for each in plan["data"].values():
         if each["id"] == artifact_id:
             return DataSpec(**_without_id(each))
+    if artifact_id in (heads := planned_heads(plan)):
+        return head_from_json(heads[artifact_id])
     for trial in plan["trials"]:
         if artifact_id in trial["snapshots"].values():
             return _trial(trial, artifact_id)
@@ -77,6 +81,11 @@ def planned_bases(plan: Mapping[str, Any]) -> Mapping[str, Any]:
     if "bases" in plan:
         return dict(plan["bases"])
     return {plan["base"]["id"]: _without_id(plan["base"])}
+
+
+def planned_heads(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the zero-shot heads of a plan as JSON, by id; earlier releases had none."""
+    return dict(plan.get("heads", {}))
 
 
 def _base(bases: Mapping[str, Any], artifact_id: str) -> BaseSpec | PretrainRun:

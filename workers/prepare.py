@@ -11,7 +11,7 @@ from torch import Tensor
 from eval.embedded.build import build_splits
 from eval.images import Split, write_split
 from eval.tasks import find_task
-from workers.backbones import check_model, create_backbone, read_checkpoint
+from workers.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.manifests import Manifest
 from workers.specs import VERSIONS, BaseJob, BaseSpec, DataSpec, spec_to_json
 from workers.tensor_files import write_tensors
@@ -72,9 +72,9 @@ def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, 
 
 
 def _hub_tensors(model: str) -> dict[str, Tensor]:
-    check_model(model)
+    width = embedding_width(model)
     try:
-        module = timm.create_model(model, pretrained=True, num_classes=0)
+        module = timm.create_model(model, pretrained=True, num_classes=width)
     except Exception as error:
         raise WeightsError(
             f"{model}: timm's hub gave no weights ({error}); set backbone.weights to a file"

@@ -14,9 +14,10 @@ from workers.merge_job import run_merge
 from workers.prepare import prepare_base, prepare_data
 from workers.pretrain import run_pretraining
 from workers.resumable import CHECKPOINT_EVERY_S
-from workers.specs import BaseJob, DataSpec, MergeSpec, Run, TrialSpec
+from workers.specs import BaseJob, DataSpec, HeadJob, MergeSpec, Run, TrialSpec
 from workers.trial import TrialProgress, run_trial
 from workers.workspace import Workspace
+from workers.zero_shot import prepare_head
 
 CACHE_VARIABLE = "MERGESWEEP_CACHE"
 """Environment variable: where a node keeps files fetched from the store."""
@@ -62,6 +63,10 @@ class Worker:
     def prepare_base(self, job: BaseJob) -> Manifest:
         """Commits the base; see `workers.prepare.prepare_base`."""
         return prepare_base(job, workspace=self._workspace)
+
+    def prepare_head(self, job: HeadJob) -> Manifest:
+        """Commits a task's zero-shot head; see `workers.zero_shot.prepare_head`."""
+        return prepare_head(job, workspace=self._workspace)
 
     def prepare_data(self, spec: DataSpec) -> Manifest:
         """Commits a task's images; see `workers.prepare.prepare_data`."""

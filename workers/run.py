@@ -10,7 +10,17 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.specs import BaseJob, BaseSpec, DataSpec, MergeSpec, PretrainRun, Run, TrialSpec
+from workers.specs import (
+    BaseJob,
+    BaseSpec,
+    DataSpec,
+    HeadJob,
+    MergeSpec,
+    PretrainRun,
+    Run,
+    TrialSpec,
+    ZeroShotSpec,
+)
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
 
@@ -65,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cpus", type=int, default=1, help="threads; results may depend on it in the last bits"
     )
-    parser.add_argument("--checkpoint", metavar="PATH", help="the base's file, if it is your own")
+    parser.add_argument(
+        "--checkpoint", metavar="PATH", help="the file of a base or a text tower, if it is your own"
+    )
     return parser
 
 
@@ -82,6 +94,8 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
             _show(worker.run_merge(planned))
         case BaseSpec():
             _show(worker.prepare_base(BaseJob(spec=planned, path=checkpoint)))
+        case ZeroShotSpec():
+            _show(worker.prepare_head(HeadJob(spec=planned, path=checkpoint)))
         case DataSpec():
             _show(worker.prepare_data(planned))
 

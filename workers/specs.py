@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from workers.ids import content_id
 
-VERSIONS: dict[str, int] = {"base": 2, "data": 1, "expert": 1, "merge": 2}
+VERSIONS: dict[str, int] = {"base": 2, "data": 1, "head": 1, "expert": 1, "merge": 2}
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine"]
@@ -157,6 +157,35 @@ class DataSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZeroShotSpec:
+    """A task's classifier made of its classes' names by the text tower of a CLIP model."""
+
+    task: str
+    model: str
+    """open_clip's name of the model."""
+    weights: str
+    """One of open_clip's tags, or `sha256:` and the digest of a checkpoint of the whole model."""
+    classes: tuple[str, ...]
+    """In the order of the labels."""
+    templates: tuple[str, ...]
+    """Texts with `{}` where the class's name belongs."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        return content_id("head", version=VERSIONS["head"], spec=asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadJob:
+    """A zero-shot head to commit, and where the text tower's checkpoint lies."""
+
+    spec: ZeroShotSpec
+    path: str | None
+    """A checkpoint file; None where `weights` is a tag."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpertSpec:
     """One snapshot of one fine-tuning run."""
 
@@ -175,12 +204,14 @@ class ExpertSpec:
     seed: int
     freeze_batch_norm: bool
     """Keeps BatchNorm's statistics at the base's while fine-tuning."""
+    head_id: str | None = None
+    """The zero-shot head that is used as it is; None for one that is drawn and trained."""
 
     @cached_property
     def id(self) -> str:
         """The content address."""
         spec = {key: value for key, value in asdict(self).items() if not key.endswith("_id")}
-        inputs = (self.base_id, self.data_id)
+        inputs = (self.base_id, self.data_id, *([self.head_id] if self.head_id else ()))
         return content_id("expert", version=VERSIONS["expert"], spec=spec, inputs=inputs)
 
 
@@ -273,7 +304,9 @@ class MergeSpec:
         return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)
 
 
-def spec_to_json(spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec) -> dict[str, Any]:
+def spec_to_json(
+    spec: BaseSpec | DataSpec | ZeroShotSpec | ExpertSpec | MergeSpec,
+) -> dict[str, Any]:
     """Returns a specification as the plain values that its manifest carries.
 
     A merge names its experts by id; their own manifests say what they are.
@@ -309,6 +342,12 @@ def expert_from_json(values: Mapping[str, Any]) -> ExpertSpec:
         TypeError: A field is missing, or is one that experts do not have.
     """
     return ExpertSpec(**{**values, "optimizer": OptimizerSpec(**values["optimizer"])})
+
+
+def head_from_json(values: Mapping[str, Any]) -> ZeroShotSpec:
+    """Returns the zero-shot head that `spec_to_json` wrote down."""
+    lists = {name: tuple(values[name]) for name in ("classes", "templates")}
+    return ZeroShotSpec(**{**values, **lists})
 
 
 def surgery_from_json(values: Mapping[str, Any] | None) -> SurgerySpec | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from eval.evaluate import evaluate, evaluate_head
+from workers.backbones import Backbone
 from workers.checkpoints import Checkpoints, Pace
 from workers.determinism import compute_deterministically
 from workers.fine_tune import FineTuning, create_head, loss_curve, recent_loss
@@ -18,6 +19,7 @@ from workers.resumable import CHECKPOINT_EVERY_S, ResumableRun
 from workers.specs import VERSIONS, ExpertSpec, TrialSpec, spec_to_json
 from workers.tensor_files import write_tensors
 from workers.tuning_state import are_finite, model_tensors
+from workers.weights import WeightsError
 from workers.workspace import EXPERT_FILE, Workspace
 
 NO_SCORES: dict[str, Any] = {"test": None, "base": None}
@@ -69,7 +71,8 @@ def run_trial(
         clock: Seconds, from any origin.
 
     Raises:
-        MissingArtifactError: The base or the images are not committed.
+        MissingArtifactError: The base, the images or the zero-shot head are not committed.
+        WeightsError: The zero-shot head is for another backbone.
         StoreError: The store fails, other than in writing or removing a checkpoint.
         ManifestError, CorruptArtifactError: What the store has committed is damaged.
     """
@@ -99,12 +102,7 @@ def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float])
     compute_deterministically()
     base_features = workspace.base_features(longest.base_id, longest.data_id)
     backbone = workspace.base_backbone(longest.base_id)
-    head = create_head(
-        backbone.num_features,
-        num_classes=workspace.num_classes(longest.data_id),
-        seed=longest.seed,
-        task=longest.task,
-    )
+    head = _head(longest, backbone=backbone, workspace=workspace)
     tuning = FineTuning(
         spec=longest,
         backbone=backbone,
@@ -121,6 +119,23 @@ def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float])
         clock=clock,
         started_s=started_s,
     )
+
+
+def _head(spec: ExpertSpec, *, backbone: Backbone, workspace: Workspace) -> nn.Linear:
+    if spec.head_id is None:
+        return create_head(
+            backbone.num_features,
+            num_classes=workspace.num_classes(spec.data_id),
+            seed=spec.seed,
+            task=spec.task,
+        )
+    head = workspace.zero_shot_head(spec.head_id)
+    if head.in_features != backbone.num_features:
+        raise WeightsError(
+            f"the zero-shot head of {spec.task} is for embeddings of width {head.in_features}, the "
+            f"backbone gives {backbone.num_features} features: both have to be of one CLIP model"
+        )
+    return head
 
 
 def _find(run: _Run, position: int) -> Manifest | None:
@@ -141,10 +156,7 @@ def _commit(spec: ExpertSpec, *, run: _Run) -> Manifest:
             spec.id,
             version=VERSIONS["expert"],
             spec=spec_to_json(spec),
-            inputs={
-                spec.base_id: workspace.manifest("base", spec.base_id).digest,
-                spec.data_id: workspace.manifest("data", spec.data_id).digest,
-            },
+            inputs=_inputs(spec, workspace=workspace),
             files={EXPERT_FILE: path} if finite else {},
             outcome="diverged" if run.diverged or not finite else "done",
             metrics={**_losses(tuning), **(_scores(run) if finite else NO_SCORES)},
@@ -152,6 +164,11 @@ def _commit(spec: ExpertSpec, *, run: _Run) -> Manifest:
         )
     workspace.remember(manifest)
     return manifest
+
+
+def _inputs(spec: ExpertSpec, *, workspace: Workspace) -> dict[str, str]:
+    consumed = {"base": spec.base_id, "data": spec.data_id, "head": spec.head_id}
+    return {each: workspace.manifest(kind, each).digest for kind, each in consumed.items() if each}
 
 
 def _losses(tuning: FineTuning) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from eval.images import Split, open_split
 from workers.artifacts import Artifacts
 from workers.backbones import Backbone, create_backbone
 from workers.cache import NodeCache
+from workers.heads import head_of
 from workers.manifests import Manifest
 from workers.specs import ExpertSpec
 from workers.store.opening import open_store
@@ -18,6 +19,7 @@ from workers.tensor_files import TensorFile
 
 BASE_FILE = "backbone.safetensors"
 EXPERT_FILE = "expert.safetensors"
+HEAD_FILE = "head.safetensors"
 BACKBONE_PREFIX = "backbone."
 HEAD_PREFIX = "head."
 
@@ -128,11 +130,11 @@ class Workspace:
     def expert_head(self, expert_id: str) -> nn.Linear:
         """Returns an expert's classifier on the device."""
         path = self.file("expert", expert_id, EXPERT_FILE)
-        tensors = dict(TensorFile(path, prefix=HEAD_PREFIX))
-        num_classes, num_features = tensors["weight"].shape
-        head = nn.Linear(num_features, num_classes)
-        head.load_state_dict(tensors)
-        return head.to(self.device)
+        return head_of(TensorFile(path, prefix=HEAD_PREFIX)).to(self.device)
+
+    def zero_shot_head(self, head_id: str) -> nn.Linear:
+        """Returns a zero-shot classifier on the device."""
+        return head_of(TensorFile(self.file("head", head_id, HEAD_FILE))).to(self.device)
 
     def base_backbone(self, base_id: str) -> Backbone:
         """Returns the process's one backbone of a base's model, its weights set to the base's.
