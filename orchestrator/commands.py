@@ -25,6 +25,7 @@ from orchestrator.results import experts_table, results_table
 from orchestrator.study_folder import REPORT_FILE, plan_to_json
 from orchestrator.study_runs import axis_views
 from orchestrator.terminal import (
+    base_lines,
     estimate_lines,
     print_experts,
     print_holes,
@@ -49,6 +50,7 @@ def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
         return
     summary = {
         "counts": vars(opened.ledger.counts()),
+        "bases": base_lines(opened.plan),
         "sharing": sharing_line(opened.plan),
         "estimate": estimate_lines(left, num_slots=num_slots),
         "warnings": opened.plan.warnings,

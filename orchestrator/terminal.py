@@ -38,12 +38,30 @@ def print_plan(
     )
     table = Table("", "planned", "already in the store")
     missing = len(ledger.missing_trials())
+    if len(plan.bases.by_id) > 1:
+        table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.bases)))
     table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
     console.print(table)
-    for line in (sharing_line(plan), *estimate_lines(estimate, num_slots=num_slots)):
+    left = estimate_lines(estimate, num_slots=num_slots)
+    for line in (*base_lines(plan), sharing_line(plan), *left):
         console.print(line, highlight=False)
+
+
+def base_lines(plan: Plan) -> Sequence[str]:
+    """Says what the study varies of its base, and what it pretrains; nothing for most studies."""
+    lines = [
+        f"bases: {axis} {', '.join(map(str, values))}"
+        for axis, values in plan.study.backbone.axes.varied().items()
+    ]
+    if plan.bases.runs:
+        num_bases = sum(len(run.snapshots) for run in plan.bases.runs)
+        lines.append(
+            f"pretraining: {num_bases} bases, snapshots of {len(plan.bases.runs)} runs of "
+            f"{plan.bases.num_steps:,} steps in all"
+        )
+    return lines
 
 
 def sharing_line(plan: Plan) -> str:
