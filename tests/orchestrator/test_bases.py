@@ -9,6 +9,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.results import experts_table, results_table
 from orchestrator.study_runs import run_of
+from orchestrator.terminal import base_lines
 from workers.manifests import FileEntry, Manifest
 from workers.specs import BaseSpec, PretrainRun, TrialSpec, spec_to_json
 
@@ -246,6 +247,16 @@ def test_tables_and_tracking_say_which_base(
         "weights": "none",
         "pretrain_steps": "50",
     }
+
+
+def test_plan_is_printed_with_its_bases(plan: Plan, make_plan: Callable[..., Plan]) -> None:
+    """What is varied, and what pretraining shares; nothing for a study of one base."""
+    assert base_lines(plan) == [
+        "bases: model test_resnet, test_vit",
+        "bases: pretrain_steps 0, 20, 50",
+        "pretraining: 3 bases, snapshots of 2 runs of 70 steps in all",
+    ]
+    assert base_lines(make_plan()) == []
 
 
 def _base_of(run: PretrainRun | TrialSpec) -> str:

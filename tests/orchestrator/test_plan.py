@@ -4,11 +4,13 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.tasks import find_task
 from orchestrator.groups import Group
 from orchestrator.plan import Plan, build_plan, plan_digest
 from orchestrator.study import Study
@@ -284,6 +286,32 @@ def test_digest_changes_with_an_expert_or_a_merge(make_plan: Callable[..., Plan]
     digests = [plan_digest(plan) for plan in studies]
     assert len(set(digests)) == 3
     assert plan_digest(make_plan()) == digests[0]
+
+
+def test_zero_shot_heads_are_made_once_a_task(
+    make_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """All experts of a task have its one head, which enters their ids."""
+    clip = {"model": "vit_base_patch32_clip_224.openai", "weights": "none", "image_size": 224}
+    axes = {"lr": [0.01, 0.1]}
+    trained = make_plan(backbone=clip, finetune={"axes": axes})
+    (tmp_path / "clip.pt").write_bytes(b"any")
+    templates = {task: [f"{task} {{}}", "{}."] for task in trained.study.task_names}
+    zero_shot = {"model": "ViT-B-32", "weights": "openai", "templates": templates}
+    plan = make_plan(backbone=clip, finetune={"axes": axes, "zero_shot": zero_shot})
+    assert trained.heads == {}
+    assert list(plan.heads) == list(plan.study.task_names)
+    for expert in plan.experts.values():
+        job = plan.heads[expert.task]
+        assert expert.head_id == job.spec.id
+        assert job.spec.templates == (f"{expert.task} {{}}", "{}.")
+        assert job.spec.classes == find_task(expert.task).classes
+        assert job.path is None
+    assert not set(plan.experts) & set(trained.experts)
+    own = {**zero_shot, "weights": str(tmp_path / "clip.pt")}
+    (job, *_) = make_plan(backbone=clip, finetune={"zero_shot": own}).heads.values()
+    assert job.path == str(tmp_path / "clip.pt")
+    assert job.spec.weights == f"sha256:{sha256(b'any').hexdigest()}"
 
 
 def test_big_study_is_planned_quickly_and_its_cells_are_unique(

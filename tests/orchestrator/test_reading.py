@@ -77,6 +77,9 @@ def test_file_that_cannot_be_read_is_a_problem_with_its_path(
     assert caught.value.problems[0].field == "(file)"
 
 
+CLIP = {"model": "vit_base_patch32_clip_224.openai", "weights": "none"}
+OPENAI = {"model": "ViT-B-32", "weights": "openai"}
+TASKS = ("emoji_objects", "font_letters", "mnist_5k")
 RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
 
 
@@ -236,6 +239,33 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
                 ("s3://bucket/x.pth#sha256=12", "'sha256=12' is no digest"),
                 ("s3://me:secret@bucket/x.pth", "has credentials in its URL"),
                 ("s3://bucket/x.pth?region=a", "unknown parameter region"),
+            )
+        ),
+        (
+            {"backbone": CLIP, "finetune": {"zero_shot": {"model": "ViT-B-32", "weights": "a.pt"}}},
+            "finetune.zero_shot.weights",
+            "'a.pt' | one of open_clip's tags, or the path",
+        ),
+        (
+            {"finetune": {"zero_shot": {"model": "ViT-B-32", "weights": "openai"}}},
+            "finetune.zero_shot",
+            "a zero-shot head on 'test_resnet' | the backbone has to be an image tower of CLIP",
+        ),
+        *(
+            ({"backbone": CLIP, "finetune": {"zero_shot": {**OPENAI, **changes}}}, field, said)
+            for changes, field, said in (
+                ({"templates": []}, "finetune.zero_shot.templates", "a list of texts is expected"),
+                ({"templates": ["a"]}, "finetune.zero_shot.templates", "each with one {}"),
+                (
+                    {"templates": {"mnist_5k": ["{}"], "emoji_objects": ["{}"]}},
+                    "finetune.zero_shot.templates",
+                    "no entry for 'font_letters' | a list for every task",
+                ),
+                (
+                    {"templates": {each: ["{}"] for each in (*TASKS, "mnist_9")}},
+                    "finetune.zero_shot.templates.mnist_9",
+                    "this task | did you mean",
+                ),
             )
         ),
         ({"store": ""}, "store", "at least 1 character"),
