@@ -22,7 +22,7 @@ backbone:
   weights: none
   image_size: 32
   pretrain: {{tasks: [mnist_5k, mnist_m], steps: 30, batch_size: 16, lr: 0.003}}
-  axes: {{pretrain_steps: [10, 30], model: [test_resnet]}}
+  axes: {{pretrain_steps: [10, 30], model: [test_efficientnet, test_resnet]}}
 tasks: {{names: [mnist_5k, bluemarble_regions], max_train: 40, max_test: 48}}
 finetune: {{defaults: {{steps: 3, batch_size: 8, lr: 0.01}}}}
 groups: {{count: 1, size: 2}}
@@ -100,6 +100,7 @@ def _check_rows(table: pa.Table, *, opened: OpenedStudy) -> None:
     rows = [row for row in table.to_pylist() if row["task"] == "macro"]
     found = {row["setting"]: (row["backbone"], row["pretrain_steps"]) for row in rows}
     assert found == {
+        "model=test_efficientnet": ("test_efficientnet", 30),
         "model=test_resnet": ("test_resnet", 30),
         "pretrain_steps=10": ("test_efficientnet", 10),
         "pretrain_steps=30": ("test_efficientnet", 30),

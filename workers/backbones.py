@@ -17,7 +17,7 @@ from eval.model_inputs import Normalization
 from workers.seeds import derive_seed
 from workers.weights import WeightsError
 
-EMBEDDING_WIDTHS = frozenset({256, 384, 512, 640, 768, 1024, 1280})
+EMBEDDING_WIDTHS = frozenset({256, 384, 512, 640, 768, 1024, 1152, 1280})
 """Of CLIP's image towers among timm's weights; those fine-tuned to ImageNet have 1,000 classes and
 more, none of which is one of these."""
 OPEN_CLIP_NAME = "visual.class_embedding"
