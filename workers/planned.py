@@ -35,7 +35,7 @@ class NotPlannedError(LookupError):
 def find_planned(store: Store, artifact_id: str) -> Planned:
     """Returns the specification with an id; of an expert, the trial that ends with it.
 
-    Of a pretrained base, a run that commits it alone.
+    Of a pretrained base, the run that ends with it.
 
     Raises:
         NotPlannedError: No plan has the id, or the plan's fields no longer make it.
@@ -92,7 +92,19 @@ def _base(bases: Mapping[str, Any], artifact_id: str) -> BaseSpec | PretrainRun:
     spec = base_from_json(bases[artifact_id])
     if spec.pretrain is None:
         return spec
-    return PretrainRun(longest=spec, snapshots=(spec.pretrain.steps,))
+    is_shared = spec.pretrain.schedule == "constant"
+    others = [base_from_json(values) for values in bases.values()] if is_shared else []
+    steps = {spec.pretrain.steps, *(_steps_on_the_way(each, to=spec) for each in others)}
+    return PretrainRun(longest=spec, snapshots=tuple(sorted(steps - {0})))
+
+
+def _steps_on_the_way(base: BaseSpec, *, to: BaseSpec) -> int:
+    """Returns the steps of a base that a run to another one passes; 0 for none."""
+    assert to.pretrain is not None
+    if base.pretrain is None or base.pretrain.steps > to.pretrain.steps:
+        return 0
+    as_long = replace(base, pretrain=replace(base.pretrain, steps=to.pretrain.steps))
+    return base.pretrain.steps if as_long == to else 0
 
 
 def _without_id(values: Mapping[str, Any]) -> dict[str, Any]:
