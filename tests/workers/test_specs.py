@@ -63,6 +63,7 @@ CHANGES: dict[str, Any] = {
     "steps": 200,
     "seed": 1,
     "freeze_batch_norm": True,
+    "head_id": "d" * 16,
 }
 
 

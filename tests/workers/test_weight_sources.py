@@ -71,7 +71,7 @@ def test_base_is_read_from_a_bucket(uploaded: str, tmp_path: Path) -> None:
     workspace = Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
     spec = BaseSpec(model="test_resnet", weights=f"sha256:{digest}", seed=0)
     prepare_base(BaseJob(spec=spec, path=f"{uploaded}#sha256={digest}"), workspace=workspace)
-    assert "conv1.weight" in workspace.base_tensors(spec.id)
+    assert "bn1.weight" in workspace.base_tensors(spec.id)
     other = BaseSpec(model="test_resnet", weights=f"sha256:{DIGEST}", seed=0)
     with pytest.raises(WeightsError, match=rf"s3://.*x\.safetensors: sha256 is {digest}"):
         prepare_base(BaseJob(spec=other, path=uploaded), workspace=workspace)
