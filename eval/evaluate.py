@@ -70,9 +70,8 @@ def input_batches(
         yields: (batch, 3, height, width), float32.
     """
     batch_size = CUDA_BATCH_SIZE if device.type == "cuda" else CPU_BATCH_SIZE
-    for start in range(0, len(split), batch_size):
-        images = split.images[start : start + batch_size]
-        yield to_inputs(images, normalization=normalization, device=device)
+    for batch in split.batches(batch_size):
+        yield to_inputs(batch.images, normalization=normalization, device=device)
 
 
 def evaluate_head(head: nn.Module, *, features: Tensor, labels: npt.NDArray[np.int64]) -> TaskSums:

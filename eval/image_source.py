@@ -18,7 +18,7 @@ class ImageSource(Protocol):
         ...
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Decodes one image at its own size.
+        """Decodes one image at its own size; several threads may call it at once.
 
         Shapes:
             returns: (height, width, 1 or 3); grey is one channel.

@@ -1,130 +1,101 @@
-"""Writes and opens image splits: one Arrow IPC file of images and labels, mapped, never copied.
-
-A split is decoded and resized once and mapped into memory by every trial on a node, so the file is
-uncompressed and holds one record batch: the images of the whole split are one run of bytes.
-
-Errors::
-
-    ValueError
-    └── SplitFormatError    a file is not a split, or arrays do not make one
-"""
+"""A split in memory: images in one or several runs of bytes, mapped or not, and their labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-_NUM_IMAGE_AXES = 4
-_GEOMETRY = ("height", "width", "channels")
 
-
-class SplitFormatError(ValueError):
-    """Says which file, or which array, is not a split, and what is wrong with it."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Holds one split of a task."""
+    """Holds one split of a task, or some images of one; never changes.
 
-    images: NDArray[np.uint8]
-    """Pixels, (num, height, width, channels); read-only if opened from a file."""
-    labels: NDArray[np.int64]
-    """Positions in the task's classes, (num,)."""
+    The images of a split that was opened from several files stay where they are mapped, one *shard*
+    a file. Nothing but `images` ever copies more than the images that were asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+        labels: NDArray[np.int64],
+    ) -> None:
+        """Takes the arrays as they are.
+
+        Args:
+            images: One array, or several that follow one another and differ in their number alone.
+            labels: Positions in the task's classes.
+
+        Shapes:
+            images: (num, height, width, channels). labels: (num,).
+        """
+        self._shards = (images,) if isinstance(images, np.ndarray) else tuple(images)
+        self._stops = tuple(accumulate(map(len, self._shards)))
+        assert self._stops[-1] == len(labels), f"{self._stops[-1]} images, {len(labels)} labels"
+        self.labels = labels
 
     def __len__(self) -> int:
         """Counts the images."""
         return len(self.labels)
 
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """All pixels in one array: a view if they are one shard, else a copy. For batches.
+
+        Shapes:
+            returns: (num, height, width, channels); read-only if opened from a file.
+        """
+        return self._shards[0] if len(self._shards) == 1 else np.concatenate(self._shards)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Returns one image, a view.
+
+        Shapes:
+            returns: (height, width, channels).
+        """
+        shard = bisect_right(self._stops, index)
+        image: NDArray[np.uint8] = self._shards[shard][index - self._start(shard)]
+        return image
+
     def rows(self, start: int, stop: int) -> Split:
-        """Returns the images from `start` up to `stop`, without copying them."""
-        return Split(images=self.images[start:stop], labels=self.labels[start:stop])
+        """Returns the images from `start` up to `stop` or the end, without copying them."""
+        pieces = []
+        for shard in range(bisect_right(self._stops, start), len(self._shards)):
+            first = self._start(shard)
+            if first >= stop:
+                break
+            pieces.append(self._shards[shard][max(0, start - first) : stop - first])
+        return Split(images=pieces or self._shards[0][:0], labels=self.labels[start:stop])
 
+    def relabelled(self, labels: NDArray[np.int64]) -> Split:
+        """Returns the same images, uncopied, with other labels."""
+        return Split(images=self._shards, labels=labels)
 
-def write_split(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """Writes one split as an Arrow IPC file; equal arrays give byte-identical files.
+    def take(self, positions: NDArray[np.int64]) -> Split:
+        """Returns a copy of the images at given positions, in that order and in one array.
 
-    Shapes:
-        images: (num, height, width, channels), num > 0. labels: (num,).
+        Shapes:
+            positions: (num,), each from 0 to the number of images.
+        """
+        labels = self.labels[positions]
+        if len(self._shards) == 1:
+            return Split(images=self._shards[0][positions], labels=labels)
+        images = np.empty((len(positions), *self._shards[0].shape[1:]), dtype=np.uint8)
+        for row, position in enumerate(positions.tolist()):
+            images[row] = self.image(position)
+        return Split(images=images, labels=labels)
 
-    Raises:
-        SplitFormatError: If shapes or dtypes are others than these.
-    """
-    _check_arrays(path, images=images, labels=labels)
-    num_bytes = images[0].size
-    pixels = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(num_bytes), len(images), [None, pa.py_buffer(np.ascontiguousarray(images))]
-    )
-    metadata = dict(zip(_GEOMETRY, map(str, images.shape[1:]), strict=True))
-    schema = pa.schema(
-        [
-            pa.field("image", pa.binary(num_bytes), nullable=False),
-            pa.field("label", pa.int64(), nullable=False),
-        ],
-        metadata=metadata,
-    )
-    batch = pa.record_batch([pixels, pa.array(labels)], schema=schema)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(batch)
+    def batches(self, size: int) -> Iterator[Split]:
+        """Yields all images in their order, `size` at a time and the rest at the end, uncopied."""
+        for start in range(0, len(self), size):
+            yield self.rows(start, start + size)
 
-
-def open_split(path: Path) -> Split:
-    """Maps a split into memory; the arrays are views of the file and read-only.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        SplitFormatError: If the file is torn, or is something else.
-    """
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        num_batches = reader.num_record_batches
-        batch = reader.get_batch(0) if num_batches == 1 else None
-    except pa.ArrowInvalid as error:
-        raise SplitFormatError(f"{path}: not a whole Arrow file: {error}") from error
-    if batch is None:
-        raise SplitFormatError(f"{path}: {num_batches} record batches, a split has one")
-    height, width, channels = _read_geometry(path, schema=batch.schema)
-    return Split(
-        images=_column(path, batch=batch, name="image").reshape(-1, height, width, channels),
-        labels=_column(path, batch=batch, name="label").view(np.int64),
-    )
-
-
-def _check_arrays(path: Path, *, images: NDArray[Any], labels: NDArray[Any]) -> None:
-    if images.dtype != np.uint8 or images.ndim != _NUM_IMAGE_AXES or images.size == 0:
-        raise SplitFormatError(
-            f"{path}: images must be uint8 (num, height, width, channels) and not empty, "
-            f"not {images.dtype} {images.shape}"
-        )
-    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-        raise SplitFormatError(
-            f"{path}: labels must be int64 ({len(images)},), not {labels.dtype} {labels.shape}"
-        )
-
-
-def _read_geometry(path: Path, *, schema: Any) -> tuple[int, int, int]:  # noqa: ANN401 pyarrow is untyped
-    metadata = schema.metadata or {}
-    try:
-        height, width, channels = (int(metadata[key.encode()]) for key in _GEOMETRY)
-    except (KeyError, ValueError) as error:
-        raise SplitFormatError(f"{path}: no valid {'/'.join(_GEOMETRY)} in its metadata") from error
-    expected = {"image": pa.binary(height * width * channels), "label": pa.int64()}
-    found = {field.name: field.type for field in schema}
-    if found != expected:
-        raise SplitFormatError(f"{path}: columns are {found}, its metadata promises {expected}")
-    return height, width, channels
-
-
-def _column(path: Path, *, batch: Any, name: str) -> NDArray[np.uint8]:  # noqa: ANN401 pyarrow is untyped
-    column = batch.column(name)
-    if column.null_count or column.offset:
-        raise SplitFormatError(f"{path}: column {name} has nulls or starts late")
-    num_bytes = len(column) * (column.type.bit_width // 8)
-    return np.frombuffer(column.buffers()[1], dtype=np.uint8, count=num_bytes)
+    def _start(self, shard: int) -> int:
+        return self._stops[shard - 1] if shard else 0

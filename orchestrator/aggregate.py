@@ -104,10 +104,11 @@ def setting_means(results: pa.Table) -> tuple[SettingMean, ...]:
     an axis are numbers: these are sorted. Held-out tasks are in neither mean.
 
     Raises:
-        ValueError: The table mixes studies or backbones, or holds a group twice under one mean.
+        ValueError: The table mixes studies, or the bases of a setting, or holds a group twice under
+            one mean.
     """
-    _require_one(results, "study")
-    _require_one(results, "backbone")
+    names = results["study"].unique().to_pylist()
+    _require_one("study", names)
     is_mean = pc.is_in(results["task"], value_set=pa.array(MEANS))
     cells: dict[tuple[str, str, str], list[Row]] = {}
     for row in results.filter(is_mean).to_pylist():
@@ -147,8 +148,8 @@ def numbers_of(values: Sequence[str]) -> tuple[float, ...] | None:
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def _require_one(results: pa.Table, column: str) -> None:
-    names = sorted(map(str, results[column].unique().to_pylist()))
+def _require_one(column: str, found: Iterable[object]) -> None:
+    names = sorted(set(map(str, found)))
     if len(names) > 1:
         raise ValueError(
             f"Column {column!r} has {len(names)} values ({', '.join(names[:5])}): means over "
@@ -168,6 +169,8 @@ def _in_plan_order(keys: Iterable[tuple[str, str, str]]) -> list[tuple[str, str,
 
 def _setting_mean(rows: Sequence[Row]) -> SettingMean:
     first = rows[0]
+    for column in ("backbone", "weights", "pretrain_steps"):
+        _require_one(column, (row[column] for row in rows))
     by_mean = {mean: [row for row in rows if row["task"] == mean] for mean in MEANS}
     for mean, members in by_mean.items():
         groups = [row["group"] for row in members]

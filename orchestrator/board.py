@@ -12,10 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from orchestrator.ledger import Counts
+from workers.manifests import Manifest
+from workers.progress import PreparationProgress
 
 LINE_EVERY_S = 10.0
 """Between two lines where the output is not a terminal."""
 MAX_TRIALS_SHOWN = 8
+_MB = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class Board:
 
     stage: str = "starting"
     trials: dict[str, RunningTrial] = field(default_factory=dict)
+    preparations: dict[str, PreparationProgress] = field(default_factory=dict)
+    """Tasks whose images are being made, by the images' id."""
     notes: list[str] = field(default_factory=list)
     """What a user should know, such as failures; each is shown once."""
 
@@ -46,10 +51,19 @@ class Display:
         board: Board,
         *,
         console: Console,
-        counts: Callable[[], Counts],
+        counts: Callable[[], Counts] | None,
         seconds_left: Callable[[], float | None],
         tracking: Callable[[], str],
     ) -> None:
+        """Shows nothing yet.
+
+        Args:
+            board: What is shown.
+            console: Where.
+            counts: How far experts and merges are; None where none is going to be made.
+            seconds_left: Until all of it is; None while nobody knows.
+            tracking: `ok`, or what is wrong with MLflow.
+        """
         self._board = board
         self._console = console
         self._counts = counts
@@ -92,17 +106,20 @@ class Display:
 
     def line(self) -> str:
         """Returns the state in one line."""
-        counts = self._counts()
-        parts = [
-            f"{self._clock()} {self._board.stage}",
-            f"experts {counts.num_experts_done}/{counts.num_experts}",
-            f"merges {counts.num_merges_done}/{counts.num_merges}",
-        ]
-        if counts.num_failed:
-            parts.append(f"failed {counts.num_failed}")
-        return ", ".join([*parts, self._left(), *self._tracking_trouble()])
+        parts = [f"{self._clock()} {self._board.stage}", *self._images()]
+        if self._counts is not None:
+            counts = self._counts()
+            parts.append(f"experts {counts.num_experts_done}/{counts.num_experts}")
+            parts.append(f"merges {counts.num_merges_done}/{counts.num_merges}")
+            if counts.num_failed:
+                parts.append(f"failed {counts.num_failed}")
+            parts.append(self._left())
+        return ", ".join([*parts, *self._tracking_trouble()])
 
     def _panel(self) -> RenderableType:
+        images = Text("\n".join(f"  {line}" for line in self._images()))
+        if self._counts is None:
+            return Group(Text(f"{self._clock()} {self._board.stage}"), images)
         counts = self._counts()
         bars = Progress(TextColumn("  {task.description:8}"), BarColumn(40), MofNCompleteColumn())
         bars.add_task("experts", total=counts.num_experts, completed=counts.num_experts_done)
@@ -116,7 +133,10 @@ class Display:
         if len(trials) > MAX_TRIALS_SHOWN:
             lines.append(f"  and {len(trials) - MAX_TRIALS_SHOWN} more trials")
         lines += [f"  {trouble}" for trouble in self._tracking_trouble()]
-        return Group(Text(head), bars, Text("\n".join(lines)))
+        return Group(Text(head), bars, images, Text("\n".join(lines)))
+
+    def _images(self) -> list[str]:
+        return [progress_line(each) for each in list(self._board.preparations.values())]
 
     def _clock(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
@@ -129,6 +149,19 @@ class Display:
     def _tracking_trouble(self) -> list[str]:
         state = self._tracking()
         return [] if state == "ok" else [f"MLflow {state}"]
+
+
+def progress_line(progress: PreparationProgress) -> str:
+    """Says how far a task's images are."""
+    rate = f", {progress.images_per_s:,.0f} a second" if progress.images_per_s else ""
+    return f"{progress.task} {progress.num_done:,} of {progress.num_images:,} images{rate}"
+
+
+def prepared_line(progress: PreparationProgress, *, manifest: Manifest) -> str:
+    """Says that a task's images are made, from the last report of them."""
+    num_bytes = sum(file.size_bytes for file in manifest.files)
+    took = duration(sum(manifest.seconds.values()))
+    return f"prepared {progress_line(progress)}, {num_bytes / _MB:,.1f} MB in {took}"
 
 
 def duration(seconds: float) -> str:

@@ -65,6 +65,21 @@ def plan(study_file: Path, *, as_json: bool) -> None:
 @cli.command()
 @study_argument
 @take_over_option
+def prepare(study_file: Path, *, take_over: bool) -> None:
+    """Make the base and the images of STUDY.yaml, and nothing else.
+
+    The first stage of a run on its own: every image is decoded and resized once and stored. Ctrl-C
+    stops; the same command, or a run, goes on from the shards that are finished.
+    """
+    from orchestrator.prepare_command import prepare_opened
+
+    opened = _open_file(study_file)
+    sys.exit(prepare_opened(opened, console=_console(), take_over=take_over))
+
+
+@cli.command()
+@study_argument
+@take_over_option
 def run(study_file: Path, *, take_over: bool) -> None:
     """Run STUDY.yaml, or what is left of it.
 

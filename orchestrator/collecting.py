@@ -55,7 +55,8 @@ class Collected:
     """Uploads and temporary files of writers that died."""
 
     checkpoints: tuple[Entry, ...]
-    """Checkpoints of trials that are committed or planned by nobody, and superseded ones."""
+    """Checkpoints of trials, and shards of images, that are committed or planned by nobody; and
+    superseded checkpoints."""
 
     probes: tuple[Entry, ...]
     """What checks of the store left behind."""

@@ -25,6 +25,7 @@ from orchestrator.results import experts_table, results_table
 from orchestrator.study_folder import REPORT_FILE, plan_to_json
 from orchestrator.study_runs import axis_views
 from orchestrator.terminal import (
+    base_lines,
     estimate_lines,
     print_experts,
     print_holes,
@@ -41,7 +42,7 @@ DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 3, 130
 def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
     """Prints the plan of a study; starts nothing."""
     num_slots = os.cpu_count() or 1
-    left = estimate(opened.ledger, base=opened.base)
+    left = estimate(opened.ledger)
     if not as_json:
         print_plan(
             opened.plan, ledger=opened.ledger, estimate=left, num_slots=num_slots, console=console
@@ -49,6 +50,7 @@ def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
         return
     summary = {
         "counts": vars(opened.ledger.counts()),
+        "bases": base_lines(opened.plan),
         "sharing": sharing_line(opened.plan),
         "estimate": estimate_lines(left, num_slots=num_slots),
         "warnings": opened.plan.warnings,
@@ -97,7 +99,7 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     if not holes:
         console.print("finished")
         return DONE
-    left = estimate(opened.ledger, base=opened.base)
+    left = estimate(opened.ledger)
     console.print(
         f"left: about {duration(left.wall_s(num_slots=os.cpu_count() or 1))} on this machine"
     )

@@ -4,12 +4,13 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from merge.errors import MergeError
-from orchestrator.board import Board, RunningTrial
+from orchestrator.board import Board, RunningTrial, prepared_line
 from orchestrator.failures import Failure, Failures
 from orchestrator.jobs import Job, JobEnd
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from workers.manifests import Manifest
+from workers.progress import PreparationProgress
 from workers.specs import MergeSpec
 from workers.store.protocol import (
     StoreCredentialsError,
@@ -52,6 +53,7 @@ class Coordinator:
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
         self._experts = ledger.plan.experts
+        self._bases = ledger.plan.bases.by_id
         self.prepare_errors: list[str] = []
         self.store_fault: StoreError | None = None
         """Why the run was stopped, if the store failed in a worker."""
@@ -65,8 +67,15 @@ class Coordinator:
             if is_new:
                 self._submit(Job(id=spec.id, method="run_merge", argument=spec))
 
+    def job_progressed(self, job: Job, progress: PreparationProgress) -> None:
+        """Shows how far a task's images are."""
+        self._board.preparations[job.id] = progress
+
     def job_ended(self, end: JobEnd) -> None:
         """Notes the end of a preparation or merge job, and tries again where that may help."""
+        progress = self._board.preparations.pop(end.job.id, None)
+        if progress is not None and end.manifest is not None:
+            self._board.notes.append(prepared_line(progress, manifest=end.manifest))
         if end.manifest is not None:
             self._ledger.add(end.manifest)
             self._committed(end.manifest)
@@ -131,15 +140,25 @@ class Coordinator:
         return True
 
     def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
+        name, steps = self._named(trial_id)
+        self._board.trials[trial_id] = RunningTrial(name=name, step=step, steps=steps, loss=loss)
+
+    def _named(self, trial_id: str) -> tuple[str, int]:
+        """Returns what a trial or a pretraining is called, and its number of steps."""
+        base = self._bases.get(trial_id)
+        if base is not None and base.pretrain is not None:
+            return f"pretraining {base.model}", base.pretrain.steps
         spec = self._experts[trial_id]
-        name = f"{spec.task} lr={spec.lr}"
-        self._board.trials[trial_id] = RunningTrial(
-            name=name, step=step, steps=spec.steps, loss=loss
-        )
+        return f"{spec.task} lr={spec.lr}", spec.steps
 
 
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:
-    """Returns the jobs that make the base and the images, without those that are done."""
-    jobs = [Job(id=plan.base.spec.id, method="prepare_base", argument=plan.base)]
-    jobs += [Job(id=data.id, method="prepare_data", argument=data) for data in plan.datasets]
+    """Returns the jobs that make the first bases, heads and images, without those that are done."""
+    jobs = [Job(id=job.spec.id, method="prepare_base", argument=job) for job in plan.bases.jobs]
+    jobs += [
+        Job(id=job.spec.id, method="prepare_head", argument=job) for job in plan.heads.values()
+    ]
+    jobs += [
+        Job(id=job.id, method="prepare_data", argument=job, reports=True) for job in plan.data_jobs
+    ]
     return [job for job in jobs if job.id not in done]

@@ -1,13 +1,11 @@
 """How long a study takes and how much it stores: from what was measured, or a stated guess."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from eval.tasks import find_task
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
-from workers.manifests import Manifest
 from workers.weights import PACKAGED, WeightsError, packaged_path
 
 # EfficientNet-Lite0 at 64 pixels on one CPU core, float32.
@@ -34,76 +32,103 @@ class Estimate:
         return (self.train_s + self.merge_s) / num_slots
 
 
-def estimate(ledger: Ledger, *, base: Manifest | None) -> Estimate:
+def estimate(ledger: Ledger) -> Estimate:
     """Estimates what is left of a plan.
 
-    Seconds per image come from the experts and merges that the store has; while it has none, from
-    a guess for the default backbone on one CPU core, scaled by the number of pixels.
+    Seconds per image come from the experts and merges that the store has, of the same model where
+    there are some; while it has none, from a guess for the default backbone on one CPU core, scaled
+    by the number of pixels.
     """
     plan = ledger.plan
-    train_s = _median(_train_rates(ledger))
-    merge_s = _median(_merge_rates(ledger))
     scale = plan.study.backbone.image_size**2 / GUESS_PIXELS
-    images = sum(
-        trial.longest.steps * trial.longest.batch_size for trial in ledger.missing_trials()
-    )
-    merged_images = sum(
-        _num_test_images(plan) * (len(spec.experts) + len(spec.held_out))
-        for spec in plan.merges.values()
-        if spec.id not in ledger.merges
-    )
+    train = _Rates(_train_rates(ledger), guess=GUESS_TRAIN_S_PER_IMAGE * scale)
+    merge = _Rates(_merge_rates(ledger), guess=GUESS_MERGE_S_PER_IMAGE * scale)
     return Estimate(
-        train_s=images * (train_s or GUESS_TRAIN_S_PER_IMAGE * scale),
-        merge_s=merged_images * (merge_s or GUESS_MERGE_S_PER_IMAGE * scale),
-        expert_bytes=_expert_bytes(plan, base=base),
+        train_s=sum(images * train.of(model) for model, images in _images_left(ledger)),
+        merge_s=sum(images * merge.of(model) for model, images in _merged_images_left(ledger)),
+        expert_bytes=_expert_bytes(ledger),
         basis="measured in this store"
-        if train_s and merge_s
+        if train.measured and merge.measured
         else "a guess for EfficientNet-Lite0 on CPU cores; better after the first trials",
     )
 
 
-def _train_rates(ledger: Ledger) -> Iterable[float]:
+class _Rates:
+    """Seconds per image by model, from (model, seconds) pairs."""
+
+    def __init__(self, measured: Iterable[tuple[str, float]], *, guess: float) -> None:
+        self.measured: dict[str, list[float]] = {}
+        for model, rate in measured:
+            self.measured.setdefault(model, []).append(rate)
+        self._guess = guess
+
+    def of(self, model: str) -> float:
+        """Returns the median of the model, else of all models, else the guess."""
+        everything = [rate for rates in self.measured.values() for rate in rates]
+        rates = self.measured.get(model, everything)
+        return statistics.median(rates) if rates else self._guess
+
+
+def _images_left(ledger: Ledger) -> Iterator[tuple[str, int]]:
+    """Yields model and training images of every pretraining and trial that is missing."""
+    for run in ledger.missing_pretraining():
+        yield run.longest.model, run.num_steps * run.pretrain.batch_size
+    for trial in ledger.missing_trials():
+        yield _model(ledger.plan, trial.longest.base_id), trial.num_steps * trial.longest.batch_size
+
+
+def _merged_images_left(ledger: Ledger) -> Iterator[tuple[str, float]]:
+    num_images = _num_test_images(ledger.plan)
+    for spec in ledger.plan.merges.values():
+        if spec.id not in ledger.merges:
+            num_tasks = len(spec.experts) + len(spec.held_out)
+            yield _model(ledger.plan, spec.base_id), num_images * num_tasks
+
+
+def _train_rates(ledger: Ledger) -> Iterator[tuple[str, float]]:
     for expert_id, manifest in ledger.experts.items():
-        steps = manifest.metrics["steps_taken"]
+        steps, spec = manifest.metrics["steps_taken"], ledger.plan.experts[expert_id]
         if steps:
-            batch_size = ledger.plan.experts[expert_id].batch_size
-            yield manifest.seconds["trial"] / (steps * batch_size)
+            rate = manifest.seconds["trial"] / (steps * spec.batch_size)
+            yield _model(ledger.plan, spec.base_id), rate
 
 
-def _merge_rates(ledger: Ledger) -> Iterable[float]:
-    for manifest in ledger.merges.values():
+def _merge_rates(ledger: Ledger) -> Iterator[tuple[str, float]]:
+    for merge_id, manifest in ledger.merges.items():
         images = sum(sums["num_examples"] for sums in manifest.metrics["tasks"].values())
-        yield sum(manifest.seconds.values()) / images
+        model = _model(ledger.plan, ledger.plan.merges[merge_id].base_id)
+        yield model, sum(manifest.seconds.values()) / images
 
 
-def _median(rates: Iterable[float]) -> float | None:
-    found = list(rates)
-    return statistics.median(found) if found else None
+def _model(plan: Plan, base_id: str) -> str:
+    return plan.bases.by_id[base_id].model
 
 
 def _num_test_images(plan: Plan) -> float:
     """Returns the mean number of test images a task."""
     tasks = plan.study.tasks
     sizes = [
-        (
-            find_task(name).num_train // 5
-            if tasks.evaluate_on == "validation"
-            else find_task(name).num_test
-        )
-        for name in plan.study.task_names
+        source.task.num_train // 5 if tasks.evaluate_on == "validation" else source.task.num_test
+        for source in plan.sources.values()
     ]
     return statistics.mean(min(size, tasks.max_test or size) for size in sizes)
 
 
-def _expert_bytes(plan: Plan, *, base: Manifest | None) -> int | None:
-    model = plan.study.backbone.model
-    if base is not None:
-        size = sum(file.size_bytes for file in base.files)
-    elif model in PACKAGED:
-        try:
-            size = packaged_path(model).stat().st_size
-        except WeightsError:
-            return None
-    else:
+def _expert_bytes(ledger: Ledger) -> int | None:
+    plan = ledger.plan
+    sizes = {base_id: _base_bytes(ledger, base_id) for base_id in plan.bases.by_id}
+    of_experts = [sizes[expert.base_id] for expert in plan.experts.values()]
+    known = [size for size in of_experts if size is not None]
+    return sum(known) if len(known) == len(of_experts) else None
+
+
+def _base_bytes(ledger: Ledger, base_id: str) -> int | None:
+    """Returns the size of a base, or of one of the same model; None where neither is known."""
+    model = _model(ledger.plan, base_id)
+    for manifest in ledger.bases.values():
+        if manifest.files and _model(ledger.plan, manifest.id) == model:
+            return sum(file.size_bytes for file in manifest.files)
+    try:
+        return packaged_path(model).stat().st_size if model in PACKAGED else None
+    except WeightsError:
         return None
-    return size * len(plan.experts)

@@ -32,11 +32,10 @@ def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
 
 
 def _committed(opened: OpenedStudy) -> Mapping[str, Iterable[str]]:
-    # Base and images are asked for, as the ledger does not follow them.
-    plan, artifacts = opened.plan, opened.artifacts
+    # What is prepared is asked for, as the ledger does not follow all of it.
+    prepared = opened.plan.prepared_ids.items()
     return {
-        "base": artifacts.committed_ids("base") & {plan.base.spec.id},
-        "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
+        **{kind: opened.artifacts.committed_ids(kind) & ids for kind, ids in prepared if ids},
         "expert": opened.ledger.experts,
         "merge": opened.ledger.merges,
     }

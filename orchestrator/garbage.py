@@ -110,10 +110,10 @@ def orphan_units(
 def checkpoint_units(
     entries: Iterable[Entry], *, planned: Collection[str], committed: Collection[str]
 ) -> list[Unit]:
-    """Returns the checkpoints that no trial goes on from.
+    """Returns the checkpoints that no trial goes on from, and the shards that no images need.
 
-    Those are all of a trial that is committed or that no plan names, and of any other trial all
-    but the one of the highest step. Should that one be unusable, time is lost and nothing else.
+    Those are all of what is committed or what no plan names, and of any other trial all but the
+    checkpoint of the highest step. Should that one be unusable, time is lost and nothing else.
     """
     trials: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 
-from eval.tasks import SUITES
 from merge.errors import ParameterErrors
 from merge.params import num_experts_of, parse_params
 from orchestrator.problems import StudyProblem
@@ -33,7 +32,7 @@ def _sizes(groups: Groups) -> Iterator[tuple[str, int]]:
 
 
 def _check_tasks(field: str, *, size: int, tasks: Tasks) -> Iterator[StudyProblem]:
-    num_tasks = len(tasks.names or SUITES[tasks.suite or ""])
+    num_tasks = len(tasks.all_names)
     if size > num_tasks:
         allowed = f"the study has {num_tasks} tasks, so at most {num_tasks}"
         yield StudyProblem(field=field, value=str(size), allowed=allowed)

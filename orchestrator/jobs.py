@@ -14,6 +14,9 @@ class Job:
     method: str
     """Name of a method of `workers.process.Worker`."""
     argument: Any
+    reports: bool = False
+    """Whether the method yields `PreparationProgress`, the last of it with the manifest, in place
+    of returning a manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)

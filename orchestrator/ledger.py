@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from orchestrator.plan import Plan
 from orchestrator.report.holes import Hole
 from workers.manifests import Manifest
-from workers.specs import MergeSpec, TrialSpec
+from workers.specs import MergeSpec, PretrainRun, Run, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Ledger:
     def __init__(self, plan: Plan, *, manifests: Iterable[Manifest]) -> None:
         self.plan = plan
         self._lock = threading.Lock()
+        self.bases: dict[str, Manifest] = {}
         self.experts: dict[str, Manifest] = {}
         self.merges: dict[str, Manifest] = {}
         self._failures: dict[str, str] = {}
@@ -46,6 +47,8 @@ class Ledger:
         """Notes a committed artifact; returns the merge jobs that it makes ready to run."""
         with self._lock:
             self._failures.pop(manifest.id, None)
+            if manifest.kind == "base" and manifest.id in self.plan.bases.by_id:
+                self.bases[manifest.id] = manifest
             if manifest.kind == "merge" and manifest.id in self.plan.merges:
                 self.merges[manifest.id] = manifest
             if manifest.kind != "expert" or manifest.id not in self.plan.experts:
@@ -55,7 +58,7 @@ class Ledger:
             return [spec for spec in waiting if self._is_ready(spec)]
 
     def fail(self, artifact_id: str, *, reason: str) -> None:
-        """Notes that a trial or merge job will not be tried again."""
+        """Notes that a pretraining, trial or merge job will not be tried again."""
         with self._lock:
             self._failures[artifact_id] = reason
 
@@ -69,15 +72,43 @@ class Ledger:
         with self._lock:
             return self._left()
 
-    def runnable_trials(self) -> list[TrialSpec]:
-        """Returns the missing trials that have not failed for good."""
-        left = self.missing_trials()
+    def missing_pretraining(self) -> list[PretrainRun]:
+        """Returns what is left of each pretraining that has a base missing."""
         with self._lock:
-            return [trial for trial in left if trial.id not in self._failures]
+            left = (run.without(self.bases) for run in self.plan.bases.runs)
+            return [run for run in left if run is not None]
+
+    def runnable_trials(self) -> list[Run]:
+        """Returns what could run now and has not failed for good: pretraining, then trials.
+
+        Trials of a base that is pretrained in this study wait for it. Any other base is prepared
+        before the first trial.
+        """
+        left: list[Run] = [*self.missing_pretraining(), *self._unblocked_trials()]
+        with self._lock:
+            waiting = {base.id for run in self.plan.bases.runs for base in run.bases}
+            waiting -= self.bases.keys()
+            return [
+                run
+                for run in left
+                if run.id not in self._failures
+                and not (isinstance(run, TrialSpec) and run.longest.base_id in waiting)
+            ]
 
     def is_finished(self) -> bool:
         """Tells whether nothing is left to run: what is missing can never be made."""
-        return not self.missing_trials() and not self.ready_merges()
+        left = (*self.missing_pretraining(), *self._unblocked_trials(), *self.ready_merges())
+        return not left
+
+    def _unblocked_trials(self) -> list[TrialSpec]:
+        """Returns the missing trials without those whose base has no weights."""
+        left = self.missing_trials()
+        with self._lock:
+            return [trial for trial in left if not self._has_diverged(trial.longest.base_id)]
+
+    def _has_diverged(self, base_id: str) -> bool:
+        manifest = self.bases.get(base_id)
+        return manifest is not None and not manifest.files
 
     def counts(self) -> Counts:
         """Returns how far the study is."""
@@ -97,7 +128,38 @@ class Ledger:
     def holes(self) -> tuple[Hole, ...]:
         """Returns what the study's tables lack, and why."""
         with self._lock:
-            return (*self._expert_holes(), *self._merge_holes())
+            return (*self._base_holes(), *self._expert_holes(), *self._merge_holes())
+
+    def _base_holes(self) -> Iterable[Hole]:
+        failed = self._failed_bases()
+        for run in self.plan.bases.runs:
+            for base, steps in zip(run.bases, run.snapshots, strict=True):
+                what = f"base {base.id}: {base.model} after {steps} steps of pretraining"
+                if base.id in failed:
+                    yield Hole(kind="failed", what=what, reason=failed[base.id])
+                elif base.id not in self.bases:
+                    yield Hole(kind="not run", what=what, reason="not run yet")
+                elif self._has_diverged(base.id):
+                    taken = self.bases[base.id].metrics["steps_taken"]
+                    yield Hole(kind="diverged", what=what, reason=f"not finite after {taken} steps")
+
+    def _failed_bases(self) -> Mapping[str, str]:
+        """Returns why bases cannot be made, by their ids: all that is left of a run fails."""
+        if not self._failures:
+            return {}
+        left = (run.without(self.bases) for run in self.plan.bases.runs)
+        return {
+            base.id: self._failures[run.id]
+            for run in left
+            if run is not None and run.id in self._failures
+            for base in run.bases
+        }
+
+    def _blocking_base(self, base_id: str) -> str:
+        """Says which base failed, or has no weights; empty when none."""
+        if base_id in self._failed_bases():
+            return f"failed base {base_id}"
+        return f"diverged base {base_id}" if self._has_diverged(base_id) else ""
 
     def _expert_holes(self) -> Iterable[Hole]:
         failed = self._failures_by_expert()
@@ -107,7 +169,9 @@ class Ledger:
             if expert_id in failed:
                 yield Hole(kind="failed", what=what, reason=failed[expert_id])
             elif manifest is None:
-                yield Hole(kind="not run", what=what, reason="not run yet")
+                blocked = self._blocking_base(expert.base_id)
+                reason = f"blocked by {blocked}" if blocked else "not run yet"
+                yield Hole(kind="not run", what=what, reason=reason)
             elif not manifest.files:
                 steps = manifest.metrics["steps_taken"]
                 yield Hole(kind="diverged", what=what, reason=f"not finite after {steps} steps")
@@ -150,7 +214,7 @@ class Ledger:
         return manifest is not None and bool(manifest.files)
 
     def _blocked_by(self, spec: MergeSpec, *, failed: Mapping[str, str]) -> str:
-        """Says which expert failed, or exists but has no weights; empty when none."""
+        """Says which expert or base failed, or exists but has no weights; empty when none."""
         if spec.id in self.merges:
             return ""
         for expert in (*spec.experts, *spec.held_out):
@@ -159,4 +223,6 @@ class Ledger:
             manifest = self.experts.get(expert.id)
             if manifest is not None and not manifest.files:
                 return f"{manifest.outcome} expert {expert.id} of {expert.task}"
+            if manifest is None and (base := self._blocking_base(expert.base_id)):
+                return base
         return ""

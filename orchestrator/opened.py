@@ -1,10 +1,12 @@
 """A study together with its store: its plan, and what of it exists already."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from eval.task_source import TaskSource
 from orchestrator.ledger import Ledger
 from orchestrator.outputs import OUTPUTS_FILE, output_problems
 from orchestrator.plan import Plan, build_plan, plan_digest
@@ -33,10 +35,8 @@ class OpenedStudy:
     store_url: str
     """Absolute, so that workers in other directories find it."""
     tracking_uri: str
-    base: Manifest | None
-    """The base's manifest, if it is committed."""
     prepared: frozenset[str]
-    """Ids of the base and the images that are committed."""
+    """Ids of the bases, images and zero-shot heads that are committed."""
 
     def note_published(self, report: PublishReport) -> None:
         """Remembers what MLflow has, so that the next run and the report need not ask it."""
@@ -53,9 +53,15 @@ class OpenedStudy:
             return None  # damaged: the next run sends everything again
         return noted.get("lacks") if isinstance(noted, dict) else None
 
+    def is_prepared(self) -> bool:
+        """Tells whether the first bases and the images of all tasks are committed."""
+        bases = (job.spec.id for job in self.plan.bases.jobs)
+        needed = {*bases, *(data.id for data in self.plan.datasets)}
+        return needed <= self.prepared
+
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
-        needed = {self.plan.base.spec.id, *(data.id for data in self.plan.datasets)}
+        needed = set().union(*self.plan.prepared_ids.values())
         return needed <= self.prepared and self.ledger.is_finished()
 
     def is_published(self) -> bool:
@@ -79,12 +85,15 @@ class OpenedStudy:
         return f"{plan_digest(self.plan)} {counts.num_experts_done} {counts.num_merges_done}"
 
 
-def open_study(study: Study, *, text: str) -> OpenedStudy:
+def open_study(
+    study: Study, *, text: str, recorded: Mapping[str, TaskSource] | None = None
+) -> OpenedStudy:
     """Opens a study's store and reads what it has of the plan; writes nothing.
 
     Args:
         study: A checked study.
         text: The study file, as written.
+        recorded: Own tasks as an earlier plan of it found them, whose files need not be here.
 
     Raises:
         StudyDamagedError: The plan in the store, or a manifest, is not as it was written.
@@ -93,21 +102,27 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
     store_url = absolute_store(study.store)
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
-    plan = build_plan(study)
+    plan = build_plan(study, recorded=recorded)
     groups = folder.read_groups(drawn_from=groups_drawn_from(plan))
     if groups is not None and groups != plan.groups:
-        plan = build_plan(study, groups=groups)
+        plan = build_plan(study, groups=groups, recorded=recorded)
     found = _committed(artifacts, plan=plan, folder=folder)
     return OpenedStudy(
         plan=plan,
-        ledger=Ledger(plan, manifests=[*found["expert"].values(), *found["merge"].values()]),
+        ledger=Ledger(
+            plan,
+            manifests=[
+                manifest
+                for kind in ("base", "expert", "merge")
+                for manifest in found[kind].values()
+            ],
+        ),
         text=text,
         folder=folder,
         artifacts=artifacts,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
-        base=found["base"].get(plan.base.spec.id),
-        prepared=frozenset(found["base"].keys() | found["data"].keys()),
+        prepared=frozenset().union(*(found.get(kind, {}) for kind in plan.prepared_ids)),
     )
 
 
@@ -120,8 +135,11 @@ def _committed(
         StudyDamagedError: Some are broken.
     """
     wanted: dict[str, set[str]] = {
-        "base": {plan.base.spec.id},
-        "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
+        **{
+            kind: artifacts.committed_ids(kind) & ids
+            for kind, ids in plan.prepared_ids.items()
+            if ids
+        },
         "expert": artifacts.committed_ids("expert") & plan.experts.keys(),
         "merge": artifacts.committed_ids("merge") & plan.merges.keys(),
     }
@@ -149,9 +167,10 @@ def open_by_name(name: str, *, store_url: str) -> OpenedStudy:
         StoreError: The store cannot be read.
     """
     location = absolute_store(store_url)
-    text = StudyFolder(open_store(location), name).read_study()
-    study = parse_study(text, source=f"{name} in {store_url}", store=location)
-    return open_study(study, text=text)
+    folder = StudyFolder(open_store(location), name)
+    text, recorded = folder.read_study(), folder.read_own_tasks()
+    study = parse_study(text, source=f"{name} in {store_url}", store=location, recorded=recorded)
+    return open_study(study, text=text, recorded=recorded)
 
 
 def tracking_uri(study: Study, *, store_url: str) -> str:

@@ -5,11 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from eval.task_source import TaskSource
+from orchestrator.bases import Bases, plan_bases
 from orchestrator.groups import Group, num_possible, sample_groups
 from orchestrator.settings import NUM_TASKS_AXIS, Setting, plan_settings
-from orchestrator.specifying import base_job, data_spec, expert_spec, merge_spec, method_labels
+from orchestrator.specifying import data_spec, expert_spec, head_job, merge_spec, method_labels
 from orchestrator.study import Study
-from workers.specs import BaseJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
+from orchestrator.task_sources import task_sources
+from workers.specs import DataJob, DataSpec, ExpertSpec, HeadJob, MergeSpec, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,13 @@ class Plan:
     """What a study comes down to; equal specifications appear once."""
 
     study: Study
-    base: BaseJob
+    sources: Mapping[str, TaskSource]
+    """The tasks by name, and where their files lie: in the order of `datasets`."""
+    bases: Bases
     datasets: tuple[DataSpec, ...]
+    """The images of the study's tasks, then of those that are only pretrained on."""
+    heads: Mapping[str, HeadJob]
+    """The zero-shot heads by task; empty where heads are trained."""
     settings: tuple[Setting, ...]
     groups: tuple[Group, ...]
     trials: tuple[TrialSpec, ...]
@@ -38,6 +46,15 @@ class Plan:
     """The expert of every task, for each of `settings`."""
     cells: tuple[Cell, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def prepared_ids(self) -> dict[str, set[str]]:
+        """Ids of what there has to be before experts, by kind."""
+        return {
+            "base": set(self.bases.by_id),
+            "data": {data.id for data in self.datasets},
+            "head": {job.spec.id for job in self.heads.values()},
+        }
 
     @cached_property
     def experts(self) -> dict[str, ExpertSpec]:
@@ -64,6 +81,11 @@ class Plan:
         return settings
 
     @property
+    def data_jobs(self) -> tuple[DataJob, ...]:
+        """What makes each of `datasets`, in their order."""
+        return tuple(DataJob(spec=each, source=self.sources[each.task]) for each in self.datasets)
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps that the trials take."""
         return sum(trial.longest.steps for trial in self.trials)
@@ -79,38 +101,71 @@ class Plan:
         )
 
 
-def build_plan(study: Study, *, groups: Sequence[Group] | None = None) -> Plan:
-    """Works out a study's plan; pure, apart from reading the digest of a checkpoint file.
+def build_plan(
+    study: Study,
+    *,
+    groups: Sequence[Group] | None = None,
+    recorded: Mapping[str, TaskSource] | None = None,
+) -> Plan:
+    """Works out a study's plan; pure, apart from the digests of its own checkpoint and tasks.
 
     Args:
         study: A checked study.
         groups: Groups that an earlier run wrote down; sampled anew when None.
+        recorded: The study's own tasks as an earlier plan of it found them; read from their files
+            when None.
+
+    Raises:
+        OwnTaskError: Files of the study's own do not make a task any more.
     """
-    base = base_job(study.backbone, seed=study.seed)
-    datasets = tuple(data_spec(study, task=task) for task in study.task_names)
-    sizes = study.groups.sizes or []
-    settings = plan_settings(study.finetune, tasks=study.task_names, sizes=sizes, seed=study.seed)
+    sources = task_sources(study, recorded=recorded or {})
+    datasets = tuple(data_spec(study, task=source.task) for source in sources.values())
+    settings = plan_settings(
+        study.finetune,
+        backbone=study.backbone,
+        tasks=study.task_names,
+        sizes=study.groups.sizes or [],
+        seed=study.seed,
+    )
     if groups is None:
         groups = sampled_groups(study)
     data_ids = {data.task: data.id for data in datasets}
+    bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
+    heads = _heads(study, sources=sources)
     experts = [
         {
-            task: expert_spec(study, task=task, point=point, base=base.spec, data_ids=data_ids)
+            task: expert_spec(
+                study,
+                task=task,
+                point=point,
+                base=bases.by_point[setting.base],
+                data_ids=data_ids,
+                head_id=heads[task].spec.id if heads else None,
+            )
             for task, point in setting.points.items()
         }
         for setting in settings
     ]
     return Plan(
         study=study,
-        base=base,
+        sources=sources,
+        bases=bases,
         datasets=datasets,
+        heads=heads,
         settings=settings,
         groups=tuple(groups),
         trials=_share_prefixes(experts),
         setting_experts=tuple(experts),
-        cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups, base=base)),
+        cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
         warnings=_warnings(study),
     )
+
+
+def _heads(study: Study, *, sources: Mapping[str, TaskSource]) -> dict[str, HeadJob]:
+    zero_shot = study.finetune.zero_shot
+    if zero_shot is None:
+        return {}
+    return {name: head_job(zero_shot, task=sources[name].task) for name in study.task_names}
 
 
 def sampled_groups(study: Study) -> tuple[Group, ...]:
@@ -124,7 +179,7 @@ def sampled_groups(study: Study) -> tuple[Group, ...]:
 def group_sizes(study: Study) -> list[int]:
     """Returns the sizes that occur, ascending; the one size only where a setting uses it."""
     sizes = set(study.groups.sizes or [])
-    if study.finetune.axes.varied() or not sizes:
+    if study.finetune.axes.varied() or study.backbone.axes.varied() or not sizes:
         sizes.add(study.groups.size)
     return sorted(sizes)
 
@@ -132,12 +187,12 @@ def group_sizes(study: Study) -> list[int]:
 def _share_prefixes(experts: Iterable[Mapping[str, ExpertSpec]]) -> tuple[TrialSpec, ...]:
     """Joins experts that differ only in the number of steps into one run that snapshots.
 
-    Only under a schedule that does not depend on the total; a cosine's experts stay apart.
+    Experts whose steps depend on the total, as under a cosine, stay apart.
     """
     runs: dict[ExpertSpec, dict[int, ExpertSpec]] = {}
     for by_task in experts:
         for expert in by_task.values():
-            prefix = replace(expert, steps=0) if expert.schedule == "constant" else expert
+            prefix = expert if expert.depends_on_total else replace(expert, steps=0)
             runs.setdefault(prefix, {})[expert.steps] = expert
     return tuple(
         TrialSpec(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
@@ -151,7 +206,6 @@ def _cells(
     settings: Sequence[Setting],
     experts: Sequence[Mapping[str, ExpertSpec]],
     groups: Sequence[Group],
-    base: BaseJob,
 ) -> Iterable[Cell]:
     labels = method_labels(study.merge)
     specs: dict[tuple[object, ...], MergeSpec] = {}
@@ -162,9 +216,7 @@ def _cells(
                 members = tuple(by_task[task].id for task in sorted(by_task))
                 key = (label, group.name, members)
                 if key not in specs:
-                    specs[key] = merge_spec(
-                        study, method=method, group=group, experts=by_task, base_id=base.spec.id
-                    )
+                    specs[key] = merge_spec(study, method=method, group=group, experts=by_task)
                 yield Cell(setting=setting, label=label, group=group, merge=specs[key])
 
 
@@ -180,5 +232,5 @@ def _warnings(study: Study) -> tuple[str, ...]:
 
 def plan_digest(plan: Plan) -> str:
     """Returns a digest of all that the plan will make: its merges and their experts."""
-    ids = [*plan.experts, *plan.merges, plan.base.spec.id]
+    ids = [*plan.experts, *plan.merges, *plan.bases.by_id]
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]

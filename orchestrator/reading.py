@@ -8,18 +8,22 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from eval.task_source import TaskSource
 from eval.tasks import SUITES, task_names
 from merge.errors import ParameterErrors
 from merge.params import parse_params
+from orchestrator.base_problems import check_backbone
 from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.group_sizes import check_group_sizes
+from orchestrator.hyperparameters import check_finetune
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
-from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
+from orchestrator.study import Backbone, Finetune, Groups, Merge, Study, Tasks
+from orchestrator.task_sources import check_own_tasks
 from orchestrator.yaml_text import load_yaml
+from orchestrator.zero_shot_problems import check_zero_shot
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError
-from workers.weights import PACKAGED
 
 MAX_SHOWN_CHARS = 80
 """A wrong value is shown in messages up to this length."""
@@ -39,13 +43,20 @@ def read_study(path: Path) -> Study:
     return parse_study(text, source=str(path))
 
 
-def parse_study(text: str, *, source: str, store: str | None = None) -> Study:
+def parse_study(
+    text: str,
+    *,
+    source: str,
+    store: str | None = None,
+    recorded: Mapping[str, TaskSource] | None = None,
+) -> Study:
     """Checks the text of a study file, and that its store can be used.
 
     Args:
         text: The file's content.
         source: How errors name the file.
         store: Takes the place of the store that the file names.
+        recorded: Own tasks as an earlier plan of it found them, whose files need not be here.
 
     Raises:
         StudyError: Something is wrong; every problem is listed.
@@ -58,7 +69,7 @@ def parse_study(text: str, *, source: str, store: str | None = None) -> Study:
         study = Study.model_validate(values)
     except ValidationError as error:
         problems += [_from_pydantic(details) for details in error.errors()]
-    problems += _check_meaning(values)
+    problems += _check_meaning(values, recorded=recorded or {})
     problems += _check_tracking(values.get("tracking"))
     problems += _check_store(values, is_last=not problems)
     if problems:
@@ -140,7 +151,7 @@ def _fields_beside(location: Sequence[int | str]) -> list[str]:
     """Returns the field names that the schema knows where an unknown one was found."""
     model: Any = Study
     for part in location[:-1]:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in model.model_fields:  # else a name that a user gave
             model = _section_in(model.model_fields[part].annotation)
     return list(model.model_fields)
 
@@ -151,7 +162,9 @@ def _section_in(annotation: Any) -> Any:  # noqa: ANN401 a type
     return members[0] if members else annotation
 
 
-def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
+def _check_meaning(
+    values: Mapping[str, Any], *, recorded: Mapping[str, TaskSource]
+) -> list[StudyProblem]:
     """Checks what lies between fields, on the sections that are well formed themselves."""
     problems: list[StudyProblem] = []
     tasks = _valid_section(Tasks, values.get("tasks"))
@@ -166,12 +179,20 @@ def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
     }
     if tasks is not None:
         problems += _check_tasks(tasks)
+        problems += check_own_tasks(tasks, recorded=recorded)
     if groups is not None:
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)
     if finetune is not None:
-        problems += _check_finetune(finetune)
+        base_axes = backbone.axes.varied() if backbone is not None else {}
+        problems += check_finetune(finetune, merges=merges, base_axes=base_axes)
+        if finetune.zero_shot is not None:
+            problems += check_zero_shot(
+                finetune.zero_shot, finetune=finetune, backbone=backbone, tasks=tasks
+            )
     if backbone is not None:
-        problems += _check_backbone(backbone)
+        problems += check_backbone(
+            backbone, finetune=finetune, own=tasks.own if tasks is not None else {}
+        )
     problems += _check_merges(merges)
     return problems
 
@@ -187,43 +208,12 @@ def _check_tasks(tasks: Tasks) -> Iterator[StudyProblem]:
     known = SUITES[tasks.suite] if tasks.suite else task_names()
     for index, name in enumerate(tasks.names or []):
         if name not in known:
-            yield StudyProblem(
-                field=f"tasks.names[{index}]", value=repr(name), allowed=suggest(name, known=known)
+            allowed = (
+                "what stands under tasks.own is taken by itself; leave it out here"
+                if name in tasks.own
+                else suggest(name, known=known)
             )
-
-
-def _check_finetune(finetune: Finetune) -> Iterator[StudyProblem]:
-    varied = finetune.axes.varied()
-    if finetune.design != "one-factor" and not varied:
-        yield StudyProblem(
-            field="finetune.design",
-            value=repr(finetune.design),
-            allowed=f"it needs an axis under finetune.axes: {', '.join(Axes.model_fields)}",
-        )
-    if finetune.design != "random" and finetune.draws != 1:
-        yield StudyProblem(
-            field="finetune.draws",
-            value=str(finetune.draws),
-            allowed="only `design: random` draws; leave it out",
-        )
-
-
-def _check_backbone(backbone: Backbone) -> Iterator[StudyProblem]:
-    if backbone.weights == "package" and backbone.model not in PACKAGED:
-        yield StudyProblem(
-            field="backbone.weights",
-            value="'package'",
-            allowed=f"no package carries weights for {backbone.model!r}, only for: "
-            f"{', '.join(PACKAGED)}; use timm, none, or the path of a checkpoint",
-        )
-    elif (
-        backbone.weights not in ("package", "timm", "none") and not Path(backbone.weights).is_file()
-    ):
-        yield StudyProblem(
-            field="backbone.weights",
-            value=repr(backbone.weights),
-            allowed="package, timm, none, or the path of an existing checkpoint file",
-        )
+            yield StudyProblem(field=f"tasks.names[{index}]", value=repr(name), allowed=allowed)
 
 
 def _check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:

@@ -45,14 +45,18 @@ def experts_table(ledger: Ledger) -> pa.Table:
 def _setting_columns(plan: Plan, setting: Setting) -> Row:
     return {
         "study": plan.study.name,
-        "backbone": plan.study.backbone.model,
+        "backbone": setting.base.model,
+        "weights": setting.base.weights,
+        "pretrain_steps": setting.base.pretrain_steps,
         "axis": setting.axis,
         "value": setting.value,
         "setting": setting.name,
     }
 
 
-def _point_columns(spec: ExpertSpec) -> Row:
+def point_columns(spec: ExpertSpec) -> Row:
+    """Returns an expert's hyperparameters by column."""
+    average = spec.average_weights
     return {
         "steps": spec.steps,
         "batch_size": spec.batch_size,
@@ -60,6 +64,16 @@ def _point_columns(spec: ExpertSpec) -> Row:
         "data_ratio": spec.data_ratio,
         "optimizer": spec.optimizer.name,
         "seed": spec.seed,
+        "weight_decay": spec.optimizer.weight_decay,
+        "sam_rho": spec.optimizer.sam_rho,
+        "schedule": spec.schedule,
+        "warmup_steps": spec.warmup_steps,
+        "head": spec.head.mode,
+        "average_weights": average.mode,
+        "ema_decay": average.ema_decay if average.mode == "ema" else None,
+        "swa_start": average.swa_start if average.mode == "swa" else None,
+        "augment": spec.augment,
+        "linearised": spec.linearised,
     }
 
 
@@ -69,7 +83,7 @@ def _expert_row(setting: Setting, *, spec: ExpertSpec, manifest: Manifest, plan:
     return {
         **_setting_columns(plan, setting),
         "task": spec.task,
-        **_point_columns(spec),
+        **point_columns(spec),
         "num_classes": metrics["num_classes"],
         "num_examples": metrics["test"]["num_examples"] if metrics["test"] else 0,
         "outcome": manifest.outcome,
@@ -105,7 +119,7 @@ def merge_rows(cell: Cell, *, ledger: Ledger) -> Iterator[Row]:
         bases[spec.task] = TaskSums.from_json(metrics["base"])
         yield {
             **shared,
-            **_point_columns(spec),
+            **point_columns(spec),
             "task": spec.task,
             "held_out": spec in cell.merge.held_out,
             "num_examples": merged[spec.task].num_examples,
@@ -124,7 +138,7 @@ def _mean_rows(
     bases: Mapping[str, TaskSums],
 ) -> Iterator[Row]:
     tasks = cell.group.tasks
-    points = [_point_columns(spec) for spec in cell.merge.experts]
+    points = [point_columns(spec) for spec in cell.merge.experts]
     point = points[0] if all(each == points[0] for each in points) else {}
     for name, mean in _MEANS:
         merged_mean, expert_mean, base_mean = (

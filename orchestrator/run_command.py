@@ -37,20 +37,29 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
         say(console, f"study {opened.plan.study.name} is finished: nothing left to run")
         return print_end(opened, console=console)
     try:
-        lease = Lease.acquire(
-            opened.artifacts.store,
-            opened.plan.study.name,
-            take_over=take_over,
-            is_weak=_warn_of_weak_store(opened, console=console),
-            say=lambda text: say(console, text),
-        )
-        with lease:
+        with acquire(opened, console=console, take_over=take_over) as lease:
             # Anew: who held the study until now may have committed more.
-            fresh = open_study(opened.plan.study, text=opened.text)
+            fresh = open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
             return _Run(opened=fresh, lease=lease, console=console).run()
     except (LeaseError, StoreError, StudyDamagedError) as error:
         say(console, f"error: {error}")
         return FAILED
+
+
+def acquire(opened: OpenedStudy, *, console: Console, take_over: bool) -> Lease:
+    """Takes the study's lease, and warns of a store that cannot tell who was first.
+
+    Raises:
+        LeaseError: Another driver runs the study.
+        StoreError: The store failed.
+    """
+    return Lease.acquire(
+        opened.artifacts.store,
+        opened.plan.study.name,
+        take_over=take_over,
+        is_weak=_warn_of_weak_store(opened, console=console),
+        say=lambda text: say(console, text),
+    )
 
 
 def _warn_of_weak_store(opened: OpenedStudy, *, console: Console) -> bool:

@@ -16,6 +16,7 @@ from orchestrator.cluster.trials import run_trials
 from orchestrator.coordinator import Coordinator, preparation_jobs
 from orchestrator.estimate import estimate
 from orchestrator.failures import Failures
+from orchestrator.ledger import Counts
 from orchestrator.opened import OpenedStudy
 from orchestrator.study_runs import run_of
 from orchestrator.tracking.tracker import Tracker
@@ -55,7 +56,8 @@ class Session:
     """One session on a cluster: prepares, trains and merges what is missing."""
 
     opened: OpenedStudy
-    tracker: Tracker
+    tracker: Tracker | None
+    """None where nothing is published."""
     stopping: threading.Event
     on_cluster_lost: Callable[[str], None]
     """Ends the process; called from a thread when the head is gone, when calls to Ray hang."""
@@ -75,21 +77,49 @@ class Session:
             StoreError: The store failed, here or in a worker; running again goes on from here.
             ConnectionError: There is no cluster at the address.
         """
+        with self._connected(console, counts=self.opened.ledger.counts):
+            with self._workers() as (pool, coordinator):
+                self._prepare(pool, coordinator=coordinator)
+                self._train(pool, coordinator=coordinator)
+                self._board.stage = "merging"
+                pool.resize(self._job_slots, reserve=self._reserves)
+                self._wait_for(pool)
+            self._board.stage = "stopping"
+
+    def prepare(self, console: Console) -> None:
+        """Makes the base and the images alone, as the first stage of `run` does.
+
+        Raises:
+            PreparationError, StoreError, ConnectionError: As `run` does.
+        """
+        with self._connected(console, counts=None), self._workers() as (pool, coordinator):
+            self._prepare(pool, coordinator=coordinator)
+
+    @contextlib.contextmanager
+    def _connected(
+        self, console: Console, *, counts: Callable[[], Counts] | None
+    ) -> Iterator[None]:
+        """Shows what goes on, and connects to the cluster."""
         display = Display(
             self._board,
             console=console,
-            counts=self.opened.ledger.counts,
+            counts=counts,
             seconds_left=self._seconds_left,
-            tracking=self.tracker.state,
+            tracking=self.tracker.state if self.tracker else lambda: "ok",
         )
         with display, ray_session(self.on_cluster_lost):
             resources = self.opened.plan.study.resources
             self._slots = num_slots(cpu=resources.trial.cpu, gpu=resources.trial.gpu)
             self._job_slots = num_slots(cpu=resources.merge.cpu, gpu=resources.merge.gpu)
-            self._work()
-            self._board.stage = "stopping"
+            yield
 
-    def _work(self) -> None:
+    @contextlib.contextmanager
+    def _workers(self) -> Iterator[tuple[JobPool, Coordinator]]:
+        """Yields a pool of job workers and what reacts to them.
+
+        Raises:
+            StoreError: The store failed in a worker.
+        """
         study = self.opened.plan.study
         pool = JobPool(
             worker=self.worker, store_url=self.opened.store_url, share=study.resources.merge
@@ -102,13 +132,9 @@ class Session:
             committed=self._publish,
             stop=self.stopping.set,
         )
-        pool.start(coordinator.job_ended)
+        pool.start(coordinator.job_ended, on_progress=coordinator.job_progressed)
         try:
-            self._prepare(pool, coordinator=coordinator)
-            self._train(pool, coordinator=coordinator)
-            self._board.stage = "merging"
-            pool.resize(self._job_slots, reserve=self._reserves)
-            self._wait_for(pool)
+            yield pool, coordinator
         finally:
             pool.close()
         if coordinator.store_fault is not None:
@@ -119,7 +145,7 @@ class Session:
         return self._slots >= MIN_SLOTS_TO_RESERVE
 
     def _prepare(self, pool: JobPool, *, coordinator: Coordinator) -> None:
-        self._board.stage = "preparing the base and the images"
+        self._board.stage = "preparing bases and images"
         pool.resize(self._job_slots, reserve=self._reserves)
         jobs = preparation_jobs(self.opened.plan, done=self.opened.prepared)
         for job in jobs:
@@ -129,7 +155,10 @@ class Session:
             raise PreparationError("; ".join(coordinator.prepare_errors))
 
     def _train(self, pool: JobPool, *, coordinator: Coordinator) -> None:
-        """Runs trials, and again those that failed and may be tried again."""
+        """Runs pretraining and trials, and again those that failed and may be tried again.
+
+        Trials whose base is being pretrained are in the next round.
+        """
         for_merges = max(1, self._slots // MIN_SLOTS_TO_RESERVE) if self._reserves else 0
         pool.resize(for_merges or self._job_slots, reserve=self._reserves)
         coordinator.submit_merges(self.opened.ledger.ready_merges())
@@ -153,11 +182,11 @@ class Session:
 
     def _publish(self, manifest: Manifest) -> None:
         run = run_of(manifest, ledger=self.opened.ledger)
-        if run is not None:
+        if run is not None and self.tracker is not None:
             self.tracker.publish(run)
 
     def _seconds_left(self) -> float | None:
         ledger = self.opened.ledger
         if not ledger.experts:
             return None
-        return estimate(ledger, base=self.opened.base).wall_s(num_slots=self._slots)
+        return estimate(ledger).wall_s(num_slots=self._slots)

@@ -6,17 +6,29 @@ checked. `orchestrator.reading` reads a file and collects what is wrong with it.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from eval.tasks import SUITES
+from eval.tasks import SUITES, Task
 from merge.params import BatchNormPolicy
-from workers.specs import EvaluateOn, OptimizerName, Schedule
+from workers.specs import (
+    Augmentation,
+    Averaging,
+    EvaluateOn,
+    HeadMode,
+    OptimizerName,
+    Schedule,
+)
 
 Steps = Annotated[int, Field(ge=1, description="optimizer steps, 1 or more")]
 BatchSize = Annotated[int, Field(ge=1, description="images per step, 1 or more")]
 LearningRate = Annotated[float, Field(gt=0, lt=100, description="above 0 and below 100")]
 DataRatio = Annotated[float, Field(gt=0, le=1, description="above 0, at most 1")]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="0 or more, in 64 bits")]
+WeightDecay = Annotated[float, Field(ge=0)]
+SamRadius = Annotated[float, Field(ge=0)]
+WarmupSteps = Annotated[int, Field(ge=0)]
+EmaDecay = Annotated[float, Field(ge=0, lt=1)]
+SwaStart = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -24,6 +36,37 @@ def _distinct(values: list[Any]) -> list[Any]:
     if repeated:
         raise ValueError(f"values must differ; repeated: {', '.join(map(str, repeated))}")
     return values
+
+
+def _suite_or_names(value: object) -> object:
+    is_names = isinstance(value, list) and bool(value) and all(type(each) is str for each in value)
+    if not isinstance(value, str) and not is_names:
+        raise ValueError("a suite or a list of tasks is expected")
+    return _distinct(value) if isinstance(value, list) else value
+
+
+def _source_or_sources(value: object) -> object:
+    is_mapping = isinstance(value, dict) and all(
+        type(each) is str for pair in value.items() for each in pair
+    )
+    if not isinstance(value, str) and not is_mapping:
+        raise ValueError("a source of weights is expected, or a mapping of models to sources")
+    return value
+
+
+def _templates_or_by_task(value: object) -> object:
+    lists: list[Any] = list(value.values()) if isinstance(value, dict) else [value]
+    is_whole = all(isinstance(each, list) and each for each in lists) and bool(lists)
+    if not is_whole or not all(_is_template(text) for each in lists for text in each):
+        raise ValueError(
+            "a list of texts is expected, each with one {} for the class's name, or a mapping of "
+            "tasks to such lists"
+        )
+    return value
+
+
+def _is_template(text: object) -> bool:
+    return isinstance(text, str) and text.count("{}") == 1
 
 
 def Axis(value: Any) -> Any:  # noqa: ANN401, N802 builds a type
@@ -37,16 +80,41 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Backbone(Section):
-    """The model that is fine-tuned and merged."""
+class OwnTask(Section):
+    """A data set of the user's own, with a training and a test split."""
 
-    model: str = "tf_efficientnet_lite0"
-    """A timm model name."""
-    weights: str = "package"
-    """`package` (weights that a Python package carries), `timm` (timm's hub), `none` (random), or
-    the path of a .safetensors or .pth file."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
-    """Height and width of the images, in pixels."""
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    """A directory of `train/<class>/*` and `test/<class>/*`, images of any usual format."""
+    parquet: Annotated[str, Field(min_length=1)] | None = None
+    """A directory of `train*.parquet` and `test*.parquet`, or `.arrow`."""
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    """Owner and name of a data set on Hugging Face's hub, downloaded before."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """The hub's commit, 40 hex digits."""
+    image: str = "image"
+    """Column of the images, in tables."""
+    label: str = "label"
+    """Column of the labels, in tables."""
+    classes: Annotated[list[str], AfterValidator(_distinct)] | None = None
+    """Names of integer labels in their order, where the tables do not have them."""
+    channels: Literal[1, 3] = 3
+    """1 makes all images grey, 3 makes all of them RGB."""
+
+    @property
+    def place(self) -> str:
+        """The directory, or owner and name."""
+        return self.folder or self.parquet or self.hub or ""
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if [self.folder, self.parquet, self.hub].count(None) != 2:  # noqa: PLR2004 one is left
+            raise ValueError("give one of folder, parquet and hub")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub and revision go together: a commit says which files are meant")
+        in_tables = {"image", "label", "classes"} & self.model_fields_set
+        if self.folder and in_tables:
+            raise ValueError(f"a folder has no {', '.join(sorted(in_tables))}; leave it out")
+        return self
 
 
 class Tasks(Section):
@@ -56,6 +124,11 @@ class Tasks(Section):
     """A named list of tasks; with `names`, a choice from it."""
     names: Annotated[list[str], AfterValidator(_distinct)] | None = None
     """Tasks by name."""
+    own: dict[str, OwnTask] = {}
+    """The user's own tasks by name, besides those of `suite` and `names`."""
+    root: Annotated[str, Field(min_length=1)] | None = None
+    """Where published data sets lie on every node; each node's MERGESWEEP_DATA, or else
+    ~/.cache/mergesweep/data, when left out."""
     max_train: Annotated[int, Field(ge=1)] | None = None
     """Keeps this many training images a task; all when left out."""
     max_test: Annotated[int, Field(ge=1)] | None = None
@@ -73,9 +146,15 @@ class Tasks(Section):
 
     @model_validator(mode="after")
     def _has_tasks(self) -> Self:
-        if self.suite is None and not self.names:
-            raise ValueError("name a suite, or tasks under names")
+        if self.suite is None and not self.names and not self.own:
+            raise ValueError("name a suite, or tasks under names, or your own under own")
         return self
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The names, or all of the suite, and then the user's own tasks."""
+        named = self.names or (SUITES[self.suite] if self.suite else ())
+        return (*named, *self.own)
 
 
 class Optimizer(Section):
@@ -84,7 +163,101 @@ class Optimizer(Section):
     name: OptimizerName = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD's momentum, or Adam's first decay rate."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    nesterov: bool = False
+    """Lets SGD look ahead along its momentum."""
+    weight_decay: WeightDecay = 0.0
+    sam_rho: SamRadius = 0.0
+    """Radius of sharpness-aware minimization around the optimizer, in the weights' 2-norm; 0 for
+    none. The paper (Foret 2021) takes 0.05. Doubles the time of a step."""
+
+
+class Head(Section):
+    """How a task's classifier comes to be."""
+
+    mode: HeadMode = "trained"
+    """`trained`: fresh weights, trained with the backbone. `frozen`: the linear probe of the base's
+    features, and left so. `probe_first`: trained on from that probe (LP-FT, Kumar 2022)."""
+    l2: Annotated[float, Field(gt=0)] = 1.0
+    """The probe's penalty, a prior precision of its weights on features of norm 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: object) -> object:
+        """Reads `head: MODE`."""
+        return {"mode": value} if isinstance(value, str) else value
+
+
+class AverageWeights(Section):
+    """Which mean over the steps' weights an expert stores in place of the last ones."""
+
+    mode: Averaging = "none"
+    """`ema`: each step counts `ema_decay` times the one after it, whatever the number of steps.
+    `swa`: the plain mean of the last steps (Izmailov 2018), so that step counts share no run."""
+    ema_decay: EmaDecay = 0.999
+    swa_start: SwaStart = 0.75
+    """Fraction of the steps after which the plain mean begins. Default: the paper."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: object) -> object:
+        """Reads `average_weights: MODE`."""
+        return {"mode": value} if isinstance(value, str) else value
+
+
+class Pretrain(Section):
+    """Supervised training of the backbone on several tasks at once, before any fine-tuning."""
+
+    tasks: Annotated[str | list[str], BeforeValidator(_suite_or_names)]
+    """A suite or a list of tasks, the study's own or others; as much of each as of the study's."""
+    steps: Annotated[int, Field(ge=0, description="optimizer steps, 0 or more")]
+    """0 leaves the weights as they are."""
+    batch_size: BatchSize = 64
+    """Images of all tasks, mixed."""
+    lr: LearningRate = 0.001
+    optimizer: Optimizer = Optimizer(name="adam")
+    schedule: Schedule = "constant"
+    seed: Seed = 0
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks by name, ascending; a suite that does not exist has none."""
+        names = SUITES.get(self.tasks, ()) if isinstance(self.tasks, str) else self.tasks
+        return tuple(sorted(names))
+
+
+class BaseAxes(Section):
+    """What the study varies of the base, and the values."""
+
+    model: Axis(str) = None  # type: ignore[valid-type]
+    """timm's names, the smallest first: figures keep the order."""
+    weights: Axis(str) = None  # type: ignore[valid-type]
+    pretrain_steps: Axis(Annotated[int, Field(ge=0)]) = None  # type: ignore[valid-type]
+    """Instead of `pretrain.steps`; snapshots of one run unless the schedule is a cosine."""
+
+    def varied(self) -> dict[str, list[Any]]:
+        """Returns the axes that the study has, in the schema's order."""
+        return {name: values for name, values in self if values is not None}
+
+
+class Backbone(Section):
+    """The model that is fine-tuned and merged."""
+
+    model: str = "tf_efficientnet_lite0"
+    """A timm model name."""
+    weights: Annotated[str | dict[str, str], BeforeValidator(_source_or_sources)] = "package"
+    """`package` (weights that a Python package carries), `timm` (timm's hub), `none` (random), the
+    path of a .safetensors or .pth file, `s3://bucket/key.safetensors#sha256=<its digest>`; or one
+    of these for each model."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
+    """Height and width of the images, in pixels."""
+    pretrain: Pretrain | None = None
+    """Training of these weights that makes the base; none when left out."""
+    axes: BaseAxes = BaseAxes()
+    """Settings whose experts start from another base; groups and tasks are the same."""
+
+    def weights_of(self, model: str) -> str:
+        """Returns where a model's weights come from; empty if the study does not say."""
+        return self.weights if isinstance(self.weights, str) else self.weights.get(model, "")
 
 
 class Defaults(Section):
@@ -105,10 +278,42 @@ class Axes(Section):
     steps: Axis(Steps) = None  # type: ignore[valid-type]
     data_ratio: Axis(DataRatio) = None  # type: ignore[valid-type]
     seed: Axis(Seed) = None  # type: ignore[valid-type]
+    optimizer: Axis(OptimizerName) = None  # type: ignore[valid-type]
+    weight_decay: Axis(WeightDecay) = None  # type: ignore[valid-type]
+    sam_rho: Axis(SamRadius) = None  # type: ignore[valid-type]
+    schedule: Axis(Schedule) = None  # type: ignore[valid-type]
+    warmup_steps: Axis(WarmupSteps) = None  # type: ignore[valid-type]
+    head: Axis(HeadMode) = None  # type: ignore[valid-type]
+    average_weights: Axis(Averaging) = None  # type: ignore[valid-type]
+    ema_decay: Axis(EmaDecay) = None  # type: ignore[valid-type]
+    swa_start: Axis(SwaStart) = None  # type: ignore[valid-type]
+    augment: Axis(Augmentation) = None  # type: ignore[valid-type]
+    linearised: Axis(bool) = None  # type: ignore[valid-type]
 
     def varied(self) -> dict[str, list[Any]]:
         """Returns the axes that the study has, in the schema's order."""
         return {name: values for name, values in self if values is not None}
+
+
+class ZeroShot(Section):
+    """Classifiers made of the classes' names by a CLIP model's text tower, and never trained."""
+
+    model: str
+    """open_clip's name of the model that the backbone is the image tower of, such as `ViT-B-32`."""
+    weights: str
+    """One of open_clip's tags, such as `openai`, or the path of a checkpoint of the whole model."""
+    templates: Annotated[
+        list[str] | dict[str, list[str]] | None, BeforeValidator(_templates_or_by_task)
+    ] = None
+    """Texts with `{}` for the class's name, whose embeddings are averaged; one list, or one for
+    each task. The tasks' own when left out."""
+
+    def templates_of(self, task: Task) -> tuple[str, ...]:
+        """Returns a task's templates."""
+        if self.templates is None:
+            return task.templates
+        found = self.templates
+        return tuple(found if isinstance(found, list) else found.get(task.name, ()))
 
 
 class Finetune(Section):
@@ -116,9 +321,22 @@ class Finetune(Section):
 
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = "constant"
-    """`cosine` decays to 0 over a trial's steps, so that step counts cannot share a run."""
+    """`cosine` and `linear` fall to 0 over a trial's steps: step counts cannot share a run then."""
+    warmup_steps: WarmupSteps = 0
+    """Steps over which the learning rate grows linearly to its peak, under every schedule."""
     freeze_batch_norm: bool = True
     """Keeps BatchNorm's statistics at the base's while fine-tuning."""
+    head: Head = Head()
+    average_weights: AverageWeights = AverageWeights()
+    augment: Augmentation = "none"
+    """`flip`: random horizontal flips. `crop_flip`: also random crops, the image padded by
+    reflection by an eighth of its size."""
+    linearised: bool = False
+    """Fine-tunes and merges the backbone's first-order expansion at the base (Ortiz-Jimenez 2023);
+    experts and merges are evaluated as such. A step takes two to three times as long."""
+    zero_shot: ZeroShot | None = None
+    """Gives every expert a zero-shot head and trains the backbone alone; heads are drawn and
+    trained when left out."""
     defaults: Defaults = Defaults()
     axes: Axes = Axes()
     design: Literal["one-factor", "grid", "random"] = "one-factor"
@@ -222,5 +440,5 @@ class Study(Section):
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """The study's tasks: its names, or all of its suite."""
-        return tuple(self.tasks.names or SUITES[self.tasks.suite or ""])
+        """The study's tasks: its names, or all of its suite, and its own."""
+        return self.tasks.all_names

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from eval.task_source import TaskSource, source_from_json, source_to_json
 from orchestrator.groups import Group
 from orchestrator.plan import Plan
 from workers.layout import Layout
@@ -112,6 +113,19 @@ class StudyFolder:
         groups = [Group(name=name, tasks=tuple(tasks)) for name, tasks in plan["groups"].items()]
         # As they were sampled: the file has them by name, where 2x100 stands before 2x11.
         return tuple(sorted(groups, key=lambda group: (group.size, len(group.name), group.name)))
+
+    def read_own_tasks(self) -> dict[str, TaskSource]:
+        """Returns the study's own tasks as the plan found them; empty where there is no plan.
+
+        Raises:
+            StudyDamagedError: The plan is not as it was written.
+        """
+        written = (self.read_plan() or {}).get("sources", {})
+        return {
+            name: source_from_json(name, values)
+            for name, values in written.items()
+            if values["own"] is not None
+        }
 
     def withdraw(self, name: str) -> None:
         """Takes a broken file of the study out, and keeps it under another name."""
@@ -209,8 +223,10 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "study": plan.study.name,
         "groups_drawn_from": groups_drawn_from(plan),
         "groups": {group.name: list(group.tasks) for group in plan.groups},
-        "base": {"id": plan.base.spec.id, **asdict(plan.base.spec)},
+        "bases": plan.bases.to_json(),
+        "heads": {job.spec.id: asdict(job.spec) for job in plan.heads.values()},
         "data": {data.task: {"id": data.id, **asdict(data)} for data in plan.datasets},
+        "sources": {name: source_to_json(source) for name, source in plan.sources.items()},
         "trials": [
             {
                 "id": trial.id,
@@ -226,6 +242,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
                 "batch_norm": merge.batch_norm,
                 "recalibration_images": merge.recalibration_images,
                 "seed": merge.seed,
+                "base_id": merge.base_id,
                 "surgery": None if merge.surgery is None else asdict(merge.surgery),
                 "experts": [expert.id for expert in merge.experts],
                 "held_out": [expert.id for expert in merge.held_out],

@@ -13,8 +13,8 @@ from orchestrator.aggregate import Metrics, SettingMean, setting_means
 from orchestrator.data_use import use_columns
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cell, Plan
-from orchestrator.results import merge_rows, results_table
-from orchestrator.settings import Setting
+from orchestrator.results import merge_rows, point_columns, results_table
+from orchestrator.settings import BasePoint, Setting
 from orchestrator.tables import MEANS
 from orchestrator.tracking.runs import MetricPoint, TrackedRun
 from orchestrator.tracking.views import AxisView, curve_run
@@ -95,7 +95,7 @@ def expert_run(
         start_ms=end_ms - duration_ms,
         end_ms=end_ms,
         status="FINISHED",
-        params={"backbone": plan.study.backbone.model, **_point_params(spec)},
+        params={**_base_params(settings[0].base), **_point_params(spec)},
         tags={
             **_tags(plan, kind="expert", manifest=manifest),
             "task": spec.task,
@@ -241,24 +241,26 @@ def _cell_tags(cell: Cell) -> dict[str, str]:
 
 
 def _point_params(spec: ExpertSpec) -> dict[str, str]:
-    optimizer = {f"optimizer_{name}": value for name, value in asdict(spec.optimizer).items()}
     point = {
         "task": spec.task,
-        "steps": spec.steps,
-        "batch_size": spec.batch_size,
-        "lr": spec.lr,
-        "data_ratio": spec.data_ratio,
-        "schedule": spec.schedule,
-        "seed": spec.seed,
+        **point_columns(spec),
         "freeze_batch_norm": spec.freeze_batch_norm,
-        "optimizer": optimizer.pop("optimizer_name"),
-        **optimizer,
+        "optimizer_momentum": spec.optimizer.momentum,
+        "optimizer_nesterov": spec.optimizer.nesterov,
+        "head_l2": spec.head.l2 if spec.head.mode != "trained" else None,
     }
-    return {name: str(value) for name, value in point.items()}
+    return {name: str(value) for name, value in point.items() if value is not None}
+
+
+def _base_params(base: BasePoint) -> dict[str, str]:
+    return {
+        "backbone": base.model,
+        "weights": base.weights,
+        "pretrain_steps": str(base.pretrain_steps),
+    }
 
 
 def _cell_params(cell: Cell) -> dict[str, str]:
-    point = cell.setting.shared_point
     params: dict[str, Any] = {
         "method": cell.label,
         "axis": cell.setting.axis,
@@ -268,9 +270,10 @@ def _cell_params(cell: Cell) -> dict[str, str]:
         **use_columns(cell.merge),
         **{f"surgery_{name}": value for name, value in _surgery(cell).items()},
         **{f"method_{name}": value for name, value in cell.merge.params.items()},
-        **(asdict(point) if point else {}),
+        **(point_columns(cell.merge.experts[0]) if cell.setting.shared_point else {}),
+        **_base_params(cell.setting.base),
     }
-    return {name: str(value) for name, value in params.items()}
+    return {name: str(value) for name, value in params.items() if value is not None}
 
 
 def _surgery(cell: Cell) -> dict[str, Any]:

@@ -14,19 +14,33 @@ MACRO = "macro"
 UNION = "union"
 MEANS = (MACRO, UNION)
 
-_POINT = [
+_POINT = [  # columns are null where they have no effect
     pa.field("steps", pa.int64()),  # null where the experts of a group differ (random design)
     pa.field("batch_size", pa.int64()),
     pa.field("lr", pa.float64()),
     pa.field("data_ratio", pa.float64()),
     pa.field("optimizer", pa.string()),
     pa.field("seed", pa.int64()),
+    pa.field("weight_decay", pa.float64()),
+    pa.field("sam_rho", pa.float64()),  # 0 without sharpness-aware minimization
+    pa.field("schedule", pa.string()),
+    pa.field("warmup_steps", pa.int64()),
+    pa.field("head", pa.string()),  # "trained", "frozen" or "probe_first"
+    pa.field("average_weights", pa.string()),  # "none", "ema" or "swa"
+    pa.field("ema_decay", pa.float64()),
+    pa.field("swa_start", pa.float64()),
+    pa.field("augment", pa.string()),  # "none", "flip" or "crop_flip"
+    pa.field("linearised", pa.bool_()),
 ]
+POINT_COLUMNS = tuple(field.name for field in _POINT)
+"""The hyperparameters of an expert, among the columns of both tables."""
 
 RESULTS_SCHEMA = pa.schema(
     [
         pa.field("study", pa.string()),
         pa.field("backbone", pa.string()),
+        pa.field("weights", pa.string()),  # where the base's come from, as written in the study
+        pa.field("pretrain_steps", pa.int64()),  # of the study's own pretraining; 0 for none
         pa.field("axis", pa.string()),  # "lr", "steps", ..., "num_tasks", "grid", "random"
         pa.field("value", pa.string()),  # the setting's value on the axis, as written: "0.001"
         pa.field("setting", pa.string()),  # "lr=0.001"
@@ -55,6 +69,8 @@ EXPERTS_SCHEMA = pa.schema(
     [
         pa.field("study", pa.string()),
         pa.field("backbone", pa.string()),
+        pa.field("weights", pa.string()),  # where the base's come from, as written in the study
+        pa.field("pretrain_steps", pa.int64()),  # of the study's own pretraining; 0 for none
         pa.field("axis", pa.string()),
         pa.field("value", pa.string()),
         pa.field("setting", pa.string()),

@@ -7,12 +7,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.aggregate import SettingMean, Spread, setting_means
+from orchestrator.aggregate import CATEGORICAL_AXES, SettingMean, Spread, setting_means
 from orchestrator.board import duration
 from orchestrator.estimate import Estimate
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.report.holes import Hole
+from orchestrator.settings import DEFAULT_AXIS
 
 MAX_HOLES_SHOWN = 10
 _MIB = 2**20
@@ -38,12 +39,36 @@ def print_plan(
     )
     table = Table("", "planned", "already in the store")
     missing = len(ledger.missing_trials())
+    if len(plan.bases.by_id) > 1:
+        table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.bases)))
     table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
     console.print(table)
-    for line in (sharing_line(plan), *estimate_lines(estimate, num_slots=num_slots)):
+    left = estimate_lines(estimate, num_slots=num_slots)
+    for line in (*axis_lines(plan), *base_lines(plan), sharing_line(plan), *left):
         console.print(line, highlight=False)
+
+
+def axis_lines(plan: Plan) -> Sequence[str]:
+    """Says what each axis varies, in the values of the study file."""
+    values: dict[str, list[str]] = {}
+    for setting in plan.settings:
+        values.setdefault(setting.axis, []).append(setting.value)
+    return [
+        f"axis {axis}: {', '.join(each)}"
+        for axis, each in values.items()
+        if axis not in (*CATEGORICAL_AXES, DEFAULT_AXIS)
+    ]
+
+
+def base_lines(plan: Plan) -> Sequence[str]:
+    """Says what the study pretrains; nothing for most studies."""
+    if not plan.bases.runs:
+        return []
+    num_bases = sum(len(run.snapshots) for run in plan.bases.runs)
+    runs, steps = len(plan.bases.runs), plan.bases.num_steps
+    return [f"pretraining: {num_bases} bases, snapshots of {runs} runs of {steps:,} steps in all"]
 
 
 def sharing_line(plan: Plan) -> str:

@@ -25,6 +25,7 @@ from orchestrator.study_folder import (
 )
 from workers.artifacts import Artifacts, Checked
 from workers.layout import Layout
+from workers.planned import planned_bases, planned_heads
 from workers.store.protocol import Store
 
 FILE = "file"
@@ -192,7 +193,8 @@ def _warning(*, num_known: int) -> str:
 def planned_ids(plan: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """Returns the ids of all artifacts that a plan written by `plan_to_json` names, by kind."""
     return {
-        "base": frozenset({plan["base"]["id"]}),
+        "base": frozenset(planned_bases(plan)),
+        "head": frozenset(planned_heads(plan)),
         "data": frozenset(each["id"] for each in plan["data"].values()),
         "expert": frozenset(
             artifact_id for trial in plan["trials"] for artifact_id in trial["snapshots"].values()

@@ -5,6 +5,7 @@ images, or the task under evaluation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def recalibrate(backbone: Backbone, *, images: Sequence[Split], device: torch.de
     between tasks in it; statistics are plain averages over the batches.
 
     Args:
-        backbone: Left in evaluation mode.
+        backbone: Not linearised; left in evaluation mode.
         images: The images of each task, in the order of the tasks.
         device: Where the backbone is.
     """
@@ -54,6 +55,22 @@ def copy_statistics(tensors: Mapping[str, Tensor], *, module: nn.Module) -> None
         for name in destination:
             if name.endswith(_STATISTICS):
                 destination[name].copy_(tensors[name])
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Lets BatchNorm normalize by the batch without taking it into its statistics, for a while.
+
+    Layers that normalize by their statistics go on to.
+    """
+    training = [norm for norm in batch_norms(module) if norm.training and norm.track_running_stats]
+    for norm in training:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in training:
+            norm.track_running_stats = True
 
 
 def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

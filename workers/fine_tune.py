@@ -1,4 +1,4 @@
-"""Fine-tunes a backbone and a fresh head on one task.
+"""Fine-tunes a backbone and a head on one task.
 
 Every random choice is a function of the seed and of the step alone, so that the first k steps of
 a long run are bit for bit a run of k steps: what snapshots at several step counts rely on.
@@ -6,7 +6,8 @@ That holds for dropout as well, which some of timm's models have by default.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,13 +17,21 @@ from torch import Tensor, nn
 
 from eval.evaluate import autocast
 from eval.images import Split
+from eval.joint_split import JointSplit
 from eval.model_inputs import to_inputs
+from workers.augmentation import augmented
+from workers.averaging import WeightAverage
 from workers.backbones import Backbone
-from workers.batch_norm import batch_norms
+from workers.batch_norm import batch_norms, statistics_kept
+from workers.batches import batch_positions, training_subset
+from workers.optimizers import climbed, create_optimizer
+from workers.schedules import learning_rate
 from workers.seeds import derive_seed
-from workers.specs import ExpertSpec, OptimizerSpec
+from workers.specs import ExpertSpec, PretrainSpec
 from workers.tuning_state import (
     UnfitStateError,
+    average_tensors,
+    load_model,
     model_tensors,
     optimizer_tensors,
     restore_tensors,
@@ -38,67 +47,33 @@ class DivergedError(Exception):
     """The training loss was not finite: an outcome, not a fault."""
 
 
-def training_subset(num_images: int, *, data_ratio: float, seed: int) -> npt.NDArray[np.int64]:
-    """Returns which training images a data ratio keeps: nested, the smaller inside the larger.
-
-    Shapes:
-        returns: (ceil(data_ratio * num_images),), positions in the training split.
-    """
-    generator = np.random.default_rng(derive_seed(seed, "data ratio"))
-    kept = math.ceil(data_ratio * num_images - 1e-9)
-    return generator.permutation(num_images)[: max(1, kept)].astype(np.int64)
-
-
-def batch_positions(
-    subset: npt.NDArray[np.int64], *, step: int, batch_size: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """Returns the images of one step: a cut out of an endless stream of shuffled epochs.
-
-    Epochs follow one another without a short batch between them, so that every step has
-    `batch_size` images, also where the subset is smaller than a batch.
-
-    Shapes:
-        returns: (batch_size,).
-    """
-    start, stop = step * batch_size, (step + 1) * batch_size
-    size = len(subset)
-    pieces = []
-    for epoch in range(start // size, (stop - 1) // size + 1):
-        order = np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(size)
-        offset = epoch * size
-        pieces.append(subset[order[max(0, start - offset) : stop - offset]])
-    return np.concatenate(pieces)
-
-
-def learning_rate(spec: ExpertSpec, *, step: int) -> float:
-    """Returns the learning rate of a step, counted from 0; cosine ends at 0 after the last."""
-    if spec.schedule == "constant":
-        return spec.lr
-    return spec.lr * 0.5 * (1 + math.cos(math.pi * step / spec.steps))
-
-
 @dataclass(kw_only=True)
 class FineTuning:
     """A run in progress: weights, optimizer, and the step it stands at."""
 
-    spec: ExpertSpec
+    spec: ExpertSpec | PretrainSpec
     """The longest snapshot of the run."""
     backbone: Backbone
     head: nn.Linear
-    train: Split
+    train: Split | JointSplit
     device: torch.device
     step: int = 0
     """Optimizer steps taken."""
     losses: list[float] = field(default_factory=list)
     """The training loss of every step, in nats per image."""
     _subset: npt.NDArray[np.int64] = field(init=False)
+    _trained: list[nn.Parameter] = field(init=False)
     _optimizer: torch.optim.Optimizer = field(init=False)
+    _average: WeightAverage = field(init=False)
 
     def __post_init__(self) -> None:
         spec = self.spec
         self._subset = training_subset(len(self.train), data_ratio=spec.data_ratio, seed=spec.seed)
+        self.head.requires_grad_(requires_grad=spec.trains_head)
         parameters = [*self.backbone.module.parameters(), *self.head.parameters()]
-        self._optimizer = _optimizer(spec.optimizer, parameters=parameters, lr=spec.lr)
+        self._trained = [parameter for parameter in parameters if parameter.requires_grad]
+        self._optimizer = create_optimizer(spec.optimizer, parameters=self._trained, lr=spec.lr)
+        self._average = WeightAverage(spec.average_weights, total_steps=spec.steps)
         self.set_training_mode()
 
     def advance(self) -> None:
@@ -109,26 +84,57 @@ class FineTuning:
                 BatchNorm's statistics have seen the step's images.
         """
         spec = self.spec
-        positions = batch_positions(
-            self._subset, step=self.step, batch_size=spec.batch_size, seed=spec.seed
-        )
-        inputs = to_inputs(
-            self.train.images[positions],
-            normalization=self.backbone.normalization,
-            device=self.device,
-        )
-        labels = torch.from_numpy(self.train.labels[positions]).to(self.device)
-        torch.manual_seed(derive_seed(spec.seed, "step", self.step))
+        inputs, labels = self._batch()
         self._optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device):
-            logits = self.head(self.backbone.module(inputs))
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        self._note(float(loss.detach()))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._differentiate(inputs, labels)
+        if spec.optimizer.sam_rho > 0:
+            self._sharpen(inputs, labels)
         for parameter_group in self._optimizer.param_groups:
             parameter_group["lr"] = learning_rate(spec, step=self.step)
         self._optimizer.step()
         self.step += 1
+        self.losses.append(loss)
+        if self._average.has_begun(self.step):
+            self._average.add(model_tensors(self.backbone.module, self.head), step=self.step)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        spec = self.spec
+        positions = batch_positions(
+            self._subset, step=self.step, batch_size=spec.batch_size, seed=spec.seed
+        )
+        batch = self.train.take(positions)
+        inputs = to_inputs(
+            batch.images, normalization=self.backbone.normalization, device=self.device
+        )
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        inputs = augmented(inputs, augmentation=spec.augment, seed=spec.seed, step=self.step)
+        return inputs, labels
+
+    def _differentiate(self, inputs: Tensor, labels: Tensor) -> float:
+        """Adds the gradient of a step's loss to the weights, and returns the loss.
+
+        Dropout is the same every time that this is called in one step.
+        """
+        torch.manual_seed(derive_seed(self.spec.seed, "step", self.step))
+        with autocast(self.device):
+            logits = self.head(self.backbone.model(inputs))
+        loss = nn.functional.cross_entropy(logits.float(), labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DivergedError(f"the loss is {value} at step {self.step}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    def _sharpen(self, inputs: Tensor, labels: Tensor) -> None:
+        """Replaces the gradient by that of the same images where the loss is highest nearby.
+
+        BatchNorm's statistics see the images once a step.
+        """
+        with (
+            statistics_kept(self.backbone.module),
+            climbed(self._trained, rho=self.spec.optimizer.sam_rho),
+        ):
+            self._differentiate(inputs, labels)
 
     def state(self) -> dict[str, Tensor]:
         """Returns all that later steps depend on besides the specification and `step`.
@@ -136,11 +142,13 @@ class FineTuning:
         Shapes:
             backbone.<name>, head.<name>: weights and buffers, themselves and not copies.
             optimizer.<position>.<name>: the same of what the optimizer keeps for each parameter.
+            average.<name>: the mean of the weights, by the names above, once it has begun.
             losses: (step,), float64.
         """
         return {
             **model_tensors(self.backbone.module, self.head),
             **optimizer_tensors(self._optimizer),
+            **average_tensors(self._average.tensors),
             LOSSES: torch.tensor(self.losses, dtype=torch.float64),
         }
 
@@ -156,24 +164,41 @@ class FineTuning:
         losses = tensors.pop(LOSSES, torch.empty(0))
         if losses.shape != (step,) or losses.dtype != torch.float64:
             raise UnfitStateError(f"step {step} has no {step} losses of type float64")
-        restore_tensors(
-            tensors, backbone=self.backbone.module, head=self.head, optimizer=self._optimizer
+        average = restore_tensors(
+            tensors,
+            backbone=self.backbone.module,
+            head=self.head,
+            optimizer=self._optimizer,
+            has_average=self._average.has_begun(step),
         )
+        self._average.restore(average)
         self.losses = losses.tolist()
         self.step = step
 
     def set_training_mode(self) -> None:
         """Makes the model ready for steps, after an evaluation too."""
-        self.backbone.module.train()
+        self.backbone.model.train()
         self.head.train()
         if self.spec.freeze_batch_norm:
             for norm in batch_norms(self.backbone.module):
                 norm.eval()
 
-    def _note(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} at step {self.step}")
-        self.losses.append(loss)
+    @contextmanager
+    def expert_weights(self) -> Iterator[dict[str, Tensor]]:
+        """Puts what the expert stores into the model, and its own weights back on leaving.
+
+        Yields the model's tensors: the mean of the weights where there is one, else the last ones.
+        """
+        tensors = model_tensors(self.backbone.module, self.head)
+        if not self._average.tensors:
+            yield tensors
+            return
+        last = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        load_model(self._average.tensors, backbone=self.backbone.module, head=self.head)
+        try:
+            yield tensors
+        finally:
+            load_model(last, backbone=self.backbone.module, head=self.head)
 
 
 def recent_loss(losses: Sequence[float]) -> float | None:
@@ -202,19 +227,3 @@ def create_head(num_features: int, *, num_classes: int, seed: int, task: str) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "head", task))
         return nn.Linear(num_features, num_classes)
-
-
-def _optimizer(
-    spec: OptimizerSpec, *, parameters: list[nn.Parameter], lr: float
-) -> torch.optim.Optimizer:
-    if spec.name == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=lr,
-            momentum=spec.momentum,
-            weight_decay=spec.weight_decay,
-            fused=True,
-        )
-    adam = torch.optim.Adam if spec.name == "adam" else torch.optim.AdamW
-    betas = (spec.momentum, 0.999)
-    return adam(parameters, lr=lr, betas=betas, weight_decay=spec.weight_decay, fused=True)

@@ -4,6 +4,7 @@
     artifacts/<kind>/<id[:2]>/<id>/<attempt>/<file>  the files of one attempt
     artifacts/<kind>/<id[:2]>/<id>/withdrawn-<n>.json  a broken manifest that was taken out
     in-flight/<id>/<step>-<sha256>.safetensors       resumable checkpoints of running trials
+    in-flight/<id>/<split>-<n>-<sha256>.arrow        finished shards of images that are being made
     studies/<name>/...                               study file, plan, events, lease
 
 A key names one object; a prefix ends in `/` and names all objects below it. Every name is checked
@@ -17,6 +18,7 @@ _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _ID = re.compile(r"[0-9a-f]{16}")
 _ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
 _CHECKPOINT = re.compile(r"([0-9]{10})-([0-9a-f]{64})\.safetensors")
+_SHARD = re.compile(r"([a-z]+)-([0-9]{5})-([0-9a-f]{64})\.arrow")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # No leading dot: `..` would escape, and a directory store hides dotted temporary files.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,127}")
@@ -62,7 +64,7 @@ class Layout:
 
     @staticmethod
     def in_flight(artifact_id: str, *parts: str) -> str:
-        """Returns the key of a running trial's file; without parts, the prefix of all of them."""
+        """Returns the key of a file of something being made; without parts, the prefix of all."""
         return _below(f"in-flight/{_checked(artifact_id, what='id', pattern=_ID)}/", parts)
 
     @staticmethod
@@ -77,6 +79,20 @@ class Layout:
             case ["in-flight", trial_id, name] if _ID.fullmatch(trial_id):
                 if match := _CHECKPOINT.fullmatch(name):
                     return trial_id, int(match[1]), match[2]
+        return None
+
+    @staticmethod
+    def shard(data_id: str, *, split: str, number: int, sha256: str) -> str:
+        """Returns the key of a finished shard: it says the digest that the content must have."""
+        return Layout.in_flight(data_id, f"{split}-{number:05d}-{sha256}.arrow")
+
+    @staticmethod
+    def parse_shard_key(key: str) -> tuple[str, str, int, str] | None:
+        """Returns data id, split, number and sha256 if the key is a shard's; None for another."""
+        match key.split("/"):
+            case ["in-flight", data_id, name] if _ID.fullmatch(data_id):
+                if match := _SHARD.fullmatch(name):
+                    return data_id, match[1], int(match[2]), match[3]
         return None
 
     @staticmethod

@@ -75,7 +75,7 @@ def _models(
 
 
 def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
-    backbone = workspace.base_backbone(spec.base_id)
+    backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
     destination = backbone.module.state_dict()
     tensors = merge(
         workspace.base_tensors(spec.base_id),
@@ -115,7 +115,7 @@ def _evaluate(
         copy_statistics(workspace.expert_tensors(expert.id), module=backbone.module)
     split = workspace.split(expert.data_id, "test")
     features = features_of(
-        backbone.module,
+        backbone.model,
         split=split,
         normalization=backbone.normalization,
         device=workspace.device,

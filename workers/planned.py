@@ -5,15 +5,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from eval.task_source import source_from_json
 from workers.layout import Layout
 from workers.sealed import SealError, unseal
 from workers.specs import (
     BaseSpec,
+    DataJob,
     DataSpec,
     ExpertSpec,
     MergeSpec,
+    PretrainRun,
     TrialSpec,
+    ZeroShotSpec,
+    base_from_json,
     expert_from_json,
+    head_from_json,
     surgery_from_json,
 )
 from workers.store.protocol import Store
@@ -21,7 +27,7 @@ from workers.store.protocol import Store
 PLAN_FILE = "plan.json"
 """Also the beginning of the names of plans that a later run of the study has replaced."""
 
-Planned = BaseSpec | DataSpec | TrialSpec | MergeSpec
+Planned = BaseSpec | PretrainRun | DataJob | ZeroShotSpec | TrialSpec | MergeSpec
 
 
 class NotPlannedError(LookupError):
@@ -30,6 +36,8 @@ class NotPlannedError(LookupError):
 
 def find_planned(store: Store, artifact_id: str) -> Planned:
     """Returns the specification with an id; of an expert, the trial that ends with it.
+
+    Of a pretrained base, the run that ends with it.
 
     Raises:
         NotPlannedError: No plan has the id, or the plan's fields no longer make it.
@@ -55,17 +63,51 @@ def _plans(store: Store) -> Iterator[dict[str, Any]]:
 
 
 def _find(plan: Mapping[str, Any], artifact_id: str) -> Planned | None:
-    if plan["base"]["id"] == artifact_id:
-        return BaseSpec(**_without_id(plan["base"]))
-    for each in plan["data"].values():
+    if artifact_id in (bases := planned_bases(plan)):
+        return _base(bases, artifact_id)
+    for task, each in plan["data"].items():
         if each["id"] == artifact_id:
-            return DataSpec(**_without_id(each))
+            source = source_from_json(task, plan.get("sources", {}).get(task))
+            return DataJob(spec=DataSpec(**_without_id(each)), source=source)
+    if artifact_id in (heads := planned_heads(plan)):
+        return head_from_json(heads[artifact_id])
     for trial in plan["trials"]:
         if artifact_id in trial["snapshots"].values():
             return _trial(trial, artifact_id)
     if artifact_id in plan["merges"]:
         return _merge(plan["merges"][artifact_id], plan=plan)
     return None
+
+
+def planned_bases(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the bases of a plan as JSON, by id; releases that had one base wrote it as `base`."""
+    if "bases" in plan:
+        return dict(plan["bases"])
+    return {plan["base"]["id"]: _without_id(plan["base"])}
+
+
+def planned_heads(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the zero-shot heads of a plan as JSON, by id; earlier releases had none."""
+    return dict(plan.get("heads", {}))
+
+
+def _base(bases: Mapping[str, Any], artifact_id: str) -> BaseSpec | PretrainRun:
+    spec = base_from_json(bases[artifact_id])
+    if spec.pretrain is None:
+        return spec
+    is_alone = spec.pretrain.depends_on_total
+    others = [] if is_alone else [base_from_json(values) for values in bases.values()]
+    steps = {spec.pretrain.steps, *(_steps_on_the_way(each, to=spec) for each in others)}
+    return PretrainRun(longest=spec, snapshots=tuple(sorted(steps - {0})))
+
+
+def _steps_on_the_way(base: BaseSpec, *, to: BaseSpec) -> int:
+    """Returns the steps of a base that a run to another one passes; 0 for none."""
+    assert to.pretrain is not None
+    if base.pretrain is None or base.pretrain.steps > to.pretrain.steps:
+        return 0
+    as_long = replace(base, pretrain=replace(base.pretrain, steps=to.pretrain.steps))
+    return base.pretrain.steps if as_long == to else 0
 
 
 def _without_id(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +129,9 @@ def _merge(values: Mapping[str, Any], *, plan: Mapping[str, Any]) -> MergeSpec:
         name: tuple(experts[each] for each in values[name]) for name in ("experts", "held_out")
     }
     surgery = surgery_from_json(values.get("surgery"))
-    return MergeSpec(**{**values, **groups, "surgery": surgery, "base_id": plan["base"]["id"]})
+    # A group of a release with one base has that of its plan.
+    base_id = values.get("base_id") or next(iter(planned_bases(plan)))
+    return MergeSpec(**{**values, **groups, "surgery": surgery, "base_id": base_id})
 
 
 def _experts_of(trial: Mapping[str, Any]) -> dict[str, ExpertSpec]:

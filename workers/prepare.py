@@ -8,18 +8,15 @@ import timm
 import torch
 from torch import Tensor
 
-from eval.embedded.build import build_splits
-from eval.images import Split, write_split
-from eval.tasks import find_task
-from workers.backbones import check_model, create_backbone, read_checkpoint
+from eval.sources import open_sources
+from workers.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.manifests import Manifest
-from workers.specs import VERSIONS, BaseJob, DataSpec, spec_to_json
+from workers.preparation import Preparation
+from workers.specs import VERSIONS, BaseJob, BaseSpec, DataJob, spec_to_json
 from workers.tensor_files import write_tensors
+from workers.weight_sources import is_remote, parse_remote
 from workers.weights import WeightsError, packaged_path, sha256_of
 from workers.workspace import BASE_FILE, Workspace
-
-VALIDATION_FRACTION = 0.2
-"""Share of the training images that `evaluate_on: validation` holds out."""
 
 
 def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
@@ -55,17 +52,25 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
         return dict(module.state_dict())
     if spec.weights == "timm":
         return _hub_tensors(spec.model)
+    if job.path is not None and is_remote(job.path):
+        remote = parse_remote(job.path)
+        with remote.downloaded() as path:
+            return _checkpoint_tensors(path, spec=spec, shown=remote.shown)
     path = Path(job.path) if job.path else packaged_path(spec.model)
+    return _checkpoint_tensors(path, spec=spec, shown=str(path))
+
+
+def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, Tensor]:
     digest = sha256_of(path)
     if spec.weights != f"sha256:{digest}":
-        raise WeightsError(f"{path}: sha256 is {digest}, the plan expects {spec.weights}")
+        raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
     return read_checkpoint(path, model=spec.model)
 
 
 def _hub_tensors(model: str) -> dict[str, Tensor]:
-    check_model(model)
+    width = embedding_width(model)
     try:
-        module = timm.create_model(model, pretrained=True, num_classes=0)
+        module = timm.create_model(model, pretrained=True, num_classes=width)
     except Exception as error:
         raise WeightsError(
             f"{model}: timm's hub gave no weights ({error}); set backbone.weights to a file"
@@ -73,39 +78,24 @@ def _hub_tensors(model: str) -> dict[str, Tensor]:
     return dict(module.state_dict())
 
 
-def prepare_data(spec: DataSpec, *, workspace: Workspace) -> Manifest:
-    """Commits a task's images as two Arrow files: decoded and resized once, mapped ever after."""
-    started = time.monotonic()
-    task = find_task(spec.task)
-    splits = select_images(build_splits(spec.task, image_size=spec.image_size), spec=spec)
-    with tempfile.TemporaryDirectory() as scratch:
-        files = {f"{name}.arrow": Path(scratch) / f"{name}.arrow" for name in splits}
-        for name, split in splits.items():
-            write_split(files[f"{name}.arrow"], split.images, split.labels)
-        return workspace.artifacts.commit(
-            "data",
-            spec.id,
-            version=VERSIONS["data"],
-            spec=spec_to_json(spec),
-            inputs={},
-            files=files,
-            outcome="done",
-            metrics={
-                "num_classes": task.num_classes,
-                "num_train": len(splits["train"]),
-                "num_test": len(splits["test"]),
-            },
-            seconds={"prepare": time.monotonic() - started},
-        )
+def prepare_data(job: DataJob, *, workspace: Workspace) -> Manifest:
+    """Commits a task's images as Arrow files: decoded and resized once, mapped ever after.
+
+    Raises:
+        ImageSourceError: The task's files are missing, damaged, or not those of the plan; running
+            again goes on where it stopped.
+    """
+    *_, last = data_preparation(job, workspace=workspace).run()
+    assert last.committed is not None
+    return last.committed
 
 
-def select_images(splits: dict[str, Split], *, spec: DataSpec) -> dict[str, Split]:
-    """Cuts the splits down to what the study asks for; the images are already shuffled."""
-    train, test = splits["train"], splits["test"]
-    if spec.evaluate_on == "validation":
-        kept = round(len(train) * (1 - VALIDATION_FRACTION))
-        train, test = train.rows(0, kept), train.rows(kept, len(train))
-    return {
-        "train": train.rows(0, spec.max_train or len(train)),
-        "test": test.rows(0, spec.max_test or len(test)),
-    }
+def data_preparation(job: DataJob, *, workspace: Workspace) -> Preparation:
+    """Returns the preparation of a task's images on this process's share of the machine."""
+    return Preparation(
+        job.spec,
+        task=job.source.task,
+        sources=open_sources(job.source),
+        artifacts=workspace.artifacts,
+        num_threads=torch.get_num_threads(),
+    )

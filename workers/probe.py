@@ -1,6 +1,6 @@
 """The model, heads and images that merging methods with data may ask of (`merge.probe.Probe`)."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from merge.probe import Loss
 from merge.weight import Weight
 from workers.backbones import Backbone
 from workers.batch_norm import copy_statistics
-from workers.fine_tune import batch_positions, training_subset
+from workers.batches import batch_positions, training_subset
 from workers.layer_inputs import LayerInputs, add_gram
 from workers.seeds import derive_seed
 from workers.specs import ExpertSpec, MergeSpec
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from merge.params import BatchNormPolicy
 
 Tensors = Iterable[tuple[str, Tensor]]
+
+CHUNK_IMAGES = CPU_BATCH_SIZE
+"""Images that a model differentiates at a time; the same on every device."""
 
 
 class GroupProbe:
@@ -48,7 +51,8 @@ class GroupProbe:
         for head in self._heads:
             head.requires_grad_(requires_grad=False)
         self._merged_statistics = _merged_statistics(spec, workspace=workspace)
-        self._module = backbone.module.eval()
+        self._module = backbone.module
+        self._model = backbone.model.eval()
 
     @torch.enable_grad()
     def gradient(
@@ -65,7 +69,7 @@ class GroupProbe:
                 batch_size=batch_size,
                 seed=self._seed("images", expert.task),
             )
-            for images in _chunks(_taken(split, positions)):
+            for images in split.take(positions).batches(CHUNK_IMAGES):
                 losses = _LOSSES[loss](self._logits(task, images), self._labels(images))
                 (losses.sum() / batch_size).backward()  # type: ignore[no-untyped-call]
         return self._take_gradients()
@@ -116,7 +120,7 @@ class GroupProbe:
                 add_gram(sums, name, inputs())
 
         with LayerInputs(self._module, on_inputs=add):
-            for images in _chunks(self._train_images(task, num_images)):
+            for images in self._train_images(task, num_images).batches(CHUNK_IMAGES):
                 self._see(images)
         return sums
 
@@ -133,9 +137,9 @@ class GroupProbe:
         split = self._workspace.split(expert.data_id, "train")
         order = unseen_first(len(split), expert=expert, seed=self._seed("images", expert.task))
         return evaluate(
-            self._module,
+            self._model,
             self._heads[task],
-            split=_taken(split, order[:num_images]),
+            split=split.take(order[:num_images]),
             normalization=self._backbone.normalization,
             device=self._device,
         ).accuracy
@@ -164,7 +168,7 @@ class GroupProbe:
         expert = self._spec.experts[task]
         split = self._workspace.split(expert.data_id, "train")
         order = np.random.default_rng(self._seed("images", expert.task)).permutation(len(split))
-        return _taken(split, order[:num_images])
+        return split.take(order[:num_images])
 
     def _seed(self, purpose: str, task: str) -> int:
         return derive_seed(self._spec.seed, "merge", purpose, task)
@@ -181,7 +185,7 @@ class GroupProbe:
     def _features(self, images: Split) -> Tensor:
         normalization = self._backbone.normalization
         inputs = to_inputs(images.images, normalization=normalization, device=self._device)
-        features: Tensor = self._module(inputs)
+        features: Tensor = self._model(inputs)
         return features
 
     def _labels(self, images: Split) -> Tensor:
@@ -237,16 +241,6 @@ _LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "entropy": _entropies,
     "cross_entropy": _cross_entropies,
 }
-
-
-def _taken(split: Split, positions: npt.NDArray[np.int64]) -> Split:
-    return Split(images=split.images[positions], labels=split.labels[positions])
-
-
-def _chunks(images: Split) -> Iterator[Split]:
-    """Yields images in parts that a model differentiates at a time; the same on every device."""
-    for start in range(0, len(images), CPU_BATCH_SIZE):
-        yield images.rows(start, start + CPU_BATCH_SIZE)
 
 
 def _merged_statistics(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Tensor]:

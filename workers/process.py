@@ -5,15 +5,20 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from workers.manifests import Manifest
 from workers.merge_job import run_merge
-from workers.prepare import prepare_base, prepare_data
-from workers.specs import BaseJob, DataSpec, MergeSpec, TrialSpec
-from workers.trial import CHECKPOINT_EVERY_S, TrialProgress, run_trial
+from workers.prepare import data_preparation, prepare_base
+from workers.pretrain import run_pretraining
+from workers.progress import PreparationProgress
+from workers.resumable import CHECKPOINT_EVERY_S
+from workers.specs import BaseJob, DataJob, HeadJob, MergeSpec, Run, TrialSpec
+from workers.trial import TrialProgress, run_trial
 from workers.workspace import Workspace
+from workers.zero_shot import prepare_head
 
 CACHE_VARIABLE = "MERGESWEEP_CACHE"
 """Environment variable: where a node keeps files fetched from the store."""
@@ -34,18 +39,23 @@ class Worker:
 
     def run_trial(
         self,
-        spec: TrialSpec,
+        spec: Run,
         *,
         report_every_s: float,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> Iterator[TrialProgress]:
-        """Fine-tunes and commits experts; see `workers.trial.run_trial`."""
-        return run_trial(
-            spec,
-            workspace=self._workspace,
-            report_every_s=report_every_s,
-            checkpoint_every_s=checkpoint_every_s,
-        )
+        """Fine-tunes and commits experts, or pretrains and commits bases.
+
+        See `workers.trial.run_trial` and `workers.pretrain.run_pretraining`.
+        """
+        how: dict[str, Any] = {
+            "workspace": self._workspace,
+            "report_every_s": report_every_s,
+            "checkpoint_every_s": checkpoint_every_s,
+        }
+        if isinstance(spec, TrialSpec):
+            return run_trial(spec, **how)
+        return run_pretraining(spec, **how)
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Merges and evaluates; see `workers.merge_job.run_merge`."""
@@ -55,9 +65,13 @@ class Worker:
         """Commits the base; see `workers.prepare.prepare_base`."""
         return prepare_base(job, workspace=self._workspace)
 
-    def prepare_data(self, spec: DataSpec) -> Manifest:
-        """Commits a task's images; see `workers.prepare.prepare_data`."""
-        return prepare_data(spec, workspace=self._workspace)
+    def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:
+        """Commits a task's images; see `workers.preparation.Preparation.run`."""
+        return data_preparation(job, workspace=self._workspace).run()
+
+    def prepare_head(self, job: HeadJob) -> Manifest:
+        """Commits a task's zero-shot head; see `workers.zero_shot.prepare_head`."""
+        return prepare_head(job, workspace=self._workspace)
 
 
 def cache_root() -> Path:

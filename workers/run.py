@@ -10,7 +10,17 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.specs import BaseJob, BaseSpec, DataSpec, MergeSpec, TrialSpec
+from workers.specs import (
+    BaseJob,
+    BaseSpec,
+    DataJob,
+    HeadJob,
+    MergeSpec,
+    PretrainRun,
+    Run,
+    TrialSpec,
+    ZeroShotSpec,
+)
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
 
@@ -65,30 +75,47 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cpus", type=int, default=1, help="threads; results may depend on it in the last bits"
     )
-    parser.add_argument("--checkpoint", metavar="PATH", help="the base's file, if it is your own")
+    parser.add_argument(
+        "--checkpoint", metavar="PATH", help="the file of a base or a text tower, if it is your own"
+    )
     return parser
 
 
 def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
     match planned:
         case TrialSpec():
+            _say(f"trial on {planned.longest.task}: {planned.longest}")
+            _run_trial(planned, worker=worker)
+        case PretrainRun():
+            _say(f"pretraining on {', '.join(planned.pretrain.tasks)}: {planned.longest}")
             _run_trial(planned, worker=worker)
         case MergeSpec():
             _say(f"merge by {planned.method} of {', '.join(e.task for e in planned.experts)}")
             _show(worker.run_merge(planned))
         case BaseSpec():
             _show(worker.prepare_base(BaseJob(spec=planned, path=checkpoint)))
-        case DataSpec():
-            _show(worker.prepare_data(planned))
+        case DataJob():
+            _prepare_data(planned, worker=worker)
+        case ZeroShotSpec():
+            _show(worker.prepare_head(HeadJob(spec=planned, path=checkpoint)))
 
 
-def _run_trial(spec: TrialSpec, *, worker: Worker) -> None:
-    _say(f"trial on {spec.longest.task}: {spec.longest}")
+def _run_trial(spec: Run, *, worker: Worker) -> None:
     for progress in worker.run_trial(spec, report_every_s=REPORT_EVERY_S):
         loss = "none" if progress.loss is None else f"{progress.loss:.4f}"
-        _say(f"step {progress.step} of {spec.longest.steps}, training loss {loss}")
+        _say(f"step {progress.step} of {spec.num_steps}, training loss {loss}")
         for manifest in progress.committed:
             _show(manifest)
+
+
+def _prepare_data(job: DataJob, *, worker: Worker) -> None:
+    for progress in worker.prepare_data(job):
+        _say(
+            f"{progress.task}: {progress.num_done} of {progress.num_images} images, "
+            f"{progress.images_per_s:.0f} a second"
+        )
+        if progress.committed is not None:
+            _show(progress.committed)
 
 
 def _show(manifest: Manifest) -> None:

@@ -7,20 +7,91 @@ resources, retries or names of studies. `VERSIONS` is bumped when the meaning of
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from eval.task_source import TaskSource
 from workers.ids import content_id
 
-VERSIONS: dict[str, int] = {"base": 1, "data": 1, "expert": 1, "merge": 3}
+VERSIONS: dict[str, int] = {"base": 2, "data": 2, "head": 1, "expert": 2, "merge": 3}
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "linear"]
+HeadMode = Literal["trained", "frozen", "probe_first"]
+Averaging = Literal["none", "ema", "swa"]
+Augmentation = Literal["none", "flip", "crop_flip"]
 EvaluateOn = Literal["test", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """The optimizer and its constants; the learning rate is a hyperparameter of its own."""
+
+    name: OptimizerName
+    momentum: float
+    """SGD's momentum, or Adam's first decay rate."""
+    weight_decay: float
+    nesterov: bool = False
+    """Whether SGD looks ahead along its momentum; False for the others."""
+    sam_rho: float = 0.0
+    """Radius of sharpness-aware minimization around the optimizer; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """How a task's classifier comes to be."""
+
+    mode: HeadMode = "trained"
+    """`trained` from fresh weights with the backbone; `frozen` as the linear probe of the base's
+    features; `probe_first`, trained on from that probe."""
+    l2: float = 0.0
+    """The probe's penalty: see `workers.linear_probe`; 0 where there is no probe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragingSpec:
+    """Which mean over the steps' weights an expert stores in place of the last ones."""
+
+    mode: Averaging = "none"
+    ema_decay: float = 0.0
+    """What each step leaves of the mean before it, for `ema`; 0 otherwise."""
+    swa_start: float = 0.0
+    """Fraction of the steps after which the mean begins, for `swa`; 0 otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSpec:
+    """Supervised training of a base on several tasks at once, under one head over all classes."""
+
+    tasks: tuple[str, ...]
+    """Ordered by name: the order of their classes in the joint head."""
+    data_ids: tuple[str, ...]
+    """The images of each of `tasks`."""
+    optimizer: OptimizerSpec
+    schedule: Schedule
+    lr: float
+    """Peak learning rate."""
+    batch_size: int
+    """Images of all tasks mixed, each as often as any other."""
+    steps: int
+    """Optimizer steps taken, 1 or more."""
+    seed: int
+    """Seeds the joint head and the order of the images."""
+    data_ratio: ClassVar[float] = 1.0
+    freeze_batch_norm: ClassVar[bool] = False
+    warmup_steps: ClassVar[int] = 0
+    augment: ClassVar[Augmentation] = "none"
+    trains_head: ClassVar[bool] = True
+    average_weights: ClassVar[AveragingSpec] = AveragingSpec()
+
+    @property
+    def depends_on_total(self) -> bool:
+        """Whether a step depends on how many there are, so that step counts share no run."""
+        return self.schedule != "constant"
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseSpec:
-    """The pretrained backbone that every expert starts from."""
+    """The pretrained backbone that experts start from."""
 
     model: str
     """A timm model name."""
@@ -28,20 +99,77 @@ class BaseSpec:
     """`sha256:` and the digest of a checkpoint, `timm` for timm's hub, `none` for random ones."""
     seed: int
     """Seeds the initial weights where `weights` is `none`; 0 otherwise."""
+    pretrain: PretrainSpec | None = None
+    """What is done to these weights before any expert starts from them; None for nothing."""
 
     @cached_property
     def id(self) -> str:
         """The content address."""
-        return content_id("base", version=VERSIONS["base"], spec=asdict(self))
+        spec = asdict(self)
+        inputs = spec["pretrain"].pop("data_ids") if self.pretrain else ()
+        return content_id("base", version=VERSIONS["base"], spec=spec, inputs=inputs)
+
+    @property
+    def initial(self) -> "BaseSpec":
+        """The base that the pretraining starts from; itself where there is none."""
+        return replace(self, pretrain=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseJob:
-    """A base to commit, and where its checkpoint lies."""
+    """A base without pretraining to commit, and where its checkpoint lies."""
 
     spec: BaseSpec
     path: str | None
-    """A checkpoint file; None for the packaged one, timm's hub or random weights."""
+    """A checkpoint's file or `s3://` URL; None for the packaged one, timm's hub or random weights.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRun:
+    """One pretraining run, which Ray Tune schedules as a trial: a base at each snapshot."""
+
+    longest: BaseSpec
+    """The base with the most steps."""
+    snapshots: tuple[int, ...]
+    """Step counts at which a base is committed, ascending; the last is that of `longest`."""
+
+    @property
+    def pretrain(self) -> PretrainSpec:
+        """How the longest base is trained."""
+        assert self.longest.pretrain is not None
+        return self.longest.pretrain
+
+    @cached_property
+    def id(self) -> str:
+        """The id of the longest base, whose making makes the others."""
+        return self.longest.id
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that the run takes."""
+        return self.pretrain.steps
+
+    @cached_property
+    def bases(self) -> tuple[BaseSpec, ...]:
+        """The bases that the run commits, by ascending step count."""
+        return tuple(
+            replace(self.longest, pretrain=replace(self.pretrain, steps=steps))
+            for steps in self.snapshots
+        )
+
+    def without(self, committed: Iterable[str]) -> "PretrainRun | None":
+        """Returns the run that is left when some bases exist; None when all do."""
+        gone = set(committed)
+        left = [
+            steps
+            for base, steps in zip(self.bases, self.snapshots, strict=True)
+            if base.id not in gone
+        ]
+        if not left:
+            return None
+        longest = replace(self.longest, pretrain=replace(self.pretrain, steps=left[-1]))
+        return PretrainRun(longest=longest, snapshots=tuple(left))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +196,45 @@ class DataSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSpec:
-    """The optimizer and its constants; the learning rate is a hyperparameter of its own."""
+class DataJob:
+    """Images to commit, and where the task's files lie."""
 
-    name: OptimizerName
-    momentum: float
-    """SGD's momentum, or Adam's first decay rate."""
-    weight_decay: float
+    spec: DataSpec
+    source: TaskSource
+
+    @property
+    def id(self) -> str:
+        """The images' content address, which does not depend on where the files lie."""
+        return self.spec.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotSpec:
+    """A task's classifier made of its classes' names by the text tower of a CLIP model."""
+
+    task: str
+    model: str
+    """open_clip's name of the model."""
+    weights: str
+    """One of open_clip's tags, or `sha256:` and the digest of a checkpoint of the whole model."""
+    classes: tuple[str, ...]
+    """In the order of the labels."""
+    templates: tuple[str, ...]
+    """Texts with `{}` where the class's name belongs."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        return content_id("head", version=VERSIONS["head"], spec=asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadJob:
+    """A zero-shot head to commit, and where the text tower's checkpoint lies."""
+
+    spec: ZeroShotSpec
+    path: str | None
+    """A checkpoint file; None where `weights` is a tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +246,7 @@ class ExpertSpec:
     data_id: str
     optimizer: OptimizerSpec
     schedule: Schedule
+    """What follows the warmup."""
     lr: float
     """Peak learning rate."""
     batch_size: int
@@ -96,12 +257,31 @@ class ExpertSpec:
     seed: int
     freeze_batch_norm: bool
     """Keeps BatchNorm's statistics at the base's while fine-tuning."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate grows linearly to its peak."""
+    head: HeadSpec = HeadSpec()
+    average_weights: AveragingSpec = AveragingSpec()
+    augment: Augmentation = "none"
+    linearised: bool = False
+    """Whether the backbone is its first-order expansion at the base: see `workers.tangent`."""
+    head_id: str | None = None
+    """The zero-shot head that is used as it is; None for one that `head` says how to make."""
+
+    @property
+    def depends_on_total(self) -> bool:
+        """Whether a step depends on how many there will be: then step counts share no run."""
+        return self.schedule != "constant" or self.average_weights.mode == "swa"
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the classifier is trained with the backbone."""
+        return self.head.mode != "frozen" and self.head_id is None
 
     @cached_property
     def id(self) -> str:
         """The content address."""
         spec = {key: value for key, value in asdict(self).items() if not key.endswith("_id")}
-        inputs = (self.base_id, self.data_id)
+        inputs = (self.base_id, self.data_id, *([self.head_id] if self.head_id else ()))
         return content_id("expert", version=VERSIONS["expert"], spec=spec, inputs=inputs)
 
 
@@ -119,6 +299,11 @@ class TrialSpec:
         """The id of the longest expert, whose making makes the others."""
         return self.longest.id
 
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that the run takes."""
+        return self.longest.steps
+
     @cached_property
     def experts(self) -> tuple[ExpertSpec, ...]:
         """The experts that the run commits, by ascending step count."""
@@ -131,6 +316,10 @@ class TrialSpec:
         if not left:
             return None
         return TrialSpec(longest=left[-1], snapshots=tuple(expert.steps for expert in left))
+
+
+Run = TrialSpec | PretrainRun
+"""What Ray Tune schedules: it takes steps and commits at each snapshot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +356,12 @@ class MergeSpec:
     surgery: SurgerySpec | None = None
     """What is done to the merged model's features for each task of the group; None for nothing."""
 
+    @property
+    def linearised(self) -> bool:
+        """Whether the experts are linearised, and with them the merged model."""
+        (linearised,) = {expert.linearised for expert in (*self.experts, *self.held_out)}
+        return linearised
+
     @cached_property
     def id(self) -> str:
         """The content address."""
@@ -185,7 +380,9 @@ class MergeSpec:
         return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)
 
 
-def spec_to_json(spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec) -> dict[str, Any]:
+def spec_to_json(
+    spec: BaseSpec | DataSpec | ZeroShotSpec | ExpertSpec | MergeSpec,
+) -> dict[str, Any]:
     """Returns a specification as the plain values that its manifest carries.
 
     A merge names its experts by id; their own manifests say what they are.
@@ -199,13 +396,40 @@ def spec_to_json(spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec) -> dict[str
     }
 
 
+def base_from_json(values: Mapping[str, Any]) -> BaseSpec:
+    """Returns the base that `spec_to_json` wrote down.
+
+    Raises:
+        TypeError: A field is missing, or is one that bases do not have.
+    """
+    pretrain = values.get("pretrain")
+    if pretrain is None:
+        return BaseSpec(**values)
+    lists = {name: tuple(pretrain[name]) for name in ("tasks", "data_ids")}
+    optimizer = OptimizerSpec(**pretrain["optimizer"])
+    spec = PretrainSpec(**{**pretrain, **lists, "optimizer": optimizer})
+    return BaseSpec(**{**values, "pretrain": spec})
+
+
 def expert_from_json(values: Mapping[str, Any]) -> ExpertSpec:
     """Returns the expert that `spec_to_json` wrote down.
 
     Raises:
+        KeyError: A part is missing.
         TypeError: A field is missing, or is one that experts do not have.
     """
-    return ExpertSpec(**{**values, "optimizer": OptimizerSpec(**values["optimizer"])})
+    parts = {
+        "optimizer": OptimizerSpec(**values["optimizer"]),
+        "head": HeadSpec(**values["head"]),
+        "average_weights": AveragingSpec(**values["average_weights"]),
+    }
+    return ExpertSpec(**{**values, **parts})
+
+
+def head_from_json(values: Mapping[str, Any]) -> ZeroShotSpec:
+    """Returns the zero-shot head that `spec_to_json` wrote down."""
+    lists = {name: tuple(values[name]) for name in ("classes", "templates")}
+    return ZeroShotSpec(**{**values, **lists})
 
 
 def surgery_from_json(values: Mapping[str, Any] | None) -> SurgerySpec | None:

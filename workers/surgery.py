@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workers.fine_tune import batch_positions
+from workers.batches import batch_positions
 from workers.seeds import derive_seed
 from workers.specs import SurgerySpec
 

@@ -26,7 +26,7 @@ def task_models(
     Raises:
         merge.errors.MergeError: The experts do not fit together or a model is not finite.
     """
-    backbone = workspace.base_backbone(spec.base_id)
+    backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
     destination = backbone.module.state_dict()
     num_bytes = sum(tensor.nbytes for tensor in destination.values())
     num_at_once = max(1, MODEL_BYTES // num_bytes)

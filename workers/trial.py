@@ -2,28 +2,26 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eval.evaluate import evaluate, evaluate_head
+from workers.backbones import Backbone
 from workers.checkpoints import Checkpoints, Pace
 from workers.determinism import compute_deterministically
-from workers.fine_tune import DivergedError, FineTuning, create_head, loss_curve, recent_loss
+from workers.fine_tune import FineTuning, create_head, loss_curve, recent_loss
 from workers.manifests import Manifest
+from workers.resumable import CHECKPOINT_EVERY_S, ResumableRun
 from workers.specs import VERSIONS, ExpertSpec, TrialSpec, spec_to_json
 from workers.tensor_files import write_tensors
-from workers.tuning_state import model_tensors
+from workers.tuning_state import are_finite
+from workers.weights import WeightsError
 from workers.workspace import EXPERT_FILE, Workspace
 
-CHECKPOINT_EVERY_S = 30.0
-"""Least time between two checkpoints of a trial where no study says another."""
-NUM_LISTINGS = 3
-"""How often a trial looks for a checkpoint that a rival keeps replacing."""
 NO_SCORES: dict[str, Any] = {"test": None, "base": None}
 """What an expert whose weights are not finite scores."""
 
@@ -41,20 +39,11 @@ class TrialProgress:
 
 
 @dataclass(kw_only=True)
-class _Run:
+class _Run(ResumableRun):
     spec: TrialSpec
-    tuning: FineTuning
     base_features: Tensor
     """(test images, features) of the base."""
     workspace: Workspace
-    checkpoints: Checkpoints
-    clock: Callable[[], float]
-    started_s: float
-    """When the trial would have begun if it had never been interrupted, by the clock."""
-    diverged: bool = False
-
-    def seconds(self) -> float:
-        return self.clock() - self.started_s
 
 
 def run_trial(
@@ -82,15 +71,20 @@ def run_trial(
         clock: Seconds, from any origin.
 
     Raises:
-        MissingArtifactError: The base or the images are not committed.
+        MissingArtifactError: The base, the images or the zero-shot head are not committed.
+        WeightsError: The zero-shot head is for another backbone.
         StoreError: The store fails, other than in writing or removing a checkpoint.
         ManifestError, CorruptArtifactError: What the store has committed is damaged.
     """
     run = _start(spec, workspace=workspace, clock=clock)
-    committed = _resume(run)
+    before = run.resume(spec.snapshots, find=lambda position: _find(run, position))
+    committed = {manifest.id: manifest for manifest in before}
     pace = Pace(min_interval_s=checkpoint_every_s, clock=clock)
     for expert in spec.experts:
-        yield from _train(run, until=expert.steps, report_every_s=report_every_s, pace=pace)
+        for _ in run.advance(until=expert.steps, report_every_s=report_every_s, pace=pace):
+            yield TrialProgress(
+                step=run.tuning.step, loss=recent_loss(run.tuning.losses), committed=()
+            )
         manifest = committed.get(expert.id) or _commit(expert, run=run)
         if expert == spec.longest:
             run.checkpoints.remove()
@@ -107,13 +101,9 @@ def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float])
     longest = spec.longest
     compute_deterministically()
     base_features = workspace.base_features(longest.base_id, longest.data_id)
-    backbone = workspace.base_backbone(longest.base_id)
-    head = create_head(
-        backbone.num_features,
-        num_classes=workspace.num_classes(longest.data_id),
-        seed=longest.seed,
-        task=longest.task,
-    )
+    probe = None if longest.head.mode == "trained" else workspace.linear_probe(longest)
+    backbone = workspace.base_backbone(longest.base_id, linearised=longest.linearised)
+    head = probe or _head(longest, backbone=backbone, workspace=workspace)
     tuning = FineTuning(
         spec=longest,
         backbone=backbone,
@@ -132,78 +122,61 @@ def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float])
     )
 
 
-def _resume(run: _Run) -> dict[str, Manifest]:
-    """Goes to the last usable checkpoint; returns the experts that are known to be committed.
-
-    A checkpoint beyond a snapshot that is not committed is of no use to this trial. A rival (a
-    worker that was thought dead) may replace a checkpoint between its listing and its reading: as
-    long as a listing gives nothing but shows something new, there is another, thrice at most.
-    """
-    committed: list[Manifest] = []
-    for _ in range(NUM_LISTINGS):
-        if run.tuning.step > 0 or not run.checkpoints.look():
-            break
-        committed = _committed_before(run.checkpoints.last_step, run=run)
-        limit = run.spec.experts[len(committed)].steps
-        run.started_s -= run.checkpoints.restore(run.tuning, max_step=limit)
-    return {manifest.id: manifest for manifest in committed}
-
-
-def _committed_before(step: int, *, run: _Run) -> list[Manifest]:
-    """Returns the first experts as far as they are committed, up to a step and without the last."""
-    found = []
-    for expert in run.spec.experts[:-1]:
-        manifest = (
-            run.workspace.artifacts.find("expert", expert.id) if expert.steps < step else None
+def _head(spec: ExpertSpec, *, backbone: Backbone, workspace: Workspace) -> nn.Linear:
+    if spec.head_id is None:
+        return create_head(
+            backbone.num_features,
+            num_classes=workspace.num_classes(spec.data_id),
+            seed=spec.seed,
+            task=spec.task,
         )
-        if manifest is None:
-            break
-        found.append(manifest)
-    return found
+    head = workspace.zero_shot_head(spec.head_id)
+    if head.in_features != backbone.num_features:
+        raise WeightsError(
+            f"the zero-shot head of {spec.task} is for embeddings of width {head.in_features}, the "
+            f"backbone gives {backbone.num_features} features: both have to be of one CLIP model"
+        )
+    return head
 
 
-def _train(run: _Run, *, until: int, report_every_s: float, pace: Pace) -> Iterator[TrialProgress]:
-    """Takes steps up to a count unless the run diverges; nothing if it is there or beyond."""
-    tuning = run.tuning
-    reported_s = run.clock()
-    while tuning.step < until and not run.diverged:
-        try:
-            tuning.advance()
-        except DivergedError:
-            run.diverged = True
-            break
-        if pace.is_due(tuning):
-            pace.spend(lambda: run.checkpoints.write(tuning, seconds=run.seconds()))
-        if run.clock() - reported_s > report_every_s and tuning.step < until:
-            yield TrialProgress(step=tuning.step, loss=recent_loss(tuning.losses), committed=())
-            reported_s = run.clock()
+def _find(run: _Run, position: int) -> Manifest | None:
+    return run.workspace.artifacts.find("expert", run.spec.experts[position].id)
 
 
 def _commit(spec: ExpertSpec, *, run: _Run) -> Manifest:
-    tuning, workspace = run.tuning, run.workspace
     seconds = run.seconds()
-    tensors = model_tensors(tuning.backbone.module, tuning.head)
-    finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+    with run.tuning.expert_weights() as tensors:
+        manifest = _commit_weights(spec, tensors=tensors, run=run, seconds=seconds)
+    run.workspace.remember(manifest)
+    return manifest
+
+
+def _commit_weights(
+    spec: ExpertSpec, *, tensors: Mapping[str, Tensor], run: _Run, seconds: float
+) -> Manifest:
+    """Commits tensors, which are in the model."""
+    workspace = run.workspace
+    finite = are_finite(tensors.values())
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / EXPERT_FILE
         if finite:
             write_tensors(path, tensors, about={"task": spec.task, "id": spec.id})
-        manifest = workspace.artifacts.commit(
+        return workspace.artifacts.commit(
             "expert",
             spec.id,
             version=VERSIONS["expert"],
             spec=spec_to_json(spec),
-            inputs={
-                spec.base_id: workspace.manifest("base", spec.base_id).digest,
-                spec.data_id: workspace.manifest("data", spec.data_id).digest,
-            },
+            inputs=_inputs(spec, workspace=workspace),
             files={EXPERT_FILE: path} if finite else {},
             outcome="diverged" if run.diverged or not finite else "done",
-            metrics={**_losses(tuning), **(_scores(run) if finite else NO_SCORES)},
+            metrics={**_losses(run.tuning), **(_scores(run) if finite else NO_SCORES)},
             seconds={"trial": seconds},
         )
-    workspace.remember(manifest)
-    return manifest
+
+
+def _inputs(spec: ExpertSpec, *, workspace: Workspace) -> dict[str, str]:
+    consumed = {"base": spec.base_id, "data": spec.data_id, "head": spec.head_id}
+    return {each: workspace.manifest(kind, each).digest for kind, each in consumed.items() if each}
 
 
 def _losses(tuning: FineTuning) -> dict[str, Any]:
@@ -218,9 +191,9 @@ def _losses(tuning: FineTuning) -> dict[str, Any]:
 def _scores(run: _Run) -> dict[str, Any]:
     """Scores the expert, and the base under the expert's head: what merging has to beat."""
     tuning = run.tuning
-    split = run.workspace.split(tuning.spec.data_id, "test")
+    split = run.workspace.split(run.spec.longest.data_id, "test")
     expert = evaluate(
-        tuning.backbone.module,
+        tuning.backbone.model,
         tuning.head,
         split=split,
         normalization=tuning.backbone.normalization,

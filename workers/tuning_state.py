@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from workers.workspace import BACKBONE_PREFIX, HEAD_PREFIX
 
 OPTIMIZER_PREFIX = "optimizer."
+AVERAGE_PREFIX = "average."
 NUM_NAMES_SHOWN = 5
 """Names that a message lists: a run of another model differs in hundreds."""
 
@@ -33,6 +34,11 @@ def model_tensors(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tells whether no entry of any tensor is NaN or infinite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Returns the momenta and their like themselves: `optimizer.<position of parameter>.<name>`."""
     return {
@@ -43,14 +49,28 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
+def average_tensors(average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the mean of the weights itself: `average.backbone.<name>`, `average.head.<name>`."""
+    return {AVERAGE_PREFIX + name: tensor for name, tensor in average.items()}
+
+
+def load_model(tensors: Mapping[str, Tensor], *, backbone: nn.Module, head: nn.Module) -> None:
+    """Sets a model, in place, to tensors by the names of `model_tensors`."""
+    backbone.load_state_dict(_below(BACKBONE_PREFIX, tensors))
+    head.load_state_dict(_below(HEAD_PREFIX, tensors))
+
+
 def restore_tensors(
     tensors: Mapping[str, Tensor],
     *,
     backbone: nn.Module,
     head: nn.Module,
     optimizer: torch.optim.Optimizer,
-) -> None:
+    has_average: bool = False,
+) -> dict[str, Tensor]:
     """Sets model and optimizer, in place, to what they were when the tensors were taken.
+
+    Returns a copy of the mean of the weights, by their names; nothing if there must be none.
 
     Momenta get the memory layout of their parameters: fused optimizers walk through both in
     parallel, and a channels-last weight with a plain momentum would meet another's.
@@ -59,17 +79,18 @@ def restore_tensors(
         UnfitStateError: A tensor is missing, unknown, or of another shape or type; nothing has
             changed then.
     """
+    model = model_tensors(backbone, head)
     expected = {
-        **model_tensors(backbone, head),
+        **model,
         **dict(_expected(optimizer, among=tensors)),
+        **(average_tensors(model) if has_average else {}),
     }
     if unfit := sorted(_unfit(tensors, expected=expected)):
         raise UnfitStateError(
             f"{len(unfit)} tensors are missing, unknown, or of another shape or type: "
             f"{', '.join(unfit[:NUM_NAMES_SHOWN])}"
         )
-    backbone.load_state_dict(_below(BACKBONE_PREFIX, tensors))
-    head.load_state_dict(_below(HEAD_PREFIX, tensors))
+    load_model(tensors, backbone=backbone, head=head)
     optimizer.state.clear()
     for position, parameter in enumerate(_parameters(optimizer)):
         for name in _STATE_NAMES[type(optimizer)]:
@@ -77,6 +98,10 @@ def restore_tensors(
             if full_name in expected:
                 copy = torch.empty_like(expected[full_name]).copy_(tensors[full_name])
                 optimizer.state[parameter][name] = copy
+    return {
+        name: torch.empty_like(model[name]).copy_(tensor)
+        for name, tensor in _below(AVERAGE_PREFIX, tensors).items()
+    }
 
 
 def _expected(

@@ -5,6 +5,9 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+"""How the names of checkpoints end; all but the first hold tensors that torch wrote."""
+
 
 class WeightsError(ValueError):
     """The study's `backbone.weights` cannot be used."""

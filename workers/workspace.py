@@ -1,30 +1,50 @@
 """What a worker process keeps warm between jobs: store, caches, backbone, images."""
 
+import hashlib
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eval.evaluate import features_of
-from eval.images import Split, open_split
+from eval.images import Split
+from eval.shards import open_split, shard_names
 from workers.artifacts import Artifacts
 from workers.backbones import Backbone, create_backbone
+from workers.batches import training_subset
 from workers.cache import NodeCache
+from workers.heads import head_of
+from workers.linear_probe import fit_probe
 from workers.manifests import Manifest
 from workers.specs import ExpertSpec
 from workers.store.opening import open_store
+from workers.tangent import Tangent
 from workers.tensor_files import TensorFile
 
 BASE_FILE = "backbone.safetensors"
 EXPERT_FILE = "expert.safetensors"
+HEAD_FILE = "head.safetensors"
 BACKBONE_PREFIX = "backbone."
 HEAD_PREFIX = "head."
 
 
 NUM_MANIFESTS = 1024
 """Manifests that a process keeps, of the last used: some 10 kB each with the loss curve."""
+BACKBONE_BYTES = 1 << 30
+"""Most that backbones of several models take on the device, 1 GB; the one in use is always kept."""
 FEATURE_BYTES = 1 << 28
 """Most that a process keeps of the base's features, on the device: 256 MB; the same of experts'."""
+
+
+IMAGES_AT_ONCE = 1024
+"""Training images that are copied out of their file at a time: 154 MB at 224 pixels."""
+NUM_PROBES = 64
+"""Linear probes that a process keeps, of the last used: 0.4 MB for 50 classes of 2,048 features."""
 
 
 class MissingArtifactError(Exception):
@@ -34,9 +54,9 @@ class MissingArtifactError(Exception):
 class Workspace:
     """Owns one process's connection to the store and what it has loaded from it.
 
-    Backbones are built once a base and reloaded in place; images stay memory-mapped, which costs
-    addresses and no memory; manifests, being immutable, are read once. A process serves one study,
-    and so one base and its tasks: what grows with the number of trials, or with that of images, is
+    Backbones are built once a model, for all bases of it, and reloaded in place; images stay
+    memory-mapped, which costs addresses and no memory; manifests, being immutable, are read once. A
+    process serves one study: what grows with the number of trials, of bases or of images, is
     bounded here.
     """
 
@@ -64,6 +84,7 @@ class Workspace:
         self._splits: dict[tuple[str, str], Split] = {}
         self._base_features: dict[tuple[str, str], Tensor] = {}
         self._expert_features: dict[str, Tensor] = {}
+        self._probes: dict[tuple[object, ...], nn.Linear] = {}
 
     def manifest(self, kind: str, artifact_id: str) -> Manifest:
         """Returns a committed artifact's manifest.
@@ -103,10 +124,16 @@ class Workspace:
         return self.artifacts.fetch(manifest, name, self._cache)
 
     def split(self, data_id: str, name: str) -> Split:
-        """Returns the `train` or `test` images of a data artifact, memory-mapped."""
+        """Returns the `train` or `test` images of a data artifact, memory-mapped.
+
+        Raises:
+            MissingArtifactError: They are not committed.
+        """
         key = (data_id, name)
         if key not in self._splits:
-            self._splits[key] = open_split(self.file("data", data_id, f"{name}.arrow"))
+            files = (entry.name for entry in self.manifest("data", data_id).files)
+            shards = shard_names(files, split=name)
+            self._splits[key] = open_split([self.file("data", data_id, each) for each in shards])
         return self._splits[key]
 
     def num_classes(self, data_id: str) -> int:
@@ -125,18 +152,18 @@ class Workspace:
     def expert_head(self, expert_id: str) -> nn.Linear:
         """Returns an expert's classifier on the device."""
         path = self.file("expert", expert_id, EXPERT_FILE)
-        tensors = dict(TensorFile(path, prefix=HEAD_PREFIX))
-        num_classes, num_features = tensors["weight"].shape
-        head = nn.Linear(num_features, num_classes)
-        head.load_state_dict(tensors)
-        return head.to(self.device)
+        return head_of(TensorFile(path, prefix=HEAD_PREFIX)).to(self.device)
 
-    def base_backbone(self, base_id: str) -> Backbone:
-        """Returns the process's one backbone of a base, its weights set back to the base's.
+    def zero_shot_head(self, head_id: str) -> nn.Linear:
+        """Returns a zero-shot classifier on the device."""
+        return head_of(TensorFile(self.file("head", head_id, HEAD_FILE))).to(self.device)
+
+    def base_backbone(self, base_id: str, *, linearised: bool = False) -> Backbone:
+        """Returns the process's one backbone of a base's model, its weights set to the base's.
 
         The module is shared: a job owns it until the next call.
         """
-        backbone = self._backbone(base_id)
+        backbone = self._backbone(base_id, linearised=linearised)
         backbone.module.load_state_dict(dict(self.base_tensors(base_id)))
         backbone.module.zero_grad(set_to_none=True)  # the last trial's, as large as the weights
         return backbone
@@ -145,8 +172,8 @@ class Workspace:
         """Returns the base's features of a task's test images; computed once a process.
 
         Sets the shared backbone back to the base when it has to compute. Beyond `FEATURE_BYTES` it
-        computes every time: trials go through the tasks in turn, where forgetting the longest
-        unused would never find anything kept.
+        forgets those of other bases, then computes every time: trials go through the tasks in
+        turn, where forgetting the longest unused would never find anything kept.
 
         Shapes:
             returns: (test images, features).
@@ -161,10 +188,53 @@ class Workspace:
             normalization=backbone.normalization,
             device=self.device,
         )
-        kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
-        if kept_bytes + features.nbytes <= FEATURE_BYTES:
+        if not self._has_room(features):
+            mine = {each: kept for each, kept in self._base_features.items() if each[0] == base_id}
+            self._base_features = mine
+        if self._has_room(features):
             self._base_features[key] = features
         return features
+
+    def linear_probe(self, expert: ExpertSpec) -> nn.Linear:
+        """Returns a copy of the classifier fitted to the base's features of an expert's images.
+
+        It depends on the base, the set of training images and the penalty: experts that differ in
+        nothing of it share one fit. Sets the shared backbone back to the base to compute it.
+        """
+        train = self.split(expert.data_id, "train")
+        kept = training_subset(len(train), data_ratio=expert.data_ratio, seed=expert.seed)
+        kept.sort()
+        digest = hashlib.sha256(kept.tobytes()).digest()
+        key = (expert.base_id, expert.data_id, expert.head.l2, digest)
+        probe = self._probes.pop(key, None) or self._fit_probe(expert, kept=kept)
+        self._probes[key] = probe  # the last used stands last
+        if len(self._probes) > NUM_PROBES:
+            del self._probes[next(iter(self._probes))]
+        return deepcopy(probe)
+
+    def _fit_probe(self, expert: ExpertSpec, *, kept: NDArray[np.int64]) -> nn.Linear:
+        train = self.split(expert.data_id, "train")
+        backbone = self.base_backbone(expert.base_id)
+        starts = range(0, len(kept), IMAGES_AT_ONCE)
+        features = [
+            features_of(
+                backbone.module,
+                split=train.take(kept[start : start + IMAGES_AT_ONCE]),
+                normalization=backbone.normalization,
+                device=self.device,
+            )
+            for start in starts
+        ]
+        return fit_probe(
+            torch.cat(features),
+            labels=train.labels[kept],
+            num_classes=self.num_classes(expert.data_id),
+            l2=expert.head.l2,
+        )
+
+    def _has_room(self, features: Tensor) -> bool:
+        kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
+        return kept_bytes + features.nbytes <= FEATURE_BYTES
 
     def expert_features(self, expert: ExpertSpec) -> Tensor:
         """Returns an expert's features of its own task's test images.
@@ -184,12 +254,12 @@ class Workspace:
         return features
 
     def _features_of_expert(self, expert: ExpertSpec) -> Tensor:
-        backbone = self._backbone(expert.base_id)
+        backbone = self._backbone(expert.base_id, linearised=expert.linearised)
         module = backbone.module
         before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         module.load_state_dict(dict(self.expert_tensors(expert.id)))
         features = features_of(
-            module,
+            backbone.model,
             split=self.split(expert.data_id, "test"),
             normalization=backbone.normalization,
             device=self.device,
@@ -197,11 +267,24 @@ class Workspace:
         module.load_state_dict(before)
         return features
 
-    def _backbone(self, base_id: str) -> Backbone:
-        """Returns the process's one backbone of a base, with whatever weights it has."""
-        if base_id not in self._backbones:
-            spec = self.manifest("base", base_id).spec
-            self._backbones[base_id] = create_backbone(
-                str(spec["model"]), seed=0, device=self.device
-            )
-        return self._backbones[base_id]
+    def _backbone(self, base_id: str, *, linearised: bool) -> Backbone:
+        """Returns the process's one backbone of a base's model, with whatever weights it has.
+
+        Those that were not used for longest are forgotten beyond `BACKBONE_BYTES`.
+        """
+        model = str(self.manifest("base", base_id).spec["model"])
+        backbone = self._backbones.pop(model, None)
+        if backbone is None:
+            backbone = create_backbone(model, seed=0, device=self.device)
+        self._backbones[model] = backbone
+        while len(self._backbones) > 1 and _num_bytes(self._backbones.values()) > BACKBONE_BYTES:
+            del self._backbones[next(iter(self._backbones))]
+        if not linearised:
+            return backbone
+        expansion = Tangent(backbone.module, base=self.base_tensors(base_id))
+        return replace(backbone, expansion=expansion)
+
+
+def _num_bytes(backbones: Iterable[Backbone]) -> int:
+    modules = (backbone.module for backbone in backbones)
+    return sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())

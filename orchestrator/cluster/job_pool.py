@@ -7,7 +7,7 @@ reuses; these workers exist before the Tuner starts and stay.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -17,6 +17,7 @@ from orchestrator.cluster.session import create_worker, is_node_lost
 from orchestrator.jobs import Job, JobEnd
 from orchestrator.study import Share
 from workers.manifests import Manifest
+from workers.progress import PreparationProgress
 
 DEPTH = 2
 """Jobs handed to a worker at once: one running, one waiting, so that it never idles."""
@@ -32,6 +33,12 @@ class _JobWorker:
     def run(self, method: str, argument: object) -> bytes:
         manifest: Manifest = getattr(self._worker, method)(argument)
         return manifest.to_json()
+
+    def report(self, method: str, argument: object) -> Iterator[PreparationProgress | bytes]:
+        for progress in getattr(self._worker, method)(argument):
+            yield progress
+            if progress.committed is not None:
+                yield progress.committed.to_json()
 
     def greet(self) -> None:
         """Ends when the process is up."""
@@ -55,9 +62,20 @@ class JobPool:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="job-pool", daemon=True)
 
-    def start(self, on_end: Callable[[JobEnd], None]) -> None:
-        """Begins to feed workers; `on_end` is called from the pool's thread, once a job."""
+    def start(
+        self,
+        on_end: Callable[[JobEnd], None],
+        *,
+        on_progress: Callable[[Job, PreparationProgress], None] = lambda _, __: None,
+    ) -> None:
+        """Begins to feed workers.
+
+        Args:
+            on_end: Is called from the pool's thread, once a job.
+            on_progress: The same, whenever a job that reports has got on.
+        """
         self._on_end = on_end
+        self._on_progress = on_progress
         self._thread.start()
 
     def resize(self, num_workers: int, *, reserve: bool) -> None:
@@ -117,7 +135,7 @@ class JobPool:
             return
         done, _ = ray.wait(references, num_returns=1, timeout=POLL_S)
         for reference in done:
-            self._finish(reference)
+            self._take(reference)
 
     def _fit_size(self) -> None:
         while len(self._workers) + len(self._starting) < self._wanted:
@@ -149,14 +167,19 @@ class JobPool:
             for worker in self._workers:
                 if self._waiting and held.count(worker) <= depth:
                     job = self._waiting.popleft()
-                    self._running[worker.run.remote(job.method, job.argument)] = (job, worker)
+                    self._running[_started(job, worker=worker)] = (job, worker)
                     held.append(worker)
 
-    def _finish(self, reference: Any) -> None:  # noqa: ANN401 Ray's references are untyped here
+    def _take(self, reference: Any) -> None:  # noqa: ANN401 Ray's references are untyped here
+        """Takes what a job has told: how far it is, or how it ended."""
         with self._lock:
             job, _ = self._running[reference]
         try:
-            end = JobEnd(job=job, manifest=Manifest.from_json(ray.get(reference), key=job.id))
+            answer = ray.get(next(reference) if job.reports else reference)
+            if isinstance(answer, PreparationProgress):
+                self._on_progress(job, answer)
+                return
+            end = JobEnd(job=job, manifest=Manifest.from_json(answer, key=job.id))
         except RayTaskError as failure:
             end = JobEnd(job=job, error=failure.cause or failure, trace=str(failure))
         except RayError as failure:
@@ -180,3 +203,9 @@ class JobPool:
             del self._running[reference]
             self._waiting.appendleft(job)
             return True
+
+
+def _started(job: Job, *, worker: Any) -> Any:  # noqa: ANN401 Ray's actors and references are untyped
+    if job.reports:
+        return worker.report.options(num_returns="streaming").remote(job.method, job.argument)
+    return worker.run.remote(job.method, job.argument)

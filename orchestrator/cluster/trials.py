@@ -1,4 +1,4 @@
-"""Schedules trials with Ray Tune.
+"""Schedules trials, and pretraining as trials, with Ray Tune.
 
 A class Trainable with actor reuse keeps a process, its device, the base and the images warm from
 trial to trial: 11 ms of orchestration a trial where a process per trial costs seconds. Tune's own
@@ -24,7 +24,7 @@ from ray.tune.experiment import Trial
 from orchestrator.cluster.session import create_worker, is_node_lost
 from orchestrator.study import Share
 from workers.manifests import Manifest
-from workers.specs import TrialSpec
+from workers.specs import Run
 
 REPORT_EVERY_S = 5.0
 """Between two reports of a running trial: rare enough for the driver, frequent enough to watch."""
@@ -66,7 +66,7 @@ class TrialWatcher(Protocol):
         """A worker has raised `error` or died; `is_lost` when its node was taken away."""
 
     def trial_finished(self, trial_id: str) -> None:
-        """A worker has committed every expert of the trial."""
+        """A worker has committed every snapshot of the trial."""
 
 
 class TrialRunner(tune.Trainable):
@@ -76,7 +76,7 @@ class TrialRunner(tune.Trainable):
         self,
         config: dict[str, Any],
         *,
-        trials: Sequence[TrialSpec] = (),
+        trials: Sequence[Run] = (),
         worker: str = "",
         store_url: str = "",
         num_cpus: float = 1,
@@ -109,7 +109,7 @@ class TrialRunner(tune.Trainable):
                 checkpoint_every_s=self._checkpoint_every_s,
             )
         progress = next(self._progress)
-        done = progress.step >= self._spec.longest.steps
+        done = progress.step >= self._spec.num_steps
         committed = [manifest.to_json() for manifest in progress.committed]
         return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
 
@@ -128,7 +128,7 @@ class _Unpickled:
 class _Watch(_Unpickled, tune.Callback):
     """Passes events on. What the watcher raises, Tune would hold for the fault of a trial."""
 
-    def __init__(self, watcher: TrialWatcher, *, trials: Sequence[TrialSpec]) -> None:
+    def __init__(self, watcher: TrialWatcher, *, trials: Sequence[Run]) -> None:
         self._watcher = watcher
         self._trials = trials
         self.error: Exception | None = None
@@ -141,7 +141,7 @@ class _Watch(_Unpickled, tune.Callback):
             self.error = self.error or error
 
     def _id(self, trial: Trial) -> str:
-        spec: TrialSpec = self._trials[trial.config["trial"]]
+        spec: Run = self._trials[trial.config["trial"]]
         return spec.id
 
     def on_trial_start(
@@ -217,7 +217,7 @@ class _StopWhen(_Unpickled, tune.Stopper):
 
 
 def run_trials(
-    trials: Sequence[TrialSpec],
+    trials: Sequence[Run],
     *,
     worker: str,
     store_url: str,

@@ -9,11 +9,22 @@ import pyarrow as pa
 from orchestrator.aggregate import ordered_values, spread
 from orchestrator.report.markup import Cell, name_cell, table
 from orchestrator.report.wording import MISSING, loss_text, percent
+from orchestrator.tables import POINT_COLUMNS
 
 Row = Mapping[str, Any]
 Cells = Mapping[tuple[str, str], Sequence[Row]]
 
-_POINT = ("steps", "batch_size", "lr", "data_ratio", "optimizer", "seed")
+_PLAIN = {
+    "weight_decay": 0.0,
+    "sam_rho": 0.0,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "head": "trained",
+    "average_weights": "none",
+    "augment": "none",
+    "linearised": False,
+}
+"""What a hyperparameter is where nothing is said of it."""
 
 
 def expert_tables(experts: pa.Table) -> dict[str, str]:
@@ -107,7 +118,8 @@ def _expert_cell(rows: Sequence[Row]) -> Cell:
 
 
 def _title(row: Row) -> str:
-    point = ", ".join(f"{name}={row[name]}" for name in _POINT if row[name] is not None)
+    said = [name for name in POINT_COLUMNS if row[name] not in (None, _PLAIN.get(name))]
+    point = ", ".join(f"{name}={row[name]}" for name in said)
     return f"{row['expert_id']}: {point}, loss {loss_text(row['loss'])}"
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
+from eval.task_source import TaskSource
 from eval.tasks import find_task
 from workers.checkpoints import Checkpoints
 from workers.fine_tune import FineTuning
 from workers.prepare import prepare_base, prepare_data
-from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, ExpertSpec, OptimizerSpec, TrialSpec
 from workers.trial import TrialProgress, run_trial
 from workers.workspace import Workspace
 
@@ -131,7 +132,8 @@ def _trial(
         evaluate_on="test",
     )
     prepare_base(BaseJob(spec=base, path=None), workspace=workspace)
-    prepare_data(data, workspace=workspace)
+    source = TaskSource(task=find_task(TASK))
+    prepare_data(DataJob(spec=data, source=source), workspace=workspace)
     longest = ExpertSpec(
         task=TASK,
         base_id=base.id,

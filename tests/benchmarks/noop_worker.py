@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 from workers import process
 from workers.artifacts import Artifacts
 from workers.manifests import Manifest
+from workers.progress import PreparationProgress
 from workers.specs import (
     VERSIONS,
     BaseJob,
     BaseSpec,
+    DataJob,
     DataSpec,
     ExpertSpec,
     MergeSpec,
@@ -62,9 +64,13 @@ class Worker(process.Worker):
         """Commits a few small tensors as the base."""
         return self._commit("base", job.spec, inputs={}, tensors={BASE_FILE: TENSORS}, metrics={})
 
-    def prepare_data(self, spec: DataSpec) -> Manifest:
+    def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:
         """Commits a task without images."""
-        return self._commit("data", spec, inputs={}, tensors={}, metrics={"num_classes": 10})
+        metrics = {"num_classes": 10}
+        committed = self._commit("data", job.spec, inputs={}, tensors={}, metrics=metrics)
+        yield PreparationProgress(
+            task=job.spec.task, num_images=0, num_done=0, images_per_s=0.0, committed=committed
+        )
 
     def _commit_expert(self, spec: ExpertSpec) -> Manifest:
         inputs = {

@@ -1,137 +1,78 @@
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from eval.images import SplitFormatError, open_split, write_split
+from eval.images import Split
 
 RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(0, 256, (7, 5, 4, 3), dtype=np.uint8)
-LABELS = np.arange(7, dtype=np.int64)[::-1].copy()
+IMAGES = RNG.integers(0, 256, (23, 4, 5, 3), dtype=np.uint8)
+LABELS = RNG.integers(0, 9, 23)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+def cut_at(*stops: int) -> Split:
+    """Returns the images in shards that end where they are told to."""
+    shards = [IMAGES[start:stop] for start, stop in pairwise((0, *stops, len(IMAGES)))]
+    return Split(images=shards, labels=LABELS)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_split_comes_back_as_written(tmp_path: Path, channels: int) -> None:
-    """Pixels, labels, shapes and dtypes survive the file."""
-    images = IMAGES[..., :channels]
-    write_split(tmp_path / "x.arrow", images, LABELS)
-    split = open_split(tmp_path / "x.arrow")
-    assert len(split) == 7
-    assert split.images.dtype == np.uint8
-    assert split.labels.dtype == np.int64
-    np.testing.assert_array_equal(split.images, images)
-    np.testing.assert_array_equal(split.labels, LABELS)
+CUTS = [cut_at(), cut_at(10), cut_at(8, 16), cut_at(1, 2, 22)]
+cuts = pytest.mark.parametrize("split", CUTS, ids=["one", "two", "equal", "uneven"])
 
 
-def test_equal_arrays_give_equal_files(tmp_path: Path) -> None:
-    """Two nodes that build one split write the same bytes, whatever the arrays' strides."""
-    write_split(tmp_path / "a.arrow", IMAGES, LABELS)
-    write_split(tmp_path / "b.arrow", np.asfortranarray(IMAGES), LABELS.copy())
-    assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
+def same(split: Split, chosen: slice | list[int]) -> bool:
+    return np.array_equal(split.images, IMAGES[chosen]) and np.array_equal(
+        split.labels, LABELS[chosen]
+    )
 
 
-def test_opened_split_is_a_view_of_the_file(tmp_path: Path) -> None:
-    """Opening maps the file: nothing is copied, and nothing can be written."""
-    write_split(tmp_path / "x.arrow", np.zeros((1000, 64, 64, 3), np.uint8), np.zeros(1000, int))
-    before = pa.total_allocated_bytes()
-    split = open_split(tmp_path / "x.arrow")
-    assert pa.total_allocated_bytes() - before < 10_000
-    assert not split.images.flags.owndata
-    assert not split.images.flags.writeable
-    with pytest.raises(ValueError, match="read-only"):
-        split.labels[0] = 1
+@cuts
+def test_any_rows_are_those_of_the_whole(split: Split) -> None:
+    """From any image up to any other, past the end as well, and of rows again."""
+    for start in range(len(IMAGES) + 1):
+        for stop in range(start, len(IMAGES) + 3):
+            rows = split.rows(start, stop)
+            assert same(rows, slice(start, stop))
+            assert same(rows.rows(1, 4), [*range(len(IMAGES))][start:stop][1:4])
 
 
-def test_split_outlives_its_reader(tmp_path: Path) -> None:
-    """The arrays keep the mapping alive, even when the file's name is gone."""
-    write_split(tmp_path / "x.arrow", IMAGES, LABELS)
-    images = open_split(tmp_path / "x.arrow").images
-    (tmp_path / "x.arrow").unlink()
-    np.testing.assert_array_equal(images, IMAGES)
+@cuts
+def test_taken_images_are_those_of_the_whole(split: Split) -> None:
+    """In the order asked for, the same one twice too, and none at all."""
+    for positions in ([22, 0, 5, 5, 16, 8, 7], [3], []):
+        assert same(split.take(np.array(positions, dtype=np.int64)), positions)
 
 
-@pytest.mark.parametrize("keep", [0, 5, 200, -20])
-def test_torn_file_is_refused_by_name(tmp_path: Path, keep: int) -> None:
-    """A file that was cut off is an error that names it, never a shorter split."""
-    path = tmp_path / "torn.arrow"
-    write_split(path, IMAGES, LABELS)
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(SplitFormatError, match=r"torn\.arrow: not a whole Arrow file"):
-        open_split(path)
+@cuts
+def test_batches_are_the_whole_in_its_order(split: Split) -> None:
+    """The last one has what is left."""
+    batches = list(split.batches(7))
+    assert [len(batch) for batch in batches] == [7, 7, 7, 2]
+    np.testing.assert_array_equal(np.concatenate([b.images for b in batches]), IMAGES)
+    np.testing.assert_array_equal(np.concatenate([b.labels for b in batches]), LABELS)
 
 
-def test_other_content_is_refused(tmp_path: Path) -> None:
-    """A file that is not Arrow is an error of the same kind."""
-    (tmp_path / "x.arrow").write_text("not arrow at all, but long enough to be read as if it were")
-    with pytest.raises(SplitFormatError, match="not a whole Arrow file"):
-        open_split(tmp_path / "x.arrow")
+@cuts
+def test_single_images_are_those_of_the_whole(split: Split) -> None:
+    """A split is what its own images can be read from."""
+    for index in range(len(IMAGES)):
+        np.testing.assert_array_equal(split.image(index), IMAGES[index])
 
 
-def test_missing_file_is_a_missing_file(tmp_path: Path) -> None:
-    """Absence is not corruption."""
-    with pytest.raises(FileNotFoundError):
-        open_split(tmp_path / "none.arrow")
+@cuts
+def test_rows_copy_nothing(split: Split) -> None:
+    """All pixels of any part of a split stay where they are."""
+    rows = split.rows(2, 21)
+    assert all(np.shares_memory(shard, IMAGES) for shard in rows._shards)
 
 
-def test_arrow_file_without_geometry_is_refused(tmp_path: Path) -> None:
-    """Another table is told from a split by its metadata."""
-    write_table(tmp_path / "x.arrow", pa.table({"label": LABELS}))
-    with pytest.raises(SplitFormatError, match="no valid height/width/channels"):
-        open_split(tmp_path / "x.arrow")
+def test_batch_inside_a_shard_is_a_view() -> None:
+    """Only one that lies in two shards is put together."""
+    batches = list(cut_at(10).batches(4))
+    assert [batch.images.base is not None for batch in batches] == [True, True, False] + [True] * 3
 
 
-def test_columns_that_contradict_the_geometry_are_refused(tmp_path: Path) -> None:
-    """Images of another size than the metadata promises are not reshaped into noise."""
-    images = pa.array([b"123"] * 7, pa.binary(3))
-    geometry = {"height": "2", "width": "2", "channels": "1"}
-    table = pa.table({"image": images, "label": LABELS}).replace_schema_metadata(geometry)
-    write_table(tmp_path / "x.arrow", table)
-    with pytest.raises(SplitFormatError, match="its metadata promises"):
-        open_split(tmp_path / "x.arrow")
-
-
-def test_file_of_two_batches_is_refused(tmp_path: Path) -> None:
-    """A split is one run of bytes; a second batch would be dropped silently."""
-    schema = pa.schema({"label": pa.int64()})
-    batch = pa.record_batch([pa.array(LABELS)], schema=schema)
-    path = tmp_path / "x.arrow"
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(batch)
-        writer.write_batch(batch)
-    with pytest.raises(SplitFormatError, match="2 record batches"):
-        open_split(path)
-
-
-def test_nulls_are_refused(tmp_path: Path) -> None:
-    """A missing label is not read as whatever lies in the buffer."""
-    images = pa.array([b"1"] * 2, pa.binary(1))
-    geometry = {"height": "1", "width": "1", "channels": "1"}
-    table = pa.table({"image": images, "label": pa.array([1, None], pa.int64())})
-    write_table(tmp_path / "x.arrow", table.replace_schema_metadata(geometry))
-    with pytest.raises(SplitFormatError, match="column label has nulls"):
-        open_split(tmp_path / "x.arrow")
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (IMAGES.astype(np.float32), LABELS, "images must be uint8"),
-        (IMAGES[..., 0], LABELS, "images must be uint8"),
-        (IMAGES[:0], LABELS[:0], "not empty"),
-        (IMAGES, LABELS[:3], r"labels must be int64 \(7,\)"),
-        (IMAGES, LABELS.astype(np.int32), "labels must be int64"),
-    ],
-)
-def test_wrong_arrays_are_refused_before_writing(
-    tmp_path: Path, images: np.ndarray, labels: np.ndarray, message: str
-) -> None:
-    """Arrays that are no split leave no file behind."""
-    with pytest.raises(SplitFormatError, match=message):
-        write_split(tmp_path / "x.arrow", images, labels)
-    assert not (tmp_path / "x.arrow").exists()
+def test_labels_of_another_number_are_no_split() -> None:
+    """Images without labels are a mistake of the caller."""
+    with pytest.raises(AssertionError, match="23 images, 22 labels"):
+        Split(images=IMAGES, labels=LABELS[1:])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.images import open_split, write_split
 from eval.model_inputs import Normalization, to_inputs
+from eval.shards import open_split, write_shard
 
 CPU = torch.device("cpu")
 PLAIN = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -44,8 +44,8 @@ def test_rows_columns_and_layout_are_kept(channels: int) -> None:
 def test_mapped_images_are_taken_as_they_are(tmp_path: Path) -> None:
     """Their arrays are read-only, of which torch would warn, and tests fail on warnings."""
     images = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-    write_split(tmp_path / "x.arrow", images, np.zeros(2, dtype=np.int64))
-    mapped = open_split(tmp_path / "x.arrow").images
+    write_shard(tmp_path / "x.arrow", images, np.zeros(2, dtype=np.int64))
+    mapped = open_split([tmp_path / "x.arrow"]).images
     assert not mapped.flags.writeable
     torch.testing.assert_close(
         to_inputs(mapped, normalization=PLAIN, device=CPU),

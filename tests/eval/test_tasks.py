@@ -5,13 +5,17 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from eval import tasks
-from eval.tasks import SUITES, UnknownTaskError, find_task, task_names
+from eval.tasks import SUITES, UnknownTaskError, find_task, is_embedded, task_names
+from eval.vision.catalogue import read_catalogue
+
+EMBEDDED = tuple(name for name in task_names() if is_embedded(name))
+PUBLISHED = tuple(name for name in task_names() if not is_embedded(name))
 
 
-def test_embedded8_lists_every_task_in_order() -> None:
-    """The default suite is the whole catalogue, in the order that is documented."""
-    assert SUITES["embedded8"] == task_names()
-    assert task_names() == (
+def test_embedded8_lists_every_embedded_task_in_order() -> None:
+    """The default suite needs no download, in the order that is documented."""
+    assert SUITES["embedded8"] == EMBEDDED
+    assert EMBEDDED == (
         "mnist_5k",
         "fashion_mnist_5k",
         "font_letters",
@@ -23,7 +27,43 @@ def test_embedded8_lists_every_task_in_order() -> None:
     )
 
 
-@pytest.mark.parametrize("name", task_names())
+def test_vision_suites_are_those_of_the_papers() -> None:
+    """8, 14 and 20 published data sets, each suite within the next."""
+    assert [len(SUITES[each]) for each in ("vision8", "vision14", "vision20")] == [8, 14, 20]
+    assert SUITES["vision20"][:14] == SUITES["vision14"]
+    assert SUITES["vision14"][:8] == SUITES["vision8"]
+    assert sorted(SUITES["vision20"]) == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_task_is_well_formed(name: str) -> None:
+    """Classes are distinct, and every number is there."""
+    task = find_task(name)
+    assert len(set(task.classes)) == task.num_classes >= 2
+    assert task.channels in (1, 3)
+    assert min(task.num_train, task.num_test) >= task.num_classes
+    assert task.material in ("real", "rendered")
+
+
+def test_fingerprint_changes_with_what_a_published_task_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another split or revision is another task; another word to people is not."""
+    before = find_task("dtd").fingerprint
+    entry = read_catalogue()["dtd"]
+    for key, value, is_same in [
+        ("files", "elsewhere", True),
+        ("train", [{"split": "train"}], False),
+        ("digests", {}, False),
+    ]:
+        source = {**entry["source"], key: value}
+        changed = {**read_catalogue(), "dtd": {**entry, "source": source}}
+        with monkeypatch.context() as patched:
+            patched.setattr(tasks, "read_catalogue", lambda changed=changed: changed)
+            assert (find_task("dtd").fingerprint == before) is is_same
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_task_is_well_formed(name: str) -> None:
     """Classes are distinct and share the images of each split equally."""
     task = find_task(name)

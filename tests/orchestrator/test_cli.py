@@ -167,7 +167,7 @@ def test_every_command_says_what_it_does() -> None:
     views = {"plan", "status", "results", "report", "ui"}
     assert set(cli.commands) == {
         *views,
-        *("run", "resume", "track", "verify", "gc", "merge", "methods"),
+        *("prepare", "run", "resume", "track", "verify", "gc", "merge", "methods"),
     }
     for command in cli.commands.values():
         assert command.help

@@ -59,7 +59,7 @@ def plan(name: str, ids: Iterable[tuple[str, str]]) -> bytes:
     return seal(
         {
             "study": name,
-            "base": {"id": of_kind["base"][0]},
+            "bases": {of_kind["base"][0]: {}},
             "data": {f"task_{each}": {"id": each} for each in of_kind["data"]},
             "trials": [{"id": each, "snapshots": {"10": each}} for each in of_kind["expert"]],
             "merges": {each: {} for each in of_kind["merge"]},
@@ -105,7 +105,10 @@ def build(store: Store, *, seed: int, scratch: Path) -> World:
         world.kept |= {Layout.study(name, each) for each in ("plan.json", "plan.json.0001")}
     for kind, artifact_id in addresses:
         add_artifact(world, kind, artifact_id, chance=chance, scratch=scratch)
-        add_checkpoints(world, artifact_id, chance=chance)
+        if kind == "data":
+            add_shards(world, artifact_id, chance=chance)
+        else:
+            add_checkpoints(world, artifact_id, chance=chance)
     world.put(f"probes/{new_id(chance)}", is_kept=False)
     for key in ("artifacts/of-another-tool.txt", "elsewhere/probes/x", "in-flight/readme"):
         world.put(key, is_kept=True)
@@ -141,6 +144,15 @@ def add_checkpoints(world: World, artifact_id: str, *, chance: random.Random) ->
     for step in steps:
         key = Layout.checkpoint(artifact_id, step=step, sha256=f"{chance.getrandbits(256):064x}")
         world.put(key, is_kept=is_used and step == steps[-1])
+
+
+def add_shards(world: World, artifact_id: str, *, chance: random.Random) -> None:
+    """Writes some shards, which all count if the images are still to be made."""
+    is_used = artifact_id in world.planned and artifact_id not in world.committed
+    for split, number in chance.choice([[], [("train", 0)], [("train", 0), ("train", 1)]]):
+        sha256 = f"{chance.getrandbits(256):064x}"
+        key = Layout.shard(artifact_id, split=split, number=number, sha256=sha256)
+        world.put(key, is_kept=is_used)
 
 
 def collect_old(store: Store, *, dry_run: bool = False) -> Collected:

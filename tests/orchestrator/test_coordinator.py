@@ -1,6 +1,6 @@
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.study_folder import StudyFolder
 from workers.manifests import Manifest
+from workers.progress import PreparationProgress
 from workers.store.opening import open_store
 from workers.store.protocol import NotFoundError, StoreError, StoreFullError
 
@@ -204,7 +205,40 @@ def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -
     plan = stage.plan
     jobs = preparation_jobs(plan, done=())
     assert [job.method for job in jobs] == ["prepare_base"] + ["prepare_data"] * 3
-    done = {plan.base.spec.id, plan.datasets[1].id}
+    assert [job.reports for job in jobs] == [False] + [True] * 3
+    done = {plan.bases.jobs[0].spec.id, plan.datasets[1].id}
     left = preparation_jobs(plan, done=done)
     assert [job.id for job in left] == [plan.datasets[0].id, plan.datasets[2].id]
-    assert [job.argument for job in left] == [plan.datasets[0], plan.datasets[2]]
+    assert [job.argument for job in left] == [plan.data_jobs[0], plan.data_jobs[2]]
+
+
+def test_preparation_is_shown_until_it_ends_in_one_line(stage: Stage, merge_manifest: Make) -> None:
+    """A user sees how far each task is, and keeps what it took."""
+    job = preparation_jobs(stage.plan, done=())[1]
+    progress = PreparationProgress(
+        task="mnist_5k", num_images=5000, num_done=1200, images_per_s=350.4
+    )
+    stage.coordinator.job_progressed(job, progress)
+    assert list(stage.board.preparations.values()) == [progress]
+    done = replace(progress, num_done=5000)
+    stage.coordinator.job_progressed(job, done)
+    manifest = replace(merge_manifest(next(iter(stage.plan.merges.values()))), kind="data")
+    stage.coordinator.job_ended(JobEnd(job=job, manifest=manifest))
+    assert stage.board.preparations == {}
+    assert stage.board.notes == [
+        "prepared mnist_5k 5,000 of 5,000 images, 350 a second, 0.0 MB in 2 s"
+    ]
+
+
+def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
+    """It is told as what it is: an error that nothing can go on from."""
+    job = preparation_jobs(stage.plan, done=())[1]
+    progress = PreparationProgress(
+        task="mnist_5k", num_images=5000, num_done=1200, images_per_s=350.4
+    )
+    stage.coordinator.job_progressed(job, progress)
+    stage.coordinator.job_ended(JobEnd(job=job, error=ValueError("x.png: not an image")))
+    assert stage.board.preparations == {}
+    assert stage.board.notes == []
+    (error,) = stage.coordinator.prepare_errors
+    assert error.startswith(f"{job.id}: ValueError: x.png: not an image")

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,7 @@ STEPS = {
 def test_empty_store_is_a_guess_that_says_so(make_plan: Callable[..., Plan]) -> None:
     """Three trials of 30 steps of 8 images; 6 merges of 2 tasks of 50 images; a quarter pixels."""
     plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})
-    left = estimate(Ledger(plan, manifests=[]), base=None)
+    left = estimate(Ledger(plan, manifests=[]))
     assert left.train_s == pytest.approx(3 * 30 * 8 * GUESS_TRAIN_S_PER_IMAGE / 4)
     assert left.merge_s == pytest.approx(6 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4)
     assert left.basis.startswith("a guess")
@@ -38,7 +39,7 @@ def test_what_was_measured_takes_the_place_of_the_guess(
     experts = list(plan.experts.values())
     made = [expert_manifest(each, seconds=8.0) for each in experts[:2]]
     (ready,) = Ledger(plan, manifests=made).ready_merges()
-    left = estimate(Ledger(plan, manifests=[*made, merge_manifest(ready)]), base=None)
+    left = estimate(Ledger(plan, manifests=[*made, merge_manifest(ready)]))
     assert left.train_s == pytest.approx(10 * 8 * 0.1)
     assert left.merge_s == pytest.approx(2 * 2 * 100 * 0.01)
     assert left.basis == "measured in this store"
@@ -50,7 +51,7 @@ def test_finished_study_has_nothing_left(
 ) -> None:
     """Zero seconds."""
     plan = make_plan()
-    left = estimate(Ledger(plan, manifests=all_manifests(plan)), base=None)
+    left = estimate(Ledger(plan, manifests=all_manifests(plan)))
     assert (left.train_s, left.merge_s) == (0, 0)
 
 
@@ -60,7 +61,7 @@ def test_validation_images_are_a_fifth_of_the_training_images(
     """The merges are evaluated on what was held out, not on the test images."""
     plan = make_plan(tasks={"names": ["mnist_5k", "mnist_m"], "evaluate_on": "validation"})
     sizes = [find_task(task).num_train // 5 for task in ("mnist_5k", "mnist_m")]
-    left = estimate(Ledger(plan, manifests=[]), base=None)
+    left = estimate(Ledger(plan, manifests=[]))
     assert left.merge_s == pytest.approx(sum(sizes) * GUESS_MERGE_S_PER_IMAGE / 4)
 
 
@@ -69,9 +70,10 @@ def test_bytes_are_those_of_the_base_for_every_expert(
 ) -> None:
     """An expert is as large as the base: three of 4,000 bytes; the packaged one is known ahead."""
     plan = make_plan()
-    base = expert_manifest(next(iter(plan.experts.values())))
-    assert estimate(Ledger(plan, manifests=[]), base=base).expert_bytes == 12_000
+    expert = expert_manifest(next(iter(plan.experts.values())))
+    base = replace(expert, kind="base", id=plan.bases.jobs[0].spec.id)
+    assert estimate(Ledger(plan, manifests=[base])).expert_bytes == 12_000
     packaged = make_plan(backbone={"model": "tf_efficientnet_lite0"})
-    known = estimate(Ledger(packaged, manifests=[]), base=None).expert_bytes
+    known = estimate(Ledger(packaged, manifests=[])).expert_bytes
     assert known is not None
     assert 3 * 15e6 < known < 3 * 25e6

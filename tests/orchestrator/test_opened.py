@@ -46,7 +46,7 @@ def test_empty_store_opens_with_everything_to_do(open_text: Callable[..., Opened
     """Nothing is committed, nothing is prepared, and the study is not written yet."""
     opened = open_text()
     assert opened.ledger.counts().num_experts_done == 0
-    assert (opened.base, opened.prepared) == (None, frozenset())
+    assert (opened.ledger.bases, opened.prepared) == ({}, frozenset())
     assert opened.folder.read_bytes(PLAN_FILE) is None
     assert not opened.is_published()
 
@@ -70,7 +70,7 @@ def test_base_and_images_that_are_there_need_no_preparation(
     """The base's manifest is at hand, and the ids of both are known."""
     opened = open_text()
     template = expert_manifest(next(iter(opened.plan.experts.values())))
-    base_id, data_id = opened.plan.base.spec.id, opened.plan.datasets[0].id
+    base_id, data_id = opened.plan.bases.jobs[0].spec.id, opened.plan.datasets[0].id
     made = [
         Manifest(**{**vars(template), "kind": kind, "id": id_})
         for kind, id_ in (("base", base_id), ("data", data_id))
@@ -78,7 +78,7 @@ def test_base_and_images_that_are_there_need_no_preparation(
     put(made, url=opened.store_url)
     again = open_text()
     assert again.prepared == {base_id, data_id}
-    assert again.base == made[0]
+    assert again.ledger.bases == {base_id: made[0]}
 
 
 def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]) -> None:
@@ -177,7 +177,7 @@ def test_finished_study_without_its_base_has_something_to_run(
     prepared = [
         Manifest(**{**vars(manifests[0]), "kind": kind, "id": id_})
         for kind, id_ in (
-            ("base", opened.plan.base.spec.id),
+            ("base", opened.plan.bases.jobs[0].spec.id),
             *(("data", each.id) for each in opened.plan.datasets),
         )
     ]

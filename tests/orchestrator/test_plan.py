@@ -4,11 +4,13 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.tasks import find_task
 from orchestrator.groups import Group
 from orchestrator.plan import Plan, build_plan, plan_digest
 from orchestrator.study import Study
@@ -21,7 +23,7 @@ TWO_AXES = {"defaults": DEFAULTS, "axes": {"lr": [0.01, 0.1], "steps": [10, 20]}
 
 def ids(plan: Plan) -> dict[str, Any]:
     return {
-        "base": plan.base.spec.id,
+        "base": plan.bases.jobs[0].spec.id,
         "data": {data.task: data.id for data in plan.datasets},
         "trials": [[trial.id, list(trial.snapshots)] for trial in plan.trials],
         "merges": [
@@ -56,6 +58,23 @@ def test_step_counts_share_nothing_under_a_cosine(make_plan: Callable[..., Plan]
     plan = make_plan(finetune={**STEPS, "schedule": "cosine"})
     assert [trial.snapshots for trial in plan.trials] == [(10,)] * 3 + [(20,)] * 3 + [(40,)] * 3
     assert plan.num_steps == plan.num_steps_unshared == 210
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_trials"),
+    [
+        ({"schedule": "linear"}, 9),
+        ({"average_weights": "swa"}, 9),
+        ({"average_weights": "ema"}, 3),
+        ({"warmup_steps": 100, "head": "frozen", "augment": "flip"}, 3),
+    ],
+    ids=str,
+)
+def test_step_counts_share_a_run_unless_its_steps_depend_on_them(
+    make_plan: Callable[..., Plan], changes: dict[str, Any], num_trials: int
+) -> None:
+    """A moving mean and a warmup are prefixes; where a plain mean begins depends on the total."""
+    assert len(make_plan(finetune={**STEPS, **changes}).trials) == num_trials
 
 
 def test_only_step_counts_are_joined(make_plan: Callable[..., Plan]) -> None:
@@ -106,7 +125,7 @@ def test_merge_has_its_groups_experts_at_its_setting(make_plan: Callable[..., Pl
         point = cell.setting.shared_point
         assert point is not None
         assert {(e.lr, e.steps) for e in cell.merge.experts} == {(point.lr, point.steps)}
-        assert {expert.base_id for expert in cell.merge.experts} == {plan.base.spec.id}
+        assert {expert.base_id for expert in cell.merge.experts} == {plan.bases.jobs[0].spec.id}
         assert cell.merge.held_out == ()
 
 
@@ -284,6 +303,32 @@ def test_digest_changes_with_an_expert_or_a_merge(make_plan: Callable[..., Plan]
     digests = [plan_digest(plan) for plan in studies]
     assert len(set(digests)) == 3
     assert plan_digest(make_plan()) == digests[0]
+
+
+def test_zero_shot_heads_are_made_once_a_task(
+    make_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """All experts of a task have its one head, which enters their ids."""
+    clip = {"model": "vit_base_patch32_clip_224.openai", "weights": "none", "image_size": 224}
+    axes = {"lr": [0.01, 0.1]}
+    trained = make_plan(backbone=clip, finetune={"axes": axes})
+    (tmp_path / "clip.pt").write_bytes(b"any")
+    templates = {task: [f"{task} {{}}", "{}."] for task in trained.study.task_names}
+    zero_shot = {"model": "ViT-B-32", "weights": "openai", "templates": templates}
+    plan = make_plan(backbone=clip, finetune={"axes": axes, "zero_shot": zero_shot})
+    assert trained.heads == {}
+    assert list(plan.heads) == list(plan.study.task_names)
+    for expert in plan.experts.values():
+        job = plan.heads[expert.task]
+        assert expert.head_id == job.spec.id
+        assert job.spec.templates == (f"{expert.task} {{}}", "{}.")
+        assert job.spec.classes == find_task(expert.task).classes
+        assert job.path is None
+    assert not set(plan.experts) & set(trained.experts)
+    own = {**zero_shot, "weights": str(tmp_path / "clip.pt")}
+    (job, *_) = make_plan(backbone=clip, finetune={"zero_shot": own}).heads.values()
+    assert job.path == str(tmp_path / "clip.pt")
+    assert job.spec.weights == f"sha256:{sha256(b'any').hexdigest()}"
 
 
 def test_big_study_is_planned_quickly_and_its_cells_are_unique(

@@ -77,6 +77,12 @@ def test_file_that_cannot_be_read_is_a_problem_with_its_path(
     assert caught.value.problems[0].field == "(file)"
 
 
+CLIP = {"model": "vit_base_patch32_clip_224.openai", "weights": "none"}
+OPENAI = {"model": "ViT-B-32", "weights": "openai"}
+TASKS = ("emoji_objects", "font_letters", "mnist_5k")
+RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
@@ -105,7 +111,11 @@ def test_file_that_cannot_be_read_is_a_problem_with_its_path(
             "2 | merge[0] (weighted_average) merges exactly 3 experts, so 3",
         ),
         ({"tasks": []}, "tasks", "name a suite, or tasks"),
-        ({"tasks": "embedded9"}, "tasks.suite", "'embedded9' | input should be 'embedded8'"),
+        (
+            {"tasks": "embedded9"},
+            "tasks.suite",
+            "'embedded9' | input should be 'embedded8', 'vision8', 'vision14' or 'vision20'",
+        ),
         ({"tasks": ["mnist_5k", "mnist_5k"]}, "tasks.names", "repeated: mnist_5k"),
         (
             {"tasks": {"suite": "embedded8", "names": ["mnist_5k", "mnist"]}},
@@ -160,7 +170,107 @@ def test_file_that_cannot_be_read_is_a_problem_with_its_path(
         (
             {"backbone": {"model": "resnet18", "weights": "no/such.pth"}},
             "backbone.weights",
-            "'no/such.pth' | package, timm, none, or the path",
+            "'no/such.pth' | package, timm, none, the path",
+        ),
+        (
+            {"backbone": {"weights": 3}},
+            "backbone.weights",
+            "3 | a source of weights is expected, or a mapping",
+        ),
+        (
+            {"backbone": {"model": "resnet18", "weights": {}}},
+            "backbone.weights",
+            "no entry for 'resnet18' | one for each model",
+        ),
+        (
+            {
+                "backbone": {
+                    "model": "resnet18",
+                    "weights": {"resnet18": "none", "resnet50": "none"},
+                }
+            },
+            "backbone.weights.resnet50",
+            "this model | did you mean 'resnet18'?",
+        ),
+        (
+            {"backbone": {"axes": {"model": ["tf_efficientnet_lite0", "resnet18"]}}},
+            "backbone.axes.model[1]",
+            "'package' | no package carries weights for 'resnet18'",
+        ),
+        (
+            {"backbone": {"axes": {"weights": ["none", "gone.pth"]}}},
+            "backbone.axes.weights[1]",
+            "'gone.pth' | package, timm, none, the path of an existing checkpoint",
+        ),
+        (
+            {"backbone": {"axes": {"pretrain_steps": [0, 10]}}},
+            "backbone.axes.pretrain_steps",
+            "[0, 10] | it needs backbone.pretrain",
+        ),
+        ({"backbone": {"axes": {"steps": [1]}}}, "backbone.axes.steps", "known: model, weights"),
+        (
+            {"backbone": {"axes": {"model": ["resnet18"]}, "weights": "none"}, **RANDOM},
+            "finetune.design",
+            "experts of different bases cannot be merged",
+        ),
+        ({"backbone": {"pretrain": {"steps": 1}}}, "backbone.pretrain.tasks", "required"),
+        (
+            {"backbone": {"pretrain": {"tasks": [], "steps": 1}}},
+            "backbone.pretrain.tasks",
+            "[] | a suite or a list of tasks is expected",
+        ),
+        (
+            {"backbone": {"pretrain": {"tasks": ["mnist_9"], "steps": 1}}},
+            "backbone.pretrain.tasks[0]",
+            "'mnist_9' | did you mean",
+        ),
+        (
+            {"backbone": {"pretrain": {"tasks": "embedded9", "steps": 1}}},
+            "backbone.pretrain.tasks",
+            "'embedded9' | did you mean 'embedded8'?",
+        ),
+        (
+            {"backbone": {"pretrain": {"tasks": "embedded8", "steps": -1}}},
+            "backbone.pretrain.steps",
+            "-1 | input should be greater than or equal to 0",
+        ),
+        *(
+            ({"backbone": {"weights": url}}, "backbone.weights", said)
+            for url, said in (
+                ("gs://bucket/x.pth", "not the URL of an object: give s3://bucket/key"),
+                ("s3://bucket", "not the URL of an object"),
+                ("s3://bucket/x.onnx", "x.onnx: a checkpoint ends in .safetensors, .pth"),
+                ("s3://bucket/x.pth#sha256=12", "'sha256=12' is no digest"),
+                ("s3://me:secret@bucket/x.pth", "has credentials in its URL"),
+                ("s3://bucket/x.pth?region=a", "unknown parameter region"),
+            )
+        ),
+        (
+            {"backbone": CLIP, "finetune": {"zero_shot": {"model": "ViT-B-32", "weights": "a.pt"}}},
+            "finetune.zero_shot.weights",
+            "'a.pt' | one of open_clip's tags, or the path",
+        ),
+        (
+            {"finetune": {"zero_shot": {"model": "ViT-B-32", "weights": "openai"}}},
+            "finetune.zero_shot",
+            "a zero-shot head on 'test_resnet' | the backbone has to be an image tower of CLIP",
+        ),
+        *(
+            ({"backbone": CLIP, "finetune": {"zero_shot": {**OPENAI, **changes}}}, field, said)
+            for changes, field, said in (
+                ({"templates": []}, "finetune.zero_shot.templates", "a list of texts is expected"),
+                ({"templates": ["a"]}, "finetune.zero_shot.templates", "each with one {}"),
+                (
+                    {"templates": {"mnist_5k": ["{}"], "emoji_objects": ["{}"]}},
+                    "finetune.zero_shot.templates",
+                    "no entry for 'font_letters' | a list for every task",
+                ),
+                (
+                    {"templates": {each: ["{}"] for each in (*TASKS, "mnist_9")}},
+                    "finetune.zero_shot.templates.mnist_9",
+                    "this task | did you mean",
+                ),
+            )
         ),
         ({"store": ""}, "store", "at least 1 character"),
         ({"store": "gs://bucket/x"}, "store", "'gs://bucket/x' | "),

@@ -3,9 +3,22 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.settings import Point, Setting, plan_settings
-from orchestrator.study import Finetune, Study
+from orchestrator.study import Backbone, Finetune, Study
 
 DEFAULTS = {"steps": 10, "batch_size": 8, "lr": 0.01, "data_ratio": 1.0, "seed": 0}
+CHOICES = {
+    "optimizer": "sgd",
+    "weight_decay": 0.0,
+    "sam_rho": 0.0,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "head": "trained",
+    "average_weights": "none",
+    "ema_decay": 0.999,
+    "swa_start": 0.75,
+    "augment": "none",
+    "linearised": False,
+}
 AXES = {"lr": [0.1, 0.01], "steps": [10, 20]}
 WIDE = {"lr": [10.0**-power for power in range(9)], "steps": list(range(1, 30))}
 
@@ -19,11 +32,11 @@ def lay_out(
     **fields: object,
 ) -> tuple[Setting, ...]:
     finetune = Finetune.model_validate({"defaults": DEFAULTS, "axes": axes or {}, **fields})
-    return plan_settings(finetune, tasks=tasks, sizes=sizes, seed=seed)
+    return plan_settings(finetune, backbone=Backbone(), tasks=tasks, sizes=sizes, seed=seed)
 
 
 def point(**changes: object) -> Point:
-    return Point(**{**DEFAULTS, **changes})  # type: ignore[arg-type]
+    return Point(**{**DEFAULTS, **CHOICES, **changes})  # type: ignore[arg-type]
 
 
 def names(settings: tuple[Setting, ...]) -> list[str]:
@@ -75,6 +88,38 @@ def test_whole_number_on_a_float_axis_is_a_float() -> None:
     assert shared is not None
     assert type(shared.lr) is float
     assert setting.name == "lr=1.0"
+
+
+def test_named_choices_are_axes_under_their_names() -> None:
+    """A truth value is written as the study file writes it."""
+    settings = lay_out(axes={"linearised": [True, False], "head": ["frozen"]}, design="grid")
+    assert names(settings) == ["head=frozen, linearised=true", "head=frozen, linearised=false"]
+    assert settings[0].shared_point == point(head="frozen", linearised=True)
+
+
+def test_choices_of_the_study_are_the_default_point() -> None:
+    """An axis varies around what the section says, in short or at length."""
+    (setting,) = lay_out(
+        axes={"lr": [0.5]},
+        optimizer={"name": "adamw", "weight_decay": 0.1, "sam_rho": 0.05},
+        schedule="linear",
+        warmup_steps=3,
+        head="probe_first",
+        average_weights={"mode": "ema", "ema_decay": 0.9},
+        augment="flip",
+    )
+    assert setting.shared_point == point(
+        lr=0.5,
+        optimizer="adamw",
+        weight_decay=0.1,
+        sam_rho=0.05,
+        schedule="linear",
+        warmup_steps=3,
+        head="probe_first",
+        average_weights="ema",
+        ema_decay=0.9,
+        augment="flip",
+    )
 
 
 def test_number_of_tasks_stands_at_the_default_point() -> None:
@@ -145,5 +190,7 @@ def test_number_of_tasks_stands_at_the_first_draw_of_the_random_design() -> None
 def test_schedule_of_a_study_reaches_its_settings(make_study: Callable[..., Study]) -> None:
     """The settings of a study file are those of its `finetune` section."""
     study = make_study(finetune={"defaults": DEFAULTS, "axes": {"data_ratio": [0.5, 1]}})
-    settings = plan_settings(study.finetune, tasks=study.task_names, sizes=(), seed=0)
+    settings = plan_settings(
+        study.finetune, backbone=study.backbone, tasks=study.task_names, sizes=(), seed=0
+    )
     assert [setting.shared_point for setting in settings] == [point(data_ratio=0.5), point()]

@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
+from eval.tasks import find_task
 from merge.cards import CARDS
 from merge.params import PARAMS
 from orchestrator.plan import Plan
 from orchestrator.specifying import base_job, data_spec, method_labels
-from orchestrator.study import Backbone, Merge, Study
+from orchestrator.study import Head, Merge, Study
 from workers.specs import SurgerySpec
 from workers.weights import PACKAGED
+
+L2 = Head().l2
 
 
 def labels(*entries: dict[str, Any]) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ def test_label_of_the_study_comes_first() -> None:
 
 def test_packaged_weights_are_known_by_their_digest() -> None:
     """Where they are installed is no part of the id."""
-    job = base_job(Backbone(), seed=3)
+    job = base_job(model="tf_efficientnet_lite0", weights="package", seed=3)
     assert job.spec.weights == f"sha256:{PACKAGED['tf_efficientnet_lite0'].sha256}"
     assert (job.path, job.spec.seed) == (None, 0)
 
@@ -68,7 +71,7 @@ def test_checkpoint_is_known_by_its_content_and_not_by_its_path(tmp_path: Path) 
     for name, content in (("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")):
         path = tmp_path / name
         path.write_bytes(content)
-        job = base_job(Backbone(model="resnet18", weights=str(path)), seed=3)
+        job = base_job(model="resnet18", weights=str(path), seed=3)
         assert job.path == str(path)
         specs.append(job.spec)
     assert specs[0].weights == f"sha256:{sha256(b'1').hexdigest()}"
@@ -81,15 +84,34 @@ def test_checkpoint_is_found_from_any_directory(
     """Workers run elsewhere: a relative path becomes absolute."""
     (tmp_path / "a.pth").write_bytes(b"1")
     monkeypatch.chdir(tmp_path)
-    job = base_job(Backbone(model="resnet18", weights="a.pth"), seed=0)
+    job = base_job(model="resnet18", weights="a.pth", seed=0)
     assert job.path == str(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(("weights", "seed"), [("none", 3), ("timm", 0)])
 def test_seed_enters_random_weights_alone(weights: str, seed: int) -> None:
     """A pretrained base is the same for every seed."""
-    spec = base_job(Backbone(model="resnet18", weights=weights), seed=3).spec
+    spec = base_job(model="resnet18", weights=weights, seed=3).spec
     assert (spec.weights, spec.seed) == (weights, seed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"head": {"mode": "frozen"}}, {"head": {"mode": "frozen", "l2": L2}}),
+        ({"optimizer": {"weight_decay": 0}}, {"optimizer": {"weight_decay": 0.0}}),
+        (
+            {"axes": {"optimizer": ["adam"]}, "optimizer": {"nesterov": True}},
+            {"optimizer": {"name": "adam"}},
+        ),
+    ],
+    ids=str,
+)
+def test_what_has_no_effect_makes_no_other_expert(
+    make_plan: Callable[..., Plan], changes: dict[str, Any], same: dict[str, Any]
+) -> None:
+    """Defaults written out, whole numbers, and choices of what is not used."""
+    assert make_plan(finetune=changes).experts.keys() == make_plan(finetune=same).experts.keys()
 
 
 def test_images_are_specified_by_task_size_and_selection(
@@ -98,7 +120,7 @@ def test_images_are_specified_by_task_size_and_selection(
     """Every field of the study that changes an image or a label."""
     tasks = {"names": ["mnist_5k"], "max_train": 7, "max_test": 5, "evaluate_on": "validation"}
     study = make_study(tasks=tasks, groups={"size": 1})
-    spec = data_spec(study, task="mnist_5k")
+    spec = data_spec(study, task=find_task("mnist_5k"))
     assert (spec.task, spec.image_size, spec.max_train, spec.max_test, spec.evaluate_on) == (
         "mnist_5k",
         32,

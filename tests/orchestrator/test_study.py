@@ -1,12 +1,34 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from merge.params import PARAMS
+from orchestrator.plan import Plan
+from orchestrator.results import point_columns
 from orchestrator.settings import Point
 from orchestrator.study import Axes, Defaults, Study
-from workers.specs import ExpertSpec
+from orchestrator.tables import POINT_COLUMNS
+
+AXES: dict[str, list[Any]] = {
+    "lr": [0.1, 0.2],
+    "batch_size": [4, 8],
+    "steps": [5, 9],
+    "data_ratio": [0.5, 1.0],
+    "seed": [0, 1],
+    "optimizer": ["sgd", "adam", "adamw"],
+    "weight_decay": [0.0, 0.1],
+    "sam_rho": [0.0, 0.05],
+    "schedule": ["constant", "cosine", "linear"],
+    "warmup_steps": [0, 3],
+    "head": ["trained", "frozen", "probe_first"],
+    "average_weights": ["none", "ema", "swa"],
+    "ema_decay": [0.9, 0.99],
+    "swa_start": [0.0, 0.5],
+    "augment": ["none", "flip", "crop_flip"],
+    "linearised": [False, True],
+}
 
 
 def test_study_with_little_in_it_has_the_documented_defaults() -> None:
@@ -26,8 +48,25 @@ def test_study_with_little_in_it_has_the_documented_defaults() -> None:
 def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None:
     """An axis without its field elsewhere would be varied without effect."""
     axes = set(Axes.model_fields)
-    assert axes == set(Defaults.model_fields) == set(Point.__dataclass_fields__)
-    assert axes <= set(ExpertSpec.__dataclass_fields__)
+    assert axes == set(Point.__dataclass_fields__) == set(POINT_COLUMNS)
+    assert set(Defaults.model_fields) <= axes
+
+
+@pytest.mark.parametrize("axis", list(AXES))
+def test_every_axis_makes_other_experts(make_plan: Callable[..., Plan], axis: str) -> None:
+    """Its values reach the specification, and the tables under their own name."""
+    beside = {"ema_decay": "ema", "swa_start": "swa"}
+    fields = {"average_weights": beside[axis]} if axis in beside else {}
+    defaults = {"steps": 9, "lr": 0.01, "batch_size": 8}
+    plan = make_plan(finetune={"defaults": defaults, "axes": {axis: AXES[axis]}, **fields})
+    experts = [by_task["mnist_5k"] for by_task in plan.setting_experts]
+    assert len({expert.id for expert in experts}) == len(AXES[axis])
+    assert [point_columns(expert)[axis] for expert in experts] == AXES[axis]
+
+
+def test_every_axis_is_tried_above() -> None:
+    """One that is added is, too."""
+    assert list(AXES) == list(Axes.model_fields)
 
 
 def test_fields_beside_a_method_never_take_a_parameters_name() -> None:

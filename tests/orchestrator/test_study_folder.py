@@ -145,7 +145,7 @@ def test_plan_as_json_names_every_artifact(make_plan: Callable[..., Plan]) -> No
     )
     written = json.loads(json.dumps(plan_to_json(plan)))
     assert written["study"] == "other"
-    assert written["base"]["id"] == plan.base.spec.id
+    assert list(written["bases"]) == [plan.bases.jobs[0].spec.id]
     assert {task: each["id"] for task, each in written["data"].items()} == {
         data.task: data.id for data in plan.datasets
     }

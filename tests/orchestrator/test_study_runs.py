@@ -94,6 +94,8 @@ def test_expert_has_its_hyperparameters_curve_and_scores(
     assert (run.start_ms, run.end_ms) == (995_500, 1_000_500)
     assert run.params == {
         "backbone": "test_resnet",
+        "weights": "none",
+        "pretrain_steps": "0",
         "task": "mnist_5k",
         "steps": "10",
         "batch_size": "8",
@@ -104,7 +106,14 @@ def test_expert_has_its_hyperparameters_curve_and_scores(
         "freeze_batch_norm": "True",
         "optimizer": "sgd",
         "optimizer_momentum": "0.9",
-        "optimizer_weight_decay": "0.0",
+        "optimizer_nesterov": "False",
+        "weight_decay": "0.0",
+        "sam_rho": "0.0",
+        "warmup_steps": "0",
+        "head": "trained",
+        "average_weights": "none",
+        "augment": "none",
+        "linearised": "False",
     }
     assert run.tags == {
         "study": "small",

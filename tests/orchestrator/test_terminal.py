@@ -1,11 +1,13 @@
+from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
+from orchestrator.plan import Plan
 from orchestrator.tables import RESULTS_SCHEMA
-from orchestrator.terminal import print_results
+from orchestrator.terminal import axis_lines, print_results
 
 USES = {
     "average": ("none", False),
@@ -67,3 +69,16 @@ def test_results_fit_80_columns_without_breaking_a_word_or_a_number() -> None:
     assert {"dare_ties", "unlabelled", "train,", "per-task", "modules"} <= set(words)
     assert words.count("55.0±7.1") == 18
     assert words.count("+25.0±7.1") == 6
+
+
+def test_plan_names_each_axis_with_its_values(make_plan: Callable[..., Plan]) -> None:
+    """As the study file writes them; a grid is counted and not listed."""
+    axes = {"head": ["trained", "frozen"], "linearised": [False, True]}
+    plan = make_plan(finetune={"axes": axes}, groups={"size": 2, "sizes": [2, 3]})
+    assert axis_lines(plan) == [
+        "axis head: trained, frozen",
+        "axis linearised: false, true",
+        "axis num_tasks: 2, 3",
+    ]
+    assert axis_lines(make_plan(finetune={"axes": axes, "design": "grid"})) == []
+    assert axis_lines(make_plan()) == []

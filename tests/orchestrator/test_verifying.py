@@ -33,7 +33,7 @@ OWN_FILES = {
 }
 FILES = {
     "base": ("backbone.safetensors",),
-    "data": ("test.arrow", "train.arrow"),
+    "data": ("test-00000.arrow", "train-00000.arrow", "train-00001.arrow"),
     "expert": ("expert.safetensors",),
     "merge": (),
 }
@@ -74,7 +74,7 @@ def finish(
         opened = open_(name, url)
         plan = opened.plan
         opened.folder.write_plan(plan, study_text=opened.text)
-        for made in (plan.base.spec, *plan.datasets):
+        for made in (plan.bases.jobs[0].spec, *plan.datasets):
             if made.id not in opened.prepared:
                 commit(opened.artifacts, made, metrics={}, scratch=tmp_path)
         for trial in opened.ledger.missing_trials():
@@ -227,7 +227,7 @@ def test_whole_store_has_no_faults(finished: Store, finish: Callable[..., Opened
     assert (report.study, report.faults, report.warnings) == ("small", (), ())
     assert report.num_checked == 1 + 3 + 3 + 3 + 6
     own = sum(len(finished.get(f"studies/small/{name}")) for name in OWN_FILES)
-    assert report.bytes_checked == own + (1 + 3 * 2 + 3) * 512
+    assert report.bytes_checked == own + (1 + 3 * 3 + 3) * 512
     assert finish("small", url=finished.url).is_finished()
 
 

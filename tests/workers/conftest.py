@@ -9,10 +9,19 @@ from typing import Any
 import pytest
 import torch
 
+from eval.task_source import TaskSource
 from eval.tasks import find_task
 from workers.manifests import Manifest
 from workers.prepare import prepare_base, prepare_data
-from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.specs import (
+    BaseJob,
+    BaseSpec,
+    DataJob,
+    DataSpec,
+    ExpertSpec,
+    OptimizerSpec,
+    TrialSpec,
+)
 from workers.trial import run_trial
 from workers.workspace import Workspace
 
@@ -32,6 +41,12 @@ def datasets() -> Mapping[str, DataSpec]:
     return _datasets()
 
 
+@pytest.fixture
+def data_job() -> Callable[[DataSpec], DataJob]:
+    """Returns what says where an embedded task's images are."""
+    return _job
+
+
 @pytest.fixture(scope="session")
 def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Commits base and images once a session; tests copy it."""
@@ -40,7 +55,7 @@ def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = Workspace(str(root / "store"), cache_root=root / "cache", device=CPU)
     prepare_base(BaseJob(spec=_base(), path=None), workspace=workspace)
     for data in _datasets().values():
-        prepare_data(data, workspace=workspace)
+        prepare_data(_job(data), workspace=workspace)
     return root / "store"
 
 
@@ -60,6 +75,18 @@ def new_workspace(store_root: Path, tmp_path: Path) -> Callable[[], Workspace]:
 def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
     """Returns a fresh workspace."""
     return new_workspace()
+
+
+@pytest.fixture
+def make_base(workspace: Workspace) -> Callable[..., BaseSpec]:
+    """Returns what commits another base with random weights, given its model and its seed."""
+
+    def make(*, model: str, seed: int) -> BaseSpec:
+        spec = BaseSpec(model=model, weights="none", seed=seed)
+        prepare_base(BaseJob(spec=spec, path=None), workspace=workspace)
+        return spec
+
+    return make
 
 
 @pytest.fixture
@@ -135,3 +162,7 @@ def _datasets() -> dict[str, DataSpec]:
         )
         for name in names
     }
+
+
+def _job(spec: DataSpec) -> DataJob:
+    return DataJob(spec=spec, source=TaskSource(task=find_task(spec.task)))

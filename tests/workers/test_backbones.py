@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -190,3 +191,25 @@ def test_no_pickle_is_executed(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         read_checkpoint(tmp_path / "x.pth", model=MODEL)
     assert not (tmp_path / "trace").exists()
+
+
+def test_weights_of_torchvision_resnets_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Their names are timm's; the oldest files lack the counts of batches that later ones have."""
+    whole = torchvision.models.resnet18(weights=None).state_dict()
+    old = {name: t for name, t in whole.items() if not name.endswith("num_batches_tracked")}
+    torch.save(whole, tmp_path / "new.pth")
+    torch.save(old, tmp_path / "old.pth")
+    save_file(old, tmp_path / "old.safetensors")
+    for name in ("new.pth", "old.pth", "old.safetensors"):
+        read = read_checkpoint(tmp_path / name, model="resnet18")
+        assert set(whole) - set(read) == {"fc.weight", "fc.bias"}
+        assert all(torch.equal(tensor, whole[key]) for key, tensor in read.items())
+
+
+def test_count_of_batches_stands_in_for_no_other_tensor(tmp_path: Path) -> None:
+    """A file that lacks a weight as well is no whole model."""
+    whole = torchvision.models.resnet18(weights=None).state_dict()
+    del whole["bn1.num_batches_tracked"], whole["bn1.weight"]
+    save_file(whole, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=r"missing: .*bn1\.weight"):
+        read_checkpoint(tmp_path / "x.safetensors", model="resnet18")

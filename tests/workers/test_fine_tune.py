@@ -1,8 +1,6 @@
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,13 @@ from workers.fine_tune import (
     CURVE_POINTS,
     DivergedError,
     FineTuning,
-    batch_positions,
     create_head,
-    learning_rate,
     loss_curve,
     recent_loss,
-    training_subset,
 )
-from workers.specs import ExpertSpec, OptimizerSpec
+from workers.schedules import learning_rate
+from workers.specs import AveragingSpec, ExpertSpec, HeadSpec, OptimizerSpec
+from workers.tangent import Tangent
 from workers.tuning_state import UnfitStateError
 
 CPU = torch.device("cpu")
@@ -39,86 +36,11 @@ def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> FineTuning:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.2)]
     plain = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
-    backbone = Backbone(
-        module=module or nn.Sequential(*layers), num_features=16, normalization=plain
-    )
+    module = module or nn.Sequential(*layers)
+    expansion = Tangent(module, base=module.state_dict()) if spec.linearised else None
+    backbone = Backbone(module=module, num_features=16, normalization=plain, expansion=expansion)
     head = create_head(16, num_classes=3, seed=spec.seed, task=spec.task)
     return FineTuning(spec=spec, backbone=backbone, head=head, train=TRAIN, device=CPU)
-
-
-@pytest.mark.parametrize(
-    ("data_ratio", "size"),
-    [(1.0, 1000), (0.5, 500), (0.1, 100), (0.3, 300), (0.0301, 31), (0.001, 1), (0.0001, 1)],
-)
-def test_subset_has_the_share_asked_for_rounded_up(data_ratio: float, size: int) -> None:
-    """0.3 of 1000 is 300, although 0.3 * 1000 is a little more in binary; one image at least."""
-    subset = training_subset(1000, data_ratio=data_ratio, seed=0)
-    assert len(subset) == size
-    assert len(set(subset.tolist())) == size
-    assert set(subset.tolist()) <= set(range(1000))
-
-
-def test_smaller_subset_lies_inside_the_larger() -> None:
-    """The data axis adds images and exchanges none."""
-    ratios = (0.01, 0.1, 0.25, 0.5, 1.0)
-    subsets = [set(training_subset(777, data_ratio=ratio, seed=3).tolist()) for ratio in ratios]
-    assert all(small < large for small, large in pairwise(subsets))
-
-
-def test_subset_depends_on_the_seed_alone() -> None:
-    """Another seed keeps other images; the same seed the same."""
-    first = training_subset(500, data_ratio=0.1, seed=0).tolist()
-    assert training_subset(500, data_ratio=0.1, seed=0).tolist() == first
-    assert training_subset(500, data_ratio=0.1, seed=1).tolist() != first
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 10, 23, 64])
-def test_every_epoch_has_each_image_once(batch_size: int) -> None:
-    """Also where batches straddle epochs, and where one batch is larger than the subset."""
-    subset = np.array([3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
-    stream = np.concatenate(
-        [batch_positions(subset, step=step, batch_size=batch_size, seed=0) for step in range(40)]
-    )
-    assert len(stream) == 40 * batch_size
-    epochs = [stream[start : start + 10] for start in range(0, len(stream) - 9, 10)]
-    assert all(sorted(epoch.tolist()) == subset.tolist() for epoch in epochs)
-    assert max(Counter(stream.tolist()).values()) <= len(stream) // 10 + 1
-
-
-def test_epochs_are_shuffled_anew_and_by_seed() -> None:
-    """No epoch repeats the order of the one before, nor that of another seed."""
-    subset = np.arange(20)
-    orders = {
-        tuple(batch_positions(subset, step=epoch, batch_size=20, seed=seed).tolist())
-        for epoch in range(3)
-        for seed in range(3)
-    }
-    assert len(orders) == 9
-
-
-def test_stream_of_images_does_not_depend_on_how_it_is_cut() -> None:
-    """One step of 8 sees what two steps of 4 see."""
-    subset = np.arange(11)
-    whole = batch_positions(subset, step=2, batch_size=8, seed=0)
-    halves = [batch_positions(subset, step=step, batch_size=4, seed=0) for step in (4, 5)]
-    assert np.concatenate(halves).tolist() == whole.tolist()
-
-
-def test_cosine_falls_from_the_peak_towards_zero(make_expert: Callable[..., ExpertSpec]) -> None:
-    """By hand for four steps: 1, (1 + cos 45 degrees) / 2, 1/2, (1 - cos 45 degrees) / 2."""
-    spec = make_expert(schedule="cosine", lr=2.0, steps=4)
-    rates = [learning_rate(spec, step=step) for step in range(4)]
-    half = math.sqrt(0.5)
-    assert rates == pytest.approx([2.0, 1 + half, 1.0, 1 - half])
-    assert learning_rate(spec, step=4) == pytest.approx(0.0)
-
-
-def test_constant_schedule_does_not_know_the_number_of_steps(
-    make_expert: Callable[..., ExpertSpec],
-) -> None:
-    """Snapshots of one run rely on it."""
-    rates = {learning_rate(make_expert(lr=0.3, steps=10), step=step) for step in (0, 5, 9, 500)}
-    assert rates == {0.3}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +103,127 @@ def test_dropout_depends_on_seed_and_step_alone(make_expert: Callable[..., Exper
     assert noisy.losses == quiet.losses
 
 
+def test_sharpened_step_is_the_one_worked_out_by_hand(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The gradient is that at a distance of rho along the gradient; the loss is the one before."""
+    sharp = OptimizerSpec(name="sgd", momentum=0.0, weight_decay=0.0, sam_rho=0.5)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    tuning = start(make_expert(optimizer=sharp, lr=0.1), module=module)
+    inputs, labels = tuning._batch()
+    weights = [*module.parameters(), *tuning.head.parameters()]
+    before = [weight.detach().clone() for weight in weights]
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        loss = nn.functional.cross_entropy(tuning.head(module(inputs)), labels)
+        return torch.autograd.grad(loss, weights)
+
+    here = gradients()
+    norm = torch.cat([gradient.flatten() for gradient in here]).norm()
+    with torch.no_grad():
+        for weight, gradient in zip(weights, here, strict=True):
+            weight.add_(gradient, alpha=float(0.5 / norm))
+    there = gradients()
+    with torch.no_grad():
+        for weight, kept in zip(weights, before, strict=True):
+            weight.copy_(kept)
+    tuning.advance()
+    for weight, kept, gradient in zip(weights, before, there, strict=True):
+        torch.testing.assert_close(weight.detach(), kept - 0.1 * gradient)
+    loss = nn.functional.cross_entropy(tuning.head(module(inputs)), labels).detach()
+    assert len(tuning.losses) == 1
+    assert tuning.losses[0] > float(loss)
+
+
+def test_sharpened_step_shows_its_images_to_batch_norm_once(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """Its statistics are those of a step without."""
+    sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=0.5)
+    tunings = [start(make_expert()), start(make_expert(optimizer=sharp))]
+    plain, sharpened = (tuning.backbone.module[1] for tuning in tunings)  # type: ignore[index]
+    for tuning in tunings:
+        tuning.advance()
+    assert torch.equal(plain.running_mean, sharpened.running_mean)
+    assert int(sharpened.num_batches_tracked) == 1
+    assert sharpened.track_running_stats
+    assert tunings[0].losses == tunings[1].losses
+    assert not torch.equal(tunings[0].head.weight, tunings[1].head.weight)
+
+
+def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The loss nearby is not finite, the one here is: neither step nor loss is counted."""
+    sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=1e38)
+    tuning = start(make_expert(optimizer=sharp))
+    before = tuning.head.weight.detach().clone()
+    with pytest.raises(DivergedError, match="at step 0"):
+        tuning.advance()
+    assert torch.equal(tuning.head.weight, before)
+    assert (tuning.step, tuning.losses) == (0, [])
+
+
+def test_frozen_head_stays_as_it_came(make_expert: Callable[..., ExpertSpec]) -> None:
+    """Weight decay and momenta do not reach it either; the backbone is trained."""
+    adam = OptimizerSpec(name="adamw", momentum=0.9, weight_decay=0.1)
+    spec = make_expert(head=HeadSpec(mode="frozen", l2=1.0), optimizer=adam)
+    tuning = start(spec)
+    before = stored(tuning)
+    for _ in range(3):
+        tuning.advance()
+    after = stored(tuning)
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {name for name in moved if name.startswith("head.")} == set()
+    assert {"backbone.0.weight", "backbone.1.weight"} <= moved
+    assert {name for name in after if name.startswith("optimizer.4.")} == set()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [AveragingSpec(mode="ema", ema_decay=0.5), AveragingSpec(mode="swa", swa_start=0.25)],
+    ids=["ema", "swa"],
+)
+def test_expert_has_the_mean_and_the_run_its_own_weights(
+    make_expert: Callable[..., ExpertSpec], spec: AveragingSpec
+) -> None:
+    """Both of them with their running statistics; training goes on as if there were no mean."""
+    tuning, plain = start(make_expert(average_weights=spec, steps=4)), start(make_expert(steps=4))
+    weights = []
+    for _ in range(4):
+        tuning.advance()
+        plain.advance()
+        weights.append(stored(plain))
+        with tuning.expert_weights() as tensors:
+            expert = {name: tensor.clone() for name, tensor in tensors.items()}
+        for name, tensor in weights[-1].items():
+            assert torch.equal(tuning.state()[name], tensor)
+    shares = [1, 2, 4, 8] if spec.mode == "ema" else [0, 1, 1, 1]
+    for name in ("backbone.0.weight", "backbone.1.running_mean", "head.bias"):
+        parts = [share * each[name] for share, each in zip(shares, weights, strict=True)]
+        torch.testing.assert_close(expert[name], sum(parts) / sum(shares))
+    assert int(expert["backbone.1.num_batches_tracked"]) == 4
+
+
+def test_expert_of_a_run_without_a_mean_has_its_last_weights(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """Also while a mean has not begun, where a run diverges before."""
+    late = AveragingSpec(mode="swa", swa_start=0.75)
+    for tuning in (start(make_expert()), start(make_expert(average_weights=late, steps=8))):
+        tuning.advance()
+        with tuning.expert_weights() as tensors:
+            assert all(torch.equal(each, tuning.state()[name]) for name, each in tensors.items())
+
+
+def test_augmented_images_reach_the_model(make_expert: Callable[..., ExpertSpec]) -> None:
+    """The first loss of a run is another with them."""
+    tunings = [start(make_expert(augment=each)) for each in ("none", "flip")]
+    for tuning in tunings:
+        tuning.advance()
+    assert tunings[0].losses != tunings[1].losses
+
+
 @pytest.mark.parametrize("freeze", [True, False])
 def test_frozen_statistics_do_not_move(
     make_expert: Callable[..., ExpertSpec], *, freeze: bool
@@ -230,6 +273,68 @@ OPTIMIZERS = [
     OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01),
     OptimizerSpec(name="adamw", momentum=0.8, weight_decay=0.01),
 ]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sam": {"optimizer": OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01, sam_rho=0.1)},
+    "nesterov": {
+        "optimizer": OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, nesterov=True)
+    },
+    "ema": {"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)},
+    "swa": {"average_weights": AveragingSpec(mode="swa", swa_start=0.3)},
+    "frozen": {"head": HeadSpec(mode="frozen", l2=1.0)},
+    "linear": {"schedule": "linear", "warmup_steps": 3},
+    "crop": {"augment": "crop_flip"},
+    "linearised": {"linearised": True, "freeze_batch_norm": True},
+    "together": {
+        "optimizer": OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01, sam_rho=0.1),
+        "average_weights": AveragingSpec(mode="ema", ema_decay=0.9),
+        "head": HeadSpec(mode="frozen", l2=1.0),
+        "augment": "flip",
+        "linearised": True,
+        "freeze_batch_norm": True,
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("step", [1, 4])
+def test_restored_run_of_any_kind_takes_the_same_steps(
+    make_expert: Callable[..., ExpertSpec], variant: str, step: int
+) -> None:
+    """Bit for bit, the mean of the weights too, whether it has begun or not."""
+    spec = make_expert(**{"lr": 0.01, "steps": 8, **VARIANTS[variant]})
+    tuning = start(spec, module=channels_last_layers())
+    while tuning.step < step:
+        tuning.advance()
+    state = stored(tuning)
+    other = start(spec, module=channels_last_layers())
+    other.restore(state, step=step)
+    while tuning.step < 8:
+        tuning.advance()
+        other.advance()
+    assert other.losses == tuning.losses
+    expected = tuning.state()
+    assert expected.keys() == other.state().keys()
+    assert all(torch.equal(each, expected[name]) for name, each in other.state().items())
+    with tuning.expert_weights() as mine, other.expert_weights() as theirs:
+        assert all(torch.equal(each, mine[name]) for name, each in theirs.items())
+
+
+@pytest.mark.parametrize("mode", ["none", "ema"])
+def test_mean_that_is_missing_or_not_asked_for_is_refused(
+    make_expert: Callable[..., ExpertSpec], mode: str
+) -> None:
+    """A checkpoint of another kind of run is none of this one's."""
+    ema = AveragingSpec(mode="ema", ema_decay=0.9)
+    kinds = {"none": AveragingSpec(), "ema": ema}
+    tuning = start(make_expert(average_weights=kinds.pop(mode)))
+    (other_kind,) = kinds.values()
+    other = start(make_expert(average_weights=other_kind))
+    tuning.advance()
+    with pytest.raises(UnfitStateError, match=r"average\.backbone"):
+        other.restore(stored(tuning), step=1)
+    assert other.step == 0
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "plain", "adam", "adamw"])

@@ -18,6 +18,8 @@ def test_paths_are_those_of_the_design() -> None:
     assert Layout.in_flight(ID) == f"in-flight/{ID}/"
     checkpoint = Layout.checkpoint(ID, step=70, sha256=SHA256)
     assert checkpoint == f"in-flight/{ID}/0000000070-{SHA256}.safetensors"
+    shard = Layout.shard(ID, split="train", number=12, sha256=SHA256)
+    assert shard == f"in-flight/{ID}/train-00012-{SHA256}.arrow"
     assert Layout.study("lr-sweep") == "studies/lr-sweep/"
     assert Layout.study("lr-sweep", "events", "1.jsonl") == "studies/lr-sweep/events/1.jsonl"
 
@@ -68,6 +70,30 @@ def test_checkpoint_key_is_parsed_back() -> None:
 def test_other_key_is_no_checkpoint(key: str) -> None:
     """Whatever lies beside the checkpoints is not taken for one."""
     assert Layout.parse_checkpoint_key(key) is None
+
+
+def test_shard_key_is_parsed_back() -> None:
+    """Images, split, number and digest come back out of the key that was made of them."""
+    key = Layout.shard(ID, split="test", number=12, sha256=SHA256)
+    assert Layout.parse_shard_key(key) == (ID, "test", 12, SHA256)
+    assert Layout.parse_checkpoint_key(key) is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Layout.checkpoint(ID, step=70, sha256=SHA256),
+        f"in-flight/{ID}/train-12-{SHA256}.arrow",
+        f"in-flight/{ID}/train-00012-{SHA256[:-1]}.arrow",
+        f"in-flight/{ID}/train-00012-{SHA256}.arrow.bak",
+        f"in-flight/{ID}/train-00012.arrow",
+        f"artifacts/{ID}/train-00012-{SHA256}.arrow",
+        "",
+    ],
+)
+def test_other_key_is_no_shard(key: str) -> None:
+    """Whatever lies beside the shards is not taken for one."""
+    assert Layout.parse_shard_key(key) is None
 
 
 @pytest.mark.parametrize("sha256", ["/../x", "a/b", "\n"])

@@ -13,7 +13,12 @@ from workers.store.protocol import Store
 
 STUDY = """
 name: planned
-backbone: {model: test_efficientnet, weights: none, image_size: 32}
+backbone:
+  model: test_efficientnet
+  weights: none
+  image_size: 32
+  pretrain: {tasks: [mnist_5k, mnist_m], steps: 4, batch_size: 8}
+  axes: {pretrain_steps: [0, 2]}
 tasks: {names: [mnist_5k, mnist_m, bluemarble_regions], max_train: 40, max_test: 48}
 finetune:
   defaults: {steps: 3, batch_size: 8, lr: 0.05}
@@ -48,14 +53,28 @@ def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a 
 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
     """Base, images, trials and merges come back equal, and so do their ids."""
-    wanted: dict[str, Any] = {plan.base.spec.id: plan.base.spec, **plan.merges}
-    wanted |= {data.id: data for data in plan.datasets}
+    wanted: dict[str, Any] = {job.spec.id: job.spec for job in plan.bases.jobs} | plan.merges
+    wanted |= {run.id: run for run in plan.bases.runs}
+    wanted |= {job.id: job for job in plan.data_jobs}
     wanted |= {trial.id: trial for trial in plan.trials}
-    assert len(wanted) == 1 + 3 + 6 + len(plan.merges)
+    assert len(wanted) == 1 + 1 + 3 + len(plan.trials) + len(plan.merges)
     for artifact_id, spec in wanted.items():
         found = find_planned(planned_store, artifact_id)
         assert found == spec
         assert found.id == artifact_id
+
+
+def test_plan_of_a_release_with_one_base_hides_nothing(planned_store: Store, plan: Plan) -> None:
+    """What is asked for may stand in another plan; its own base is found to be of that release."""
+    fields = plan_to_json(plan)
+    del fields["bases"]
+    old_base = {"model": "resnet18", "weights": "timm", "seed": 0}
+    old = seal({**fields, "base": {"id": "0" * 16, **old_base}, "trials": [], "merges": {}})
+    planned_store.put("studies/another/plan.json", old)
+    base = plan.bases.jobs[0].spec
+    assert find_planned(planned_store, base.id) == base
+    with pytest.raises(NotPlannedError, match="another release"):
+        find_planned(planned_store, "0" * 16)
 
 
 def test_snapshot_is_found_as_the_trial_that_ends_with_it(planned_store: Store, plan: Plan) -> None:
@@ -76,7 +95,7 @@ def test_plan_that_was_replaced_is_searched_as_well(planned_store: Store, plan: 
 def test_damaged_plan_of_another_study_hides_nothing(planned_store: Store, plan: Plan) -> None:
     """What is wrong with it, `mergesweep verify` says."""
     planned_store.put("studies/another/plan.json", written(plan)[:100])
-    assert find_planned(planned_store, plan.base.spec.id) == plan.base.spec
+    assert find_planned(planned_store, plan.bases.jobs[0].spec.id) == plan.bases.jobs[0].spec
 
 
 def test_unknown_id_is_refused(planned_store: Store) -> None:

@@ -1,79 +1,41 @@
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import Tensor
 
-from eval.images import Split
+from eval.own_files import OwnFiles, describe
+from eval.task_source import TaskSource
 from eval.tasks import find_task
 from workers import prepare
 from workers.backbones import create_backbone
-from workers.prepare import prepare_base, prepare_data, select_images
-from workers.specs import BaseJob, BaseSpec, DataSpec
+from workers.prepare import prepare_base, prepare_data
+from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, EvaluateOn
 from workers.tensor_files import TensorFile
 from workers.weights import PACKAGED, WeightsError, sha256_of
 from workers.workspace import Workspace
 
 CPU = torch.device("cpu")
-WHOLE = {
-    name: Split(images=np.arange(start, stop)[:, None, None, None], labels=np.arange(start, stop))
-    for name, start, stop in [("train", 0, 100), ("test", 100, 140)]
+GOLDEN = {
+    ("mnist_5k", "test"): "8a22145cf1bbcf87c15affdc991519d1985863558684ec4557eefb8fdff911f0",
+    ("mnist_5k", "validation"): "2a290269da182ef23fdc17585e27513792c140a487845ad63c603647b4870043",
+    ("bluemarble_regions", "test"): (
+        "a32cbb8c0a57d9dc87d8b5b1e766ff1da650855f2ae3e37a38fe2538a802f764"
+    ),
 }
-"""Splits whose images and labels are their own numbers: test images begin at 100."""
+"""sha256 of training images, their labels, 48 test images and their labels at 32 pixels: of all
+training images, and of 40 of them where some are held out. As they were before shards."""
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Workspace:
     """Returns a workspace on a store with nothing in it."""
     return Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
-
-
-@pytest.fixture
-def spec(datasets: Mapping[str, DataSpec]) -> DataSpec:
-    """Returns a task's images, all of them."""
-    return replace(datasets["mnist_5k"], max_train=None, max_test=None)
-
-
-def labels(spec: DataSpec, split: str) -> list[int]:
-    selected: list[int] = select_images(WHOLE, spec=spec)[split].labels.tolist()
-    return selected
-
-
-def test_splits_are_whole_where_nothing_is_asked(spec: DataSpec) -> None:
-    """Null means all."""
-    assert labels(spec, "train") == list(range(100))
-    assert labels(spec, "test") == list(range(100, 140))
-
-
-def test_validation_takes_the_last_fifth_of_training_and_no_test_image(spec: DataSpec) -> None:
-    """Defaults chosen on it have seen neither a test image nor one they were trained on."""
-    held_out = replace(spec, evaluate_on="validation")
-    assert labels(held_out, "train") == list(range(80))
-    assert labels(held_out, "test") == list(range(80, 100))
-
-
-def test_limits_on_validation_never_reach_into_training(spec: DataSpec) -> None:
-    """A limit shortens either side and moves no border."""
-    held_out = replace(spec, evaluate_on="validation", max_train=500, max_test=15)
-    assert labels(held_out, "train") == list(range(80))
-    assert labels(held_out, "test") == list(range(80, 95))
-
-
-@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
-def test_smaller_limits_are_nested(spec: DataSpec, evaluate_on: str) -> None:
-    """More images are the same images and others besides."""
-    for split in ("train", "test"):
-        sizes = [
-            labels(replace(spec, evaluate_on=evaluate_on, max_train=size, max_test=size), split)
-            for size in (3, 10, 18)
-        ]
-        assert [len(size) for size in sizes] == [3, 10, 18]
-        assert sizes[2][:10] == sizes[1]
-        assert sizes[1][:3] == sizes[0]
 
 
 def test_committed_images_are_those_of_the_task(
@@ -90,29 +52,82 @@ def test_committed_images_are_those_of_the_task(
         assert (metrics["num_train"], metrics["num_test"]) == (40, 48)
 
 
+@pytest.mark.parametrize(("name", "evaluate_on"), GOLDEN)
+def test_committed_bytes_are_those_of_earlier_releases(
+    empty: Workspace,
+    datasets: Mapping[str, DataSpec],
+    data_job: Callable[[DataSpec], DataJob],
+    name: str,
+    evaluate_on: EvaluateOn,
+) -> None:
+    """The embedded images, their order and what limits keep of them never changed."""
+    max_train = None if evaluate_on == "test" else 40
+    spec = replace(datasets[name], evaluate_on=evaluate_on, max_train=max_train)
+    prepare_data(data_job(spec), workspace=empty)
+    splits = [empty.split(spec.id, split) for split in ("train", "test")]
+    content = b"".join(each.tobytes() for split in splits for each in (split.images, split.labels))
+    assert hashlib.sha256(content).hexdigest() == GOLDEN[name, evaluate_on]
+
+
 def test_second_preparation_loses_without_overwriting(
-    workspace: Workspace, datasets: Mapping[str, DataSpec], base: BaseSpec
+    workspace: Workspace,
+    datasets: Mapping[str, DataSpec],
+    base: BaseSpec,
+    data_job: Callable[[DataSpec], DataJob],
 ) -> None:
     """The first manifest stays, for images and for the base alike."""
     data = datasets["mnist_5k"]
     first = workspace.manifest("data", data.id), workspace.manifest("base", base.id)
     second = (
-        prepare_data(data, workspace=workspace),
+        prepare_data(data_job(data), workspace=workspace),
         prepare_base(BaseJob(spec=base, path=None), workspace=workspace),
     )
     assert second == first
 
 
 def test_two_preparations_give_the_same_bytes(
-    workspace: Workspace, empty: Workspace, datasets: Mapping[str, DataSpec], base: BaseSpec
+    workspace: Workspace,
+    empty: Workspace,
+    datasets: Mapping[str, DataSpec],
+    base: BaseSpec,
+    data_job: Callable[[DataSpec], DataJob],
 ) -> None:
     """In another store, too: what is derived from them has the same bits everywhere."""
     data = datasets["mnist_5k"]
-    prepare_data(data, workspace=empty)
+    prepare_data(data_job(data), workspace=empty)
     prepare_base(BaseJob(spec=base, path=None), workspace=empty)
     for kind, artifact_id in [("data", data.id), ("base", base.id)]:
         files = [each.manifest(kind, artifact_id).files for each in (workspace, empty)]
         assert files[0] == files[1]
+
+
+def test_own_task_is_prepared_from_its_files(empty: Workspace, tmp_path: Path) -> None:
+    """Shuffled, cut to the square about the middle, each image beside its label."""
+    colours = {"a": (250, 0, 0), "b": (0, 250, 0)}
+    for split in ("train", "val"):
+        for name, colour in colours.items():
+            (tmp_path / "own" / split / name).mkdir(parents=True)
+            for number in range(8):
+                path = tmp_path / "own" / split / name / f"{number}.png"
+                Image.new("RGB", (20 + number, 16), colour).save(path)
+    files = OwnFiles(layout="folder", place=str(tmp_path / "own"))
+    task = describe("mine", files=files, root=tmp_path)
+    spec = DataSpec(
+        task="mine",
+        fingerprint=task.fingerprint,
+        image_size=8,
+        max_train=None,
+        max_test=5,
+        evaluate_on="test",
+    )
+    source = TaskSource(task=task, files=files)
+    manifest = prepare_data(DataJob(spec=spec, source=source), workspace=empty)
+    assert manifest.metrics["num_classes"] == 2
+    train, test = (empty.split(spec.id, split) for split in ("train", "test"))
+    assert (train.images.shape, test.images.shape) == ((16, 8, 8, 3), (5, 8, 8, 3))
+    assert sorted(train.labels.tolist()) == [0] * 8 + [1] * 8 != train.labels.tolist()
+    for image, label in zip(train.images, train.labels, strict=True):
+        assert tuple(image[4, 4]) == tuple(colours.values())[label]
 
 
 def test_random_base_is_drawn_from_its_seed(empty: Workspace) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from workers import process
 from workers.process import CACHE_VARIABLE, Worker, cache_root
-from workers.specs import BaseJob, BaseSpec, DataSpec, ExpertSpec, MergeSpec, TrialSpec
+from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
 from workers.trial import TrialProgress
 
 
@@ -22,13 +22,16 @@ def test_worker_does_a_study_from_preparation_to_merge(
     tmp_path: Path,
     base: BaseSpec,
     datasets: Mapping[str, DataSpec],
+    data_job: Callable[[DataSpec], DataJob],
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
     """One process, one store, every kind of job there is."""
     worker = Worker(str(tmp_path / "store"), num_cpus=1)
     assert worker.prepare_base(BaseJob(spec=base, path=None)).id == base.id
     data = datasets["mnist_5k"]
-    assert worker.prepare_data(data).id == data.id
+    *_, prepared = worker.prepare_data(data_job(data))
+    assert prepared.committed is not None
+    assert prepared.committed.id == data.id
     expert = make_expert()
     trial = TrialSpec(longest=expert, snapshots=(expert.steps,))
     (progress,) = worker.run_trial(trial, report_every_s=1e9)

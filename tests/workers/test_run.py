@@ -41,7 +41,7 @@ def test_whole_study_can_be_run_by_hand(
     root: Path, plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Preparations, trials and merges, each by its id; the output says what is committed."""
-    ids = [plan.base.spec.id, *(data.id for data in plan.datasets)]
+    ids = [plan.bases.jobs[0].spec.id, *(data.id for data in plan.datasets)]
     ids += [trial.id for trial in plan.trials]
     ids += list(plan.merges)
     for artifact_id in ids:
@@ -58,7 +58,7 @@ def test_missing_input_is_named_with_what_to_do(
     """The base comes first, and its id is in the message."""
     assert main([plan.trials[0].id, "--store", str(root)]) == 1
     output = capsys.readouterr().out
-    assert f"base {plan.base.spec.id} is not committed" in output
+    assert f"base {plan.bases.jobs[0].spec.id} is not committed" in output
     assert "run its id with this command first" in output
 
 

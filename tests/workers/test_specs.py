@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from workers.specs import (
+    AveragingSpec,
     BaseSpec,
     DataSpec,
     ExpertSpec,
+    HeadSpec,
     MergeSpec,
     OptimizerSpec,
     SurgerySpec,
@@ -63,17 +65,23 @@ CHANGES: dict[str, Any] = {
     "steps": 200,
     "seed": 1,
     "freeze_batch_norm": True,
+    "warmup_steps": 5,
+    "head": HeadSpec(mode="frozen", l2=1.0),
+    "average_weights": AveragingSpec(mode="ema", ema_decay=0.9),
+    "augment": "flip",
+    "linearised": True,
+    "head_id": "5" * 16,
 }
 
 
 def test_ids_are_the_same_for_good() -> None:
     """An id that changes forks every store: what was trained would be trained again."""
     assert [each.id for each in (BASE, IMAGES, EXPERT, MERGE, replace(MERGE, surgery=SURGERY))] == [
-        "df6c2b57f9da4e0d",
-        "a86616a5cbebeaa4",
-        "86c205d2715af9a9",
-        "ce56e5ac731c63db",
-        "c8276023558a5fe3",
+        "4bad13207a1250eb",
+        "16398a6e4f342146",
+        "c736ba0da6ef0251",
+        "16534cb35e160796",
+        "87b0659afdb26358",
     ]
 
 
@@ -81,6 +89,52 @@ def test_ids_are_the_same_for_good() -> None:
 def test_every_field_of_an_expert_is_in_its_id(field: str) -> None:
     """Two experts that differ in anything never share an artifact."""
     assert replace(EXPERT, **{field: CHANGES[field]}).id != EXPERT.id
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("optimizer", {"momentum": 0.8}),
+        ("optimizer", {"weight_decay": 0.1}),
+        ("optimizer", {"nesterov": True}),
+        ("optimizer", {"sam_rho": 0.05}),
+        ("head", {"mode": "probe_first"}),
+        ("head", {"l2": 0.1}),
+        ("average_weights", {"mode": "swa"}),
+        ("average_weights", {"ema_decay": 0.9}),
+        ("average_weights", {"swa_start": 0.5}),
+    ],
+)
+def test_every_field_of_an_experts_parts_is_in_its_id(part: str, change: dict[str, Any]) -> None:
+    """The parts are specifications of their own."""
+    assert replace(EXPERT, **{part: replace(getattr(EXPERT, part), **change)}).id != EXPERT.id
+
+
+@pytest.mark.parametrize(
+    ("change", "depends"),
+    [
+        ({}, False),
+        ({"warmup_steps": 50}, False),
+        ({"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)}, False),
+        ({"average_weights": AveragingSpec(mode="swa", swa_start=0.5)}, True),
+        ({"schedule": "cosine"}, True),
+        ({"schedule": "linear"}, True),
+    ],
+)
+def test_expert_knows_whether_its_steps_depend_on_their_number(
+    change: dict[str, Any], *, depends: bool
+) -> None:
+    """What may share a run follows from this alone."""
+    assert replace(EXPERT, **change).depends_on_total is depends
+
+
+def test_merge_is_linearised_as_its_experts_are() -> None:
+    """A mixture of both has no model that it could be evaluated as."""
+    tangents = tuple(replace(expert, linearised=True) for expert in MERGE.experts)
+    assert not MERGE.linearised
+    assert replace(MERGE, experts=tangents).linearised
+    with pytest.raises(ValueError, match="too many"):
+        _ = replace(MERGE, experts=tangents, held_out=(EXPERT,)).linearised
 
 
 @pytest.mark.parametrize(
@@ -148,9 +202,10 @@ def test_nothing_is_left_of_a_trial_whose_experts_all_exist() -> None:
 
 def test_expert_comes_back_from_json_with_its_id() -> None:
     """Numbers keep their types through the text: 1.0 and 1 would be two ids."""
-    text = json.dumps(spec_to_json(EXPERT))
-    assert expert_from_json(json.loads(text)) == EXPERT
-    assert expert_from_json(json.loads(text)).id == EXPERT.id
+    for expert in (EXPERT, replace(EXPERT, **CHANGES)):
+        text = json.dumps(spec_to_json(expert))
+        assert expert_from_json(json.loads(text)) == expert
+        assert expert_from_json(json.loads(text)).id == expert.id
 
 
 @pytest.mark.parametrize("spec", [BASE, IMAGES])
@@ -177,5 +232,5 @@ def test_json_of_a_merge_names_its_experts_by_id() -> None:
 
 def test_json_with_an_unknown_field_is_refused() -> None:
     """A field of another release is not dropped in silence: it may have changed the result."""
-    with pytest.raises(TypeError, match="warmup"):
-        expert_from_json({**spec_to_json(EXPERT), "warmup": 5})
+    with pytest.raises(TypeError, match="dropout"):
+        expert_from_json({**spec_to_json(EXPERT), "dropout": 0.5})

@@ -16,7 +16,15 @@ from eval.metrics import TaskSums
 from workers.fine_tune import DivergedError, FineTuning
 from workers.manifests import Manifest
 from workers.merge_job import run_merge
-from workers.specs import BaseSpec, ExpertSpec, MergeSpec, OptimizerSpec, TrialSpec
+from workers.specs import (
+    AveragingSpec,
+    BaseSpec,
+    ExpertSpec,
+    HeadSpec,
+    MergeSpec,
+    OptimizerSpec,
+    TrialSpec,
+)
 from workers.tensor_files import TensorFile
 from workers.trial import run_trial
 from workers.workspace import EXPERT_FILE, Workspace
@@ -74,6 +82,30 @@ def test_snapshot_is_bit_for_bit_a_shorter_run(
         steps = int(snapshot.spec["steps"])
         (short,) = run(replace(spec, steps=steps), workspace=two_stores(f"short{steps}"))
         assert bits(short) == bits(snapshot)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)},
+        {"optimizer": replace(SGD, sam_rho=0.1), "warmup_steps": 3, "augment": "crop_flip"},
+        {"head": HeadSpec(mode="probe_first", l2=1.0)},
+        {"linearised": True, "freeze_batch_norm": True},
+    ],
+    ids=["ema", "sam", "probe", "linearised"],
+)
+def test_snapshot_of_any_kind_is_bit_for_bit_a_shorter_run(
+    two_stores: Callable[[str], Workspace],
+    make_expert: MakeExpert,
+    run: Run,
+    changes: dict[str, Any],
+) -> None:
+    """Of every kind that says of itself that its steps do not depend on their number."""
+    spec = make_expert(steps=4, **changes)
+    assert not spec.depends_on_total
+    snapshot, _ = run(spec, 2, 4, workspace=two_stores("long"))
+    (short,) = run(replace(spec, steps=2), workspace=two_stores("short"))
+    assert bits(short) == bits(snapshot)
 
 
 def test_snapshots_differ_from_one_another(

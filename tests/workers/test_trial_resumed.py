@@ -1,4 +1,5 @@
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from workers.checkpoints import Checkpoints, Pace
 from workers.fine_tune import FineTuning
 from workers.manifests import Manifest
-from workers.specs import ExpertSpec, OptimizerSpec, TrialSpec
+from workers.specs import AveragingSpec, ExpertSpec, HeadSpec, OptimizerSpec, TrialSpec
 from workers.store.protocol import StoreUnavailableError
 from workers.trial import run_trial
 from workers.workspace import Workspace
@@ -135,6 +136,41 @@ def test_killed_trial_ends_with_the_bits_of_an_undisturbed_one(
     assert watched.num_advances == 2
     assert bits(resumed) == bits(undisturbed)
     assert in_flight(first) == []
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sam": {"optimizer": replace(ADAM, sam_rho=0.1)},
+    "ema": {"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)},
+    "swa": {"average_weights": AveragingSpec(mode="swa", swa_start=0.4)},
+    "frozen": {"head": HeadSpec(mode="frozen", l2=1.0)},
+    "probe_first": {"head": HeadSpec(mode="probe_first", l2=1.0), "data_ratio": 0.5},
+    "linear": {"schedule": "linear", "warmup_steps": 3},
+    "augmented": {"augment": "crop_flip"},
+    "linearised": {"linearised": True, "freeze_batch_norm": True},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_trial_of_any_kind_ends_with_the_bits_of_an_undisturbed_one(
+    new_store: Callable[[str], Workspace],
+    make_expert: MakeExpert,
+    run: Run,
+    watched: Watched,
+    *,
+    tmp_path: Path,
+    variant: str,
+) -> None:
+    """Killed before and after its snapshot, if it may have one; no step is repeated."""
+    spec = make_expert(**{"steps": 5, **VARIANTS[variant]})
+    snapshots = (5,) if spec.depends_on_total else (3, 5)
+    undisturbed = run(spec, *snapshots, workspace=new_store("undisturbed"))
+    workspace = new_store("killed")
+    for step in (1, 4):
+        watched.kill(lambda: run(spec, *snapshots, workspace=workspace), at=step)  # noqa: B023
+        workspace = reopened(workspace, cache_root=tmp_path / f"after{step}")
+    resumed = run(spec, *snapshots, workspace=workspace)
+    assert watched.num_advances == 1
+    assert [bits(each) for each in resumed] == [bits(each) for each in undisturbed]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6])

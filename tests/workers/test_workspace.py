@@ -121,3 +121,52 @@ def test_images_are_mapped_once(workspace: Workspace, datasets: Mapping[str, Dat
     data_id = datasets["mnist_5k"].id
     assert workspace.split(data_id, "train") is workspace.split(data_id, "train")
     assert not workspace.split(data_id, "train").images.flags.owndata
+
+
+def test_bases_of_one_model_share_a_backbone(
+    workspace: Workspace, base: BaseSpec, make_base: Callable[..., BaseSpec]
+) -> None:
+    """A base that is pretrained for longer costs no further model on the device."""
+    other = make_base(model=base.model, seed=1)
+    module = workspace.base_backbone(base.id).module
+    assert workspace.base_backbone(other.id).module is module
+    weights = dict(workspace.base_tensors(other.id))
+    assert torch.equal(module.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
+
+
+def test_backbones_of_several_models_are_kept_up_to_a_limit(
+    workspace: Workspace,
+    base: BaseSpec,
+    make_base: Callable[..., BaseSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one in use always is; the one that was not used for longest goes first."""
+    others = [make_base(model=model, seed=0) for model in ("test_resnet", "test_vit")]
+    first = workspace.base_backbone(base.id).module
+    second = workspace.base_backbone(others[0].id).module
+    assert workspace.base_backbone(base.id).module is first
+    sizes = [sum(t.nbytes for t in module.state_dict().values()) for module in (first, second)]
+    monkeypatch.setattr("workers.workspace.BACKBONE_BYTES", sum(sizes))
+    third = workspace.base_backbone(others[1].id).module
+    assert workspace.base_backbone(others[1].id).module is third
+    assert base.model in workspace._backbones
+    assert "test_resnet" not in workspace._backbones
+    monkeypatch.setattr("workers.workspace.BACKBONE_BYTES", 0)
+    assert workspace.base_backbone(base.id).module is first
+    assert list(workspace._backbones) == [base.model]
+
+
+def test_features_of_another_base_make_room(
+    workspace: Workspace,
+    base: BaseSpec,
+    datasets: Mapping[str, DataSpec],
+    make_base: Callable[..., BaseSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the base that trials have left behind are forgotten first."""
+    data_id, other = datasets["mnist_5k"].id, make_base(model=base.model, seed=1)
+    kept = workspace.base_features(base.id, data_id)
+    monkeypatch.setattr("workers.workspace.FEATURE_BYTES", kept.nbytes)
+    later = workspace.base_features(other.id, data_id)
+    assert workspace.base_features(other.id, data_id) is later
+    assert not torch.equal(later, kept)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from merge.errors import NonFiniteMergeError
 from workers.manifests import Manifest
+from workers.progress import PreparationProgress
 from workers.specs import ExpertSpec, TrialSpec
 
 
@@ -52,6 +53,25 @@ class Worker:
         """Kills the process the first time and succeeds the second."""
         return manifest_of("merge", name) if self._is_noted(name) else self.die(name)
 
+    def prepare(self, name: str) -> Iterator[PreparationProgress]:
+        """Reports three times, the last time with what it has made."""
+        for num_done in (1, 2):
+            yield progress_of(name, num_done=num_done)
+        yield progress_of(name, num_done=3, committed=manifest_of("data", name))
+
+    def prepare_and_refuse(self, name: str) -> Iterator[PreparationProgress]:
+        """Reports once and fails with an error of the project."""
+        yield progress_of(name, num_done=1)
+        self.refuse(name)
+
+    def prepare_and_die_once(self, name: str) -> Iterator[PreparationProgress]:
+        """Reports once and kills the process, the first time."""
+        yield progress_of(name, num_done=1)
+        if not self._is_noted(name):
+            time.sleep(0.5)  # so that the report is on its way
+            self.die(name)
+        yield from self.prepare(name)
+
     def run_trial(
         self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
     ) -> Iterator[Progress]:
@@ -81,6 +101,15 @@ class Worker:
 def expert_manifest(spec: ExpertSpec) -> Manifest:
     """Makes the manifest of an expert."""
     return manifest_of("expert", spec.id)
+
+
+def progress_of(
+    task: str, *, num_done: int, committed: Manifest | None = None
+) -> PreparationProgress:
+    """Makes a report on three images."""
+    return PreparationProgress(
+        task=task, num_images=3, num_done=num_done, images_per_s=1.0, committed=committed
+    )
 
 
 def manifest_of(kind: str, artifact_id: str) -> Manifest:

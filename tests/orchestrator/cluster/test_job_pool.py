@@ -9,6 +9,7 @@ from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.job_pool import MAX_LOST, JobPool
 from orchestrator.jobs import Job, JobEnd
 from orchestrator.study import Share
+from workers.progress import PreparationProgress
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 WORKER = "scripted_worker:Worker"
@@ -20,9 +21,14 @@ def make_pool(tmp_path: Path) -> Iterator[Callable[..., JobPool]]:
     """Starts pools and closes them."""
     pools: list[JobPool] = []
 
-    def make(on_end: Callable[[JobEnd], None], *, num_workers: int = 1) -> JobPool:
+    def make(
+        on_end: Callable[[JobEnd], None],
+        *,
+        num_workers: int = 1,
+        on_progress: Callable[[Job, PreparationProgress], None] = lambda _, __: None,
+    ) -> JobPool:
         pool = JobPool(worker=WORKER, store_url=str(tmp_path), share=Share())
-        pool.start(on_end)
+        pool.start(on_end, on_progress=on_progress)
         pool.resize(num_workers, reserve=False)
         pools.append(pool)
         return pool
@@ -33,7 +39,7 @@ def make_pool(tmp_path: Path) -> Iterator[Callable[..., JobPool]]:
 
 
 def job(name: str, *, method: str = "answer") -> Job:
-    return Job(id=name, method=method, argument=name)
+    return Job(id=name, method=method, argument=name, reports=method.startswith("prepare"))
 
 
 def run(pool: JobPool, *jobs: Job) -> None:
@@ -80,6 +86,39 @@ def test_job_whose_worker_is_killed_runs_again_elsewhere(make_pool: Callable[...
     ends: list[JobEnd] = []
     run(make_pool(ends.append), job("a", method="die_once"), job("b"), job("c"))
     assert sorted(end.job.id for end in ends if end.manifest) == ["a", "b", "c"]
+
+
+def test_job_that_reports_is_followed_to_its_end(make_pool: Callable[..., JobPool]) -> None:
+    """Its reports in their order, then its manifest, once; the job behind it runs afterwards."""
+    ends: list[JobEnd] = []
+    seen: list[tuple[str, int]] = []
+    pool = make_pool(
+        ends.append, on_progress=lambda job, report: seen.append((job.id, report.num_done))
+    )
+    run(pool, job("a", method="prepare"), job("b", method="prepare"), job("c"))
+    assert seen == [(name, num_done) for name in ("a", "b") for num_done in (1, 2, 3)]
+    assert [(end.job.id, end.manifest.kind) for end in ends if end.manifest] == [
+        ("a", "data"),
+        ("b", "data"),
+        ("c", "merge"),
+    ]
+
+
+def test_job_that_reports_may_fail_or_lose_its_worker(make_pool: Callable[..., JobPool]) -> None:
+    """Errors keep their type; what died with its process begins again elsewhere."""
+    ends: dict[str, JobEnd] = {}
+    seen: list[int] = []
+    pool = make_pool(
+        lambda end: ends.update({end.job.id: end}),
+        on_progress=lambda _, report: seen.append(report.num_done),
+    )
+    run(pool, job("bad", method="prepare_and_refuse"))
+    assert type(ends["bad"].error) is NonFiniteMergeError
+    assert seen == [1]
+    run(pool, job("a", method="prepare_and_die_once"), job("b"))
+    assert seen == [1, 1, 1, 1, 2, 3]
+    assert ends["a"].manifest is not None
+    assert ends["b"].manifest is not None
 
 
 def test_job_that_kills_every_worker_is_given_up(

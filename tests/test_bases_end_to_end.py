@@ -1,0 +1,110 @@
+"""A study over bases, run job by job in this process, as its driver would hand the jobs out."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from orchestrator.coordinator import preparation_jobs
+from orchestrator.opened import OpenedStudy, open_study
+from orchestrator.reading import parse_study
+from orchestrator.results import results_table
+from workers.checkpoints import Pace
+from workers.fine_tune import FineTuning
+from workers.process import CACHE_VARIABLE, Worker
+
+STUDY = """
+name: bases
+backbone:
+  model: test_efficientnet
+  weights: none
+  image_size: 32
+  pretrain: {{tasks: [mnist_5k, mnist_m], steps: 30, batch_size: 16, lr: 0.003}}
+  axes: {{pretrain_steps: [10, 30], model: [test_efficientnet, test_resnet]}}
+tasks: {{names: [mnist_5k, bluemarble_regions], max_train: 40, max_test: 48}}
+finetune: {{defaults: {{steps: 3, batch_size: 8, lr: 0.01}}}}
+groups: {{count: 1, size: 2}}
+merge: [{{method: task_arithmetic, scaling: 0.5}}]
+store: {store}
+"""
+
+
+@pytest.fixture
+def opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], OpenedStudy]]:
+    """Returns what opens the study in a store of a name."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+    def open_one(name: str) -> OpenedStudy:
+        text = STUDY.format(store=tmp_path / name)
+        return open_study(parse_study(text, source="test"), text=text)
+
+    yield open_one
+    torch.use_deterministic_algorithms(mode=False)
+
+
+def run(opened: OpenedStudy) -> None:
+    """Runs all that is left, in rounds, each in a process that knows nothing of the one before."""
+    worker = Worker(opened.store_url, num_cpus=1)
+    for job in preparation_jobs(opened.plan, done=opened.prepared):
+        opened.ledger.add(getattr(worker, job.method)(job.argument))
+    while trials := opened.ledger.runnable_trials():
+        worker = Worker(opened.store_url, num_cpus=1)
+        for trial in trials:
+            for progress in worker.run_trial(trial, report_every_s=1e9):
+                for manifest in progress.committed:
+                    opened.ledger.add(manifest)
+    for merge in opened.ledger.ready_merges():
+        opened.ledger.add(worker.run_merge(merge))
+
+
+def test_study_over_bases_is_resumed_to_the_same_table(
+    opened: Callable[[str], OpenedStudy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two bases of one run and one of another model; killed in the middle of the pretraining."""
+    undisturbed = opened("a")
+    run(undisturbed)
+    assert undisturbed.ledger.is_finished()
+    assert undisturbed.ledger.holes() == ()
+    with monkeypatch.context() as patch:
+        _kill_at(14, patch=patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(opened("b"))
+    resumed = opened("b")
+    assert len(resumed.ledger.bases) == 2 + 1  # the initial ones, and the first snapshot
+    assert [each.snapshots for each in resumed.ledger.missing_pretraining()] == [(30,), (30,)]
+    run(resumed)
+    table = results_table(resumed.ledger)
+    assert table.equals(results_table(undisturbed.ledger))
+    _check_rows(table, opened=resumed)
+    assert opened("b").is_finished()
+
+
+def _kill_at(step: int, *, patch: pytest.MonkeyPatch) -> None:
+    """Writes a checkpoint at a step and ends there with what nothing catches."""
+    advance = FineTuning.advance
+    patch.setattr(Pace, "is_due", lambda _, tuning: tuning.step == step)
+
+    def dying(tuning: FineTuning) -> None:
+        if tuning.step == step:
+            raise KeyboardInterrupt
+        advance(tuning)
+
+    patch.setattr(FineTuning, "advance", dying)
+
+
+def _check_rows(table: pa.Table, *, opened: OpenedStudy) -> None:
+    rows = [row for row in table.to_pylist() if row["task"] == "macro"]
+    found = {row["setting"]: (row["backbone"], row["pretrain_steps"]) for row in rows}
+    assert found == {
+        "model=test_efficientnet": ("test_efficientnet", 30),
+        "model=test_resnet": ("test_resnet", 30),
+        "pretrain_steps=10": ("test_efficientnet", 10),
+        "pretrain_steps=30": ("test_efficientnet", 30),
+    }
+    assert len({row["base_accuracy"] for row in rows}) > 1
+    curves = [opened.ledger.bases[run.id].metrics["train_curve"] for run in opened.plan.bases.runs]
+    assert all(curve[-1][1] < curve[0][1] for curve in curves)
