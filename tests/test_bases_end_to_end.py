@@ -50,7 +50,8 @@ def run(opened: OpenedStudy) -> None:
     """Runs all that is left, in rounds, each in a process that knows nothing of the one before."""
     worker = Worker(opened.store_url, num_cpus=1)
     for job in preparation_jobs(opened.plan, done=opened.prepared):
-        opened.ledger.add(getattr(worker, job.method)(job.argument))
+        made = getattr(worker, job.method)(job.argument)
+        opened.ledger.add([*made][-1].committed if job.reports else made)
     while trials := opened.ledger.runnable_trials():
         worker = Worker(opened.store_url, num_cpus=1)
         for trial in trials:
