@@ -54,10 +54,11 @@ class OpenedStudy:
         return noted.get("lacks") if isinstance(noted, dict) else None
 
     def is_prepared(self) -> bool:
-        """Tells whether the first bases and the images of all tasks are committed."""
-        bases = (job.spec.id for job in self.plan.bases.jobs)
-        needed = {*bases, *(data.id for data in self.plan.datasets)}
-        return needed <= self.prepared
+        """Tells whether the first bases, the heads and the images of all tasks are committed."""
+        plan = self.plan
+        bases = (job.spec.id for job in plan.bases.jobs)
+        heads = (job.spec.id for job in plan.heads.values())
+        return {*bases, *heads, *(job.id for job in plan.data_jobs)} <= self.prepared
 
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
