@@ -1,31 +1,33 @@
-"""How long a study takes and how much it stores: from what was measured, or a stated guess."""
+"""How long a study takes and how much it stores, and what these figures rest on."""
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from eval.tasks import find_task
 from orchestrator.ledger import Ledger
-from orchestrator.plan import Plan
-from workers.manifests import Manifest
-from workers.weights import PACKAGED, WeightsError, packaged_path
+from orchestrator.rates import Basis, Duration, Rates
+from orchestrator.sizes import Sizes
+from orchestrator.usage import Usage, usage_of
+from workers.calibration import Calibration
 
-# EfficientNet-Lite0 at 64 pixels on one CPU core, float32.
-GUESS_TRAIN_S_PER_IMAGE = 0.011
-GUESS_MERGE_S_PER_IMAGE = 0.002
-GUESS_PIXELS = 64 * 64
+_WORDS: dict[Basis, str] = {
+    "measured": "measured in this store",
+    "calibrated": "calibrated",
+    "guessed": "a guess for EfficientNet-Lite0 on CPU cores; better after the first trials, or by "
+    "mergesweep plan STUDY.yaml --calibrate",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What is left to do, in worker-seconds and bytes."""
+    """What is left to do, in workers' time."""
 
     train_s: float
     """Worker-seconds of the trials that are missing."""
     merge_s: float
     """Worker-seconds of the merge jobs that are missing."""
-    expert_bytes: int | None
-    """Bytes of all experts together; None while the size of the base is not known."""
+    usage: Usage
+    """The same times what the workers are given; without bytes."""
     basis: str
     """What the times are taken from."""
 
@@ -34,76 +36,65 @@ class Estimate:
         return (self.train_s + self.merge_s) / num_slots
 
 
-def estimate(ledger: Ledger, *, base: Manifest | None) -> Estimate:
-    """Estimates what is left of a plan.
-
-    Seconds per image come from the experts and merges that the store has; while it has none, from
-    a guess for the default backbone on one CPU core, scaled by the number of pixels.
-    """
-    plan = ledger.plan
-    train_s = _median(_train_rates(ledger))
-    merge_s = _median(_merge_rates(ledger))
-    scale = plan.study.backbone.image_size**2 / GUESS_PIXELS
-    images = sum(
-        trial.longest.steps * trial.longest.batch_size for trial in ledger.missing_trials()
-    )
-    merged_images = sum(
-        _num_test_images(plan) * (len(spec.experts) + len(spec.held_out))
-        for spec in plan.merges.values()
-        if spec.id not in ledger.merges
-    )
-    return Estimate(
-        train_s=images * (train_s or GUESS_TRAIN_S_PER_IMAGE * scale),
-        merge_s=merged_images * (merge_s or GUESS_MERGE_S_PER_IMAGE * scale),
-        expert_bytes=_expert_bytes(plan, base=base),
-        basis="measured in this store"
-        if train_s and merge_s
-        else "a guess for EfficientNet-Lite0 on CPU cores; better after the first trials",
-    )
-
-
-def _train_rates(ledger: Ledger) -> Iterable[float]:
-    for expert_id, manifest in ledger.experts.items():
-        steps = manifest.metrics["steps_taken"]
-        if steps:
-            batch_size = ledger.plan.experts[expert_id].batch_size
-            yield manifest.seconds["trial"] / (steps * batch_size)
-
-
-def _merge_rates(ledger: Ledger) -> Iterable[float]:
-    for manifest in ledger.merges.values():
-        images = sum(sums["num_examples"] for sums in manifest.metrics["tasks"].values())
-        yield sum(manifest.seconds.values()) / images
-
-
-def _median(rates: Iterable[float]) -> float | None:
-    found = list(rates)
-    return statistics.median(found) if found else None
-
-
-def _num_test_images(plan: Plan) -> float:
-    """Returns the mean number of test images a task."""
-    tasks = plan.study.tasks
-    sizes = [
-        (
-            find_task(name).num_train // 5
-            if tasks.evaluate_on == "validation"
-            else find_task(name).num_test
-        )
-        for name in plan.study.task_names
+def estimate(ledger: Ledger, *, calibration: Calibration | None) -> Estimate:
+    """Estimates the time of what is left of a plan; see `Rates` for where it comes from."""
+    rates = Rates(ledger, calibration=calibration)
+    trials = [rates.trial(trial) for trial in ledger.missing_trials()]
+    merges = [
+        rates.merge(spec) for spec in ledger.plan.merges.values() if spec.id not in ledger.merges
     ]
-    return statistics.mean(min(size, tasks.max_test or size) for size in sizes)
+    train_s, merge_s = (sum(each.seconds for each in jobs) for jobs in (trials, merges))
+    resources = ledger.plan.study.resources
+    return Estimate(
+        train_s=train_s,
+        merge_s=merge_s,
+        usage=usage_of(train_s, share=resources.trial) + usage_of(merge_s, share=resources.merge),
+        basis=_basis(trials=trials, merges=merges, calibration=calibration),
+    )
 
 
-def _expert_bytes(plan: Plan, *, base: Manifest | None) -> int | None:
-    model = plan.study.backbone.model
-    if base is not None:
-        size = sum(file.size_bytes for file in base.files)
-    elif model in PACKAGED:
-        try:
-            size = packaged_path(model).stat().st_size
-        except WeightsError:
-            return None
-    else:
-        return None
-    return size * len(plan.experts)
+def _basis(
+    *, trials: Iterable[Duration], merges: Iterable[Duration], calibration: Calibration | None
+) -> str:
+    parts = {"trials": {each.basis for each in trials}, "merge jobs": {e.basis for e in merges}}
+    said = {
+        what: " and ".join(_said(basis, calibration) for basis in _WORDS if basis in found)
+        for what, found in parts.items()
+        if found
+    }
+    if len(set(said.values())) <= 1:
+        return next(iter(said.values()), "nothing is left")
+    return "; ".join(f"{what}: {words}" for what, words in said.items())
+
+
+def _said(basis: Basis, calibration: Calibration | None) -> str:
+    if basis != "calibrated" or calibration is None:
+        return _WORDS[basis]
+    at = datetime.fromtimestamp(calibration.at_s, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"calibrated on {calibration.device_name} at {at}, one worker alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreEstimate:
+    """What the store holds of a study when it is whole, and while it runs."""
+
+    expert_bytes: int | None
+    """All experts; None for a model that timm does not know."""
+    data_bytes: int
+    """Images and labels of all tasks."""
+    checkpoint_bytes: int | None
+    """Resumable checkpoints of as many trials as run at once, the largest."""
+
+
+def estimate_store(ledger: Ledger, *, sizes: Sizes, num_slots: int) -> StoreEstimate:
+    """Works the bytes out from the specifications."""
+    plan = ledger.plan
+    experts = [sizes.expert_bytes(each) for each in plan.experts.values()]
+    checkpoints = [sizes.checkpoint_bytes(trial.longest) for trial in plan.trials]
+    known_experts = [each for each in experts if each is not None]
+    known_checkpoints = sorted((each for each in checkpoints if each is not None), reverse=True)
+    return StoreEstimate(
+        expert_bytes=sum(known_experts) if len(known_experts) == len(experts) else None,
+        data_bytes=sum(sizes.data_bytes(each) for each in plan.datasets),
+        checkpoint_bytes=sum(known_checkpoints[:num_slots]) if known_checkpoints else None,
+    )

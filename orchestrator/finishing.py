@@ -14,6 +14,7 @@ from orchestrator.report.page import render_report
 from orchestrator.results import experts_table, results_table
 from orchestrator.study_folder import REPORT_FILE
 from orchestrator.study_runs import report_run, tracked_runs
+from orchestrator.terminal import budget_lines
 from orchestrator.tracking.runs import TrackedRun
 from workers.code_version import code_version
 
@@ -71,12 +72,14 @@ def _facts(opened: OpenedStudy) -> Mapping[str, str]:
     made = [each.created_at_s for each in (*ledger.experts.values(), *ledger.merges.values())]
     span = [datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M UTC") for at in made]
     counts, lacks = ledger.counts(), opened.lacks_in_mlflow()
+    budget = "; ".join(budget_lines(ledger.plan, allowance=opened.allowance))
     return {
         "store": opened.store_url,
         "plan": plan_digest(ledger.plan),
         "experts": f"{counts.num_experts_done} of {counts.num_experts}",
         "merge jobs": f"{counts.num_merges_done} of {counts.num_merges}",
         "made": f"{min(span)} to {max(span)}" if span else "nothing yet",
+        **({"budget": budget.removeprefix("budget: ")} if budget else {}),
         **({"MLflow": f"lacks {lacks}; mergesweep track sends them"} if lacks else {}),
         "code version": f"mergesweep {code_version()}",
     }

@@ -1,11 +1,11 @@
 """Keeps count of a plan: what is committed, what has become ready, what failed, what is left."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.plan import Plan
-from orchestrator.report.holes import Hole
+from orchestrator.report.holes import LEFT_OUT, Hole
 from workers.manifests import Manifest
 from workers.specs import MergeSpec, TrialSpec
 
@@ -30,7 +30,10 @@ class Ledger:
         self._lock = threading.Lock()
         self.experts: dict[str, Manifest] = {}
         self.merges: dict[str, Manifest] = {}
+        self.prepared: dict[str, Manifest] = {}
+        """The base and the images."""
         self._failures: dict[str, str] = {}
+        self._left_out: frozenset[str] = frozenset()
         self._merges_of = self._index_merges()
         for manifest in manifests:
             self.add(manifest)
@@ -46,6 +49,8 @@ class Ledger:
         """Notes a committed artifact; returns the merge jobs that it makes ready to run."""
         with self._lock:
             self._failures.pop(manifest.id, None)
+            if manifest.kind in ("base", "data"):
+                self.prepared[manifest.id] = manifest
             if manifest.kind == "merge" and manifest.id in self.plan.merges:
                 self.merges[manifest.id] = manifest
             if manifest.kind != "expert" or manifest.id not in self.plan.experts:
@@ -58,6 +63,11 @@ class Ledger:
         """Notes that a trial or merge job will not be tried again."""
         with self._lock:
             self._failures[artifact_id] = reason
+
+    def leave_out(self, ids: Collection[str]) -> None:
+        """Notes which trials and merge jobs do not fit the budget, in place of the ones before."""
+        with self._lock:
+            self._left_out = frozenset(ids)
 
     def ready_merges(self) -> list[MergeSpec]:
         """Returns the merge jobs that are not done and could run now, in the plan's order."""
@@ -74,6 +84,18 @@ class Ledger:
         left = self.missing_trials()
         with self._lock:
             return [trial for trial in left if trial.id not in self._failures]
+
+    def possible_merges(self) -> list[MergeSpec]:
+        """Returns the merge jobs that are missing and wait for nothing that can never be made."""
+        with self._lock:
+            failed = self._failures_by_expert()
+            return [
+                spec
+                for spec in self.plan.merges.values()
+                if spec.id not in self.merges
+                and spec.id not in self._failures
+                and not self._blocked_by(spec, failed=failed)
+            ]
 
     def is_finished(self) -> bool:
         """Tells whether nothing is left to run: what is missing can never be made."""
@@ -101,13 +123,19 @@ class Ledger:
 
     def _expert_holes(self) -> Iterable[Hole]:
         failed = self._failures_by_expert()
+        left_out = {
+            expert.id
+            for trial in self._left()
+            if trial.id in self._left_out
+            for expert in trial.experts
+        }
         for expert_id, expert in self.plan.experts.items():
             what = f"expert {expert_id}: {expert.task} at lr={expert.lr}, steps={expert.steps}"
             manifest = self.experts.get(expert_id)
             if expert_id in failed:
                 yield Hole(kind="failed", what=what, reason=failed[expert_id])
             elif manifest is None:
-                yield Hole(kind="not run", what=what, reason="not run yet")
+                yield self._not_run(what, is_left_out=expert_id in left_out)
             elif not manifest.files:
                 steps = manifest.metrics["steps_taken"]
                 yield Hole(kind="diverged", what=what, reason=f"not finite after {steps} steps")
@@ -120,9 +148,16 @@ class Ledger:
             if merge_id in self._failures:
                 yield Hole(kind="failed", what=what, reason=self._failures[merge_id])
             elif merge_id not in self.merges:
-                blocked = self._blocked_by(cell.merge, failed=failed)
-                reason = f"blocked by {blocked}" if blocked else "not run yet"
-                yield Hole(kind="not run", what=what, reason=reason)
+                if blocked := self._blocked_by(cell.merge, failed=failed):
+                    yield Hole(kind="not run", what=what, reason=f"blocked by {blocked}")
+                else:
+                    yield self._not_run(what, is_left_out=merge_id in self._left_out)
+
+    @staticmethod
+    def _not_run(what: str, *, is_left_out: bool) -> Hole:
+        if is_left_out:
+            return Hole(kind=LEFT_OUT, what=what, reason="what is left of the budget is too little")
+        return Hole(kind="not run", what=what, reason="not run yet")
 
     def _left(self) -> list[TrialSpec]:
         left = (trial.without(self.experts) for trial in self.plan.trials)

@@ -5,15 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.allowance import Allowance
+from orchestrator.calibrating import fitting_calibration, read_calibrations
 from orchestrator.ledger import Ledger
 from orchestrator.outputs import OUTPUTS_FILE, output_problems
 from orchestrator.plan import Plan, build_plan, plan_digest
 from orchestrator.reading import absolute_store, parse_study
 from orchestrator.study import Study
-from orchestrator.study_folder import TRACKING_FILE, StudyFolder, groups_drawn_from
+from orchestrator.study_folder import (
+    TRACKING_FILE,
+    UNFINISHED_FILE,
+    StudyFolder,
+    groups_drawn_from,
+)
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts import Artifacts, BrokenManifestsError
+from workers.calibration import Calibration
 from workers.manifests import Manifest
+from workers.sealed import seal
 from workers.store.opening import open_store
 
 NUM_BROKEN_NAMED = 5
@@ -37,6 +46,10 @@ class OpenedStudy:
     """The base's manifest, if it is committed."""
     prepared: frozenset[str]
     """Ids of the base and the images that are committed."""
+    calibration: Calibration | None
+    """What the study's workers were timed at, if they were."""
+    allowance: Allowance
+    """What the study's budget still allows."""
 
     def note_published(self, report: PublishReport) -> None:
         """Remembers what MLflow has, so that the next run and the report need not ask it."""
@@ -52,6 +65,18 @@ class OpenedStudy:
         except ValueError:
             return None  # damaged: the next run sends everything again
         return noted.get("lacks") if isinstance(noted, dict) else None
+
+    def note_unfinished(self) -> None:
+        """Remembers what trials took that are not committed, for later runs to count."""
+        seconds = self.allowance.unfinished_s()
+        if self.allowance.is_limited or self.folder.read_bytes(UNFINISHED_FILE) is not None:
+            fields = {"study": self.folder.name, "seconds": seconds}
+            self.folder.write_bytes(UNFINISHED_FILE, seal(fields))
+
+    def has_room(self) -> bool:
+        """Tells whether the budget has room for any of what is left."""
+        choice = self.allowance.choice()
+        return bool(choice.chosen) or not choice.left_out
 
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
@@ -98,9 +123,12 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
     if groups is not None and groups != plan.groups:
         plan = build_plan(study, groups=groups)
     found = _committed(artifacts, plan=plan, folder=folder)
+    ledger = Ledger(plan, manifests=[each for kind in found.values() for each in kind.values()])
+    calibration = fitting_calibration(read_calibrations(folder), study=study)
+    unfinished = folder.read_sealed(UNFINISHED_FILE) or {"seconds": {}}
     return OpenedStudy(
         plan=plan,
-        ledger=Ledger(plan, manifests=[*found["expert"].values(), *found["merge"].values()]),
+        ledger=ledger,
         text=text,
         folder=folder,
         artifacts=artifacts,
@@ -108,6 +136,8 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
         tracking_uri=tracking_uri(study, store_url=store_url),
         base=found["base"].get(plan.base.spec.id),
         prepared=frozenset(found["base"].keys() | found["data"].keys()),
+        calibration=calibration,
+        allowance=Allowance(ledger, calibration=calibration, unfinished_s=unfinished["seconds"]),
     )
 
 

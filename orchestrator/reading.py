@@ -11,11 +11,22 @@ from pydantic_core import ErrorDetails
 from eval.tasks import SUITES, task_names
 from merge.errors import ParameterErrors
 from merge.params import parse_params
+from orchestrator.budget_fields import check_budget
 from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.group_sizes import check_group_sizes
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
-from orchestrator.study import Axes, Backbone, Finetune, Groups, Merge, Study, Tasks
+from orchestrator.study import (
+    Axes,
+    Backbone,
+    Budget,
+    Finetune,
+    Groups,
+    Merge,
+    Resources,
+    Study,
+    Tasks,
+)
 from orchestrator.yaml_text import load_yaml
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError
@@ -59,6 +70,7 @@ def parse_study(text: str, *, source: str, store: str | None = None) -> Study:
     except ValidationError as error:
         problems += [_from_pydantic(details) for details in error.errors()]
     problems += _check_meaning(values)
+    problems += _check_costs(values)
     problems += _check_tracking(values.get("tracking"))
     problems += _check_store(values, is_last=not problems)
     if problems:
@@ -174,6 +186,13 @@ def _check_meaning(values: Mapping[str, Any]) -> list[StudyProblem]:
         problems += _check_backbone(backbone)
     problems += _check_merges(merges)
     return problems
+
+
+def _check_costs(values: Mapping[str, Any]) -> Iterator[StudyProblem]:
+    budget = _valid_section(Budget, values.get("budget", {}))
+    resources = _valid_section(Resources, values.get("resources", {}))
+    if budget is not None and resources is not None:
+        yield from check_budget(budget, resources=resources)
 
 
 def _valid_section(section: Any, values: object) -> Any:  # noqa: ANN401 any section

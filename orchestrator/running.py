@@ -20,6 +20,7 @@ from orchestrator.opened import OpenedStudy
 from orchestrator.study_runs import run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.manifests import Manifest
+from workers.specs import TrialSpec
 
 POLL_S = 0.2
 MIN_SLOTS_TO_RESERVE = 8
@@ -96,9 +97,11 @@ class Session:
         )
         coordinator = Coordinator(
             ledger=self.opened.ledger,
+            allowance=self.opened.allowance,
             failures=Failures(self.opened.folder, retries=study.retries),
             board=self._board,
             submit=pool.submit,
+            cancel_waiting=pool.cancel_waiting,
             committed=self._publish,
             stop=self.stopping.set,
         )
@@ -106,11 +109,10 @@ class Session:
         try:
             self._prepare(pool, coordinator=coordinator)
             self._train(pool, coordinator=coordinator)
-            self._board.stage = "merging"
-            pool.resize(self._job_slots, reserve=self._reserves)
-            self._wait_for(pool)
+            self._merge(pool, coordinator=coordinator)
         finally:
             pool.close()
+            self.opened.allowance.close()
         if coordinator.store_fault is not None:
             raise coordinator.store_fault
 
@@ -134,7 +136,7 @@ class Session:
         pool.resize(for_merges or self._job_slots, reserve=self._reserves)
         coordinator.submit_merges(self.opened.ledger.ready_merges())
         share = self.opened.plan.study.resources.trial
-        while not self.stopping.is_set() and (left := self.opened.ledger.runnable_trials()):
+        while not self.stopping.is_set() and (left := self._admitted_trials()):
             self._board.stage = "fine-tuning"
             run_trials(
                 left,
@@ -146,6 +148,23 @@ class Session:
                 watcher=coordinator,
                 stopping=self.stopping,
             )
+
+    def _admitted_trials(self) -> list[TrialSpec]:
+        """Returns the trials that are left and that the budget has room for."""
+        self.opened.allowance.review()
+        left = self.opened.ledger.runnable_trials()
+        return [trial for trial in left if self.opened.allowance.has_room_for(trial.id)]
+
+    def _merge(self, pool: JobPool, *, coordinator: Coordinator) -> None:
+        """Waits for the merges, and submits those for which the budget turned out to have room."""
+        self._board.stage = "merging"
+        pool.resize(self._job_slots, reserve=self._reserves)
+        self._wait_for(pool)
+        while not self.stopping.is_set():
+            self.opened.allowance.review()
+            if not coordinator.submit_merges(self.opened.ledger.ready_merges()):
+                return
+            self._wait_for(pool)
 
     def _wait_for(self, pool: JobPool) -> None:
         while not pool.is_idle() and not self.stopping.wait(POLL_S):
@@ -160,4 +179,5 @@ class Session:
         ledger = self.opened.ledger
         if not ledger.experts:
             return None
-        return estimate(ledger, base=self.opened.base).wall_s(num_slots=self._slots)
+        left = estimate(ledger, calibration=self.opened.calibration)
+        return left.wall_s(num_slots=self._slots)

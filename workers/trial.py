@@ -71,6 +71,8 @@ def run_trial(
     ends with the bits of one that was not. `seconds` in the experts' manifests leave out what the
     interruption cost: the time from the checkpoint on, and that until the trial was started again.
 
+    A trial that is closed on its way leaves a checkpoint of the step it stands at.
+
     A training loss that is not finite ends the run: the snapshots that were not reached are
     committed as `diverged`, with the last weights if those are finite and without if they are not.
 
@@ -89,17 +91,22 @@ def run_trial(
     run = _start(spec, workspace=workspace, clock=clock)
     committed = _resume(run)
     pace = Pace(min_interval_s=checkpoint_every_s, clock=clock)
-    for expert in spec.experts:
-        yield from _train(run, until=expert.steps, report_every_s=report_every_s, pace=pace)
-        manifest = committed.get(expert.id) or _commit(expert, run=run)
-        if expert == spec.longest:
-            run.checkpoints.remove()
-        yield TrialProgress(
-            step=expert.steps,
-            loss=recent_loss(run.tuning.losses[: expert.steps]),
-            committed=(manifest,),
-        )
-        run.tuning.set_training_mode()
+    try:
+        for expert in spec.experts:
+            yield from _train(run, until=expert.steps, report_every_s=report_every_s, pace=pace)
+            manifest = committed.get(expert.id) or _commit(expert, run=run)
+            if expert == spec.longest:
+                run.checkpoints.remove()
+            yield TrialProgress(
+                step=expert.steps,
+                loss=recent_loss(run.tuning.losses[: expert.steps]),
+                committed=(manifest,),
+            )
+            run.tuning.set_training_mode()
+    except GeneratorExit:
+        if 0 < run.tuning.step < spec.longest.steps and not run.diverged:
+            run.checkpoints.write(run.tuning, seconds=run.seconds())
+        raise
 
 
 def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float]) -> _Run:

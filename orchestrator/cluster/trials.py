@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator
 
 from orchestrator.cluster.session import create_worker, is_node_lost
 from orchestrator.study import Share
@@ -50,7 +51,13 @@ on every node. Workers have the environment of their node."""
 
 
 class TrialWatcher(Protocol):
-    """Is told what happens to trials; called from the thread that runs the Tuner."""
+    """Is asked and told about trials; called from the thread that runs the Tuner."""
+
+    def may_start(self, trial_id: str) -> bool:
+        """Tells whether a trial may be given to a worker; one that may not is left out."""
+
+    def may_go_on(self) -> bool:
+        """Tells whether trials may go on; asked often, and once not they are all stopped."""
 
     def trial_started(self, trial_id: str) -> None:
         """A worker has begun."""
@@ -89,7 +96,7 @@ class TrialRunner(tune.Trainable):
         """
         self._trials = trials
         self._checkpoint_every_s = checkpoint_every_s
-        self._progress: Iterator[Any] | None = None
+        self._progress: Generator[Any, None, None] | None = None
         self._create_worker = functools.cache(
             lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
         )
@@ -112,6 +119,11 @@ class TrialRunner(tune.Trainable):
         done = progress.step >= self._spec.longest.steps
         committed = [manifest.to_json() for manifest in progress.committed]
         return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
+
+    def cleanup(self) -> None:
+        """Ends a trial that was stopped on its way: it leaves a checkpoint of where it is."""
+        if self._progress is not None:
+            self._progress.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._spec = self._trials[config["trial"]]
@@ -139,6 +151,16 @@ class _Watch(_Unpickled, tune.Callback):
             yield
         except Exception as error:  # noqa: BLE001 raised again when Tune has stopped
             self.error = self.error or error
+
+    def may_start(self, trial: Trial) -> bool:
+        """Asks the watcher; after it has raised, nothing may."""
+        with self._kept():
+            return self._watcher.may_start(self._id(trial))
+        return False
+
+    def must_stop(self) -> bool:
+        """Tells whether the watcher wants no trial to go on, or has raised."""
+        return self.error is not None or not self._watcher.may_go_on()
 
     def _id(self, trial: Trial) -> str:
         spec: TrialSpec = self._trials[trial.config["trial"]]
@@ -203,6 +225,25 @@ def _error_of(trial: Trial) -> tuple[BaseException | None, str]:
         return None, trace
 
 
+class _Admission(_Unpickled, BasicVariantGenerator):
+    """Makes Tune's trials one after another, as places become free, without those left out."""
+
+    def __init__(self, watch: _Watch, *, num_slots: int) -> None:
+        super().__init__(max_concurrent=num_slots)
+        self._watch = watch
+
+    def next_trial(self) -> Trial | None:
+        """Returns the next trial that may start, None if there is none or no place now."""
+        while (trial := super().next_trial()) is not None:
+            if self._watch.may_start(trial):
+                return trial
+            self.on_trial_complete(trial.trial_id)
+        return None
+
+    def save_to_dir(self, dirpath: str, session_str: str) -> None:
+        """Writes nothing."""
+
+
 class _StopWhen(_Unpickled, tune.Stopper):
     def __init__(self, stopping: threading.Event, *, watch: _Watch) -> None:
         self._stopping = stopping
@@ -213,7 +254,7 @@ class _StopWhen(_Unpickled, tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping.is_set() or self._watch.error is not None
+        return self._stopping.is_set() or self._watch.must_stop()
 
 
 def run_trials(
@@ -228,6 +269,9 @@ def run_trials(
     stopping: threading.Event,
 ) -> None:
     """Runs trials to their ends, as many at once as there are slots; returns early when stopping.
+
+    A trial is run only if the watcher lets it start, at the time when there is a place for it. What
+    runs when trials are stopped leaves a checkpoint.
 
     Failures are told to the watcher and never raised: other trials go on. What the watcher itself
     raises stops all trials and is raised here.
@@ -251,7 +295,10 @@ def run_trials(
         tune.Tuner(
             trainable,
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=num_slots),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                search_alg=_Admission(watch, num_slots=num_slots),
+            ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=scratch,

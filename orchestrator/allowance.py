@@ -1,0 +1,251 @@
+"""What a study's budget still allows: the one place where it is kept.
+
+A job starts only if its estimate fits what is left after all that was used, and after all that is
+running at its own estimate. Room is given in the plan's order, to a merge job together with the
+trials that it waits for: what is left out stands at the plan's end, and whole groups are finished.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Plan
+from orchestrator.rates import Rates
+from orchestrator.sizes import Sizes
+from orchestrator.usage import Usage, counted_trial_s, total, usage_of, usage_so_far
+from workers.calibration import Calibration
+from workers.specs import MergeSpec, TrialSpec
+
+CHOOSE_EVERY_S = 1.0
+"""Least time between two choices while artifacts come in; each looks at the whole plan."""
+NUM_DIGITS = 2
+"""Of the limits that are proposed, rounded up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which of the missing jobs the budget has room for."""
+
+    chosen: frozenset[str]
+    """Ids of trials and merge jobs."""
+    left_out: frozenset[str]
+    """Those that can be made and do not fit."""
+    used: Usage
+    """By what is committed and what runs has taken so far."""
+    needed: Usage
+    """All in all for the whole study, as estimated."""
+
+
+class Allowance:
+    """Admits jobs while they fit the study's budget; without limits, all of them. Thread-safe."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        calibration: Calibration | None,
+        unfinished_s: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begins with what the store has.
+
+        Args:
+            ledger: The plan, and what of it is committed.
+            calibration: For estimates of what was never run.
+            unfinished_s: Seconds that earlier runs spent on trials which are not committed yet.
+            clock: Seconds, from any origin.
+        """
+        self._ledger = ledger
+        self._budget = ledger.plan.study.budget
+        self._calibration = calibration
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._before_s = dict(unfinished_s or {})
+        self._started_s: dict[str, float] = {}
+        self._admitted: set[str] = set()
+        self._choice: Choice | None = None
+        self._chosen_s = -math.inf
+        self._sizes = Sizes.of(ledger) if self._budget.gigabytes is not None else None
+        if self.is_limited:
+            ledger.leave_out(self.choice().left_out)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the study limits anything."""
+        return bool(self._budget.limits())
+
+    def has_room_for(self, job_id: str) -> bool:
+        """Tells whether a trial or merge job fits what is left."""
+        if not self.is_limited:
+            return True
+        with self._lock:
+            if self._clock() - self._chosen_s > CHOOSE_EVERY_S:
+                self.review()
+            return job_id in self._admitted or (
+                job_id in self.choice().chosen and not self.is_spent()
+            )
+
+    def admits(self, job_id: str) -> bool:
+        """Tells whether a trial or merge job may start; if so its room is kept until it ends."""
+        with self._lock:
+            if not self.has_room_for(job_id):
+                return False
+            self._admitted.add(job_id)
+            return True
+
+    def started(self, trial_id: str) -> None:
+        """Notes that a worker has begun with a trial: from now on its time counts."""
+        with self._lock:
+            self._started_s.setdefault(trial_id, self._clock())
+
+    def ended(self, job_id: str) -> None:
+        """Notes that a job was committed, failed or was lost; its room is free again."""
+        with self._lock:
+            self._add_time(job_id)
+            self._started_s.pop(job_id, None)
+            self._admitted.discard(job_id)
+
+    def is_spent(self) -> bool:
+        """Tells whether a limit is reached by what was measured, running trials included."""
+        return self.is_limited and self.used().reaches(self._budget)
+
+    def used(self) -> Usage:
+        """Returns what committed artifacts took, and uncommitted trials until now."""
+        return usage_so_far(self._ledger, unfinished_s=self.unfinished_s())
+
+    def unfinished_s(self) -> dict[str, float]:
+        """Returns the seconds spent on trials that are not committed, in earlier runs too."""
+        now_s = self._clock()
+        with self._lock:
+            seconds = dict(self._before_s)
+            for trial_id, started_s in self._started_s.items():
+                seconds[trial_id] = seconds.get(trial_id, 0.0) + now_s - started_s
+        return {each: s for each, s in seconds.items() if each not in self._ledger.experts}
+
+    def close(self) -> None:
+        """Notes that nothing runs any more, and what was left out."""
+        with self._lock:
+            for job_id in list(self._started_s):
+                self.ended(job_id)
+            self._admitted.clear()
+            self.review()
+            if self.is_limited:
+                self._ledger.leave_out(self.choice().left_out)
+
+    def review(self) -> None:
+        """Chooses anew from what is known by now."""
+        with self._lock:
+            self._choice = None
+
+    def choice(self) -> Choice:
+        """Returns which jobs fit, in the plan's order, after those that run."""
+        with self._lock:
+            if self._choice is None:
+                self._choice = self._choose()
+                self._chosen_s = self._clock()
+            return self._choice
+
+    def proposals(self) -> dict[str, float]:
+        """Returns the limits that are too low for the whole study, and what would be enough."""
+        needed, limits = self.choice().needed.amounts(self._budget), self._budget.limits()
+        return {
+            name: _rounded_up(amount) for name, amount in needed.items() if amount > limits[name]
+        }
+
+    def _add_time(self, trial_id: str) -> None:
+        if trial_id in self._started_s:
+            spent_s = self._clock() - self._started_s[trial_id]
+            self._before_s[trial_id] = self._before_s.get(trial_id, 0.0) + spent_s
+
+    def _choose(self) -> Choice:
+        costs = _Costs(
+            self._ledger,
+            rates=Rates(self._ledger, calibration=self._calibration),
+            sizes=self._sizes,
+            counted_s=counted_trial_s(self._ledger, unfinished_s=self.unfinished_s()),
+        )
+        trials = {trial.id: trial for trial in self._ledger.runnable_trials()}
+        merges = {spec.id: spec for spec in self._ledger.possible_merges()}
+        used = self.used()
+        running = [
+            costs.trial(trials[each]) if each in trials else costs.merge(merges[each])
+            for each in self._admitted
+            if each in trials or each in merges
+        ]
+        taken = used + costs.preparation() + total(running)
+        chosen = {each for each in self._admitted if each in trials or each in merges}
+        for unit in _units(self._ledger.plan, trials=trials, merges=merges):
+            new = [job for job in unit if job.id not in chosen]
+            cost = total(costs.of(job) for job in new)
+            if (taken + cost).fits(self._budget) and not used.reaches(self._budget):
+                taken += cost
+                chosen |= {job.id for job in new}
+        possible = {*trials, *merges}
+        left_out = frozenset(possible - chosen)
+        rest = total(
+            costs.of(job) for job in (*trials.values(), *merges.values()) if job.id in left_out
+        )
+        return Choice(chosen=frozenset(chosen), left_out=left_out, used=used, needed=taken + rest)
+
+
+class _Costs:
+    """What jobs are estimated to use, beyond what counts for them already."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        rates: Rates,
+        sizes: Sizes | None,
+        counted_s: Mapping[str, float],
+    ) -> None:
+        self._ledger = ledger
+        self._resources = ledger.plan.study.resources
+        self._rates = rates
+        self._sizes = sizes
+        self._counted_s = counted_s
+
+    def of(self, job: TrialSpec | MergeSpec) -> Usage:
+        return self.trial(job) if isinstance(job, TrialSpec) else self.merge(job)
+
+    def trial(self, trial: TrialSpec) -> Usage:
+        left_s = self._rates.trial(trial).seconds - self._counted_s[trial.id]
+        sizes = self._sizes
+        num_bytes = sum(sizes.expert_bytes(each) or 0 for each in trial.experts) if sizes else 0
+        return usage_of(max(0.0, left_s), share=self._resources.trial, num_bytes=num_bytes)
+
+    def merge(self, spec: MergeSpec) -> Usage:
+        return usage_of(self._rates.merge(spec).seconds, share=self._resources.merge)
+
+    def preparation(self) -> Usage:
+        """Returns the bytes of the base and the images that are missing; not their time."""
+        if self._sizes is None:
+            return Usage()
+        plan, done = self._ledger.plan, self._ledger.prepared
+        base = plan.base.spec.id
+        num_bytes = 0 if base in done else self._sizes.base_bytes(base) or 0
+        num_bytes += sum(self._sizes.data_bytes(d) for d in plan.datasets if d.id not in done)
+        return Usage(num_bytes=num_bytes)
+
+
+def _units(
+    plan: Plan, *, trials: Mapping[str, TrialSpec], merges: Mapping[str, MergeSpec]
+) -> Iterator[list[TrialSpec | MergeSpec]]:
+    """Yields merge jobs with the trials that they wait for, then trials that no merge waits for."""
+    maker = {expert.id: trial for trial in trials.values() for expert in trial.experts}
+    waited_for: set[str] = set()
+    for spec in plan.merges.values():
+        if spec.id in merges:
+            members = (expert.id for expert in (*spec.experts, *spec.held_out))
+            needed = {maker[each].id: maker[each] for each in members if each in maker}
+            waited_for |= needed.keys()
+            yield [*needed.values(), spec]
+    yield from ([trial] for trial in trials.values() if trial.id not in waited_for)
+
+
+def _rounded_up(amount: float) -> float:
+    step = 10.0 ** (math.floor(math.log10(amount)) + 1 - NUM_DIGITS)
+    return round(math.ceil(amount / step * (1 - 1e-9)) * step, 12)
