@@ -46,7 +46,8 @@ class Allowance:
         self,
         ledger: Ledger,
         *,
-        calibration: Calibration | None,
+        calibration: Calibration | None = None,
+        sizes: Sizes | None = None,
         unfinished_s: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -55,6 +56,7 @@ class Allowance:
         Args:
             ledger: The plan, and what of it is committed.
             calibration: For estimates of what was never run.
+            sizes: For estimates of bytes; without it only those of committed files count.
             unfinished_s: Seconds that earlier runs spent on trials which are not committed yet.
             clock: Seconds, from any origin.
         """
@@ -68,7 +70,7 @@ class Allowance:
         self._admitted: set[str] = set()
         self._choice: Choice | None = None
         self._chosen_s = -math.inf
-        self._sizes = Sizes.of(ledger) if self._budget.gigabytes is not None else None
+        self._sizes = sizes
         if self.is_limited:
             ledger.leave_out(self.choice().left_out)
 

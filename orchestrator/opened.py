@@ -11,6 +11,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.outputs import OUTPUTS_FILE, output_problems
 from orchestrator.plan import Plan, build_plan, plan_digest
 from orchestrator.reading import absolute_store, parse_study
+from orchestrator.sizes import Sizes
 from orchestrator.study import Study
 from orchestrator.study_folder import (
     TRACKING_FILE,
@@ -137,7 +138,12 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
         base=found["base"].get(plan.base.spec.id),
         prepared=frozenset(found["base"].keys() | found["data"].keys()),
         calibration=calibration,
-        allowance=Allowance(ledger, calibration=calibration, unfinished_s=unfinished["seconds"]),
+        allowance=Allowance(
+            ledger,
+            calibration=calibration,
+            sizes=None if study.budget.gigabytes is None else Sizes.of(ledger),
+            unfinished_s=unfinished["seconds"],
+        ),
     )
 
 

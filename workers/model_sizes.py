@@ -1,7 +1,7 @@
 """How large timm models are, asked of timm in a process of its own: a driver never loads torch.
 
 `python -m workers.model_sizes MODEL...` builds models without memory for their weights and prints
-their sizes as JSON. What was asked once is kept in the user's cache, by the version of timm.
+their sizes as JSON. What was asked once is kept in the node's cache, by the version of timm.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from workers.cache import cache_root
 
 TIMEOUT_S = 300.0
 """For importing torch and timm, seconds, on a busy machine too."""
@@ -39,12 +41,11 @@ class ModelSize:
 def model_sizes(models: Iterable[str]) -> dict[str, ModelSize]:
     """Returns the sizes of timm models by name; without those that cannot be asked about."""
     wanted = sorted(set(models))
-    path = _cache_path()
-    known = _read(path)
+    known = _kept()
     missing = [model for model in wanted if model not in known]
     if missing:
         known = {**known, **_ask(missing)}
-        _write(path, known)
+        keep_sizes(known)
     return {model: known[model] for model in wanted if model in known}
 
 
@@ -66,14 +67,16 @@ def _parse(content: bytes) -> dict[str, ModelSize]:
         return {}
 
 
-def _read(path: Path) -> dict[str, ModelSize]:
+def _kept() -> dict[str, ModelSize]:
     try:
-        return _parse(path.read_bytes())
+        return _parse(_cache_path().read_bytes())
     except OSError:
         return {}
 
 
-def _write(path: Path, sizes: Mapping[str, ModelSize]) -> None:
+def keep_sizes(sizes: Mapping[str, ModelSize]) -> None:
+    """Writes the sizes down that this node knows, in place of those that it knew."""
+    path = _cache_path()
     content = {model: asdict(size) for model, size in sizes.items()}
     with contextlib.suppress(OSError):  # asked again the next time
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +86,7 @@ def _write(path: Path, sizes: Mapping[str, ModelSize]) -> None:
 
 
 def _cache_path() -> Path:
-    default = Path("~/.cache").expanduser()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or default)
-    return root / "mergesweep" / f"model-sizes-timm-{importlib.metadata.version('timm')}.json"
+    return cache_root() / f"model-sizes-timm-{importlib.metadata.version('timm')}.json"
 
 
 def main(models: Sequence[str]) -> int:

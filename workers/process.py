@@ -1,13 +1,12 @@
 """One worker process: a device, a workspace, and the jobs it can do."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from workers.cache import cache_root
 from workers.manifests import Manifest
 from workers.merge_job import run_merge
 from workers.prepare import prepare_base, prepare_data
@@ -15,8 +14,6 @@ from workers.specs import BaseJob, DataSpec, MergeSpec, TrialSpec
 from workers.trial import CHECKPOINT_EVERY_S, TrialProgress, run_trial
 from workers.workspace import Workspace
 
-CACHE_VARIABLE = "MERGESWEEP_CACHE"
-"""Environment variable: where a node keeps files fetched from the store."""
 CACHE_FRACTION = 0.5
 """What they may take of the disk that they are on."""
 
@@ -58,12 +55,6 @@ class Worker:
     def prepare_data(self, spec: DataSpec) -> Manifest:
         """Commits a task's images; see `workers.prepare.prepare_data`."""
         return prepare_data(spec, workspace=self._workspace)
-
-
-def cache_root() -> Path:
-    """Returns the node's cache directory, shared by all its workers."""
-    default = Path(tempfile.gettempdir()) / f"mergesweep-cache-{os.getuid()}"
-    return Path(os.environ.get(CACHE_VARIABLE, default))
 
 
 def _cache_bytes(root: Path) -> int:
