@@ -86,9 +86,7 @@ class Allowance:
         with self._lock:
             if self._clock() - self._chosen_s > CHOOSE_EVERY_S:
                 self.review()
-            return job_id in self._admitted or (
-                job_id in self.choice().chosen and not self.is_spent()
-            )
+            return job_id in self._admitted or job_id in self.choice().chosen
 
     def admits(self, job_id: str) -> bool:
         """Tells whether a trial or merge job may start; if so its room is kept until it ends."""

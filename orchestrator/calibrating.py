@@ -28,6 +28,9 @@ CALIBRATION_S = 60.0
 IMPORTS_S = 300.0
 """How long loading torch may take."""
 
+NUM_LAST_LINES = 20
+"""Of what a process that measured nothing has said."""
+
 
 class CalibrationError(Exception):
     """The calibrating process measured nothing; the message has its last words."""
@@ -62,7 +65,8 @@ def _distinct_merges(merges: Iterable[MergeSpec]) -> Iterator[MergeSpec]:
     kinds: dict[object, list[MergeSpec]] = {}
     for spec in merges:
         params = json.dumps(dict(spec.params), sort_keys=True)
-        kind = spec.base_id, spec.method, params, spec.batch_norm, spec.surgery
+        settings = spec.batch_norm, spec.recalibration_images, spec.surgery
+        kind = spec.base_id, spec.method, params, *settings
         kinds.setdefault(kind, []).append(spec)
     for alike in kinds.values():
         counts = Counter(len(spec.experts) for spec in alike)
@@ -119,7 +123,8 @@ def calibrate(
         process.wait()
         listener.join()
     if device is None or not speeds:
-        raise CalibrationError("".join(errors[-20:]) or f"no speed was known after {seconds:.0f} s")
+        said = "".join(errors[-NUM_LAST_LINES:])
+        raise CalibrationError(f"no speed was known after {seconds:.0f} s\n{said}")
     return Calibration(
         **device, at_s=time.time(), speeds={speed.what: speed.seconds for speed in speeds}
     )

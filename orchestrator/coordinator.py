@@ -69,7 +69,7 @@ class Coordinator:
         What has none now may have some when others took less than was estimated.
         """
         num_submitted = 0
-        for spec in specs:
+        for spec in () if self.is_spent else specs:
             with self._lock:
                 is_new = spec.id not in self._submitted and self._allowance.admits(spec.id)
                 if is_new:
@@ -107,7 +107,7 @@ class Coordinator:
 
     def may_start(self, trial_id: str) -> bool:
         """Tells whether the budget has room for a trial."""
-        return self._allowance.admits(trial_id)
+        return not self.is_spent and self._allowance.admits(trial_id)
 
     def may_go_on(self) -> bool:
         """Tells whether running trials may go on: the budget is not reached."""

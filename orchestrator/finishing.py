@@ -33,11 +33,10 @@ def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
 
 
 def _committed(opened: OpenedStudy) -> Mapping[str, Iterable[str]]:
-    # Base and images are asked for, as the ledger does not follow them.
-    plan, artifacts = opened.plan, opened.artifacts
+    plan, prepared = opened.plan, opened.ledger.prepared.keys()
     return {
-        "base": artifacts.committed_ids("base") & {plan.base.spec.id},
-        "data": artifacts.committed_ids("data") & {data.id for data in plan.datasets},
+        "base": prepared & {plan.base.spec.id},
+        "data": prepared & {data.id for data in plan.datasets},
         "expert": opened.ledger.experts,
         "merge": opened.ledger.merges,
     }

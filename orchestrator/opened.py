@@ -43,8 +43,6 @@ class OpenedStudy:
     store_url: str
     """Absolute, so that workers in other directories find it."""
     tracking_uri: str
-    base: Manifest | None
-    """The base's manifest, if it is committed."""
     prepared: frozenset[str]
     """Ids of the base and the images that are committed."""
     calibration: Calibration | None
@@ -126,7 +124,6 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
     found = _committed(artifacts, plan=plan, folder=folder)
     ledger = Ledger(plan, manifests=[each for kind in found.values() for each in kind.values()])
     calibration = fitting_calibration(read_calibrations(folder), study=study)
-    unfinished = folder.read_sealed(UNFINISHED_FILE) or {"seconds": {}}
     return OpenedStudy(
         plan=plan,
         ledger=ledger,
@@ -135,16 +132,24 @@ def open_study(study: Study, *, text: str) -> OpenedStudy:
         artifacts=artifacts,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
-        base=found["base"].get(plan.base.spec.id),
         prepared=frozenset(found["base"].keys() | found["data"].keys()),
         calibration=calibration,
         allowance=Allowance(
             ledger,
             calibration=calibration,
             sizes=None if study.budget.gigabytes is None else Sizes.of(ledger),
-            unfinished_s=unfinished["seconds"],
+            unfinished_s=_unfinished_s(folder),
         ),
     )
+
+
+def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
+    """Returns what earlier runs spent on trials that were not committed; nothing if damaged."""
+    try:
+        fields = folder.read_sealed(UNFINISHED_FILE)
+    except StudyDamagedError:
+        return {}
+    return dict(fields["seconds"]) if fields else {}
 
 
 def _committed(

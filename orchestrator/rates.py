@@ -2,14 +2,13 @@
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from eval.tasks import find_task
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from workers.calibration import Calibration, file_key, image_key, merge_key, train_key
-from workers.ids import canonical_json
 from workers.manifests import Manifest
 from workers.specs import ExpertSpec, MergeSpec, TrialSpec
 
@@ -39,14 +38,18 @@ class Rates:
     """
 
     def __init__(self, ledger: Ledger, *, calibration: Calibration | None) -> None:
-        self._plan = ledger.plan
         self._speeds: Mapping[str, float] = calibration.speeds if calibration else {}
         self._models = {ledger.plan.base.spec.id: ledger.plan.base.spec.model}
         self._data = {data.id: data for data in ledger.plan.datasets}
+        self._num_images = {
+            task: num_test_images(ledger.plan, task=task) for task in ledger.plan.study.task_names
+        }
         trained = list(_train_rates(ledger))
         self._train = _medians((_train_kind(spec), rate) for spec, rate in trained)
         self._train_of_base = _medians((spec.base_id, rate) for spec, rate in trained)
-        merged = [(ledger.plan.merges[each.id], each) for each in ledger.merges.values()]
+        # Other threads add to the ledger: a list of its values is made at once.
+        done = list(ledger.merges.values())
+        merged = [(ledger.plan.merges[each.id], each) for each in done]
         self._merge = _medians((_merge_kind(spec), _merge_s(each)) for spec, each in merged)
         self._merge_of_base = _medians((spec.base_id, _merge_s(each)) for spec, each in merged)
         self._image = _medians((_merge_kind(spec), _image_s(each)) for spec, each in merged)
@@ -67,10 +70,8 @@ class Rates:
 
     def merge(self, spec: MergeSpec) -> Duration:
         """Returns how long a merge job takes: to merge, and to evaluate on every task."""
-        num_images = sum(
-            num_test_images(self._plan, task=expert.task)
-            for expert in (*spec.experts, *spec.held_out)
-        )
+        members = (*spec.experts, *spec.held_out)
+        num_images = sum(self._num_images[expert.task] for expert in members)
         kind = _merge_kind(spec)
         if kind in self._merge:
             seconds = len(spec.experts) * self._merge[kind] + num_images * self._image[kind]
@@ -98,7 +99,7 @@ class Rates:
         image_s = self._speeds.get(image_key(model, image_size=size))
         if step_s is None or image_s is None:
             return None
-        num_images = num_test_images(self._plan, task=spec.task)
+        num_images = self._num_images[spec.task]
         file_s = self._speeds.get(file_key(model), 0.0)
         num_snapshots = len(trial.snapshots)
         return (
@@ -130,7 +131,7 @@ def num_train_images(plan: Plan, *, task: str) -> int:
 
 
 def _train_rates(ledger: Ledger) -> Iterable[tuple[ExpertSpec, float]]:
-    for expert_id, manifest in ledger.experts.items():
+    for expert_id, manifest in list(ledger.experts.items()):
         steps = manifest.metrics["steps_taken"]
         if steps:
             spec = ledger.plan.experts[expert_id]
@@ -143,16 +144,10 @@ def _train_kind(spec: ExpertSpec) -> tuple[object, ...]:
 
 
 def _merge_kind(spec: MergeSpec) -> tuple[object, ...]:
-    surgery = None if spec.surgery is None else canonical_json(asdict(spec.surgery))
-    params = canonical_json(dict(spec.params))
-    return (
-        spec.base_id,
-        spec.method,
-        params,
-        spec.batch_norm,
-        spec.recalibration_images,
-        surgery,
-    )
+    """Returns what merge jobs with equal seconds an expert and an image have in common."""
+    params = str(sorted(spec.params.items()))
+    settings = spec.batch_norm, spec.recalibration_images, spec.surgery
+    return spec.base_id, spec.method, params, *settings
 
 
 def _merge_s(manifest: Manifest) -> float:

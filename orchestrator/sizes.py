@@ -1,5 +1,6 @@
 """How many bytes a plan's artifacts take: as committed, or worked out from the specifications."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -19,8 +20,10 @@ class Sizes:
     """Bytes of what a plan makes; None for models that timm does not know."""
 
     ledger: Ledger
-    models: dict[str, ModelSize]
+    models: Mapping[str, ModelSize]
     """By the id of the base."""
+    num_classes: Mapping[str, int]
+    """By task."""
 
     @staticmethod
     def of(ledger: Ledger) -> "Sizes":
@@ -28,7 +31,9 @@ class Sizes:
         base = ledger.plan.base.spec
         found = model_sizes([base.model])
         models = {base.id: found[base.model]} if base.model in found else {}
-        return Sizes(ledger=ledger, models=models)
+        tasks = ledger.plan.study.task_names
+        num_classes = {task: find_task(task).num_classes for task in tasks}
+        return Sizes(ledger=ledger, models=models, num_classes=num_classes)
 
     def base_bytes(self, base_id: str) -> int | None:
         """Returns the bytes of a base's file."""
@@ -42,7 +47,7 @@ class Sizes:
         model = self.models.get(spec.base_id)
         if model is None:
             return self.base_bytes(spec.base_id)
-        return model.expert_bytes(num_classes=find_task(spec.task).num_classes)
+        return model.expert_bytes(num_classes=self.num_classes[spec.task])
 
     def data_bytes(self, spec: DataSpec) -> int:
         """Returns the bytes of a task's images and labels."""
