@@ -16,6 +16,7 @@ from orchestrator.study import Study
 from orchestrator.study_folder import (
     TRACKING_FILE,
     UNFINISHED_FILE,
+    StudyDamagedError,
     StudyFolder,
     groups_drawn_from,
 )
