@@ -91,25 +91,50 @@ def calibrate(
     Raises:
         CalibrationError: Nothing was measured.
     """
-    command = [sys.executable, "-m", "workers.calibrate"]
-    process = subprocess.Popen(  # noqa: S603 our own module
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    with subprocess.Popen(  # noqa: S603 our own module
+        [sys.executable, "-m", "workers.calibrate"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # Read beside: its warnings would fill the pipe and stop it.
+        errors: list[str] = []
+        listener = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+        listener.start()
+        try:
+            device, speeds = _listen(process, request=request, seconds=seconds, progress=progress)
+        finally:
+            process.kill()
+            process.wait()
+            listener.join()
+    if not speeds:
+        said = "".join(errors[-NUM_LAST_LINES:])
+        raise CalibrationError(f"no speed was known after {seconds:.0f} s\n{said}")
+    return Calibration(
+        **device, at_s=time.time(), speeds={speed.what: speed.seconds for speed in speeds}
     )
-    # Its warnings would fill the pipe and stop it.
-    errors: list[str] = []
-    listener = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
-    listener.start()
-    timer = _kill_after(IMPORTS_S, process=process)
-    device: dict[str, Any] | None = None
+
+
+def _listen(
+    process: "subprocess.Popen[str]",
+    *,
+    request: CalibrationRequest,
+    seconds: float,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Any], list[Speed]]:
+    """Returns the device and its speeds, as far as they are known when the time is up."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    device: dict[str, Any] = {}
     speeds: list[Speed] = []
+    timer = _kill_after(IMPORTS_S, process=process)
     try:
-        assert process.stdin is not None
-        assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(request.to_json())
             process.stdin.close()
         for line in process.stdout:
-            if device is None:
+            if not device:
                 device = json.loads(line)
                 timer.cancel()
                 timer = _kill_after(seconds, process=process)
@@ -119,15 +144,7 @@ def calibrate(
                 progress(f"{speed.seconds:.3g} s: {speed.what}")
     finally:
         timer.cancel()
-        process.kill()
-        process.wait()
-        listener.join()
-    if device is None or not speeds:
-        said = "".join(errors[-NUM_LAST_LINES:])
-        raise CalibrationError(f"no speed was known after {seconds:.0f} s\n{said}")
-    return Calibration(
-        **device, at_s=time.time(), speeds={speed.what: speed.seconds for speed in speeds}
-    )
+    return device, speeds
 
 
 def _kill_after(seconds: float, *, process: "subprocess.Popen[str]") -> threading.Timer:
