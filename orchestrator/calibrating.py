@@ -91,7 +91,7 @@ def calibrate(
     Raises:
         CalibrationError: Nothing was measured.
     """
-    with subprocess.Popen(  # noqa: S603 our own module
+    with subprocess.Popen(
         [sys.executable, "-m", "workers.calibrate"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
