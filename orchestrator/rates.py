@@ -157,7 +157,7 @@ def _merge_s(manifest: Manifest) -> float:
 
 def _image_s(manifest: Manifest) -> float:
     images = sum(sums["num_examples"] for sums in manifest.metrics["tasks"].values())
-    return manifest.seconds["evaluate"] / max(1, images)
+    return float(manifest.seconds["evaluate"] / max(1, images))
 
 
 def _medians(rates: Iterable[tuple[Key, float]]) -> dict[Key, float]:

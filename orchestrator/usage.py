@@ -87,7 +87,7 @@ def counted_trial_s(ledger: Ledger, *, unfinished_s: Mapping[str, float]) -> dic
         ledger: The plan, and what of it is committed.
         unfinished_s: What was spent on trials that are not committed yet.
     """
-    counted = {}
+    counted: dict[str, float] = {}
     for trial in ledger.plan.trials:
         ids = [expert.id for expert in trial.experts]
         committed = [
