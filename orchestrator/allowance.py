@@ -8,7 +8,7 @@ trials that it waits for: what is left out stands at the plan's end, and whole g
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.ledger import Ledger
@@ -19,6 +19,7 @@ from orchestrator.usage import Usage, counted_trial_s, total, usage_of, usage_so
 from workers.calibration import Calibration
 from workers.specs import MergeSpec, TrialSpec
 
+Job = TrialSpec | MergeSpec
 CHOOSE_EVERY_S = 1.0
 """Least time between two choices while artifacts come in; each looks at the whole plan."""
 NUM_DIGITS = 2
@@ -183,12 +184,14 @@ class Allowance:
             if (taken + cost).fits(self._budget) and not used.reaches(self._budget):
                 taken += cost
                 chosen |= {job.id for job in new}
-        possible = {*trials, *merges}
-        left_out = frozenset(possible - chosen)
-        rest = total(
-            costs.of(job) for job in (*trials.values(), *merges.values()) if job.id in left_out
+        possible: list[Job] = [*trials.values(), *merges.values()]
+        rest = [job for job in possible if job.id not in chosen]
+        return Choice(
+            chosen=frozenset(chosen),
+            left_out=frozenset(job.id for job in rest),
+            used=used,
+            needed=taken + total(costs.of(job) for job in rest),
         )
-        return Choice(chosen=frozenset(chosen), left_out=left_out, used=used, needed=taken + rest)
 
 
 class _Costs:
@@ -208,7 +211,7 @@ class _Costs:
         self._sizes = sizes
         self._counted_s = counted_s
 
-    def of(self, job: TrialSpec | MergeSpec) -> Usage:
+    def of(self, job: Job) -> Usage:
         return self.trial(job) if isinstance(job, TrialSpec) else self.merge(job)
 
     def trial(self, trial: TrialSpec) -> Usage:
@@ -233,7 +236,7 @@ class _Costs:
 
 def _units(
     plan: Plan, *, trials: Mapping[str, TrialSpec], merges: Mapping[str, MergeSpec]
-) -> Iterator[list[TrialSpec | MergeSpec]]:
+) -> Iterator[Sequence[Job]]:
     """Yields merge jobs with the trials that they wait for, then trials that no merge waits for."""
     maker = {expert.id: trial for trial in trials.values() for expert in trial.experts}
     waited_for: set[str] = set()

@@ -234,13 +234,13 @@ class _Admission(_Unpickled, BasicVariantGenerator):
 
     def next_trial(self) -> Trial | None:
         """Returns the next trial that may start, None if there is none or no place now."""
-        while (trial := super().next_trial()) is not None:
-            if self._watch.may_start(trial):
+        while True:
+            trial: Trial | None = super().next_trial()  # type: ignore[no-untyped-call]
+            if trial is None or self._watch.may_start(trial):
                 return trial
             self.on_trial_complete(trial.trial_id)
-        return None
 
-    def save_to_dir(self, dirpath: str, session_str: str) -> None:
+    def save_to_dir(self, dirpath: str, **kwargs: object) -> None:
         """Writes nothing."""
 
 
