@@ -19,7 +19,7 @@ from orchestrator.usage import Usage, counted_trial_s, total, usage_of, usage_so
 from workers.calibration import Calibration
 from workers.specs import MergeSpec, TrialSpec
 
-Job = TrialSpec | MergeSpec
+PlannedJob = TrialSpec | MergeSpec
 CHOOSE_EVERY_S = 1.0
 """Least time between two choices while artifacts come in; each looks at the whole plan."""
 NUM_DIGITS = 2
@@ -184,7 +184,7 @@ class Allowance:
             if (taken + cost).fits(self._budget) and not used.reaches(self._budget):
                 taken += cost
                 chosen |= {job.id for job in new}
-        possible: list[Job] = [*trials.values(), *merges.values()]
+        possible: list[PlannedJob] = [*trials.values(), *merges.values()]
         rest = [job for job in possible if job.id not in chosen]
         return Choice(
             chosen=frozenset(chosen),
@@ -211,7 +211,7 @@ class _Costs:
         self._sizes = sizes
         self._counted_s = counted_s
 
-    def of(self, job: Job) -> Usage:
+    def of(self, job: PlannedJob) -> Usage:
         return self.trial(job) if isinstance(job, TrialSpec) else self.merge(job)
 
     def trial(self, trial: TrialSpec) -> Usage:
@@ -236,7 +236,7 @@ class _Costs:
 
 def _units(
     plan: Plan, *, trials: Mapping[str, TrialSpec], merges: Mapping[str, MergeSpec]
-) -> Iterator[Sequence[Job]]:
+) -> Iterator[Sequence[PlannedJob]]:
     """Yields merge jobs with the trials that they wait for, then trials that no merge waits for."""
     maker = {expert.id: trial for trial in trials.values() for expert in trial.experts}
     waited_for: set[str] = set()
