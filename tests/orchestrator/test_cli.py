@@ -196,7 +196,7 @@ def test_plan_prints_counts_sharing_and_cost(
     for part in (
         "study small: 3 tasks",
         "only 3 distinct groups of 2",
-        "in the store: experts 4.6 MB",
+        "in the store: experts 9.0 MB",
     ):
         assert part in output
 
