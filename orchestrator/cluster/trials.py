@@ -183,7 +183,7 @@ class _Admission(_Unpickled, BasicVariantGenerator):
                 return trial
             self.on_trial_complete(trial.trial_id)
 
-    def save_to_dir(self, dirpath: str, **kwargs: object) -> None:
+    def save_to_dir(self, dirpath: str, session_str: str = "", **kwargs: object) -> None:
         """Writes nothing."""
 
 
