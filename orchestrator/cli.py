@@ -52,14 +52,35 @@ def cli() -> None:
 @cli.command()
 @study_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the whole plan as JSON.")
-def plan(study_file: Path, *, as_json: bool) -> None:
+@click.option(
+    "--slots",
+    "num_slots",
+    type=click.IntRange(min=1),
+    help="Workers at once, for the time that it will take; what this machine's cores have room for "
+    "when left out.",
+)
+@click.option(
+    "--calibrate",
+    "is_calibrated",
+    is_flag=True,
+    help="First time a few steps, evaluations and merges on this machine, for a minute a model at "
+    "most, and keep that beside the study. Needs neither its images nor its weights.",
+)
+def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrated: bool) -> None:
     """Show what STUDY.yaml will run, what sharing saves, and what the rest will cost.
 
-    Starts nothing.
+    Also what its budget leaves out, and what the figures rest on. Runs nothing of it.
     """
-    from orchestrator.commands import show_plan
+    from orchestrator.calibrating import CalibrationError
+    from orchestrator.commands import calibrate_here, show_plan
 
-    show_plan(_open_file(study_file), console=_console(), as_json=as_json)
+    opened = _open_file(study_file)
+    if is_calibrated:
+        try:
+            opened = calibrate_here(opened, console=_console(stderr=as_json))
+        except CalibrationError as error:
+            raise click.ClickException(f"nothing could be timed: {error}") from error
+    show_plan(opened, console=_console(), as_json=as_json, num_slots=num_slots)
 
 
 @cli.command()
@@ -342,10 +363,10 @@ def main() -> None:
     cli(prog_name="mergesweep")
 
 
-def _console() -> "Console":
+def _console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    console = Console()
+    console = Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console

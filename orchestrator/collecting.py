@@ -20,7 +20,7 @@ from orchestrator.garbage import (
     orphan_units,
     unreferenced_units,
 )
-from orchestrator.study_folder import PLAN_FILE, StudyDamagedError, StudyFolder
+from orchestrator.study_folder import CALIBRATION_FILE, PLAN_FILE, StudyDamagedError, StudyFolder
 from orchestrator.verifying import planned_ids
 from workers.artifacts import Artifacts
 from workers.layout import InvalidNameError, Layout
@@ -33,8 +33,9 @@ _WRITTEN_TO = (_ARTIFACTS, _IN_FLIGHT, _PROBES, Layout.studies())
 _NUM_KEYS_PER_DELETE = 1000  # one request to S3
 _MAX_THREADS = 16
 _Item = TypeVar("_Item")
-# A folder may hold nothing else: that of a run which ended before it had a plan.
-_LEASE_FILES = ("lease-", "beat-")
+# A folder may hold nothing else: that of a run which ended before it had a plan, or of a study that
+# was only calibrated.
+_PLANLESS_FILES = ("lease-", "beat-", CALIBRATION_FILE)
 
 
 class CollectError(Exception):
@@ -166,7 +167,7 @@ def _read_planned(store: Store, *, is_held: Callable[[str], str | None]) -> froz
             )
     planned: set[str] = set()
     for name, names in files.items():
-        if not all(each.startswith(_LEASE_FILES) for each in names):
+        if not all(each.startswith(_PLANLESS_FILES) for each in names):
             planned |= _read_plan(store, name)
     return frozenset(planned)
 

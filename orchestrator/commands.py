@@ -17,20 +17,30 @@ import pyarrow.parquet
 from rich.console import Console
 
 from orchestrator.board import duration
-from orchestrator.estimate import estimate
+from orchestrator.calibrating import (
+    CALIBRATION_S,
+    calibrate,
+    calibration_request,
+    keep_calibration,
+)
+from orchestrator.estimate import estimate, estimate_store
 from orchestrator.finishing import report_page
 from orchestrator.ledger import Ledger
-from orchestrator.opened import OpenedStudy
+from orchestrator.opened import OpenedStudy, open_study
 from orchestrator.results import experts_table, results_table
+from orchestrator.sizes import Sizes
+from orchestrator.study import Study
 from orchestrator.study_folder import REPORT_FILE, plan_to_json
 from orchestrator.study_runs import axis_views
 from orchestrator.terminal import (
     base_lines,
+    budget_lines,
     estimate_lines,
     print_experts,
     print_holes,
     print_plan,
     print_results,
+    say,
     sharing_line,
 )
 from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
@@ -39,23 +49,59 @@ from orchestrator.tracking.views import view_fragment
 DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 3, 130
 
 
-def show_plan(opened: OpenedStudy, *, console: Console, as_json: bool) -> None:
+def show_plan(
+    opened: OpenedStudy, *, console: Console, as_json: bool, num_slots: int | None
+) -> None:
     """Prints the plan of a study; starts nothing."""
-    num_slots = os.cpu_count() or 1
-    left = estimate(opened.ledger)
+    plan, ledger = opened.plan, opened.ledger
+    slots = num_slots or slots_here(plan.study)
+    left = estimate(ledger, calibration=opened.calibration)
+    store = estimate_store(ledger, sizes=Sizes.of(ledger), num_slots=slots)
+    lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
+    about_budget = list(budget_lines(plan, allowance=opened.allowance))
     if not as_json:
-        print_plan(
-            opened.plan, ledger=opened.ledger, estimate=left, num_slots=num_slots, console=console
-        )
+        print_plan(plan, ledger=ledger, lines=[*lines, *about_budget], console=console)
         return
     summary = {
-        "counts": vars(opened.ledger.counts()),
-        "bases": base_lines(opened.plan),
-        "sharing": sharing_line(opened.plan),
-        "estimate": estimate_lines(left, num_slots=num_slots),
-        "warnings": opened.plan.warnings,
+        "counts": vars(ledger.counts()),
+        "bases": base_lines(plan),
+        "sharing": sharing_line(plan),
+        "estimate": lines,
+        "left": {
+            "wall_s": left.wall_s(num_slots=slots),
+            "gpu_hours": left.usage.gpu_hours,
+            "cpu_hours": left.usage.cpu_hours,
+            "usd": left.usage.usd(plan.study.budget),
+            **vars(store),
+        },
+        "budget": about_budget,
+        "warnings": plan.warnings,
     }
     json.dump({**plan_to_json(opened.plan), "summary": summary}, sys.stdout, indent=1)
+
+
+def slots_here(study: Study) -> int:
+    """Returns how many trials this machine's cores have room for; GPUs are not looked for."""
+    return max(1, int((os.cpu_count() or 1) / study.resources.trial.cpu))
+
+
+def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
+    """Times the study's work on this machine and keeps that; returns the study opened anew.
+
+    Raises:
+        CalibrationError: Nothing could be timed.
+    """
+    request = calibration_request(opened.plan)
+    seconds = CALIBRATION_S * len({base.model for base in request.bases.values()})
+    say(console, f"calibrating on this machine, for {seconds:.0f} s at most")
+    calibration = calibrate(
+        request, seconds=seconds, progress=lambda text: say(console, f"  {text}")
+    )
+    missing = [key for key in request.wanted() if key not in calibration.speeds]
+    for key in missing:
+        say(console, f"  not timed, and left to other figures or a guess: {key}")
+    keep_calibration(opened.folder, calibration)
+    return open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
 
 
 def print_end(opened: OpenedStudy, *, console: Console) -> int:
@@ -63,6 +109,8 @@ def print_end(opened: OpenedStudy, *, console: Console) -> int:
     ledger = opened.ledger
     print_results(results_table(ledger), console=console)
     print_holes(ledger.holes(), console=console)
+    for line in budget_lines(opened.plan, allowance=opened.allowance):
+        say(console, line)
     for label, text in (
         ("report", opened.folder.location(REPORT_FILE)),
         ("rows", command_line("results", opened, "--format csv")),
@@ -99,11 +147,12 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     if not holes:
         console.print("finished")
         return DONE
-    left = estimate(opened.ledger)
-    console.print(
-        f"left: about {duration(left.wall_s(num_slots=os.cpu_count() or 1))} on this machine"
-    )
+    left = estimate(opened.ledger, calibration=opened.calibration)
+    slots = slots_here(opened.plan.study)
+    console.print(f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
     print_holes(holes, console=console)
+    for line in budget_lines(opened.plan, allowance=opened.allowance):
+        say(console, line)
     return _exit_code(opened.ledger)
 
 

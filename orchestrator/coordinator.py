@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from merge.errors import MergeError
+from orchestrator.allowance import Allowance
 from orchestrator.board import Board, RunningTrial, prepared_line
 from orchestrator.failures import Failure, Failures
 from orchestrator.jobs import Job, JobEnd
@@ -38,16 +39,20 @@ class Coordinator:
         self,
         *,
         ledger: Ledger,
+        allowance: Allowance,
         failures: Failures,
         board: Board,
         submit: Callable[[Job], None],
+        cancel_waiting: Callable[[], None],
         committed: Callable[[Manifest], None],
         stop: Callable[[], None],
     ) -> None:
         self._ledger = ledger
+        self._allowance = allowance
         self._failures = failures
         self._board = board
         self._submit = submit
+        self._cancel_waiting = cancel_waiting
         self._committed = committed
         self._stop = stop
         self._lock = threading.Lock()
@@ -57,15 +62,24 @@ class Coordinator:
         self.prepare_errors: list[str] = []
         self.store_fault: StoreError | None = None
         """Why the run was stopped, if the store failed in a worker."""
+        self.is_spent = False
+        """Whether the budget was reached, so that nothing more may start."""
 
-    def submit_merges(self, specs: Sequence[MergeSpec]) -> None:
-        """Hands merge jobs to the pool, each once."""
-        for spec in specs:
+    def submit_merges(self, specs: Sequence[MergeSpec]) -> int:
+        """Hands merge jobs to the pool, each once, that the budget has room for; returns how many.
+
+        What has none now may have some when others took less than was estimated.
+        """
+        num_submitted = 0
+        for spec in () if self.is_spent else specs:
             with self._lock:
-                is_new = spec.id not in self._submitted
-                self._submitted.add(spec.id)
+                is_new = spec.id not in self._submitted and self._allowance.admits(spec.id)
+                if is_new:
+                    self._submitted.add(spec.id)
             if is_new:
+                num_submitted += 1
                 self._submit(Job(id=spec.id, method="run_merge", argument=spec))
+        return num_submitted
 
     def job_progressed(self, job: Job, progress: PreparationProgress) -> None:
         """Shows how far a task's images are."""
@@ -78,6 +92,8 @@ class Coordinator:
             self._board.notes.append(prepared_line(progress, manifest=end.manifest))
         if end.manifest is not None:
             self._ledger.add(end.manifest)
+            self._allowance.ended(end.job.id)
+            self._look_at_budget()
             self._committed(end.manifest)
             return
         if self._is_store_fault(end.error):
@@ -93,12 +109,22 @@ class Coordinator:
             self._submit(end.job)
         elif end.job.method == "run_merge":
             self._ledger.fail(end.job.id, reason=hopeless)
+            self._allowance.ended(end.job.id)
             self._board.notes.append(f"merge {end.job.id} failed: {hopeless}")
         else:
             self.prepare_errors.append(f"{end.job.id}: {hopeless}")
 
+    def may_start(self, trial_id: str) -> bool:
+        """Tells whether the budget has room for a trial."""
+        return not self.is_spent and self._allowance.admits(trial_id)
+
+    def may_go_on(self) -> bool:
+        """Tells whether running trials may go on: the budget is not reached."""
+        return not self.is_spent
+
     def trial_started(self, trial_id: str) -> None:
         """Shows a trial as running."""
+        self._allowance.started(trial_id)
         self._show(trial_id, step=0, loss=None)
 
     def trial_progressed(
@@ -110,12 +136,14 @@ class Coordinator:
             ready = self._ledger.add(manifest)
             self._committed(manifest)
             self.submit_merges(ready)
+        self._look_at_budget()
 
     def trial_failed(
         self, trial_id: str, *, error: BaseException | None, reason: str, trace: str, is_lost: bool
     ) -> None:
         """Counts a failure, unless the node was taken away; gives up after the last try."""
         self._board.trials.pop(trial_id, None)
+        self._allowance.ended(trial_id)
         if is_lost:
             self._board.notes.append(f"a node was lost: trial {trial_id} goes on elsewhere")
             return
@@ -129,7 +157,15 @@ class Coordinator:
 
     def trial_finished(self, trial_id: str) -> None:
         """Removes a trial from the display."""
+        self._allowance.ended(trial_id)
         self._board.trials.pop(trial_id, None)
+
+    def _look_at_budget(self) -> None:
+        """Stops trials, and jobs that no worker has, once what was measured reaches the budget."""
+        if not self.is_spent and self._allowance.is_spent():
+            self.is_spent = True
+            self._cancel_waiting()
+            self._board.notes.append("the budget is reached: nothing more is started")
 
     def _is_store_fault(self, error: BaseException | None) -> bool:
         """Stops the run at a fault of the store, which is none of the job that met it."""

@@ -1,29 +1,34 @@
-"""How long a study takes and how much it stores: from what was measured, or a stated guess."""
+"""How long a study takes and how much it stores, and what these figures rest on."""
 
-import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from orchestrator.ledger import Ledger
-from orchestrator.plan import Plan
-from workers.weights import PACKAGED, WeightsError, packaged_path
+from orchestrator.rates import Basis, Duration, Rates
+from orchestrator.sizes import Sizes
+from orchestrator.usage import Usage, usage_of
+from workers.calibration import Calibration
 
-# EfficientNet-Lite0 at 64 pixels on one CPU core, float32.
-GUESS_TRAIN_S_PER_IMAGE = 0.011
-GUESS_MERGE_S_PER_IMAGE = 0.002
-GUESS_PIXELS = 64 * 64
+_WORDS: dict[Basis, str] = {
+    "measured": "measured in this store",
+    "calibrated": "calibrated",
+    "related": "measured on other backbones of the study",
+    "guessed": "a guess for EfficientNet-Lite0 on CPU cores; better after the first trials, or by "
+    "mergesweep plan STUDY.yaml --calibrate",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What is left to do, in worker-seconds and bytes."""
+    """What is left to do, in workers' time."""
 
     train_s: float
-    """Worker-seconds of the trials that are missing."""
+    """Worker-seconds of the trials and the pretraining that are missing."""
     merge_s: float
     """Worker-seconds of the merge jobs that are missing."""
-    expert_bytes: int | None
-    """Bytes of all experts together; None while the size of the base is not known."""
+    usage: Usage
+    """The same times what the workers are given; without bytes."""
     basis: str
     """What the times are taken from."""
 
@@ -32,103 +37,74 @@ class Estimate:
         return (self.train_s + self.merge_s) / num_slots
 
 
-def estimate(ledger: Ledger) -> Estimate:
-    """Estimates what is left of a plan.
-
-    Seconds per image come from the experts and merges that the store has, of the same model where
-    there are some; while it has none, from a guess for the default backbone on one CPU core, scaled
-    by the number of pixels.
-    """
-    plan = ledger.plan
-    scale = plan.study.backbone.image_size**2 / GUESS_PIXELS
-    train = _Rates(_train_rates(ledger), guess=GUESS_TRAIN_S_PER_IMAGE * scale)
-    merge = _Rates(_merge_rates(ledger), guess=GUESS_MERGE_S_PER_IMAGE * scale)
+def estimate(ledger: Ledger, *, calibration: Calibration | None) -> Estimate:
+    """Estimates the time of what is left of a plan; see `Rates` for where it comes from."""
+    rates = Rates(ledger, calibration=calibration)
+    trials = [rates.run(run) for run in ledger.missing_pretraining()]
+    trials += [rates.run(run) for run in ledger.missing_trials()]
+    merges = [
+        rates.merge(spec) for spec in ledger.plan.merges.values() if spec.id not in ledger.merges
+    ]
+    train_s, merge_s = (sum(each.seconds for each in jobs) for jobs in (trials, merges))
+    resources = ledger.plan.study.resources
     return Estimate(
-        train_s=sum(images * train.of(model) for model, images in _images_left(ledger)),
-        merge_s=sum(images * merge.of(model) for model, images in _merged_images_left(ledger)),
-        expert_bytes=_expert_bytes(ledger),
-        basis="measured in this store"
-        if train.measured and merge.measured
-        else "a guess for EfficientNet-Lite0 on CPU cores; better after the first trials",
+        train_s=train_s,
+        merge_s=merge_s,
+        usage=usage_of(train_s, share=resources.trial) + usage_of(merge_s, share=resources.merge),
+        basis=_basis(trials=trials, merges=merges, calibration=calibration),
     )
 
 
-class _Rates:
-    """Seconds per image by model, from (model, seconds) pairs."""
-
-    def __init__(self, measured: Iterable[tuple[str, float]], *, guess: float) -> None:
-        self.measured: dict[str, list[float]] = {}
-        for model, rate in measured:
-            self.measured.setdefault(model, []).append(rate)
-        self._guess = guess
-
-    def of(self, model: str) -> float:
-        """Returns the median of the model, else of all models, else the guess."""
-        everything = [rate for rates in self.measured.values() for rate in rates]
-        rates = self.measured.get(model, everything)
-        return statistics.median(rates) if rates else self._guess
+def _basis(
+    *, trials: Iterable[Duration], merges: Iterable[Duration], calibration: Calibration | None
+) -> str:
+    parts = {"trials": {each.basis for each in trials}, "merge jobs": {e.basis for e in merges}}
+    said = {
+        what: " and ".join(_said(basis, calibration) for basis in _WORDS if basis in found)
+        for what, found in parts.items()
+        if found
+    }
+    if len(set(said.values())) <= 1:
+        return next(iter(said.values()), "nothing is left")
+    return "; ".join(f"{what}: {words}" for what, words in said.items())
 
 
-def _images_left(ledger: Ledger) -> Iterator[tuple[str, int]]:
-    """Yields model and training images of every pretraining and trial that is missing."""
-    for run in ledger.missing_pretraining():
-        yield run.longest.model, run.num_steps * run.pretrain.batch_size
-    for trial in ledger.missing_trials():
-        yield _model(ledger.plan, trial.longest.base_id), trial.num_steps * trial.longest.batch_size
+def _said(basis: Basis, calibration: Calibration | None) -> str:
+    if basis != "calibrated" or calibration is None:
+        return _WORDS[basis]
+    at = datetime.fromtimestamp(calibration.at_s, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"calibrated on {calibration.device_name} at {at}, one worker alone"
 
 
-def _merged_images_left(ledger: Ledger) -> Iterator[tuple[str, float]]:
-    num_images = _num_test_images(ledger.plan)
-    for spec in ledger.plan.merges.values():
-        if spec.id not in ledger.merges:
-            num_tasks = len(spec.experts) + len(spec.held_out)
-            yield _model(ledger.plan, spec.base_id), num_images * num_tasks
+@dataclass(frozen=True, kw_only=True)
+class StoreEstimate:
+    """What the store holds of a study when it is whole, and while it runs."""
+
+    base_bytes: int | None
+    """All bases, the pretrained ones too; None for a model that timm does not know."""
+    expert_bytes: int | None
+    """All experts; None for a model that timm does not know."""
+    data_bytes: int
+    """Images and labels of all tasks."""
+    checkpoint_bytes: int | None
+    """Resumable checkpoints of as many trials as run at once, the largest."""
 
 
-def _train_rates(ledger: Ledger) -> Iterator[tuple[str, float]]:
-    for expert_id, manifest in ledger.experts.items():
-        steps, spec = manifest.metrics["steps_taken"], ledger.plan.experts[expert_id]
-        if steps:
-            rate = manifest.seconds["trial"] / (steps * spec.batch_size)
-            yield _model(ledger.plan, spec.base_id), rate
-
-
-def _merge_rates(ledger: Ledger) -> Iterator[tuple[str, float]]:
-    for merge_id, manifest in ledger.merges.items():
-        images = sum(sums["num_examples"] for sums in manifest.metrics["tasks"].values())
-        model = _model(ledger.plan, ledger.plan.merges[merge_id].base_id)
-        yield model, sum(manifest.seconds.values()) / images
-
-
-def _model(plan: Plan, base_id: str) -> str:
-    return plan.bases.by_id[base_id].model
-
-
-def _num_test_images(plan: Plan) -> float:
-    """Returns the mean number of test images a task."""
-    tasks = plan.study.tasks
-    sizes = [
-        source.task.num_train // 5 if tasks.evaluate_on == "validation" else source.task.num_test
-        for source in plan.sources.values()
-    ]
-    return statistics.mean(min(size, tasks.max_test or size) for size in sizes)
-
-
-def _expert_bytes(ledger: Ledger) -> int | None:
+def estimate_store(ledger: Ledger, *, sizes: Sizes, num_slots: int) -> StoreEstimate:
+    """Works the bytes out from the specifications."""
     plan = ledger.plan
-    sizes = {base_id: _base_bytes(ledger, base_id) for base_id in plan.bases.by_id}
-    of_experts = [sizes[expert.base_id] for expert in plan.experts.values()]
-    known = [size for size in of_experts if size is not None]
-    return sum(known) if len(known) == len(of_experts) else None
+    experts = [sizes.expert_bytes(each) for each in plan.experts.values()]
+    bases = [sizes.base_bytes(each) for each in plan.bases.by_id]
+    checkpoints = [sizes.checkpoint_bytes(run) for run in plan.runs]
+    known_checkpoints = sorted((each for each in checkpoints if each is not None), reverse=True)
+    return StoreEstimate(
+        base_bytes=_known_sum(bases),
+        expert_bytes=_known_sum(experts),
+        data_bytes=sum(sizes.data_bytes(each) for each in plan.datasets),
+        checkpoint_bytes=sum(known_checkpoints[:num_slots]) if known_checkpoints else None,
+    )
 
 
-def _base_bytes(ledger: Ledger, base_id: str) -> int | None:
-    """Returns the size of a base, or of one of the same model; None where neither is known."""
-    model = _model(ledger.plan, base_id)
-    for manifest in ledger.bases.values():
-        if manifest.files and _model(ledger.plan, manifest.id) == model:
-            return sum(file.size_bytes for file in manifest.files)
-    try:
-        return packaged_path(model).stat().st_size if model in PACKAGED else None
-    except WeightsError:
-        return None
+def _known_sum(sizes: Sequence[int | None]) -> int | None:
+    known = [each for each in sizes if each is not None]
+    return sum(known) if len(known) == len(sizes) else None

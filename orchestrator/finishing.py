@@ -14,6 +14,7 @@ from orchestrator.report.page import render_report
 from orchestrator.results import experts_table, results_table
 from orchestrator.study_folder import REPORT_FILE
 from orchestrator.study_runs import report_run, tracked_runs
+from orchestrator.terminal import budget_lines
 from orchestrator.tracking.runs import TrackedRun
 from workers.code_version import code_version
 
@@ -32,10 +33,9 @@ def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
 
 
 def _committed(opened: OpenedStudy) -> Mapping[str, Iterable[str]]:
-    # What is prepared is asked for, as the ledger does not follow all of it.
-    prepared = opened.plan.prepared_ids.items()
+    plan, prepared = opened.plan, opened.ledger.prepared.keys()
     return {
-        **{kind: opened.artifacts.committed_ids(kind) & ids for kind, ids in prepared if ids},
+        **{kind: prepared & ids for kind, ids in plan.prepared_ids.items() if ids},
         "expert": opened.ledger.experts,
         "merge": opened.ledger.merges,
     }
@@ -70,12 +70,14 @@ def _facts(opened: OpenedStudy) -> Mapping[str, str]:
     made = [each.created_at_s for each in (*ledger.experts.values(), *ledger.merges.values())]
     span = [datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M UTC") for at in made]
     counts, lacks = ledger.counts(), opened.lacks_in_mlflow()
+    budget = "; ".join(budget_lines(ledger.plan, allowance=opened.allowance))
     return {
         "store": opened.store_url,
         "plan": plan_digest(ledger.plan),
         "experts": f"{counts.num_experts_done} of {counts.num_experts}",
         "merge jobs": f"{counts.num_merges_done} of {counts.num_merges}",
         "made": f"{min(span)} to {max(span)}" if span else "nothing yet",
+        **({"budget": budget.removeprefix("budget: ")} if budget else {}),
         **({"MLflow": f"lacks {lacks}; mergesweep track sends them"} if lacks else {}),
         "code version": f"mergesweep {code_version()}",
     }

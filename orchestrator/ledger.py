@@ -1,11 +1,11 @@
 """Keeps count of a plan: what is committed, what has become ready, what failed, what is left."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.plan import Plan
-from orchestrator.report.holes import Hole
+from orchestrator.report.holes import LEFT_OUT, Hole
 from workers.manifests import Manifest
 from workers.specs import MergeSpec, PretrainRun, Run, TrialSpec
 
@@ -31,7 +31,11 @@ class Ledger:
         self.bases: dict[str, Manifest] = {}
         self.experts: dict[str, Manifest] = {}
         self.merges: dict[str, Manifest] = {}
+        self.prepared: dict[str, Manifest] = {}
+        """Bases, images and zero-shot heads: `bases`, and what else there has to be first."""
+        self._prepared_ids = plan.prepared_ids
         self._failures: dict[str, str] = {}
+        self._left_out: frozenset[str] = frozenset()
         self._merges_of = self._index_merges()
         for manifest in manifests:
             self.add(manifest)
@@ -49,6 +53,8 @@ class Ledger:
             self._failures.pop(manifest.id, None)
             if manifest.kind == "base" and manifest.id in self.plan.bases.by_id:
                 self.bases[manifest.id] = manifest
+            if manifest.id in self._prepared_ids.get(manifest.kind, ()):
+                self.prepared[manifest.id] = manifest
             if manifest.kind == "merge" and manifest.id in self.plan.merges:
                 self.merges[manifest.id] = manifest
             if manifest.kind != "expert" or manifest.id not in self.plan.experts:
@@ -61,6 +67,11 @@ class Ledger:
         """Notes that a pretraining, trial or merge job will not be tried again."""
         with self._lock:
             self._failures[artifact_id] = reason
+
+    def leave_out(self, ids: Collection[str]) -> None:
+        """Notes which trials and merge jobs do not fit the budget, in place of the ones before."""
+        with self._lock:
+            self._left_out = frozenset(ids)
 
     def ready_merges(self) -> list[MergeSpec]:
         """Returns the merge jobs that are not done and could run now, in the plan's order."""
@@ -75,8 +86,7 @@ class Ledger:
     def missing_pretraining(self) -> list[PretrainRun]:
         """Returns what is left of each pretraining that has a base missing."""
         with self._lock:
-            left = (run.without(self.bases) for run in self.plan.bases.runs)
-            return [run for run in left if run is not None]
+            return self._left_of_pretraining()
 
     def runnable_trials(self) -> list[Run]:
         """Returns what could run now and has not failed for good: pretraining, then trials.
@@ -84,15 +94,42 @@ class Ledger:
         Trials of a base that is pretrained in this study wait for it. Any other base is prepared
         before the first trial.
         """
-        left: list[Run] = [*self.missing_pretraining(), *self._unblocked_trials()]
+        possible = self.possible_runs()
         with self._lock:
             waiting = {base.id for run in self.plan.bases.runs for base in run.bases}
             waiting -= self.bases.keys()
             return [
                 run
-                for run in left
-                if run.id not in self._failures
-                and not (isinstance(run, TrialSpec) and run.longest.base_id in waiting)
+                for run in possible
+                if not (isinstance(run, TrialSpec) and run.longest.base_id in waiting)
+            ]
+
+    def possible_runs(self) -> list[Run]:
+        """Returns what is missing and waits for nothing that can never be made.
+
+        Pretraining, then trials, those among them whose base is still to be pretrained.
+        """
+        with self._lock:
+            failed = self._failed_bases()
+            trials = (
+                trial
+                for trial in self._left()
+                if trial.longest.base_id not in failed
+                and not self._has_diverged(trial.longest.base_id)
+            )
+            left: list[Run] = [*self._left_of_pretraining(), *trials]
+            return [run for run in left if run.id not in self._failures]
+
+    def possible_merges(self) -> list[MergeSpec]:
+        """Returns the merge jobs that are missing and wait for nothing that can never be made."""
+        with self._lock:
+            failed = self._failures_by_expert()
+            return [
+                spec
+                for spec in self.plan.merges.values()
+                if spec.id not in self.merges
+                and spec.id not in self._failures
+                and not self._blocked_by(spec, failed=failed)
             ]
 
     def is_finished(self) -> bool:
@@ -132,13 +169,19 @@ class Ledger:
 
     def _base_holes(self) -> Iterable[Hole]:
         failed = self._failed_bases()
+        left_out = {
+            base.id
+            for run in self._left_of_pretraining()
+            if run.id in self._left_out
+            for base in run.bases
+        }
         for run in self.plan.bases.runs:
             for base, steps in zip(run.bases, run.snapshots, strict=True):
                 what = f"base {base.id}: {base.model} after {steps} steps of pretraining"
                 if base.id in failed:
                     yield Hole(kind="failed", what=what, reason=failed[base.id])
                 elif base.id not in self.bases:
-                    yield Hole(kind="not run", what=what, reason="not run yet")
+                    yield self._not_run(what, is_left_out=base.id in left_out)
                 elif self._has_diverged(base.id):
                     taken = self.bases[base.id].metrics["steps_taken"]
                     yield Hole(kind="diverged", what=what, reason=f"not finite after {taken} steps")
@@ -147,11 +190,10 @@ class Ledger:
         """Returns why bases cannot be made, by their ids: all that is left of a run fails."""
         if not self._failures:
             return {}
-        left = (run.without(self.bases) for run in self.plan.bases.runs)
         return {
             base.id: self._failures[run.id]
-            for run in left
-            if run is not None and run.id in self._failures
+            for run in self._left_of_pretraining()
+            if run.id in self._failures
             for base in run.bases
         }
 
@@ -163,15 +205,22 @@ class Ledger:
 
     def _expert_holes(self) -> Iterable[Hole]:
         failed = self._failures_by_expert()
+        left_out = {
+            expert.id
+            for trial in self._left()
+            if trial.id in self._left_out
+            for expert in trial.experts
+        }
         for expert_id, expert in self.plan.experts.items():
             what = f"expert {expert_id}: {expert.task} at lr={expert.lr}, steps={expert.steps}"
             manifest = self.experts.get(expert_id)
             if expert_id in failed:
                 yield Hole(kind="failed", what=what, reason=failed[expert_id])
             elif manifest is None:
-                blocked = self._blocking_base(expert.base_id)
-                reason = f"blocked by {blocked}" if blocked else "not run yet"
-                yield Hole(kind="not run", what=what, reason=reason)
+                if blocked := self._blocking_base(expert.base_id):
+                    yield Hole(kind="not run", what=what, reason=f"blocked by {blocked}")
+                else:
+                    yield self._not_run(what, is_left_out=expert_id in left_out)
             elif not manifest.files:
                 steps = manifest.metrics["steps_taken"]
                 yield Hole(kind="diverged", what=what, reason=f"not finite after {steps} steps")
@@ -184,13 +233,24 @@ class Ledger:
             if merge_id in self._failures:
                 yield Hole(kind="failed", what=what, reason=self._failures[merge_id])
             elif merge_id not in self.merges:
-                blocked = self._blocked_by(cell.merge, failed=failed)
-                reason = f"blocked by {blocked}" if blocked else "not run yet"
-                yield Hole(kind="not run", what=what, reason=reason)
+                if blocked := self._blocked_by(cell.merge, failed=failed):
+                    yield Hole(kind="not run", what=what, reason=f"blocked by {blocked}")
+                else:
+                    yield self._not_run(what, is_left_out=merge_id in self._left_out)
+
+    @staticmethod
+    def _not_run(what: str, *, is_left_out: bool) -> Hole:
+        if is_left_out:
+            return Hole(kind=LEFT_OUT, what=what, reason="what is left of the budget is too little")
+        return Hole(kind="not run", what=what, reason="not run yet")
 
     def _left(self) -> list[TrialSpec]:
         left = (trial.without(self.experts) for trial in self.plan.trials)
         return [trial for trial in left if trial is not None]
+
+    def _left_of_pretraining(self) -> list[PretrainRun]:
+        left = (run.without(self.bases) for run in self.plan.bases.runs)
+        return [run for run in left if run is not None]
 
     def _failures_by_expert(self) -> Mapping[str, str]:
         if not self._failures:

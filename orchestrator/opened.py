@@ -7,15 +7,26 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eval.task_source import TaskSource
+from orchestrator.allowance import Allowance
+from orchestrator.calibrating import fitting_calibration, read_calibrations
 from orchestrator.ledger import Ledger
 from orchestrator.outputs import OUTPUTS_FILE, output_problems
 from orchestrator.plan import Plan, build_plan, plan_digest
 from orchestrator.reading import absolute_store, parse_study
+from orchestrator.sizes import Sizes
 from orchestrator.study import Study
-from orchestrator.study_folder import TRACKING_FILE, StudyFolder, groups_drawn_from
+from orchestrator.study_folder import (
+    TRACKING_FILE,
+    UNFINISHED_FILE,
+    StudyDamagedError,
+    StudyFolder,
+    groups_drawn_from,
+)
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts import Artifacts, BrokenManifestsError
+from workers.calibration import Calibration
 from workers.manifests import Manifest
+from workers.sealed import seal
 from workers.store.opening import open_store
 
 NUM_BROKEN_NAMED = 5
@@ -37,6 +48,10 @@ class OpenedStudy:
     tracking_uri: str
     prepared: frozenset[str]
     """Ids of the bases, images and zero-shot heads that are committed."""
+    calibration: Calibration | None
+    """What the study's workers were timed at, if they were."""
+    allowance: Allowance
+    """What the study's budget still allows."""
 
     def note_published(self, report: PublishReport) -> None:
         """Remembers what MLflow has, so that the next run and the report need not ask it."""
@@ -59,6 +74,18 @@ class OpenedStudy:
         bases = (job.spec.id for job in plan.bases.jobs)
         heads = (job.spec.id for job in plan.heads.values())
         return {*bases, *heads, *(job.id for job in plan.data_jobs)} <= self.prepared
+
+    def note_unfinished(self) -> None:
+        """Remembers what trials took that are not committed, for later runs to count."""
+        seconds = self.allowance.unfinished_s()
+        if self.allowance.is_limited or self.folder.read_bytes(UNFINISHED_FILE) is not None:
+            fields = {"study": self.folder.name, "seconds": seconds}
+            self.folder.write_bytes(UNFINISHED_FILE, seal(fields))
+
+    def has_room(self) -> bool:
+        """Tells whether the budget has room for any of what is left."""
+        choice = self.allowance.choice()
+        return bool(choice.chosen) or not choice.left_out
 
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
@@ -108,23 +135,34 @@ def open_study(
     if groups is not None and groups != plan.groups:
         plan = build_plan(study, groups=groups, recorded=recorded)
     found = _committed(artifacts, plan=plan, folder=folder)
+    ledger = Ledger(plan, manifests=[each for kind in found.values() for each in kind.values()])
+    calibration = fitting_calibration(read_calibrations(folder), study=study)
     return OpenedStudy(
         plan=plan,
-        ledger=Ledger(
-            plan,
-            manifests=[
-                manifest
-                for kind in ("base", "expert", "merge")
-                for manifest in found[kind].values()
-            ],
-        ),
+        ledger=ledger,
         text=text,
         folder=folder,
         artifacts=artifacts,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
-        prepared=frozenset().union(*(found.get(kind, {}) for kind in plan.prepared_ids)),
+        prepared=frozenset(ledger.prepared),
+        calibration=calibration,
+        allowance=Allowance(
+            ledger,
+            calibration=calibration,
+            sizes=None if study.budget.gigabytes is None else Sizes.of(ledger),
+            unfinished_s=_unfinished_s(folder),
+        ),
     )
+
+
+def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
+    """Returns what earlier runs spent on trials that were not committed; nothing if damaged."""
+    try:
+        fields = folder.read_sealed(UNFINISHED_FILE)
+    except StudyDamagedError:
+        return {}
+    return dict(fields["seconds"]) if fields else {}
 
 
 def _committed(

@@ -12,7 +12,7 @@ from orchestrator.settings import NUM_TASKS_AXIS, Setting, plan_settings
 from orchestrator.specifying import data_spec, expert_spec, head_job, merge_spec, method_labels
 from orchestrator.study import Study
 from orchestrator.task_sources import task_sources
-from workers.specs import DataJob, DataSpec, ExpertSpec, HeadJob, MergeSpec, TrialSpec
+from workers.specs import DataJob, DataSpec, ExpertSpec, HeadJob, MergeSpec, Run, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,11 @@ class Plan:
             "data": {data.id for data in self.datasets},
             "head": {job.spec.id for job in self.heads.values()},
         }
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """What takes steps: pretraining, then trials."""
+        return (*self.bases.runs, *self.trials)
 
     @cached_property
     def experts(self) -> dict[str, ExpertSpec]:

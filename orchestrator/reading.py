@@ -13,12 +13,22 @@ from eval.tasks import SUITES, task_names
 from merge.errors import ParameterErrors
 from merge.params import parse_params
 from orchestrator.base_problems import check_backbone
+from orchestrator.budget_fields import check_budget
 from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.group_sizes import check_group_sizes
 from orchestrator.hyperparameters import check_finetune
 from orchestrator.problems import StudyError, StudyProblem, suggest
 from orchestrator.specifying import method_labels
-from orchestrator.study import Backbone, Finetune, Groups, Merge, Study, Tasks
+from orchestrator.study import (
+    Backbone,
+    Budget,
+    Finetune,
+    Groups,
+    Merge,
+    Resources,
+    Study,
+    Tasks,
+)
 from orchestrator.task_sources import check_own_tasks
 from orchestrator.yaml_text import load_yaml
 from orchestrator.zero_shot_problems import check_zero_shot
@@ -70,6 +80,7 @@ def parse_study(
     except ValidationError as error:
         problems += [_from_pydantic(details) for details in error.errors()]
     problems += _check_meaning(values, recorded=recorded or {})
+    problems += _check_costs(values)
     problems += _check_tracking(values.get("tracking"))
     problems += _check_store(values, is_last=not problems)
     if problems:
@@ -195,6 +206,13 @@ def _check_meaning(
         )
     problems += _check_merges(merges)
     return problems
+
+
+def _check_costs(values: Mapping[str, Any]) -> Iterator[StudyProblem]:
+    budget = _valid_section(Budget, values.get("budget", {}))
+    resources = _valid_section(Resources, values.get("resources", {}))
+    if budget is not None and resources is not None:
+        yield from check_budget(budget, resources=resources)
 
 
 def _valid_section(section: Any, values: object) -> Any:  # noqa: ANN401 any section

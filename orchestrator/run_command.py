@@ -92,7 +92,7 @@ class _Run:
         with stop_on_signals() as stopping:
             self.lease.start(lambda _: stopping.set())
             try:
-                if not opened.is_finished():
+                if not opened.is_finished() and opened.has_room():
                     Session(
                         opened=opened,
                         tracker=tracker,
@@ -100,6 +100,7 @@ class _Run:
                         on_cluster_lost=lambda reason: self._abandon(reason, tracker=tracker),
                     ).run(self.console)
                 self.lease.check()
+                opened.note_unfinished()
                 if not stopping.is_set():
                     self._finish(tracker)
                     return print_end(opened, console=self.console)

@@ -21,6 +21,7 @@ from orchestrator.opened import OpenedStudy
 from orchestrator.study_runs import run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.manifests import Manifest
+from workers.specs import Run
 
 POLL_S = 0.2
 MIN_SLOTS_TO_RESERVE = 8
@@ -81,9 +82,7 @@ class Session:
             with self._workers() as (pool, coordinator):
                 self._prepare(pool, coordinator=coordinator)
                 self._train(pool, coordinator=coordinator)
-                self._board.stage = "merging"
-                pool.resize(self._job_slots, reserve=self._reserves)
-                self._wait_for(pool)
+                self._merge(pool, coordinator=coordinator)
             self._board.stage = "stopping"
 
     def prepare(self, console: Console) -> None:
@@ -126,9 +125,11 @@ class Session:
         )
         coordinator = Coordinator(
             ledger=self.opened.ledger,
+            allowance=self.opened.allowance,
             failures=Failures(self.opened.folder, retries=study.retries),
             board=self._board,
             submit=pool.submit,
+            cancel_waiting=pool.cancel_waiting,
             committed=self._publish,
             stop=self.stopping.set,
         )
@@ -137,6 +138,7 @@ class Session:
             yield pool, coordinator
         finally:
             pool.close()
+            self.opened.allowance.close()
         if coordinator.store_fault is not None:
             raise coordinator.store_fault
 
@@ -163,7 +165,7 @@ class Session:
         pool.resize(for_merges or self._job_slots, reserve=self._reserves)
         coordinator.submit_merges(self.opened.ledger.ready_merges())
         share = self.opened.plan.study.resources.trial
-        while not self.stopping.is_set() and (left := self.opened.ledger.runnable_trials()):
+        while not self.stopping.is_set() and (left := self._admitted_trials()):
             self._board.stage = "fine-tuning"
             run_trials(
                 left,
@@ -175,6 +177,23 @@ class Session:
                 watcher=coordinator,
                 stopping=self.stopping,
             )
+
+    def _admitted_trials(self) -> list[Run]:
+        """Returns the runs that could start now and that the budget has room for."""
+        self.opened.allowance.review()
+        left = self.opened.ledger.runnable_trials()
+        return [trial for trial in left if self.opened.allowance.has_room_for(trial.id)]
+
+    def _merge(self, pool: JobPool, *, coordinator: Coordinator) -> None:
+        """Waits for the merges, and submits those for which the budget turned out to have room."""
+        self._board.stage = "merging"
+        pool.resize(self._job_slots, reserve=self._reserves)
+        self._wait_for(pool)
+        while not self.stopping.is_set():
+            self.opened.allowance.review()
+            if not coordinator.submit_merges(self.opened.ledger.ready_merges()):
+                return
+            self._wait_for(pool)
 
     def _wait_for(self, pool: JobPool) -> None:
         while not pool.is_idle() and not self.stopping.wait(POLL_S):
@@ -189,4 +208,5 @@ class Session:
         ledger = self.opened.ledger
         if not ledger.experts:
             return None
-        return estimate(ledger).wall_s(num_slots=self._slots)
+        left = estimate(ledger, calibration=self.opened.calibration)
+        return left.wall_s(num_slots=self._slots)

@@ -23,6 +23,7 @@ Steps = Annotated[int, Field(ge=1, description="optimizer steps, 1 or more")]
 BatchSize = Annotated[int, Field(ge=1, description="images per step, 1 or more")]
 LearningRate = Annotated[float, Field(gt=0, lt=100, description="above 0 and below 100")]
 DataRatio = Annotated[float, Field(gt=0, le=1, description="above 0, at most 1")]
+Limit = Annotated[float, Field(gt=0, description="above 0")] | None
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="0 or more, in 64 bits")]
 WeightDecay = Annotated[float, Field(ge=0)]
 SamRadius = Annotated[float, Field(ge=0)]
@@ -415,6 +416,32 @@ class Resources(Section):
     merge: Share = Share()
 
 
+class Budget(Section):
+    """What a study may use at most; never part of a result's identity.
+
+    Counted are committed artifacts that the plan names, whoever made them: the seconds in their
+    manifests times a worker's share, and the bytes of their files.
+    """
+
+    gpu_hours: Limit = None
+    """Hours of workers times the share of a GPU that each is given."""
+    cpu_hours: Limit = None
+    """Hours of workers times the cores that each is given."""
+    usd: Limit = None
+    """At the prices below, of which the study needs one."""
+    usd_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    usd_per_cpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of one core."""
+    gigabytes: Limit = None
+    """In the store, in 10^9 bytes: base, images and experts; checkpoints in flight come and go."""
+
+    def limits(self) -> dict[str, float]:
+        """Returns what is limited, by field."""
+        fields = ("gpu_hours", "cpu_hours", "usd", "gigabytes")
+        values = {name: getattr(self, name) for name in fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+
 class Study(Section):
     """One study file."""
 
@@ -432,6 +459,7 @@ class Study(Section):
     tracking: str | None = None
     """An MLflow server's address or database; an SQLite file beside the store when left out."""
     resources: Resources = Resources()
+    budget: Budget = Budget()
     retries: Annotated[int, Field(ge=0)] = 2
     """Further tries of a trial or merge job that failed, per run; lost nodes do not count."""
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 30

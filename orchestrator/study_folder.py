@@ -4,6 +4,8 @@ study.yaml       the text; its digest stands in plan.json
 plan.json        sealed (`workers.sealed`)
 results.parquet, experts.parquet, report.html    their digests stand in outputs.json
 outputs.json     sealed; written last, with what was committed then
+calibration.json  sealed; how fast devices were, for estimates
+unfinished.json  sealed; seconds spent on trials that are not committed, where there is a budget
 tracking.json, failure-*.json, <name>.<n>, withdrawn-<n>-<name>    views and history
 
 LookupError
@@ -30,6 +32,8 @@ RESULTS_FILE = "results.parquet"
 EXPERTS_FILE = "experts.parquet"
 REPORT_FILE = "report.html"
 TRACKING_FILE = "tracking.json"
+CALIBRATION_FILE = "calibration.json"
+UNFINISHED_FILE = "unfinished.json"
 
 
 class StudyNotFoundError(LookupError):

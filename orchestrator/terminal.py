@@ -1,6 +1,6 @@
 """What commands print: plans, results and how a run ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 from rich import box
@@ -8,15 +8,23 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.aggregate import CATEGORICAL_AXES, SettingMean, Spread, setting_means
+from orchestrator.allowance import Allowance
 from orchestrator.board import duration
-from orchestrator.estimate import Estimate
+from orchestrator.estimate import Estimate, StoreEstimate
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.report.holes import Hole
 from orchestrator.settings import DEFAULT_AXIS
+from orchestrator.study import Budget
+from orchestrator.usage import GIGABYTE
 
 MAX_HOLES_SHOWN = 10
-_MIB = 2**20
+_UNITS = {
+    "gpu_hours": "GPU-hours",
+    "cpu_hours": "CPU-core-hours",
+    "usd": "USD",
+    "gigabytes": "GB in the store",
+}
 
 
 def say(console: Console, text: str) -> None:
@@ -24,9 +32,7 @@ def say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def print_plan(
-    plan: Plan, *, ledger: Ledger, estimate: Estimate, num_slots: int, console: Console
-) -> None:
+def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Console) -> None:
     """Prints what a study will run, what sharing saves, what exists, and what the rest costs."""
     counts = ledger.counts()
     for warning in plan.warnings:
@@ -45,9 +51,8 @@ def print_plan(
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
     console.print(table)
-    left = estimate_lines(estimate, num_slots=num_slots)
-    for line in (*axis_lines(plan), *base_lines(plan), sharing_line(plan), *left):
-        console.print(line, highlight=False)
+    for line in (*axis_lines(plan), *base_lines(plan), sharing_line(plan), *lines):
+        say(console, line)
 
 
 def axis_lines(plan: Plan) -> Sequence[str]:
@@ -81,17 +86,68 @@ def sharing_line(plan: Plan) -> str:
     )
 
 
-def estimate_lines(estimate: Estimate, *, num_slots: int) -> Sequence[str]:
-    """Says what is left to do, in time and bytes."""
-    size = estimate.expert_bytes
-    stored = "unknown until the base is prepared" if size is None else f"{size / _MIB:,.0f} MiB"
+def estimate_lines(
+    estimate: Estimate, *, store: StoreEstimate, num_slots: int, budget: Budget
+) -> Sequence[str]:
+    """Says what is left to do, in time, money and bytes, and what that rests on."""
     wall = duration(estimate.wall_s(num_slots=num_slots))
     trials, merges = duration(estimate.train_s), duration(estimate.merge_s)
+    usage = estimate.usage
+    takes = [f"{usage.cpu_hours:,.2f} CPU-core-hours"]
+    if usage.gpu_s:
+        takes.insert(0, f"{usage.gpu_hours:,.2f} GPU-hours")
+    if cost := usage.usd(budget):
+        takes.append(f"{cost:,.2f} USD")
+    bases, experts = _size(store.base_bytes), _size(store.expert_bytes)
+    images, in_flight = _size(store.data_bytes), _size(store.checkpoint_bytes)
     return (
-        f"left: about {wall} on {num_slots} workers ({estimate.basis})",
+        f"left: about {wall} on {num_slots} workers at once: {', '.join(takes)}",
         f"of one worker's time: trials {trials}, merge jobs {merges}",
-        f"experts in the store: {stored}",
+        f"times are {estimate.basis}",
+        f"in the store: experts {experts}, bases {bases}, images {images}",
+        f"besides, in the store while trials run: checkpoints {in_flight}",
     )
+
+
+def _size(num_bytes: int | None) -> str:
+    if num_bytes is None:
+        return "of unknown size (timm has no such model, or could not be asked)"
+    if num_bytes < GIGABYTE / 10:
+        return f"{num_bytes / 1e6:,.1f} MB"
+    return f"{num_bytes / GIGABYTE:,.2f} GB"
+
+
+def budget_lines(plan: Plan, *, allowance: Allowance) -> Iterator[str]:
+    """Says what was used of the budget, what is left out, and which limit would be enough."""
+    if not allowance.is_limited:
+        return
+    budget, choice = plan.study.budget, allowance.choice()
+    used, limits = choice.used.amounts(budget), budget.limits()
+    shown = (f"{used[name]:.3g} of {limits[name]:g} {_UNITS[name]}" for name in limits)
+    yield f"budget: used {', '.join(shown)}"
+    if not choice.left_out:
+        return
+    num_merges = len(choice.left_out & plan.merges.keys())
+    num_pretrained = len(choice.left_out & plan.bases.by_id.keys())
+    num_trials = len(choice.left_out) - num_merges - num_pretrained
+    pretraining = f"{num_pretrained} runs of pretraining, " if num_pretrained else ""
+    yield (
+        f"left out, as estimated: {pretraining}{num_trials} trials and {num_merges} "
+        f"merge jobs: {'; '.join(_settings_left_out(plan, left_out=choice.left_out))}"
+    )
+    proposed = ", ".join(f"budget.{name}: {each:g}" for name, each in allowance.proposals().items())
+    yield f"enough for all: {proposed or 'more'}; raise it in the study file and run that again"
+
+
+def _settings_left_out(plan: Plan, *, left_out: Collection[str]) -> Iterator[str]:
+    """Names settings with merges, or else trials, that are left out."""
+    for setting, experts in zip(plan.settings, plan.setting_experts, strict=True):
+        merges = {cell.merge.id for cell in plan.cells if cell.setting == setting}
+        wanted = merges or {expert.id for expert in experts.values()}
+        missing = wanted.intersection(left_out)
+        if missing:
+            part = "" if missing == wanted else f" ({len(missing)} of {len(wanted)})"
+            yield f"{setting.name}{part}"
 
 
 def print_results(results: pa.Table, *, console: Console) -> None:

@@ -11,9 +11,10 @@ from orchestrator.coordinator import preparation_jobs
 from orchestrator.opened import OpenedStudy, open_study
 from orchestrator.reading import parse_study
 from orchestrator.results import results_table
+from workers.cache import CACHE_VARIABLE
 from workers.checkpoints import Pace
 from workers.fine_tune import FineTuning
-from workers.process import CACHE_VARIABLE, Worker
+from workers.process import Worker
 
 STUDY = """
 name: bases

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,17 @@ from pathlib import Path
 
 from workers.store.atomic import replacing
 
+CACHE_VARIABLE = "MERGESWEEP_CACHE"
+"""Environment variable: where a node keeps files fetched from the store."""
 # A path that was handed out may not be open yet; what was used this recently is not evicted.
 _GRACE_S = 600.0
 _READ_ONLY = 0o444
+
+
+def cache_root() -> Path:
+    """Returns the node's cache directory, shared by all its workers."""
+    default = Path(tempfile.gettempdir()) / f"mergesweep-cache-{os.getuid()}"
+    return Path(os.environ.get(CACHE_VARIABLE, default))
 
 
 class NodeCache:

@@ -43,9 +43,9 @@ def run_pretraining(
     The images of all tasks are one shuffled stream, so that a batch mixes them and a task of twice
     the images is seen twice as often. The joint head over all classes is dropped at the end.
 
-    A run that was interrupted goes on as a trial does: see `workers.trial.run_trial`. One whose
-    loss is not finite commits the bases that it has not reached as `diverged` and without weights:
-    no expert can start from them.
+    A run that was interrupted goes on, and one that is closed leaves a checkpoint, as a trial does:
+    see `workers.trial.run_trial`. One whose loss is not finite commits the bases that it has not
+    reached as `diverged` and without weights: no expert can start from them.
 
     Args:
         spec: What to do.
@@ -63,14 +63,15 @@ def run_pretraining(
     before = run.resume(spec.snapshots, find=lambda position: _find(run, position))
     committed = {manifest.id: manifest for manifest in before}
     pace = Pace(min_interval_s=checkpoint_every_s, clock=clock)
-    for base, steps in zip(spec.bases, spec.snapshots, strict=True):
-        for _ in run.advance(until=steps, report_every_s=report_every_s, pace=pace):
-            yield _progress(run, step=run.tuning.step, committed=())
-        manifest = committed.get(base.id) or _commit(base, run=run)
-        if base == spec.longest:
-            run.checkpoints.remove()
-        yield _progress(run, step=steps, committed=(manifest,))
-        run.tuning.set_training_mode()
+    with run.kept_when_closed():
+        for base, steps in zip(spec.bases, spec.snapshots, strict=True):
+            for _ in run.advance(until=steps, report_every_s=report_every_s, pace=pace):
+                yield _progress(run, step=run.tuning.step, committed=())
+            manifest = committed.get(base.id) or _commit(base, run=run)
+            if base == spec.longest:
+                run.checkpoints.remove()
+            yield _progress(run, step=steps, committed=(manifest,))
+            run.tuning.set_training_mode()
 
 
 def joint_split(pretrain: PretrainSpec, *, name: str, workspace: Workspace) -> JointSplit:

@@ -1,14 +1,13 @@
 """One worker process: a device, a workspace, and the jobs it can do."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from workers.cache import cache_root
 from workers.manifests import Manifest
 from workers.merge_job import run_merge
 from workers.prepare import data_preparation, prepare_base
@@ -20,8 +19,6 @@ from workers.trial import TrialProgress, run_trial
 from workers.workspace import Workspace
 from workers.zero_shot import prepare_head
 
-CACHE_VARIABLE = "MERGESWEEP_CACHE"
-"""Environment variable: where a node keeps files fetched from the store."""
 CACHE_FRACTION = 0.5
 """What they may take of the disk that they are on."""
 
@@ -72,12 +69,6 @@ class Worker:
     def prepare_head(self, job: HeadJob) -> Manifest:
         """Commits a task's zero-shot head; see `workers.zero_shot.prepare_head`."""
         return prepare_head(job, workspace=self._workspace)
-
-
-def cache_root() -> Path:
-    """Returns the node's cache directory, shared by all its workers."""
-    default = Path(tempfile.gettempdir()) / f"mergesweep-cache-{os.getuid()}"
-    return Path(os.environ.get(CACHE_VARIABLE, default))
 
 
 def _cache_bytes(root: Path) -> int:

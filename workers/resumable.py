@@ -1,6 +1,7 @@
 """A run of steps that snapshots, leaves checkpoints, and goes on from them bit for bit."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from workers.checkpoints import Checkpoints, Pace
@@ -29,6 +30,16 @@ class ResumableRun:
     def seconds(self) -> float:
         """Returns how long the run has taken, interruptions left out."""
         return self.clock() - self.started_s
+
+    @contextmanager
+    def kept_when_closed(self) -> Iterator[None]:
+        """Leaves a checkpoint of where the run stands if the generator around it is closed."""
+        try:
+            yield
+        except GeneratorExit:
+            if 0 < self.tuning.step < self.tuning.spec.steps and not self.diverged:
+                self.checkpoints.write(self.tuning, seconds=self.seconds())
+            raise
 
     def resume(
         self, snapshots: Sequence[int], *, find: Callable[[int], Manifest | None]

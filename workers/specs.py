@@ -82,6 +82,7 @@ class PretrainSpec:
     augment: ClassVar[Augmentation] = "none"
     trains_head: ClassVar[bool] = True
     average_weights: ClassVar[AveragingSpec] = AveragingSpec()
+    linearised: ClassVar[bool] = False
 
     @property
     def depends_on_total(self) -> bool:

@@ -60,6 +60,8 @@ def run_trial(
     ends with the bits of one that was not. `seconds` in the experts' manifests leave out what the
     interruption cost: the time from the checkpoint on, and that until the trial was started again.
 
+    A trial that is closed on its way leaves a checkpoint of the step it stands at.
+
     A training loss that is not finite ends the run: the snapshots that were not reached are
     committed as `diverged`, with the last weights if those are finite and without if they are not.
 
@@ -80,20 +82,21 @@ def run_trial(
     before = run.resume(spec.snapshots, find=lambda position: _find(run, position))
     committed = {manifest.id: manifest for manifest in before}
     pace = Pace(min_interval_s=checkpoint_every_s, clock=clock)
-    for expert in spec.experts:
-        for _ in run.advance(until=expert.steps, report_every_s=report_every_s, pace=pace):
+    with run.kept_when_closed():
+        for expert in spec.experts:
+            for _ in run.advance(until=expert.steps, report_every_s=report_every_s, pace=pace):
+                yield TrialProgress(
+                    step=run.tuning.step, loss=recent_loss(run.tuning.losses), committed=()
+                )
+            manifest = committed.get(expert.id) or _commit(expert, run=run)
+            if expert == spec.longest:
+                run.checkpoints.remove()
             yield TrialProgress(
-                step=run.tuning.step, loss=recent_loss(run.tuning.losses), committed=()
+                step=expert.steps,
+                loss=recent_loss(run.tuning.losses[: expert.steps]),
+                committed=(manifest,),
             )
-        manifest = committed.get(expert.id) or _commit(expert, run=run)
-        if expert == spec.longest:
-            run.checkpoints.remove()
-        yield TrialProgress(
-            step=expert.steps,
-            loss=recent_loss(run.tuning.losses[: expert.steps]),
-            committed=(manifest,),
-        )
-        run.tuning.set_training_mode()
+            run.tuning.set_training_mode()
 
 
 def _start(spec: TrialSpec, *, workspace: Workspace, clock: Callable[[], float]) -> _Run:

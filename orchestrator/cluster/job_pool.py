@@ -95,6 +95,11 @@ class JobPool:
         with self._lock:
             self._waiting.append(job)
 
+    def cancel_waiting(self) -> None:
+        """Takes back every job that no worker has been given."""
+        with self._lock:
+            self._waiting.clear()
+
     def num_running(self) -> int:
         """Returns the number of jobs that workers hold."""
         with self._lock:

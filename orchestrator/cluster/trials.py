@@ -6,7 +6,6 @@ state is a view: nothing of it is uploaded and nothing is restored from it.
 """
 
 import contextlib
-import functools
 import logging
 import os
 import tempfile
@@ -20,14 +19,13 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator
 
-from orchestrator.cluster.session import create_worker, is_node_lost
+from orchestrator.cluster.session import is_node_lost
+from orchestrator.cluster.trial_runner import TrialRunner
 from orchestrator.study import Share
 from workers.manifests import Manifest
 from workers.specs import Run
-
-REPORT_EVERY_S = 5.0
-"""Between two reports of a running trial: rare enough for the driver, frequent enough to watch."""
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads
@@ -50,7 +48,13 @@ on every node. Workers have the environment of their node."""
 
 
 class TrialWatcher(Protocol):
-    """Is told what happens to trials; called from the thread that runs the Tuner."""
+    """Is asked and told about trials; called from the thread that runs the Tuner."""
+
+    def may_start(self, trial_id: str) -> bool:
+        """Tells whether a trial may be given to a worker; one that may not is left out."""
+
+    def may_go_on(self) -> bool:
+        """Tells whether trials may go on; asked often, and once not they are all stopped."""
 
     def trial_started(self, trial_id: str) -> None:
         """A worker has begun."""
@@ -67,55 +71,6 @@ class TrialWatcher(Protocol):
 
     def trial_finished(self, trial_id: str) -> None:
         """A worker has committed every snapshot of the trial."""
-
-
-class TrialRunner(tune.Trainable):
-    """Runs one trial after another in a process of its own."""
-
-    def setup(
-        self,
-        config: dict[str, Any],
-        *,
-        trials: Sequence[Run] = (),
-        worker: str = "",
-        store_url: str = "",
-        num_cpus: float = 1,
-        checkpoint_every_s: float = 30,
-    ) -> None:
-        """Begins the first trial.
-
-        The worker itself, seconds of imports, is created by the first step: Tune kills an actor
-        that is still being set up when another one has become free for its trial.
-        """
-        self._trials = trials
-        self._checkpoint_every_s = checkpoint_every_s
-        self._progress: Iterator[Any] | None = None
-        self._create_worker = functools.cache(
-            lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
-        )
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins the next trial in the same process."""
-        self._begin(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Goes on until the next report."""
-        if self._progress is None:
-            self._progress = self._create_worker().run_trial(
-                self._spec,
-                report_every_s=REPORT_EVERY_S,
-                checkpoint_every_s=self._checkpoint_every_s,
-            )
-        progress = next(self._progress)
-        done = progress.step >= self._spec.num_steps
-        committed = [manifest.to_json() for manifest in progress.committed]
-        return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._spec = self._trials[config["trial"]]
-        self._progress = None
 
 
 class _Unpickled:
@@ -139,6 +94,16 @@ class _Watch(_Unpickled, tune.Callback):
             yield
         except Exception as error:  # noqa: BLE001 raised again when Tune has stopped
             self.error = self.error or error
+
+    def may_start(self, trial: Trial) -> bool:
+        """Asks the watcher; after it has raised, nothing may."""
+        with self._kept():
+            return self._watcher.may_start(self._id(trial))
+        return False
+
+    def must_stop(self) -> bool:
+        """Tells whether the watcher wants no trial to go on, or has raised."""
+        return self.error is not None or not self._watcher.may_go_on()
 
     def _id(self, trial: Trial) -> str:
         spec: Run = self._trials[trial.config["trial"]]
@@ -203,6 +168,25 @@ def _error_of(trial: Trial) -> tuple[BaseException | None, str]:
         return None, trace
 
 
+class _Admission(_Unpickled, BasicVariantGenerator):
+    """Makes Tune's trials one after another, as places become free, without those left out."""
+
+    def __init__(self, watch: _Watch, *, num_slots: int) -> None:
+        super().__init__(max_concurrent=num_slots)
+        self._watch = watch
+
+    def next_trial(self) -> Trial | None:
+        """Returns the next trial that may start, None if there is none or no place now."""
+        while True:
+            trial: Trial | None = super().next_trial()  # type: ignore[no-untyped-call]
+            if trial is None or self._watch.may_start(trial):
+                return trial
+            self.on_trial_complete(trial.trial_id)
+
+    def save_to_dir(self, dirpath: str, session_str: str = "", **kwargs: object) -> None:
+        """Writes nothing."""
+
+
 class _StopWhen(_Unpickled, tune.Stopper):
     def __init__(self, stopping: threading.Event, *, watch: _Watch) -> None:
         self._stopping = stopping
@@ -213,7 +197,7 @@ class _StopWhen(_Unpickled, tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping.is_set() or self._watch.error is not None
+        return self._stopping.is_set() or self._watch.must_stop()
 
 
 def run_trials(
@@ -228,6 +212,9 @@ def run_trials(
     stopping: threading.Event,
 ) -> None:
     """Runs trials to their ends, as many at once as there are slots; returns early when stopping.
+
+    A trial is run only if the watcher lets it start, at the time when there is a place for it. What
+    runs when trials are stopped leaves a checkpoint.
 
     Failures are told to the watcher and never raised: other trials go on. What the watcher itself
     raises stops all trials and is raised here.
@@ -251,7 +238,10 @@ def run_trials(
         tune.Tuner(
             trainable,
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=num_slots),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                search_alg=_Admission(watch, num_slots=num_slots),
+            ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=scratch,

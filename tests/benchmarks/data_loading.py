@@ -173,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     num_images = parser.parse_args().images
+    torch.set_num_threads(1)  # as a worker with one core has; more of them spin on a busy machine
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "files"
         files = write_files(folder, num_images=num_images)

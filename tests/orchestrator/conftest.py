@@ -13,12 +13,30 @@ from orchestrator.cli import cli
 from orchestrator.plan import Plan, build_plan
 from orchestrator.reading import parse_study
 from orchestrator.study import Study
+from workers.cache import CACHE_VARIABLE
 from workers.manifests import FileEntry, Manifest
-from workers.specs import ExpertSpec, MergeSpec, spec_to_json
+from workers.model_sizes import ModelSize, keep_sizes
+from workers.specs import BaseSpec, ExpertSpec, MergeSpec, spec_to_json
 
+MODEL_SIZES = {
+    "test_resnet": ModelSize(
+        num_parameters=372688, parameter_bytes=1490752, state_bytes=1499192, num_features=96
+    ),
+    "tf_efficientnet_lite0": ModelSize(
+        num_parameters=3371008, parameter_bytes=13484032, state_bytes=13652488, num_features=1280
+    ),
+}
+"""What `workers.model_sizes` says, which its own test holds."""
 TASKS = ("emoji_objects", "font_letters", "mnist_5k")
 SUMS = TaskSums(num_examples=100, num_correct=80, loss_sum=50.0)
 BASE_SUMS = TaskSums(num_examples=100, num_correct=40, loss_sum=150.0)
+
+
+@pytest.fixture(autouse=True)
+def known_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares every test the process that asks timm: a node knows these models already."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path.with_name(f"{tmp_path.name}-node")))
+    keep_sizes(MODEL_SIZES)
 
 
 @pytest.fixture
@@ -97,11 +115,34 @@ def expert_manifest() -> Callable[..., Manifest]:
 
 
 @pytest.fixture
+def base_manifest() -> Callable[..., Manifest]:
+    """Makes the manifest of a pretrained base; without weights it has diverged."""
+
+    def make(spec: BaseSpec, *, has_weights: bool = True, seconds: float = 1.0) -> Manifest:
+        file = FileEntry(name="backbone.safetensors", size_bytes=4000, sha256="0" * 64)
+        return _manifest(
+            spec,
+            kind="base",
+            files=(file,) if has_weights else (),
+            outcome="done" if has_weights else "diverged",
+            metrics={"steps_taken": 7},
+            seconds={"pretrain": seconds},
+            created_at_s=500.0,
+        )
+
+    return make
+
+
+@pytest.fixture
 def merge_manifest() -> Callable[..., Manifest]:
     """Makes the manifest of a merge job with sums per task, the same for all unless given."""
 
     def make(
-        spec: MergeSpec, *, tasks: Mapping[str, TaskSums] | None = None, at_s: float = 2000.0
+        spec: MergeSpec,
+        *,
+        tasks: Mapping[str, TaskSums] | None = None,
+        at_s: float = 2000.0,
+        merge_s: float = 0.5,
     ) -> Manifest:
         sums = {expert.task: SUMS for expert in (*spec.experts, *spec.held_out)} | dict(tasks or {})
         return _manifest(
@@ -110,7 +151,7 @@ def merge_manifest() -> Callable[..., Manifest]:
             files=(),
             outcome="done",
             metrics={"tasks": {task: each.to_json() for task, each in sums.items()}},
-            seconds={"merge": 0.5, "evaluate": 1.5},
+            seconds={"merge": merge_s, "evaluate": 1.5},
             created_at_s=at_s,
         )
 
@@ -130,7 +171,7 @@ def all_manifests(
     return make
 
 
-def _manifest(spec: ExpertSpec | MergeSpec, **fields: Any) -> Manifest:  # noqa: ANN401 any field
+def _manifest(spec: BaseSpec | ExpertSpec | MergeSpec, **fields: Any) -> Manifest:  # noqa: ANN401 any field
     made = Manifest(
         id=spec.id,
         version=1,

@@ -193,7 +193,11 @@ def test_plan_prints_counts_sharing_and_cost(
     result = call("plan", write_study(finetune={"axes": {"steps": [10, 20]}}))
     assert result.exit_code == 0, result.output
     output = " ".join(result.output.split())
-    for part in ("study small: 3 tasks", "only 3 distinct groups of 2", "experts in the store"):
+    for part in (
+        "study small: 3 tasks",
+        "only 3 distinct groups of 2",
+        "in the store: experts 9.0 MB",
+    ):
         assert part in output
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from merge.errors import NonFiniteMergeError
+from orchestrator.allowance import Allowance
 from orchestrator.board import Board
 from orchestrator.coordinator import STORE_FAULTS, Coordinator, preparation_jobs
 from orchestrator.failures import Failures
 from orchestrator.jobs import Job, JobEnd
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
+from orchestrator.report.holes import LEFT_OUT
 from orchestrator.study_folder import StudyFolder
 from workers.manifests import Manifest
 from workers.progress import PreparationProgress
@@ -19,6 +21,8 @@ from workers.store.opening import open_store
 from workers.store.protocol import NotFoundError, StoreError, StoreFullError
 
 Make = Callable[..., Manifest]
+SMALL = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_test": 50}
+"""Three tasks; a merge of two is guessed at 0.05 s."""
 
 
 @dataclass(kw_only=True)
@@ -31,23 +35,49 @@ class Stage:
     board: Board
     submitted: list[Job] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+    """How many jobs were submitted each time that the waiting ones were taken back."""
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        """Returns the time."""
+        return self.now_s
+
+
 @pytest.fixture
-def stage(make_plan: Callable[..., Plan], tmp_path: Path) -> Stage:
+def clock() -> Clock:
+    """Returns the clock by which running trials are measured."""
+    return Clock()
+
+
+@pytest.fixture
+def stage(make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock) -> Stage:
     """Sets up a coordinator on an empty store, with one retry."""
-    plan = make_plan()
+    return set_up(make_plan(), tmp_path=tmp_path, clock=clock)
+
+
+def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
+    """Sets up a coordinator of a plan on an empty store, with one retry."""
     ledger, board = Ledger(plan, manifests=[]), Board()
     submitted: list[Job] = []
     committed: list[str] = []
+    cancelled: list[int] = []
     stopping = threading.Event()
     folder = StudyFolder(open_store(str(tmp_path / "store")), "small")
     coordinator = Coordinator(
         ledger=ledger,
+        allowance=Allowance(ledger, clock=clock),
         failures=Failures(folder, retries=1),
         board=board,
         submit=submitted.append,
+        cancel_waiting=lambda: cancelled.append(len(submitted)),
         committed=lambda manifest: committed.append(manifest.id),
         stop=stopping.set,
     )
@@ -58,6 +88,7 @@ def stage(make_plan: Callable[..., Plan], tmp_path: Path) -> Stage:
         board=board,
         submitted=submitted,
         committed=committed,
+        cancelled=cancelled,
         stopping=stopping,
     )
 
@@ -242,3 +273,65 @@ def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
     assert stage.board.notes == []
     (error,) = stage.coordinator.prepare_errors
     assert error.startswith(f"{job.id}: ValueError: x.png: not an image")
+
+
+def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
+    make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock, expert_manifest: Make
+) -> None:
+    """A trial is guessed at 0.22 s: two and their merge fit 0.5 s of a core, the third does not."""
+    plan = make_plan(budget={"cpu_hours": 0.5 / 3600}, tasks=SMALL)
+    stage = set_up(plan, tmp_path=tmp_path, clock=clock)
+    merge = next(iter(plan.merges.values()))
+    members = {expert.id for expert in merge.experts}
+    started = [trial for trial in plan.trials if stage.coordinator.may_start(trial.id)]
+    assert {trial.id for trial in started} == members
+    kinds = sorted(hole.kind for hole in stage.ledger.holes())
+    assert kinds == [*["not run"] * 3, *[LEFT_OUT] * 3]
+    for trial in started:
+        made = [expert_manifest(trial.longest, seconds=0.2)]
+        stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
+        stage.coordinator.trial_finished(trial.id)
+    assert [job.id for job in stage.submitted] == [merge.id]
+    assert len(stage.ledger.runnable_trials()) == 1
+
+
+def test_trial_that_takes_longer_than_the_budget_is_stopped(
+    make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock
+) -> None:
+    """At the report after the limit; jobs that wait are taken back, and nothing more starts."""
+    plan = make_plan(budget={"cpu_hours": 1 / 3600}, tasks=SMALL)
+    stage = set_up(plan, tmp_path=tmp_path, clock=clock)
+    trial = plan.trials[0]
+    assert stage.coordinator.may_start(trial.id)
+    stage.coordinator.trial_started(trial.id)
+    clock.now_s = 0.9
+    stage.coordinator.trial_progressed(trial.id, step=1, loss=0.5, committed=[])
+    assert stage.coordinator.may_go_on()
+    clock.now_s = 1.1
+    stage.coordinator.trial_progressed(trial.id, step=2, loss=0.5, committed=[])
+    assert not stage.coordinator.may_go_on()
+    assert stage.cancelled == [0]
+    assert not stage.coordinator.may_start(plan.trials[1].id)
+    assert not stage.stopping.is_set()
+    assert "the budget is reached" in stage.board.notes[0]
+
+
+def test_merge_that_reaches_the_budget_takes_the_waiting_ones_back(
+    make_plan: Callable[..., Plan],
+    tmp_path: Path,
+    clock: Clock,
+    expert_manifest: Make,
+    merge_manifest: Make,
+) -> None:
+    """All three were guessed to fit; the first took 2 s in place of 0.05."""
+    plan = make_plan(budget={"cpu_hours": 16 / 3600}, tasks=SMALL)
+    stage = set_up(plan, tmp_path=tmp_path, clock=clock)
+    for trial in plan.trials:
+        stage.ledger.add(expert_manifest(trial.longest, seconds=5.0))
+    clock.now_s = 10
+    stage.coordinator.submit_merges(stage.ledger.ready_merges())
+    assert len(stage.submitted) == 3
+    first = stage.submitted[0]
+    stage.coordinator.job_ended(JobEnd(job=first, manifest=merge_manifest(first.argument)))
+    assert not stage.coordinator.may_go_on()
+    assert stage.cancelled == [3]

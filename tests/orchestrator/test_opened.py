@@ -79,6 +79,7 @@ def test_base_and_images_that_are_there_need_no_preparation(
     again = open_text()
     assert again.prepared == {base_id, data_id}
     assert again.ledger.bases == {base_id: made[0]}
+    assert again.ledger.prepared[base_id] == made[0]
 
 
 def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]) -> None:

@@ -143,6 +143,38 @@ def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
     assert not list(workspace.artifacts.store.list("in-flight/"))
 
 
+def test_closed_pretraining_goes_on_from_where_it_stood(
+    make_run: Make,
+    new_workspace: Callable[[], Workspace],
+    store_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A driver that stops one loses none of its steps."""
+    run = make_run(2, 6)
+    undisturbed = Workspace(
+        str(copied(store_root, tmp_path)), cache_root=tmp_path / "other", device=CPU
+    )
+    expected = pretrain(run, workspace=undisturbed)
+    progress = run_pretraining(run, workspace=new_workspace(), report_every_s=-1.0)
+    assert [next(progress).step for _ in range(4)] == [1, 2, 3, 4]
+    progress.close()  # type: ignore[attr-defined]
+    steps: list[int] = []
+    advance = FineTuning.advance
+
+    def counted(tuning: FineTuning) -> None:
+        steps.append(tuning.step)
+        advance(tuning)
+
+    monkeypatch.setattr(FineTuning, "advance", counted)
+    workspace = new_workspace()
+    pretrain(run, workspace=workspace)
+    assert steps == [4, 5]
+    found = [workspace.manifest("base", each.id) for each in run.bases]
+    assert [bits(each) for each in found] == [bits(each) for each in expected]
+    assert not list(workspace.artifacts.store.list("in-flight/"))
+
+
 def test_diverged_pretraining_leaves_bases_without_weights(
     make_run: Make, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from workers import process
-from workers.process import CACHE_VARIABLE, Worker, cache_root
+from workers.cache import CACHE_VARIABLE, cache_root
+from workers.process import Worker
 from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
 from workers.trial import TrialProgress
 

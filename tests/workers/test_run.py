@@ -8,7 +8,7 @@ from orchestrator.plan import Plan, build_plan
 from orchestrator.reading import parse_study
 from orchestrator.study_folder import plan_to_json
 from workers.artifacts import Artifacts
-from workers.process import CACHE_VARIABLE
+from workers.cache import CACHE_VARIABLE
 from workers.run import main
 from workers.sealed import seal
 from workers.store.local import LocalStore

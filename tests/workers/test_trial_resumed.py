@@ -292,28 +292,6 @@ def test_warm_process_resumes_to_the_same_bits(
     assert bits(resumed) == bits(undisturbed)
 
 
-def test_dropped_trial_goes_on_where_it_wrote_its_checkpoint(
-    new_store: Callable[[str], Workspace],
-    make_expert: MakeExpert,
-    run: Run,
-    watched: Watched,
-    tmp_path: Path,
-) -> None:
-    """Between two reports, as a scheduler drops it; steps after the checkpoint are repeated."""
-    spec = make_expert(steps=6)
-    (undisturbed,) = run(spec, workspace=new_store("undisturbed"))
-    first = new_store("dropped")
-    watched.due = (3,)
-    trial = TrialSpec(longest=spec, snapshots=(6,))
-    progress = run_trial(trial, workspace=first, report_every_s=-1)
-    assert [next(progress).step for _ in range(5)] == [1, 2, 3, 4, 5]
-    del progress
-    watched.num_advances = 0
-    (resumed,) = run(spec, workspace=reopened(first, cache_root=tmp_path / "second"))
-    assert watched.num_advances == 3
-    assert bits(resumed) == bits(undisturbed)
-
-
 def test_checkpoint_that_a_rival_replaces_while_it_is_read_is_looked_for_again(
     new_store: Callable[[str], Workspace],
     make_expert: MakeExpert,
@@ -432,3 +410,41 @@ def test_checkpoints_keep_to_the_interval_asked_for(
     arguments = {"report_every_s": 1e9, "checkpoint_every_s": 25, "clock": lambda: now_s[0]}
     assert len(list(run_trial(trial, workspace=workspace, **arguments))) == 1
     assert written == [(3, 30.0), (6, 60.0), (9, 90.0)]
+
+
+def test_closed_trial_goes_on_from_where_it_stood(
+    new_store: Callable[[str], Workspace],
+    make_expert: MakeExpert,
+    run: Run,
+    watched: Watched,
+    tmp_path: Path,
+) -> None:
+    """A driver or scheduler that stops or drops a trial loses none of its steps."""
+    spec = make_expert(optimizer=ADAM, steps=6)
+    undisturbed = run(spec, 2, 6, workspace=new_store("undisturbed"))
+    first = new_store("closed")
+    trial = run_trial(
+        TrialSpec(longest=spec, snapshots=(2, 6)), workspace=first, report_every_s=-1.0
+    )
+    steps = [next(trial).step for _ in range(4)]
+    trial.close()
+    assert steps == [1, 2, 3, 4]
+    watched.num_advances = 0
+    resumed = run(spec, 2, 6, workspace=reopened(first, cache_root=tmp_path / "second"))
+    assert watched.num_advances == 2
+    assert [bits(each) for each in resumed] == [bits(each) for each in undisturbed]
+    assert in_flight(first) == []
+
+
+def test_trial_that_is_closed_after_its_end_leaves_no_checkpoint(
+    new_store: Callable[[str], Workspace], make_expert: MakeExpert
+) -> None:
+    """As a driver closes all of them."""
+    workspace = new_store("closed")
+    spec = make_expert(steps=2)
+    trial = run_trial(
+        TrialSpec(longest=spec, snapshots=(2,)), workspace=workspace, report_every_s=1e9
+    )
+    assert next(trial).step == 2
+    trial.close()
+    assert in_flight(workspace) == []

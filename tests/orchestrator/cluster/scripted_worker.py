@@ -85,9 +85,13 @@ class Worker:
         if task == "dying" and not self._is_noted("died"):
             self._note("died")
             os.kill(os.getpid(), signal.SIGKILL)
-        while task == "endless":
-            time.sleep(0.05)
-            yield Progress(step=1, loss=0.5, committed=())
+        try:
+            while task == "endless":
+                time.sleep(0.05)
+                yield Progress(step=1, loss=0.5, committed=())
+        except GeneratorExit:
+            self._note("closed")
+            raise
         for expert in spec.experts:
             yield Progress(step=expert.steps, loss=0.5, committed=(expert_manifest(expert),))
 

@@ -27,6 +27,14 @@ class Watcher:
         self.finished: list[str] = []
         self.stopping = threading.Event()
 
+    def may_start(self, trial_id: str) -> bool:
+        """Lets everything start."""
+        return bool(trial_id)
+
+    def may_go_on(self) -> bool:
+        """Lets everything go on."""
+        return True
+
     def trial_started(self, trial_id: str) -> None:
         """Notes a start."""
         self.started.append(trial_id)
@@ -57,6 +65,23 @@ class StoppingWatcher(Watcher):
         """Notes a start."""
         super().trial_started(trial_id)
         self.stopping.set()
+
+
+class ThriftyWatcher(Watcher):
+    """Lets two trials start, and none go on once one has reported thrice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def may_start(self, trial_id: str) -> bool:
+        """Notes who asks, when there is a place for it."""
+        self.asked.append(trial_id)
+        return len(self.asked) <= 2
+
+    def may_go_on(self) -> bool:
+        """Looks at the reports."""
+        return len(self.progressed) < 9
 
 
 class FailingWatcher(Watcher):
@@ -153,6 +178,24 @@ def test_stopping_ends_running_trials_early(
     assert trial(3).id not in watcher.finished
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
+
+
+def test_trials_that_may_not_start_are_left_out(tmp_path: Path) -> None:
+    """The others run to their end, and the left out ones are no failures."""
+    watcher = ThriftyWatcher()
+    trials = [trial(seed) for seed in range(5)]
+    run(trials, watcher=watcher, notes=tmp_path)
+    assert watcher.asked == [each.id for each in trials]
+    assert set(watcher.started) == set(watcher.finished) == {each.id for each in trials[:2]}
+    assert watcher.failed == {}
+
+
+def test_trials_that_may_not_go_on_are_closed(tmp_path: Path) -> None:
+    """The worker is told, so that it can leave a checkpoint of where the trial is."""
+    watcher = ThriftyWatcher()
+    run([trial(task="endless")], watcher=watcher, notes=tmp_path)
+    assert (watcher.finished, watcher.failed) == ([], {})
+    assert (tmp_path / "closed").exists()
 
 
 def test_what_the_watcher_raises_ends_the_run(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The process in which Ray Tune runs trials, one after another."""
+
+import functools
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from ray import tune
+
+from orchestrator.cluster.session import create_worker
+from workers.specs import Run
+
+REPORT_EVERY_S = 5.0
+"""Between two reports of a running trial: rare enough for the driver, frequent enough to watch."""
+
+
+class TrialRunner(tune.Trainable):
+    """Runs one trial after another in a process of its own."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        trials: Sequence[Run] = (),
+        worker: str = "",
+        store_url: str = "",
+        num_cpus: float = 1,
+        checkpoint_every_s: float = 30,
+    ) -> None:
+        """Begins the first trial.
+
+        The worker itself, seconds of imports, is created by the first step: Tune kills an actor
+        that is still being set up when another one has become free for its trial.
+        """
+        self._trials = trials
+        self._checkpoint_every_s = checkpoint_every_s
+        self._progress: Generator[Any, None, None] | None = None
+        self._create_worker = functools.cache(
+            lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
+        )
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins the next trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Goes on until the next report."""
+        if self._progress is None:
+            self._progress = self._create_worker().run_trial(
+                self._spec,
+                report_every_s=REPORT_EVERY_S,
+                checkpoint_every_s=self._checkpoint_every_s,
+            )
+        progress = next(self._progress)
+        done = progress.step >= self._spec.num_steps
+        committed = [manifest.to_json() for manifest in progress.committed]
+        return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
+
+    def cleanup(self) -> None:
+        """Ends a trial that was stopped on its way: it leaves a checkpoint of where it is."""
+        if self._progress is not None:
+            self._progress.close()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._spec = self._trials[config["trial"]]
+        self._progress = None
