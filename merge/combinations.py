@@ -48,7 +48,7 @@ def slopes(
     """
     flat = gradient.to(weight.device).reshape(-1)
     sums = torch.zeros(weight.num_experts, dtype=torch.float64)
-    for block in weight.blocks():
+    for block in weight.blocks:
         for index, vector in enumerate(vectors_of(block)):
             sums[index] += float(vector.mul_(flat[block.span]).sum(dtype=torch.float64))
     return sums
