@@ -41,6 +41,8 @@ def learn(
     held = torch.zeros(len(weights), num_experts, dtype=torch.float64)
     for iteration in range(params.iterations if weights else 0):
         chosen = _chosen(weights, held=held, params=params, probe=probe)
+        if not bool(chosen.any()):  # no weight has a gradient
+            break
         used = (chosen.any(dim=0) | held.any(dim=0)).nonzero().flatten().tolist()
         held[:, used] = _moved(
             held[:, used],
@@ -96,7 +98,8 @@ def _chosen(
     """
     chosen = torch.zeros_like(held, dtype=torch.bool)
     num_new = params.top_k or 1
-    for task in [None] if params.top_k else range(probe.num_tasks):
+    tasks: Sequence[int | None] = [None] if params.top_k else range(probe.num_tasks)
+    for task in tasks:
         if bool(chosen.all()):
             break
         gradient = probe.gradient(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,9 +129,10 @@ def test_an_expert_that_was_never_chosen_is_read_once_a_choice(toy_probe: MakePr
     """Steps of Adam read nothing of it, so that a large pool costs little."""
     counts = []
     for steps in (1, 20):
-        pool = [POOL[0], CountingState(POOL[2])]
+        idle = CountingState(POOL[2])
+        pool = [POOL[0], idle]
         toward([[1.0, 0.0]], toy_probe=toy_probe, pool=pool, iterations=3, steps=steps)
-        counts.append(pool[1].num_reads["a"])
+        counts.append(idle.num_reads["a"])
     assert counts[0] == counts[1]
 
 
@@ -170,9 +172,9 @@ def test_a_weight_that_no_prediction_depends_on_follows_the_model_or_stays(
 
 
 def test_moves_approach_the_best_mixture(toy_probe: MakeProbe) -> None:
-    """The loss is convex; its least value among mixtures of base and experts is found by a grid.
+    """The loss is convex; a has fractions of its own, from -5 to 1, and so has b, from -5 to 3.
 
-    Chosen two at a time, with three experts none of which is best alone.
+    The least value there is found by a grid. Experts are chosen two at a time.
     """
     images = [[1.0, -0.2], [-0.4, 1.0], [-2.0, -1.0]]
 
@@ -180,13 +182,8 @@ def test_moves_approach_the_best_mixture(toy_probe: MakeProbe) -> None:
         logits = margins(state(a, b), torch.tensor(images))
         return float(functional.cross_entropy(logits, torch.zeros(3).long()))
 
-    shares = [
-        (i / 20, j / 20, k / 20)
-        for i in range(21)
-        for j in range(21 - i)
-        for k in range(21 - i - j)
-    ]
-    best = min(loss(i - 5 * k, 3 * j - 5 * k) for i, j, k in shares)
+    grid = product(torch.linspace(-5, 1, 31).tolist(), torch.linspace(-5, 3, 41).tolist())
+    best = min(loss(a, b) for a, b in grid)
     params = {"top_k": 2, "in_hull": True, "steps": 50, "lr": 0.02, "batch_size": 3}
     found = toward(images, toy_probe=toy_probe, iterations=8, images=3, **params)
     assert loss(0, 0) > loss(*found) + 0.05
@@ -201,71 +198,82 @@ def network(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
 NETWORK = {"in": (5, 6), "bias": (5,), "out": (3, 5)}
 
 
+def summed_loss(
+    model: Mapping[str, Tensor],
+    *,
+    probe: Any,  # noqa: ANN401 the class is a fixture's
+    tasks: Sequence[int],
+    name: str,
+    rows: Tensor,
+) -> Tensor:
+    total = torch.zeros(())
+    for task in tasks:
+        logits = network(model, probe.images[task][rows])
+        if name == "cross_entropy":
+            total = total + functional.cross_entropy(logits, probe.labels[task][rows])
+        else:
+            total = total - (logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    return total
+
+
+def chosen_by(
+    model: Mapping[str, Tensor],
+    *,
+    params: FrankWolfeSoftParams,
+    probe: Any,  # noqa: ANN401
+    experts: Sequence[Mapping[str, Tensor]],
+) -> list[int]:
+    """Chooses by products with whole experts, not task vectors."""
+    every = range(len(probe.images))
+    rows = torch.arange(params.images) % 12
+    chosen: list[int] = []
+    for tasks in [every] if params.top_k else [[task] for task in every]:
+        leaves = {name: each.clone().requires_grad_() for name, each in model.items()}
+        loss = summed_loss(leaves, probe=probe, tasks=tasks, name="cross_entropy", rows=rows)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        products = [
+            sum(float((g * expert[name]).sum()) for name, g in zip(leaves, gradients, strict=True))
+            for expert in experts
+        ]
+        left = [index for index in range(len(experts)) if index not in chosen]
+        chosen += sorted(left, key=products.__getitem__)[: params.top_k or 1]
+    return chosen
+
+
+def mixed(
+    model: Mapping[str, Tensor], *, free: Tensor, experts: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    return {
+        name: each
+        + sum(f * (expert[name] - each) for f, expert in zip(fractions, experts, strict=True))
+        for (name, each), fractions in zip(model.items(), free, strict=True)
+    }
+
+
 def moved_by_autograd(
     params: FrankWolfeSoftParams,
     *,
-    probe: Any,  # noqa: ANN401 the class is a fixture's
-    base: dict[str, Tensor],
-    experts: list[dict[str, Tensor]],
-) -> dict[str, Tensor]:
-    """Moves whole models, with the shares in one graph: what is to be reproduced."""
-
-    def loss(model: Mapping[str, Tensor], task: int, *, name: str, rows: Tensor) -> Tensor:
-        logits = network(model, probe.images[task][rows])
-        if name == "cross_entropy":
-            return functional.cross_entropy(logits, probe.labels[task][rows])
-        return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-
-    def products(model: Mapping[str, Tensor], tasks: Sequence[int]) -> list[float]:
-        leaves = {name: each.clone().requires_grad_() for name, each in model.items()}
-        rows = torch.arange(params.images) % 12
-        sum(loss(leaves, task, name="cross_entropy", rows=rows) for task in tasks).backward()
-        return [
-            float(sum((leaves[name].grad * each).sum() for name, each in expert.items()))
-            for expert in experts
-        ]
-
-    def chosen_by(model: Mapping[str, Tensor]) -> list[int]:
-        if params.top_k:
-            found = products(model, range(len(probe.images)))
-            return sorted(range(len(experts)), key=lambda index: found[index])[: params.top_k]
-        chosen: list[int] = []
-        for task in range(len(probe.images)):
-            found = products(model, [task])
-            left = [index for index in range(len(experts)) if index not in chosen]
-            chosen.append(min(left, key=lambda index: found[index]))
-        return chosen
-
+    probe: Any,  # noqa: ANN401
+    base: Mapping[str, Tensor],
+    experts: Sequence[Mapping[str, Tensor]],
+) -> Mapping[str, Tensor]:
+    """Moves whole models, with the fractions in one graph: what is to be reproduced."""
     model = base
     for iteration in range(params.iterations):
-        chosen = chosen_by(model)
+        chosen = chosen_by(model, params=params, probe=probe, experts=experts)
+        towards = [experts[index] for index in chosen]
         initial = params.initial_later if iteration else params.initial
-        free = torch.full((len(base), len(chosen)), initial, requires_grad=True)
+        free = torch.full((len(base), len(towards)), initial, requires_grad=True)
         optimizer = torch.optim.Adam([free], lr=params.lr)
-
-        def moved(
-            model: Mapping[str, Tensor] = model,
-            free: Tensor = free,
-            chosen: Sequence[int] = chosen,
-        ) -> dict[str, Tensor]:
-            return {
-                name: each
-                + sum(
-                    share * (experts[i][name] - each)
-                    for share, i in zip(shares, chosen, strict=True)
-                )
-                for (name, each), shares in zip(model.items(), free, strict=True)
-            }
-
         for step in range(params.steps):
             start = (iteration * params.steps + step) * params.batch_size
             rows = torch.arange(start, start + params.batch_size) % 12
             optimizer.zero_grad()
-            now = moved()
-            tasks = range(len(probe.images))
-            sum(loss(now, task, name=params.loss, rows=rows) for task in tasks).backward()
+            now = mixed(model, free=free, experts=towards)
+            every = range(len(probe.images))
+            summed_loss(now, probe=probe, tasks=every, name=params.loss, rows=rows).backward()
             optimizer.step()
-        model = {name: each.detach() for name, each in moved().items()}
+        model = mixed(model, free=free.detach(), experts=towards)
     return model
 
 
