@@ -132,6 +132,10 @@ class Weight:
         spans = map(slice, starts, stops)
         return [replace(self, span=span) for span in spans]
 
+    def of_experts(self, indices: Sequence[int]) -> Weight:
+        """Returns the same weight with some of the experts only, in the order given."""
+        return replace(self, expert_states=[self.expert_states[index] for index in indices])
+
     def every_nth(self, step: int) -> Weight:
         """Returns every `step`-th entry of the flattened tensor, from the first on, unchecked."""
         return replace(self, span=slice(0, self.num_entries, step), is_checked=False)
