@@ -58,7 +58,8 @@ class Allowance:
         Args:
             ledger: The plan, and what of it is committed.
             calibration: For estimates of what was never run.
-            sizes: For estimates of bytes; without it only those of committed files count.
+            sizes: For estimates of bytes, without it only those of committed files count; and for
+                guesses of time.
             unfinished_s: Seconds that earlier runs spent on trials which are not committed yet.
             clock: Seconds, from any origin.
         """
@@ -170,7 +171,11 @@ class Allowance:
     def _choose(self) -> Choice:
         costs = _Costs(
             self._ledger,
-            rates=Rates(self._ledger, calibration=self._calibration),
+            rates=Rates(
+                self._ledger,
+                calibration=self._calibration,
+                models=self._sizes.models if self._sizes else None,
+            ),
             sizes=self._sizes,
             counted_s=counted_run_s(self._ledger, unfinished_s=self.unfinished_s()),
         )

@@ -56,8 +56,9 @@ def show_plan(
     """Prints the plan of a study; starts nothing."""
     plan, ledger = opened.plan, opened.ledger
     slots = num_slots or slots_here(plan.study)
-    left = estimate(ledger, calibration=opened.calibration)
-    store = estimate_store(ledger, sizes=Sizes.of(ledger), num_slots=slots)
+    sizes = Sizes.of(ledger)
+    left = estimate(ledger, calibration=opened.calibration, models=sizes.models)
+    store = estimate_store(ledger, sizes=sizes, num_slots=slots)
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
     about_budget = list(budget_lines(plan, allowance=opened.allowance))
     if not as_json:
@@ -102,7 +103,12 @@ def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
     for key in missing:
         say(console, f"  not timed, and left to other figures or a guess: {key}")
     keep_calibration(opened.folder, calibration)
-    return open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
+    fresh = open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
+    if fresh.calibration is None:
+        given = "a GPU" if opened.plan.study.resources.trial.gpu else "no GPU"
+        timed = calibration.device_name
+        say(console, f"kept, and not used: this is {timed}, resources.trial gives {given}")
+    return fresh
 
 
 def print_end(opened: OpenedStudy, *, console: Console) -> int:
@@ -148,7 +154,8 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     if not holes:
         console.print("finished")
         return DONE
-    left = estimate(opened.ledger, calibration=opened.calibration)
+    models = Sizes.of(opened.ledger).models
+    left = estimate(opened.ledger, calibration=opened.calibration, models=models)
     slots = slots_here(opened.plan.study)
     console.print(f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
     print_holes(holes, console=console)

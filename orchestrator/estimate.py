@@ -1,22 +1,29 @@
 """How long a study takes and how much it stores, and what these figures rest on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator.ledger import Ledger
-from orchestrator.rates import Basis, Duration, Rates
+from orchestrator.rates import GUESS_GPU_FLOPS_PER_S, Basis, Duration, Rates
 from orchestrator.sizes import Sizes
+from orchestrator.study import Resources, Share
 from orchestrator.usage import Usage, usage_of
 from workers.calibration import Calibration
+from workers.model_sizes import ModelSize
 
 _WORDS: dict[Basis, str] = {
     "measured": "measured in this store",
     "calibrated": "calibrated",
     "related": "measured on other backbones of the study",
-    "guessed": "a guess for EfficientNet-Lite0 on CPU cores; better after the first trials, or by "
-    "mergesweep plan STUDY.yaml --calibrate",
+    "guessed": "a guess by the backbone's floating point operations, at EfficientNet-Lite0's speed "
+    "on one CPU core; better after the first trials, or by mergesweep plan STUDY.yaml --calibrate",
 }
+_GUESSED_ON_GPU = (
+    "a guess by the backbone's floating point operations, at "
+    f"{GUESS_GPU_FLOPS_PER_S / 1e12:g} TFLOP/s a GPU; better after the first trials, or by "
+    "mergesweep plan STUDY.yaml --calibrate on a node with such a GPU"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +44,14 @@ class Estimate:
         return (self.train_s + self.merge_s) / num_slots
 
 
-def estimate(ledger: Ledger, *, calibration: Calibration | None) -> Estimate:
+def estimate(
+    ledger: Ledger,
+    *,
+    calibration: Calibration | None,
+    models: Mapping[str, ModelSize] | None = None,
+) -> Estimate:
     """Estimates the time of what is left of a plan; see `Rates` for where it comes from."""
-    rates = Rates(ledger, calibration=calibration)
+    rates = Rates(ledger, calibration=calibration, models=models)
     trials = [rates.run(run) for run in ledger.missing_pretraining()]
     trials += [rates.run(run) for run in ledger.missing_trials()]
     merges = [
@@ -51,17 +63,26 @@ def estimate(ledger: Ledger, *, calibration: Calibration | None) -> Estimate:
         train_s=train_s,
         merge_s=merge_s,
         usage=usage_of(train_s, share=resources.trial) + usage_of(merge_s, share=resources.merge),
-        basis=_basis(trials=trials, merges=merges, calibration=calibration),
+        basis=_basis(trials=trials, merges=merges, calibration=calibration, resources=resources),
     )
 
 
 def _basis(
-    *, trials: Iterable[Duration], merges: Iterable[Duration], calibration: Calibration | None
+    *,
+    trials: Iterable[Duration],
+    merges: Iterable[Duration],
+    calibration: Calibration | None,
+    resources: Resources,
 ) -> str:
-    parts = {"trials": {each.basis for each in trials}, "merge jobs": {e.basis for e in merges}}
+    parts = {
+        "trials": ({each.basis for each in trials}, resources.trial),
+        "merge jobs": ({each.basis for each in merges}, resources.merge),
+    }
     said = {
-        what: " and ".join(_said(basis, calibration) for basis in _WORDS if basis in found)
-        for what, found in parts.items()
+        what: " and ".join(
+            _said(basis, calibration=calibration, share=share) for basis in _WORDS if basis in found
+        )
+        for what, (found, share) in parts.items()
         if found
     }
     if len(set(said.values())) <= 1:
@@ -69,7 +90,9 @@ def _basis(
     return "; ".join(f"{what}: {words}" for what, words in said.items())
 
 
-def _said(basis: Basis, calibration: Calibration | None) -> str:
+def _said(basis: Basis, *, calibration: Calibration | None, share: Share) -> str:
+    if basis == "guessed" and share.gpu:
+        return _GUESSED_ON_GPU
     if basis != "calibrated" or calibration is None:
         return _WORDS[basis]
     at = datetime.fromtimestamp(calibration.at_s, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -150,7 +150,7 @@ def open_study(
         allowance=Allowance(
             ledger,
             calibration=calibration,
-            sizes=None if study.budget.gigabytes is None else Sizes.of(ledger),
+            sizes=Sizes.of(ledger) if study.budget.limits() else None,
             unfinished_s=_unfinished_s(folder),
         ),
     )

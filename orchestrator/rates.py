@@ -9,12 +9,18 @@ from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from workers.calibration import Calibration, file_key, image_key, merge_key, train_key
 from workers.manifests import Manifest
+from workers.model_sizes import ModelSize
 from workers.specs import ExpertSpec, MergeSpec, PretrainRun, PretrainSpec, Run
 
 # EfficientNet-Lite0 at 64 pixels on one CPU core, float32.
 GUESS_TRAIN_S_PER_IMAGE = 0.011
 GUESS_MERGE_S_PER_IMAGE = 0.002
 GUESS_PIXELS = 64 * 64
+GUESS_FLOPS_PER_PIXEL = 15_302.4375
+GUESS_GPU_FLOPS_PER_S = 5e12
+"""Of a whole GPU in float32: a third of what a V100 can do at most. Nothing was timed on one."""
+PASSES_OF_A_STEP = 3
+"""A backward pass takes as long as two forward passes."""
 SAM_FACTOR = 2.0
 """A step of sharpness-aware minimization has two passes."""
 LINEARISED_STEP_FACTOR, LINEARISED_IMAGE_FACTOR = 2.5, 2.0
@@ -67,11 +73,31 @@ class Rates:
 
     A job that is like committed ones takes what these took. Otherwise a calibration says, and then
     committed jobs of the same model, whatever their batch size or method, and then those of
-    other models. The last resort is a guess for the default backbone on one CPU core, scaled by the
-    number of pixels.
+    other models. The last resort is a guess by the backbone's floating point operations: at the
+    default backbone's speed on one CPU core, or at a rounded speed of the worker's share of a GPU.
     """
 
-    def __init__(self, ledger: Ledger, *, calibration: Calibration | None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        calibration: Calibration | None,
+        models: Mapping[str, ModelSize] | None = None,
+    ) -> None:
+        """Takes the figures that there are.
+
+        Args:
+            ledger: The plan, and what of it is committed.
+            calibration: What was timed, if anything was.
+            models: Backbones by the ids of their bases, for the guess; of which nothing is known is
+                taken for the default backbone.
+        """
+        self._flops = {
+            base_id: flops
+            for base_id, size in (models or {}).items()
+            if (flops := size.flops_per_pixel) is not None
+        }
+        self._resources = ledger.plan.study.resources
         self._speeds: Mapping[str, float] = calibration.speeds if calibration else {}
         plan = ledger.plan
         self._models = {base_id: base.model for base_id, base in plan.bases.by_id.items()}
@@ -91,9 +117,10 @@ class Rates:
         """Returns how long a whole trial or pretraining takes, evaluations and files included."""
         if isinstance(run, PretrainRun):
             spec: ExpertSpec | PretrainSpec = run.pretrain
-            model = run.longest.model
+            base_id = run.longest.id
         else:
-            spec, model = run.longest, self._models[run.longest.base_id]
+            spec, base_id = run.longest, run.longest.base_id
+        model = self._models[base_id]
         num_images: float = run.num_steps * spec.batch_size
         if (rate := self._train.of_kind.get(self._train_kind(spec, model=model))) is not None:
             return Duration(seconds=num_images * rate, basis="measured")
@@ -102,7 +129,9 @@ class Rates:
         num_images *= _step_factor(spec)
         if (near := self._train.near(model)) is not None:
             return Duration(seconds=num_images * near[0], basis=near[1])
-        guess = GUESS_TRAIN_S_PER_IMAGE * self._guess_scale
+        guess = GUESS_TRAIN_S_PER_IMAGE * self._size_beside_default(base_id)
+        if gpu := self._resources.trial.gpu:
+            guess = PASSES_OF_A_STEP * self._forward_s(base_id, gpu=gpu)
         return Duration(seconds=num_images * guess, basis="guessed")
 
     def merge(self, spec: MergeSpec) -> Duration:
@@ -125,7 +154,9 @@ class Rates:
         if merging is not None and evaluating is not None:
             seconds = num_experts * merging[0] + num_images * evaluating[0]
             return Duration(seconds=seconds, basis=merging[1])
-        guess = GUESS_MERGE_S_PER_IMAGE * self._guess_scale
+        guess = GUESS_MERGE_S_PER_IMAGE * self._size_beside_default(spec.base_id)
+        if gpu := self._resources.merge.gpu:
+            guess = self._forward_s(spec.base_id, gpu=gpu)
         return Duration(seconds=num_images * guess, basis="guessed")
 
     def _calibrated(self, run: Run, *, spec: ExpertSpec | PretrainSpec, model: str) -> float | None:
@@ -153,9 +184,15 @@ class Rates:
         key = image_key(model, image_size=self._image_size, linearised=linearised)
         return self._speeds.get(key)
 
-    @property
-    def _guess_scale(self) -> float:
-        return self._image_size**2 / GUESS_PIXELS
+    def _flops_per_image(self, base_id: str) -> float:
+        return self._flops.get(base_id, GUESS_FLOPS_PER_PIXEL) * self._image_size**2
+
+    def _size_beside_default(self, base_id: str) -> float:
+        return self._flops_per_image(base_id) / (GUESS_FLOPS_PER_PIXEL * GUESS_PIXELS)
+
+    def _forward_s(self, base_id: str, *, gpu: float) -> float:
+        """Guesses the seconds of a forward pass over an image, on a share of one GPU, not more."""
+        return self._flops_per_image(base_id) / (GUESS_GPU_FLOPS_PER_S * min(gpu, 1))
 
     def _trained(self, ledger: Ledger) -> Iterator[_Sample]:
         for expert_id, manifest in list(ledger.experts.items()):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from workers.cache import cache_root
 
@@ -32,6 +33,9 @@ class ModelSize:
     """Parameters and buffers: what a checkpoint of the weights holds."""
     num_features: int
     """Inputs of a classifier."""
+    flops_per_pixel: float | None
+    """Floating point operations of a forward pass over an image of the model's own size, divided by
+    its height and width; None for a model that cannot run without memory for its weights."""
 
     def expert_bytes(self, *, num_classes: int) -> int:
         """Returns the bytes of an expert's tensors: the backbone and a linear head."""
@@ -108,9 +112,23 @@ def main(models: Sequence[str]) -> int:
                     parameter_bytes=sum(each.nbytes for each in parameters),
                     state_bytes=sum(each.nbytes for each in backbone.module.state_dict().values()),
                     num_features=backbone.num_features,
+                    flops_per_pixel=_flops_per_pixel(backbone.module),
                 )
     print(json.dumps({model: asdict(size) for model, size in sizes.items()}))  # noqa: T201 output
     return 0
+
+
+def _flops_per_pixel(module: Any) -> float | None:  # noqa: ANN401 its type would load torch
+    import torch  # noqa: PLC0415 as above
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    channels, height, width = module.default_cfg["input_size"]
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module.eval()(torch.empty(1, channels, height, width))
+    except Exception:  # noqa: BLE001 whatever a model raises that cannot run without memory
+        return None
+    return float(counter.get_total_flops() / (height * width))
 
 
 if __name__ == "__main__":

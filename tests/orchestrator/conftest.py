@@ -20,10 +20,18 @@ from workers.specs import BaseSpec, ExpertSpec, MergeSpec, spec_to_json
 
 MODEL_SIZES = {
     "test_resnet": ModelSize(
-        num_parameters=372688, parameter_bytes=1490752, state_bytes=1499192, num_features=96
+        num_parameters=372688,
+        parameter_bytes=1490752,
+        state_bytes=1499192,
+        num_features=96,
+        flops_per_pixel=8004.0,
     ),
     "tf_efficientnet_lite0": ModelSize(
-        num_parameters=3371008, parameter_bytes=13484032, state_bytes=13652488, num_features=1280
+        num_parameters=3371008,
+        parameter_bytes=13484032,
+        state_bytes=13652488,
+        num_features=1280,
+        flops_per_pixel=15302.4375,
     ),
 }
 """What `workers.model_sizes` says, which its own test holds."""

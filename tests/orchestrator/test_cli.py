@@ -14,7 +14,9 @@ import pytest
 import yaml
 from click.testing import Result
 
+from orchestrator import commands
 from orchestrator.cli import cli
+from workers.calibration import Calibration
 
 Fields = Callable[..., dict[str, Any]]
 DEFAULTS = {"steps": 10, "lr": 0.01}
@@ -206,6 +208,21 @@ def test_plan_prints_counts_sharing_and_cost(
         "in the store: experts 9.0 MB",
     ):
         assert part in output
+
+
+def test_calibration_that_fits_no_worker_is_told(
+    call: Callable[..., Result],
+    write_study: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Timed on cores for a study that asks for GPUs: it is kept, and the plan is a guess still."""
+    timed = Calibration(device="cpu", device_name="a core", machine="m", at_s=1.0, speeds={"x": 1})
+    monkeypatch.setattr(commands, "calibrate", lambda *_, **__: timed)
+    study = write_study(resources={"trial": {"gpu": 0.5}, "merge": {"gpu": 0.5}})
+    output = call("plan", "--calibrate", study).output
+    assert "kept, and not used: this is a core, resources.trial gives a GPU" in output
+    assert "GPU-hours" in output
+    assert "times are a guess by the backbone's floating point operations, at 5 TFLOP/s" in output
 
 
 def test_plan_as_json_is_the_whole_plan(

@@ -58,6 +58,18 @@ def test_empty_store_is_a_guess_that_says_so(make_plan: Callable[..., Plan]) -> 
     assert left.basis.startswith("a guess")
 
 
+def test_guess_for_a_gpu_says_what_it_rests_on(make_plan: Callable[..., Plan]) -> None:
+    """A rounded speed; merges on cores alone are guessed otherwise, and that is said too."""
+    share = {"gpu": 0.25}
+    plan = make_plan(resources={"trial": share, "merge": share})
+    said = estimate(Ledger(plan, manifests=[]), calibration=None).basis
+    assert "at 5 TFLOP/s a GPU" in said
+    assert "trials: " not in said
+    plan = make_plan(resources={"trial": share})
+    said = estimate(Ledger(plan, manifests=[]), calibration=None).basis
+    assert "merge jobs: a guess by the backbone's floating point operations, at Effi" in said
+
+
 def test_calibration_takes_the_place_of_the_guess(make_plan: Callable[..., Plan]) -> None:
     """A trial: 30 steps, two snapshots with files, three evaluations. A merge: two experts."""
     plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})

@@ -7,9 +7,18 @@ import pytest
 
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
-from orchestrator.rates import GUESS_TRAIN_S_PER_IMAGE, Duration, Rates, num_test_images
+from orchestrator.rates import (
+    GUESS_FLOPS_PER_PIXEL,
+    GUESS_GPU_FLOPS_PER_S,
+    GUESS_MERGE_S_PER_IMAGE,
+    GUESS_TRAIN_S_PER_IMAGE,
+    Duration,
+    Rates,
+    num_test_images,
+)
 from workers.calibration import Calibration, file_key, image_key, train_key
 from workers.manifests import Manifest
+from workers.model_sizes import ModelSize
 from workers.specs import ExpertSpec, TrialSpec
 
 Make = Callable[..., Manifest]
@@ -75,6 +84,46 @@ def test_pretraining_is_estimated_as_its_steps(
     rates = Rates(ledger, calibration=calibration)
     assert rates.run(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
     assert rates.run(other) == Duration(seconds=pytest.approx(50.0), basis="related")
+
+
+def heavy(plan: Plan, *, flops_per_pixel: float) -> dict[str, ModelSize]:
+    """Returns sizes that give each base's model so many operations a pixel."""
+    size = ModelSize(
+        num_parameters=1,
+        parameter_bytes=4,
+        state_bytes=4,
+        num_features=1,
+        flops_per_pixel=flops_per_pixel,
+    )
+    return dict.fromkeys(plan.bases.by_id, size)
+
+
+def test_guess_on_cores_grows_with_the_backbones_operations(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """Ten times those of the default backbone take ten times as long, to train and to evaluate."""
+    plan = make_plan(finetune={"defaults": DEFAULTS})
+    models = heavy(plan, flops_per_pixel=10 * GUESS_FLOPS_PER_PIXEL)
+    rates = Rates(Ledger(plan, manifests=[]), calibration=None, models=models)
+    assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * GUESS_S)
+    merge = next(iter(plan.merges.values()))
+    num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
+    seconds = num_images * 10 * GUESS_MERGE_S_PER_IMAGE / 4
+    assert rates.merge(merge) == Duration(seconds=pytest.approx(seconds), basis="guessed")
+
+
+def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """An image's forward pass takes a second of the whole; training has three of them."""
+    shares = {"trial": {"gpu": 0.25}, "merge": {"gpu": 0.5}}
+    plan = make_plan(finetune={"defaults": DEFAULTS}, resources=shares)
+    models = heavy(plan, flops_per_pixel=GUESS_GPU_FLOPS_PER_S / 32**2)
+    rates = Rates(Ledger(plan, manifests=[]), calibration=None, models=models)
+    assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * 8 * 3 / 0.25)
+    merge = next(iter(plan.merges.values()))
+    num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
+    assert rates.merge(merge).seconds == pytest.approx(num_images / 0.5)
 
 
 def test_what_a_step_does_besides_is_a_kind_of_its_own(

@@ -36,18 +36,28 @@ def test_sizes_are_those_of_the_models(own_cache: Path) -> None:
     (kept,) = own_cache.glob("model-sizes-timm-*.json")
     assert "test_vit" in kept.read_text()
     lite0 = ModelSize(
-        num_parameters=3371008, parameter_bytes=13484032, state_bytes=13652488, num_features=1280
+        num_parameters=3371008,
+        parameter_bytes=13484032,
+        state_bytes=13652488,
+        num_features=1280,
+        flops_per_pixel=15302.4375,
     )
     assert found["tf_efficientnet_lite0"] == lite0
     resnet = ModelSize(
-        num_parameters=372688, parameter_bytes=1490752, state_bytes=1499192, num_features=96
+        num_parameters=372688,
+        parameter_bytes=1490752,
+        state_bytes=1499192,
+        num_features=96,
+        flops_per_pixel=8004.0,
     )
     assert found["test_resnet"] == resnet
 
 
 def test_known_sizes_need_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second plan of the same study is as fast as ever."""
-    size = ModelSize(num_parameters=1, parameter_bytes=4, state_bytes=8, num_features=2)
+    size = ModelSize(
+        num_parameters=1, parameter_bytes=4, state_bytes=8, num_features=2, flops_per_pixel=1.0
+    )
     keep_sizes({"known": size})
     monkeypatch.setattr("subprocess.run", None)
     assert model_sizes(["known"]) == {"known": size}

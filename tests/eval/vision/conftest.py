@@ -1,6 +1,7 @@
 """All twenty published data sets, three images a class, in the formats that they are published in.
 
-An image says what it is: its red (or grey) is a function of its label, its green the opposite, its
+Two are also made as large as they are published, for runs, which refuse a part of a data set. An
+image says what it is: its red (or grey) is a function of its label, its green the opposite, its
 blue 128. torchvision checks digests of files as it opens them, and goes on doing so: against those
 of the files made here.
 """
@@ -11,9 +12,10 @@ import io
 import json
 import pickle
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -35,14 +37,21 @@ NUM_SCENES = 5
 Maker = Callable[[VisionEntry, Path], None]
 
 
+class SizedMaker(Protocol):
+    """Makes a data set of any size."""
+
+    def __call__(self, entry: VisionEntry, root: Path, *, sizes: Mapping[str, int] = SIZES) -> None:
+        """Makes so many images of a class in each split."""
+
+
 def shade(label: int) -> int:
     """Returns the grey or red of a class's images."""
     return (label * 37) % 240 + 8
 
 
-def labels_of(num_classes: int, split: str) -> list[int]:
+def labels_of(num_classes: int, split: str, *, sizes: Mapping[str, int] = SIZES) -> list[int]:
     """Returns the labels of a split, class by class."""
-    return [label for label in range(num_classes) for _ in range(SIZES[split])]
+    return [label for label in range(num_classes) for _ in range(sizes[split])]
 
 
 def picture(label: int, *, size: tuple[int, int] = (10, 8)) -> Image.Image:
@@ -61,6 +70,18 @@ def made_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for name, entry in read_catalogue().items():
         MAKERS[name](entry, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def whole_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Makes MNIST and EuroSAT as large as they are published: a grey one, and one in colour."""
+    root = tmp_path_factory.mktemp("whole")
+    for name, make in (("mnist", _idx("MNIST", _MNIST)), ("eurosat", _tables())):
+        entry = read_catalogue()[name]
+        counts = {"train": entry["num_train"], "test": entry["num_test"]}
+        num_classes = len(entry["classes"])
+        make(entry, root, sizes={split: each // num_classes for split, each in counts.items()})
     return root
 
 
@@ -133,12 +154,12 @@ def _save(path: Path, label: int) -> None:
     picture(label).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
 
 
-def _idx(folder: str, names: dict[str, str], *, first: int = 0) -> Maker:
-    def make(entry: VisionEntry, root: Path) -> None:
+def _idx(folder: str, names: dict[str, str], *, first: int = 0) -> SizedMaker:
+    def make(entry: VisionEntry, root: Path, *, sizes: Mapping[str, int] = SIZES) -> None:
         raw = root / folder / "raw"
         raw.mkdir(parents=True, exist_ok=True)
         for split, prefix in names.items():
-            labels = labels_of(len(entry["classes"]), split)
+            labels = labels_of(len(entry["classes"]), split, sizes=sizes)
             images = np.stack([np.full((28, 28), shade(each), dtype=np.uint8) for each in labels])
             images[:, 3, 20] = 255  # row 3, column 20, as the file has them
             header = struct.pack(">HBBIII", 0, 8, 3, len(labels), 28, 28)
@@ -302,26 +323,26 @@ def _reviews(entry: VisionEntry, root: Path) -> None:
                 _save(root / "rendered-sst2" / split / name / f"{number}.png", label)
 
 
-def _tables(*, names: bool = True) -> Maker:
+def _tables(*, names: bool = True) -> SizedMaker:
     """Makes what `datasets` writes: structs of bytes and path, the features beside the schema."""
 
-    def make(entry: VisionEntry, root: Path) -> None:
+    def make(entry: VisionEntry, root: Path, *, sizes: Mapping[str, int] = SIZES) -> None:
         folder = root / entry["source"]["hub"].replace("/", "--") / "data"
         folder.mkdir(parents=True)
         for split in SIZES:
-            labels = labels_of(len(entry["classes"]), split)
+            labels = labels_of(len(entry["classes"]), split, sizes=sizes)
             halves = np.array_split(labels, 2)
             for number, half in enumerate(halves):
                 table = hub_table(half, classes=entry["classes"] if names else None)
                 path = folder / f"{split}-{number:05d}-of-00002.parquet"
-                pq.write_table(table, path, row_group_size=3)
+                pq.write_table(table, path, row_group_size=max(3, len(half) // 100))
 
     return make
 
 
 def hub_table(labels: Sequence[int], *, classes: list[str] | None) -> pa.Table:
     """Returns a table as Hugging Face's `datasets` writes it; labels are booleans without names."""
-    cells = [{"bytes": _png(label), "path": None} for label in labels]
+    cells = [{"bytes": _png(int(label)), "path": None} for label in labels]
     kind = pa.int64() if classes else pa.bool_()
     values = [int(label) if classes else bool(label) for label in labels]
     table = pa.table(
@@ -337,6 +358,7 @@ def hub_table(labels: Sequence[int], *, classes: list[str] | None) -> pa.Table:
     )
 
 
+@cache
 def _png(label: int) -> bytes:
     stream = io.BytesIO()
     picture(label).save(stream, "png")

@@ -1,0 +1,222 @@
+"""What a plan of each of the paper's studies says, and each study in small, run to its end.
+
+A run in small has two data sets, in the files that they are published in, few images of each, and
+two values an axis. Its backbone has random weights, in the place where timm keeps what it has
+downloaded. All else is the study's own: the backbone and its images' size, optimizer, schedule,
+heads, the axes and the merging methods.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from orchestrator.opened import open_study
+from orchestrator.reading import parse_study
+from workers.cache import CACHE_VARIABLE
+from workers.model_sizes import model_sizes
+from workers.specs import HeadJob
+from workers.workspace import Workspace
+from workers.zero_shot import prepare_head
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+STUDIES = Path(__file__).parents[3] / "deploy" / "studies"
+RESNETS = ("paper-resnet18", "paper-resnet50", "paper-resnet152")
+CLIP = "paper-clip-vit-b-32"
+AXES = ("lr", "batch_size", "steps", "data_ratio", "num_tasks")
+TASKS = ["eurosat", "mnist"]
+SHORTENED = {"adamerging": {"steps": 2, "batch_size": 2}}
+TIMEOUT_S = 1800
+"""A busy machine takes ten times as long as an idle one."""
+
+
+class Home:
+    """A directory in which the command line runs; it finds made weights, and no network."""
+
+    def __init__(self, folder: Path, *, cache: Path) -> None:
+        self.folder = folder
+        self.cache = cache
+        self.store = folder / "store"
+        self.hub = folder / "hub"
+        kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        self._environment = {
+            **kept,
+            CACHE_VARIABLE: str(cache),
+            "HF_HUB_CACHE": str(self.hub),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def call(self, *arguments: str) -> str:
+        """Runs a command to its end and returns what it printed."""
+        ended = subprocess.run(
+            [str(Path(sys.executable).with_name("mergesweep")), *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout
+        assert "Traceback" not in ended.stdout
+        return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the cache of a node that knows the sizes of the studies' backbones."""
+    cache = tmp_path_factory.mktemp("node")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(cache))
+        model_sizes(read(name)["backbone"]["model"] for name in (*RESNETS, CLIP))
+    return cache
+
+
+@pytest.fixture
+def home(tmp_path: Path, node: Path) -> Iterator[Home]:
+    """Returns a home, and removes what it holds at the end: gigabytes."""
+    yield Home(tmp_path, cache=node)
+    shutil.rmtree(tmp_path)
+
+
+class MadeTower:
+    """Draws a text's embedding from the text; open_clip's towers are an optional package."""
+
+    logit_scale = 100.0
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Returns embeddings as wide as those of CLIP's ViT-B/32, of norm 1."""
+        drawn = [_drawn(zlib.crc32(text.encode())) for text in texts]
+        return nn.functional.normalize(torch.stack(drawn))
+
+
+def _drawn(seed: int) -> Tensor:
+    return torch.randn(512, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_plan_of_a_resnet_study_has_all_tasks_and_axes(name: str, home: Home) -> None:
+    """The 20 tasks, the values of the authors' scripts, what is run, and what it costs."""
+    printed = home.call("plan", str(STUDIES / f"{name}.yaml"), "--slots", "64")
+    assert f"study {name}: 20 tasks" in printed
+    assert planned(printed) == {"trials": 7 * 20, "experts": 10 * 20, "merge jobs": 10 * 15 + 121}
+    assert "axis lr: 0.001, 0.005, 0.01\n" in printed
+    assert "axis batch_size: 64, 128, 256\n" in printed
+    assert "axis steps: 1000, 2000, 3000, 4000\n" in printed
+    assert "axis data_ratio: 0.5, 0.8, 1.0\n" in printed
+    assert "axis num_tasks: 2, 4, 6, 8, 10, 12, 14, 16, 18, 20\n" in printed
+    check_costs(printed)
+
+
+def test_plan_of_the_clip_study_has_eight_tasks_and_the_axes(home: Home) -> None:
+    """All eight are merged, but where their number varies: 83 groups of fewer."""
+    printed = home.call("plan", str(STUDIES / f"{CLIP}.yaml"), "--slots", "64")
+    assert f"study {CLIP}: 8 tasks" in printed
+    merges = (10 + 83) * 4
+    assert planned(printed) == {"trials": 7 * 8, "experts": 10 * 8, "merge jobs": merges}
+    assert [axis for axis in AXES if f"axis {axis}: " in printed] == list(AXES)
+    assert "axis num_tasks: 2, 3, 4, 5, 6, 7, 8\n" in printed
+    check_costs(printed)
+
+
+def planned(printed: str) -> dict[str, int]:
+    """Returns the numbers of the table that a plan begins with."""
+    rows = re.findall(r"│ (trials|experts|merge jobs) +│ (\d+) ", printed)
+    return {what: int(number) for what, number in rows}
+
+
+def check_costs(printed: str) -> None:
+    assert re.search(r"left: about \S+ (min|h) on 64 workers at once: [\d,.]+ GPU-hours, ", printed)
+    assert re.search(r"in the store: experts [\d.]+ GB, bases [\d.]+ [MG]B, images \d", printed)
+
+
+@pytest.mark.parametrize("name", [*RESNETS, CLIP])
+def test_study_in_small_goes_through_to_its_end(name: str, whole_root: Path, home: Home) -> None:
+    """Every expert and merge is made and tabled, on all five axes; a plan says how many before."""
+    text = yaml.safe_dump(in_small(read(name), data_root=whole_root, store=home.store))
+    (home.folder / "study.yaml").write_text(text)
+    plan = open_study(parse_study(text, source="study.yaml"), text=text).plan
+    num_merges = (5 + 2) * len(plan.study.merge)  # of both tasks; of either at the default point
+    assert len(plan.trials) == 4 * 2  # the default point, and another value on three axes
+    assert len(plan.experts) == 5 * 2  # and what is left after one step
+    assert len(plan.merges) == num_merges
+    keep_made_weights(plan.study.backbone.model, hub=home.hub)
+    keep_made_heads(plan.heads.values(), home=home)
+    home.call("run", "study.yaml")
+    results = pq.read_table(home.store / "studies" / name / "results.parquet").to_pylist()
+    assert {row["axis"] for row in results} == set(AXES)
+    assert {row["task"] for row in results} == {*TASKS, "macro", "union"}
+    assert len({row["merge_id"] for row in results}) == num_merges
+    assert all(0 <= row["accuracy"] <= 1 and row["loss"] > 0 for row in results)
+    experts = pq.read_table(home.store / "studies" / name / "experts.parquet").to_pylist()
+    assert {row["num_examples"] for row in experts} == {4}
+    report = (home.store / "studies" / name / "report.html").read_text()
+    assert all(axis in report for axis in AXES)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Reads a study's file."""
+    study: dict[str, Any] = yaml.safe_load((STUDIES / f"{name}.yaml").read_text())
+    return study
+
+
+def in_small(study: dict[str, Any], *, data_root: Path, store: Path) -> dict[str, Any]:
+    """Returns a study on two tasks, with few images and steps and two values an axis."""
+    finetune = study["finetune"]
+    axes, defaults = finetune["axes"], finetune["defaults"] | {"steps": 2, "batch_size": 2}
+    axes |= {"steps": [1, 2], "batch_size": [2, 4]}
+    axes |= {axis: two_of(axes[axis], default=defaults[axis]) for axis in ("lr", "data_ratio")}
+    return study | {
+        "tasks": {
+            "suite": study["tasks"],
+            "names": TASKS,
+            "root": str(data_root),
+            "max_train": 8,
+            "max_test": 4,
+        },
+        "finetune": finetune | {"axes": axes, "defaults": defaults},
+        "groups": study["groups"] | {"size": 2, "sizes": [1, 2]},
+        "merge": [merge | SHORTENED.get(merge["method"], {}) for merge in study["merge"]],
+        "resources": {"trial": {"cpu": 1}, "merge": {"cpu": 1}},
+        "store": str(store),
+    }
+
+
+def two_of(values: Sequence[float], *, default: float) -> list[float]:
+    """Returns the default and another value of an axis."""
+    assert default in values
+    return sorted({default, next(value for value in values if value != default)})
+
+
+def keep_made_weights(model: str, *, hub: Path) -> None:
+    """Writes random weights to where a download of the model's from the hub would be."""
+    name: str = timm.get_pretrained_cfg(model).hf_hub_id
+    kept, commit = hub / f"models--{name.replace('/', '--')}", "0" * 40
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text(commit)
+    snapshot = kept / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    tensors: Mapping[str, Tensor] = timm.create_model(model, pretrained=False).state_dict()
+    save_file(dict(tensors), snapshot / "model.safetensors")
+
+
+def keep_made_heads(jobs: Iterable[HeadJob], *, home: Home) -> None:
+    """Commits the zero-shot heads that a study asks for, if any, to its store."""
+    workspace = Workspace(str(home.store), cache_root=home.cache, device=torch.device("cpu"))
+    for job in jobs:
+        prepare_head(job, workspace=workspace, open_tower=lambda *_, **__: MadeTower())
