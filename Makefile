@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 SEEDS ?= 20
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench bench-merge chaos oracle lock clean-venv
+.PHONY: demo test dry-runs lint format bench bench-merge chaos oracle lock clean-venv
 .DEFAULT_GOAL := help
 ORACLE := .venv-oracle
 
@@ -35,6 +35,9 @@ demo: .venv/ready  ## Run a real study on real data (deploy/studies/demo.yaml)
 
 test: .venv/ready  ## Run the tests
 	$(BIN)/python -m pytest
+
+dry-runs: .venv/ready  ## Run the paper's studies of large backbones to their end, in small
+	$(BIN)/python -m pytest -m large
 
 lint: .venv/ready  ## Check style, types and layers; never rewrites
 	$(BIN)/ruff check .

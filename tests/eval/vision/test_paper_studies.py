@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STUDIES = Path(__file__).parents[3] / "deploy" / "studies"
 RESNETS = ("paper-resnet18", "paper-resnet50", "paper-resnet152")
 CLIP = "paper-clip-vit-b-32"
+LARGE = ("paper-resnet50", "paper-resnet152", CLIP)
 AXES = ("lr", "batch_size", "steps", "data_ratio", "num_tasks")
 TASKS = ["eurosat", "mnist"]
 SHORTENED = {"adamerging": {"steps": 2, "batch_size": 2}}
@@ -145,7 +146,10 @@ def check_costs(printed: str) -> None:
     assert re.search(r"in the store: experts [\d.]+ GB, bases [\d.]+ [MG]B, images \d", printed)
 
 
-@pytest.mark.parametrize("name", [*RESNETS, CLIP])
+@pytest.mark.parametrize(
+    "name",
+    ["paper-resnet18", *(pytest.param(name, marks=pytest.mark.large) for name in LARGE)],
+)
 def test_study_in_small_goes_through_to_its_end(name: str, whole_root: Path, home: Home) -> None:
     """Every expert and merge is made and tabled, on all five axes; a plan says how many before."""
     text = yaml.safe_dump(in_small(read(name), data_root=whole_root, store=home.store))
