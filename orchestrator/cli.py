@@ -147,12 +147,22 @@ def status(name: str, store: str) -> None:
     help="table: means over the groups; the others: every row, to standard output.",
 )
 @click.option("--experts", is_flag=True, help="The experts on their own tasks, not the merges.")
-def results(name: str, store: str, output_format: str, *, experts: bool) -> None:
+@click.option("--means", is_flag=True, help="Means over the groups in the other formats, too.")
+def results(name: str, store: str, output_format: str, *, experts: bool, means: bool) -> None:
     """Print the results of study NAME, as far as it is."""
     from orchestrator.commands import show_results
 
-    opened = _open_name(name, store)
-    sys.exit(show_results(opened, console=_console(), output_format=output_format, experts=experts))
+    if experts and means:
+        raise click.UsageError("--means are over groups of experts: leave out --experts")
+    sys.exit(
+        show_results(
+            _open_name(name, store),
+            console=_console(),
+            output_format=output_format,
+            experts=experts,
+            means=means,
+        )
+    )
 
 
 @cli.command()
