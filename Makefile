@@ -69,3 +69,6 @@ lock: .venv/ready  ## Pin the dependencies again, with hashes and without addres
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" -c requirements.txt tests/oracle/requirements.in \
 	  -o tests/oracle/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" -c requirements-dev.txt docker/requirements-mlflow.in \
+	  -o docker/requirements-mlflow.txt

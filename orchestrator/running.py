@@ -3,13 +3,14 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 
 from rich.console import Console
 
 from orchestrator.board import Board, Display
+from orchestrator.cluster.gauges import exported
 from orchestrator.cluster.job_pool import JobPool
 from orchestrator.cluster.session import WORKER, num_slots, ray_session
 from orchestrator.cluster.trials import run_trials
@@ -18,6 +19,7 @@ from orchestrator.estimate import estimate
 from orchestrator.failures import Failures
 from orchestrator.ledger import Counts
 from orchestrator.opened import OpenedStudy
+from orchestrator.readings import Reading, readings
 from orchestrator.study_runs import run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.manifests import Manifest
@@ -135,7 +137,8 @@ class Session:
         )
         pool.start(coordinator.job_ended, on_progress=coordinator.job_progressed)
         try:
-            yield pool, coordinator
+            with exported(lambda: self._readings(pool), study=study.name):
+                yield pool, coordinator
         finally:
             pool.close()
             self.opened.allowance.close()
@@ -203,6 +206,14 @@ class Session:
         run = run_of(manifest, ledger=self.opened.ledger)
         if run is not None and self.tracker is not None:
             self.tracker.publish(run)
+
+    def _readings(self, pool: JobPool) -> Iterable[Reading]:
+        return readings(
+            self.opened.ledger,
+            allowance=self.opened.allowance,
+            running=frozenset(self._board.trials.copy()),
+            num_jobs_waiting=pool.num_waiting(),
+        )
 
     def _seconds_left(self) -> float | None:
         ledger = self.opened.ledger

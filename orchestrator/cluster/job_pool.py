@@ -105,6 +105,11 @@ class JobPool:
         with self._lock:
             return len(self._running)
 
+    def num_waiting(self) -> int:
+        """Returns the number of jobs that no worker has been given."""
+        with self._lock:
+            return len(self._waiting)
+
     def is_idle(self) -> bool:
         """Tells whether every submitted job has ended.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 import signal
@@ -20,6 +21,10 @@ WORKER = "workers.process:Worker"
 _NODE_DIED = "its node has died"
 """In Ray's message; the only mark of a dead node that reaches the driver, preemption apart."""
 
+
+MAX_RESOURCES_VARIABLE = "MERGESWEEP_MAX_RESOURCES"
+"""On the head of a cluster that grows with what waits: what it may grow to, such as
+`{"CPU": 160, "GPU": 20}`. Ray's autoscaler does not tell a driver."""
 
 CHECK_HEAD_EVERY_S = 5.0
 HEAD_LOST_AFTER_S = 20.0
@@ -79,8 +84,13 @@ def _watch(head: str, closing: threading.Event, on_lost: Callable[[str], None]) 
 
 
 def num_slots(*, cpu: float, gpu: float) -> int:
-    """Returns how many workers with these resources the cluster has room for, at least one."""
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    """Returns how many workers with these resources the cluster has room for, at least one.
+
+    On a cluster that grows: has or will have room for, as MERGESWEEP_MAX_RESOURCES says.
+    """
+    total: dict[str, float] = json.loads(os.environ.get(MAX_RESOURCES_VARIABLE, "{}"))
+    for name, amount in ray.cluster_resources().items():  # type: ignore[no-untyped-call]
+        total[name] = max(total.get(name, 0), amount)
     by_cpu = total.get("CPU", 0) / cpu
     by_gpu = total.get("GPU", 0) / gpu if gpu else by_cpu
     return max(1, int(min(by_cpu, by_gpu)))

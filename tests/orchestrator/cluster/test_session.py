@@ -10,7 +10,13 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from orchestrator.cluster import session
-from orchestrator.cluster.session import WORKER, create_worker, is_node_lost, num_slots
+from orchestrator.cluster.session import (
+    MAX_RESOURCES_VARIABLE,
+    WORKER,
+    create_worker,
+    is_node_lost,
+    num_slots,
+)
 
 
 def test_slots_are_bounded_by_the_scarcer_resource(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +31,14 @@ def test_smallest_cluster_has_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the share is larger than the cluster, one worker still is planned."""
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
     assert num_slots(cpu=2, gpu=0) == 1
+
+
+def test_cluster_that_grows_has_the_slots_of_its_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that counted what is there at its start would keep the autoscaler at that."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 24.0, "memory": 1.0})
+    monkeypatch.setenv(MAX_RESOURCES_VARIABLE, '{"CPU": 16, "GPU": 2}')
+    assert num_slots(cpu=2, gpu=0.25) == 8
+    assert num_slots(cpu=2, gpu=0) == 12
 
 
 def test_worker_is_created_from_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

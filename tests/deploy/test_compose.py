@@ -1,0 +1,97 @@
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "compose"
+SECRETS = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "POSTGRES_PASSWORD", "RAY_AUTH_TOKEN")
+GIVEN = dict.fromkeys(SECRETS, "given")
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(params=[["compose.yaml"], ["compose.yaml", "gpu.yaml"]], ids=["cpu", "gpu"])
+def composed(request: pytest.FixtureRequest, tool: Tool) -> dict[str, Any]:
+    """Returns the services as Docker Compose starts them."""
+    options = [part for name in request.param for part in ("-f", FOLDER / name)]
+    ended = tool("docker-compose", *options, "config", environment=GIVEN)
+    assert ended.returncode == 0, ended.stderr
+    services: dict[str, Any] = yaml.safe_load(ended.stdout)["services"]
+    return services
+
+
+def test_compose_file_is_valid(composed: dict[str, Any]) -> None:
+    """By Docker Compose itself; the four services, and what makes the bucket."""
+    assert composed.keys() == {"ray", "s3", "bucket", "postgres", "mlflow"}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("restart: unless-stopped", "restarts: always"),
+        ("    image: postgres:15.18", "    image: [postgres]"),
+        ("127.0.0.1:5000:5000", "127.0.0.1:five:5000"),
+        ("shm_size: 8gb", "shm_size: large"),
+        ("condition: service_healthy", "condition: healthy"),
+        ("      interval: 5s", "      interval: soon"),
+        ("bucket: {condition", "buckets: {condition"),
+        ("init: true", "init: perhaps"),
+        ("services:\n", "service:\n"),
+        ("      - s3:/data", "      - s4:/data"),
+    ],
+)
+def test_broken_field_is_found(tool: Tool, tmp_path: Path, right: str, wrong: str) -> None:
+    """Names, types and references between services."""
+    text = (FOLDER / "compose.yaml").read_text("utf-8")
+    assert right in text
+    broken = tmp_path / "compose.yaml"
+    broken.write_text(text.replace(right, wrong, 1), "utf-8")
+    assert tool("docker-compose", "-f", broken, "config", "-q", environment=GIVEN).returncode != 0
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_nothing_starts_without_its_secrets(tool: Tool, secret: str) -> None:
+    """No secret is in the file, and none has a default."""
+    given = {name: each for name, each in GIVEN.items() if name != secret} | {secret: ""}
+    ended = tool("docker-compose", "-f", FOLDER / "compose.yaml", "config", "-q", environment=given)
+    assert ended.returncode != 0
+    assert f"{secret} is missing a value" in ended.stderr
+
+
+def test_ports_are_on_loopback_only(composed: dict[str, Any]) -> None:
+    """The server's network sees neither the dashboard nor MLflow nor the store."""
+    ports = [port for each in composed.values() for port in each.get("ports", [])]
+    assert len(ports) == 3
+    assert {each["host_ip"] for each in ports} == {"127.0.0.1"}
+
+
+def test_ray_asks_for_the_token_and_notices_silent_hosts(composed: dict[str, Any]) -> None:
+    """Its driver has the same environment, as it is started inside."""
+    environment = composed["ray"]["environment"]
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert environment["RAY_AUTH_TOKEN"] == "given"
+    assert environment["RAY_grpc_client_keepalive_time_ms"] == "10000"
+    assert environment["RAY_grpc_client_keepalive_timeout_ms"] == "10000"
+
+
+def test_what_stays_up_is_pinned_and_watched(composed: dict[str, Any]) -> None:
+    """Ray's health check is the image's own; the bucket is made once."""
+    for name, service in composed.items():
+        assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", service["image"])
+        assert ("test" in service.get("healthcheck", {})) is (name not in ("ray", "bucket"))
+
+
+def test_gpus_are_the_only_difference(tool: Tool) -> None:
+    """Everything else is said once."""
+    text = (FOLDER / "gpu.yaml").read_text("utf-8")
+    assert yaml.safe_load(text)["services"].keys() == {"ray"}
+    assert yaml.safe_load(text)["services"]["ray"].keys() == {"image", "deploy"}
+    broken = text.replace("capabilities: [gpu]", "capabilities: gpu")
+    base = FOLDER / "compose.yaml"
+    ended = tool(
+        "docker-compose", "-f", base, "-f", "-", "config", "-q", environment=GIVEN, stdin=broken
+    )
+    assert ended.returncode != 0

@@ -1,0 +1,96 @@
+import re
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "docker" / "Dockerfile"
+TEXT = DOCKERFILE.read_text("utf-8")
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_dockerfile_is_clean(tool: Tool) -> None:
+    """By hadolint with all its rules."""
+    ended = tool("hadolint", DOCKERFILE)
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("FROM node AS cpu", "FROM node AS"),
+        ("ARG PYTHON=3.11.14-slim-bookworm\n\nFROM python:${PYTHON}", "FROM python"),
+        ("uv==${UV}", "uv"),
+        ("--no-cache-dir ", ""),
+        ("WORKDIR /home/ray", "WORKDIR ray"),
+        ("HEALTHCHECK --interval=15s", "HEALTHCHECK --every=15s"),
+        ('CMD ["mergesweep", "--help"]', "CMD mergesweep --help"),
+        ("COPY . /src", "ADD . /src"),
+        ("USER 1000", "USER root"),
+    ],
+)
+def test_broken_dockerfile_is_found(tool: Tool, right: str, wrong: str) -> None:
+    """Syntax, what is not pinned, and root."""
+    assert right in TEXT
+    assert tool("hadolint", "-", stdin=TEXT.replace(right, wrong, 1)).returncode != 0
+
+
+def test_every_package_is_installed_by_hash() -> None:
+    """Apart from PyTorch's processor builds, which have the versions of the lock file."""
+    installs = re.findall(r"uv pip install(?:[^\n]|\\\n)*", TEXT)
+    unchecked = [each for each in installs if "--require-hashes" not in each]
+    assert len(installs) == 5
+    assert sorted(set(unchecked)) == [
+        "uv pip install --no-deps --no-build-isolation /src",
+        "uv pip install --no-deps --torch-backend cpu -r /tmp/torch.txt",
+    ]
+    for name in ("requirements.txt", "docker/requirements-mlflow.txt"):
+        pins = re.findall(r"(?m)^[a-z][^ ]*==\S+(.*(?:\\\n.*)+)", (ROOT / name).read_text("utf-8"))
+        assert len(pins) > 0
+        assert [each for each in pins if "--hash=sha256:" not in each] == []
+
+
+def names(requirements: str) -> set[str]:
+    return set(re.findall(r"(?m)^([a-z0-9][\w.-]*)", requirements))
+
+
+def test_image_without_gpus_lacks_what_only_they_need(tool: Tool) -> None:
+    """The Dockerfile's own filter, run on the lock file."""
+    found = re.search(r"awk '(.*)'", TEXT)
+    assert found is not None
+    requirements = ROOT / "requirements.txt"
+    kept = tool("awk", found[1], requirements).stdout
+    left_out = names(requirements.read_text("utf-8")) - names(kept)
+    assert {"torch", "torchvision", "triton", "cuda-toolkit", "nvidia-cudnn-cu13"} <= left_out
+    assert [name for name in left_out if not re.match("torch|triton|cuda-|nvidia-", name)] == []
+    assert re.findall("(?m)^(nvidia|cuda|torch|triton)", kept) == []
+    assert "ray" in names(kept)
+
+
+def test_both_images_are_of_the_same_user_and_health_check() -> None:
+    """Both come from the stage that has them, and none changes the user again."""
+    assert re.findall(r"(?m)^FROM node AS (\w+)$", TEXT) == ["cpu", "gpu"]
+    assert re.findall(r"(?m)^USER (.*)$", TEXT) == ["1000"]
+    assert TEXT.index("AS node") < TEXT.index("USER 1000") < TEXT.index("FROM node AS cpu")
+    assert TEXT.count("HEALTHCHECK") == 1
+
+
+def test_build_sees_the_packages_and_nothing_private() -> None:
+    """The context is a list of what goes in; a new package must be added to it."""
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert "*" in lines
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert [each for each in packages if f"!{each.removesuffix('*')}" not in lines] == []
+    copied = {"!requirements.txt", "!docker/requirements-mlflow.txt", "!pyproject.toml"}
+    assert copied <= set(lines)
+    assert [line for line in lines if "env" in line or "git" in line] == []
+
+
+def test_keepalives_and_the_token_are_the_images_own() -> None:
+    """Whoever runs it by hand has them too."""
+    for setting in ("RAY_AUTH_MODE=token", "RAY_grpc_client_keepalive_time_ms=10000"):
+        assert setting in TEXT

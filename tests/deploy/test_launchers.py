@@ -1,0 +1,139 @@
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import jsonschema
+import pytest
+import yaml
+from botocore.validate import ParamValidator
+
+from orchestrator.cluster.session import MAX_RESOURCES_VARIABLE
+
+CLOUDS = Path(__file__).parents[2] / "deploy" / "clouds"
+both = pytest.mark.parametrize("cloud", ["aws", "gcp"])
+Config = dict[str, Any]
+
+
+def read(cloud: str) -> Config:
+    config: Config = yaml.safe_load((CLOUDS / f"{cloud}.yaml").read_text("utf-8"))
+    return config
+
+
+@pytest.fixture(scope="module")
+def problems() -> Callable[[Config], list[str]]:
+    """Says what Ray's launcher would find wrong with a file."""
+    spec = importlib.util.find_spec("ray")
+    assert spec is not None
+    assert spec.origin is not None
+    schema = json.loads((Path(spec.origin).parent / "autoscaler" / "ray-schema.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    return lambda config: [
+        f"{each.json_path}: {each.message}" for each in validator.iter_errors(config)
+    ]
+
+
+@both
+def test_launcher_file_is_valid(cloud: str, problems: Callable[[Config], list[str]]) -> None:
+    """By the schema with which `ray up` checks it."""
+    assert problems(read(cloud)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("max_worker", 20),
+        ("max_workers", -1),
+        ("upscaling_speed", "fast"),
+        ("provider", {"region": "us-west-2"}),
+        ("auth.ssh_password", "x"),
+        ("docker.run_options", "--shm-size=8g"),
+        ("docker.images", []),
+        ("file_mounts", ["~/.ray/auth_token"]),
+        ("head_start_ray_commands", "ray start"),
+        ("available_node_types.gpu_spot.resources", {"GPU": 0.5}),
+        ("available_node_types.gpu_spot.labels", {"capacity": 1}),
+        ("available_node_types.gpu_spot.spot", True),
+        ("available_node_types.gpu_spot.min_workers", "none"),
+        ("available_node_types.head", {"resources": {}}),
+    ],
+    ids=str,
+)
+@both
+def test_broken_field_is_found(
+    cloud: str, path: str, value: object, problems: Callable[[Config], list[str]]
+) -> None:
+    """Names and types at every depth that Ray's schema knows."""
+    config = read(cloud)
+    *steps, last = path.split(".")
+    place = config
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    assert problems(config) != []
+
+
+def ec2_problems(node_config: Config) -> str:
+    """Says what the EC2 API would refuse of a node's configuration."""
+    model = botocore.session.get_session().get_service_model("ec2")
+    shape = model.operation_model("RunInstances").input_shape
+    report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node_config}, shape)
+    return str(report.generate_report())
+
+
+def test_nodes_on_aws_are_what_its_api_takes() -> None:
+    """Ray hands a node's configuration on unread."""
+    types = read("aws")["available_node_types"]
+    assert {
+        name: ec2_problems(each["node_config"]) for name, each in types.items()
+    } == dict.fromkeys(types, "")
+    broken = types["gpu_spot"]["node_config"]
+    assert "SpotType" in ec2_problems({**broken, "SpotType": "one-time"})
+    assert "InstanceType" in ec2_problems({**broken, "InstanceType": 6})
+    broken["BlockDeviceMappings"][0]["Ebs"]["Size"] = 200
+    assert "Size" in ec2_problems(broken)
+
+
+@both
+def test_spot_nodes_are_tried_before_the_others(cloud: str) -> None:
+    """Both kinds grow from nothing, and the whole may have as many as both."""
+    config = read(cloud)
+    types = config["available_node_types"]
+    spot, other = types["gpu_spot"], types["gpu_on_demand"]
+    assert spot["priority"] > other["priority"]
+    assert [spot["min_workers"], other["min_workers"]] == [0, 0]
+    assert config["max_workers"] == spot["max_workers"] + other["max_workers"]
+    assert [("spot" in json.dumps(each["node_config"]).lower()) for each in (spot, other)] == [
+        True,
+        False,
+    ]
+
+
+@both
+def test_every_node_notices_a_silent_host_and_asks_for_the_token(cloud: str) -> None:
+    """Each node's container has the same environment, and the token as a file."""
+    config = read(cloud)
+    options = config["docker"]["run_options"]
+    assert "--env RAY_grpc_client_keepalive_time_ms=10000" in options
+    assert "--env RAY_grpc_client_keepalive_timeout_ms=10000" in options
+    assert "--env RAY_AUTH_MODE=token" in options
+    assert "/home/ray/.ray/auth_token" in config["file_mounts"]
+    assert any("--dashboard-host=127.0.0.1" in each for each in config["head_start_ray_commands"])
+    text = (CLOUDS / f"{cloud}.yaml").read_text("utf-8")
+    assert re.findall(r"(?i)AUTH_TOKEN=|SECRET_ACCESS_KEY|PASSWORD", text) == []
+
+
+@both
+def test_head_knows_what_its_groups_have_together(cloud: str) -> None:
+    """A driver hands out as many trials as fit at the cluster's largest."""
+    config = read(cloud)
+    total: dict[str, int] = {}
+    for name, each in config["available_node_types"].items():
+        if name != config["head_node_type"]:
+            for resource, amount in each["resources"].items():
+                total[resource] = total.get(resource, 0) + amount * each["max_workers"]
+    (option,) = [each for each in config["docker"]["run_options"] if MAX_RESOURCES_VARIABLE in each]
+    assert json.loads(option.partition("=")[2].strip("'")) == total

@@ -1,0 +1,52 @@
+import time
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import ray as ray_module
+
+from orchestrator.cluster.gauges import exported
+from orchestrator.readings import METRICS, Reading
+
+TIMEOUT_S = 90
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_readings_are_on_the_page_that_prometheus_scrapes() -> None:
+    """Ray puts `ray_` in front; labels are the study's and the reading's own."""
+    values = {name: float(number) for number, name in enumerate(METRICS, start=1)}
+    labels = {"state": "done", "queue": "jobs"}
+    found = [
+        Reading(
+            name=name,
+            value=values[name],
+            labels={each: labels[each] for each in METRICS[name][1] if each in labels},
+        )
+        for name in METRICS
+    ]
+    with exported(lambda: found, study="demo"):
+        lines = _scraped(num_metrics=len(METRICS))
+    for reading in found:
+        (line,) = [each for each in lines if each.startswith(f"ray_{reading.name}{{")]
+        assert float(line.rpartition(" ")[2]) == reading.value
+        for label, value in {"study": "demo", **reading.labels}.items():
+            assert f'{label}="{value}"' in line
+
+
+def _scraped(*, num_metrics: int) -> list[str]:
+    """Returns our own lines of the node's metrics, once they are complete."""
+    (node,) = ray_module.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    deadline_s = time.monotonic() + TIMEOUT_S
+    lines: list[str] = []
+    while time.monotonic() < deadline_s and len(lines) < num_metrics:
+        time.sleep(1)
+        try:
+            with urlopen(url) as answer:
+                text = answer.read().decode()
+        except URLError:
+            continue
+        lines = [each for each in text.splitlines() if each.startswith("ray_mergesweep_")]
+    return lines
