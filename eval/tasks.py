@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 COMPOSER_VERSION = 1
 """Enters every fingerprint; bumped when the same sources compose into other pixels or labels."""
 
+EMBEDDED8 = (
+    "mnist_5k",
+    "fashion_mnist_5k",
+    "font_letters",
+    "traffic_signs",
+    "bluemarble_regions",
+    "skimage_textures",
+    "emoji_objects",
+    "mnist_m",
+)
+"""The eight embedded tasks of the demo."""
 VISION8 = ("sun397", "stanford_cars", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd")
 """The eight tasks of most merging papers, in FusionBench's order."""
 VISION14 = (
@@ -40,15 +51,21 @@ VISION14 = (
 )
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "embedded8": (
-        "mnist_5k",
-        "fashion_mnist_5k",
-        "font_letters",
-        "traffic_signs",
-        "bluemarble_regions",
-        "skimage_textures",
-        "emoji_objects",
-        "mnist_m",
+    "embedded8": EMBEDDED8,
+    "embedded20": (
+        *EMBEDDED8,
+        "digits8x8",
+        "kana",
+        "ihc_stain",
+        "textile",
+        "review_words",
+        "emoji_animals",
+        "emoji_plants",
+        "emoji_food",
+        "emoji_vehicles",
+        "emoji_places",
+        "emoji_faces",
+        "emoji_flags",
     ),
     "vision8": VISION8,
     "vision14": VISION14,
@@ -86,7 +103,7 @@ class Task:
     stands_in_for: str
     """The data set whose place this task takes; it is not that data set unless it says so."""
     material: str
-    """``real``, ``rendered`` or ``composed``; ``own`` for a task of a study's own."""
+    """``real``, ``rendered``, ``composed``, ``simulated``; ``own`` for a task of a study's own."""
     licence: str
     """Licence of the images."""
     fingerprint: str

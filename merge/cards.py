@@ -31,6 +31,7 @@ class MethodCard:
 
 
 _DARE = "Yu 2023, Language Models are Super Mario, arXiv:2311.03099"
+_FW = "Chen 2025, FW-Merging: Scaling Model Merging with Frank-Wolfe Optimization, arXiv:2503.12649"
 _ISO = (
     "Marczak 2025, No Task Left Behind: Isotropic Model Merging with Common and Task-Specific "
     "Subspaces, arXiv:2502.04959"
@@ -160,8 +161,14 @@ CARDS: dict[str, MethodCard] = {
     ),
     "frank_wolfe": MethodCard(
         title="FW-Merging",
-        paper="Chen 2025, FW-Merging: Scaling Model Merging with Frank-Wolfe Optimization, "
-        "arXiv:2503.12649",
+        paper=_FW,
+        data_use="labelled_train",
+        is_random=True,
+        needs_gradients=True,
+    ),
+    "frank_wolfe_soft": MethodCard(
+        title="FW-Merging (soft)",
+        paper=_FW,
         data_use="labelled_train",
         is_random=True,
         needs_gradients=True,

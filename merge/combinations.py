@@ -6,7 +6,7 @@ gradient, so that no task vector is ever held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,7 +48,32 @@ def slopes(
     """
     flat = gradient.to(weight.device).reshape(-1)
     sums = torch.zeros(weight.num_experts, dtype=torch.float64)
-    for block in weight.blocks():
+    for block in weight.blocks:
         for index, vector in enumerate(vectors_of(block)):
             sums[index] += float(vector.mul_(flat[block.span]).sum(dtype=torch.float64))
     return sums
+
+
+def slopes_of_all(
+    weights: Sequence[Weight],
+    gradient: Mapping[str, Tensor],
+    *,
+    vectors_of: VectorsOf = Weight.task_vectors,
+) -> Tensor:
+    """Returns the slopes of every weight; zeros where there is no gradient.
+
+    Args:
+        weights: At least one.
+        gradient: By name, of the weights that the model trains.
+        vectors_of: As in `slopes`.
+
+    Shapes: (weights, experts), float64 on the CPU.
+    """
+    return torch.stack(
+        [
+            slopes(weight, gradient[weight.name], vectors_of=vectors_of)
+            if weight.name in gradient
+            else torch.zeros(weight.num_experts, dtype=torch.float64)
+            for weight in weights
+        ]
+    )

@@ -189,7 +189,7 @@ def _stream_groups(
     measured = _measure_experts(pool, groups=groups, options=options)
     recipes = [
         _recipe(
-            [_of_group(weight, group) for weight in pool],
+            [weight.of_experts(group) for weight in pool],
             measured=[measured[index] for index in group],
             options=options,
         )
@@ -199,7 +199,7 @@ def _stream_groups(
     def merge_in_groups(weight: Weight) -> tuple[Tensor, ...]:
         return tuple(
             options.merge_one(
-                _of_group(weight, group), combine=partial(options.method.combine, recipe=recipe)
+                weight.of_experts(group), combine=partial(options.method.combine, recipe=recipe)
             )
             for group, recipe in zip(groups, recipes, strict=True)
         )
@@ -283,7 +283,3 @@ def _recipe(
     if method.statistics is not None:
         return replace(recipe, statistics=method.statistics(seen, recipe=recipe))
     return recipe
-
-
-def _of_group(weight: Weight, group: Sequence[int]) -> Weight:
-    return replace(weight, expert_states=[weight.expert_states[index] for index in group])

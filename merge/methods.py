@@ -17,6 +17,7 @@ from merge.operators import (
     emr,
     fisher,
     frank_wolfe,
+    frank_wolfe_soft,
     greedy_soup,
     iso_c,
     iso_cts,
@@ -56,6 +57,7 @@ from merge.parameters.with_data import (
     AdaMergingParams,
     FisherParams,
     FrankWolfeParams,
+    FrankWolfeSoftParams,
     GreedySoupParams,
     RegMeanParams,
 )
@@ -122,6 +124,11 @@ METHODS: dict[str, Method] = {
     ),
     "frank_wolfe": Method(
         params=FrankWolfeParams, combine=frank_wolfe.combine, learn=frank_wolfe.learn
+    ),
+    "frank_wolfe_soft": Method(
+        params=FrankWolfeSoftParams,
+        combine=frank_wolfe_soft.combine,
+        learn=frank_wolfe_soft.learn,
     ),
     "greedy_soup": Method(
         params=GreedySoupParams, combine=greedy_soup.combine, learn=greedy_soup.learn

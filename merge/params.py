@@ -34,6 +34,7 @@ from merge.parameters.with_data import (
     AdaMergingParams,
     FisherParams,
     FrankWolfeParams,
+    FrankWolfeSoftParams,
     GreedySoupParams,
     RegMeanParams,
 )
@@ -72,6 +73,7 @@ PARAMS: dict[str, type[MethodParams]] = {
     "regmean": RegMeanParams,
     "adamerging": AdaMergingParams,
     "frank_wolfe": FrankWolfeParams,
+    "frank_wolfe_soft": FrankWolfeSoftParams,
     "greedy_soup": GreedySoupParams,
 }
 

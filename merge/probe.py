@@ -27,8 +27,18 @@ class Probe(Protocol):
     random: images come in an order that is a function of the merge's seed.
     """
 
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks; experts beyond it have no images here."""
+
     def gradient(
-        self, weights: Tensors, *, loss: Loss, batch: int, batch_size: int
+        self,
+        weights: Tensors,
+        *,
+        loss: Loss,
+        batch: int,
+        batch_size: int,
+        task: int | None = None,
     ) -> Mapping[str, Tensor]:
         """Returns the gradient of a merged model's losses, added over the group's tasks.
 
@@ -38,6 +48,7 @@ class Probe(Protocol):
                 images; the mean over a task's batch, in nats.
             batch: Which batch of each task's shuffled stream of images, from 0.
             batch_size: Images a task.
+            task: Position of the one task whose loss counts; None for all.
 
         Shapes: each that of its weight, float32; weights that the model does not train are absent.
         """

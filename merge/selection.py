@@ -105,6 +105,7 @@ def _split(
             if tensor.numel() > len(scratch):
                 scratch = np.empty(tensor.numel(), np.float32)
             values = np.abs(tensor.numpy().reshape(-1), out=scratch[: tensor.numel()])
-            num_above += int(np.count_nonzero(values > high))
-            inside.append(values[(values >= low) & (values <= high)])
+            above, within = values > high, values >= low
+            num_above += int(np.count_nonzero(above))
+            inside.append(values[np.logical_xor(within, above, out=within)])
     return num_above, np.concatenate(inside)

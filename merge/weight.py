@@ -120,15 +120,21 @@ class Weight:
                 pass
         return result
 
-    def blocks(self) -> Iterator[Weight]:
-        """Yields the tensor in spans of `BLOCK_ENTRIES` or fewer, first to last.
+    @cached_property
+    def blocks(self) -> Sequence[Weight]:
+        """The tensor in spans of `BLOCK_ENTRIES` or fewer, first to last.
 
         Whoever treats entries alike works on blocks: temporaries stay in cache, and peak memory
         does not follow the largest tensor.
         """
-        for start in range(0, self.num_entries, BLOCK_ENTRIES):
-            stop = min(start + BLOCK_ENTRIES, self.num_entries)
-            yield replace(self, span=slice(start, stop))
+        starts = range(0, self.num_entries, BLOCK_ENTRIES)
+        stops = (min(start + BLOCK_ENTRIES, self.num_entries) for start in starts)
+        spans = map(slice, starts, stops)
+        return [replace(self, span=span) for span in spans]
+
+    def of_experts(self, indices: Sequence[int]) -> Weight:
+        """Returns the same weight with some of the experts only, in the order given."""
+        return replace(self, expert_states=[self.expert_states[index] for index in indices])
 
     def every_nth(self, step: int) -> Weight:
         """Returns every `step`-th entry of the flattened tensor, from the first on, unchecked."""
@@ -169,7 +175,7 @@ def by_block(weight: Weight, function: Callable[[Weight], Tensor]) -> Tensor:
     if weight.num_entries <= BLOCK_ENTRIES:  # of most tensors the one block is the result
         return function(replace(weight, span=slice(0, weight.num_entries))).view(weight.shape)
     made = torch.empty(weight.num_entries, device=weight.device)
-    for block in weight.blocks():
+    for block in weight.blocks:
         made[block.span] = function(block)
     return made.view(weight.shape)
 

@@ -7,7 +7,7 @@ separately for the two means (`macro`, `union`).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,15 @@ _READ = (
     "expert_loss",
     "base_accuracy",
     "base_loss",
+)
+_OF_A_SETTING = (
+    "axis",
+    "value",
+    "method",
+    "data_use",
+    "per_task_modules",
+    "num_tasks",
+    "num_groups",
 )
 
 Row = Mapping[str, Any]
@@ -116,6 +125,23 @@ def setting_means(results: pa.Table) -> tuple[SettingMean, ...]:
     return tuple(_setting_mean(cells[key]) for key in _in_plan_order(cells))
 
 
+def means_table(means: Iterable[SettingMean]) -> pa.Table:
+    """Return one row for each setting mean and each of `macro` and `union`, for other programs.
+
+    A spread has two columns, `accuracy_mean` and `accuracy_std` for example; nan is missing there.
+    """
+    rows = [
+        {
+            **{name: getattr(each, name) for name in _OF_A_SETTING},
+            "mean": mean,
+            **_columns(each.under(mean)),
+        }
+        for each in means
+        for mean in MEANS
+    ]
+    return pa.Table.from_pylist(rows)
+
+
 def spread(values: Iterable[float | None]) -> Spread:
     """Return mean, standard deviation and standard error of the finite values."""
     given = [math.nan if value is None else value for value in values]
@@ -198,6 +224,16 @@ def _setting_mean(rows: Sequence[Row]) -> SettingMean:
 def _metrics(rows: Sequence[Row]) -> Metrics:
     spreads = {name: spread(row[name] for row in rows) for name in _READ}
     return Metrics(gain=spread(map(_gain, rows)), **spreads)
+
+
+def _columns(metrics: Metrics) -> dict[str, float | None]:
+    spreads = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
+    columns = {
+        f"{name}_{part}": getattr(each, part)
+        for name, each in spreads.items()
+        for part in ("mean", "std")
+    }
+    return {name: None if math.isnan(value) else value for name, value in columns.items()}
 
 
 def _gain(row: Row) -> float | None:

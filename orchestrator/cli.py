@@ -121,13 +121,21 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
     help="table: means over the groups; the others: every row, to standard output.",
 )
 @click.option("--experts", is_flag=True, help="The experts on their own tasks, not the merges.")
-def results(name: str, store: str, output_format: str, *, experts: bool) -> None:
+@click.option("--means", is_flag=True, help="Means over the groups in the other formats, too.")
+def results(name: str, store: str, output_format: str, *, experts: bool, means: bool) -> None:
     """Print the results of study NAME, as far as it is."""
     from orchestrator.commands import show_results
 
-    opened = open_name(name, store, is_read_only=True)
+    if experts and means:
+        raise click.UsageError("--means are over groups of experts: leave out --experts")
     sys.exit(
-        show_results(opened, console=new_console(), output_format=output_format, experts=experts)
+        show_results(
+            open_name(name, store, is_read_only=True),
+            console=new_console(),
+            output_format=output_format,
+            experts=experts,
+            means=means,
+        )
     )
 
 

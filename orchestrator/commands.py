@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from rich.console import Console
 
+from orchestrator.aggregate import means_table, setting_means
 from orchestrator.calibrating import (
     CALIBRATION_S,
     calibrate,
@@ -157,9 +158,9 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
 
 
 def show_results(
-    opened: OpenedStudy, *, console: Console, output_format: str, experts: bool
+    opened: OpenedStudy, *, console: Console, output_format: str, experts: bool, means: bool
 ) -> int:
-    """Prints results as far as they are: means on the terminal, or every row."""
+    """Prints results as far as they are: on the terminal means, else every row or the means."""
     table = (experts_table if experts else results_table)(opened.ledger)
     if output_format == "table":
         if experts:
@@ -167,7 +168,8 @@ def show_results(
         else:
             print_results(table, console=console)
     else:
-        sys.stdout.buffer.write(_encoded(table, output_format=output_format))
+        rows = means_table(setting_means(table)) if means else table
+        sys.stdout.buffer.write(_encoded(rows, output_format=output_format))
     return _exit_code(opened.ledger)
 
 

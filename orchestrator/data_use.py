@@ -5,6 +5,7 @@ method, with the policy for running statistics, and with surgery.
 """
 
 from merge.cards import CARDS
+from merge.params import parse_params
 from workers.specs import MergeSpec
 
 _DATA = ("labelled_train", "unlabelled_train", "unlabelled_test")
@@ -18,7 +19,7 @@ def data_use(spec: MergeSpec) -> str:
     uses = {str(CARDS[spec.method].data_use)}
     if spec.batch_norm == "recalibrate":
         uses.add("unlabelled_train")
-    if spec.surgery is not None:
+    if spec.surgery is not None or parse_params(spec.method, spec.params).reads_test_images:
         uses.add("unlabelled_test")
     if "labelled_train" in uses:
         uses.discard("unlabelled_train")  # the same images

@@ -54,13 +54,25 @@ class GroupProbe:
         self._module = backbone.module
         self._model = backbone.model.eval()
 
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks: one an expert."""
+        return len(self._spec.experts)
+
     @torch.enable_grad()
     def gradient(
-        self, weights: Tensors, *, loss: Loss, batch: int, batch_size: int
+        self,
+        weights: Tensors,
+        *,
+        loss: Loss,
+        batch: int,
+        batch_size: int,
+        task: int | None = None,
     ) -> Mapping[str, Tensor]:
         """Returns the gradient of a merged model's losses, added over the group's tasks."""
         self._load(weights)
-        for task, expert in enumerate(self._spec.experts):
+        for each in range(self.num_tasks) if task is None else (task,):
+            expert = self._spec.experts[each]
             self._use_merged_statistics(expert)
             split = self._split(expert, loss=loss)
             positions = batch_positions(
@@ -70,7 +82,7 @@ class GroupProbe:
                 seed=self._seed("images", expert.task),
             )
             for images in split.take(positions).batches(CHUNK_IMAGES):
-                losses = _LOSSES[loss](self._logits(task, images), self._labels(images))
+                losses = _LOSSES[loss](self._logits(each, images), self._labels(images))
                 (losses.sum() / batch_size).backward()  # type: ignore[no-untyped-call]
         return self._take_gradients()
 

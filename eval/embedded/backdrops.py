@@ -5,9 +5,15 @@ The two splits cut from different halves of the map, so that no stretch of it is
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from eval.embedded.vendored import Pixels, read_picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 EARTH = "earth/bmng.jpg"
 """The map: 5,400 x 2,700 pixels, 15 to a degree, from 180 degrees west and 90 degrees north."""
@@ -16,6 +22,7 @@ _ROWS = (450, 2100)  # 60 degrees north to 50 degrees south: beyond lie ice and 
 _COLUMNS = {"train": (0, 3150), "test": (3150, 5400)}  # parted at 30 degrees east
 _MIN_MEAN = 45.0  # grey levels: the deep sea, half of the map, would hide whatever is dark
 _NOISE_STD = 20.0
+_MODULUS = 1 << 32
 
 
 def draw_backdrop(size: int, *, split: str, rng: np.random.Generator) -> Pixels:
@@ -30,11 +37,29 @@ def draw_backdrop(size: int, *, split: str, rng: np.random.Generator) -> Pixels:
 
 def _cutting(size: int, *, columns: tuple[int, int], rng: np.random.Generator) -> Pixels:
     while True:
-        row = rng.integers(_ROWS[0], _ROWS[1] - size)
-        column = rng.integers(columns[0], columns[1] - size)
+        row = int(rng.integers(_ROWS[0], _ROWS[1] - size))
+        column = int(rng.integers(columns[0], columns[1] - size))
         cutting = read_picture(EARTH)[row : row + size, column : column + size]
-        if cutting.mean() >= _MIN_MEAN:
+        if _sum_of(row - _ROWS[0], column, size=size) >= _MIN_MEAN * cutting.size:
             return cutting
+
+
+def _sum_of(row: int, column: int, *, size: int) -> int:
+    """Adds up the pixels of a square of the map: most squares are sea, and are only looked at so.
+
+    Taking the mean of each took three quarters of the time of composing a backdrop.
+    """
+    sums, bottom, right = _running_sums(), row + size, column + size
+    corners = (sums[bottom, right], sums[row, column], sums[row, right], sums[bottom, column])
+    whole, above_left, above, left = map(int, corners)
+    return (whole + above_left - above - left) % _MODULUS
+
+
+@cache
+def _running_sums() -> NDArray[np.uint32]:
+    """Sums the map's rows in use above and left of each pixel, 36 MB; the sums wrap around."""
+    grey = read_picture(EARTH)[slice(*_ROWS)].sum(axis=2, dtype=np.uint32)
+    return np.pad(grey.cumsum(axis=0, dtype=np.uint32).cumsum(axis=1, dtype=np.uint32), (1, 0))
 
 
 def _gradient(size: int, *, rng: np.random.Generator) -> Pixels:

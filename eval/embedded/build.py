@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.embedded.digits import compose_fashion, compose_mnist
-from eval.embedded.glyphs import compose_letters
+from eval.embedded.designs import compose_designs
+from eval.embedded.digits import compose_fashion, compose_mnist, compose_uci
+from eval.embedded.glyphs import compose_glyphs
 from eval.embedded.overlays import compose_overlays
 from eval.embedded.regions import compose_regions
 from eval.embedded.sprites import compose_emoji, compose_signs
+from eval.embedded.stains import compose_stains
+from eval.embedded.textile import compose_textile
 from eval.embedded.textures import compose_textures
+from eval.embedded.words import compose_words
 from eval.tasks import Task, find_task
 
 if TYPE_CHECKING:
@@ -24,12 +28,24 @@ if TYPE_CHECKING:
 COMPOSERS: dict[str, Callable[[Task], dict[str, Split]]] = {
     "mnist_5k": compose_mnist,
     "fashion_mnist_5k": compose_fashion,
-    "font_letters": compose_letters,
+    "font_letters": compose_glyphs,
     "traffic_signs": compose_signs,
     "bluemarble_regions": compose_regions,
     "skimage_textures": compose_textures,
     "emoji_objects": compose_emoji,
     "mnist_m": compose_overlays,
+    "digits8x8": compose_uci,
+    "kana": compose_glyphs,
+    "ihc_stain": compose_stains,
+    "textile": compose_textile,
+    "review_words": compose_words,
+    "emoji_animals": compose_designs,
+    "emoji_plants": compose_designs,
+    "emoji_food": compose_designs,
+    "emoji_vehicles": compose_designs,
+    "emoji_places": compose_designs,
+    "emoji_faces": compose_designs,
+    "emoji_flags": compose_designs,
 }
 """What composes each task, at the size in which its material comes, class by class."""
 

@@ -1,6 +1,7 @@
-"""Composes the letters task: glyphs of typefaces, moved, turned and bent.
+"""Composes the tasks of letters and of kana: glyphs of typefaces, moved, turned and bent.
 
-The test split shows only font families that the training split does not.
+The test split shows only font families that the training split does not. Every class has two forms:
+a letter its lower and upper case, a syllable its hiragana and its katakana.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from scipy import ndimage
 
 from eval.embedded.digits import with_channel
 from eval.embedded.draws import held_out, stream
+from eval.embedded.index import read_index
 from eval.embedded.vendored import Pixels, read_arrays, read_json
 from eval.images import Split
 
@@ -21,21 +23,19 @@ if TYPE_CHECKING:
 
     from eval.tasks import Task
 
-_GLYPHS = "glyphs/letters.npz"
-_FACES = "glyphs/fonts.json"
 _SIZE = 28  # as EMNIST's letters
 _TEST_FAMILIES_FRAC = 0.22
-_ALPHABET = 26
 _BEND_SIGMA = 3.0  # pixels over which a bend is smooth
 _BEND_REACH = 6.0  # times a smoothed uniform draw (std about 0.06): bends of about 0.4 pixels
 _SCALES = (0.62, 0.92)
 _MAX_TURN_DEGREES = 12.0
 
 
-def compose_letters(task: Task) -> dict[str, Split]:
-    """Draws, for every class, different glyphs of both cases from the split's families."""
-    glyphs = read_arrays(_GLYPHS)["glyphs"]  # (faces, 52, size, size): a to z, then A to Z
-    faces = _faces_by_split(read_json(_FACES)["fonts"])
+def compose_glyphs(task: Task) -> dict[str, Split]:
+    """Draws, for every class, glyphs of both forms from the split's families."""
+    faces_source, glyphs_source = read_index()["tasks"][task.name]["sources"]
+    glyphs = read_arrays(glyphs_source)["glyphs"]  # (faces, 2 * classes, size, size)
+    faces = faces_by_split(read_json(faces_source)["fonts"], task_name=task.name)
     counts = {"train": task.num_train, "test": task.num_test}
     return {
         split: _compose_split(
@@ -47,10 +47,11 @@ def compose_letters(task: Task) -> dict[str, Split]:
     }
 
 
-def _faces_by_split(fonts: list[dict[str, object]]) -> dict[str, list[int]]:
+def faces_by_split(fonts: list[dict[str, object]], *, task_name: str) -> dict[str, list[int]]:
+    """Deals font families to the splits of a task, and lists the faces of each split."""
     families = sorted({str(font["family"]) for font in fonts})
     dealt = held_out(
-        list(range(len(families))), frac=_TEST_FAMILIES_FRAC, rng=stream("font_letters", "families")
+        list(range(len(families))), frac=_TEST_FAMILIES_FRAC, rng=stream(task_name, "families")
     )
     return {
         split: [
@@ -63,13 +64,14 @@ def _faces_by_split(fonts: list[dict[str, object]]) -> dict[str, list[int]]:
 
 
 def _compose_split(glyphs: Pixels, *, num_per_class: int, rng: np.random.Generator) -> Split:
+    num_classes = glyphs.shape[1] // 2
     placed = []
-    for letter in range(_ALPHABET):
-        pool = np.concatenate([glyphs[:, letter], glyphs[:, _ALPHABET + letter]])
-        chosen = rng.permutation(len(pool))[:num_per_class]
-        assert len(chosen) == num_per_class, f"only {len(pool)} glyphs of letter {letter}"
+    for label in range(num_classes):
+        pool = np.concatenate([glyphs[:, label], glyphs[:, num_classes + label]])
+        # A pool that is too small gives its glyphs again, in other places.
+        chosen = np.resize(rng.permutation(len(pool)), num_per_class)
         placed += [_placed(pool[glyph], rng=rng) for glyph in chosen]
-    labels = np.repeat(np.arange(_ALPHABET, dtype=np.int64), num_per_class)
+    labels = np.repeat(np.arange(num_classes, dtype=np.int64), num_per_class)
     return Split(images=with_channel(_bent(np.stack(placed), rng=rng)), labels=labels)
 
 

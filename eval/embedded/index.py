@@ -26,9 +26,10 @@ class TaskEntry(TypedDict):
     channels: int
     """1 for greyscale, 3 for colour."""
     stands_in_for: str
-    """The data set whose place the task takes in a study; never its name."""
+    """The data set whose place the task takes in a study, or ``none``; never its name."""
     material: str
-    """``real`` photographs or scans, ``rendered`` vector art, or ``composed`` of both."""
+    """``real`` photographs or scans, ``rendered`` vector art, ``composed`` of both, or
+    ``simulated``."""
     licence: str
     """Licence of the images, as the sources state it."""
     sources: list[str]

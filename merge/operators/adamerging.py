@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from merge.combinations import VectorsOf, combination, slopes
+from merge.combinations import VectorsOf, combination, slopes_of_all
 from merge.operators.ties import threshold, trim
 from merge.weight import Weight
 
@@ -63,9 +63,9 @@ def learn(
     optimizer = torch.optim.Adam([free.requires_grad_()], lr=params.lr, betas=BETAS)
     for step in range(params.steps):
         learned = _learned(free, weights=weights, recipe=recipe)
-        by_weight = _slopes(
+        by_weight = slopes_of_all(
             weights,
-            gradient=probe.gradient(
+            probe.gradient(
                 ((weight.name, _merge(weight, learned)) for weight in weights),
                 loss="entropy",
                 batch=step,
@@ -108,19 +108,6 @@ def _moves(free: Tensor, *, params: AdaMergingParams) -> Tensor:
     if not params.clamp:
         return torch.ones_like(free)
     return ((free >= 0) & (free <= 1)).to(free.dtype)
-
-
-def _slopes(
-    weights: Sequence[Weight], *, gradient: Mapping[str, Tensor], vectors_of: VectorsOf
-) -> Tensor:
-    return torch.stack(
-        [
-            slopes(weight, gradient[weight.name], vectors_of=vectors_of)
-            if weight.name in gradient
-            else torch.zeros(weight.num_experts, dtype=torch.float64)
-            for weight in weights
-        ]
-    )
 
 
 def _vectors_of(recipe: Recipe[AdaMergingParams, None]) -> VectorsOf:

@@ -51,7 +51,7 @@ def band(weight: Weight, index: int, *, params: BreadcrumbsParams) -> Band:
     num_kept = max(1, round(params.density * weight.num_entries))
     num_dropped = min(round(params.gamma * weight.num_entries), weight.num_entries - num_kept)
     greatest, least = largest_magnitudes(
-        lambda: (block.task_vector(index) for block in weight.blocks()),
+        lambda: (block.task_vector(index) for block in weight.blocks),
         ranks=(num_dropped + 1, num_dropped + num_kept),
     )
     return least, greatest

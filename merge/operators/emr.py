@@ -30,7 +30,7 @@ class Rescalers:
         num_tasks = self.weights[0].num_experts if self.weights else 0
         own, masked = [0.0] * num_tasks, [0.0] * num_tasks
         for weight in self.weights:
-            for block in weight.blocks():
+            for block in weight.blocks:
                 unified = _unified(block)
                 for task in range(num_tasks):
                     own[task] += _l1(block.task_vector(task))

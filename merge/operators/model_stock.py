@@ -48,7 +48,7 @@ def _ratio(weight: Weight, *, params: ModelStockParams) -> float:
 def _norms(weight: Weight) -> list[float]:
     """Returns each task vector's length, and 1 for a vector of zeros, which it leaves at zero."""
     squares = [0.0] * weight.num_experts
-    for block in weight.blocks():
+    for block in weight.blocks:
         for index, vector in enumerate(block.task_vectors()):
             squares[index] += float(_dot(vector, vector))
     return [math.sqrt(square) or 1.0 for square in squares]
@@ -61,7 +61,7 @@ def _mean_cosine(weight: Weight, *, norms: Sequence[float]) -> float:
     experts are nearly orthogonal, as they are.
     """
     cosines = 0.0
-    for block in weight.blocks():
+    for block in weight.blocks:
         before = torch.zeros(block.shape, device=block.device)
         for vector, norm in zip(block.task_vectors(), norms, strict=True):
             unit = vector.div_(norm)
@@ -73,7 +73,7 @@ def _mean_cosine(weight: Weight, *, norms: Sequence[float]) -> float:
 def _cosine_of_mean_angle(weight: Weight, *, norms: Sequence[float]) -> float:
     """Returns the cosine of the mean over pairs of the angle; holds a block of every expert."""
     cosines = dict.fromkeys(combinations(range(weight.num_experts), 2), 0.0)
-    for block in weight.blocks():
+    for block in weight.blocks:
         units = [
             vector.div_(norm) for vector, norm in zip(block.task_vectors(), norms, strict=True)
         ]

@@ -71,7 +71,7 @@ def measure_expert(
     del recipe
     num_entries = sum(weight.num_entries for weight in weights)
     num_outliers = int(OUTLIERS_FRAC * num_entries)
-    blocks = [block for weight in weights for block in weight.blocks()]
+    blocks = [block for weight in weights for block in weight.blocks]
     greatest, least = largest_magnitudes(
         lambda: (block.task_vector(index) for block in blocks),
         ranks=(num_outliers + 1, num_entries - num_outliers),
@@ -88,7 +88,7 @@ def statistics(weights: Sequence[Weight], *, recipe: Recipe[PcbParams, None]) ->
         return []
     num_entries = sum(weight.num_entries for weight in weights)
     num_kept = max(1, round(recipe.params.density * num_entries))
-    blocks = [block for weight in weights for block in weight.blocks()]
+    blocks = [block for weight in weights for block in weight.blocks]
     found = largest(
         lambda: (each for block in blocks for each in enumerate(scores(block, recipe.measured))),
         ranks=[(num_kept, 1)] * len(recipe.measured),

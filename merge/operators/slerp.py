@@ -37,7 +37,7 @@ def combine(weight: Weight, *, recipe: Recipe[SlerpParams, None]) -> Tensor:
 def _cosine(weight: Weight) -> float:
     """Returns the cosine in float64, and 1 where there is none."""
     product, square_first, square_second = 0.0, 0.0, 0.0
-    for block in weight.blocks():
+    for block in weight.blocks:
         first, second = (expert.to(torch.float64).flatten() for expert in block.experts())
         product += float((first * second).sum())
         square_first += float(first.square().sum())

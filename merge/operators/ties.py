@@ -46,7 +46,7 @@ class Election:
         """
         balance = 0
         for weight in self.weights:
-            for block in weight.unchecked().blocks():
+            for block in weight.unchecked().blocks:
                 votes = total(_trimmed(block, election=self)).sign_()
                 balance += int(votes.sum(dtype=torch.float64))
         return (balance > 0) - (balance < 0)
@@ -109,7 +109,7 @@ def threshold(
     def vectors() -> Iterator[Tensor]:
         largest = max(weight.num_entries for weight in weights)
         place = torch.empty(min(largest, BLOCK_ENTRIES), device=weights[0].device)
-        for block in (block for weight in weights for block in weight.blocks()):
+        for block in (block for weight in weights for block in weight.blocks):
             yield vector_of(block, expert, place[: block.num_entries])
 
     return largest_magnitude(

@@ -40,3 +40,8 @@ class MethodParams:
     def num_experts(self) -> int | None:
         """Number of experts that these values are for; None if they are for any number."""
         return None
+
+    @property
+    def reads_test_images(self) -> bool:
+        """Whether these values read unlabelled test images beside what the method's card names."""
+        return False

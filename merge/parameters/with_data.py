@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from merge.parameters.method_params import DENSITY, SCALING, MethodParams, Scope
+from merge.probe import Loss
 from merge.ranges import Choice, Count, Flag, Number, allow
 
 Start = Literal["task_arithmetic", "average"]
@@ -87,6 +88,48 @@ class FrankWolfeParams(MethodParams):
     step_scale: float = field(default=0.1, metadata=allow(Number(above=0, at_most=1)))
     """Factor on the paper's steps 2 / (t + 2), the first of which, 1, would drop the start.
     Default: FusionBench; the paper's is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrankWolfeSoftParams(MethodParams):
+    """Soft Frank-Wolfe merging learns how far to move towards each of several experts at once.
+
+    The defaults are FusionBench's, but for the loss. The paper's moves are `top_k` with `in_hull`.
+    """
+
+    iterations: int = field(default=10, metadata=allow(STEPS))
+    """Moves. Default: FusionBench; the paper takes 15."""
+    images: int = field(default=100, metadata=allow(IMAGES))
+    """Labelled training images a task to choose experts by, the same ones for every move. Default:
+    the paper, FusionBench."""
+    top_k: int = field(default=0, metadata=allow(Count(at_least=0, at_most=1000)))
+    """Experts chosen for a move, those that the gradient of the summed loss promises most of, as in
+    the paper. 0 lets each task in turn choose one that is left by its own loss, as in FusionBench:
+    of as many experts as tasks that is all of them."""
+    granularity: Scope = field(default="model", metadata=allow(Choice(get_args(Scope))))
+    """What chooses its experts: the model or each tensor. Default: the paper, FusionBench."""
+    initial: float = field(default=0.3, metadata=allow(SCALING))
+    """What Adam starts from in the first move: the fraction of the way to each expert chosen, for
+    each tensor. Default: FusionBench."""
+    initial_later: float = field(default=1e-8, metadata=allow(SCALING))
+    """The same in all other moves. Default: FusionBench; its authors' runs take 0.01 as well."""
+    steps: int = field(default=500, metadata=allow(STEPS))
+    """Steps of Adam in a move. Default: FusionBench."""
+    lr: float = field(default=1e-3, metadata=allow(Number(above=0, at_most=1)))
+    """Adam's step size, in fractions of the way. Default: FusionBench."""
+    batch_size: int = field(default=16, metadata=allow(IMAGES))
+    """Images of every task a step. Default: FusionBench."""
+    loss: Loss = field(default="cross_entropy", metadata=allow(Choice(get_args(Loss))))
+    """What a move minimises: the cross-entropy on labelled training images, or the entropy of the
+    predictions on test images. Default: the paper; FusionBench's is entropy."""
+    in_hull: bool = field(default=False, metadata=allow(Flag()))
+    """Whether fractions are kept from 0 to a sum of 1 for each tensor, so that the model stays
+    among base and experts, as in the paper. Default: FusionBench."""
+
+    @property
+    def reads_test_images(self) -> bool:
+        """Whether moves are learned on unlabelled test images."""
+        return self.loss == "entropy"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Measures how long a large plan takes: `mergesweep plan`, the whole command, from an empty store.
 
-The study has 20 tasks, 24 settings, 15 groups and 4 methods. No suite has 20 tasks yet, so the
-catalogue of this process lists the eight there are under further names.
+The study has 20 tasks, 24 settings, 15 groups and 4 methods.
 """
 
 import subprocess
@@ -10,12 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from eval.embedded.index import read_index
-
 NUM_TASKS = 20
 STUDY = """
 name: plan-size
-tasks: [{tasks}]
+tasks: embedded20
 finetune:
   axes:
     lr: [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02]
@@ -26,15 +23,6 @@ groups: {{count: 15, size: 8}}
 merge: [{{method: average}}, {{method: task_arithmetic}}, {{method: ties}}, {{method: dare}}]
 store: {store}
 """
-
-
-def list_further_tasks() -> list[str]:
-    """Adds names to this process's catalogue until it has 20 tasks; returns all of them."""
-    tasks = read_index()["tasks"]
-    names = list(tasks)
-    for number in range(len(names), NUM_TASKS):
-        tasks[f"task_{number}"] = tasks[names[number % len(names)]]
-    return list(tasks)
 
 
 def measure() -> tuple[float, str]:
@@ -65,10 +53,9 @@ def main() -> None:
 def _plan() -> None:
     from orchestrator.cli import cli  # noqa: PLC0415 part of what is measured
 
-    names = list_further_tasks()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.yaml"
-        path.write_text(STUDY.format(tasks=", ".join(names), store=Path(folder) / "store"))
+        path.write_text(STUDY.format(store=Path(folder) / "store"))
         cli(["plan", str(path)])
 
 

@@ -11,7 +11,7 @@ from eval.decoding import resized
 from eval.embedded import sprites, vendored
 from eval.embedded.build import COMPOSERS, compose_splits
 from eval.embedded.draws import held_out, split_per_class, stream
-from eval.embedded.glyphs import _faces_by_split
+from eval.embedded.glyphs import faces_by_split
 from eval.embedded.index import SOURCES_DIR, read_index
 from eval.embedded.regions import REGIONS
 from eval.embedded.vendored import SourceDigestError, digest, read_json, verified
@@ -31,8 +31,23 @@ GOLDEN = {
     "skimage_textures": "f9af6b97e3fb2042d7ae3c7d8efc8cf4f3feccc53802291a48a311521fe3d293",
     "emoji_objects": "8e84b29595c240a794f1ef4c8f7a61df248c165182b2874233a55093f15e086b",
     "mnist_m": "b68a42064965116ee45829aeb902312e19d8876b2e731ce732c6980dc79b9eb7",
+    "digits8x8": "afcb96335621763b2b499fd7eafcbd9a7f9ca12f38d0c2648e5f5e31600b894a",
+    "kana": "b6d003a50cbd21b2980ee69b0cb58d78a88c80eb4fa74e5b45a1f7dcbd08d725",
+    "ihc_stain": "f542bfba9cac8311e108044126ceb1776b2bfce1e72f600a837e61638459deac",
+    "textile": "93f4ec88c1d03a8382867831c817b6a3ec21a468cc329c3d839f9bdc18ecd676",
+    "review_words": "3fcfe003ba522888fcda758ebb0b5704b2a10f5f0b20fdf6751575e698efa33a",
+    "emoji_animals": "36a585723cd760c027d18d557e8ea33bce9a79490cad68b915684cc73e7db1c8",
+    "emoji_plants": "9ec6e2281ce7cbb3176243423ba96c29d627c4b9aff1039fc3aa42f35f5167e7",
+    "emoji_food": "53d617cbb9e244ee275bda95793ea5ea77950b90e0ff719afa7622c3e7b6731f",
+    "emoji_vehicles": "255df8e75b7961514349d0f98a15c9d1b945d6e6215a32d8429583a6c8ef4798",
+    "emoji_places": "1ab33f817ff40f4ca83eea7e4a3573eb94c269bee277547e15dcb1474197dc5b",
+    "emoji_faces": "6632ce6ec2ef01f40bd712a8d1ccb2c8207725f56f72ed2c93269013a8e8e61c",
+    "emoji_flags": "6a0b855381417f07c5cba5ca51560390e7e91687ec301278caeb96b1218c4bdf",
 }
 SIZE = 16
+# Where a flaw may lie anywhere, no pixel says anything by itself: test_embedded_material.py holds
+# that images of cloth belong to their labels.
+NOT_LINEAR = ("textile",)
 
 
 @cache
@@ -80,7 +95,7 @@ def test_task_builds_the_same_bytes_on_every_machine(name: str) -> None:
     assert content_digest(built(name)) == GOLDEN[name]
 
 
-@pytest.mark.parametrize("name", ["font_letters", "bluemarble_regions", "mnist_m"])
+@pytest.mark.parametrize("name", ["font_letters", "bluemarble_regions", "mnist_m", "ihc_stain"])
 def test_second_build_equals_the_first(name: str) -> None:
     """Nothing is left over in a process that would change what it builds next."""
     assert content_digest(shuffled_and_shrunk(name)) == content_digest(built(name))
@@ -102,7 +117,7 @@ def test_labels_are_shuffled(name: str) -> None:
     assert len(np.unique(prefix)) >= 0.9 * task.num_classes
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", [name for name in EMBEDDED if name not in NOT_LINEAR])
 def test_pixels_say_more_than_chance(name: str) -> None:
     """Images belong to their labels: a linear fit to the pixels beats chance by half."""
     task, splits = find_task(name), built(name)
@@ -137,8 +152,8 @@ def test_index_lists_exactly_what_tasks_use() -> None:
 
 
 def test_sources_stay_small() -> None:
-    """The sources fit into 10 MB."""
-    assert sum(path.stat().st_size for path in SOURCES_DIR.rglob("*") if path.is_file()) < 10e6
+    """The sources fit into 15 MB."""
+    assert sum(path.stat().st_size for path in SOURCES_DIR.rglob("*") if path.is_file()) < 15e6
 
 
 def test_changed_source_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,20 +185,29 @@ def test_the_two_digit_tasks_share_one_split() -> None:
         np.testing.assert_array_equal(composed[split].labels, digits[split].labels)
 
 
-def test_font_families_are_in_one_split_each() -> None:
+@pytest.mark.parametrize(
+    ("task_name", "source", "num_families"),
+    [
+        ("font_letters", "glyphs/fonts.json", (60, 17)),
+        ("kana", "glyphs/kana_fonts.json", (17, 5)),
+    ],
+)
+def test_font_families_are_in_one_split_each(
+    task_name: str, source: str, num_families: tuple[int, int]
+) -> None:
     """Bold and regular of a family never lie on both sides."""
-    fonts = read_json("glyphs/fonts.json")["fonts"]
-    faces = _faces_by_split(fonts)
+    fonts = read_json(source)["fonts"]
+    faces = faces_by_split(fonts, task_name=task_name)
     train, test = ({fonts[face]["family"] for face in faces[split]} for split in ("train", "test"))
     assert not train & test
-    assert (len(train), len(test)) == (60, 17)
+    assert (len(train), len(test)) == num_families
     assert sorted(faces["train"] + faces["test"]) == list(range(len(fonts)))
 
 
 def test_emoji_of_the_test_are_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every emoji belongs to one split, and both splits show every class."""
     pools: list[dict[str, list[int]]] = []
-    monkeypatch.setattr(sprites, "_compose", lambda _task, *, sheet, pools: (sheet, pools))
+    monkeypatch.setattr(sprites, "compose_sheet", lambda _task, *, sheet, pools: (sheet, pools))
     sheet, pools = sprites.compose_emoji(find_task("emoji_objects"))  # type: ignore[assignment]
     dealt = [number for pool in pools for split in pool.values() for number in split]
     assert sorted(dealt) == list(range(len(sheet.sprites)))

@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
@@ -12,10 +13,16 @@ EMBEDDED = tuple(name for name in task_names() if is_embedded(name))
 PUBLISHED = tuple(name for name in task_names() if not is_embedded(name))
 
 
-def test_embedded8_lists_every_embedded_task_in_order() -> None:
-    """The default suite needs no download, in the order that is documented."""
-    assert SUITES["embedded8"] == EMBEDDED
-    assert EMBEDDED == (
+def test_embedded20_lists_every_embedded_task_in_order() -> None:
+    """The large embedded suite needs no download either, in the order that is documented."""
+    assert SUITES["embedded20"] == EMBEDDED
+    assert len(EMBEDDED) == 20
+
+
+def test_embedded8_is_the_start_of_the_catalogue() -> None:
+    """The default suite keeps its tasks and their order, on which sampled groups depend."""
+    assert SUITES["embedded8"] == task_names()[:8]
+    assert SUITES["embedded8"] == (
         "mnist_5k",
         "fashion_mnist_5k",
         "font_letters",
@@ -71,7 +78,7 @@ def test_task_is_well_formed(name: str) -> None:
     assert len(set(task.classes)) == task.num_classes >= 2
     assert task.num_train % task.num_classes == task.num_test % task.num_classes == 0
     assert task.channels in (1, 3)
-    assert task.material in ("real", "rendered", "composed")
+    assert task.material in ("real", "rendered", "composed", "simulated")
     assert task.licence
     assert task.stands_in_for
 
@@ -81,6 +88,12 @@ def test_fingerprints_are_distinct_hex_digests() -> None:
     fingerprints = {find_task(name).fingerprint for name in task_names()}
     assert len(fingerprints) == len(task_names())
     assert all(len(bytes.fromhex(fingerprint)) == 32 for fingerprint in fingerprints)
+
+
+def test_fingerprints_of_the_first_eight_are_what_they_were() -> None:
+    """Results that exist for the eight tasks stay valid."""
+    joined = "".join(find_task(name).fingerprint for name in SUITES["embedded8"])
+    assert hashlib.sha256(joined.encode()).hexdigest().startswith("9ee38d4756e932e2")
 
 
 def test_fingerprint_changes_with_the_composer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,13 +81,25 @@ class ToyProbe:
     matrix: str = ""
     """Name of the weight that is a matrix on the images, if there is one."""
 
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.images)
+
     def gradient(
-        self, weights: Tensors, *, loss: Loss, batch: int, batch_size: int
+        self,
+        weights: Tensors,
+        *,
+        loss: Loss,
+        batch: int,
+        batch_size: int,
+        task: int | None = None,
     ) -> Mapping[str, Tensor]:
         """Returns the gradient of the summed losses; a batch wraps around."""
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights}
         total = torch.zeros(())
-        for images, labels in zip(self.images, self.labels, strict=True):
+        for each in range(self.num_tasks) if task is None else (task,):
+            images, labels = self.images[each], self.labels[each]
             rows = torch.arange(batch * batch_size, (batch + 1) * batch_size) % len(images)
             logits = self.model(leaves, images[rows])
             total = total + _LOSSES[loss](logits, labels[rows])

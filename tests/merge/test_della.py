@@ -33,7 +33,7 @@ def pruned(
     weight: Weight, *, num_columns: int, seed: int = 0, expert: int = 0, **values: float
 ) -> Tensor:
     """Prunes all of a weight of fewer entries than a block."""
-    (block,) = weight.blocks()
+    (block,) = weight.blocks
     recipe = Recipe(params=DellaParams(**values), seed=seed, statistics=None)  # type: ignore[arg-type]
     return prune(block, expert, num_columns=num_columns, recipe=recipe)
 

@@ -19,6 +19,7 @@ from merge.parameters.with_data import (
     AdaMergingParams,
     FisherParams,
     FrankWolfeParams,
+    FrankWolfeSoftParams,
     GreedySoupParams,
     RegMeanParams,
 )
@@ -35,6 +36,18 @@ PARAMS = [
     RegMeanParams(images=5),
     FrankWolfeParams(iterations=3, images=6),
     FrankWolfeParams(iterations=3, images=6, granularity="tensor", start="average"),
+    FrankWolfeSoftParams(iterations=2, images=6, steps=3, lr=0.05, batch_size=4),
+    FrankWolfeSoftParams(
+        iterations=2,
+        images=6,
+        top_k=2,
+        granularity="tensor",
+        steps=3,
+        lr=0.05,
+        batch_size=4,
+        loss="entropy",
+        in_hull=True,
+    ),
     GreedySoupParams(images=5),
 ]
 SHAPES = {"fc.weight": (7, 5), "conv.weight": (4, 3, 3, 3), "fc.bias": (7,), "scale": ()}

@@ -4,7 +4,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orchestrator.aggregate import ordered_values, setting_means, spread
+from orchestrator.aggregate import means_table, ordered_values, setting_means, spread
 from orchestrator.tables import RESULTS_SCHEMA
 
 
@@ -161,3 +161,19 @@ def test_a_mixed_table_is_refused(column: str) -> None:
 def test_an_empty_table_has_no_means() -> None:
     """A study that has merged nothing yet gives nothing, not an error."""
     assert setting_means(results()) == ()
+
+
+def test_means_are_rows_for_other_programs() -> None:
+    """Macro and union apart; a deviation of one group is missing, not nan."""
+    table = results(
+        row(group="2x00", accuracy=0.5),
+        row(group="2x01", accuracy=0.7),
+        row(group="2x00", task="union", accuracy=0.25),
+    )
+    macro, union = means_table(setting_means(table)).to_pylist()
+    assert (macro["axis"], macro["value"], macro["method"]) == ("lr", "0.1", "average")
+    assert (macro["mean"], macro["num_groups"]) == ("macro", 2)
+    assert macro["accuracy_mean"] == pytest.approx(0.6)
+    assert macro["accuracy_std"] == pytest.approx(0.1 * math.sqrt(2))
+    assert macro["gain_mean"] == pytest.approx(0.2)
+    assert (union["mean"], union["accuracy_mean"], union["accuracy_std"]) == ("union", 0.25, None)

@@ -162,6 +162,13 @@ def test_study_that_the_store_has_not_is_bad_input(
     assert not (tmp_path / "store").exists()
 
 
+def test_means_of_experts_are_bad_input(call: Callable[..., Result]) -> None:
+    """Experts belong to no group."""
+    result = call("results", "study", "--experts", "--means")
+    assert result.exit_code == 2
+    assert "leave out --experts" in result.output
+
+
 def test_every_command_says_what_it_does() -> None:
     """A sentence for each command, and one for each option."""
     views = {"plan", "status", "results", "report", "ui"}

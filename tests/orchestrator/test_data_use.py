@@ -19,6 +19,12 @@ SURGERY = {"surgery": {}}
         ({"method": "average", "batch_norm": "per_task"}, "none", True),
         ({"method": "average", **SURGERY}, "unlabelled test", True),
         ({"method": "ties", **RECALIBRATED, **SURGERY}, "unlabelled train, unlabelled test", True),
+        ({"method": "frank_wolfe_soft"}, "labelled train", False),
+        (
+            {"method": "frank_wolfe_soft", "loss": "entropy"},
+            "labelled train, unlabelled test",
+            False,
+        ),
         ({"method": "emr"}, "none", True),
         ({"method": "emr", **SURGERY}, "unlabelled test", True),
     ],

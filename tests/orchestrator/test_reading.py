@@ -40,6 +40,7 @@ def test_word_that_only_looks_like_a_number_stays_a_word(study_fields: Fields) -
 def test_suite_and_list_are_short_for_tasks(make_study: Callable[..., Study]) -> None:
     """`tasks: SUITE` is the whole suite, `tasks: [...]` the names."""
     assert len(make_study(tasks="embedded8").task_names) == 8
+    assert len(make_study(tasks="embedded20").task_names) == 20
     assert make_study(tasks=["mnist_m", "mnist_5k"]).task_names == ("mnist_m", "mnist_5k")
     chosen = make_study(tasks={"suite": "embedded8", "names": ["mnist_m", "mnist_5k"]})
     assert chosen.task_names == ("mnist_m", "mnist_5k")
@@ -114,7 +115,7 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
         (
             {"tasks": "embedded9"},
             "tasks.suite",
-            "'embedded9' | input should be 'embedded8', 'vision8', 'vision14' or 'vision20'",
+            "'embedded9' | input should be 'embedded8', 'embedded20', 'vision8', 'vision14'",
         ),
         ({"tasks": ["mnist_5k", "mnist_5k"]}, "tasks.names", "repeated: mnist_5k"),
         (

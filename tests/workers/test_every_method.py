@@ -19,6 +19,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "fisher": {"images": 4},
     "regmean": {"images": 4},
     "frank_wolfe": {"iterations": 2, "images": 4},
+    "frank_wolfe_soft": {"iterations": 2, "images": 4, "steps": 2, "batch_size": 4},
     "greedy_soup": {"images": 4},
     "wudi": {"steps": 5},
 }

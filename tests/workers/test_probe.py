@@ -128,6 +128,24 @@ def test_batches_are_cut_from_a_shuffled_stream(
     )
 
 
+def test_the_tasks_gradients_add_up_to_that_of_all(
+    experts: Experts, workspace: Workspace, probe: GroupProbe
+) -> None:
+    """A task alone is asked with the same images, head and statistics as among the others."""
+    weights = weights_of(experts[0], workspace=workspace)
+
+    def gradient(task: int | None) -> Tensor:
+        found = probe.gradient(
+            weights.items(), loss="cross_entropy", batch=1, batch_size=8, task=task
+        )
+        return found["conv_stem.weight"]
+
+    assert probe.num_tasks == len(experts)
+    alone = [gradient(task) for task in range(probe.num_tasks)]
+    assert not torch.allclose(alone[0], alone[1])
+    torch.testing.assert_close(sum(alone), gradient(None), rtol=1e-3, atol=1e-6)
+
+
 def test_the_exact_fisher_is_the_expectation_over_labels_of_squared_gradients(
     experts: Experts, new_workspace: Callable[[], Workspace], probe: GroupProbe
 ) -> None:

@@ -198,6 +198,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "adamerging": {"steps": 2, "lr": 0.1, "batch_size": 8, "trim_density": 0.5},
     "fisher": {"images": 3},
     "frank_wolfe": {"iterations": 2, "images": 8, "granularity": "tensor"},
+    "frank_wolfe_soft": {"iterations": 2, "images": 8, "steps": 2, "lr": 0.1, "batch_size": 8},
     "greedy_soup": {"images": 6},
 }
 
@@ -215,6 +216,7 @@ def test_linearised_experts_are_merged_by_every_method_that_asks_the_model(
     params = {
         "adamerging": {"initial": 1.0, "steps": 1, "lr": 1e-9},
         "frank_wolfe": {"scaling": 1.0, "iterations": 2},
+        "frank_wolfe_soft": {"initial": 1.0, "iterations": 1, "steps": 1, "lr": 1e-9},
     }.get(method, LEARNING.get(method, {}))
     surgery = SurgerySpec(rank=2, steps=1, lr=1e-3, batch_size=4)
     spec = (

@@ -1,0 +1,58 @@
+"""Draws some images of every embedded task: ``python -m eval.embedded.contact_sheet FILE``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from eval.decoding import resized
+from eval.embedded.build import compose_splits
+from eval.embedded.draws import stream
+from eval.tasks import SUITES
+
+if TYPE_CHECKING:
+    from eval.embedded.vendored import Pixels
+
+_SIZE = 48  # pixels: of an image
+_NUM = {"train": 7, "test": 5}  # images in a row
+_GAP = 8  # pixels between the splits
+_LABEL_WIDTH = 124
+_QUALITY = 82  # of JPEG
+
+
+def main() -> None:
+    """Writes the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.split(":", maxsplit=1)[0])
+    parser.add_argument("file", type=Path, help="picture to write")
+    parser.add_argument("tasks", nargs="*", default=SUITES["embedded20"])
+    options = parser.parse_args()
+    draw_sheet(list(options.tasks)).save(options.file, quality=_QUALITY)
+
+
+def draw_sheet(task_names: list[str]) -> Image.Image:
+    """Draws a row for each task: its name, images of the training split, images of the test."""
+    width = _LABEL_WIDTH + sum(_NUM.values()) * _SIZE + _GAP
+    sheet = Image.new("RGB", (width, len(task_names) * _SIZE), "white")
+    for row, name in enumerate(task_names):
+        top = row * _SIZE
+        ImageDraw.Draw(sheet).text((4, top + _SIZE // 3), name, fill="black", font_size=12)
+        left = _LABEL_WIDTH
+        for split, composed in compose_splits(name).items():
+            order = stream(name, split, "order").permutation(len(composed))  # as it is stored
+            images = [composed.image(int(index)) for index in order[: _NUM[split]]]
+            _paste(sheet, images=images, corner=(left, top))
+            left += _NUM[split] * _SIZE + _GAP
+    return sheet
+
+
+def _paste(sheet: Image.Image, *, images: list[Pixels], corner: tuple[int, int]) -> None:
+    for number, image in enumerate(images):
+        small = resized(image, image_size=_SIZE, channels=image.shape[-1])
+        sheet.paste(Image.fromarray(small.squeeze()), (corner[0] + number * _SIZE, corner[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Composes the stain task: is the tissue in the middle of a patch stained brown or not?
+
+As in PCam, only the middle of a patch decides, so its surroundings may mislead.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eval.embedded.draws import stream
+from eval.embedded.patches import Quarry, compose_patches
+from eval.embedded.textures import TEST_SIDE_FRAC, TRAIN_SIDE_FRAC
+from eval.embedded.vendored import Pixels, read_picture
+from eval.images import Split
+
+if TYPE_CHECKING:
+    from eval.tasks import Task
+
+_PHOTOGRAPH = "skimage:ihc.png"
+_PATCH_SIZE = 32
+_MIDDLE = slice(10, 22)
+_BROWN_EXCESS = {"unstained": (-10.0, 3.0), "stained": (10.0, 25.0)}  # deeper colours are too easy
+_GAIN = (0.7, 1.15)  # of each colour: dyes and lamps differ between laboratories
+
+
+def compose_stains(task: Task) -> dict[str, Split]:
+    """Cuts patches on the sides of the photograph that the textures task gives each split."""
+    photograph = read_picture(_PHOTOGRAPH)
+    height, width, _ = photograph.shape
+    boxes = {
+        "train": [(0, 0, height, int(TRAIN_SIDE_FRAC * width))],
+        "test": [(0, int(TEST_SIDE_FRAC * width), height, width)],
+    }
+    quarries = [
+        Quarry(
+            picture=photograph,
+            boxes=boxes,
+            patch_size=_PATCH_SIZE,
+            is_telling=partial(_is_within, bounds=_BROWN_EXCESS[name]),
+        )
+        for name in task.classes
+    ]
+    return {
+        split: Split(
+            images=_relit(patches.images, rng=stream(task.name, split, "light")),
+            labels=patches.labels,
+        )
+        for split, patches in compose_patches(task, quarries=quarries).items()
+    }
+
+
+def brown_excess(patch: Pixels) -> float:
+    """Measures how much redder than blue the middle of a patch is, in grey levels."""
+    middle = patch[_MIDDLE, _MIDDLE].astype(np.float64)
+    return float((middle[..., 0] - middle[..., 2]).mean())
+
+
+def _is_within(patch: Pixels, *, bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= brown_excess(patch) < bounds[1]
+
+
+def _relit(images: Pixels, *, rng: np.random.Generator) -> Pixels:
+    gains = rng.uniform(*_GAIN, (len(images), 1, 1, images.shape[-1]))
+    return np.clip(np.rint(images * gains), 0, 255).astype(np.uint8)
