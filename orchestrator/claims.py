@@ -2,6 +2,7 @@
 
     studies/<name>/lease-00000007.json   the claim of generation 7, created once
     studies/<name>/beat-00000007.json    its heartbeat, which only the one who made the claim writes
+    studies/<name>/progress-00000007.json  how far its run is, for whoever watches
 
 What is missing or garbled reads as None, never as an error: a damaged object must not keep a study
 from being run. Nothing of a process's environment or command line is written.
@@ -113,12 +114,16 @@ class Holder:
 
     def __str__(self) -> str:
         """Returns who holds the study, since when and when it was last heard of."""
-        who, since = "a driver whose claim cannot be read", ""
-        if self.claim is not None:
-            who = f"{self.claim.user}@{self.claim.host}, pid {self.claim.pid}"
-            since = f" since {_utc(self.claim.started_at_s)}"
+        since = "" if self.claim is None else f" since {_utc(self.claim.started_at_s)}"
         heard = "none" if self.beat is None else _utc(self.beat.at_s)
-        return f"study {self.study} is held by {who}{since}; its last heartbeat: {heard}"
+        return f"study {self.study} is held by {self.who}{since}; its last heartbeat: {heard}"
+
+    @property
+    def who(self) -> str:
+        """Returns which process it is, for people."""
+        if self.claim is None:
+            return "a driver whose claim cannot be read"
+        return f"{self.claim.user}@{self.claim.host}, pid {self.claim.pid}"
 
     def is_gone(self, *, machine: str | None) -> bool:
         """Returns whether a look from a machine makes it certain that nobody holds the study."""
@@ -208,6 +213,11 @@ def claim_key(study: str, generation: int) -> str:
 def beat_key(study: str, generation: int) -> str:
     """Returns where a generation's heartbeat lies."""
     return Layout.study(study, f"{_BEAT}-{generation:08d}.json")
+
+
+def progress_key(study: str, generation: int) -> str:
+    """Returns where a generation leaves how far its run is."""
+    return Layout.study(study, f"progress-{generation:08d}.json")
 
 
 def to_json(written: Claim | Beat) -> bytes:

@@ -2,38 +2,22 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from orchestrator.opened import OpenedStudy
-    from workers.store.protocol import Store
-
-BAD_INPUT = 2
-PIPED_WIDTH = 120
-"""Columns of tables that go to a file or to another program."""
-
-store_option = click.option(
-    "--store",
-    default="./mergesweep-store",
-    show_default=True,
-    help="Where the study's artifacts are: a directory, or s3://bucket/prefix.",
-)
-study_argument = click.argument(
-    "study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path, dir_okay=False)
-)
-name_argument = click.argument("name", metavar="NAME")
-take_over_option = click.option(
-    "--take-over",
-    is_flag=True,
-    help="Run at once, without looking whether another run of the study still lives: that one "
-    "stops within seconds.",
+from orchestrator import cli_cluster
+from orchestrator.cli_input import (
+    BadInputError,
+    bad_input,
+    name_argument,
+    new_console,
+    open_file,
+    open_name,
+    store_at,
+    store_option,
+    study_argument,
+    take_over_option,
 )
 
 
@@ -74,13 +58,13 @@ def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrate
     from orchestrator.calibrating import CalibrationError
     from orchestrator.commands import calibrate_here, show_plan
 
-    opened = _open_file(study_file)
+    opened = open_file(study_file)
     if is_calibrated:
         try:
-            opened = calibrate_here(opened, console=_console(stderr=as_json))
+            opened = calibrate_here(opened, console=new_console(stderr=as_json))
         except CalibrationError as error:
             raise click.ClickException(f"nothing could be timed: {error}") from error
-    show_plan(opened, console=_console(), as_json=as_json, num_slots=num_slots)
+    show_plan(opened, console=new_console(), as_json=as_json, num_slots=num_slots)
 
 
 @cli.command()
@@ -94,8 +78,8 @@ def prepare(study_file: Path, *, take_over: bool) -> None:
     """
     from orchestrator.prepare_command import prepare_opened
 
-    opened = _open_file(study_file)
-    sys.exit(prepare_opened(opened, console=_console(), take_over=take_over))
+    opened = open_file(study_file)
+    sys.exit(prepare_opened(opened, console=new_console(), take_over=take_over))
 
 
 @cli.command()
@@ -109,8 +93,8 @@ def run(study_file: Path, *, take_over: bool) -> None:
     """
     from orchestrator.run_command import run_opened
 
-    opened = _open_file(study_file)
-    sys.exit(run_opened(opened, console=_console(), take_over=take_over))
+    opened = open_file(study_file)
+    sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
 
 
 @cli.command()
@@ -121,18 +105,8 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
     """Go on with study NAME from its store alone, without the YAML file."""
     from orchestrator.run_command import run_opened
 
-    opened = _open_name(name, store)
-    sys.exit(run_opened(opened, console=_console(), take_over=take_over))
-
-
-@cli.command()
-@name_argument
-@store_option
-def status(name: str, store: str) -> None:
-    """Show how far study NAME is and what is missing."""
-    from orchestrator.commands import show_status
-
-    sys.exit(show_status(_open_name(name, store), console=_console()))
+    opened = open_name(name, store)
+    sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
 
 
 @cli.command()
@@ -156,8 +130,8 @@ def results(name: str, store: str, output_format: str, *, experts: bool, means: 
         raise click.UsageError("--means are over groups of experts: leave out --experts")
     sys.exit(
         show_results(
-            _open_name(name, store),
-            console=_console(),
+            open_name(name, store, is_read_only=True),
+            console=new_console(),
             output_format=output_format,
             experts=experts,
             means=means,
@@ -178,8 +152,10 @@ def report(name: str, store: str, output: Path | None) -> None:
     """Write the report of study NAME: one HTML page with figures, tables and holes."""
     from orchestrator.commands import write_report
 
-    opened = _open_name(name, store)
-    sys.exit(write_report(opened, path=output or Path(f"{name}-report.html"), console=_console()))
+    opened = open_name(name, store, is_read_only=True)
+    sys.exit(
+        write_report(opened, path=output or Path(f"{name}-report.html"), console=new_console())
+    )
 
 
 @cli.command()
@@ -190,7 +166,7 @@ def ui(name: str, store: str, port: int) -> None:
     """Open MLflow's pages on the runs of study NAME."""
     from orchestrator.commands import serve_ui
 
-    sys.exit(serve_ui(_open_name(name, store), port=port, console=_console()))
+    sys.exit(serve_ui(open_name(name, store), port=port, console=new_console()))
 
 
 @cli.command()
@@ -201,7 +177,7 @@ def track(name: str, store: str, *, rebuild: bool) -> None:
     """Send MLflow what it lacks of study NAME, from the store alone."""
     from orchestrator.upkeep import track_study
 
-    sys.exit(track_study(_open_name(name, store), rebuild=rebuild, console=_console()))
+    sys.exit(track_study(open_name(name, store), rebuild=rebuild, console=new_console()))
 
 
 @cli.command()
@@ -216,9 +192,9 @@ def verify(name: str, store: str, *, dry_run: bool) -> None:
     """
     from orchestrator.upkeep import verify_study
 
-    with _bad_input():
-        opened = _open_store(store)
-        sys.exit(verify_study(opened, name, withdraw=not dry_run, console=_console()))
+    with bad_input():
+        opened = store_at(store)
+        sys.exit(verify_study(opened, name, withdraw=not dry_run, console=new_console()))
 
 
 @cli.command()
@@ -240,10 +216,10 @@ def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
     """
     from orchestrator.upkeep import collect_garbage
 
-    with _bad_input():
-        opened = _open_store(store)
+    with bad_input():
+        opened = store_at(store)
         code = collect_garbage(
-            opened, delete=delete, min_age_hours=min_age_hours, console=_console()
+            opened, delete=delete, min_age_hours=min_age_hours, console=new_console()
         )
     sys.exit(code)
 
@@ -346,7 +322,7 @@ def merge(
             prefix=prefix,
             align=align,
             task=None if task is None else task - 1,
-            console=_console(),
+            console=new_console(),
         )
     except MergeError as error:
         raise BadInputError(str(error)) from error
@@ -359,62 +335,13 @@ def methods() -> None:
     """List the merging methods: what each needs, its parameters with ranges, its paper."""
     from orchestrator.merge_command import print_methods
 
-    print_methods(_console())
+    print_methods(new_console())
 
 
-class BadInputError(click.ClickException):
-    """What the user gave cannot be used; the message says why."""
-
-    exit_code = BAD_INPUT
+for _command in cli_cluster.COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:
     """Runs the command line."""
     cli(prog_name="mergesweep")
-
-
-def _console(*, stderr: bool = False) -> "Console":
-    from rich.console import Console
-
-    console = Console(stderr=stderr)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    return console
-
-
-def _open_file(path: Path) -> "OpenedStudy":
-    from orchestrator.opened import open_study
-    from orchestrator.reading import read_study
-
-    with _bad_input():
-        return open_study(read_study(path), text=path.read_text("utf-8"))
-
-
-def _open_name(name: str, store: str) -> "OpenedStudy":
-    from orchestrator.opened import open_by_name
-
-    with _bad_input():
-        return open_by_name(name, store_url=store)
-
-
-def _open_store(url: str) -> "Store":
-    from orchestrator.reading import absolute_store
-    from workers.store.opening import open_store
-
-    return open_store(absolute_store(url))
-
-
-@contextmanager
-def _bad_input() -> Iterator[None]:
-    """Turns what the user can mend into a message and exit code 2."""
-    from orchestrator.credentials import masked
-    from orchestrator.problems import StudyError
-    from orchestrator.study_folder import StudyDamagedError, StudyNotFoundError
-    from workers.layout import InvalidNameError
-    from workers.store.protocol import StoreError
-
-    expected = (StudyError, StudyDamagedError, StudyNotFoundError, InvalidNameError, StoreError)
-    try:
-        yield
-    except expected as error:
-        raise BadInputError(masked(str(error))) from error

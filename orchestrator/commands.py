@@ -17,7 +17,6 @@ import pyarrow.parquet
 from rich.console import Console
 
 from orchestrator.aggregate import means_table, setting_means
-from orchestrator.board import duration
 from orchestrator.calibrating import (
     CALIBRATION_S,
     calibrate,
@@ -28,6 +27,7 @@ from orchestrator.estimate import estimate, estimate_store
 from orchestrator.finishing import report_page
 from orchestrator.ledger import Ledger
 from orchestrator.opened import OpenedStudy, open_study
+from orchestrator.progress_view import duration
 from orchestrator.results import experts_table, results_table
 from orchestrator.sizes import Sizes
 from orchestrator.study import Study

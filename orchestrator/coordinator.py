@@ -1,15 +1,17 @@
 """Reacts to what happens on the cluster: counts, publishes, releases merge jobs, tries again."""
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from merge.errors import MergeError
 from orchestrator.allowance import Allowance
-from orchestrator.board import Board, RunningTrial, prepared_line
+from orchestrator.board import Board, prepared_line
 from orchestrator.failures import Failure, Failures
 from orchestrator.jobs import Job, JobEnd
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
+from orchestrator.progress import RunningTrial
 from workers.manifests import Manifest
 from workers.progress import PreparationProgress
 from workers.specs import MergeSpec
@@ -46,6 +48,7 @@ class Coordinator:
         cancel_waiting: Callable[[], None],
         committed: Callable[[Manifest], None],
         stop: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._allowance = allowance
@@ -55,6 +58,8 @@ class Coordinator:
         self._cancel_waiting = cancel_waiting
         self._committed = committed
         self._stop = stop
+        self._clock = clock
+        self._heard_first: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
         self._experts = ledger.plan.experts
@@ -110,7 +115,7 @@ class Coordinator:
         elif end.job.method == "run_merge":
             self._ledger.fail(end.job.id, reason=hopeless)
             self._allowance.ended(end.job.id)
-            self._board.notes.append(f"merge {end.job.id} failed: {hopeless}")
+            self._board.note_failure(f"merge {end.job.id} failed: {hopeless}")
         else:
             self.prepare_errors.append(f"{end.job.id}: {hopeless}")
 
@@ -125,7 +130,8 @@ class Coordinator:
     def trial_started(self, trial_id: str) -> None:
         """Shows a trial as running."""
         self._allowance.started(trial_id)
-        self._show(trial_id, step=0, loss=None)
+        name, steps = self._named(trial_id)
+        self._board.trials[trial_id] = RunningTrial(name=name, step=0, steps=steps, loss=None)
 
     def trial_progressed(
         self, trial_id: str, *, step: int, loss: float | None, committed: Sequence[Manifest]
@@ -142,7 +148,7 @@ class Coordinator:
         self, trial_id: str, *, error: BaseException | None, reason: str, trace: str, is_lost: bool
     ) -> None:
         """Counts a failure, unless the node was taken away; gives up after the last try."""
-        self._board.trials.pop(trial_id, None)
+        self._forget(trial_id)
         self._allowance.ended(trial_id)
         if is_lost:
             self._board.notes.append(f"a node was lost: trial {trial_id} goes on elsewhere")
@@ -153,12 +159,12 @@ class Coordinator:
         hopeless = self._failures.note(failure)
         if hopeless is not None:
             self._ledger.fail(trial_id, reason=hopeless)
-            self._board.notes.append(f"trial {trial_id} failed: {hopeless}")
+            self._board.note_failure(f"trial {trial_id} failed: {hopeless}")
 
     def trial_finished(self, trial_id: str) -> None:
         """Removes a trial from the display."""
         self._allowance.ended(trial_id)
-        self._board.trials.pop(trial_id, None)
+        self._forget(trial_id)
 
     def _look_at_budget(self) -> None:
         """Stops trials, and jobs that no worker has, once what was measured reaches the budget."""
@@ -177,7 +183,17 @@ class Coordinator:
 
     def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
         name, steps = self._named(trial_id)
-        self._board.trials[trial_id] = RunningTrial(name=name, step=step, steps=steps, loss=loss)
+        now_s = self._clock()
+        # A resumed trial begins at its checkpoint's step, which only its first report tells.
+        first_step, first_s = self._heard_first.setdefault(trial_id, (step, now_s))
+        speed = (step - first_step) / (now_s - first_s) if now_s > first_s else None
+        self._board.trials[trial_id] = RunningTrial(
+            name=name, step=step, steps=steps, loss=loss, steps_per_s=speed
+        )
+
+    def _forget(self, trial_id: str) -> None:
+        self._board.trials.pop(trial_id, None)
+        self._heard_first.pop(trial_id, None)
 
     def _named(self, trial_id: str) -> tuple[str, int]:
         """Returns what a trial or a pretraining is called, and its number of steps."""

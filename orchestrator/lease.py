@@ -25,6 +25,7 @@ from orchestrator.claims import (
     lease_objects,
     newest_holder,
     parse_claim,
+    progress_key,
     to_json,
 )
 from workers.store.protocol import Store, StoreError
@@ -194,6 +195,12 @@ class Lease:
             else:
                 self._write_beat()
 
+    def leave(self, progress: bytes) -> None:
+        """Writes how far the run is beside the heartbeat; a store that fails has the next."""
+        if self._lost is None:
+            with suppress(StoreError):
+                self._store.put(progress_key(self._study, self.generation), progress)
+
     def check(self) -> None:
         """Returns if the study is this driver's at this moment.
 
@@ -273,7 +280,9 @@ class Lease:
             if self._rival() is None:
                 self._write_beat(released=True)
                 found = lease_objects(self._store, self._study)
-                self._store.delete([key for n, key in found if n < self.generation])
+                old = [(n, key) for n, key in found if n < self.generation]
+                left = {progress_key(self._study, n) for n, _ in old}
+                self._store.delete([*(key for _, key in old), *left])
 
 
 def _wait_until_gone(

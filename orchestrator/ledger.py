@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.plan import Plan
+from orchestrator.progress import Tally
 from orchestrator.report.holes import LEFT_OUT, Hole
 from workers.manifests import Manifest
 from workers.specs import MergeSpec, PretrainRun, Run, TrialSpec
@@ -161,6 +162,37 @@ class Ledger:
                 num_merges_blocked=len(blocked),
                 num_failed=len(self._failures),
             )
+
+    def stages(self) -> tuple[Tally, ...]:
+        """Returns how many bases, images, experts and merges there are; bases only if several."""
+        with self._lock:
+            done = {
+                "bases": (len(self.bases), len(self.plan.bases.by_id)),
+                "images": (
+                    sum(data.id in self.prepared for data in self.plan.datasets),
+                    len(self.plan.datasets),
+                ),
+                "experts": (len(self.experts), len(self.plan.experts)),
+                "merges": (len(self.merges), len(self.plan.merges)),
+            }
+        return tuple(
+            Tally(name=name, num_done=num, num_planned=planned)
+            for name, (num, planned) in done.items()
+            if name != "bases" or planned > 1
+        )
+
+    def axes(self) -> tuple[Tally, ...]:
+        """Returns how many entries of the result table there are, by axis."""
+        planned: dict[str, int] = {}
+        done: dict[str, int] = {}
+        with self._lock:
+            for cell in self.plan.cells:
+                axis = cell.setting.axis
+                planned[axis] = planned.get(axis, 0) + 1
+                done[axis] = done.get(axis, 0) + (cell.merge.id in self.merges)
+        return tuple(
+            Tally(name=axis, num_done=done[axis], num_planned=num) for axis, num in planned.items()
+        )
 
     def holes(self) -> tuple[Hole, ...]:
         """Returns what the study's tables lack, and why."""

@@ -196,8 +196,8 @@ def _committed(
     return found
 
 
-def open_by_name(name: str, *, store_url: str) -> OpenedStudy:
-    """Opens a study from its store alone.
+def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> OpenedStudy:
+    """Opens a study from its store alone; read-only, nothing is written even to try the store.
 
     Raises:
         StudyNotFoundError: The store holds no study of this name.
@@ -208,7 +208,13 @@ def open_by_name(name: str, *, store_url: str) -> OpenedStudy:
     location = absolute_store(store_url)
     folder = StudyFolder(open_store(location), name)
     text, recorded = folder.read_study(), folder.read_own_tasks()
-    study = parse_study(text, source=f"{name} in {store_url}", store=location, recorded=recorded)
+    study = parse_study(
+        text,
+        source=f"{name} in {store_url}",
+        store=location,
+        recorded=recorded,
+        checks_store=not is_read_only,
+    )
     return open_study(study, text=text, recorded=recorded)
 
 

@@ -56,7 +56,11 @@ def _prepare(opened: OpenedStudy, *, lease: Lease, console: Console) -> int:
         lease.start(lambda _: stopping.set())
         try:
             Session(
-                opened=opened, tracker=None, stopping=stopping, on_cluster_lost=abandon
+                opened=opened,
+                tracker=None,
+                stopping=stopping,
+                on_cluster_lost=abandon,
+                leave=lease.leave,
             ).prepare(console)
             lease.check()
         except (PreparationError, StoreError, LeaseError, ConnectionError) as error:

@@ -39,8 +39,8 @@ MAX_SHOWN_CHARS = 80
 """A wrong value is shown in messages up to this length."""
 
 
-def read_study(path: Path) -> Study:
-    """Reads and checks a study file.
+def read_study(path: Path, *, checks_store: bool = True) -> Study:
+    """Reads and checks a study file; its store too, unless it is another machine that uses it.
 
     Raises:
         StudyError: The file cannot be read or something in it is wrong; every problem is listed.
@@ -50,7 +50,7 @@ def read_study(path: Path) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         problem = StudyProblem(field="(file)", value=str(path), allowed=str(error))
         raise StudyError(path, problems=[problem]) from error
-    return parse_study(text, source=str(path))
+    return parse_study(text, source=str(path), checks_store=checks_store)
 
 
 def parse_study(
@@ -59,6 +59,7 @@ def parse_study(
     source: str,
     store: str | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
+    checks_store: bool = True,
 ) -> Study:
     """Checks the text of a study file, and that its store can be used.
 
@@ -67,6 +68,7 @@ def parse_study(
         source: How errors name the file.
         store: Takes the place of the store that the file names.
         recorded: Own tasks as an earlier plan of it found them, whose files need not be here.
+        checks_store: Writes to the store and deletes that again; who only reads must not.
 
     Raises:
         StudyError: Something is wrong; every problem is listed.
@@ -82,7 +84,8 @@ def parse_study(
     problems += _check_meaning(values, recorded=recorded or {})
     problems += _check_costs(values)
     problems += _check_tracking(values.get("tracking"))
-    problems += _check_store(values, is_last=not problems)
+    if checks_store:
+        problems += _check_store(values, is_last=not problems)
     if problems:
         raise StudyError(source, problems=problems)
     return study

@@ -3,22 +3,23 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from rich.console import Console
 
-from orchestrator.board import Board, Display
+from orchestrator.board import Board, Display, progress_line
 from orchestrator.cluster.gauges import exported
 from orchestrator.cluster.job_pool import JobPool
-from orchestrator.cluster.session import WORKER, num_slots, ray_session
+from orchestrator.cluster.session import WORKER, in_use, num_slots, ray_session
 from orchestrator.cluster.trials import run_trials
 from orchestrator.coordinator import Coordinator, preparation_jobs
 from orchestrator.estimate import estimate
 from orchestrator.failures import Failures
-from orchestrator.ledger import Counts
 from orchestrator.opened import OpenedStudy
+from orchestrator.progress import MAX_LEFT, Pace, Progress, leaving_progress
 from orchestrator.readings import Reading, readings
 from orchestrator.study_runs import run_of
 from orchestrator.tracking.tracker import Tracker
@@ -64,6 +65,8 @@ class Session:
     stopping: threading.Event
     on_cluster_lost: Callable[[str], None]
     """Ends the process; called from a thread when the head is gone, when calls to Ray hang."""
+    leave: Callable[[bytes], None] | None = None
+    """Takes how far the run is, now and then, for those who watch from elsewhere."""
     worker: str = WORKER
     """The class that runs in worker processes, `module:Class`."""
     _board: Board = field(default_factory=Board, init=False)
@@ -71,6 +74,7 @@ class Session:
     """Trials that the cluster has room for."""
     _job_slots: int = field(default=1, init=False)
     """Merge workers that it has room for, without trials."""
+    _began_s: float = field(default_factory=time.monotonic, init=False)
 
     def run(self, console: Console) -> None:
         """Runs until nothing is left or the run is stopped.
@@ -80,7 +84,7 @@ class Session:
             StoreError: The store failed, here or in a worker; running again goes on from here.
             ConnectionError: There is no cluster at the address.
         """
-        with self._connected(console, counts=self.opened.ledger.counts):
+        with self._connected(console, stages=("bases", "images", "experts", "merges")):
             with self._workers() as (pool, coordinator):
                 self._prepare(pool, coordinator=coordinator)
                 self._train(pool, coordinator=coordinator)
@@ -93,26 +97,60 @@ class Session:
         Raises:
             PreparationError, StoreError, ConnectionError: As `run` does.
         """
-        with self._connected(console, counts=None), self._workers() as (pool, coordinator):
+        with (
+            self._connected(console, stages=("bases", "images")),
+            self._workers() as (pool, coordinator),
+        ):
             self._prepare(pool, coordinator=coordinator)
 
     @contextlib.contextmanager
-    def _connected(
-        self, console: Console, *, counts: Callable[[], Counts] | None
-    ) -> Iterator[None]:
-        """Shows what goes on, and connects to the cluster."""
-        display = Display(
-            self._board,
-            console=console,
-            counts=counts,
-            seconds_left=self._seconds_left,
-            tracking=self.tracker.state if self.tracker else lambda: "ok",
-        )
-        with display, ray_session(self.on_cluster_lost):
+    def _connected(self, console: Console, *, stages: Collection[str]) -> Iterator[None]:
+        """Shows and leaves what goes on, and connects to the cluster."""
+
+        def current() -> Progress:
+            return self._progress(stages)
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(Display(self._board, console=console, current=current))
+            stack.enter_context(ray_session(self.on_cluster_lost))
             resources = self.opened.plan.study.resources
             self._slots = num_slots(cpu=resources.trial.cpu, gpu=resources.trial.gpu)
             self._job_slots = num_slots(cpu=resources.merge.cpu, gpu=resources.merge.gpu)
+            if self.leave is not None:
+                pace = Pace()
+                stack.enter_context(
+                    leaving_progress(
+                        lambda: self._whole_progress(stages, pace=pace), leave=self.leave
+                    )
+                )
             yield
+
+    def _progress(self, stages: Collection[str]) -> Progress:
+        """Returns how far the run is, as far as this process knows without asking anyone."""
+        ledger, board = self.opened.ledger, self._board
+        trials, failures = list(board.trials.values()), list(board.failures)
+        has_merges = "merges" in stages
+        return Progress(
+            elapsed_s=time.monotonic() - self._began_s,
+            stage=board.stage,
+            stages=tuple(each for each in ledger.stages() if each.name in stages),
+            axes=ledger.axes() if has_merges else (),
+            trials=tuple(trials[:MAX_LEFT]),
+            num_trials=len(trials),
+            images=tuple(progress_line(each) for each in list(board.preparations.values())),
+            failures=tuple(failures[-MAX_LEFT:]),
+            num_failures=len(failures),
+            per_minute={},
+            in_use=(),
+            seconds_left=self._seconds_left() if has_merges else None,
+            tracking=self.tracker.state() if self.tracker else "ok",
+        )
+
+    def _whole_progress(self, stages: Collection[str], *, pace: Pace) -> Progress:
+        """Returns the same with speeds, and with what the cluster says."""
+        progress = self._progress(stages)
+        speeds = pace.per_minute(progress.stages, at_s=progress.elapsed_s)
+        return replace(progress, per_minute=speeds, in_use=in_use())
 
     @contextlib.contextmanager
     def _workers(self) -> Iterator[tuple[JobPool, Coordinator]]:

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from orchestrator.aggregate import CATEGORICAL_AXES, SettingMean, Spread, setting_means
 from orchestrator.allowance import Allowance
-from orchestrator.board import duration
 from orchestrator.estimate import Estimate, StoreEstimate
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
+from orchestrator.progress_view import duration
 from orchestrator.report.holes import Hole
 from orchestrator.settings import DEFAULT_AXIS
 from orchestrator.study import Budget

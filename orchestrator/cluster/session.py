@@ -15,6 +15,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from orchestrator.progress import InUse
+
 WORKER = "workers.process:Worker"
 """What runs in a worker process. Named, not imported: it loads torch, which a driver never does."""
 
@@ -94,6 +96,17 @@ def num_slots(*, cpu: float, gpu: float) -> int:
     by_cpu = total.get("CPU", 0) / cpu
     by_gpu = total.get("GPU", 0) / gpu if gpu else by_cpu
     return max(1, int(min(by_cpu, by_gpu)))
+
+
+def in_use() -> tuple[InUse, ...]:
+    """Returns how many of the cluster's cores and GPUs workers hold; a GPU's share counts."""
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return tuple(
+        InUse(name=name, used=total[name] - free.get(name, 0), total=total[name])
+        for name in ("CPU", "GPU")
+        if total.get(name)
+    )
 
 
 def is_node_lost(error: BaseException | None) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from parts import Part, title
+from parts import GRPC_OFFSET, Part, title
 from servers import program
 
 NUM_NODES = 3
@@ -36,7 +36,11 @@ class Cluster:
         self.address = f"{_machine_address()}:{port}"
         self._folder = folder
         self._environment = environment
-        self._head_options = ["--head", "--port", str(port), "--include-dashboard", "false"]
+        self._head_options = [
+            *["--head", "--port", str(port), "--include-dashboard", "false"],
+            # Else 10001, which two clusters on one machine cannot share.
+            *["--ray-client-server-port", str(port + GRPC_OFFSET)],
+        ]
         self._num_starts = 0
         self._nodes: list[Part] = []
 

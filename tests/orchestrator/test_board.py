@@ -1,68 +1,57 @@
+import time
 from io import StringIO
 
 from rich.console import Console
 
-from orchestrator.board import Board, Display
-from orchestrator.ledger import Counts
+from orchestrator.board import Board, Display, progress_line
+from orchestrator.progress import Progress
 from workers.progress import PreparationProgress
 
-COUNTS = Counts(
-    num_experts=6,
-    num_experts_done=2,
-    num_merges=3,
-    num_merges_done=0,
-    num_merges_blocked=0,
-    num_failed=0,
+PROGRESS = Progress(
+    elapsed_s=0,
+    stage="fine-tuning",
+    stages=(),
+    axes=(),
+    trials=(),
+    num_trials=0,
+    images=(),
+    failures=(),
+    num_failures=0,
+    per_minute={},
+    in_use=(),
+    seconds_left=None,
+    tracking="ok",
 )
 
 
-def preparing(**tasks: int) -> Board:
-    """Returns the board of a preparation: how many of 1,000 images each task has."""
-    board = Board(stage="preparing the base and the images")
-    for task, num_done in tasks.items():
-        board.preparations[task] = PreparationProgress(
-            task=task, num_images=1000, num_done=num_done, images_per_s=50.0 if num_done else 0.0
-        )
-    return board
-
-
-def display(board: Board, *, counts: Counts | None, console: Console | None = None) -> Display:
-    return Display(
-        board,
-        console=console or Console(file=StringIO()),
-        counts=None if counts is None else lambda: counts,
-        seconds_left=lambda: 90.0,
-        tracking=lambda: "ok",
+def preparing(num_done: int) -> PreparationProgress:
+    return PreparationProgress(
+        task="mnist_5k",
+        num_images=1000,
+        num_done=num_done,
+        images_per_s=50.0 if num_done else 0.0,
     )
 
 
-def test_line_of_a_run_has_the_images_that_are_being_made() -> None:
-    """Before the experts, which cannot begin yet."""
-    line = display(preparing(mnist_5k=250), counts=COUNTS).line()
-    assert line == (
-        "[00:00] preparing the base and the images, mnist_5k 250 of 1,000 images, 50 a second, "
-        "experts 2/6, merges 0/3, about 2 min left"
-    )
+def test_display_prints_lines_and_each_note_once() -> None:
+    """Where the output is no terminal; what was noted at the very end too."""
+    printed = StringIO()
+    board = Board()
+    with Display(board, console=Console(file=printed, width=120), current=lambda: PROGRESS):
+        board.note_failure("trial a failed: [Errno 28] disk")
+        while "fine-tuning" not in printed.getvalue():
+            time.sleep(0.05)
+        board.notes.append("the last word")
+    lines = printed.getvalue().splitlines()
+    assert sorted(lines) == [
+        "[00:00] fine-tuning",
+        "the last word",
+        "trial a failed: [Errno 28] disk",
+    ]
+    assert board.failures == ["trial a failed: [Errno 28] disk"]
 
 
-def test_line_of_a_preparation_has_nothing_else() -> None:
-    """Experts are none of its business, and a task that has just begun has no speed yet."""
-    line = display(preparing(mnist_5k=0, mnist_m=500), counts=None).line()
-    assert line == (
-        "[00:00] preparing the base and the images, mnist_5k 0 of 1,000 images, "
-        "mnist_m 500 of 1,000 images, 50 a second"
-    )
-
-
-def test_panel_has_a_line_for_each_task() -> None:
-    """On a terminal, with and without the bars of a run."""
-    for counts in (COUNTS, None):
-        console = Console(file=StringIO(), width=120)
-        console.print(
-            display(preparing(mnist_5k=250, mnist_m=500), counts=counts, console=console)._panel()
-        )
-        assert isinstance(console.file, StringIO)
-        lines = [line.strip() for line in console.file.getvalue().splitlines()]
-        assert "mnist_5k 250 of 1,000 images, 50 a second" in lines
-        assert "mnist_m 500 of 1,000 images, 50 a second" in lines
-        assert any(line.startswith("experts") for line in lines) == (counts is not None)
+def test_task_that_has_just_begun_has_no_speed_yet() -> None:
+    """A speed of zero would be none."""
+    assert progress_line(preparing(0)) == "mnist_5k 0 of 1,000 images"
+    assert progress_line(preparing(250)) == "mnist_5k 250 of 1,000 images, 50 a second"

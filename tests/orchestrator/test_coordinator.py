@@ -80,6 +80,7 @@ def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
         cancel_waiting=lambda: cancelled.append(len(submitted)),
         committed=lambda manifest: committed.append(manifest.id),
         stop=stopping.set,
+        clock=clock,
     )
     return Stage(
         plan=plan,
@@ -103,6 +104,20 @@ def finish_trials(stage: Stage, expert_manifest: Make) -> None:
     for trial in stage.plan.trials:
         made = [expert_manifest(expert) for expert in trial.experts]
         stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
+
+
+def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: Clock) -> None:
+    """A resumed trial begins at its checkpoint's step, which nothing tells before."""
+    trial = stage.plan.trials[0]
+    stage.coordinator.trial_started(trial.id)
+    clock.now_s += 60
+    stage.coordinator.trial_progressed(trial.id, step=6, loss=0.5, committed=[])
+    assert stage.board.trials[trial.id].steps_per_s is None
+    clock.now_s += 2
+    stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=[])
+    assert stage.board.trials[trial.id].steps_per_s == 2.0
+    stage.coordinator.trial_finished(trial.id)
+    assert stage.board.trials == {}
 
 
 def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manifest: Make) -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +50,21 @@ def test_merge_is_ready_with_its_last_expert(plan: Plan, expert_manifest: Make) 
     assert [len(ids) for ids in released] == [0, 1, 2]
     assert {merge_id for ids in released for merge_id in ids} == set(plan.merges)
     assert [spec.id for spec in ledger.ready_merges()] == list(plan.merges)
+
+
+def test_stages_and_axes_say_how_much_there_is(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """A merge at the default counts on every axis that it lies on."""
+    plan = make_plan(finetune={**STEPS, "axes": {"lr": [0.01, 0.02], "steps": [10, 20]}})
+    ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
+    times = Counter(cell.merge.id for cell in plan.cells)
+    shared = next(merge_id for merge_id, num in times.items() if num == 2)
+    ledger.add(merge_manifest(plan.merges[shared]))
+    stages = {each.name: (each.num_done, each.num_planned) for each in ledger.stages()}
+    assert stages == {"images": (0, 3), "experts": (9, 9), "merges": (1, 9)}
+    axes = {each.name: (each.num_done, each.num_planned) for each in ledger.axes()}
+    assert axes == {"lr": (1, 6), "steps": (1, 6)}
 
 
 def test_held_out_expert_is_waited_for(

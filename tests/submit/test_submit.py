@@ -1,0 +1,192 @@
+"""A study on a cluster, from submission to results, through the program alone."""
+
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.store.opening import open_store
+
+pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.slow]
+
+STUDY = """
+name: {name}
+backbone: {{model: test_efficientnet, weights: none, image_size: 32}}
+tasks: {{names: [mnist_5k, font_letters, emoji_objects], max_train: 64, max_test: 32{root}}}
+finetune: {{defaults: {{steps: {steps}, batch_size: 8, lr: 0.001}}}}
+groups: {{size: 2}}
+merge: [{{method: average}}]
+checkpoint_every_s: 1
+store: "{store}"
+"""
+WAIT_S = 300
+
+
+@pytest.fixture
+def write(program: Any, s3_url: str) -> Callable[..., str]:  # noqa: ANN401 as in conftest
+    """Writes a study where the program runs."""
+
+    def make(name: str, *, steps: int = 4, root: str = "", store: str = s3_url) -> str:
+        path = program.folder / f"{name}.yaml"
+        path.write_text(STUDY.format(name=name, steps=steps, root=root, store=store))
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def reading(s3_environment: object) -> dict[str, str]:
+    """Returns the environment of someone who may read the store."""
+    del s3_environment  # which sets it
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+
+def jobs(head: Any) -> str:  # noqa: ANN401 as in conftest
+    """Returns all that the cluster tells of its jobs."""
+    request = urllib.request.Request(
+        f"{head.address}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    """Waits for something that a job does."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not is_true():
+        assert time.monotonic() < deadline_s, "it did not happen in time"
+        time.sleep(0.5)
+
+
+def test_study_is_submitted_watched_and_done_and_leaves_no_secret(
+    head: Any,  # noqa: ANN401 as in conftest
+    program: Any,  # noqa: ANN401 as in conftest
+    write: Callable[..., str],
+    reading: dict[str, str],
+    s3_url: str,
+) -> None:
+    """While it runs a second submission reports it; once it is done, a third finds nothing left."""
+    study = write("first")
+    password = "of-mlflow-0123456789"
+    said = program.run("submit", study, MLFLOW_TRACKING_PASSWORD=password, **reading)
+    assert f"submitted first-1 to {head.address}" in said
+    assert "checked: 1 node can run the study and write to s3://" in said
+    again = program.run("submit", study)
+    assert "first-1 is RUNNING" in again
+    assert "nothing submitted" in again
+    watched = program.run("watch", "first", **reading)
+    assert "experts 3 of 3, merge jobs 3 of 3" in watched
+    assert "finished" in watched
+    assert "first: [" in watched  # a line while it ran
+    assert "accuracy in %" in program.run("logs", "first")
+    assert "experts 3 of 3" in program.run("status", "first", **reading)
+    assert "has ended already: SUCCEEDED" in program.run("stop", "first")
+    waited = program.run("submit", study, "--wait")
+    assert "submitted first-2" in waited
+    assert "accuracy in %" in waited
+    assert not any(stage in waited for stage in ("preparing", "fine-tuning", "merging"))
+    keys = [reading["AWS_ACCESS_KEY_ID"], reading["AWS_SECRET_ACCESS_KEY"]]
+    assert_no_secrets(head, secrets=[head.token, password, *keys], store_url=s3_url)
+
+
+def test_stopped_study_goes_on_from_its_checkpoints(
+    program: Any,  # noqa: ANN401 as in conftest
+    write: Callable[..., str],
+    reading: dict[str, str],
+    s3_url: str,
+) -> None:
+    """`stop` lets running trials leave checkpoints; the same command then ends the study."""
+    study = write("halted", steps=1500)
+    program.run("submit", study)
+    store = open_store(s3_url)
+
+    def trains() -> bool:
+        keys = [entry.key for entry in store.list("studies/halted/progress-")]
+        return any(trial["step"] for key in keys for trial in json.loads(store.get(key))["trials"])
+
+    wait_until(trains)
+    assert "at work: [" in program.run("status", "halted", exit_code=3, **reading)
+    stopped = program.run("stop", "halted")
+    assert "halted-1 is STOPPED" in stopped
+    assert "stopped; everything that was whole is kept" in program.run("logs", "halted")
+    assert list(store.list("in-flight/"))
+    assert "halted-1 has ended: STOPPED" in program.run("status", "halted", exit_code=3, **reading)
+    resumed = program.run("submit", study, "--wait")
+    assert "submitted halted-2" in resumed
+    assert "experts 3 of 3" in program.run("status", "halted", **reading)
+
+
+def test_token_is_asked_for(
+    program: Any,  # noqa: ANN401 as in conftest
+    write: Callable[..., str],
+) -> None:
+    """None, and one of another cluster: one line each, exit code 2."""
+    study = write("refused")
+    lacking = program.run("submit", study, exit_code=2, RAY_AUTH_TOKEN="")
+    assert "wants a token (401): set RAY_AUTH_TOKEN" in lacking
+    wrong = program.run("submit", study, exit_code=2, RAY_AUTH_TOKEN="f" * 64)
+    assert "does not accept the token of RAY_AUTH_TOKEN (403)" in wrong
+    assert len(lacking.splitlines()) == len(wrong.splitlines()) == 1
+
+
+def test_what_one_node_lacks_is_told_before_anything_is_scheduled(
+    head: Any,  # noqa: ANN401 as in conftest
+    program: Any,  # noqa: ANN401 as in conftest
+    write: Callable[..., str],
+    s3_url: str,
+) -> None:
+    """A node whose key the store refuses, and a task root that no node has, in one line."""
+    node = head.join("far", AWS_SECRET_ACCESS_KEY="wrong" * 8)
+    try:
+        said = program.run("submit", write("lacking", root=", root: /no/such"), exit_code=2)
+    finally:
+        head.kill(node)
+    line = said.splitlines()[-1]
+    assert line.startswith("Error: lacking-1: on ")
+    assert "on every node: not there: tasks.root /no/such" in line
+    assert ": the store cannot be used: " in line
+    assert line.count("the store cannot be used") == 1  # the head's own key is right
+    assert list(open_store(s3_url).list("studies/")) == []
+
+
+def test_study_with_local_places_is_refused_without_asking_the_cluster(
+    program: Any,  # noqa: ANN401 as in conftest
+    write: Callable[..., str],
+) -> None:
+    """All of them at once."""
+    study = write("local", root=", root: data", store="./store")
+    said = program.run("submit", study, "--address", "http://127.0.0.1:1", exit_code=2)
+    assert "2 problems" in said
+    assert "store: './store', a directory, is not allowed" in said
+    assert "tasks.root: 'data', relative to this directory, is not allowed" in said
+
+
+def test_study_that_was_never_submitted_is_bad_input(
+    program: Any,  # noqa: ANN401 as in conftest
+) -> None:
+    """Whichever command asks."""
+    for verb in ("logs", "stop", "watch"):
+        assert "knows no submission of study 'never'" in program.run(verb, "never", exit_code=2)
+
+
+def assert_no_secrets(head: Any, *, secrets: list[str], store_url: str) -> None:  # noqa: ANN401 as in conftest
+    """Searches what the Jobs API tells, the nodes' logs and files, and the studies in the store."""
+    store = open_store(store_url)
+    found = {
+        "jobs": jobs(head).encode(),
+        **{entry.key: store.get(entry.key) for entry in store.list("studies/")},
+        **{str(path): path.read_bytes() for path in files_of(head.folder)},
+    }
+    assert any("job-driver-first-1.log" in name for name in found)
+    for secret in secrets:
+        assert [name for name, content in found.items() if secret.encode() in content] == []
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Returns the files that nodes have written, without sockets."""
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
