@@ -142,8 +142,9 @@ class JobsApi:
         try:
             yield
         except AuthenticationError as error:
-            is_lacking = str(error).startswith("Authentication required")
-            raise ClusterAccessError(_token_advice(self.address, is_lacking=is_lacking)) from error
+            # Ray's words for 403; without any token its client does not even ask.
+            is_wrong = str(error).startswith("Authentication failed")
+            raise ClusterAccessError(_token_advice(self.address, is_wrong=is_wrong)) from error
         except (ClientError, OSError, RuntimeError, ValueError, LookupError) as error:
             if f"status code {_NOT_FOUND}" in str(error):
                 raise NoSubmissionError(f"{self.address} knows no such submission") from error
@@ -186,13 +187,15 @@ def _not_ray(address: str, *, reason: str) -> str:
     )
 
 
-def _token_advice(address: str, *, is_lacking: bool) -> str:
-    if is_lacking:
+def _token_advice(address: str, *, is_wrong: bool) -> str:
+    if is_wrong:
         return (
-            f"{address} wants a token (401): set RAY_AUTH_TOKEN to the one that the cluster was "
-            "started with, and RAY_AUTH_MODE=token"
+            f"{address} does not accept the token of RAY_AUTH_TOKEN (403): it is another cluster's"
         )
-    return f"{address} does not accept the token of RAY_AUTH_TOKEN (403): it is another cluster's"
+    return (
+        f"{address} wants a token (401): set RAY_AUTH_TOKEN to the one that the cluster was "
+        "started with, and RAY_AUTH_MODE=token"
+    )
 
 
 def _submission(details: Any) -> Submission | None:  # noqa: ANN401 Ray is untyped here
