@@ -8,7 +8,8 @@ from typing import Any
 from orchestrator.settings import BasePoint
 from orchestrator.specifying import base_job, pretrain_spec
 from orchestrator.study import Study
-from workers.specs import BaseJob, BaseSpec, PretrainRun, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import BaseJob, BaseSpec, PretrainRun
 
 
 @dataclass(frozen=True, kw_only=True)

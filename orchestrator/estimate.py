@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from orchestrator.ledger import Ledger
 from orchestrator.rates import GUESS_GPU_FLOPS_PER_S, Basis, Duration, Rates
+from orchestrator.resources import Resources, Share
 from orchestrator.sizes import Sizes
-from orchestrator.study import Resources, Share
 from orchestrator.usage import Usage, usage_of
 from workers.calibration import Calibration
 from workers.model_sizes import ModelSize

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from merge.errors import ParameterErrors
 from merge.params import num_experts_of, parse_params
 from orchestrator.problems import StudyProblem
-from orchestrator.study import Groups, Merge, Tasks
+from orchestrator.study import Groups, Merge
+from orchestrator.tasks_section import Tasks
 
 
 def check_group_sizes(

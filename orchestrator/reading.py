@@ -13,23 +13,15 @@ from eval.tasks import SUITES, task_names
 from merge.errors import ParameterErrors
 from merge.params import parse_params
 from orchestrator.base_problems import check_backbone
-from orchestrator.budget_fields import check_budget
 from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.group_sizes import check_group_sizes
 from orchestrator.hyperparameters import check_finetune
 from orchestrator.problems import StudyError, StudyProblem, suggest
+from orchestrator.resources import Budget, Resources, check_budget
 from orchestrator.specifying import method_labels
-from orchestrator.study import (
-    Backbone,
-    Budget,
-    Finetune,
-    Groups,
-    Merge,
-    Resources,
-    Study,
-    Tasks,
-)
+from orchestrator.study import Backbone, Finetune, Groups, Merge, Study
 from orchestrator.task_sources import check_own_tasks
+from orchestrator.tasks_section import Tasks
 from orchestrator.yaml_text import load_yaml
 from orchestrator.zero_shot_problems import check_zero_shot
 from workers.store.opening import check_store

@@ -1,19 +1,22 @@
 """The study file: its schema, field by field.
 
-This is the only place where input from outside is parsed; behind it everything is frozen and
-checked. `orchestrator.reading` reads a file and collects what is wrong with it.
+With the sections that it takes from beside it, it is the only place where input from outside is
+parsed; behind it everything is frozen and checked. `orchestrator.reading` reads a file and
+collects what is wrong with it.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eval.tasks import SUITES, Task
 from merge.params import BatchNormPolicy
+from orchestrator.resources import Budget, Resources
+from orchestrator.section import Axis, Section, distinct
+from orchestrator.tasks_section import Tasks
 from workers.specs import (
     Augmentation,
     Averaging,
-    EvaluateOn,
     HeadMode,
     OptimizerName,
     Schedule,
@@ -23,7 +26,6 @@ Steps = Annotated[int, Field(ge=1, description="optimizer steps, 1 or more")]
 BatchSize = Annotated[int, Field(ge=1, description="images per step, 1 or more")]
 LearningRate = Annotated[float, Field(gt=0, lt=100, description="above 0 and below 100")]
 DataRatio = Annotated[float, Field(gt=0, le=1, description="above 0, at most 1")]
-Limit = Annotated[float, Field(gt=0, description="above 0")] | None
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="0 or more, in 64 bits")]
 WeightDecay = Annotated[float, Field(ge=0)]
 SamRadius = Annotated[float, Field(ge=0)]
@@ -32,18 +34,11 @@ EmaDecay = Annotated[float, Field(ge=0, lt=1)]
 SwaStart = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _distinct(values: list[Any]) -> list[Any]:
-    repeated = sorted({value for value in values if values.count(value) > 1})
-    if repeated:
-        raise ValueError(f"values must differ; repeated: {', '.join(map(str, repeated))}")
-    return values
-
-
 def _suite_or_names(value: object) -> object:
     is_names = isinstance(value, list) and bool(value) and all(type(each) is str for each in value)
     if not isinstance(value, str) and not is_names:
         raise ValueError("a suite or a list of tasks is expected")
-    return _distinct(value) if isinstance(value, list) else value
+    return distinct(value) if isinstance(value, list) else value
 
 
 def _source_or_sources(value: object) -> object:
@@ -68,94 +63,6 @@ def _templates_or_by_task(value: object) -> object:
 
 def _is_template(text: object) -> bool:
     return isinstance(text, str) and text.count("{}") == 1
-
-
-def Axis(value: Any) -> Any:  # noqa: ANN401, N802 builds a type
-    """Returns the type of a list of distinct values."""
-    return Annotated[list[value], Field(min_length=1), AfterValidator(_distinct)]
-
-
-class Section(BaseModel):
-    """A part of the study file: unknown fields and silent conversions are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class OwnTask(Section):
-    """A data set of the user's own, with a training and a test split."""
-
-    folder: Annotated[str, Field(min_length=1)] | None = None
-    """A directory of `train/<class>/*` and `test/<class>/*`, images of any usual format."""
-    parquet: Annotated[str, Field(min_length=1)] | None = None
-    """A directory of `train*.parquet` and `test*.parquet`, or `.arrow`."""
-    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    """Owner and name of a data set on Hugging Face's hub, downloaded before."""
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """The hub's commit, 40 hex digits."""
-    image: str = "image"
-    """Column of the images, in tables."""
-    label: str = "label"
-    """Column of the labels, in tables."""
-    classes: Annotated[list[str], AfterValidator(_distinct)] | None = None
-    """Names of integer labels in their order, where the tables do not have them."""
-    channels: Literal[1, 3] = 3
-    """1 makes all images grey, 3 makes all of them RGB."""
-
-    @property
-    def place(self) -> str:
-        """The directory, or owner and name."""
-        return self.folder or self.parquet or self.hub or ""
-
-    @model_validator(mode="after")
-    def _is_one_place(self) -> Self:
-        if [self.folder, self.parquet, self.hub].count(None) != 2:  # noqa: PLR2004 one is left
-            raise ValueError("give one of folder, parquet and hub")
-        if (self.hub is None) != (self.revision is None):
-            raise ValueError("hub and revision go together: a commit says which files are meant")
-        in_tables = {"image", "label", "classes"} & self.model_fields_set
-        if self.folder and in_tables:
-            raise ValueError(f"a folder has no {', '.join(sorted(in_tables))}; leave it out")
-        return self
-
-
-class Tasks(Section):
-    """The data sets and how much of them is used."""
-
-    suite: Literal[tuple(SUITES)] | None = None  # type: ignore[valid-type]
-    """A named list of tasks; with `names`, a choice from it."""
-    names: Annotated[list[str], AfterValidator(_distinct)] | None = None
-    """Tasks by name."""
-    own: dict[str, OwnTask] = {}
-    """The user's own tasks by name, besides those of `suite` and `names`."""
-    root: Annotated[str, Field(min_length=1)] | None = None
-    """Where published data sets lie on every node; each node's MERGESWEEP_DATA, or else
-    ~/.cache/mergesweep/data, when left out."""
-    max_train: Annotated[int, Field(ge=1)] | None = None
-    """Keeps this many training images a task; all when left out."""
-    max_test: Annotated[int, Field(ge=1)] | None = None
-    """Keeps this many test images a task; all when left out."""
-    evaluate_on: EvaluateOn = "test"
-    """`validation` holds out a fifth of the training images and never touches the test images."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_shorthand(cls, value: object) -> object:
-        """Reads `tasks: SUITE` and `tasks: [NAME, ...]`."""
-        if isinstance(value, str):
-            return {"suite": value}
-        return {"names": value} if isinstance(value, list) else value
-
-    @model_validator(mode="after")
-    def _has_tasks(self) -> Self:
-        if self.suite is None and not self.names and not self.own:
-            raise ValueError("name a suite, or tasks under names, or your own under own")
-        return self
-
-    @property
-    def all_names(self) -> tuple[str, ...]:
-        """The names, or all of the suite, and then the user's own tasks."""
-        named = self.names or (SUITES[self.suite] if self.suite else ())
-        return (*named, *self.own)
 
 
 class Optimizer(Section):
@@ -399,47 +306,6 @@ class Evaluation(Section):
 
     held_out: bool = False
     """Evaluates every merge on the study's other tasks too; they never enter the means."""
-
-
-class Share(Section):
-    """What one worker process is given."""
-
-    cpu: Annotated[float, Field(gt=0)] = 1
-    gpu: Annotated[float, Field(ge=0)] = 0
-    """A fraction lets several workers share one GPU."""
-
-
-class Resources(Section):
-    """What trials and merge jobs are given; never part of a result's identity."""
-
-    trial: Share = Share()
-    merge: Share = Share()
-
-
-class Budget(Section):
-    """What a study may use at most; never part of a result's identity.
-
-    Counted are committed artifacts that the plan names, whoever made them: the seconds in their
-    manifests times a worker's share, and the bytes of their files.
-    """
-
-    gpu_hours: Limit = None
-    """Hours of workers times the share of a GPU that each is given."""
-    cpu_hours: Limit = None
-    """Hours of workers times the cores that each is given."""
-    usd: Limit = None
-    """At the prices below, of which the study needs one."""
-    usd_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
-    usd_per_cpu_hour: Annotated[float, Field(ge=0)] | None = None
-    """Of one core."""
-    gigabytes: Limit = None
-    """In the store, in 10^9 bytes: base, images and experts; checkpoints in flight come and go."""
-
-    def limits(self) -> dict[str, float]:
-        """Returns what is limited, by field."""
-        fields = ("gpu_hours", "cpu_hours", "usd", "gigabytes")
-        values = {name: getattr(self, name) for name in fields}
-        return {name: value for name, value in values.items() if value is not None}
 
 
 class Study(Section):

@@ -9,7 +9,8 @@ from eval.own_files import OwnFiles, OwnTaskError, describe
 from eval.task_source import TaskSource
 from eval.tasks import find_task, task_names
 from orchestrator.problems import StudyProblem
-from orchestrator.study import OwnTask, Study, Tasks
+from orchestrator.study import Study
+from orchestrator.tasks_section import OwnTask, Tasks
 
 OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 """What a study may call a task of its own."""

@@ -14,8 +14,8 @@ from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.progress_view import duration
 from orchestrator.report.holes import Hole
+from orchestrator.resources import Budget
 from orchestrator.settings import DEFAULT_AXIS
-from orchestrator.study import Budget
 from orchestrator.usage import GIGABYTE
 
 MAX_HOLES_SHOWN = 10

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import add
 
 from orchestrator.ledger import Ledger
-from orchestrator.study import Budget, Share
+from orchestrator.resources import Budget, Share
 from workers.specs import PretrainRun
 
 HOUR_S = 3600.0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from eval.tasks import SUITES, task_names
 from orchestrator.problems import StudyProblem, suggest
-from orchestrator.study import Backbone, Finetune, Tasks, ZeroShot
+from orchestrator.study import Backbone, Finetune, ZeroShot
+from orchestrator.tasks_section import Tasks
 from workers.weights import SUFFIXES
 
 

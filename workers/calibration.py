@@ -5,16 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workers.specs import (
-    BaseSpec,
-    DataSpec,
-    ExpertSpec,
-    MergeSpec,
-    PretrainSpec,
-    base_from_json,
-    expert_from_json,
-    surgery_from_json,
-)
+from workers.spec_json import base_from_json, expert_from_json, surgery_from_json
+from workers.specs import BaseSpec, DataSpec, ExpertSpec, MergeSpec, PretrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

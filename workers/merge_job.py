@@ -17,7 +17,8 @@ from workers.determinism import compute_deterministically
 from workers.manifests import Manifest
 from workers.probe import GroupProbe
 from workers.seeds import derive_seed
-from workers.specs import VERSIONS, ExpertSpec, MergeSpec, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import VERSIONS, ExpertSpec, MergeSpec
 from workers.surgery import operate
 from workers.task_models import task_models
 from workers.workspace import Workspace

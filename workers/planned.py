@@ -8,6 +8,7 @@ from typing import Any
 from eval.task_source import source_from_json
 from workers.layout import Layout
 from workers.sealed import SealError, unseal
+from workers.spec_json import base_from_json, expert_from_json, head_from_json, surgery_from_json
 from workers.specs import (
     BaseSpec,
     DataJob,
@@ -17,10 +18,6 @@ from workers.specs import (
     PretrainRun,
     TrialSpec,
     ZeroShotSpec,
-    base_from_json,
-    expert_from_json,
-    head_from_json,
-    surgery_from_json,
 )
 from workers.store.protocol import Store
 

@@ -17,7 +17,8 @@ from workers.data_selection import Selection, select_images
 from workers.manifests import Manifest
 from workers.progress import PreparationProgress
 from workers.shards_in_flight import ExpectedShard, ShardsInFlight
-from workers.specs import VERSIONS, DataSpec, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import VERSIONS, DataSpec
 from workers.store.protocol import NotFoundError
 
 REPORT_EVERY_S = 1.0

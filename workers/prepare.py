@@ -12,7 +12,8 @@ from eval.sources import open_sources
 from workers.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.manifests import Manifest
 from workers.preparation import Preparation
-from workers.specs import VERSIONS, BaseJob, BaseSpec, DataJob, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import VERSIONS, BaseJob, BaseSpec, DataJob
 from workers.tensor_files import write_tensors
 from workers.weight_sources import is_remote, parse_remote
 from workers.weights import WeightsError, packaged_path, sha256_of

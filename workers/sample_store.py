@@ -14,7 +14,8 @@ from workers.backbones import Backbone
 from workers.calibration import CalibrationRequest, ImageSample
 from workers.fine_tune import create_head
 from workers.prepare import prepare_base
-from workers.specs import VERSIONS, BaseJob, BaseSpec, ExpertSpec, MergeSpec, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import VERSIONS, BaseJob, BaseSpec, ExpertSpec, MergeSpec
 from workers.tensor_files import write_tensors
 from workers.tuning_state import model_tensors
 from workers.workspace import EXPERT_FILE, Workspace

@@ -16,7 +16,8 @@ from workers.determinism import compute_deterministically
 from workers.fine_tune import FineTuning, create_head, loss_curve, recent_loss
 from workers.manifests import Manifest
 from workers.resumable import CHECKPOINT_EVERY_S, ResumableRun
-from workers.specs import VERSIONS, ExpertSpec, TrialSpec, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import VERSIONS, ExpertSpec, TrialSpec
 from workers.tensor_files import write_tensors
 from workers.tuning_state import are_finite
 from workers.weights import WeightsError

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from workers.manifests import Manifest
-from workers.specs import VERSIONS, HeadJob, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import VERSIONS, HeadJob
 from workers.tensor_files import write_tensors
 from workers.text_towers import TextTower, open_text_tower
 from workers.weights import WeightsError, sha256_of

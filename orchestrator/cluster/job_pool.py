@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.cluster.session import create_worker, is_node_lost
 from orchestrator.jobs import Job, JobEnd
-from orchestrator.study import Share
+from orchestrator.resources import Share
 from workers.manifests import Manifest
 from workers.progress import PreparationProgress
 

@@ -23,7 +23,7 @@ from ray.tune.search import BasicVariantGenerator
 
 from orchestrator.cluster.session import is_node_lost
 from orchestrator.cluster.trial_runner import TrialRunner
-from orchestrator.study import Share
+from orchestrator.resources import Share
 from workers.manifests import Manifest
 from workers.specs import Run
 

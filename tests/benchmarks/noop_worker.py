@@ -16,6 +16,7 @@ from workers import process
 from workers.artifacts import Artifacts
 from workers.manifests import Manifest
 from workers.progress import PreparationProgress
+from workers.spec_json import spec_to_json
 from workers.specs import (
     VERSIONS,
     BaseJob,
@@ -25,7 +26,6 @@ from workers.specs import (
     ExpertSpec,
     MergeSpec,
     TrialSpec,
-    spec_to_json,
 )
 from workers.store.opening import open_store
 from workers.trial import TrialProgress

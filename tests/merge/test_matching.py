@@ -17,8 +17,10 @@ def difference(base: dict[str, Tensor], expert: dict[str, Tensor]) -> str:
 
 
 def test_equal_architectures_match() -> None:
-    """Values may differ; names, shapes and dtypes do not."""
+    """Values may differ; names, shapes and dtypes do not. One entry more, and they do."""
     check_match({"w": torch.zeros(2)}, experts=[{"w": torch.ones(2)}])
+    with pytest.raises(MismatchError):
+        check_match({"w": torch.zeros(2)}, experts=[{"w": torch.ones(3)}])
 
 
 def test_a_missing_name_is_named() -> None:

@@ -16,7 +16,8 @@ from orchestrator.study import Study
 from workers.cache import CACHE_VARIABLE
 from workers.manifests import FileEntry, Manifest
 from workers.model_sizes import ModelSize, keep_sizes
-from workers.specs import BaseSpec, ExpertSpec, MergeSpec, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import BaseSpec, ExpertSpec, MergeSpec
 
 MODEL_SIZES = {
     "test_resnet": ModelSize(

@@ -16,7 +16,8 @@ from workers.artifacts import Artifacts
 from workers.layout import InvalidNameError, Layout
 from workers.manifests import Manifest
 from workers.sealed import seal, unseal
-from workers.specs import BaseSpec, DataSpec, ExpertSpec, MergeSpec, spec_to_json
+from workers.spec_json import spec_to_json
+from workers.specs import BaseSpec, DataSpec, ExpertSpec, MergeSpec
 from workers.store.opening import open_store
 from workers.store.protocol import Store, StoreUnavailableError
 

@@ -13,15 +13,7 @@ from eval.task_source import TaskSource
 from eval.tasks import find_task
 from workers.manifests import Manifest
 from workers.prepare import prepare_base, prepare_data
-from workers.specs import (
-    BaseJob,
-    BaseSpec,
-    DataJob,
-    DataSpec,
-    ExpertSpec,
-    OptimizerSpec,
-    TrialSpec,
-)
+from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, ExpertSpec, OptimizerSpec, TrialSpec
 from workers.trial import run_trial
 from workers.workspace import Workspace
 

@@ -20,14 +20,7 @@ from workers.calibration import (
     train_key,
 )
 from workers.merge_job import run_merge
-from workers.specs import (
-    BaseSpec,
-    DataSpec,
-    ExpertSpec,
-    MergeSpec,
-    PretrainSpec,
-    SurgerySpec,
-)
+from workers.specs import BaseSpec, DataSpec, ExpertSpec, MergeSpec, PretrainSpec, SurgerySpec
 
 CPU = torch.device("cpu")
 METHODS = {

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from workers.spec_json import expert_from_json, spec_to_json, surgery_from_json
 from workers.specs import (
     AveragingSpec,
     BaseSpec,
@@ -14,9 +15,6 @@ from workers.specs import (
     OptimizerSpec,
     SurgerySpec,
     TrialSpec,
-    expert_from_json,
-    spec_to_json,
-    surgery_from_json,
 )
 
 EXPERT = ExpertSpec(

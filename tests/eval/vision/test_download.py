@@ -41,5 +41,7 @@ def test_page_that_gives_nothing_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_files_that_are_there_are_kept(vision_root: Path) -> None:
     """Torchvision's classes look before they fetch: nothing is asked of a network."""
+    before = {path: path.stat().st_mtime_ns for path in vision_root.rglob("*")}
     for name in ("mnist", "cifar10", "svhn", "oxford_flowers102"):
         download_vision(name, vision_root)
+    assert {path: path.stat().st_mtime_ns for path in vision_root.rglob("*")} == before

@@ -8,7 +8,7 @@ from ray.exceptions import RayError
 from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.job_pool import MAX_LOST, JobPool
 from orchestrator.jobs import Job, JobEnd
-from orchestrator.study import Share
+from orchestrator.resources import Share
 from workers.progress import PreparationProgress
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]

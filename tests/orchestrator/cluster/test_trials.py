@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.trials import run_trials
-from orchestrator.study import Share
+from orchestrator.resources import Share
 from workers.manifests import Manifest
 from workers.specs import ExpertSpec, OptimizerSpec, TrialSpec
 
