@@ -1,6 +1,7 @@
 """Runs a study to its end, or to where it is stopped; running it again goes on from there."""
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -27,6 +28,9 @@ from workers.manifests import Manifest
 from workers.specs import Run
 
 POLL_S = 0.2
+ESTIMATE_EVERY_S = 5.0
+"""Between two estimates of the time left: one looks at every artifact, and a panel is drawn 4 times
+a second."""
 MIN_SLOTS_TO_RESERVE = 8
 """From so many worker slots on, an eighth is set aside for merge jobs while trials run; below,
 merge workers run beside the trials without a share: one of two slots would be half the machine."""
@@ -75,6 +79,10 @@ class Session:
     _job_slots: int = field(default=1, init=False)
     """Merge workers that it has room for, without trials."""
     _began_s: float = field(default_factory=time.monotonic, init=False)
+    _left_s: float = field(default=0.0, init=False)
+    """Of work for the cluster, as estimated last."""
+    _estimated_s: float = field(default=-math.inf, init=False)
+    """When that was."""
 
     def run(self, console: Console) -> None:
         """Runs until nothing is left or the run is stopped.
@@ -257,5 +265,8 @@ class Session:
         ledger = self.opened.ledger
         if not ledger.experts:
             return None
-        left = estimate(ledger, calibration=self.opened.calibration)
-        return left.wall_s(num_slots=self._slots)
+        now_s = time.monotonic()
+        if now_s - self._estimated_s >= ESTIMATE_EVERY_S:
+            left = estimate(ledger, calibration=self.opened.calibration)
+            self._left_s, self._estimated_s = left.wall_s(num_slots=self._slots), now_s
+        return self._left_s

@@ -27,7 +27,6 @@ from orchestrator.submission import (
 )
 from orchestrator.terminal import say
 
-BAD_INPUT = 2
 LOOK_EVERY_S = 1.0
 NUM_LINES_SHOWN = 15
 """Of the log of a submission that failed."""
