@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 SEEDS ?= 20
 BIN := .venv/bin
 
-.PHONY: demo test dry-runs lint format bench bench-merge chaos oracle lock clean-venv
+.PHONY: demo test dry-runs lint format bench bench-merge chaos hosts oracle lock clean-venv
 .DEFAULT_GOAL := help
 ORACLE := .venv-oracle
 
@@ -60,6 +60,9 @@ oracle: .venv/ready $(ORACLE)/ready  ## Check the merging methods against the pe
 
 chaos: .venv/ready  ## Kill the parts of a real study, compare how it ends; SEEDS=20 times
 	$(BIN)/python tests/chaos/chaos.py --seeds $(SEEDS)
+
+hosts: .venv/ready  ## Submit a study to three hosts, as root; one is cut off, the head dies
+	$(BIN)/python tests/chaos/across_hosts.py
 
 lock: .venv/ready  ## Pin the dependencies again, with hashes and without addresses
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -26,7 +26,7 @@ def main() -> NoReturn:
     """Runs the study that was shipped with this command."""
     missing = [name for name in DRIVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        _refuse([f"on the head: not installed: {', '.join(missing)}"])
+        _refuse([f"on the head: {sys.executable}, its `python`, lacks {', '.join(missing)}"])
     told = json.loads(Path(SUBMITTED_FILE).read_text(encoding="utf-8"))
     _check_nodes(paths=told["paths"], store_url=told["store"])
     from orchestrator.cli import cli  # noqa: PLC0415 only now it is known to load

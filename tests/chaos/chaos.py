@@ -6,14 +6,12 @@
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import yaml
 from checks import (
@@ -27,7 +25,13 @@ from checks import (
 )
 from disturbance import Disturbance, StuckError
 from faults import Fault, draw_faults
-from parts import NotReadyError, adopt_orphans, descendants, kill_all
+from parts import (
+    NotReadyError,
+    adopt_orphans,
+    clean_up_when_terminated,
+    descendants,
+    kill_all,
+)
 from summary import SeedResult, seed_line, table
 from surroundings import Surroundings, started_surroundings
 
@@ -161,7 +165,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="four faults a seed, for CI")
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _exit)
+    clean_up_when_terminated()
     adopt_orphans()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     folder = Path(tempfile.mkdtemp(prefix="mc-"))  # short: it becomes part of socket paths
@@ -180,11 +184,6 @@ def main() -> int:
 
 def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 its output
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    del frame
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Protocol
 
 import psutil  # type: ignore[import-untyped]
 
@@ -28,6 +31,16 @@ def adopt_orphans() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def clean_up_when_terminated() -> None:
+    """Makes SIGTERM end this process as an error does, so that it ends what it has started."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def kill_all(processes: Sequence[psutil.Process]) -> None:
@@ -67,6 +80,32 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
+def as_user(command: Sequence[str], *, user: str | None) -> list[str]:
+    """Returns what runs a command as another user, if one is named; only root may."""
+    return ["setpriv", f"--reuid={user}", "--clear-groups", *command] if user else [*command]
+
+
+class Place(Protocol):
+    """Where a server runs."""
+
+    @property
+    def address(self) -> str:
+        """What it listens on."""
+
+    def command(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
+        """Returns what runs a command there, as this process's own user if none is named."""
+
+
+class ThisMachine:
+    """Where only this machine reaches it."""
+
+    address = "127.0.0.1"
+
+    def command(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
+        """Returns what runs a command."""
+        return as_user(command, user=user)
+
+
 class Part:
     """Owns one process and its descendants; it can be killed and started again."""
 
@@ -77,7 +116,6 @@ class Part:
         *,
         environment: Mapping[str, str],
         folder: Path,
-        user: str | None = None,
     ) -> None:
         """Starts nothing.
 
@@ -86,14 +124,12 @@ class Part:
             command: What to run.
             environment: All of its environment.
             folder: Its working directory, and where its logs are.
-            user: Who runs it; this process's own user when left out.
         """
         self.name = name
         self.num_starts = 0
         self._command = list(command)
         self._environment = dict(environment)
         self._folder = folder
-        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -113,8 +149,6 @@ class Part:
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 env=self._environment,
-                user=self._user,
-                extra_groups=[] if self._user else None,
                 start_new_session=True,
             )
 

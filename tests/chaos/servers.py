@@ -15,9 +15,12 @@ from urllib.error import URLError
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from parts import GRPC_OFFSET, Part
+from parts import GRPC_OFFSET, Part, Place, ThisMachine, as_user
 
 BUCKET = "mergesweep-chaos"
+THIS_MACHINE = ThisMachine()
+_LOCAL = "127.0.0.1"
+"""Where the database listens, which trusts whoever reaches it."""
 _POSTGRES_USER = "nobody"
 """Who runs PostgreSQL where the harness is root: PostgreSQL refuses to run as root."""
 
@@ -31,17 +34,22 @@ class S3Server:
     """SeaweedFS on a directory that outlives its process."""
 
     def __init__(
-        self, *, folder: Path, ports: Iterator[int], environment: Mapping[str, str]
+        self,
+        *,
+        folder: Path,
+        ports: Iterator[int],
+        environment: Mapping[str, str],
+        place: Place = THIS_MACHINE,
     ) -> None:
         """Starts nothing; the credentials are those of the environment."""
         master, volume, filer, s3 = (next(ports) for _ in range(4))
-        self.endpoint_url = f"http://127.0.0.1:{s3}"
+        self.endpoint_url = f"http://{place.address}:{s3}"
         self._environment = environment
         objects = folder / "s3"
         objects.mkdir()
         command = [
             *[program("weed"), "-logtostderr=true", "server", f"-dir={objects}"],
-            *["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"],
+            *[f"-ip={place.address}", f"-ip.bind={place.address}", "-master.telemetry=false"],
             *[f"-master.port={master}", f"-master.port.grpc={master + GRPC_OFFSET}"],
             *[f"-volume.port={volume}", f"-volume.port.grpc={volume + GRPC_OFFSET}"],
             *["-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer + GRPC_OFFSET}"],
@@ -50,7 +58,7 @@ class S3Server:
             *["-master.volumeSizeLimitMB=256", "-master.electionTimeout=1s", "-volume.max=50"],
         ]
         limited = {**environment, "GOMEMLIMIT": "300MiB"}
-        self.part = Part("s3", command, environment=limited, folder=folder)
+        self.part = Part("s3", place.command(command), environment=limited, folder=folder)
 
     def url(self, prefix: str) -> str:
         """Returns the URL of a store on this server."""
@@ -106,38 +114,37 @@ class Database:
     """PostgreSQL for MLflow."""
 
     def __init__(
-        self, *, folder: Path, ports: Iterator[int], environment: Mapping[str, str]
+        self,
+        *,
+        folder: Path,
+        ports: Iterator[int],
+        environment: Mapping[str, str],
+        place: Place = THIS_MACHINE,
     ) -> None:
         """Makes an empty database cluster; starts nothing."""
-        self._user = _POSTGRES_USER if os.geteuid() == 0 else None
+        user = _POSTGRES_USER if os.geteuid() == 0 else None
         home = folder / "postgres"
         programs, rows = _copy_postgres(home), home / "rows"
         rows.mkdir(mode=0o700)
-        if self._user is not None:
+        if user is not None:
             folder.chmod(0o755)
-            shutil.chown(rows, self._user)
-        self._port = next(ports)
+            shutil.chown(rows, user)
+        port = next(ports)
         initialise = [str(programs / "initdb"), "-D", str(rows), "-A", "trust", "--no-sync"]
         subprocess.run(
-            [*initialise, "-U", "mlflow"],
+            as_user([*initialise, "-U", "mlflow"], user=user),
             check=True,
             capture_output=True,
             cwd=rows,
             env=environment,
-            user=self._user,
-            extra_groups=[] if self._user else None,
         )
-        self._ask = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(self._port)]
-        serve = [str(programs / "postgres"), "-D", str(rows), "-p", str(self._port)]
-        sockets = ["-c", "unix_socket_directories=", "-c", "listen_addresses=127.0.0.1"]
-        self.part = Part(
-            "postgres", [*serve, *sockets], environment=environment, folder=folder, user=self._user
-        )
-
-    @property
-    def uri(self) -> str:
-        """The database's address, for MLflow."""
-        return f"postgresql+psycopg2://mlflow@127.0.0.1:{self._port}/postgres"
+        self._ask = place.command([str(programs / "pg_isready"), "-h", _LOCAL, "-p", str(port)])
+        self.uri = f"postgresql+psycopg2://mlflow@{_LOCAL}:{port}/postgres"
+        """The database's address, for an MLflow in the same place."""
+        serve = [str(programs / "postgres"), "-D", str(rows), "-p", str(port)]
+        sockets = ["-c", "unix_socket_directories=", "-c", f"listen_addresses={_LOCAL}"]
+        command = place.command([*serve, *sockets], user=user)
+        self.part = Part("postgres", command, environment=environment, folder=folder)
 
     def is_ready(self) -> bool:
         """Tells whether it takes connections."""
@@ -169,14 +176,15 @@ class TrackingServer:
         ports: Iterator[int],
         environment: Mapping[str, str],
         database_uri: str,
+        place: Place = THIS_MACHINE,
     ) -> None:
         """Starts nothing."""
         port = next(ports)
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{place.address}:{port}"
         artifacts = folder / "mlflow-artifacts"
         artifacts.mkdir()
         command = [
-            *[program("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)],
+            *[program("mlflow"), "server", "--host", place.address, "--port", str(port)],
             *["--workers", "1", "--backend-store-uri", database_uri],
             *["--artifacts-destination", str(artifacts)],
         ]
@@ -185,7 +193,7 @@ class TrackingServer:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its consumers outlive the server
         }
-        self.part = Part("mlflow", command, environment=quiet, folder=folder)
+        self.part = Part("mlflow", place.command(command), environment=quiet, folder=folder)
 
     def is_ready(self) -> bool:
         """Tells whether it answers."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes import Cluster
-from parts import NotReadyError, free_ports, wait_until_ready
-from servers import Database, S3Server, TrackingServer
+from parts import NotReadyError, Place, free_ports, wait_until_ready
+from servers import THIS_MACHINE, Database, S3Server, TrackingServer
 
 _READY_S = 120.0
 _CLUSTER_READY_S = 180.0
@@ -53,14 +53,18 @@ class Surroundings:
 
 
 @contextlib.contextmanager
-def started_surroundings(folder: Path) -> Iterator[Surroundings]:
+def started_surroundings(folder: Path, *, place: Place = THIS_MACHINE) -> Iterator[Surroundings]:
     """Starts the servers and kills them at the end."""
     environment = _environment()
     ports = free_ports()
-    s3 = S3Server(folder=folder, ports=ports, environment=environment)
-    database = Database(folder=folder, ports=ports, environment=environment)
+    s3 = S3Server(folder=folder, ports=ports, environment=environment, place=place)
+    database = Database(folder=folder, ports=ports, environment=environment, place=place)
     mlflow = TrackingServer(
-        folder=folder, ports=ports, environment=environment, database_uri=database.uri
+        folder=folder,
+        ports=ports,
+        environment=environment,
+        database_uri=database.uri,
+        place=place,
     )
     try:
         s3.part.start()
