@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from orchestrator.cli_input import (
     study_argument,
     take_over_option,
 )
+from orchestrator.lean_process import ending_at_once
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -343,5 +345,7 @@ for _command in cli_cluster.COMMANDS:
 
 
 def main() -> None:
-    """Runs the command line."""
-    cli(prog_name="mergesweep")
+    """Runs the command line, as the process's last work."""
+    loads_torch = sys.argv[1:2] == ["merge"]
+    with ending_at_once() if loads_torch else nullcontext():
+        cli(prog_name="mergesweep")

@@ -15,6 +15,7 @@ from merge.cards import CARDS, MethodCard
 from merge.errors import MergeError
 from merge.params import PARAMS, BatchNormPolicy, parse_params
 from merge.ranges import range_of
+from orchestrator.lean_process import loading
 from orchestrator.yaml_text import load_yaml
 
 
@@ -68,9 +69,9 @@ def run_merge_files(
         MergeError: What the user gave cannot be merged.
     """
     params = parse_params(method, parse_settings(settings))
-    # Loads torch, which takes seconds: wrong parameters are told at once.
-    from merge.merge import MergeOptions  # noqa: PLC0415
-    from workers.merge_files import MergeFiles, merge_files  # noqa: PLC0415
+    with loading():  # torch, which takes seconds: wrong parameters are told before
+        from merge.merge import MergeOptions  # noqa: PLC0415
+        from workers.merge_files import MergeFiles, merge_files  # noqa: PLC0415
 
     options = MergeOptions(
         params=params,

@@ -3,26 +3,36 @@
 python merge_ours.py requests.json answers.json
 """
 
+import atexit
 import json
 import sys
 import time
 from pathlib import Path
 
-import workers.merge_files  # noqa: F401 the command would load it, and all that it needs
-from orchestrator import merge_command  # noqa: F401 as above
-from orchestrator.cli import cli
+from orchestrator import (
+    cli,
+    merge_command,  # noqa: F401 the command would load it
+)
+from orchestrator.lean_process import loading
+
+with loading():  # as the command does, with all that it needs
+    import workers.merge_files  # noqa: F401
 
 
 def main(requests: str, answers: str) -> None:
-    """Gives the first request to the command line."""
+    """Gives the first request to the command line, which ends the process as it does a user's."""
     started = time.process_time()
     (request,) = json.loads(Path(requests).read_text())
+
+    def answer() -> None:
+        cpu_s = time.process_time() - started
+        Path(answers).write_text(json.dumps({"errors": [None], "cpu_s": cpu_s}))
+
+    atexit.register(answer)  # a failure shows in the exit code
     settings = [f"--set={name}={value}" for name, value in request["parameters"].items()]
     options = ["--method", request["method"], "--base", request["base"], "-o", request["out"]]
-    words = ["merge", *options, *settings, "--overwrite", *request["experts"]]
-    cli(words, standalone_mode=False)
-    cpu_s = time.process_time() - started
-    Path(answers).write_text(json.dumps({"errors": [None], "cpu_s": cpu_s}))
+    sys.argv = ["mergesweep", "merge", *options, *settings, "--overwrite", *request["experts"]]
+    cli.main()
 
 
 if __name__ == "__main__":
