@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from merge.errors import MergeError
+from merge.late import settled
 from merge.matching import check_match
 from merge.method import Method, Recipe
 from merge.methods import METHODS
@@ -37,6 +38,9 @@ class MergeOptions:
     """Of methods that draw random numbers."""
     num_threads: int = 1
     """Tensors worked on at once; no bit of the result depends on it."""
+    settles_late: bool = False
+    """Whether entries of yielded tensors may still be written when the last one has been yielded,
+    for whoever keeps them all until the iteration ends; no bit of the result depends on it."""
     device: torch.device = CPU
     """Where to compute; merged tensors are left there."""
     probe: Probe | None = None
@@ -204,7 +208,12 @@ def _stream_groups(
             for group, recipe in zip(groups, recipes, strict=True)
         )
 
-    yield from _stream(pool, merge_in_groups, num_threads=options.num_threads)
+    merged = _stream(pool, merge_in_groups, num_threads=options.num_threads)
+    settle = options.method.settle
+    if options.settles_late and settle is not None:
+        lates = [partial(settle, recipe=recipe) for recipe in recipes]
+        merged = settled(merged, lates=lates, method=method_of(options.params))
+    yield from merged
 
 
 def _stream_tasks(
@@ -274,7 +283,11 @@ def _recipe(
     weights: Sequence[Weight], *, measured: Sequence[object], options: MergeOptions
 ) -> Recipe[MethodParams, Any]:
     recipe: Recipe[MethodParams, Any] = Recipe(
-        params=options.params, seed=options.seed, measured=measured, statistics=None
+        params=options.params,
+        seed=options.seed,
+        measured=measured,
+        statistics=None,
+        settles_late=options.settles_late,
     )
     method = options.method
     seen = [weight for weight in weights if is_for_method(weight)]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from merge.parameters.method_params import MethodParams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
+    from merge.late import LateEntries
     from merge.probe import Probe
     from merge.weight import Weight
 
@@ -31,6 +32,8 @@ class Recipe(Generic[P, S]):
     """What `Method.measure_expert` found, by expert."""
     statistics: S
     """What the extra pass measured on all models; None if the method has no such pass."""
+    settles_late: bool = False
+    """Whether entries may be left to `Method.settle`."""
 
 
 class Combine(Protocol):
@@ -72,6 +75,13 @@ class CombineForTask(Protocol):
         """Returns the tensor in float32, a new one, for the task of the expert at `task`."""
 
 
+class Settle(Protocol):
+    """Gives the entries that were left until every tensor was merged."""
+
+    def __call__(self, *, recipe: Recipe[Any, Any]) -> Iterator[LateEntries]:
+        """Yields them, tensor by tensor."""
+
+
 class Covers(Protocol):
     """Tells on which tensors a method is more than an average."""
 
@@ -101,5 +111,7 @@ class Method:
     """Its pass over data, in place of `statistics`; None if it reads weights alone."""
     combine_for_task: CombineForTask | None = None
     """For methods that keep modules of each task; `combine` is then the model without them."""
+    settle: Settle | None = None
+    """For methods that are faster if some entries may wait; None if none ever does."""
     covers: Covers = covers_all
     """Where it is more than an average."""

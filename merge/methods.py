@@ -75,10 +75,14 @@ METHODS: dict[str, Method] = {
         combine=ties.combine,
         measure_expert=ties.measure_expert,
         statistics=ties.statistics,
+        settle=ties.settle,
     ),
     "dare": Method(params=DareParams, combine=dare.combine),
     "dare_ties": Method(
-        params=DareTiesParams, combine=dare_ties.combine, statistics=dare_ties.statistics
+        params=DareTiesParams,
+        combine=dare_ties.combine,
+        statistics=dare_ties.statistics,
+        settle=ties.settle,
     ),
     "breadcrumbs": Method(
         params=BreadcrumbsParams,

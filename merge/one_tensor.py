@@ -56,12 +56,21 @@ def is_for_method(weight: Weight) -> bool:
     return not is_statistic(weight.name, state=weight.base_state)
 
 
-def _check(merged: Tensor, *, weight: Weight, method: str) -> None:
+def check_finite(merged: Tensor, *, name: str, method: str) -> None:
+    """Checks a merged tensor.
+
+    Raises:
+        NonFiniteMergeError: It holds NaN or inf.
+    """
     if not is_finite(merged):
         raise NonFiniteMergeError(
-            f"{weight.name} merged by {method} holds NaN or inf as {merged.dtype}, "
+            f"{name} merged by {method} holds NaN or inf as {merged.dtype}, "
             "though all inputs are finite"
         )
+
+
+def _check(merged: Tensor, *, weight: Weight, method: str) -> None:
+    check_finite(merged, name=weight.name, method=method)
     # Zero is no error: a dead channel has it (130 of EfficientNet-Lite0's 21,008 as published), and
     # the layer's eps keeps the normalization finite.
     if is_variance(weight.name, state=weight.base_state) and bool((merged < 0).any()):

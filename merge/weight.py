@@ -114,11 +114,15 @@ class Weight:
         finite: whatever was read shows there.
         """
         result = total(tensors)
-        if not is_finite(result):
+        self.check_sum(result)
+        return result
+
+    def check_sum(self, sum_: Tensor) -> None:
+        """Looks for NaN and inf in what a sum was made of, where it is not finite itself."""
+        if not is_finite(sum_):
             self.base()
             for _ in self.experts():  # the first that is not finite is named
                 pass
-        return result
 
     @cached_property
     def blocks(self) -> Sequence[Weight]:
@@ -142,6 +146,10 @@ class Weight:
 
     def unchecked(self) -> Weight:
         """Returns the same weight without looking for NaN and inf."""
+        return self._unchecked
+
+    @cached_property
+    def _unchecked(self) -> Weight:
         return replace(self, is_checked=False)
 
     def _read(self, state: State, *, owner: str) -> Tensor:

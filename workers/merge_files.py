@@ -1,7 +1,7 @@
 """Merges files outside any study: safetensors in, safetensors out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -59,7 +59,13 @@ def merge_files(files: MergeFiles, *, options: MergeOptions, progress: Progress)
         merged = merge_tasks(base, experts, tasks=[files.task], options=options)
     else:
         _check_one_model(options)
-        merged = merge_groups(base, experts, groups=[range(len(experts))], options=options)
+        are_kept = options.device.type == "cpu"  # until all are written; others are copied
+        merged = merge_groups(
+            base,
+            experts,
+            groups=[range(len(experts))],
+            options=replace(options, settles_late=are_kept),
+        )
     num_entries = sum(tensor.numel() for tensor in base.values())
     num_merged = 0
     tensors = {}

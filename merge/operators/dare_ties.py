@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from merge.election import Election, measure
 from merge.operators.dare import thin
-from merge.operators.ties import Election, VectorOf, agree, measure
+from merge.operators.ties import agree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,12 +16,18 @@ if TYPE_CHECKING:
 
     from merge.method import Recipe
     from merge.parameters.sparse import DareTiesParams
+    from merge.trimming import VectorOf
     from merge.weight import Weight
 
 
 def statistics(weights: Sequence[Weight], *, recipe: Recipe[DareTiesParams, None]) -> Election:
     """Returns the election over the whole model's thinned task vectors."""
-    return measure(weights, density=recipe.params.trim_density, vector_of=_thinned(recipe))
+    return measure(
+        weights,
+        density=recipe.params.trim_density,
+        vector_of=_thinned(recipe),
+        is_late=recipe.settles_late,
+    )
 
 
 def combine(weight: Weight, *, recipe: Recipe[DareTiesParams, Election]) -> Tensor:

@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from merge.selection import SAMPLE_STEP, just_below, largest_magnitude
-from merge.weight import BLOCK_ENTRIES, Weight, by_block, total
+from merge.election import Election, Waiting, balance, measure
+from merge.late import LateEntries
+from merge.trimming import threshold
+from merge.weight import Weight, by_block
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from merge.method import Recipe
     from merge.parameters.method_params import Consensus
     from merge.parameters.sparse import TiesParams
-
-VectorOf = Callable[[Weight, int, Tensor | None], Tensor]
-"""Gives the task vector of one expert, of a block, in the place given or in a new one:
-`Weight.task_vector`, or an edited one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Election:
-    """What the trim and the election need to know of all weights in scope."""
-
-    weights: Sequence[Weight]
-    thresholds: Sequence[float]
-    """Per expert, the least magnitude that the trim keeps."""
-    vector_of: VectorOf
-
-    @cached_property
-    def bounds(self) -> tuple[float, ...]:
-        """Per expert, what hard shrinking takes to keep the threshold itself."""
-        return tuple(map(just_below, self.thresholds))
-
-    @cached_property
-    def majority_sign(self) -> int:
-        """-1, 0 or 1: the sign that most entries elect; it decides where trimmed values cancel.
-
-        Counted when it is first asked for, in a pass of its own: in small models nothing cancels
-        exactly as a rule.
-        """
-        balance = 0
-        for weight in self.weights:
-            for block in weight.unchecked().blocks:
-                votes = total(_trimmed(block, election=self)).sign_()
-                balance += int(votes.sum(dtype=torch.float64))
-        return (balance > 0) - (balance < 0)
 
 
 def measure_expert(
@@ -58,15 +26,21 @@ def measure_expert(
     """Returns an expert's threshold over the model, or None where each tensor has its own."""
     if recipe.params.scope == "tensor":
         return None
+    unchecked = [weight.unchecked() for weight in weights]  # what is read shows in the sums
     density = recipe.params.density
-    return threshold(weights, index, density=density, vector_of=Weight.task_vector)
+    return threshold(unchecked, index, density=density, vector_of=Weight.task_vector)
 
 
 def statistics(weights: Sequence[Weight], *, recipe: Recipe[TiesParams, None]) -> Election | None:
     """Returns the election over the whole model, or None where each tensor holds its own."""
     if recipe.params.scope == "tensor":
         return None
-    return Election(weights=weights, thresholds=recipe.measured, vector_of=Weight.task_vector)
+    return Election(
+        weights=weights,
+        thresholds=recipe.measured,
+        vector_of=Weight.task_vector,
+        is_late=recipe.settles_late,
+    )
 
 
 def combine(weight: Weight, *, recipe: Recipe[TiesParams, Election | None]) -> Tensor:
@@ -85,70 +59,49 @@ def combine(weight: Weight, *, recipe: Recipe[TiesParams, Election | None]) -> T
     return agree(weight, election=election, consensus=params.consensus, scaling=params.scaling)
 
 
-def measure(weights: Sequence[Weight], *, density: float, vector_of: VectorOf) -> Election:
-    """Returns the election over the weights given, with every expert's threshold."""
-    num_experts = weights[0].num_experts if weights else 0
-    thresholds = [
-        threshold(weights, expert, density=density, vector_of=vector_of)
-        for expert in range(num_experts)
-    ]
-    return Election(weights=weights, thresholds=thresholds, vector_of=vector_of)
-
-
-def threshold(
-    weights: Sequence[Weight], expert: int, *, density: float, vector_of: VectorOf
-) -> float:
-    """Returns the least magnitude that the trim of one expert keeps, over all the weights given.
-
-    Each weight's vector is read once, block by block, and every 61st entry before. The number kept
-    is density x entries rounded to the nearest, at least one, so that a small tensor is never
-    silently left at the base.
-    """
-    num_entries = sum(weight.num_entries for weight in weights)
-
-    def vectors() -> Iterator[Tensor]:
-        largest = max(weight.num_entries for weight in weights)
-        place = torch.empty(min(largest, BLOCK_ENTRIES), device=weights[0].device)
-        for block in (block for weight in weights for block in weight.blocks):
-            yield vector_of(block, expert, place[: block.num_entries])
-
-    return largest_magnitude(
-        vectors,
-        rank=max(1, round(density * num_entries)),
-        num_entries=num_entries,
-        start_sample=lambda: (
-            vector_of(weight.every_nth(SAMPLE_STEP), expert, None) for weight in weights
-        ),
-    )
+def settle(*, recipe: Recipe[TiesParams, Election | None]) -> Iterator[LateEntries]:
+    """Yields the entries whose values cancel, with the sign that most entries have elected."""
+    election = recipe.statistics
+    if election is None or election.majority_sign == 0:
+        return
+    for each in election.waiting:
+        agreeing = each.by_sign[election.majority_sign]
+        values = agreeing.mul_(recipe.params.scaling).add_(each.base)
+        yield LateEntries(name=each.name, positions=each.positions, values=values)
 
 
 def agree(weight: Weight, *, election: Election, consensus: Consensus, scaling: float) -> Tensor:
     """Returns the base plus the scaled sum or mean of the trimmed values with the elected sign.
 
     The elected sign is that of the sum of the trimmed values. Where they cancel exactly the
-    majority sign decides; where there is no majority either, the base stays.
+    majority sign decides; where there is no majority either, or not yet, the base stays.
     """
 
     def merge_block(block: Weight) -> Tensor:
         agreeing = _agreeing(block, election=election, consensus=consensus)
-        return agreeing.mul_(scaling).add_(block.base())
+        return agreeing.mul_(scaling).add_(block.unchecked().base())
 
-    return by_block(weight.unchecked(), merge_block)  # the trim has read everything
+    return by_block(weight, merge_block)
 
 
 def _agreeing(block: Weight, *, election: Election, consensus: Consensus) -> Tensor:
-    sum_, positive = _sums(block, election=election)
+    sum_, positive = election.sums(block)
     signs = sum_.sign()
     cancels = _where_values_cancel(signs, positive)
+    if election.is_late:
+        election.votes.append(balance(signs))
     if bool(cancels.any()):
-        signs[cancels] = float(election.majority_sign)
+        if election.is_late:
+            election.waiting.append(_waiting(block, cancels, positive, election, consensus))
+        else:
+            signs[cancels] = float(election.majority_sign)
     # Products with floats that are 0 or 1 take an eighth of those with flags.
     negative = sum_.sub_(positive)
     merged = positive.mul_(signs.clamp(min=0)) - negative.mul_(signs.clamp(max=0))
     if consensus == "sum":
         return merged
     num_agreeing = torch.zeros_like(merged)
-    for trimmed in _trimmed(block, election=election):
+    for trimmed in election.trimmed(block):
         num_agreeing += trimmed * signs > 0
     return merged / num_agreeing.clamp_(min=1)
 
@@ -160,29 +113,24 @@ def _where_values_cancel(signs: Tensor, positive: Tensor) -> Tensor:
     return torch.from_numpy((signs.numpy() == 0) & (positive.numpy() > 0))
 
 
-def _trimmed(block: Weight, *, election: Election) -> Iterator[Tensor]:
-    """Yields each expert's trimmed vector, all in one place: the next overwrites it."""
-    place = block.scratch()
-    for expert, bound in enumerate(election.bounds):
-        vector = election.vector_of(block, expert, place)
-        yield torch.hardshrink(vector, bound, out=vector)
+def _waiting(
+    block: Weight, cancels: Tensor, positive: Tensor, election: Election, consensus: Consensus
+) -> Waiting:
+    """Returns the entries that cancel, where the sums of either sign differ in it alone."""
+    sums = positive[cancels]
 
+    def if_elected(sign: int) -> Tensor:
+        if consensus == "sum":
+            return sign * sums
+        num_agreeing = torch.zeros_like(sums)
+        for trimmed in election.trimmed(block):
+            num_agreeing += trimmed[cancels] * sign > 0
+        return sign * sums / num_agreeing
 
-def trim(vector: Tensor, *, least: float) -> Tensor:
-    """Returns a vector without the entries of a lesser magnitude than `least`; a new one."""
-    return torch.hardshrink(vector, just_below(least))
-
-
-def _sums(block: Weight, *, election: Election) -> tuple[Tensor, Tensor]:
-    """Returns the sums of the trimmed values and of the positive ones among them.
-
-    The two hold all that the election and the sum need, so that no trimmed vector outlives its
-    turn. Where the negative ones are elected, theirs is the greater sum, and the difference of the
-    two rounds as adding them up would.
-    """
-    sum_ = torch.zeros(block.shape, device=block.device)
-    positive = torch.zeros_like(sum_)
-    for trimmed in _trimmed(block, election=election):
-        sum_ += trimmed
-        positive += trimmed.clamp_(min=0)
-    return sum_, positive
+    assert block.span is not None
+    return Waiting(
+        name=block.name,
+        positions=block.span.start + cancels.nonzero().flatten(),
+        base=block.unchecked().base()[cancels],
+        by_sign={sign: if_elected(sign) for sign in (1, -1)},
+    )

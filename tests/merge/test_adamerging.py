@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from merge.merge import merge
-from merge.operators.ties import threshold
 from merge.parameters.with_data import AdaMergingParams
+from merge.trimming import threshold
 from merge.weight import Weight
 
 if TYPE_CHECKING:

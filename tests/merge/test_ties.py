@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from merge.election import measure
 from merge.merge import merge
-from merge.operators.ties import measure
 from merge.parameters.sparse import TiesParams
 from merge.weight import Weight
 
