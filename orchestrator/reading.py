@@ -17,7 +17,7 @@ from orchestrator.credentials import masked, remedy_for_credentials
 from orchestrator.group_sizes import check_group_sizes
 from orchestrator.hyperparameters import check_finetune
 from orchestrator.problems import StudyError, StudyProblem, suggest
-from orchestrator.resources import Budget, Resources, check_budget
+from orchestrator.resources import Budget, Resources, check_budget, check_quota
 from orchestrator.specifying import method_labels
 from orchestrator.study import Backbone, Finetune, Groups, Merge, Study
 from orchestrator.task_sources import check_own_tasks
@@ -206,6 +206,8 @@ def _check_meaning(
 def _check_costs(values: Mapping[str, Any]) -> Iterator[StudyProblem]:
     budget = _valid_section(Budget, values.get("budget", {}))
     resources = _valid_section(Resources, values.get("resources", {}))
+    if resources is not None:
+        yield from check_quota(resources)
     if budget is not None and resources is not None:
         yield from check_budget(budget, resources=resources)
 

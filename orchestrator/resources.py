@@ -18,12 +18,45 @@ class Share(Section):
     gpu: Annotated[float, Field(ge=0)] = 0
     """A fraction lets several workers share one GPU."""
 
+    def amounts(self) -> dict[str, float]:
+        """Returns what is given, by resource."""
+        return {"cpu": self.cpu, "gpu": self.gpu}
+
+
+class Quota(Section):
+    """What the workers of a study may hold of a cluster at once, at most."""
+
+    cpu: Annotated[float, Field(gt=0, description="cores, above 0")] | None = None
+    gpu: Annotated[float, Field(ge=0, description="GPUs, 0 or more")] | None = None
+
+    def limits(self) -> dict[str, float]:
+        """Returns what is limited, by resource."""
+        return {name: value for name, value in self if value is not None}
+
 
 class Resources(Section):
     """What trials and merge jobs are given; never part of a result's identity."""
 
     trial: Share = Share()
     merge: Share = Share()
+    priority: int = 0
+    """Among the studies on a cluster the higher goes first; equals share it."""
+    quota: Quota = Quota()
+
+
+def check_quota(resources: Resources) -> Iterator[StudyProblem]:
+    """Yields quotas that have no room for a single worker, so that nothing could ever run."""
+    shares = {"trial": resources.trial.amounts(), "merge": resources.merge.amounts()}
+    for name, limit in resources.quota.limits().items():
+        kind = max(shares, key=lambda each: shares[each][name])
+        needed = shares[kind][name]
+        if limit < needed:
+            yield StudyProblem(
+                field=f"resources.quota.{name}",
+                value=f"{limit:g}",
+                allowed=f"one worker is given {needed:g} (resources.{kind}.{name}): "
+                "at least as much is expected",
+            )
 
 
 class Budget(Section):

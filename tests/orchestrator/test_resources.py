@@ -43,3 +43,41 @@ def test_budget_is_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
     free, limited = make_plan(), make_plan(budget={"cpu_hours": 1})
     assert list(free.experts) == list(limited.experts)
     assert list(free.merges) == list(limited.merges)
+
+
+def test_priority_and_quota_are_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
+    """They say when something is made, and how much at once."""
+    free = make_plan()
+    shared = make_plan(resources={"priority": 5, "quota": {"cpu": 3, "gpu": 0}})
+    assert shared.study.resources.priority == 5
+    assert shared.study.resources.quota.limits() == {"cpu": 3, "gpu": 0}
+    assert free.study.resources.quota.limits() == {}
+    assert list(free.experts) == list(shared.experts)
+    assert list(free.merges) == list(shared.merges)
+
+
+def test_quota_without_room_for_one_worker_is_refused(study_fields: Fields) -> None:
+    """Nothing could ever run; the larger share is named, and both resources at once."""
+    resources = {
+        "trial": {"cpu": 2, "gpu": 0.25},
+        "merge": {"cpu": 4, "gpu": 0.25},
+        "quota": {"cpu": 3, "gpu": 0.1},
+    }
+    by_cpu, by_gpu = problems(study_fields(resources=resources))
+    assert by_cpu == (
+        "resources.quota.cpu: 3 is not allowed; one worker is given 4 (resources.merge.cpu): "
+        "at least as much is expected"
+    )
+    assert by_gpu.startswith("resources.quota.gpu: 0.1 is not allowed; one worker is given 0.25")
+
+
+def test_priorities_are_whole_numbers_and_quotas_positive(study_fields: Fields) -> None:
+    """Everything wrong at once, beside a budget that is checked all the same."""
+    resources = {"priority": "high", "quota": {"cpu": 0, "gpus": 1}}
+    found = problems(study_fields(resources=resources))
+    assert [each.split(" is not")[0] for each in found] == [
+        "resources.priority: 'high'",
+        "resources.quota.cpu: 0",
+        "resources.quota.gpus: this field",
+    ]
+    assert found[2].endswith("did you mean 'gpu'? known: cpu, gpu")
