@@ -110,6 +110,11 @@ class JobPool:
         with self._lock:
             return len(self._waiting)
 
+    def num_unfinished(self) -> int:
+        """Returns the number of jobs that were submitted and have not ended."""
+        with self._lock:
+            return len(self._running) + len(self._waiting)
+
     def is_idle(self) -> bool:
         """Tells whether every submitted job has ended.
 
@@ -173,8 +178,9 @@ class JobPool:
 
     def _hand_out(self) -> None:
         held = [worker for _, worker in self._running.values()]
+        kept = self._workers[: self._wanted]  # all others are busy, and end with their jobs
         for depth in range(DEPTH):
-            for worker in self._workers:
+            for worker in kept:
                 if self._waiting and held.count(worker) <= depth:
                     job = self._waiting.popleft()
                     self._running[_started(job, worker=worker)] = (job, worker)

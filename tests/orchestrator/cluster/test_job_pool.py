@@ -6,7 +6,7 @@ import pytest
 from ray.exceptions import RayError
 
 from merge.errors import NonFiniteMergeError
-from orchestrator.cluster.job_pool import MAX_LOST, JobPool
+from orchestrator.cluster.job_pool import DEPTH, MAX_LOST, JobPool
 from orchestrator.jobs import Job, JobEnd
 from orchestrator.resources import Share
 from workers.progress import PreparationProgress
@@ -172,6 +172,27 @@ def test_shrunk_pool_lets_running_jobs_end(
     assert len(ends) == 5
     assert pool._lost == {}
     assert len({process_of(end) for end in ends[2:]}) == 1
+
+
+def test_shrunk_pool_gives_back_its_workers_while_jobs_wait(
+    make_pool: Callable[..., JobPool], tmp_path: Path
+) -> None:
+    """Down to none: each ends what it was handed, and what waits goes on when the pool grows."""
+    ends: list[JobEnd] = []
+    pool = make_pool(ends.append, num_workers=2)
+    for number in range(8):
+        pool.submit(job(f"job{number}", method="wait"))
+    wait_until(lambda: pool.num_running() == 2 * DEPTH)
+    assert pool.num_unfinished() == 8
+    pool.resize(0, reserve=False)
+    for number in range(8):
+        (tmp_path / f"job{number}").touch()
+    wait_until(lambda: not pool.num_running())
+    wait_until(lambda: not pool._workers)
+    assert pool.num_unfinished() == 8 - 2 * DEPTH
+    pool.resize(1, reserve=False)
+    wait_until(pool.is_idle)
+    assert len(ends) == 8
 
 
 def test_worker_for_which_there_is_no_room_gets_no_job(make_pool: Callable[..., JobPool]) -> None:
