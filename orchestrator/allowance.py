@@ -107,9 +107,14 @@ class Allowance:
     def ended(self, job_id: str) -> None:
         """Notes that a job was committed, failed or was lost; its room is free again."""
         with self._lock:
-            self._add_time(job_id)
-            self._started_s.pop(job_id, None)
+            self.paused(job_id)
             self._admitted.discard(job_id)
+
+    def paused(self, trial_id: str) -> None:
+        """Notes that no worker has a run for now: its time stands still, its room is kept."""
+        with self._lock:
+            self._add_time(trial_id)
+            self._started_s.pop(trial_id, None)
 
     def is_spent(self) -> bool:
         """Tells whether a limit is reached by what was measured, running trials included."""

@@ -161,6 +161,11 @@ class Coordinator:
             self._ledger.fail(trial_id, reason=hopeless)
             self._board.note_failure(f"trial {trial_id} failed: {hopeless}")
 
+    def trial_paused(self, trial_id: str) -> None:
+        """Removes a trial from the display until it goes on."""
+        self._allowance.paused(trial_id)
+        self._forget(trial_id)
+
     def trial_finished(self, trial_id: str) -> None:
         """Removes a trial from the display."""
         self._allowance.ended(trial_id)

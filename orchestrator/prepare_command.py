@@ -9,6 +9,7 @@ from orchestrator.commands import DONE, FAILED, INTERRUPTED
 from orchestrator.lease import Lease, LeaseError
 from orchestrator.opened import OpenedStudy, open_study
 from orchestrator.run_command import acquire
+from orchestrator.signals import stop_on_signals
 from orchestrator.study_folder import StudyDamagedError
 from orchestrator.terminal import say
 from workers.store.protocol import StoreError
@@ -44,7 +45,7 @@ def prepare_opened(opened: OpenedStudy, *, console: Console, take_over: bool = F
 
 def _prepare(opened: OpenedStudy, *, lease: Lease, console: Console) -> int:
     # Late: Ray takes more than a second to load.
-    from orchestrator.running import PreparationError, Session, stop_on_signals
+    from orchestrator.running import PreparationError, Session
 
     def abandon(reason: str) -> None:
         say(console, f"error: {reason}; finished images are kept; {GO_ON}")

@@ -78,6 +78,8 @@ class Progress:
     seconds_left: float | None
     tracking: str
     """`ok`, or what is wrong with MLflow."""
+    sharing: str = ""
+    """Which other studies are on the cluster, and what this one may use of it; empty if alone."""
 
     def tally(self, name: str) -> Tally | None:
         """Returns a stage's tally, None if the command has no such stage."""

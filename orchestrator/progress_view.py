@@ -26,7 +26,7 @@ def progress_text(progress: Progress) -> str:
         if progress.num_failures:
             parts.append(f"failed {progress.num_failures}")
         parts.append(_left(progress))
-    return ", ".join([*parts, *_tracking_trouble(progress)])
+    return ", ".join([*parts, *_sharing(progress), *_tracking_trouble(progress)])
 
 
 def progress_panel(progress: Progress) -> RenderableType:
@@ -35,6 +35,7 @@ def progress_panel(progress: Progress) -> RenderableType:
     if progress.tally("experts") is not None:
         head.append(_left(progress))
     lines = [
+        *_sharing(progress),
         *progress.images,
         *_trial_lines(progress),
         *_speed_lines(progress),
@@ -93,6 +94,10 @@ def _speed(trial: RunningTrial) -> list[str]:
 def _left(progress: Progress) -> str:
     seconds = progress.seconds_left
     return "time left: not known yet" if seconds is None else f"about {duration(seconds)} left"
+
+
+def _sharing(progress: Progress) -> list[str]:
+    return [progress.sharing] if progress.sharing else []
 
 
 def _tracking_trouble(progress: Progress) -> list[str]:

@@ -11,6 +11,7 @@ from orchestrator.finishing import publish_outputs, write_outputs
 from orchestrator.lease import Lease, LeaseError
 from orchestrator.opened import OpenedStudy, open_study
 from orchestrator.republishing import start_tracker
+from orchestrator.signals import stop_on_signals
 from orchestrator.study_folder import StudyDamagedError
 from orchestrator.terminal import say
 from orchestrator.tracking.tracker import PublishReport, Tracker
@@ -84,7 +85,7 @@ class _Run:
 
     def run(self) -> int:
         # Late: Ray takes more than a second to load, and a finished study needs none of it.
-        from orchestrator.running import PreparationError, Session, stop_on_signals
+        from orchestrator.running import PreparationError, Session
 
         opened = self.opened
         opened.folder.write_plan(opened.plan, study_text=opened.text)

@@ -2,19 +2,18 @@
 
 import contextlib
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from types import FrameType
 
 from rich.console import Console
 
 from orchestrator.board import Board, Display, progress_line
 from orchestrator.cluster.gauges import exported
 from orchestrator.cluster.job_pool import JobPool
-from orchestrator.cluster.session import WORKER, in_use, num_slots, ray_session
+from orchestrator.cluster.session import WORKER, in_use, is_own_ray, ray_session
+from orchestrator.cluster.sharing import Sharing
 from orchestrator.cluster.trials import run_trials
 from orchestrator.coordinator import Coordinator, preparation_jobs
 from orchestrator.estimate import estimate
@@ -34,29 +33,12 @@ a second."""
 MIN_SLOTS_TO_RESERVE = 8
 """From so many worker slots on, an eighth is set aside for merge jobs while trials run; below,
 merge workers run beside the trials without a share: one of two slots would be half the machine."""
+MIN_SLOTS_TO_SPLIT = 4
+"""With fewer, of a cluster that is large enough to reserve, merge jobs wait for the last trial."""
 
 
 class PreparationError(Exception):
     """The base or the images could not be made, so nothing can run."""
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Yields an event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        if stopping.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stopping.set()
-
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @dataclass(kw_only=True)
@@ -74,15 +56,21 @@ class Session:
     worker: str = WORKER
     """The class that runs in worker processes, `module:Class`."""
     _board: Board = field(default_factory=Board, init=False)
+    _sharing: Sharing = field(init=False)
     _slots: int = field(default=1, init=False)
-    """Trials that the cluster has room for."""
+    """Trials that the cluster and the quota have room for."""
     _job_slots: int = field(default=1, init=False)
-    """Merge workers that it has room for, without trials."""
+    """Merge workers that they have room for, without trials."""
     _began_s: float = field(default_factory=time.monotonic, init=False)
     _left_s: float = field(default=0.0, init=False)
     """Of work for the cluster, as estimated last."""
     _estimated_s: float = field(default=-math.inf, init=False)
     """When that was."""
+
+    def __post_init__(self) -> None:
+        """Knows nothing yet of other studies on the cluster."""
+        study = self.opened.plan.study
+        self._sharing = Sharing(study.name, resources=study.resources)
 
     def run(self, console: Console) -> None:
         """Runs until nothing is left or the run is stopped.
@@ -122,8 +110,9 @@ class Session:
             stack.enter_context(Display(self._board, console=console, current=current))
             stack.enter_context(ray_session(self.on_cluster_lost))
             resources = self.opened.plan.study.resources
-            self._slots = num_slots(cpu=resources.trial.cpu, gpu=resources.trial.gpu)
-            self._job_slots = num_slots(cpu=resources.merge.cpu, gpu=resources.merge.gpu)
+            self._slots = self._sharing.most(resources.trial)
+            self._job_slots = self._sharing.most(resources.merge)
+            stack.enter_context(self._sharing.reporting(is_shared=not is_own_ray()))
             if self.leave is not None:
                 pace = Pace()
                 stack.enter_context(
@@ -152,6 +141,7 @@ class Session:
             in_use=(),
             seconds_left=self._seconds_left() if has_merges else None,
             tracking=self.tracker.state() if self.tracker else "ok",
+            sharing=self._sharing.text(),
         )
 
     def _whole_progress(self, stages: Collection[str], *, pace: Pace) -> Progress:
@@ -197,35 +187,69 @@ class Session:
 
     def _prepare(self, pool: JobPool, *, coordinator: Coordinator) -> None:
         self._board.stage = "preparing bases and images"
-        pool.resize(self._job_slots, reserve=self._reserves)
         jobs = preparation_jobs(self.opened.plan, done=self.opened.prepared)
         for job in jobs:
             pool.submit(job)
+        self._begin_jobs(pool)
         self._wait_for(pool)
         if coordinator.prepare_errors:
             raise PreparationError("; ".join(coordinator.prepare_errors))
+
+    def _begin_jobs(self, pool: JobPool) -> None:
+        """Begins a stage in which the pool has all that the study may hold."""
+        self._sharing.begin(
+            self.opened.plan.study.resources.merge,
+            num_wanted=pool.num_unfinished,
+            use=lambda num: pool.resize(num, reserve=self._reserves),
+        )
 
     def _train(self, pool: JobPool, *, coordinator: Coordinator) -> None:
         """Runs pretraining and trials, and again those that failed and may be tried again.
 
         Trials whose base is being pretrained are in the next round.
         """
-        for_merges = max(1, self._slots // MIN_SLOTS_TO_RESERVE) if self._reserves else 0
-        pool.resize(for_merges or self._job_slots, reserve=self._reserves)
         coordinator.submit_merges(self.opened.ledger.ready_merges())
         share = self.opened.plan.study.resources.trial
+        self._sharing.begin(
+            share,
+            num_wanted=lambda: self._num_trials_wanted() + pool.num_unfinished(),
+            use=lambda num: pool.resize(self._num_beside_trials(num), reserve=self._reserves),
+        )
         while not self.stopping.is_set() and (left := self._admitted_trials()):
             self._board.stage = "fine-tuning"
+            if not self._sharing.wait_for_slot(self.stopping):
+                return
             run_trials(
                 left,
                 worker=self.worker,
                 store_url=self.opened.store_url,
                 share=share,
-                num_slots=max(1, self._slots - for_merges),
+                num_slots=self._num_trial_slots,
                 checkpoint_every_s=self.opened.plan.study.checkpoint_every_s,
                 watcher=coordinator,
                 stopping=self.stopping,
             )
+
+    def _num_trial_slots(self) -> int:
+        """Returns how many trials may run now; called between any two of Tune's events."""
+        num_slots = self._sharing.num_slots
+        return num_slots - (self._num_beside_trials(num_slots) if self._reserves else 0)
+
+    def _num_beside_trials(self, num_slots: int) -> int:
+        """Returns how many merge workers there are while trials run on what is left of the slots.
+
+        Where they hold no share, as many as the same part of the cluster has room for.
+        """
+        if not self._reserves:
+            return math.ceil(self._job_slots * num_slots / self._slots)
+        if num_slots < MIN_SLOTS_TO_SPLIT:
+            return 0
+        return max(1, num_slots // MIN_SLOTS_TO_RESERVE)
+
+    def _num_trials_wanted(self) -> int:
+        allowance = self.opened.allowance
+        left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
+        return sum(run.id not in left_out for run in self.opened.ledger.runnable_trials())
 
     def _admitted_trials(self) -> list[Run]:
         """Returns the runs that could start now and that the budget has room for."""
@@ -236,7 +260,7 @@ class Session:
     def _merge(self, pool: JobPool, *, coordinator: Coordinator) -> None:
         """Waits for the merges, and submits those for which the budget turned out to have room."""
         self._board.stage = "merging"
-        pool.resize(self._job_slots, reserve=self._reserves)
+        self._begin_jobs(pool)
         self._wait_for(pool)
         while not self.stopping.is_set():
             self.opened.allowance.review()
@@ -268,5 +292,8 @@ class Session:
         now_s = time.monotonic()
         if now_s - self._estimated_s >= ESTIMATE_EVERY_S:
             left = estimate(ledger, calibration=self.opened.calibration)
-            self._left_s, self._estimated_s = left.wall_s(num_slots=self._slots), now_s
+            self._left_s, self._estimated_s = (
+                left.wall_s(num_slots=max(1, self._sharing.num_slots)),
+                now_s,
+            )
         return self._left_s

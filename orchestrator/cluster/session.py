@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ray
@@ -34,6 +34,11 @@ HEAD_LOST_AFTER_S = 20.0
 then ends the process on the spot."""
 
 
+def is_own_ray() -> bool:
+    """Tells whether sessions start a Ray of their own, which no other driver joins."""
+    return os.environ.get("RAY_ADDRESS", "local") == "local"
+
+
 @contextlib.contextmanager
 def ray_session(on_lost: Callable[[str], None]) -> Iterator[None]:
     """Connects for the length of a `with` block and disconnects at its end.
@@ -47,8 +52,8 @@ def ray_session(on_lost: Callable[[str], None]) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray warns of a change to CUDA_VISIBLE_DEVICES for tasks without GPUs, which we rely on.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = os.environ.get("RAY_ADDRESS", "local")
-    local_only: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    address = "local" if is_own_ray() else os.environ["RAY_ADDRESS"]
+    local_only: dict[str, Any] = {"include_dashboard": False} if is_own_ray() else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=address,
@@ -90,12 +95,18 @@ def num_slots(*, cpu: float, gpu: float) -> int:
 
     On a cluster that grows: has or will have room for, as MERGESWEEP_MAX_RESOURCES says.
     """
-    total: dict[str, float] = json.loads(os.environ.get(MAX_RESOURCES_VARIABLE, "{}"))
-    for name, amount in ray.cluster_resources().items():  # type: ignore[no-untyped-call]
-        total[name] = max(total.get(name, 0), amount)
+    total = total_resources()
     by_cpu = total.get("CPU", 0) / cpu
     by_gpu = total.get("GPU", 0) / gpu if gpu else by_cpu
     return max(1, int(min(by_cpu, by_gpu)))
+
+
+def total_resources() -> Mapping[str, float]:
+    """Returns what the cluster has, or will have when it has grown, by Ray's names."""
+    total: dict[str, float] = json.loads(os.environ.get(MAX_RESOURCES_VARIABLE, "{}"))
+    for name, amount in ray.cluster_resources().items():  # type: ignore[no-untyped-call]
+        total[name] = max(total.get(name, 0), amount)
+    return total
 
 
 def in_use() -> tuple[InUse, ...]:

@@ -149,6 +149,27 @@ def test_time_of_a_stopped_trial_counts_in_the_next_run_until_it_is_committed(
     assert again.used().cpu_s == pytest.approx(0.9)
 
 
+def test_paused_trial_keeps_its_room_and_its_time_stands_still(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """Nobody else gets what it needs to go on."""
+    plan = make_plan(tasks=TASKS, budget=seconds(2 * TRIAL_S + MERGE_S + 0.05))
+    now_s = [0.0]
+    allowance = Allowance(Ledger(plan, manifests=[]), clock=lambda: now_s[0])
+    first, second, third = needed_in_order(plan)
+    assert allowance.admits(first.id)
+    allowance.started(first.id)
+    now_s[0] += 0.05
+    allowance.paused(first.id)
+    now_s[0] += 3600
+    assert allowance.unfinished_s() == pytest.approx({first.id: 0.05})
+    assert allowance.admits(second.id)
+    assert not allowance.admits(third.id)
+    allowance.started(first.id)
+    now_s[0] += 0.05
+    assert allowance.used().cpu_s == pytest.approx(0.1)
+
+
 def test_snapshots_of_one_trial_count_once(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:

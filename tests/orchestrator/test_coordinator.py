@@ -194,6 +194,22 @@ def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
     assert stage.board.trials == {}
 
 
+def test_paused_trial_is_shown_again_once_it_goes_on(stage: Stage, clock: Clock) -> None:
+    """Its speed is that since it went on; a pause is no failure."""
+    trial = stage.plan.trials[0]
+    stage.coordinator.trial_started(trial.id)
+    stage.coordinator.trial_progressed(trial.id, step=4, loss=0.5, committed=[])
+    stage.coordinator.trial_paused(trial.id)
+    assert stage.board.trials == {}
+    clock.now_s += 3600
+    stage.coordinator.trial_started(trial.id)
+    stage.coordinator.trial_progressed(trial.id, step=4, loss=0.5, committed=[])
+    clock.now_s += 2
+    stage.coordinator.trial_progressed(trial.id, step=8, loss=0.5, committed=[])
+    assert stage.board.trials[trial.id].steps_per_s == 2.0
+    assert stage.board.failures == []
+
+
 def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
     """With one retry the second failure is the last."""
     trial = stage.plan.trials[0]

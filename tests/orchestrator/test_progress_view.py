@@ -50,6 +50,16 @@ def test_line_of_a_run_has_the_images_that_are_being_made() -> None:
     )
 
 
+def test_studies_on_the_same_cluster_are_shown() -> None:
+    """In the line, whatever the stage, and first in the panel."""
+    sharing = "shares the cluster with deep (priority 5): may use 3 of 8 slots"
+    shared = replace(PROGRESS, sharing=sharing)
+    assert progress_text(shared).endswith(f"about 2 min left, {sharing}")
+    assert sharing in panel(shared)
+    preparation = replace(shared, stages=(IMAGES,), images=())
+    assert progress_text(preparation).endswith(f"the images, {sharing}")
+
+
 def test_line_of_a_preparation_has_nothing_else() -> None:
     """Experts are none of its business."""
     preparation = replace(PROGRESS, stages=(IMAGES,), images=("mnist_m 0 of 1,000 images",))

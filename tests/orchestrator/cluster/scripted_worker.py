@@ -86,7 +86,7 @@ class Worker:
             self._note("died")
             os.kill(os.getpid(), signal.SIGKILL)
         try:
-            while task == "endless":
+            while task == "endless" or (task == "waiting" and not self._is_noted("go")):
                 time.sleep(0.05)
                 yield Progress(step=1, loss=0.5, committed=())
         except GeneratorExit:

@@ -1,17 +1,20 @@
 """Trials on a real Ray Tune, with a worker that does what it is told."""
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray as ray_module
 
 from orchestrator.cluster.trials import run_trials
 from orchestrator.resources import Share
 from workers.manifests import Manifest
 from workers.specs import ExpertSpec, OptimizerSpec, TrialSpec
 
+NUM_CPUS = os.cpu_count()
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 
 
@@ -24,6 +27,7 @@ class Watcher:
         self.committed: dict[str, Manifest] = {}
         self.failed: dict[str, tuple[str, str, bool]] = {}
         self.errors: dict[str, BaseException | None] = {}
+        self.paused: list[str] = []
         self.finished: list[str] = []
         self.stopping = threading.Event()
 
@@ -52,6 +56,10 @@ class Watcher:
         """Notes a failure."""
         self.errors[trial_id] = error
         self.failed[trial_id] = (reason, trace, is_lost)
+
+    def trial_paused(self, trial_id: str) -> None:
+        """Notes that a trial has no worker for now."""
+        self.paused.append(trial_id)
 
     def trial_finished(self, trial_id: str) -> None:
         """Notes an end."""
@@ -84,6 +92,29 @@ class ThriftyWatcher(Watcher):
         return len(self.progressed) < 9
 
 
+class SqueezedWatcher(Watcher):
+    """Has two slots, then one when two trials have reported, then none when one was paused."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__()
+        self._notes = notes
+        self.free_when_paused: float | None = None
+
+    def num_slots(self) -> int:
+        """Gives back a slot a time; all of them when what was paused has been waiting."""
+        if self.free_when_paused is not None:
+            return 2
+        reported = {trial_id for trial_id, _, _ in self.progressed}
+        return 2 if len(reported) < 2 else 2 - len(self.paused) - 1
+
+    def may_go_on(self) -> bool:
+        """Looks whether Ray has the cores of the paused trials back, and lets all go on then."""
+        if len(self.paused) == 2 and ray_module.available_resources().get("CPU") == NUM_CPUS:
+            self.free_when_paused = NUM_CPUS
+            (self._notes / "go").touch()
+        return True
+
+
 class FailingWatcher(Watcher):
     """Stands for a driver whose store fails."""
 
@@ -111,13 +142,19 @@ def trial(seed: int = 0, *, task: str = "mnist_5k") -> TrialSpec:
     return TrialSpec(longest=expert, snapshots=(2, 4))
 
 
-def run(trials: Sequence[TrialSpec], *, watcher: Watcher, notes: Path) -> None:
+def run(
+    trials: Sequence[TrialSpec],
+    *,
+    watcher: Watcher,
+    notes: Path,
+    num_slots: Callable[[], int] = lambda: 2,
+) -> None:
     run_trials(
         trials,
         worker="scripted_worker:Worker",
         store_url=str(notes),
         share=Share(),
-        num_slots=2,
+        num_slots=num_slots,
         checkpoint_every_s=30,
         watcher=watcher,
         stopping=watcher.stopping,
@@ -214,3 +251,40 @@ def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -
     watcher = Watcher()
     run([left], watcher=watcher, notes=tmp_path)
     assert list(watcher.committed) == [whole.id]
+
+
+def test_fewer_slots_pause_the_last_trials_and_free_what_they_held(tmp_path: Path) -> None:
+    """Down to none; what was paused left a checkpoint and goes on before anything new starts."""
+    watcher = SqueezedWatcher(tmp_path)
+    trials = [trial(seed, task="waiting") for seed in range(3)]
+    run(trials, watcher=watcher, notes=tmp_path, num_slots=watcher.num_slots)
+    first, second, third = (each.id for each in trials)
+    assert set(watcher.paused) == {first, second}
+    assert watcher.paused[0] == watcher.started[1]
+    assert watcher.free_when_paused == NUM_CPUS
+    assert (tmp_path / "closed").exists()
+    assert sorted(watcher.started) == sorted([first, first, second, second, third])
+    assert watcher.started[-1] == third
+    assert set(watcher.finished) == {first, second, third}
+    assert watcher.failed == {}
+
+
+def test_without_any_slot_nothing_is_begun(tmp_path: Path) -> None:
+    """The run returns at once, so that whoever called it waits and not Tune, which would hang."""
+    watcher = Watcher()
+    run([trial()], watcher=watcher, notes=tmp_path, num_slots=lambda: 0)
+    assert watcher.started == []
+
+
+def test_paused_trials_are_stopped_with_the_run(tmp_path: Path) -> None:
+    """A stop does not wait for a slot."""
+    watcher = Watcher()
+
+    def num_slots() -> int:
+        if watcher.paused:
+            watcher.stopping.set()
+        return 0 if watcher.progressed else 1
+
+    run([trial(task="endless")], watcher=watcher, notes=tmp_path, num_slots=num_slots)
+    assert len(watcher.paused) == 1
+    assert (watcher.finished, watcher.failed) == ([], {})

@@ -1,0 +1,107 @@
+"""A worker that computes nothing and commits real artifacts, its trials when they are let.
+
+Runs in Ray's processes. Its notes lie beside the store: `running-<trial>` while a process has a
+trial, `left-<trial>` once one was stopped on its way; all trials end when there is a note `go`.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scripted_worker import Progress
+
+from workers.artifacts import Artifacts
+from workers.manifests import Manifest
+from workers.progress import PreparationProgress
+from workers.spec_json import spec_to_json
+from workers.specs import (
+    VERSIONS,
+    BaseJob,
+    BaseSpec,
+    DataJob,
+    DataSpec,
+    ExpertSpec,
+    MergeSpec,
+    TrialSpec,
+)
+from workers.store.opening import open_store
+
+SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}
+
+
+class Worker:
+    """Does what a real worker does, without the work."""
+
+    def __init__(self, store_url: str, *, num_cpus: float) -> None:
+        self._artifacts = Artifacts(open_store(store_url), code_version=lambda: "test")
+        self._notes = Path(store_url).parent
+        self._num_cpus = num_cpus
+
+    def prepare_base(self, job: BaseJob) -> Manifest:
+        """Commits a base."""
+        return self._commit("base", job.spec, metrics={})
+
+    def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:
+        """Commits the images of a task."""
+        committed = self._commit("data", job.spec, metrics={"num_classes": 10})
+        yield PreparationProgress(
+            task=job.spec.task, num_images=1, num_done=1, images_per_s=1.0, committed=committed
+        )
+
+    def run_trial(
+        self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
+    ) -> Iterator[Progress]:
+        """Reports ten times a second until it may end."""
+        del report_every_s, checkpoint_every_s
+        note = self._notes / f"running-{spec.id}"
+        note.write_text(str(os.getpid()))
+        try:
+            while not (self._notes / "go").exists():
+                time.sleep(0.1)
+                yield Progress(step=0, loss=None, committed=())
+        except GeneratorExit:
+            (self._notes / f"left-{spec.id}").touch()
+            raise
+        finally:
+            note.unlink()
+        metrics = {
+            "train_loss": 0.1,
+            "train_curve": [[1, 0.1]],
+            "num_classes": 10,
+            "steps_taken": 1,
+            "test": SCORES,
+            "base": SCORES,
+        }
+        for expert in spec.experts:
+            made = self._commit("expert", expert, metrics=metrics)
+            yield Progress(step=expert.steps, loss=0.1, committed=(made,))
+
+    def run_merge(self, spec: MergeSpec) -> Manifest:
+        """Commits the scores of a merge."""
+        tasks = [expert.task for expert in (*spec.experts, *spec.held_out)]
+        return self._commit("merge", spec, metrics={"tasks": dict.fromkeys(tasks, SCORES)})
+
+    def _commit(
+        self,
+        kind: str,
+        spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec,
+        *,
+        metrics: Mapping[str, Any],
+    ) -> Manifest:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "file"
+            file.write_text(kind)
+            return self._artifacts.commit(
+                kind,
+                spec.id,
+                version=VERSIONS[kind],
+                spec=spec_to_json(spec),
+                inputs={},
+                files={"file": file},
+                outcome="done",
+                metrics=metrics,
+                seconds={"trial": 0.1},
+            )

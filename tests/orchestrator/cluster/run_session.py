@@ -1,0 +1,22 @@
+"""Runs a study file as `mergesweep run` does, with the committing worker and without MLflow."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.opened import open_study
+from orchestrator.reading import parse_study
+from orchestrator.running import Session
+from orchestrator.signals import stop_on_signals
+
+path = Path(sys.argv[1])
+text = path.read_text()
+with stop_on_signals() as stopping:
+    Session(
+        opened=open_study(parse_study(text, source=str(path)), text=text),
+        tracker=None,
+        stopping=stopping,
+        on_cluster_lost=sys.exit,
+        worker="committing_worker:Worker",
+    ).run(Console())

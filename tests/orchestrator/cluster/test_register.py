@@ -1,0 +1,88 @@
+import pytest
+
+from orchestrator.allotment import Demand
+from orchestrator.cluster.register import EXPIRES_AFTER_S, Register
+
+CORES = {"cpu": 8.0, "gpu": 0.0}
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        """Returns the time."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Returns the register's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def register(clock: Clock) -> Register:
+    """Returns a register that has heard of nobody."""
+    return Register(clock)
+
+
+def report(register: Register, driver: str, *, priority: int = 0, num_wanted: int = 100) -> int:
+    demand = Demand(
+        study=driver, priority=priority, share={"cpu": 1}, quota={}, num_wanted=num_wanted
+    )
+    return register.report(driver, demand, CORES).num_slots
+
+
+def test_drivers_are_told_what_is_theirs_as_others_come(register: Register) -> None:
+    """The first one learns of the second by its next report."""
+    assert report(register, "first") == 8
+    assert report(register, "second") == 4
+    assert report(register, "first") == 4
+
+
+def test_silent_driver_is_forgotten(register: Register, clock: Clock) -> None:
+    """Not before its time: one that was slow once loses nothing."""
+    report(register, "first")
+    clock.now_s += EXPIRES_AFTER_S
+    assert report(register, "second") == 4
+    clock.now_s += 1
+    assert report(register, "second") == 8
+    assert report(register, "first") == 4
+
+
+def test_driver_that_leaves_frees_its_slots_at_once(register: Register) -> None:
+    """Twice is once, and a stranger may leave too."""
+    report(register, "first", priority=5)
+    assert report(register, "second") == 0
+    for driver in ("first", "first", "stranger"):
+        register.leave(driver)
+    assert report(register, "second") == 8
+
+
+def test_lost_register_knows_all_again_after_one_report_each(clock: Clock) -> None:
+    """Nothing of it is kept anywhere else."""
+    register = Register(clock)
+    report(register, "high", priority=1, num_wanted=6)
+    assert report(register, "low") == 2
+    another = Register(clock)
+    assert report(another, "high", priority=1, num_wanted=6) == 8
+    assert report(another, "low") == 2
+
+
+def test_drivers_of_one_study_name_are_two(register: Register) -> None:
+    """Users choose names without asking one another."""
+    demand = Demand(study="same", priority=0, share={"cpu": 1}, quota={}, num_wanted=100)
+    register.report("one", demand, CORES)
+    told = register.report("two", demand, CORES)
+    assert told.num_slots == 4
+    assert [each.study for each in told.neighbours] == ["same"]
+
+
+def test_cluster_is_as_large_as_any_driver_knows(register: Register) -> None:
+    """Only a driver on the head may know how far the cluster grows."""
+    demand = Demand(study="a", priority=0, share={"cpu": 1}, quota={}, num_wanted=100)
+    register.report("submitted", demand, {"cpu": 32.0})
+    assert register.report("elsewhere", demand, CORES).num_slots == 16

@@ -1,0 +1,160 @@
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import ActorUnavailableError
+
+from orchestrator.allotment import Demand
+from orchestrator.cluster import sharing as sharing_module
+from orchestrator.cluster.register import Register
+from orchestrator.cluster.sharing import Sharing
+from orchestrator.resources import Quota, Resources, Share
+
+CORES = {"CPU": 8.0, "GPU": 0.0}
+
+
+class Method:
+    """Calls at once what Ray would call somewhere else."""
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self._call = call
+
+    def remote(self, *arguments: object) -> object:
+        """Returns the answer itself in place of a reference."""
+        return self._call(*arguments)
+
+
+class Actor:
+    """Stands for the register's process, which may be away."""
+
+    def __init__(self) -> None:
+        self.register = Register()
+        self.is_away = False
+        self.num_found = 0
+        self.report = Method(self._report)
+        self.leave = Method(self.register.leave)
+
+    def _report(self, *arguments: Any) -> object:  # noqa: ANN401 a driver's
+        if self.is_away:
+            raise ActorUnavailableError("away", None)
+        return self.register.report(*arguments)
+
+    def find(self) -> "Actor":
+        """Looks it up by its name."""
+        self.num_found += 1
+        return self
+
+    def other_reports(self, *, priority: int = 0, num_wanted: int = 100) -> None:
+        """Reports for another driver."""
+        demand = Demand(
+            study="other", priority=priority, share={"cpu": 1}, quota={}, num_wanted=num_wanted
+        )
+        self.register.report("other", demand, {"cpu": 8})
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
+    """Puts the register's process in the place of Ray."""
+    actor = Actor()
+    monkeypatch.setattr(ray, "cluster_resources", lambda: CORES)
+    monkeypatch.setattr(ray, "get", lambda answer, **_: answer)
+    monkeypatch.setattr(sharing_module, "_find_register", actor.find)
+    monkeypatch.setattr(sharing_module, "REPORT_EVERY_S", 0.01)
+    return actor
+
+
+def begin(sharing: Sharing, share: Share | None = None) -> list[int]:
+    """Begins a stage that wants all; returns the numbers of slots that its user was told."""
+    told: list[int] = []
+    sharing.begin(share or Share(), num_wanted=lambda: 100, use=told.append)
+    return told
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    done = threading.Event()
+    for _ in range(3000):
+        if condition():
+            return
+        done.wait(0.01)
+    raise AssertionError
+
+
+def test_own_ray_is_shared_with_nobody(actor: Actor) -> None:
+    """Only the quota counts, and no process is started for the others that cannot be."""
+    sharing = Sharing("alone", resources=Resources(quota=Quota(cpu=3)))
+    with sharing.reporting(is_shared=False):
+        assert begin(sharing) == [3]
+        assert sharing.num_slots == 3
+    assert (sharing.text(), actor.num_found) == ("", 0)
+
+
+def test_user_of_slots_is_told_as_others_come_and_go(actor: Actor) -> None:
+    """By a thread; and a study that is alone says nothing of it."""
+    sharing = Sharing("one", resources=Resources())
+    with sharing.reporting(is_shared=True):
+        told = begin(sharing)
+        assert (told, sharing.text()) == ([8], "")
+        actor.other_reports()
+        wait_until(lambda: told[-1] == 4)
+        assert sharing.text() == (
+            "shares the cluster with other (priority 0): may use 4 of 8 slots"
+        )
+        actor.register.leave("other")
+        wait_until(lambda: told[-1] == 8)
+
+
+def test_driver_that_ends_leaves_the_register(actor: Actor) -> None:
+    """So that nobody waits for it."""
+    sharing = Sharing("one", resources=Resources(priority=5))
+    with sharing.reporting(is_shared=True):
+        begin(sharing)
+    demand = Demand(study="other", priority=0, share={"cpu": 1}, quota={}, num_wanted=9)
+    assert actor.register.report("other", demand, {"cpu": 8}).num_slots == 8
+
+
+def test_register_that_does_not_answer_changes_nothing(actor: Actor) -> None:
+    """What was told last counts until it is found again, by its name."""
+    sharing = Sharing("one", resources=Resources())
+    actor.other_reports(priority=1, num_wanted=6)
+    with sharing.reporting(is_shared=True):
+        told = begin(sharing)
+        actor.is_away = True
+        actor.register.leave("other")
+        num_told, num_found = len(told), actor.num_found
+        wait_until(lambda: len(told) > num_told + 2 and actor.num_found > num_found + 2)
+        assert set(told) == {2}
+        actor.is_away = False
+        wait_until(lambda: told[-1] == 8)
+
+
+def test_study_without_any_answer_has_the_cluster(actor: Actor) -> None:
+    """As it would without a register: Ray itself keeps two studies apart."""
+    actor.is_away = True
+    sharing = Sharing("one", resources=Resources())
+    with sharing.reporting(is_shared=True):
+        assert begin(sharing)[0] == 8
+
+
+def test_stages_have_slots_of_their_own_size(actor: Actor) -> None:
+    """What is told for one is never taken for the other."""
+    actor.other_reports()
+    sharing = Sharing("one", resources=Resources(merge=Share(cpu=2)))
+    with sharing.reporting(is_shared=True):
+        assert begin(sharing, Share(cpu=2))[0] == 2
+        assert begin(sharing)[0] == 4
+
+
+def test_waiting_for_a_slot_ends_with_a_slot_or_a_stop(actor: Actor) -> None:
+    """A higher study that ends lets it go on; a stop does not wait for that."""
+    actor.other_reports(priority=1)
+    sharing, stopping = Sharing("one", resources=Resources()), threading.Event()
+    with sharing.reporting(is_shared=True):
+        begin(sharing)
+        assert sharing.num_slots == 0
+        threading.Timer(0.1, stopping.set).start()
+        assert not sharing.wait_for_slot(stopping)
+        actor.register.leave("other")
+        assert sharing.wait_for_slot(threading.Event())
+        assert not sharing.wait_for_slot(stopping)
