@@ -21,6 +21,7 @@ from orchestrator.failures import Failures
 from orchestrator.opened import OpenedStudy
 from orchestrator.progress import MAX_LEFT, Pace, Progress, leaving_progress
 from orchestrator.readings import Reading, readings
+from orchestrator.slots import Slots
 from orchestrator.study_runs import run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.manifests import Manifest
@@ -30,11 +31,6 @@ POLL_S = 0.2
 ESTIMATE_EVERY_S = 5.0
 """Between two estimates of the time left: one looks at every artifact, and a panel is drawn 4 times
 a second."""
-MIN_SLOTS_TO_RESERVE = 8
-"""From so many worker slots on, an eighth is set aside for merge jobs while trials run; below,
-merge workers run beside the trials without a share: one of two slots would be half the machine."""
-MIN_SLOTS_TO_SPLIT = 4
-"""With fewer, of a cluster that is large enough to reserve, merge jobs wait for the last trial."""
 
 
 class PreparationError(Exception):
@@ -57,10 +53,7 @@ class Session:
     """The class that runs in worker processes, `module:Class`."""
     _board: Board = field(default_factory=Board, init=False)
     _sharing: Sharing = field(init=False)
-    _slots: int = field(default=1, init=False)
-    """Trials that the cluster and the quota have room for."""
-    _job_slots: int = field(default=1, init=False)
-    """Merge workers that they have room for, without trials."""
+    _slots: Slots = field(default_factory=Slots, init=False)
     _began_s: float = field(default_factory=time.monotonic, init=False)
     _left_s: float = field(default=0.0, init=False)
     """Of work for the cluster, as estimated last."""
@@ -110,8 +103,10 @@ class Session:
             stack.enter_context(Display(self._board, console=console, current=current))
             stack.enter_context(ray_session(self.on_cluster_lost))
             resources = self.opened.plan.study.resources
-            self._slots = self._sharing.most(resources.trial)
-            self._job_slots = self._sharing.most(resources.merge)
+            self._slots = Slots(
+                most_trials=self._sharing.most(resources.trial),
+                most_jobs=self._sharing.most(resources.merge),
+            )
             stack.enter_context(self._sharing.reporting(is_shared=not is_own_ray()))
             if self.leave is not None:
                 pace = Pace()
@@ -181,10 +176,6 @@ class Session:
         if coordinator.store_fault is not None:
             raise coordinator.store_fault
 
-    @property
-    def _reserves(self) -> bool:
-        return self._slots >= MIN_SLOTS_TO_RESERVE
-
     def _prepare(self, pool: JobPool, *, coordinator: Coordinator) -> None:
         self._board.stage = "preparing bases and images"
         jobs = preparation_jobs(self.opened.plan, done=self.opened.prepared)
@@ -200,7 +191,7 @@ class Session:
         self._sharing.begin(
             self.opened.plan.study.resources.merge,
             num_wanted=pool.num_unfinished,
-            use=lambda num: pool.resize(num, reserve=self._reserves),
+            use=lambda num: pool.resize(num, reserve=self._slots.reserves),
         )
 
     def _train(self, pool: JobPool, *, coordinator: Coordinator) -> None:
@@ -209,11 +200,11 @@ class Session:
         Trials whose base is being pretrained are in the next round.
         """
         coordinator.submit_merges(self.opened.ledger.ready_merges())
-        share = self.opened.plan.study.resources.trial
+        share, slots = self.opened.plan.study.resources.trial, self._slots
         self._sharing.begin(
             share,
-            num_wanted=lambda: self._num_trials_wanted() + pool.num_unfinished(),
-            use=lambda num: pool.resize(self._num_beside_trials(num), reserve=self._reserves),
+            num_wanted=lambda: self._num_wanted_to_train(pool),
+            use=lambda num: pool.resize(slots.beside_trials(num), reserve=slots.reserves),
         )
         while not self.stopping.is_set() and (left := self._admitted_trials()):
             self._board.stage = "fine-tuning"
@@ -224,32 +215,21 @@ class Session:
                 worker=self.worker,
                 store_url=self.opened.store_url,
                 share=share,
-                num_slots=self._num_trial_slots,
+                num_slots=lambda: slots.for_trials(self._sharing.num_slots),
                 checkpoint_every_s=self.opened.plan.study.checkpoint_every_s,
                 watcher=coordinator,
                 stopping=self.stopping,
             )
 
-    def _num_trial_slots(self) -> int:
-        """Returns how many trials may run now; called between any two of Tune's events."""
-        num_slots = self._sharing.num_slots
-        return num_slots - (self._num_beside_trials(num_slots) if self._reserves else 0)
-
-    def _num_beside_trials(self, num_slots: int) -> int:
-        """Returns how many merge workers there are while trials run on what is left of the slots.
-
-        Where they hold no share, as many as the same part of the cluster has room for.
-        """
-        if not self._reserves:
-            return math.ceil(self._job_slots * num_slots / self._slots)
-        if num_slots < MIN_SLOTS_TO_SPLIT:
-            return 0
-        return max(1, num_slots // MIN_SLOTS_TO_RESERVE)
-
-    def _num_trials_wanted(self) -> int:
+    def _num_wanted_to_train(self, pool: JobPool) -> int:
+        """Returns how many slots trials could fill, and merge workers where they hold any."""
         allowance = self.opened.allowance
         left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
-        return sum(run.id not in left_out for run in self.opened.ledger.runnable_trials())
+        num_trials = sum(run.id not in left_out for run in self.opened.ledger.runnable_trials())
+        if not self._slots.reserves:
+            return num_trials
+        num_beside = self._slots.beside_trials(self._sharing.num_slots)
+        return num_trials + min(num_beside, pool.num_unfinished())
 
     def _admitted_trials(self) -> list[Run]:
         """Returns the runs that could start now and that the budget has room for."""

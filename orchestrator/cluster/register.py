@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.allotment import Allotment, Amounts, Demand, allot
 
-EXPIRES_AFTER_S = 20.0
+EXPIRES_AFTER_S = 15.0
 """A driver that has not reported for so long is dead, and what it held is free."""
 
 

@@ -44,6 +44,8 @@ class Sharing:
         self._num_wanted: Callable[[], int] = lambda: 0
         self._use: Callable[[int], None] = lambda _: None
         self._told: Allotment | None = None
+        self._trouble = ""
+        """Why nothing was ever told."""
         self._num_all = 1
         self.num_slots = 1
         """Of the current share, which the study may hold."""
@@ -56,7 +58,9 @@ class Sharing:
 
     def text(self) -> str:
         """Says who else is on the cluster, and what this study has of it; empty when alone."""
-        return "" if self._told is None else sharing_text(self._told, num_all=self._num_all)
+        if self._told is None:
+            return self._trouble
+        return sharing_text(self._told, num_all=self._num_all)
 
     def begin(
         self, share: Share, *, num_wanted: Callable[[], int], use: Callable[[int], None]
@@ -106,8 +110,10 @@ class Sharing:
     def _report(self) -> None:
         """Reports and takes the answer; without one the last answer stays."""
         if self._is_shared:
-            with contextlib.suppress(RayError):
+            try:
                 self._told = self._answer()
+            except RayError as error:
+                self._trouble = f"knows nothing of other studies here ({type(error).__name__})"
         self._num_all = self.most(self._share)
         told = self._told.num_slots if self._told else self._num_all
         self.num_slots = min(self._num_all, told)

@@ -26,6 +26,7 @@ TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # resume reads the store, never Tune's snapshots
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops the run itself
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # a bound on requests to Ray where slots are thousands
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
@@ -81,7 +82,6 @@ def run_trials(
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher is told all of it
     watch = Watch(watcher, trials=trials)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(200, 4 * max(1, num_slots())))
     admission = Admission(watch, num_slots=num_slots)
     parameters = {
         "trials": list(trials),

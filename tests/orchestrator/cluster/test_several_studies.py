@@ -148,7 +148,7 @@ def test_equals_share_and_a_killed_driver_frees_its_slots(
     second.let_end()
     first.start()
     wait_for({"first": 1}, first)
-    time.sleep(5)
+    time.sleep(2)
     assert first.num_running() == 1
     first.let_end()
     assert is_complete(first)
@@ -158,7 +158,7 @@ def test_equals_share_and_a_killed_driver_frees_its_slots(
 def test_higher_priority_takes_over_and_the_other_goes_on_afterwards(
     make_driver: Callable[..., Driver],
 ) -> None:
-    """The lower one says whom it waits for; a stop of the higher one gives all back."""
+    """The lower one says whom it waits for, and loses nothing but time."""
     low, high = make_driver("low"), make_driver("high", priority=5)
     low.start()
     wait_for({"low": 2}, low)
@@ -167,12 +167,9 @@ def test_higher_priority_takes_over_and_the_other_goes_on_afterwards(
     assert len(list(low.folder.glob("left-*"))) == 2
     assert low.process is not None
     assert low.process.poll() is None
-    high.end(signal.SIGTERM)
-    wait_for({"low": 2, "high": 0}, low, high)
-    assert "waits for high (priority 5), no slot of the cluster is left" in low.log()
-    high.start()
-    wait_for({"low": 0, "high": 2}, low, high)
     high.let_end()
+    wait_for({"low": 2}, low)
+    assert "waits for high (priority 5), no slot of the cluster is left" in low.log()
     low.let_end()
     assert is_complete(low)
     assert is_complete(high)

@@ -130,11 +130,14 @@ def test_register_that_does_not_answer_changes_nothing(actor: Actor) -> None:
 
 
 def test_study_without_any_answer_has_the_cluster(actor: Actor) -> None:
-    """As it would without a register: Ray itself keeps two studies apart."""
+    """As it would without a register, and it says so: what its file asks for is not heeded."""
     actor.is_away = True
     sharing = Sharing("one", resources=Resources())
     with sharing.reporting(is_shared=True):
         assert begin(sharing)[0] == 8
+        assert sharing.text() == "knows nothing of other studies here (ActorUnavailableError)"
+        actor.is_away = False
+        wait_until(lambda: not sharing.text())
 
 
 def test_stages_have_slots_of_their_own_size(actor: Actor) -> None:
