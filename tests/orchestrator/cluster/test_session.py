@@ -15,6 +15,7 @@ from orchestrator.cluster.session import (
     WORKER,
     create_worker,
     is_node_lost,
+    is_own_ray,
     num_slots,
 )
 
@@ -39,6 +40,19 @@ def test_cluster_that_grows_has_the_slots_of_its_full_size(monkeypatch: pytest.M
     monkeypatch.setenv(MAX_RESOURCES_VARIABLE, '{"CPU": 16, "GPU": 2}')
     assert num_slots(cpu=2, gpu=0.25) == 8
     assert num_slots(cpu=2, gpu=0) == 12
+
+
+def test_ray_is_the_drivers_own_unless_an_address_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then nobody else can be on it."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert is_own_ray()
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert is_own_ray()
+    for address in ("auto", "10.0.0.1:6379"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert not is_own_ray()
 
 
 def test_worker_is_created_from_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
