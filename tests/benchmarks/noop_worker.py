@@ -120,5 +120,5 @@ class Worker(process.Worker):
                 files=files,
                 outcome="done",
                 metrics=metrics,
-                seconds={"trial": 0.001},
+                seconds=dict.fromkeys(("trial", "merge", "evaluate"), 0.001),
             )
