@@ -42,11 +42,13 @@ def test_every_package_is_installed_by_hash() -> None:
     """Apart from PyTorch's processor builds, which have the versions of the lock file."""
     installs = re.findall(r"uv pip install(?:[^\n]|\\\n)*", TEXT)
     unchecked = [each for each in installs if "--require-hashes" not in each]
-    assert len(installs) == 5
-    assert sorted(set(unchecked)) == [
-        "uv pip install --no-deps --no-build-isolation /src",
+    assert len(installs) == 4
+    assert sorted(unchecked) == [
+        "uv pip install --no-deps --prefix /opt/code /tmp/wheel/*.whl",
         "uv pip install --no-deps --torch-backend cpu -r /tmp/torch.txt",
     ]
+    assert re.findall(r"uv build (?:[^\n]|\\\n)*", TEXT) != []
+    assert "--build-constraints /tmp/requirements.txt --require-build-hashes" in TEXT
     for name in ("requirements.txt", "docker/requirements-mlflow.txt"):
         pins = re.findall(r"(?m)^[a-z][^ ]*==\S+(.*(?:\\\n.*)+)", (ROOT / name).read_text("utf-8"))
         assert len(pins) > 0
@@ -76,6 +78,32 @@ def test_both_images_are_of_the_same_user_and_health_check() -> None:
     assert re.findall(r"(?m)^USER (.*)$", TEXT) == ["1000"]
     assert TEXT.index("AS node") < TEXT.index("USER 1000") < TEXT.index("FROM node AS cpu")
     assert TEXT.count("HEALTHCHECK") == 1
+
+
+def stages() -> dict[str, str]:
+    found = re.findall(r"(?ms)^FROM \S+ AS (\S+)$(.*?)(?=^FROM |\Z)", TEXT)
+    return dict(found)
+
+
+@pytest.mark.parametrize("image", ["cpu", "gpu"])
+def test_change_of_the_code_leaves_the_layer_of_packages_as_it_is(image: str) -> None:
+    """The packages are copied from a stage without the code, which comes last and alone."""
+    copied = re.findall(r"(?m)^COPY (.*)$", stages()[image])
+    assert copied == [
+        f"--from=packages-{image} /opt/mergesweep /opt/mergesweep",
+        "--from=code /opt/code /opt/mergesweep",
+    ]
+    assert [name for name, text in stages().items() if "COPY . " in text] == ["code"]
+
+
+def test_health_check_is_as_patient_as_a_node_whose_trials_take_all_cores() -> None:
+    """Ray may take minutes to start there, and an answer more than 5 s."""
+    found = re.search(r"--timeout=(\d+)s --start-period=(\d+)s .*(?:\n.*)timeout=(\d+)\)", TEXT)
+    assert found is not None
+    limit_s, start_s, answer_s = map(int, found.groups())
+    assert answer_s < limit_s
+    assert limit_s >= 15
+    assert start_s >= 300
 
 
 def test_build_sees_the_packages_and_nothing_private() -> None:
