@@ -1,10 +1,13 @@
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import uvicorn
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "compose"
@@ -75,6 +78,33 @@ def test_ray_asks_for_the_token_and_notices_silent_hosts(composed: dict[str, Any
     assert environment["RAY_AUTH_TOKEN"] == "given"
     assert environment["RAY_grpc_client_keepalive_time_ms"] == "10000"
     assert environment["RAY_grpc_client_keepalive_timeout_ms"] == "10000"
+
+
+def mlflow_on_kubernetes() -> dict[str, Any]:
+    text = (FOLDER.parent / "kuberay" / "base" / "mlflow.yaml").read_text("utf-8")
+    deployment = next(each for each in yaml.safe_load_all(text) if each["kind"] == "Deployment")
+    container: dict[str, Any] = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def test_mlflow_is_the_same_as_on_kubernetes(composed: dict[str, Any]) -> None:
+    """The command with its options, and the time that a first start may take."""
+    elsewhere = mlflow_on_kubernetes()
+    assert composed["mlflow"]["command"] == [*elsewhere["command"], *elsewhere["args"]]
+    probe = elsewhere["startupProbe"]
+    allowed_s = probe["periodSeconds"] * probe["failureThreshold"]
+    assert composed["mlflow"]["healthcheck"]["start_period"] == f"{allowed_s // 60}m0s"
+
+
+def test_slow_workers_of_mlflow_are_not_killed(composed: dict[str, Any]) -> None:
+    """Uvicorn gives them 5 s, and starts new ones for ever where trials take all cores."""
+    given = [each for each in composed["mlflow"]["command"] if each.startswith("--uvicorn-opts=")]
+    assert len(given) == 1
+    options = shlex.split(given[0].partition("=")[2])
+    context = uvicorn.main.make_context("uvicorn", [*options, "app"])
+    assert context.params["timeout_worker_healthcheck"] >= 60
+    with pytest.raises(click.NoSuchOption):
+        uvicorn.main.make_context("uvicorn", ["--timeout-worker=120", "app"])
 
 
 def test_what_stays_up_is_pinned_and_watched(composed: dict[str, Any]) -> None:
