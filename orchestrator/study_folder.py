@@ -176,7 +176,10 @@ class StudyFolder:
 
     def location(self, name: str) -> str:
         """Returns where one of the study's files lies, a path or a URL."""
-        return f"{self._store.url.rstrip('/')}/{self._key(name)}"
+        url, mark, server = self._store.url, "", ""
+        if url.startswith("s3://"):
+            url, mark, server = url.partition("?")
+        return f"{url.rstrip('/')}/{self._key(name)}{mark}{server}"
 
     def _find(self, name: str) -> bytes | None:
         try:

@@ -242,3 +242,12 @@ def test_location_is_a_path_that_exists(folder: StudyFolder, tmp_path: Path) -> 
     folder.write_bytes("report.html", b"<html>")
     assert Path(folder.location("report.html")).read_bytes() == b"<html>"
     assert folder.location("report.html").startswith(str(tmp_path))
+
+
+def test_location_on_a_server_of_ones_own_names_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server stands behind the whole key, not in the middle of it."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = open_store("s3://bucket/prefix?endpoint_url=http://127.0.0.1:9")
+    assert StudyFolder(store, "small").location("report.html") == (
+        "s3://bucket/prefix/studies/small/report.html?endpoint_url=http://127.0.0.1:9"
+    )
