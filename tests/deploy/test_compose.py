@@ -114,6 +114,20 @@ def test_what_stays_up_is_pinned_and_watched(composed: dict[str, Any]) -> None:
         assert ("test" in service.get("healthcheck", {})) is (name not in ("ray", "bucket"))
 
 
+def test_our_user_can_write_to_the_volumes(composed: dict[str, Any]) -> None:
+    """A new volume takes over whose the image's folder is, and is root's where there is none."""
+    made = (FOLDER.parents[1] / "docker" / "Dockerfile").read_text("utf-8")
+    targets = [
+        volume["target"]
+        for service in composed.values()
+        if service["image"].startswith("registry.example/mergesweep:")
+        for volume in service.get("volumes", [])
+        if volume["type"] == "volume"
+    ]
+    assert targets == ["/home/ray/.cache"]
+    assert f"install --directory --owner=ray --group=ray {targets[0]}\n" in made
+
+
 def test_gpus_are_the_only_difference(tool: Tool) -> None:
     """Everything else is said once."""
     text = (FOLDER / "gpu.yaml").read_text("utf-8")
