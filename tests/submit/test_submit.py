@@ -101,7 +101,7 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     s3_url: str,
 ) -> None:
     """`stop` lets running trials leave checkpoints; the same command then ends the study."""
-    study = write("halted", steps=1500)
+    study = write("halted", steps=3000)  # a trial outlives the two commands that come before `stop`
     program.run("submit", study)
     store = open_store(s3_url)
 
