@@ -29,8 +29,8 @@ _BOOT = (
     'hostname "$0" && mount -t proc proc /proc && mount -t tmpfs -o size=1g tmpfs /dev/shm'
     " && { sleep infinity & wait; }"
 )
-"""What a host's first process does; it takes leave of orphans, and when it is killed the kernel
-kills all others of the host."""
+"""What a host's first process does: it waits for the orphans that it inherits, and when it is
+killed the kernel kills all others of the host."""
 
 
 @dataclass(kw_only=True)
