@@ -63,7 +63,9 @@ class Session:
     def __post_init__(self) -> None:
         """Knows nothing yet of other studies on the cluster."""
         study = self.opened.plan.study
-        self._sharing = Sharing(study.name, resources=study.resources)
+        self._sharing = Sharing(
+            study.name, resources=study.resources, note=self._board.notes.append
+        )
 
     def run(self, console: Console) -> None:
         """Runs until nothing is left or the run is stopped.

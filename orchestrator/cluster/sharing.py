@@ -33,9 +33,19 @@ _ANSWER_S = 5.0
 class Sharing:
     """What a study may hold of the cluster at this time. Thread-safe."""
 
-    def __init__(self, study: str, *, resources: Resources) -> None:
+    def __init__(
+        self, study: str, *, resources: Resources, note: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Knows of nobody else yet.
+
+        Args:
+            study: Its name, which other studies are told.
+            resources: What it takes, its priority and its quota.
+            note: Is told when other studies come or go, and when this one has to wait or goes on.
+        """
         self._study = study
         self._resources = resources
+        self._note = note
         self._driver = uuid.uuid4().hex
         self._register: Any = None
         self._is_shared = False
@@ -109,12 +119,15 @@ class Sharing:
 
     def _report(self) -> None:
         """Reports and takes the answer; without one the last answer stays."""
+        before = self._told
         if self._is_shared:
             try:
                 self._told = self._answer()
             except RayError as error:
                 self._trouble = f"knows nothing of other studies here ({type(error).__name__})"
         self._num_all = self.most(self._share)
+        if _terms(self._told) != _terms(before):
+            self._note(self.text() or "no other study is on the cluster now")
         told = self._told.num_slots if self._told else self._num_all
         self.num_slots = min(self._num_all, told)
         self._use(self.num_slots)
@@ -143,6 +156,13 @@ class Sharing:
         if self._register is not None:
             with contextlib.suppress(RayError):
                 ray.get(self._register.leave.remote(self._driver), timeout=_ANSWER_S)
+
+
+def _terms(told: Allotment | None) -> tuple[bool, frozenset[tuple[str, int]]]:
+    """Returns what is worth a line when it changes: whether a study waits, and who else is here."""
+    if told is None or not told.neighbours:
+        return False, frozenset()
+    return told.num_slots == 0, frozenset((each.study, each.priority) for each in told.neighbours)
 
 
 def _total() -> Amounts:

@@ -105,6 +105,27 @@ def test_user_of_slots_is_told_as_others_come_and_go(actor: Actor) -> None:
         wait_until(lambda: told[-1] == 8)
 
 
+def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
+    """As they begin, and not at every report; a changed number of slots is no news."""
+    notes: list[str] = []
+    sharing = Sharing("one", resources=Resources(), note=notes.append)
+    with sharing.reporting(is_shared=True):
+        told = begin(sharing)
+        actor.other_reports(num_wanted=2)
+        wait_until(lambda: told[-1] == 6)
+        actor.other_reports(num_wanted=3)
+        wait_until(lambda: told[-1] == 5)
+        actor.other_reports(priority=1)
+        wait_until(lambda: told[-1] == 0)
+        actor.register.leave("other")
+        wait_until(lambda: told[-1] == 8)
+    assert notes == [
+        "shares the cluster with other (priority 0): may use 6 of 8 slots",
+        "waits for other (priority 1), no slot of the cluster is left",
+        "no other study is on the cluster now",
+    ]
+
+
 def test_driver_that_ends_leaves_the_register(actor: Actor) -> None:
     """So that nobody waits for it."""
     sharing = Sharing("one", resources=Resources(priority=5))
