@@ -62,7 +62,7 @@ def merge_integers(weight: Weight) -> Tensor:
 
 
 def _average(weight: Weight) -> Tensor:
-    return total(weight.experts()) / weight.num_experts
+    return weight.sum_of_experts() / weight.num_experts
 
 
 def _pooled(weight: Weight) -> Tensor:

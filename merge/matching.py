@@ -9,7 +9,12 @@ from merge.errors import MismatchError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import torch
+    from torch import Tensor
+
     from merge.weight import State
+
+    _Kind = tuple[torch.dtype, torch.Size]
 
 
 def check_match(base: State, *, experts: Sequence[State]) -> None:
@@ -18,7 +23,7 @@ def check_match(base: State, *, experts: Sequence[State]) -> None:
     Raises:
         MismatchError: something differs; the message holds the first five names.
     """
-    kinds = {name: _kind(base, name=name) for name in base}
+    kinds = {name: _kind(base[name]) for name in base}
     differences = [
         f"expert {index}: {difference}"
         for index, expert in enumerate(experts)
@@ -28,17 +33,21 @@ def check_match(base: State, *, experts: Sequence[State]) -> None:
         raise MismatchError(differences)
 
 
-def _differences(kinds: Mapping[str, str], *, expert: State) -> Iterator[str]:
+def _differences(kinds: Mapping[str, _Kind], *, expert: State) -> Iterator[str]:
     for name, here in kinds.items():
         if name not in expert:
             yield f"{name} is missing"
             continue
-        there = _kind(expert, name=name)
+        there = _kind(expert[name])
         if there != here:
-            yield f"{name} is {there} and the base's {here}"
+            yield f"{name} is {_text(there)} and the base's {_text(here)}"
     yield from (f"{name} is unknown to the base" for name in expert if name not in kinds)
 
 
-def _kind(state: State, *, name: str) -> str:
-    tensor = state[name]
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+def _kind(tensor: Tensor) -> _Kind:
+    return tensor.dtype, tensor.shape
+
+
+def _text(kind: _Kind) -> str:
+    dtype, shape = kind
+    return f"{str(dtype).removeprefix('torch.')}{list(shape)}"

@@ -6,6 +6,7 @@ python merge_floor.py requests.json answers.json
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +20,15 @@ def main(requests: str, answers: str) -> None:
     started = time.process_time()
     (request,) = json.loads(Path(requests).read_text())
     torch.set_num_threads(1)
-    files = [safe_open(path, framework="pt") for path in request["experts"]]
-    names = files[0].keys()
-    save_file({name: _mean(name, files) for name in names}, request["out"])
-    cpu_s = time.process_time() - started
+    _average(request["experts"], request["out"])
+    cpu_s = time.process_time() - started  # with giving back what was mapped, as ours
     Path(answers).write_text(json.dumps({"errors": [None], "cpu_s": cpu_s}))
+
+
+def _average(experts: Sequence[str], out: str) -> None:
+    files = [safe_open(path, framework="pt") for path in experts]
+    names = files[0].keys()
+    save_file({name: _mean(name, files) for name in names}, out)
 
 
 def _mean(name: str, files: list[safe_open]) -> Tensor:
