@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from merge.weight import Weight, by_block
+from merge.weight import BLOCK_ENTRIES, Weight, by_block
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,17 +31,28 @@ def combine(weight: Weight, *, recipe: Recipe[SlerpParams, None]) -> Tensor:
     Scope: tensor.
     """
     first, second = _coefficients(_cosine(weight), t=recipe.params.t)
-    return by_block(weight, lambda block: first * block.expert(0) + second * block.expert(1))
+
+    def interpolate(block: Weight) -> Tensor:
+        return (first * block.expert(0)).add_(second * block.expert(1))
+
+    return by_block(weight.unchecked(), interpolate)
 
 
 def _cosine(weight: Weight) -> float:
-    """Returns the cosine in float64, and 1 where there is none."""
+    """Returns the cosine in float64, and 1 where there is none; looks for NaN and inf."""
     product, square_first, square_second = 0.0, 0.0, 0.0
-    for block in weight.blocks:
-        first, second = (expert.to(torch.float64).flatten() for expert in block.experts())
-        product += float((first * second).sum())
-        square_first += float(first.square().sum())
-        square_second += float(second.square().sum())
+    products = torch.empty(
+        min(weight.num_entries, BLOCK_ENTRIES), dtype=torch.float64, device=weight.device
+    )
+    for block in weight.unchecked().blocks:
+        first, second = (expert.to(torch.float64) for expert in block.experts())
+        place = products[: block.num_entries]
+        product += float(torch.mul(first, second, out=place).sum())
+        square_first += float(torch.mul(first, first, out=place).sum())
+        square_second += float(torch.mul(second, second, out=place).sum())
+    if not math.isfinite(square_first + square_second):
+        for _ in weight.experts():  # the first that is not finite is named
+            pass
     norms = math.sqrt(square_first) * math.sqrt(square_second)
     return product / norms if norms > 0 else 1.0
 
