@@ -94,11 +94,13 @@ def _kept(block: Weight, index: int, *, density: float, seed: int) -> Tensor:
     assert block.span is not None
     place = block.span.start // MASK_ENTRIES
     seed_of_mask = seed_of(block.name, block=place, expert=index, seed=seed)
-    flags = bernoulli(block.num_entries, chance=density, seed=seed_of_mask)
+    # Numpy cuts a number of Python's into such words, with the same result, in twice the time.
+    words = np.frombuffer(seed_of_mask.to_bytes(16, "little"), "<u4")
+    flags = bernoulli(block.num_entries, chance=density, seed=words)
     return torch.from_numpy(flags.view(np.uint8))
 
 
-def bernoulli(num: int, *, chance: float, seed: int) -> NDArray[np.bool_]:
+def bernoulli(num: int, *, chance: float, seed: int | NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Returns flags, each true by the chance, exactly.
 
     8 random bits an entry decide, and a float for the one in 256 that they leave open, if any: 0.4
