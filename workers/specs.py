@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from eval.task_source import TaskSource
 from workers.ids import content_id
 
-VERSIONS: dict[str, int] = {"base": 2, "data": 2, "head": 1, "expert": 2, "merge": 3}
+VERSIONS: dict[str, int] = {"base": 2, "data": 2, "head": 1, "expert": 2, "merge": 4}
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine", "linear"]

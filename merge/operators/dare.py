@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
 
 from merge.weight import BLOCK_ENTRIES, Weight, by_block
@@ -15,7 +16,7 @@ from merge.weight import BLOCK_ENTRIES, Weight, by_block
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from merge.method import Recipe
     from merge.parameters.sparse import DareParams
@@ -103,22 +104,20 @@ def _kept(block: Weight, index: int, *, density: float, seed: int) -> Tensor:
     """
     assert block.span is not None
     place = block.span.start // MASK_ENTRIES
-    seed_of_mask = seed_of(block.name, block=place, expert=index, seed=seed)
-    # Numpy cuts a number of Python's into such words, with the same result, in twice the time.
-    words = np.frombuffer(seed_of_mask.to_bytes(16, "little"), "<u4")
-    flags = bernoulli(block.num_entries, chance=density, seed=words)
+    digest = digest_of(block.name, block=place, expert=index, seed=seed)
+    flags = bernoulli(block.num_entries, chance=density, digest=digest)
     return torch.from_numpy(flags.view(np.uint8))
 
 
-def bernoulli(num: int, *, chance: float, seed: int | NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Returns flags, each true by the chance, exactly.
+def bernoulli(num: int, *, chance: float, digest: bytes) -> NDArray[np.bool_]:
+    """Returns flags, each true by the chance, exactly; the same digest gives the same.
 
     8 random bits an entry decide, and a float for the one in 256 that they leave open, if any: 0.4
     to 0.8 ns in place of the 5 of a float for every entry.
 
     Shapes: (num,).
     """
-    bits = np.random.SFC64(seed)
+    bits = np.random.SFC64(_Words(digest))  # type: ignore[arg-type]  # its types lack it
     draws = bits.random_raw(-(-num // _DRAWS)).view(np.uint8)[:num]
     whole, rest = divmod(chance * _NUM_VALUES, 1.0)
     if whole == _NUM_VALUES:
@@ -131,7 +130,21 @@ def bernoulli(num: int, *, chance: float, seed: int | NDArray[np.uint32]) -> NDA
     return flags
 
 
-def seed_of(name: str, *, block: int, expert: int, seed: int) -> int:
-    """Returns the seed of one block of one tensor of one expert, of 128 bits, always the same."""
+def digest_of(name: str, *, block: int, expert: int, seed: int) -> bytes:
+    """Returns 32 random bytes of one block of one tensor of one expert, always the same."""
     place = f"{seed}/{expert}/{name}/{block}" if block else f"{seed}/{expert}/{name}"
-    return int.from_bytes(sha256(place.encode()).digest()[:16], "big")
+    return sha256(place.encode()).digest()
+
+
+class _Words(ISeedSequence):
+    """Seeds a generator with a digest's bits as they are.
+
+    Numpy's own seed sequence, which is there to spread the bits of poor seeds, takes ten times as
+    long: 0.2 of 1.9 CPU-seconds for 20 ResNet-50.
+    """
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+
+    def generate_state(self, n_words: int, dtype: DTypeLike = np.uint32) -> NDArray[Any]:
+        return np.frombuffer(self._digest, dtype)[:n_words]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from merge.operators.dare import MASK_ENTRIES, seed_of
+from merge.operators.dare import MASK_ENTRIES, digest_of
 from merge.weight import Weight, total
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def prune(
     chances = _chances(num_columns, params=recipe.params)
     assert block.span is not None
     place = block.span.start // _rows_entries(num_columns)
-    seed = seed_of(block.name, block=place, expert=index, seed=recipe.seed)
-    generator = torch.Generator().manual_seed(seed >> 96)  # of which torch uses 32 bits
+    digest = digest_of(block.name, block=place, expert=index, seed=recipe.seed)
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(digest[:4], "big"))  # torch uses 32 bits
     factors = torch.rand(vector.shape, generator=generator).lt_(chances).div_(chances)
     scattered = torch.empty_like(vector).scatter_(1, order, factors.to(block.device))
     return vector.mul_(scattered).flatten()

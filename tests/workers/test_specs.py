@@ -78,7 +78,7 @@ def test_ids_are_the_same_for_good() -> None:
         "4bad13207a1250eb",
         "16398a6e4f342146",
         "c736ba0da6ef0251",
-        "16534cb35e160796",
+        "68ee0c12cb27224e",
         "87b0659afdb26358",
     ]
 
