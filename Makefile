@@ -34,7 +34,7 @@ demo: .venv/ready  ## Run a real study on real data (deploy/studies/demo.yaml)
 	$(BIN)/mergesweep run deploy/studies/demo.yaml
 
 test: .venv/ready  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 dry-runs: .venv/ready  ## Run the paper's studies of large backbones to their end, in small
 	$(BIN)/python -m pytest -m large

@@ -79,7 +79,7 @@ def test_ids_are_the_same_for_good() -> None:
         "16398a6e4f342146",
         "c736ba0da6ef0251",
         "68ee0c12cb27224e",
-        "87b0659afdb26358",
+        "f5e88da3f8ecfea8",
     ]
 
 
