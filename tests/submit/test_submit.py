@@ -1,6 +1,5 @@
 """A study on a cluster, from submission to results, through the program alone."""
 
-import json
 import os
 import time
 import urllib.request
@@ -110,17 +109,12 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     s3_url: str,
 ) -> None:
     """`stop` lets running trials leave checkpoints; the same command then ends the study."""
-    # A trial outlives the two commands that come before `stop`.
-    study = write("halted", tasks=TASKS[:2], steps=3000)
+    study = write("halted", tasks=TASKS[:2], steps=3000)  # a trial outlives what `stop` takes
     program.run("submit", study)
     store = open_store(s3_url)
-
-    def trains() -> bool:
-        keys = [entry.key for entry in store.list("studies/halted/progress-")]
-        return any(trial["step"] for key in keys for trial in json.loads(store.get(key))["trials"])
-
-    wait_until(trains)
+    wait_until(lambda: any(store.list("studies/halted/progress-")))
     assert "at work: [" in program.run("status", "halted", exit_code=3, **reading)
+    wait_until(lambda: any(store.list("in-flight/")))
     stopped = program.run("stop", "halted")
     assert "halted-1 is STOPPED" in stopped
     assert "stopped; everything that was whole is kept" in program.run("logs", "halted")
