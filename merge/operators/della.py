@@ -55,15 +55,23 @@ def prune(
     """
     vector = block.task_vector(index).view(-1, num_columns)
     order = _ascending(vector)
-    chances = _chances(num_columns, params=recipe.params)
     assert block.span is not None
     place = block.span.start // _rows_entries(num_columns)
     digest = digest_of(block.name, block=place, expert=index, seed=recipe.seed)
+    factors = _factors(vector.shape, digest=digest, params=recipe.params).to(block.device)
+    scattered = torch.empty_like(vector).scatter_(1, order, factors)
+    return vector.mul_(scattered).flatten()
+
+
+def _factors(shape: torch.Size, *, digest: bytes, params: DellaParams) -> Tensor:
+    """Returns what each rank is multiplied by: zero, or one divided by its chance to be kept.
+
+    Shapes: (rows, columns), on the CPU.
+    """
+    chances = _chances(shape[1], params=params)
     generator = torch.Generator()
     generator.manual_seed(int.from_bytes(digest[:4], "big"))  # torch uses 32 bits
-    factors = torch.rand(vector.shape, generator=generator).lt_(chances).div_(chances)
-    scattered = torch.empty_like(vector).scatter_(1, order, factors.to(block.device))
-    return vector.mul_(scattered).flatten()
+    return torch.rand(shape, generator=generator).lt_(chances).div_(chances)
 
 
 def _ascending(vectors: Tensor) -> Tensor:
@@ -121,10 +129,11 @@ def _elected(vectors: Iterator[Tensor], *, is_mean: bool, like: Weight) -> Tenso
     for vector in vectors:
         positive += vector.clamp(min=0)
         negative += vector.clamp(max=0)
-        if is_mean:  # signs are counted five times as fast as what comparisons give
+        if is_mean:  # floats, as torch is slow to add flags to floats
             vector.sign_()
             num_positive += vector.clamp(min=0)
             num_negative -= vector.clamp_(max=0)
+        del vector  # which would live on while the next is made
     is_positive = (positive + negative).gt_(0)
     is_negative = (positive + negative).lt_(0)
     merged = positive.mul_(is_positive).add_(negative.mul_(is_negative))
