@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from eval.images import Split
+from eval.images.split import Split
 from eval.metrics import TaskSums
 from eval.model_inputs import Normalization, to_inputs
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from eval.data_root import data_root
 from eval.embedded.build import compose_splits
-from eval.image_files import FileSource
-from eval.image_source import ImageSourceError
-from eval.own_files import OwnFiles, OwnTaskError, describe, list_folders
+from eval.images.files import FileSource
+from eval.images.source import ImageSourceError
+from eval.own.files import OwnFiles, OwnTaskError, describe, list_folders
 from eval.tasks import is_embedded
 
 if TYPE_CHECKING:
-    from eval.image_source import ImageSource
+    from eval.images.source import ImageSource
     from eval.task_source import TaskSource
     from eval.tasks import Task
 
@@ -73,8 +73,8 @@ def _open_folders(task: Task, *, files: OwnFiles) -> dict[str, ImageSource]:
 
 
 def _open_tables(task: Task, *, files: OwnFiles, root: Path) -> dict[str, ImageSource]:
-    from eval.image_tables import TableSource  # noqa: PLC0415 loads Arrow's Parquet
-    from eval.own_tables import list_tables  # noqa: PLC0415
+    from eval.images.tables import TableSource  # noqa: PLC0415 loads Arrow's Parquet
+    from eval.own.tables import list_tables  # noqa: PLC0415
 
     listed = list_tables(task.name, files=files, root=root)
     return {

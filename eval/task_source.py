@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from eval.own_files import OwnFiles
+from eval.own.files import OwnFiles
 from eval.tasks import Task, find_task
 
 if TYPE_CHECKING:

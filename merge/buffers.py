@@ -18,7 +18,7 @@ from merge.weight import State, Weight, total
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from merge.params import BatchNormPolicy
+    from merge.catalogue import BatchNormPolicy
 
 _MEAN, _VARIANCE = "running_mean", "running_var"
 

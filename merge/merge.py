@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from merge.catalogue import BatchNormPolicy, method_of, num_experts_of
 from merge.errors import MergeError
 from merge.late import settled
 from merge.matching import check_match
-from merge.method import Method, Recipe
-from merge.methods import METHODS
 from merge.one_tensor import is_for_method, merge_one
-from merge.params import BatchNormPolicy, method_of, num_experts_of
+from merge.protocols import Method, Recipe
+from merge.table import METHODS
 from merge.threads import in_order
 from merge.weight import BLOCK_ENTRIES, CPU, State, Weight
 

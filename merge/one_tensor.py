@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from merge.params import BatchNormPolicy
+    from merge.catalogue import BatchNormPolicy
 
 
 def merge_one(

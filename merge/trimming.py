@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from merge.selection import SAMPLE_STEP, just_below, largest_magnitude
+from merge.kth_magnitude import SAMPLE_STEP, just_below, largest_magnitude
 from merge.weight import BLOCK_ENTRIES, Weight
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from orchestrator.coordinator import preparation_jobs
-from orchestrator.opened import OpenedStudy, open_study
-from orchestrator.reading import parse_study
-from orchestrator.results import results_table
-from workers.cache import CACHE_VARIABLE
-from workers.checkpoints import Pace
-from workers.fine_tune import FineTuning
+from orchestrator.results.rows import results_table
+from orchestrator.run.coordinator import preparation_jobs
+from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.study.reader import parse_study
+from workers.artifacts.cache import CACHE_VARIABLE
 from workers.process import Worker
+from workers.train.checkpoints import Pace
+from workers.train.fine_tune import FineTuning
 
 STUDY = """
 name: bases

@@ -18,9 +18,9 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.opened import open_by_name, open_study
-from orchestrator.reading import parse_study
-from orchestrator.republishing import republish
+from orchestrator.run.opened import open_by_name, open_study
+from orchestrator.run.republish import republish
+from orchestrator.study.reader import parse_study
 from workers.store.opening import open_store
 
 STUDY = """

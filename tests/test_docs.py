@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import cli
+from orchestrator.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -31,7 +31,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def test_readme_study_is_a_valid_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The annotated study.yaml of README.md passes the checks that a user's file must pass."""
-    from orchestrator.reading import parse_study  # noqa: PLC0415 only this test needs it
+    from orchestrator.study.reader import parse_study  # noqa: PLC0415 only this test needs it
 
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text("utf-8")
@@ -43,7 +43,7 @@ def test_readme_study_is_a_valid_study(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "studies").glob("*.yaml")), ids=str)
 def test_every_shipped_study_is_valid(path: Path, tmp_path: Path) -> None:
     """A study in deploy/ never lags behind the schema."""
-    from orchestrator.reading import parse_study  # noqa: PLC0415 as above
+    from orchestrator.study.reader import parse_study  # noqa: PLC0415 as above
 
     text = path.read_text("utf-8")
     assert parse_study(text, source=str(path), store=str(tmp_path)).name == path.stem

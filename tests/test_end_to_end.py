@@ -16,7 +16,7 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.study_folder import TRACKING_FILE
+from orchestrator.record.folder import TRACKING_FILE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 NAME = "small"

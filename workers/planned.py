@@ -6,19 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from eval.task_source import source_from_json
-from workers.layout import Layout
-from workers.sealed import SealError, unseal
-from workers.spec_json import base_from_json, expert_from_json, head_from_json, surgery_from_json
-from workers.specs import (
-    BaseSpec,
-    DataJob,
-    DataSpec,
-    ExpertSpec,
-    MergeSpec,
-    PretrainRun,
-    TrialSpec,
-    ZeroShotSpec,
+from workers.artifacts.layout import Layout
+from workers.artifacts.sealed import SealError, unseal
+from workers.specs.data import DataJob, DataSpec, ZeroShotSpec
+from workers.specs.merge import MergeSpec
+from workers.specs.spec_json import (
+    base_from_json,
+    expert_from_json,
+    head_from_json,
+    surgery_from_json,
 )
+from workers.specs.training import BaseSpec, ExpertSpec, PretrainRun, TrialSpec
 from workers.store.protocol import Store
 
 PLAN_FILE = "plan.json"

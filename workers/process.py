@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 
-from workers.cache import cache_root
-from workers.manifests import Manifest
-from workers.merge_job import run_merge
-from workers.prepare import data_preparation, prepare_base
-from workers.pretrain import run_pretraining
-from workers.progress import PreparationProgress
-from workers.resumable import CHECKPOINT_EVERY_S
-from workers.specs import BaseJob, DataJob, HeadJob, MergeSpec, Run, TrialSpec
-from workers.trial import TrialProgress, run_trial
+from workers.artifacts.cache import cache_root
+from workers.artifacts.manifests import Manifest
+from workers.merging.merge_job import run_merge
+from workers.prepare.prepare import data_preparation, prepare_base
+from workers.prepare.progress import PreparationProgress
+from workers.prepare.zero_shot import prepare_head
+from workers.specs.data import DataJob, HeadJob
+from workers.specs.merge import MergeSpec
+from workers.specs.training import BaseJob, Run, TrialSpec
+from workers.train.pretrain import run_pretraining
+from workers.train.resumable import CHECKPOINT_EVERY_S
+from workers.train.trial import TrialProgress, run_trial
 from workers.workspace import Workspace
-from workers.zero_shot import prepare_head
 
 CACHE_FRACTION = 0.5
 """What they may take of the disk that they are on."""
@@ -43,7 +45,7 @@ class Worker:
     ) -> Iterator[TrialProgress]:
         """Fine-tunes and commits experts, or pretrains and commits bases.
 
-        See `workers.trial.run_trial` and `workers.pretrain.run_pretraining`.
+        See `workers.train.trial.run_trial` and `workers.train.pretrain.run_pretraining`.
         """
         how: dict[str, Any] = {
             "workspace": self._workspace,
@@ -55,19 +57,19 @@ class Worker:
         return run_pretraining(spec, **how)
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
-        """Merges and evaluates; see `workers.merge_job.run_merge`."""
+        """Merges and evaluates; see `workers.merging.merge_job.run_merge`."""
         return run_merge(spec, workspace=self._workspace)
 
     def prepare_base(self, job: BaseJob) -> Manifest:
-        """Commits the base; see `workers.prepare.prepare_base`."""
+        """Commits the base; see `workers.prepare.prepare.prepare_base`."""
         return prepare_base(job, workspace=self._workspace)
 
     def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:
-        """Commits a task's images; see `workers.preparation.Preparation.run`."""
+        """Commits a task's images; see `workers.prepare.preparation.Preparation.run`."""
         return data_preparation(job, workspace=self._workspace).run()
 
     def prepare_head(self, job: HeadJob) -> Manifest:
-        """Commits a task's zero-shot head; see `workers.zero_shot.prepare_head`."""
+        """Commits a task's zero-shot head; see `workers.prepare.zero_shot.prepare_head`."""
         return prepare_head(job, workspace=self._workspace)
 
 

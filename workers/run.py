@@ -10,24 +10,16 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.specs import (
-    BaseJob,
-    BaseSpec,
-    DataJob,
-    HeadJob,
-    MergeSpec,
-    PretrainRun,
-    Run,
-    TrialSpec,
-    ZeroShotSpec,
-)
+from workers.specs.data import DataJob, HeadJob, ZeroShotSpec
+from workers.specs.merge import MergeSpec
+from workers.specs.training import BaseJob, BaseSpec, PretrainRun, Run, TrialSpec
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workers.manifests import Manifest
+    from workers.artifacts.manifests import Manifest
     from workers.process import Worker
 
 REPORT_EVERY_S = 2.0

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eval.evaluate import features_of
-from eval.images import Split
-from eval.shards import open_split, shard_names
-from workers.artifacts import Artifacts
-from workers.backbones import Backbone, create_backbone
-from workers.batches import training_subset
-from workers.cache import NodeCache
-from workers.heads import head_of
-from workers.linear_probe import fit_probe
-from workers.manifests import Manifest
-from workers.specs import ExpertSpec
+from eval.images.shards import open_split, shard_names
+from eval.images.split import Split
+from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.cache import NodeCache
+from workers.artifacts.manifests import Manifest
+from workers.models.backbones import Backbone, create_backbone
+from workers.models.heads import head_of
+from workers.models.tangent import Tangent
+from workers.models.tensor_files import TensorFile
+from workers.sampling.batches import training_subset
+from workers.sampling.linear_probe import fit_probe
+from workers.specs.training import ExpertSpec
 from workers.store.opening import open_store
-from workers.tangent import Tangent
-from workers.tensor_files import TensorFile
 
 BASE_FILE = "backbone.safetensors"
 EXPERT_FILE = "expert.safetensors"

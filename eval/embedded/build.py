@@ -23,7 +23,7 @@ from eval.tasks import Task, find_task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eval.images import Split
+    from eval.images.split import Split
 
 COMPOSERS: dict[str, Callable[[Task], dict[str, Split]]] = {
     "mnist_5k": compose_mnist,
@@ -57,7 +57,7 @@ def compose_splits(task_name: str) -> dict[str, Split]:
         task_name: A name that `eval.tasks.task_names` lists.
 
     Returns:
-        ``train`` and ``test``, class by class; each is an `eval.image_source.ImageSource`.
+        ``train`` and ``test``, class by class; each is an `eval.images.source.ImageSource`.
 
     Raises:
         UnknownTaskError: If there is no such task.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from eval.decoding import resized
 from eval.embedded.build import compose_splits
 from eval.embedded.draws import stream
+from eval.images.decoding import resized
 from eval.tasks import SUITES
 
 if TYPE_CHECKING:

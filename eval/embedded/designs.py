@@ -15,7 +15,7 @@ from eval.embedded.vendored import read_json
 if TYPE_CHECKING:
     from PIL import Image
 
-    from eval.images import Split
+    from eval.images.split import Split
     from eval.tasks import Task
 
 LISTING = "emoji/emoji.json"

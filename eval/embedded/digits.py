@@ -6,7 +6,7 @@ import numpy as np
 
 from eval.embedded.draws import SPLITS, split_per_class, stream
 from eval.embedded.vendored import Pixels, read_arrays
-from eval.images import Split
+from eval.images.split import Split
 from eval.tasks import Task, find_task
 
 _MNIST = "digits/mnist_5k.npz"

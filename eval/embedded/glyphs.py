@@ -16,7 +16,7 @@ from eval.embedded.digits import with_channel
 from eval.embedded.draws import held_out, stream
 from eval.embedded.index import read_index
 from eval.embedded.vendored import Pixels, read_arrays, read_json
-from eval.images import Split
+from eval.images.split import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

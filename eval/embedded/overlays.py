@@ -9,7 +9,7 @@ import numpy as np
 from eval.embedded.backdrops import draw_backdrop
 from eval.embedded.digits import mnist_digits
 from eval.embedded.draws import stream
-from eval.images import Split
+from eval.images.split import Split
 
 if TYPE_CHECKING:
     from eval.embedded.vendored import Pixels

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from eval.embedded.draws import SPLITS, stream
-from eval.images import Split
+from eval.images.split import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from eval.embedded.vendored import Pixels, read_picture
 if TYPE_CHECKING:
     import numpy as np
 
-    from eval.images import Split
+    from eval.images.split import Split
     from eval.tasks import Task
 
 REGIONS: dict[str, Box] = {

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from eval.embedded.backdrops import draw_backdrop
 from eval.embedded.draws import SPLITS, held_out, stream
 from eval.embedded.vendored import Pixels, read_json, read_picture
-from eval.images import Split
+from eval.images.split import Split
 
 if TYPE_CHECKING:
     from eval.tasks import Task

@@ -14,7 +14,7 @@ from eval.embedded.draws import stream
 from eval.embedded.patches import Quarry, compose_patches
 from eval.embedded.textures import TEST_SIDE_FRAC, TRAIN_SIDE_FRAC
 from eval.embedded.vendored import Pixels, read_picture
-from eval.images import Split
+from eval.images.split import Split
 
 if TYPE_CHECKING:
     from eval.tasks import Task

@@ -8,7 +8,7 @@ import numpy as np
 
 from eval.embedded.draws import split_per_class, stream
 from eval.embedded.vendored import read_picture
-from eval.images import Split
+from eval.images.split import Split
 
 if TYPE_CHECKING:
     from eval.tasks import Task

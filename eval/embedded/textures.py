@@ -9,7 +9,7 @@ from eval.embedded.patches import Quarry, compose_patches
 from eval.embedded.vendored import Pixels, read_picture
 
 if TYPE_CHECKING:
-    from eval.images import Split
+    from eval.images.split import Split
     from eval.tasks import Task
 
 _PATCH_SIZE = 64

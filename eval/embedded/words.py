@@ -14,7 +14,7 @@ from eval.embedded.digits import with_channel
 from eval.embedded.draws import SPLITS, stream
 from eval.embedded.glyphs import faces_by_split
 from eval.embedded.vendored import Pixels, read_arrays, read_json
-from eval.images import Split
+from eval.images.split import Split
 
 if TYPE_CHECKING:
     from eval.tasks import Task

@@ -1,1 +1,1 @@
-"""The merging methods, one file each; `merge.methods` is the table of them."""
+"""The merging methods, one file each; `merge.table` is the table of them."""

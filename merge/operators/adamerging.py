@@ -16,9 +16,9 @@ from merge.weight import Weight
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from merge.method import Recipe
     from merge.parameters.with_data import AdaMergingParams
     from merge.probe import Probe
+    from merge.protocols import Recipe
 
 BETAS = (0.9, 0.999)
 """Adam's decay rates. Source: the paper's code, FusionBench."""

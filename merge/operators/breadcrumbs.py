@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import hardshrink
 
+from merge.kth_magnitude import just_below
 from merge.radix import largest_magnitudes
-from merge.selection import just_below
 from merge.weight import Weight, by_block, total
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.sparse import BreadcrumbsParams
+    from merge.protocols import Recipe
 
 Band = tuple[float, float]
 """The least and the greatest magnitude that stay."""

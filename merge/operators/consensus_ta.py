@@ -12,8 +12,8 @@ from merge.weight import Weight, by_block, total
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.sparse import ConsensusTaParams
+    from merge.protocols import Recipe
 
 
 def combine(weight: Weight, *, recipe: Recipe[ConsensusTaParams, None]) -> Tensor:

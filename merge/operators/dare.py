@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from merge.method import Recipe
     from merge.parameters.sparse import DareParams
+    from merge.protocols import Recipe
 
 MASK_ENTRIES = 1 << 18
 """Entries that one draw covers. Part of what a seed means: masks would differ with another."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from merge.election import Election, measure
 from merge.operators.dare import thin
 from merge.operators.ties import agree
+from merge.sign_election import Election, measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.sparse import DareTiesParams
+    from merge.protocols import Recipe
     from merge.trimming import VectorOf
     from merge.weight import Weight
 

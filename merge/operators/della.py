@@ -15,8 +15,8 @@ from merge.weight import Weight, total
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from merge.method import Recipe
     from merge.parameters.sparse import DellaParams
+    from merge.protocols import Recipe
 
 
 def combine(weight: Weight, *, recipe: Recipe[DellaParams, None]) -> Tensor:

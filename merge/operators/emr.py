@@ -14,8 +14,8 @@ from merge.weight import Weight, by_block
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from merge.method import Recipe
     from merge.parameters.per_task import EmrParams
+    from merge.protocols import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from merge.probe import expert_tensors
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from merge.method import Recipe
     from merge.parameters.with_data import FisherParams
     from merge.probe import Probe
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 

@@ -12,9 +12,9 @@ from merge.combinations import combination, slopes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from merge.method import Recipe
     from merge.parameters.with_data import FrankWolfeParams
     from merge.probe import Probe
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 Coefficients = dict[str, Tensor]

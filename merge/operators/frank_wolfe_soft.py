@@ -14,10 +14,10 @@ from merge.operators.adamerging import BETAS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from merge.method import Recipe
     from merge.operators.frank_wolfe import Coefficients
     from merge.parameters.with_data import FrankWolfeSoftParams
     from merge.probe import Probe
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 

@@ -13,9 +13,9 @@ from merge.probe import expert_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.with_data import GreedySoupParams
     from merge.probe import Probe, Tensors
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 Members = Sequence[int]

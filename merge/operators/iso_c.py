@@ -10,8 +10,8 @@ from merge.weight import total
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.spectral import IsoCParams
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 

@@ -20,8 +20,8 @@ from merge.weight import total
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.spectral import IsoCtsParams
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 

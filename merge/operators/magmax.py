@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.sparse import MagMaxParams
+    from merge.protocols import Recipe
 
 
 def combine(weight: Weight, *, recipe: Recipe[MagMaxParams, None]) -> Tensor:

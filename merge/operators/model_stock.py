@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.linear import ModelStockParams
+    from merge.protocols import Recipe
 
 
 def combine(weight: Weight, *, recipe: Recipe[ModelStockParams, None]) -> Tensor:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.sparse import PcbParams
+    from merge.protocols import Recipe
 
 OUTLIERS_FRAC = 1e-4
 """Share of the magnitudes at either end that is drawn in to the next; the authors' code."""

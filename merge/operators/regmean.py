@@ -14,9 +14,9 @@ from merge.probe import expert_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from merge.method import Recipe
     from merge.parameters.with_data import RegMeanParams
     from merge.probe import Probe
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 PORTION_ENTRIES = 1 << 25

@@ -12,8 +12,8 @@ from merge.weight import BLOCK_ENTRIES, Weight, by_block
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.linear import SlerpParams
+    from merge.protocols import Recipe
 
 PARALLEL = 0.9995
 """Cosine beyond which, either way, the line takes the place of the arc, whose formula divides by

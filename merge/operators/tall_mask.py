@@ -10,8 +10,8 @@ from merge.weight import Weight, by_block, total
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.per_task import TallMaskParams
+    from merge.protocols import Recipe
 
 
 def combine(weight: Weight, *, recipe: Recipe[TallMaskParams, None]) -> Tensor:

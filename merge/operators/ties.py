@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from merge.election import Election, Waiting, balance, measure
 from merge.late import LateEntries
+from merge.sign_election import Election, Waiting, balance, measure
 from merge.trimming import threshold
 from merge.weight import Weight, by_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from merge.method import Recipe
     from merge.parameters.method_params import Consensus
     from merge.parameters.sparse import TiesParams
+    from merge.protocols import Recipe
 
 
 def measure_expert(

@@ -17,8 +17,8 @@ from merge.spectral import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.spectral import TsvMParams
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 

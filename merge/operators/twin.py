@@ -10,8 +10,8 @@ from torch import Tensor
 from merge.operators import task_arithmetic
 
 if TYPE_CHECKING:
-    from merge.method import Recipe
     from merge.parameters.per_task import TwinParams
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 _MATRIX_DIMS = 2

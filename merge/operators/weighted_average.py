@@ -9,8 +9,8 @@ from merge.weight import Weight, by_block, total
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge.method import Recipe
     from merge.parameters.linear import WeightedAverageParams
+    from merge.protocols import Recipe
 
 
 def combine(weight: Weight, *, recipe: Recipe[WeightedAverageParams, None]) -> Tensor:

@@ -15,8 +15,8 @@ from merge.weight import total
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from merge.method import Recipe
     from merge.parameters.spectral import WudiParams
+    from merge.protocols import Recipe
     from merge.weight import Weight
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ray.util.metrics import Gauge
 
-from orchestrator.readings import METRICS, Reading
+from orchestrator.cluster.metric_names import METRICS, Reading
 
 EXPORT_EVERY_S = 10.0
 """As often as Ray itself passes values on."""

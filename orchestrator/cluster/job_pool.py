@@ -13,11 +13,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.cluster.session import create_worker, is_node_lost
-from orchestrator.jobs import Job, JobEnd
-from orchestrator.resources import Share
-from workers.manifests import Manifest
-from workers.progress import PreparationProgress
+from orchestrator.cluster.connection import create_worker, is_node_lost
+from orchestrator.cluster.jobs import Job, JobEnd
+from orchestrator.study.resources import Share
+from workers.artifacts.manifests import Manifest
+from workers.prepare.progress import PreparationProgress
 
 DEPTH = 2
 """Jobs handed to a worker at once: one running, one waiting, so that it never idles."""

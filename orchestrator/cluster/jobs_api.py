@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.submission import (
+from orchestrator.cluster.submission import (
     STORE_KEY,
     STUDY_KEY,
     ClusterAccessError,
@@ -31,7 +31,7 @@ _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 
 
 class JobsApi:
-    """The submissions of one cluster; see `orchestrator.submission.Submissions`."""
+    """The submissions of one cluster; see `orchestrator.cluster.submission.Submissions`."""
 
     def __init__(self, address: str) -> None:
         """Connects.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.allotment import Allotment, Amounts, Demand, allot
+from orchestrator.cluster.fair_share import Allotment, Amounts, Demand, allot
 
 EXPIRES_AFTER_S = 15.0
 """A driver that has not reported for so long is dead, and what it held is free."""

@@ -13,10 +13,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.allotment import Allotment, Amounts, Demand, num_fitting, sharing_text
+from orchestrator.cluster.connection import num_slots, total_resources
+from orchestrator.cluster.fair_share import Allotment, Amounts, Demand, num_fitting, sharing_text
 from orchestrator.cluster.register import Register
-from orchestrator.cluster.session import num_slots, total_resources
-from orchestrator.resources import Resources, Share
+from orchestrator.study.resources import Resources, Share
 
 REPORT_EVERY_S = 3.0
 POLL_S = 0.2

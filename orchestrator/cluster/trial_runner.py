@@ -6,8 +6,8 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.cluster.session import create_worker
-from workers.specs import Run
+from orchestrator.cluster.connection import create_worker
+from workers.specs.training import Run
 
 REPORT_EVERY_S = 5.0
 """Between two reports of a running trial: rare enough for the driver, frequent enough to watch."""

@@ -10,9 +10,9 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 
-from orchestrator.cluster.session import is_node_lost
-from workers.manifests import Manifest
-from workers.specs import Run
+from orchestrator.cluster.connection import is_node_lost
+from workers.artifacts.manifests import Manifest
+from workers.specs.training import Run
 
 
 class TrialWatcher(Protocol):

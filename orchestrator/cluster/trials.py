@@ -18,8 +18,8 @@ from ray.tune.execution import class_cache
 from orchestrator.cluster.admission import Admission, Pausing
 from orchestrator.cluster.trial_runner import TrialRunner
 from orchestrator.cluster.trial_watch import TrialWatcher, Unpickled, Watch
-from orchestrator.resources import Share
-from workers.specs import Run
+from orchestrator.study.resources import Share
+from workers.specs.training import Run
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads

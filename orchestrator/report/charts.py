@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from orchestrator.aggregate import SettingMean
 from orchestrator.report.canvas import (
     WIDTH_IN,
     chart_height_in,
@@ -24,7 +23,8 @@ from orchestrator.report.palette import MethodStyle
 from orchestrator.report.quantities import ACCURACY, MEAN_NAMES, Quantity, fullest
 from orchestrator.report.scales import Scale, scale_of
 from orchestrator.report.svg import INK
-from orchestrator.tables import MACRO
+from orchestrator.results.means import SettingMean
+from orchestrator.results.schema import MACRO
 
 _DODGE_FRAC = 0.008  # of the axis, between the methods at a value: error bars stay apart
 _BAR_WIDTH_IN = 0.17  # from 30 bars on, a chart grows wider instead of its bars thinner

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.aggregate import ordered_values, spread
 from orchestrator.report.markup import Cell, name_cell, table
 from orchestrator.report.wording import MISSING, loss_text, percent
-from orchestrator.tables import POINT_COLUMNS
+from orchestrator.results.means import ordered_values, spread
+from orchestrator.results.schema import POINT_COLUMNS
 
 Row = Mapping[str, Any]
 Cells = Mapping[tuple[str, str], Sequence[Row]]

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from orchestrator.aggregate import SettingMean, setting_means
 from orchestrator.report.focus import focus_of
 from orchestrator.report.palette import MethodStyle, method_styles
 from orchestrator.report.quantities import QUANTITIES, by_axis
-from orchestrator.tables import MACRO, MEANS
+from orchestrator.results.means import SettingMean, setting_means
+from orchestrator.results.schema import MACRO, MEANS
 
 Styles = Mapping[str, MethodStyle]
 

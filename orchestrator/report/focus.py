@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.aggregate import SettingMean
-from orchestrator.tables import MACRO
+from orchestrator.results.means import SettingMean
+from orchestrator.results.schema import MACRO
 
 Row = Mapping[str, Any]
 

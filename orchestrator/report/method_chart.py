@@ -1,10 +1,10 @@
 """The chart of an axis with one value: a bar a method, with its name beside it."""
 
-from orchestrator.aggregate import SettingMean
 from orchestrator.report.canvas import WIDTH_IN, file_of, new_chart
 from orchestrator.report.charts import Plot
 from orchestrator.report.quantities import MEAN_NAMES
 from orchestrator.report.svg import INK
+from orchestrator.results.means import SettingMean
 
 _BAR_IN = 0.22
 _REST_IN = 1.1

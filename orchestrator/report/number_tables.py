@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.aggregate import Metrics, SettingMean, spread
 from orchestrator.report.focus import Focus, Row
 from orchestrator.report.markup import Cell, name_cell, table
 from orchestrator.report.palette import MethodStyle
 from orchestrator.report.quantities import MEAN_NAMES, fullest
 from orchestrator.report.wording import MISSING, loss_spread, percent, percent_spread
-from orchestrator.tables import MEANS
+from orchestrator.results.means import Metrics, SettingMean, spread
+from orchestrator.results.schema import MEANS
 
 Styles = Mapping[str, MethodStyle]
 

@@ -7,8 +7,7 @@ from string import Template
 
 import pyarrow as pa
 
-from orchestrator.aggregate import SettingMean, setting_means
-from orchestrator.report.holes import Hole
+from orchestrator.record.holes import Hole
 from orchestrator.report.markup import definitions
 from orchestrator.report.quantities import by_axis
 from orchestrator.report.sections import (
@@ -19,6 +18,7 @@ from orchestrator.report.sections import (
     holes_section,
     summary_section,
 )
+from orchestrator.results.means import SettingMean, setting_means
 
 
 def render_report(

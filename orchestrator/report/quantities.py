@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.aggregate import SettingMean, Spread
-from orchestrator.tables import MACRO, UNION
+from orchestrator.results.means import SettingMean, Spread
+from orchestrator.results.schema import MACRO, UNION
 
 MEAN_NAMES = {
     MACRO: "macro (mean over tasks)",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.aggregate import CATEGORICAL_AXES, numbers_of, ordered_values
+from orchestrator.results.means import CATEGORICAL_AXES, numbers_of, ordered_values
 
 _DECADE = 10
 

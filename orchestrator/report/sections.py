@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from orchestrator.aggregate import SettingMean
+from orchestrator.record.holes import Hole
 from orchestrator.report.expert_tables import expert_tables
 from orchestrator.report.figures import GROUPS, charts_of, figures, has_lines, stem_of
 from orchestrator.report.focus import Focus, focus_of
-from orchestrator.report.holes import Hole
 from orchestrator.report.markup import Cell, bullets, name_cell, paragraph, table
 from orchestrator.report.number_tables import axis_table, group_table, task_table
 from orchestrator.report.palette import MethodStyle, method_styles
@@ -24,7 +23,8 @@ from orchestrator.report.wording import (
     not_finite_lines,
     unlike_lines,
 )
-from orchestrator.tables import MACRO, UNION
+from orchestrator.results.means import SettingMean
+from orchestrator.results.schema import MACRO, UNION
 
 _MAX_LINES = 8  # of methods at one setting
 _NUM_BROAD_BARS = 40  # more bars than this need a chart wider than a phone

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from orchestrator.aggregate import SettingMean, Spread
+from orchestrator.results.means import SettingMean, Spread
 
 MISSING = "—"
 _NBSP = "\u00a0"  # the two numbers stay on one line

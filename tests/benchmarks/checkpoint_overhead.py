@@ -16,11 +16,12 @@ import torch
 
 from eval.task_source import TaskSource
 from eval.tasks import find_task
-from workers.checkpoints import Checkpoints
-from workers.fine_tune import FineTuning
-from workers.prepare import prepare_base, prepare_data
-from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, ExpertSpec, OptimizerSpec, TrialSpec
-from workers.trial import TrialProgress, run_trial
+from workers.prepare.prepare import prepare_base, prepare_data
+from workers.specs.data import DataJob, DataSpec
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.train.checkpoints import Checkpoints
+from workers.train.fine_tune import FineTuning
+from workers.train.trial import TrialProgress, run_trial
 from workers.workspace import Workspace
 
 TASK = "mnist_m"

@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from eval.images.shards import open_split, shard_names
 from eval.model_inputs import Normalization, to_inputs
-from eval.shards import open_split, shard_names
 from eval.tasks import Task, find_task
-from workers.artifacts import Artifacts
-from workers.cache import NodeCache
-from workers.preparation import Preparation
-from workers.specs import DataSpec
+from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.cache import NodeCache
+from workers.prepare.preparation import Preparation
+from workers.specs.data import DataSpec
 from workers.store.local import LocalStore
 
 IMAGE_SIZE, BATCH_SIZE, NUM_CLASSES = 224, 64, 10

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eval.decoding import resized
 from eval.embedded.build import compose_splits
 from eval.embedded.draws import stream
 from eval.evaluate import features_of
-from eval.images import Split
+from eval.images.decoding import resized
+from eval.images.split import Split
 from eval.tasks import SUITES, find_task
-from workers.backbones import Backbone, create_backbone, read_checkpoint
-from workers.weights import packaged_path
+from workers.models.backbones import Backbone, create_backbone, read_checkpoint
+from workers.models.weights import packaged_path
 
 MODEL = "tf_efficientnet_lite0"
 IMAGE_SIZE = 64

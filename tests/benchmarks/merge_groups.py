@@ -17,9 +17,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from merge.catalogue import parse_params
 from merge.merge import MergeOptions, merge_groups
-from merge.params import parse_params
-from workers.tensor_files import TensorFile
+from workers.models.tensor_files import TensorFile
 
 NUM_EXPERTS, NUM_GROUPS, SIZE = 20, 15, 8
 

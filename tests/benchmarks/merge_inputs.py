@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workers.tensor_files import TensorFile
+from workers.models.tensor_files import TensorFile
 
 DEVIATION = 1e-3
 """Of task vectors: about what fine-tuning moves a weight by."""

@@ -9,14 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator import (
-    cli,
-    merge_command,  # noqa: F401 the command would load it
-)
-from orchestrator.lean_process import loading
+from orchestrator.cli import main as cli
+from orchestrator.cli.fast_exit import loading
 
 with loading():  # as the command does, with all that it needs
-    import workers.merge_files  # noqa: F401
+    import workers.merging.merge_files  # noqa: F401
 
 
 def main(requests: str, answers: str) -> None:

@@ -13,22 +13,16 @@ import torch
 from safetensors.torch import save_file
 
 from workers import process
-from workers.artifacts import Artifacts
-from workers.manifests import Manifest
-from workers.progress import PreparationProgress
-from workers.spec_json import spec_to_json
-from workers.specs import (
-    VERSIONS,
-    BaseJob,
-    BaseSpec,
-    DataJob,
-    DataSpec,
-    ExpertSpec,
-    MergeSpec,
-    TrialSpec,
-)
+from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.manifests import Manifest
+from workers.prepare.progress import PreparationProgress
+from workers.specs.data import DataJob, DataSpec
+from workers.specs.ids import VERSIONS
+from workers.specs.merge import MergeSpec
+from workers.specs.spec_json import spec_to_json
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
 from workers.store.opening import open_store
-from workers.trial import TrialProgress
+from workers.train.trial import TrialProgress
 from workers.workspace import BASE_FILE, EXPERT_FILE
 
 SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.finishing import publish_outputs, write_outputs
-from orchestrator.opened import OpenedStudy, open_study
-from orchestrator.reading import parse_study
-from orchestrator.republishing import start_tracker
-from orchestrator.run_command import CLOSE_TRACKING_S
-from orchestrator.running import Session
+from orchestrator.cli.run import CLOSE_TRACKING_S
+from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.run.republish import start_tracker
+from orchestrator.run.session import Session
+from orchestrator.run.write_outputs import publish_outputs, write_outputs
+from orchestrator.study.reader import parse_study
 from orchestrator.tracking.tracker import PublishReport
 
 NUM_TASKS = 8

@@ -10,8 +10,8 @@ from typing import Any
 from mlflow import MlflowClient
 from parts import descendants, title
 
-from orchestrator.study_folder import EXPERTS_FILE, RESULTS_FILE
-from workers.layout import Layout
+from orchestrator.record.folder import EXPERTS_FILE, RESULTS_FILE
+from workers.artifacts.layout import Layout
 from workers.store.protocol import Store
 
 KEY_TAG = "mergesweep.key"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cluster.session import MAX_RESOURCES_VARIABLE
-from orchestrator.reading import parse_study
+from orchestrator.cluster.connection import MAX_RESOURCES_VARIABLE
+from orchestrator.study.reader import parse_study
 
 HERE = Path(__file__).parent
 DEPLOY = HERE.parents[1] / "deploy"

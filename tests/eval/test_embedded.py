@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from eval.decoding import resized
 from eval.embedded import sprites, vendored
 from eval.embedded.build import COMPOSERS, compose_splits
 from eval.embedded.draws import held_out, split_per_class, stream
@@ -15,7 +14,8 @@ from eval.embedded.glyphs import faces_by_split
 from eval.embedded.index import SOURCES_DIR, read_index
 from eval.embedded.regions import REGIONS
 from eval.embedded.vendored import SourceDigestError, digest, read_json, verified
-from eval.images import Split
+from eval.images.decoding import resized
+from eval.images.split import Split
 from eval.tasks import UnknownTaskError, find_task
 
 EMBEDDED = tuple(read_index()["tasks"])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from eval import evaluate as module
 from eval.evaluate import evaluate, evaluate_head, features_of
-from eval.images import Split
+from eval.images.split import Split
 from eval.model_inputs import Normalization
 
 CPU = torch.device("cpu")

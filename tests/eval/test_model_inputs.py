@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from eval.images.shards import open_split, write_shard
 from eval.model_inputs import Normalization, to_inputs
-from eval.shards import open_split, write_shard
 
 CPU = torch.device("cpu")
 PLAIN = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

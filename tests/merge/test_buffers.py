@@ -12,8 +12,8 @@ from merge.parameters.linear import AverageParams
 from merge.parameters.sparse import TiesParams
 
 if TYPE_CHECKING:
+    from merge.catalogue import BatchNormPolicy
     from merge.parameters.method_params import MethodParams
-    from merge.params import BatchNormPolicy
 
 
 def state(mean: float, variance: float, counter: int = 0, prefix: str = "bn.") -> dict[str, Tensor]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from merge.merge import merge
-from merge.method import Recipe
 from merge.operators.della import prune
 from merge.parameters.linear import TaskArithmeticParams
 from merge.parameters.sparse import DellaParams
+from merge.protocols import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

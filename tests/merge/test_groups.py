@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from merge.catalogue import parse_params
 from merge.errors import MergeError
 from merge.merge import MergeOptions, merge, merge_groups, merge_tasks
 from merge.parameters.linear import AverageParams
-from merge.params import parse_params
 from merge.threads import in_order
 from merge.weight import BLOCK_ENTRIES
 

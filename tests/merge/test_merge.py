@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from merge.catalogue import PARAMS, num_experts_of
 from merge.errors import MergeError, MismatchError, NonFiniteInputError, NonFiniteMergeError
 from merge.merge import merge
-from merge.methods import METHODS
 from merge.parameters.linear import (
     AverageParams,
     ModelStockParams,
@@ -31,7 +31,7 @@ from merge.parameters.sparse import (
     TiesParams,
 )
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
-from merge.params import PARAMS, num_experts_of
+from merge.table import METHODS
 
 if TYPE_CHECKING:
     from merge.parameters.method_params import MethodParams

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from merge.errors import MergeError, NonFiniteInputError
 from merge.merge import MergeOptions, merge_groups, merge_tasks
-from merge.methods import METHODS
 from merge.parameters.linear import AverageParams
+from merge.table import METHODS
 
 PER_TASK = [
     pytest.param(MergeOptions(params=method.params(), seed=7), id=name)

@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from merge.errors import MergeError, NonFiniteInputError
 from merge.merge import MergeOptions, merge, merge_groups
-from merge.methods import METHODS
 from merge.parameters.with_data import (
     AdaMergingParams,
     FisherParams,
@@ -23,6 +22,7 @@ from merge.parameters.with_data import (
     GreedySoupParams,
     RegMeanParams,
 )
+from merge.table import METHODS
 
 if TYPE_CHECKING:
     from merge.parameters.method_params import MethodParams

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge.election import measure
 from merge.merge import merge
 from merge.parameters.sparse import TiesParams
+from merge.sign_election import measure
 from merge.weight import Weight
 
 if TYPE_CHECKING:

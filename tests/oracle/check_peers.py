@@ -11,8 +11,8 @@ from cases import CASES, DIFFERENCES
 from measurements import RandomProbe
 from peers import SEED, Answer, Answers, PeerRefusedError, ask, write_models
 
+from merge.catalogue import parse_params
 from merge.merge import MergeOptions, merge_groups, merge_tasks
-from merge.params import parse_params
 
 TOLERANCE = 1e-5
 """Of the largest entry of a task vector."""

@@ -14,8 +14,8 @@ from cases import CASES
 from measurements import fisher, grams
 from safetensors.torch import load_file, save_file
 
+from merge.catalogue import parse_params
 from merge.merge import merge
-from merge.params import parse_params
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent

@@ -9,15 +9,16 @@ import yaml
 from click.testing import CliRunner, Result
 
 from eval.metrics import TaskSums
-from orchestrator.cli import cli
-from orchestrator.plan import Plan, build_plan
-from orchestrator.reading import parse_study
-from orchestrator.study import Study
-from workers.cache import CACHE_VARIABLE
-from workers.manifests import FileEntry, Manifest
-from workers.model_sizes import ModelSize, keep_sizes
-from workers.spec_json import spec_to_json
-from workers.specs import BaseSpec, ExpertSpec, MergeSpec
+from orchestrator.cli.main import cli
+from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.study.reader import parse_study
+from orchestrator.study.schema import Study
+from workers.artifacts.cache import CACHE_VARIABLE
+from workers.artifacts.manifests import FileEntry, Manifest
+from workers.models.model_sizes import ModelSize, keep_sizes
+from workers.specs.merge import MergeSpec
+from workers.specs.spec_json import spec_to_json
+from workers.specs.training import BaseSpec, ExpertSpec
 
 MODEL_SIZES = {
     "test_resnet": ModelSize(
@@ -35,7 +36,7 @@ MODEL_SIZES = {
         flops_per_pixel=15302.4375,
     ),
 }
-"""What `workers.model_sizes` says, which its own test holds."""
+"""What `workers.models.model_sizes` says, which its own test holds."""
 TASKS = ("emoji_objects", "font_letters", "mnist_5k")
 SUMS = TaskSums(num_examples=100, num_correct=80, loss_sum=50.0)
 BASE_SUMS = TaskSums(num_examples=100, num_correct=40, loss_sum=150.0)

@@ -177,7 +177,7 @@ class Program:
     def run(self, *arguments: str, exit_code: int = 0, **environment: str) -> str:
         """Runs a command to its end; returns what it printed."""
         done = subprocess.run(
-            [sys.executable, "-c", "from orchestrator.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments],
             cwd=self.folder,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,

@@ -11,10 +11,11 @@ import torch
 
 from eval.task_source import TaskSource
 from eval.tasks import find_task
-from workers.manifests import Manifest
-from workers.prepare import prepare_base, prepare_data
-from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, ExpertSpec, OptimizerSpec, TrialSpec
-from workers.trial import run_trial
+from workers.artifacts.manifests import Manifest
+from workers.prepare.prepare import prepare_base, prepare_data
+from workers.specs.data import DataJob, DataSpec
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.train.trial import run_trial
 from workers.workspace import Workspace
 
 CPU = torch.device("cpu")

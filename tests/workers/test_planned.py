@@ -1,15 +1,18 @@
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.plan import Plan, build_plan
-from orchestrator.reading import parse_study
-from orchestrator.study_folder import plan_to_json
+from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.record.folder import plan_to_json
+from orchestrator.study.reader import parse_study
+from workers.artifacts.sealed import seal
 from workers.planned import NotPlannedError, find_planned
-from workers.sealed import seal
-from workers.specs import MergeSpec, TrialSpec
+from workers.specs.training import TrialSpec
 from workers.store.protocol import Store
+
+if TYPE_CHECKING:
+    from workers.specs.merge import MergeSpec
 
 STUDY = """
 name: planned

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from workers import process
-from workers.cache import CACHE_VARIABLE, cache_root
+from workers.artifacts.cache import CACHE_VARIABLE, cache_root
 from workers.process import Worker
-from workers.specs import BaseJob, BaseSpec, DataJob, DataSpec, ExpertSpec, MergeSpec, TrialSpec
-from workers.trial import TrialProgress
+from workers.specs.data import DataJob, DataSpec
+from workers.specs.merge import MergeSpec
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
+from workers.train.trial import TrialProgress
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plan import Plan, build_plan
-from orchestrator.reading import parse_study
-from orchestrator.study_folder import plan_to_json
-from workers.artifacts import Artifacts
-from workers.cache import CACHE_VARIABLE
+from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.record.folder import plan_to_json
+from orchestrator.study.reader import parse_study
+from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.cache import CACHE_VARIABLE
+from workers.artifacts.sealed import seal
 from workers.run import main
-from workers.sealed import seal
 from workers.store.local import LocalStore
 
 STUDY = """

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from workers import workspace as module
-from workers.manifests import Manifest
-from workers.specs import BaseSpec, DataSpec, ExpertSpec
+from workers.artifacts.manifests import Manifest
+from workers.specs.data import DataSpec
+from workers.specs.training import BaseSpec, ExpertSpec
 from workers.workspace import MissingArtifactError, Workspace
 
 

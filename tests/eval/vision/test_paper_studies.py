@@ -24,13 +24,13 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from orchestrator.opened import open_study
-from orchestrator.reading import parse_study
-from workers.cache import CACHE_VARIABLE
-from workers.model_sizes import model_sizes
-from workers.specs import HeadJob
+from orchestrator.run.opened import open_study
+from orchestrator.study.reader import parse_study
+from workers.artifacts.cache import CACHE_VARIABLE
+from workers.models.model_sizes import model_sizes
+from workers.prepare.zero_shot import prepare_head
+from workers.specs.data import HeadJob
 from workers.workspace import Workspace
-from workers.zero_shot import prepare_head
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STUDIES = Path(__file__).parents[3] / "deploy" / "studies"

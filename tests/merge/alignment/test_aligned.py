@@ -7,9 +7,9 @@ import torch
 
 from merge.alignment.aligned import align
 from merge.buffers import is_statistic
+from merge.catalogue import AverageParams
 from merge.errors import MismatchError
 from merge.merge import merge
-from merge.params import AverageParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable

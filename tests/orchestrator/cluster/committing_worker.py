@@ -13,20 +13,14 @@ from typing import Any
 
 from scripted_worker import Progress
 
-from workers.artifacts import Artifacts
-from workers.manifests import Manifest
-from workers.progress import PreparationProgress
-from workers.spec_json import spec_to_json
-from workers.specs import (
-    VERSIONS,
-    BaseJob,
-    BaseSpec,
-    DataJob,
-    DataSpec,
-    ExpertSpec,
-    MergeSpec,
-    TrialSpec,
-)
+from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.manifests import Manifest
+from workers.prepare.progress import PreparationProgress
+from workers.specs.data import DataJob, DataSpec
+from workers.specs.ids import VERSIONS
+from workers.specs.merge import MergeSpec
+from workers.specs.spec_json import spec_to_json
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
 from workers.store.opening import open_store
 
 SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.session import ray_session
+from orchestrator.cluster.connection import ray_session
 
 
 @pytest.fixture(scope="module")

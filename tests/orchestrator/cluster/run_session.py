@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.opened import open_study
-from orchestrator.reading import parse_study
-from orchestrator.running import Session
-from orchestrator.signals import stop_on_signals
+from orchestrator.run.opened import open_study
+from orchestrator.run.session import Session
+from orchestrator.run.signals import stop_on_signals
+from orchestrator.study.reader import parse_study
 
 path = Path(sys.argv[1])
 text = path.read_text()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merge.errors import NonFiniteMergeError
-from workers.manifests import Manifest
-from workers.progress import PreparationProgress
-from workers.specs import ExpertSpec, TrialSpec
+from workers.artifacts.manifests import Manifest
+from workers.prepare.progress import PreparationProgress
+from workers.specs.training import ExpertSpec, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 import ray as ray_module
 
 from orchestrator.cluster.gauges import exported
-from orchestrator.readings import METRICS, Reading
+from orchestrator.cluster.metric_names import METRICS, Reading
 
 TIMEOUT_S = 90
 

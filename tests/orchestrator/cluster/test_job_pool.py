@@ -7,9 +7,9 @@ from ray.exceptions import RayError
 
 from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.job_pool import DEPTH, MAX_LOST, JobPool
-from orchestrator.jobs import Job, JobEnd
-from orchestrator.resources import Share
-from workers.progress import PreparationProgress
+from orchestrator.cluster.jobs import Job, JobEnd
+from orchestrator.study.resources import Share
+from workers.prepare.progress import PreparationProgress
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 WORKER = "scripted_worker:Worker"

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from orchestrator.cluster.jobs_api import JobsApi
-from orchestrator.submission import ClusterAccessError
+from orchestrator.cluster.submission import ClusterAccessError
 
 
 class Answering(BaseHTTPRequestHandler):

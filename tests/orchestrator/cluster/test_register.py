@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.allotment import Demand
+from orchestrator.cluster.fair_share import Demand
 from orchestrator.cluster.register import EXPIRES_AFTER_S, Register
 
 CORES = {"cpu": 8.0, "gpu": 0.0}

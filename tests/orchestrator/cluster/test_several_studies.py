@@ -14,8 +14,8 @@ import pytest
 import ray
 import yaml
 
-from orchestrator.opened import OpenedStudy, open_study
-from orchestrator.reading import parse_study
+from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.study.reader import parse_study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 HERE = Path(__file__).parent

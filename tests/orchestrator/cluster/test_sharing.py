@@ -6,11 +6,11 @@ import pytest
 import ray
 from ray.exceptions import ActorUnavailableError
 
-from orchestrator.allotment import Demand
 from orchestrator.cluster import sharing as sharing_module
+from orchestrator.cluster.fair_share import Demand
 from orchestrator.cluster.register import Register
 from orchestrator.cluster.sharing import Sharing
-from orchestrator.resources import Quota, Resources, Share
+from orchestrator.study.resources import Quota, Resources, Share
 
 CORES = {"CPU": 8.0, "GPU": 0.0}
 

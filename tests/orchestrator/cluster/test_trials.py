@@ -10,9 +10,9 @@ import pytest
 import ray as ray_module
 
 from orchestrator.cluster.trials import run_trials
-from orchestrator.resources import Share
-from workers.manifests import Manifest
-from workers.specs import ExpertSpec, OptimizerSpec, TrialSpec
+from orchestrator.study.resources import Share
+from workers.artifacts.manifests import Manifest
+from workers.specs.training import ExpertSpec, OptimizerSpec, TrialSpec
 
 NUM_CPUS = os.cpu_count()
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]

@@ -1,0 +1,1 @@
+"""A study's own tasks: folders, tables, hub snapshots."""

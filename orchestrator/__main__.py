@@ -1,0 +1,6 @@
+"""Runs `python -m orchestrator`."""
+
+from orchestrator.cli.main import main
+
+if __name__ == "__main__":
+    main()

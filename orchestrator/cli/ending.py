@@ -1,0 +1,52 @@
+"""Prints how a run ended and which commands come next."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.cli.exit_codes import DONE, FAILED, INCOMPLETE
+from orchestrator.cli.printing import (
+    print_holes,
+    print_results,
+)
+from orchestrator.costs.budget_lines import budget_lines
+from orchestrator.progress.say import say
+from orchestrator.record.folder import REPORT_FILE
+from orchestrator.record.ledger import Ledger
+from orchestrator.results.rows import results_table
+from orchestrator.run.opened import OpenedStudy
+
+
+def print_end(opened: OpenedStudy, *, console: Console) -> int:
+    """Prints results, holes and where to look; returns the exit code."""
+    ledger = opened.ledger
+    print_results(results_table(ledger), console=console)
+    print_holes(ledger.holes(), console=console)
+    for line in budget_lines(opened.plan, allowance=opened.allowance):
+        say(console, line)
+    for label, text in (
+        ("report", opened.folder.location(REPORT_FILE)),
+        ("rows", command_line("results", opened, "--format csv")),
+        ("MLflow", command_line("ui", opened)),
+    ):
+        console.print(f"{label:7} {text}", soft_wrap=True, highlight=False)
+    return exit_code_of(ledger)
+
+
+def command_line(verb: str, opened: OpenedStudy, *options: str) -> str:
+    """Returns a command that can be pasted: the program as it was called, the store in full."""
+    on_path = shutil.which("mergesweep") == str(Path(sys.argv[0]).resolve())
+    program = "mergesweep" if on_path else sys.argv[0]
+    name = opened.plan.study.name
+    return " ".join([program, verb, name, "--store", shlex.quote(opened.store_url), *options])
+
+
+def exit_code_of(ledger: Ledger) -> int:
+    """Returns the exit code of a study with the holes that it has."""
+    kinds = {hole.kind for hole in ledger.holes()}
+    if not kinds:
+        return DONE
+    return FAILED if "failed" in kinds else INCOMPLETE

@@ -1,0 +1,107 @@
+"""What the verbs share: options, consoles, and opening what a user names."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.exit_codes import BAD_INPUT
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.run.opened import OpenedStudy
+    from workers.store.protocol import Store
+
+DEFAULT_STORE = "./mergesweep-store"
+PIPED_WIDTH = 120
+"""Columns of tables that go to a file or to another program."""
+
+store_option = click.option(
+    "--store",
+    default=DEFAULT_STORE,
+    show_default=True,
+    help="Where the study's artifacts are: a directory, or s3://bucket/prefix.",
+)
+study_argument = click.argument(
+    "study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path, dir_okay=False)
+)
+name_argument = click.argument("name", metavar="NAME")
+take_over_option = click.option(
+    "--take-over",
+    is_flag=True,
+    help="Run at once, without looking whether another run of the study still lives: that one "
+    "stops within seconds.",
+)
+
+
+class BadInputError(click.ClickException):
+    """What the user gave cannot be used; the message says why."""
+
+    exit_code = BAD_INPUT
+
+
+def new_console(*, stderr: bool = False) -> "Console":
+    """Returns what to print on, as wide as a table needs where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
+
+
+def open_file(path: Path) -> "OpenedStudy":
+    """Returns the study of a file, together with its store.
+
+    Raises:
+        BadInputError: The file or the store cannot be used.
+    """
+    from orchestrator.run.opened import open_study
+    from orchestrator.study.reader import read_study
+
+    with bad_input():
+        return open_study(read_study(path), text=path.read_text("utf-8"))
+
+
+def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedStudy":
+    """Returns a study that a store holds; read-only, nothing is written even to try the store.
+
+    Raises:
+        BadInputError: The store cannot be used, or holds no such study that can be.
+    """
+    from orchestrator.run.opened import open_by_name
+
+    with bad_input():
+        return open_by_name(name, store_url=store, is_read_only=is_read_only)
+
+
+def store_at(url: str) -> "Store":
+    """Returns the store that an option names."""
+    from orchestrator.study.reader import absolute_store
+    from workers.store.opening import open_store
+
+    return open_store(absolute_store(url))
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Turns what the user can mend into a message and exit code 2."""
+    from orchestrator.cluster.submission import SubmitError
+    from orchestrator.record.folder import StudyDamagedError, StudyNotFoundError
+    from orchestrator.study.credentials import masked
+    from orchestrator.study.problems import StudyError
+    from workers.artifacts.layout import InvalidNameError
+    from workers.store.protocol import StoreError
+
+    expected = (
+        *(StudyError, StudyDamagedError, StudyNotFoundError, InvalidNameError, StoreError),
+        SubmitError,
+    )
+    try:
+        yield
+    except expected as error:
+        raise BadInputError(masked(str(error))) from error

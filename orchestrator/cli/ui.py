@@ -1,0 +1,43 @@
+"""Serves MLflow's pages and prints links to them."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from orchestrator.cli.exit_codes import DONE
+from orchestrator.run.opened import OpenedStudy
+from orchestrator.tracking.study_runs import axis_views
+from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
+from orchestrator.tracking.views import view_fragment
+
+
+def serve_ui(opened: OpenedStudy, *, port: int, console: Console) -> int:
+    """Serves MLflow's pages until Ctrl-C; of a running server only the address is printed."""
+    uri = opened.tracking_uri
+    is_running = uri.startswith(("http://", "https://"))
+    address = uri.rstrip("/") if is_running else f"http://127.0.0.1:{port}"
+    for line in _page_links(opened, address=address):
+        console.print(line, soft_wrap=True, highlight=False)
+    if is_running:
+        return DONE
+    console.print("Ctrl-C ends")
+    command = ui_command(uri, port=port)
+    server = subprocess.Popen(command, env={**os.environ, **UI_ENVIRONMENT})  # noqa: S603 our own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends itself; we wait for it
+    return server.wait()
+
+
+def _page_links(opened: OpenedStudy, *, address: str) -> Iterator[str]:
+    study = opened.plan.study.name
+    experiment = find_experiment(opened.tracking_uri, study=study)
+    if experiment is None:
+        yield f"{address} (no runs of {study} there yet)"
+        return
+    runs = f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    yield f"all runs of {study}: {runs}"
+    for view in axis_views(opened.plan):
+        fragment = view_fragment(view.axis, experiment_id=experiment)
+        yield f"accuracy against {view.axis}, by method: {address}/{fragment}"

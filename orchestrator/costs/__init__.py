@@ -1,0 +1,1 @@
+"""Time, bytes and money: measured, estimated, limited by a budget."""

@@ -1,0 +1,221 @@
+"""Times samples of a study's work on this machine, in a process of its own, and keeps the result.
+
+A driver never loads torch: `workers.calibrate` runs beside it and prints what it measures. The
+study's folder keeps one calibration a machine and device, in `calibration.json`.
+"""
+
+import contextlib
+import json
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from eval.tasks import Task
+from merge.catalogue import CARDS
+from orchestrator.plan.plan import Plan
+from orchestrator.record.folder import CALIBRATION_FILE, StudyFolder
+from orchestrator.study.schema import Study
+from workers.artifacts.sealed import SealError, seal, unseal
+from workers.calibrate.calibration import (
+    Calibration,
+    CalibrationRequest,
+    ImageSample,
+    Speed,
+    merge_key,
+    speeds_of,
+    train_key,
+)
+from workers.specs.data import DataSpec
+from workers.specs.merge import MergeSpec
+from workers.specs.training import BaseSpec, ExpertSpec
+
+CALIBRATION_S = 60.0
+"""How long a calibration may take a model once torch is loaded; what it did not come to is a guess.
+"""
+IMPORTS_S = 300.0
+"""How long loading torch may take."""
+
+NUM_LAST_LINES = 20
+"""Of what a process that measured nothing has said."""
+
+
+class CalibrationError(Exception):
+    """The calibrating process measured nothing; the message has its last words."""
+
+
+def calibration_request(plan: Plan) -> CalibrationRequest:
+    """Returns one of each kind of job in a plan: methods that read images last, as they take long.
+
+    Each model's first kind of step comes before any model's second, should the time be too short. A
+    method is timed on a group of the size that most of its merges have.
+    """
+    models = {base_id: base.model for base_id, base in plan.bases.by_id.items()}
+    size = plan.study.backbone.image_size
+    steps: dict[str, ExpertSpec] = {}
+    for trial in plan.trials:
+        spec = trial.longest
+        steps.setdefault(train_key(models[spec.base_id], image_size=size, spec=spec), spec)
+    pretrained: dict[str, BaseSpec] = {}
+    for run in plan.bases.runs:
+        key = train_key(run.longest.model, image_size=size, spec=run.pretrain)
+        if key not in steps:
+            pretrained.setdefault(key, run.longest)
+    merges = sorted(_distinct_merges(plan, models=models), key=_reads_images)
+    experts = [*steps.values(), *(merge.experts[0] for merge in merges)]
+    data_ids = {each.data_id for each in experts}
+    data_ids |= {each.pretrain.data_ids[0] for each in pretrained.values() if each.pretrain}
+    base_ids = {each.base_id for each in experts}
+    resources = plan.study.resources
+    return CalibrationRequest(
+        bases={each: plan.bases.by_id[each] for each in sorted(base_ids)},
+        data={
+            data.id: _image_sample(data, task=plan.sources[data.task].task)
+            for data in plan.datasets
+            if data.id in data_ids
+        },
+        experts=tuple(_in_turn(steps.values(), models=models)),
+        pretrained=tuple(pretrained.values()),
+        merges=tuple(merges),
+        train_cpus=resources.trial.cpu,
+        merge_cpus=resources.merge.cpu,
+    )
+
+
+def _image_sample(data: DataSpec, *, task: Task) -> ImageSample:
+    return ImageSample(spec=data, channels=task.channels, num_classes=task.num_classes)
+
+
+def _in_turn(experts: Iterable[ExpertSpec], *, models: Mapping[str, str]) -> Iterator[ExpertSpec]:
+    """Yields the first expert of each model, then their seconds, and so on."""
+    by_model: dict[str, list[ExpertSpec]] = {}
+    for spec in experts:
+        by_model.setdefault(models[spec.base_id], []).append(spec)
+    for turn in zip_longest(*by_model.values()):
+        yield from (spec for spec in turn if spec is not None)
+
+
+def _distinct_merges(plan: Plan, *, models: Mapping[str, str]) -> Iterator[MergeSpec]:
+    kinds: dict[str, list[MergeSpec]] = {}
+    for spec in plan.merges.values():
+        key = merge_key(models[spec.base_id], image_size=plan.study.backbone.image_size, merge=spec)
+        kinds.setdefault(key, []).append(spec)
+    for alike in kinds.values():
+        counts = Counter(len(spec.experts) for spec in alike)
+        size = max(counts, key=lambda each: (counts[each], each))
+        yield next(spec for spec in alike if len(spec.experts) == size)
+
+
+def _reads_images(spec: MergeSpec) -> bool:
+    return CARDS[spec.method].data_use != "none" or spec.surgery is not None
+
+
+def calibrate(
+    request: CalibrationRequest, *, seconds: float, progress: Callable[[str], None]
+) -> Calibration:
+    """Times what is asked for on this machine's device, its GPU where there is one.
+
+    Args:
+        request: What to time.
+        seconds: Ends it after so long, with what is known by then.
+        progress: Is told each speed.
+
+    Raises:
+        CalibrationError: Nothing was measured.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", "workers.calibrate"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # Read beside: its warnings would fill the pipe and stop it.
+        errors: list[str] = []
+        listener = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+        listener.start()
+        try:
+            device, speeds = _listen(process, request=request, seconds=seconds, progress=progress)
+        finally:
+            process.kill()
+            process.wait()
+            listener.join()
+    if not speeds:
+        said = "".join(errors[-NUM_LAST_LINES:])
+        raise CalibrationError(f"no speed was known after {seconds:.0f} s\n{said}")
+    return Calibration(
+        **device, at_s=time.time(), speeds={speed.what: speed.seconds for speed in speeds}
+    )
+
+
+def _listen(
+    process: "subprocess.Popen[str]",
+    *,
+    request: CalibrationRequest,
+    seconds: float,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Any], list[Speed]]:
+    """Returns the device and its speeds, as far as they are known when the time is up."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    device: dict[str, Any] = {}
+    speeds: list[Speed] = []
+    timer = _kill_after(IMPORTS_S, process=process)
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(request.to_json())
+            process.stdin.close()
+        for line in process.stdout:
+            if not device:
+                device = json.loads(line)
+                timer.cancel()
+                timer = _kill_after(seconds, process=process)
+                continue
+            for speed in speeds_of([line]):
+                speeds.append(speed)
+                progress(f"{speed.seconds:.3g} s: {speed.what}")
+    finally:
+        timer.cancel()
+    return device, speeds
+
+
+def _kill_after(seconds: float, *, process: "subprocess.Popen[str]") -> threading.Timer:
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def read_calibrations(folder: StudyFolder) -> list[Calibration]:
+    """Returns the study's calibrations, one a machine and device; none if the file is damaged."""
+    content = folder.read_bytes(CALIBRATION_FILE)
+    try:
+        fields = unseal(content) if content else {}
+        return [Calibration.from_json(each) for each in fields.get("calibrations", [])]
+    except (SealError, TypeError, KeyError):
+        return []  # made by another release, or damaged: the next calibration writes it anew
+
+
+def keep_calibration(folder: StudyFolder, calibration: Calibration) -> None:
+    """Writes a calibration down, in place of an earlier one of the same machine and device."""
+    place = calibration.machine, calibration.device_name
+    others = [
+        each for each in read_calibrations(folder) if (each.machine, each.device_name) != place
+    ]
+    kept = [each.to_json() for each in (*others, calibration)]
+    folder.write_bytes(CALIBRATION_FILE, seal({"study": folder.name, "calibrations": kept}))
+
+
+def fitting_calibration(calibrations: Iterable[Calibration], *, study: Study) -> Calibration | None:
+    """Returns the calibration for the study's workers: on a GPU if they get one, of this machine.
+
+    Of those that are equal in that the newest; one of another kind of device is never taken.
+    """
+    device = "cuda" if study.resources.trial.gpu else "cpu"
+    fitting = [each for each in calibrations if each.device == device]
+    return max(fitting, key=lambda each: (each.machine == platform.node(), each.at_s), default=None)

@@ -1,0 +1,101 @@
+"""How many bytes a plan's artifacts take: as committed, or worked out from the specifications."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from orchestrator.costs.durations import num_test_images, num_train_images
+from orchestrator.record.ledger import Ledger
+from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize, model_sizes
+from workers.specs.data import DataSpec, ZeroShotSpec
+from workers.specs.training import ExpertSpec, PretrainRun, PretrainSpec, Run
+
+LABEL_BYTES = 8
+_ADAMS_MOMENTA = 2
+"""Tensors as large as the parameters that it keeps; SGD keeps one, none without momentum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Bytes of what a plan makes; None for models that timm does not know."""
+
+    ledger: Ledger
+    models: Mapping[str, ModelSize]
+    """By the id of each base of the model."""
+
+    @staticmethod
+    def of(ledger: Ledger) -> "Sizes":
+        """Asks how large the study's models are, in another process if nobody has asked before."""
+        bases = ledger.plan.bases.by_id.values()
+        found = model_sizes(base.model for base in bases)
+        models = {base.id: found[base.model] for base in bases if base.model in found}
+        return Sizes(ledger=ledger, models=models)
+
+    def base_bytes(self, base_id: str) -> int | None:
+        """Returns the bytes of a base's file; those of another base of its model if need be."""
+        bases, committed = self.ledger.plan.bases.by_id, self.ledger.bases
+        if base_id in committed:
+            return sum(file.size_bytes for file in committed[base_id].files)
+        if base_id in self.models:
+            return self.models[base_id].state_bytes
+        alike = (
+            sum(file.size_bytes for file in manifest.files)
+            for manifest in list(committed.values())
+            if manifest.files and bases[manifest.id].model == bases[base_id].model
+        )
+        return next(alike, None)
+
+    def expert_bytes(self, spec: ExpertSpec) -> int | None:
+        """Returns the bytes of an expert's file: backbone and head."""
+        model = self.models.get(spec.base_id)
+        if model is None:
+            return self.base_bytes(spec.base_id)
+        num_classes = self.ledger.plan.sources[spec.task].task.num_classes
+        return model.expert_bytes(num_classes=num_classes)
+
+    def run_bytes(self, run: Run) -> int:
+        """Returns the bytes of all that a run commits, as far as they are known."""
+        if isinstance(run, PretrainRun):
+            return sum(self.base_bytes(base.id) or 0 for base in run.bases)
+        return sum(self.expert_bytes(expert) or 0 for expert in run.experts)
+
+    def data_bytes(self, spec: DataSpec) -> int:
+        """Returns the bytes of a task's images and labels."""
+        plan = self.ledger.plan
+        num_images = sum(
+            count(plan, task=spec.task) for count in (num_train_images, num_test_images)
+        )
+        shape = (spec.image_size, spec.image_size, plan.sources[spec.task].task.channels)
+        return num_images * (prod(shape) + LABEL_BYTES)
+
+    def head_bytes(self, spec: ZeroShotSpec) -> int:
+        """Returns the bytes of a zero-shot head, whose width is that of the backbone's features."""
+        width = max((model.num_features for model in self.models.values()), default=0)
+        return HEAD_ENTRY_BYTES * len(spec.classes) * width
+
+    def missing_preparation_bytes(self) -> int:
+        """Returns the bytes of the images, zero-shot heads and first bases that are missing."""
+        plan, done = self.ledger.plan, self.ledger.prepared
+        bases = (job.spec.id for job in plan.bases.jobs)
+        heads = (job.spec for job in plan.heads.values())
+        return (
+            sum(self.base_bytes(each) or 0 for each in bases if each not in done)
+            + sum(self.data_bytes(each) for each in plan.datasets if each.id not in done)
+            + sum(self.head_bytes(each) for each in heads if each.id not in done)
+        )
+
+    def checkpoint_bytes(self, run: Run) -> int | None:
+        """Returns the bytes of a run's checkpoint: weights, buffers, momenta, their mean."""
+        if isinstance(run, PretrainRun):
+            spec: ExpertSpec | PretrainSpec = run.pretrain
+            model = self.models.get(run.longest.id)
+        else:
+            spec, model = run.longest, self.models.get(run.longest.base_id)
+        if model is None:
+            return None
+        optimizer = spec.optimizer
+        num_momenta = _ADAMS_MOMENTA
+        if optimizer.name == "sgd":
+            num_momenta = 1 if optimizer.momentum else 0
+        num_states = 1 if spec.average_weights.mode == "none" else 2
+        return num_states * model.state_bytes + num_momenta * model.parameter_bytes

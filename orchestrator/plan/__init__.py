@@ -1,0 +1,1 @@
+"""A study worked out: settings, groups, bases, specifications."""

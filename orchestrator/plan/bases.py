@@ -1,0 +1,83 @@
+"""The bases of a study: one by default, several where the study varies them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from orchestrator.plan.settings import BasePoint
+from orchestrator.plan.specs import base_job, pretrain_spec
+from orchestrator.study.schema import Study
+from workers.specs.spec_json import spec_to_json
+from workers.specs.training import BaseJob, BaseSpec, PretrainRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bases:
+    """What experts start from; equal bases appear once."""
+
+    jobs: tuple[BaseJob, ...]
+    """The bases whose weights are there from the start: drawn, or read from somewhere."""
+    runs: tuple[PretrainRun, ...]
+    """What makes the others out of those; bases that differ only in the number of steps share."""
+    by_point: Mapping[BasePoint, BaseSpec]
+    """The base at each point of the study's settings."""
+
+    @cached_property
+    def by_id(self) -> dict[str, BaseSpec]:
+        """All of them by id: those that are pretrained after those that they are made of."""
+        specs = [job.spec for job in self.jobs]
+        specs += [spec for run in self.runs for spec in run.bases]
+        return {spec.id: spec for spec in specs}
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that pretraining takes."""
+        return sum(run.num_steps for run in self.runs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns them as plain values, by id."""
+        return {base_id: spec_to_json(spec) for base_id, spec in self.by_id.items()}
+
+
+def plan_bases(study: Study, *, points: Iterable[BasePoint], data_ids: Mapping[str, str]) -> Bases:
+    """Works out the bases at some points; reads the digests of checkpoint files.
+
+    Args:
+        study: A checked study.
+        points: Those of its settings.
+        data_ids: The images of every task that the study fine-tunes or pretrains on.
+    """
+    jobs: dict[tuple[str, str], BaseJob] = {}
+    by_point: dict[BasePoint, BaseSpec] = {}
+    for point in dict.fromkeys(points):
+        source = (point.model, point.weights)
+        if source not in jobs:
+            jobs[source] = base_job(model=point.model, weights=point.weights, seed=study.seed)
+        pretrain = pretrain_spec(
+            study.backbone.pretrain, steps=point.pretrain_steps, data_ids=data_ids
+        )
+        by_point[point] = replace(jobs[source].spec, pretrain=pretrain)
+    return Bases(
+        jobs=tuple({job.spec.id: job for job in jobs.values()}.values()),
+        runs=_share_prefixes(list(by_point.values())),
+        by_point=by_point,
+    )
+
+
+def _share_prefixes(bases: Sequence[BaseSpec]) -> tuple[PretrainRun, ...]:
+    """Joins pretrained bases that differ only in the number of steps into one run.
+
+    Only under a schedule that does not depend on the total.
+    """
+    runs: dict[BaseSpec, dict[int, BaseSpec]] = {}
+    for base in bases:
+        if base.pretrain is not None:
+            prefix = base
+            if not base.pretrain.depends_on_total:
+                prefix = replace(base, pretrain=replace(base.pretrain, steps=0))
+            runs.setdefault(prefix, {})[base.pretrain.steps] = base
+    return tuple(
+        PretrainRun(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
+        for snapshots in runs.values()
+    )

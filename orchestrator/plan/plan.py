@@ -1,0 +1,244 @@
+"""The plan: everything a study will run, worked out before anything runs."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from eval.task_source import TaskSource
+from orchestrator.plan.bases import Bases, plan_bases
+from orchestrator.plan.groups import Group, num_possible, sample_groups
+from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting, plan_settings
+from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_spec
+from orchestrator.study.method_labels import method_labels
+from orchestrator.study.schema import Study
+from orchestrator.study.task_sources import task_sources
+from workers.specs.data import DataJob, DataSpec, HeadJob
+from workers.specs.merge import MergeSpec
+from workers.specs.training import ExpertSpec, Run, TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One entry of the result table: a method on a group at a setting."""
+
+    setting: Setting
+    label: str
+    """The method's name in this study."""
+    group: Group
+    merge: MergeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study comes down to; equal specifications appear once."""
+
+    study: Study
+    sources: Mapping[str, TaskSource]
+    """The tasks by name, and where their files lie: in the order of `datasets`."""
+    bases: Bases
+    datasets: tuple[DataSpec, ...]
+    """The images of the study's tasks, then of those that are only pretrained on."""
+    heads: Mapping[str, HeadJob]
+    """The zero-shot heads by task; empty where heads are trained."""
+    settings: tuple[Setting, ...]
+    groups: tuple[Group, ...]
+    trials: tuple[TrialSpec, ...]
+    """In the order of the settings, so that whole groups finish early."""
+    setting_experts: tuple[Mapping[str, ExpertSpec], ...]
+    """The expert of every task, for each of `settings`."""
+    cells: tuple[Cell, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def prepared_ids(self) -> dict[str, set[str]]:
+        """Ids of what there has to be before experts, by kind."""
+        return {
+            "base": set(self.bases.by_id),
+            "data": {data.id for data in self.datasets},
+            "head": {job.spec.id for job in self.heads.values()},
+        }
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """What takes steps: pretraining, then trials."""
+        return (*self.bases.runs, *self.trials)
+
+    @cached_property
+    def experts(self) -> dict[str, ExpertSpec]:
+        """All experts by id."""
+        return {expert.id: expert for trial in self.trials for expert in trial.experts}
+
+    @cached_property
+    def merges(self) -> dict[str, MergeSpec]:
+        """All merge jobs by id, in the order in which they run."""
+        return {cell.merge.id: cell.merge for cell in self.cells}
+
+    @cached_property
+    def first_cells(self) -> dict[str, Cell]:
+        """The first cell that shows each merge, by the merge's id."""
+        return {cell.merge.id: cell for cell in reversed(self.cells)}
+
+    @cached_property
+    def settings_of(self) -> dict[str, list[Setting]]:
+        """The settings that each expert serves, by the expert's id."""
+        settings: dict[str, list[Setting]] = {}
+        for setting, experts in zip(self.settings, self.setting_experts, strict=True):
+            for spec in experts.values():
+                settings.setdefault(spec.id, []).append(setting)
+        return settings
+
+    @property
+    def data_jobs(self) -> tuple[DataJob, ...]:
+        """What makes each of `datasets`, in their order."""
+        return tuple(DataJob(spec=each, source=self.sources[each.task]) for each in self.datasets)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that the trials take."""
+        return sum(trial.longest.steps for trial in self.trials)
+
+    @property
+    def num_steps_unshared(self) -> int:
+        """Optimizer steps if every setting trained its own experts from the start."""
+        settings = [each for each in self.settings if each.axis != NUM_TASKS_AXIS]
+        return sum(
+            point.steps
+            for setting in settings or self.settings[:1]
+            for point in setting.points.values()
+        )
+
+
+def build_plan(
+    study: Study,
+    *,
+    groups: Sequence[Group] | None = None,
+    recorded: Mapping[str, TaskSource] | None = None,
+) -> Plan:
+    """Works out a study's plan; pure, apart from the digests of its own checkpoint and tasks.
+
+    Args:
+        study: A checked study.
+        groups: Groups that an earlier run wrote down; sampled anew when None.
+        recorded: The study's own tasks as an earlier plan of it found them; read from their files
+            when None.
+
+    Raises:
+        OwnTaskError: Files of the study's own do not make a task any more.
+    """
+    sources = task_sources(study, recorded=recorded or {})
+    datasets = tuple(data_spec(study, task=source.task) for source in sources.values())
+    settings = plan_settings(
+        study.finetune,
+        backbone=study.backbone,
+        tasks=study.task_names,
+        sizes=study.groups.sizes or [],
+        seed=study.seed,
+    )
+    if groups is None:
+        groups = sampled_groups(study)
+    data_ids = {data.task: data.id for data in datasets}
+    bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
+    heads = _heads(study, sources=sources)
+    experts = [
+        {
+            task: expert_spec(
+                study,
+                task=task,
+                point=point,
+                base=bases.by_point[setting.base],
+                data_ids=data_ids,
+                head_id=heads[task].spec.id if heads else None,
+            )
+            for task, point in setting.points.items()
+        }
+        for setting in settings
+    ]
+    return Plan(
+        study=study,
+        sources=sources,
+        bases=bases,
+        datasets=datasets,
+        heads=heads,
+        settings=settings,
+        groups=tuple(groups),
+        trials=_share_prefixes(experts),
+        setting_experts=tuple(experts),
+        cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
+        warnings=_warnings(study),
+    )
+
+
+def _heads(study: Study, *, sources: Mapping[str, TaskSource]) -> dict[str, HeadJob]:
+    zero_shot = study.finetune.zero_shot
+    if zero_shot is None:
+        return {}
+    return {name: head_job(zero_shot, task=sources[name].task) for name in study.task_names}
+
+
+def sampled_groups(study: Study) -> tuple[Group, ...]:
+    """Samples the study's groups: of its one size, and of every size on the axis."""
+    seed = study.seed if study.groups.seed is None else study.groups.seed
+    return sample_groups(
+        study.task_names, sizes=group_sizes(study), count=study.groups.count, seed=seed
+    )
+
+
+def group_sizes(study: Study) -> list[int]:
+    """Returns the sizes that occur, ascending; the one size only where a setting uses it."""
+    sizes = set(study.groups.sizes or [])
+    if study.finetune.axes.varied() or study.backbone.axes.varied() or not sizes:
+        sizes.add(study.groups.size)
+    return sorted(sizes)
+
+
+def _share_prefixes(experts: Iterable[Mapping[str, ExpertSpec]]) -> tuple[TrialSpec, ...]:
+    """Joins experts that differ only in the number of steps into one run that snapshots.
+
+    Experts whose steps depend on the total, as under a cosine, stay apart.
+    """
+    runs: dict[ExpertSpec, dict[int, ExpertSpec]] = {}
+    for by_task in experts:
+        for expert in by_task.values():
+            prefix = expert if expert.depends_on_total else replace(expert, steps=0)
+            runs.setdefault(prefix, {})[expert.steps] = expert
+    return tuple(
+        TrialSpec(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
+        for snapshots in runs.values()
+    )
+
+
+def _cells(
+    study: Study,
+    *,
+    settings: Sequence[Setting],
+    experts: Sequence[Mapping[str, ExpertSpec]],
+    groups: Sequence[Group],
+) -> Iterable[Cell]:
+    labels = method_labels(study.merge)
+    specs: dict[tuple[object, ...], MergeSpec] = {}
+    for setting, by_task in zip(settings, experts, strict=True):
+        size = setting.size or study.groups.size
+        for group in (group for group in groups if group.size == size):
+            for label, method in zip(labels, study.merge, strict=True):
+                members = tuple(by_task[task].id for task in sorted(by_task))
+                key = (label, group.name, members)
+                if key not in specs:
+                    specs[key] = merge_spec(study, method=method, group=group, experts=by_task)
+                yield Cell(setting=setting, label=label, group=group, merge=specs[key])
+
+
+def _warnings(study: Study) -> tuple[str, ...]:
+    num_tasks = len(study.task_names)
+    return tuple(
+        f"groups.count: only {num_possible(num_tasks, size=size)} distinct groups of {size} of "
+        f"{num_tasks} tasks exist, not {study.groups.count}; all of them are used"
+        for size in group_sizes(study)
+        if num_possible(num_tasks, size=size) < study.groups.count
+    )
+
+
+def plan_digest(plan: Plan) -> str:
+    """Returns a digest of all that the plan will make: its merges and their experts."""
+    ids = [*plan.experts, *plan.merges, *plan.bases.by_id]
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]

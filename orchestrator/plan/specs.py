@@ -1,0 +1,176 @@
+"""Turns a study's words into the specifications that define each artifact."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from eval.tasks import Task
+from merge.catalogue import CARDS, parse_params
+from orchestrator.plan.groups import Group
+from orchestrator.study.point import Point
+from orchestrator.study.schema import Merge, Optimizer, Pretrain, Study, Surgery, ZeroShot
+from workers.models.weight_sources import is_remote, parse_remote
+from workers.models.weights import PACKAGED, sha256_of
+from workers.specs.data import DataSpec, HeadJob, ZeroShotSpec
+from workers.specs.merge import MergeSpec, SurgerySpec
+from workers.specs.training import (
+    AveragingSpec,
+    BaseJob,
+    BaseSpec,
+    ExpertSpec,
+    HeadSpec,
+    OptimizerSpec,
+    PretrainSpec,
+)
+
+
+def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
+    """Returns a base's specification before any pretraining, and where its checkpoint lies."""
+    if weights == "none":
+        return BaseJob(spec=BaseSpec(model=model, weights="none", seed=seed), path=None)
+    if weights == "timm":
+        return BaseJob(spec=BaseSpec(model=model, weights="timm", seed=0), path=None)
+    if weights == "package":
+        digest, path = PACKAGED[model].sha256, None
+    elif is_remote(weights):
+        digest, path = str(parse_remote(weights).digest), weights
+    else:
+        path = str(Path(weights).resolve())
+        digest = sha256_of(Path(path))
+    spec = BaseSpec(model=model, weights=f"sha256:{digest}", seed=0)
+    return BaseJob(spec=spec, path=path)
+
+
+def pretrain_spec(
+    pretrain: Pretrain | None, *, steps: int, data_ids: Mapping[str, str]
+) -> PretrainSpec | None:
+    """Returns how a base is pretrained for some steps; None for no steps."""
+    if pretrain is None or steps == 0:
+        return None
+    return PretrainSpec(
+        tasks=pretrain.task_names,
+        data_ids=tuple(data_ids[task] for task in pretrain.task_names),
+        optimizer=_optimizer_spec(pretrain.optimizer),
+        schedule=pretrain.schedule,
+        lr=float(pretrain.lr),
+        batch_size=pretrain.batch_size,
+        steps=steps,
+        seed=pretrain.seed,
+    )
+
+
+def head_job(zero_shot: ZeroShot, *, task: Task) -> HeadJob:
+    """Returns a task's zero-shot head, and where the text tower's checkpoint lies."""
+    is_file = Path(zero_shot.weights).is_file()
+    path = str(Path(zero_shot.weights).resolve()) if is_file else None
+    spec = ZeroShotSpec(
+        task=task.name,
+        model=zero_shot.model,
+        weights=zero_shot.weights if path is None else f"sha256:{sha256_of(Path(path))}",
+        classes=task.classes,
+        templates=zero_shot.templates_of(task),
+    )
+    return HeadJob(spec=spec, path=path)
+
+
+def _optimizer_spec(optimizer: Optimizer) -> OptimizerSpec:
+    return OptimizerSpec(
+        name=optimizer.name,
+        momentum=float(optimizer.momentum),
+        weight_decay=float(optimizer.weight_decay),
+        nesterov=optimizer.nesterov and optimizer.name == "sgd",
+        sam_rho=float(optimizer.sam_rho),
+    )
+
+
+def data_spec(study: Study, *, task: Task) -> DataSpec:
+    """Returns the specification of a task's images in this study."""
+    return DataSpec(
+        task=task.name,
+        fingerprint=task.fingerprint,
+        image_size=study.backbone.image_size,
+        max_train=study.tasks.max_train,
+        max_test=study.tasks.max_test,
+        evaluate_on=study.tasks.evaluate_on,
+    )
+
+
+def expert_spec(
+    study: Study,
+    *,
+    task: str,
+    point: Point,
+    base: BaseSpec,
+    data_ids: Mapping[str, str],
+    head_id: str | None,
+) -> ExpertSpec:
+    """Returns the specification of a task's expert at a point.
+
+    What has no effect there is at a fixed value, so that it makes no other expert.
+    """
+    finetune = study.finetune
+    is_fitted = point.head != "trained"
+    average = point.average_weights
+    of_optimizer = {
+        "name": point.optimizer,
+        "weight_decay": point.weight_decay,
+        "sam_rho": point.sam_rho,
+    }
+    return ExpertSpec(
+        task=task,
+        base_id=base.id,
+        data_id=data_ids[task],
+        optimizer=_optimizer_spec(finetune.optimizer.model_copy(update=of_optimizer)),
+        schedule=point.schedule,
+        lr=float(point.lr),
+        batch_size=point.batch_size,
+        data_ratio=float(point.data_ratio),
+        steps=point.steps,
+        seed=point.seed,
+        freeze_batch_norm=finetune.freeze_batch_norm,
+        warmup_steps=point.warmup_steps,
+        head=HeadSpec(mode=point.head, l2=float(finetune.head.l2) if is_fitted else 0.0),
+        average_weights=AveragingSpec(
+            mode=average,
+            ema_decay=float(point.ema_decay) if average == "ema" else 0.0,
+            swa_start=float(point.swa_start) if average == "swa" else 0.0,
+        ),
+        augment=point.augment,
+        linearised=point.linearised,
+        head_id=head_id,
+    )
+
+
+def merge_spec(
+    study: Study,
+    *,
+    method: Merge,
+    group: Group,
+    experts: Mapping[str, ExpertSpec],
+) -> MergeSpec:
+    """Returns the specification of a method on a group, given the experts at a setting.
+
+    All of them start from one base.
+    """
+    params = parse_params(method.method, method.params)
+    others = [task for task in sorted(experts) if task not in group.tasks]
+    recalibrates = method.batch_norm == "recalibrate"
+    draws = CARDS[method.method].is_random or method.surgery is not None
+    return MergeSpec(
+        method=method.method,
+        params=asdict(params),
+        batch_norm=method.batch_norm,
+        recalibration_images=method.recalibration_images if recalibrates else 0,
+        seed=study.seed if draws else 0,
+        base_id=experts[group.tasks[0]].base_id,
+        experts=tuple(experts[task] for task in group.tasks),
+        held_out=tuple(experts[task] for task in others) if study.evaluation.held_out else (),
+        surgery=_surgery_spec(method.surgery),
+    )
+
+
+def _surgery_spec(surgery: Surgery | None) -> SurgerySpec | None:
+    if surgery is None:
+        return None
+    # 1 and 1.0 are one learning rate.
+    return SurgerySpec(**{**surgery.model_dump(), "lr": float(surgery.lr)})

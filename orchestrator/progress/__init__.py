@@ -1,0 +1,1 @@
+"""How far a run is, shown here and left for watchers elsewhere."""

@@ -1,0 +1,118 @@
+"""Shows how far a run is: a panel for terminals, a line for everything else."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from orchestrator.progress.state import InUse, Progress, RunningTrial, Tally
+
+MAX_TRIALS_SHOWN = 8
+MAX_FAILURES_SHOWN = 5
+_MAX_NAME_CHARS = 20
+
+
+def progress_text(progress: Progress) -> str:
+    """Returns the state in one line."""
+    parts = [f"{_clock(progress.elapsed_s)} {progress.stage}", *progress.images]
+    if progress.tally("experts") is not None:
+        parts += [
+            f"{each.name} {each.num_done}/{each.num_planned}"
+            for each in progress.stages
+            if each.name in ("experts", "merges")
+        ]
+        if progress.num_failures:
+            parts.append(f"failed {progress.num_failures}")
+        parts.append(_left(progress))
+    return ", ".join([*parts, *_sharing(progress), *_tracking_trouble(progress)])
+
+
+def progress_panel(progress: Progress) -> RenderableType:
+    """Returns the state as a few lines with bars."""
+    head = [f"{_clock(progress.elapsed_s)} {progress.stage}"]
+    if progress.tally("experts") is not None:
+        head.append(_left(progress))
+    lines = [
+        *_sharing(progress),
+        *progress.images,
+        *_trial_lines(progress),
+        *_speed_lines(progress),
+        *_failure_lines(progress),
+        *_tracking_trouble(progress),
+    ]
+    text = Text("\n".join(f"  {line}" for line in lines))
+    return Group(Text(", ".join(head)), _bars(progress.stages), _bars(progress.axes), text)
+
+
+def _bars(tallies: tuple[Tally, ...]) -> RenderableType:
+    bars = Bars(TextColumn("  {task.description:14}"), BarColumn(40), MofNCompleteColumn())
+    for tally in tallies:
+        name = tally.name[:_MAX_NAME_CHARS]
+        bars.add_task(name, total=tally.num_planned, completed=tally.num_done)
+    return bars
+
+
+def _trial_lines(progress: Progress) -> Iterator[str]:
+    for trial in progress.trials[:MAX_TRIALS_SHOWN]:
+        yield "  ".join(
+            [trial.name, f"step {trial.step}/{trial.steps}", *_loss(trial), *_speed(trial)]
+        )
+    if progress.num_trials > MAX_TRIALS_SHOWN:
+        yield f"and {progress.num_trials - MAX_TRIALS_SHOWN} more trials"
+
+
+def _speed_lines(progress: Progress) -> Iterator[str]:
+    speeds = [f"{speed:,.1f} {name} a minute" for name, speed in progress.per_minute.items()]
+    if progress.steps_per_s:
+        speeds.insert(0, f"{progress.steps_per_s:,.1f} steps a second")
+    parts = [*speeds, *(_use(each) for each in progress.in_use)]
+    if parts:
+        yield ", ".join(parts)
+
+
+def _failure_lines(progress: Progress) -> Iterator[str]:
+    shown = progress.failures[-MAX_FAILURES_SHOWN:]
+    yield from shown
+    if progress.num_failures > len(shown):
+        yield f"and {progress.num_failures - len(shown)} more failures"
+
+
+def _use(each: InUse) -> str:
+    return f"{each.used:g} of {each.total:g} {each.name}s given out"
+
+
+def _loss(trial: RunningTrial) -> list[str]:
+    return [] if trial.loss is None else [f"loss {trial.loss:.3f}"]
+
+
+def _speed(trial: RunningTrial) -> list[str]:
+    return [] if trial.steps_per_s is None else [f"{trial.steps_per_s:,.1f} steps/s"]
+
+
+def _left(progress: Progress) -> str:
+    seconds = progress.seconds_left
+    return "time left: not known yet" if seconds is None else f"about {duration(seconds)} left"
+
+
+def _sharing(progress: Progress) -> list[str]:
+    return [progress.sharing] if progress.sharing else []
+
+
+def _tracking_trouble(progress: Progress) -> list[str]:
+    return [] if progress.tracking == "ok" else [f"MLflow {progress.tracking}"]
+
+
+def _clock(elapsed_s: float) -> str:
+    minutes, seconds = divmod(int(elapsed_s), 60)
+    return f"[{minutes:02d}:{seconds:02d}]"
+
+
+def duration(seconds: float) -> str:
+    """Returns a length of time as people say it."""
+    if seconds < 90:  # noqa: PLR2004 a minute and a half
+        return f"{max(1, round(seconds))} s"
+    if seconds < 2 * 3600:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

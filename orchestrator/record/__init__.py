@@ -1,0 +1,1 @@
+"""What exists of a plan, what is missing and why; a study's own files."""

@@ -1,0 +1,91 @@
+"""What a study is for, in its folder: two tables and the report, and what they are checked by."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.record.folder import (
+    EXPERTS_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    StudyDamagedError,
+    StudyFolder,
+)
+from workers.artifacts.sealed import seal
+
+OUTPUTS_FILE = "outputs.json"
+_FILES = (RESULTS_FILE, EXPERTS_FILE, REPORT_FILE)
+
+
+def store_outputs(
+    folder: StudyFolder,
+    *,
+    results: pa.Table,
+    experts: pa.Table,
+    page: str,
+    committed: Mapping[str, Iterable[str]],
+) -> None:
+    """Writes tables and report, then outputs.json; equal ones give equal bytes.
+
+    Args:
+        folder: The study's.
+        results: The result table.
+        experts: The table of the experts on their own tasks.
+        page: The report.
+        committed: By kind, the ids of the study's artifacts that exist now: one that is gone
+            later was lost.
+    """
+    contents = dict(
+        zip(_FILES, (_to_parquet(results), _to_parquet(experts), page.encode()), strict=True)
+    )
+    for name, content in contents.items():
+        folder.write_bytes(name, content)
+    fields = {
+        "study": folder.name,
+        "files": {name: _sha256(content) for name, content in contents.items()},
+        "artifacts": {kind: sorted(ids) for kind, ids in committed.items()},
+    }
+    folder.write_bytes(OUTPUTS_FILE, seal(fields))
+
+
+def promised_artifacts(folder: StudyFolder) -> dict[str, frozenset[str]]:
+    """Returns what was committed when the outputs were written; nothing if that is unreadable."""
+    try:
+        outputs = folder.read_sealed(OUTPUTS_FILE)
+    except StudyDamagedError:
+        return {}
+    return {kind: frozenset(ids) for kind, ids in outputs["artifacts"].items()} if outputs else {}
+
+
+def output_problems(folder: StudyFolder) -> dict[str, str]:
+    """Says of each output, by file name, how it is not as it was written.
+
+    Of a study that has none of them yet, nothing is wrong.
+    """
+    try:
+        outputs = folder.read_sealed(OUTPUTS_FILE)
+    except StudyDamagedError as error:
+        return {OUTPUTS_FILE: error.what.removeprefix(f"{OUTPUTS_FILE} ")}
+    found = {name: folder.read_bytes(name) for name in _FILES}
+    if outputs is None:
+        there = [name for name, content in found.items() if content is not None]
+        lost = f"is missing beside {', '.join(there)}: lost, or a run was stopped at its end"
+        return {OUTPUTS_FILE: lost} if there else {}
+    return {
+        name: "is missing" if content is None else f"does not match its digest in {OUTPUTS_FILE}"
+        for name, content in found.items()
+        if content is None or _sha256(content) != outputs["files"][name]
+    }
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _to_parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""The result tables and their means over groups."""

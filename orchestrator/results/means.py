@@ -1,0 +1,242 @@
+"""Mean and spread over the groups, for every setting and method of a results table.
+
+The numbers behind the figures, the tables of the report and the `setting` runs: for each point on
+an axis and each method, what accuracy, loss and their references are on average over the groups,
+separately for the two means (`macro`, `union`).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.plan.data_use import use_text
+from orchestrator.results.schema import MACRO, MEANS, UNION
+
+CATEGORICAL_AXES = ("grid", "random")
+_READ = (
+    "accuracy",
+    "loss",
+    "normalized_accuracy",
+    "expert_accuracy",
+    "expert_loss",
+    "base_accuracy",
+    "base_loss",
+)
+_OF_A_SETTING = (
+    "axis",
+    "value",
+    "method",
+    "data_use",
+    "per_task_modules",
+    "num_tasks",
+    "num_groups",
+)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How one number varies over the groups of a setting; only finite values enter."""
+
+    mean: float
+    """Arithmetic mean; nan if no group has a finite value."""
+    std: float
+    """Sample standard deviation (ddof=1); nan for fewer than two groups."""
+    stderr: float
+    """Standard error of the mean, std / sqrt(num_groups); nan for fewer than two groups."""
+    num_groups: int
+    """Groups whose value is finite."""
+    num_not_finite: int
+    """Groups whose value is nan, infinite or missing; they are in none of the numbers above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The spreads of one setting and method under one of the two means."""
+
+    accuracy: Spread
+    """Fraction in [0, 1], of the merged model."""
+    loss: Spread
+    """Cross-entropy of the merged model, nats per image."""
+    normalized_accuracy: Spread
+    """Accuracy over the accuracy of the experts."""
+    gain: Spread
+    """Accuracy minus the base's in the same group: the paired difference."""
+    expert_accuracy: Spread
+    expert_loss: Spread
+    base_accuracy: Spread
+    base_loss: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingMean:
+    """One method at one setting, over all its groups."""
+
+    axis: str
+    value: str
+    """The setting's value on the axis, as written in the study."""
+    setting: str
+    """The setting's name, `lr=0.001`."""
+    method: str
+    data_use: str
+    """The data that the method reads besides weights."""
+    per_task_modules: bool
+    """Whether it keeps modules of each task."""
+    num_tasks: int | None
+    """Tasks in every group; None where the groups differ in size."""
+    num_groups: int
+    macro: Metrics
+    """Of the mean over the tasks of a group."""
+    union: Metrics
+    """Of all images of a group's joint test set."""
+
+    @property
+    def use(self) -> str:
+        """What it has besides weights, in words; those that differ are not like for like."""
+        return use_text(self.data_use, per_task_modules=self.per_task_modules)
+
+    def under(self, mean: str) -> Metrics:
+        """Return the spreads under the mean called `macro` or `union`."""
+        return {MACRO: self.macro, UNION: self.union}[mean]
+
+
+def setting_means(results: pa.Table) -> tuple[SettingMean, ...]:
+    """Return the mean and spread over the groups for every axis, value and method.
+
+    Axes and methods keep the order of their first appearance; so do values, unless all values of
+    an axis are numbers: these are sorted. Held-out tasks are in neither mean.
+
+    Raises:
+        ValueError: The table mixes studies, or the bases of a setting, or holds a group twice under
+            one mean.
+    """
+    names = results["study"].unique().to_pylist()
+    _require_one("study", names)
+    is_mean = pc.is_in(results["task"], value_set=pa.array(MEANS))
+    cells: dict[tuple[str, str, str], list[Row]] = {}
+    for row in results.filter(is_mean).to_pylist():
+        cells.setdefault((row["axis"], row["value"], row["method"]), []).append(row)
+    return tuple(_setting_mean(cells[key]) for key in _in_plan_order(cells))
+
+
+def means_table(means: Iterable[SettingMean]) -> pa.Table:
+    """Return one row for each setting mean and each of `macro` and `union`, for other programs.
+
+    A spread has two columns, `accuracy_mean` and `accuracy_std` for example; nan is missing there.
+    """
+    rows = [
+        {
+            **{name: getattr(each, name) for name in _OF_A_SETTING},
+            "mean": mean,
+            **_columns(each.under(mean)),
+        }
+        for each in means
+        for mean in MEANS
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def spread(values: Iterable[float | None]) -> Spread:
+    """Return mean, standard deviation and standard error of the finite values."""
+    given = [math.nan if value is None else value for value in values]
+    finite = np.array([value for value in given if math.isfinite(value)], dtype=np.float64)
+    num = len(finite)
+    std = float(finite.std(ddof=1)) if num > 1 else math.nan
+    return Spread(
+        mean=float(finite.mean()) if num else math.nan,
+        std=std,
+        stderr=std / math.sqrt(num) if num else math.nan,
+        num_groups=num,
+        num_not_finite=len(given) - num,
+    )
+
+
+def ordered_values(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct values, by size if all are numbers, else by first appearance."""
+    distinct = tuple(dict.fromkeys(values))
+    if numbers_of(distinct) is None:
+        return distinct
+    return tuple(sorted(distinct, key=float))
+
+
+def numbers_of(values: Sequence[str]) -> tuple[float, ...] | None:
+    """Return the values as finite numbers, or None if one of them is not."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def _require_one(column: str, found: Iterable[object]) -> None:
+    names = sorted(set(map(str, found)))
+    if len(names) > 1:
+        raise ValueError(
+            f"Column {column!r} has {len(names)} values ({', '.join(names[:5])}): means over "
+            f"groups are of one {column}; filter the table first."
+        )
+
+
+def _in_plan_order(keys: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    keys = list(keys)
+    axes = list(dict.fromkeys(axis for axis, _, _ in keys))
+    methods = list(dict.fromkeys(method for _, _, method in keys))
+    values = {axis: ordered_values(v for a, v, _ in keys if a == axis) for axis in axes}
+    return sorted(
+        keys, key=lambda k: (axes.index(k[0]), values[k[0]].index(k[1]), methods.index(k[2]))
+    )
+
+
+def _setting_mean(rows: Sequence[Row]) -> SettingMean:
+    first = rows[0]
+    for column in ("backbone", "weights", "pretrain_steps"):
+        _require_one(column, (row[column] for row in rows))
+    by_mean = {mean: [row for row in rows if row["task"] == mean] for mean in MEANS}
+    for mean, members in by_mean.items():
+        groups = [row["group"] for row in members]
+        if len(set(groups)) < len(groups):
+            twice = next(group for group in groups if groups.count(group) > 1)
+            raise ValueError(
+                f"Group {twice!r} is more than once in the {mean} rows of method "
+                f"{first['method']!r} at {first['setting']!r}."
+            )
+    sizes = {row["num_tasks"] for row in rows}
+    return SettingMean(
+        axis=first["axis"],
+        value=first["value"],
+        setting=first["setting"],
+        method=first["method"],
+        data_use=first["data_use"],
+        per_task_modules=first["per_task_modules"],
+        num_tasks=sizes.pop() if len(sizes) == 1 else None,
+        num_groups=len({row["group"] for row in rows}),
+        macro=_metrics(by_mean[MACRO]),
+        union=_metrics(by_mean[UNION]),
+    )
+
+
+def _metrics(rows: Sequence[Row]) -> Metrics:
+    spreads = {name: spread(row[name] for row in rows) for name in _READ}
+    return Metrics(gain=spread(map(_gain, rows)), **spreads)
+
+
+def _columns(metrics: Metrics) -> dict[str, float | None]:
+    spreads = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
+    columns = {
+        f"{name}_{part}": getattr(each, part)
+        for name, each in spreads.items()
+        for part in ("mean", "std")
+    }
+    return {name: None if math.isnan(value) else value for name, value in columns.items()}
+
+
+def _gain(row: Row) -> float | None:
+    if row["accuracy"] is None or row["base_accuracy"] is None:
+        return None
+    return float(row["accuracy"] - row["base_accuracy"])

@@ -1,0 +1,179 @@
+"""Builds a study's two result tables from its plan and the manifests of what was made."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from eval.metrics import Mean, TaskSums, macro_mean, union_mean
+from orchestrator.plan.data_use import use_columns
+from orchestrator.plan.plan import Cell, Plan
+from orchestrator.plan.settings import Setting
+from orchestrator.record.ledger import Ledger
+from orchestrator.results.schema import EXPERTS_SCHEMA, MACRO, RESULTS_SCHEMA, UNION
+from workers.artifacts.manifests import Manifest
+from workers.specs.training import ExpertSpec
+
+Row = dict[str, Any]
+_MEANS = ((MACRO, macro_mean), (UNION, union_mean))
+
+
+def results_table(ledger: Ledger) -> pa.Table:
+    """Returns one row per setting, method, group and task, and two per merge for the means."""
+    rows = [
+        row
+        for cell in ledger.plan.cells
+        if cell.merge.id in ledger.merges
+        for row in merge_rows(cell, ledger=ledger)
+    ]
+    return pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)
+
+
+def experts_table(ledger: Ledger) -> pa.Table:
+    """Returns one row per setting and task: the experts on their own tasks."""
+    plan = ledger.plan
+    rows = [
+        _expert_row(setting, spec=spec, manifest=ledger.experts[spec.id], plan=plan)
+        for setting, experts in zip(plan.settings, plan.setting_experts, strict=True)
+        for spec in experts.values()
+        if spec.id in ledger.experts
+    ]
+    return pa.Table.from_pylist(rows, schema=EXPERTS_SCHEMA)
+
+
+def _setting_columns(plan: Plan, setting: Setting) -> Row:
+    return {
+        "study": plan.study.name,
+        "backbone": setting.base.model,
+        "weights": setting.base.weights,
+        "pretrain_steps": setting.base.pretrain_steps,
+        "axis": setting.axis,
+        "value": setting.value,
+        "setting": setting.name,
+    }
+
+
+def point_columns(spec: ExpertSpec) -> Row:
+    """Returns an expert's hyperparameters by column."""
+    average = spec.average_weights
+    return {
+        "steps": spec.steps,
+        "batch_size": spec.batch_size,
+        "lr": spec.lr,
+        "data_ratio": spec.data_ratio,
+        "optimizer": spec.optimizer.name,
+        "seed": spec.seed,
+        "weight_decay": spec.optimizer.weight_decay,
+        "sam_rho": spec.optimizer.sam_rho,
+        "schedule": spec.schedule,
+        "warmup_steps": spec.warmup_steps,
+        "head": spec.head.mode,
+        "average_weights": average.mode,
+        "ema_decay": average.ema_decay if average.mode == "ema" else None,
+        "swa_start": average.swa_start if average.mode == "swa" else None,
+        "augment": spec.augment,
+        "linearised": spec.linearised,
+    }
+
+
+def _expert_row(setting: Setting, *, spec: ExpertSpec, manifest: Manifest, plan: Plan) -> Row:
+    metrics = manifest.metrics
+    scores = {**_columns_of(metrics["test"]), **_columns_of(metrics["base"], prefix="base_")}
+    return {
+        **_setting_columns(plan, setting),
+        "task": spec.task,
+        **point_columns(spec),
+        "num_classes": metrics["num_classes"],
+        "num_examples": metrics["test"]["num_examples"] if metrics["test"] else 0,
+        "outcome": manifest.outcome,
+        "train_loss": metrics["train_loss"],
+        **scores,
+        "expert_id": spec.id,
+    }
+
+
+def _columns_of(sums: dict[str, Any] | None, *, prefix: str = "") -> Row:
+    if sums is None:
+        return {f"{prefix}accuracy": math.nan, f"{prefix}loss": math.nan}
+    scores = TaskSums.from_json(sums)
+    return {f"{prefix}accuracy": scores.accuracy, f"{prefix}loss": scores.loss}
+
+
+def merge_rows(cell: Cell, *, ledger: Ledger) -> Iterator[Row]:
+    """Yields the rows of one merge: one per task, held-out ones too, and the two means."""
+    merged = _sums_of(ledger.merges[cell.merge.id].metrics["tasks"])
+    shared = {
+        **_setting_columns(ledger.plan, cell.setting),
+        "method": cell.label,
+        **use_columns(cell.merge),
+        "group": cell.group.name,
+        "num_tasks": cell.group.size,
+        "merge_id": cell.merge.id,
+    }
+    experts: dict[str, TaskSums] = {}
+    bases: dict[str, TaskSums] = {}
+    for spec in (*cell.merge.experts, *cell.merge.held_out):
+        metrics = ledger.experts[spec.id].metrics
+        experts[spec.task] = TaskSums.from_json(metrics["test"])
+        bases[spec.task] = TaskSums.from_json(metrics["base"])
+        yield {
+            **shared,
+            **point_columns(spec),
+            "task": spec.task,
+            "held_out": spec in cell.merge.held_out,
+            "num_examples": merged[spec.task].num_examples,
+            "expert_id": spec.id,
+            **_scores(merged[spec.task], expert=experts[spec.task], base=bases[spec.task]),
+        }
+    yield from _mean_rows(cell, shared=shared, merged=merged, experts=experts, bases=bases)
+
+
+def _mean_rows(
+    cell: Cell,
+    *,
+    shared: Row,
+    merged: Mapping[str, TaskSums],
+    experts: Mapping[str, TaskSums],
+    bases: Mapping[str, TaskSums],
+) -> Iterator[Row]:
+    tasks = cell.group.tasks
+    points = [point_columns(spec) for spec in cell.merge.experts]
+    point = points[0] if all(each == points[0] for each in points) else {}
+    for name, mean in _MEANS:
+        merged_mean, expert_mean, base_mean = (
+            mean([sums[task] for task in tasks]) for sums in (merged, experts, bases)
+        )
+        scores = _scores(merged_mean, expert=expert_mean, base=base_mean)
+        if name == MACRO:
+            normalized = [_ratio(merged[task].accuracy, experts[task].accuracy) for task in tasks]
+            scores["normalized_accuracy"] = math.fsum(normalized) / len(tasks)
+        num_examples = sum(merged[task].num_examples for task in tasks)
+        yield {
+            **shared,
+            **point,
+            "task": name,
+            "held_out": False,
+            "num_examples": num_examples,
+            **scores,
+        }
+
+
+def _scores(merged: TaskSums | Mean, *, expert: TaskSums | Mean, base: TaskSums | Mean) -> Row:
+    return {
+        "accuracy": merged.accuracy,
+        "loss": merged.loss,
+        "normalized_accuracy": _ratio(merged.accuracy, expert.accuracy),
+        "expert_accuracy": expert.accuracy,
+        "expert_loss": expert.loss,
+        "base_accuracy": base.accuracy,
+        "base_loss": base.loss,
+    }
+
+
+def _ratio(merged: float, expert: float) -> float:
+    return merged / expert if expert else math.nan
+
+
+def _sums_of(tasks: Mapping[str, dict[str, Any]]) -> dict[str, TaskSums]:
+    return {task: TaskSums.from_json(sums) for task, sums in tasks.items()}

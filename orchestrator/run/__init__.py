@@ -1,0 +1,1 @@
+"""One run of a study, from preparation to the tables."""

@@ -1,0 +1,64 @@
+"""What a run tells a monitoring system: numbers by name and labels, free of Ray."""
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.cluster.metric_names import STATES, Reading
+from orchestrator.costs.budget import Allowance
+from orchestrator.record.ledger import Ledger
+
+
+def readings(
+    ledger: Ledger, *, allowance: Allowance, running: frozenset[str], num_jobs_waiting: int
+) -> Iterator[Reading]:
+    """Yields every metric of a study, each state also where it counts none.
+
+    Args:
+        ledger: The plan, and what of it is committed.
+        allowance: What the budget leaves out, and what was used.
+        running: Ids of the trials that workers hold.
+        num_jobs_waiting: Preparation and merge jobs that were handed over and no worker has.
+    """
+    left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
+    trials = _trials(ledger, running=running, left_out=left_out)
+    yield from _by_state("mergesweep_trials", trials)
+    yield from _by_state("mergesweep_merges", _merges(ledger, left_out=left_out))
+    runnable = {trial.id for trial in ledger.runnable_trials()}
+    queues = {"trials": len(runnable - running - left_out), "jobs": num_jobs_waiting}
+    for queue, depth in queues.items():
+        yield Reading(name="mergesweep_queue_depth", value=depth, labels={"queue": queue})
+    used = allowance.used()
+    yield Reading(name="mergesweep_gpu_seconds", value=used.gpu_s)
+    yield Reading(name="mergesweep_cpu_seconds", value=used.cpu_s)
+    yield Reading(name="mergesweep_store_bytes", value=used.num_bytes)
+
+
+def _by_state(name: str, counts: Mapping[str, int]) -> Iterator[Reading]:
+    for state in STATES[name]:
+        yield Reading(name=name, value=counts[state], labels={"state": state})
+
+
+def _trials(
+    ledger: Ledger, *, running: frozenset[str], left_out: frozenset[str]
+) -> Mapping[str, int]:
+    possible = {run.id for run in ledger.possible_runs()}
+    num_missing = len(ledger.missing_trials()) + len(ledger.missing_pretraining())
+    return {
+        "done": len(ledger.plan.runs) - num_missing,
+        "running": len(possible & running),
+        "waiting": len(possible - running - left_out),
+        "left_out": len(possible & left_out - running),
+        "failed": max(0, num_missing - len(possible)),
+    }
+
+
+def _merges(ledger: Ledger, *, left_out: frozenset[str]) -> Mapping[str, int]:
+    possible = {spec.id for spec in ledger.possible_merges()}
+    ready = {spec.id for spec in ledger.ready_merges()} & possible
+    num_done = len(ledger.merges)
+    return {
+        "done": num_done,
+        "ready": len(ready - left_out),
+        "waiting": len(possible - ready - left_out),
+        "left_out": len(possible & left_out),
+        "failed": max(0, len(ledger.plan.merges) - num_done - len(possible)),
+    }

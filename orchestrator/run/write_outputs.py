@@ -1,0 +1,83 @@
+"""Leaves behind what a study is for: tables, report, and the last of the MLflow runs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from orchestrator.costs.budget_lines import budget_lines
+from orchestrator.plan.plan import plan_digest
+from orchestrator.record.folder import REPORT_FILE
+from orchestrator.record.ledger import Ledger
+from orchestrator.record.outputs import store_outputs
+from orchestrator.report.figures import figures
+from orchestrator.report.page import render_report
+from orchestrator.results.rows import experts_table, results_table
+from orchestrator.run.opened import OpenedStudy
+from orchestrator.tracking.runs import TrackedRun
+from orchestrator.tracking.study_runs import report_run, tracked_runs
+from workers.artifacts.code_version import code_version
+
+
+def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
+    """Writes both tables and the report to the store; returns the results and the page."""
+    results, page = results_table(opened.ledger), report_page(opened)
+    store_outputs(
+        opened.folder,
+        results=results,
+        experts=experts_table(opened.ledger),
+        page=page,
+        committed=_committed(opened),
+    )
+    return results, page
+
+
+def _committed(opened: OpenedStudy) -> Mapping[str, Iterable[str]]:
+    plan, prepared = opened.plan, opened.ledger.prepared.keys()
+    return {
+        **{kind: prepared & ids for kind, ids in plan.prepared_ids.items() if ids},
+        "expert": opened.ledger.experts,
+        "merge": opened.ledger.merges,
+    }
+
+
+def report_page(opened: OpenedStudy) -> str:
+    """Returns the report of what a study has so far."""
+    ledger = opened.ledger
+    return render_report(
+        study=opened.plan.study.name,
+        results=results_table(ledger),
+        experts=experts_table(ledger),
+        holes=ledger.holes(),
+        facts=_facts(opened),
+        study_yaml=opened.text,
+    )
+
+
+def publish_outputs(
+    ledger: Ledger, *, results: pa.Table, page: str, publish: Callable[[TrackedRun], None]
+) -> None:
+    """Hands every run of the study to tracking; what it has already costs nothing there."""
+    for run in tracked_runs(ledger):
+        publish(run)
+    if ledger.merges:
+        artifacts = {f"figures/{name}": content for name, content in figures(results).items()}
+        publish(report_run(ledger, artifacts={**artifacts, REPORT_FILE: page.encode()}))
+
+
+def _facts(opened: OpenedStudy) -> Mapping[str, str]:
+    ledger = opened.ledger
+    made = [each.created_at_s for each in (*ledger.experts.values(), *ledger.merges.values())]
+    span = [datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M UTC") for at in made]
+    counts, lacks = ledger.counts(), opened.lacks_in_mlflow()
+    budget = "; ".join(budget_lines(ledger.plan, allowance=opened.allowance))
+    return {
+        "store": opened.store_url,
+        "plan": plan_digest(ledger.plan),
+        "experts": f"{counts.num_experts_done} of {counts.num_experts}",
+        "merge jobs": f"{counts.num_merges_done} of {counts.num_merges}",
+        "made": f"{min(span)} to {max(span)}" if span else "nothing yet",
+        **({"budget": budget.removeprefix("budget: ")} if budget else {}),
+        **({"MLflow": f"lacks {lacks}; mergesweep track sends them"} if lacks else {}),
+        "code version": f"mergesweep {code_version()}",
+    }

@@ -1,0 +1,1 @@
+"""The study file: schema, reading, every problem at once."""

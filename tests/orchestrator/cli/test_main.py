@@ -1,0 +1,274 @@
+"""The ten broken study files, and what each command loads."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import Result
+
+from orchestrator.cli import plan as plan_verb
+from orchestrator.cli.main import cli
+from workers.calibrate.calibration import Calibration
+
+Fields = Callable[..., dict[str, Any]]
+DEFAULTS = {"steps": 10, "lr": 0.01}
+
+
+@pytest.fixture
+def write_study(study_fields: Fields, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a study file."""
+
+    def write(**changes: object) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(study_fields(**changes)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Takes every way to AWS credentials away; returns the home that is left."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "unknown field": (
+        {"finetune": {"defaults": {**DEFAULTS, "learning_rate": 0.1}}},
+        ("finetune.defaults.learning_rate", "this field", "known: steps, batch_size, lr"),
+    ),
+    "wrong type": (
+        {"finetune": {"defaults": {"steps": "many"}}},
+        ("finetune.defaults.steps", "'many'", "valid integer"),
+    ),
+    "negative lr": (
+        {"finetune": {"axes": {"lr": [0.1, -0.01]}}},
+        ("finetune.axes.lr[1]", "-0.01", "greater than 0"),
+    ),
+    "unknown method": (
+        {"merge": [{"method": "average"}, {"method": "tise"}]},
+        (
+            "merge[1].method",
+            "'tise'",
+            "one of average, weighted_average, task_arithmetic",
+            "did you mean ties",
+        ),
+    ),
+    "parameter out of range": (
+        {"merge": [{"method": "ties", "density": 1.5}]},
+        ("merge[0].density", "1.5", "a number above 0 to 1"),
+    ),
+    "unknown task": (
+        {"tasks": ["mnist_5k", "font_leters"]},
+        ("tasks.names[1]", "'font_leters'", "did you mean 'font_letters'?", "mnist_m"),
+    ),
+    "group larger than the tasks": (
+        {"groups": {"size": 4}},
+        ("groups.size", "4", "the study has 3 tasks, so at most 3"),
+    ),
+    "duplicate axis values": (
+        {"finetune": {"axes": {"lr": [0.1, 0.01, 0.1]}}},
+        ("finetune.axes.lr", "[0.1, 0.01, 0.1]", "values must differ; repeated: 0.1"),
+    ),
+    "no steps": (
+        {"finetune": {"defaults": {"steps": 0}}},
+        ("finetune.defaults.steps", "0", "greater than or equal to 1"),
+    ),
+    "no credentials": (
+        {"store": "s3://some-bucket/studies"},
+        ("store", "'s3://some-bucket/studies'", "credentials", "AWS_ACCESS_KEY_ID"),
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("broken", BROKEN)
+def test_broken_study_file_is_refused_in_words_and_starts_nothing(
+    call: Callable[..., Result],
+    write_study: Callable[..., Path],
+    no_credentials: Path,
+    broken: str,
+    command: str,
+) -> None:
+    """Exit code 2; file, field, value and what is allowed; and nothing on the disk."""
+    changes, said = BROKEN[broken]
+    path = write_study(**changes)
+    started = time.monotonic()
+    result = call(command, path)
+    assert result.exit_code == 2, result.output
+    assert time.monotonic() - started < 5
+    assert f"{path}: 1 problem\n  {said[0]}: {said[1]} is not allowed; " in result.output
+    for part in said[2:]:
+        assert part in result.output
+    assert {each.name for each in no_credentials.iterdir()} == {"study.yaml", "here"}
+    assert not list((no_credentials / "here").iterdir())
+
+
+def test_file_with_many_problems_has_them_all_in_one_answer(
+    call: Callable[..., Result], write_study: Callable[..., Path]
+) -> None:
+    """All of the broken files in one: nobody mends a study in nine rounds."""
+    path = write_study(
+        finetune={"defaults": {"steps": 0, "learning_rate": 1}, "axes": {"lr": [1, 1, -1]}},
+        tasks=["mnist_5k", "font_leters", "mnist_m"],
+        groups={"size": 4},
+        merge=[{"method": "tise"}, {"method": "ties", "density": 1.5}],
+        seed="x",
+    )
+    result = call("run", path)
+    assert result.exit_code == 2
+    fields = (
+        "finetune.defaults.steps",
+        "finetune.defaults.learning_rate",
+        "finetune.axes.lr[2]",
+        "tasks.names[1]",
+        "groups.size",
+        "merge[0].method",
+        "merge[1].density",
+        "seed",
+    )
+    assert f"{len(fields)} problems" in result.output
+    for field in fields:
+        assert f"\n  {field}: " in result.output
+
+
+def test_missing_study_file_is_bad_input(call: Callable[..., Result], tmp_path: Path) -> None:
+    """The path is in the message."""
+    result = call("run", tmp_path / "none.yaml")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'none.yaml'}" in result.output
+    assert "No such file" in result.output
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "results", "report", "ui"])
+@pytest.mark.parametrize("name", ["never-run", "Not A Name"])
+def test_study_that_the_store_has_not_is_bad_input(
+    call: Callable[..., Result], tmp_path: Path, verb: str, name: str
+) -> None:
+    """Exit code 2 and the name, whichever command asks; no directory is made for it."""
+    result = call(verb, name, "--store", tmp_path / "store")
+    assert result.exit_code == 2
+    assert repr(name) in result.output
+    assert not (tmp_path / "store").exists()
+
+
+def test_means_of_experts_are_bad_input(call: Callable[..., Result]) -> None:
+    """Experts belong to no group."""
+    result = call("results", "study", "--experts", "--means")
+    assert result.exit_code == 2
+    assert "leave out --experts" in result.output
+
+
+def test_every_command_says_what_it_does() -> None:
+    """A sentence for each command, and one for each option."""
+    views = {"plan", "status", "results", "report", "ui"}
+    assert set(cli.commands) == {
+        *views,
+        *("prepare", "run", "resume", "track", "verify", "gc", "merge", "methods"),
+        *("submit", "watch", "logs", "stop"),
+    }
+    for command in cli.commands.values():
+        assert command.help
+        assert command.help.split("\n")[0].endswith(".") or ".\n" in command.help
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help, (command.name, option.name)
+
+
+def test_help_lists_commands_and_exit_codes(call: Callable[..., Result]) -> None:
+    """A newcomer sees what there is."""
+    result = call("--help")
+    assert result.exit_code == 0
+    output = " ".join(result.output.split())
+    for part in (*cli.commands, "0 done", "2 bad input", "130 interrupted"):
+        assert part in output
+
+
+def test_plan_prints_counts_sharing_and_cost(
+    call: Callable[..., Result], write_study: Callable[..., Path]
+) -> None:
+    """What a user wants to know before starting."""
+    result = call("plan", write_study(finetune={"axes": {"steps": [10, 20]}}))
+    assert result.exit_code == 0, result.output
+    output = " ".join(result.output.split())
+    for part in (
+        "study small: 3 tasks",
+        "only 3 distinct groups of 2",
+        "in the store: experts 9.0 MB",
+    ):
+        assert part in output
+
+
+def test_calibration_that_fits_no_worker_is_told(
+    call: Callable[..., Result],
+    write_study: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Timed on cores for a study that asks for GPUs: it is kept, and the plan is a guess still."""
+    timed = Calibration(device="cpu", device_name="a core", machine="m", at_s=1.0, speeds={"x": 1})
+    monkeypatch.setattr(plan_verb, "calibrate", lambda *_, **__: timed)
+    study = write_study(resources={"trial": {"gpu": 0.5}, "merge": {"gpu": 0.5}})
+    output = call("plan", "--calibrate", study).output
+    assert "kept, and not used: this is a core, resources.trial gives a GPU" in output
+    assert "GPU-hours" in output
+    assert "times are a guess by the backbone's floating point operations, at 5 TFLOP/s" in output
+
+
+def test_plan_as_json_is_the_whole_plan(
+    call: Callable[..., Result], write_study: Callable[..., Path]
+) -> None:
+    """Machine-readable, with every cell and the summary."""
+    result = call("plan", "--json", write_study())
+    plan = json.loads(result.stdout)
+    assert (len(plan["trials"]), len(plan["merges"]), len(plan["cells"])) == (3, 3, 3)
+    assert plan["summary"]["counts"]["num_experts"] == 3
+    assert plan["summary"]["warnings"]
+
+
+def loaded_after(*arguments: str, directory: Path) -> set[str]:
+    """Returns the top-level modules that a command has loaded when it ends."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('\\nLOADED', *{m.split('.')[0] for m in sys.modules}))\n"
+        "from orchestrator.cli.main import main\n"
+        f"sys.argv = ['mergesweep', *{arguments!r}]\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(ended.stdout.rpartition("LOADED ")[2].split())
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    """`--help` answers in a fraction of a second because it loads little."""
+    loaded = loaded_after("run", "--help", directory=tmp_path)
+    assert "click" in loaded
+    assert not loaded & {"ray", "mlflow", "torch", "pyarrow", "pydantic", "rich", "boto3", "numpy"}
+
+
+def test_plan_loads_neither_ray_nor_mlflow_nor_torch(
+    write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The driver never loads torch, and planning needs no cluster and no tracking."""
+    loaded = loaded_after("plan", str(write_study()), directory=tmp_path)
+    assert "pydantic" in loaded
+    assert not loaded & {"ray", "mlflow", "torch", "torchvision", "timm", "boto3", "matplotlib"}

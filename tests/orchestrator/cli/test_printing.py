@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from orchestrator.cli.printing import axis_lines, print_results
+from orchestrator.plan.plan import Plan
+from orchestrator.results.schema import RESULTS_SCHEMA
+
+USES = {
+    "average": ("none", False),
+    "dare_ties": ("none", False),
+    "twin (surgery)": ("unlabelled train, unlabelled test", True),
+}
+
+
+def rows() -> list[dict[str, Any]]:
+    """Makes two groups at two settings for each method."""
+    return [
+        {
+            "study": "s",
+            "backbone": "b",
+            "axis": "lr",
+            "value": value,
+            "setting": f"lr={value}",
+            "method": method,
+            "data_use": data,
+            "per_task_modules": per_task_modules,
+            "group": group,
+            "num_tasks": 8,
+            "task": task,
+            "accuracy": accuracy,
+            "loss": 1.0,
+            "normalized_accuracy": accuracy,
+            "expert_accuracy": 0.9,
+            "expert_loss": 1.0,
+            "base_accuracy": 0.3,
+            "base_loss": 1.0,
+        }
+        for value in ("0.001", "0.01")
+        for method, (data, per_task_modules) in USES.items()
+        for group, accuracy in (("8x00", 0.5), ("8x01", 0.6))
+        for task in ("macro", "union")
+    ]
+
+
+def printed(*, width: int) -> list[str]:
+    text = StringIO()
+    results = pa.Table.from_pylist(rows(), schema=RESULTS_SCHEMA)
+    print_results(results, console=Console(width=width, file=text))
+    return text.getvalue().splitlines()
+
+
+def test_results_tell_beside_each_method_what_it_reads() -> None:
+    """Rows that are not like for like say so."""
+    lines = printed(width=140)
+    (first, _) = (line for line in lines if "twin (surgery)" in line)
+    assert "unlabelled train, unlabelled test, per-task modules" in first
+    assert all("none" in line for line in lines if "average" in line)
+
+
+def test_results_fit_80_columns_without_breaking_a_word_or_a_number() -> None:
+    """The width of a terminal that nobody has widened."""
+    lines = printed(width=80)
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    assert {"dare_ties", "unlabelled", "train,", "per-task", "modules"} <= set(words)
+    assert words.count("55.0±7.1") == 18
+    assert words.count("+25.0±7.1") == 6
+
+
+def test_plan_names_each_axis_with_its_values(make_plan: Callable[..., Plan]) -> None:
+    """As the study file writes them; a grid is counted and not listed."""
+    axes = {"head": ["trained", "frozen"], "linearised": [False, True]}
+    plan = make_plan(finetune={"axes": axes}, groups={"size": 2, "sizes": [2, 3]})
+    assert axis_lines(plan) == [
+        "axis head: trained, frozen",
+        "axis linearised: false, true",
+        "axis num_tasks: 2, 3",
+    ]
+    assert axis_lines(make_plan(finetune={"axes": axes, "design": "grid"})) == []
+    assert axis_lines(make_plan()) == []

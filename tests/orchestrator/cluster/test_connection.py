@@ -1,0 +1,126 @@
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
+
+from orchestrator.cluster import connection as session
+from orchestrator.cluster.connection import (
+    MAX_RESOURCES_VARIABLE,
+    WORKER,
+    create_worker,
+    is_node_lost,
+    is_own_ray,
+    num_slots,
+)
+
+
+def test_slots_are_bounded_by_the_scarcer_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fraction of a GPU counts as one worker's share; processors may run out first."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
+    assert num_slots(cpu=1, gpu=0) == 8
+    assert num_slots(cpu=1, gpu=0.25) == 4
+    assert num_slots(cpu=4, gpu=0.25) == 2
+
+
+def test_smallest_cluster_has_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the share is larger than the cluster, one worker still is planned."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    assert num_slots(cpu=2, gpu=0) == 1
+
+
+def test_cluster_that_grows_has_the_slots_of_its_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that counted what is there at its start would keep the autoscaler at that."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 24.0, "memory": 1.0})
+    monkeypatch.setenv(MAX_RESOURCES_VARIABLE, '{"CPU": 16, "GPU": 2}')
+    assert num_slots(cpu=2, gpu=0.25) == 8
+    assert num_slots(cpu=2, gpu=0) == 12
+
+
+def test_ray_is_the_drivers_own_unless_an_address_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then nobody else can be on it."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert is_own_ray()
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert is_own_ray()
+    for address in ("auto", "10.0.0.1:6379"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert not is_own_ray()
+
+
+def test_worker_is_created_from_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver names a class and never imports it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    worker = create_worker("scripted_worker:Worker", store_url="somewhere", num_cpus=1)
+    assert type(worker).__name__ == "Worker"
+
+
+def test_dead_node_is_told_from_a_dead_process() -> None:
+    """What took a whole node away is no fault of the trial that ran there."""
+    node = "The actor died because its node has died. Node Id: 1234"
+    process = "The actor is dead because its worker process has died."
+    assert is_node_lost(RayActorError(error_msg=node))
+    assert is_node_lost(RayActorError(error_msg="drained", preempted=True))
+    assert is_node_lost(ActorUnavailableError("rpc error", None))
+    assert not is_node_lost(RayActorError(error_msg=process))
+    assert not is_node_lost(OSError("its node has died"))
+    assert not is_node_lost(None)
+
+
+def test_head_that_no_longer_answers_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its port is open nothing is said, and nothing after the end of the session."""
+    monkeypatch.setattr(session, "CHECK_HEAD_EVERY_S", 0.01)
+    monkeypatch.setattr(session, "HEAD_LOST_AFTER_S", 0.05)
+    told: list[str] = []
+    closing = threading.Event()
+    head = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{head.getsockname()[1]}"
+    watch = threading.Thread(target=session._watch, args=(address, closing, told.append))
+    watch.start()
+    time.sleep(0.3)
+    assert told == []
+    head.close()
+    watch.join(10)
+    assert len(told) == 1
+    assert f"the Ray head at {address} no longer answers" in told[0]
+    closing.set()
+    session._watch(address, closing, told.append)
+    assert len(told) == 1
+
+
+def test_driver_does_not_load_what_its_worker_needs() -> None:
+    """Importing the cluster package loads Ray and not torch; the worker's name is enough."""
+    code = "import sys, orchestrator.cluster.trials; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert WORKER == "workers.process:Worker"
+
+
+_TERMINATED = """
+import os, signal
+got = []
+signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+from orchestrator.cluster.connection import ray_session
+with ray_session(print):
+    os.kill(os.getpid(), signal.SIGTERM)
+print("stops itself", len(got))
+"""
+
+
+def test_sigterm_stays_with_the_driver() -> None:
+    """Slurm and Kubernetes send it; Ray's handler would end the process without a word."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINATED],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["stops itself 1"]), done.stderr

@@ -1,0 +1,82 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.cluster.local_paths import local_problems, node_paths
+from orchestrator.study.reader import read_study
+from orchestrator.study.schema import Study
+
+S3 = "s3://bucket/prefix"
+Read = Callable[..., Study]
+
+
+@pytest.fixture
+def read(
+    study_fields: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Read:
+    """Reads a study of a directory with a checkpoint, without looking at its store."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.safetensors").write_bytes(b"")
+
+    def make(**changes: object) -> Study:
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(study_fields(**changes)))
+        return read_study(path, checks_store=False)
+
+    return make
+
+
+def backbone(weights: object, **more: object) -> dict[str, Any]:
+    return {"model": "test_resnet", "weights": weights, "image_size": 32, **more}
+
+
+def fields(study: Study) -> list[str]:
+    return [problem.field for problem in local_problems(study)]
+
+
+def test_study_in_object_storage_can_go_anywhere(read: Read) -> None:
+    """With a server for MLflow, or none: the file on the head can be made again elsewhere."""
+    for tracking in (None, "http://mlflow:5000", "postgresql://db/mlflow"):
+        study = read(store=S3, tracking=tracking)
+        assert fields(study) == []
+        assert node_paths(study) == {}
+
+
+@pytest.mark.parametrize("store", ["./store", "/data/store", "file:///data/store"])
+def test_store_in_a_directory_is_refused(read: Read, store: str) -> None:
+    """Whatever its form; what is right is said."""
+    (problem,) = local_problems(read(store=store))
+    assert problem.field == "store"
+    assert "s3://bucket/prefix" in str(problem)
+
+
+def test_everything_that_is_here_only_is_named_at_once(read: Read) -> None:
+    """Store, tracking, weights, their axis and the task root."""
+    study = read(
+        store="./store",
+        tracking="sqlite:///runs.db",
+        backbone=backbone("base.safetensors", axes={"weights": ["none", "base.safetensors"]}),
+        tasks={"names": ["mnist_5k", "font_letters"], "root": "data"},
+    )
+    assert fields(study) == [
+        "store",
+        "tracking",
+        "backbone.weights",
+        "backbone.axes.weights[1]",
+        "tasks.root",
+    ]
+
+
+def test_absolute_paths_are_for_the_nodes_to_tell(read: Read, tmp_path: Path) -> None:
+    """A directory that all machines share is none of the submitter's business."""
+    weights = str(tmp_path / "base.safetensors")
+    study = read(
+        store=S3,
+        backbone=backbone({"test_resnet": weights}),
+        tasks={"names": ["mnist_5k", "font_letters"], "root": "/data"},
+    )
+    assert fields(study) == []
+    assert node_paths(study) == {"backbone.weights.test_resnet": weights, "tasks.root": "/data"}

@@ -1,0 +1,212 @@
+"""Durations of studies of several bases, and of steps of several kinds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestrator.costs.durations import (
+    GUESS_FLOPS_PER_PIXEL,
+    GUESS_GPU_FLOPS_PER_S,
+    GUESS_MERGE_S_PER_IMAGE,
+    GUESS_TRAIN_S_PER_IMAGE,
+    Duration,
+    Rates,
+    num_test_images,
+)
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from workers.artifacts.manifests import Manifest
+from workers.calibrate.calibration import Calibration, file_key, image_key, train_key
+from workers.models.model_sizes import ModelSize
+from workers.specs.training import ExpertSpec, TrialSpec
+
+Make = Callable[..., Manifest]
+DEFAULTS = {"steps": 10, "lr": 0.01, "batch_size": 8}
+PRETRAIN = {"tasks": ["mnist_m", "mnist_5k"], "steps": 50, "batch_size": 16}
+BACKBONE: dict[str, Any] = {"model": "test_resnet", "weights": "none", "image_size": 32}
+GUESS_S = 10 * 8 * GUESS_TRAIN_S_PER_IMAGE / 4
+
+
+def over_bases(make_plan: Callable[..., Plan]) -> Plan:
+    """Makes a plan of a model without pretraining, after 20 and 50 steps, and of another one."""
+    axes = {"pretrain_steps": [0, 20, 50], "model": ["test_resnet", "test_vit"]}
+    return make_plan(backbone={**BACKBONE, "pretrain": PRETRAIN, "axes": axes})
+
+
+def of_model(plan: Plan, model: str) -> list[TrialSpec]:
+    bases = plan.bases.by_id
+    return [trial for trial in plan.trials if bases[trial.longest.base_id].model == model]
+
+
+def by(trials: tuple[TrialSpec, ...], **fields: object) -> TrialSpec:
+    return next(
+        trial
+        for trial in trials
+        if all(getattr(trial.longest, name) == value for name, value in fields.items())
+    )
+
+
+def test_bases_of_one_model_are_alike(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """An expert of one base says how long those of its others take; another model is not it."""
+    plan = over_bases(make_plan)
+    resnet, vit = of_model(plan, "test_resnet"), of_model(plan, "test_vit")
+    made = expert_manifest(resnet[0].longest, seconds=8.0)
+    rates = Rates(Ledger(plan, manifests=[made]), calibration=None)
+    assert {rates.run(each) for each in resnet} == {Duration(seconds=8.0, basis="measured")}
+    assert rates.run(vit[0]) == Duration(seconds=8.0, basis="related")
+
+
+def test_pretraining_is_estimated_as_its_steps(
+    make_plan: Callable[..., Plan], base_manifest: Make
+) -> None:
+    """By guess; by a calibration, its snapshots' evaluations and files; by a snapshot."""
+    plan = over_bases(make_plan)
+    run, other = plan.bases.runs
+    guessed = Rates(Ledger(plan, manifests=[]), calibration=None).run(run)
+    seconds = pytest.approx(50 * 16 * GUESS_TRAIN_S_PER_IMAGE / 4)
+    assert guessed == Duration(seconds=seconds, basis="guessed")
+    speeds = {
+        train_key("test_resnet", image_size=32, spec=run.pretrain): 0.2,
+        image_key("test_resnet", image_size=32, linearised=False): 0.001,
+        file_key("test_resnet"): 0.5,
+    }
+    calibration = Calibration(
+        device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
+    )
+    num_images = sum(num_test_images(plan, task=task) for task in PRETRAIN["tasks"])
+    calibrated = Rates(Ledger(plan, manifests=[]), calibration=calibration).run(run)
+    seconds = pytest.approx(50 * 0.2 + 2 * (0.5 + num_images * 0.001))
+    assert calibrated == Duration(seconds=seconds, basis="calibrated")
+    ledger = Ledger(plan, manifests=[base_manifest(run.bases[0], seconds=7.0)])
+    rates = Rates(ledger, calibration=calibration)
+    assert rates.run(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
+    assert rates.run(other) == Duration(seconds=pytest.approx(50.0), basis="related")
+
+
+def heavy(plan: Plan, *, flops_per_pixel: float) -> dict[str, ModelSize]:
+    """Returns sizes that give each base's model so many operations a pixel."""
+    size = ModelSize(
+        num_parameters=1,
+        parameter_bytes=4,
+        state_bytes=4,
+        num_features=1,
+        flops_per_pixel=flops_per_pixel,
+    )
+    return dict.fromkeys(plan.bases.by_id, size)
+
+
+def test_guess_on_cores_grows_with_the_backbones_operations(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """Ten times those of the default backbone take ten times as long, to train and to evaluate."""
+    plan = make_plan(finetune={"defaults": DEFAULTS})
+    models = heavy(plan, flops_per_pixel=10 * GUESS_FLOPS_PER_PIXEL)
+    rates = Rates(Ledger(plan, manifests=[]), calibration=None, models=models)
+    assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * GUESS_S)
+    merge = next(iter(plan.merges.values()))
+    num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
+    seconds = num_images * 10 * GUESS_MERGE_S_PER_IMAGE / 4
+    assert rates.merge(merge) == Duration(seconds=pytest.approx(seconds), basis="guessed")
+
+
+def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """An image's forward pass takes a second of the whole; training has three of them."""
+    shares = {"trial": {"gpu": 0.25}, "merge": {"gpu": 0.5}}
+    plan = make_plan(finetune={"defaults": DEFAULTS}, resources=shares)
+    models = heavy(plan, flops_per_pixel=GUESS_GPU_FLOPS_PER_S / 32**2)
+    rates = Rates(Ledger(plan, manifests=[]), calibration=None, models=models)
+    assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * 8 * 3 / 0.25)
+    merge = next(iter(plan.merges.values()))
+    num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
+    assert rates.merge(merge).seconds == pytest.approx(num_images / 0.5)
+
+
+def test_what_a_step_does_besides_is_a_kind_of_its_own(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """Sharpness-aware and linearised steps are guessed as so much longer, and measured apart."""
+    axes = {"sam_rho": [0.0, 0.05], "linearised": [False, True], "lr": [0.1, 0.01]}
+    plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
+    guessed = Rates(Ledger(plan, manifests=[]), calibration=None)
+    plain = by(plan.trials, lr=0.01, linearised=False)
+    sharp = next(each for each in plan.trials if each.longest.optimizer.sam_rho)
+    linear = by(plan.trials, linearised=True)
+    for trial, factor in ((plain, 1), (sharp, 2), (linear, 2.5)):
+        assert guessed.run(trial).seconds == pytest.approx(factor * GUESS_S)
+    made = [expert_manifest(each.longest, seconds=s) for each, s in ((plain, 1.0), (sharp, 1.7))]
+    rates = Rates(Ledger(plan, manifests=made), calibration=None)
+    assert rates.run(by(plan.trials, lr=0.1)).seconds == pytest.approx(1.0)
+    assert rates.run(sharp).seconds == pytest.approx(1.7)
+    # The median of one second and of 1.7 seconds' half, two and a half times.
+    assert rates.run(linear).seconds == pytest.approx(2.5 * (1.0 + 0.85) / 2)
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "name"),
+    [
+        ("augment", ["none", "flip"], "augment"),
+        ("batch_size", [8, 16], "batch_size"),
+        ("head", ["trained", "frozen"], "head"),
+        ("average_weights", ["none", "ema"], "average_weights"),
+        ("optimizer", ["sgd", "adam"], "optimizer"),
+    ],
+)
+def test_speeds_of_other_kinds_are_not_measured_ones(
+    make_plan: Callable[..., Plan],
+    expert_manifest: Make,
+    axis: str,
+    values: list[object],
+    name: str,
+) -> None:
+    """A calibration knows better than an expert that was trained otherwise."""
+    plan = make_plan(finetune={"defaults": DEFAULTS, "axes": {axis: values}})
+
+    def differs(spec: ExpertSpec) -> bool:
+        return bool(getattr(spec, name) != getattr(plan.trials[0].longest, name))
+
+    other = next(trial for trial in plan.trials if differs(trial.longest))
+    speeds = {
+        train_key("test_resnet", image_size=32, spec=other.longest): 0.5,
+        image_key("test_resnet", image_size=32, linearised=False): 1e-9,
+    }
+    calibration = Calibration(
+        device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
+    )
+    made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
+    found = Rates(Ledger(plan, manifests=made), calibration=calibration).run(other)
+    assert found == Duration(seconds=pytest.approx(5.0, abs=1e-3), basis="calibrated")
+
+
+def test_learning_rate_and_weight_decay_change_no_speed(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """What was measured at one of them holds at the others."""
+    axes = {"lr": [0.1, 0.01], "weight_decay": [0.0, 0.1], "schedule": ["constant", "cosine"]}
+    plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
+    made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
+    rates = Rates(Ledger(plan, manifests=made), calibration=None)
+    assert {rates.run(each) for each in plan.trials} == {Duration(seconds=8.0, basis="measured")}
+
+
+def test_linear_probe_reads_the_training_images_once(make_plan: Callable[..., Plan]) -> None:
+    """A pass of the base that a trained head does not need."""
+    tasks = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_train": 100}
+    tasks["max_test"] = 50
+    axes = {"head": ["trained", "probe_first"]}
+    plan = make_plan(tasks=tasks, finetune={"defaults": DEFAULTS, "axes": axes})
+    speeds = {
+        train_key("test_resnet", image_size=32, spec=plan.trials[0].longest): 0.1,
+        image_key("test_resnet", image_size=32, linearised=False): 0.001,
+    }
+    calibration = Calibration(
+        device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
+    )
+    rates = Rates(Ledger(plan, manifests=[]), calibration=calibration)
+    seconds = {each.longest.head.mode: rates.run(each).seconds for each in plan.trials}
+    assert seconds["trained"] == pytest.approx(10 * 0.1 + 2 * 50 * 0.001)
+    assert seconds["probe_first"] == pytest.approx(seconds["trained"] + 100 * 0.001)

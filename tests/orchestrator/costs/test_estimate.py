@@ -1,0 +1,169 @@
+from collections.abc import Callable
+
+import pytest
+
+from eval.tasks import find_task
+from orchestrator.costs.durations import GUESS_MERGE_S_PER_IMAGE, GUESS_TRAIN_S_PER_IMAGE
+from orchestrator.costs.estimate import estimate, estimate_store
+from orchestrator.costs.sizes import Sizes
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from workers.artifacts.manifests import Manifest
+from workers.calibrate.calibration import Calibration, file_key, image_key, merge_key, train_key
+
+Make = Callable[..., Manifest]
+TASKS = ["emoji_objects", "font_letters", "mnist_5k"]
+STEPS = {
+    "defaults": {"steps": 10, "lr": 0.01, "batch_size": 8},
+    "axes": {"steps": [10, 30]},
+}
+GPUS = {"trial": {"gpu": 0.25, "cpu": 2}, "merge": {"gpu": 0.5, "cpu": 1}}
+
+
+def calibration_of(plan: Plan, **changes: object) -> Calibration:
+    """Makes a calibration: 0.1 s a step, 0.001 s an image, 0.01 s an expert, 0.5 s a file."""
+    bases, size = plan.bases.by_id, plan.study.backbone.image_size
+    speeds = {}
+    for base in bases.values():
+        speeds[file_key(base.model)] = 0.5
+        for linearised in (False, True):
+            key = image_key(base.model, image_size=size, linearised=linearised)
+            speeds[key] = 0.002 if linearised else 0.001
+    for trial in plan.trials:
+        spec = trial.longest
+        speeds[train_key(bases[spec.base_id].model, image_size=size, spec=spec)] = 0.1
+    for run in plan.bases.runs:
+        speeds[train_key(run.longest.model, image_size=size, spec=run.pretrain)] = 0.2
+    for merge in plan.merges.values():
+        speeds[merge_key(bases[merge.base_id].model, image_size=size, merge=merge)] = 0.01
+    fields = {
+        "device": "cpu",
+        "device_name": "a core",
+        "machine": "here",
+        "at_s": 0.0,
+        "speeds": speeds,
+    }
+    return Calibration(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_empty_store_is_a_guess_that_says_so(make_plan: Callable[..., Plan]) -> None:
+    """Three trials of 30 steps of 8 images; 6 merges of 2 tasks of 50 images; a quarter pixels."""
+    plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})
+    left = estimate(Ledger(plan, manifests=[]), calibration=None)
+    assert left.train_s == pytest.approx(3 * 30 * 8 * GUESS_TRAIN_S_PER_IMAGE / 4)
+    assert left.merge_s == pytest.approx(6 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4)
+    assert left.basis.startswith("a guess")
+
+
+def test_guess_for_a_gpu_says_what_it_rests_on(make_plan: Callable[..., Plan]) -> None:
+    """A rounded speed; merges on cores alone are guessed otherwise, and that is said too."""
+    share = {"gpu": 0.25}
+    plan = make_plan(resources={"trial": share, "merge": share})
+    said = estimate(Ledger(plan, manifests=[]), calibration=None).basis
+    assert "at 5 TFLOP/s a GPU" in said
+    assert "trials: " not in said
+    plan = make_plan(resources={"trial": share})
+    said = estimate(Ledger(plan, manifests=[]), calibration=None).basis
+    assert "merge jobs: a guess by the backbone's floating point operations, at Effi" in said
+
+
+def test_calibration_takes_the_place_of_the_guess(make_plan: Callable[..., Plan]) -> None:
+    """A trial: 30 steps, two snapshots with files, three evaluations. A merge: two experts."""
+    plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})
+    left = estimate(Ledger(plan, manifests=[]), calibration=calibration_of(plan))
+    assert left.train_s == pytest.approx(3 * (30 * 0.1 + 2 * 0.5 + 3 * 50 * 0.001))
+    assert left.merge_s == pytest.approx(6 * (2 * 0.01 + 2 * 50 * 0.001))
+    assert left.basis == "calibrated on a core at 1970-01-01 00:00 UTC, one worker alone"
+
+
+def test_what_a_calibration_lacks_is_guessed_and_that_is_said(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """It ran out of time before the merges."""
+    plan = make_plan(tasks={"names": TASKS, "max_test": 50})
+    whole = calibration_of(plan)
+    speeds = {what: speed for what, speed in whole.speeds.items() if "merged" not in what}
+    left = estimate(Ledger(plan, manifests=[]), calibration=calibration_of(plan, speeds=speeds))
+    assert left.merge_s == pytest.approx(3 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4)
+    assert left.basis.startswith("trials: calibrated on a core")
+    assert "merge jobs: a guess" in left.basis
+
+
+def test_what_was_measured_wins_over_a_calibration(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """0.1 s an image trained; 0.25 s an expert merged and 0.0075 s an image, for what is left."""
+    plan = make_plan(tasks={"names": TASKS, "max_test": 100})
+    experts = list(plan.experts.values())
+    made = [expert_manifest(each, seconds=8.0) for each in experts[:2]]
+    (ready,) = Ledger(plan, manifests=made).ready_merges()
+    ledger = Ledger(plan, manifests=[*made, merge_manifest(ready)])
+    left = estimate(ledger, calibration=calibration_of(plan))
+    assert left.train_s == pytest.approx(10 * 8 * 0.1)
+    assert left.merge_s == pytest.approx(2 * (2 * 0.25 + 2 * 100 * 0.0075))
+    assert left.basis == "measured in this store"
+    assert left.wall_s(num_slots=2) == pytest.approx((8 + 4) / 2)
+
+
+def test_calibrated_batch_size_is_not_taken_from_another_that_was_measured(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """A measurement counts for what is like it; the rest is as it was calibrated."""
+    axes = {"defaults": STEPS["defaults"], "axes": {"batch_size": [8, 16]}}
+    plan = make_plan(finetune=axes, tasks={"names": TASKS, "max_test": 100})
+    measured = [expert_manifest(trial.longest, seconds=8.0) for trial in plan.trials[:1]]
+    left = estimate(Ledger(plan, manifests=measured), calibration=calibration_of(plan))
+    assert left.train_s == pytest.approx(2 * 8.0 + 3 * (10 * 0.1 + 0.5 + 2 * 100 * 0.001))
+    assert left.basis.startswith("trials: measured in this store and calibrated on a core")
+
+
+def test_hours_are_those_of_what_workers_are_given(make_plan: Callable[..., Plan]) -> None:
+    """A quarter of a GPU for trials, half of one for merges, and their cores."""
+    plan = make_plan(resources=GPUS, tasks={"names": TASKS, "max_test": 50})
+    left = estimate(Ledger(plan, manifests=[]), calibration=None)
+    assert left.usage.gpu_hours == pytest.approx((left.train_s / 4 + left.merge_s / 2) / 3600)
+    assert left.usage.cpu_hours == pytest.approx((left.train_s * 2 + left.merge_s) / 3600)
+
+
+def test_finished_study_has_nothing_left(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
+) -> None:
+    """Zero seconds."""
+    plan = make_plan()
+    left = estimate(Ledger(plan, manifests=all_manifests(plan)), calibration=None)
+    assert (left.train_s, left.merge_s, left.basis) == (0, 0, "nothing is left")
+
+
+def test_validation_images_are_a_fifth_of_the_training_images(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """The merges are evaluated on what was held out, not on the test images."""
+    plan = make_plan(tasks={"names": ["mnist_5k", "mnist_m"], "evaluate_on": "validation"})
+    sizes = [find_task(task).num_train // 5 for task in ("mnist_5k", "mnist_m")]
+    left = estimate(Ledger(plan, manifests=[]), calibration=None)
+    assert left.merge_s == pytest.approx(sum(sizes) * GUESS_MERGE_S_PER_IMAGE / 4)
+
+
+def test_bytes_are_worked_out_before_anything_exists(make_plan: Callable[..., Plan]) -> None:
+    """Weights, buffers and a head an expert; pixels and labels; and checkpoints."""
+    plan = make_plan(tasks={"names": TASKS, "max_train": 100, "max_test": 50})
+    ledger = Ledger(plan, manifests=[])
+    store = estimate_store(ledger, sizes=Sizes.of(ledger), num_slots=2)
+    heads = sum(4 * 97 * find_task(task).num_classes for task in TASKS)
+    assert store.expert_bytes == 3 * 1_499_192 + heads
+    pixels = sum(32 * 32 * find_task(task).channels for task in TASKS)
+    assert store.data_bytes == 150 * pixels + 3 * 150 * 8
+    assert store.checkpoint_bytes == 2 * (1_499_192 + 1_490_752)
+
+
+def test_optimizer_without_momentum_leaves_smaller_checkpoints(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """The weights alone; Adam keeps two momenta."""
+    expected = {"sgd": 1_499_192, "adam": 1_499_192 + 2 * 1_490_752}
+    for name, num_bytes in expected.items():
+        optimizer = {"name": name, "momentum": 0.0 if name == "sgd" else 0.9}
+        plan = make_plan(finetune={"optimizer": optimizer})
+        ledger = Ledger(plan, manifests=[])
+        store = estimate_store(ledger, sizes=Sizes.of(ledger), num_slots=1)
+        assert store.checkpoint_bytes == num_bytes

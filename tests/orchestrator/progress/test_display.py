@@ -1,0 +1,57 @@
+import time
+from io import StringIO
+
+from rich.console import Console
+
+from orchestrator.progress.display import Board, Display, progress_line
+from orchestrator.progress.state import Progress
+from workers.prepare.progress import PreparationProgress
+
+PROGRESS = Progress(
+    elapsed_s=0,
+    stage="fine-tuning",
+    stages=(),
+    axes=(),
+    trials=(),
+    num_trials=0,
+    images=(),
+    failures=(),
+    num_failures=0,
+    per_minute={},
+    in_use=(),
+    seconds_left=None,
+    tracking="ok",
+)
+
+
+def preparing(num_done: int) -> PreparationProgress:
+    return PreparationProgress(
+        task="mnist_5k",
+        num_images=1000,
+        num_done=num_done,
+        images_per_s=50.0 if num_done else 0.0,
+    )
+
+
+def test_display_prints_lines_and_each_note_once() -> None:
+    """Where the output is no terminal; what was noted at the very end too."""
+    printed = StringIO()
+    board = Board()
+    with Display(board, console=Console(file=printed, width=120), current=lambda: PROGRESS):
+        board.note_failure("trial a failed: [Errno 28] disk")
+        while "fine-tuning" not in printed.getvalue():
+            time.sleep(0.05)
+        board.notes.append("the last word")
+    lines = printed.getvalue().splitlines()
+    assert sorted(lines) == [
+        "[00:00] fine-tuning",
+        "the last word",
+        "trial a failed: [Errno 28] disk",
+    ]
+    assert board.failures == ["trial a failed: [Errno 28] disk"]
+
+
+def test_task_that_has_just_begun_has_no_speed_yet() -> None:
+    """A speed of zero would be none."""
+    assert progress_line(preparing(0)) == "mnist_5k 0 of 1,000 images"
+    assert progress_line(preparing(250)) == "mnist_5k 250 of 1,000 images, 50 a second"

@@ -1,0 +1,105 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.lease.holder import progress_key
+from orchestrator.progress.state import (
+    InUse,
+    Pace,
+    Progress,
+    RunningTrial,
+    Tally,
+    leaving_progress,
+    parse,
+    read_progress,
+    to_json,
+)
+from workers.store.opening import open_store
+
+PROGRESS = Progress(
+    elapsed_s=61.5,
+    stage="fine-tuning",
+    stages=(Tally(name="experts", num_done=2, num_planned=6),),
+    axes=(Tally(name="lr", num_done=0, num_planned=30),),
+    trials=(RunningTrial(name="mnist_5k lr=0.1", step=3, steps=10, loss=0.5, steps_per_s=2.0),),
+    num_trials=1,
+    images=(),
+    failures=("trial 0123456789abcdef failed: OSError: disk",),
+    num_failures=1,
+    per_minute={"experts": 1.5},
+    in_use=(InUse(name="GPU", used=0.25, total=1.0),),
+    seconds_left=90.0,
+    tracking="ok",
+)
+
+
+def stages(num_experts: int) -> tuple[Tally, ...]:
+    return (Tally(name="experts", num_done=num_experts, num_planned=100),)
+
+
+def test_what_is_left_is_what_is_read() -> None:
+    """Every field comes back, a trial without loss and speed too."""
+    silent = RunningTrial(name="a", step=0, steps=10, loss=None)
+    for progress in (PROGRESS, replace(PROGRESS, trials=(silent,), seconds_left=None)):
+        assert parse(to_json(progress)) == progress
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\xff", b"[" * 100_000])
+def test_what_is_missing_or_garbled_says_nothing(content: bytes | None) -> None:
+    """A watcher waits for the next word; it never fails."""
+    assert parse(content) is None
+
+
+def test_object_of_another_release_says_nothing() -> None:
+    """A field that is not there makes no half of a picture."""
+    fields = asdict(PROGRESS)
+    del fields["stage"]
+    assert parse(json.dumps(fields).encode()) is None
+
+
+def test_texts_do_not_steer_a_terminal() -> None:
+    """A failure's reason may hold anything that a file was named."""
+    read = parse(to_json(replace(PROGRESS, failures=("\x1b]0;title\x07 and\nmore",))))
+    assert read is not None
+    assert read.failures == (" ]0;title  and more",)
+
+
+def test_holder_is_read_by_its_generation(tmp_path: Path) -> None:
+    """What an earlier driver left is not taken for the present one's."""
+    store = open_store(str(tmp_path))
+    store.put(progress_key("small", 3), to_json(PROGRESS))
+    assert read_progress(store, "small", generation=3) == PROGRESS
+    assert read_progress(store, "small", generation=4) is None
+
+
+def test_pace_is_that_of_the_last_minutes() -> None:
+    """A start with nothing done has no speed, and a slow beginning is forgotten."""
+    pace = Pace()
+    assert pace.per_minute(stages(0), at_s=0) == {}
+    assert pace.per_minute(stages(0), at_s=30) == {}
+    assert pace.per_minute(stages(1), at_s=60) == {"experts": 1.0}
+    assert pace.per_minute(stages(21), at_s=420) == {}
+    assert pace.per_minute(stages(31), at_s=480) == {"experts": 10.0}
+
+
+def test_last_word_is_left_when_the_run_ends() -> None:
+    """A run that is shorter than the interval leaves where it ended."""
+    left: list[bytes] = []
+    with leaving_progress(lambda: PROGRESS, leave=left.append, every_s=3600):
+        pass
+    assert left == [to_json(PROGRESS)]
+
+
+def test_word_is_left_now_and_then() -> None:
+    """Several times in a run that lasts."""
+    left: list[bytes] = []
+
+    def leave(content: bytes) -> None:
+        left.append(content)
+
+    with leaving_progress(lambda: PROGRESS, leave=leave, every_s=0.01):
+        while len(left) < 3:
+            pass
+    assert len(left) >= 4

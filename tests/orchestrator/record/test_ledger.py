@@ -1,0 +1,234 @@
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from workers.artifacts.manifests import Manifest
+from workers.specs.training import ExpertSpec
+
+Make = Callable[..., Manifest]
+STEPS = {"defaults": {"steps": 10, "lr": 0.01, "batch_size": 8}, "axes": {"steps": [10, 20]}}
+
+
+@pytest.fixture
+def plan(make_plan: Callable[..., Plan]) -> Plan:
+    return make_plan()
+
+
+def experts_of(plan: Plan) -> dict[str, ExpertSpec]:
+    return {expert.task: expert for expert in plan.experts.values()}
+
+
+def test_empty_store_leaves_everything_to_do(plan: Plan) -> None:
+    """Three trials, no merge ready, every expert and merge a hole."""
+    ledger = Ledger(plan, manifests=[])
+    assert ledger.missing_trials() == ledger.runnable_trials() == list(plan.trials)
+    assert ledger.ready_merges() == []
+    assert not ledger.is_finished()
+    assert vars(ledger.counts()) == {
+        "num_experts": 3,
+        "num_experts_done": 0,
+        "num_merges": 3,
+        "num_merges_done": 0,
+        "num_merges_blocked": 0,
+        "num_failed": 0,
+    }
+    holes = ledger.holes()
+    assert {(hole.kind, hole.reason) for hole in holes} == {("not run", "not run yet")}
+    assert len(holes) == 6
+
+
+def test_merge_is_ready_with_its_last_expert(plan: Plan, expert_manifest: Make) -> None:
+    """The first expert releases nothing, the second the pair, the third the other two pairs."""
+    ledger = Ledger(plan, manifests=[])
+    released = [
+        [spec.id for spec in ledger.add(expert_manifest(expert))]
+        for expert in plan.experts.values()
+    ]
+    assert [len(ids) for ids in released] == [0, 1, 2]
+    assert {merge_id for ids in released for merge_id in ids} == set(plan.merges)
+    assert [spec.id for spec in ledger.ready_merges()] == list(plan.merges)
+
+
+def test_stages_and_axes_say_how_much_there_is(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """A merge at the default counts on every axis that it lies on."""
+    plan = make_plan(finetune={**STEPS, "axes": {"lr": [0.01, 0.02], "steps": [10, 20]}})
+    ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
+    times = Counter(cell.merge.id for cell in plan.cells)
+    shared = next(merge_id for merge_id, num in times.items() if num == 2)
+    ledger.add(merge_manifest(plan.merges[shared]))
+    stages = {each.name: (each.num_done, each.num_planned) for each in ledger.stages()}
+    assert stages == {"images": (0, 3), "experts": (9, 9), "merges": (1, 9)}
+    axes = {each.name: (each.num_done, each.num_planned) for each in ledger.axes()}
+    assert axes == {"lr": (1, 6), "steps": (1, 6)}
+
+
+def test_held_out_expert_is_waited_for(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """A merge of two that is evaluated on the third needs the head of the third."""
+    plan = make_plan(evaluation={"held_out": True})
+    ledger = Ledger(plan, manifests=[])
+    released = [len(ledger.add(expert_manifest(expert))) for expert in plan.experts.values()]
+    assert released == [0, 0, 3]
+
+
+def test_committed_merge_is_no_longer_ready(
+    plan: Plan, expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """What the store has is not run again, and no merge is released by it."""
+    ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
+    done = ledger.ready_merges()[0]
+    assert ledger.add(merge_manifest(done)) == []
+    assert done.id not in [spec.id for spec in ledger.ready_merges()]
+    assert ledger.counts().num_merges_done == 1
+
+
+def test_whole_study_is_finished_and_has_no_hole(
+    plan: Plan, all_manifests: Callable[[Plan], list[Manifest]]
+) -> None:
+    """A ledger read from a full store has nothing to do, in whatever order it was read."""
+    ledger = Ledger(plan, manifests=reversed(all_manifests(plan)))
+    assert ledger.is_finished()
+    assert ledger.holes() == ()
+    assert ledger.missing_trials() == []
+
+
+def test_manifest_of_another_study_is_not_counted(
+    plan: Plan,
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+) -> None:
+    """Studies share a store; another one's experts and merges are none of this one's."""
+    ledger = Ledger(plan, manifests=all_manifests(make_plan(seed=9)))
+    assert (ledger.experts, ledger.merges) == ({}, {})
+
+
+def test_trial_goes_on_with_the_snapshots_that_are_missing(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """Of 10 and 20 steps the first is there: the trial that is left commits the second alone."""
+    plan = make_plan(finetune=STEPS)
+    trial = plan.trials[0]
+    ledger = Ledger(plan, manifests=[expert_manifest(trial.experts[0])])
+    left = ledger.missing_trials()
+    assert [each.snapshots for each in left] == [(20,), (10, 20), (10, 20)]
+    assert left[0].id == trial.id
+
+
+def test_diverged_expert_with_finite_weights_is_merged(plan: Plan, expert_manifest: Make) -> None:
+    """Divergence is an outcome; weights that are finite can be merged and are no hole."""
+    experts = plan.experts.values()
+    ledger = Ledger(plan, manifests=[expert_manifest(e, outcome="diverged") for e in experts])
+    assert len(ledger.ready_merges()) == 3
+    assert {hole.kind for hole in ledger.holes()} == {"not run"}
+
+
+def test_diverged_expert_without_weights_blocks_its_merges(
+    plan: Plan, expert_manifest: Make
+) -> None:
+    """Its two pairs are not run, blocked by it by name; the third pair runs."""
+    experts = experts_of(plan)
+    bad = experts["mnist_5k"]
+    ledger = Ledger(
+        plan,
+        manifests=[
+            expert_manifest(each, test=None, outcome="diverged")
+            if each is bad
+            else expert_manifest(each)
+            for each in experts.values()
+        ],
+    )
+    (ready,) = ledger.ready_merges()
+    assert bad not in ready.experts
+    assert ledger.counts().num_merges_blocked == 2
+    diverged, *merges = sorted(ledger.holes(), key=lambda hole: hole.kind)
+    assert (diverged.kind, diverged.reason) == ("diverged", "not finite after 10 steps")
+    assert diverged.what == f"expert {bad.id}: mnist_5k at lr=0.01, steps=10"
+    reasons = [hole.reason for hole in merges]
+    assert sorted(reasons) == [f"blocked by diverged expert {bad.id} of mnist_5k"] * 2 + [
+        "not run yet"
+    ]
+
+
+def test_study_that_can_go_no_further_is_finished(
+    plan: Plan, expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """What is blocked for good is not waited for."""
+    experts = experts_of(plan)
+    good = [expert_manifest(experts[task]) for task in ("emoji_objects", "font_letters")]
+    bad = expert_manifest(experts["mnist_5k"], test=None, outcome="diverged")
+    ledger = Ledger(plan, manifests=[*good, bad])
+    assert not ledger.is_finished()
+    ledger.add(merge_manifest(ledger.ready_merges()[0]))
+    assert ledger.is_finished()
+
+
+def test_failed_trial_is_not_tried_again_and_blocks_its_merges(
+    plan: Plan, expert_manifest: Make
+) -> None:
+    """The expert is the failed hole with its reason; its merges were not run because of it."""
+    experts = experts_of(plan)
+    ledger = Ledger(plan, manifests=[expert_manifest(experts["font_letters"])])
+    bad = experts["mnist_5k"]
+    ledger.fail(bad.id, reason="OSError: gone")
+    assert bad.id not in [trial.id for trial in ledger.runnable_trials()]
+    assert bad.id in [trial.id for trial in ledger.missing_trials()]
+    assert (ledger.counts().num_failed, ledger.counts().num_merges_blocked) == (1, 2)
+    (failed,) = [hole for hole in ledger.holes() if hole.kind == "failed"]
+    assert failed.reason == "OSError: gone"
+    assert bad.id in failed.what
+    blocked = [hole.reason for hole in ledger.holes() if hole.reason.startswith("blocked")]
+    assert blocked == [f"blocked by failed expert {bad.id} of mnist_5k"] * 2
+
+
+def test_snapshot_committed_before_its_trial_failed_is_no_hole(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """A trial that fails after 10 of 20 steps lacks the second expert only."""
+    plan = make_plan(finetune=STEPS)
+    trial = plan.trials[0]
+    ledger = Ledger(plan, manifests=[expert_manifest(trial.experts[0])])
+    ledger.fail(trial.id, reason="killed")
+    failed = [hole.what for hole in ledger.holes() if hole.kind == "failed"]
+    assert len(failed) == 1
+    assert trial.experts[1].id in failed[0]
+
+
+def test_failure_of_what_is_left_of_a_trial_names_its_experts(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """Where the longest expert is there, the trial that is left has the id of a shorter one."""
+    plan = make_plan(finetune=STEPS)
+    short, long = plan.trials[0].experts
+    ledger = Ledger(plan, manifests=[expert_manifest(long)])
+    assert ledger.missing_trials()[0].id == short.id
+    ledger.fail(short.id, reason="killed")
+    failed = [hole.what for hole in ledger.holes() if hole.kind == "failed"]
+    assert len(failed) == 1
+    assert short.id in failed[0]
+
+
+def test_failed_merge_is_not_ready_again(plan: Plan, expert_manifest: Make) -> None:
+    """It is a hole with its reason, and the study ends without it."""
+    ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
+    bad = ledger.ready_merges()[1]
+    ledger.fail(bad.id, reason="MismatchError: shapes")
+    assert bad not in ledger.ready_merges()
+    (failed,) = [hole for hole in ledger.holes() if hole.kind == "failed"]
+    assert failed.what == f"merge {bad.id}: average on 2x01 at default"
+    assert failed.reason == "MismatchError: shapes"
+
+
+def test_commit_after_a_failure_takes_the_failure_back(plan: Plan, expert_manifest: Make) -> None:
+    """A worker that was given up may still have committed."""
+    expert = next(iter(plan.experts.values()))
+    ledger = Ledger(plan, manifests=[])
+    ledger.fail(expert.id, reason="lost")
+    ledger.add(expert_manifest(expert))
+    assert ledger.counts().num_failed == 0
+    assert "failed" not in {hole.kind for hole in ledger.holes()}

@@ -1,0 +1,435 @@
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from orchestrator.record.holes import Hole
+from orchestrator.report.expert_tables import expert_tables
+from orchestrator.report.figures import figures
+from orchestrator.report.focus import focus_of
+from orchestrator.report.page import render_report
+from orchestrator.report.palette import method_styles
+from orchestrator.report.scales import scale_of
+from orchestrator.report.wording import headline, method_lines, not_finite_lines, unlike_lines
+from orchestrator.results.means import setting_means
+from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
+
+TASKS = ("digits", "emoji", "flags", "letters", "shapes", "textures")
+DEFAULTS = {"lr": "0.001", "steps": "80", "num_tasks": "4"}
+AXES = {
+    "lr": ("0.0001", "0.0003", "0.001", "0.003"),
+    "steps": ("20", "80", "320"),
+    "num_tasks": ("2", "4", "6"),
+}
+METHODS = ("average", "ties", "dare")
+GAINS = {"0.0001": 0.05, "0.0003": 0.123, "0.001": 0.08, "0.003": -0.201}
+
+Axes = Mapping[str, Sequence[str]]
+Attributes = list[tuple[str, str | None]]
+
+
+def setting_row(axis: str, value: str, point: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "study": "demo",
+        "backbone": "lite0",
+        "axis": axis,
+        "value": value,
+        "setting": f"{axis}={value}",
+        "steps": int(point["steps"]),
+        "lr": float(point["lr"]),
+    }
+
+
+def points(axes: Axes) -> list[tuple[dict[str, str], dict[str, Any]]]:
+    settings = [(axis, value) for axis, values in axes.items() for value in values]
+    placed = [
+        (axis, value, DEFAULTS | ({axis: value} if axis in DEFAULTS else {}))
+        for axis, value in settings
+    ]
+    return [(point, setting_row(axis, value, point)) for axis, value, point in placed]
+
+
+def merge_rows(axes: Axes = AXES, methods: Sequence[str] = METHODS) -> list[dict[str, Any]]:
+    rows = []
+    for point, shared in points(axes):
+        size = int(point["num_tasks"])
+        groups = list(itertools.combinations(TASKS, size))[:15]
+        for (index, tasks), (rank, method) in itertools.product(
+            enumerate(groups), enumerate(methods)
+        ):
+            gain = GAINS.get(point["lr"], 0.0) - 0.03 * rank
+            merged = shared | merge_cells(index, size=size, gain=gain)
+            merged["method"] = method
+            merged["merge_id"] = f"{method}-{point['lr']}-{point['steps']}-{size}-{index}"
+            rows += [merged | {"task": task} for task in (*tasks, "macro")]
+            rows.append(merged | {"task": "union", "accuracy": merged["accuracy"] - 0.01})
+    return rows
+
+
+def merge_cells(index: int, *, size: int, gain: float) -> dict[str, Any]:
+    base = 0.5 + 0.002 * index
+    return {
+        "group": f"{size}x{index:02d}",
+        "data_use": "none",
+        "per_task_modules": False,
+        "num_tasks": size,
+        "held_out": False,
+        "accuracy": base + gain,
+        "loss": 2.0 - gain,
+        "normalized_accuracy": (base + gain) / 0.8,
+        "expert_accuracy": 0.8,
+        "expert_loss": 0.6,
+        "base_accuracy": base,
+        "base_loss": 1.9,
+    }
+
+
+def expert_rows(axes: Axes = AXES) -> list[dict[str, Any]]:
+    return [
+        shared
+        | {
+            "task": task,
+            "num_classes": 8,
+            "outcome": "done",
+            "train_loss": 0.1,
+            "accuracy": 0.8,
+            "loss": 0.6,
+            "base_accuracy": 0.5,
+            "base_loss": 1.9,
+            "expert_id": f"{task}-{point['lr']}-{point['steps']}",
+        }
+        for point, shared in points(axes)
+        for task in TASKS
+    ]
+
+
+def results_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)
+
+
+def experts_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=EXPERTS_SCHEMA)
+
+
+def render(
+    rows: list[dict[str, Any]] | None = None,
+    experts: list[dict[str, Any]] | None = None,
+    **changes: Any,  # noqa: ANN401 arguments of several types
+) -> str:
+    arguments: dict[str, Any] = {
+        "study": "demo",
+        "holes": [],
+        "facts": {"Store": "s3://bucket/demo"},
+        "study_yaml": "name: demo\n",
+        **changes,
+    }
+    return render_report(
+        results=results_table(merge_rows() if rows is None else rows),
+        experts=experts_table(expert_rows() if experts is None else experts),
+        **arguments,
+    )
+
+
+@cache
+def full_page() -> str:
+    return render()
+
+
+class Tags(HTMLParser):
+    """Collects ids, start tags and unbalanced tags of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.started: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Attributes) -> None:  # noqa: D102 inherited
+        self.started.append(tag)
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        self.links += [value for name, value in attrs if name in {"href", "src"} and value]
+        if tag not in {"meta", "link", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Attributes) -> None:  # noqa: D102 inherited
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: D102 inherited
+        assert self.open.pop() == tag
+
+
+def test_page_needs_nothing_from_elsewhere() -> None:
+    """No script, style sheet, font or picture is loaded; every link stays on the page."""
+    page = Tags(full_page())
+    assert not {"script", "link", "img", "iframe"} & set(page.started)
+    assert all(link.startswith("#") for link in page.links)
+    assert "@import" not in full_page()
+    assert "@font-face" not in full_page()
+
+
+def test_page_is_well_formed_with_unique_ids() -> None:
+    """Every tag is closed in order, and every id, of the charts too, is there once."""
+    page = Tags(full_page())
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links} <= set(page.ids)
+
+
+def test_equal_results_give_an_equal_page() -> None:
+    """No date, random id or order of a set gets into the page."""
+    rows = merge_rows({"lr": ("0.0003", "0.001")})
+    assert render(rows) == render(rows)
+
+
+def test_page_has_four_figures_a_mean_for_every_axis() -> None:
+    """Three axes, two means, two quantities, line and bars, and the groups once: 25 charts."""
+    assert Tags(full_page()).started.count("svg") == 25
+    for axis in AXES:
+        assert f'aria-label="Mean loss against {axis}, macro (mean over tasks), bar' in full_page()
+
+
+def test_summary_is_computed_from_the_numbers() -> None:
+    """The best and worst setting stand in the first sentence with their points."""
+    assert (
+        "Best: average at lr=0.0003 gains 12.3 points over the base. "
+        "Worst: dare at lr=0.003 loses 26.1 points against the base."
+    ) in full_page()
+
+
+def test_summary_has_a_sentence_for_every_method() -> None:
+    """Every method is told at its best and at its worst setting."""
+    (line, *others) = method_lines(setting_means(results_table(merge_rows())))
+    assert line == (
+        "average gains 12.3 points over the base at lr=0.0003, its best setting, "
+        "and loses 20.1 points against the base at lr=0.003, its worst."
+    )
+    assert len(others) == 2
+
+
+def test_summary_without_a_base_tells_accuracies() -> None:
+    """Where no base was evaluated the sentence claims no gain."""
+    rows = [row | {"base_accuracy": None} for row in merge_rows({"lr": ("0.0003", "0.003")})]
+    text = headline(setting_means(results_table(rows)))
+    assert text.startswith("Best: average at lr=0.0003 reaches 63.7 % accuracy.")
+
+
+def test_holes_come_first_with_kind_and_reason() -> None:
+    """An incomplete study says so before the summary; a whole one has no box."""
+    holes = [
+        Hole(kind="failed", what="merge ties 4x01", reason="out of memory"),
+        Hole(kind="not run", what="merge dare 4x01", reason="blocked by trial abc"),
+    ]
+    page = render(merge_rows({"lr": ("0.001",)}), holes=holes)
+    assert "Incomplete: 1 failed, 1 not run" in page
+    assert page.index("blocked by trial abc") < page.index('class="headline"')
+    assert 'id="holes"' not in full_page()
+
+
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
+def test_names_from_outside_are_text(evil: str) -> None:
+    """Markup in any name or text is shown, not run."""
+    rows = [
+        row | {"method": evil, "axis": evil, "value": evil, "setting": evil, "group": evil}
+        for row in merge_rows({"lr": ("0.001",)}, ("average",))
+        if row["group"] == "4x00"
+    ]
+    experts = [row | {"axis": evil, "value": evil} for row in expert_rows({"lr": ("0.001",)})]
+    hole = Hole(kind=evil, what=evil, reason=evil)
+    page = render(
+        rows, experts, study=evil, holes=[hole], facts={evil: evil}, study_yaml=f"</pre>{evil}"
+    )
+    tags = Tags(page)
+    assert not {"script", "img"} & set(tags.started)
+    assert tags.open == []
+    assert "alert(1)" in page
+
+
+@pytest.mark.parametrize("method", ["$x^{", "_hidden", "$$", "\\frac"])
+def test_labels_are_drawn_as_they_are(method: str) -> None:
+    """A label that looks like mathematics or a private name is drawn as text."""
+    for values in (("0.001",), ("0.001", "0.003")):  # bars beside names, then a legend
+        rows = merge_rows({"lr": values}, (method,))
+        drawn = figures(results_table(rows), file_format="svg")
+        assert f">{method}<" in drawn["accuracy_bars_lr.svg"].decode()
+
+
+def test_an_axis_with_one_value_has_bars_beside_the_names_of_methods() -> None:
+    """There is nothing to draw a line along, and a legend of many methods is hard to follow."""
+    drawn = figures(results_table(merge_rows({"lr": ("0.001",)})))
+    assert "accuracy_bars_lr.png" in drawn
+    assert not any("_vs_" in name for name in drawn)
+
+
+def test_what_reads_data_is_not_ranked_with_what_reads_none() -> None:
+    """The headline is about those with least; the best of every other kind has its own line."""
+    plain, *others = setting_means(results_table(merge_rows({"lr": ("0.001",)}, ("a", "b", "c"))))
+    reading = replace(others[0], data_use="labelled train")
+    own = replace(others[1], per_task_modules=True)
+    settings = [own, reading, plain]
+    assert headline(settings).startswith("a at lr=0.001")
+    lines = unlike_lines(settings)
+    assert [line.partition(":")[0] for line in lines] == [
+        "With labelled train",
+        "With none, per-task modules",
+    ]
+
+
+def test_figures_are_png_files_by_name() -> None:
+    """The files for the tracking server are PNG, named by quantity and axis."""
+    drawn = figures(results_table(merge_rows({"lr": ("0.001", "0.0003")})))
+    assert set(drawn) == {
+        "accuracy_vs_lr.png",
+        "loss_vs_lr.png",
+        "accuracy_bars_lr.png",
+        "loss_bars_lr.png",
+        "union_accuracy_vs_lr.png",
+        "union_loss_vs_lr.png",
+        "union_accuracy_bars_lr.png",
+        "union_loss_bars_lr.png",
+        "accuracy_by_group.png",
+    }
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
+
+
+def test_a_missing_method_leaves_the_others() -> None:
+    """A method that no group finished at one setting is absent there and drawn elsewhere."""
+    rows = [
+        row
+        for row in merge_rows({"lr": ("0.0003", "0.001")})
+        if (row["method"], row["value"]) != ("ties", "0.001")
+    ]
+    settings = setting_means(results_table(rows))
+    assert [s.method for s in settings if s.value == "0.001"] == ["average", "dare"]
+    assert render(rows).count(">ties</th>") == 2 + 1  # one value, and the heads of two tables
+
+
+def test_losses_that_are_not_numbers_are_said() -> None:
+    """The page counts diverged groups in words and in the cell, and draws the rest."""
+    rows = merge_rows({"lr": ("0.001", "0.003")}, ("average",))
+    for row in rows:
+        if row["value"] == "0.003" and row["group"] < "4x03":
+            row["loss"] = math.nan
+    page = render(rows)
+    assert "average at lr=0.003: the loss is not finite in 3 of 15 groups" in page
+    assert "(12\u00a0of\u00a015)" in page
+
+
+def test_setting_without_any_finite_loss_gets_a_cross() -> None:
+    """Where every group diverged the chart marks the method instead of leaving a gap."""
+    rows = merge_rows({"lr": ("0.001", "0.003")}, ("average",))
+    sound = figures(results_table(rows), file_format="svg")["loss_vs_lr.svg"]
+    broken = [row | ({"loss": math.nan} if row["value"] == "0.003" else {}) for row in rows]
+    drawn = figures(results_table(broken), file_format="svg")["loss_vs_lr.svg"]
+    cross = 'd="M -4 4 \nL 4 -4 \nM -4 -4 \nL 4 4 \n"'
+    assert cross in drawn.decode()
+    assert cross not in sound.decode()
+    (line,) = not_finite_lines(setting_means(results_table(broken)))
+    assert line.endswith("15 of 15 groups; there is no mean.")
+
+
+def test_a_single_group_has_no_error() -> None:
+    """The one group of all six tasks is a mean without ± in the table."""
+    page = render(merge_rows({"num_tasks": ("6",)}, ("average",)))
+    assert "<td>+8.0</td>" in page
+
+
+def test_an_empty_study_still_has_a_page() -> None:
+    """Before the first merge the page tells that, with facts and study file."""
+    page = render([], [])
+    assert "No merge job has committed a result yet." in page
+    assert "s3://bucket/demo" in page
+    assert Tags(page).open == []
+
+
+@pytest.mark.parametrize("axis", ["grid", "random"])
+def test_designs_without_an_order_are_not_joined_by_lines(axis: str) -> None:
+    """Points of a grid or of random draws are names, even where they look like numbers."""
+    scale = scale_of(axis, ["0", "1", "2"])
+    assert not scale.continuous
+    page = render(merge_rows({axis: ("0", "1", "2")}, ("average",)), expert_rows({axis: ("0",)}))
+    assert f"Axis: {axis}" in page
+
+
+def test_focus_is_the_setting_that_axes_share() -> None:
+    """The default has the same merges under all three axes."""
+    table = results_table(merge_rows())
+    focus = focus_of(table, setting_means(table))
+    assert focus is not None
+    assert (focus.setting, len(focus.macro_by_group())) == ("lr=0.001", 15)
+    assert "3 axes share" in focus.reason
+
+
+def test_focus_of_a_single_axis_is_its_best_setting() -> None:
+    """With one axis the default is unknown, and the page says what it shows instead."""
+    table = results_table(merge_rows({"lr": AXES["lr"]}))
+    focus = focus_of(table, setting_means(table))
+    assert focus is not None
+    assert focus.setting == "lr=0.0003"
+    assert "most accurate" in focus.reason
+
+
+def test_held_out_tasks_are_named_and_outside_the_means() -> None:
+    """A held-out task has its row by task, and the means do not move."""
+    rows = merge_rows({"lr": ("0.001",)}, ("average",))
+    outside = [
+        row | {"task": "sketches", "held_out": True, "accuracy": 0.01}
+        for row in rows
+        if row["task"] == "macro"
+    ]
+    assert setting_means(results_table(rows + outside)) == setting_means(results_table(rows))
+    assert "sketches (held out)" in render(rows + outside)
+
+
+def test_axis_tables_tell_what_each_method_reads() -> None:
+    """Beside its name, and never beside the base or the experts."""
+    rows = merge_rows({"lr": ("0.001",)})
+    for row in rows:
+        if row["method"] == "ties":
+            row |= {"data_use": "unlabelled test", "per_task_modules": True}
+    page = render(rows)
+    assert '<td class="text">unlabelled test, per-task modules</td>' in page
+    assert page.count('<td class="text">none</td>') == len(METHODS) - 1
+
+
+def test_experts_show_chance_and_base() -> None:
+    """Eight classes give 12.5 % chance, beside the base under the same head."""
+    table = expert_tables(experts_table(expert_rows()))["lr"]
+    assert '<th scope="row">digits</th><td>8</td><td>12.5</td><td>50.0</td>' in table
+    assert "lr=0.003" in table
+
+
+def test_settings_with_the_same_experts_share_a_column() -> None:
+    """The number of tasks changes no expert, so its values are one column."""
+    assert "num_tasks=2, 4, 6" in expert_tables(experts_table(expert_rows()))["num_tasks"]
+
+
+def test_a_diverged_expert_is_marked() -> None:
+    """The cell says diverged, with the accuracy that the weights still had."""
+    rows = expert_rows({"lr": ("0.001",)})
+    rows[0] |= {"outcome": "diverged", "accuracy": 0.125, "loss": math.nan}
+    assert "12.5 diverged</td>" in expert_tables(experts_table(rows))["lr"]
+
+
+def test_a_missing_expert_is_not_hidden_in_the_mean() -> None:
+    """A mean over five of six tasks says so."""
+    rows = [r for r in expert_rows({"lr": ("0.001", "0.003")}) if r["task"] != "emoji"]
+    rows += expert_rows({"lr": ("0.003",)})[1:2]
+    assert "80.0 (5 of 6)" in expert_tables(experts_table(rows))["lr"]
+
+
+def test_every_colour_has_one_meaning_in_the_page() -> None:
+    """A method has the same colour in the charts and before its name in the tables."""
+    color = method_styles(METHODS)["ties"].color
+    assert f'<i style="background:{color}"></i>ties' in full_page()
+    drawn = figures(results_table(merge_rows({"lr": ("0.001",)})), file_format="svg")
+    assert all(re.search(color, content.decode()) for content in drawn.values())

@@ -1,0 +1,368 @@
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from merge.errors import NonFiniteMergeError
+from orchestrator.cluster.jobs import Job, JobEnd
+from orchestrator.costs.budget import Allowance
+from orchestrator.plan.plan import Plan
+from orchestrator.progress.display import Board
+from orchestrator.record.failures import Failures
+from orchestrator.record.folder import StudyFolder
+from orchestrator.record.holes import LEFT_OUT
+from orchestrator.record.ledger import Ledger
+from orchestrator.run.coordinator import STORE_FAULTS, Coordinator, preparation_jobs
+from workers.artifacts.manifests import Manifest
+from workers.prepare.progress import PreparationProgress
+from workers.store.opening import open_store
+from workers.store.protocol import NotFoundError, StoreError, StoreFullError
+
+Make = Callable[..., Manifest]
+SMALL = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_test": 50}
+"""Three tasks; a merge of two is guessed at 0.05 s."""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A coordinator and all that it does to others."""
+
+    plan: Plan
+    ledger: Ledger
+    coordinator: Coordinator
+    board: Board
+    submitted: list[Job] = field(default_factory=list)
+    committed: list[str] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+    """How many jobs were submitted each time that the waiting ones were taken back."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        """Returns the time."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Returns the clock by which running trials are measured."""
+    return Clock()
+
+
+@pytest.fixture
+def stage(make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock) -> Stage:
+    """Sets up a coordinator on an empty store, with one retry."""
+    return set_up(make_plan(), tmp_path=tmp_path, clock=clock)
+
+
+def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
+    """Sets up a coordinator of a plan on an empty store, with one retry."""
+    ledger, board = Ledger(plan, manifests=[]), Board()
+    submitted: list[Job] = []
+    committed: list[str] = []
+    cancelled: list[int] = []
+    stopping = threading.Event()
+    folder = StudyFolder(open_store(str(tmp_path / "store")), "small")
+    coordinator = Coordinator(
+        ledger=ledger,
+        allowance=Allowance(ledger, clock=clock),
+        failures=Failures(folder, retries=1),
+        board=board,
+        submit=submitted.append,
+        cancel_waiting=lambda: cancelled.append(len(submitted)),
+        committed=lambda manifest: committed.append(manifest.id),
+        stop=stopping.set,
+        clock=clock,
+    )
+    return Stage(
+        plan=plan,
+        ledger=ledger,
+        coordinator=coordinator,
+        board=board,
+        submitted=submitted,
+        committed=committed,
+        cancelled=cancelled,
+        stopping=stopping,
+    )
+
+
+def fail_trial(stage: Stage, error: Exception, *, is_lost: bool = False) -> None:
+    stage.coordinator.trial_failed(
+        stage.plan.trials[0].id, error=error, reason=str(error), trace="t", is_lost=is_lost
+    )
+
+
+def finish_trials(stage: Stage, expert_manifest: Make) -> None:
+    for trial in stage.plan.trials:
+        made = [expert_manifest(expert) for expert in trial.experts]
+        stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
+
+
+def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: Clock) -> None:
+    """A resumed trial begins at its checkpoint's step, which nothing tells before."""
+    trial = stage.plan.trials[0]
+    stage.coordinator.trial_started(trial.id)
+    clock.now_s += 60
+    stage.coordinator.trial_progressed(trial.id, step=6, loss=0.5, committed=[])
+    assert stage.board.trials[trial.id].steps_per_s is None
+    clock.now_s += 2
+    stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=[])
+    assert stage.board.trials[trial.id].steps_per_s == 2.0
+    stage.coordinator.trial_finished(trial.id)
+    assert stage.board.trials == {}
+
+
+def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manifest: Make) -> None:
+    """Each once, and each expert is published."""
+    finish_trials(stage, expert_manifest)
+    stage.coordinator.submit_merges(stage.ledger.ready_merges())
+    assert [job.method for job in stage.submitted] == ["run_merge"] * 3
+    assert sorted(job.id for job in stage.submitted) == sorted(stage.plan.merges)
+    assert [job.argument.id for job in stage.submitted] == [job.id for job in stage.submitted]
+    assert stage.committed == list(stage.plan.experts)
+
+
+def test_merge_that_ends_is_counted_and_published(
+    stage: Stage, expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """The study is finished with its last merge."""
+    finish_trials(stage, expert_manifest)
+    for job in list(stage.submitted):
+        stage.coordinator.job_ended(JobEnd(job=job, manifest=merge_manifest(job.argument)))
+    assert stage.ledger.is_finished()
+    assert set(stage.committed) == {*stage.plan.experts, *stage.plan.merges}
+
+
+def test_merge_that_fails_is_tried_again_and_then_given_up(
+    stage: Stage, expert_manifest: Make
+) -> None:
+    """One retry, then a hole with the reason and a note for the user."""
+    finish_trials(stage, expert_manifest)
+    job = stage.submitted[0]
+    stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
+    assert stage.submitted.count(job) == 2
+    assert stage.board.notes == []
+    stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
+    assert stage.submitted.count(job) == 2
+    assert job.id in stage.board.notes[0]
+    (hole,) = [hole for hole in stage.ledger.holes() if hole.kind == "failed"]
+    assert "OSError: disk" in hole.reason
+
+
+def test_merge_that_cannot_be_made_is_not_tried_again(stage: Stage, expert_manifest: Make) -> None:
+    """The same experts would give the same NaN."""
+    finish_trials(stage, expert_manifest)
+    job = stage.submitted[0]
+    stage.coordinator.job_ended(JobEnd(job=job, error=NonFiniteMergeError("NaN"), trace="t"))
+    assert stage.submitted.count(job) == 1
+    assert stage.ledger.counts().num_failed == 1
+
+
+def test_preparation_that_fails_is_an_error_of_the_run(stage: Stage) -> None:
+    """Without the base nothing can run: no retry, and the reason for whoever ends the run."""
+    job = preparation_jobs(stage.plan, done=())[0]
+    stage.coordinator.job_ended(JobEnd(job=job, error=ValueError("no weights"), trace="t"))
+    assert stage.submitted == []
+    (error,) = stage.coordinator.prepare_errors
+    assert job.id in error
+    assert "ValueError: no weights" in error
+    assert stage.ledger.counts().num_failed == 0
+
+
+def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
+    """Name, step of steps and loss; gone when it ends."""
+    trial = stage.plan.trials[0]
+    stage.coordinator.trial_started(trial.id)
+    assert stage.board.trials[trial.id].step == 0
+    stage.coordinator.trial_progressed(trial.id, step=7, loss=0.25, committed=[])
+    shown = stage.board.trials[trial.id]
+    assert (shown.name, shown.step, shown.steps, shown.loss) == (
+        "emoji_objects lr=0.01",
+        7,
+        10,
+        0.25,
+    )
+    stage.coordinator.trial_finished(trial.id)
+    assert stage.board.trials == {}
+
+
+def test_paused_trial_is_shown_again_once_it_goes_on(stage: Stage, clock: Clock) -> None:
+    """Its speed is that since it went on; a pause is no failure."""
+    trial = stage.plan.trials[0]
+    stage.coordinator.trial_started(trial.id)
+    stage.coordinator.trial_progressed(trial.id, step=4, loss=0.5, committed=[])
+    stage.coordinator.trial_paused(trial.id)
+    assert stage.board.trials == {}
+    clock.now_s += 3600
+    stage.coordinator.trial_started(trial.id)
+    stage.coordinator.trial_progressed(trial.id, step=4, loss=0.5, committed=[])
+    clock.now_s += 2
+    stage.coordinator.trial_progressed(trial.id, step=8, loss=0.5, committed=[])
+    assert stage.board.trials[trial.id].steps_per_s == 2.0
+    assert stage.board.failures == []
+
+
+def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
+    """With one retry the second failure is the last."""
+    trial = stage.plan.trials[0]
+    for is_runnable in (True, False):
+        stage.coordinator.trial_started(trial.id)
+        fail_trial(stage, OSError("x"))
+        assert (trial in stage.ledger.runnable_trials()) is is_runnable
+    assert stage.board.trials == {}
+    assert len(stage.board.notes) == 1
+    assert trial.id in stage.board.notes[0]
+
+
+def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
+    """Preempted nine times, a trial is still to be run."""
+    trial = stage.plan.trials[0]
+    for _ in range(9):
+        fail_trial(stage, RuntimeError("lost"), is_lost=True)
+    assert trial in stage.ledger.runnable_trials()
+    assert not any("failed" in note for note in stage.board.notes)
+
+
+@pytest.mark.parametrize("fault", STORE_FAULTS)
+def test_failing_store_stops_the_run_and_counts_for_no_trial(
+    stage: Stage, fault: type[StoreError], tmp_path: Path
+) -> None:
+    """The next trial would meet the same; nothing is written to a store that does not answer."""
+    trial = stage.plan.trials[0]
+    for number in range(3):
+        fail_trial(stage, fault(f"fault {number}"))
+    assert stage.stopping.is_set()
+    assert str(stage.coordinator.store_fault) == "fault 0"
+    assert trial in stage.ledger.runnable_trials()
+    assert list(tmp_path.rglob("failure-*")) == []
+
+
+def test_failing_store_stops_the_run_when_a_merge_meets_it(stage: Stage) -> None:
+    """The job is neither tried again nor given up: it is left for the next run."""
+    spec = next(iter(stage.plan.merges.values()))
+    job = Job(id=spec.id, method="run_merge", argument=spec)
+    stage.coordinator.job_ended(JobEnd(job=job, error=StoreFullError("full")))
+    assert stage.stopping.is_set()
+    assert stage.submitted == []
+    assert stage.ledger.counts().num_failed == 0
+
+
+def test_object_that_is_gone_is_a_failure_of_the_job_that_needs_it(stage: Stage) -> None:
+    """A store that answers is not stopped for: the other jobs go on."""
+    fail_trial(stage, NotFoundError("no such object"))
+    assert not stage.stopping.is_set()
+    assert stage.coordinator.store_fault is None
+
+
+def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -> None:
+    """What is committed is not made again."""
+    plan = stage.plan
+    jobs = preparation_jobs(plan, done=())
+    assert [job.method for job in jobs] == ["prepare_base"] + ["prepare_data"] * 3
+    assert [job.reports for job in jobs] == [False] + [True] * 3
+    done = {plan.bases.jobs[0].spec.id, plan.datasets[1].id}
+    left = preparation_jobs(plan, done=done)
+    assert [job.id for job in left] == [plan.datasets[0].id, plan.datasets[2].id]
+    assert [job.argument for job in left] == [plan.data_jobs[0], plan.data_jobs[2]]
+
+
+def test_preparation_is_shown_until_it_ends_in_one_line(stage: Stage, merge_manifest: Make) -> None:
+    """A user sees how far each task is, and keeps what it took."""
+    job = preparation_jobs(stage.plan, done=())[1]
+    progress = PreparationProgress(
+        task="mnist_5k", num_images=5000, num_done=1200, images_per_s=350.4
+    )
+    stage.coordinator.job_progressed(job, progress)
+    assert list(stage.board.preparations.values()) == [progress]
+    done = replace(progress, num_done=5000)
+    stage.coordinator.job_progressed(job, done)
+    manifest = replace(merge_manifest(next(iter(stage.plan.merges.values()))), kind="data")
+    stage.coordinator.job_ended(JobEnd(job=job, manifest=manifest))
+    assert stage.board.preparations == {}
+    assert stage.board.notes == [
+        "prepared mnist_5k 5,000 of 5,000 images, 350 a second, 0.0 MB in 2 s"
+    ]
+
+
+def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
+    """It is told as what it is: an error that nothing can go on from."""
+    job = preparation_jobs(stage.plan, done=())[1]
+    progress = PreparationProgress(
+        task="mnist_5k", num_images=5000, num_done=1200, images_per_s=350.4
+    )
+    stage.coordinator.job_progressed(job, progress)
+    stage.coordinator.job_ended(JobEnd(job=job, error=ValueError("x.png: not an image")))
+    assert stage.board.preparations == {}
+    assert stage.board.notes == []
+    (error,) = stage.coordinator.prepare_errors
+    assert error.startswith(f"{job.id}: ValueError: x.png: not an image")
+
+
+def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
+    make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock, expert_manifest: Make
+) -> None:
+    """A trial is guessed at 0.22 s: two and their merge fit 0.5 s of a core, the third does not."""
+    plan = make_plan(budget={"cpu_hours": 0.5 / 3600}, tasks=SMALL)
+    stage = set_up(plan, tmp_path=tmp_path, clock=clock)
+    merge = next(iter(plan.merges.values()))
+    members = {expert.id for expert in merge.experts}
+    started = [trial for trial in plan.trials if stage.coordinator.may_start(trial.id)]
+    assert {trial.id for trial in started} == members
+    kinds = sorted(hole.kind for hole in stage.ledger.holes())
+    assert kinds == [*["not run"] * 3, *[LEFT_OUT] * 3]
+    for trial in started:
+        made = [expert_manifest(trial.longest, seconds=0.2)]
+        stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
+        stage.coordinator.trial_finished(trial.id)
+    assert [job.id for job in stage.submitted] == [merge.id]
+    assert len(stage.ledger.runnable_trials()) == 1
+
+
+def test_trial_that_takes_longer_than_the_budget_is_stopped(
+    make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock
+) -> None:
+    """At the report after the limit; jobs that wait are taken back, and nothing more starts."""
+    plan = make_plan(budget={"cpu_hours": 1 / 3600}, tasks=SMALL)
+    stage = set_up(plan, tmp_path=tmp_path, clock=clock)
+    trial = plan.trials[0]
+    assert stage.coordinator.may_start(trial.id)
+    stage.coordinator.trial_started(trial.id)
+    clock.now_s = 0.9
+    stage.coordinator.trial_progressed(trial.id, step=1, loss=0.5, committed=[])
+    assert stage.coordinator.may_go_on()
+    clock.now_s = 1.1
+    stage.coordinator.trial_progressed(trial.id, step=2, loss=0.5, committed=[])
+    assert not stage.coordinator.may_go_on()
+    assert stage.cancelled == [0]
+    assert not stage.coordinator.may_start(plan.trials[1].id)
+    assert not stage.stopping.is_set()
+    assert "the budget is reached" in stage.board.notes[0]
+
+
+def test_merge_that_reaches_the_budget_takes_the_waiting_ones_back(
+    make_plan: Callable[..., Plan],
+    tmp_path: Path,
+    clock: Clock,
+    expert_manifest: Make,
+    merge_manifest: Make,
+) -> None:
+    """All three were guessed to fit; the first took 2 s in place of 0.05."""
+    plan = make_plan(budget={"cpu_hours": 16 / 3600}, tasks=SMALL)
+    stage = set_up(plan, tmp_path=tmp_path, clock=clock)
+    for trial in plan.trials:
+        stage.ledger.add(expert_manifest(trial.longest, seconds=5.0))
+    clock.now_s = 10
+    stage.coordinator.submit_merges(stage.ledger.ready_merges())
+    assert len(stage.submitted) == 3
+    first = stage.submitted[0]
+    stage.coordinator.job_ended(JobEnd(job=first, manifest=merge_manifest(first.argument)))
+    assert not stage.coordinator.may_go_on()
+    assert stage.cancelled == [3]

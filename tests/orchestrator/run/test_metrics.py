@@ -1,0 +1,81 @@
+from collections.abc import Callable, Collection
+
+import pytest
+
+from orchestrator.cluster.metric_names import METRICS, STATES
+from orchestrator.costs.budget import Allowance
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from orchestrator.run.metrics import readings
+from workers.artifacts.manifests import Manifest
+
+Make = Callable[..., Manifest]
+Shown = dict[tuple[str, ...], float]
+
+
+def shown(ledger: Ledger, *, running: Collection[str] = (), num_jobs_waiting: int = 0) -> Shown:
+    """Returns every reading by its name and the values of its labels."""
+    found = readings(
+        ledger,
+        allowance=Allowance(ledger),
+        running=frozenset(running),
+        num_jobs_waiting=num_jobs_waiting,
+    )
+    return {(each.name, *each.labels.values()): each.value for each in found}
+
+
+@pytest.fixture
+def ledger(make_plan: Callable[..., Plan]) -> Ledger:
+    """Returns the ledger of three trials and three merges, of which nothing is done."""
+    return Ledger(make_plan(), manifests=[])
+
+
+def test_new_study_waits_for_everything(ledger: Ledger) -> None:
+    """Every metric and state is there from the first moment, so that no rule lacks a series."""
+    found = shown(ledger, num_jobs_waiting=4)
+    assert {name for name, *_ in found} == METRICS.keys()
+    for name, states in STATES.items():
+        assert [state for each, *state in found if each == name] == [[state] for state in states]
+    assert found["mergesweep_trials", "waiting"] == 3
+    assert found["mergesweep_merges", "waiting"] == 3
+    assert found["mergesweep_queue_depth", "trials"] == 3
+    assert found["mergesweep_queue_depth", "jobs"] == 4
+    assert sum(found.values()) == 3 + 3 + 3 + 4
+
+
+def test_each_trial_and_merge_is_in_one_state(ledger: Ledger, expert_manifest: Make) -> None:
+    """One trial done, one failed with the merges that need it, one held by a worker."""
+    done, failed, running = ledger.plan.trials
+    for expert in done.experts:
+        ledger.add(expert_manifest(expert, seconds=7.0))
+    ledger.fail(failed.id, reason="it was too hot")
+    found = shown(ledger, running=[running.id])
+    trials = [found["mergesweep_trials", state] for state in STATES["mergesweep_trials"]]
+    merges = [found["mergesweep_merges", state] for state in STATES["mergesweep_merges"]]
+    assert trials == [1, 1, 0, 0, 1]
+    assert merges == [0, 0, 1, 0, 2]
+    assert found["mergesweep_queue_depth", "trials"] == 0
+    assert found["mergesweep_cpu_seconds",] == 7.0
+    assert found["mergesweep_store_bytes",] == 4000
+
+
+def test_merge_is_ready_and_then_done(
+    ledger: Ledger, expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """Its seconds count with those of the trials; its scores are no files."""
+    for expert in ledger.plan.experts.values():
+        ledger.add(expert_manifest(expert, seconds=1.0))
+    ledger.add(merge_manifest(next(iter(ledger.plan.merges.values())), merge_s=2.0))
+    found = shown(ledger)
+    assert [found["mergesweep_merges", each] for each in ("done", "ready", "waiting")] == [1, 2, 0]
+    assert found["mergesweep_cpu_seconds",] == 3 * 1.0 + 2.0 + 1.5
+
+
+def test_what_the_budget_leaves_out_does_not_wait(make_plan: Callable[..., Plan]) -> None:
+    """A rule on waiting trials stays silent where they are not going to be run."""
+    small = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_test": 50}
+    plan = make_plan(budget={"cpu_hours": 0.5 / 3600}, tasks=small)
+    found = shown(Ledger(plan, manifests=[]))
+    assert found["mergesweep_trials", "left_out"] + found["mergesweep_trials", "waiting"] == 3
+    assert found["mergesweep_trials", "left_out"] > 0
+    assert found["mergesweep_queue_depth", "trials"] == found["mergesweep_trials", "waiting"]

@@ -1,0 +1,25 @@
+import pytest
+
+from orchestrator.run.slots import Slots
+
+
+def test_small_cluster_has_merge_workers_beside_its_trials() -> None:
+    """All slots are the trials'; with half of the slots there are half of the merge workers."""
+    slots = Slots(most_trials=2, most_jobs=4)
+    assert not slots.reserves
+    assert [slots.for_trials(num) for num in range(3)] == [0, 1, 2]
+    assert [slots.beside_trials(num) for num in range(3)] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("num_slots", "num_trials", "num_beside"),
+    [(0, 0, 0), (1, 1, 0), (3, 3, 0), (4, 3, 1), (8, 7, 1), (16, 14, 2), (64, 56, 8)],
+)
+def test_large_cluster_sets_an_eighth_aside(
+    num_slots: int, num_trials: int, num_beside: int
+) -> None:
+    """A study with few slots at the time has all of them for trials."""
+    slots = Slots(most_trials=64, most_jobs=64)
+    assert slots.reserves
+    assert slots.for_trials(num_slots) == num_trials
+    assert slots.beside_trials(num_slots) == num_beside

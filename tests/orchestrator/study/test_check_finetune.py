@@ -1,0 +1,111 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.study.problems import StudyError
+from orchestrator.study.reader import parse_study
+from orchestrator.study.schema import Study
+
+Fields = Callable[..., dict[str, Any]]
+REGMEAN = [{"method": "regmean"}]
+RECALIBRATED = [{"method": "average"}, {"method": "ties", "batch_norm": "recalibrate"}]
+
+
+def problems_of(fields: dict[str, Any]) -> dict[str, str]:
+    """Returns value and allowed of each problem, by field."""
+    with pytest.raises(StudyError) as caught:
+        parse_study(yaml.safe_dump(fields), source="study.yaml")
+    return {each.field: f"{each.value} | {each.allowed}" for each in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("finetune", "field", "said"),
+    [
+        ({"optimizer": {"sam_rho": -1}}, "optimizer.sam_rho", "greater than or equal to 0"),
+        ({"optimizer": {"name": "adam", "nesterov": True}}, "optimizer.nesterov", "only sgd"),
+        ({"optimizer": {"momentum": 0, "nesterov": True}}, "optimizer.nesterov", "above 0"),
+        ({"head": "frosen"}, "head.mode", "'probe_first'"),
+        ({"head": {"mode": "frozen", "l2": 0}}, "head.l2", "greater than 0"),
+        ({"head": {"l2": 1}}, "head.l2", "only a probe has it"),
+        ({"average_weights": "mean"}, "average_weights.mode", "'swa'"),
+        ({"average_weights": {"ema_decay": 0.9}}, "average_weights.ema_decay", "it needs"),
+        (
+            {"average_weights": {"mode": "ema", "swa_start": 0.9}},
+            "average_weights.swa_start",
+            "it needs `average_weights: swa`",
+        ),
+        ({"axes": {"ema_decay": [0.9]}}, "axes.ema_decay", "changes nothing without"),
+        (
+            {"axes": {"swa_start": [0.5], "average_weights": ["none", "swa"]}},
+            "axes.swa_start",
+            "changes nothing without `average_weights: swa` beside it",
+        ),
+        ({"schedule": "cosine", "warmup_steps": 10}, "warmup_steps", "10 of them with `cosine`"),
+        (
+            {"axes": {"schedule": ["constant", "linear"]}, "warmup_steps": 20},
+            "warmup_steps",
+            "less than the steps of every run",
+        ),
+        ({"axes": {"augment": ["crop"]}}, "axes.augment[0]", "'crop_flip'"),
+        ({"axes": {"linearised": [1]}}, "axes.linearised[0]", "boolean"),
+        (
+            {"linearised": True, "freeze_batch_norm": False},
+            "freeze_batch_norm",
+            "the base's running statistics",
+        ),
+        (
+            {"axes": {"linearised": [True, False]}, "design": "random"},
+            "axes.linearised",
+            "all linearised or none",
+        ),
+    ],
+    ids=str,
+)
+def test_choice_that_cannot_be_is_one_problem(
+    study_fields: Fields, finetune: dict[str, Any], field: str, said: str
+) -> None:
+    """Of one field, or of two that do not go together, with what would be right."""
+    finetune = {"defaults": {"steps": 10}, **finetune}
+    found = problems_of(study_fields(finetune=finetune))
+    assert list(found) == [f"finetune.{field}"]
+    assert said in found[f"finetune.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("merge", "field"), [(REGMEAN, "merge[0].method"), (RECALIBRATED, "merge[1].batch_norm")]
+)
+@pytest.mark.parametrize("finetune", [{"linearised": True}, {"axes": {"linearised": [True]}}])
+def test_merge_that_an_expansion_has_no_answer_for_is_refused(
+    study_fields: Fields, finetune: dict[str, Any], merge: list[dict[str, Any]], field: str
+) -> None:
+    """Nothing is trained before it is known."""
+    assert list(problems_of(study_fields(finetune=finetune, merge=merge))) == [field]
+
+
+@pytest.mark.parametrize(
+    "finetune",
+    [
+        {"optimizer": {"nesterov": True}, "axes": {"optimizer": ["sgd", "adam"]}},
+        {"axes": {"head": ["trained", "frozen"]}, "head": {"l2": 0.1}},
+        {"average_weights": {"mode": "ema", "ema_decay": 0.9}, "axes": {"ema_decay": [0.5]}},
+        {
+            "axes": {"swa_start": [0.5], "average_weights": ["none", "swa"]},
+            "design": "grid",
+        },
+        {"warmup_steps": 100, "defaults": {"steps": 10}},
+        {"linearised": True, "design": "random", "axes": {"lr": [0.1, 0.2]}},
+    ],
+    ids=str,
+)
+def test_choices_that_go_together_are_accepted(
+    make_study: Callable[..., Study], finetune: dict[str, Any]
+) -> None:
+    """What an axis brings in counts as there; the study has what was asked for."""
+    read = make_study(finetune=finetune).finetune
+    given = read.model_dump(exclude_unset=True)
+    assert given.keys() >= finetune.keys()
+    for name, value in finetune.items():
+        if not isinstance(value, dict):
+            assert given[name] == value

@@ -1,0 +1,158 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from eval.task_source import TaskSource
+from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.run.opened import open_by_name, open_study
+from orchestrator.study.problems import StudyError
+from orchestrator.study.reader import parse_study
+from orchestrator.study.schema import Study
+from workers.planned import find_planned
+from workers.specs.data import DataJob
+from workers.store.opening import open_store
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Makes a folder of two classes, two images each a split."""
+    for split in ("train", "test"):
+        for label, name in enumerate(("daisy", "rose")):
+            for number in range(2):
+                path = tmp_path / "flowers" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (5, 5), (label, number, 0)).save(path)
+    return tmp_path / "flowers"
+
+
+def problems(fields: dict[str, Any]) -> str:
+    with pytest.raises(StudyError) as caught:
+        parse_study(yaml.safe_dump(fields), source="study.yaml")
+    return str(caught.value)
+
+
+def test_own_tasks_come_after_those_of_the_suite(
+    make_plan: Callable[..., Plan], folder: Path
+) -> None:
+    """Their classes and counts are their files'; the plan has their files beside their images."""
+    own = {"my_flowers": {"folder": str(folder)}}
+    plan = make_plan(tasks={"names": ["mnist_5k"], "own": own})
+    assert plan.study.task_names == ("mnist_5k", "my_flowers")
+    source = plan.sources["my_flowers"]
+    assert source.task.classes == ("daisy", "rose")
+    assert source.task.num_train == source.task.num_test == 4
+    assert source.files is not None
+    assert source.files.place == str(folder)
+    assert plan.data_jobs[1] == DataJob(spec=plan.datasets[1], source=source)
+    assert plan.datasets[1].fingerprint == source.task.fingerprint
+
+
+def test_own_tasks_are_enough(make_plan: Callable[..., Plan], folder: Path) -> None:
+    """Without a suite or names."""
+    own = {"a": {"folder": str(folder)}, "b": {"folder": str(folder)}}
+    plan = make_plan(tasks={"own": own})
+    assert plan.study.task_names == ("a", "b")
+    assert {group.tasks for group in plan.groups} == {("a", "b")}
+
+
+def test_ids_do_not_depend_on_where_files_lie(
+    make_plan: Callable[..., Plan], folder: Path, tmp_path: Path
+) -> None:
+    """A copy of the folder and another data root give the same images and experts."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    plans = [
+        make_plan(tasks={"names": ["mnist"], "root": root, "own": {"mine": {"folder": str(at)}}})
+        for root, at in (("/data", folder), ("/scratch", copy))
+    ]
+    assert plans[0].datasets == plans[1].datasets
+    assert plans[0].sources != plans[1].sources
+    assert list(plans[0].merges) == list(plans[1].merges)
+
+
+def test_published_suites_are_planned_without_their_files(make_plan: Callable[..., Plan]) -> None:
+    """A plan needs no download; workers have the study's data root, or each node its own."""
+    plan = make_plan(tasks={"suite": "vision20", "root": "/nowhere"}, groups={"size": 8})
+    assert len(plan.datasets) == 20
+    assert {source.root for source in plan.sources.values()} == {"/nowhere"}
+    plan = make_plan(tasks="vision8")
+    assert {source.root for source in plan.sources.values()} == {None}
+
+
+def test_everything_wrong_with_own_tasks_is_told_at_once(
+    study_fields: Callable[..., dict[str, Any]], folder: Path
+) -> None:
+    """Names, places, splits and classes, of all of them."""
+    shutil.rmtree(folder / "test" / "rose")
+    own = {
+        "mnist": {"folder": str(folder)},
+        "My-Set": {"folder": "/nowhere"},
+        "birds": {"hub": "me/birds", "revision": "0" * 40},
+    }
+    message = problems(study_fields(tasks={"names": ["mnist_5k", "birds"], "own": own}))
+    assert message.startswith("study.yaml: 6 problems")
+    assert "tasks.names[1]: 'birds' is not allowed; what stands under tasks.own is taken" in message
+    assert "tasks.own.mnist: 'mnist' is not allowed; a task of the catalogue has this" in message
+    assert "test has no class rose, which the other split has" in message
+    assert "tasks.own.My-Set: 'My-Set' is not allowed; 1 to 40 lower-case letters" in message
+    assert "tasks.own.My-Set: '/nowhere' is not allowed; /nowhere is no directory" in message
+    assert "python -m eval.vision.download me/birds --revision 000000" in message
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({}, "give one of folder, parquet and hub"),
+        ({"folder": "a", "parquet": "b"}, "give one of folder, parquet and hub"),
+        ({"hub": "me/birds"}, "hub and revision go together"),
+        ({"folder": "a", "revision": "0" * 40}, "hub and revision go together"),
+        ({"hub": "birds", "revision": "0" * 40}, "tasks.own.mine.hub: 'birds'"),
+        ({"hub": "me/birds", "revision": "main"}, "tasks.own.mine.revision: 'main'"),
+        ({"folder": "a", "label": "kind"}, "a folder has no label; leave it out"),
+        ({"foldr": "a"}, "tasks.own.mine.foldr: this field is not allowed; did you mean 'folder'"),
+        ({"parquet": "a", "channels": 4}, "tasks.own.mine.channels: 4"),
+    ],
+)
+def test_wrong_field_of_an_own_task_is_told(
+    own: dict[str, Any], told: str, study_fields: Callable[..., dict[str, Any]]
+) -> None:
+    """Before any file is looked for."""
+    assert told in problems(study_fields(tasks={"names": ["mnist_5k"], "own": {"mine": own}}))
+
+
+def test_groups_count_own_tasks(study_fields: Callable[..., dict[str, Any]], folder: Path) -> None:
+    """Two tasks make no group of three."""
+    tasks = {"names": ["mnist_5k"], "own": {"mine": {"folder": str(folder)}}}
+    message = problems(study_fields(tasks=tasks, groups={"size": 3}))
+    assert "groups.size: 3 is not allowed; the study has 2 tasks" in message
+
+
+def test_study_of_own_tasks_is_opened_where_their_files_are_not(
+    make_study: Callable[..., Study], study_fields: Callable[..., dict[str, Any]], folder: Path
+) -> None:
+    """By its name, from its store: the plan has what the files were. Its file needs them."""
+    fields = study_fields(tasks={"names": ["mnist_5k"], "own": {"mine": {"folder": str(folder)}}})
+    text = yaml.safe_dump(fields)
+    opened = open_study(parse_study(text, source="study.yaml"), text=text)
+    opened.folder.write_plan(opened.plan, study_text=text)
+    shutil.rmtree(folder)
+    again = open_by_name("small", store_url=fields["store"])
+    assert again.plan.sources == opened.plan.sources
+    assert again.plan.datasets == opened.plan.datasets
+    job = opened.plan.data_jobs[1]
+    assert find_planned(open_store(fields["store"]), job.id) == job
+    with pytest.raises(StudyError, match="is no directory on this machine"):
+        build_plan(make_study(tasks=fields["tasks"]))
+
+
+def test_plans_of_embedded_tasks_name_no_files(make_plan: Callable[..., Plan]) -> None:
+    """Nothing about this machine stands in them."""
+    plan = make_plan()
+    assert all(
+        source == TaskSource(task=source.task, files=None, root=None)
+        for source in plan.sources.values()
+    )

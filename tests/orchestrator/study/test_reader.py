@@ -1,0 +1,426 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.study.problems import StudyError
+from orchestrator.study.reader import absolute_store, parse_study, read_study
+from orchestrator.study.schema import Study
+
+Fields = Callable[..., dict[str, Any]]
+
+
+def problems_of(text: str) -> dict[str, str]:
+    """Returns value and allowed of each problem, by field."""
+    with pytest.raises(StudyError) as caught:
+        parse_study(text, source="study.yaml")
+    return {each.field: f"{each.value} | {each.allowed}" for each in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e-4", 0.0001), ("1E-4", 0.0001), ("1.5e-3", 0.0015), (".5e-3", 0.0005), ("2", 2.0)],
+)
+def test_numbers_are_those_of_yaml_1_2(study_fields: Fields, written: str, value: float) -> None:
+    """PyYAML alone reads `1e-4` as a string; whole numbers are floats where floats belong."""
+    fields = yaml.safe_dump({key: v for key, v in study_fields().items() if key != "finetune"})
+    study = parse_study(f"{fields}\nfinetune: {{defaults: {{lr: {written}}}}}", source="s")
+    assert study.finetune.defaults.lr == value
+    assert type(study.finetune.defaults.lr) is float
+
+
+def test_word_that_only_looks_like_a_number_stays_a_word(study_fields: Fields) -> None:
+    """The added pattern must not take names such as `e5` or `1e`."""
+    text = yaml.safe_dump(study_fields()).replace("name: small", "name: 1e")
+    assert parse_study(text, source="s").name == "1e"
+
+
+def test_suite_and_list_are_short_for_tasks(make_study: Callable[..., Study]) -> None:
+    """`tasks: SUITE` is the whole suite, `tasks: [...]` the names."""
+    assert len(make_study(tasks="embedded8").task_names) == 8
+    assert len(make_study(tasks="embedded20").task_names) == 20
+    assert make_study(tasks=["mnist_m", "mnist_5k"]).task_names == ("mnist_m", "mnist_5k")
+    chosen = make_study(tasks={"suite": "embedded8", "names": ["mnist_m", "mnist_5k"]})
+    assert chosen.task_names == ("mnist_m", "mnist_5k")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "a mapping of fields is expected"),
+        ("- a\n- b\n", "list is not allowed; a mapping of fields is expected"),
+        ("just words", "str is not allowed; a mapping"),
+        ("name: [1, 2", "not YAML"),
+        ("name: a\nname: b\n", "the field 'name' stands twice"),
+        ("a: {b: 1, c: 2, b: 3}\n", "the field 'b' stands twice"),
+        ("name: !!python/name:os.system\n", "not YAML"),
+    ],
+)
+def test_text_that_is_no_mapping_is_one_problem(text: str, expected: str) -> None:
+    """An empty file, a list or broken YAML is said to be what it is."""
+    with pytest.raises(StudyError, match=r"study\.yaml: 1 problem") as caught:
+        parse_study(text, source="study.yaml")
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"name: \xff\xfe"])
+def test_file_that_cannot_be_read_is_a_problem_with_its_path(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """A missing file and one that is no text are named."""
+    path = tmp_path / "study.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StudyError, match=r"study\.yaml") as caught:
+        read_study(path)
+    assert caught.value.problems[0].field == "(file)"
+
+
+CLIP = {"model": "vit_base_patch32_clip_224.openai", "weights": "none"}
+OPENAI = {"model": "ViT-B-32", "weights": "openai"}
+TASKS = ("emoji_objects", "font_letters", "mnist_5k")
+RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"name": "Upper"}, "name", "'Upper'"),
+        ({"name": "../up"}, "name", "'../up'"),
+        ({"name": "a\n"}, "name", "pattern"),
+        ({"seed": True}, "seed", "True | input should be a valid integer"),
+        ({"seed": -1}, "seed", "-1 | input should be greater than or equal to 0"),
+        ({"seed": 2**63}, "seed", "less than 9223372036854775808"),
+        ({"groups": {"size": 0}}, "groups.size", "0 | input should be greater"),
+        ({"groups": {"sizes": [2, 4]}}, "groups.sizes[1]", "4 | the study has 3 tasks"),
+        ({"groups": {"size": 1.0}}, "groups.size", "1.0 | input should be a valid integer"),
+        (
+            {"groups": {"size": 3}, "merge": [{"method": "average"}, {"method": "slerp"}]},
+            "groups.size",
+            "3 | merge[1] (slerp) merges exactly 2 experts, so 2",
+        ),
+        (
+            {"groups": {"sizes": [2, 3]}, "merge": [{"method": "slerp"}]},
+            "groups.sizes[1]",
+            "3 | merge[0] (slerp) merges exactly 2 experts, so 2",
+        ),
+        (
+            {"merge": [{"method": "weighted_average", "weights": [1, 2, 1]}]},
+            "groups.size",
+            "2 | merge[0] (weighted_average) merges exactly 3 experts, so 3",
+        ),
+        ({"tasks": []}, "tasks", "name a suite, or tasks"),
+        (
+            {"tasks": "embedded9"},
+            "tasks.suite",
+            "'embedded9' | input should be 'embedded8', 'embedded20', 'vision8', 'vision14'",
+        ),
+        ({"tasks": ["mnist_5k", "mnist_5k"]}, "tasks.names", "repeated: mnist_5k"),
+        (
+            {"tasks": {"suite": "embedded8", "names": ["mnist_5k", "mnist"]}},
+            "tasks.names[1]",
+            "'mnist' | did you mean 'mnist_m'?",
+        ),
+        ({"finetune": {"axes": {"lrr": [0.1]}}}, "finetune.axes.lrr", "did you mean 'lr'?"),
+        ({"finetune": {"axes": {"lr": []}}}, "finetune.axes.lr", "at least 1 item"),
+        ({"finetune": {"axes": {"lr": 0.1}}}, "finetune.axes.lr", "0.1 | input should be a valid"),
+        ({"finetune": {"axes": {"lr": [1, 1.0]}}}, "finetune.axes.lr", "repeated: 1.0"),
+        ({"finetune": {"axes": {"lr": [0.1, 100]}}}, "finetune.axes.lr[1]", "less than 100"),
+        ({"finetune": {"axes": {"steps": [1, "2"]}}}, "finetune.axes.steps[1]", "'2' | "),
+        ({"finetune": {"axes": {"data_ratio": [0]}}}, "finetune.axes.data_ratio[0]", "than 0"),
+        ({"finetune": {"axes": {"data_ratio": [1.1]}}}, "finetune.axes.data_ratio[0]", "to 1"),
+        ({"finetune": {"defaults": {"batch_size": 0}}}, "finetune.defaults.batch_size", "0 | "),
+        ({"finetune": {"design": "grid"}}, "finetune.design", "'grid' | it needs an axis"),
+        ({"finetune": {"design": "random"}}, "finetune.design", "'random' | it needs an axis"),
+        ({"finetune": {"draws": 3}}, "finetune.draws", "3 | only `design: random` draws"),
+        (
+            {"finetune": {"optimizer": {"weight_decay": float("inf")}}},
+            "finetune.optimizer.weight_decay",
+            "inf | input should be a finite number",
+        ),
+        ({"finetune": {"optimizer": {"momentum": 1}}}, "finetune.optimizer.momentum", "than 1"),
+        ({"finetune": {"optimizer": {"name": "lion"}}}, "finetune.optimizer.name", "'adamw'"),
+        ({"finetune": None}, "finetune", "None | "),
+        ({"merge": []}, "merge", "at least 1 item"),
+        ({"merge": [{"metod": "ties"}]}, "merge[0].method", "leaving it out | the field is"),
+        ({"merge": [{"method": "ties", "densty": 1}]}, "merge[0].densty", "did you mean density"),
+        ({"merge": [{"method": "ties", "density": True}]}, "merge[0].density", "True | a number"),
+        ({"merge": [{"method": "average", "scaling": 1}]}, "merge[0].scaling", "no parameters"),
+        (
+            {"merge": [{"method": "average", "batch_norm": "none"}]},
+            "merge[0].batch_norm",
+            "'recalibrate'",
+        ),
+        (
+            {"merge": [{"method": "average", "surgery": {"rnk": 8}}]},
+            "merge[0].surgery.rnk",
+            "did you mean 'rank'",
+        ),
+        ({"merge": [{"method": "average", "surgery": {"rank": 0}}]}, "merge[0].surgery.rank", "1"),
+        ({"merge": [{"method": "average", "surgery": True}]}, "merge[0].surgery", "True | "),
+        ({"merge": [{"method": "ties", "label": "it's"}]}, "merge[0].label", "pattern"),
+        ({"merge": [{"method": "ties"}, {"method": "ties"}]}, "merge[1]", "'ties (defaults)' | "),
+        (
+            {"merge": [{"method": "ties"}, {"method": "average", "label": "ties"}]},
+            "merge[1]",
+            "'ties' | another entry has this label",
+        ),
+        ({"backbone": {"model": "resnet18"}}, "backbone.weights", "'package' | no package carries"),
+        (
+            {"backbone": {"model": "resnet18", "weights": "no/such.pth"}},
+            "backbone.weights",
+            "'no/such.pth' | package, timm, none, the path",
+        ),
+        (
+            {"backbone": {"weights": 3}},
+            "backbone.weights",
+            "3 | a source of weights is expected, or a mapping",
+        ),
+        (
+            {"backbone": {"model": "resnet18", "weights": {}}},
+            "backbone.weights",
+            "no entry for 'resnet18' | one for each model",
+        ),
+        (
+            {
+                "backbone": {
+                    "model": "resnet18",
+                    "weights": {"resnet18": "none", "resnet50": "none"},
+                }
+            },
+            "backbone.weights.resnet50",
+            "this model | did you mean 'resnet18'?",
+        ),
+        (
+            {"backbone": {"axes": {"model": ["tf_efficientnet_lite0", "resnet18"]}}},
+            "backbone.axes.model[1]",
+            "'package' | no package carries weights for 'resnet18'",
+        ),
+        (
+            {"backbone": {"axes": {"weights": ["none", "gone.pth"]}}},
+            "backbone.axes.weights[1]",
+            "'gone.pth' | package, timm, none, the path of an existing checkpoint",
+        ),
+        (
+            {"backbone": {"axes": {"pretrain_steps": [0, 10]}}},
+            "backbone.axes.pretrain_steps",
+            "[0, 10] | it needs backbone.pretrain",
+        ),
+        ({"backbone": {"axes": {"steps": [1]}}}, "backbone.axes.steps", "known: model, weights"),
+        (
+            {"backbone": {"axes": {"model": ["resnet18"]}, "weights": "none"}, **RANDOM},
+            "finetune.design",
+            "experts of different bases cannot be merged",
+        ),
+        ({"backbone": {"pretrain": {"steps": 1}}}, "backbone.pretrain.tasks", "required"),
+        (
+            {"backbone": {"pretrain": {"tasks": [], "steps": 1}}},
+            "backbone.pretrain.tasks",
+            "[] | a suite or a list of tasks is expected",
+        ),
+        (
+            {"backbone": {"pretrain": {"tasks": ["mnist_9"], "steps": 1}}},
+            "backbone.pretrain.tasks[0]",
+            "'mnist_9' | did you mean",
+        ),
+        (
+            {"backbone": {"pretrain": {"tasks": "embedded9", "steps": 1}}},
+            "backbone.pretrain.tasks",
+            "'embedded9' | did you mean 'embedded8'?",
+        ),
+        (
+            {"backbone": {"pretrain": {"tasks": "embedded8", "steps": -1}}},
+            "backbone.pretrain.steps",
+            "-1 | input should be greater than or equal to 0",
+        ),
+        *(
+            ({"backbone": {"weights": url}}, "backbone.weights", said)
+            for url, said in (
+                ("gs://bucket/x.pth", "not the URL of an object: give s3://bucket/key"),
+                ("s3://bucket", "not the URL of an object"),
+                ("s3://bucket/x.onnx", "x.onnx: a checkpoint ends in .safetensors, .pth"),
+                ("s3://bucket/x.pth#sha256=12", "'sha256=12' is no digest"),
+                ("s3://me:secret@bucket/x.pth", "has credentials in its URL"),
+                ("s3://bucket/x.pth?region=a", "unknown parameter region"),
+            )
+        ),
+        (
+            {"backbone": CLIP, "finetune": {"zero_shot": {"model": "ViT-B-32", "weights": "a.pt"}}},
+            "finetune.zero_shot.weights",
+            "'a.pt' | one of open_clip's tags, or the path",
+        ),
+        (
+            {"finetune": {"zero_shot": {"model": "ViT-B-32", "weights": "openai"}}},
+            "finetune.zero_shot",
+            "a zero-shot head on 'test_resnet' | the backbone has to be an image tower of CLIP",
+        ),
+        *(
+            ({"backbone": CLIP, "finetune": {"zero_shot": {**OPENAI, **changes}}}, field, said)
+            for changes, field, said in (
+                ({"templates": []}, "finetune.zero_shot.templates", "a list of texts is expected"),
+                ({"templates": ["a"]}, "finetune.zero_shot.templates", "each with one {}"),
+                (
+                    {"templates": {"mnist_5k": ["{}"], "emoji_objects": ["{}"]}},
+                    "finetune.zero_shot.templates",
+                    "no entry for 'font_letters' | a list for every task",
+                ),
+                (
+                    {"templates": {each: ["{}"] for each in (*TASKS, "mnist_9")}},
+                    "finetune.zero_shot.templates.mnist_9",
+                    "this task | did you mean",
+                ),
+            )
+        ),
+        ({"store": ""}, "store", "at least 1 character"),
+        ({"store": "gs://bucket/x"}, "store", "'gs://bucket/x' | "),
+        ({"resources": {"trial": {"cpu": 0}}}, "resources.trial.cpu", "0 | "),
+        ({"resources": {"trail": {"cpu": 1}}}, "resources.trail", "did you mean 'trial'?"),
+        ({"retries": -1}, "retries", "-1 | "),
+    ],
+    ids=str,
+)
+def test_wrong_field_is_named_with_its_value_and_what_is_allowed(
+    study_fields: Fields, changes: dict[str, Any], field: str, said: str
+) -> None:
+    """One thing wrong is one problem, in words that tell how to mend it."""
+    problems = problems_of(yaml.safe_dump(study_fields(**changes)))
+    assert list(problems) == [field]
+    assert said in problems[field]
+
+
+def test_all_problems_are_told_at_once(study_fields: Fields) -> None:
+    """Of every kind: unknown, wrong type, out of range, missing, and what lies between fields."""
+    fields = study_fields(
+        nmae="x",
+        seed="0",
+        tasks=["mnist_5k", "mnist_9"],
+        finetune={"defaults": {"lr": -1, "steps": 0}},
+        groups={"size": 3},
+        merge=[{"method": "tie"}, {"method": "dare", "density": 0, "scaling": "1"}],
+    )
+    del fields["name"]
+    assert set(problems_of(yaml.safe_dump(fields))) == {
+        "nmae",
+        "name",
+        "seed",
+        "tasks.names[1]",
+        "finetune.defaults.lr",
+        "finetune.defaults.steps",
+        "groups.size",
+        "merge[0].method",
+        "merge[1].density",
+        "merge[1].scaling",
+    }
+
+
+@pytest.mark.parametrize(
+    ("uri", "instead"),
+    [
+        ("http://someone:s3cr3t@mlflow:5000", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://s3cr3t@mlflow.example.org/x", "MLFLOW_TRACKING_TOKEN"),
+        ("http://someone:s3cr3t/with?signs@mlflow:5000", "MLFLOW_TRACKING_USERNAME"),
+        ("https://mlflow.example.org/?Token=s3cr3t", "MLFLOW_TRACKING_TOKEN"),
+        ("postgresql+psycopg2://mlflow:s3cr3t@db/mlflow", "PGPASSWORD"),
+        ("postgresql://db/mlflow?user=mlflow&password=s3cr3t", "PGPASSWORD"),
+    ],
+)
+def test_credentials_in_the_tracking_address_are_refused(
+    study_fields: Fields, uri: str, instead: str
+) -> None:
+    """The file is kept in the store and in the report; the message does not repeat the secret."""
+    problems = problems_of(yaml.safe_dump(study_fields(tracking=uri)))
+    assert list(problems) == ["tracking"]
+    assert instead in problems["tracking"]
+    assert "s3cr3t" not in problems["tracking"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://mlflow:5000",
+        "https://mlflow.example.org/base?workspace=a",
+        "postgresql://mlflow@db/mlflow",
+        "sqlite:////home/some:one@home/mlflow.db",
+        "http://[::1",
+    ],
+)
+def test_tracking_address_without_a_secret_is_accepted(
+    make_study: Callable[..., Study], uri: str
+) -> None:
+    """A database's user is no secret, and a path may have any characters."""
+    assert make_study(tracking=uri).tracking == uri
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("store", "s3://AKIA:s3cr3t@bucket/x"),
+        ("store", "https://someone:s3cr3t@host/x"),
+        ("tracking", {"uri": "http://someone:s3cr3t@host"}),
+    ],
+)
+def test_wrong_value_is_shown_without_its_password(
+    study_fields: Fields, field: str, value: object
+) -> None:
+    """What is wrong with an address can be told without what nobody else may read."""
+    text = yaml.safe_dump(study_fields(**{field: value}))
+    with pytest.raises(StudyError) as caught:
+        parse_study(text, source="study.yaml")
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_long_value_is_cut_in_messages(study_fields: Fields) -> None:
+    """A list of a thousand values does not bury the other problems."""
+    axes = {"axes": {"lr": [0.1] * 1000}}
+    (message,) = problems_of(yaml.safe_dump(study_fields(finetune=axes))).values()
+    value, _ = message.split(" | ")
+    assert len(value) == 80
+    assert value.endswith("...")
+
+
+def test_checkpoint_by_path_is_accepted(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    """Any model has weights if the user brings them."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"weights")
+    study = make_study(backbone={"model": "resnet18", "weights": str(path)})
+    assert study.backbone.weights == str(path)
+
+
+def test_store_given_apart_takes_the_place_of_the_files(
+    study_fields: Fields, tmp_path: Path
+) -> None:
+    """A study read back from a store that was moved runs where it lies now."""
+    text = yaml.safe_dump(study_fields(store="s3://gone/bucket"))
+    study = parse_study(text, source="s", store=str(tmp_path / "moved"))
+    assert study.store == str(tmp_path / "moved")
+
+
+def test_directory_of_a_broken_study_is_not_created(study_fields: Fields, tmp_path: Path) -> None:
+    """Nothing is left behind by a file that cannot run."""
+    problems_of(yaml.safe_dump(study_fields(seed=-1)))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "file:///tmp/x", "gs://bucket/x"])
+def test_url_is_no_relative_path(url: str) -> None:
+    """A scheme that no store has must not become a directory called `gs:`."""
+    assert absolute_store(url) == url
+
+
+def test_relative_store_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers run in other directories."""
+    monkeypatch.chdir(tmp_path)
+    assert absolute_store("./a/../store") == str(tmp_path / "store")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert absolute_store("~/store") == "/home/someone/store"
+
+
+def test_two_entries_for_one_merge_are_refused(study_fields: Fields) -> None:
+    """The default written out is the same merge, whatever its label."""
+    fields = study_fields(
+        merge=[{"method": "ties"}, {"method": "ties", "density": 0.2, "label": "again"}]
+    )
+    problems = problems_of(yaml.safe_dump(fields))
+    assert problems == {"merge[1]": "'again' | another entry is the same merge"}

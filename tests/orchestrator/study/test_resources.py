@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.study.problems import StudyError
+from orchestrator.study.reader import parse_study
+
+Fields = Callable[..., dict[str, Any]]
+GPU = {"trial": {"gpu": 0.5}}
+
+
+def problems(fields: dict[str, Any]) -> list[str]:
+    with pytest.raises(StudyError) as error:
+        parse_study(yaml.safe_dump(fields), source="study.yaml")
+    return [str(problem) for problem in error.value.problems]
+
+
+def test_limits_that_mean_nothing_are_refused_at_once(study_fields: Fields) -> None:
+    """GPU-hours of a study without GPUs, dollars without a price, and a negative number."""
+    found = problems(study_fields(budget={"gpu_hours": 3, "usd": 5, "usd_per_gpu_hour": 2}))
+    assert [each.split(":")[0] for each in found] == ["budget.gpu_hours", "budget.usd"]
+    assert "limit cpu_hours" in found[0]
+    assert "budget.usd_per_cpu_hour" in found[1]
+    (negative,) = problems(study_fields(budget={"cpu_hours": -1}))
+    assert negative.startswith("budget.cpu_hours: -1 is not allowed")
+
+
+def test_dollars_of_a_study_on_gpus_need_the_price_of_a_gpu(study_fields: Fields) -> None:
+    """The price of a core alone would count next to nothing."""
+    budget = {"usd": 5, "usd_per_cpu_hour": 0.01}
+    (problem,) = problems(study_fields(budget=budget, resources=GPU))
+    assert "budget.usd_per_gpu_hour" in problem
+    budget = {"usd": 5, "usd_per_gpu_hour": 2, "gpu_hours": 9, "gigabytes": 100}
+    text = yaml.safe_dump(study_fields(budget=budget, resources=GPU))
+    limits = parse_study(text, source="study.yaml").budget.limits()
+    assert limits == {"gpu_hours": 9, "usd": 5, "gigabytes": 100}
+
+
+def test_budget_is_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
+    """Raising it makes nothing anew."""
+    free, limited = make_plan(), make_plan(budget={"cpu_hours": 1})
+    assert list(free.experts) == list(limited.experts)
+    assert list(free.merges) == list(limited.merges)
+
+
+def test_priority_and_quota_are_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
+    """They say when something is made, and how much at once."""
+    free = make_plan()
+    shared = make_plan(resources={"priority": 5, "quota": {"cpu": 3, "gpu": 0}})
+    assert shared.study.resources.priority == 5
+    assert shared.study.resources.quota.limits() == {"cpu": 3, "gpu": 0}
+    assert free.study.resources.quota.limits() == {}
+    assert list(free.experts) == list(shared.experts)
+    assert list(free.merges) == list(shared.merges)
+
+
+def test_quota_without_room_for_one_worker_is_refused(study_fields: Fields) -> None:
+    """Nothing could ever run; the larger share is named, and both resources at once."""
+    resources = {
+        "trial": {"cpu": 2, "gpu": 0.25},
+        "merge": {"cpu": 4, "gpu": 0.25},
+        "quota": {"cpu": 3, "gpu": 0.1},
+    }
+    by_cpu, by_gpu = problems(study_fields(resources=resources))
+    assert by_cpu == (
+        "resources.quota.cpu: 3 is not allowed; one worker is given 4 (resources.merge.cpu): "
+        "at least as much is expected"
+    )
+    assert by_gpu.startswith("resources.quota.gpu: 0.1 is not allowed; one worker is given 0.25")
+
+
+def test_priorities_are_whole_numbers_and_quotas_positive(study_fields: Fields) -> None:
+    """Everything wrong at once, beside a budget that is checked all the same."""
+    resources = {"priority": "high", "quota": {"cpu": 0, "gpus": 1}}
+    found = problems(study_fields(resources=resources))
+    assert [each.split(" is not")[0] for each in found] == [
+        "resources.priority: 'high'",
+        "resources.quota.cpu: 0",
+        "resources.quota.gpus: this field",
+    ]
+    assert found[2].endswith("did you mean 'gpu'? known: cpu, gpu")

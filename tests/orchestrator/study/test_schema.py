@@ -1,0 +1,96 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from merge.catalogue import PARAMS
+from orchestrator.plan.plan import Plan
+from orchestrator.results.rows import point_columns
+from orchestrator.results.schema import POINT_COLUMNS
+from orchestrator.study.point import Point
+from orchestrator.study.schema import Axes, Defaults, Study
+
+AXES: dict[str, list[Any]] = {
+    "lr": [0.1, 0.2],
+    "batch_size": [4, 8],
+    "steps": [5, 9],
+    "data_ratio": [0.5, 1.0],
+    "seed": [0, 1],
+    "optimizer": ["sgd", "adam", "adamw"],
+    "weight_decay": [0.0, 0.1],
+    "sam_rho": [0.0, 0.05],
+    "schedule": ["constant", "cosine", "linear"],
+    "warmup_steps": [0, 3],
+    "head": ["trained", "frozen", "probe_first"],
+    "average_weights": ["none", "ema", "swa"],
+    "ema_decay": [0.9, 0.99],
+    "swa_start": [0.0, 0.5],
+    "augment": ["none", "flip", "crop_flip"],
+    "linearised": [False, True],
+}
+
+
+def test_study_with_little_in_it_has_the_documented_defaults() -> None:
+    """A name, tasks and a method are a study: the defaults are part of what users rely on."""
+    study = Study.model_validate({"name": "a", "tasks": "embedded8", "merge": [{"method": "ties"}]})
+    assert study.finetune.defaults == Defaults(
+        steps=4000, batch_size=64, lr=0.001, data_ratio=1.0, seed=0
+    )
+    assert (study.groups.count, study.groups.size, study.groups.sizes) == (15, 2, None)
+    assert (study.finetune.schedule, study.finetune.design) == ("constant", "one-factor")
+    assert (study.finetune.optimizer.name, study.finetune.optimizer.momentum) == ("sgd", 0.9)
+    assert (study.store, study.tracking, study.retries) == ("./mergesweep-store", None, 2)
+    assert study.merge[0].batch_norm == "average"
+    assert not study.evaluation.held_out
+
+
+def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None:
+    """An axis without its field elsewhere would be varied without effect."""
+    axes = set(Axes.model_fields)
+    assert axes == set(Point.__dataclass_fields__) == set(POINT_COLUMNS)
+    assert set(Defaults.model_fields) <= axes
+
+
+@pytest.mark.parametrize("axis", list(AXES))
+def test_every_axis_makes_other_experts(make_plan: Callable[..., Plan], axis: str) -> None:
+    """Its values reach the specification, and the tables under their own name."""
+    beside = {"ema_decay": "ema", "swa_start": "swa"}
+    fields = {"average_weights": beside[axis]} if axis in beside else {}
+    defaults = {"steps": 9, "lr": 0.01, "batch_size": 8}
+    plan = make_plan(finetune={"defaults": defaults, "axes": {axis: AXES[axis]}, **fields})
+    experts = [by_task["mnist_5k"] for by_task in plan.setting_experts]
+    assert len({expert.id for expert in experts}) == len(AXES[axis])
+    assert [point_columns(expert)[axis] for expert in experts] == AXES[axis]
+
+
+def test_every_axis_is_tried_above() -> None:
+    """One that is added is, too."""
+    assert list(AXES) == list(Axes.model_fields)
+
+
+def test_fields_beside_a_method_never_take_a_parameters_name() -> None:
+    """A method's parameters stand beside `method`, `label`, BatchNorm's policy and surgery."""
+    reserved = {"method", "label", "batch_norm", "recalibration_images", "surgery"}
+    for params in PARAMS.values():
+        assert not reserved & set(params.__dataclass_fields__)
+
+
+def test_only_what_is_not_a_field_is_a_methods_parameter(
+    make_study: Callable[..., Study],
+) -> None:
+    """What the study writes beside the fields reaches the method as it stands."""
+    entry = {"method": "dare", "label": "d", "batch_norm": "base", "density": 0.5, "scaling": 1}
+    assert make_study(merge=[entry]).merge[0].params == {"density": 0.5, "scaling": 1}
+
+
+def test_varied_axes_are_in_the_order_of_the_schema() -> None:
+    """The order in the file does not change the order of a grid."""
+    axes = Axes.model_validate({"steps": [1], "lr": [0.1]})
+    assert list(axes.varied()) == ["lr", "steps"]
+
+
+def test_study_cannot_be_changed(make_study: Callable[..., Study]) -> None:
+    """What was checked is what runs."""
+    with pytest.raises(ValidationError, match="frozen"):
+        make_study().seed = 1

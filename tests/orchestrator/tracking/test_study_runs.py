@@ -1,0 +1,291 @@
+import math
+from collections.abc import Callable
+
+import pytest
+
+from eval.metrics import TaskSums
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from orchestrator.tracking.runs import MAX_METRIC_KEYS, TrackedRun
+from orchestrator.tracking.study_runs import axis_views, report_run, run_of, tracked_runs
+from workers.artifacts.manifests import Manifest
+
+Make = Callable[..., Manifest]
+TWO_AXES = {
+    "defaults": {"steps": 10, "lr": 0.01, "batch_size": 8},
+    "axes": {"lr": [0.01, 0.1], "steps": [10, 20]},
+}
+METHODS = [{"method": "average"}, {"method": "ties", "density": 0.3}]
+
+
+@pytest.fixture
+def ledger(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
+) -> Ledger:
+    """Is the ledger of a finished study of two axes and two methods."""
+    plan = make_plan(finetune=TWO_AXES, merge=METHODS)
+    return Ledger(plan, manifests=all_manifests(plan))
+
+
+def by_kind(ledger: Ledger) -> dict[str, list[TrackedRun]]:
+    runs: dict[str, list[TrackedRun]] = {}
+    for run in tracked_runs(ledger):
+        runs.setdefault(run.kind, []).append(run)
+    return runs
+
+
+def metrics(run: TrackedRun) -> dict[str, float]:
+    """Returns the last value of each metric."""
+    return {point.name: point.value for point in run.metrics}
+
+
+def test_every_expert_merge_setting_and_curve_has_one_run(ledger: Ledger) -> None:
+    """9 experts, 3 distinct points x 3 groups x 2 methods, 4 settings x 2, 2 axes x 2."""
+    counts = {kind: len(runs) for kind, runs in by_kind(ledger).items()}
+    assert counts == {"expert": 9, "setting": 8, "curve": 4, "merge": 18}
+    keys = [run.key for run in tracked_runs(ledger)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_merges_are_children_of_settings_that_exist(ledger: Ledger) -> None:
+    """Every merge lies under the run of its method at the first setting that shows it."""
+    runs = by_kind(ledger)
+    settings = {run.key: run for run in runs["setting"]}
+    for run in runs["merge"]:
+        assert run.parent_key is not None
+        parent = settings[run.parent_key]
+        assert {parent.tags[tag] for tag in ("setting", "method")} == {
+            run.tags["setting"],
+            run.tags["method"],
+        }
+    assert {run.parent_key for kind in ("expert", "setting", "curve") for run in runs[kind]} == {
+        None
+    }
+
+
+def test_replay_gives_equal_runs(ledger: Ledger) -> None:
+    """Times come from the manifests: a second publication says nothing new, in any order."""
+    manifests = [*ledger.merges.values(), *ledger.experts.values()]
+    again = Ledger(ledger.plan, manifests=manifests)
+    assert {run.key: run.digest for run in tracked_runs(again)} == {
+        run.key: run.digest for run in tracked_runs(ledger)
+    }
+
+
+def test_run_of_a_manifest_is_the_one_of_the_replay(ledger: Ledger) -> None:
+    """What is published as it commits equals what a replay publishes."""
+    replayed = {run.key: run.digest for run in tracked_runs(ledger)}
+    for manifest in (*ledger.experts.values(), *ledger.merges.values()):
+        run = run_of(manifest, ledger=ledger)
+        assert run is not None
+        assert replayed[run.key] == run.digest
+
+
+def test_expert_has_its_hyperparameters_curve_and_scores(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """One run written out; 5 s long, ending when the manifest was written."""
+    plan = make_plan(finetune=TWO_AXES)
+    expert = plan.setting_experts[0]["mnist_5k"]
+    manifest = expert_manifest(expert, at_s=1000.5, seconds=5.0)
+    run = run_of(manifest, ledger=Ledger(plan, manifests=[manifest]))
+    assert run is not None
+    assert (run.key, run.status) == (f"expert/{expert.id}", "FINISHED")
+    assert (run.start_ms, run.end_ms) == (995_500, 1_000_500)
+    assert run.params == {
+        "backbone": "test_resnet",
+        "weights": "none",
+        "pretrain_steps": "0",
+        "task": "mnist_5k",
+        "steps": "10",
+        "batch_size": "8",
+        "lr": "0.01",
+        "data_ratio": "1.0",
+        "schedule": "constant",
+        "seed": "0",
+        "freeze_batch_norm": "True",
+        "optimizer": "sgd",
+        "optimizer_momentum": "0.9",
+        "optimizer_nesterov": "False",
+        "weight_decay": "0.0",
+        "sam_rho": "0.0",
+        "warmup_steps": "0",
+        "head": "trained",
+        "average_weights": "none",
+        "augment": "none",
+        "linearised": "False",
+    }
+    assert run.tags == {
+        "study": "small",
+        "kind": "expert",
+        "code_version": "0.1.0",
+        "task": "mnist_5k",
+        "expert_id": expert.id,
+        "settings": "lr=0.01; steps=10",
+        "outcome": "done",
+    }
+    curve = [(p.step, p.value, p.timestamp_ms) for p in run.metrics if p.name == "train_loss"]
+    assert curve == [(5, 2.0, 998_000), (10, 1.0, 1_000_500)]
+    assert metrics(run) == {
+        "train_loss": 1.0,
+        "test_accuracy": 0.8,
+        "test_loss": 0.5,
+        "base_accuracy": 0.4,
+        "base_loss": 1.5,
+    }
+
+
+def test_diverged_expert_without_weights_has_a_run_without_scores(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """Its outcome and what it learned until then; no made-up zero."""
+    plan = make_plan()
+    expert = next(iter(plan.experts.values()))
+    manifest = expert_manifest(expert, test=None, outcome="diverged", train_curve=())
+    run = run_of(manifest, ledger=Ledger(plan, manifests=[manifest]))
+    assert run is not None
+    assert run.tags["outcome"] == "diverged"
+    assert metrics(run) == {}
+
+
+def test_merge_has_both_means_and_its_tasks(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """0.5 of 100 images and 0.9 of 300: 0.7 over tasks, 0.8 over images; loss 0.75 and 0.625."""
+    plan = make_plan(tasks=["font_letters", "mnist_5k"], merge=[METHODS[1]])
+    (spec,) = plan.merges.values()
+    sums = {
+        "font_letters": TaskSums(num_examples=100, num_correct=50, loss_sum=100.0),
+        "mnist_5k": TaskSums(num_examples=300, num_correct=270, loss_sum=150.0),
+    }
+    manifest = merge_manifest(spec, tasks=sums, at_s=2000.0)
+    experts = [expert_manifest(expert) for expert in spec.experts]
+    run = run_of(manifest, ledger=Ledger(plan, manifests=[*experts, manifest]))
+    assert run is not None
+    assert run.key == f"merge/{spec.id}"
+    assert run.parent_key == "setting/default/ties"
+    assert (run.start_ms, run.end_ms) == (1_998_000, 2_000_000)
+    assert metrics(run) == pytest.approx(
+        {
+            "macro_accuracy": 0.7,
+            "macro_loss": 0.75,
+            "macro_normalized_accuracy": (0.5 / 0.8 + 0.9 / 0.8) / 2,
+            "macro_base_accuracy": 0.4,
+            "union_accuracy": 0.8,
+            "union_loss": 0.625,
+            "union_normalized_accuracy": 1.0,
+            "union_base_accuracy": 0.4,
+            "accuracy/font_letters": 0.5,
+            "accuracy/mnist_5k": 0.9,
+        }
+    )
+    assert {**run.params, **run.tags}.items() >= {
+        "method": "ties",
+        "method_density": "0.3",
+        "method_scaling": "0.3",
+        "batch_norm": "average",
+        "data_use": "none",
+        "per_task_modules": "False",
+        "num_tasks": "2",
+        "tasks": "font_letters mnist_5k",
+        "group": "2x00",
+        "lr": "0.01",
+        "axis": "default",
+        "kind": "merge",
+        "merge_id": spec.id,
+        "study": "small",
+    }.items()
+
+
+def test_setting_has_mean_and_spread_over_its_groups(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """Accuracies 0.2, 0.5 and 0.8: mean 0.5, deviation 0.3, error 0.3/sqrt(3)."""
+    plan = make_plan(finetune={**TWO_AXES, "axes": {"lr": [0.1]}})
+    experts = [expert_manifest(each) for each in plan.experts.values()]
+    merges = []
+    for place, (correct, spec) in enumerate(zip((20, 50, 80), plan.merges.values(), strict=True)):
+        sums = TaskSums(num_examples=100, num_correct=correct, loss_sum=100.0)
+        tasks = dict.fromkeys((expert.task for expert in spec.experts), sums)
+        merges.append(merge_manifest(spec, tasks=tasks, at_s=2000.0 + place))
+    (run,) = by_kind(Ledger(plan, manifests=[*experts, *merges]))["setting"]
+    assert run.key == "setting/lr=0.1/average"
+    assert (run.start_ms, run.end_ms) == (2_000_000, 2_002_000)
+    found = metrics(run)
+    for mean in ("macro", "union"):
+        assert found[f"{mean}_accuracy_mean"] == pytest.approx(0.5)
+        assert found[f"{mean}_accuracy_std"] == pytest.approx(0.3)
+        assert found[f"{mean}_accuracy_stderr"] == pytest.approx(0.3 / math.sqrt(3))
+        assert found[f"{mean}_loss_mean"] == pytest.approx(1.0)
+        assert found[f"{mean}_base_accuracy_mean"] == pytest.approx(0.4)
+        assert found[f"{mean}_expert_accuracy_mean"] == pytest.approx(0.8)
+        assert found[f"{mean}_normalized_accuracy_mean"] == pytest.approx(0.5 / 0.8)
+    assert (found["axis_value"], found["num_groups"]) == (0.1, 3)
+    assert (run.tags["axis"], run.tags["value"], run.tags["setting"]) == ("lr", "0.1", "lr=0.1")
+
+
+def test_setting_of_a_grid_has_no_place_on_an_axis(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
+) -> None:
+    """`lr=0.01, steps=10` is no number."""
+    plan = make_plan(finetune={**TWO_AXES, "design": "grid"})
+    runs = by_kind(Ledger(plan, manifests=all_manifests(plan)))["setting"]
+    assert all("axis_value" not in metrics(run) for run in runs)
+    assert runs[0].params["lr"] == "0.01"
+
+
+def test_curve_has_only_values_whose_groups_are_all_there(ledger: Ledger) -> None:
+    """A point of a curve cannot be taken back: a half-done setting is left out of it."""
+    merges = list(ledger.merges.values())
+    half_done = [m for m in merges if m.id != ledger.plan.cells[0].merge.id]
+    ended = Ledger(ledger.plan, manifests=[*ledger.experts.values(), *half_done])
+    curves = {run.key: run for run in by_kind(ended)["curve"]}
+    values = {
+        key: [p.step for p in run.metrics if p.name == "macro_accuracy_mean"]
+        for key, run in curves.items()
+    }
+    assert values == {
+        "curve/lr/average": [1],
+        "curve/lr/ties": [0, 1],
+        "curve/steps/average": [1],
+        "curve/steps/ties": [0, 1],
+    }
+
+
+def test_unfinished_study_has_runs_of_what_there_is(ledger: Ledger) -> None:
+    """Experts alone have their runs, and no setting is made up."""
+    begun = Ledger(ledger.plan, manifests=ledger.experts.values())
+    assert {kind: len(runs) for kind, runs in by_kind(begun).items()} == {"expert": 9}
+
+
+def test_no_run_has_more_metrics_than_a_page_can_show(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
+) -> None:
+    """All eight tasks at once, held-out ones too."""
+    plan = make_plan(
+        tasks="embedded8", groups={"count": 1, "size": 7}, evaluation={"held_out": True}
+    )
+    for run in tracked_runs(Ledger(plan, manifests=all_manifests(plan))):
+        assert len(metrics(run)) <= MAX_METRIC_KEYS
+
+
+def test_each_axis_has_a_view_with_its_values(ledger: Ledger) -> None:
+    """The saved charts of the experiment, in the study's order."""
+    views = [(view.axis, tuple(view.values)) for view in axis_views(ledger.plan)]
+    assert views == [("lr", ("0.01", "0.1")), ("steps", ("10", "20"))]
+
+
+def test_report_spans_the_study_and_carries_its_files(ledger: Ledger) -> None:
+    """From the first expert to the last merge."""
+    run = report_run(ledger, artifacts={"report.html": b"<html>"})
+    assert (run.kind, run.start_ms, run.end_ms) == ("report", 1_000_000, 2_000_000)
+    assert run.artifacts == {"report.html": b"<html>"}
+
+
+def test_code_version_is_split_into_release_and_commit(ledger: Ledger) -> None:
+    """The page filters by the commit; a release without one has no such tag."""
+    manifest = next(iter(ledger.experts.values()))
+    built = Manifest(**{**vars(manifest), "code_version": "0.1.0+abc123"})
+    tags = [run.tags for run in (run_of(m, ledger=ledger) for m in (manifest, built)) if run]
+    assert [each["code_version"] for each in tags] == ["0.1.0", "0.1.0"]
+    assert [each.get("git_commit") for each in tags] == [None, "abc123"]

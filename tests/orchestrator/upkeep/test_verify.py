@@ -1,0 +1,388 @@
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.record.folder import PLAN_FILE, StudyFolder, StudyNotFoundError
+from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.run.write_outputs import write_outputs
+from orchestrator.study.reader import parse_study
+from orchestrator.upkeep.verify import Fault, planned_ids, verify
+from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.layout import InvalidNameError, Layout
+from workers.artifacts.manifests import Manifest
+from workers.artifacts.sealed import seal, unseal
+from workers.specs.data import DataSpec
+from workers.specs.merge import MergeSpec
+from workers.specs.spec_json import spec_to_json
+from workers.specs.training import BaseSpec, ExpertSpec
+from workers.store.opening import open_store
+from workers.store.protocol import Store, StoreUnavailableError
+
+NUM_MUTATIONS = 200
+REMADE_EVERY = 8
+STUDIES = ("small", "other")
+OWN_FILES = {
+    "experts.parquet",
+    "outputs.json",
+    "plan.json",
+    "report.html",
+    "results.parquet",
+    "study.yaml",
+}
+FILES = {
+    "base": ("backbone.safetensors",),
+    "data": ("test-00000.arrow", "train-00000.arrow", "train-00001.arrow"),
+    "expert": ("expert.safetensors",),
+    "merge": (),
+}
+Texts = Mapping[str, str]
+
+
+@pytest.fixture(autouse=True)
+def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares thousands of syncs, which wait for whatever the machine writes."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture
+def texts(study_fields: Callable[..., dict[str, Any]]) -> Texts:
+    """Returns two studies that share their images and nothing else."""
+    fields = [
+        study_fields(name=name, seed=seed) for name, seed in zip(STUDIES, (0, 7), strict=True)
+    ]
+    return {each["name"]: yaml.safe_dump(each) for each in fields}
+
+
+@pytest.fixture
+def finish(
+    texts: Texts,
+    tmp_path: Path,
+    expert_manifest: Callable[..., Manifest],
+    merge_manifest: Callable[..., Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., OpenedStudy]:
+    """Does what a run does, without training: commits what is missing and writes the outputs."""
+    # The figures of a real page take half a second, hundreds of times.
+    monkeypatch.setattr(
+        "orchestrator.run.write_outputs.report_page", lambda opened: opened.plan.study.name
+    )
+
+    def open_(name: str, url: str) -> OpenedStudy:
+        return open_study(parse_study(texts[name], source=name, store=url), text=texts[name])
+
+    def run(name: str, *, url: str) -> OpenedStudy:
+        opened = open_(name, url)
+        plan = opened.plan
+        opened.folder.write_plan(plan, study_text=opened.text)
+        for made in (plan.bases.jobs[0].spec, *plan.datasets):
+            if made.id not in opened.prepared:
+                commit(opened.artifacts, made, metrics={}, scratch=tmp_path)
+        for trial in opened.ledger.missing_trials():
+            for expert in trial.experts:
+                metrics = expert_manifest(expert).metrics
+                commit(opened.artifacts, expert, metrics=metrics, scratch=tmp_path)
+        for merge in plan.merges.values():
+            if merge.id not in opened.ledger.merges:
+                metrics = merge_manifest(merge).metrics
+                commit(opened.artifacts, merge, metrics=metrics, scratch=tmp_path)
+        ended = open_(name, url)
+        assert ended.is_finished()
+        write_outputs(ended)
+        return ended
+
+    return run
+
+
+def commit(
+    artifacts: Artifacts,
+    spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec,
+    *,
+    metrics: Mapping[str, Any],
+    scratch: Path,
+) -> None:
+    """Commits an artifact whose files have some bytes of their own."""
+    kind = type(spec).__name__.removesuffix("Spec").lower()
+    files = {name: scratch / name for name in FILES[kind]}
+    for name, path in files.items():
+        path.write_bytes(hashlib.sha512(f"{spec.id} {name}".encode()).digest() * 8)
+    artifacts.commit(
+        kind,
+        spec.id,
+        version=1,
+        spec=spec_to_json(spec),
+        inputs={},
+        files=files,
+        outcome="done",
+        metrics=metrics,
+        seconds={"trial": 1.0},
+    )
+
+
+@pytest.fixture
+def finished(finish: Callable[..., OpenedStudy], tmp_path: Path) -> Store:
+    """Returns a store in a directory with two finished studies."""
+    url = str(tmp_path / "finished")
+    for name in STUDIES:
+        finish(name, url=url)
+    return open_store(url)
+
+
+def keys(store: Store) -> dict[str, bytes]:
+    return {entry.key: store.get(entry.key) for entry in store.list("")}
+
+
+def kind_of(key: str) -> str:
+    """Returns what files can be swapped with: those of one name, of artifacts of one kind."""
+    top, kind, *_, name = key.split("/")
+    return f"{kind} {name}" if top == "artifacts" else name
+
+
+def artifact_of(key: str) -> str:
+    """Returns the kind and id of the artifact that a file is of, or the name of a study's file."""
+    top, kind, _, *rest = key.split("/")
+    return f"{kind} {rest[0]}" if top == "artifacts" else f"file {key.rpartition('/')[2]}"
+
+
+def truncate(content: bytes, *, chance: random.Random) -> bytes:
+    return content[: chance.randrange(len(content))]
+
+
+def flip(content: bytes, *, chance: random.Random) -> bytes:
+    flipped = bytearray(content)
+    flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    return bytes(flipped)
+
+
+def halve(content: bytes, *, chance: random.Random) -> bytes:
+    del chance
+    return content[: len(content) // 2]
+
+
+CHANGES = {"truncate": truncate, "flip": flip, "half JSON": halve}
+MUTATIONS = (*CHANGES, "delete", "swap")
+
+
+def mutate(store: Store, *, chance: random.Random) -> tuple[str, list[str]]:
+    """Breaks one file, or swaps two; returns how, and which. Draws again what changes nothing."""
+    found = [entry.key for entry in store.list("")]
+    kind = chance.choice(sorted({kind_of(key) for key in found}))
+    first, *others = chance.sample(same := [k for k in found if kind_of(k) == kind], len(same))
+    how = chance.choice(MUTATIONS)
+    content = store.get(first)
+    if how == "delete":
+        store.delete([first])
+        return how, [first]
+    if how == "swap" and others and store.get(others[0]) != content:
+        store.put(first, store.get(others[0]))
+        store.put(others[0], content)
+        return how, [first, others[0]]
+    if how == "swap" or (how == "half JSON" and not first.endswith(".json")):
+        return mutate(store, chance=chance)
+    store.put(first, CHANGES[how](content, chance=chance))
+    return how, [first]
+
+
+def all_faults(store: Store, *, withdraw: bool) -> list[Fault]:
+    return [each for name in STUDIES for each in verify(store, name, withdraw=withdraw).faults]
+
+
+def names(faults: Iterable[Fault]) -> set[str]:
+    return {f"{fault.kind} {fault.id}" for fault in faults}
+
+
+def restore(store: Store, content: Mapping[str, bytes]) -> None:
+    now = keys(store)
+    store.delete(now.keys() - content.keys())
+    for key in content:
+        if now.get(key) != content[key]:
+            store.put(key, content[key])
+
+
+def test_every_one_of_200_mutations_is_found_and_mended(
+    finished: Store, finish: Callable[..., OpenedStudy]
+) -> None:
+    """What is broken is named and nothing else; withdrawn, it is missing, and a run remakes it."""
+    whole = keys(finished)
+    hit: set[tuple[str, str]] = set()
+    for seed in range(NUM_MUTATIONS):
+        how, broken = mutate(finished, chance=random.Random(seed))
+        hit.add((how, kind_of(broken[0])))
+        expected = {artifact_of(key) for key in broken}
+        assert names(all_faults(finished, withdraw=True)) == expected, (seed, how, broken)
+        gone = {artifact_of(key) for key in whole.keys() - keys(finished).keys()}
+        withdrawn = {each for each in expected if not each.startswith("file ") or PLAN_FILE in each}
+        assert gone == (withdrawn if how != "delete" else expected), (seed, how, broken)
+        if seed % REMADE_EVERY == 0:
+            for name in STUDIES:
+                finish(name, url=finished.url)
+            assert all_faults(finished, withdraw=False) == [], (seed, how, broken)
+        restore(finished, whole)
+    assert {kind for _, kind in hit} == {kind_of(key) for key in whole}
+    assert {how for how, _ in hit} == set(MUTATIONS)
+
+
+def test_whole_store_has_no_faults(finished: Store, finish: Callable[..., OpenedStudy]) -> None:
+    """Everything was read: a base, three data sets, experts and merges, six files of the study."""
+    report = verify(finished, "small", withdraw=True)
+    assert (report.study, report.faults, report.warnings) == ("small", (), ())
+    assert report.num_checked == 1 + 3 + 3 + 3 + 6
+    own = sum(len(finished.get(f"studies/small/{name}")) for name in OWN_FILES)
+    assert report.bytes_checked == own + (1 + 3 * 3 + 3) * 512
+    assert finish("small", url=finished.url).is_finished()
+
+
+def test_dry_run_changes_nothing_and_says_how_to_go_on(finished: Store) -> None:
+    """The same faults, each with what would mend it."""
+    for key in ("studies/small/plan.json", manifest_key(finished, "merge")):
+        finished.put(key, b"{")
+    before = keys(finished)
+    report = verify(finished, "small", withdraw=False)
+    assert keys(finished) == before
+    assert all("verify without --dry-run" in fault.next_step for fault in report.faults)
+    assert names(report.faults) == names(verify(finished, "small", withdraw=True).faults)
+    assert keys(finished) != before
+
+
+def manifest_key(store: Store, kind: str, *, name: str = "small") -> str:
+    """Returns the key of a manifest that a study's plan has and the other's has not."""
+    ids = {each: planned_ids(StudyFolder(store, each).read_plan() or {})[kind] for each in STUDIES}
+    others = frozenset[str]().union(*(ids[each] for each in STUDIES if each != name))
+    return Layout.manifest(kind, min(ids[name] - others))
+
+
+def test_merges_of_a_broken_expert_stay(finished: Store) -> None:
+    """One line, with what was expected and found: the expert that is made again is the same."""
+    key = manifest_key(finished, "expert")
+    attempt = Manifest.from_json(finished.get(key), key=key).attempt
+    path = key.replace("manifest.json", f"{attempt}/expert.safetensors")
+    finished.put(path, finished.get(path)[:-1])
+    (fault,) = verify(finished, "small", withdraw=True).faults
+    assert f"{fault.kind} {fault.id}" == artifact_of(key)
+    assert "expected 512 bytes" in fault.what
+    assert "found 511 bytes" in fault.what
+    assert str(fault).endswith("; withdrawn, and made again by the next run")
+    (again,) = verify(finished, "small", withdraw=True).faults
+    assert again.what == "is gone; it was there when a run of the study last ended"
+    assert again.next_step == "made again by the next run"
+
+
+def test_lost_plan_is_built_again_from_the_study(
+    finished: Store, finish: Callable[..., OpenedStudy]
+) -> None:
+    """The artifacts are checked as planned, and the next run writes the same plan."""
+    plan = finished.get("studies/small/plan.json")
+    finished.put("studies/small/plan.json", plan[:-2])
+    finished.delete([merge := manifest_key_of_plan(plan)])
+    report = verify(finished, "small", withdraw=True)
+    assert names(report.faults) == {"file plan.json", artifact_of(merge)}
+    assert "is not JSON" in report.faults[0].what
+    assert report.faults[0].next_step == "withdrawn, and rewritten by the next run"
+    assert report.warnings == ()
+    finish("small", url=finished.url)
+    assert finished.get("studies/small/plan.json") == plan
+    assert finished.get("studies/small/withdrawn-0001-plan.json") == plan[:-2]
+
+
+def manifest_key_of_plan(plan: bytes) -> str:
+    return Layout.manifest("merge", next(iter(unseal(plan)["merges"])))
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", b"name: small\nflavour: 1\n", b"name: [", None])
+def test_lost_study_and_plan_leave_what_the_outputs_list(
+    finished: Store, finish: Callable[..., OpenedStudy], text: bytes | None
+) -> None:
+    """Both are named, with a warning; artifacts are checked all the same; the file mends all."""
+    expert = manifest_key(finished, "expert")
+    finished.put(expert, b"{}")
+    finished.put("studies/small/plan.json", b"{}")
+    finished.delete(["studies/small/study.yaml"])
+    if text is not None:
+        finished.put("studies/small/study.yaml", text)
+    report = verify(finished, "small", withdraw=True)
+    assert names(report.faults) == {"file study.yaml", "file plan.json", artifact_of(expert)}
+    steps = {fault.id: fault.next_step for fault in report.faults}
+    assert steps["study.yaml"] == "restore it from your own copy and run it"
+    assert steps["plan.json"].endswith("rewritten when study.yaml is run from your own copy")
+    (warning,) = report.warnings
+    assert "only the 10 that outputs.json lists were checked" in warning
+    finish("small", url=finished.url)
+    assert all_faults(finished, withdraw=False) == []
+
+
+def test_study_of_another_name_is_found_without_a_plan(finished: Store) -> None:
+    """A text that was swapped says whose it is."""
+    finished.put("studies/small/study.yaml", finished.get("studies/other/study.yaml"))
+    finished.delete(["studies/small/plan.json"])
+    faults = verify(finished, "small", withdraw=True).faults
+    assert [fault.what for fault in faults] == ["is that of study 'other'", "is missing"]
+
+
+def test_study_that_never_ended_misses_nothing(finished: Store) -> None:
+    """Without outputs nothing says what there was: what is missing is simply not made yet."""
+    outputs = OWN_FILES - {"study.yaml", "plan.json"}
+    finished.delete([f"studies/small/{name}" for name in outputs])
+    finished.delete([manifest_key(finished, "merge")])
+    report = verify(finished, "small", withdraw=True)
+    assert (report.faults, report.num_checked) == ((), 1 + 3 + 3 + 2 + 2)
+
+
+def test_artifacts_that_are_no_longer_planned_may_go(finished: Store) -> None:
+    """Of an edited study, the outputs still list what the plan before it had."""
+    folder = StudyFolder(finished, "small")
+    edited = folder.read_plan() or {}
+    gone = next(iter(edited["merges"]))
+    del edited["merges"][gone]
+    folder.write_bytes(PLAN_FILE, seal(edited))
+    finished.delete([Layout.manifest("merge", gone)])
+    assert verify(finished, "small", withdraw=True).faults == ()
+
+
+def test_views_and_history_are_not_checked(finished: Store) -> None:
+    """Nothing is computed from them, so that nothing can be wrong because of them."""
+    for name in ("tracking.json", "failure-x-1.json", "plan.json.0001", "withdrawn-0001-plan.json"):
+        finished.put(f"studies/small/{name}", b"{")
+    assert verify(finished, "small", withdraw=True).faults == ()
+
+
+def test_unknown_study_is_named_beside_those_that_are(finished: Store) -> None:
+    """A slip in the name is no damage; a name that cannot be one is refused."""
+    with pytest.raises(StudyNotFoundError, match="no study 'smal'; studies there: other, small"):
+        verify(finished, "smal", withdraw=True)
+    with pytest.raises(InvalidNameError):
+        verify(finished, "../small", withdraw=True)
+
+
+def test_store_that_fails_while_it_is_read_loses_nothing(
+    finished: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be read is not broken, and what is broken stays until all is read."""
+    merge, expert = manifest_key(finished, "merge"), manifest_key(finished, "expert")
+    finished.put(expert, b"{}")
+    before, get = keys(finished), finished.get
+
+    def fail(key: str) -> bytes:
+        if key == merge:
+            raise StoreUnavailableError("away")
+        return get(key)
+
+    monkeypatch.setattr(finished, "get", fail)
+    with pytest.raises(StoreUnavailableError):
+        verify(finished, "small", withdraw=True)
+    monkeypatch.undo()
+    assert keys(finished) == before
+
+
+def test_both_kinds_of_store_are_verified(finished: Store, store: Store) -> None:
+    """A file in S3 is read as well as one on the disk."""
+    for key, content in keys(finished).items():
+        store.put(key, content)
+    assert all_faults(store, withdraw=False) == []
+    path = next(e.key for e in store.list("artifacts/data/") if e.key.endswith(".arrow"))
+    store.put(path, b"?" + store.get(path)[1:])
+    assert names(verify(store, "small", withdraw=True).faults) == {artifact_of(path)}
+    assert Artifacts(store).committed_ids("data").isdisjoint({artifact_of(path).split()[1]})

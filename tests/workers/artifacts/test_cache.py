@@ -1,0 +1,140 @@
+import hashlib
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from workers.artifacts.cache import NodeCache
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class Source:
+    """Fills a cache and remembers how often it had to."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.sha256 = digest_of(content)
+        self.num_fills = 0
+
+    def fill(self, path: Path) -> None:
+        """Writes the content."""
+        self.num_fills += 1
+        path.write_bytes(self.content)
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        """Returns the time that the test has set."""
+        return self.now_s
+
+
+def test_second_get_fills_nothing(tmp_path: Path) -> None:
+    """A file is fetched once and is read-only."""
+    cache, source = NodeCache(tmp_path), Source(b"weights")
+    first = cache.get(source.sha256, source.fill)
+    assert cache.get(source.sha256, source.fill) == first
+    assert first.read_bytes() == b"weights"
+    assert first.stat().st_mode & 0o777 == 0o444
+    assert source.num_fills == 1
+
+
+def test_failed_fill_leaves_nothing(tmp_path: Path) -> None:
+    """After an error half way the file is absent, and the next get fills it."""
+
+    def fail(path: Path) -> None:
+        path.write_bytes(b"wei")
+        raise ConnectionError
+
+    cache, source = NodeCache(tmp_path), Source(b"weights")
+    with pytest.raises(ConnectionError):
+        cache.get(source.sha256, fail)
+    assert list((tmp_path / source.sha256[:2]).iterdir()) == []
+    assert cache.get(source.sha256, source.fill).read_bytes() == b"weights"
+
+
+def test_racing_threads_fill_once(tmp_path: Path) -> None:
+    """Eight threads that want one file at once cause one download."""
+    cache, source, start = NodeCache(tmp_path), Source(b"weights" * 1000), threading.Barrier(8)
+
+    def get(_: int) -> bytes:
+        start.wait()
+        return cache.get(source.sha256, source.fill).read_bytes()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(get, range(8))) == {source.content}
+    assert source.num_fills == 1
+
+
+def _get_in_process(root: Path, fills: Path) -> None:
+    content = b"weights"
+
+    def fill(path: Path) -> None:
+        with fills.open("a") as log:
+            log.write("x")
+        path.write_bytes(content)
+
+    assert NodeCache(root).get(digest_of(content), fill).read_bytes() == content
+
+
+def test_racing_processes_fill_once(tmp_path: Path) -> None:
+    """The lock holds between processes too."""
+    context = multiprocessing.get_context("spawn")
+    arguments = (tmp_path / "cache", tmp_path / "fills")
+    processes = [context.Process(target=_get_in_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (tmp_path / "fills").read_text() == "x"
+
+
+def test_file_used_longest_ago_makes_room(tmp_path: Path) -> None:
+    """Beyond the limit the least recently used file goes; a used one stays."""
+    clock = Clock()
+    cache = NodeCache(tmp_path, max_bytes=25, clock=clock)
+    sources = [Source(letter * 10) for letter in (b"a", b"b", b"c")]
+    for source in sources[:2]:
+        cache.get(source.sha256, source.fill)
+        clock.now_s += 1000
+    cache.get(sources[0].sha256, sources[0].fill)
+    clock.now_s += 1000
+    cache.get(sources[2].sha256, sources[2].fill)
+    for source in sources:
+        cache.get(source.sha256, source.fill)
+    assert [source.num_fills for source in sources] == [1, 2, 1]
+
+
+def test_files_in_use_may_exceed_the_limit(tmp_path: Path) -> None:
+    """What was handed out within ten minutes is not taken away."""
+    clock = Clock()
+    cache = NodeCache(tmp_path, max_bytes=15, clock=clock)
+    paths = []
+    for letter in (b"a", b"b", b"c"):
+        source = Source(letter * 10)
+        paths.append(cache.get(source.sha256, source.fill))
+        clock.now_s += 60
+    assert all(path.exists() for path in paths)
+
+
+def test_mapped_file_outlives_its_eviction(tmp_path: Path) -> None:
+    """An open file keeps its content after the cache has dropped it."""
+    clock = Clock()
+    cache = NodeCache(tmp_path, max_bytes=10, clock=clock)
+    old, new = Source(b"a" * 10), Source(b"b" * 10)
+    path = cache.get(old.sha256, old.fill)
+    with path.open("rb") as opened:
+        clock.now_s += 1000
+        cache.get(new.sha256, new.fill)
+        assert not path.exists()
+        assert opened.read() == old.content

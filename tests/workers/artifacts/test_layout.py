@@ -1,0 +1,142 @@
+import pytest
+
+from workers.artifacts.layout import InvalidNameError, Layout
+
+ID = "0123456789abcdef"
+ATTEMPT = "00ff00ff00ff00ff"
+SHA256 = "0f" * 32
+
+
+def test_paths_are_those_of_the_design() -> None:
+    """Stores outlive releases: a path that changes loses what was computed."""
+    artifact = f"artifacts/expert/01/{ID}"
+    assert Layout.artifacts("expert") == "artifacts/expert/"
+    assert Layout.manifest("expert", ID) == f"{artifact}/manifest.json"
+    assert Layout.attempt("expert", ID, ATTEMPT) == f"{artifact}/{ATTEMPT}/"
+    file_key = Layout.attempt_file("expert", ID, attempt=ATTEMPT, name="expert.safetensors")
+    assert file_key == f"{artifact}/{ATTEMPT}/expert.safetensors"
+    assert Layout.in_flight(ID) == f"in-flight/{ID}/"
+    checkpoint = Layout.checkpoint(ID, step=70, sha256=SHA256)
+    assert checkpoint == f"in-flight/{ID}/0000000070-{SHA256}.safetensors"
+    shard = Layout.shard(ID, split="train", number=12, sha256=SHA256)
+    assert shard == f"in-flight/{ID}/train-00012-{SHA256}.arrow"
+    assert Layout.study("lr-sweep") == "studies/lr-sweep/"
+    assert Layout.study("lr-sweep", "events", "1.jsonl") == "studies/lr-sweep/events/1.jsonl"
+
+
+def test_manifest_key_is_parsed_back() -> None:
+    """Kind and id come back out of the key that was made of them."""
+    assert Layout.parse_manifest_key(Layout.manifest("merge", ID)) == ("merge", ID)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Layout.attempt_file("expert", ID, attempt=ATTEMPT, name="manifest.json"),
+        f"artifacts/expert/ff/{ID}/manifest.json",
+        f"artifacts/expert/01/{ID}/manifest.json.bak",
+        f"artifacts/expert/01/{ID.upper()}/manifest.json",
+        f"old/artifacts/expert/01/{ID}/manifest.json",
+        "artifacts/expert/01/0123/manifest.json",
+        "studies/s/plan.json",
+        "",
+    ],
+)
+def test_other_key_is_no_manifest(key: str) -> None:
+    """A file of an attempt does not count as an artifact, even under the manifest's name."""
+    assert Layout.parse_manifest_key(key) is None
+
+
+def test_checkpoint_key_is_parsed_back() -> None:
+    """Trial, step and digest come back out of the key that was made of them."""
+    key = Layout.checkpoint(ID, step=70, sha256=SHA256)
+    assert Layout.parse_checkpoint_key(key) == (ID, 70, SHA256)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Layout.in_flight(ID),
+        f"in-flight/{ID}/70-{SHA256}.safetensors",
+        f"in-flight/{ID}/0000000070-{SHA256[:-1]}.safetensors",
+        f"in-flight/{ID}/0000000070-{SHA256}.safetensors.bak",
+        f"in-flight/{ID}/0000000070-{SHA256}.pt",
+        f"in-flight/{ID}/old/0000000070-{SHA256}.safetensors",
+        f"in-flight/{ID.upper()}/0000000070-{SHA256}.safetensors",
+        f"artifacts/{ID}/0000000070-{SHA256}.safetensors",
+        "",
+    ],
+)
+def test_other_key_is_no_checkpoint(key: str) -> None:
+    """Whatever lies beside the checkpoints is not taken for one."""
+    assert Layout.parse_checkpoint_key(key) is None
+
+
+def test_shard_key_is_parsed_back() -> None:
+    """Images, split, number and digest come back out of the key that was made of them."""
+    key = Layout.shard(ID, split="test", number=12, sha256=SHA256)
+    assert Layout.parse_shard_key(key) == (ID, "test", 12, SHA256)
+    assert Layout.parse_checkpoint_key(key) is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Layout.checkpoint(ID, step=70, sha256=SHA256),
+        f"in-flight/{ID}/train-12-{SHA256}.arrow",
+        f"in-flight/{ID}/train-00012-{SHA256[:-1]}.arrow",
+        f"in-flight/{ID}/train-00012-{SHA256}.arrow.bak",
+        f"in-flight/{ID}/train-00012.arrow",
+        f"artifacts/{ID}/train-00012-{SHA256}.arrow",
+        "",
+    ],
+)
+def test_other_key_is_no_shard(key: str) -> None:
+    """Whatever lies beside the shards is not taken for one."""
+    assert Layout.parse_shard_key(key) is None
+
+
+@pytest.mark.parametrize("sha256", ["/../x", "a/b", "\n"])
+def test_checkpoint_key_cannot_escape_its_trial(sha256: str) -> None:
+    """The digest is part of a name that is checked as a whole."""
+    with pytest.raises(InvalidNameError, match="file name"):
+        Layout.checkpoint(ID, step=1, sha256=sha256)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".hidden", "a/b", "../x", "UPPER", "-dash", "a b", "a\n", "x" * 64, "ü"]
+)
+def test_bad_study_name_is_refused(name: str) -> None:
+    """The message shows the name and the pattern."""
+    with pytest.raises(InvalidNameError, match="study name") as caught:
+        Layout.study(name)
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["", ".", "..", "a/b", "../../x", "/x", ".tmp", "a\0", "a\n"])
+def test_bad_file_name_is_refused(part: str) -> None:
+    """Neither an attempt's file nor a study's escapes its directory."""
+    for spell in [
+        lambda: Layout.attempt_file("expert", ID, attempt=ATTEMPT, name=part),
+        lambda: Layout.study("s", "ok", part),
+        lambda: Layout.in_flight(ID, part),
+    ]:
+        with pytest.raises(InvalidNameError, match="file name"):
+            spell()
+
+
+@pytest.mark.parametrize("artifact_id", ["", "../..", ID[:-1], ID + "0", ID.upper(), ID + "\n"])
+def test_bad_id_is_refused(artifact_id: str) -> None:
+    """An id is 16 lower-case hexadecimal digits."""
+    with pytest.raises(InvalidNameError, match="id"):
+        Layout.manifest("expert", artifact_id)
+    with pytest.raises(InvalidNameError, match="id"):
+        Layout.in_flight(artifact_id)
+
+
+def test_bad_kind_and_attempt_are_refused() -> None:
+    """These two become directories as well."""
+    with pytest.raises(InvalidNameError, match="kind"):
+        Layout.artifacts("a/b")
+    with pytest.raises(InvalidNameError, match="attempt"):
+        Layout.attempt("expert", ID, "..")

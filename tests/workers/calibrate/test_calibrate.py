@@ -1,0 +1,171 @@
+"""Real samples of every kind of work, on a tiny model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+
+from eval.tasks import find_task
+from workers.calibrate import __main__ as calibrate
+from workers.calibrate.__main__ import speeds
+from workers.calibrate.calibration import (
+    CalibrationRequest,
+    ImageSample,
+    Speed,
+    file_key,
+    image_key,
+    merge_key,
+    speeds_of,
+    train_key,
+)
+from workers.merging.merge_job import run_merge
+from workers.specs.data import DataSpec
+from workers.specs.merge import MergeSpec, SurgerySpec
+from workers.specs.training import BaseSpec, ExpertSpec, PretrainSpec
+
+CPU = torch.device("cpu")
+METHODS = {
+    "average": {},
+    "ties": {"density": 0.2, "scaling": 0.3, "consensus": "sum", "scope": "model"},
+    "fisher": None,
+}
+
+
+def merge_of(
+    experts: tuple[ExpertSpec, ...], method: str, params: Mapping[str, object] | None
+) -> MergeSpec:
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from merge.catalogue import parse_params  # noqa: PLC0415
+
+    return MergeSpec(
+        method=method,
+        params=asdict(parse_params(method, params or {})),
+        batch_norm="average",
+        recalibration_images=0,
+        seed=0,
+        base_id=experts[0].base_id,
+        experts=experts,
+        held_out=(),
+    )
+
+
+def request_of(
+    base: BaseSpec, datasets: Mapping[str, DataSpec], experts: tuple[ExpertSpec, ...]
+) -> CalibrationRequest:
+    group = experts * 3
+    merges = [merge_of(group, method, params) for method, params in METHODS.items()]
+    surgery = SurgerySpec(rank=2, steps=3, lr=0.001, batch_size=4)
+    return CalibrationRequest(
+        bases={base.id: base},
+        data={
+            spec.id: ImageSample(
+                spec=spec,
+                channels=find_task(spec.task).channels,
+                num_classes=find_task(spec.task).num_classes,
+            )
+            for spec in datasets.values()
+        },
+        experts=(experts[0], replace(experts[0], batch_size=4)),
+        pretrained=(),
+        merges=(*merges, replace(merges[0], surgery=surgery)),
+        train_cpus=1,
+        merge_cpus=1,
+    )
+
+
+def test_every_kind_of_work_gets_a_speed(
+    base: BaseSpec, datasets: Mapping[str, DataSpec], make_expert: Callable[..., ExpertSpec]
+) -> None:
+    """Without the study's weights or images: the base is named by a digest that nobody has."""
+    unknown = replace(base, weights="sha256:" + "0" * 64)
+    experts = tuple(replace(make_expert(task), base_id=unknown.id) for task in sorted(datasets))
+    request = request_of(unknown, datasets, experts)
+    found = list(speeds(request, device=CPU))
+    model, size = base.model, 32
+    expected = [
+        image_key(model, image_size=size, linearised=False),
+        *(train_key(model, image_size=size, spec=each) for each in request.experts),
+        file_key(model),
+        *(merge_key(model, image_size=size, merge=each) for each in request.merges),
+    ]
+    assert [speed.what for speed in found] == expected
+    assert len(set(expected)) == len(expected)
+    assert all(speed.seconds > 0 for speed in found)
+    assert [speed.count for speed in found[-4:]] == [9] * 4
+
+
+def test_other_models_steps_and_pretraining_are_timed_as_they_are(
+    base: BaseSpec,
+    datasets: Mapping[str, DataSpec],
+    make_expert: Callable[..., ExpertSpec],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All that is wanted, of two models, sharpness-aware, linearised and pretrained.
+
+    One that fails is told and leaves the others.
+    """
+    other = replace(base, model="test_vit")
+    plain = make_expert(min(datasets))
+    sharp = replace(plain, optimizer=replace(plain.optimizer, sam_rho=0.05))
+    linear = replace(plain, linearised=True, freeze_batch_norm=True)
+    pretrain = PretrainSpec(
+        tasks=(plain.task,),
+        data_ids=(plain.data_id,),
+        optimizer=replace(plain.optimizer, name="adamw"),
+        schedule="constant",
+        lr=0.1,
+        batch_size=4,
+        steps=3,
+        seed=0,
+    )
+    whole = request_of(base, datasets, (plain,))
+    request = replace(
+        whole,
+        bases={base.id: base, other.id: other},
+        experts=(plain, replace(plain, base_id=other.id), sharp, linear),
+        pretrained=(replace(base, pretrain=pretrain),),
+        merges=(
+            whole.merges[0],
+            merge_of((linear, linear), "average", None),
+            merge_of((replace(plain, base_id=other.id),), "average", None),
+        ),
+    )
+    found = {speed.what: speed.seconds for speed in speeds(request, device=CPU)}
+    assert set(found) == set(request.wanted())
+    assert len(found) == 3 + 4 + 1 + 2 + 3
+    broken = replace(request, experts=(replace(plain, augment="none", batch_size=0), sharp))
+    left = {speed.what for speed in speeds(broken, device=CPU)}
+    assert len(set(broken.wanted()) - left) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_large_groups_are_merged_from_few_distinct_experts(
+    base: BaseSpec,
+    datasets: Mapping[str, DataSpec],
+    make_expert: Callable[..., ExpertSpec],
+    monkeypatch: object,
+) -> None:
+    """Nine experts are merged and four are made."""
+    merged: list[MergeSpec] = []
+
+    def watched(spec: MergeSpec, **arguments: object) -> object:
+        merged.append(spec)
+        return run_merge(spec, **arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrate, "run_merge", watched)  # type: ignore[attr-defined]
+    experts = tuple(make_expert(task) for task in sorted(datasets))
+    list(speeds(request_of(base, datasets, experts), device=CPU))
+    assert {len(spec.experts) for spec in merged} == {9}
+    assert {len({each.id for each in spec.experts}) for spec in merged} == {4}
+
+
+def test_request_travels_as_text(
+    base: BaseSpec, datasets: Mapping[str, DataSpec], make_expert: Callable[..., ExpertSpec]
+) -> None:
+    """The process that is asked reads what was asked; of its answer a torn line is left out."""
+    request = request_of(base, datasets, (make_expert("mnist_5k"),))
+    assert CalibrationRequest.from_json(request.to_json()) == request
+    lines = ['{"what": "a", "seconds": 0.5, "count": 3}', '{"device": "cpu"}', '{"what": "b", "sec']
+    assert list(speeds_of(lines)) == [Speed(what="a", seconds=0.5, count=3)]

@@ -1,0 +1,99 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from workers.models.tensor_files import TensorFile, write_tensors
+
+TENSORS = {"a.x": torch.arange(3.0), "a.y": torch.tensor(7), "b.x": torch.ones(2, 2)}
+
+
+def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
+    """With several metadata entries one file in two came out different."""
+    digests = set()
+    for number in range(20):
+        path = tmp_path / f"{number}.safetensors"
+        write_tensors(path, TENSORS, about={"task": "mnist", "id": "0", "model": "m"})
+        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_memory_layout_does_not_reach_the_file(tmp_path: Path) -> None:
+    """Channels-last weights of a device are written as any others."""
+    weights = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
+    for name, layout in [("a", torch.contiguous_format), ("b", torch.channels_last)]:
+        write_tensors(tmp_path / name, {"w": weights.contiguous(memory_format=layout)}, about={})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_metadata_says_what_the_tensors_are(tmp_path: Path) -> None:
+    """Whoever finds the file alone learns which artifact it was."""
+    write_tensors(tmp_path / "x", TENSORS, about={"task": "mnist", "id": "0"})
+    with safe_open(tmp_path / "x", framework="pt") as file:
+        assert json.loads(file.metadata()["mergesweep"]) == {"task": "mnist", "id": "0"}
+
+
+def test_prefix_selects_tensors_and_is_stripped(tmp_path: Path) -> None:
+    """What lies under another prefix is not there at all."""
+    write_tensors(tmp_path / "x", TENSORS, about={})
+    below_a = TensorFile(tmp_path / "x", prefix="a.")
+    assert set(below_a) == {"x", "y"}
+    assert len(below_a) == 2
+    assert "b.x" not in below_a
+    assert below_a["x"].tolist() == [0.0, 1.0, 2.0]
+    assert below_a["y"].dtype == torch.int64
+    assert set(TensorFile(tmp_path / "x")) == set(TENSORS)
+
+
+def test_unknown_name_is_a_key_error(tmp_path: Path) -> None:
+    """As in any mapping, so that `get` and `in` work."""
+    write_tensors(tmp_path / "x", TENSORS, about={})
+    with pytest.raises(KeyError, match=r"b\.x"):
+        TensorFile(tmp_path / "x", prefix="a.")["b.x"]
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn),
+        *(torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool),
+    ],
+)
+def test_tensors_are_those_that_safetensors_reads(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Of every dtype, in all shapes; with the odd bytes before them that a bool leaves, too."""
+    written = {
+        "odd": torch.ones(3, dtype=torch.bool),
+        "matrix": torch.arange(6).reshape(2, 3).to(dtype),
+        "scalar": torch.tensor(1).to(dtype),
+        "empty": torch.zeros(0, 4).to(dtype),
+    }
+    save_file(written, tmp_path / "x")
+    found = TensorFile(tmp_path / "x")
+    expected = load_file(tmp_path / "x")
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].shape == tensor.shape
+        assert found[name].tolist() == tensor.tolist()
+    assert set(found) == set(expected)
+
+
+def test_tensors_at_odd_places_are_read(tmp_path: Path) -> None:
+    """The format asks for no alignment."""
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]}
+    flag = {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}
+    header = json.dumps({"flag": flag, "w": entry}).encode()
+    values = torch.tensor([1.5, -2.0]).numpy().tobytes()
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + b"\x01" + values)
+    assert TensorFile(tmp_path / "x")["w"].tolist() == [1.5, -2.0]
+
+
+def test_writing_into_a_tensor_does_not_reach_the_file(tmp_path: Path) -> None:
+    """What a careless reader changes is its own copy."""
+    write_tensors(tmp_path / "x", TENSORS, about={})
+    before = (tmp_path / "x").read_bytes()
+    TensorFile(tmp_path / "x")["a.x"].fill_(9)
+    assert (tmp_path / "x").read_bytes() == before

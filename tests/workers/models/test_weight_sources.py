@@ -1,0 +1,92 @@
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from workers.models.weight_sources import is_remote, parse_remote, read_digest
+from workers.models.weights import WeightsError, sha256_of
+from workers.prepare.prepare import prepare_base
+from workers.specs.training import BaseJob, BaseSpec
+from workers.store.opening import open_store
+from workers.workspace import Workspace
+
+CPU = torch.device("cpu")
+DIGEST = "ab" * 32
+
+
+def test_url_is_told_from_paths_and_words() -> None:
+    """A path has no scheme."""
+    assert is_remote("s3://bucket/a.pth")
+    assert not any(is_remote(each) for each in ("none", "timm", "a/b.pth", "/a#b.pth"))
+
+
+def test_url_is_folder_name_and_digest() -> None:
+    """The folder is a store; the server's address stays with it."""
+    url = f"s3://bucket/a/b/x.safetensors?endpoint_url=http://host:1#sha256={DIGEST}"
+    remote = parse_remote(url)
+    assert remote.store_url == "s3://bucket/a/b?endpoint_url=http://host:1"
+    assert (remote.name, remote.digest) == ("x.safetensors", DIGEST)
+    assert remote.shown == "s3://bucket/a/b/x.safetensors"
+    top = parse_remote("s3://bucket/x.pth")
+    assert (top.store_url, top.name, top.digest) == ("s3://bucket", "x.pth", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://host/x.pth", "not the URL of an object"),
+        ("s3://bucket/", "not the URL of an object"),
+        ("s3:///x.pth", "not the URL of an object"),
+        ("s3://bucket/x.zip", "x.zip: a checkpoint ends in"),
+        ("s3://bucket/x.pth#md5=12", "'md5=12' is no digest"),
+        (f"s3://bucket/x.pth#sha256={DIGEST.upper()}", "is no digest"),
+        ("s3://a:b@bucket/x.pth", "credentials in its URL"),
+    ],
+)
+def test_url_of_no_checkpoint_is_refused(url: str, said: str) -> None:
+    """Before anything is asked of a server."""
+    with pytest.raises(WeightsError, match=said) as caught:
+        parse_remote(url)
+    assert "a:b" not in str(caught.value)
+
+
+@pytest.fixture
+def uploaded(s3_url: str, tmp_path: Path) -> str:
+    """Returns the URL of a whole tiny ResNet in a bucket."""
+    path = tmp_path / "x.safetensors"
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+    open_store(s3_url).upload("weights/x.safetensors", path)
+    parts = urlsplit(s3_url)
+    return f"s3://{parts.netloc}{parts.path}/weights/x.safetensors?{parts.query}"
+
+
+@pytest.mark.s3
+def test_base_is_read_from_a_bucket(uploaded: str, tmp_path: Path) -> None:
+    """With the credentials of stores; no copy is left behind."""
+    digest = read_digest(parse_remote(uploaded), patience_s=2)
+    assert digest == sha256_of(tmp_path / "x.safetensors")
+    workspace = Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
+    spec = BaseSpec(model="test_resnet", weights=f"sha256:{digest}", seed=0)
+    prepare_base(BaseJob(spec=spec, path=f"{uploaded}#sha256={digest}"), workspace=workspace)
+    assert "bn1.weight" in workspace.base_tensors(spec.id)
+    other = BaseSpec(model="test_resnet", weights=f"sha256:{DIGEST}", seed=0)
+    with pytest.raises(WeightsError, match=rf"s3://.*x\.safetensors: sha256 is {digest}"):
+        prepare_base(BaseJob(spec=other, path=uploaded), workspace=workspace)
+
+
+@pytest.mark.s3
+def test_object_that_is_not_there_is_named(uploaded: str) -> None:
+    """And a bucket that is not."""
+    with pytest.raises(WeightsError, match=r"weights/y\.pth: the bucket has no such object"):
+        read_digest(parse_remote(uploaded.replace("x.safetensors", "y.pth")), patience_s=2)
+
+
+@pytest.mark.s3
+def test_refused_credentials_are_told(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the store's own words, with the object's name before them."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(WeightsError, match=r"weights/x\.safetensors: .*credentials"):
+        read_digest(parse_remote(uploaded), patience_s=2)

@@ -1,0 +1,67 @@
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from workers.sampling.data_selection import select_images
+from workers.specs.data import DataSpec, EvaluateOn
+
+SIZES = {"train": 100, "test": 40}
+
+
+@pytest.fixture
+def spec(datasets: Mapping[str, DataSpec]) -> DataSpec:
+    """Returns a task's images, all of them."""
+    return replace(datasets["mnist_5k"], max_train=None, max_test=None)
+
+
+def chosen(spec: DataSpec, split: str) -> list[tuple[str, int]]:
+    """Returns the images of a split as names of their source and positions there."""
+    selection = select_images(SIZES, spec=spec)[split]
+    return [(selection.source, position) for position in selection.positions.tolist()]
+
+
+def test_splits_are_whole_where_nothing_is_asked(spec: DataSpec) -> None:
+    """Null means all, shuffled."""
+    for split, size in SIZES.items():
+        assert sorted(chosen(spec, split)) == [(split, position) for position in range(size)]
+        assert chosen(spec, split) != sorted(chosen(spec, split))
+
+
+def test_validation_takes_the_last_fifth_of_training_and_no_test_image(spec: DataSpec) -> None:
+    """Defaults chosen on it have seen neither a test image nor one they were trained on."""
+    held_out = replace(spec, evaluate_on="validation")
+    whole = chosen(spec, "train")
+    assert chosen(held_out, "train") == whole[:80]
+    assert chosen(held_out, "test") == whole[80:]
+
+
+def test_limits_on_validation_never_reach_into_training(spec: DataSpec) -> None:
+    """A limit shortens either side and moves no border."""
+    held_out = replace(spec, evaluate_on="validation", max_train=500, max_test=15)
+    whole = chosen(spec, "train")
+    assert chosen(held_out, "train") == whole[:80]
+    assert chosen(held_out, "test") == whole[80:95]
+
+
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_smaller_limits_are_nested(spec: DataSpec, evaluate_on: EvaluateOn) -> None:
+    """More images are the same images and others besides."""
+    for split in ("train", "test"):
+        sizes = [
+            chosen(replace(spec, evaluate_on=evaluate_on, max_train=size, max_test=size), split)
+            for size in (3, 10, 18)
+        ]
+        assert [len(size) for size in sizes] == [3, 10, 18]
+        assert sizes[2][:10] == sizes[1]
+        assert sizes[1][:3] == sizes[0]
+
+
+def test_order_depends_on_task_and_split_alone(spec: DataSpec) -> None:
+    """Another size of the images is the same choice of them; another task is not."""
+    same = chosen(replace(spec, image_size=224), "train")
+    other = chosen(replace(spec, task="mnist_m"), "train")
+    assert same == chosen(spec, "train") != other
+    train, test = (select_images({"train": 40, "test": 40}, spec=spec)[s] for s in SIZES)
+    assert not np.array_equal(train.positions, test.positions)

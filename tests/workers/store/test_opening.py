@@ -1,0 +1,166 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.store.local import LocalStore
+from workers.store.opening import check_store, open_store, supports_conditional_put
+from workers.store.protocol import (
+    StoreCredentialsError,
+    StoreNotFoundError,
+    StoreNotWritableError,
+    StoreUnavailableError,
+    StoreUrlError,
+)
+
+ENDPOINT = "http://127.0.0.1:1"  # nothing listens on port 1
+
+
+class ForgetfulStore(LocalStore):
+    """Accepts the condition of a conditional put and ignores it, as some S3 servers do."""
+
+    def put_if_absent(self, key: str, content: bytes) -> bool:
+        """Overwrites and claims to have won."""
+        self.put(key, content)
+        return True
+
+
+def test_path_and_file_url_open_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths become absolute, so that a worker elsewhere opens the same directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert open_store("./store").url == str(tmp_path / "store")
+    assert open_store("~/store").url == "/home/someone/store"
+    assert open_store("file:///data/my%20store").url == "/data/my store"
+
+
+def test_opening_writes_nothing(tmp_path: Path) -> None:
+    """A wrong path leaves no directory behind; reading an absent store finds nothing."""
+    store = open_store(str(tmp_path / "store"))
+    assert list(store.list("")) == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_opening_a_directory_does_not_load_boto3(tmp_path: Path) -> None:
+    """boto3 takes longer to load than `--help` may take."""
+    script = (
+        "import sys; from workers.store.opening import check_store, open_store; "
+        "import workers.artifacts.artifacts; "
+        "check_store(sys.argv[1]); sys.exit('boto3' in sys.modules or 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "empty"),
+        ("gs://bucket/x", "scheme 'gs'"),
+        ("file://data/x", "three slashes: file:///data/x"),
+        ("s3://", "names no bucket"),
+        ("s3:///prefix", "names no bucket"),
+        ("s3://bucket/x?endpoint=http://h", "unknown parameter endpoint"),
+        ("s3://bucket/x?endpoint_url=host:9000", "give http://host:port"),
+        ("s3://bucket/../x", "cannot be a key"),
+    ],
+)
+def test_bad_url_is_refused_with_what_is_allowed(url: str, problem: str) -> None:
+    """The message says what is wrong with the URL."""
+    with pytest.raises(ValueError, match=problem):
+        open_store(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://AKIA:hush@bucket/x", "s3://bucket/x?endpoint_url=http://AKIA:hush@host:9000"]
+)
+def test_credentials_in_url_are_refused_and_not_shown(url: str) -> None:
+    """The message would be the first log that shows the secret."""
+    with pytest.raises(StoreUrlError, match="credentials") as caught:
+        open_store(url)
+    assert "hush" not in str(caught.value)
+
+
+def test_endpoint_comes_from_the_url_or_else_the_environment() -> None:
+    """The store's own URL says the server, wherever it came from."""
+    environment = {"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": "http://b:2"}
+    opened = open_store("s3://bucket/x/", environment=environment)
+    assert opened.url == "s3://bucket/x?endpoint_url=http://b:2"
+    opened = open_store("s3://bucket/x?endpoint_url=http://c:3", environment=environment)
+    assert opened.url == "s3://bucket/x?endpoint_url=http://c:3"
+    assert open_store("s3://bucket/x", environment={}).url == "s3://bucket/x"
+
+
+def test_writable_directory_passes_the_check(tmp_path: Path) -> None:
+    """The check leaves an empty store."""
+    check_store(str(tmp_path / "store"))
+    assert list(open_store(str(tmp_path / "store")).list("")) == []
+
+
+def test_file_in_place_of_the_directory_fails_the_check(tmp_path: Path) -> None:
+    """A path that cannot become a directory is reported, with the path."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreNotWritableError, match="file"):
+        check_store(str(tmp_path / "file"))
+    with pytest.raises(StoreNotWritableError, match="file"):
+        check_store(str(tmp_path / "file" / "below"))
+
+
+def test_store_that_ignores_conditions_is_found_out(tmp_path: Path) -> None:
+    """The probe says no for a store where the second conditional put wins as well."""
+    store = ForgetfulStore(tmp_path)
+    assert not supports_conditional_put(store)
+    assert list(store.list("")) == []
+
+
+@pytest.mark.s3
+def test_bucket_on_a_real_server_passes_the_check(s3_url: str) -> None:
+    """The check leaves an empty store."""
+    check_store(s3_url)
+    assert list(open_store(s3_url).list("")) == []
+
+
+@pytest.mark.s3
+def test_missing_credentials_are_reported(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credentials the message names the variables to set."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StoreCredentialsError, match="AWS_ACCESS_KEY_ID"):
+        check_store(s3_url)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_reported(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """The server's refusal becomes the same error, for an unknown key and for a wrong secret."""
+    monkeypatch.setenv(variable, "wrong")
+    with pytest.raises(StoreCredentialsError, match="wrong or expired"):
+        check_store(s3_url)
+
+
+@pytest.mark.s3
+def test_unknown_profile_is_reported(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt AWS_PROFILE is a matter of credentials, not a crash."""
+    monkeypatch.setenv("AWS_PROFILE", "misspelt")
+    with pytest.raises(StoreCredentialsError, match="misspelt"):
+        check_store(s3_url)
+
+
+@pytest.mark.s3
+def test_missing_bucket_is_reported(s3_url: str) -> None:
+    """The message says to create the bucket."""
+    with pytest.raises(StoreNotFoundError, match="create it"):
+        check_store(s3_url.replace("s3://", "s3://not-"))
+
+
+def test_silent_server_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing listens, the message says to check the endpoint."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with pytest.raises(StoreUnavailableError, match="check the endpoint"):
+        check_store(f"s3://bucket/x?endpoint_url={ENDPOINT}")

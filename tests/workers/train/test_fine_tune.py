@@ -1,0 +1,487 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eval.images.split import Split
+from eval.model_inputs import Normalization
+from workers.models.backbones import Backbone
+from workers.models.tangent import Tangent
+from workers.specs.training import AveragingSpec, ExpertSpec, HeadSpec, OptimizerSpec
+from workers.train.fine_tune import (
+    CURVE_POINTS,
+    DivergedError,
+    FineTuning,
+    create_head,
+    loss_curve,
+    recent_loss,
+)
+from workers.train.schedules import learning_rate
+from workers.train.tuning_state import UnfitStateError
+
+CPU = torch.device("cpu")
+TRAIN = Split(
+    images=np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8),
+    labels=np.arange(12) % 3,
+)
+
+
+def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> FineTuning:
+    """Begins a run on a network of one normalized, dropped-out layer."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.2)]
+    plain = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
+    module = module or nn.Sequential(*layers)
+    expansion = Tangent(module, base=module.state_dict()) if spec.linearised else None
+    backbone = Backbone(module=module, num_features=16, normalization=plain, expansion=expansion)
+    head = create_head(16, num_classes=3, seed=spec.seed, task=spec.task)
+    return FineTuning(spec=spec, backbone=backbone, head=head, train=TRAIN, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "constants"),
+    [
+        ("sgd", torch.optim.SGD, {"lr": 0.02, "momentum": 0.8, "weight_decay": 0.01}),
+        ("adam", torch.optim.Adam, {"lr": 0.02, "betas": (0.8, 0.999), "weight_decay": 0.01}),
+        ("adamw", torch.optim.AdamW, {"lr": 0.02, "betas": (0.8, 0.999), "weight_decay": 0.01}),
+    ],
+)
+def test_constants_reach_the_optimizer(
+    make_expert: Callable[..., ExpertSpec],
+    name: Any,  # noqa: ANN401 one of the literals
+    kind: type,
+    constants: dict[str, object],
+) -> None:
+    """The momentum is Adam's first decay rate; weight decay is decoupled in AdamW alone."""
+    optimizer = OptimizerSpec(name=name, momentum=0.8, weight_decay=0.01)
+    tuning = start(make_expert(optimizer=optimizer, lr=0.02))
+    assert type(tuning._optimizer) is kind
+    (group,) = tuning._optimizer.param_groups
+    assert {key: group[key] for key in constants} == constants
+    assert len(group["params"]) == 6  # convolution, norm and head, each with a bias
+
+
+def test_scheduled_rate_is_the_one_of_the_step(make_expert: Callable[..., ExpertSpec]) -> None:
+    """The optimizer's rate after a step is the schedule's for that step, not for the next."""
+    spec = make_expert(schedule="cosine", lr=0.1, steps=3)
+    tuning = start(spec)
+    for step in range(3):
+        tuning.advance()
+        assert tuning._optimizer.param_groups[0]["lr"] == learning_rate(spec, step=step)
+
+
+def test_sgd_step_is_the_one_worked_out_by_hand(make_expert: Callable[..., ExpertSpec]) -> None:
+    """On features of zero the head's bias moves by lr times (one-hot - 1/3), averaged."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    tuning = start(make_expert(lr=0.5, batch_size=12), module=module)
+    with torch.no_grad():
+        for parameter in [*module.parameters(), *tuning.head.parameters()]:
+            parameter.zero_()
+    labels = np.zeros(12, dtype=np.int64)
+    tuning.train = Split(images=TRAIN.images, labels=labels)
+    tuning.advance()
+    expected = torch.tensor([0.5 * 2 / 3, -0.5 / 3, -0.5 / 3])
+    torch.testing.assert_close(tuning.head.bias.detach(), expected)
+    assert tuning.losses == pytest.approx([math.log(3)])
+    assert tuning.step == 1
+
+
+def test_dropout_depends_on_seed_and_step_alone(make_expert: Callable[..., ExpertSpec]) -> None:
+    """Numbers drawn between the steps, by whatever else runs in the process, change nothing."""
+    quiet, noisy = start(make_expert()), start(make_expert())
+    for _ in range(3):
+        quiet.advance()
+        torch.rand(5)
+    torch.manual_seed(1234)
+    for _ in range(3):
+        noisy.advance()
+    assert noisy.losses == quiet.losses
+
+
+def test_sharpened_step_is_the_one_worked_out_by_hand(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The gradient is that at a distance of rho along the gradient; the loss is the one before."""
+    sharp = OptimizerSpec(name="sgd", momentum=0.0, weight_decay=0.0, sam_rho=0.5)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    tuning = start(make_expert(optimizer=sharp, lr=0.1), module=module)
+    inputs, labels = tuning._batch()
+    weights = [*module.parameters(), *tuning.head.parameters()]
+    before = [weight.detach().clone() for weight in weights]
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        loss = nn.functional.cross_entropy(tuning.head(module(inputs)), labels)
+        return torch.autograd.grad(loss, weights)
+
+    here = gradients()
+    norm = torch.cat([gradient.flatten() for gradient in here]).norm()
+    with torch.no_grad():
+        for weight, gradient in zip(weights, here, strict=True):
+            weight.add_(gradient, alpha=float(0.5 / norm))
+    there = gradients()
+    with torch.no_grad():
+        for weight, kept in zip(weights, before, strict=True):
+            weight.copy_(kept)
+    tuning.advance()
+    for weight, kept, gradient in zip(weights, before, there, strict=True):
+        torch.testing.assert_close(weight.detach(), kept - 0.1 * gradient)
+    loss = nn.functional.cross_entropy(tuning.head(module(inputs)), labels).detach()
+    assert len(tuning.losses) == 1
+    assert tuning.losses[0] > float(loss)
+
+
+def test_sharpened_step_shows_its_images_to_batch_norm_once(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """Its statistics are those of a step without."""
+    sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=0.5)
+    tunings = [start(make_expert()), start(make_expert(optimizer=sharp))]
+    plain, sharpened = (tuning.backbone.module[1] for tuning in tunings)  # type: ignore[index]
+    for tuning in tunings:
+        tuning.advance()
+    assert torch.equal(plain.running_mean, sharpened.running_mean)
+    assert int(sharpened.num_batches_tracked) == 1
+    assert sharpened.track_running_stats
+    assert tunings[0].losses == tunings[1].losses
+    assert not torch.equal(tunings[0].head.weight, tunings[1].head.weight)
+
+
+def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The loss nearby is not finite, the one here is: neither step nor loss is counted."""
+    sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=1e38)
+    tuning = start(make_expert(optimizer=sharp))
+    before = tuning.head.weight.detach().clone()
+    with pytest.raises(DivergedError, match="at step 0"):
+        tuning.advance()
+    assert torch.equal(tuning.head.weight, before)
+    assert (tuning.step, tuning.losses) == (0, [])
+
+
+def test_frozen_head_stays_as_it_came(make_expert: Callable[..., ExpertSpec]) -> None:
+    """Weight decay and momenta do not reach it either; the backbone is trained."""
+    adam = OptimizerSpec(name="adamw", momentum=0.9, weight_decay=0.1)
+    spec = make_expert(head=HeadSpec(mode="frozen", l2=1.0), optimizer=adam)
+    tuning = start(spec)
+    before = stored(tuning)
+    for _ in range(3):
+        tuning.advance()
+    after = stored(tuning)
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {name for name in moved if name.startswith("head.")} == set()
+    assert {"backbone.0.weight", "backbone.1.weight"} <= moved
+    assert {name for name in after if name.startswith("optimizer.4.")} == set()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [AveragingSpec(mode="ema", ema_decay=0.5), AveragingSpec(mode="swa", swa_start=0.25)],
+    ids=["ema", "swa"],
+)
+def test_expert_has_the_mean_and_the_run_its_own_weights(
+    make_expert: Callable[..., ExpertSpec], spec: AveragingSpec
+) -> None:
+    """Both of them with their running statistics; training goes on as if there were no mean."""
+    tuning, plain = start(make_expert(average_weights=spec, steps=4)), start(make_expert(steps=4))
+    weights = []
+    for _ in range(4):
+        tuning.advance()
+        plain.advance()
+        weights.append(stored(plain))
+        with tuning.expert_weights() as tensors:
+            expert = {name: tensor.clone() for name, tensor in tensors.items()}
+        for name, tensor in weights[-1].items():
+            assert torch.equal(tuning.state()[name], tensor)
+    shares = [1, 2, 4, 8] if spec.mode == "ema" else [0, 1, 1, 1]
+    for name in ("backbone.0.weight", "backbone.1.running_mean", "head.bias"):
+        parts = [share * each[name] for share, each in zip(shares, weights, strict=True)]
+        torch.testing.assert_close(expert[name], sum(parts) / sum(shares))
+    assert int(expert["backbone.1.num_batches_tracked"]) == 4
+
+
+def test_expert_of_a_run_without_a_mean_has_its_last_weights(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """Also while a mean has not begun, where a run diverges before."""
+    late = AveragingSpec(mode="swa", swa_start=0.75)
+    for tuning in (start(make_expert()), start(make_expert(average_weights=late, steps=8))):
+        tuning.advance()
+        with tuning.expert_weights() as tensors:
+            assert all(torch.equal(each, tuning.state()[name]) for name, each in tensors.items())
+
+
+def test_augmented_images_reach_the_model(make_expert: Callable[..., ExpertSpec]) -> None:
+    """The first loss of a run is another with them."""
+    tunings = [start(make_expert(augment=each)) for each in ("none", "flip")]
+    for tuning in tunings:
+        tuning.advance()
+    assert tunings[0].losses != tunings[1].losses
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_statistics_do_not_move(
+    make_expert: Callable[..., ExpertSpec], *, freeze: bool
+) -> None:
+    """The weights of BatchNorm train in both cases; its statistics in one."""
+    tuning = start(make_expert(freeze_batch_norm=freeze))
+    norm = tuning.backbone.module[1]  # type: ignore[index]
+    tuning.backbone.module.eval()
+    tuning.set_training_mode()
+    tuning.advance()
+    assert tuning.backbone.module.training
+    assert bool((norm.running_mean == 0).all()) is freeze
+    assert bool((norm.weight != 1).any())
+
+
+def test_loss_that_is_not_finite_ends_the_run_before_its_step(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The weights are those before, and neither the step nor the loss is counted."""
+    tuning = start(make_expert())
+    with torch.no_grad():
+        tuning.head.bias[0] = math.nan
+    before = tuning.head.weight.detach().clone()
+    with pytest.raises(DivergedError, match="nan at step 0"):
+        tuning.advance()
+    assert torch.equal(tuning.head.weight, before)
+    assert (tuning.step, tuning.losses) == (0, [])
+
+
+def channels_last_layers() -> nn.Sequential:
+    """Returns a network whose first weights are in another order in memory than plain tensors."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Dropout(0.2)
+    )
+    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def stored(tuning: FineTuning) -> dict[str, torch.Tensor]:
+    """Returns a copy of the state as a file holds it: plain, contiguous tensors."""
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tuning.state().items()}
+
+
+OPTIMIZERS = [
+    OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01),
+    OptimizerSpec(name="sgd", momentum=0.0, weight_decay=0.0),
+    OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01),
+    OptimizerSpec(name="adamw", momentum=0.8, weight_decay=0.01),
+]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sam": {"optimizer": OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01, sam_rho=0.1)},
+    "nesterov": {
+        "optimizer": OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, nesterov=True)
+    },
+    "ema": {"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)},
+    "swa": {"average_weights": AveragingSpec(mode="swa", swa_start=0.3)},
+    "frozen": {"head": HeadSpec(mode="frozen", l2=1.0)},
+    "linear": {"schedule": "linear", "warmup_steps": 3},
+    "crop": {"augment": "crop_flip"},
+    "linearised": {"linearised": True, "freeze_batch_norm": True},
+    "together": {
+        "optimizer": OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01, sam_rho=0.1),
+        "average_weights": AveragingSpec(mode="ema", ema_decay=0.9),
+        "head": HeadSpec(mode="frozen", l2=1.0),
+        "augment": "flip",
+        "linearised": True,
+        "freeze_batch_norm": True,
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("step", [1, 4])
+def test_restored_run_of_any_kind_takes_the_same_steps(
+    make_expert: Callable[..., ExpertSpec], variant: str, step: int
+) -> None:
+    """Bit for bit, the mean of the weights too, whether it has begun or not."""
+    spec = make_expert(**{"lr": 0.01, "steps": 8, **VARIANTS[variant]})
+    tuning = start(spec, module=channels_last_layers())
+    while tuning.step < step:
+        tuning.advance()
+    state = stored(tuning)
+    other = start(spec, module=channels_last_layers())
+    other.restore(state, step=step)
+    while tuning.step < 8:
+        tuning.advance()
+        other.advance()
+    assert other.losses == tuning.losses
+    expected = tuning.state()
+    assert expected.keys() == other.state().keys()
+    assert all(torch.equal(each, expected[name]) for name, each in other.state().items())
+    with tuning.expert_weights() as mine, other.expert_weights() as theirs:
+        assert all(torch.equal(each, mine[name]) for name, each in theirs.items())
+
+
+@pytest.mark.parametrize("mode", ["none", "ema"])
+def test_mean_that_is_missing_or_not_asked_for_is_refused(
+    make_expert: Callable[..., ExpertSpec], mode: str
+) -> None:
+    """A checkpoint of another kind of run is none of this one's."""
+    ema = AveragingSpec(mode="ema", ema_decay=0.9)
+    kinds = {"none": AveragingSpec(), "ema": ema}
+    tuning = start(make_expert(average_weights=kinds.pop(mode)))
+    (other_kind,) = kinds.values()
+    other = start(make_expert(average_weights=other_kind))
+    tuning.advance()
+    with pytest.raises(UnfitStateError, match=r"average\.backbone"):
+        other.restore(stored(tuning), step=1)
+    assert other.step == 0
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "plain", "adam", "adamw"])
+@pytest.mark.parametrize("freeze", [True, False], ids=["frozen", "moving"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_restored_run_takes_the_same_steps(
+    make_expert: Callable[..., ExpertSpec],
+    optimizer: OptimizerSpec,
+    schedule: str,
+    *,
+    freeze: bool,
+    step: int,
+) -> None:
+    """Bit for bit, in weights, statistics, momenta and losses, for every optimizer there is."""
+    spec = make_expert(
+        optimizer=optimizer, freeze_batch_norm=freeze, schedule=schedule, lr=0.01, steps=8
+    )
+    tuning = start(spec, module=channels_last_layers())
+    while tuning.step < step:
+        tuning.advance()
+    state = stored(tuning)
+    other = start(spec, module=channels_last_layers())
+    other.restore(state, step=step)
+    while tuning.step < 8:
+        tuning.advance()
+        other.advance()
+    assert other.losses == tuning.losses
+    expected = tuning.state()
+    assert all(torch.equal(each, expected[name]) for name, each in other.state().items())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "plain", "adam", "adamw"])
+def test_restored_momenta_lie_in_memory_as_their_weights(
+    make_expert: Callable[..., ExpertSpec], optimizer: OptimizerSpec
+) -> None:
+    """A fused optimizer walks through both in parallel."""
+    spec = make_expert(optimizer=optimizer)
+    tuning = start(spec, module=channels_last_layers())
+    tuning.advance()
+    other = start(spec, module=channels_last_layers())
+    other.restore(stored(tuning), step=1)
+    names = {name for name in tuning.state() if name.startswith("optimizer.")}
+    assert bool(names) is (optimizer.momentum > 0)
+    assert names == {name for name in other.state() if name.startswith("optimizer.")}
+    layouts = {name: tensor.stride() for name, tensor in tuning.state().items()}
+    assert {name: tensor.stride() for name, tensor in other.state().items()} == layouts
+    weights = tuning.backbone.module[0].weight  # type: ignore[index, union-attr]
+    assert not weights.is_contiguous()
+
+
+def test_restoring_forgets_what_a_run_did_before(make_expert: Callable[..., ExpertSpec]) -> None:
+    """A run that had gone further is set back to a state without momenta."""
+    fresh, used = start(make_expert()), start(make_expert())
+    state = stored(fresh)
+    for _ in range(3):
+        used.advance()
+    used.restore(state, step=0)
+    fresh.advance()
+    used.advance()
+    assert used.losses == fresh.losses
+    assert all(torch.equal(each, fresh.state()[name]) for name, each in used.state().items())
+
+
+def test_restored_run_shares_no_memory_with_its_state(
+    make_expert: Callable[..., ExpertSpec],
+) -> None:
+    """The state may be a file that is mapped into memory and goes away."""
+    spec = make_expert(optimizer=OPTIMIZERS[2])
+    tuning, other = start(spec), start(spec)
+    tuning.advance()
+    state = stored(tuning)
+    other.restore(state, step=1)
+    tuning.advance()
+    for tensor in state.values():
+        tensor.zero_()
+    other.advance()
+    assert all(torch.equal(each, tuning.state()[name]) for name, each in other.state().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head.bias": None},
+        {"head.more": torch.zeros(1)},
+        {"head.bias": torch.zeros(4)},
+        {"head.bias": torch.zeros(3, dtype=torch.float64)},
+        {"optimizer.0.exp_avg": None},
+        {"optimizer.0.exp_avg": torch.zeros(1)},
+        {"optimizer.0.step": torch.zeros(1)},
+        {"optimizer.0.momentum_buffer": torch.zeros(4, 3, 3, 3)},
+        {"optimizer.6.step": torch.tensor(1.0)},
+        {"elsewhere": torch.zeros(1)},
+        {"losses": None},
+        {"losses": torch.zeros(2, dtype=torch.float64)},
+        {"losses": torch.zeros(1, dtype=torch.float32)},
+    ],
+    ids=str,
+)
+def test_state_of_another_run_is_refused_and_changes_nothing(
+    make_expert: Callable[..., ExpertSpec], change: dict[str, torch.Tensor | None]
+) -> None:
+    """The message names what does not fit."""
+    spec = make_expert(optimizer=OPTIMIZERS[2])
+    tuning, other = start(spec), start(spec)
+    tuning.advance()
+    changed = {**stored(tuning), **change}
+    before = stored(other)
+    (name,) = change
+    with pytest.raises(UnfitStateError, match=name):
+        other.restore({key: each for key, each in changed.items() if each is not None}, step=1)
+    assert other.step == 0
+    assert other.losses == []
+    assert all(torch.equal(each, before[name]) for name, each in other.state().items())
+    assert other.state().keys() == before.keys()
+
+
+def test_recent_loss_is_the_mean_of_the_last_tenth() -> None:
+    """Of 30 steps the last three; of fewer than 20 the last one; of none nothing."""
+    losses = [float(step) for step in range(30)]
+    assert recent_loss(losses) == pytest.approx(28.0)
+    assert recent_loss(losses[:15]) == pytest.approx(14.0)
+    assert recent_loss([]) is None
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 5, 20, 39, 40, 1000])
+def test_curve_is_short_and_holds_means(num_steps: int) -> None:
+    """Losses equal to their step make every point the middle of its stretch."""
+    curve = loss_curve([float(step) for step in range(num_steps)])
+    assert len(curve) <= 2 * CURVE_POINTS
+    assert len(curve) >= min(num_steps, CURVE_POINTS)
+    begins = [0, *(stop for stop, _ in curve)]
+    for begin, (stop, mean) in zip(begins, curve, strict=False):
+        assert mean == pytest.approx((begin + stop - 1) / 2)
+
+
+def test_head_depends_on_seed_and_task(make_expert: Callable[..., ExpertSpec]) -> None:
+    """Drawing one leaves the process's random state alone."""
+    spec = make_expert()
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    heads = [
+        create_head(4, num_classes=3, seed=each.seed, task=each.task).weight
+        for each in (spec, spec, replace(spec, seed=1), replace(spec, task="other"))
+    ]
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    assert not torch.equal(heads[0], heads[3])

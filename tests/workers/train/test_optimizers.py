@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torch import nn
+
+from workers.specs.training import OptimizerSpec
+from workers.train.optimizers import climbed, create_optimizer
+
+
+def weights(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values))
+
+
+def test_nesterov_reaches_sgd() -> None:
+    """The first step moves by (1 + momentum) times the gradient, where plain SGD moves by one."""
+    spec = OptimizerSpec(name="sgd", momentum=0.5, weight_decay=0.0, nesterov=True)
+    parameter = weights(1.0)
+    optimizer = create_optimizer(spec, parameters=[parameter], lr=0.1)
+    parameter.grad = torch.tensor([2.0])
+    optimizer.step()
+    assert parameter.item() == pytest.approx(1 - 0.1 * 2 * 1.5)
+
+
+def test_climb_is_along_the_gradient_over_all_weights_together() -> None:
+    """By hand: gradients (3, 0) and (4) have the norm 5 together, so a radius of 1 is a fifth."""
+    first, second, untouched = weights(1.0, 1.0), weights(2.0), weights(7.0)
+    first.grad, second.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    with climbed([first, second, untouched], rho=1.0):
+        assert first.tolist() == pytest.approx([1.6, 1.0])
+        assert second.tolist() == pytest.approx([2.8])
+        assert untouched.tolist() == [7.0]
+        assert first.grad is None
+
+
+def test_weights_come_back_to_their_bits_after_a_climb() -> None:
+    """Subtracting what was added would leave rounding behind."""
+    parameter = weights(0.1, 1e-7, 3e7)
+    before = parameter.detach().clone()
+    parameter.grad = torch.tensor([1.0, 1.0, 1e-3])
+    with climbed([parameter], rho=0.3):
+        assert not torch.equal(parameter, before)
+    assert torch.equal(parameter, before)
+
+
+def test_gradient_of_zero_moves_nothing() -> None:
+    """There is no direction to climb in, and no NaN either."""
+    parameter = weights(1.0)
+    parameter.grad = torch.zeros(1)
+    with climbed([parameter], rho=0.5):
+        assert parameter.tolist() == [1.0]

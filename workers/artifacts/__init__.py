@@ -1,0 +1,1 @@
+"""Committed artifacts: layout, manifests, cache."""

@@ -1,0 +1,1 @@
+"""Times samples of a study in a process of its own."""

@@ -1,0 +1,1 @@
+"""Merge jobs: merge the experts of a group, then evaluate."""

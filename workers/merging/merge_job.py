@@ -1,0 +1,140 @@
+"""Runs one merge job: merges a group's experts and evaluates on the joint test set."""
+
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+
+from eval.evaluate import evaluate_head, features_of
+from eval.metrics import TaskSums
+from merge.catalogue import BatchNormPolicy, parse_params
+from merge.merge import coverage, merge
+from merge.table import METHODS
+from workers.artifacts.manifests import Manifest
+from workers.merging.group_probe import GroupProbe
+from workers.merging.surgery import operate
+from workers.merging.task_models import task_models
+from workers.models.backbones import Backbone
+from workers.models.batch_norm import copy_statistics, recalibrate
+from workers.sampling.determinism import compute_deterministically
+from workers.sampling.seeds import derive_seed
+from workers.specs.ids import VERSIONS
+from workers.specs.merge import MergeSpec
+from workers.specs.spec_json import spec_to_json
+from workers.specs.training import ExpertSpec
+from workers.workspace import Workspace
+
+
+def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
+    """Merges straight into the process's backbone, evaluates every task, and commits the sums.
+
+    Raises:
+        MissingArtifactError: An expert, or its weights, are not in the store.
+        merge.errors.MergeError: The experts do not fit together or the result is not finite.
+    """
+    started = time.monotonic()
+    compute_deterministically()
+    sums: dict[str, TaskSums] = {}
+    evaluate_s = 0.0
+    for backbone, experts in _models(spec, workspace=workspace):
+        merged = time.monotonic()
+        for expert in experts:
+            sums[expert.task] = _evaluate(
+                spec, expert=expert, backbone=backbone, workspace=workspace
+            )
+        evaluate_s += time.monotonic() - merged
+    merge_s = time.monotonic() - started - evaluate_s
+    return workspace.artifacts.commit(
+        "merge",
+        spec.id,
+        version=VERSIONS["merge"],
+        spec=spec_to_json(spec),
+        inputs=_inputs(spec, workspace=workspace),
+        files={},
+        outcome="done",
+        metrics={
+            "tasks": {task: total.to_json() for task, total in sums.items()},
+            "coverage": coverage(
+                workspace.base_tensors(spec.base_id), params=parse_params(spec.method, spec.params)
+            ),
+        },
+        seconds={"merge": merge_s, "evaluate": evaluate_s},
+    )
+
+
+def _models(
+    spec: MergeSpec, *, workspace: Workspace
+) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
+    """Yields the backbone with each model of the merge in it, and whose tasks it is for."""
+    if METHODS[spec.method].combine_for_task is None:
+        yield _merge(spec, workspace=workspace), (*spec.experts, *spec.held_out)
+        return
+    for backbone, experts in task_models(spec, workspace=workspace):
+        _recalibrate(spec, backbone=backbone, workspace=workspace)
+        yield backbone, experts
+    if spec.held_out:  # no modules are theirs
+        yield _merge(spec, workspace=workspace), spec.held_out
+
+
+def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
+    backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
+    destination = backbone.module.state_dict()
+    tensors = merge(
+        workspace.base_tensors(spec.base_id),
+        [workspace.expert_tensors(expert.id) for expert in spec.experts],
+        params=parse_params(spec.method, spec.params),
+        batch_norm=cast("BatchNormPolicy", spec.batch_norm),
+        seed=spec.seed,
+        probe=_probe(spec, backbone=backbone, workspace=workspace),
+        num_threads=torch.get_num_threads(),
+        device=workspace.device,
+    )
+    with torch.no_grad():
+        for name, tensor in tensors:
+            destination[name].copy_(tensor)
+    _recalibrate(spec, backbone=backbone, workspace=workspace)
+    return backbone
+
+
+def _recalibrate(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> None:
+    if spec.batch_norm == "recalibrate":
+        splits = [workspace.split(expert.data_id, "train") for expert in spec.experts]
+        images = [split.rows(0, spec.recalibration_images) for split in splits]
+        recalibrate(backbone, images=images, device=workspace.device)
+
+
+def _probe(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> GroupProbe | None:
+    """Returns what a method that reads data asks; it is done with the backbone before the merge."""
+    if METHODS[spec.method].learn is None:
+        return None
+    return GroupProbe(spec, backbone=backbone, workspace=workspace)
+
+
+def _evaluate(
+    spec: MergeSpec, *, expert: ExpertSpec, backbone: Backbone, workspace: Workspace
+) -> TaskSums:
+    if spec.batch_norm == "per_task":
+        copy_statistics(workspace.expert_tensors(expert.id), module=backbone.module)
+    split = workspace.split(expert.data_id, "test")
+    features = features_of(
+        backbone.model,
+        split=split,
+        normalization=backbone.normalization,
+        device=workspace.device,
+    )
+    if spec.surgery is not None and expert in spec.experts:
+        features = operate(
+            features,
+            target=workspace.expert_features(expert),
+            surgery=spec.surgery,
+            seed=derive_seed(spec.seed, "surgery", expert.task),
+        )
+    head = workspace.expert_head(expert.id)
+    return evaluate_head(head, features=features, labels=split.labels)
+
+
+def _inputs(spec: MergeSpec, *, workspace: Workspace) -> dict[str, str]:
+    experts = (*spec.experts, *spec.held_out)
+    inputs = {expert.id: workspace.manifest("expert", expert.id).digest for expert in experts}
+    return {spec.base_id: workspace.manifest("base", spec.base_id).digest, **inputs}

@@ -1,0 +1,61 @@
+"""The models of methods that keep modules of each task, one after another in the backbone."""
+
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from merge.catalogue import BatchNormPolicy, parse_params
+from merge.merge import MergeOptions, merge_tasks
+from workers.models.backbones import Backbone
+from workers.specs.merge import MergeSpec
+from workers.specs.training import ExpertSpec
+from workers.workspace import Workspace
+
+MODEL_BYTES = 1 << 30
+"""Most that models take which wait to be evaluated, on the device: 1 GB, or one model."""
+
+
+def task_models(
+    spec: MergeSpec, *, workspace: Workspace
+) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
+    """Yields the process's backbone with each task's own model in it, and whose task it is.
+
+    What a method measures of the experts is measured once for all models that fit `MODEL_BYTES`.
+
+    Raises:
+        merge.errors.MergeError: The experts do not fit together or a model is not finite.
+    """
+    backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
+    destination = backbone.module.state_dict()
+    num_bytes = sum(tensor.nbytes for tensor in destination.values())
+    num_at_once = max(1, MODEL_BYTES // num_bytes)
+    for start in range(0, len(spec.experts), num_at_once):
+        tasks = range(start, min(start + num_at_once, len(spec.experts)))
+        models = _models(spec, tasks=tasks, workspace=workspace)
+        for task in tasks:
+            with torch.no_grad():
+                for name, tensor in models.pop(task).items():
+                    destination[name].copy_(tensor)
+            yield backbone, (spec.experts[task],)
+
+
+def _models(spec: MergeSpec, *, tasks: range, workspace: Workspace) -> dict[int, dict[str, Tensor]]:
+    merged = merge_tasks(
+        workspace.base_tensors(spec.base_id),
+        [workspace.expert_tensors(expert.id) for expert in spec.experts],
+        tasks=tasks,
+        options=MergeOptions(
+            params=parse_params(spec.method, spec.params),
+            batch_norm=cast("BatchNormPolicy", spec.batch_norm),
+            seed=spec.seed,
+            num_threads=torch.get_num_threads(),
+            device=workspace.device,
+        ),
+    )
+    models: dict[int, dict[str, Tensor]] = {task: {} for task in tasks}
+    for name, tensors in merged:
+        for task, tensor in zip(tasks, tensors, strict=True):
+            models[task][name] = tensor
+    return models

@@ -1,0 +1,1 @@
+"""Backbones, heads and the tensors of their checkpoints."""

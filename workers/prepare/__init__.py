@@ -1,0 +1,1 @@
+"""Bases, images and zero-shot heads, made once before the trials."""

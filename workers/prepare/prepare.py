@@ -1,0 +1,104 @@
+"""Makes what trials need before they start: the base's weights and the tasks' images."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from eval.sources import open_sources
+from workers.artifacts.manifests import Manifest
+from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
+from workers.models.tensor_files import write_tensors
+from workers.models.weight_sources import is_remote, parse_remote
+from workers.models.weights import WeightsError, packaged_path, sha256_of
+from workers.prepare.preparation import Preparation
+from workers.specs.data import DataJob
+from workers.specs.ids import VERSIONS
+from workers.specs.spec_json import spec_to_json
+from workers.specs.training import BaseJob, BaseSpec
+from workers.workspace import BASE_FILE, Workspace
+
+
+def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
+    """Commits the base's backbone as safetensors.
+
+    Raises:
+        WeightsError: The weights cannot be had or do not fit the model.
+    """
+    started = time.monotonic()
+    spec = job.spec
+    tensors = _base_tensors(job)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / BASE_FILE
+        write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})
+        return workspace.artifacts.commit(
+            "base",
+            spec.id,
+            version=VERSIONS["base"],
+            spec=spec_to_json(spec),
+            inputs={},
+            files={BASE_FILE: path},
+            outcome="done",
+            metrics={"num_entries": sum(tensor.numel() for tensor in tensors.values())},
+            seconds={"prepare": time.monotonic() - started},
+        )
+
+
+def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
+    spec = job.spec
+    if spec.weights == "none":
+        device = torch.device("cpu")
+        module = create_backbone(spec.model, seed=spec.seed, device=device).module
+        return dict(module.state_dict())
+    if spec.weights == "timm":
+        return _hub_tensors(spec.model)
+    if job.path is not None and is_remote(job.path):
+        remote = parse_remote(job.path)
+        with remote.downloaded() as path:
+            return _checkpoint_tensors(path, spec=spec, shown=remote.shown)
+    path = Path(job.path) if job.path else packaged_path(spec.model)
+    return _checkpoint_tensors(path, spec=spec, shown=str(path))
+
+
+def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, Tensor]:
+    digest = sha256_of(path)
+    if spec.weights != f"sha256:{digest}":
+        raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
+    return read_checkpoint(path, model=spec.model)
+
+
+def _hub_tensors(model: str) -> dict[str, Tensor]:
+    width = embedding_width(model)
+    try:
+        module = timm.create_model(model, pretrained=True, num_classes=width)
+    except Exception as error:
+        raise WeightsError(
+            f"{model}: timm's hub gave no weights ({error}); set backbone.weights to a file"
+        ) from error
+    return dict(module.state_dict())
+
+
+def prepare_data(job: DataJob, *, workspace: Workspace) -> Manifest:
+    """Commits a task's images as Arrow files: decoded and resized once, mapped ever after.
+
+    Raises:
+        ImageSourceError: The task's files are missing, damaged, or not those of the plan; running
+            again goes on where it stopped.
+    """
+    *_, last = data_preparation(job, workspace=workspace).run()
+    assert last.committed is not None
+    return last.committed
+
+
+def data_preparation(job: DataJob, *, workspace: Workspace) -> Preparation:
+    """Returns the preparation of a task's images on this process's share of the machine."""
+    return Preparation(
+        job.spec,
+        task=job.source.task,
+        sources=open_sources(job.source),
+        artifacts=workspace.artifacts,
+        num_threads=torch.get_num_threads(),
+    )

@@ -1,0 +1,1 @@
+"""Seeds, batches and subsets of images."""

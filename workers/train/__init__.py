@@ -1,0 +1,1 @@
+"""Fine-tuning trials and pretraining, resumable."""
