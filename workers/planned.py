@@ -52,7 +52,8 @@ def find_planned(store: Store, artifact_id: str) -> Planned:
 
 def _plans(store: Store) -> Iterator[dict[str, Any]]:
     for entry in store.list(Layout.studies()):
-        if entry.key.rpartition("/")[2].startswith(PLAN_FILE):
+        key = Layout.parse_study_key(entry.key)
+        if key is not None and key.name.startswith(PLAN_FILE):
             with contextlib.suppress(SealError):  # one damaged plan must not hide the others
                 yield unseal(store.get(entry.key))
 

@@ -193,8 +193,8 @@ class StudyFolder:
 
 def study_names(store: Store) -> Sequence[str]:
     """Returns the names of the studies that were run in a store."""
-    keys = (entry.key.split("/") for entry in store.list("studies/"))
-    return sorted({parts[1] for parts in keys if parts[-1] == STUDY_FILE})
+    keys = (Layout.parse_study_key(entry.key) for entry in store.list(Layout.studies()))
+    return sorted({key.study for key in keys if key is not None and key.name == STUDY_FILE})
 
 
 def study_problem(content: bytes | None, *, plan: Mapping[str, Any] | None) -> str | None:

@@ -1,7 +1,8 @@
-"""Deletes what no study of a store uses.
+"""Deletes the objects of a store that no study uses.
 
-An artifact goes manifest first, so that a collection that is stopped anywhere leaves it whole or
-not at all. What a plan names is never touched, the losers and torn attempts beside it excepted.
+An artifact's manifest is deleted before its files, so that a collection that stops at any moment
+leaves every artifact whole or absent. Objects of a planned artifact are kept, except the files of
+attempts that were interrupted or that lost against another attempt.
 """
 
 import shlex
@@ -13,73 +14,71 @@ from typing import TypeVar
 
 from orchestrator.record.folder import CALIBRATION_FILE, PLAN_FILE, StudyDamagedError, StudyFolder
 from orchestrator.upkeep.gc_units import (
-    Address,
     StoredArtifact,
     Unit,
-    checkpoint_units,
     group_artifacts,
+    in_flight_units,
     orphan_units,
     unreferenced_units,
 )
 from orchestrator.upkeep.verify import planned_ids
 from workers.artifacts.artifacts import Artifacts
-from workers.artifacts.layout import InvalidNameError, Layout
+from workers.artifacts.layout import ArtifactAddress, InvalidNameError, Layout
 from workers.artifacts.manifests import ManifestError
 from workers.store.protocol import Entry, Store
 
-_ARTIFACTS, _IN_FLIGHT, _PROBES = "artifacts/", "in-flight/", "probes/"
-# Only what the layout knows: a bucket may hold other things beside a store.
-_WRITTEN_TO = (_ARTIFACTS, _IN_FLIGHT, _PROBES, Layout.studies())
+# Other prefixes are never touched: a bucket may hold other things beside a store.
+_WRITTEN_TO = (Layout.artifacts(), Layout.in_flight(), Layout.probes(), Layout.studies())
 _NUM_KEYS_PER_DELETE = 1000  # one request to S3
 _MAX_THREADS = 16
 _Item = TypeVar("_Item")
-# A folder may hold nothing else: that of a run which ended before it had a plan, or of a study that
-# was only calibrated.
+# A study's folder may hold these files without a plan: a run can end before it has planned, and a
+# study can be calibrated without ever being run.
 _PLANLESS_FILES = ("lease-", "beat-", CALIBRATION_FILE)
 
 
 class CollectError(Exception):
-    """It is not certain what studies use; the message names the study and what to do."""
+    """The artifacts that studies use are not known; the message has the study and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What nobody uses, by why; deleted unless it was a dry run."""
+    """The objects that no study uses, by reason; deleted unless it was a dry run."""
 
     unreferenced: tuple[Entry, ...]
-    """Artifacts that no study's plan names, with everything below them."""
+    """Artifacts that no study's plan names, with everything below their prefixes."""
 
     orphans: tuple[Entry, ...]
-    """Files of attempts that were torn or lost."""
+    """Files of attempts that were interrupted or that lost against another attempt."""
 
     unfinished: tuple[Entry, ...]
     """Uploads and temporary files of writers that died."""
 
     checkpoints: tuple[Entry, ...]
-    """Checkpoints of trials, and shards of images, that are committed or planned by nobody; and
+    """Checkpoints and shards of images of artifacts that are committed or that no plan names, and
     superseded checkpoints."""
 
     probes: tuple[Entry, ...]
-    """What checks of the store left behind."""
+    """Objects that interrupted checks of the store left."""
 
     num_young: int
-    """Objects that were kept because they, or some that belong to them, are too young."""
+    """Objects that were kept because they, or others of their unit, are too young."""
 
     damaged: tuple[str, ...]
-    """Keys of manifests that cannot be read: all that is beside them was kept."""
+    """Keys of manifests that cannot be read; everything beside them was kept."""
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All of it."""
+        """The objects of all categories."""
         return tuple(entry for _, entries in self.categories() for entry in entries)
 
     @property
     def size_bytes(self) -> int:
-        """How much space it takes."""
+        """The size of all objects together."""
         return sum(entry.size_bytes for entry in self.entries)
 
     def categories(self) -> Iterator[tuple[str, tuple[Entry, ...]]]:
-        """Yields each category's name with what belongs to it."""
+        """Yields the name and the objects of each category."""
         for field in fields(self):
             if field.name not in {"num_young", "damaged"}:
                 yield field.name, getattr(self, field.name)
@@ -87,7 +86,7 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class _Garbage:
-    """Units that are old enough to go."""
+    """The units that are old enough to be deleted."""
 
     unreferenced: list[Unit]
     orphans: list[Unit]
@@ -104,26 +103,24 @@ def collect(
     is_held: Callable[[str], str | None] = lambda _: None,
     dry_run: bool = True,
 ) -> Collected:
-    """Finds, and unless it is a dry run deletes, what no study's current plan uses.
+    """Finds the objects that no study's current plan uses; deletes them unless it is a dry run.
 
-    A listing of each of artifacts, checkpoints, probes and studies, a request a plan, and one for
-    each planned artifact that has files.
+    Costs one listing per prefix, one request per plan and one per planned artifact with files.
 
     Args:
-        store: Whose studies all count.
-        min_age_s: What was written to later than this before `now_s` is kept, with all that
-            belongs to it: a worker that no driver knows of may be at it. At least an hour, unless
-            nothing runs.
-        now_s: The time, in seconds since 1970 by the store's clock.
-        is_held: Says who runs a study, None for nobody; a caller that holds all studies itself
-            need not ask.
-        dry_run: Delete nothing.
+        store: A store; the plans of all its studies are read.
+        min_age_s: Keeps every unit with an object modified later than `now_s - min_age_s`: a worker
+            that no driver knows of may be writing it. Use at least an hour, unless nothing runs.
+        now_s: The current time, in seconds since 1970 by the store's clock.
+        is_held: Returns who runs a study, None if nobody does. A caller that holds the leases of
+            all studies itself can leave this out.
+        dry_run: Whether to delete nothing.
 
     Raises:
-        CollectError: A study is being run, or its plan cannot be read; nothing was deleted.
-            Or a study began meanwhile that uses what was to go; what was deleted until then was
-            whole artifacts that no plan named.
-        StoreError: The store failed; what is left is whole, and the same call goes on.
+        CollectError: A study is being run, or its plan cannot be read; nothing was deleted. Or a
+            study began during the collection and uses artifacts that were about to be deleted;
+            only whole artifacts that no plan named were deleted before.
+        StoreError: The store failed. All remaining artifacts are whole; calling again continues.
     """
 
     def read_planned() -> frozenset[str]:
@@ -131,9 +128,9 @@ def collect(
 
     before_s = now_s - min_age_s
     planned = read_planned()
-    artifacts = group_artifacts(store.list(_ARTIFACTS))
+    artifacts = group_artifacts(store.list(Layout.artifacts()))
     winners, damaged = _read_winners(Artifacts(store), artifacts, planned=planned)
-    garbage = _sort(store, artifacts, planned=planned, winners=winners, before_s=before_s)
+    garbage = _find_garbage(store, artifacts, planned=planned, winners=winners, before_s=before_s)
     if not dry_run:
         _delete(store, garbage, read_planned=read_planned)
     unfinished = [
@@ -156,23 +153,23 @@ def _read_planned(store: Store, *, is_held: Callable[[str], str | None]) -> froz
     """Returns the ids of all artifacts that the plans of all studies name."""
     files: dict[str, set[str]] = {}
     for entry in store.list(Layout.studies()):
-        _, name, *rest = entry.key.split("/")
-        if rest:
-            files.setdefault(name, set()).add(rest[0])
-    for name in files:
-        if (holder := is_held(name)) is not None:
+        if (key := Layout.parse_study_key(entry.key)) is not None:
+            files.setdefault(key.study, set()).add(key.name)
+    for study in files:
+        if (holder := is_held(study)) is not None:
             raise CollectError(
-                f"study {name!r} in {store.url} is being run: {holder}; nothing was deleted; wait "
-                "for it or stop it, then collect again"
+                f"study {study!r} in {store.url} is being run: {holder}; nothing was deleted; wait "
+                "until it ends or stop it, then run gc again"
             )
     planned: set[str] = set()
-    for name, names in files.items():
+    for study, names in files.items():
         if not all(each.startswith(_PLANLESS_FILES) for each in names):
-            planned |= _read_plan(store, name)
+            planned |= _read_plan(store, study)
     return frozenset(planned)
 
 
 def _read_plan(store: Store, name: str) -> set[str]:
+    """Returns the ids of all artifacts that a study's plan names."""
     command = f"mergesweep verify {name} --store {shlex.quote(store.url)}"
     try:
         plan = StudyFolder(store, name).read_plan()
@@ -180,27 +177,28 @@ def _read_plan(store: Store, name: str) -> set[str]:
     except (AttributeError, InvalidNameError, LookupError, TypeError) as error:
         what = str(error) if isinstance(error, StudyDamagedError) else f"{PLAN_FILE}: {error!r}"
         raise CollectError(
-            f"it is not known what study {name!r} uses, so that nothing was deleted: {what}; "
-            f"`{command}` says what is broken"
+            f"the artifacts that study {name!r} uses are not known, so nothing was deleted: "
+            f"{what}; `{command}` shows what is broken"
         ) from error
     if ids is None:
         raise CollectError(
-            f"study {name!r} in {store.url} has no {PLAN_FILE}, so that it is not known what it "
-            f"uses and nothing was deleted; run it again, which writes one, or see `{command}`"
+            f"study {name!r} in {store.url} has no {PLAN_FILE}, so the artifacts that it uses are "
+            f"not known and nothing was deleted; run the study again, which writes {PLAN_FILE}, or "
+            f"see `{command}`"
         )
     return set().union(*ids.values())
 
 
 def _read_winners(
     artifacts: Artifacts, stored: Iterable[StoredArtifact], *, planned: frozenset[str]
-) -> tuple[dict[Address, str], tuple[str, ...]]:
-    """Returns the attempts that won, and the keys of manifests that do not tell.
+) -> tuple[dict[ArtifactAddress, str], tuple[str, ...]]:
+    """Returns the attempt that each manifest names, and the keys of unreadable manifests.
 
-    A manifest is read even where there are the files of one attempt alone: an artifact may have no
-    files, and these be a loser's.
+    Manifests without any attempt's files beside them are not read. Beside a single attempt the
+    manifest is read too: the artifact may have no files of its own, and the attempt may have lost.
     """
 
-    def read(address: Address) -> str | None:
+    def read(address: ArtifactAddress) -> str | None:
         try:
             manifest = artifacts.find(*address)
         except ManifestError:
@@ -216,20 +214,22 @@ def _read_winners(
     return {each: winner for each, winner in winners.items() if winner}, tuple(damaged)
 
 
-def _sort(
+def _find_garbage(
     store: Store,
     artifacts: Sequence[StoredArtifact],
     *,
     planned: frozenset[str],
-    winners: dict[Address, str],
+    winners: dict[ArtifactAddress, str],
     before_s: float,
 ) -> _Garbage:
+    """Returns the units that no study uses and whose objects were all modified before a time."""
     committed = {each.id for each in artifacts if each.manifest}
+    in_flight = store.list(Layout.in_flight())
     units: list[list[Unit]] = [
         unreferenced_units(artifacts, planned=planned),
         orphan_units(artifacts, planned=planned, winners=winners),
-        checkpoint_units(store.list(_IN_FLIGHT), planned=planned, committed=committed),
-        [(entry,) for entry in store.list(_PROBES)],
+        in_flight_units(in_flight, planned=planned, committed=committed),
+        [(entry,) for entry in store.list(Layout.probes())],
     ]
     old = [
         [unit for unit in each if all(entry.modified_at_s < before_s for entry in unit)]
@@ -248,7 +248,7 @@ def _sort(
 
 def _delete(store: Store, garbage: _Garbage, *, read_planned: Callable[[], frozenset[str]]) -> None:
     for units in _batches(garbage.unreferenced):
-        # A study may have begun since: its run counts on what it saw.
+        # A study that began since the listing relies on the artifacts that it found.
         _refuse_planned(units, planned=read_planned())
         store.delete([unit[0].key for unit in units])
     read_planned()
@@ -259,23 +259,25 @@ def _delete(store: Store, garbage: _Garbage, *, read_planned: Callable[[], froze
 
 
 def _refuse_planned(units: Iterable[Unit], *, planned: frozenset[str]) -> None:
-    doomed = {_address(unit)[1] for unit in units}
-    if new := sorted(doomed & planned):
+    to_delete = {_address(unit).id for unit in units}
+    if used := sorted(to_delete & planned):
         raise CollectError(
-            f"a study began meanwhile that uses {', '.join(new[:5])} ({len(new)} artifacts), which "
-            "no study used before; they are kept; collect again"
+            f"a study that began during the collection uses {len(used)} artifacts that no study "
+            f"used before: {', '.join(used[:5])}; they are kept; run gc again"
         )
 
 
 def _still_orphans(artifacts: Artifacts, units: Iterable[Unit]) -> list[Unit]:
-    """Returns the units without what was committed since they were listed, by a late worker."""
+    """Returns the units without attempts that a late worker has committed since the listing."""
 
     def is_orphan(unit: Unit) -> bool:
         try:
             manifest = artifacts.find(*_address(unit))
         except ManifestError:
             return False
-        return manifest is None or all(f"/{manifest.attempt}/" not in entry.key for entry in unit)
+        keys = (Layout.parse_artifact_key(entry.key) for entry in unit)
+        attempts = {key.attempt for key in keys if key is not None}
+        return manifest is None or manifest.attempt not in attempts
 
     units = list(units)
     with ThreadPoolExecutor(_MAX_THREADS) as threads:
@@ -286,9 +288,10 @@ def _still_orphans(artifacts: Artifacts, units: Iterable[Unit]) -> list[Unit]:
         ]
 
 
-def _address(unit: Unit) -> Address:
-    _, kind, _, artifact_id, *_ = unit[0].key.split("/")
-    return kind, artifact_id
+def _address(unit: Unit) -> ArtifactAddress:
+    key = Layout.parse_artifact_key(unit[0].key)
+    assert key is not None, "the units of artifacts are grouped by their parsed keys"
+    return key.address
 
 
 def _flat(units: Iterable[Unit]) -> Unit:

@@ -1,85 +1,77 @@
-"""Sorts what a store's listings show into what studies use and what nobody does.
+"""Sorts the objects in a store's listings into objects that studies use and garbage.
 
-Pure: reads nothing and deletes nothing. A *unit* is a set of objects that go together or stay
-together, such as the files of one attempt.
+These functions neither read nor delete objects. A *unit* is a set of objects that are kept or
+deleted together, such as the files of one attempt.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from workers.artifacts.layout import Layout
+from workers.artifacts.layout import ArtifactAddress, Layout
 from workers.store.protocol import Entry
 
 Unit = tuple[Entry, ...]
-Address = tuple[str, str]
-"""Kind and id of an artifact."""
-
-_NUM_PARTS = 4  # artifacts, kind, shard, id
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredArtifact:
     """All objects below one artifact's prefix."""
 
-    address: Address
-    """Its kind and id."""
+    address: ArtifactAddress
 
     manifest: Entry | None
-    """None if it does not exist, or not yet."""
+    """None if the artifact is not committed."""
 
     attempts: Mapping[str, Unit]
     """The files of each attempt, by the attempt's name."""
 
     others: Unit
-    """Manifests that were withdrawn, and what the layout does not know."""
+    """Withdrawn manifests, and objects that do not belong to the layout."""
 
     @property
     def id(self) -> str:
-        """Its id."""
-        return self.address[1]
+        """The artifact's id."""
+        return self.address.id
 
     @property
     def unit(self) -> Unit:
-        """Everything, the manifest first."""
+        """All objects, the manifest first."""
         files = (entry for attempt in self.attempts.values() for entry in attempt)
         return (*([self.manifest] if self.manifest else []), *files, *self.others)
 
 
 def group_artifacts(entries: Iterable[Entry]) -> list[StoredArtifact]:
-    """Returns the artifacts that a listing of them shows; what the layout does not know is left."""
-    found: dict[Address, list[Entry]] = defaultdict(list)
+    """Groups a listing by artifact; leaves out objects that lie below no artifact's prefix."""
+    manifests: dict[ArtifactAddress, Entry] = {}
+    attempts: dict[ArtifactAddress, dict[str, list[Entry]]] = {}
+    others: dict[ArtifactAddress, list[Entry]] = defaultdict(list)
     for entry in entries:
-        parts = entry.key.split("/")
-        address = Layout.parse_manifest_key("/".join([*parts[:_NUM_PARTS], "manifest.json"]))
-        if address is not None:
-            found[address].append(entry)
-    return [_group_artifact(address, entries) for address, entries in found.items()]
-
-
-def _group_artifact(address: Address, entries: Iterable[Entry]) -> StoredArtifact:
-    manifest, others = None, []
-    attempts: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        match entry.key.split("/")[_NUM_PARTS:]:
-            case [_] if Layout.parse_manifest_key(entry.key):
-                manifest = entry
-            case [attempt, _]:
-                attempts[attempt].append(entry)
-            case _:
-                others.append(entry)
-    return StoredArtifact(
-        address=address,
-        manifest=manifest,
-        attempts={attempt: tuple(files) for attempt, files in attempts.items()},
-        others=tuple(others),
-    )
+        key = Layout.parse_artifact_key(entry.key)
+        if key is None:
+            continue
+        of_artifact = attempts.setdefault(key.address, {})
+        if key.is_manifest:
+            manifests[key.address] = entry
+        elif key.attempt is not None:
+            of_artifact.setdefault(key.attempt, []).append(entry)
+        else:
+            others[key.address].append(entry)
+    return [
+        StoredArtifact(
+            address=address,
+            manifest=manifests.get(address),
+            attempts={attempt: tuple(files) for attempt, files in of_artifact.items()},
+            others=tuple(others.get(address, ())),
+        )
+        for address, of_artifact in attempts.items()
+    ]
 
 
 def unreferenced_units(
     artifacts: Iterable[StoredArtifact], *, planned: Collection[str]
 ) -> list[Unit]:
-    """Returns the artifacts that exist and that no plan names; the first entry is the manifest."""
+    """Returns the committed artifacts that no plan names; a unit's first entry is its manifest."""
     return [each.unit for each in artifacts if each.manifest and each.id not in planned]
 
 
@@ -87,15 +79,15 @@ def orphan_units(
     artifacts: Iterable[StoredArtifact],
     *,
     planned: Collection[str],
-    winners: Mapping[Address, str],
+    winners: Mapping[ArtifactAddress, str],
 ) -> list[Unit]:
-    """Returns attempts that never became an artifact.
+    """Returns the files of attempts that did not become an artifact.
 
     Args:
-        artifacts: All of the store.
+        artifacts: All artifacts of the store.
         planned: The ids that plans name.
-        winners: The attempt of each manifest that could be read. Beside a manifest that is not in
-            it, nothing is an orphan.
+        winners: The attempt that each readable manifest names. An artifact whose manifest could not
+            be read is missing here and has no orphans: any of its attempts may be the winner.
     """
     units: list[Unit] = []
     for each in artifacts:
@@ -107,30 +99,31 @@ def orphan_units(
     return units
 
 
-def checkpoint_units(
+def in_flight_units(
     entries: Iterable[Entry], *, planned: Collection[str], committed: Collection[str]
 ) -> list[Unit]:
-    """Returns the checkpoints that no trial goes on from, and the shards that no images need.
+    """Returns the checkpoints and shards that no job will resume from.
 
-    Those are all of what is committed or what no plan names, and of any other trial all but the
-    checkpoint of the highest step. Should that one be unusable, time is lost and nothing else.
+    All objects of an artifact are garbage if the artifact is committed or if no plan names it. Of
+    any other training, the checkpoints before the highest step are garbage. If the checkpoint of
+    the highest step turns out to be unusable, the training starts again: it loses time only.
     """
-    trials: dict[str, list[Entry]] = defaultdict(list)
+    found: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        match entry.key.split("/"):
-            case [_, trial_id, *_, _]:
-                trials[trial_id].append(entry)
+        if (key := Layout.parse_in_flight_key(entry.key)) is not None:
+            found[key.id].append(entry)
     units: list[Unit] = []
-    for trial_id, found in trials.items():
-        if trial_id in planned and trial_id not in committed:
-            units += ((entry,) for entry in _superseded(found))
+    for artifact_id, objects in found.items():
+        if artifact_id in planned and artifact_id not in committed:
+            units += ((entry,) for entry in _superseded(objects))
         else:
-            units.append(tuple(found))
+            units.append(tuple(objects))
     return units
 
 
-def _superseded(entries: Iterable[Entry]) -> Iterator[Entry]:
-    parsed = [(entry, Layout.parse_checkpoint_key(entry.key)) for entry in entries]
-    steps = {entry.key: parts[1] for entry, parts in parsed if parts}
+def _superseded(entries: Collection[Entry]) -> Iterator[Entry]:
+    """Yields the checkpoints before the highest step."""
+    keys = {entry.key: Layout.parse_checkpoint_key(entry.key) for entry in entries}
+    steps = {key: parsed.step for key, parsed in keys.items() if parsed is not None}
     newest = max(steps.values(), default=0)
-    return (entry for entry, _ in parsed if steps.get(entry.key, newest) < newest)
+    return (entry for entry in entries if steps.get(entry.key, newest) < newest)

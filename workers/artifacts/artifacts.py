@@ -129,7 +129,7 @@ class Artifacts:
         """Returns the ids of all committed artifacts of a kind, from a listing alone."""
         entries = self.store.list(Layout.artifacts(kind))
         addresses = (Layout.parse_manifest_key(entry.key) for entry in entries)
-        return {address[1] for address in addresses if address is not None}
+        return {address.id for address in addresses if address is not None}
 
     def commit(
         self,

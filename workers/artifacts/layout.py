@@ -1,43 +1,112 @@
-"""The layout of a store: the one place where a path under its root is spelled.
+"""Spells and parses every path under a store's root.
 
     artifacts/<kind>/<id[:2]>/<id>/manifest.json     written last; the artifact exists if it does
-    artifacts/<kind>/<id[:2]>/<id>/<attempt>/<file>  the files of one attempt
-    artifacts/<kind>/<id[:2]>/<id>/withdrawn-<n>.json  a broken manifest that was taken out
-    in-flight/<id>/<step>-<sha256>.safetensors       resumable checkpoints of running trials
-    in-flight/<id>/<split>-<n>-<sha256>.arrow        finished shards of images that are being made
-    studies/<name>/...                               study file, plan, events, lease
+    artifacts/<kind>/<id[:2]>/<id>/<attempt>/<file>  files that one attempt uploaded
+    artifacts/<kind>/<id[:2]>/<id>/withdrawn-<n>.json  a broken manifest that was withdrawn
+    in-flight/<id>/<step>-<sha256>.safetensors       resumable checkpoints of unfinished trainings
+    in-flight/<id>/<split>-<n>-<sha256>.arrow        finished shards of unfinished images
+    probes/<random>                                  written and deleted by checks of the store
+    studies/<name>/...                               study file, plan, tables, lease
 
-A key names one object; a prefix ends in `/` and names all objects below it. Every name is checked
-before it becomes part of a path, so nothing escapes the root or hides from a listing.
+A *key* names one object. A *prefix* ends in `/` and names all objects below it. Every name is
+checked before it becomes part of a path, so that no path leaves the root or is hidden from a
+listing.
 """
 
 import re
+from typing import NamedTuple
 
+from workers.store.protocol import PROBES_PREFIX
+
+_ARTIFACTS = "artifacts"
+_IN_FLIGHT = "in-flight"
+_STUDIES = "studies"
 _MANIFEST = "manifest.json"
+_NUM_PARTS_OF_ATTEMPT_FILE = 2  # attempt and file name
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _ID = re.compile(r"[0-9a-f]{16}")
 _ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
 _CHECKPOINT = re.compile(r"([0-9]{10})-([0-9a-f]{64})\.safetensors")
 _SHARD = re.compile(r"([a-z]+)-([0-9]{5})-([0-9a-f]{64})\.arrow")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-# No leading dot: `..` would escape, and a directory store hides dotted temporary files.
+# No leading dot: `..` would leave the root, and a directory store hides dotted temporary files.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,127}")
 
 
 class InvalidNameError(ValueError):
-    """A name cannot be part of a path in the store; the message says which and what is allowed."""
+    """A name that cannot be part of a path; the message has the name and the allowed pattern."""
+
+
+class ArtifactAddress(NamedTuple):
+    """The kind and id of an artifact."""
+
+    kind: str
+    id: str
+
+
+class ArtifactKey(NamedTuple):
+    """The parts of a key below an artifact's prefix."""
+
+    address: ArtifactAddress
+    attempt: str | None
+    """Attempt that uploaded the file; None for a manifest and for unknown objects."""
+    name: str
+    """File name; for an unknown object in deeper folders, its path below the artifact's prefix."""
+
+    @property
+    def is_manifest(self) -> bool:
+        """Returns whether the key is the artifact's manifest."""
+        return self.attempt is None and self.name == _MANIFEST
+
+
+class InFlightKey(NamedTuple):
+    """The parts of a key below `in-flight/`; none of them is checked."""
+
+    id: str
+    """Id of the artifact that is being made."""
+    name: str
+    """Path of the object below the id's prefix."""
+
+
+class CheckpointKey(NamedTuple):
+    """The parts of a checkpoint's key."""
+
+    training_id: str
+    step: int
+    sha256: str
+    """Digest that the content must have."""
+
+
+class ShardKey(NamedTuple):
+    """The parts of the key of a finished shard of images."""
+
+    data_id: str
+    split: str
+    number: int
+    sha256: str
+    """Digest that the content must have."""
+
+
+class StudyKey(NamedTuple):
+    """The parts of a key in a study's folder; none of them is checked."""
+
+    study: str
+    name: str
+    """Path of the object below the study's prefix."""
 
 
 class Layout:
-    """Spells keys and prefixes, relative to a store's root.
+    """Functions that spell and parse the keys and prefixes of a store.
 
-    Every method raises `InvalidNameError` for a name that does not fit its pattern.
+    Functions that spell a path raise `InvalidNameError` for a name that its pattern does not allow.
     """
 
     @staticmethod
-    def artifacts(kind: str) -> str:
-        """Returns the prefix of all artifacts of a kind."""
-        return f"artifacts/{_checked(kind, what='kind', pattern=_KIND)}/"
+    def artifacts(kind: str | None = None) -> str:
+        """Returns the prefix of all artifacts of a kind; without a kind, of all artifacts."""
+        if kind is None:
+            return f"{_ARTIFACTS}/"
+        return f"{_ARTIFACTS}/{_checked(kind, what='kind', pattern=_KIND)}/"
 
     @staticmethod
     def manifest(kind: str, artifact_id: str) -> str:
@@ -46,7 +115,7 @@ class Layout:
 
     @staticmethod
     def withdrawn(kind: str, artifact_id: str, number: int | None = None) -> str:
-        """Returns the key of a manifest that was taken out; without a number, the prefix of all."""
+        """Returns the key of a withdrawn manifest; without a number, how all such keys begin."""
         name = "withdrawn-" if number is None else f"withdrawn-{number:04d}.json"
         return f"{_artifact(kind, artifact_id)}/{name}"
 
@@ -63,61 +132,92 @@ class Layout:
         return Layout.attempt(kind, artifact_id, attempt) + file_name
 
     @staticmethod
-    def in_flight(artifact_id: str, *parts: str) -> str:
-        """Returns the key of a file of something being made; without parts, the prefix of all."""
-        return _below(f"in-flight/{_checked(artifact_id, what='id', pattern=_ID)}/", parts)
-
-    @staticmethod
-    def checkpoint(trial_id: str, *, step: int, sha256: str) -> str:
-        """Returns the key of a checkpoint: it says the digest that the content must have."""
-        return Layout.in_flight(trial_id, f"{step:010d}-{sha256}.safetensors")
-
-    @staticmethod
-    def parse_checkpoint_key(key: str) -> tuple[str, int, str] | None:
-        """Returns trial id, step and sha256 if the key is a checkpoint's; None for another key."""
+    def parse_artifact_key(key: str) -> ArtifactKey | None:
+        """Parses the key of an object below an artifact's prefix; returns None for another key."""
         match key.split("/"):
-            case ["in-flight", trial_id, name] if _ID.fullmatch(trial_id):
-                if match := _CHECKPOINT.fullmatch(name):
-                    return trial_id, int(match[1]), match[2]
+            case [root, kind, shard, artifact_id, *rest] if (
+                root == _ARTIFACTS
+                and rest
+                and shard == artifact_id[:2]
+                and _KIND.fullmatch(kind)
+                and _ID.fullmatch(artifact_id)
+            ):
+                attempt = rest[0] if len(rest) == _NUM_PARTS_OF_ATTEMPT_FILE else None
+                name = rest[-1] if attempt is not None else "/".join(rest)
+                return ArtifactKey(ArtifactAddress(kind, artifact_id), attempt, name)
         return None
+
+    @staticmethod
+    def parse_manifest_key(key: str) -> ArtifactAddress | None:
+        """Parses the key of a manifest into its artifact's address; returns None for another."""
+        parsed = Layout.parse_artifact_key(key)
+        return parsed.address if parsed is not None and parsed.is_manifest else None
+
+    @staticmethod
+    def in_flight(artifact_id: str | None = None, *parts: str) -> str:
+        """Returns the key of a file of an unfinished artifact.
+
+        Without parts: the prefix of all its files. Without an id: the prefix of all such files.
+        """
+        if artifact_id is None:
+            return f"{_IN_FLIGHT}/"
+        return _below(f"{_IN_FLIGHT}/{_checked(artifact_id, what='id', pattern=_ID)}/", parts)
+
+    @staticmethod
+    def parse_in_flight_key(key: str) -> InFlightKey | None:
+        """Parses the key of an object in a folder below `in-flight/`; returns None for another."""
+        match key.split("/"):
+            case [root, artifact_id, *rest] if root == _IN_FLIGHT and rest:
+                return InFlightKey(artifact_id, "/".join(rest))
+        return None
+
+    @staticmethod
+    def checkpoint(training_id: str, *, step: int, sha256: str) -> str:
+        """Returns the key of a checkpoint; the key has the digest that the content must have."""
+        return Layout.in_flight(training_id, f"{step:010d}-{sha256}.safetensors")
+
+    @staticmethod
+    def parse_checkpoint_key(key: str) -> CheckpointKey | None:
+        """Parses the key of a checkpoint; returns None for another key."""
+        parsed = Layout.parse_in_flight_key(key)
+        match = parsed and _ID.fullmatch(parsed.id) and _CHECKPOINT.fullmatch(parsed.name)
+        return CheckpointKey(parsed.id, int(match[1]), match[2]) if parsed and match else None
 
     @staticmethod
     def shard(data_id: str, *, split: str, number: int, sha256: str) -> str:
-        """Returns the key of a finished shard: it says the digest that the content must have."""
+        """Returns the key of a finished shard; the key has the digest of the content."""
         return Layout.in_flight(data_id, f"{split}-{number:05d}-{sha256}.arrow")
 
     @staticmethod
-    def parse_shard_key(key: str) -> tuple[str, str, int, str] | None:
-        """Returns data id, split, number and sha256 if the key is a shard's; None for another."""
-        match key.split("/"):
-            case ["in-flight", data_id, name] if _ID.fullmatch(data_id):
-                if match := _SHARD.fullmatch(name):
-                    return data_id, match[1], int(match[2]), match[3]
-        return None
+    def parse_shard_key(key: str) -> ShardKey | None:
+        """Parses the key of a finished shard; returns None for another key."""
+        parsed = Layout.parse_in_flight_key(key)
+        match = parsed and _ID.fullmatch(parsed.id) and _SHARD.fullmatch(parsed.name)
+        return ShardKey(parsed.id, match[1], int(match[2]), match[3]) if parsed and match else None
+
+    @staticmethod
+    def probes() -> str:
+        """Returns the prefix of the objects that checks of the store write."""
+        return PROBES_PREFIX
 
     @staticmethod
     def studies() -> str:
         """Returns the prefix of all files of all studies."""
-        return "studies/"
+        return f"{_STUDIES}/"
 
     @staticmethod
     def study(name: str, *parts: str) -> str:
-        """Returns the key of a study's file; without parts, the prefix of all of them."""
+        """Returns the key of a study's file; without parts, the prefix of all its files."""
         return _below(
             f"{Layout.studies()}{_checked(name, what='study name', pattern=_STUDY)}/", parts
         )
 
     @staticmethod
-    def parse_manifest_key(key: str) -> tuple[str, str] | None:
-        """Returns kind and id if the key is that of a manifest, and None for any other key."""
+    def parse_study_key(key: str) -> StudyKey | None:
+        """Parses the key of an object in a folder below `studies/`; returns None for another."""
         match key.split("/"):
-            case ["artifacts", kind, shard, artifact_id, name] if (
-                name == _MANIFEST
-                and shard == artifact_id[:2]
-                and _KIND.fullmatch(kind)
-                and _ID.fullmatch(artifact_id)
-            ):
-                return kind, artifact_id
+            case [root, study, *rest] if root == _STUDIES and rest:
+                return StudyKey(study, "/".join(rest))
         return None
 
 

@@ -64,8 +64,7 @@ class ShardsInFlight:
         listed = defaultdict(list)
         for key in keys:
             if parts := Layout.parse_shard_key(key):
-                _, split, number, sha256 = parts
-                listed[split, number].append((key, sha256))
+                listed[parts.split, parts.number].append((key, parts.sha256))
         self._listed = dict(listed)
         self._may_exist = bool(keys)
 

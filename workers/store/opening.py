@@ -8,7 +8,14 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from workers.store.local import LocalStore
-from workers.store.protocol import PATIENCE_S, Store, StoreError, StoreUrlError, checked_key
+from workers.store.protocol import (
+    PATIENCE_S,
+    PROBES_PREFIX,
+    Store,
+    StoreError,
+    StoreUrlError,
+    checked_key,
+)
 
 _FORMS = "a path, file:///path or s3://bucket/prefix[?endpoint_url=http://host:port]"
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -53,7 +60,7 @@ def check_store(url: str) -> None:
     store = open_store(url, patience_s=_CHECK_PATIENCE_S)
     key = _probe_key()
     written = key.encode()
-    for _ in store.list("probes/"):
+    for _ in store.list(PROBES_PREFIX):
         break
     store.put(key, written)
     try:
@@ -80,7 +87,7 @@ def supports_conditional_put(store: Store) -> bool:
 
 
 def _probe_key() -> str:
-    return f"probes/{secrets.token_hex(8)}"
+    return f"{PROBES_PREFIX}{secrets.token_hex(8)}"
 
 
 def _checked_path(path: str) -> Path:

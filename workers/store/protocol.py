@@ -32,6 +32,8 @@ from typing import Protocol
 
 # An S3 server that was killed is back after up to 20 s; three times that.
 PATIENCE_S = 60.0
+PROBES_PREFIX = "probes/"
+"""The prefix of the objects that checks of a store write and delete."""
 
 
 class StoreError(Exception):

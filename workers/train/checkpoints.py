@@ -104,7 +104,7 @@ class Checkpoints:
         keys = [entry.key for entry in self._store.list(Layout.in_flight(self._trial_id))]
         parsed = [(key, Layout.parse_checkpoint_key(key)) for key in keys]
         self._listed = tuple(
-            _Listed(key=key, step=parts[1], sha256=parts[2]) for key, parts in parsed if parts
+            _Listed(key=key, step=parts.step, sha256=parts.sha256) for key, parts in parsed if parts
         )
         self._may_exist = bool(keys)
         return not before.issuperset(self._listed)

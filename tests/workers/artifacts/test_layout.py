@@ -47,6 +47,47 @@ def test_other_key_is_no_manifest(key: str) -> None:
     assert Layout.parse_manifest_key(key) is None
 
 
+def test_keys_below_an_artifact_are_parsed() -> None:
+    """The address, attempt and name come back; an unknown object has no attempt."""
+    address = ("merge", ID)
+    prefix = f"artifacts/merge/01/{ID}"
+    manifest = Layout.parse_artifact_key(Layout.manifest("merge", ID))
+    assert manifest == (address, None, "manifest.json")
+    assert manifest.is_manifest
+    file = Layout.parse_artifact_key(Layout.attempt_file(*address, attempt=ATTEMPT, name="a"))
+    assert file == (address, ATTEMPT, "a")
+    named_alike = Layout.parse_artifact_key(f"{prefix}/{ATTEMPT}/manifest.json")
+    assert named_alike is not None
+    assert not named_alike.is_manifest
+    withdrawn = Layout.parse_artifact_key(Layout.withdrawn("merge", ID, 3))
+    assert withdrawn == (address, None, "withdrawn-0003.json")
+    assert Layout.parse_artifact_key(f"{prefix}/{ATTEMPT}/deeper/a") == (
+        address,
+        None,
+        f"{ATTEMPT}/deeper/a",
+    )
+    for key in (prefix, "artifacts/of-another-tool.txt", f"artifacts/merge/ff/{ID}/manifest.json"):
+        assert Layout.parse_artifact_key(key) is None
+
+
+def test_keys_of_studies_and_in_flight_are_parsed() -> None:
+    """The folder's name and the path below it come back; objects beside folders have none."""
+    assert Layout.parse_study_key(Layout.study("s", "plan.json")) == ("s", "plan.json")
+    assert Layout.parse_study_key(Layout.study("s", "events", "1.jsonl")) == ("s", "events/1.jsonl")
+    assert Layout.parse_study_key("studies/readme") is None
+    assert Layout.parse_in_flight_key(Layout.in_flight(ID, "a", "b")) == (ID, "a/b")
+    assert Layout.parse_in_flight_key("in-flight/readme") is None
+    assert Layout.parse_in_flight_key(Layout.study("s", "plan.json")) is None
+
+
+def test_every_path_lies_below_a_prefix_of_the_layout() -> None:
+    """Garbage collection lists these prefixes and nothing else."""
+    assert Layout.manifest("merge", ID).startswith(Layout.artifacts())
+    assert Layout.in_flight(ID).startswith(Layout.in_flight())
+    assert Layout.study("s").startswith(Layout.studies())
+    assert Layout.probes() == "probes/"
+
+
 def test_checkpoint_key_is_parsed_back() -> None:
     """Trial, step and digest come back out of the key that was made of them."""
     key = Layout.checkpoint(ID, step=70, sha256=SHA256)
