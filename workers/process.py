@@ -10,7 +10,8 @@ import torch
 from workers.artifacts.cache import cache_root
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
-from workers.prepare.prepare import data_preparation, prepare_base
+from workers.prepare.base import prepare_base
+from workers.prepare.images import image_preparation
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.zero_shot import prepare_head
 from workers.specs.data import DataJob, HeadJob
@@ -61,12 +62,12 @@ class Worker:
         return run_merge(spec, workspace=self._workspace)
 
     def prepare_base(self, job: BaseJob) -> Manifest:
-        """Commits the base; see `workers.prepare.prepare.prepare_base`."""
+        """Commits the base; see `workers.prepare.base.prepare_base`."""
         return prepare_base(job, workspace=self._workspace)
 
     def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:
-        """Commits a task's images; see `workers.prepare.preparation.Preparation.run`."""
-        return data_preparation(job, workspace=self._workspace).run()
+        """Commits a task's images; see `workers.prepare.images.ImagePreparation.run`."""
+        return image_preparation(job, workspace=self._workspace).run()
 
     def prepare_head(self, job: HeadJob) -> Manifest:
         """Commits a task's zero-shot head; see `workers.prepare.zero_shot.prepare_head`."""

@@ -76,7 +76,7 @@ def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
     calibration = calibrate(
         request, seconds=seconds, progress=lambda text: say(console, f"  {text}")
     )
-    missing = [key for key in request.wanted() if key not in calibration.speeds]
+    missing = [key for key in request.speed_keys() if key not in calibration.speeds]
     for key in missing:
         say(console, f"  not timed, and left to other figures or a guess: {key}")
     keep_calibration(opened.folder, calibration)

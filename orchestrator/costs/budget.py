@@ -17,7 +17,7 @@ from orchestrator.costs.sizes import Sizes
 from orchestrator.costs.usage import Usage, counted_run_s, total, usage_of, usage_so_far
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
-from workers.calibrate.calibration import Calibration
+from workers.calibrate.speeds import Calibration
 from workers.specs.merge import MergeSpec
 from workers.specs.training import PretrainRun, Run, TrialSpec
 

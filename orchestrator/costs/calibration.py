@@ -22,15 +22,8 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import CALIBRATION_FILE, StudyFolder
 from orchestrator.study.schema import Study
 from workers.artifacts.sealed import SealError, seal, unseal
-from workers.calibrate.calibration import (
-    Calibration,
-    CalibrationRequest,
-    ImageSample,
-    Speed,
-    merge_key,
-    speeds_of,
-    train_key,
-)
+from workers.calibrate.request import CalibrationRequest, ImageSample
+from workers.calibrate.speeds import Calibration, Speed, merge_key, parse_speeds, train_key
 from workers.specs.data import DataSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import BaseSpec, ExpertSpec
@@ -176,7 +169,7 @@ def _listen(
                 timer.cancel()
                 timer = _kill_after(seconds, process=process)
                 continue
-            for speed in speeds_of([line]):
+            for speed in parse_speeds([line]):
                 speeds.append(speed)
                 progress(f"{speed.seconds:.3g} s: {speed.what}")
     finally:

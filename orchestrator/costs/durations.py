@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
-from workers.calibrate.calibration import Calibration, file_key, image_key, merge_key, train_key
+from workers.calibrate.speeds import Calibration, file_key, image_key, merge_key, train_key
 from workers.models.model_sizes import ModelSize
 from workers.specs.merge import MergeSpec
 from workers.specs.training import ExpertSpec, PretrainRun, PretrainSpec, Run

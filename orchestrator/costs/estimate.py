@@ -9,7 +9,7 @@ from orchestrator.costs.sizes import Sizes
 from orchestrator.costs.usage import Usage, usage_of
 from orchestrator.record.ledger import Ledger
 from orchestrator.study.resources import Resources, Share
-from workers.calibrate.calibration import Calibration
+from workers.calibrate.speeds import Calibration
 from workers.models.model_sizes import ModelSize
 
 _WORDS: dict[Basis, str] = {

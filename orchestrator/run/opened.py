@@ -26,7 +26,7 @@ from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.artifacts import Artifacts, BrokenManifestsError
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.sealed import seal
-from workers.calibrate.calibration import Calibration
+from workers.calibrate.speeds import Calibration
 from workers.store.opening import open_store
 
 NUM_BROKEN_NAMED = 5

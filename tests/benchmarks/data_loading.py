@@ -27,7 +27,7 @@ from eval.model_inputs import Normalization, to_inputs
 from eval.tasks import Task, find_task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.cache import NodeCache
-from workers.prepare.preparation import Preparation
+from workers.prepare.images import ImagePreparation, OpenedTask
 from workers.specs.data import DataSpec
 from workers.store.local import LocalStore
 
@@ -93,10 +93,8 @@ def prepare(files: Files, *, root: Path) -> tuple[list[Path], float]:
     )
     artifacts = Artifacts(LocalStore(root))
     started_s = time.perf_counter()
-    *_, last = Preparation(
-        spec,
-        task=TASK,
-        sources={"train": files, "test": files},
+    *_, last = ImagePreparation(
+        OpenedTask(spec=spec, task=TASK, sources={"train": files, "test": files}),
         artifacts=artifacts,
         num_threads=torch.get_num_threads(),
     ).run()

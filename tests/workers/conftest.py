@@ -12,7 +12,8 @@ import torch
 from eval.task_source import TaskSource
 from eval.tasks import find_task
 from workers.artifacts.manifests import Manifest
-from workers.prepare.prepare import prepare_base, prepare_data
+from workers.prepare.base import prepare_base
+from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, OptimizerSpec, TrialSpec
 from workers.train.trial import run_trial

@@ -1,1 +1,1 @@
-"""Times samples of a study in a process of its own."""
+"""Measures the speeds of one device on samples of a study's work."""

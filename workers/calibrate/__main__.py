@@ -21,8 +21,9 @@ import torch
 
 from eval.evaluate import features_of
 from eval.images.split import Split
-from workers.calibrate.calibration import CalibrationRequest, Speed, file_key, merge_key, train_key
+from workers.calibrate.request import CalibrationRequest
 from workers.calibrate.sample_store import SampleStore
+from workers.calibrate.speeds import Speed, file_key, merge_key, train_key
 from workers.merging.merge_job import run_merge
 from workers.models.backbones import Backbone
 from workers.sampling.determinism import compute_deterministically
@@ -63,7 +64,7 @@ def _samples(store: SampleStore) -> Iterator[Callable[[], Speed]]:
     """Yields what is to be timed, in order, with the threads set that it is given."""
     request = store.request
     torch.set_num_threads(max(1, int(request.merge_cpus)))
-    for key, (expert, linearised) in request.image_speeds().items():
+    for key, (expert, linearised) in request.evaluations().items():
         yield partial(_image_speed, expert, key=key, linearised=linearised, store=store)
     torch.set_num_threads(max(1, int(request.train_cpus)))
     for expert in request.experts:

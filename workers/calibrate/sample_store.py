@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from eval.images.shards import shard_name, write_shard
-from workers.calibrate.calibration import CalibrationRequest, ImageSample
+from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.models.backbones import Backbone
 from workers.models.tensor_files import write_tensors
-from workers.prepare.prepare import prepare_base
+from workers.prepare.base import prepare_base
 from workers.specs.ids import VERSIONS
 from workers.specs.merge import MergeSpec
 from workers.specs.spec_json import spec_to_json

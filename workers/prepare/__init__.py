@@ -1,1 +1,1 @@
-"""Bases, images and zero-shot heads, made once before the trials."""
+"""Makes bases, images and zero-shot heads, once, before any trial starts."""

@@ -1,4 +1,4 @@
-"""How far the preparation of a task's images is: what a worker tells the driver."""
+"""The progress that a worker reports to the driver while it prepares a task's images."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from workers.artifacts.manifests import Manifest
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationProgress:
-    """How far a task's images are."""
+    """How much of one task's images is prepared."""
 
     task: str
     num_images: int
-    """Of both splits together."""
+    """Images to prepare, in both splits together."""
     num_done: int
-    """Decoded, or found in shards that an interrupted preparation has left."""
+    """Images decoded so far, plus images in shards that an interrupted preparation left."""
     images_per_s: float
-    """Decoded by this worker in a second, from the first image on; 0 before."""
+    """Images that this worker decodes per second, from the first image on; 0 before."""
     committed: Manifest | None = None
-    """Of the last report."""
+    """The images' manifest in the last report; None in all reports before."""

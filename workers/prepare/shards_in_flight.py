@@ -1,9 +1,12 @@
-"""Shards of images whose preparation goes on: what one that is started again need not decode.
+"""Keeps finished shards of an unfinished preparation in the store.
 
-A shard is one object below `in-flight/<data id>/`; its key says its split, its number and the
-sha256 of its content, and the content says whose it is. A reader takes what is right in all of it,
-so that a torn, damaged or foreign object costs time and never a result. Two workers on one task may
-both write: equal shards have equal keys. Losing all of them costs the time since the start.
+A preparation that is started again uses them instead of decoding their images a second time.
+
+Each shard is one object below `in-flight/<data id>/`. Its key contains the split, the shard's
+number and the sha256 of the content. The content names the data id, the split and the number. A
+reader checks all of these, so a torn, damaged or foreign object costs time but never changes a
+result. Two workers on one task may both write, because equal shards have equal keys. Without any
+of these objects, a preparation starts from the beginning.
 """
 
 import hashlib
@@ -24,41 +27,41 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExpectedShard:
-    """What a shard must be."""
+    """The properties that a shard must have to be used."""
 
     split: str
     number: int
-    """Counted from 0 in its split."""
+    """Position among the shards of its split, from 0."""
     shape: tuple[int, ...]
-    """Of its images: (num, height, width, channels)."""
+    """Shape of the images: (num, height, width, channels)."""
     labels: npt.NDArray[np.int64]
     """(num,)."""
 
     @property
     def name(self) -> str:
-        """The name of its file in the artifact."""
+        """The name of the shard's file in the artifact."""
         return shard_name(self.split, self.number)
 
     def about(self, data_id: str) -> dict[str, str]:
-        """Returns what its file says of itself."""
+        """Returns the description that the shard's file contains."""
         return {"data": data_id, "split": self.split, "shard": str(self.number)}
 
 
 class ShardsInFlight:
-    """The finished shards of one task's images, in a store."""
+    """The finished shards of one task's images in a store, before they are committed."""
 
     def __init__(self, store: Store, *, data_id: str) -> None:
-        """Asks nothing of the store yet."""
         self._store = store
         self._data_id = data_id
         self._listed: dict[tuple[str, int], list[tuple[str, str]]] = {}
         self._may_exist = False
 
-    def look(self) -> None:
-        """Lists what is there, one request.
+    def refresh(self) -> None:
+        """Lists the shards in the store; one request.
 
         Raises:
-            StoreError: The store cannot be read; to begin anew would lose the time of all shards.
+            StoreError: The store cannot be read. The error is not ignored: starting from the
+                beginning would waste the time that all finished shards took.
         """
         keys = [entry.key for entry in self._store.list(Layout.in_flight(self._data_id))]
         listed = defaultdict(list)
@@ -69,22 +72,22 @@ class ShardsInFlight:
         self._may_exist = bool(keys)
 
     def find(self, expected: ExpectedShard, *, scratch: Path) -> Path | None:
-        """Returns a local file of a shard that is there and right; None if there is none.
+        """Returns a local file with an expected shard, or None if the store has no valid one.
 
         Args:
             expected: The shard.
-            scratch: Where it is put if the store is not on this machine.
+            scratch: Folder for the download if the store is on another machine.
 
         Raises:
-            StoreError: The store fails. A shard that has vanished is passed over.
-            OSError: This machine has no room for the file.
+            StoreError: The store fails. A shard that has vanished is skipped.
+            OSError: This machine's disk is full.
         """
         for key, sha256 in self._listed.get((expected.split, expected.number), []):
             try:
                 path = self._local(key, scratch / expected.name)
                 self._check(path, sha256=sha256, expected=expected)
             except (NotFoundError, FileNotFoundError):
-                _log.info("shard %s has just been removed", key)
+                _log.info("shard %s was removed after it was listed", key)
             except SplitFormatError as error:
                 _log.warning("shard %s of %s is refused: %s", key, self._store.url, error)
             else:
@@ -92,10 +95,10 @@ class ShardsInFlight:
         return None
 
     def keep(self, expected: ExpectedShard, path: Path) -> Path:
-        """Writes a shard to the store and returns where it lies on this machine from now on.
+        """Uploads a shard and returns the path where it now lies on this machine.
 
-        The file may move into the store, if that is a directory. A store that fails is logged and
-        no error: the preparation can do without.
+        If the store is a local directory, the file is moved into the store. A store error is
+        logged and not raised: the preparation can continue without the uploaded shard.
         """
         self._may_exist = True
         key = Layout.shard(
@@ -105,7 +108,13 @@ class ShardsInFlight:
             self._store.upload(key, path)
             own_file = self._store.local_path(key)
         except StoreError as error:
-            _log.warning("images %s go on without shard %s: %s", self._data_id, path.name, error)
+            _log.warning(
+                "shard %s of images %s could not be kept in the store; the preparation continues: "
+                "%s",
+                path.name,
+                self._data_id,
+                error,
+            )
             return path
         if own_file is None:
             return path
@@ -113,9 +122,9 @@ class ShardsInFlight:
         return own_file
 
     def remove(self) -> None:
-        """Deletes all of them; asks nothing if none was ever seen or written.
+        """Deletes the images' shards in flight; no request if none was ever seen or written.
 
-        What a failing store keeps is logged; the study's garbage collection takes it.
+        A store error is logged and not raised: `mergesweep gc` deletes the remaining shards.
         """
         if not self._may_exist:
             return
@@ -123,9 +132,14 @@ class ShardsInFlight:
             prefix = Layout.in_flight(self._data_id)
             self._store.delete([entry.key for entry in self._store.list(prefix)])
         except StoreError as error:
-            _log.warning("the shards of images %s are left: %s", self._data_id, error)
+            _log.warning(
+                "shards of images %s could not be deleted; `mergesweep gc` deletes them: %s",
+                self._data_id,
+                error,
+            )
 
     def _local(self, key: str, path: Path) -> Path:
+        """Returns the store's own file of a key if there is one; downloads to `path` otherwise."""
         own_file = self._store.local_path(key)
         if own_file is None:
             self._store.download(key, path)
@@ -135,12 +149,14 @@ class ShardsInFlight:
         if (found := _sha256(path)) != sha256:
             raise SplitFormatError(f"its content has sha256 {found}")
         shard = open_shard(path)
-        if dict(shard.about) != expected.about(self._data_id):
-            raise SplitFormatError(f"it is {dict(shard.about)}")
+        if dict(shard.about) != (about := expected.about(self._data_id)):
+            raise SplitFormatError(f"it describes itself as {dict(shard.about)}, not {about}")
         if shard.images.shape != expected.shape:
-            raise SplitFormatError(f"its images are {shard.images.shape}, not {expected.shape}")
+            raise SplitFormatError(
+                f"its images have shape {shard.images.shape}, not {expected.shape}"
+            )
         if not np.array_equal(shard.labels, expected.labels):
-            raise SplitFormatError("its labels are others")
+            raise SplitFormatError("its labels differ from the task's")
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Zero-shot heads: a CLIP model's classifier made of the classes' names, and left as it is."""
+"""Makes zero-shot heads: classifiers computed from class names by a CLIP model's text tower."""
 
 import tempfile
 import time
@@ -23,9 +23,10 @@ OpenTower = Callable[..., TextTower]
 def zero_shot_weight(
     classes: Sequence[str], *, templates: Sequence[str], tower: TextTower
 ) -> Tensor:
-    """Returns what cosines become logits by: the mean embedding of each class, times the scale.
+    """Returns the weight that turns an image's normalized embedding into logits.
 
-    Each text's embedding has norm 1, and so has their mean over the templates.
+    Row c is the mean embedding of class c over the templates, scaled to norm 1 and then multiplied
+    by the model's logit scale. The logits are therefore scaled cosines.
 
     Shapes:
         returns: (classes, width), float32.
@@ -44,7 +45,8 @@ def prepare_head(
     """Commits the zero-shot head of a task.
 
     Raises:
-        WeightsError: The text tower or its weights cannot be had, or are not those of the plan.
+        WeightsError: The text tower or its weights cannot be obtained, or the weights are not the
+            plan's.
     """
     started = time.monotonic()
     spec = job.spec
@@ -54,7 +56,7 @@ def prepare_head(
         tower=open_tower(spec.model, weights=_checked_weights(job)),
     )
     if not torch.isfinite(weight).all():
-        raise WeightsError(f"{spec.model}: the text tower gave embeddings that are not finite")
+        raise WeightsError(f"{spec.model}: the text tower returned embeddings that are not finite")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / HEAD_FILE
         write_tensors(path, {"weight": weight}, about={"task": spec.task, "id": spec.id})
@@ -72,6 +74,7 @@ def prepare_head(
 
 
 def _checked_weights(job: HeadJob) -> str:
+    """Returns the tag of open_clip's weights, or the path of a checkpoint with the right sha256."""
     if job.path is None:
         return job.spec.weights
     digest = sha256_of(Path(job.path))

@@ -16,7 +16,7 @@ from click.testing import Result
 
 from orchestrator.cli import plan as plan_verb
 from orchestrator.cli.main import cli
-from workers.calibrate.calibration import Calibration
+from workers.calibrate.speeds import Calibration
 
 Fields = Callable[..., dict[str, Any]]
 DEFAULTS = {"steps": 10, "lr": 0.01}

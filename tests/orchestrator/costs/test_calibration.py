@@ -15,7 +15,8 @@ from orchestrator.costs.calibration import (
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import CALIBRATION_FILE, StudyFolder
 from orchestrator.study.schema import Study
-from workers.calibrate.calibration import Calibration, CalibrationRequest
+from workers.calibrate.request import CalibrationRequest
+from workers.calibrate.speeds import Calibration
 from workers.store.opening import open_store
 
 HERE = Calibration(
@@ -64,7 +65,7 @@ def test_request_has_each_model_and_each_kind_of_step(make_plan: Callable[..., P
     assert sorted(merged) == [("test_resnet", False), ("test_resnet", True), ("test_vit", False)]
     tasks = {sample.spec.task for sample in request.data.values()}
     assert "mnist_m" in tasks
-    wanted = request.wanted()
+    wanted = request.speed_keys()
     assert len(set(wanted)) == len(wanted) == 3 + 4 + 2 + 2 + 3
     assert CalibrationRequest.from_json(request.to_json()) == request
 

@@ -17,7 +17,7 @@ from orchestrator.costs.durations import (
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
-from workers.calibrate.calibration import Calibration, file_key, image_key, train_key
+from workers.calibrate.speeds import Calibration, file_key, image_key, train_key
 from workers.models.model_sizes import ModelSize
 from workers.specs.training import ExpertSpec, TrialSpec
 

@@ -9,7 +9,7 @@ from orchestrator.costs.sizes import Sizes
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
-from workers.calibrate.calibration import Calibration, file_key, image_key, merge_key, train_key
+from workers.calibrate.speeds import Calibration, file_key, image_key, merge_key, train_key
 
 Make = Callable[..., Manifest]
 TASKS = ["emoji_objects", "font_letters", "mnist_5k"]

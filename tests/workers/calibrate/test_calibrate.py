@@ -9,14 +9,13 @@ import torch
 from eval.tasks import find_task
 from workers.calibrate import __main__ as calibrate
 from workers.calibrate.__main__ import speeds
-from workers.calibrate.calibration import (
-    CalibrationRequest,
-    ImageSample,
+from workers.calibrate.request import CalibrationRequest, ImageSample
+from workers.calibrate.speeds import (
     Speed,
     file_key,
     image_key,
     merge_key,
-    speeds_of,
+    parse_speeds,
     train_key,
 )
 from workers.merging.merge_job import run_merge
@@ -133,11 +132,11 @@ def test_other_models_steps_and_pretraining_are_timed_as_they_are(
         ),
     )
     found = {speed.what: speed.seconds for speed in speeds(request, device=CPU)}
-    assert set(found) == set(request.wanted())
+    assert set(found) == set(request.speed_keys())
     assert len(found) == 3 + 4 + 1 + 2 + 3
     broken = replace(request, experts=(replace(plain, augment="none", batch_size=0), sharp))
     left = {speed.what for speed in speeds(broken, device=CPU)}
-    assert len(set(broken.wanted()) - left) == 1
+    assert len(set(broken.speed_keys()) - left) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -168,4 +167,4 @@ def test_request_travels_as_text(
     request = request_of(base, datasets, (make_expert("mnist_5k"),))
     assert CalibrationRequest.from_json(request.to_json()) == request
     lines = ['{"what": "a", "seconds": 0.5, "count": 3}', '{"device": "cpu"}', '{"what": "b", "sec']
-    assert list(speeds_of(lines)) == [Speed(what="a", seconds=0.5, count=3)]
+    assert list(parse_speeds(lines)) == [Speed(what="a", seconds=0.5, count=3)]

@@ -10,7 +10,7 @@ import torch
 from merge.catalogue import PARAMS, num_experts_of, parse_params
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
-from workers.prepare.prepare import prepare_base
+from workers.prepare.base import prepare_base
 from workers.specs.merge import MergeSpec
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec
 from workers.workspace import Workspace

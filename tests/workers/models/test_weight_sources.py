@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from workers.models.weight_sources import is_remote, parse_remote, read_digest
 from workers.models.weights import WeightsError, sha256_of
-from workers.prepare.prepare import prepare_base
+from workers.prepare.base import prepare_base
 from workers.specs.training import BaseJob, BaseSpec
 from workers.store.opening import open_store
 from workers.workspace import Workspace

@@ -19,7 +19,7 @@ from eval.tasks import find_task
 from merge.catalogue import parse_params
 from merge.merge import merge
 from workers.models.backbones import Backbone, create_backbone
-from workers.prepare.preparation import Preparation
+from workers.prepare.images import ImagePreparation, OpenedTask
 from workers.sampling.data_selection import select_images
 from workers.specs.data import DataSpec
 from workers.workspace import Workspace
@@ -84,10 +84,8 @@ def test_merged_model_scores_the_same_on_the_store_and_on_the_files(
     """Equal sums, bit for bit: of shards mapped from the store, and of the decoded files."""
     spec = replace(datasets[TASK.name], image_size=SIZE, max_test=80)
     workspace = Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
-    *_, last = Preparation(
-        spec,
-        task=TASK,
-        sources=sources,
+    *_, last = ImagePreparation(
+        OpenedTask(spec=spec, task=TASK, sources=sources),
         artifacts=workspace.artifacts,
         num_threads=2,
         shard_bytes=SHARD_BYTES,

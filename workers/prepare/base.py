@@ -1,4 +1,4 @@
-"""Makes what trials need before they start: the base's weights and the tasks' images."""
+"""Commits a base: the pretrained or random weights that trials start from."""
 
 import tempfile
 import time
@@ -8,14 +8,11 @@ import timm
 import torch
 from torch import Tensor
 
-from eval.sources import open_sources
 from workers.artifacts.manifests import Manifest
 from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.models.tensor_files import write_tensors
 from workers.models.weight_sources import is_remote, parse_remote
 from workers.models.weights import WeightsError, packaged_path, sha256_of
-from workers.prepare.preparation import Preparation
-from workers.specs.data import DataJob
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec
@@ -23,10 +20,10 @@ from workers.workspace import BASE_FILE, Workspace
 
 
 def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
-    """Commits the base's backbone as safetensors.
+    """Commits the base's backbone as a safetensors file.
 
     Raises:
-        WeightsError: The weights cannot be had or do not fit the model.
+        WeightsError: The weights cannot be obtained or do not fit the model.
     """
     started = time.monotonic()
     spec = job.spec
@@ -64,6 +61,13 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
 
 
 def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, Tensor]:
+    """Reads a checkpoint whose sha256 is the one in the specification.
+
+    Args:
+        path: The file.
+        spec: The base.
+        shown: The file's name in messages.
+    """
     digest = sha256_of(path)
     if spec.weights != f"sha256:{digest}":
         raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
@@ -76,29 +80,6 @@ def _hub_tensors(model: str) -> dict[str, Tensor]:
         module = timm.create_model(model, pretrained=True, num_classes=width)
     except Exception as error:
         raise WeightsError(
-            f"{model}: timm's hub gave no weights ({error}); set backbone.weights to a file"
+            f"{model}: timm's hub returned no weights ({error}); set backbone.weights to a file"
         ) from error
     return dict(module.state_dict())
-
-
-def prepare_data(job: DataJob, *, workspace: Workspace) -> Manifest:
-    """Commits a task's images as Arrow files: decoded and resized once, mapped ever after.
-
-    Raises:
-        ImageSourceError: The task's files are missing, damaged, or not those of the plan; running
-            again goes on where it stopped.
-    """
-    *_, last = data_preparation(job, workspace=workspace).run()
-    assert last.committed is not None
-    return last.committed
-
-
-def data_preparation(job: DataJob, *, workspace: Workspace) -> Preparation:
-    """Returns the preparation of a task's images on this process's share of the machine."""
-    return Preparation(
-        job.spec,
-        task=job.source.task,
-        sources=open_sources(job.source),
-        artifacts=workspace.artifacts,
-        num_threads=torch.get_num_threads(),
-    )

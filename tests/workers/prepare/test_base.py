@@ -15,8 +15,9 @@ from eval.tasks import find_task
 from workers.models.backbones import create_backbone
 from workers.models.tensor_files import TensorFile
 from workers.models.weights import PACKAGED, WeightsError, sha256_of
-from workers.prepare import prepare
-from workers.prepare.prepare import prepare_base, prepare_data
+from workers.prepare import base as base_preparation
+from workers.prepare.base import prepare_base
+from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec, EvaluateOn
 from workers.specs.training import BaseJob, BaseSpec
 from workers.workspace import Workspace
@@ -179,7 +180,7 @@ def test_hub_that_gives_nothing_is_told_with_a_way_out(
     def offline(*_arguments: object, **_options: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(prepare.timm, "create_model", offline)
+    monkeypatch.setattr(base_preparation.timm, "create_model", offline)
     spec = BaseSpec(model="test_resnet", weights="timm", seed=0)
     with pytest.raises(WeightsError, match=r"no route to host.*set backbone\.weights to a file"):
         prepare_base(BaseJob(spec=spec, path=None), workspace=empty)

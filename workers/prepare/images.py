@@ -1,4 +1,4 @@
-"""Makes a task's images: decoded and resized once, shard by shard, committed as one artifact."""
+"""Prepares a task's images: decodes and resizes them once, in shards, and commits one artifact."""
 
 import tempfile
 import time
@@ -7,84 +7,96 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from eval.images.decoding import decode
 from eval.images.shards import SHARD_BYTES, images_per_shard, write_shard
 from eval.images.source import ImageSource
+from eval.sources import open_sources
 from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.shards_in_flight import ExpectedShard, ShardsInFlight
 from workers.sampling.data_selection import Selection, select_images
-from workers.specs.data import DataSpec
+from workers.specs.data import DataJob, DataSpec
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
 from workers.store.protocol import NotFoundError
+from workers.workspace import Workspace
 
 REPORT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
-    """A shard that is to be made."""
+class OpenedTask:
+    """A task whose images can be read, and the specification of the images to keep."""
+
+    spec: DataSpec
+    task: Task
+    sources: Mapping[str, ImageSource]
+    """The task's `train` and `test` images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlannedShard:
+    """A shard to make."""
 
     expected: ExpectedShard
     selection: Selection
-    """Which images it has."""
+    """The images in the shard."""
 
 
-class Preparation:
-    """One worker's making of one task's images."""
+class ImagePreparation:
+    """The preparation of one task's images by one worker."""
 
     def __init__(
         self,
-        spec: DataSpec,
+        opened: OpenedTask,
         *,
-        task: Task,
-        sources: Mapping[str, ImageSource],
         artifacts: Artifacts,
         num_threads: int,
         shard_bytes: int = SHARD_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Chooses the images; decodes nothing yet.
+        """Chooses the images; `run` decodes them.
 
         Args:
-            spec: What to make.
-            task: Its channels and classes.
-            sources: What the images are read from: `train` and `test`.
-            artifacts: Where they are committed.
-            num_threads: That decode.
-            shard_bytes: Most pixels of a shard.
-            clock: Seconds, from any origin.
+            opened: The images to prepare.
+            artifacts: Receives the committed images.
+            num_threads: Threads that decode.
+            shard_bytes: Upper limit on the pixels of a shard, in bytes.
+            clock: Returns seconds from an arbitrary origin.
         """
-        self._spec = spec
-        self._task = task
-        self._sources = sources
+        self._spec = opened.spec
+        self._task = opened.task
+        self._sources = opened.sources
         self._artifacts = artifacts
         self._num_threads = num_threads
         self._clock = clock
         self._per_shard = images_per_shard(
-            image_size=spec.image_size, channels=task.channels, shard_bytes=shard_bytes
+            image_size=self._spec.image_size, channels=self._task.channels, shard_bytes=shard_bytes
         )
-        sizes = {name: len(source.labels) for name, source in sources.items()}
-        self._selections = select_images(sizes, spec=spec)
-        self._in_flight = ShardsInFlight(artifacts.store, data_id=spec.id)
+        sizes = {name: len(source.labels) for name, source in self._sources.items()}
+        self._selections = select_images(sizes, spec=self._spec)
+        self._in_flight = ShardsInFlight(artifacts.store, data_id=self._spec.id)
         self._num_found = 0
         self._num_decoded = 0
         self._decoding_since_s: float | None = None
 
     def run(self) -> Iterator[PreparationProgress]:
-        """Makes what is missing and commits all of it, reporting about every second and at the end.
+        """Makes the missing shards and commits all shards; reports about once a second.
 
-        A shard is whole in memory while it is made, and its decoded images twice for a moment. All
-        but the last are kept in the store as they are finished: a preparation that was killed goes
-        on from there, on any node. The temporary directory holds all of them if the store is not
-        on this machine, one if it is.
+        The last report carries the manifest.
+
+        Memory: one shard, and twice its decoded images while the shard is written. Disk: all
+        shards in the temporary directory if the store is on another machine, otherwise one.
+
+        The store keeps every finished shard but the last. After a kill, a preparation on any node
+        continues with those shards.
 
         Raises:
-            ImageSourceError: An image cannot be decoded; finished shards are kept.
+            ImageSourceError: An image cannot be decoded; the finished shards are kept.
             StoreError: The store fails.
         """
         began_s = self._clock()
@@ -95,16 +107,17 @@ class Preparation:
         yield self._progress(committed=manifest)
 
     def _files(self, scratch: Path) -> Generator[PreparationProgress, None, dict[str, Path]]:
-        self._in_flight.look()
-        parts = list(self._parts())
+        """Finds or makes every shard; returns local paths by file name."""
+        self._in_flight.refresh()
+        planned = list(self._planned_shards())
         files: dict[str, Path] = {}
-        for part in parts:
-            expected = part.expected
+        for shard in planned:
+            expected = shard.expected
             path = self._in_flight.find(expected, scratch=scratch)
             if path is None:
                 path = scratch / expected.name
-                yield from self._write(part, path)
-                if part is not parts[-1]:  # which is committed at once
+                yield from self._write(shard, path)
+                if shard is not planned[-1]:  # the commit, which comes next, uploads the last one
                     path = self._in_flight.keep(expected, path)
             else:
                 self._num_found += len(expected.labels)
@@ -112,13 +125,13 @@ class Preparation:
             files[expected.name] = path
         return files
 
-    def _parts(self) -> Iterator[_Part]:
+    def _planned_shards(self) -> Iterator[_PlannedShard]:
         size, channels = self._spec.image_size, self._task.channels
         for split, selection in self._selections.items():
             labels = self._sources[selection.source].labels
             for number, start in enumerate(range(0, len(selection.positions), self._per_shard)):
                 positions = selection.positions[start : start + self._per_shard]
-                yield _Part(
+                yield _PlannedShard(
                     expected=ExpectedShard(
                         split=split,
                         number=number,
@@ -128,16 +141,16 @@ class Preparation:
                     selection=Selection(source=selection.source, positions=positions),
                 )
 
-    def _write(self, part: _Part, path: Path) -> Iterator[PreparationProgress]:
-        expected = part.expected
+    def _write(self, shard: _PlannedShard, path: Path) -> Iterator[PreparationProgress]:
+        expected = shard.expected
         images = np.empty(expected.shape, dtype=np.uint8)
         if self._decoding_since_s is None:
             self._decoding_since_s = self._clock()
         reported_s = self._clock()
         num_done = 0
         for chunk in decode(
-            self._sources[part.selection.source],
-            part.selection.positions,
+            self._sources[shard.selection.source],
+            shard.selection.positions,
             image_size=self._spec.image_size,
             channels=self._task.channels,
             num_threads=self._num_threads,
@@ -171,7 +184,7 @@ class Preparation:
                 seconds={"prepare": self._clock() - began_s},
             )
         except (NotFoundError, FileNotFoundError):
-            # Another worker on the same images was first, and removed what it had in flight.
+            # Another worker has committed the same images and removed the shards in flight.
             winner = self._artifacts.find("data", spec.id)
             if winner is None:
                 raise
@@ -188,3 +201,28 @@ class Preparation:
             images_per_s=rate,
             committed=committed,
         )
+
+
+def image_preparation(job: DataJob, *, workspace: Workspace) -> ImagePreparation:
+    """Opens a task's images; returns their preparation with as many threads as torch has.
+
+    Raises:
+        ImageSourceError: The task's files are missing, damaged, or differ from the plan's.
+    """
+    return ImagePreparation(
+        OpenedTask(spec=job.spec, task=job.source.task, sources=open_sources(job.source)),
+        artifacts=workspace.artifacts,
+        num_threads=torch.get_num_threads(),
+    )
+
+
+def prepare_data(job: DataJob, *, workspace: Workspace) -> Manifest:
+    """Commits a task's images as Arrow files, which jobs memory-map.
+
+    Raises:
+        ImageSourceError: The task's files are missing, damaged, or differ from the plan's. The
+            next call continues with the finished shards.
+    """
+    *_, last = image_preparation(job, workspace=workspace).run()
+    assert last.committed is not None
+    return last.committed

@@ -18,7 +18,7 @@ from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.cache import NodeCache
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
-from workers.prepare.preparation import Preparation
+from workers.prepare.images import ImagePreparation, OpenedTask
 from workers.sampling.data_selection import select_images
 from workers.specs.data import DataSpec
 from workers.store.local import LocalStore
@@ -64,17 +64,15 @@ def spec(datasets: Mapping[str, DataSpec]) -> DataSpec:
 
 
 @pytest.fixture
-def begin(spec: DataSpec) -> Callable[..., tuple[Preparation, dict[str, Counted]]]:
+def begin(spec: DataSpec) -> Callable[..., tuple[ImagePreparation, dict[str, Counted]]]:
     """Returns what begins a preparation as a fresh process would."""
 
     def begin(
         store: Store, *, fails_at: int | None = None
-    ) -> tuple[Preparation, dict[str, Counted]]:
+    ) -> tuple[ImagePreparation, dict[str, Counted]]:
         sources = {name: Counted(split, fails_at=fails_at) for name, split in WHOLE.items()}
-        preparation = Preparation(
-            spec,
-            task=TASK,
-            sources=sources,
+        preparation = ImagePreparation(
+            OpenedTask(spec=spec, task=TASK, sources=sources),
             artifacts=Artifacts(store),
             num_threads=2,
             shard_bytes=SHARD_BYTES,
@@ -84,10 +82,10 @@ def begin(spec: DataSpec) -> Callable[..., tuple[Preparation, dict[str, Counted]
     return begin
 
 
-Begin = Callable[..., tuple[Preparation, dict[str, Counted]]]
+Begin = Callable[..., tuple[ImagePreparation, dict[str, Counted]]]
 
 
-def finish(preparation: Preparation) -> Manifest:
+def finish(preparation: ImagePreparation) -> Manifest:
     *_, last = preparation.run()
     assert last.committed is not None
     assert last.num_done == last.num_images == 41
@@ -104,7 +102,9 @@ def num_asked(sources: Mapping[str, Counted]) -> int:
     return sum(len(source.asked) for source in sources.values())
 
 
-def stop_after(preparation: Preparation, *, num_shards: int, store: Store, spec: DataSpec) -> None:
+def stop_after(
+    preparation: ImagePreparation, *, num_shards: int, store: Store, spec: DataSpec
+) -> None:
     """Ends a preparation as soon as the store has some shards, as a kill would."""
 
     class KilledError(BaseException):
@@ -222,10 +222,10 @@ def put_foreign(store: Store, spec: DataSpec, tmp_path: Path) -> Callable[[Forei
 
 
 FOREIGN = [
-    Foreign(about={"data": "0" * 16}, why="it is {'data': '0000"),
+    Foreign(about={"data": "0" * 16}, why="it describes itself as {'data': '0000"),
     Foreign(about={"shard": "1"}, why="'shard': '1'"),
-    Foreign(num=9, why=r"its images are \(9, 8, 8, 3\), not \(10, 8, 8, 3\)"),
-    Foreign(labels={0: 99}, why="its labels are others"),
+    Foreign(num=9, why=r"its images have shape \(9, 8, 8, 3\), not \(10, 8, 8, 3\)"),
+    Foreign(labels={0: 99}, why="its labels differ from the task's"),
 ]
 
 
@@ -289,7 +289,7 @@ def test_progress_counts_found_and_decoded_images(
     store: Store, spec: DataSpec, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the shards that were there up to all of them, with the speed of what was decoded."""
-    monkeypatch.setattr("workers.prepare.preparation.REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr("workers.prepare.images.REPORT_EVERY_S", 0.0)
     stop_after(begin(store)[0], num_shards=3, store=store, spec=spec)
     reports = list(begin(store)[0].run())
     assert [report.num_done for report in reports] == [10, 20, 25, 35, 41, 41]

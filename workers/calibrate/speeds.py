@@ -1,0 +1,99 @@
+"""The measured speeds of one device and the keys that identify them. Free of torch."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from workers.specs.merge import MergeSpec
+from workers.specs.training import ExpertSpec, PretrainSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """One measured speed."""
+
+    what: str
+    """The key of the timed work: see `train_key`, `image_key`, `file_key`, `merge_key`."""
+    seconds: float
+    """Seconds per unit: an optimizer step, an image, a file, or an expert merged."""
+    count: int
+    """Number of units timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The speeds of one device, with the machine and the time of the measurement."""
+
+    device: str
+    """`cuda` or `cpu`."""
+    device_name: str
+    """The manufacturer's name of the device, for people."""
+    machine: str
+    """The host's name."""
+    at_s: float
+    """Time of the measurement, in seconds since 1970."""
+    speeds: Mapping[str, float]
+    """Seconds per unit, by key."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "Calibration":
+        """Returns the calibration from the values that `to_json` returned.
+
+        Raises:
+            TypeError: A field is missing or unknown.
+        """
+        return Calibration(**fields)
+
+
+def train_key(model: str, *, image_size: int, spec: ExpertSpec | PretrainSpec) -> str:
+    """Returns the key of an optimizer step; it names everything that changes a step's speed."""
+    optimizer = spec.optimizer
+    parts = {
+        f"{spec.batch_size} images": True,
+        optimizer.name: True,
+        "without momentum": not optimizer.momentum,
+        "sharpness-aware": optimizer.sam_rho > 0,
+        "linearised": spec.linearised,
+        f"augmented by {spec.augment}": spec.augment != "none",
+        "with a mean of the weights": spec.average_weights.mode == "ema",
+    }
+    kind = ", ".join(part for part, is_there in parts.items() if is_there)
+    return f"step of {model} at {image_size} pixels, {kind}"
+
+
+def image_key(model: str, *, image_size: int, linearised: bool) -> str:
+    """Returns the key of evaluating one image."""
+    return f"image through {'linearised ' * linearised}{model} at {image_size} pixels"
+
+
+def file_key(model: str) -> str:
+    """Returns the key of writing one expert's file and reading it again."""
+    return f"file of {model}"
+
+
+def merge_key(model: str, *, image_size: int, merge: MergeSpec) -> str:
+    """Returns the key of merging one expert; evaluation is not part of it (see `image_key`)."""
+    fields = [merge.params, merge.batch_norm, merge.recalibration_images]
+    if merge.surgery is not None:
+        fields.append(asdict(merge.surgery))
+    at = f" at {image_size} pixels{', linearised,' * merge.linearised}"
+    return f"expert of {model}{at} merged by {merge.method} {json.dumps(fields, sort_keys=True)}"
+
+
+def parse_speeds(lines: Sequence[str]) -> Iterator[Speed]:
+    """Yields the speeds in a calibrating process's output.
+
+    Skips other lines, and the last line if it is incomplete.
+    """
+    for line in lines:
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(fields, dict) and fields.keys() == {"what", "seconds", "count"}:
+            yield Speed(**fields)
