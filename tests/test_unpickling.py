@@ -26,7 +26,7 @@ SAFE_ONLY_WITH = {
 }
 ALLOWED = {
     # What Ray Tune wrote on this machine when a trial of this run failed; never from a store.
-    ("orchestrator/cluster/trial_watch.py", "ray.cloudpickle.loads"),
+    ("orchestrator/cluster/trial_callback.py", "ray.cloudpickle.loads"),
 }
 
 

@@ -91,12 +91,12 @@ def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
 def status(name: str, *, store: str | None, address: str | None) -> None:
     """Show how far study NAME is, who works on it, and what is missing."""
     from orchestrator.cli.status import show_status
-    from orchestrator.cli.watch import Watch, show_now
+    from orchestrator.cli.watch import StudyWatch, show_now
 
     console = new_console()
     with bad_input():
         url, submissions = _asked(name, store=store, address=address)
-        show_now(Watch(store_at(url), name, submissions=submissions).look(), console=console)
+        show_now(StudyWatch(store_at(url), name, submissions=submissions).look(), console=console)
     sys.exit(show_status(open_name(name, url, is_read_only=True), console=console))
 
 

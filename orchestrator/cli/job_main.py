@@ -37,10 +37,10 @@ def main() -> NoReturn:
 
 
 def _check_nodes(*, paths: dict[str, str], store_url: str) -> None:
-    from orchestrator.cluster.connection import ray_session  # noqa: PLC0415 as above
+    from orchestrator.cluster.connection import ray_connection  # noqa: PLC0415 as above
     from orchestrator.cluster.node_check import check_nodes  # noqa: PLC0415 as above
 
-    with ray_session(_give_up):
+    with ray_connection(_give_up):
         found = check_nodes(paths=paths, store_url=store_url)
     if found.problems:
         _refuse(found.problems)

@@ -61,7 +61,7 @@ def _prepare(opened: OpenedStudy, *, lease: Lease, console: Console) -> int:
                 tracker=None,
                 stopping=stopping,
                 on_cluster_lost=abandon,
-                leave=lease.leave,
+                write_progress=lease.write_progress,
             ).prepare(console)
             lease.check()
         except (PreparationError, StoreError, LeaseError, ConnectionError) as error:

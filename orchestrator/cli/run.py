@@ -100,7 +100,7 @@ class _Run:
                         tracker=tracker,
                         stopping=stopping,
                         on_cluster_lost=lambda reason: self._abandon(reason, tracker=tracker),
-                        leave=self.lease.leave,
+                        write_progress=self.lease.write_progress,
                     ).run(self.console)
                 self.lease.check()
                 opened.note_unfinished()

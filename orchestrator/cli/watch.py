@@ -28,7 +28,7 @@ LOOKS_A_LINE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class StudyActivity:
     """What there is to see of a study at one time."""
 
     holder: Holder
@@ -65,7 +65,7 @@ class Sight:
         return ", ".join(parts)
 
 
-class Watch:
+class StudyWatch:
     """Looks at a study again and again; reads alone."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Watch:
         self._last: Holder | None = None
         self._heard_s = clock()
 
-    def look(self) -> Sight:
+    def look(self) -> StudyActivity:
         """Returns what there is to see now.
 
         A cluster that answered once and no longer does is left out: the store tells the rest.
@@ -97,7 +97,7 @@ class Watch:
         if self._last is None or holder.is_alive_since(self._last):
             self._heard_s = self._clock()
         self._last = holder
-        return Sight(
+        return StudyActivity(
             holder=holder,
             progress=read_progress(self._store, self._study, generation=holder.generation),
             submission=submission,
@@ -136,7 +136,7 @@ def watch_study(
         StudyNotFoundError: The store holds no study of this name, and no submission of it runs.
         StoreError, ClusterAccessError: What is asked does not answer.
     """
-    watch = Watch(open_store(store_url), name, submissions=submissions)
+    watch = StudyWatch(open_store(store_url), name, submissions=submissions)
     last = watch.look()
     try:
         if console.is_terminal:
@@ -158,15 +158,15 @@ def watch_study(
     return _show_end(name, last, store_url=store_url, console=console)
 
 
-def show_now(sight: Sight, *, console: Console) -> None:
+def show_now(activity: StudyActivity, *, console: Console) -> None:
     """Prints who works on a study and what they are at; nothing if nobody does."""
-    if sight.is_running:
-        say(console, f"at work: {_line(sight)}")
-    elif sight.submission is not None:
-        say(console, f"{sight.submission.id} has ended: {sight.submission.state}")
+    if activity.is_running:
+        say(console, f"at work: {_line(activity)}")
+    elif activity.submission is not None:
+        say(console, f"{activity.submission.id} has ended: {activity.submission.state}")
 
 
-def _show_end(name: str, last: Sight, *, store_url: str, console: Console) -> int:
+def _show_end(name: str, last: StudyActivity, *, store_url: str, console: Console) -> int:
     if last.is_held:
         say(console, f"{last.holder}: its driver seems dead; running the study again goes on")
     elif last.submission is not None:
@@ -175,14 +175,14 @@ def _show_end(name: str, last: Sight, *, store_url: str, console: Console) -> in
     return FAILED if last.is_held and code == DONE else code
 
 
-def _line(sight: Sight) -> str:
-    if sight.progress is None or not sight.is_held:
-        return f"{sight.head()}, nothing told yet"
-    return f"{progress_text(sight.progress)} ({sight.head()})"
+def _line(activity: StudyActivity) -> str:
+    if activity.progress is None or not activity.is_held:
+        return f"{activity.head()}, nothing told yet"
+    return f"{progress_text(activity.progress)} ({activity.head()})"
 
 
-def _panel(name: str, sight: Sight) -> RenderableType:
-    head = Text(f"{name}: {sight.head()}")
-    if sight.progress is None or not sight.is_held:
+def _panel(name: str, activity: StudyActivity) -> RenderableType:
+    head = Text(f"{name}: {activity.head()}")
+    if activity.progress is None or not activity.is_held:
         return head
-    return Group(head, progress_panel(sight.progress))
+    return Group(head, progress_panel(activity.progress))

@@ -13,15 +13,15 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from orchestrator.cluster.trial_watch import Unpickled, Watch
+from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
 
 
-class Admission(Unpickled, BasicVariantGenerator):
+class AdmittingSearch(NotPickled, BasicVariantGenerator):
     """Makes Tune's trials one after another, as places become free, without those left out."""
 
-    def __init__(self, watch: Watch, *, num_slots: Callable[[], int]) -> None:
+    def __init__(self, callback: TrialCallback, *, num_slots: Callable[[], int]) -> None:
         super().__init__()
-        self._watch = watch
+        self._callback = callback
         self._num_slots = num_slots
         self.paused: set[Trial] = set()
 
@@ -33,7 +33,7 @@ class Admission(Unpickled, BasicVariantGenerator):
         """Returns the next trial that may start, None if there is none or no place now."""
         while not self.paused:  # these go first
             trial: Trial | None = super().next_trial()  # type: ignore[no-untyped-call]
-            if trial is None or self._watch.may_start(trial):
+            if trial is None or self._callback.may_start(trial):
                 return trial
             self.on_trial_complete(trial.trial_id)
         return None
@@ -55,12 +55,14 @@ class Admission(Unpickled, BasicVariantGenerator):
         """Writes nothing."""
 
 
-class Pausing(Unpickled, FIFOScheduler):
+class PausingScheduler(NotPickled, FIFOScheduler):
     """Pauses trials that have no slot any more, and lets them go on when there is one."""
 
-    def __init__(self, watch: Watch, *, admission: Admission, num_slots: Callable[[], int]) -> None:
+    def __init__(
+        self, callback: TrialCallback, *, admission: AdmittingSearch, num_slots: Callable[[], int]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._watch = watch
+        self._callback = callback
         self._admission = admission
         self._num_slots = num_slots
 
@@ -68,10 +70,10 @@ class Pausing(Unpickled, FIFOScheduler):
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
         """Pauses the trial if as many as there are slots began before it."""
-        if trial not in self._watch.running[self._num_slots() :]:
+        if trial not in self._callback.running[self._num_slots() :]:
             return str(super().on_trial_result(tune_controller, trial, result))
         self._admission.paused.add(trial)
-        self._watch.forget(trial)
+        self._callback.forget(trial)
         # Tune's own checkpoint would be a file on a node; ours is in the store.
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return str(TrialScheduler.NOOP)

@@ -40,7 +40,7 @@ def is_own_ray() -> bool:
 
 
 @contextlib.contextmanager
-def ray_session(on_lost: Callable[[str], None]) -> Iterator[None]:
+def ray_connection(on_lost: Callable[[str], None]) -> Iterator[None]:
     """Connects for the length of a `with` block and disconnects at its end.
 
     Args:

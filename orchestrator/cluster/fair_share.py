@@ -83,7 +83,7 @@ def num_fitting(share: Amounts, *, within: Amounts) -> int | None:
     return int(min(bounds) + _TOLERANCE) if bounds else None
 
 
-def sharing_text(allotment: Allotment, *, num_all: int) -> str:
+def allotment_text(allotment: Allotment, *, num_all: int) -> str:
     """Says with whom a study shares the cluster and what it has of it; nothing if it is alone.
 
     Args:

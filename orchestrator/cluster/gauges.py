@@ -1,4 +1,4 @@
-"""Hands a run's readings to Ray, whose nodes offer them to Prometheus with a `ray_` in front."""
+"""Exports a run's metrics through Ray, whose nodes serve them to Prometheus with prefix `ray_`."""
 
 import contextlib
 import threading
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ray.util.metrics import Gauge
 
-from orchestrator.cluster.metric_names import METRICS, Reading
+from orchestrator.cluster.metric_names import METRICS, MetricValue
 
 EXPORT_EVERY_S = 10.0
 """As often as Ray itself passes values on."""
 
 
 @contextlib.contextmanager
-def exported(read: Callable[[], Iterable[Reading]], *, study: str) -> Iterator[None]:
+def exporting_metrics(read: Callable[[], Iterable[MetricValue]], *, study: str) -> Iterator[None]:
     """Reads and exports for the length of a `with` block, in a thread of its own.
 
     Args:

@@ -24,7 +24,7 @@ room in the budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class MetricValue:
     """The value of a metric for one combination of labels."""
 
     name: str

@@ -15,9 +15,9 @@ from typing import Any
 from ray import tune
 from ray.tune.execution import class_cache
 
-from orchestrator.cluster.admission import Admission, Pausing
+from orchestrator.cluster.admission import AdmittingSearch, PausingScheduler
+from orchestrator.cluster.trial_callback import NotPickled, TrialCallback, TrialListener
 from orchestrator.cluster.trial_runner import TrialRunner
-from orchestrator.cluster.trial_watch import TrialWatcher, Unpickled, Watch
 from orchestrator.study.resources import Share
 from workers.specs.training import Run
 
@@ -42,17 +42,17 @@ CREDENTIALS = {
 on every node. Workers have the environment of their node."""
 
 
-class _StopWhen(Unpickled, tune.Stopper):
-    def __init__(self, stopping: threading.Event, *, watch: Watch) -> None:
+class _StopWhen(NotPickled, tune.Stopper):
+    def __init__(self, stopping: threading.Event, *, callback: TrialCallback) -> None:
         self._stopping = stopping
-        self._watch = watch
+        self._callback = callback
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         del trial_id, result
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping.is_set() or self._watch.must_stop()
+        return self._stopping.is_set() or self._callback.must_stop()
 
 
 def run_trials(
@@ -63,7 +63,7 @@ def run_trials(
     share: Share,
     num_slots: Callable[[], int],
     checkpoint_every_s: float,
-    watcher: TrialWatcher,
+    listener: TrialListener,
     stopping: threading.Event,
 ) -> None:
     """Runs trials to their ends, as many at once as there are slots.
@@ -71,18 +71,18 @@ def run_trials(
     Returns early when stopping, and when there is no slot left and no trial was begun that is not
     at its end: what is left may be run again.
 
-    A trial is run only if the watcher lets it start, at the time when there is a place for it. What
-    runs when trials are stopped leaves a checkpoint, and so does what is paused when there are
-    fewer slots; it goes on when there are more.
+    A trial starts only if the listener allows it at the time when a slot is free. A trial that is
+    stopped, or paused because there are fewer slots, leaves a checkpoint; a paused trial goes on
+    when there are more slots.
 
-    Failures are told to the watcher and never raised: other trials go on. What the watcher itself
+    Failures are told to the listener and never raised: other trials go on. What the listener itself
     raises stops all trials and is raised here.
     """
     os.environ.update(TUNE_SETTINGS)
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher is told all of it
-    watch = Watch(watcher, trials=trials)
-    admission = Admission(watch, num_slots=num_slots)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener is told all of it
+    callback = TrialCallback(listener, trials=trials)
+    admission = AdmittingSearch(callback, num_slots=num_slots)
     parameters = {
         "trials": list(trials),
         "worker": worker,
@@ -100,17 +100,17 @@ def run_trials(
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
                 search_alg=admission,
-                scheduler=Pausing(watch, admission=admission, num_slots=num_slots),
+                scheduler=PausingScheduler(callback, admission=admission, num_slots=num_slots),
             ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=scratch,
-                callbacks=[watch],
-                stop=_StopWhen(stopping, watch=watch),
+                callbacks=[callback],
+                stop=_StopWhen(stopping, callback=callback),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
-    if watch.error is not None:
-        raise watch.error
+    if callback.error is not None:
+        raise callback.error

@@ -195,7 +195,7 @@ class Lease:
             else:
                 self._write_beat()
 
-    def leave(self, progress: bytes) -> None:
+    def write_progress(self, progress: bytes) -> None:
         """Writes how far the run is beside the heartbeat; a store that fails has the next."""
         if self._lost is None:
             with suppress(StoreError):

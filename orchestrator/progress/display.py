@@ -20,7 +20,7 @@ _MB = 1e6
 
 
 @dataclass(kw_only=True)
-class Board:
+class LiveState:
     """The state that is shown; written by the driver's threads, read by the display's."""
 
     stage: str = "starting"
@@ -39,17 +39,19 @@ class Board:
 
 
 class Display:
-    """Owns the thread that shows a board; use as a context manager."""
+    """Owns the thread that shows a `LiveState`; use as a context manager."""
 
-    def __init__(self, board: Board, *, console: Console, current: Callable[[], Progress]) -> None:
+    def __init__(
+        self, state: LiveState, *, console: Console, current: Callable[[], Progress]
+    ) -> None:
         """Shows nothing yet.
 
         Args:
-            board: Has the notes.
+            state: Has the notes.
             console: Where to show.
             current: Returns how far the run is.
         """
-        self._board = board
+        self._state = state
         self._console = console
         self._current = current
         self._started = time.monotonic()
@@ -84,8 +86,8 @@ class Display:
     _next_line_s = 0.0
 
     def _print_notes(self) -> None:
-        while self._board.notes:
-            note = self._board.notes.pop(0)
+        while self._state.notes:
+            note = self._state.notes.pop(0)
             self._console.print(note, soft_wrap=True, highlight=False, markup=False)
 
 

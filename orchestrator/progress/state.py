@@ -13,13 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.lease.holder import find_object, progress_key
 from workers.store.protocol import Store
 
-LEAVE_EVERY_S = 5.0
+PUBLISH_EVERY_S = 5.0
 """Between two writes to the store, as between two heartbeats."""
-PACE_OVER_S = 300.0
+THROUGHPUT_OVER_S = 300.0
 """The time over which speeds are measured."""
-MAX_LEFT = 50
+MAX_LISTED = 50
 """Running trials and failures that are left in the store; all are counted."""
-_LAST_WORD_S = 10.0
+_LAST_WRITE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ class Progress:
         return sum(trial.steps_per_s or 0 for trial in self.trials)
 
 
-class Pace:
-    """Measures how many of each stage are made in a minute, over `PACE_OVER_S`."""
+class Throughput:
+    """Measures how many of each stage are made in a minute, over `THROUGHPUT_OVER_S`."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, dict[str, int]]] = deque()
@@ -102,7 +102,7 @@ class Pace:
         done = {each.name: each.num_done for each in stages}
         if not self._seen or done != self._seen[-1][1]:
             self._seen.append((at_s, done))
-        while len(self._seen) > 1 and self._seen[0][0] < at_s - PACE_OVER_S:
+        while len(self._seen) > 1 and self._seen[0][0] < at_s - THROUGHPUT_OVER_S:
             self._seen.popleft()
         then_s, then = self._seen[0]
         if at_s <= then_s:
@@ -113,17 +113,17 @@ class Pace:
 
 
 @contextmanager
-def leaving_progress(
+def publishing_progress(
     current: Callable[[], Progress],
     *,
-    leave: Callable[[bytes], None],
-    every_s: float = LEAVE_EVERY_S,
+    write: Callable[[bytes], None],
+    every_s: float = PUBLISH_EVERY_S,
 ) -> Iterator[None]:
     """Hands over how far a run is, now and then and at the end of a `with` block.
 
     Args:
         current: Returns how far it is.
-        leave: Writes that somewhere; called from a thread of its own, which may have to wait.
+        write: Writes that somewhere; called from a thread of its own, which may have to wait.
         every_s: Between two calls.
     """
     closing = threading.Event()
@@ -132,7 +132,7 @@ def leaving_progress(
         is_last = False
         while not is_last:
             is_last = closing.wait(every_s)
-            leave(to_json(current()))
+            write(to_json(current()))
 
     thread = threading.Thread(target=run, name="progress", daemon=True)
     thread.start()
@@ -140,7 +140,7 @@ def leaving_progress(
         yield
     finally:
         closing.set()
-        thread.join(_LAST_WORD_S)
+        thread.join(_LAST_WRITE_TIMEOUT_S)
 
 
 def read_progress(store: Store, study: str, *, generation: int) -> Progress | None:

@@ -8,7 +8,7 @@ from merge.errors import MergeError
 from orchestrator.cluster.jobs import Job, JobEnd
 from orchestrator.costs.budget import Allowance
 from orchestrator.plan.plan import Plan
-from orchestrator.progress.display import Board, prepared_line
+from orchestrator.progress.display import LiveState, prepared_line
 from orchestrator.progress.state import RunningTrial
 from orchestrator.record.failures import Failure, Failures
 from orchestrator.record.ledger import Ledger
@@ -43,7 +43,7 @@ class Coordinator:
         ledger: Ledger,
         allowance: Allowance,
         failures: Failures,
-        board: Board,
+        state: LiveState,
         submit: Callable[[Job], None],
         cancel_waiting: Callable[[], None],
         committed: Callable[[Manifest], None],
@@ -53,7 +53,7 @@ class Coordinator:
         self._ledger = ledger
         self._allowance = allowance
         self._failures = failures
-        self._board = board
+        self._state = state
         self._submit = submit
         self._cancel_waiting = cancel_waiting
         self._committed = committed
@@ -88,13 +88,13 @@ class Coordinator:
 
     def job_progressed(self, job: Job, progress: PreparationProgress) -> None:
         """Shows how far a task's images are."""
-        self._board.preparations[job.id] = progress
+        self._state.preparations[job.id] = progress
 
     def job_ended(self, end: JobEnd) -> None:
         """Notes the end of a preparation or merge job, and tries again where that may help."""
-        progress = self._board.preparations.pop(end.job.id, None)
+        progress = self._state.preparations.pop(end.job.id, None)
         if progress is not None and end.manifest is not None:
-            self._board.notes.append(prepared_line(progress, manifest=end.manifest))
+            self._state.notes.append(prepared_line(progress, manifest=end.manifest))
         if end.manifest is not None:
             self._ledger.add(end.manifest)
             self._allowance.ended(end.job.id)
@@ -115,7 +115,7 @@ class Coordinator:
         elif end.job.method == "run_merge":
             self._ledger.fail(end.job.id, reason=hopeless)
             self._allowance.ended(end.job.id)
-            self._board.note_failure(f"merge {end.job.id} failed: {hopeless}")
+            self._state.note_failure(f"merge {end.job.id} failed: {hopeless}")
         else:
             self.prepare_errors.append(f"{end.job.id}: {hopeless}")
 
@@ -131,7 +131,7 @@ class Coordinator:
         """Shows a trial as running."""
         self._allowance.started(trial_id)
         name, steps = self._named(trial_id)
-        self._board.trials[trial_id] = RunningTrial(name=name, step=0, steps=steps, loss=None)
+        self._state.trials[trial_id] = RunningTrial(name=name, step=0, steps=steps, loss=None)
 
     def trial_progressed(
         self, trial_id: str, *, step: int, loss: float | None, committed: Sequence[Manifest]
@@ -151,7 +151,7 @@ class Coordinator:
         self._forget(trial_id)
         self._allowance.ended(trial_id)
         if is_lost:
-            self._board.notes.append(f"a node was lost: trial {trial_id} goes on elsewhere")
+            self._state.notes.append(f"a node was lost: trial {trial_id} goes on elsewhere")
             return
         if self._is_store_fault(error):
             return
@@ -159,7 +159,7 @@ class Coordinator:
         hopeless = self._failures.note(failure)
         if hopeless is not None:
             self._ledger.fail(trial_id, reason=hopeless)
-            self._board.note_failure(f"trial {trial_id} failed: {hopeless}")
+            self._state.note_failure(f"trial {trial_id} failed: {hopeless}")
 
     def trial_paused(self, trial_id: str) -> None:
         """Removes a trial from the display until it goes on."""
@@ -176,7 +176,7 @@ class Coordinator:
         if not self.is_spent and self._allowance.is_spent():
             self.is_spent = True
             self._cancel_waiting()
-            self._board.notes.append("the budget is reached: nothing more is started")
+            self._state.notes.append("the budget is reached: nothing more is started")
 
     def _is_store_fault(self, error: BaseException | None) -> bool:
         """Stops the run at a fault of the store, which is none of the job that met it."""
@@ -192,12 +192,12 @@ class Coordinator:
         # A resumed trial begins at its checkpoint's step, which only its first report tells.
         first_step, first_s = self._heard_first.setdefault(trial_id, (step, now_s))
         speed = (step - first_step) / (now_s - first_s) if now_s > first_s else None
-        self._board.trials[trial_id] = RunningTrial(
+        self._state.trials[trial_id] = RunningTrial(
             name=name, step=step, steps=steps, loss=loss, steps_per_s=speed
         )
 
     def _forget(self, trial_id: str) -> None:
-        self._board.trials.pop(trial_id, None)
+        self._state.trials.pop(trial_id, None)
         self._heard_first.pop(trial_id, None)
 
     def _named(self, trial_id: str) -> tuple[str, int]:

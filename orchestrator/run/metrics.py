@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.cluster.metric_names import STATES, Reading
+from orchestrator.cluster.metric_names import STATES, MetricValue
 from orchestrator.costs.budget import Allowance
 from orchestrator.record.ledger import Ledger
 
 
-def readings(
+def metric_values(
     ledger: Ledger, *, allowance: Allowance, running: frozenset[str], num_jobs_waiting: int
-) -> Iterator[Reading]:
+) -> Iterator[MetricValue]:
     """Yields every metric of a study, each state also where it counts none.
 
     Args:
@@ -25,16 +25,16 @@ def readings(
     runnable = {trial.id for trial in ledger.runnable_trials()}
     queues = {"trials": len(runnable - running - left_out), "jobs": num_jobs_waiting}
     for queue, depth in queues.items():
-        yield Reading(name="mergesweep_queue_depth", value=depth, labels={"queue": queue})
+        yield MetricValue(name="mergesweep_queue_depth", value=depth, labels={"queue": queue})
     used = allowance.used()
-    yield Reading(name="mergesweep_gpu_seconds", value=used.gpu_s)
-    yield Reading(name="mergesweep_cpu_seconds", value=used.cpu_s)
-    yield Reading(name="mergesweep_store_bytes", value=used.num_bytes)
+    yield MetricValue(name="mergesweep_gpu_seconds", value=used.gpu_s)
+    yield MetricValue(name="mergesweep_cpu_seconds", value=used.cpu_s)
+    yield MetricValue(name="mergesweep_store_bytes", value=used.num_bytes)
 
 
-def _by_state(name: str, counts: Mapping[str, int]) -> Iterator[Reading]:
+def _by_state(name: str, counts: Mapping[str, int]) -> Iterator[MetricValue]:
     for state in STATES[name]:
-        yield Reading(name=name, value=counts[state], labels={"state": state})
+        yield MetricValue(name=name, value=counts[state], labels={"state": state})
 
 
 def _trials(

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
-from orchestrator.cluster.connection import WORKER, in_use, is_own_ray, ray_session
-from orchestrator.cluster.gauges import exported
+from orchestrator.cluster.connection import WORKER, in_use, is_own_ray, ray_connection
+from orchestrator.cluster.fair_share_client import FairShareClient
+from orchestrator.cluster.gauges import exporting_metrics
 from orchestrator.cluster.job_pool import JobPool
-from orchestrator.cluster.metric_names import Reading
-from orchestrator.cluster.sharing import Sharing
+from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.trials import run_trials
 from orchestrator.costs.estimate import estimate
-from orchestrator.progress.display import Board, Display, progress_line
-from orchestrator.progress.state import MAX_LEFT, Pace, Progress, leaving_progress
+from orchestrator.progress.display import Display, LiveState, progress_line
+from orchestrator.progress.state import MAX_LISTED, Progress, Throughput, publishing_progress
 from orchestrator.record.failures import Failures
 from orchestrator.run.coordinator import Coordinator, preparation_jobs
-from orchestrator.run.metrics import readings
+from orchestrator.run.metrics import metric_values
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import Slots
 from orchestrator.tracking.study_runs import run_of
@@ -48,12 +48,12 @@ class Session:
     stopping: threading.Event
     on_cluster_lost: Callable[[str], None]
     """Ends the process; called from a thread when the head is gone, when calls to Ray hang."""
-    leave: Callable[[bytes], None] | None = None
+    write_progress: Callable[[bytes], None] | None = None
     """Takes how far the run is, now and then, for those who watch from elsewhere."""
     worker: str = WORKER
     """The class that runs in worker processes, `module:Class`."""
-    _board: Board = field(default_factory=Board, init=False)
-    _sharing: Sharing = field(init=False)
+    _state: LiveState = field(default_factory=LiveState, init=False)
+    _fair_share: FairShareClient = field(init=False)
     _slots: Slots = field(default_factory=Slots, init=False)
     _began_s: float = field(default_factory=time.monotonic, init=False)
     _left_s: float = field(default=0.0, init=False)
@@ -64,8 +64,8 @@ class Session:
     def __post_init__(self) -> None:
         """Knows nothing yet of other studies on the cluster."""
         study = self.opened.plan.study
-        self._sharing = Sharing(
-            study.name, resources=study.resources, note=self._board.notes.append
+        self._fair_share = FairShareClient(
+            study.name, resources=study.resources, note=self._state.notes.append
         )
 
     def run(self, console: Console) -> None:
@@ -81,7 +81,7 @@ class Session:
                 self._prepare(pool, coordinator=coordinator)
                 self._train(pool, coordinator=coordinator)
                 self._merge(pool, coordinator=coordinator)
-            self._board.stage = "stopping"
+            self._state.stage = "stopping"
 
     def prepare(self, console: Console) -> None:
         """Makes the base and the images alone, as the first stage of `run` does.
@@ -103,49 +103,50 @@ class Session:
             return self._progress(stages)
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(Display(self._board, console=console, current=current))
-            stack.enter_context(ray_session(self.on_cluster_lost))
+            stack.enter_context(Display(self._state, console=console, current=current))
+            stack.enter_context(ray_connection(self.on_cluster_lost))
             resources = self.opened.plan.study.resources
             self._slots = Slots(
-                most_trials=self._sharing.most(resources.trial),
-                most_jobs=self._sharing.most(resources.merge),
+                most_trials=self._fair_share.most(resources.trial),
+                most_jobs=self._fair_share.most(resources.merge),
             )
-            stack.enter_context(self._sharing.reporting(is_shared=not is_own_ray()))
-            if self.leave is not None:
-                pace = Pace()
+            stack.enter_context(self._fair_share.reporting(is_shared=not is_own_ray()))
+            if self.write_progress is not None:
+                throughput = Throughput()
                 stack.enter_context(
-                    leaving_progress(
-                        lambda: self._whole_progress(stages, pace=pace), leave=self.leave
+                    publishing_progress(
+                        lambda: self._whole_progress(stages, throughput=throughput),
+                        write=self.write_progress,
                     )
                 )
             yield
 
     def _progress(self, stages: Collection[str]) -> Progress:
         """Returns how far the run is, as far as this process knows without asking anyone."""
-        ledger, board = self.opened.ledger, self._board
-        trials, failures = list(board.trials.values()), list(board.failures)
+        ledger, state = self.opened.ledger, self._state
+        trials, failures = list(state.trials.values()), list(state.failures)
         has_merges = "merges" in stages
         return Progress(
             elapsed_s=time.monotonic() - self._began_s,
-            stage=board.stage,
+            stage=state.stage,
             stages=tuple(each for each in ledger.stages() if each.name in stages),
             axes=ledger.axes() if has_merges else (),
-            trials=tuple(trials[:MAX_LEFT]),
+            trials=tuple(trials[:MAX_LISTED]),
             num_trials=len(trials),
-            images=tuple(progress_line(each) for each in list(board.preparations.values())),
-            failures=tuple(failures[-MAX_LEFT:]),
+            images=tuple(progress_line(each) for each in list(state.preparations.values())),
+            failures=tuple(failures[-MAX_LISTED:]),
             num_failures=len(failures),
             per_minute={},
             in_use=(),
             seconds_left=self._seconds_left() if has_merges else None,
             tracking=self.tracker.state() if self.tracker else "ok",
-            sharing=self._sharing.text(),
+            sharing=self._fair_share.text(),
         )
 
-    def _whole_progress(self, stages: Collection[str], *, pace: Pace) -> Progress:
+    def _whole_progress(self, stages: Collection[str], *, throughput: Throughput) -> Progress:
         """Returns the same with speeds, and with what the cluster says."""
         progress = self._progress(stages)
-        speeds = pace.per_minute(progress.stages, at_s=progress.elapsed_s)
+        speeds = throughput.per_minute(progress.stages, at_s=progress.elapsed_s)
         return replace(progress, per_minute=speeds, in_use=in_use())
 
     @contextlib.contextmanager
@@ -163,7 +164,7 @@ class Session:
             ledger=self.opened.ledger,
             allowance=self.opened.allowance,
             failures=Failures(self.opened.folder, retries=study.retries),
-            board=self._board,
+            state=self._state,
             submit=pool.submit,
             cancel_waiting=pool.cancel_waiting,
             committed=self._publish,
@@ -171,7 +172,7 @@ class Session:
         )
         pool.start(coordinator.job_ended, on_progress=coordinator.job_progressed)
         try:
-            with exported(lambda: self._readings(pool), study=study.name):
+            with exporting_metrics(lambda: self._readings(pool), study=study.name):
                 yield pool, coordinator
         finally:
             pool.close()
@@ -180,7 +181,7 @@ class Session:
             raise coordinator.store_fault
 
     def _prepare(self, pool: JobPool, *, coordinator: Coordinator) -> None:
-        self._board.stage = "preparing bases and images"
+        self._state.stage = "preparing bases and images"
         jobs = preparation_jobs(self.opened.plan, done=self.opened.prepared)
         for job in jobs:
             pool.submit(job)
@@ -191,7 +192,7 @@ class Session:
 
     def _begin_jobs(self, pool: JobPool) -> None:
         """Begins a stage in which the pool has all that the study may hold."""
-        self._sharing.begin(
+        self._fair_share.begin(
             self.opened.plan.study.resources.merge,
             num_wanted=pool.num_unfinished,
             use=lambda num: pool.resize(num, reserve=self._slots.reserves),
@@ -204,23 +205,23 @@ class Session:
         """
         coordinator.submit_merges(self.opened.ledger.ready_merges())
         share, slots = self.opened.plan.study.resources.trial, self._slots
-        self._sharing.begin(
+        self._fair_share.begin(
             share,
             num_wanted=lambda: self._num_wanted_to_train(pool),
             use=lambda num: pool.resize(slots.beside_trials(num), reserve=slots.reserves),
         )
         while not self.stopping.is_set() and (left := self._admitted_trials()):
-            self._board.stage = "fine-tuning"
-            if not self._sharing.wait_for_slot(self.stopping):
+            self._state.stage = "fine-tuning"
+            if not self._fair_share.wait_for_slot(self.stopping):
                 return
             run_trials(
                 left,
                 worker=self.worker,
                 store_url=self.opened.store_url,
                 share=share,
-                num_slots=lambda: slots.for_trials(self._sharing.num_slots),
+                num_slots=lambda: slots.for_trials(self._fair_share.num_slots),
                 checkpoint_every_s=self.opened.plan.study.checkpoint_every_s,
-                watcher=coordinator,
+                listener=coordinator,
                 stopping=self.stopping,
             )
 
@@ -231,7 +232,7 @@ class Session:
         num_trials = sum(run.id not in left_out for run in self.opened.ledger.runnable_trials())
         if not self._slots.reserves:
             return num_trials
-        num_beside = self._slots.beside_trials(self._sharing.num_slots)
+        num_beside = self._slots.beside_trials(self._fair_share.num_slots)
         return num_trials + min(num_beside, pool.num_unfinished())
 
     def _admitted_trials(self) -> list[Run]:
@@ -242,7 +243,7 @@ class Session:
 
     def _merge(self, pool: JobPool, *, coordinator: Coordinator) -> None:
         """Waits for the merges, and submits those for which the budget turned out to have room."""
-        self._board.stage = "merging"
+        self._state.stage = "merging"
         self._begin_jobs(pool)
         self._wait_for(pool)
         while not self.stopping.is_set():
@@ -260,11 +261,11 @@ class Session:
         if run is not None and self.tracker is not None:
             self.tracker.publish(run)
 
-    def _readings(self, pool: JobPool) -> Iterable[Reading]:
-        return readings(
+    def _readings(self, pool: JobPool) -> Iterable[MetricValue]:
+        return metric_values(
             self.opened.ledger,
             allowance=self.opened.allowance,
-            running=frozenset(self._board.trials.copy()),
+            running=frozenset(self._state.trials.copy()),
             num_jobs_waiting=pool.num_waiting(),
         )
 
@@ -276,7 +277,7 @@ class Session:
         if now_s - self._estimated_s >= ESTIMATE_EVERY_S:
             left = estimate(ledger, calibration=self.opened.calibration)
             self._left_s, self._estimated_s = (
-                left.wall_s(num_slots=max(1, self._sharing.num_slots)),
+                left.wall_s(num_slots=max(1, self._fair_share.num_slots)),
                 now_s,
             )
         return self._left_s

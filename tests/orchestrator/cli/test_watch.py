@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from orchestrator.cli.watch import Watch, show_now, watch_study
+from orchestrator.cli.watch import StudyWatch, show_now, watch_study
 from orchestrator.lease.holder import Claim
 from orchestrator.lease.lease import STALE_AFTER_S, Lease
 from orchestrator.progress.state import Progress, Tally, to_json
@@ -66,7 +66,7 @@ def held(store: Store, *, host: str = "far") -> Lease:
     claim = replace(Claim.here(started_at_s=0.0), host=host, machine="another")
     lease = Lease.acquire(store, "small", claim=claim)
     lease.beat()
-    lease.leave(to_json(PROGRESS))
+    lease.write_progress(to_json(PROGRESS))
     return lease
 
 
@@ -78,11 +78,11 @@ def console() -> tuple[Console, StringIO]:
 def test_driver_elsewhere_is_seen_with_what_it_left(store: Store) -> None:
     """Its stage and counts, by the store alone."""
     held(store)
-    sight = Watch(store, "small", submissions=None).look()
-    assert sight.is_running
-    assert sight.progress == PROGRESS
+    activity = StudyWatch(store, "small", submissions=None).look()
+    assert activity.is_running
+    assert activity.progress == PROGRESS
     out, printed = console()
-    show_now(sight, console=out)
+    show_now(activity, console=out)
     assert printed.getvalue().startswith("at work: [00:05] fine-tuning, experts 1/3, failed 1")
     assert "@far, pid" in printed.getvalue()
 
@@ -110,7 +110,7 @@ def test_watch_ends_with_the_run(url: str, store: Store) -> None:
 def test_driver_whose_heartbeat_stands_still_is_given_up(store: Store) -> None:
     """By the watcher's own clock, from the first look on; another beat brings it back."""
     lease, clock = held(store), Clock()
-    watch = Watch(store, "small", submissions=None, clock=clock)
+    watch = StudyWatch(store, "small", submissions=None, clock=clock)
     assert watch.look().is_running
     clock.now_s = STALE_AFTER_S + 1
     dead = watch.look()

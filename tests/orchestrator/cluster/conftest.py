@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.connection import ray_session
+from orchestrator.cluster.connection import ray_connection
 
 
 @pytest.fixture(scope="module")
@@ -14,5 +14,5 @@ def ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        with ray_session(print):
+        with ray_connection(print):
             yield

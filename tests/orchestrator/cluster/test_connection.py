@@ -107,8 +107,8 @@ _TERMINATED = """
 import os, signal
 got = []
 signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
-from orchestrator.cluster.connection import ray_session
-with ray_session(print):
+from orchestrator.cluster.connection import ray_connection
+with ray_connection(print):
     os.kill(os.getpid(), signal.SIGTERM)
 print("stops itself", len(got))
 """

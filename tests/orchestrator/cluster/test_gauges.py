@@ -5,8 +5,8 @@ from urllib.request import urlopen
 import pytest
 import ray as ray_module
 
-from orchestrator.cluster.gauges import exported
-from orchestrator.cluster.metric_names import METRICS, Reading
+from orchestrator.cluster.gauges import exporting_metrics
+from orchestrator.cluster.metric_names import METRICS, MetricValue
 
 TIMEOUT_S = 90
 
@@ -19,14 +19,14 @@ def test_readings_are_on_the_page_that_prometheus_scrapes() -> None:
     values = {name: float(number) for number, name in enumerate(METRICS, start=1)}
     labels = {"state": "done", "queue": "jobs"}
     found = [
-        Reading(
+        MetricValue(
             name=name,
             value=values[name],
             labels={each: labels[each] for each in METRICS[name][1] if each in labels},
         )
         for name in METRICS
     ]
-    with exported(lambda: found, study="demo"):
+    with exporting_metrics(lambda: found, study="demo"):
         lines = _scraped(num_metrics=len(METRICS))
     for reading in found:
         (line,) = [each for each in lines if each.startswith(f"ray_{reading.name}{{")]

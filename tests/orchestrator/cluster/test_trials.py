@@ -18,7 +18,7 @@ NUM_CPUS = os.cpu_count()
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 
 
-class Watcher:
+class Listener:
     """Writes down what it is told."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Watcher:
         self.finished.append(trial_id)
 
 
-class StoppingWatcher(Watcher):
+class StoppingListener(Listener):
     """Stops the run as soon as a trial has begun."""
 
     def trial_started(self, trial_id: str) -> None:
@@ -75,7 +75,7 @@ class StoppingWatcher(Watcher):
         self.stopping.set()
 
 
-class ThriftyWatcher(Watcher):
+class ThriftyListener(Listener):
     """Lets two trials start, and none go on once one has reported thrice."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class ThriftyWatcher(Watcher):
         return len(self.progressed) < 9
 
 
-class SqueezedWatcher(Watcher):
+class SqueezedListener(Listener):
     """Has two slots, then one when two trials have reported, then none when one was paused."""
 
     def __init__(self, notes: Path) -> None:
@@ -115,7 +115,7 @@ class SqueezedWatcher(Watcher):
         return True
 
 
-class FailingWatcher(Watcher):
+class FailingListener(Listener):
     """Stands for a driver whose store fails."""
 
     def trial_progressed(
@@ -145,7 +145,7 @@ def trial(seed: int = 0, *, task: str = "mnist_5k") -> TrialSpec:
 def run(
     trials: Sequence[TrialSpec],
     *,
-    watcher: Watcher,
+    listener: Listener,
     notes: Path,
     num_slots: Callable[[], int] = lambda: 2,
 ) -> None:
@@ -156,42 +156,42 @@ def run(
         share=Share(),
         num_slots=num_slots,
         checkpoint_every_s=30,
-        watcher=watcher,
-        stopping=watcher.stopping,
+        listener=listener,
+        stopping=listener.stopping,
     )
 
 
 def test_reports_and_manifests_arrive_from_few_processes(tmp_path: Path) -> None:
     """Every trial is told from start to end, and trials share the two warm processes."""
-    watcher = Watcher()
+    listener = Listener()
     trials = [trial(seed) for seed in range(6)]
-    run(trials, watcher=watcher, notes=tmp_path)
+    run(trials, listener=listener, notes=tmp_path)
     ids = {each.id for each in trials}
-    assert set(watcher.started) == set(watcher.finished) == ids
-    assert watcher.failed == {}
-    assert set(watcher.committed) == {expert.id for each in trials for expert in each.experts}
-    of_first = [report[1:] for report in watcher.progressed if report[0] == trials[0].id]
+    assert set(listener.started) == set(listener.finished) == ids
+    assert listener.failed == {}
+    assert set(listener.committed) == {expert.id for each in trials for expert in each.experts}
+    of_first = [report[1:] for report in listener.progressed if report[0] == trials[0].id]
     assert of_first == [(1, None), (2, 0.5), (4, 0.5)]
-    processes = {each.metrics["process"] for each in watcher.committed.values()}
+    processes = {each.metrics["process"] for each in listener.committed.values()}
     assert len(processes) <= 2
 
 
 def test_failed_and_killed_trials_leave_the_others_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The watcher is told why; the terminal, which belongs to the progress display, is not."""
-    watcher = Watcher()
+    """The listener is told why; the terminal, which belongs to the progress display, is not."""
+    listener = Listener()
     failing, dying = trial(task="failing"), trial(task="dying")
     others = [trial(seed) for seed in range(3)]
-    run([failing, dying, *others], watcher=watcher, notes=tmp_path)
-    assert set(watcher.failed) == {failing.id, dying.id}
-    reason, trace, is_lost = watcher.failed[failing.id]
+    run([failing, dying, *others], listener=listener, notes=tmp_path)
+    assert set(listener.failed) == {failing.id, dying.id}
+    reason, trace, is_lost = listener.failed[failing.id]
     assert reason == "ValueError: no such image"
-    assert isinstance(watcher.errors[failing.id], ValueError)
+    assert isinstance(listener.errors[failing.id], ValueError)
     assert "scripted_worker.py" in trace
     assert not is_lost
-    assert "died" in watcher.failed[dying.id][0].lower()
-    assert set(watcher.finished) == {each.id for each in others}
+    assert "died" in listener.failed[dying.id][0].lower()
+    assert set(listener.finished) == {each.id for each in others}
     printed = capfd.readouterr()
     assert "Traceback" not in printed.out
     assert printed.err == ""
@@ -200,47 +200,47 @@ def test_failed_and_killed_trials_leave_the_others_alone(
 def test_killed_trial_succeeds_when_run_again(tmp_path: Path) -> None:
     """The next round of trials starts in new processes."""
     (tmp_path / "died").touch()
-    watcher = Watcher()
-    run([trial(task="dying")], watcher=watcher, notes=tmp_path)
-    assert watcher.finished == [trial(task="dying").id]
+    listener = Listener()
+    run([trial(task="dying")], listener=listener, notes=tmp_path)
+    assert listener.finished == [trial(task="dying").id]
 
 
 def test_stopping_ends_running_trials_early(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A stop waits for no trial, starts no other, and is no failure."""
-    watcher = StoppingWatcher()
-    run([trial(task="endless"), trial(1), trial(2), trial(3)], watcher=watcher, notes=tmp_path)
-    assert watcher.failed == {}
-    assert trial(3).id not in watcher.finished
+    listener = StoppingListener()
+    run([trial(task="endless"), trial(1), trial(2), trial(3)], listener=listener, notes=tmp_path)
+    assert listener.failed == {}
+    assert trial(3).id not in listener.finished
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
 
 
 def test_trials_that_may_not_start_are_left_out(tmp_path: Path) -> None:
     """The others run to their end, and the left out ones are no failures."""
-    watcher = ThriftyWatcher()
+    listener = ThriftyListener()
     trials = [trial(seed) for seed in range(5)]
-    run(trials, watcher=watcher, notes=tmp_path)
-    assert watcher.asked == [each.id for each in trials]
-    assert set(watcher.started) == set(watcher.finished) == {each.id for each in trials[:2]}
-    assert watcher.failed == {}
+    run(trials, listener=listener, notes=tmp_path)
+    assert listener.asked == [each.id for each in trials]
+    assert set(listener.started) == set(listener.finished) == {each.id for each in trials[:2]}
+    assert listener.failed == {}
 
 
 def test_trials_that_may_not_go_on_are_closed(tmp_path: Path) -> None:
     """The worker is told, so that it can leave a checkpoint of where the trial is."""
-    watcher = ThriftyWatcher()
-    run([trial(task="endless")], watcher=watcher, notes=tmp_path)
-    assert (watcher.finished, watcher.failed) == ([], {})
+    listener = ThriftyListener()
+    run([trial(task="endless")], listener=listener, notes=tmp_path)
+    assert (listener.finished, listener.failed) == ([], {})
     assert (tmp_path / "closed").exists()
 
 
 def test_what_the_watcher_raises_ends_the_run(tmp_path: Path) -> None:
     """A driver whose store fails is not a failure of the trial that it was told about."""
-    watcher = FailingWatcher()
+    listener = FailingListener()
     with pytest.raises(OSError, match="cannot note"):
-        run([trial(1), trial(task="endless")], watcher=watcher, notes=tmp_path)
-    assert watcher.failed == {}
+        run([trial(1), trial(task="endless")], listener=listener, notes=tmp_path)
+    assert listener.failed == {}
 
 
 def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -> None:
@@ -248,43 +248,43 @@ def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -
     whole = trial(1)
     left = whole.without([whole.experts[0].id])
     assert left == replace(whole, snapshots=(4,))
-    watcher = Watcher()
-    run([left], watcher=watcher, notes=tmp_path)
-    assert list(watcher.committed) == [whole.id]
+    listener = Listener()
+    run([left], listener=listener, notes=tmp_path)
+    assert list(listener.committed) == [whole.id]
 
 
 def test_fewer_slots_pause_the_last_trials_and_free_what_they_held(tmp_path: Path) -> None:
     """Down to none; what was paused left a checkpoint and goes on before anything new starts."""
-    watcher = SqueezedWatcher(tmp_path)
+    listener = SqueezedListener(tmp_path)
     trials = [trial(seed, task="waiting") for seed in range(3)]
-    run(trials, watcher=watcher, notes=tmp_path, num_slots=watcher.num_slots)
+    run(trials, listener=listener, notes=tmp_path, num_slots=listener.num_slots)
     first, second, third = (each.id for each in trials)
-    assert set(watcher.paused) == {first, second}
-    assert watcher.paused[0] == watcher.started[1]
-    assert watcher.free_when_paused == NUM_CPUS
+    assert set(listener.paused) == {first, second}
+    assert listener.paused[0] == listener.started[1]
+    assert listener.free_when_paused == NUM_CPUS
     assert (tmp_path / "closed").exists()
-    assert sorted(watcher.started) == sorted([first, first, second, second, third])
-    assert watcher.started[-1] == third
-    assert set(watcher.finished) == {first, second, third}
-    assert watcher.failed == {}
+    assert sorted(listener.started) == sorted([first, first, second, second, third])
+    assert listener.started[-1] == third
+    assert set(listener.finished) == {first, second, third}
+    assert listener.failed == {}
 
 
 def test_without_any_slot_nothing_is_begun(tmp_path: Path) -> None:
     """The run returns at once, so that whoever called it waits and not Tune, which would hang."""
-    watcher = Watcher()
-    run([trial()], watcher=watcher, notes=tmp_path, num_slots=lambda: 0)
-    assert watcher.started == []
+    listener = Listener()
+    run([trial()], listener=listener, notes=tmp_path, num_slots=lambda: 0)
+    assert listener.started == []
 
 
 def test_paused_trials_are_stopped_with_the_run(tmp_path: Path) -> None:
     """A stop does not wait for a slot."""
-    watcher = Watcher()
+    listener = Listener()
 
     def num_slots() -> int:
-        if watcher.paused:
-            watcher.stopping.set()
-        return 0 if watcher.progressed else 1
+        if listener.paused:
+            listener.stopping.set()
+        return 0 if listener.progressed else 1
 
-    run([trial(task="endless")], watcher=watcher, notes=tmp_path, num_slots=num_slots)
-    assert len(watcher.paused) == 1
-    assert (watcher.finished, watcher.failed) == ([], {})
+    run([trial(task="endless")], listener=listener, notes=tmp_path, num_slots=num_slots)
+    assert len(listener.paused) == 1
+    assert (listener.finished, listener.failed) == ([], {})

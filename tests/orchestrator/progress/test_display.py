@@ -3,7 +3,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from orchestrator.progress.display import Board, Display, progress_line
+from orchestrator.progress.display import Display, LiveState, progress_line
 from orchestrator.progress.state import Progress
 from workers.prepare.progress import PreparationProgress
 
@@ -36,19 +36,19 @@ def preparing(num_done: int) -> PreparationProgress:
 def test_display_prints_lines_and_each_note_once() -> None:
     """Where the output is no terminal; what was noted at the very end too."""
     printed = StringIO()
-    board = Board()
-    with Display(board, console=Console(file=printed, width=120), current=lambda: PROGRESS):
-        board.note_failure("trial a failed: [Errno 28] disk")
+    state = LiveState()
+    with Display(state, console=Console(file=printed, width=120), current=lambda: PROGRESS):
+        state.note_failure("trial a failed: [Errno 28] disk")
         while "fine-tuning" not in printed.getvalue():
             time.sleep(0.05)
-        board.notes.append("the last word")
+        state.notes.append("the last word")
     lines = printed.getvalue().splitlines()
     assert sorted(lines) == [
         "[00:00] fine-tuning",
         "the last word",
         "trial a failed: [Errno 28] disk",
     ]
-    assert board.failures == ["trial a failed: [Errno 28] disk"]
+    assert state.failures == ["trial a failed: [Errno 28] disk"]
 
 
 def test_task_that_has_just_begun_has_no_speed_yet() -> None:

@@ -7,12 +7,12 @@ import pytest
 from orchestrator.lease.holder import progress_key
 from orchestrator.progress.state import (
     InUse,
-    Pace,
     Progress,
     RunningTrial,
     Tally,
-    leaving_progress,
+    Throughput,
     parse,
+    publishing_progress,
     read_progress,
     to_json,
 )
@@ -76,18 +76,18 @@ def test_holder_is_read_by_its_generation(tmp_path: Path) -> None:
 
 def test_pace_is_that_of_the_last_minutes() -> None:
     """A start with nothing done has no speed, and a slow beginning is forgotten."""
-    pace = Pace()
-    assert pace.per_minute(stages(0), at_s=0) == {}
-    assert pace.per_minute(stages(0), at_s=30) == {}
-    assert pace.per_minute(stages(1), at_s=60) == {"experts": 1.0}
-    assert pace.per_minute(stages(21), at_s=420) == {}
-    assert pace.per_minute(stages(31), at_s=480) == {"experts": 10.0}
+    throughput = Throughput()
+    assert throughput.per_minute(stages(0), at_s=0) == {}
+    assert throughput.per_minute(stages(0), at_s=30) == {}
+    assert throughput.per_minute(stages(1), at_s=60) == {"experts": 1.0}
+    assert throughput.per_minute(stages(21), at_s=420) == {}
+    assert throughput.per_minute(stages(31), at_s=480) == {"experts": 10.0}
 
 
 def test_last_word_is_left_when_the_run_ends() -> None:
     """A run that is shorter than the interval leaves where it ended."""
     left: list[bytes] = []
-    with leaving_progress(lambda: PROGRESS, leave=left.append, every_s=3600):
+    with publishing_progress(lambda: PROGRESS, write=left.append, every_s=3600):
         pass
     assert left == [to_json(PROGRESS)]
 
@@ -96,10 +96,10 @@ def test_word_is_left_now_and_then() -> None:
     """Several times in a run that lasts."""
     left: list[bytes] = []
 
-    def leave(content: bytes) -> None:
+    def write(content: bytes) -> None:
         left.append(content)
 
-    with leaving_progress(lambda: PROGRESS, leave=leave, every_s=0.01):
+    with publishing_progress(lambda: PROGRESS, write=write, every_s=0.01):
         while len(left) < 3:
             pass
     assert len(left) >= 4

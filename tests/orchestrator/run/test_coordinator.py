@@ -9,7 +9,7 @@ from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.jobs import Job, JobEnd
 from orchestrator.costs.budget import Allowance
 from orchestrator.plan.plan import Plan
-from orchestrator.progress.display import Board
+from orchestrator.progress.display import LiveState
 from orchestrator.record.failures import Failures
 from orchestrator.record.folder import StudyFolder
 from orchestrator.record.holes import LEFT_OUT
@@ -32,7 +32,7 @@ class Stage:
     plan: Plan
     ledger: Ledger
     coordinator: Coordinator
-    board: Board
+    state: LiveState
     submitted: list[Job] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
@@ -65,7 +65,7 @@ def stage(make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock) -> Stage
 
 def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
     """Sets up a coordinator of a plan on an empty store, with one retry."""
-    ledger, board = Ledger(plan, manifests=[]), Board()
+    ledger, state = Ledger(plan, manifests=[]), LiveState()
     submitted: list[Job] = []
     committed: list[str] = []
     cancelled: list[int] = []
@@ -75,7 +75,7 @@ def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
         ledger=ledger,
         allowance=Allowance(ledger, clock=clock),
         failures=Failures(folder, retries=1),
-        board=board,
+        state=state,
         submit=submitted.append,
         cancel_waiting=lambda: cancelled.append(len(submitted)),
         committed=lambda manifest: committed.append(manifest.id),
@@ -86,7 +86,7 @@ def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
         plan=plan,
         ledger=ledger,
         coordinator=coordinator,
-        board=board,
+        state=state,
         submitted=submitted,
         committed=committed,
         cancelled=cancelled,
@@ -112,12 +112,12 @@ def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: Cloc
     stage.coordinator.trial_started(trial.id)
     clock.now_s += 60
     stage.coordinator.trial_progressed(trial.id, step=6, loss=0.5, committed=[])
-    assert stage.board.trials[trial.id].steps_per_s is None
+    assert stage.state.trials[trial.id].steps_per_s is None
     clock.now_s += 2
     stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=[])
-    assert stage.board.trials[trial.id].steps_per_s == 2.0
+    assert stage.state.trials[trial.id].steps_per_s == 2.0
     stage.coordinator.trial_finished(trial.id)
-    assert stage.board.trials == {}
+    assert stage.state.trials == {}
 
 
 def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manifest: Make) -> None:
@@ -149,10 +149,10 @@ def test_merge_that_fails_is_tried_again_and_then_given_up(
     job = stage.submitted[0]
     stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
     assert stage.submitted.count(job) == 2
-    assert stage.board.notes == []
+    assert stage.state.notes == []
     stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
     assert stage.submitted.count(job) == 2
-    assert job.id in stage.board.notes[0]
+    assert job.id in stage.state.notes[0]
     (hole,) = [hole for hole in stage.ledger.holes() if hole.kind == "failed"]
     assert "OSError: disk" in hole.reason
 
@@ -181,9 +181,9 @@ def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
     """Name, step of steps and loss; gone when it ends."""
     trial = stage.plan.trials[0]
     stage.coordinator.trial_started(trial.id)
-    assert stage.board.trials[trial.id].step == 0
+    assert stage.state.trials[trial.id].step == 0
     stage.coordinator.trial_progressed(trial.id, step=7, loss=0.25, committed=[])
-    shown = stage.board.trials[trial.id]
+    shown = stage.state.trials[trial.id]
     assert (shown.name, shown.step, shown.steps, shown.loss) == (
         "emoji_objects lr=0.01",
         7,
@@ -191,7 +191,7 @@ def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
         0.25,
     )
     stage.coordinator.trial_finished(trial.id)
-    assert stage.board.trials == {}
+    assert stage.state.trials == {}
 
 
 def test_paused_trial_is_shown_again_once_it_goes_on(stage: Stage, clock: Clock) -> None:
@@ -200,14 +200,14 @@ def test_paused_trial_is_shown_again_once_it_goes_on(stage: Stage, clock: Clock)
     stage.coordinator.trial_started(trial.id)
     stage.coordinator.trial_progressed(trial.id, step=4, loss=0.5, committed=[])
     stage.coordinator.trial_paused(trial.id)
-    assert stage.board.trials == {}
+    assert stage.state.trials == {}
     clock.now_s += 3600
     stage.coordinator.trial_started(trial.id)
     stage.coordinator.trial_progressed(trial.id, step=4, loss=0.5, committed=[])
     clock.now_s += 2
     stage.coordinator.trial_progressed(trial.id, step=8, loss=0.5, committed=[])
-    assert stage.board.trials[trial.id].steps_per_s == 2.0
-    assert stage.board.failures == []
+    assert stage.state.trials[trial.id].steps_per_s == 2.0
+    assert stage.state.failures == []
 
 
 def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
@@ -217,9 +217,9 @@ def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
         stage.coordinator.trial_started(trial.id)
         fail_trial(stage, OSError("x"))
         assert (trial in stage.ledger.runnable_trials()) is is_runnable
-    assert stage.board.trials == {}
-    assert len(stage.board.notes) == 1
-    assert trial.id in stage.board.notes[0]
+    assert stage.state.trials == {}
+    assert len(stage.state.notes) == 1
+    assert trial.id in stage.state.notes[0]
 
 
 def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
@@ -228,7 +228,7 @@ def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
     for _ in range(9):
         fail_trial(stage, RuntimeError("lost"), is_lost=True)
     assert trial in stage.ledger.runnable_trials()
-    assert not any("failed" in note for note in stage.board.notes)
+    assert not any("failed" in note for note in stage.state.notes)
 
 
 @pytest.mark.parametrize("fault", STORE_FAULTS)
@@ -281,13 +281,13 @@ def test_preparation_is_shown_until_it_ends_in_one_line(stage: Stage, merge_mani
         task="mnist_5k", num_images=5000, num_done=1200, images_per_s=350.4
     )
     stage.coordinator.job_progressed(job, progress)
-    assert list(stage.board.preparations.values()) == [progress]
+    assert list(stage.state.preparations.values()) == [progress]
     done = replace(progress, num_done=5000)
     stage.coordinator.job_progressed(job, done)
     manifest = replace(merge_manifest(next(iter(stage.plan.merges.values()))), kind="data")
     stage.coordinator.job_ended(JobEnd(job=job, manifest=manifest))
-    assert stage.board.preparations == {}
-    assert stage.board.notes == [
+    assert stage.state.preparations == {}
+    assert stage.state.notes == [
         "prepared mnist_5k 5,000 of 5,000 images, 350 a second, 0.0 MB in 2 s"
     ]
 
@@ -300,8 +300,8 @@ def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
     )
     stage.coordinator.job_progressed(job, progress)
     stage.coordinator.job_ended(JobEnd(job=job, error=ValueError("x.png: not an image")))
-    assert stage.board.preparations == {}
-    assert stage.board.notes == []
+    assert stage.state.preparations == {}
+    assert stage.state.notes == []
     (error,) = stage.coordinator.prepare_errors
     assert error.startswith(f"{job.id}: ValueError: x.png: not an image")
 
@@ -344,7 +344,7 @@ def test_trial_that_takes_longer_than_the_budget_is_stopped(
     assert stage.cancelled == [0]
     assert not stage.coordinator.may_start(plan.trials[1].id)
     assert not stage.stopping.is_set()
-    assert "the budget is reached" in stage.board.notes[0]
+    assert "the budget is reached" in stage.state.notes[0]
 
 
 def test_merge_that_reaches_the_budget_takes_the_waiting_ones_back(

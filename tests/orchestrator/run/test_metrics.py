@@ -6,7 +6,7 @@ from orchestrator.cluster.metric_names import METRICS, STATES
 from orchestrator.costs.budget import Allowance
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
-from orchestrator.run.metrics import readings
+from orchestrator.run.metrics import metric_values
 from workers.artifacts.manifests import Manifest
 
 Make = Callable[..., Manifest]
@@ -15,7 +15,7 @@ Shown = dict[tuple[str, ...], float]
 
 def shown(ledger: Ledger, *, running: Collection[str] = (), num_jobs_waiting: int = 0) -> Shown:
     """Returns every reading by its name and the values of its labels."""
-    found = readings(
+    found = metric_values(
         ledger,
         allowance=Allowance(ledger),
         running=frozenset(running),

@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.cluster.fair_share import Demand
-from orchestrator.cluster.register import EXPIRES_AFTER_S, Register
+from orchestrator.cluster.fair_share_register import EXPIRES_AFTER_S, FairShareRegister
 
 CORES = {"cpu": 8.0, "gpu": 0.0}
 
@@ -24,26 +24,28 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def register(clock: Clock) -> Register:
+def register(clock: Clock) -> FairShareRegister:
     """Returns a register that has heard of nobody."""
-    return Register(clock)
+    return FairShareRegister(clock)
 
 
-def report(register: Register, driver: str, *, priority: int = 0, num_wanted: int = 100) -> int:
+def report(
+    register: FairShareRegister, driver: str, *, priority: int = 0, num_wanted: int = 100
+) -> int:
     demand = Demand(
         study=driver, priority=priority, share={"cpu": 1}, quota={}, num_wanted=num_wanted
     )
     return register.report(driver, demand, CORES).num_slots
 
 
-def test_drivers_are_told_what_is_theirs_as_others_come(register: Register) -> None:
+def test_drivers_are_told_what_is_theirs_as_others_come(register: FairShareRegister) -> None:
     """The first one learns of the second by its next report."""
     assert report(register, "first") == 8
     assert report(register, "second") == 4
     assert report(register, "first") == 4
 
 
-def test_silent_driver_is_forgotten(register: Register, clock: Clock) -> None:
+def test_silent_driver_is_forgotten(register: FairShareRegister, clock: Clock) -> None:
     """Not before its time: one that was slow once loses nothing."""
     report(register, "first")
     clock.now_s += EXPIRES_AFTER_S
@@ -53,26 +55,26 @@ def test_silent_driver_is_forgotten(register: Register, clock: Clock) -> None:
     assert report(register, "first") == 4
 
 
-def test_driver_that_leaves_frees_its_slots_at_once(register: Register) -> None:
+def test_driver_that_leaves_frees_its_slots_at_once(register: FairShareRegister) -> None:
     """Twice is once, and a stranger may leave too."""
     report(register, "first", priority=5)
     assert report(register, "second") == 0
     for driver in ("first", "first", "stranger"):
-        register.leave(driver)
+        register.sign_off(driver)
     assert report(register, "second") == 8
 
 
 def test_lost_register_knows_all_again_after_one_report_each(clock: Clock) -> None:
     """Nothing of it is kept anywhere else."""
-    register = Register(clock)
+    register = FairShareRegister(clock)
     report(register, "high", priority=1, num_wanted=6)
     assert report(register, "low") == 2
-    another = Register(clock)
+    another = FairShareRegister(clock)
     assert report(another, "high", priority=1, num_wanted=6) == 8
     assert report(another, "low") == 2
 
 
-def test_drivers_of_one_study_name_are_two(register: Register) -> None:
+def test_drivers_of_one_study_name_are_two(register: FairShareRegister) -> None:
     """Users choose names without asking one another."""
     demand = Demand(study="same", priority=0, share={"cpu": 1}, quota={}, num_wanted=100)
     register.report("one", demand, CORES)
@@ -81,7 +83,7 @@ def test_drivers_of_one_study_name_are_two(register: Register) -> None:
     assert [each.study for each in told.neighbours] == ["same"]
 
 
-def test_cluster_is_as_large_as_any_driver_knows(register: Register) -> None:
+def test_cluster_is_as_large_as_any_driver_knows(register: FairShareRegister) -> None:
     """Only a driver on the head may know how far the cluster grows."""
     demand = Demand(study="a", priority=0, share={"cpu": 1}, quota={}, num_wanted=100)
     register.report("submitted", demand, {"cpu": 32.0})

@@ -14,14 +14,14 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.cluster.connection import num_slots, total_resources
-from orchestrator.cluster.fair_share import Allotment, Amounts, Demand, num_fitting, sharing_text
-from orchestrator.cluster.register import Register
+from orchestrator.cluster.fair_share import Allotment, Amounts, Demand, allotment_text, num_fitting
+from orchestrator.cluster.fair_share_register import FairShareRegister
 from orchestrator.study.resources import Resources, Share
 
 REPORT_EVERY_S = 3.0
 POLL_S = 0.2
 NAMESPACE = "mergesweep"
-REGISTER_NAME = "register-1"
+REGISTER_NAME = "register-2"
 """With the version of what drivers and register say to each other."""
 _ON_HEAD = {"node:__internal_head__": 0.001}
 """Ray's mark of the head's node: the register goes when the cluster goes, and with no other."""
@@ -30,7 +30,7 @@ _FIRST_ANSWER_S = 30.0
 _ANSWER_S = 5.0
 
 
-class Sharing:
+class FairShareClient:
     """What a study may hold of the cluster at this time. Thread-safe."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Sharing:
         """Says who else is on the cluster, and what this study has of it; empty when alone."""
         if self._told is None:
             return self._trouble
-        return sharing_text(self._told, num_all=self._num_all)
+        return allotment_text(self._told, num_all=self._num_all)
 
     def begin(
         self, share: Share, *, num_wanted: Callable[[], int], use: Callable[[int], None]
@@ -115,7 +115,7 @@ class Sharing:
         finally:
             closing.set()
             thread.join()
-            self._leave()
+            self._sign_off()
 
     def _report(self) -> None:
         """Reports and takes the answer; without one the last answer stays."""
@@ -152,10 +152,10 @@ class Sharing:
             num_wanted=self._num_wanted(),
         )
 
-    def _leave(self) -> None:
+    def _sign_off(self) -> None:
         if self._register is not None:
             with contextlib.suppress(RayError):
-                ray.get(self._register.leave.remote(self._driver), timeout=_ANSWER_S)
+                ray.get(self._register.sign_off.remote(self._driver), timeout=_ANSWER_S)
 
 
 def _terms(told: Allotment | None) -> tuple[bool, frozenset[tuple[str, int]]]:
@@ -173,7 +173,7 @@ def _total() -> Amounts:
 def _find_register() -> Any:  # noqa: ANN401 Ray's actors are untyped here
     """Returns the cluster's register, which is started if there is none."""
     return (
-        ray.remote(Register)
+        ray.remote(FairShareRegister)
         .options(
             name=REGISTER_NAME,
             namespace=NAMESPACE,

@@ -6,10 +6,10 @@ import pytest
 import ray
 from ray.exceptions import ActorUnavailableError
 
-from orchestrator.cluster import sharing as sharing_module
+from orchestrator.cluster import fair_share_client as client_module
 from orchestrator.cluster.fair_share import Demand
-from orchestrator.cluster.register import Register
-from orchestrator.cluster.sharing import Sharing
+from orchestrator.cluster.fair_share_client import FairShareClient
+from orchestrator.cluster.fair_share_register import FairShareRegister
 from orchestrator.study.resources import Quota, Resources, Share
 
 CORES = {"CPU": 8.0, "GPU": 0.0}
@@ -30,11 +30,11 @@ class Actor:
     """Stands for the register's process, which may be away."""
 
     def __init__(self) -> None:
-        self.register = Register()
+        self.register = FairShareRegister()
         self.is_away = False
         self.num_found = 0
         self.report = Method(self._report)
-        self.leave = Method(self.register.leave)
+        self.sign_off = Method(self.register.sign_off)
 
     def _report(self, *arguments: Any) -> object:  # noqa: ANN401 a driver's
         if self.is_away:
@@ -60,12 +60,12 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
     actor = Actor()
     monkeypatch.setattr(ray, "cluster_resources", lambda: CORES)
     monkeypatch.setattr(ray, "get", lambda answer, **_: answer)
-    monkeypatch.setattr(sharing_module, "_find_register", actor.find)
-    monkeypatch.setattr(sharing_module, "REPORT_EVERY_S", 0.01)
+    monkeypatch.setattr(client_module, "_find_register", actor.find)
+    monkeypatch.setattr(client_module, "REPORT_EVERY_S", 0.01)
     return actor
 
 
-def begin(sharing: Sharing, share: Share | None = None) -> list[int]:
+def begin(sharing: FairShareClient, share: Share | None = None) -> list[int]:
     """Begins a stage that wants all; returns the numbers of slots that its user was told."""
     told: list[int] = []
     sharing.begin(share or Share(), num_wanted=lambda: 100, use=told.append)
@@ -83,7 +83,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_own_ray_is_shared_with_nobody(actor: Actor) -> None:
     """Only the quota counts, and no process is started for the others that cannot be."""
-    sharing = Sharing("alone", resources=Resources(quota=Quota(cpu=3)))
+    sharing = FairShareClient("alone", resources=Resources(quota=Quota(cpu=3)))
     with sharing.reporting(is_shared=False):
         assert begin(sharing) == [3]
         assert sharing.num_slots == 3
@@ -92,7 +92,7 @@ def test_own_ray_is_shared_with_nobody(actor: Actor) -> None:
 
 def test_user_of_slots_is_told_as_others_come_and_go(actor: Actor) -> None:
     """By a thread; and a study that is alone says nothing of it."""
-    sharing = Sharing("one", resources=Resources())
+    sharing = FairShareClient("one", resources=Resources())
     with sharing.reporting(is_shared=True):
         told = begin(sharing)
         assert (told, sharing.text()) == ([8], "")
@@ -101,14 +101,14 @@ def test_user_of_slots_is_told_as_others_come_and_go(actor: Actor) -> None:
         assert sharing.text() == (
             "shares the cluster with other (priority 0): may use 4 of 8 slots"
         )
-        actor.register.leave("other")
+        actor.register.sign_off("other")
         wait_until(lambda: told[-1] == 8)
 
 
 def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
     """As they begin, and not at every report; a changed number of slots is no news."""
     notes: list[str] = []
-    sharing = Sharing("one", resources=Resources(), note=notes.append)
+    sharing = FairShareClient("one", resources=Resources(), note=notes.append)
     with sharing.reporting(is_shared=True):
         told = begin(sharing)
         actor.other_reports(num_wanted=2)
@@ -117,7 +117,7 @@ def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
         wait_until(lambda: told[-1] == 5)
         actor.other_reports(priority=1)
         wait_until(lambda: told[-1] == 0)
-        actor.register.leave("other")
+        actor.register.sign_off("other")
         wait_until(lambda: told[-1] == 8)
     assert notes == [
         "shares the cluster with other (priority 0): may use 6 of 8 slots",
@@ -128,7 +128,7 @@ def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
 
 def test_driver_that_ends_leaves_the_register(actor: Actor) -> None:
     """So that nobody waits for it."""
-    sharing = Sharing("one", resources=Resources(priority=5))
+    sharing = FairShareClient("one", resources=Resources(priority=5))
     with sharing.reporting(is_shared=True):
         begin(sharing)
     demand = Demand(study="other", priority=0, share={"cpu": 1}, quota={}, num_wanted=9)
@@ -137,12 +137,12 @@ def test_driver_that_ends_leaves_the_register(actor: Actor) -> None:
 
 def test_register_that_does_not_answer_changes_nothing(actor: Actor) -> None:
     """What was told last counts until it is found again, by its name."""
-    sharing = Sharing("one", resources=Resources())
+    sharing = FairShareClient("one", resources=Resources())
     actor.other_reports(priority=1, num_wanted=6)
     with sharing.reporting(is_shared=True):
         told = begin(sharing)
         actor.is_away = True
-        actor.register.leave("other")
+        actor.register.sign_off("other")
         num_told, num_found = len(told), actor.num_found
         wait_until(lambda: len(told) > num_told + 2 and actor.num_found > num_found + 2)
         assert set(told) == {2}
@@ -153,7 +153,7 @@ def test_register_that_does_not_answer_changes_nothing(actor: Actor) -> None:
 def test_study_without_any_answer_has_the_cluster(actor: Actor) -> None:
     """As it would without a register, and it says so: what its file asks for is not heeded."""
     actor.is_away = True
-    sharing = Sharing("one", resources=Resources())
+    sharing = FairShareClient("one", resources=Resources())
     with sharing.reporting(is_shared=True):
         assert begin(sharing)[0] == 8
         assert sharing.text() == "knows nothing of other studies here (ActorUnavailableError)"
@@ -164,7 +164,7 @@ def test_study_without_any_answer_has_the_cluster(actor: Actor) -> None:
 def test_stages_have_slots_of_their_own_size(actor: Actor) -> None:
     """What is told for one is never taken for the other."""
     actor.other_reports()
-    sharing = Sharing("one", resources=Resources(merge=Share(cpu=2)))
+    sharing = FairShareClient("one", resources=Resources(merge=Share(cpu=2)))
     with sharing.reporting(is_shared=True):
         assert begin(sharing, Share(cpu=2))[0] == 2
         assert begin(sharing)[0] == 4
@@ -173,12 +173,12 @@ def test_stages_have_slots_of_their_own_size(actor: Actor) -> None:
 def test_waiting_for_a_slot_ends_with_a_slot_or_a_stop(actor: Actor) -> None:
     """A higher study that ends lets it go on; a stop does not wait for that."""
     actor.other_reports(priority=1)
-    sharing, stopping = Sharing("one", resources=Resources()), threading.Event()
+    sharing, stopping = FairShareClient("one", resources=Resources()), threading.Event()
     with sharing.reporting(is_shared=True):
         begin(sharing)
         assert sharing.num_slots == 0
         threading.Timer(0.1, stopping.set).start()
         assert not sharing.wait_for_slot(stopping)
-        actor.register.leave("other")
+        actor.register.sign_off("other")
         assert sharing.wait_for_slot(threading.Event())
         assert not sharing.wait_for_slot(stopping)

@@ -21,7 +21,7 @@ class _Entry:
     heard_s: float
 
 
-class Register:
+class FairShareRegister:
     """Answers every report with what the study may hold; calls come one after another."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ class Register:
         demands = [entry.demand for entry in self._entries.values()]
         return allot(demands, total=self._total())[list(self._entries).index(driver)]
 
-    def leave(self, driver: str) -> None:
+    def sign_off(self, driver: str) -> None:
         """Forgets a driver that has ended."""
         self._entries.pop(driver, None)
 

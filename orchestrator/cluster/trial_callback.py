@@ -1,4 +1,4 @@
-"""Passes on what Ray Tune tells of trials, to a watcher that knows nothing of Tune."""
+"""Passes on what Ray Tune tells of trials, to a listener that knows nothing of Tune."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from workers.artifacts.manifests import Manifest
 from workers.specs.training import Run
 
 
-class TrialWatcher(Protocol):
+class TrialListener(Protocol):
     """Is asked and told about trials; called from the thread that runs the Tuner."""
 
     def may_start(self, trial_id: str) -> bool:
@@ -44,18 +44,18 @@ class TrialWatcher(Protocol):
         """A worker has committed every snapshot of the trial."""
 
 
-class Unpickled:
+class NotPickled:
     """Leaves its state out of the file from which Tune could restore; we never restore from it."""
 
     def __getstate__(self) -> dict[str, object]:
         return {}
 
 
-class Watch(Unpickled, tune.Callback):
-    """Passes events on. What the watcher raises, Tune would hold for the fault of a trial."""
+class TrialCallback(NotPickled, tune.Callback):
+    """Passes events on. What the listener raises, Tune would hold for the fault of a trial."""
 
-    def __init__(self, watcher: TrialWatcher, *, trials: Sequence[Run]) -> None:
-        self._watcher = watcher
+    def __init__(self, listener: TrialListener, *, trials: Sequence[Run]) -> None:
+        self._listener = listener
         self._trials = trials
         self.error: Exception | None = None
         self.running: list[Trial] = []
@@ -69,14 +69,14 @@ class Watch(Unpickled, tune.Callback):
             self.error = self.error or error
 
     def may_start(self, trial: Trial) -> bool:
-        """Asks the watcher; after it has raised, nothing may."""
+        """Asks the listener; after it has raised, nothing may."""
         with self._kept():
-            return self._watcher.may_start(self._id(trial))
+            return self._listener.may_start(self._id(trial))
         return False
 
     def must_stop(self) -> bool:
-        """Tells whether the watcher wants no trial to go on, or has raised."""
-        return self.error is not None or not self._watcher.may_go_on()
+        """Tells whether the listener wants no trial to go on, or has raised."""
+        return self.error is not None or not self._listener.may_go_on()
 
     def forget(self, trial: Trial) -> None:
         """Notes that a trial runs no longer, or never did; one that is paused is told of later."""
@@ -94,7 +94,7 @@ class Watch(Unpickled, tune.Callback):
         del iteration, trials, info
         self.running.append(trial)
         with self._kept():
-            self._watcher.trial_started(self._id(trial))
+            self._listener.trial_started(self._id(trial))
 
     def on_trial_result(
         self,
@@ -108,11 +108,11 @@ class Watch(Unpickled, tune.Callback):
         del iteration, trials, info
         committed = [Manifest.from_json(each, key=self._id(trial)) for each in result["committed"]]
         with self._kept():
-            self._watcher.trial_progressed(
+            self._listener.trial_progressed(
                 self._id(trial), step=result["step"], loss=result["loss"], committed=committed
             )
             if trial not in self.running:
-                self._watcher.trial_paused(self._id(trial))
+                self._listener.trial_paused(self._id(trial))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
@@ -121,7 +121,7 @@ class Watch(Unpickled, tune.Callback):
         del iteration, trials, info
         self.forget(trial)
         with self._kept():
-            self._watcher.trial_finished(self._id(trial))
+            self._listener.trial_finished(self._id(trial))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
@@ -133,7 +133,7 @@ class Watch(Unpickled, tune.Callback):
         cause = error.cause if isinstance(error, RayTaskError) else error
         last_line = trace.strip().rpartition("\n")[2]
         with self._kept():
-            self._watcher.trial_failed(
+            self._listener.trial_failed(
                 self._id(trial),
                 error=cause,
                 reason=f"{type(cause).__name__}: {cause}" if cause else last_line,
