@@ -51,8 +51,8 @@ def run(opened: OpenedStudy) -> None:
     """Runs all that is left, in rounds, each in a process that knows nothing of the one before."""
     worker = Worker(opened.store_url, num_cpus=1)
     for job in preparation_jobs(opened.plan, done=opened.prepared):
-        made = getattr(worker, job.method)(job.argument)
-        opened.ledger.add([*made][-1].committed if job.reports else made)
+        made = getattr(worker, job.kind.value)(job.argument)
+        opened.ledger.add([*made][-1].committed if job.kind.reports_progress else made)
     while trials := opened.ledger.runnable_trials():
         worker = Worker(opened.store_url, num_cpus=1)
         for trial in trials:

@@ -1,7 +1,7 @@
-"""Warm worker processes for everything but trials: preparation and merge jobs.
+"""Keeps worker processes for all jobs that are not trials: preparation and merging.
 
 Plain Ray tasks would starve beside Tune, which keeps the placement groups of the actors that it
-reuses; these workers exist before the Tuner starts and stay.
+reuses. These workers are actors that exist before the Tuner starts, and stay.
 """
 
 import threading
@@ -20,10 +20,12 @@ from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 
 DEPTH = 2
-"""Jobs handed to a worker at once: one running, one waiting, so that it never idles."""
+"""Jobs that a worker is given at once: one that it runs and one that waits, so that it is never
+idle."""
 POLL_S = 0.2
 MAX_LOST = 3
-"""Times that a job may lose its worker, for example to an exhausted memory, before it fails."""
+"""Times that a job may lose its worker process, for example to the kernel's out-of-memory killer,
+before the job fails."""
 
 
 class _JobWorker:
@@ -41,23 +43,32 @@ class _JobWorker:
                 yield progress.committed.to_json()
 
     def greet(self) -> None:
-        """Ends when the process is up."""
+        """Returns once the process has started."""
 
 
 class JobPool:
-    """Owns job workers and a thread that feeds them."""
+    """A pool of job workers, and the thread that gives them jobs."""
 
     def __init__(self, *, worker: str, store_url: str, share: Share) -> None:
+        """Creates an empty pool; see `start` and `resize`.
+
+        Args:
+            worker: The class that runs in worker processes, `module:Class`.
+            store_url: The store that workers use.
+            share: The cores and GPUs of one worker.
+        """
         self._worker_args = (worker, store_url, share.cpu)
         self._share = share
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
         self._running: dict[Any, tuple[Job, Any]] = {}
+        """Job and worker, by Ray's reference to the call."""
         self._starting: dict[Any, Any] = {}
+        """Workers that have not started yet, by Ray's reference to `greet`."""
         self._workers: list[Any] = []
         self._crash: Exception | None = None
-        self._lost: dict[str, int] = {}
-        self._wanted = 0
+        self._num_lost: dict[str, int] = {}
+        self._num_wanted = 0
         self._reserve = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="job-pool", daemon=True)
@@ -68,26 +79,26 @@ class JobPool:
         *,
         on_progress: Callable[[Job, PreparationProgress], None] = lambda _, __: None,
     ) -> None:
-        """Begins to feed workers.
+        """Starts the thread that gives jobs to workers.
 
         Args:
-            on_end: Is called from the pool's thread, once a job.
-            on_progress: The same, whenever a job that reports has got on.
+            on_end: Is called from that thread, once for each job.
+            on_progress: Is called from that thread, for each progress report of a job.
         """
         self._on_end = on_end
         self._on_progress = on_progress
         self._thread.start()
 
     def resize(self, num_workers: int, *, reserve: bool) -> None:
-        """Grows or shrinks the pool; workers that are no longer wanted finish their jobs first.
+        """Sets the number of workers; workers that are too many finish their jobs first.
 
         Args:
             num_workers: Worker processes.
-            reserve: New ones hold their share of the cluster's resources; otherwise they run
-                beside trials without one, which suits a machine too small to set any aside.
+            reserve: Whether new workers hold their share of the cluster's resources. Without, they
+                run beside trials, which suits a machine too small to set any resources aside.
         """
         with self._lock:
-            self._wanted = num_workers
+            self._num_wanted = num_workers
             self._reserve = reserve
 
     def submit(self, job: Job) -> None:
@@ -96,17 +107,12 @@ class JobPool:
             self._waiting.append(job)
 
     def cancel_waiting(self) -> None:
-        """Takes back every job that no worker has been given."""
+        """Removes every job that no worker has yet."""
         with self._lock:
             self._waiting.clear()
 
-    def num_running(self) -> int:
-        """Returns the number of jobs that workers hold."""
-        with self._lock:
-            return len(self._running)
-
     def num_waiting(self) -> int:
-        """Returns the number of jobs that no worker has been given."""
+        """Returns the number of jobs that no worker has yet."""
         with self._lock:
             return len(self._waiting)
 
@@ -116,10 +122,10 @@ class JobPool:
             return len(self._running) + len(self._waiting)
 
     def is_idle(self) -> bool:
-        """Tells whether every submitted job has ended.
+        """Returns whether every submitted job has ended.
 
         Raises:
-            Exception: What ended the pool's thread, for example a store that fails in `on_end`.
+            Exception: The error that ended the pool's thread, such as a store error in `on_end`.
         """
         if self._crash is not None:
             raise self._crash
@@ -127,7 +133,7 @@ class JobPool:
             return not self._waiting and not self._running
 
     def close(self) -> None:
-        """Stops feeding and ends the workers; running jobs are abandoned, uncommitted."""
+        """Ends the thread and the workers; running jobs are abandoned and commit nothing."""
         self._closing.set()
         self._thread.join()
         for worker in (*self._starting.values(), *self._workers):
@@ -137,7 +143,7 @@ class JobPool:
         try:
             while not self._closing.is_set():
                 self._feed_once()
-        except Exception as error:  # noqa: BLE001 whoever waits for the pool raises it
+        except Exception as error:  # noqa: BLE001 `is_idle` raises it in the waiting thread
             self._crash = error
 
     def _feed_once(self) -> None:
@@ -153,18 +159,19 @@ class JobPool:
             self._take(reference)
 
     def _fit_size(self) -> None:
-        while len(self._workers) + len(self._starting) < self._wanted:
+        while len(self._workers) + len(self._starting) < self._num_wanted:
             worker = self._create()
             self._starting[worker.greet.remote()] = worker
-        if self._starting:  # a job handed out earlier would wait for as long as room is lacking
+        # A job given to a worker before it has started would wait for as long as Ray has no room.
+        if self._starting:
             references = list(self._starting)
             up, _ = ray.wait(references, num_returns=len(references), timeout=0)
             self._workers += [self._starting.pop(reference) for reference in up]
-        while self._starting and len(self._workers) + len(self._starting) > self._wanted:
+        while self._starting and len(self._workers) + len(self._starting) > self._num_wanted:
             _, worker = self._starting.popitem()
             ray.kill(worker)
         busy = [worker for _, worker in self._running.values()]
-        surplus = len(self._workers) - self._wanted
+        surplus = len(self._workers) - self._num_wanted
         for worker in [each for each in self._workers if each not in busy][: max(0, surplus)]:
             self._workers.remove(worker)
             ray.kill(worker)
@@ -178,7 +185,7 @@ class JobPool:
 
     def _hand_out(self) -> None:
         held = [worker for _, worker in self._running.values()]
-        kept = self._workers[: self._wanted]  # all others are busy, and end with their jobs
+        kept = self._workers[: self._num_wanted]  # the others end after their jobs
         for depth in range(DEPTH):
             for worker in kept:
                 if self._waiting and held.count(worker) <= depth:
@@ -187,11 +194,11 @@ class JobPool:
                     held.append(worker)
 
     def _take(self, reference: Any) -> None:  # noqa: ANN401 Ray's references are untyped here
-        """Takes what a job has told: how far it is, or how it ended."""
+        """Takes a job's progress report or its end."""
         with self._lock:
             job, _ = self._running[reference]
         try:
-            answer = ray.get(next(reference) if job.reports else reference)
+            answer = ray.get(next(reference) if job.kind.reports_progress else reference)
             if isinstance(answer, PreparationProgress):
                 self._on_progress(job, answer)
                 return
@@ -199,22 +206,22 @@ class JobPool:
         except RayTaskError as failure:
             end = JobEnd(job=job, error=failure.cause or failure, trace=str(failure))
         except RayError as failure:
-            if self._try_elsewhere(reference, is_counted=not is_node_lost(failure)):
+            if self._retry_elsewhere(reference, is_counted=not is_node_lost(failure)):
                 return
             end = JobEnd(job=job, error=failure, trace=str(failure))
         self._on_end(end)
-        with self._lock:  # only now: an idle pool has told of every end
+        with self._lock:  # after the call: an idle pool has reported the end of every job
             del self._running[reference]
 
-    def _try_elsewhere(self, reference: Any, *, is_counted: bool) -> bool:  # noqa: ANN401 as above
-        """Replaces a dead worker and queues its job again; False after too many deaths."""
+    def _retry_elsewhere(self, reference: Any, *, is_counted: bool) -> bool:  # noqa: ANN401 as above
+        """Replaces a dead worker and queues its job again; False after `MAX_LOST` deaths."""
         with self._lock:
             job, worker = self._running[reference]
             if worker in self._workers:
                 self._workers.remove(worker)
-                ray.kill(worker)  # it may live: an answer that cannot be read is lost too
-            self._lost[job.id] = self._lost.get(job.id, 0) + is_counted
-            if self._lost[job.id] > MAX_LOST:
+                ray.kill(worker)  # it may be alive: Ray also raises for an answer it cannot read
+            self._num_lost[job.id] = self._num_lost.get(job.id, 0) + is_counted
+            if self._num_lost[job.id] > MAX_LOST:
                 return False
             del self._running[reference]
             self._waiting.appendleft(job)
@@ -222,6 +229,8 @@ class JobPool:
 
 
 def _started(job: Job, *, worker: Any) -> Any:  # noqa: ANN401 Ray's actors and references are untyped
-    if job.reports:
-        return worker.report.options(num_returns="streaming").remote(job.method, job.argument)
-    return worker.run.remote(job.method, job.argument)
+    """Calls the job's method on a worker; returns Ray's reference, or references, to the result."""
+    method = job.kind.value
+    if job.kind.reports_progress:
+        return worker.report.options(num_returns="streaming").remote(method, job.argument)
+    return worker.run.remote(method, job.argument)

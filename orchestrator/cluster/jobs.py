@@ -1,9 +1,27 @@
-"""What the driver asks of job workers, and how that ends; free of Ray."""
+"""The jobs that the driver gives to job workers, and how they end. Imports nothing of Ray."""
 
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, Protocol
 
 from workers.artifacts.manifests import Manifest
+
+
+class JobKind(StrEnum):
+    """The kind of a job; its value names the method of `workers.process.Worker` that runs it."""
+
+    BASE = "prepare_base"
+    HEAD = "prepare_head"
+    IMAGES = "prepare_data"
+    MERGE = "run_merge"
+
+    @property
+    def reports_progress(self) -> bool:
+        """Returns whether the method yields `PreparationProgress` instead of returning a manifest.
+
+        The last report then carries the manifest.
+        """
+        return self is JobKind.IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,21 +29,29 @@ class Job:
     """One call of a worker's method."""
 
     id: str
-    method: str
-    """Name of a method of `workers.process.Worker`."""
+    """The id of the artifact that the job makes."""
+    kind: JobKind
     argument: Any
-    reports: bool = False
-    """Whether the method yields `PreparationProgress`, the last of it with the manifest, in place
-    of returning a manifest."""
+    """The method's only argument."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobEnd:
-    """How a job ended: with a manifest or with an error."""
+    """The end of a job: a manifest or an error."""
 
     job: Job
     manifest: Manifest | None = None
     error: BaseException | None = None
-    """What the worker raised, or how it died."""
+    """The worker's exception, or Ray's if the worker process died."""
     trace: str = ""
     """The worker's traceback."""
+
+
+class JobQueue(Protocol):
+    """The part of a job pool that takes jobs."""
+
+    def submit(self, job: Job) -> None:
+        """Queues a job; jobs start in the order of submission."""
+
+    def cancel_waiting(self) -> None:
+        """Removes every job that no worker has yet."""

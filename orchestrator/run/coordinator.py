@@ -1,11 +1,12 @@
-"""Reacts to what happens on the cluster: counts, publishes, releases merge jobs, tries again."""
+"""Reacts to events on the cluster: records them, releases merge jobs, decides about retries."""
 
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from merge.errors import MergeError
-from orchestrator.cluster.jobs import Job, JobEnd
+from orchestrator.cluster.jobs import Job, JobEnd, JobKind, JobQueue
 from orchestrator.costs.budget import Allowance
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.display import LiveState, prepared_line
@@ -31,49 +32,72 @@ STORE_FAULTS = (
     StoreNotWritableError,
     StoreUnavailableError,
 )
-"""Errors that the next trial would meet as well, after the retries of the worker that met them."""
+"""Store errors that every other job would meet too. The worker has retried before it raises one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bookkeeping:
+    """The records that a run keeps of its study."""
+
+    ledger: Ledger
+    """The artifacts that are committed."""
+    allowance: Allowance
+    """The rest of the budget."""
+    failures: Failures
+    """The failed tries."""
 
 
 class Coordinator:
-    """Stands between workers and ledger; called from the Tuner's thread and the pool's."""
+    """Receives the events of trials and jobs, updates the records and submits merge jobs.
+
+    Its methods are called from two threads: the one that runs Ray Tune and the job pool's.
+    """
 
     def __init__(
         self,
+        books: Bookkeeping,
         *,
-        ledger: Ledger,
-        allowance: Allowance,
-        failures: Failures,
+        jobs: JobQueue,
         state: LiveState,
-        submit: Callable[[Job], None],
-        cancel_waiting: Callable[[], None],
-        committed: Callable[[Manifest], None],
+        on_commit: Callable[[Manifest], None],
         stop: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ledger = ledger
-        self._allowance = allowance
-        self._failures = failures
+        """Creates a coordinator.
+
+        Args:
+            books: The records of the study, which the coordinator updates.
+            jobs: Takes merge jobs, and failed jobs again.
+            state: Shows running trials, preparations, notes and failures.
+            on_commit: Is called with the manifest of each committed artifact.
+            stop: Stops the run; called when the store fails in a worker.
+            clock: Returns seconds from any origin, for the speed of trials.
+        """
+        self._ledger = books.ledger
+        self._allowance = books.allowance
+        self._failures = books.failures
+        self._jobs = jobs
         self._state = state
-        self._submit = submit
-        self._cancel_waiting = cancel_waiting
-        self._committed = committed
+        self._on_commit = on_commit
         self._stop = stop
         self._clock = clock
-        self._heard_first: dict[str, tuple[int, float]] = {}
+        self._first_reports: dict[str, tuple[int, float]] = {}
+        """Step and time of the first report of each running trial, by the trial's id."""
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
-        self._experts = ledger.plan.experts
-        self._bases = ledger.plan.bases.by_id
+        self._experts = books.ledger.plan.experts
+        self._bases = books.ledger.plan.bases.by_id
         self.prepare_errors: list[str] = []
+        """One line for each preparation job that failed; the run cannot go on without them."""
         self.store_fault: StoreError | None = None
-        """Why the run was stopped, if the store failed in a worker."""
+        """The first store error of a worker that stopped the run."""
         self.is_spent = False
-        """Whether the budget was reached, so that nothing more may start."""
+        """Whether the budget is reached; nothing more starts then."""
 
     def submit_merges(self, specs: Sequence[MergeSpec]) -> int:
-        """Hands merge jobs to the pool, each once, that the budget has room for; returns how many.
+        """Submits the merge jobs that fit the budget, each at most once; returns their number.
 
-        What has none now may have some when others took less than was estimated.
+        A merge that does not fit now may fit later, when other jobs took less than estimated.
         """
         num_submitted = 0
         for spec in () if self.is_spent else specs:
@@ -83,71 +107,76 @@ class Coordinator:
                     self._submitted.add(spec.id)
             if is_new:
                 num_submitted += 1
-                self._submit(Job(id=spec.id, method="run_merge", argument=spec))
+                self._jobs.submit(Job(id=spec.id, kind=JobKind.MERGE, argument=spec))
         return num_submitted
 
     def job_progressed(self, job: Job, progress: PreparationProgress) -> None:
-        """Shows how far a task's images are."""
+        """Shows how many images of a task are prepared."""
         self._state.preparations[job.id] = progress
 
     def job_ended(self, end: JobEnd) -> None:
-        """Notes the end of a preparation or merge job, and tries again where that may help."""
+        """Records the end of a preparation or merge job; submits it again if a retry may help."""
         progress = self._state.preparations.pop(end.job.id, None)
         if progress is not None and end.manifest is not None:
             self._state.notes.append(prepared_line(progress, manifest=end.manifest))
         if end.manifest is not None:
             self._ledger.add(end.manifest)
             self._allowance.ended(end.job.id)
-            self._look_at_budget()
-            self._committed(end.manifest)
+            self._check_budget()
+            self._on_commit(end.manifest)
             return
         if self._is_store_fault(end.error):
             return
+        is_merge = end.job.kind is JobKind.MERGE
         failure = Failure(
             artifact_id=end.job.id,
             reason=f"{type(end.error).__name__}: {end.error}",
             trace=end.trace,
         )
-        is_final = isinstance(end.error, MergeError) or end.job.method != "run_merge"
-        hopeless = self._failures.note(failure, is_final=is_final)
-        if hopeless is None:
-            self._submit(end.job)
-        elif end.job.method == "run_merge":
-            self._ledger.fail(end.job.id, reason=hopeless)
+        # A preparation is not retried; a merge error would be the same for the same experts.
+        is_final = not is_merge or isinstance(end.error, MergeError)
+        final_reason = self._failures.note(failure, is_final=is_final)
+        if final_reason is None:
+            self._jobs.submit(end.job)
+        elif is_merge:
+            self._ledger.fail(end.job.id, reason=final_reason)
             self._allowance.ended(end.job.id)
-            self._state.note_failure(f"merge {end.job.id} failed: {hopeless}")
+            self._state.note_failure(f"merge {end.job.id} failed: {final_reason}")
         else:
-            self.prepare_errors.append(f"{end.job.id}: {hopeless}")
+            self.prepare_errors.append(f"{end.job.id}: {final_reason}")
 
     def may_start(self, trial_id: str) -> bool:
-        """Tells whether the budget has room for a trial."""
+        """Returns whether a trial fits the budget."""
         return not self.is_spent and self._allowance.admits(trial_id)
 
     def may_go_on(self) -> bool:
-        """Tells whether running trials may go on: the budget is not reached."""
+        """Returns whether running trials may go on: the budget is not reached."""
         return not self.is_spent
 
     def trial_started(self, trial_id: str) -> None:
-        """Shows a trial as running."""
+        """Shows a trial as running; its seconds count from now on."""
         self._allowance.started(trial_id)
-        name, steps = self._named(trial_id)
+        name, steps = self._name_and_steps(trial_id)
         self._state.trials[trial_id] = RunningTrial(name=name, step=0, steps=steps, loss=None)
 
     def trial_progressed(
         self, trial_id: str, *, step: int, loss: float | None, committed: Sequence[Manifest]
     ) -> None:
-        """Shows how far a trial is; takes note of its experts and releases their merges."""
+        """Shows a trial's progress, records its experts, submits the merges that became ready."""
         self._show(trial_id, step=step, loss=loss)
         for manifest in committed:
             ready = self._ledger.add(manifest)
-            self._committed(manifest)
+            self._on_commit(manifest)
             self.submit_merges(ready)
-        self._look_at_budget()
+        self._check_budget()
 
     def trial_failed(
         self, trial_id: str, *, error: BaseException | None, reason: str, trace: str, is_lost: bool
     ) -> None:
-        """Counts a failure, unless the node was taken away; gives up after the last try."""
+        """Records a failed try, and gives the trial up after the last one.
+
+        A trial whose node was lost (`is_lost`) has not failed: it is simply run again.
+        """
         self._forget(trial_id)
         self._allowance.ended(trial_id)
         if is_lost:
@@ -156,30 +185,30 @@ class Coordinator:
         if self._is_store_fault(error):
             return
         failure = Failure(artifact_id=trial_id, reason=reason, trace=trace)
-        hopeless = self._failures.note(failure)
-        if hopeless is not None:
-            self._ledger.fail(trial_id, reason=hopeless)
-            self._state.note_failure(f"trial {trial_id} failed: {hopeless}")
+        final_reason = self._failures.note(failure)
+        if final_reason is not None:
+            self._ledger.fail(trial_id, reason=final_reason)
+            self._state.note_failure(f"trial {trial_id} failed: {final_reason}")
 
     def trial_paused(self, trial_id: str) -> None:
-        """Removes a trial from the display until it goes on."""
+        """Stops a trial's clock and shows it no longer, until it starts again."""
         self._allowance.paused(trial_id)
         self._forget(trial_id)
 
     def trial_finished(self, trial_id: str) -> None:
-        """Removes a trial from the display."""
+        """Frees the trial's room in the budget and shows it no longer."""
         self._allowance.ended(trial_id)
         self._forget(trial_id)
 
-    def _look_at_budget(self) -> None:
-        """Stops trials, and jobs that no worker has, once what was measured reaches the budget."""
+    def _check_budget(self) -> None:
+        """Cancels waiting jobs, and so stops trials, once measured use reaches the budget."""
         if not self.is_spent and self._allowance.is_spent():
             self.is_spent = True
-            self._cancel_waiting()
-            self._state.notes.append("the budget is reached: nothing more is started")
+            self._jobs.cancel_waiting()
+            self._state.notes.append("the budget is reached: no further trial or merge starts")
 
     def _is_store_fault(self, error: BaseException | None) -> bool:
-        """Stops the run at a fault of the store, which is none of the job that met it."""
+        """Stops the run if the store failed; such an error is not the fault of its job."""
         if not isinstance(error, STORE_FAULTS):
             return False
         self.store_fault = self.store_fault or error
@@ -187,10 +216,10 @@ class Coordinator:
         return True
 
     def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
-        name, steps = self._named(trial_id)
+        name, steps = self._name_and_steps(trial_id)
         now_s = self._clock()
-        # A resumed trial begins at its checkpoint's step, which only its first report tells.
-        first_step, first_s = self._heard_first.setdefault(trial_id, (step, now_s))
+        # A resumed trial begins at its checkpoint's step, which only its first report says.
+        first_step, first_s = self._first_reports.setdefault(trial_id, (step, now_s))
         speed = (step - first_step) / (now_s - first_s) if now_s > first_s else None
         self._state.trials[trial_id] = RunningTrial(
             name=name, step=step, steps=steps, loss=loss, steps_per_s=speed
@@ -198,10 +227,10 @@ class Coordinator:
 
     def _forget(self, trial_id: str) -> None:
         self._state.trials.pop(trial_id, None)
-        self._heard_first.pop(trial_id, None)
+        self._first_reports.pop(trial_id, None)
 
-    def _named(self, trial_id: str) -> tuple[str, int]:
-        """Returns what a trial or a pretraining is called, and its number of steps."""
+    def _name_and_steps(self, trial_id: str) -> tuple[str, int]:
+        """Returns the displayed name of a trial or a pretraining, and its number of steps."""
         base = self._bases.get(trial_id)
         if base is not None and base.pretrain is not None:
             return f"pretraining {base.model}", base.pretrain.steps
@@ -210,12 +239,13 @@ class Coordinator:
 
 
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:
-    """Returns the jobs that make the first bases, heads and images, without those that are done."""
-    jobs = [Job(id=job.spec.id, method="prepare_base", argument=job) for job in plan.bases.jobs]
-    jobs += [
-        Job(id=job.spec.id, method="prepare_head", argument=job) for job in plan.heads.values()
-    ]
-    jobs += [
-        Job(id=job.id, method="prepare_data", argument=job, reports=True) for job in plan.data_jobs
-    ]
+    """Returns the jobs that make the downloaded or random bases, the heads and the images.
+
+    Args:
+        plan: The study's plan.
+        done: Ids of artifacts that are committed; their jobs are left out.
+    """
+    jobs = [Job(id=job.spec.id, kind=JobKind.BASE, argument=job) for job in plan.bases.jobs]
+    jobs += [Job(id=job.spec.id, kind=JobKind.HEAD, argument=job) for job in plan.heads.values()]
+    jobs += [Job(id=job.id, kind=JobKind.IMAGES, argument=job) for job in plan.data_jobs]
     return [job for job in jobs if job.id not in done]

@@ -19,7 +19,7 @@ from orchestrator.costs.estimate import estimate
 from orchestrator.progress.display import Display, LiveState, progress_line
 from orchestrator.progress.state import MAX_LISTED, Progress, Throughput, publishing_progress
 from orchestrator.record.failures import Failures
-from orchestrator.run.coordinator import Coordinator, preparation_jobs
+from orchestrator.run.coordinator import Bookkeeping, Coordinator, preparation_jobs
 from orchestrator.run.metrics import metric_values
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import Slots
@@ -161,13 +161,14 @@ class Session:
             worker=self.worker, store_url=self.opened.store_url, share=study.resources.merge
         )
         coordinator = Coordinator(
-            ledger=self.opened.ledger,
-            allowance=self.opened.allowance,
-            failures=Failures(self.opened.folder, retries=study.retries),
+            Bookkeeping(
+                ledger=self.opened.ledger,
+                allowance=self.opened.allowance,
+                failures=Failures(self.opened.folder, retries=study.retries),
+            ),
+            jobs=pool,
             state=self._state,
-            submit=pool.submit,
-            cancel_waiting=pool.cancel_waiting,
-            committed=self._publish,
+            on_commit=self._publish,
             stop=self.stopping.set,
         )
         pool.start(coordinator.job_ended, on_progress=coordinator.job_progressed)

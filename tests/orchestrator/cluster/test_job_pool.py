@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,31 @@ def make_pool(tmp_path: Path) -> Iterator[Callable[..., JobPool]]:
         pool.close()
 
 
-def job(name: str, *, method: str = "answer") -> Job:
-    return Job(id=name, method=method, argument=name, reports=method.startswith("prepare"))
+class Order(StrEnum):
+    """Kinds of jobs; the values are methods of the scripted worker."""
+
+    ANSWER = "answer"
+    WAIT = "wait"
+    REFUSE = "refuse"
+    DIE = "die"
+    DIE_ONCE = "die_once"
+    PREPARE = "prepare"
+    PREPARE_AND_REFUSE = "prepare_and_refuse"
+    PREPARE_AND_DIE_ONCE = "prepare_and_die_once"
+
+    @property
+    def reports_progress(self) -> bool:
+        """Returns whether the method yields reports."""
+        return self.startswith("prepare")
+
+
+def job(name: str, *, order: Order = Order.ANSWER) -> Job:
+    return Job(id=name, kind=order, argument=name)
+
+
+def num_running(pool: JobPool) -> int:
+    """Returns the number of jobs that workers have."""
+    return pool.num_unfinished() - pool.num_waiting()
 
 
 def run(pool: JobPool, *jobs: Job) -> None:
@@ -74,7 +98,7 @@ def test_jobs_end_once_each_and_in_the_order_of_submission(
 def test_error_of_a_job_arrives_as_the_worker_raised_it(make_pool: Callable[..., JobPool]) -> None:
     """The driver decides by the type whether to try again, and shows the worker's traceback."""
     ends: list[JobEnd] = []
-    run(make_pool(ends.append), job("bad", method="refuse"), job("good"))
+    run(make_pool(ends.append), job("bad", order=Order.REFUSE), job("good"))
     assert type(ends[0].error) is NonFiniteMergeError
     assert str(ends[0].error) == "tensor bad is not finite"
     assert "scripted_worker.py" in ends[0].trace
@@ -84,7 +108,7 @@ def test_error_of_a_job_arrives_as_the_worker_raised_it(make_pool: Callable[...,
 def test_job_whose_worker_is_killed_runs_again_elsewhere(make_pool: Callable[..., JobPool]) -> None:
     """A killed process costs neither its job nor the one that waited behind it."""
     ends: list[JobEnd] = []
-    run(make_pool(ends.append), job("a", method="die_once"), job("b"), job("c"))
+    run(make_pool(ends.append), job("a", order=Order.DIE_ONCE), job("b"), job("c"))
     assert sorted(end.job.id for end in ends if end.manifest) == ["a", "b", "c"]
 
 
@@ -95,7 +119,7 @@ def test_job_that_reports_is_followed_to_its_end(make_pool: Callable[..., JobPoo
     pool = make_pool(
         ends.append, on_progress=lambda job, report: seen.append((job.id, report.num_done))
     )
-    run(pool, job("a", method="prepare"), job("b", method="prepare"), job("c"))
+    run(pool, job("a", order=Order.PREPARE), job("b", order=Order.PREPARE), job("c"))
     assert seen == [(name, num_done) for name in ("a", "b") for num_done in (1, 2, 3)]
     assert [(end.job.id, end.manifest.kind) for end in ends if end.manifest] == [
         ("a", "data"),
@@ -112,10 +136,10 @@ def test_job_that_reports_may_fail_or_lose_its_worker(make_pool: Callable[..., J
         lambda end: ends.update({end.job.id: end}),
         on_progress=lambda _, report: seen.append(report.num_done),
     )
-    run(pool, job("bad", method="prepare_and_refuse"))
+    run(pool, job("bad", order=Order.PREPARE_AND_REFUSE))
     assert type(ends["bad"].error) is NonFiniteMergeError
     assert seen == [1]
-    run(pool, job("a", method="prepare_and_die_once"), job("b"))
+    run(pool, job("a", order=Order.PREPARE_AND_DIE_ONCE), job("b"))
     assert seen == [1, 1, 1, 1, 2, 3]
     assert ends["a"].manifest is not None
     assert ends["b"].manifest is not None
@@ -129,7 +153,7 @@ def test_job_that_kills_every_worker_is_given_up(
     assert MAX_LOST > 1
     ends: list[JobEnd] = []
     pool = make_pool(ends.append)
-    run(pool, job("killer", method="die"))
+    run(pool, job("killer", order=Order.DIE))
     run(pool, job("next"))
     assert isinstance(ends[0].error, RayError)
     assert [end.job.id for end in ends] == ["killer", "next"]
@@ -143,8 +167,8 @@ def test_grown_pool_runs_jobs_side_by_side(
     pool = make_pool(ends.append)
     run(pool, job("warm"))
     for name in ("first", "second"):
-        pool.submit(job(name, method="wait"))
-    wait_until(lambda: pool.num_running() == 2)
+        pool.submit(job(name, order=Order.WAIT))
+    wait_until(lambda: num_running(pool) == 2)
     pool.resize(2, reserve=False)
     (tmp_path / "second").touch()
     pool.submit(job("third"))
@@ -161,8 +185,8 @@ def test_shrunk_pool_lets_running_jobs_end(
     ends: list[JobEnd] = []
     pool = make_pool(ends.append, num_workers=2)
     for name in ("first", "second"):
-        pool.submit(job(name, method="wait"))
-    wait_until(lambda: pool.num_running() == 2)
+        pool.submit(job(name, order=Order.WAIT))
+    wait_until(lambda: num_running(pool) == 2)
     pool.resize(1, reserve=False)
     time.sleep(0.5)
     for name in ("first", "second"):
@@ -170,7 +194,7 @@ def test_shrunk_pool_lets_running_jobs_end(
     wait_until(pool.is_idle)
     run(pool, job("a"), job("b"), job("c"))
     assert len(ends) == 5
-    assert pool._lost == {}
+    assert pool._num_lost == {}
     assert len({process_of(end) for end in ends[2:]}) == 1
 
 
@@ -181,13 +205,13 @@ def test_shrunk_pool_gives_back_its_workers_while_jobs_wait(
     ends: list[JobEnd] = []
     pool = make_pool(ends.append, num_workers=2)
     for number in range(8):
-        pool.submit(job(f"job{number}", method="wait"))
-    wait_until(lambda: pool.num_running() == 2 * DEPTH)
+        pool.submit(job(f"job{number}", order=Order.WAIT))
+    wait_until(lambda: num_running(pool) == 2 * DEPTH)
     assert pool.num_unfinished() == 8
     pool.resize(0, reserve=False)
     for number in range(8):
         (tmp_path / f"job{number}").touch()
-    wait_until(lambda: not pool.num_running())
+    wait_until(lambda: not num_running(pool))
     wait_until(lambda: not pool._workers)
     assert pool.num_unfinished() == 8 - 2 * DEPTH
     pool.resize(1, reserve=False)
@@ -208,8 +232,8 @@ def test_closed_pool_abandons_its_jobs(make_pool: Callable[..., JobPool]) -> Non
     """Stopping waits for nothing; what was not committed runs in the next session."""
     ends: list[JobEnd] = []
     pool = make_pool(ends.append)
-    pool.submit(job("endless", method="wait"))
-    wait_until(pool.num_running)
+    pool.submit(job("endless", order=Order.WAIT))
+    wait_until(lambda: num_running(pool))
     started_s = time.monotonic()
     pool.close()
     assert time.monotonic() - started_s < 2

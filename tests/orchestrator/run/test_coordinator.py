@@ -1,12 +1,12 @@
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from merge.errors import NonFiniteMergeError
-from orchestrator.cluster.jobs import Job, JobEnd
+from orchestrator.cluster.jobs import Job, JobEnd, JobKind
 from orchestrator.costs.budget import Allowance
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.display import LiveState
@@ -14,7 +14,7 @@ from orchestrator.record.failures import Failures
 from orchestrator.record.folder import StudyFolder
 from orchestrator.record.holes import LEFT_OUT
 from orchestrator.record.ledger import Ledger
-from orchestrator.run.coordinator import STORE_FAULTS, Coordinator, preparation_jobs
+from orchestrator.run.coordinator import STORE_FAULTS, Bookkeeping, Coordinator, preparation_jobs
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.store.opening import open_store
@@ -33,11 +33,28 @@ class Stage:
     ledger: Ledger
     coordinator: Coordinator
     state: LiveState
-    submitted: list[Job] = field(default_factory=list)
-    committed: list[str] = field(default_factory=list)
-    cancelled: list[int] = field(default_factory=list)
-    """How many jobs were submitted each time that the waiting ones were taken back."""
-    stopping: threading.Event = field(default_factory=threading.Event)
+    submitted: list[Job]
+    committed: list[str]
+    cancelled: list[int]
+    """The number of jobs submitted so far, at each cancellation."""
+    stopping: threading.Event
+
+
+class FakeQueue:
+    """A job pool that keeps the jobs that it is given."""
+
+    def __init__(self) -> None:
+        self.submitted: list[Job] = []
+        self.cancelled: list[int] = []
+        """The number of jobs submitted so far, at each cancellation."""
+
+    def submit(self, job: Job) -> None:
+        """Keeps a job."""
+        self.submitted.append(job)
+
+    def cancel_waiting(self) -> None:
+        """Notes a cancellation."""
+        self.cancelled.append(len(self.submitted))
 
 
 class Clock:
@@ -66,19 +83,18 @@ def stage(make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock) -> Stage
 def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
     """Sets up a coordinator of a plan on an empty store, with one retry."""
     ledger, state = Ledger(plan, manifests=[]), LiveState()
-    submitted: list[Job] = []
-    committed: list[str] = []
-    cancelled: list[int] = []
+    jobs, committed = FakeQueue(), list[str]()
     stopping = threading.Event()
     folder = StudyFolder(open_store(str(tmp_path / "store")), "small")
     coordinator = Coordinator(
-        ledger=ledger,
-        allowance=Allowance(ledger, clock=clock),
-        failures=Failures(folder, retries=1),
+        Bookkeeping(
+            ledger=ledger,
+            allowance=Allowance(ledger, clock=clock),
+            failures=Failures(folder, retries=1),
+        ),
+        jobs=jobs,
         state=state,
-        submit=submitted.append,
-        cancel_waiting=lambda: cancelled.append(len(submitted)),
-        committed=lambda manifest: committed.append(manifest.id),
+        on_commit=lambda manifest: committed.append(manifest.id),
         stop=stopping.set,
         clock=clock,
     )
@@ -87,9 +103,9 @@ def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
         ledger=ledger,
         coordinator=coordinator,
         state=state,
-        submitted=submitted,
+        submitted=jobs.submitted,
         committed=committed,
-        cancelled=cancelled,
+        cancelled=jobs.cancelled,
         stopping=stopping,
     )
 
@@ -124,7 +140,7 @@ def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manif
     """Each once, and each expert is published."""
     finish_trials(stage, expert_manifest)
     stage.coordinator.submit_merges(stage.ledger.ready_merges())
-    assert [job.method for job in stage.submitted] == ["run_merge"] * 3
+    assert [job.kind for job in stage.submitted] == [JobKind.MERGE] * 3
     assert sorted(job.id for job in stage.submitted) == sorted(stage.plan.merges)
     assert [job.argument.id for job in stage.submitted] == [job.id for job in stage.submitted]
     assert stage.committed == list(stage.plan.experts)
@@ -248,7 +264,7 @@ def test_failing_store_stops_the_run_and_counts_for_no_trial(
 def test_failing_store_stops_the_run_when_a_merge_meets_it(stage: Stage) -> None:
     """The job is neither tried again nor given up: it is left for the next run."""
     spec = next(iter(stage.plan.merges.values()))
-    job = Job(id=spec.id, method="run_merge", argument=spec)
+    job = Job(id=spec.id, kind=JobKind.MERGE, argument=spec)
     stage.coordinator.job_ended(JobEnd(job=job, error=StoreFullError("full")))
     assert stage.stopping.is_set()
     assert stage.submitted == []
@@ -266,8 +282,7 @@ def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -
     """What is committed is not made again."""
     plan = stage.plan
     jobs = preparation_jobs(plan, done=())
-    assert [job.method for job in jobs] == ["prepare_base"] + ["prepare_data"] * 3
-    assert [job.reports for job in jobs] == [False] + [True] * 3
+    assert [job.kind for job in jobs] == [JobKind.BASE] + [JobKind.IMAGES] * 3
     done = {plan.bases.jobs[0].spec.id, plan.datasets[1].id}
     left = preparation_jobs(plan, done=done)
     assert [job.id for job in left] == [plan.datasets[0].id, plan.datasets[2].id]
