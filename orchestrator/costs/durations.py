@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import MergeMetrics, TrainingMetrics
 from workers.calibrate.speeds import Calibration, file_key, image_key, merge_key, train_key
 from workers.models.model_sizes import ModelSize
 from workers.specs.merge import MergeSpec
@@ -219,7 +220,7 @@ class Rates:
     def _train_samples(
         self, spec: ExpertSpec | PretrainSpec, *, model: str, manifest: Manifest, seconds: float
     ) -> Iterator[_Sample]:
-        if steps := manifest.metrics["steps_taken"]:
+        if steps := TrainingMetrics.from_json(manifest.metrics).steps_taken:
             yield _Sample(
                 kind=self._train_kind(spec, model=model),
                 model=model,
@@ -275,7 +276,8 @@ def _merge_s(manifest: Manifest) -> float:
 
 
 def _image_s(manifest: Manifest) -> float:
-    images = sum(sums["num_examples"] for sums in manifest.metrics["tasks"].values())
+    tasks = MergeMetrics.from_json(manifest.metrics).tasks
+    images = sum(sums.num_examples for sums in tasks.values())
     return float(manifest.seconds["evaluate"] / max(1, images))
 
 

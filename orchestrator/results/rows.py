@@ -13,6 +13,7 @@ from orchestrator.plan.settings import Setting
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.schema import EXPERTS_SCHEMA, MACRO, RESULTS_SCHEMA, UNION
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import ExpertMetrics, MergeMetrics
 from workers.specs.training import ExpertSpec
 
 Row = dict[str, Any]
@@ -78,31 +79,30 @@ def point_columns(spec: ExpertSpec) -> Row:
 
 
 def _expert_row(setting: Setting, *, spec: ExpertSpec, manifest: Manifest, plan: Plan) -> Row:
-    metrics = manifest.metrics
-    scores = {**_columns_of(metrics["test"]), **_columns_of(metrics["base"], prefix="base_")}
+    metrics = ExpertMetrics.from_json(manifest.metrics)
+    scores = {**_columns_of(metrics.test), **_columns_of(metrics.base, prefix="base_")}
     return {
         **_setting_columns(plan, setting),
         "task": spec.task,
         **point_columns(spec),
-        "num_classes": metrics["num_classes"],
-        "num_examples": metrics["test"]["num_examples"] if metrics["test"] else 0,
+        "num_classes": metrics.training.num_classes,
+        "num_examples": metrics.test.num_examples if metrics.test else 0,
         "outcome": manifest.outcome,
-        "train_loss": metrics["train_loss"],
+        "train_loss": metrics.training.train_loss,
         **scores,
         "expert_id": spec.id,
     }
 
 
-def _columns_of(sums: dict[str, Any] | None, *, prefix: str = "") -> Row:
+def _columns_of(sums: TaskSums | None, *, prefix: str = "") -> Row:
     if sums is None:
         return {f"{prefix}accuracy": math.nan, f"{prefix}loss": math.nan}
-    scores = TaskSums.from_json(sums)
-    return {f"{prefix}accuracy": scores.accuracy, f"{prefix}loss": scores.loss}
+    return {f"{prefix}accuracy": sums.accuracy, f"{prefix}loss": sums.loss}
 
 
 def merge_rows(cell: Cell, *, ledger: Ledger) -> Iterator[Row]:
     """Yields the rows of one merge: one per task, held-out ones too, and the two means."""
-    merged = _sums_of(ledger.merges[cell.merge.id].metrics["tasks"])
+    merged = MergeMetrics.from_json(ledger.merges[cell.merge.id].metrics).tasks
     shared = {
         **_setting_columns(ledger.plan, cell.setting),
         "method": cell.label,
@@ -114,9 +114,10 @@ def merge_rows(cell: Cell, *, ledger: Ledger) -> Iterator[Row]:
     experts: dict[str, TaskSums] = {}
     bases: dict[str, TaskSums] = {}
     for spec in (*cell.merge.experts, *cell.merge.held_out):
-        metrics = ledger.experts[spec.id].metrics
-        experts[spec.task] = TaskSums.from_json(metrics["test"])
-        bases[spec.task] = TaskSums.from_json(metrics["base"])
+        metrics = ExpertMetrics.from_json(ledger.experts[spec.id].metrics)
+        assert metrics.test is not None, "only experts with finite weights are merged"
+        assert metrics.base is not None
+        experts[spec.task], bases[spec.task] = metrics.test, metrics.base
         yield {
             **shared,
             **point_columns(spec),
@@ -173,7 +174,3 @@ def _scores(merged: TaskSums | Mean, *, expert: TaskSums | Mean, base: TaskSums 
 
 def _ratio(merged: float, expert: float) -> float:
     return merged / expert if expert else math.nan
-
-
-def _sums_of(tasks: Mapping[str, dict[str, Any]]) -> dict[str, TaskSums]:
-    return {task: TaskSums.from_json(sums) for task, sums in tasks.items()}

@@ -19,6 +19,7 @@ from orchestrator.results.schema import MEANS
 from orchestrator.tracking.runs import MetricPoint, TrackedRun
 from orchestrator.tracking.views import AxisView, curve_run
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import ExpertMetrics
 from workers.specs.training import ExpertSpec
 
 CURVE_METRICS = (
@@ -74,6 +75,7 @@ def expert_run(
     """Returns the run of one expert: its hyperparameters, loss curve and scores."""
     end_ms = _end_ms(manifest)
     duration_ms = int(manifest.seconds.get("trial", 0) * 1000)
+    measured = ExpertMetrics.from_json(manifest.metrics)
     curve = [
         MetricPoint(
             name="train_loss",
@@ -81,12 +83,13 @@ def expert_run(
             step=step,
             timestamp_ms=end_ms - duration_ms + duration_ms * step // max(1, spec.steps),
         )
-        for step, loss in manifest.metrics["train_curve"]
+        for step, loss in measured.training.train_curve
     ]
     scores = {
         f"{prefix}{name}": value
-        for prefix, key in (("test_", "test"), ("base_", "base"))
-        for name, value in _scores(manifest.metrics[key]).items()
+        for prefix, sums in (("test_", measured.test), ("base_", measured.base))
+        if sums is not None
+        for name, value in (("accuracy", sums.accuracy), ("loss", sums.loss))
     }
     return TrackedRun(
         key=f"expert/{spec.id}",
@@ -317,13 +320,6 @@ def _number(value: str) -> dict[str, float]:
         return {"axis_value": float(value)}
     except ValueError:
         return {}
-
-
-def _scores(sums: Mapping[str, Any] | None) -> dict[str, float]:
-    if sums is None:
-        return {}
-    loss = float("nan") if sums["loss_sum"] is None else sums["loss_sum"] / sums["num_examples"]
-    return {"accuracy": sums["num_correct"] / sums["num_examples"], "loss": loss}
 
 
 def _points(scores: Mapping[str, float], *, step: int, timestamp_ms: int) -> list[MetricPoint]:

@@ -15,6 +15,12 @@ from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from workers.artifacts.cache import CACHE_VARIABLE
 from workers.artifacts.manifests import FileEntry, Manifest
+from workers.artifacts.metrics import (
+    ExpertMetrics,
+    MergeMetrics,
+    PretrainMetrics,
+    TrainingMetrics,
+)
 from workers.models.model_sizes import ModelSize, keep_sizes
 from workers.specs.merge import MergeSpec
 from workers.specs.spec_json import spec_to_json
@@ -88,6 +94,14 @@ def make_plan(make_study: Callable[..., Study]) -> Callable[..., Plan]:
     return make
 
 
+def training_metrics(
+    steps_taken: int, *, curve: tuple[tuple[int, float], ...] = ()
+) -> TrainingMetrics:
+    return TrainingMetrics(
+        train_loss=0.75, train_curve=curve, num_classes=10, steps_taken=steps_taken
+    )
+
+
 @pytest.fixture
 def expert_manifest() -> Callable[..., Manifest]:
     """Makes the manifest of an expert; `test` is None for weights that are not finite."""
@@ -103,20 +117,17 @@ def expert_manifest() -> Callable[..., Manifest]:
         train_curve: tuple[tuple[int, float], ...] = ((5, 2.0), (10, 1.0)),
     ) -> Manifest:
         file = FileEntry(name="expert.safetensors", size_bytes=4000, sha256="0" * 64)
-        metrics = {
-            "train_loss": 0.75,
-            "train_curve": [list(point) for point in train_curve],
-            "num_classes": 10,
-            "steps_taken": spec.steps,
-            "test": test.to_json() if test else None,
-            "base": base.to_json() if test and base else None,
-        }
+        metrics = ExpertMetrics(
+            training=training_metrics(spec.steps, curve=train_curve),
+            test=test,
+            base=base if test else None,
+        )
         return _manifest(
             spec,
             kind="expert",
             files=(file,) if test else (),
             outcome=outcome,
-            metrics=metrics,
+            metrics=metrics.to_json(),
             seconds={"trial": seconds},
             created_at_s=at_s,
         )
@@ -130,12 +141,15 @@ def base_manifest() -> Callable[..., Manifest]:
 
     def make(spec: BaseSpec, *, has_weights: bool = True, seconds: float = 1.0) -> Manifest:
         file = FileEntry(name="backbone.safetensors", size_bytes=4000, sha256="0" * 64)
+        metrics = PretrainMetrics(
+            training=training_metrics(7), num_entries=1000, tasks={} if has_weights else None
+        )
         return _manifest(
             spec,
             kind="base",
             files=(file,) if has_weights else (),
             outcome="done" if has_weights else "diverged",
-            metrics={"steps_taken": 7},
+            metrics=metrics.to_json(),
             seconds={"pretrain": seconds},
             created_at_s=500.0,
         )
@@ -160,7 +174,7 @@ def merge_manifest() -> Callable[..., Manifest]:
             kind="merge",
             files=(),
             outcome="done",
-            metrics={"tasks": {task: each.to_json() for task, each in sums.items()}},
+            metrics=MergeMetrics(tasks=sums, coverage=1.0).to_json(),
             seconds={"merge": merge_s, "evaluate": 1.5},
             created_at_s=at_s,
         )

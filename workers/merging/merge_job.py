@@ -12,6 +12,7 @@ from merge.catalogue import BatchNormPolicy, parse_params
 from merge.merge import coverage, merge
 from merge.table import METHODS
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import MergeMetrics
 from workers.merging.group_probe import GroupProbe
 from workers.merging.surgery import operate
 from workers.merging.task_models import task_models
@@ -45,6 +46,8 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
             )
         evaluate_s += time.monotonic() - merged
     merge_s = time.monotonic() - started - evaluate_s
+    params = parse_params(spec.method, spec.params)
+    covered = coverage(workspace.base_tensors(spec.base_id), params=params)
     return workspace.artifacts.commit(
         "merge",
         spec.id,
@@ -53,12 +56,7 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
         inputs=_inputs(spec, workspace=workspace),
         files={},
         outcome="done",
-        metrics={
-            "tasks": {task: total.to_json() for task, total in sums.items()},
-            "coverage": coverage(
-                workspace.base_tensors(spec.base_id), params=parse_params(spec.method, spec.params)
-            ),
-        },
+        metrics=MergeMetrics(tasks=sums, coverage=covered).to_json(),
         seconds={"merge": merge_s, "evaluate": evaluate_s},
     )
 

@@ -5,22 +5,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from eval.evaluate import evaluate
 from eval.images.joint_split import JointSplit
 from eval.images.split import Split
+from eval.metrics import TaskSums
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import PretrainMetrics
 from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseSpec, PretrainRun, PretrainSpec
 from workers.train.checkpoints import Checkpoints, Pace
-from workers.train.fine_tune import FineTuning, create_head, loss_curve, recent_loss
-from workers.train.resumable import CHECKPOINT_EVERY_S, ResumableRun
+from workers.train.fine_tune import FineTuning, create_head, recent_loss
+from workers.train.resumable import CHECKPOINT_EVERY_S, ResumableRun, training_metrics
 from workers.train.trial import TrialProgress
 from workers.train.tuning_state import are_finite
 from workers.workspace import BASE_FILE, Workspace
@@ -142,7 +143,7 @@ def _commit(spec: BaseSpec, *, run: _Run) -> Manifest:
             inputs=_inputs(run),
             files={BASE_FILE: path} if whole else {},
             outcome="done" if whole else "diverged",
-            metrics=_metrics(run, tensors=tensors, whole=whole),
+            metrics=_metrics(run, tensors=tensors, whole=whole).to_json(),
             seconds={"pretrain": seconds},
         )
     workspace.remember(manifest)
@@ -155,20 +156,16 @@ def _inputs(run: _Run) -> dict[str, str]:
     return {initial_id: workspace.manifest("base", initial_id).digest, **data}
 
 
-def _metrics(run: _Run, *, tensors: dict[str, Tensor], whole: bool) -> dict[str, Any]:
-    """Returns the loss curve, and the joint head's sums on each task's test images."""
-    losses = run.tuning.losses
-    return {
-        "num_entries": sum(tensor.numel() for tensor in tensors.values()),
-        "num_classes": run.tuning.head.out_features,
-        "steps_taken": run.tuning.step,
-        "train_loss": recent_loss(losses),
-        "train_curve": [list(point) for point in loss_curve(losses)],
-        "tasks": _scores(run) if whole else None,
-    }
+def _metrics(run: _Run, *, tensors: dict[str, Tensor], whole: bool) -> PretrainMetrics:
+    """Evaluates the joint head on the test images of each task if the weights are finite."""
+    return PretrainMetrics(
+        training=training_metrics(run.tuning),
+        num_entries=sum(tensor.numel() for tensor in tensors.values()),
+        tasks=_scores(run) if whole else None,
+    )
 
 
-def _scores(run: _Run) -> dict[str, Any]:
+def _scores(run: _Run) -> dict[str, TaskSums]:
     pretrain, tuning = run.spec.pretrain, run.tuning
     tests = joint_split(pretrain, name="test", workspace=run.workspace).relabelled
     return {
@@ -177,12 +174,11 @@ def _scores(run: _Run) -> dict[str, Any]:
     }
 
 
-def _evaluate(tuning: FineTuning, *, split: Split) -> dict[str, Any]:
-    sums = evaluate(
+def _evaluate(tuning: FineTuning, *, split: Split) -> TaskSums:
+    return evaluate(
         tuning.backbone.module,
         tuning.head,
         split=split,
         normalization=tuning.backbone.normalization,
         device=tuning.device,
     )
-    return sums.to_json()

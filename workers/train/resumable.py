@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import TrainingMetrics
 from workers.train.checkpoints import Checkpoints, Pace
-from workers.train.fine_tune import DivergedError, FineTuning
+from workers.train.fine_tune import DivergedError, FineTuning, loss_curve, recent_loss
 
 CHECKPOINT_EVERY_S = 30.0
 """Least time between two checkpoints of a run where no study says another."""
@@ -93,3 +94,13 @@ class ResumableRun:
             if self.clock() - reported_s > report_every_s and self.tuning.step < until:
                 yield
                 reported_s = self.clock()
+
+
+def training_metrics(tuning: FineTuning) -> TrainingMetrics:
+    """Returns the losses and the step count of a training at its current step."""
+    return TrainingMetrics(
+        train_loss=recent_loss(tuning.losses),
+        train_curve=tuple(loss_curve(tuning.losses)),
+        num_classes=tuning.head.out_features,
+        steps_taken=tuning.step,
+    )

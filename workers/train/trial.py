@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from eval.evaluate import evaluate, evaluate_head
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import ExpertMetrics
 from workers.models.backbones import Backbone
 from workers.models.tensor_files import write_tensors
 from workers.models.weights import WeightsError
@@ -19,13 +19,10 @@ from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import ExpertSpec, TrialSpec
 from workers.train.checkpoints import Checkpoints, Pace
-from workers.train.fine_tune import FineTuning, create_head, loss_curve, recent_loss
-from workers.train.resumable import CHECKPOINT_EVERY_S, ResumableRun
+from workers.train.fine_tune import FineTuning, create_head, recent_loss
+from workers.train.resumable import CHECKPOINT_EVERY_S, ResumableRun, training_metrics
 from workers.train.tuning_state import are_finite
 from workers.workspace import EXPERT_FILE, Workspace
-
-NO_SCORES: dict[str, Any] = {"test": None, "base": None}
-"""What an expert whose weights are not finite scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +171,7 @@ def _commit_weights(
             inputs=_inputs(spec, workspace=workspace),
             files={EXPERT_FILE: path} if finite else {},
             outcome="diverged" if run.diverged or not finite else "done",
-            metrics={**_losses(run.tuning), **(_scores(run) if finite else NO_SCORES)},
+            metrics=_metrics(run, finite=finite).to_json(),
             seconds={"trial": seconds},
         )
 
@@ -184,18 +181,11 @@ def _inputs(spec: ExpertSpec, *, workspace: Workspace) -> dict[str, str]:
     return {each: workspace.manifest(kind, each).digest for kind, each in consumed.items() if each}
 
 
-def _losses(tuning: FineTuning) -> dict[str, Any]:
-    return {
-        "train_loss": recent_loss(tuning.losses),
-        "train_curve": [list(point) for point in loss_curve(tuning.losses)],
-        "num_classes": tuning.head.out_features,
-        "steps_taken": tuning.step,
-    }
-
-
-def _scores(run: _Run) -> dict[str, Any]:
-    """Scores the expert, and the base under the expert's head: what merging has to beat."""
+def _metrics(run: _Run, *, finite: bool) -> ExpertMetrics:
+    """Evaluates the expert, and the base under the expert's head, if the weights are finite."""
     tuning = run.tuning
+    if not finite:
+        return ExpertMetrics(training=training_metrics(tuning), test=None, base=None)
     split = run.workspace.split(run.spec.longest.data_id, "test")
     expert = evaluate(
         tuning.backbone.model,
@@ -205,4 +195,4 @@ def _scores(run: _Run) -> dict[str, Any]:
         device=tuning.device,
     )
     base = evaluate_head(tuning.head, features=run.base_features, labels=split.labels)
-    return {"test": expert.to_json(), "base": base.to_json()}
+    return ExpertMetrics(training=training_metrics(tuning), test=expert, base=base)

@@ -76,7 +76,9 @@ class Worker:
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Commits the scores of a merge."""
         tasks = [expert.task for expert in (*spec.experts, *spec.held_out)]
-        return self._commit("merge", spec, metrics={"tasks": dict.fromkeys(tasks, SCORES)})
+        return self._commit(
+            "merge", spec, metrics={"tasks": dict.fromkeys(tasks, SCORES), "coverage": 1.0}
+        )
 
     def _commit(
         self,
