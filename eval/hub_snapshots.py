@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.images.source import ImageSourceError
+from eval.images.protocol import ImageSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

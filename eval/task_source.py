@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.own.files import OwnFiles
-from eval.tasks import Task, find_task
+from eval.suites import find_task
+from eval.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,12 +18,12 @@ from eval.embedded.stains import compose_stains
 from eval.embedded.textile import compose_textile
 from eval.embedded.textures import compose_textures
 from eval.embedded.words import compose_words
-from eval.tasks import Task, find_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eval.images.split import Split
+    from eval.tasks import Task
 
 COMPOSERS: dict[str, Callable[[Task], dict[str, Split]]] = {
     "mnist_5k": compose_mnist,
@@ -50,18 +50,13 @@ COMPOSERS: dict[str, Callable[[Task], dict[str, Split]]] = {
 """What composes each task, at the size in which its material comes, class by class."""
 
 
-def compose_splits(task_name: str) -> dict[str, Split]:
-    """Composes the training and the test split of a task, deterministic bit for bit.
-
-    Args:
-        task_name: A name that `eval.tasks.task_names` lists.
+def compose_splits(task: Task) -> dict[str, Split]:
+    """Composes the training and the test split of an embedded task, deterministic bit for bit.
 
     Returns:
-        ``train`` and ``test``, class by class; each is an `eval.images.source.ImageSource`.
+        ``train`` and ``test``, class by class; each is an `eval.images.protocol.ImageSource`.
 
     Raises:
-        UnknownTaskError: If there is no such task.
-        SourceDigestError: If a source is not the file that the index knows.
+        SourceDigestError: A source is not the file that the index describes.
     """
-    task = find_task(task_name)
     return COMPOSERS[task.name](task)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from eval.embedded.build import compose_splits
-from eval.embedded.draws import stream
+from eval.embedded.index import embedded_task, read_index
+from eval.embedded.randomness import random_stream
 from eval.images.decoding import resized
-from eval.tasks import SUITES
 
 if TYPE_CHECKING:
     from eval.embedded.vendored import Pixels
@@ -27,8 +27,10 @@ def main() -> None:
     """Writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.split(":", maxsplit=1)[0])
     parser.add_argument("file", type=Path, help="picture to write")
-    parser.add_argument("tasks", nargs="*", default=SUITES["embedded20"])
+    parser.add_argument("tasks", nargs="*", default=read_index()["tasks"])
     options = parser.parse_args()
+    if unknown := [name for name in options.tasks if name not in read_index()["tasks"]]:
+        parser.error(f"no embedded task has the name {unknown[0]!r}")
     draw_sheet(list(options.tasks)).save(options.file, quality=_QUALITY)
 
 
@@ -40,8 +42,9 @@ def draw_sheet(task_names: list[str]) -> Image.Image:
         top = row * _SIZE
         ImageDraw.Draw(sheet).text((4, top + _SIZE // 3), name, fill="black", font_size=12)
         left = _LABEL_WIDTH
-        for split, composed in compose_splits(name).items():
-            order = stream(name, split, "order").permutation(len(composed))  # as it is stored
+        for split, composed in compose_splits(embedded_task(name)).items():
+            # The order in which a study stores the images.
+            order = random_stream(name, split, "order").permutation(len(composed))
             images = [composed.image(int(index)) for index in order[: _NUM[split]]]
             _paste(sheet, images=images, corner=(left, top))
             left += _NUM[split] * _SIZE + _GAP

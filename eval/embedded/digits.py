@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from eval.embedded.draws import SPLITS, split_per_class, stream
+from eval.embedded.index import embedded_task
+from eval.embedded.randomness import SPLITS, random_stream, split_per_class
 from eval.embedded.vendored import Pixels, read_arrays
 from eval.images.split import Split
-from eval.tasks import Task, find_task
+
+if TYPE_CHECKING:
+    from eval.tasks import Task
 
 _MNIST = "digits/mnist_5k.npz"
 _FASHION = "digits/fashion_mnist_5k.npz"
@@ -27,7 +32,7 @@ def compose_mnist(task: Task) -> dict[str, Split]:
         labels,
         num_train=task.num_train // task.num_classes,
         num_test=task.num_test // task.num_classes,
-        rng=stream("mnist_5k", "split"),
+        rng=random_stream("mnist_5k", "split"),
     )
     return {
         split: Split(images=with_channel(arrays["images"][chosen]), labels=labels[chosen])
@@ -73,7 +78,7 @@ def compose_uci(task: Task) -> dict[str, Split]:
 
 def mnist_digits() -> dict[str, Split]:
     """Gives the split digits to the task that puts them on backdrops."""
-    return compose_mnist(find_task("mnist_5k"))
+    return compose_mnist(embedded_task("mnist_5k"))
 
 
 def with_channel(images: Pixels) -> Pixels:

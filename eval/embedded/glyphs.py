@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from eval.embedded.digits import with_channel
-from eval.embedded.draws import held_out, stream
 from eval.embedded.index import read_index
+from eval.embedded.randomness import held_out, random_stream
 from eval.embedded.vendored import Pixels, read_arrays, read_json
 from eval.images.split import Split
 
@@ -41,7 +41,7 @@ def compose_glyphs(task: Task) -> dict[str, Split]:
         split: _compose_split(
             glyphs[faces[split]],
             num_per_class=counts[split] // task.num_classes,
-            rng=stream(task.name, split),
+            rng=random_stream(task.name, split),
         )
         for split in faces
     }
@@ -51,7 +51,9 @@ def faces_by_split(fonts: list[dict[str, object]], *, task_name: str) -> dict[st
     """Deals font families to the splits of a task, and lists the faces of each split."""
     families = sorted({str(font["family"]) for font in fonts})
     dealt = held_out(
-        list(range(len(families))), frac=_TEST_FAMILIES_FRAC, rng=stream(task_name, "families")
+        list(range(len(families))),
+        frac=_TEST_FAMILIES_FRAC,
+        rng=random_stream(task_name, "families"),
     )
     return {
         split: [

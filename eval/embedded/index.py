@@ -1,7 +1,7 @@
-"""Reads the catalogue of the embedded tasks and of the files that they are made of.
+"""Reads the index of the embedded tasks and of the source files that they are composed from.
 
-The catalogue is one small JSON file, ``sources/index.json``, so that listing tasks needs neither
-numpy nor a look at any image. ``eval.embedded.rebuild`` renews its digests.
+The index is one small JSON file, ``sources/index.json``. Listing tasks therefore needs neither
+numpy nor any image. ``eval.embedded.rebuild`` renews the digests in it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import TypedDict, cast
 
+from eval.tasks import Task, fingerprint_of
+
 SOURCES_DIR = Path(__file__).parent / "sources"
+COMPOSER_VERSION = 1
+"""Part of every embedded task's fingerprint. Raise it when the same sources compose into other
+pixels or labels."""
 
 
 class TaskEntry(TypedDict):
-    """Describes one task: the hand-kept half of the catalogue."""
+    """One task of the index, edited by hand."""
 
     classes: list[str]
     """Class names; a label is a position in this list."""
@@ -33,19 +38,44 @@ class TaskEntry(TypedDict):
     licence: str
     """Licence of the images, as the sources state it."""
     sources: list[str]
-    """Keys of `Index.files` that the images are made of."""
+    """Keys of `Index.files` that the images are composed from."""
 
 
 class Index(TypedDict):
-    """Holds the whole catalogue."""
+    """The whole index."""
 
     files: dict[str, str]
     """sha256 of each source; a key is a path under ``sources/``, or ``skimage:<file>``."""
     tasks: dict[str, TaskEntry]
-    """The tasks by name, in the order of the suite."""
+    """The tasks by name, in the order of the suite ``embedded20``."""
 
 
 @cache
 def read_index() -> Index:
-    """Reads the catalogue, once per process."""
+    """Reads the index, once per process."""
     return cast("Index", json.loads((SOURCES_DIR / "index.json").read_bytes()))
+
+
+def embedded_task(name: str) -> Task:
+    """Returns the embedded task with a name.
+
+    Its fingerprint covers the digests of its sources and `COMPOSER_VERSION`, which stands for the
+    code that composes the images. No image is read.
+
+    Raises:
+        KeyError: No embedded task has this name.
+    """
+    entry = read_index()["tasks"][name]
+    digests = {source: read_index()["files"][source] for source in entry["sources"]}
+    counts = [entry["num_train"], entry["num_test"], entry["channels"]]
+    return Task(
+        name=name,
+        classes=tuple(entry["classes"]),
+        num_train=entry["num_train"],
+        num_test=entry["num_test"],
+        channels=entry["channels"],
+        stands_in_for=entry["stands_in_for"],
+        material=entry["material"],
+        licence=entry["licence"],
+        fingerprint=fingerprint_of([COMPOSER_VERSION, name, entry["classes"], counts, digests]),
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from eval.embedded.backdrops import draw_backdrop
 from eval.embedded.digits import mnist_digits
-from eval.embedded.draws import stream
+from eval.embedded.randomness import random_stream
 from eval.images.split import Split
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def compose_overlays(task: Task) -> dict[str, Split]:
     """Lays each digit of the MNIST task over a backdrop of its own."""
     composed = {}
     for split, digits in mnist_digits().items():
-        rng = stream(task.name, split)
+        rng = random_stream(task.name, split)
         images = [_overlaid(digit, split=split, rng=rng) for digit in digits.images]
         composed[split] = Split(images=np.stack(images), labels=digits.labels)
     return composed

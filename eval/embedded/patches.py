@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from eval.embedded.draws import SPLITS, stream
+from eval.embedded.randomness import SPLITS, random_stream
 from eval.images.split import Split
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def compose_patches(task: Task, *, quarries: list[Quarry]) -> dict[str, Split]:
     """Cuts equally many patches of every quarry, one quarry a class."""
     composed = {}
     for split, total in zip(SPLITS, (task.num_train, task.num_test), strict=True):
-        rng = stream(task.name, split)
+        rng = random_stream(task.name, split)
         num_per_class = total // task.num_classes
         images = [
             _cut(quarry, split=split, rng=rng) for quarry in quarries for _ in range(num_per_class)

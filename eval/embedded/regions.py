@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eval.embedded.backdrops import EARTH
-from eval.embedded.draws import held_out, stream
 from eval.embedded.patches import Box, Quarry, compose_patches
+from eval.embedded.randomness import held_out, random_stream
 from eval.embedded.vendored import Pixels, read_picture
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _MAX_WATER_FRAC = 0.5  # the sea looks alike in every region
 def compose_regions(task: Task) -> dict[str, Split]:
     """Cuts patches from the cells of every region, a quarter of them kept for the test."""
     earth = read_picture(EARTH)
-    rng = stream(task.name, "cells")
+    rng = random_stream(task.name, "cells")
     quarries = [_quarry(REGIONS[name], earth=earth, rng=rng) for name in task.classes]
     return compose_patches(task, quarries=quarries)
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from eval.embedded.backdrops import draw_backdrop
-from eval.embedded.draws import SPLITS, held_out, stream
+from eval.embedded.randomness import SPLITS, held_out, random_stream
 from eval.embedded.vendored import Pixels, read_json, read_picture
 from eval.images.split import Split
 
@@ -51,7 +51,7 @@ def compose_signs(task: Task) -> dict[str, Split]:
 def compose_emoji(task: Task) -> dict[str, Split]:
     """Composes groups of emoji; no emoji of the test split is in the training split."""
     sheet = read_sheet("openmoji/emoji")
-    rng = stream(task.name, "pools")
+    rng = random_stream(task.name, "pools")
     pools = [
         held_out(sheet.of_class(label), frac=_TEST_SPRITES_FRAC, rng=rng)
         for label in range(task.num_classes)
@@ -92,7 +92,7 @@ def compose_sheet(
     """
     composed = {}
     for split, total in zip(SPLITS, (task.num_train, task.num_test), strict=True):
-        rng = stream(task.name, split)
+        rng = random_stream(task.name, split)
         num_per_class = total // task.num_classes
         chosen = [pool[split][i % len(pool[split])] for pool in pools for i in range(num_per_class)]
         images = [_photographed(sheet.sprites[number], split=split, rng=rng) for number in chosen]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.embedded.draws import stream
 from eval.embedded.patches import Quarry, compose_patches
+from eval.embedded.randomness import random_stream
 from eval.embedded.textures import TEST_SIDE_FRAC, TRAIN_SIDE_FRAC
 from eval.embedded.vendored import Pixels, read_picture
 from eval.images.split import Split
@@ -45,7 +45,7 @@ def compose_stains(task: Task) -> dict[str, Split]:
     ]
     return {
         split: Split(
-            images=_relit(patches.images, rng=stream(task.name, split, "light")),
+            images=_relit(patches.images, rng=random_stream(task.name, split, "light")),
             labels=patches.labels,
         )
         for split, patches in compose_patches(task, quarries=quarries).items()

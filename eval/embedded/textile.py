@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.embedded.draws import split_per_class, stream
+from eval.embedded.randomness import random_stream, split_per_class
 from eval.embedded.vendored import read_picture
 from eval.images.split import Split
 
@@ -29,7 +29,7 @@ def compose_textile(task: Task) -> dict[str, Split]:
     num_train, num_test = (n // task.num_classes for n in (task.num_train, task.num_test))
     labels = np.repeat(np.arange(task.num_classes, dtype=np.int64), num_train + num_test)
     dealt = split_per_class(
-        labels, num_train=num_train, num_test=num_test, rng=stream(task.name, "split")
+        labels, num_train=num_train, num_test=num_test, rng=random_stream(task.name, "split")
     )
     return {
         split: Split(images=cuttings[chosen], labels=labels[chosen])

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from eval.embedded.digits import with_channel
-from eval.embedded.draws import SPLITS, stream
 from eval.embedded.glyphs import faces_by_split
+from eval.embedded.randomness import SPLITS, random_stream
 from eval.embedded.vendored import Pixels, read_arrays, read_json
 from eval.images.split import Split
 
@@ -38,7 +38,7 @@ def compose_words(task: Task) -> dict[str, Split]:
     faces = faces_by_split(read_json(_FACES)["fonts"], task_name="font_letters")
     composed = {}
     for split, total in zip(SPLITS, (task.num_train, task.num_test), strict=True):
-        rng = stream(task.name, split)
+        rng = random_stream(task.name, split)
         num_per_class = total // task.num_classes
         images = [
             _paper(_set(word, face=glyphs[rng.choice(faces[split])]), rng=rng)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from eval.images.source import ImageSource, ImageSourceError
+from eval.images.protocol import ImageSource, ImageSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def resized(image: NDArray[np.uint8], *, image_size: int, channels: int) -> NDAr
     return np.broadcast_to(square, (image_size, image_size, channels))
 
 
-def decode(
+def decode_images(
     source: ImageSource,
     positions: NDArray[np.int64],
     *,

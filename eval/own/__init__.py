@@ -1,1 +1,1 @@
-"""A study's own tasks: folders, tables, hub snapshots."""
+"""A study's own tasks: class folders, Parquet and Arrow tables, and data sets of the hub."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eval.hub_snapshots import snapshot_directory, snapshot_remedy
-from eval.images.source import ImageSourceError
-from eval.images.tables import LabelColumn, check_image_column, find_shards, read_labels
-from eval.own.files import TEST_NAMES, Listed, OwnFiles, OwnTaskError
+from eval.images.protocol import ImageSourceError
+from eval.images.table_source import LabelColumn, check_image_column, find_shards, read_labels
+from eval.own.files import TEST_NAMES, FileListing, OwnFiles, OwnTaskError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def list_tables(name: str, *, files: OwnFiles, root: Path) -> Listed:
+def list_tables(name: str, *, files: OwnFiles, root: Path) -> FileListing:
     """Lists the files of both splits and reads their labels.
 
     String labels are numbered in the order of their names; integers keep their order, and have
@@ -27,7 +27,7 @@ def list_tables(name: str, *, files: OwnFiles, root: Path) -> Listed:
     """
     try:
         directory = _directory(files, root=root)
-        shards = find_splits(directory)
+        shards = _find_splits(directory)
         columns = {split: _labels(found, files=files) for split, found in shards.items()}
     except ImageSourceError as error:
         raise OwnTaskError(name, problems=[str(error)]) from error
@@ -48,10 +48,10 @@ def list_tables(name: str, *, files: OwnFiles, root: Path) -> Listed:
         split: [(path.relative_to(directory).as_posix(), path) for path in found]
         for split, found in shards.items()
     }
-    return Listed(classes=classes, labels=labels, paths=paths)
+    return FileListing(classes=classes, labels=labels, paths=paths)
 
 
-def find_splits(directory: Path) -> dict[str, list[Path]]:
+def _find_splits(directory: Path) -> dict[str, list[Path]]:
     """Finds the files of both splits; empty lists for a split that is not there.
 
     Raises:

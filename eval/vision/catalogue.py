@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from eval.tasks import Task, fingerprint_of
+
 LOADER_VERSION = 1
 """Enters every fingerprint; bumped when the same files are read as other images or labels."""
 FOR_PEOPLE = ("files", "by_hand")
@@ -71,12 +73,27 @@ def read_catalogue() -> dict[str, VisionEntry]:
     return cast("dict[str, VisionEntry]", json.loads(path.read_bytes()))
 
 
-def decisive(name: str, *, entry: VisionEntry) -> list[Any]:
-    """Returns all that decides a published data set's images and labels, as plain values.
+def published_task(name: str) -> Task:
+    """Returns the published task with a name.
 
-    Nothing of it is read from the data: ids are known before a download. What the files hold is
-    checked against the same numbers when they are opened.
+    Its fingerprint is computed from the catalogue alone, so ids are known before any download.
+    Opening the files checks them against the same catalogue (`eval.vision.published`).
+
+    Raises:
+        KeyError: The catalogue has no task of this name.
     """
+    entry = read_catalogue()[name]
     source = {key: value for key, value in entry["source"].items() if key not in FOR_PEOPLE}
     counts = [entry["num_train"], entry["num_test"], entry["channels"]]
-    return [LOADER_VERSION, name, source, entry["classes"], counts]
+    return Task(
+        name=name,
+        classes=tuple(entry["classes"]),
+        num_train=entry["num_train"],
+        num_test=entry["num_test"],
+        channels=entry["channels"],
+        stands_in_for=entry["title"],
+        material=entry["material"],
+        licence=entry["licence"],
+        fingerprint=fingerprint_of([LOADER_VERSION, name, source, entry["classes"], counts]),
+        templates=tuple(entry["templates"]),
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.data_root import DATA_VARIABLE, data_root
 from eval.hub_snapshots import download_snapshot
-from eval.images.source import ImageSourceError
+from eval.images.protocol import ImageSourceError
 from eval.vision.catalogue import read_catalogue
 from eval.vision.published import open_vision, remedy
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.hub_snapshots import snapshot_directory
-from eval.images.source import ImageSourceError
-from eval.images.tables import TableSource, check_image_column, find_shards, read_labels
+from eval.images.protocol import ImageSourceError
+from eval.images.table_source import TableSource, check_image_column, find_shards, read_labels
 from eval.vision.catalogue import read_catalogue
 from eval.vision.torchvision_files import open_split
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from eval.images.source import ImageSource
+    from eval.images.protocol import ImageSource
     from eval.vision.catalogue import VisionEntry
 
 SPLITS = ("train", "test")
@@ -39,7 +39,7 @@ class JoinedSource:
         self.labels: NDArray[np.int64] = np.concatenate([part.labels for part in parts])
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Decodes one image; see `eval.images.source.ImageSource`."""
+        """Decodes one image; see `eval.images.protocol.ImageSource`."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[number - 1]) if number else 0
         return self._parts[number].image(index - start)

@@ -18,15 +18,15 @@ import pyarrow.csv
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from eval.images.files import ArraySource, FileSource
-from eval.images.source import ImageSourceError
+from eval.images.file_source import ArraySource, FileSource
+from eval.images.protocol import ImageSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from eval.images.source import ImageSource
+    from eval.images.protocol import ImageSource
     from eval.vision.catalogue import VisionEntry
 
 FER_SIDE = 48
@@ -45,7 +45,7 @@ class CsvSource:
     """How errors name the file."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Parses one image; see `eval.images.source.ImageSource`."""
+        """Parses one image; see `eval.images.protocol.ImageSource`."""
         try:
             values = [int(value) for value in self.pixels[index].as_py().split()]
             return np.array(values, dtype=np.uint8).reshape(FER_SIDE, FER_SIDE, 1)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from eval.tasks import SUITES, task_names
+from eval.suites import SUITES, task_names
 from orchestrator.study.credentials import masked
 from orchestrator.study.problems import StudyProblem, suggest
 from orchestrator.study.schema import Backbone, Finetune, Pretrain

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from eval.tasks import SUITES, task_names
+from eval.suites import SUITES, task_names
 from orchestrator.study.problems import StudyProblem, suggest
 from orchestrator.study.schema import Backbone, Finetune, ZeroShot
 from orchestrator.study.tasks import Tasks

@@ -8,8 +8,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from eval.suites import SUITES, task_names
 from eval.task_source import TaskSource
-from eval.tasks import SUITES, task_names
 from merge.catalogue import parse_params
 from merge.errors import ParameterErrors
 from orchestrator.study.check_backbone import check_backbone

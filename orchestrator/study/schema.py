@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from eval.tasks import SUITES, Task
+from eval.suites import SUITES
+from eval.tasks import Task
 from merge.catalogue import BatchNormPolicy
 from orchestrator.study.resources import Budget, Resources
 from orchestrator.study.section import Axis, Section, distinct

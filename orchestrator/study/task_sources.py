@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eval.data_root import data_root
-from eval.own.files import OwnFiles, OwnTaskError, describe
+from eval.own.files import OwnFiles, OwnTaskError
+from eval.own.task import describe_own_task
+from eval.suites import find_task, task_names
 from eval.task_source import TaskSource
-from eval.tasks import find_task, task_names
 from orchestrator.study.problems import StudyProblem
 from orchestrator.study.schema import Study
 from orchestrator.study.tasks import OwnTask, Tasks
@@ -62,7 +63,7 @@ def _own_source(
     if recorded is not None:
         return recorded
     files = _files(own)
-    task = describe(name, files=files, root=data_root(root))
+    task = describe_own_task(name, files=files, root=data_root(root))
     return TaskSource(task=task, files=files, root=root)
 
 

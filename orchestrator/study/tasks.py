@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from eval.tasks import SUITES
+from eval.suites import SUITES
 from orchestrator.study.section import Section, distinct
 from workers.specs.data import EvaluateOn
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from eval.task_source import TaskSource
-from eval.tasks import find_task
+from eval.suites import find_task
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec

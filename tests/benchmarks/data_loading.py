@@ -24,7 +24,8 @@ from torchvision.datasets import ImageFolder
 
 from eval.images.shards import open_split, shard_names
 from eval.model_inputs import Normalization, to_inputs
-from eval.tasks import Task, find_task
+from eval.suites import find_task
+from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.cache import NodeCache
 from workers.prepare.images import ImagePreparation, OpenedTask

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eval.embedded.build import compose_splits
-from eval.embedded.draws import stream
+from eval.embedded.randomness import random_stream
 from eval.evaluate import features_of
 from eval.images.decoding import resized
 from eval.images.split import Split
-from eval.tasks import SUITES, find_task
+from eval.suites import SUITES, find_task
 from workers.models.backbones import Backbone, create_backbone, read_checkpoint
 from workers.models.weights import packaged_path
 
@@ -47,9 +47,9 @@ def first_images(name: str) -> tuple[Split, Split]:
     """Takes the first images of both splits, in the order in which a study stores them."""
     taken = []
     for (split, composed), num in zip(
-        compose_splits(name).items(), (NUM_TRAIN, NUM_TEST), strict=True
+        compose_splits(find_task(name)).items(), (NUM_TRAIN, NUM_TEST), strict=True
     ):
-        order = stream(name, split, "order").permutation(len(composed))[:num]
+        order = random_stream(name, split, "order").permutation(len(composed))[:num]
         channels = find_task(name).channels
         images = [
             resized(composed.image(index), image_size=IMAGE_SIZE, channels=channels)

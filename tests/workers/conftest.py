@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from eval.suites import find_task
 from eval.task_source import TaskSource
-from eval.tasks import find_task
 from workers.artifacts.manifests import Manifest
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.images.decoding import decode
+from eval.images.decoding import decode_images
 from eval.images.shards import SHARD_BYTES, images_per_shard, write_shard
-from eval.images.source import ImageSource
-from eval.sources import open_sources
+from eval.images.protocol import ImageSource
+from eval.open_images import open_images
 from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
@@ -148,7 +148,7 @@ class ImagePreparation:
             self._decoding_since_s = self._clock()
         reported_s = self._clock()
         num_done = 0
-        for chunk in decode(
+        for chunk in decode_images(
             self._sources[shard.selection.source],
             shard.selection.positions,
             image_size=self._spec.image_size,
@@ -210,7 +210,7 @@ def image_preparation(job: DataJob, *, workspace: Workspace) -> ImagePreparation
         ImageSourceError: The task's files are missing, damaged, or differ from the plan's.
     """
     return ImagePreparation(
-        OpenedTask(spec=job.spec, task=job.source.task, sources=open_sources(job.source)),
+        OpenedTask(spec=job.spec, task=job.source.task, sources=open_images(job.source)),
         artifacts=workspace.artifacts,
         num_threads=torch.get_num_threads(),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eval.embedded.draws import stream
+from eval.embedded.randomness import random_stream
 from workers.specs.data import DataSpec
 
 VALIDATION_FRACTION = 0.2
@@ -44,7 +44,7 @@ def select_images(num_images: Mapping[str, int], *, spec: DataSpec) -> dict[str,
 
 
 def _shuffled(task: str, split: str, num_images: int) -> npt.NDArray[np.int64]:
-    return stream(task, split, "order").permutation(num_images).astype(np.int64)
+    return random_stream(task, split, "order").permutation(num_images).astype(np.int64)
 
 
 def _cut(selection: Selection, start: int, stop: int | None) -> Selection:

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from eval.images.decoding import CHUNK_IMAGES, decode, resized
-from eval.images.source import ImageSourceError
+from eval.images.decoding import CHUNK_IMAGES, decode_images, resized
+from eval.images.protocol import ImageSourceError
 from eval.images.split import Split
 
 RNG = np.random.default_rng(0)
@@ -48,7 +48,9 @@ def test_decoded_images_come_in_the_order_asked_for(num_threads: int) -> None:
     source = Split(images=images, labels=np.zeros(90, dtype=np.int64))
     positions = RNG.permutation(90)[:70]
     positions[3] = positions[40]
-    chunks = list(decode(source, positions, image_size=6, channels=3, num_threads=num_threads))
+    chunks = list(
+        decode_images(source, positions, image_size=6, channels=3, num_threads=num_threads)
+    )
     assert [len(chunk) for chunk in chunks] == [32, 32, 6]
     expected = [resized(images[i], image_size=6, channels=3) for i in positions]
     np.testing.assert_array_equal(np.concatenate(chunks), np.stack(expected))
@@ -72,7 +74,7 @@ class Broken:
 def test_image_that_cannot_be_decoded_ends_it_at_once() -> None:
     """The error is the source's, what was not begun is dropped, and no thread is left."""
     source = Broken()
-    chunks = decode(source, np.arange(3200), image_size=4, channels=3, num_threads=2)
+    chunks = decode_images(source, np.arange(3200), image_size=4, channels=3, num_threads=2)
     with pytest.raises(ImageSourceError, match=r"40\.png: not an image"):
         list(chunks)
     assert source.num_asked < 3200

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import constants
 from torchvision import datasets
 
-from eval.images.source import ImageSourceError
+from eval.images.protocol import ImageSourceError
 from eval.vision.download import download_vision, main
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from eval.images.source import ImageSourceError
+from eval.images.protocol import ImageSourceError
 from eval.vision.catalogue import read_catalogue
 from eval.vision.published import open_vision
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from eval.tasks import find_task
+from eval.suites import find_task
 from orchestrator.costs.durations import GUESS_MERGE_S_PER_IMAGE, GUESS_TRAIN_S_PER_IMAGE
 from orchestrator.costs.estimate import estimate, estimate_store
 from orchestrator.costs.sizes import Sizes

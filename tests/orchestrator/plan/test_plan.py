@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eval.tasks import find_task
+from eval.suites import find_task
 from orchestrator.plan.groups import Group
 from orchestrator.plan.plan import Plan, build_plan, plan_digest
 from orchestrator.study.schema import Study

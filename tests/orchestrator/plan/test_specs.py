@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eval.tasks import find_task
+from eval.suites import find_task
 from merge.catalogue import CARDS, PARAMS
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.specs import base_job, data_spec

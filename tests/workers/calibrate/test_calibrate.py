@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eval.tasks import find_task
+from eval.suites import find_task
 from workers.calibrate import __main__ as calibrate
 from workers.calibrate.__main__ import speeds
 from workers.calibrate.request import CalibrationRequest, ImageSample

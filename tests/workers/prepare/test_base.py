@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eval.own.files import OwnFiles, describe
+from eval.own.files import OwnFiles
+from eval.own.task import describe_own_task
+from eval.suites import find_task
 from eval.task_source import TaskSource
-from eval.tasks import find_task
 from workers.models.backbones import create_backbone
 from workers.models.tensor_files import TensorFile
 from workers.models.weights import PACKAGED, WeightsError, sha256_of
@@ -113,7 +114,7 @@ def test_own_task_is_prepared_from_its_files(empty: Workspace, tmp_path: Path) -
                 path = tmp_path / "own" / split / name / f"{number}.png"
                 Image.new("RGB", (20 + number, 16), colour).save(path)
     files = OwnFiles(layout="folder", place=str(tmp_path / "own"))
-    task = describe("mine", files=files, root=tmp_path)
+    task = describe_own_task("mine", files=files, root=tmp_path)
     spec = DataSpec(
         task="mine",
         fingerprint=task.fingerprint,

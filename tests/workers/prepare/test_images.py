@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from eval.images.decoding import resized
+from eval.images.protocol import ImageSourceError
 from eval.images.shards import open_split, shard_names, write_shard
-from eval.images.source import ImageSourceError
 from eval.images.split import Split
-from eval.tasks import find_task
+from eval.suites import find_task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.cache import NodeCache
 from workers.artifacts.layout import Layout

@@ -15,7 +15,7 @@ from eval.evaluate import evaluate
 from eval.images.decoding import resized
 from eval.images.split import Split
 from eval.metrics import TaskSums
-from eval.tasks import find_task
+from eval.suites import find_task
 from merge.catalogue import parse_params
 from merge.merge import merge
 from workers.models.backbones import Backbone, create_backbone

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eval.tasks import find_task
+from eval.suites import find_task
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
 from workers.models.backbones import create_backbone, embedding_width, read_checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from eval.tasks import find_task
+from eval.suites import find_task
 from workers.artifacts.manifests import Manifest
 from workers.specs.data import DataSpec
 from workers.specs.training import (

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eval.images.source import ImageSourceError
+from eval.images.protocol import ImageSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,8 @@ class TableSource:
                 num_rows += size
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Decodes one image; see `eval.images.source.ImageSource`."""
-        from eval.images.files import decode  # noqa: PLC0415 loads Pillow, which labels do not need
+        """Decodes one image; see `eval.images.protocol.ImageSource`."""
+        from eval.images.file_source import decode_bytes  # noqa: PLC0415 loads Pillow, which labels do not need
 
         number = bisect.bisect_right(self._starts, index) - 1
         row = index - self._starts[number]
@@ -91,7 +91,7 @@ class TableSource:
         content = cell["bytes"] if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
             raise ImageSourceError(f"{path}: row {row} of {self._column!r} holds no bytes")
-        return decode(content, channels=self._channels, name=f"{path}, row {row}")
+        return decode_bytes(content, channels=self._channels, name=f"{path}, row {row}")
 
     def _rows(self, number: int) -> Any:  # noqa: ANN401 pyarrow is untyped
         if number not in self._read:

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from eval.hub_snapshots import snapshot_directory
-from eval.images.source import ImageSourceError
-from eval.own.files import OwnFiles, OwnTaskError, describe
-from eval.sources import open_sources
+from eval.images.protocol import ImageSourceError
+from eval.open_images import open_images
+from eval.own.files import OwnFiles, OwnTaskError
+from eval.own.task import describe_own_task
+from eval.suites import find_task
 from eval.task_source import TaskSource, source_from_json, source_to_json
-from eval.tasks import Task, find_task
+from eval.tasks import Task
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 COLOURS = {"daisy": (250, 240, 10), "rose": (200, 10, 30)}
@@ -53,7 +55,7 @@ def animals(tmp_path: Path) -> OwnFiles:
 
 
 def described(files: OwnFiles) -> Task:
-    return describe("mine", files=files, root=Path("/nowhere"))
+    return describe_own_task("mine", files=files, root=Path("/nowhere"))
 
 
 def problems(files: OwnFiles) -> str:
@@ -67,7 +69,7 @@ def test_folder_is_a_task(flowers: OwnFiles) -> None:
     task = described(flowers)
     assert task.classes == ("daisy", "rose")
     assert (task.num_train, task.num_test, task.channels) == (6, 4, 3)
-    sources = open_sources(TaskSource(task=task, files=flowers))
+    sources = open_images(TaskSource(task=task, files=flowers))
     for split, size in (("train", 3), ("test", 2)):
         labels = sources[split].labels.tolist()
         assert labels == [0] * size + [1] * size
@@ -81,7 +83,7 @@ def test_tables_are_a_task(animals: OwnFiles) -> None:
     """Several files a split, a test split called `val`, strings numbered by name."""
     task = described(animals)
     assert task.classes == ("crow", "newt")
-    sources = open_sources(TaskSource(task=task, files=animals))
+    sources = open_images(TaskSource(task=task, files=animals))
     assert sources["train"].labels.tolist() == [1, 0, 1, 0]
     assert sources["test"].labels.tolist() == [0, 1]
     assert [int(sources["train"].image(n)[0, 0, 0]) for n in range(4)] == [0, 1, 2, 0]
@@ -91,7 +93,7 @@ def test_grey_is_asked_for(flowers: OwnFiles) -> None:
     """One channel in place of three is another task."""
     grey = replace(flowers, channels=1)
     task = described(grey)
-    assert open_sources(TaskSource(task=task, files=grey))["train"].image(0).shape == (5, 6, 1)
+    assert open_images(TaskSource(task=task, files=grey))["train"].image(0).shape == (5, 6, 1)
     assert task.fingerprint != described(flowers).fingerprint
 
 
@@ -117,7 +119,7 @@ def test_files_that_changed_since_the_plan_are_refused(flowers: OwnFiles) -> Non
     source = TaskSource(task=described(flowers), files=flowers)
     Image.new("RGB", (6, 5)).save(Path(flowers.place) / "train" / "rose" / "new.png")
     with pytest.raises(ImageSourceError, match="are not those that were planned for: 7 training"):
-        open_sources(source)
+        open_images(source)
 
 
 def test_what_is_no_task_is_told(flowers: OwnFiles, tmp_path: Path) -> None:
@@ -187,12 +189,12 @@ def test_snapshot_of_the_hub_is_a_task(tmp_path: Path) -> None:
     ):
         write_table(folder / "train-00000-of-00001.parquet", [0, 1])
         write_table(folder / "test-00000-of-00001.parquet", [1, 0])
-    first, second = (describe("birds", files=files, root=root) for root in (local, cached))
+    first, second = (describe_own_task("birds", files=files, root=root) for root in (local, cached))
     assert first == second
     source = TaskSource(task=first, files=files, root=str(cached))
-    assert open_sources(source)["test"].labels.tolist() == [1, 0]
+    assert open_images(source)["test"].labels.tolist() == [1, 0]
     later = replace(files, revision="f" * 40)
-    assert describe("birds", files=later, root=local).fingerprint != first.fingerprint
+    assert describe_own_task("birds", files=later, root=local).fingerprint != first.fingerprint
 
 
 def test_snapshot_of_another_revision_is_refused(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_source_comes_back_from_json(flowers: OwnFiles) -> None:
 
 def test_embedded_sources_are_those_that_are_composed() -> None:
     """Labels and images of a task that needs no files."""
-    sources = open_sources(TaskSource(task=find_task("mnist_5k")))
+    sources = open_images(TaskSource(task=find_task("mnist_5k")))
     task = find_task("mnist_5k")
     assert [len(sources[split].labels) for split in ("train", "test")] == [
         task.num_train,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from eval.images.source import ImageSourceError
+from eval.images.protocol import ImageSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,13 +31,13 @@ class FileSource:
     """Of every image that is returned: 1 or 3."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Decodes one image; see `eval.images.source.ImageSource`."""
+        """Decodes one image; see `eval.images.protocol.ImageSource`."""
         path = self.paths[index]
         try:
             content = path.read_bytes()
         except OSError as error:
             raise ImageSourceError(f"{path}: cannot be read: {error}") from error
-        return decode(content, channels=self.channels, name=str(path))
+        return decode_bytes(content, channels=self.channels, name=str(path))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,12 +50,12 @@ class ArraySource:
     """Positions in the task's classes, (num,)."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Returns one image; see `eval.images.source.ImageSource`."""
+        """Returns one image; see `eval.images.protocol.ImageSource`."""
         image: NDArray[np.uint8] = self.images[index]
         return image
 
 
-def decode(content: bytes, *, channels: int, name: str) -> NDArray[np.uint8]:
+def decode_bytes(content: bytes, *, channels: int, name: str) -> NDArray[np.uint8]:
     """Decodes an encoded image: palettes, CMYK and grey become RGB, an alpha channel is dropped.
 
     Args:

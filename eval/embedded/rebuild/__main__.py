@@ -25,12 +25,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.embedded.cuttings import sheet_of_cuttings
 from eval.embedded.designs import LISTING, design_sheets
-from eval.embedded.draws import split_per_class, stream
 from eval.embedded.index import SOURCES_DIR, read_index
-from eval.embedded.pictograms import ICON_SETS, class_members, code_of, draw_emoji, read_icon_set
-from eval.embedded.rasterise import (
+from eval.embedded.randomness import random_stream, split_per_class
+from eval.embedded.rebuild.cuttings import sheet_of_cuttings
+from eval.embedded.rebuild.pictograms import (
+    ICON_SETS,
+    class_members,
+    code_of,
+    draw_emoji,
+    read_icon_set,
+)
+from eval.embedded.rebuild.rasterise import (
     SHEET_COLUMNS,
     SPRITE_SIZE,
     find_emoji,
@@ -40,9 +46,9 @@ from eval.embedded.rasterise import (
     rasterise_svg,
     sheet_of_sprites,
 )
+from eval.embedded.rebuild.vocabulary import choose_words
 from eval.embedded.textile import SHEET as TEXTILE
 from eval.embedded.vendored import Pixels, digest, locate
-from eval.embedded.vocabulary import choose_words
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,7 +95,7 @@ def _rebuild_digits(out: Path, *, garments_dir: Path) -> None:
     for split, stem in _IDX_FILES.items():
         images = _read_idx(garments_dir / f"{stem}-images-idx3-ubyte.gz")
         labels = _read_idx(garments_dir / f"{stem}-labels-idx1-ubyte.gz")
-        rng = stream("fashion_mnist_5k", split)
+        rng = random_stream("fashion_mnist_5k", split)
         chosen = split_per_class(
             labels.astype(np.int64), num_train=_NUM_GARMENTS[split], num_test=0, rng=rng
         )["train"]
@@ -179,7 +185,7 @@ def _rebuild_textile(out: Path) -> None:
     sheet = sheet_of_cuttings(
         [pictures / name for name in task["classes"]],
         num_per_class=(task["num_train"] + task["num_test"]) // len(task["classes"]),
-        rng=stream("textile", "cuttings"),
+        rng=random_stream("textile", "cuttings"),
     )
     sheet.save(out, quality=_TEXTILE_QUALITY, optimize=True)
 

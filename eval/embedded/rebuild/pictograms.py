@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eval.embedded.rasterise import rasterise_svg
+from eval.embedded.rebuild.rasterise import rasterise_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

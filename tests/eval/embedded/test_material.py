@@ -13,7 +13,7 @@ from eval.embedded.index import read_index
 from eval.embedded.sprites import Sheet, cut_sheet
 from eval.embedded.stains import brown_excess
 from eval.embedded.vendored import Pixels, read_arrays, read_json
-from eval.tasks import SUITES, find_task
+from eval.suites import SUITES, find_task
 
 EMOJI_TASKS = [name for name in SUITES["embedded20"] if design_sheets(name)]
 

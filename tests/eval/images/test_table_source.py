@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eval.images import tables as image_tables
-from eval.images.source import ImageSourceError
-from eval.images.tables import TableSource, check_image_column, find_shards, read_labels
+from eval.images import table_source
+from eval.images.protocol import ImageSourceError
+from eval.images.table_source import TableSource, check_image_column, find_shards, read_labels
 
 Write = Callable[[pa.Table, Path], None]
 
@@ -51,7 +51,7 @@ def test_rows_come_in_the_order_of_the_shards(
     write: Write, cached_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the order and the threads in which they are asked for, and however few fit."""
-    monkeypatch.setattr(image_tables, "CACHED_BYTES", cached_bytes)
+    monkeypatch.setattr(table_source, "CACHED_BYTES", cached_bytes)
     write(rows(0, 7), tmp_path / "train-0")
     write(rows(7, 12), tmp_path / "train-1")
     shards = find_shards(tmp_path, split="train")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.images.files import FileSource, decode
-from eval.images.source import ImageSourceError
+from eval.images.file_source import FileSource, decode_bytes
+from eval.images.protocol import ImageSourceError
 
 
 def encoded(image: Image.Image, kind: str = "png") -> bytes:
@@ -29,18 +29,18 @@ def test_every_mode_becomes_rgb() -> None:
         (see_through, "png"),
         (Image.new("CMYK", (3, 2), (0, 255, 255, 0)), "tiff"),
     ]:
-        found = decode(encoded(image, kind), channels=3, name="x")
+        found = decode_bytes(encoded(image, kind), channels=3, name="x")
         assert found.dtype == np.uint8
         assert found.tolist() == np.broadcast_to([255, 0, 0], (2, 3, 3)).tolist()
     for image, grey in [(Image.new("L", (3, 2), 9), 9), (Image.new("1", (3, 2), 1), 255)]:
-        found = decode(encoded(image), channels=3, name="x")
+        found = decode_bytes(encoded(image), channels=3, name="x")
         assert found.tolist() == np.full((2, 3, 3), grey).tolist()
 
 
 def test_grey_stays_one_channel_where_the_task_is_grey() -> None:
     """A colour image among them becomes grey by Pillow's weights."""
-    assert decode(encoded(Image.new("L", (3, 2), 9)), channels=1, name="x").shape == (2, 3, 1)
-    white = decode(encoded(Image.new("RGB", (3, 2), "white")), channels=1, name="x")
+    assert decode_bytes(encoded(Image.new("L", (3, 2), 9)), channels=1, name="x").shape == (2, 3, 1)
+    white = decode_bytes(encoded(Image.new("RGB", (3, 2), "white")), channels=1, name="x")
     assert white.tolist() == np.full((2, 3, 1), 255).tolist()
 
 
@@ -48,7 +48,7 @@ def test_sixteen_bits_are_refused() -> None:
     """Pillow would cut all above 255 off."""
     deep = Image.fromarray(np.full((2, 3), 40_000, dtype=np.uint16))
     with pytest.raises(ImageSourceError, match=r"scan: .* mode is I;16; save it with 8 bits"):
-        decode(encoded(deep), channels=3, name="scan")
+        decode_bytes(encoded(deep), channels=3, name="scan")
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:

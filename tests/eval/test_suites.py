@@ -5,8 +5,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from eval import tasks
-from eval.tasks import SUITES, UnknownTaskError, find_task, is_embedded, task_names
+from eval.embedded import index
+from eval.suites import SUITES, UnknownTaskError, find_task, is_embedded, task_names
+from eval.vision import catalogue
 from eval.vision.catalogue import read_catalogue
 
 EMBEDDED = tuple(name for name in task_names() if is_embedded(name))
@@ -66,7 +67,7 @@ def test_fingerprint_changes_with_what_a_published_task_is(
         source = {**entry["source"], key: value}
         changed = {**read_catalogue(), "dtd": {**entry, "source": source}}
         with monkeypatch.context() as patched:
-            patched.setattr(tasks, "read_catalogue", lambda changed=changed: changed)
+            patched.setattr(catalogue, "read_catalogue", lambda changed=changed: changed)
             assert (find_task("dtd").fingerprint == before) is is_same
 
 
@@ -99,16 +100,16 @@ def test_fingerprints_of_the_first_eight_are_what_they_were() -> None:
 def test_fingerprint_changes_with_the_composer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Composing differently is another data set, and gets other ids."""
     before = find_task("mnist_m").fingerprint
-    monkeypatch.setattr(tasks, "COMPOSER_VERSION", tasks.COMPOSER_VERSION + 1)
+    monkeypatch.setattr(index, "COMPOSER_VERSION", index.COMPOSER_VERSION + 1)
     assert find_task("mnist_m").fingerprint != before
 
 
 def test_fingerprint_changes_with_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed source changes the tasks made of it, and no other."""
     before = {name: find_task(name).fingerprint for name in task_names()}
-    index = tasks.read_index()
-    changed = {**index, "files": {**index["files"], "digits/mnist_5k.npz": "0" * 64}}
-    monkeypatch.setattr(tasks, "read_index", lambda: changed)
+    known = index.read_index()
+    changed = {**known, "files": {**known["files"], "digits/mnist_5k.npz": "0" * 64}}
+    monkeypatch.setattr(index, "read_index", lambda: changed)
     after = {name: find_task(name).fingerprint for name in task_names()}
     assert {name for name in before if before[name] != after[name]} == {"mnist_5k", "mnist_m"}
 
@@ -134,7 +135,7 @@ def test_task_is_frozen() -> None:
 def test_listing_tasks_loads_nothing_heavy() -> None:
     """The driver checks a study without numpy, Arrow, Pillow or torch."""
     code = (
-        "import sys; from eval.tasks import *; [find_task(name) for name in task_names()];"
+        "import sys; from eval.suites import *; [find_task(name) for name in task_names()];"
         "print([m for m in ('numpy', 'pyarrow', 'PIL', 'torch', 'scipy') if m in sys.modules])"
     )
     answer = subprocess.run(

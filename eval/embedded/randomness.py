@@ -14,7 +14,7 @@ SPLITS = ("train", "test")
 """The two splits of every task."""
 
 
-def stream(*purpose: str) -> np.random.Generator:
+def random_stream(*purpose: str) -> np.random.Generator:
     """Opens the stream of a purpose, such as ``("mnist_m", "train")``."""
     seed = hashlib.sha256("/".join(purpose).encode()).digest()
     return np.random.default_rng(int.from_bytes(seed[:8], "big"))

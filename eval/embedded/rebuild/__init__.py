@@ -1,0 +1,1 @@
+"""Rebuilds the vendored sources from the packages that carry them; see `__main__`."""
