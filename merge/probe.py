@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
+    from merge.parameters.with_data import Loss
     from merge.weight import Weight
 
     Tensors = Iterable[tuple[str, Tensor]]
     """The weights of one model, by name; taken one after another, so that a generator will do."""
-
-Loss = Literal["entropy", "cross_entropy"]
-"""Of the predictions alone, or against labels."""
 
 
 class Probe(Protocol):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from merge.parameters.method_params import DENSITY, SCALING, MethodParams, Scope
-from merge.probe import Loss
 from merge.ranges import Choice, Count, Flag, Number, allow
 
+Loss = Literal["entropy", "cross_entropy"]
+"""The entropy of the predictions, or their cross-entropy against labels."""
 Start = Literal["task_arithmetic", "average"]
 Expectation = Literal["random_signs", "exact"]
 

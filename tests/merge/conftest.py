@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from merge.parameters.method_params import MethodParams
-    from merge.probe import Loss, Tensors
+    from merge.parameters.with_data import Loss
+    from merge.probe import Tensors
 
     Model = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from eval.evaluate import CPU_BATCH_SIZE, autocast, evaluate
 from eval.images.split import Split
 from eval.model_inputs import to_inputs
 from merge.buffers import is_statistic, merge_statistic
-from merge.probe import Loss
+from merge.parameters.with_data import Loss
 from merge.weight import Weight
 from workers.models.backbones import Backbone
 from workers.models.batch_norm import copy_statistics

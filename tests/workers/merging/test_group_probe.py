@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from eval.images.split import Split
-    from merge.probe import Loss
+    from merge.parameters.with_data import Loss
     from workers.workspace import Workspace
 
 Experts = tuple[ExpertSpec, ...]
