@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from eval.task_source import TaskSource
 from eval.suites import find_task
+from eval.task_source import TaskSource
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from eval.images.decoding import decode_images
-from eval.images.shards import SHARD_BYTES, images_per_shard, write_shard
 from eval.images.protocol import ImageSource
+from eval.images.shards import SHARD_BYTES, images_per_shard, write_shard
 from eval.open_images import open_images
 from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
