@@ -1,1 +1,1 @@
-"""One driver at a time on a study."""
+"""The lease that lets one driver at a time run a study."""

@@ -1,11 +1,11 @@
-"""Who holds a study, as its store tells: claims by generation, and the heartbeat of each.
+"""Reads from the store which driver holds a study: claims by generation, each with a heartbeat.
 
-    studies/<name>/lease-00000007.json   the claim of generation 7, created once
-    studies/<name>/beat-00000007.json    its heartbeat, which only the one who made the claim writes
-    studies/<name>/progress-00000007.json  how far its run is, for whoever watches
+    studies/<name>/lease-00000007.json     the claim of generation 7, created once
+    studies/<name>/beat-00000007.json      its heartbeat, written only by the driver with the claim
+    studies/<name>/progress-00000007.json  the progress of its run, for `status` and `watch`
 
-What is missing or garbled reads as None, never as an error: a damaged object must not keep a study
-from being run. Nothing of a process's environment or command line is written.
+A missing or garbled object reads as None and never as an error: a damaged object must not keep a
+study from being run. No environment variable and no command line of a process is written.
 """
 
 import json
@@ -31,24 +31,24 @@ _NAME = re.compile(rf"(?:{_LEASE}|{_BEAT})-(\d{{8,}})\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Which process took a study, and when; nothing of its environment or command line."""
+    """The process that took a study; has nothing of its environment or command line."""
 
     token: str
-    """Random: tells this claim from any other."""
+    """Random, so that no two claims are equal."""
     host: str
-    """The machine's name, for people."""
+    """The machine's name, for messages."""
     pid: int
-    """The process, as its own pid namespace numbers it."""
+    """The process id, in the process's own pid namespace."""
     user: str
-    """The name of the user, for people."""
+    """The user's name, for messages."""
     started_at_s: float
-    """When it asked for the study, in seconds since 1970 by its own clock."""
+    """The time at which the process asked for the study, in seconds since 1970 by its own clock."""
     machine: str | None
     """Boot id and pid namespace, inside which a pid means one process; None where unknown."""
     process_started: int | None
-    """When the process began, in clock ticks after boot: pids are used again; None if unknown."""
+    """The start of the process in clock ticks after boot, as pids are reused; None if unknown."""
     code_version: str
-    """The version of mergesweep that it runs."""
+    """The process's version of mergesweep."""
 
     @staticmethod
     def here(*, started_at_s: float) -> "Claim":
@@ -66,67 +66,68 @@ class Claim:
         )
 
     def runs_on(self, machine: str | None) -> bool:
-        """Returns whether the process is looked up by its pid on a machine."""
+        """Returns whether the process runs, or ran, on a machine."""
         return self.machine is not None and self.machine == machine
 
     def is_dead_here(self) -> bool:
-        """Returns whether the process has ended; only its own machine can tell."""
+        """Returns whether the process has ended; call it only on the process's own machine."""
         try:
             os.kill(self.pid, 0)
         except (ProcessLookupError, OverflowError):
             return True
         except PermissionError:
-            pass  # another user's, and there
+            pass  # the process exists and belongs to another user
         state = _process_state(self.pid)
         if state is None:
             return False
-        # Killed, but its parent has not asked for its exit code: containers often never do.
+        # A zombie was killed, but its parent has not read its exit code; in containers it often
+        # never does.
         is_defunct = state[0] in "ZX"
         return is_defunct or self.process_started not in {None, state[1]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beat:
-    """A holder's last word."""
+    """A holder's last heartbeat."""
 
     token: str
-    """The claim that it belongs to."""
+    """The token of the holder's claim."""
     counter: int
     """Grows by one with every heartbeat."""
     at_s: float
-    """When it was written, in seconds since 1970 by its writer's clock."""
+    """The time of writing, in seconds since 1970 by the holder's clock."""
     released: bool
-    """Whether it was the last: the study is free."""
+    """Whether the holder has ended and the study is free."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The highest generation of a study's leases, as it stands in the store."""
+    """The newest generation of a study's claims, as read from the store."""
 
     study: str
     """The study's name."""
     generation: int
-    """Counts the holders from 1; 0 while nobody ever held the study."""
+    """The number of the holder, from 1; 0 if nobody ever held the study."""
     claim: Claim | None
-    """Who it is; None if the object is missing or garbled."""
+    """The holder's claim; None if the object is missing or garbled."""
     beat: Beat | None
-    """Its last heartbeat; None if the object is missing or garbled."""
+    """The holder's last heartbeat; None if the object is missing or garbled."""
 
     def __str__(self) -> str:
-        """Returns who holds the study, since when and when it was last heard of."""
+        """Returns a sentence with the holder, its start and the time of its last heartbeat."""
         since = "" if self.claim is None else f" since {_utc(self.claim.started_at_s)}"
         heard = "none" if self.beat is None else _utc(self.beat.at_s)
         return f"study {self.study} is held by {self.who}{since}; its last heartbeat: {heard}"
 
     @property
     def who(self) -> str:
-        """Returns which process it is, for people."""
+        """Returns user, machine and pid of the holder, for messages."""
         if self.claim is None:
             return "a driver whose claim cannot be read"
         return f"{self.claim.user}@{self.claim.host}, pid {self.claim.pid}"
 
     def is_gone(self, *, machine: str | None) -> bool:
-        """Returns whether a look from a machine makes it certain that nobody holds the study."""
+        """Returns whether it is certain, as seen from a machine, that nobody holds the study."""
         if self.generation == 0 or self._is_released():
             return True
         return self.runs_on(machine) and self.claim is not None and self.claim.is_dead_here()
@@ -136,22 +137,23 @@ class Holder:
         return self.claim is not None and self.claim.runs_on(machine)
 
     def is_alive_since(self, earlier: "Holder") -> bool:
-        """Returns whether a holder wrote anything since an earlier look."""
+        """Returns whether a holder wrote anything since an earlier reading of the study."""
         is_new_beat = self.beat is not None and self.beat != earlier.beat
         return self.generation > earlier.generation or is_new_beat
 
     def _is_released(self) -> bool:
         if self.beat is None or not self.beat.released:
             return False
-        # Where conditional puts are ignored, the loser's last word must not end the winner's lease.
+        # Where conditional puts are ignored, a loser's release must not end the winner's lease.
         return self.claim is None or self.claim.token == self.beat.token
 
 
 def find_holder(store: Store, study: str) -> Holder | None:
-    """Returns who holds a study, without waiting; on another machine it may be dead.
+    """Returns the holder of a study without waiting; a holder on another machine may be dead.
 
     Returns:
-        None if nobody ever held it, if it was released, or if its holder died on this machine.
+        None if nobody ever held the study, if it was released, or if its holder died on this
+        machine.
 
     Raises:
         StoreError: The store cannot be read.
@@ -161,12 +163,12 @@ def find_holder(store: Store, study: str) -> Holder | None:
 
 
 def newest_holder(store: Store, study: str, *, at_least: int = 0) -> Holder:
-    """Returns the highest generation, with its claim and heartbeat as they are now.
+    """Returns the highest generation with its present claim and heartbeat.
 
     Args:
-        store: Where the study is.
-        study: Its name.
-        at_least: A generation known to be taken, where a listing may be late or objects vanished.
+        store: The store that has the study.
+        study: The study's name.
+        at_least: A generation known to be taken: a listing may be late, and objects may vanish.
 
     Raises:
         StoreError: The store cannot be read.
@@ -182,7 +184,7 @@ def newest_holder(store: Store, study: str, *, at_least: int = 0) -> Holder:
 
 
 def lease_objects(store: Store, study: str) -> Iterator[tuple[int, str]]:
-    """Yields generation and key of every claim and heartbeat of a study.
+    """Yields the generation and the key of every claim and heartbeat of a study.
 
     Raises:
         StoreError: The store cannot be listed.
@@ -194,7 +196,7 @@ def lease_objects(store: Store, study: str) -> Iterator[tuple[int, str]]:
 
 
 def find_object(store: Store, key: str) -> bytes | None:
-    """Returns an object's content, None if it is not there.
+    """Returns an object's content, None if there is no such object.
 
     Raises:
         StoreError: The store cannot be read.
@@ -206,27 +208,27 @@ def find_object(store: Store, key: str) -> bytes | None:
 
 
 def claim_key(study: str, generation: int) -> str:
-    """Returns where a generation's claim lies."""
+    """Returns the key of a generation's claim."""
     return Layout.study(study, f"{_LEASE}-{generation:08d}.json")
 
 
 def beat_key(study: str, generation: int) -> str:
-    """Returns where a generation's heartbeat lies."""
+    """Returns the key of a generation's heartbeat."""
     return Layout.study(study, f"{_BEAT}-{generation:08d}.json")
 
 
 def progress_key(study: str, generation: int) -> str:
-    """Returns where a generation leaves how far its run is."""
+    """Returns the key of the progress of a generation's run."""
     return Layout.study(study, f"progress-{generation:08d}.json")
 
 
 def to_json(written: Claim | Beat) -> bytes:
-    """Returns the bytes that are stored."""
+    """Returns a claim or a heartbeat as JSON."""
     return (json.dumps(asdict(written), sort_keys=True, indent=1) + "\n").encode()
 
 
 def parse_claim(content: bytes | None) -> Claim | None:
-    """Returns the claim that the bytes say, None if they say none."""
+    """Returns the claim in an object's content, None if the content is missing or no claim."""
     fields = _parse(content, types=_CLAIM_TYPES)
     return Claim(**fields) if fields and fields["pid"] > 0 else None
 
@@ -236,7 +238,7 @@ def _parse_beat(content: bytes | None) -> Beat | None:
     return Beat(**fields) if fields else None
 
 
-# What JSON parses into.
+# The types into which JSON parses each field.
 _CLAIM_TYPES: dict[str, tuple[type, ...]] = {
     "token": (str,),
     "host": (str,),
@@ -265,7 +267,7 @@ def _parse(
     if not isinstance(parsed, dict) or not types.keys() <= parsed.keys():
         return None
     fields = {name: parsed[name] for name in types}
-    # Exact, as a bool is an int to isinstance; and what is shown must not steer a terminal.
+    # Exact types: isinstance takes a bool for an int. Printable texts: they go to terminals.
     is_usable = all(
         type(value) in types[name] and (not isinstance(value, str) or value.isprintable())
         for name, value in fields.items()
@@ -283,12 +285,12 @@ def _utc(at_s: float) -> str:
 def _user_name() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's made-up user
+    except KeyError:  # a container's user id without a name
         return f"uid {os.getuid()}"
 
 
 def this_machine() -> str | None:
-    """Returns what tells this machine and pid namespace from all others, None where unknown."""
+    """Returns boot id and pid namespace, which identify this machine; None where unknown."""
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot_id} {Path('/proc/self/ns/pid').readlink()}"
@@ -297,10 +299,10 @@ def this_machine() -> str | None:
 
 
 def _process_state(pid: int) -> tuple[str, int] | None:
-    """Returns state and start of a process from Linux's books, None if they do not say."""
+    """Returns a process's state letter and start from /proc, None if they cannot be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
-        fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
+        fields = stat.rpartition(")")[2].split()  # a process's name may hold parentheses
         return fields[0], int(fields[19])
     except (OSError, ValueError, IndexError):
         return None

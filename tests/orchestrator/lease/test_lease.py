@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.lease import lease as lease_module
 from orchestrator.lease.holder import Claim, beat_key, claim_key, find_holder, newest_holder
-from orchestrator.lease.lease import STALE_AFTER_S, Lease, LeaseLostError, StudyHeldError
+from orchestrator.lease.lease import STALE_AFTER_S, Clocks, Lease, LeaseLostError, StudyHeldError
 from workers.store.opening import open_store
 from workers.store.protocol import Store
 
@@ -48,6 +48,11 @@ class FakeTime:
         """Moves the time."""
         self.now_s += seconds
         self._on_sleep()
+
+    @property
+    def clocks(self) -> Clocks:
+        """Returns clocks that only sleeping moves."""
+        return Clocks(monotonic=self.clock, sleep=self.sleep)
 
 
 class SlowStore:
@@ -100,7 +105,7 @@ def holding_process(store: Store) -> Iterator[subprocess.Popen[str]]:
 
 def test_first_driver_gets_the_study(store: Store) -> None:
     """Nobody held it: the first generation, without a wait."""
-    lease = Lease.acquire(store, STUDY, sleep=pytest.fail)
+    lease = Lease.acquire(store, STUDY, clocks=Clocks(sleep=pytest.fail))
     assert lease.generation == 1
     lease.check()
 
@@ -110,7 +115,7 @@ def test_released_study_is_free_at_once(store: Store) -> None:
     with Lease.acquire(store, STUDY, claim=claim_elsewhere()) as first:
         first.start(pytest.fail)
     assert find_holder(store, STUDY) is None
-    second = Lease.acquire(store, STUDY, sleep=pytest.fail)
+    second = Lease.acquire(store, STUDY, clocks=Clocks(sleep=pytest.fail))
     assert second.generation == 2
 
 
@@ -125,7 +130,7 @@ def test_release_deletes_what_earlier_holders_left(store: Store) -> None:
 def test_live_holder_on_this_machine_is_named_at_once(store: Store) -> None:
     """No wait: its process is there."""
     with holding_process(store) as process, pytest.raises(StudyHeldError) as refused:
-        Lease.acquire(store, STUDY, sleep=pytest.fail)
+        Lease.acquire(store, STUDY, clocks=Clocks(sleep=pytest.fail))
     message = str(refused.value)
     assert f"pid {process.pid} since 20" in message
     assert all(part in message for part in (STUDY, "UTC", "--take-over", store.url))
@@ -136,7 +141,7 @@ def test_killed_holder_on_this_machine_is_followed_at_once(store: Store) -> None
     with holding_process(store) as process:
         process.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        lease = Lease.acquire(store, STUDY, sleep=pytest.fail)
+        lease = Lease.acquire(store, STUDY, clocks=Clocks(sleep=pytest.fail))
     assert lease.generation == 2
 
 
@@ -179,7 +184,7 @@ def test_beating_holder_on_another_machine_is_left_alone(store: Store) -> None:
     holder.beat()
     fake = FakeTime(on_sleep=lambda: holder.beat() if fake.now_s == 5 else None)
     with pytest.raises(StudyHeldError, match="alice@far, pid 4711"):
-        Lease.acquire(store, STUDY, say=said.append, clock=fake.clock, sleep=fake.sleep)
+        Lease.acquire(store, STUDY, say=said.append, clocks=fake.clocks)
     assert fake.now_s == 5
     assert len(said) == 1
     assert all(part in said[0] for part in ("alice@far", "30 s"))
@@ -189,7 +194,7 @@ def test_silent_holder_on_another_machine_is_followed_after_the_watch(store: Sto
     """Not before: it may be between two heartbeats."""
     Lease.acquire(store, STUDY, claim=claim_elsewhere()).beat()
     fake = FakeTime()
-    lease = Lease.acquire(store, STUDY, clock=fake.clock, sleep=fake.sleep)
+    lease = Lease.acquire(store, STUDY, clocks=fake.clocks)
     assert (lease.generation, fake.now_s) == (2, STALE_AFTER_S)
 
 
@@ -197,7 +202,7 @@ def test_release_ends_the_watch(store: Store) -> None:
     """A holder that ends in order while it is watched is followed without the rest of the wait."""
     holder = Lease.acquire(store, STUDY, claim=claim_elsewhere())
     fake = FakeTime(on_sleep=lambda: holder.release() if fake.now_s == 3 else None)
-    lease = Lease.acquire(store, STUDY, clock=fake.clock, sleep=fake.sleep)
+    lease = Lease.acquire(store, STUDY, clocks=fake.clocks)
     assert (lease.generation, fake.now_s) == (2, 3)
 
 
@@ -211,7 +216,7 @@ def test_rival_that_takes_over_during_the_watch_is_respected(store: Store) -> No
 
     fake = FakeTime(on_sleep=take_it)
     with pytest.raises(StudyHeldError, match="alice@third"):
-        Lease.acquire(store, STUDY, clock=fake.clock, sleep=fake.sleep)
+        Lease.acquire(store, STUDY, clocks=fake.clocks)
 
 
 @pytest.mark.parametrize("offset_s", [-30 * YEAR_S, 30 * YEAR_S])
@@ -223,21 +228,21 @@ def test_wall_clocks_years_apart_change_nothing(
     store = open_store(str(tmp_path))
     wall_s = time.time() + offset_s
     far = claim_elsewhere(started_at_s=wall_s)
-    holder = Lease.acquire(store, STUDY, claim=far, wall_clock=lambda: wall_s)
+    holder = Lease.acquire(store, STUDY, claim=far, clocks=Clocks(wall=lambda: wall_s))
     holder.beat()
     fake = FakeTime(on_sleep=holder.beat if is_beating else lambda: None)
     if is_beating:
         with pytest.raises(StudyHeldError):
-            Lease.acquire(store, STUDY, clock=fake.clock, sleep=fake.sleep)
+            Lease.acquire(store, STUDY, clocks=fake.clocks)
     else:
-        Lease.acquire(store, STUDY, clock=fake.clock, sleep=fake.sleep)
+        Lease.acquire(store, STUDY, clocks=fake.clocks)
         assert fake.now_s == STALE_AFTER_S
 
 
 def test_take_over_waits_for_nobody(store: Store) -> None:
     """Not even for a holder that is alive on this machine."""
     holder = Lease.acquire(store, STUDY)
-    lease = Lease.acquire(store, STUDY, take_over=True, sleep=pytest.fail)
+    lease = Lease.acquire(store, STUDY, take_over=True, clocks=Clocks(sleep=pytest.fail))
     lease.check()
     with pytest.raises(LeaseLostError):
         holder.check()

@@ -13,6 +13,7 @@ from orchestrator.lease.holder import Claim, beat_key, claim_key, find_holder, t
 from orchestrator.lease.lease import (
     SILENT_AFTER_S,
     STALE_AFTER_S,
+    Clocks,
     Lease,
     LeaseLostError,
     StudyHeldError,
@@ -36,6 +37,11 @@ class FakeTime:
     def sleep(self, seconds: float) -> None:
         """Moves the time."""
         self.now_s += seconds
+
+    @property
+    def clocks(self) -> Clocks:
+        """Returns clocks that only sleeping moves."""
+        return Clocks(monotonic=self.clock, sleep=self.sleep)
 
 
 class FailingStore(LocalStore):
@@ -120,7 +126,9 @@ def test_store_without_conditional_puts_has_one_holder_too(tmp_path: Path) -> No
     def race(_: int) -> bool:
         together_in_put = SlowStore(weak, before_put=together.wait)
         try:
-            Lease.acquire(together_in_put, STUDY, is_weak=True, sleep=lambda _: together.wait())
+            Lease.acquire(
+                together_in_put, STUDY, is_weak=True, clocks=Clocks(sleep=lambda _: together.wait())
+            )
         except StudyHeldError:
             return False
         return True
@@ -132,7 +140,7 @@ def test_store_without_conditional_puts_has_one_holder_too(tmp_path: Path) -> No
 def test_racer_that_overwrites_late_is_found_out_at_the_next_heartbeat(tmp_path: Path) -> None:
     """One of the two holders that a weak store may make stops by itself."""
     weak = WeakStore(tmp_path / "weak")
-    overwritten = Lease.acquire(weak, STUDY, is_weak=True, sleep=lambda _: None)
+    overwritten = Lease.acquire(weak, STUDY, is_weak=True, clocks=Clocks(sleep=lambda _: None))
     rival = claim_elsewhere()
     late = Lease(
         weak,
@@ -140,8 +148,6 @@ def test_racer_that_overwrites_late_is_found_out_at_the_next_heartbeat(tmp_path:
         claim=rival,
         generation=1,
         is_weak=True,
-        clock=time.monotonic,
-        wall_clock=time.time,
     )
     weak.put(claim_key(STUDY, 1), to_json(rival))
     overwritten.beat()
@@ -175,7 +181,7 @@ def test_driver_that_cannot_beat_stops_before_a_rival_may_think_it_dead(
     monkeypatch.setattr(lease_module, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(lease_module, "RELEASE_TIMEOUT_S", 0.2)
     fake, reasons = FakeTime(), list[str]()
-    lease = Lease.acquire(failing, STUDY, is_weak=True, clock=fake.clock, sleep=fake.sleep)
+    lease = Lease.acquire(failing, STUDY, is_weak=True, clocks=fake.clocks)
     failing.is_failing = True
     if hangs:
         failing.answers.clear()
@@ -200,7 +206,7 @@ def test_driver_rides_out_an_outage_of_a_store_that_keeps_the_first_of_two_write
     """No rival can overwrite anything there: it is found at the first heartbeat that works."""
     monkeypatch.setattr(lease_module, "_LOOK_EVERY_S", 0.01)
     fake, reasons = FakeTime(), list[str]()
-    lease = Lease.acquire(failing, STUDY, clock=fake.clock)
+    lease = Lease.acquire(failing, STUDY, clocks=Clocks(monotonic=fake.clock))
     failing.is_failing = True
     lease.start(reasons.append, beat_every_s=0.01)
     fake.now_s = 100 * STALE_AFTER_S
@@ -256,7 +262,7 @@ def test_garbled_objects_cost_a_watch_and_no_crash(store: Store, garbage: bytes 
     holder, fake = find_holder(store, STUDY), FakeTime()
     assert holder is not None
     assert "cannot be read" in str(holder)
-    lease = Lease.acquire(store, STUDY, clock=fake.clock, sleep=fake.sleep)
+    lease = Lease.acquire(store, STUDY, clocks=fake.clocks)
     assert (lease.generation, fake.now_s) == (2, STALE_AFTER_S)
 
 
