@@ -76,11 +76,12 @@ def test_study_over_bases_is_resumed_to_the_same_table(
         with pytest.raises(KeyboardInterrupt):
             run(opened("b"))
     resumed = opened("b")
-    assert len(resumed.ledger.bases) == 2 + 1  # the initial ones, and the first snapshot
+    bases = resumed.ledger.committed().bases
+    assert len(bases) == 2 + 1  # the initial ones, and the first snapshot
     assert [each.snapshots for each in resumed.ledger.missing_pretraining()] == [(30,), (30,)]
     run(resumed)
-    table = results_table(resumed.ledger)
-    assert table.equals(results_table(undisturbed.ledger))
+    table = results_table(resumed.ledger.committed())
+    assert table.equals(results_table(undisturbed.ledger.committed()))
     _check_rows(table, opened=resumed)
     assert opened("b").is_finished()
 
@@ -108,5 +109,6 @@ def _check_rows(table: pa.Table, *, opened: OpenedStudy) -> None:
         "pretrain_steps=30": ("test_efficientnet", 30),
     }
     assert len({row["base_accuracy"] for row in rows}) > 1
-    curves = [opened.ledger.bases[run.id].metrics["train_curve"] for run in opened.plan.bases.runs]
+    bases = opened.ledger.committed().bases
+    curves = [bases[run.id].metrics["train_curve"] for run in opened.plan.bases.runs]
     assert all(curve[-1][1] < curve[0][1] for curve in curves)

@@ -23,7 +23,7 @@ from orchestrator.run.opened import OpenedStudy
 def print_end(opened: OpenedStudy, *, console: Console) -> int:
     """Prints results, holes and where to look; returns the exit code."""
     ledger = opened.ledger
-    print_results(results_table(ledger), console=console)
+    print_results(results_table(ledger.committed()), console=console)
     print_holes(ledger.holes(), console=console)
     for line in budget_lines(opened.plan, allowance=opened.allowance):
         say(console, line)

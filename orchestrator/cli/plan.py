@@ -20,7 +20,7 @@ from orchestrator.costs.calibration import (
     keep_calibration,
 )
 from orchestrator.costs.estimate import estimate, estimate_store
-from orchestrator.costs.sizes import Sizes
+from orchestrator.costs.sizes import Sizes, sizes_by_base
 from orchestrator.progress.say import say
 from orchestrator.record.folder import plan_to_json
 from orchestrator.run.opened import OpenedStudy, open_study
@@ -33,9 +33,9 @@ def show_plan(
     """Prints the plan of a study; starts nothing."""
     plan, ledger = opened.plan, opened.ledger
     slots = num_slots or slots_here(plan.study)
-    sizes = Sizes.of(ledger)
-    left = estimate(ledger, calibration=opened.calibration, models=sizes.models)
-    store = estimate_store(ledger, sizes=sizes, num_slots=slots)
+    committed, models = ledger.committed(), sizes_by_base(plan)
+    left = estimate(committed, calibration=opened.calibration, models=models)
+    store = estimate_store(plan, sizes=Sizes(committed=committed, models=models), num_slots=slots)
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
     about_budget = list(budget_lines(plan, allowance=opened.allowance))
     if not as_json:

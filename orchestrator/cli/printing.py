@@ -33,9 +33,9 @@ def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Con
         highlight=False,
     )
     table = Table("", "planned", "already in the store")
-    missing = len(ledger.missing_trials())
+    missing = len(ledger.committed().missing_trials())
     if len(plan.bases.by_id) > 1:
-        table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.bases)))
+        table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.committed().bases)))
     table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))

@@ -25,7 +25,7 @@ def show_results(
     opened: OpenedStudy, *, console: Console, output_format: str, experts: bool, means: bool
 ) -> int:
     """Prints results as far as they are: on the terminal means, else every row or the means."""
-    table = (experts_table if experts else results_table)(opened.ledger)
+    table = (experts_table if experts else results_table)(opened.ledger.committed())
     if output_format == "table":
         if experts:
             print_experts(table, console=console)

@@ -116,7 +116,9 @@ class _Run:
         opened = self.opened
         with self.console.status("writing tables, report and the last runs to MLflow"):
             results, page = write_outputs(opened)
-            publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
+            publish_outputs(
+                opened.ledger.committed(), results=results, page=page, publish=tracker.publish
+            )
             published = tracker.close(CLOSE_TRACKING_S)
             opened.note_published(published)
             if published.num_pending:

@@ -10,7 +10,7 @@ from orchestrator.cli.printing import (
 )
 from orchestrator.costs.budget_lines import budget_lines
 from orchestrator.costs.estimate import estimate
-from orchestrator.costs.sizes import Sizes
+from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.progress.panel import duration
 from orchestrator.progress.say import say
 from orchestrator.run.opened import OpenedStudy
@@ -28,8 +28,8 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     if not holes:
         console.print("finished")
         return DONE
-    models = Sizes.of(opened.ledger).models
-    left = estimate(opened.ledger, calibration=opened.calibration, models=models)
+    models = sizes_by_base(opened.plan)
+    left = estimate(opened.ledger.committed(), calibration=opened.calibration, models=models)
     slots = slots_here(opened.plan.study)
     console.print(f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
     print_holes(holes, console=console)

@@ -17,7 +17,9 @@ from orchestrator.costs.sizes import Sizes
 from orchestrator.costs.usage import Usage, counted_run_s, total, usage_of, usage_so_far
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
+from orchestrator.study.resources import Resources
 from workers.calibrate.speeds import Calibration
+from workers.models.model_sizes import ModelSize
 from workers.specs.merge import MergeSpec
 from workers.specs.training import PretrainRun, Run, TrialSpec
 
@@ -50,7 +52,7 @@ class Allowance:
         ledger: Ledger,
         *,
         calibration: Calibration | None = None,
-        sizes: Sizes | None = None,
+        models: Mapping[str, ModelSize] | None = None,
         unfinished_s: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,8 +61,8 @@ class Allowance:
         Args:
             ledger: The plan, and what of it is committed.
             calibration: For estimates of what was never run.
-            sizes: For estimates of bytes, without it only those of committed files count; and for
-                guesses of time.
+            models: Backbones by the ids of their bases, for estimates of bytes and guesses of time;
+                without them only the bytes of committed files count.
             unfinished_s: Seconds that earlier runs spent on trials which are not committed yet.
             clock: Seconds, from any origin.
         """
@@ -74,7 +76,7 @@ class Allowance:
         self._admitted: set[str] = set()
         self._choice: Choice | None = None
         self._chosen_s = -math.inf
-        self._sizes = sizes
+        self._models = models
         if self.is_limited:
             ledger.leave_out(self.choice().left_out)
 
@@ -123,7 +125,7 @@ class Allowance:
 
     def used(self) -> Usage:
         """Returns what committed artifacts took, and uncommitted trials until now."""
-        return usage_so_far(self._ledger, unfinished_s=self.unfinished_s())
+        return usage_so_far(self._ledger.committed(), unfinished_s=self.unfinished_s())
 
     def unfinished_s(self) -> dict[str, float]:
         """Returns the seconds spent on trials that are not committed, in earlier runs too."""
@@ -132,12 +134,7 @@ class Allowance:
             seconds = dict(self._before_s)
             for trial_id, started_s in self._started_s.items():
                 seconds[trial_id] = seconds.get(trial_id, 0.0) + now_s - started_s
-        ledger = self._ledger
-        return {
-            each: s
-            for each, s in seconds.items()
-            if each not in ledger.experts and each not in ledger.bases
-        }
+        return {each: s for each, s in seconds.items() if not self._ledger.is_committed(each)}
 
     def close(self) -> None:
         """Notes that nothing runs any more, and what was left out."""
@@ -175,15 +172,12 @@ class Allowance:
             self._before_s[trial_id] = self._before_s.get(trial_id, 0.0) + spent_s
 
     def _choose(self) -> Choice:
+        committed, models = self._ledger.committed(), self._models
         costs = _Costs(
-            self._ledger,
-            rates=Rates(
-                self._ledger,
-                calibration=self._calibration,
-                models=self._sizes.models if self._sizes else None,
-            ),
-            sizes=self._sizes,
-            counted_s=counted_run_s(self._ledger, unfinished_s=self.unfinished_s()),
+            committed.plan.study.resources,
+            rates=Rates(committed, calibration=self._calibration, models=models),
+            sizes=None if models is None else Sizes(committed=committed, models=models),
+            counted_s=counted_run_s(committed, unfinished_s=self.unfinished_s()),
         )
         runs = {run.id: run for run in self._ledger.possible_runs()}
         merges = {spec.id: spec for spec in self._ledger.possible_merges()}
@@ -207,14 +201,13 @@ class _Costs:
 
     def __init__(
         self,
-        ledger: Ledger,
+        resources: Resources,
         *,
         rates: Rates,
         sizes: Sizes | None,
         counted_s: Mapping[str, float],
     ) -> None:
-        self._ledger = ledger
-        self._resources = ledger.plan.study.resources
+        self._resources = resources
         self._rates = rates
         self._sizes = sizes
         self._counted_s = counted_s

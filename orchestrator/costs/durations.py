@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from orchestrator.plan.plan import Plan
-from orchestrator.record.ledger import Ledger
+from orchestrator.record.committed import Committed
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics, TrainingMetrics
 from workers.calibrate.speeds import Calibration, file_key, image_key, merge_key, train_key
@@ -71,7 +71,7 @@ class _Sample:
 
 
 class Rates:
-    """Durations from what is at hand when it is made; a ledger that grows makes better ones.
+    """Durations from one snapshot of the committed artifacts; later snapshots give better ones.
 
     A job that is like committed ones takes what these took. Otherwise a calibration says, and then
     committed jobs of the same model, whatever their batch size or method, and then those of
@@ -81,7 +81,7 @@ class Rates:
 
     def __init__(
         self,
-        ledger: Ledger,
+        committed: Committed,
         *,
         calibration: Calibration | None,
         models: Mapping[str, ModelSize] | None = None,
@@ -89,7 +89,7 @@ class Rates:
         """Takes the figures that there are.
 
         Args:
-            ledger: The plan, and what of it is committed.
+            committed: The plan, and the manifests of its committed artifacts.
             calibration: What was timed, if anything was.
             models: Backbones by the ids of their bases, for the guess; of which nothing is known is
                 taken for the default backbone.
@@ -99,16 +99,15 @@ class Rates:
             for base_id, size in (models or {}).items()
             if (flops := size.flops_per_pixel) is not None
         }
-        self._resources = ledger.plan.study.resources
+        self._resources = committed.plan.study.resources
         self._speeds: Mapping[str, float] = calibration.speeds if calibration else {}
-        plan = ledger.plan
+        plan = committed.plan
         self._models = {base_id: base.model for base_id, base in plan.bases.by_id.items()}
         self._image_size = plan.study.backbone.image_size
         self._num_images = {task: num_test_images(plan, task=task) for task in plan.sources}
         self._num_train_images = {task: num_train_images(plan, task=task) for task in plan.sources}
-        self._train = _speeds([*self._trained(ledger), *self._pretrained(ledger)])
-        # Other threads add to the ledger: a list of its values is made at once.
-        merged = [(plan.merges[each.id], each) for each in list(ledger.merges.values())]
+        self._train = _speeds([*self._trained(committed), *self._pretrained(committed)])
+        merged = [(plan.merges[each.id], each) for each in committed.merges.values()]
         self._merge = _speeds(self._merge_sample(spec, _merge_s(each)) for spec, each in merged)
         self._image = _speeds(
             self._merge_sample(spec, _image_s(each), factor=_image_factor(spec))
@@ -196,9 +195,9 @@ class Rates:
         """Guesses the seconds of a forward pass over an image, on a share of one GPU, not more."""
         return self._flops_per_image(base_id) / (GUESS_GPU_FLOPS_PER_S * min(gpu, 1))
 
-    def _trained(self, ledger: Ledger) -> Iterator[_Sample]:
-        for expert_id, manifest in list(ledger.experts.items()):
-            spec = ledger.plan.experts[expert_id]
+    def _trained(self, committed: Committed) -> Iterator[_Sample]:
+        for expert_id, manifest in committed.experts.items():
+            spec = committed.plan.experts[expert_id]
             yield from self._train_samples(
                 spec,
                 model=self._models[spec.base_id],
@@ -206,9 +205,9 @@ class Rates:
                 seconds=manifest.seconds["trial"],
             )
 
-    def _pretrained(self, ledger: Ledger) -> Iterator[_Sample]:
-        for base_id, manifest in list(ledger.bases.items()):
-            base = ledger.plan.bases.by_id[base_id]
+    def _pretrained(self, committed: Committed) -> Iterator[_Sample]:
+        for base_id, manifest in committed.bases.items():
+            base = committed.plan.bases.by_id[base_id]
             if base.pretrain is not None:
                 yield from self._train_samples(
                     base.pretrain,

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from orchestrator.costs.durations import GUESS_GPU_FLOPS_PER_S, Basis, Duration, Rates
 from orchestrator.costs.sizes import Sizes
 from orchestrator.costs.usage import Usage, usage_of
-from orchestrator.record.ledger import Ledger
+from orchestrator.plan.plan import Plan
+from orchestrator.record.committed import Committed
 from orchestrator.study.resources import Resources, Share
 from workers.calibrate.speeds import Calibration
 from workers.models.model_sizes import ModelSize
@@ -45,20 +46,18 @@ class Estimate:
 
 
 def estimate(
-    ledger: Ledger,
+    committed: Committed,
     *,
     calibration: Calibration | None,
     models: Mapping[str, ModelSize] | None = None,
 ) -> Estimate:
     """Estimates the time of what is left of a plan; see `Rates` for where it comes from."""
-    rates = Rates(ledger, calibration=calibration, models=models)
-    trials = [rates.run(run) for run in ledger.missing_pretraining()]
-    trials += [rates.run(run) for run in ledger.missing_trials()]
-    merges = [
-        rates.merge(spec) for spec in ledger.plan.merges.values() if spec.id not in ledger.merges
-    ]
+    rates = Rates(committed, calibration=calibration, models=models)
+    trials = [rates.run(run) for run in committed.missing_pretraining()]
+    trials += [rates.run(run) for run in committed.missing_trials()]
+    merges = [rates.merge(spec) for spec in committed.missing_merges()]
     train_s, merge_s = (sum(each.seconds for each in jobs) for jobs in (trials, merges))
-    resources = ledger.plan.study.resources
+    resources = committed.plan.study.resources
     return Estimate(
         train_s=train_s,
         merge_s=merge_s,
@@ -113,9 +112,8 @@ class StoreEstimate:
     """Resumable checkpoints of as many trials as run at once, the largest."""
 
 
-def estimate_store(ledger: Ledger, *, sizes: Sizes, num_slots: int) -> StoreEstimate:
+def estimate_store(plan: Plan, *, sizes: Sizes, num_slots: int) -> StoreEstimate:
     """Works the bytes out from the specifications."""
-    plan = ledger.plan
     experts = [sizes.expert_bytes(each) for each in plan.experts.values()]
     bases = [sizes.base_bytes(each) for each in plan.bases.by_id]
     checkpoints = [sizes.checkpoint_bytes(run) for run in plan.runs]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import prod
 
 from orchestrator.costs.durations import num_test_images, num_train_images
-from orchestrator.record.ledger import Ledger
+from orchestrator.plan.plan import Plan
+from orchestrator.record.committed import Committed
 from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize, model_sizes
 from workers.specs.data import DataSpec, ZeroShotSpec
 from workers.specs.training import ExpertSpec, PretrainRun, PretrainSpec, Run
@@ -19,28 +20,20 @@ _ADAMS_MOMENTA = 2
 class Sizes:
     """Bytes of what a plan makes; None for models that timm does not know."""
 
-    ledger: Ledger
+    committed: Committed
     models: Mapping[str, ModelSize]
     """By the id of each base of the model."""
 
-    @staticmethod
-    def of(ledger: Ledger) -> "Sizes":
-        """Asks how large the study's models are, in another process if nobody has asked before."""
-        bases = ledger.plan.bases.by_id.values()
-        found = model_sizes(base.model for base in bases)
-        models = {base.id: found[base.model] for base in bases if base.model in found}
-        return Sizes(ledger=ledger, models=models)
-
     def base_bytes(self, base_id: str) -> int | None:
         """Returns the bytes of a base's file; those of another base of its model if need be."""
-        bases, committed = self.ledger.plan.bases.by_id, self.ledger.bases
+        bases, committed = self.committed.plan.bases.by_id, self.committed.bases
         if base_id in committed:
             return sum(file.size_bytes for file in committed[base_id].files)
         if base_id in self.models:
             return self.models[base_id].state_bytes
         alike = (
             sum(file.size_bytes for file in manifest.files)
-            for manifest in list(committed.values())
+            for manifest in committed.values()
             if manifest.files and bases[manifest.id].model == bases[base_id].model
         )
         return next(alike, None)
@@ -50,7 +43,7 @@ class Sizes:
         model = self.models.get(spec.base_id)
         if model is None:
             return self.base_bytes(spec.base_id)
-        num_classes = self.ledger.plan.sources[spec.task].task.num_classes
+        num_classes = self.committed.plan.sources[spec.task].task.num_classes
         return model.expert_bytes(num_classes=num_classes)
 
     def run_bytes(self, run: Run) -> int:
@@ -61,7 +54,7 @@ class Sizes:
 
     def data_bytes(self, spec: DataSpec) -> int:
         """Returns the bytes of a task's images and labels."""
-        plan = self.ledger.plan
+        plan = self.committed.plan
         num_images = sum(
             count(plan, task=spec.task) for count in (num_train_images, num_test_images)
         )
@@ -75,7 +68,7 @@ class Sizes:
 
     def missing_preparation_bytes(self) -> int:
         """Returns the bytes of the images, zero-shot heads and first bases that are missing."""
-        plan, done = self.ledger.plan, self.ledger.prepared
+        plan, done = self.committed.plan, self.committed.prepared
         bases = (job.spec.id for job in plan.bases.jobs)
         heads = (job.spec for job in plan.heads.values())
         return (
@@ -99,3 +92,13 @@ class Sizes:
             num_momenta = 1 if optimizer.momentum else 0
         num_states = 1 if spec.average_weights.mode == "none" else 2
         return num_states * model.state_bytes + num_momenta * model.parameter_bytes
+
+
+def sizes_by_base(plan: Plan) -> dict[str, ModelSize]:
+    """Returns the size of the model of each base, by the base's id, as far as timm knows it.
+
+    Models that this machine has not measured yet are measured in another process.
+    """
+    bases = plan.bases.by_id.values()
+    found = model_sizes(base.model for base in bases)
+    return {base.id: found[base.model] for base in bases if base.model in found}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-from orchestrator.record.ledger import Ledger
+from orchestrator.record.committed import Committed
 from orchestrator.study.resources import Budget, Share
 from workers.specs.training import PretrainRun
 
@@ -77,7 +77,7 @@ def total(usages: Iterable[Usage]) -> Usage:
     return reduce(add, usages, Usage())
 
 
-def counted_run_s(ledger: Ledger, *, unfinished_s: Mapping[str, float]) -> dict[str, float]:
+def counted_run_s(committed: Committed, *, unfinished_s: Mapping[str, float]) -> dict[str, float]:
     """Returns the seconds that count for each run of a plan, by the id of each of its snapshots.
 
     The seconds of an expert are those of its trial until it was committed, so that of a trial's
@@ -85,30 +85,29 @@ def counted_run_s(ledger: Ledger, *, unfinished_s: Mapping[str, float]) -> dict[
     lost nodes took of a run that is committed is in no manifest and does not count.
 
     Args:
-        ledger: The plan, and what of it is committed.
+        committed: The plan, and the manifests of its committed artifacts.
         unfinished_s: What was spent on runs that are not committed yet.
     """
     counted: dict[str, float] = {}
-    for run in ledger.plan.runs:
+    for run in committed.plan.runs:
         if isinstance(run, PretrainRun):
-            ids, manifests, name = [base.id for base in run.bases], ledger.bases, "pretrain"
+            ids, manifests, name = [base.id for base in run.bases], committed.bases, "pretrain"
         else:
-            ids, manifests, name = [expert.id for expert in run.experts], ledger.experts, "trial"
-        committed = [manifests[each].seconds[name] for each in ids if each in manifests]
+            ids, manifests, name = [expert.id for expert in run.experts], committed.experts, "trial"
+        done = [manifests[each].seconds[name] for each in ids if each in manifests]
         missing = [each for each in ids if each not in manifests]
         running = [unfinished_s.get(each, 0.0) for each in missing]
-        counted |= dict.fromkeys(ids, max((*committed, *running)))
+        counted |= dict.fromkeys(ids, max((*done, *running)))
     return counted
 
 
-def usage_so_far(ledger: Ledger, *, unfinished_s: Mapping[str, float]) -> Usage:
+def usage_so_far(committed: Committed, *, unfinished_s: Mapping[str, float]) -> Usage:
     """Returns what a plan has used: runs, merge jobs, preparation, and the files in the store."""
-    plan = ledger.plan
-    counted = counted_run_s(ledger, unfinished_s=unfinished_s)
-    # Other threads add to the ledger: a list of its values is made at once.
-    prepared, merges = list(ledger.prepared.values()), list(ledger.merges.values())
-    jobs = [each for each in prepared if each.id not in counted] + merges
-    stored = prepared + list(ledger.experts.values())
+    plan = committed.plan
+    counted = counted_run_s(committed, unfinished_s=unfinished_s)
+    prepared = list(committed.prepared.values())
+    jobs = [each for each in prepared if each.id not in counted] + list(committed.merges.values())
+    stored = prepared + list(committed.experts.values())
     return (
         usage_of(
             sum(counted[run.id] for run in plan.runs),

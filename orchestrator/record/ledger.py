@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.state import Tally
+from orchestrator.record.committed import Committed
 from orchestrator.record.holes import LEFT_OUT, Hole
 from workers.artifacts.manifests import Manifest
 from workers.specs.merge import MergeSpec
@@ -30,11 +31,12 @@ class Ledger:
     def __init__(self, plan: Plan, *, manifests: Iterable[Manifest]) -> None:
         self.plan = plan
         self._lock = threading.Lock()
-        self.bases: dict[str, Manifest] = {}
-        self.experts: dict[str, Manifest] = {}
-        self.merges: dict[str, Manifest] = {}
-        self.prepared: dict[str, Manifest] = {}
-        """Bases, images and zero-shot heads: `bases`, and what else there has to be first."""
+        self._bases: dict[str, Manifest] = {}
+        self._experts: dict[str, Manifest] = {}
+        self._merges: dict[str, Manifest] = {}
+        self._prepared: dict[str, Manifest] = {}
+        self._snapshot: Committed | None = None
+        """The last snapshot, as long as nothing was added since."""
         self._prepared_ids = plan.prepared_ids
         self._failures: dict[str, str] = {}
         self._left_out: frozenset[str] = frozenset()
@@ -52,18 +54,48 @@ class Ledger:
     def add(self, manifest: Manifest) -> list[MergeSpec]:
         """Notes a committed artifact; returns the merge jobs that it makes ready to run."""
         with self._lock:
+            self._snapshot = None
             self._failures.pop(manifest.id, None)
             if manifest.kind == "base" and manifest.id in self.plan.bases.by_id:
-                self.bases[manifest.id] = manifest
+                self._bases[manifest.id] = manifest
             if manifest.id in self._prepared_ids.get(manifest.kind, ()):
-                self.prepared[manifest.id] = manifest
+                self._prepared[manifest.id] = manifest
             if manifest.kind == "merge" and manifest.id in self.plan.merges:
-                self.merges[manifest.id] = manifest
+                self._merges[manifest.id] = manifest
             if manifest.kind != "expert" or manifest.id not in self.plan.experts:
                 return []
-            self.experts[manifest.id] = manifest
+            self._experts[manifest.id] = manifest
             waiting = self._merges_of.get(manifest.id, [])
             return [spec for spec in waiting if self._is_ready(spec)]
+
+    def committed(self) -> Committed:
+        """Returns a snapshot of all that is committed.
+
+        It is copied once after each `add`, which costs time in proportion to the study: callbacks
+        of single artifacts use `is_committed` and `experts_of`.
+        """
+        with self._lock:
+            if self._snapshot is None:
+                self._snapshot = Committed.copy_of(
+                    self.plan,
+                    bases=self._bases,
+                    experts=self._experts,
+                    merges=self._merges,
+                    prepared=self._prepared,
+                )
+            return self._snapshot
+
+    def is_committed(self, artifact_id: str) -> bool:
+        """Returns whether an artifact of the plan is committed."""
+        with self._lock:
+            kinds = (self._experts, self._merges, self._prepared)
+            return any(artifact_id in manifests for manifests in kinds)
+
+    def experts_of(self, spec: MergeSpec) -> dict[str, Manifest]:
+        """Returns the manifests of a merge job's committed experts by id, held-out ones too."""
+        with self._lock:
+            ids = [expert.id for expert in (*spec.experts, *spec.held_out)]
+            return {each: self._experts[each] for each in ids if each in self._experts}
 
     def fail(self, artifact_id: str, *, reason: str) -> None:
         """Notes that a pretraining, trial or merge job will not be tried again."""
@@ -99,7 +131,7 @@ class Ledger:
         possible = self.possible_runs()
         with self._lock:
             waiting = {base.id for run in self.plan.bases.runs for base in run.bases}
-            waiting -= self.bases.keys()
+            waiting -= self._bases.keys()
             return [
                 run
                 for run in possible
@@ -129,7 +161,7 @@ class Ledger:
             return [
                 spec
                 for spec in self.plan.merges.values()
-                if spec.id not in self.merges
+                if spec.id not in self._merges
                 and spec.id not in self._failures
                 and not self._blocked_by(spec, failed=failed)
             ]
@@ -146,7 +178,7 @@ class Ledger:
             return [trial for trial in left if not self._has_diverged(trial.longest.base_id)]
 
     def _has_diverged(self, base_id: str) -> bool:
-        manifest = self.bases.get(base_id)
+        manifest = self._bases.get(base_id)
         return manifest is not None and not manifest.files
 
     def counts(self) -> Counts:
@@ -157,9 +189,9 @@ class Ledger:
             blocked = [spec for spec in merges if self._blocked_by(spec, failed=failed)]
             return Counts(
                 num_experts=len(self.plan.experts),
-                num_experts_done=len(self.experts),
+                num_experts_done=len(self._experts),
                 num_merges=len(self.plan.merges),
-                num_merges_done=len(self.merges),
+                num_merges_done=len(self._merges),
                 num_merges_blocked=len(blocked),
                 num_failed=len(self._failures),
             )
@@ -168,13 +200,13 @@ class Ledger:
         """Returns how many bases, images, experts and merges there are; bases only if several."""
         with self._lock:
             done = {
-                "bases": (len(self.bases), len(self.plan.bases.by_id)),
+                "bases": (len(self._bases), len(self.plan.bases.by_id)),
                 "images": (
-                    sum(data.id in self.prepared for data in self.plan.datasets),
+                    sum(data.id in self._prepared for data in self.plan.datasets),
                     len(self.plan.datasets),
                 ),
-                "experts": (len(self.experts), len(self.plan.experts)),
-                "merges": (len(self.merges), len(self.plan.merges)),
+                "experts": (len(self._experts), len(self.plan.experts)),
+                "merges": (len(self._merges), len(self.plan.merges)),
             }
         return tuple(
             Tally(name=name, num_done=num, num_planned=planned)
@@ -190,7 +222,7 @@ class Ledger:
             for cell in self.plan.cells:
                 axis = cell.setting.axis
                 planned[axis] = planned.get(axis, 0) + 1
-                done[axis] = done.get(axis, 0) + (cell.merge.id in self.merges)
+                done[axis] = done.get(axis, 0) + (cell.merge.id in self._merges)
         return tuple(
             Tally(name=axis, num_done=done[axis], num_planned=num) for axis, num in planned.items()
         )
@@ -213,10 +245,10 @@ class Ledger:
                 what = f"base {base.id}: {base.model} after {steps} steps of pretraining"
                 if base.id in failed:
                     yield Hole(kind="failed", what=what, reason=failed[base.id])
-                elif base.id not in self.bases:
+                elif base.id not in self._bases:
                     yield self._not_run(what, is_left_out=base.id in left_out)
                 elif self._has_diverged(base.id):
-                    taken = self.bases[base.id].metrics["steps_taken"]
+                    taken = self._bases[base.id].metrics["steps_taken"]
                     yield Hole(kind="diverged", what=what, reason=f"not finite after {taken} steps")
 
     def _failed_bases(self) -> Mapping[str, str]:
@@ -246,7 +278,7 @@ class Ledger:
         }
         for expert_id, expert in self.plan.experts.items():
             what = f"expert {expert_id}: {expert.task} at lr={expert.lr}, steps={expert.steps}"
-            manifest = self.experts.get(expert_id)
+            manifest = self._experts.get(expert_id)
             if expert_id in failed:
                 yield Hole(kind="failed", what=what, reason=failed[expert_id])
             elif manifest is None:
@@ -265,7 +297,7 @@ class Ledger:
             what = f"merge {merge_id}: {cell.label} on {cell.group.name} at {cell.setting.name}"
             if merge_id in self._failures:
                 yield Hole(kind="failed", what=what, reason=self._failures[merge_id])
-            elif merge_id not in self.merges:
+            elif merge_id not in self._merges:
                 if blocked := self._blocked_by(cell.merge, failed=failed):
                     yield Hole(kind="not run", what=what, reason=f"blocked by {blocked}")
                 else:
@@ -278,11 +310,11 @@ class Ledger:
         return Hole(kind="not run", what=what, reason="not run yet")
 
     def _left(self) -> list[TrialSpec]:
-        left = (trial.without(self.experts) for trial in self.plan.trials)
+        left = (trial.without(self._experts) for trial in self.plan.trials)
         return [trial for trial in left if trial is not None]
 
     def _left_of_pretraining(self) -> list[PretrainRun]:
-        left = (run.without(self.bases) for run in self.plan.bases.runs)
+        left = (run.without(self._bases) for run in self.plan.bases.runs)
         return [run for run in left if run is not None]
 
     def _failures_by_expert(self) -> Mapping[str, str]:
@@ -297,23 +329,23 @@ class Ledger:
         }
 
     def _is_ready(self, spec: MergeSpec) -> bool:
-        if spec.id in self.merges or spec.id in self._failures:
+        if spec.id in self._merges or spec.id in self._failures:
             return False
         members = (*spec.experts, *spec.held_out)
         return all(self._has_weights(expert.id) for expert in members)
 
     def _has_weights(self, expert_id: str) -> bool:
-        manifest = self.experts.get(expert_id)
+        manifest = self._experts.get(expert_id)
         return manifest is not None and bool(manifest.files)
 
     def _blocked_by(self, spec: MergeSpec, *, failed: Mapping[str, str]) -> str:
         """Says which expert or base failed, or exists but has no weights; empty when none."""
-        if spec.id in self.merges:
+        if spec.id in self._merges:
             return ""
         for expert in (*spec.experts, *spec.held_out):
             if expert.id in failed:
                 return f"failed expert {expert.id} of {expert.task}"
-            manifest = self.experts.get(expert.id)
+            manifest = self._experts.get(expert.id)
             if manifest is not None and not manifest.files:
                 return f"{manifest.outcome} expert {expert.id} of {expert.task}"
             if manifest is None and (base := self._blocking_base(expert.base_id)):

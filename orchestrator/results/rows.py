@@ -10,7 +10,7 @@ from eval.metrics import Mean, TaskSums, macro_mean, union_mean
 from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Cell, Plan
 from orchestrator.plan.settings import Setting
-from orchestrator.record.ledger import Ledger
+from orchestrator.record.committed import Committed
 from orchestrator.results.schema import EXPERTS_SCHEMA, MACRO, RESULTS_SCHEMA, UNION
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics, MergeMetrics
@@ -20,25 +20,25 @@ Row = dict[str, Any]
 _MEANS = ((MACRO, macro_mean), (UNION, union_mean))
 
 
-def results_table(ledger: Ledger) -> pa.Table:
+def results_table(committed: Committed) -> pa.Table:
     """Returns one row per setting, method, group and task, and two per merge for the means."""
     rows = [
         row
-        for cell in ledger.plan.cells
-        if cell.merge.id in ledger.merges
-        for row in merge_rows(cell, ledger=ledger)
+        for cell in committed.plan.cells
+        if (merge := committed.merges.get(cell.merge.id)) is not None
+        for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=committed.experts)
     ]
     return pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)
 
 
-def experts_table(ledger: Ledger) -> pa.Table:
+def experts_table(committed: Committed) -> pa.Table:
     """Returns one row per setting and task: the experts on their own tasks."""
-    plan = ledger.plan
+    plan = committed.plan
     rows = [
-        _expert_row(setting, spec=spec, manifest=ledger.experts[spec.id], plan=plan)
+        _expert_row(setting, spec=spec, manifest=committed.experts[spec.id], plan=plan)
         for setting, experts in zip(plan.settings, plan.setting_experts, strict=True)
         for spec in experts.values()
-        if spec.id in ledger.experts
+        if spec.id in committed.experts
     ]
     return pa.Table.from_pylist(rows, schema=EXPERTS_SCHEMA)
 
@@ -100,24 +100,33 @@ def _columns_of(sums: TaskSums | None, *, prefix: str = "") -> Row:
     return {f"{prefix}accuracy": sums.accuracy, f"{prefix}loss": sums.loss}
 
 
-def merge_rows(cell: Cell, *, ledger: Ledger) -> Iterator[Row]:
-    """Yields the rows of one merge: one per task, held-out ones too, and the two means."""
-    merged = MergeMetrics.from_json(ledger.merges[cell.merge.id].metrics).tasks
+def merge_rows(
+    cell: Cell, *, plan: Plan, merge: Manifest, experts: Mapping[str, Manifest]
+) -> Iterator[Row]:
+    """Yields the rows of one merge: one per task, held-out ones too, and the two means.
+
+    Args:
+        cell: The entry of the result table.
+        plan: The study's plan.
+        merge: The manifest of the cell's merge.
+        experts: Manifests by id, among them those of the merge's experts, held-out ones too.
+    """
+    merged = MergeMetrics.from_json(merge.metrics).tasks
     shared = {
-        **_setting_columns(ledger.plan, cell.setting),
+        **_setting_columns(plan, cell.setting),
         "method": cell.label,
         **use_columns(cell.merge),
         "group": cell.group.name,
         "num_tasks": cell.group.size,
         "merge_id": cell.merge.id,
     }
-    experts: dict[str, TaskSums] = {}
+    tuned: dict[str, TaskSums] = {}
     bases: dict[str, TaskSums] = {}
     for spec in (*cell.merge.experts, *cell.merge.held_out):
-        metrics = ExpertMetrics.from_json(ledger.experts[spec.id].metrics)
+        metrics = ExpertMetrics.from_json(experts[spec.id].metrics)
         assert metrics.test is not None, "only experts with finite weights are merged"
         assert metrics.base is not None
-        experts[spec.task], bases[spec.task] = metrics.test, metrics.base
+        tuned[spec.task], bases[spec.task] = metrics.test, metrics.base
         yield {
             **shared,
             **point_columns(spec),
@@ -125,9 +134,9 @@ def merge_rows(cell: Cell, *, ledger: Ledger) -> Iterator[Row]:
             "held_out": spec in cell.merge.held_out,
             "num_examples": merged[spec.task].num_examples,
             "expert_id": spec.id,
-            **_scores(merged[spec.task], expert=experts[spec.task], base=bases[spec.task]),
+            **_scores(merged[spec.task], expert=tuned[spec.task], base=bases[spec.task]),
         }
-    yield from _mean_rows(cell, shared=shared, merged=merged, experts=experts, bases=bases)
+    yield from _mean_rows(cell, shared=shared, merged=merged, experts=tuned, bases=bases)
 
 
 def _mean_rows(

@@ -54,7 +54,7 @@ def _trials(
 def _merges(ledger: Ledger, *, left_out: frozenset[str]) -> Mapping[str, int]:
     possible = {spec.id for spec in ledger.possible_merges()}
     ready = {spec.id for spec in ledger.ready_merges()} & possible
-    num_done = len(ledger.merges)
+    num_done = ledger.counts().num_merges_done
     return {
         "done": num_done,
         "ready": len(ready - left_out),

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from eval.task_source import TaskSource
 from orchestrator.costs.budget import Allowance
 from orchestrator.costs.calibration import fitting_calibration, read_calibrations
-from orchestrator.costs.sizes import Sizes
+from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.plan.plan import Plan, build_plan, plan_digest
 from orchestrator.record.folder import (
     TRACKING_FILE,
@@ -145,12 +145,12 @@ def open_study(
         artifacts=artifacts,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
-        prepared=frozenset(ledger.prepared),
+        prepared=frozenset(ledger.committed().prepared),
         calibration=calibration,
         allowance=Allowance(
             ledger,
             calibration=calibration,
-            sizes=Sizes.of(ledger) if study.budget.limits() else None,
+            models=sizes_by_base(plan) if study.budget.limits() else None,
             unfinished_s=_unfinished_s(folder),
         ),
     )

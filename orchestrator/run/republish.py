@@ -49,9 +49,9 @@ def republish(
     """
     # First of all: cut off after a deletion, the study must not pass for published.
     opened.folder.write_bytes(TRACKING_FILE, b"{}")
-    results, page = results_table(opened.ledger), report_page(opened)
+    results, page = results_table(opened.ledger.committed()), report_page(opened)
     tracker = start_tracker(opened, rebuild=rebuild)
-    publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
+    publish_outputs(opened.ledger.committed(), results=results, page=page, publish=tracker.publish)
     report = tracker.close(timeout_s)
     opened.note_published(report)
     return report

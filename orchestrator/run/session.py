@@ -271,12 +271,12 @@ class Session:
         )
 
     def _seconds_left(self) -> float | None:
-        ledger = self.opened.ledger
-        if not ledger.experts:
+        committed = self.opened.ledger.committed()
+        if not committed.experts:
             return None
         now_s = time.monotonic()
         if now_s - self._estimated_s >= ESTIMATE_EVERY_S:
-            left = estimate(ledger, calibration=self.opened.calibration)
+            left = estimate(committed, calibration=self.opened.calibration)
             self._left_s, self._estimated_s = (
                 left.wall_s(num_slots=max(1, self._fair_share.num_slots)),
                 now_s,

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from orchestrator.costs.budget_lines import budget_lines
 from orchestrator.plan.plan import plan_digest
+from orchestrator.record.committed import Committed
 from orchestrator.record.folder import REPORT_FILE
-from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import store_outputs
 from orchestrator.report.figures import figures
 from orchestrator.report.page import render_report
@@ -21,53 +21,55 @@ from workers.artifacts.code_version import code_version
 
 def write_outputs(opened: OpenedStudy) -> tuple[pa.Table, str]:
     """Writes both tables and the report to the store; returns the results and the page."""
-    results, page = results_table(opened.ledger), report_page(opened)
+    committed = opened.ledger.committed()
+    results, page = results_table(committed), report_page(opened)
     store_outputs(
         opened.folder,
         results=results,
-        experts=experts_table(opened.ledger),
+        experts=experts_table(committed),
         page=page,
-        committed=_committed(opened),
+        committed=_ids_by_kind(committed),
     )
     return results, page
 
 
-def _committed(opened: OpenedStudy) -> Mapping[str, Iterable[str]]:
-    plan, prepared = opened.plan, opened.ledger.prepared.keys()
+def _ids_by_kind(committed: Committed) -> Mapping[str, Iterable[str]]:
+    planned, prepared = committed.plan.prepared_ids, committed.prepared.keys()
     return {
-        **{kind: prepared & ids for kind, ids in plan.prepared_ids.items() if ids},
-        "expert": opened.ledger.experts,
-        "merge": opened.ledger.merges,
+        **{kind: prepared & ids for kind, ids in planned.items() if ids},
+        "expert": committed.experts,
+        "merge": committed.merges,
     }
 
 
 def report_page(opened: OpenedStudy) -> str:
     """Returns the report of what a study has so far."""
-    ledger = opened.ledger
+    committed = opened.ledger.committed()
     return render_report(
         study=opened.plan.study.name,
-        results=results_table(ledger),
-        experts=experts_table(ledger),
-        holes=ledger.holes(),
+        results=results_table(committed),
+        experts=experts_table(committed),
+        holes=opened.ledger.holes(),
         facts=_facts(opened),
         study_yaml=opened.text,
     )
 
 
 def publish_outputs(
-    ledger: Ledger, *, results: pa.Table, page: str, publish: Callable[[TrackedRun], None]
+    committed: Committed, *, results: pa.Table, page: str, publish: Callable[[TrackedRun], None]
 ) -> None:
     """Hands every run of the study to tracking; what it has already costs nothing there."""
-    for run in tracked_runs(ledger):
+    for run in tracked_runs(committed):
         publish(run)
-    if ledger.merges:
+    if committed.merges:
         artifacts = {f"figures/{name}": content for name, content in figures(results).items()}
-        publish(report_run(ledger, artifacts={**artifacts, REPORT_FILE: page.encode()}))
+        publish(report_run(committed, artifacts={**artifacts, REPORT_FILE: page.encode()}))
 
 
 def _facts(opened: OpenedStudy) -> Mapping[str, str]:
-    ledger = opened.ledger
-    made = [each.created_at_s for each in (*ledger.experts.values(), *ledger.merges.values())]
+    ledger, committed = opened.ledger, opened.ledger.committed()
+    manifests = (*committed.experts.values(), *committed.merges.values())
+    made = [each.created_at_s for each in manifests]
     span = [datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M UTC") for at in made]
     counts, lacks = ledger.counts(), opened.lacks_in_mlflow()
     budget = "; ".join(budget_lines(ledger.plan, allowance=opened.allowance))

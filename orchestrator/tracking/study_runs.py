@@ -5,16 +5,17 @@ into an empty MLflow, gives the same runs.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Cell, Plan
 from orchestrator.plan.settings import BasePoint, Setting
+from orchestrator.record.committed import Committed
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import Metrics, SettingMean, setting_means
-from orchestrator.results.rows import merge_rows, point_columns, results_table
+from orchestrator.results.rows import Row, merge_rows, point_columns, results_table
 from orchestrator.results.schema import MEANS
 from orchestrator.tracking.runs import MetricPoint, TrackedRun
 from orchestrator.tracking.views import AxisView, curve_run
@@ -32,25 +33,28 @@ MAX_TASK_METRICS = 16
 """Tasks whose accuracies are metrics of a merge's run; larger groups have them in the tables."""
 
 
-def tracked_runs(ledger: Ledger) -> Iterator[TrackedRun]:
+def tracked_runs(committed: Committed) -> Iterator[TrackedRun]:
     """Yields every run that can be told from what is committed: experts, settings, merges."""
-    yield from expert_runs(ledger)
+    yield from expert_runs(committed)
     cells: dict[tuple[str, str], list[Cell]] = {}
-    for cell in ledger.plan.cells:
-        if cell.merge.id in ledger.merges:
+    for cell in committed.plan.cells:
+        if cell.merge.id in committed.merges:
             cells.setdefault((cell.setting.name, cell.label), []).append(cell)
-    means = setting_means(results_table(ledger))
+    means = setting_means(results_table(committed))
     for mean in means:
-        yield setting_run(mean, cells=cells[mean.setting, mean.method], ledger=ledger)
-    yield from curve_runs(ledger, means=means)
-    for merge_id in ledger.merges:
-        yield merge_run(ledger.plan.first_cells[merge_id], ledger=ledger)
+        yield setting_run(mean, cells=cells[mean.setting, mean.method], committed=committed)
+    yield from curve_runs(committed, means=means)
+    plan, experts = committed.plan, committed.experts
+    for merge_id, manifest in committed.merges.items():
+        yield merge_run(plan.first_cells[merge_id], plan=plan, manifest=manifest, experts=experts)
 
 
 def run_of(manifest: Manifest, *, ledger: Ledger) -> TrackedRun | None:
     """Returns the run of one committed artifact, None for a base or images."""
     if manifest.kind == "merge":
-        return merge_run(ledger.plan.first_cells[manifest.id], ledger=ledger)
+        cell = ledger.plan.first_cells[manifest.id]
+        experts = ledger.experts_of(cell.merge)
+        return merge_run(cell, plan=ledger.plan, manifest=manifest, experts=experts)
     if manifest.kind == "expert":
         spec = ledger.plan.experts[manifest.id]
         settings = ledger.plan.settings_of[manifest.id]
@@ -58,15 +62,14 @@ def run_of(manifest: Manifest, *, ledger: Ledger) -> TrackedRun | None:
     return None
 
 
-def expert_runs(ledger: Ledger) -> Iterator[TrackedRun]:
+def expert_runs(committed: Committed) -> Iterator[TrackedRun]:
     """Yields a run for each committed expert."""
-    settings = ledger.plan.settings_of
-    for expert_id, spec in ledger.plan.experts.items():
-        manifest = ledger.experts.get(expert_id)
+    plan = committed.plan
+    for expert_id, spec in plan.experts.items():
+        manifest = committed.experts.get(expert_id)
         if manifest is not None:
-            yield expert_run(
-                spec, manifest=manifest, settings=settings[expert_id], plan=ledger.plan
-            )
+            settings = plan.settings_of[expert_id]
+            yield expert_run(spec, manifest=manifest, settings=settings, plan=plan)
 
 
 def expert_run(
@@ -110,9 +113,17 @@ def expert_run(
     )
 
 
-def merge_run(cell: Cell, *, ledger: Ledger) -> TrackedRun:
-    """Returns the run of one merge, a child of the run of its setting and method."""
-    manifest = ledger.merges[cell.merge.id]
+def merge_run(
+    cell: Cell, *, plan: Plan, manifest: Manifest, experts: Mapping[str, Manifest]
+) -> TrackedRun:
+    """Returns the run of one merge, a child of the run of its setting and method.
+
+    Args:
+        cell: The first entry of the result table that shows the merge.
+        plan: The study's plan.
+        manifest: The merge's manifest.
+        experts: Manifests by id, among them those of the merge's experts, held-out ones too.
+    """
     end_ms = _end_ms(manifest)
     duration_ms = int(sum(manifest.seconds.values()) * 1000)
     return TrackedRun(
@@ -129,18 +140,22 @@ def merge_run(cell: Cell, *, ledger: Ledger) -> TrackedRun:
             "tasks": " ".join(cell.group.tasks),
         },
         tags={
-            **_tags(ledger.plan, kind="merge", manifest=manifest),
+            **_tags(plan, kind="merge", manifest=manifest),
             **_cell_tags(cell),
             "group": cell.group.name,
             "merge_id": cell.merge.id,
         },
-        metrics=_points(_merge_scores(cell, ledger=ledger), step=0, timestamp_ms=end_ms),
+        metrics=_points(
+            _merge_scores(merge_rows(cell, plan=plan, merge=manifest, experts=experts)),
+            step=0,
+            timestamp_ms=end_ms,
+        ),
     )
 
 
-def setting_run(mean: SettingMean, *, cells: Sequence[Cell], ledger: Ledger) -> TrackedRun:
+def setting_run(mean: SettingMean, *, cells: Sequence[Cell], committed: Committed) -> TrackedRun:
     """Returns the run of a method at a setting: mean and spread over the groups."""
-    manifests = [ledger.merges[cell.merge.id] for cell in cells]
+    manifests = [committed.merges[cell.merge.id] for cell in cells]
     last = max(manifests, key=lambda manifest: manifest.created_at_s)
     start_ms = min(int(manifest.created_at_s * 1000) for manifest in manifests)
     scores = {
@@ -157,7 +172,7 @@ def setting_run(mean: SettingMean, *, cells: Sequence[Cell], ledger: Ledger) -> 
         end_ms=_end_ms(last),
         status="FINISHED",
         params=_cell_params(cells[0]),
-        tags={**_tags(ledger.plan, kind="setting", manifest=last), **_cell_tags(cells[0])},
+        tags={**_tags(committed.plan, kind="setting", manifest=last), **_cell_tags(cells[0])},
         metrics=_points(
             {**scores, **axis_value, "num_groups": len(cells)}, step=0, timestamp_ms=_end_ms(last)
         ),
@@ -175,16 +190,16 @@ def axis_views(plan: Plan) -> tuple[AxisView, ...]:
     )
 
 
-def curve_runs(ledger: Ledger, *, means: Sequence[SettingMean]) -> Iterator[TrackedRun]:
+def curve_runs(committed: Committed, *, means: Sequence[SettingMean]) -> Iterator[TrackedRun]:
     """Yields a run for each method on each axis: its mean accuracy and loss at every value.
 
     A value whose groups are not all there is left out: a point of a curve cannot be taken back.
     """
-    if not ledger.merges:
+    if not committed.merges:
         return
-    num_groups = Counter((cell.setting.name, cell.label) for cell in ledger.plan.cells)
-    made = [manifest.created_at_s for manifest in ledger.merges.values()]
-    for view in axis_views(ledger.plan):
+    num_groups = Counter((cell.setting.name, cell.label) for cell in committed.plan.cells)
+    made = [manifest.created_at_s for manifest in committed.merges.values()]
+    for view in axis_views(committed.plan):
         whole = [
             mean
             for mean in means
@@ -208,18 +223,18 @@ def _curve_point(mean: SettingMean) -> dict[str, float]:
     }
 
 
-def report_run(ledger: Ledger, *, artifacts: Mapping[str, bytes]) -> TrackedRun:
+def report_run(committed: Committed, *, artifacts: Mapping[str, bytes]) -> TrackedRun:
     """Returns the run that carries the study's figures and report."""
-    manifests = [*ledger.merges.values(), *ledger.experts.values()]
+    manifests = [*committed.merges.values(), *committed.experts.values()]
     last = max(manifests, key=lambda manifest: manifest.created_at_s)
     return TrackedRun(
         key="report",
         kind="report",
-        name=f"report of {ledger.plan.study.name}",
+        name=f"report of {committed.plan.study.name}",
         start_ms=min(int(manifest.created_at_s * 1000) for manifest in manifests),
         end_ms=_end_ms(last),
         status="FINISHED",
-        tags=_tags(ledger.plan, kind="report", manifest=last),
+        tags=_tags(committed.plan, kind="report", manifest=last),
         artifacts=artifacts,
     )
 
@@ -283,8 +298,8 @@ def _surgery(cell: Cell) -> dict[str, Any]:
     return {} if cell.merge.surgery is None else asdict(cell.merge.surgery)
 
 
-def _merge_scores(cell: Cell, *, ledger: Ledger) -> dict[str, float]:
-    rows = {row["task"]: row for row in merge_rows(cell, ledger=ledger)}
+def _merge_scores(of_merge: Iterable[Row]) -> dict[str, float]:
+    rows = {row["task"]: row for row in of_merge}
     scores: dict[str, float] = {}
     for name in MEANS:
         row = rows.pop(name)

@@ -63,7 +63,7 @@ def measure(num_trials: int) -> TrialOverhead:
         opened = open_study(parse_study(text, source="benchmark"), text=text)
         published = _run(opened)
         held_at_s = time.time()
-        made = sorted(each.created_at_s for each in opened.ledger.experts.values())
+        made = sorted(each.created_at_s for each in opened.ledger.committed().experts.values())
         assert not opened.ledger.holes()
         return TrialOverhead(
             num_trials=len(made),
@@ -89,7 +89,7 @@ def _run(opened: OpenedStudy) -> PublishReport:
     )
     session.run(Console(file=sys.stderr))
     results, page = write_outputs(opened)
-    publish_outputs(opened.ledger, results=results, page=page, publish=tracker.publish)
+    publish_outputs(opened.ledger.committed(), results=results, page=page, publish=tracker.publish)
     return tracker.close(CLOSE_TRACKING_S)
 
 
@@ -108,7 +108,7 @@ def _num_requests(opened: OpenedStudy) -> int:
     That commit itself is two more: a file and a manifest.
     """
     by_process: dict[int, int] = {}
-    for manifest in opened.ledger.experts.values():
+    for manifest in opened.ledger.committed().experts.values():
         process = manifest.metrics["process"]
         before = manifest.metrics["num_requests_before"]
         by_process[process] = max(before + 2, by_process.get(process, 0))

@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.costs.budget import Allowance
 from orchestrator.costs.budget_lines import budget_lines
-from orchestrator.costs.sizes import Sizes
+from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.costs.usage import usage_so_far
 from orchestrator.plan.plan import Plan
 from orchestrator.record.holes import LEFT_OUT
@@ -179,10 +179,10 @@ def test_snapshots_of_one_trial_count_once(
     early, late = plan.trials[0].experts
     made = [expert_manifest(early, seconds=1.0), expert_manifest(late, seconds=2.0)]
     ledger = Ledger(plan, manifests=made)
-    used = usage_so_far(ledger, unfinished_s={})
+    used = usage_so_far(ledger.committed(), unfinished_s={})
     assert used.cpu_s == pytest.approx(2.0)
     assert used.num_bytes == 8000
-    halfway = Ledger(plan, manifests=made[:1])
+    halfway = Ledger(plan, manifests=made[:1]).committed()
     assert usage_so_far(halfway, unfinished_s={late.id: 1.5}).cpu_s == pytest.approx(1.5)
 
 
@@ -208,7 +208,7 @@ def test_bytes_count_base_images_and_experts(make_plan: Callable[..., Plan]) -> 
     tasks = {**TASKS, "max_train": 100}
     plan = make_plan(tasks=tasks, budget={"gigabytes": (1.5 + 0.9 + 3.2) / 1000})
     ledger = Ledger(plan, manifests=[])
-    allowance = Allowance(ledger, sizes=Sizes.of(ledger))
+    allowance = Allowance(ledger, models=sizes_by_base(plan))
     chosen = [each.id in allowance.choice().chosen for each in needed_in_order(plan)]
     assert chosen == [True, True, False]
     assert allowance.proposals() == {"gigabytes": pytest.approx(0.0070, abs=0.0003)}
@@ -293,5 +293,5 @@ def test_images_and_bases_that_are_prepared_count_for_the_share_of_a_merge(
     plan = over_pretraining(make_plan, room_s=3600)
     initial = plan.bases.jobs[0].spec
     made = replace(base_manifest(initial), seconds={"prepare": 3.0})
-    used = usage_so_far(Ledger(plan, manifests=[made]), unfinished_s={})
+    used = usage_so_far(Ledger(plan, manifests=[made]).committed(), unfinished_s={})
     assert (used.cpu_s, used.num_bytes) == (3.0, 4000)

@@ -54,7 +54,7 @@ def test_bases_of_one_model_are_alike(
     plan = over_bases(make_plan)
     resnet, vit = of_model(plan, "test_resnet"), of_model(plan, "test_vit")
     made = expert_manifest(resnet[0].longest, seconds=8.0)
-    rates = Rates(Ledger(plan, manifests=[made]), calibration=None)
+    rates = Rates(Ledger(plan, manifests=[made]).committed(), calibration=None)
     assert {rates.run(each) for each in resnet} == {Duration(seconds=8.0, basis="measured")}
     assert rates.run(vit[0]) == Duration(seconds=8.0, basis="related")
 
@@ -65,7 +65,7 @@ def test_pretraining_is_estimated_as_its_steps(
     """By guess; by a calibration, its snapshots' evaluations and files; by a snapshot."""
     plan = over_bases(make_plan)
     run, other = plan.bases.runs
-    guessed = Rates(Ledger(plan, manifests=[]), calibration=None).run(run)
+    guessed = Rates(Ledger(plan, manifests=[]).committed(), calibration=None).run(run)
     seconds = pytest.approx(50 * 16 * GUESS_TRAIN_S_PER_IMAGE / 4)
     assert guessed == Duration(seconds=seconds, basis="guessed")
     speeds = {
@@ -77,11 +77,11 @@ def test_pretraining_is_estimated_as_its_steps(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     num_images = sum(num_test_images(plan, task=task) for task in PRETRAIN["tasks"])
-    calibrated = Rates(Ledger(plan, manifests=[]), calibration=calibration).run(run)
+    calibrated = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration).run(run)
     seconds = pytest.approx(50 * 0.2 + 2 * (0.5 + num_images * 0.001))
     assert calibrated == Duration(seconds=seconds, basis="calibrated")
     ledger = Ledger(plan, manifests=[base_manifest(run.bases[0], seconds=7.0)])
-    rates = Rates(ledger, calibration=calibration)
+    rates = Rates(ledger.committed(), calibration=calibration)
     assert rates.run(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
     assert rates.run(other) == Duration(seconds=pytest.approx(50.0), basis="related")
 
@@ -104,7 +104,7 @@ def test_guess_on_cores_grows_with_the_backbones_operations(
     """Ten times those of the default backbone take ten times as long, to train and to evaluate."""
     plan = make_plan(finetune={"defaults": DEFAULTS})
     models = heavy(plan, flops_per_pixel=10 * GUESS_FLOPS_PER_PIXEL)
-    rates = Rates(Ledger(plan, manifests=[]), calibration=None, models=models)
+    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
     assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * GUESS_S)
     merge = next(iter(plan.merges.values()))
     num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
@@ -119,7 +119,7 @@ def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
     shares = {"trial": {"gpu": 0.25}, "merge": {"gpu": 0.5}}
     plan = make_plan(finetune={"defaults": DEFAULTS}, resources=shares)
     models = heavy(plan, flops_per_pixel=GUESS_GPU_FLOPS_PER_S / 32**2)
-    rates = Rates(Ledger(plan, manifests=[]), calibration=None, models=models)
+    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
     assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * 8 * 3 / 0.25)
     merge = next(iter(plan.merges.values()))
     num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
@@ -132,14 +132,14 @@ def test_what_a_step_does_besides_is_a_kind_of_its_own(
     """Sharpness-aware and linearised steps are guessed as so much longer, and measured apart."""
     axes = {"sam_rho": [0.0, 0.05], "linearised": [False, True], "lr": [0.1, 0.01]}
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
-    guessed = Rates(Ledger(plan, manifests=[]), calibration=None)
+    guessed = Rates(Ledger(plan, manifests=[]).committed(), calibration=None)
     plain = by(plan.trials, lr=0.01, linearised=False)
     sharp = next(each for each in plan.trials if each.longest.optimizer.sam_rho)
     linear = by(plan.trials, linearised=True)
     for trial, factor in ((plain, 1), (sharp, 2), (linear, 2.5)):
         assert guessed.run(trial).seconds == pytest.approx(factor * GUESS_S)
     made = [expert_manifest(each.longest, seconds=s) for each, s in ((plain, 1.0), (sharp, 1.7))]
-    rates = Rates(Ledger(plan, manifests=made), calibration=None)
+    rates = Rates(Ledger(plan, manifests=made).committed(), calibration=None)
     assert rates.run(by(plan.trials, lr=0.1)).seconds == pytest.approx(1.0)
     assert rates.run(sharp).seconds == pytest.approx(1.7)
     # The median of one second and of 1.7 seconds' half, two and a half times.
@@ -178,7 +178,7 @@ def test_speeds_of_other_kinds_are_not_measured_ones(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
-    found = Rates(Ledger(plan, manifests=made), calibration=calibration).run(other)
+    found = Rates(Ledger(plan, manifests=made).committed(), calibration=calibration).run(other)
     assert found == Duration(seconds=pytest.approx(5.0, abs=1e-3), basis="calibrated")
 
 
@@ -189,7 +189,7 @@ def test_learning_rate_and_weight_decay_change_no_speed(
     axes = {"lr": [0.1, 0.01], "weight_decay": [0.0, 0.1], "schedule": ["constant", "cosine"]}
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
     made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
-    rates = Rates(Ledger(plan, manifests=made), calibration=None)
+    rates = Rates(Ledger(plan, manifests=made).committed(), calibration=None)
     assert {rates.run(each) for each in plan.trials} == {Duration(seconds=8.0, basis="measured")}
 
 
@@ -206,7 +206,7 @@ def test_linear_probe_reads_the_training_images_once(make_plan: Callable[..., Pl
     calibration = Calibration(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
-    rates = Rates(Ledger(plan, manifests=[]), calibration=calibration)
+    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration)
     seconds = {each.longest.head.mode: rates.run(each).seconds for each in plan.trials}
     assert seconds["trained"] == pytest.approx(10 * 0.1 + 2 * 50 * 0.001)
     assert seconds["probe_first"] == pytest.approx(seconds["trained"] + 100 * 0.001)

@@ -5,7 +5,7 @@ import pytest
 from eval.suites import find_task
 from orchestrator.costs.durations import GUESS_MERGE_S_PER_IMAGE, GUESS_TRAIN_S_PER_IMAGE
 from orchestrator.costs.estimate import estimate, estimate_store
-from orchestrator.costs.sizes import Sizes
+from orchestrator.costs.sizes import Sizes, sizes_by_base
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
@@ -46,10 +46,16 @@ def calibration_of(plan: Plan, **changes: object) -> Calibration:
     return Calibration(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def sizes_of(plan: Plan) -> Sizes:
+    """Returns the sizes of a plan of which nothing is committed."""
+    committed = Ledger(plan, manifests=[]).committed()
+    return Sizes(committed=committed, models=sizes_by_base(plan))
+
+
 def test_empty_store_is_a_guess_that_says_so(make_plan: Callable[..., Plan]) -> None:
     """Three trials of 30 steps of 8 images; 6 merges of 2 tasks of 50 images; a quarter pixels."""
     plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})
-    left = estimate(Ledger(plan, manifests=[]), calibration=None)
+    left = estimate(Ledger(plan, manifests=[]).committed(), calibration=None)
     assert left.train_s == pytest.approx(3 * 30 * 8 * GUESS_TRAIN_S_PER_IMAGE / 4)
     assert left.merge_s == pytest.approx(6 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4)
     assert left.basis.startswith("a guess")
@@ -59,18 +65,18 @@ def test_guess_for_a_gpu_says_what_it_rests_on(make_plan: Callable[..., Plan]) -
     """A rounded speed; merges on cores alone are guessed otherwise, and that is said too."""
     share = {"gpu": 0.25}
     plan = make_plan(resources={"trial": share, "merge": share})
-    said = estimate(Ledger(plan, manifests=[]), calibration=None).basis
+    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).basis
     assert "at 5 TFLOP/s a GPU" in said
     assert "trials: " not in said
     plan = make_plan(resources={"trial": share})
-    said = estimate(Ledger(plan, manifests=[]), calibration=None).basis
+    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).basis
     assert "merge jobs: a guess by the backbone's floating point operations, at Effi" in said
 
 
 def test_calibration_takes_the_place_of_the_guess(make_plan: Callable[..., Plan]) -> None:
     """A trial: 30 steps, two snapshots with files, three evaluations. A merge: two experts."""
     plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})
-    left = estimate(Ledger(plan, manifests=[]), calibration=calibration_of(plan))
+    left = estimate(Ledger(plan, manifests=[]).committed(), calibration=calibration_of(plan))
     assert left.train_s == pytest.approx(3 * (30 * 0.1 + 2 * 0.5 + 3 * 50 * 0.001))
     assert left.merge_s == pytest.approx(6 * (2 * 0.01 + 2 * 50 * 0.001))
     assert left.basis == "calibrated on a core at 1970-01-01 00:00 UTC, one worker alone"
@@ -83,7 +89,9 @@ def test_what_a_calibration_lacks_is_guessed_and_that_is_said(
     plan = make_plan(tasks={"names": TASKS, "max_test": 50})
     whole = calibration_of(plan)
     speeds = {what: speed for what, speed in whole.speeds.items() if "merged" not in what}
-    left = estimate(Ledger(plan, manifests=[]), calibration=calibration_of(plan, speeds=speeds))
+    left = estimate(
+        Ledger(plan, manifests=[]).committed(), calibration=calibration_of(plan, speeds=speeds)
+    )
     assert left.merge_s == pytest.approx(3 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4)
     assert left.basis.startswith("trials: calibrated on a core")
     assert "merge jobs: a guess" in left.basis
@@ -98,7 +106,7 @@ def test_what_was_measured_wins_over_a_calibration(
     made = [expert_manifest(each, seconds=8.0) for each in experts[:2]]
     (ready,) = Ledger(plan, manifests=made).ready_merges()
     ledger = Ledger(plan, manifests=[*made, merge_manifest(ready)])
-    left = estimate(ledger, calibration=calibration_of(plan))
+    left = estimate(ledger.committed(), calibration=calibration_of(plan))
     assert left.train_s == pytest.approx(10 * 8 * 0.1)
     assert left.merge_s == pytest.approx(2 * (2 * 0.25 + 2 * 100 * 0.0075))
     assert left.basis == "measured in this store"
@@ -112,7 +120,7 @@ def test_calibrated_batch_size_is_not_taken_from_another_that_was_measured(
     axes = {"defaults": STEPS["defaults"], "axes": {"batch_size": [8, 16]}}
     plan = make_plan(finetune=axes, tasks={"names": TASKS, "max_test": 100})
     measured = [expert_manifest(trial.longest, seconds=8.0) for trial in plan.trials[:1]]
-    left = estimate(Ledger(plan, manifests=measured), calibration=calibration_of(plan))
+    left = estimate(Ledger(plan, manifests=measured).committed(), calibration=calibration_of(plan))
     assert left.train_s == pytest.approx(2 * 8.0 + 3 * (10 * 0.1 + 0.5 + 2 * 100 * 0.001))
     assert left.basis.startswith("trials: measured in this store and calibrated on a core")
 
@@ -120,7 +128,7 @@ def test_calibrated_batch_size_is_not_taken_from_another_that_was_measured(
 def test_hours_are_those_of_what_workers_are_given(make_plan: Callable[..., Plan]) -> None:
     """A quarter of a GPU for trials, half of one for merges, and their cores."""
     plan = make_plan(resources=GPUS, tasks={"names": TASKS, "max_test": 50})
-    left = estimate(Ledger(plan, manifests=[]), calibration=None)
+    left = estimate(Ledger(plan, manifests=[]).committed(), calibration=None)
     assert left.usage.gpu_hours == pytest.approx((left.train_s / 4 + left.merge_s / 2) / 3600)
     assert left.usage.cpu_hours == pytest.approx((left.train_s * 2 + left.merge_s) / 3600)
 
@@ -130,7 +138,7 @@ def test_finished_study_has_nothing_left(
 ) -> None:
     """Zero seconds."""
     plan = make_plan()
-    left = estimate(Ledger(plan, manifests=all_manifests(plan)), calibration=None)
+    left = estimate(Ledger(plan, manifests=all_manifests(plan)).committed(), calibration=None)
     assert (left.train_s, left.merge_s, left.basis) == (0, 0, "nothing is left")
 
 
@@ -140,15 +148,14 @@ def test_validation_images_are_a_fifth_of_the_training_images(
     """The merges are evaluated on what was held out, not on the test images."""
     plan = make_plan(tasks={"names": ["mnist_5k", "mnist_m"], "evaluate_on": "validation"})
     sizes = [find_task(task).num_train // 5 for task in ("mnist_5k", "mnist_m")]
-    left = estimate(Ledger(plan, manifests=[]), calibration=None)
+    left = estimate(Ledger(plan, manifests=[]).committed(), calibration=None)
     assert left.merge_s == pytest.approx(sum(sizes) * GUESS_MERGE_S_PER_IMAGE / 4)
 
 
 def test_bytes_are_worked_out_before_anything_exists(make_plan: Callable[..., Plan]) -> None:
     """Weights, buffers and a head an expert; pixels and labels; and checkpoints."""
     plan = make_plan(tasks={"names": TASKS, "max_train": 100, "max_test": 50})
-    ledger = Ledger(plan, manifests=[])
-    store = estimate_store(ledger, sizes=Sizes.of(ledger), num_slots=2)
+    store = estimate_store(plan, sizes=sizes_of(plan), num_slots=2)
     heads = sum(4 * 97 * find_task(task).num_classes for task in TASKS)
     assert store.expert_bytes == 3 * 1_499_192 + heads
     pixels = sum(32 * 32 * find_task(task).channels for task in TASKS)
@@ -164,6 +171,5 @@ def test_optimizer_without_momentum_leaves_smaller_checkpoints(
     for name, num_bytes in expected.items():
         optimizer = {"name": name, "momentum": 0.0 if name == "sgd" else 0.9}
         plan = make_plan(finetune={"optimizer": optimizer})
-        ledger = Ledger(plan, manifests=[])
-        store = estimate_store(ledger, sizes=Sizes.of(ledger), num_slots=1)
+        store = estimate_store(plan, sizes=sizes_of(plan), num_slots=1)
         assert store.checkpoint_bytes == num_bytes

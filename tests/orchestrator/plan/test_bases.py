@@ -201,10 +201,10 @@ def test_tables_and_tracking_say_which_base(
     """Means are over the groups of one base; models stand in the order of the study."""
     manifests = all_manifests(plan)
     ledger = Ledger(plan, manifests=manifests)
-    results = results_table(ledger)
+    results = results_table(ledger.committed())
     rows = {
         row["setting"]: (row["backbone"], row["weights"], row["pretrain_steps"])
-        for table in (results, experts_table(ledger))
+        for table in (results, experts_table(ledger.committed()))
         for row in table.to_pylist()
     }
     assert rows["model=test_vit"] == ("test_vit", "none", 20)

@@ -1,3 +1,5 @@
+import dataclasses
+import threading
 from collections import Counter
 from collections.abc import Callable
 
@@ -105,7 +107,8 @@ def test_manifest_of_another_study_is_not_counted(
 ) -> None:
     """Studies share a store; another one's experts and merges are none of this one's."""
     ledger = Ledger(plan, manifests=all_manifests(make_plan(seed=9)))
-    assert (ledger.experts, ledger.merges) == ({}, {})
+    committed = ledger.committed()
+    assert (committed.experts, committed.merges) == ({}, {})
 
 
 def test_trial_goes_on_with_the_snapshots_that_are_missing(
@@ -232,3 +235,68 @@ def test_commit_after_a_failure_takes_the_failure_back(plan: Plan, expert_manife
     ledger.add(expert_manifest(expert))
     assert ledger.counts().num_failed == 0
     assert "failed" not in {hole.kind for hole in ledger.holes()}
+
+
+def test_snapshot_cannot_be_changed(plan: Plan, expert_manifest: Make) -> None:
+    """Neither its mappings nor its fields, by whoever reads it."""
+    expert, other = list(plan.experts.values())[:2]
+    committed = Ledger(plan, manifests=[expert_manifest(expert)]).committed()
+    with pytest.raises(TypeError):
+        committed.experts[other.id] = expert_manifest(other)  # type: ignore[index]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        committed.experts = {}  # type: ignore[misc]
+
+
+def test_snapshot_is_copied_only_after_a_commit(plan: Plan, expert_manifest: Make) -> None:
+    """An older snapshot stays as it was; without a commit in between the same one is returned."""
+    ledger = Ledger(plan, manifests=[])
+    before = ledger.committed()
+    assert ledger.committed() is before
+    manifest = expert_manifest(next(iter(plan.experts.values())))
+    ledger.add(manifest)
+    assert before.experts == {}
+    assert ledger.committed().experts == {manifest.id: manifest}
+
+
+def test_snapshots_are_whole_while_another_thread_commits(
+    plan: Plan, all_manifests: Callable[[Plan], list[Manifest]]
+) -> None:
+    """Every snapshot holds a prefix of the commits: as many experts as there were before."""
+    experts = [each for each in all_manifests(plan) if each.kind == "expert"]
+    ledger = Ledger(plan, manifests=[])
+    start, stop = threading.Barrier(2), threading.Event()
+
+    def commit() -> None:
+        start.wait()
+        for _ in range(200):
+            for manifest in experts:
+                ledger.add(manifest)
+        stop.set()
+
+    writer = threading.Thread(target=commit)
+    writer.start()
+    start.wait()
+    sizes = [0]
+    while not stop.is_set():
+        found = list(ledger.committed().experts)
+        assert found == [each.id for each in experts[: len(found)]]
+        sizes.append(len(found))
+    writer.join()
+    assert sizes == sorted(sizes)
+    assert len(ledger.committed().experts) == len(experts)
+
+
+def test_single_artifacts_are_looked_up_without_a_snapshot(
+    plan: Plan, expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """By id, and all experts of a merge at once."""
+    spec = next(iter(plan.merges.values()))
+    made = {each.id: expert_manifest(each) for each in spec.experts}
+    ledger = Ledger(plan, manifests=[])
+    assert ledger.experts_of(spec) == {}
+    for manifest in made.values():
+        ledger.add(manifest)
+    assert ledger.experts_of(spec) == made
+    assert not ledger.is_committed(spec.id)
+    ledger.add(merge_manifest(spec))
+    assert ledger.is_committed(spec.id)

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.plan.plan import Plan
+from orchestrator.record.committed import Committed
 from orchestrator.record.folder import EXPERTS_FILE, REPORT_FILE, RESULTS_FILE, StudyFolder
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import (
@@ -47,57 +48,61 @@ def folder(directory: Store) -> StudyFolder:
 
 
 @pytest.fixture
-def ledger(
+def committed(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
-) -> Ledger:
-    """Returns the ledger of a finished study."""
+) -> Committed:
+    """Returns all artifacts of a finished study."""
     plan = make_plan()
-    return Ledger(plan, manifests=all_manifests(plan))
+    return Ledger(plan, manifests=all_manifests(plan)).committed()
 
 
-def write(folder: StudyFolder, ledger: Ledger) -> None:
+def write(folder: StudyFolder, committed: Committed) -> None:
     store_outputs(
         folder,
-        results=results_table(ledger),
-        experts=experts_table(ledger),
+        results=results_table(committed),
+        experts=experts_table(committed),
         page="<html>",
-        committed={"expert": ledger.experts, "base": {"0" * 16}},
+        committed={"expert": committed.experts, "base": {"0" * 16}},
     )
 
 
-def test_tables_are_written_byte_for_byte_the_same(folder: StudyFolder, ledger: Ledger) -> None:
+def test_tables_are_written_byte_for_byte_the_same(
+    folder: StudyFolder, committed: Committed
+) -> None:
     """Equal tables are equal files, and a reader gets the table back."""
     written: list[list[bytes | None]] = []
     for _ in range(2):
-        write(folder, ledger)
+        write(folder, committed)
         names = (RESULTS_FILE, EXPERTS_FILE, REPORT_FILE, OUTPUTS_FILE)
         written.append([folder.read_bytes(name) for name in names])
     assert written[0] == written[1]
     table: pa.Table = pq.read_table(io.BytesIO(written[0][0] or b""))
-    assert table.equals(results_table(ledger))
+    assert table.equals(results_table(committed))
 
 
 def test_digests_are_written_last(
-    folder: StudyFolder, directory: NotedStore, ledger: Ledger
+    folder: StudyFolder, directory: NotedStore, committed: Committed
 ) -> None:
     """A run that is stopped before leaves outputs that do not match, and the next writes all."""
-    write(folder, ledger)
+    write(folder, committed)
     assert directory.written[-1] == OUTPUTS_FILE
     assert sorted(directory.written[:-1]) == [EXPERTS_FILE, REPORT_FILE, RESULTS_FILE]
 
 
-def test_whole_outputs_and_none_at_all_have_no_problem(folder: StudyFolder, ledger: Ledger) -> None:
+def test_whole_outputs_and_none_at_all_have_no_problem(
+    folder: StudyFolder, committed: Committed
+) -> None:
     """A study that never ended has nothing to compare."""
     assert output_problems(folder) == {}
     assert promised_artifacts(folder) == {}
-    write(folder, ledger)
+    write(folder, committed)
     assert output_problems(folder) == {}
 
 
-def test_what_was_committed_is_remembered(folder: StudyFolder, ledger: Ledger) -> None:
+def test_what_was_committed_is_remembered(folder: StudyFolder, committed: Committed) -> None:
     """By kind; of damaged outputs nothing is believed."""
-    write(folder, ledger)
-    experts = frozenset(ledger.experts)
+    write(folder, committed)
+    experts = frozenset(committed.experts)
     assert promised_artifacts(folder) == {"expert": experts, "base": {"0" * 16}}
     folder.write_bytes(OUTPUTS_FILE, (folder.read_bytes(OUTPUTS_FILE) or b"")[:-1])
     assert promised_artifacts(folder) == {}
@@ -105,17 +110,19 @@ def test_what_was_committed_is_remembered(folder: StudyFolder, ledger: Ledger) -
 
 @pytest.mark.parametrize("name", [RESULTS_FILE, EXPERTS_FILE, REPORT_FILE])
 def test_changed_output_does_not_match_its_digest(
-    folder: StudyFolder, ledger: Ledger, name: str
+    folder: StudyFolder, committed: Committed, name: str
 ) -> None:
     """It alone is named."""
-    write(folder, ledger)
+    write(folder, committed)
     folder.write_bytes(name, b"changed")
     assert output_problems(folder) == {name: "does not match its digest in outputs.json"}
 
 
-def test_lost_outputs_are_named(folder: StudyFolder, directory: NotedStore, ledger: Ledger) -> None:
+def test_lost_outputs_are_named(
+    folder: StudyFolder, directory: NotedStore, committed: Committed
+) -> None:
     """One that is gone; and the digests, as long as anything is left that they were of."""
-    write(folder, ledger)
+    write(folder, committed)
     directory.delete([f"studies/small/{REPORT_FILE}"])
     assert output_problems(folder) == {REPORT_FILE: "is missing"}
     directory.delete([f"studies/small/{OUTPUTS_FILE}"])
@@ -124,10 +131,10 @@ def test_lost_outputs_are_named(folder: StudyFolder, directory: NotedStore, ledg
 
 
 def test_outputs_of_another_study_are_refused(
-    folder: StudyFolder, directory: NotedStore, ledger: Ledger
+    folder: StudyFolder, directory: NotedStore, committed: Committed
 ) -> None:
     """A folder copied under another name says so."""
-    write(StudyFolder(directory, "other"), ledger)
+    write(StudyFolder(directory, "other"), committed)
     for name in (RESULTS_FILE, EXPERTS_FILE, REPORT_FILE, OUTPUTS_FILE):
         folder.write_bytes(name, directory.get(f"studies/other/{name}"))
     assert output_problems(folder) == {OUTPUTS_FILE: "is that of study 'other'"}

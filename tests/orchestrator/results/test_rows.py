@@ -60,7 +60,7 @@ def by_task(table: pa.Table) -> dict[str, dict[str, Any]]:
 
 def test_macro_and_union_are_those_worked_by_hand(pair_ledger: Callable[..., Ledger]) -> None:
     """0.6 and 0.9 of 100 and 300 images: 0.75 over the tasks, 330/400 over the images."""
-    rows = by_task(results_table(pair_ledger()))
+    rows = by_task(results_table(pair_ledger().committed()))
     macro, union = rows["macro"], rows["union"]
     assert macro["accuracy"] == pytest.approx(0.75)
     assert macro["loss"] == pytest.approx((1.2 + 0.3) / 2)
@@ -74,7 +74,7 @@ def test_macro_and_union_are_those_worked_by_hand(pair_ledger: Callable[..., Led
 
 def test_normalized_accuracy_is_merged_over_expert(pair_ledger: Callable[..., Ledger]) -> None:
     """Per task 0.75 and 0.9; their mean under macro, 0.825/0.95 under union."""
-    rows = by_task(results_table(pair_ledger()))
+    rows = by_task(results_table(pair_ledger().committed()))
     normalized = {task: row["normalized_accuracy"] for task, row in rows.items()}
     assert normalized == pytest.approx(
         {"font_letters": 0.75, "mnist_5k": 0.9, "macro": 0.825, "union": 0.825 / 0.95}
@@ -85,7 +85,7 @@ def test_rows_have_every_column_as_documented(pair_ledger: Callable[..., Ledger]
     """One row of a task, written out: only what has no effect is null."""
     ledger = pair_ledger(merge=[{"method": "ties", "label": "T"}])
     (merge,) = ledger.plan.merges.values()
-    table = results_table(ledger)
+    table = results_table(ledger.committed())
     assert table.schema == RESULTS_SCHEMA
     assert by_task(table)["font_letters"] == {
         "study": "small",
@@ -133,7 +133,7 @@ def test_rows_have_every_column_as_documented(pair_ledger: Callable[..., Ledger]
 
 def test_means_have_the_point_all_images_and_no_expert(pair_ledger: Callable[..., Ledger]) -> None:
     """A mean leaves null the expert's id, and what has no effect anywhere."""
-    rows = by_task(results_table(pair_ledger()))
+    rows = by_task(results_table(pair_ledger().committed()))
     for name in ("macro", "union"):
         null = [key for key, value in rows[name].items() if value is None]
         assert null == ["ema_decay", "swa_start", "expert_id"]
@@ -143,7 +143,7 @@ def test_means_have_the_point_all_images_and_no_expert(pair_ledger: Callable[...
 def test_loss_that_is_not_a_number_stays_one(pair_ledger: Callable[..., Ledger]) -> None:
     """A collapsed merge has accuracies; its loss is NaN in its row and in both means."""
     collapsed = {**MERGED, "mnist_5k": sums(300, 30, math.nan)}
-    rows = by_task(results_table(pair_ledger(merged=collapsed)))
+    rows = by_task(results_table(pair_ledger(merged=collapsed).committed()))
     assert rows["font_letters"]["loss"] == pytest.approx(1.2)
     assert all(math.isnan(rows[task]["loss"]) for task in ("mnist_5k", "macro", "union"))
     assert rows["macro"]["accuracy"] == pytest.approx(0.35)
@@ -154,7 +154,7 @@ def test_expert_without_a_hit_has_no_normalized_accuracy(
 ) -> None:
     """Nothing is divided by zero: NaN for the task and for the mean of the ratios."""
     experts = {**EXPERTS, "mnist_5k": sums(300, 0, 900.0)}
-    rows = by_task(results_table(pair_ledger(experts=experts)))
+    rows = by_task(results_table(pair_ledger(experts=experts).committed()))
     assert math.isnan(rows["mnist_5k"]["normalized_accuracy"])
     assert math.isnan(rows["macro"]["normalized_accuracy"])
     assert rows["union"]["normalized_accuracy"] == pytest.approx(330 / 80)
@@ -169,7 +169,7 @@ def test_held_out_task_has_a_row_and_is_in_no_mean(
     cell = plan.cells[0]
     (held_out,) = cell.merge.held_out
     manifest = merge_manifest(cell.merge, tasks={held_out.task: sums(900, 900, 0.0)})
-    rows = by_task(results_table(Ledger(plan, manifests=[*experts, manifest])))
+    rows = by_task(results_table(Ledger(plan, manifests=[*experts, manifest]).committed()))
     assert [row["held_out"] for row in rows.values()] == [False, False, True, False, False]
     assert rows[held_out.task]["accuracy"] == 1.0
     assert rows[held_out.task]["expert_id"] == held_out.id
@@ -183,7 +183,7 @@ def test_means_of_different_points_have_no_point(
 ) -> None:
     """In the random design each task's row has its own expert's point, the means have none."""
     plan = make_plan(finetune=RANDOM, **PAIR)
-    rows = by_task(results_table(Ledger(plan, manifests=all_manifests(plan))))
+    rows = by_task(results_table(Ledger(plan, manifests=all_manifests(plan)).committed()))
     points = {expert.task: expert.lr for expert in plan.cells[0].merge.experts}
     assert len(set(points.values())) == 2
     assert {task: rows[task]["lr"] for task in points} == points
@@ -199,7 +199,7 @@ def test_table_has_every_setting_method_group_and_task(
         finetune={"defaults": DEFAULTS, "axes": {"lr": [0.01, 0.1], "steps": [10, 20]}},
         merge=[{"method": "average"}, {"method": "ties"}],
     )
-    table = results_table(Ledger(plan, manifests=all_manifests(plan)))
+    table = results_table(Ledger(plan, manifests=all_manifests(plan)).committed())
     assert table.num_rows == 4 * 2 * 3 * (2 + 2)
     keys = [tuple(row[k] for k in ("setting", "method", "group", "task")) for row in _rows(table)]
     assert len(set(keys)) == len(keys)
@@ -219,8 +219,8 @@ def test_merge_that_is_missing_has_no_rows(
     """A table of an unfinished study has what there is, with all columns."""
     plan = make_plan()
     *manifests, _ = all_manifests(plan)
-    assert results_table(Ledger(plan, manifests=manifests)).num_rows == 2 * 4
-    empty = results_table(Ledger(plan, manifests=[]))
+    assert results_table(Ledger(plan, manifests=manifests).committed()).num_rows == 2 * 4
+    empty = results_table(Ledger(plan, manifests=[]).committed())
     assert (empty.num_rows, empty.schema) == (0, RESULTS_SCHEMA)
 
 
@@ -231,14 +231,14 @@ def test_table_does_not_depend_on_the_order_of_commits(
     plan = make_plan(merge=[{"method": "average"}, {"method": "ties"}])
     manifests = all_manifests(plan)
     forward, backward = Ledger(plan, manifests=manifests), Ledger(plan, manifests=manifests[::-1])
-    assert results_table(forward).equals(results_table(backward))
-    assert experts_table(forward).equals(experts_table(backward))
+    assert results_table(forward.committed()).equals(results_table(backward.committed()))
+    assert experts_table(forward.committed()).equals(experts_table(backward.committed()))
 
 
 def test_experts_have_a_row_with_every_column(pair_ledger: Callable[..., Ledger]) -> None:
     """One row written out; the other task has its own."""
     ledger = pair_ledger()
-    table = experts_table(ledger)
+    table = experts_table(ledger.committed())
     assert table.schema == EXPERTS_SCHEMA
     assert set(by_task(table)) == {"font_letters", "mnist_5k"}
     assert by_task(table)["mnist_5k"] == {
@@ -285,7 +285,7 @@ def test_expert_without_weights_has_a_row_without_scores(
     plan = make_plan()
     expert = next(iter(plan.experts.values()))
     manifest = expert_manifest(expert, test=None, outcome="diverged")
-    (row,) = experts_table(Ledger(plan, manifests=[manifest])).to_pylist()
+    (row,) = experts_table(Ledger(plan, manifests=[manifest]).committed()).to_pylist()
     assert (row["outcome"], row["num_examples"]) == ("diverged", 0)
     assert all(math.isnan(row[name]) for name in ("accuracy", "loss", "base_accuracy", "base_loss"))
 
@@ -295,7 +295,7 @@ def test_expert_that_axes_share_is_listed_under_each(
 ) -> None:
     """One expert a task, two rows: under the learning rate and under the steps."""
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": {"lr": [0.01], "steps": [10]}})
-    rows = _rows(experts_table(Ledger(plan, manifests=all_manifests(plan))))
+    rows = _rows(experts_table(Ledger(plan, manifests=all_manifests(plan)).committed()))
     assert [row["setting"] for row in rows] == ["lr=0.01"] * 3 + ["steps=10"] * 3
     assert len({row["expert_id"] for row in rows}) == 3
 

@@ -46,7 +46,7 @@ def test_empty_store_opens_with_everything_to_do(open_text: Callable[..., Opened
     """Nothing is committed, nothing is prepared, and the study is not written yet."""
     opened = open_text()
     assert opened.ledger.counts().num_experts_done == 0
-    assert (opened.ledger.bases, opened.prepared) == ({}, frozenset())
+    assert (opened.ledger.committed().bases, opened.prepared) == ({}, frozenset())
     assert opened.folder.read_bytes(PLAN_FILE) is None
     assert not opened.is_published()
 
@@ -78,8 +78,8 @@ def test_base_and_images_that_are_there_need_no_preparation(
     put(made, url=opened.store_url)
     again = open_text()
     assert again.prepared == {base_id, data_id}
-    assert again.ledger.bases == {base_id: made[0]}
-    assert again.ledger.prepared[base_id] == made[0]
+    assert again.ledger.committed().bases == {base_id: made[0]}
+    assert again.ledger.committed().prepared[base_id] == made[0]
 
 
 def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]) -> None:

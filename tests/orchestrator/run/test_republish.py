@@ -110,12 +110,9 @@ def hand_over(opened: OpenedStudy, *, publish: Callable[[TrackedRun], Any]) -> N
     """Publishes all that the end of a run does."""
     page = opened.folder.read_bytes(REPORT_FILE)
     assert page is not None
-    publish_outputs(
-        opened.ledger,
-        results=results_table(opened.ledger),
-        page=page.decode(),
-        publish=publish,
-    )
+    committed = opened.ledger.committed()
+    results = results_table(committed)
+    publish_outputs(committed, results=results, page=page.decode(), publish=publish)
 
 
 def test_rebuild_and_an_empty_mlflow_get_the_same_from_the_store_alone(

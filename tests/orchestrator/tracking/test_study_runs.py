@@ -29,7 +29,7 @@ def ledger(
 
 def by_kind(ledger: Ledger) -> dict[str, list[TrackedRun]]:
     runs: dict[str, list[TrackedRun]] = {}
-    for run in tracked_runs(ledger):
+    for run in tracked_runs(ledger.committed()):
         runs.setdefault(run.kind, []).append(run)
     return runs
 
@@ -43,7 +43,7 @@ def test_every_expert_merge_setting_and_curve_has_one_run(ledger: Ledger) -> Non
     """9 experts, 3 distinct points x 3 groups x 2 methods, 4 settings x 2, 2 axes x 2."""
     counts = {kind: len(runs) for kind, runs in by_kind(ledger).items()}
     assert counts == {"expert": 9, "setting": 8, "curve": 4, "merge": 18}
-    keys = [run.key for run in tracked_runs(ledger)]
+    keys = [run.key for run in tracked_runs(ledger.committed())]
     assert len(set(keys)) == len(keys)
 
 
@@ -65,17 +65,19 @@ def test_merges_are_children_of_settings_that_exist(ledger: Ledger) -> None:
 
 def test_replay_gives_equal_runs(ledger: Ledger) -> None:
     """Times come from the manifests: a second publication says nothing new, in any order."""
-    manifests = [*ledger.merges.values(), *ledger.experts.values()]
-    again = Ledger(ledger.plan, manifests=manifests)
+    committed = ledger.committed()
+    manifests = [*committed.merges.values(), *committed.experts.values()]
+    again = Ledger(ledger.plan, manifests=manifests).committed()
     assert {run.key: run.digest for run in tracked_runs(again)} == {
-        run.key: run.digest for run in tracked_runs(ledger)
+        run.key: run.digest for run in tracked_runs(committed)
     }
 
 
 def test_run_of_a_manifest_is_the_one_of_the_replay(ledger: Ledger) -> None:
     """What is published as it commits equals what a replay publishes."""
-    replayed = {run.key: run.digest for run in tracked_runs(ledger)}
-    for manifest in (*ledger.experts.values(), *ledger.merges.values()):
+    committed = ledger.committed()
+    replayed = {run.key: run.digest for run in tracked_runs(committed)}
+    for manifest in (*committed.experts.values(), *committed.merges.values()):
         run = run_of(manifest, ledger=ledger)
         assert run is not None
         assert replayed[run.key] == run.digest
@@ -236,9 +238,9 @@ def test_setting_of_a_grid_has_no_place_on_an_axis(
 
 def test_curve_has_only_values_whose_groups_are_all_there(ledger: Ledger) -> None:
     """A point of a curve cannot be taken back: a half-done setting is left out of it."""
-    merges = list(ledger.merges.values())
+    merges = list(ledger.committed().merges.values())
     half_done = [m for m in merges if m.id != ledger.plan.cells[0].merge.id]
-    ended = Ledger(ledger.plan, manifests=[*ledger.experts.values(), *half_done])
+    ended = Ledger(ledger.plan, manifests=[*ledger.committed().experts.values(), *half_done])
     curves = {run.key: run for run in by_kind(ended)["curve"]}
     values = {
         key: [p.step for p in run.metrics if p.name == "macro_accuracy_mean"]
@@ -254,7 +256,7 @@ def test_curve_has_only_values_whose_groups_are_all_there(ledger: Ledger) -> Non
 
 def test_unfinished_study_has_runs_of_what_there_is(ledger: Ledger) -> None:
     """Experts alone have their runs, and no setting is made up."""
-    begun = Ledger(ledger.plan, manifests=ledger.experts.values())
+    begun = Ledger(ledger.plan, manifests=ledger.committed().experts.values())
     assert {kind: len(runs) for kind, runs in by_kind(begun).items()} == {"expert": 9}
 
 
@@ -265,7 +267,7 @@ def test_no_run_has_more_metrics_than_a_page_can_show(
     plan = make_plan(
         tasks="embedded8", groups={"count": 1, "size": 7}, evaluation={"held_out": True}
     )
-    for run in tracked_runs(Ledger(plan, manifests=all_manifests(plan))):
+    for run in tracked_runs(Ledger(plan, manifests=all_manifests(plan)).committed()):
         assert len(metrics(run)) <= MAX_METRIC_KEYS
 
 
@@ -277,14 +279,14 @@ def test_each_axis_has_a_view_with_its_values(ledger: Ledger) -> None:
 
 def test_report_spans_the_study_and_carries_its_files(ledger: Ledger) -> None:
     """From the first expert to the last merge."""
-    run = report_run(ledger, artifacts={"report.html": b"<html>"})
+    run = report_run(ledger.committed(), artifacts={"report.html": b"<html>"})
     assert (run.kind, run.start_ms, run.end_ms) == ("report", 1_000_000, 2_000_000)
     assert run.artifacts == {"report.html": b"<html>"}
 
 
 def test_code_version_is_split_into_release_and_commit(ledger: Ledger) -> None:
     """The page filters by the commit; a release without one has no such tag."""
-    manifest = next(iter(ledger.experts.values()))
+    manifest = next(iter(ledger.committed().experts.values()))
     built = Manifest(**{**vars(manifest), "code_version": "0.1.0+abc123"})
     tags = [run.tags for run in (run_of(m, ledger=ledger) for m in (manifest, built)) if run]
     assert [each["code_version"] for each in tags] == ["0.1.0", "0.1.0"]

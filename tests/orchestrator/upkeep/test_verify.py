@@ -87,7 +87,7 @@ def finish(
                 metrics = expert_manifest(expert).metrics
                 commit(opened.artifacts, expert, metrics=metrics, scratch=tmp_path)
         for merge in plan.merges.values():
-            if merge.id not in opened.ledger.merges:
+            if merge.id not in opened.ledger.committed().merges:
                 metrics = merge_manifest(merge).metrics
                 commit(opened.artifacts, merge, metrics=metrics, scratch=tmp_path)
         ended = open_(name, url)
