@@ -59,28 +59,12 @@ class MergeOptions:
 
 
 def merge(
-    base: State,
-    experts: Sequence[State],
-    *,
-    params: MethodParams,
-    batch_norm: BatchNormPolicy = "average",
-    seed: int = 0,
-    num_threads: int = 1,
-    device: torch.device = CPU,
-    probe: Probe | None = None,
+    base: State, experts: Sequence[State], *, options: MergeOptions
 ) -> Iterator[tuple[str, Tensor]]:
     """Checks the inputs, then yields each name and merged tensor in the base's order and dtypes.
 
-    One group of all experts; see `merge_groups`, and `MergeOptions` for the arguments.
+    This is `merge_groups` with one group of all experts.
     """
-    options = MergeOptions(
-        params=params,
-        batch_norm=batch_norm,
-        seed=seed,
-        num_threads=num_threads,
-        device=device,
-        probe=probe,
-    )
     merged = merge_groups(base, experts, groups=[range(len(experts))], options=options)
     return ((name, tensor) for name, (tensor,) in merged)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.weight import Weight
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def merged_lists() -> Callable[..., dict[str, list[float]]]:
         seed: int = 0,
     ) -> dict[str, list[float]]:
         return {
-            name: tensor.tolist() for name, tensor in merge(base, experts, params=params, seed=seed)
+            name: tensor.tolist()
+            for name, tensor in merge(base, experts, options=MergeOptions(params=params, seed=seed))
         }
 
     return run

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.with_data import AdaMergingParams
 from merge.trimming import threshold
 from merge.weight import Weight
@@ -110,7 +110,7 @@ def test_coefficients_are_those_of_one_graph_over_all_experts(
         vectors.append({name: each * (each.abs() >= least) for name, each in full.items()})
     probe = toy_probe(run_network, num_tasks=NUM_EXPERTS, width=6, num_classes=3)
     expected = learned_by_autograd(params, probe=probe, vectors=vectors)
-    for name, tensor in merge(base, experts, params=params, probe=probe):
+    for name, tensor in merge(base, experts, options=MergeOptions(params=params, probe=probe)):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-4)
 
 
@@ -131,7 +131,7 @@ def test_the_first_step_moves_by_the_step_size_towards_certainty(
     base, expert = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
     params = AdaMergingParams(initial=initial, steps=1, lr=0.1)
     probe = toy_probe(line, num_tasks=1)
-    merged = dict(merge(base, [expert], params=params, probe=probe))
+    merged = dict(merge(base, [expert], options=MergeOptions(params=params, probe=probe)))
     assert merged["w"].item() == pytest.approx(expected)
 
 
@@ -142,5 +142,7 @@ def test_a_weight_that_no_prediction_depends_on_keeps_the_initial_coefficients(
     base = {"w": torch.zeros(1), "unused": torch.zeros(1)}
     experts = [{"w": torch.ones(1), "unused": torch.tensor([value])} for value in (2.0, 4.0)]
     probe = toy_probe(line, num_tasks=2)
-    merged = dict(merge(base, experts, params=AdaMergingParams(steps=2), probe=probe))
+    merged = dict(
+        merge(base, experts, options=MergeOptions(params=AdaMergingParams(steps=2), probe=probe))
+    )
     assert merged["unused"].item() == pytest.approx(1.8)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import AverageParams
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ def test_equal_experts_are_a_fixed_point_of_averaging(num_experts: int) -> None:
     """The mean of copies is the copy, to the rounding of the sum."""
     generator = torch.Generator().manual_seed(0)
     base, expert = (torch.randn(1000, generator=generator) for _ in range(2))
-    merged = dict(merge({"w": base}, [{"w": expert}] * num_experts, params=AverageParams()))
+    merged = dict(
+        merge(
+            {"w": base}, [{"w": expert}] * num_experts, options=MergeOptions(params=AverageParams())
+        )
+    )
     torch.testing.assert_close(merged["w"], expert, rtol=1e-6, atol=0)
 
 
@@ -37,6 +41,6 @@ def test_two_experts_average_to_the_same_bits_in_either_order() -> None:
     generator = torch.Generator().manual_seed(0)
     states = [{"w": torch.randn(1000, generator=generator)} for _ in range(3)]
     base, first, second = states
-    there = dict(merge(base, [first, second], params=AverageParams()))
-    back = dict(merge(base, [second, first], params=AverageParams()))
+    there = dict(merge(base, [first, second], options=MergeOptions(params=AverageParams())))
+    back = dict(merge(base, [second, first], options=MergeOptions(params=AverageParams())))
     assert torch.equal(there["w"], back["w"])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.operators.breadcrumbs import band
 from merge.parameters.linear import TaskArithmeticParams
 from merge.parameters.sparse import BreadcrumbsParams
@@ -75,8 +75,12 @@ def test_density_one_is_task_arithmetic() -> None:
     """Nothing is dropped at either end, so the bits are those of task arithmetic."""
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"w": torch.randn(50, generator=generator)} for _ in range(4))
-    crumbs = dict(merge(base, experts, params=BreadcrumbsParams(density=1, gamma=0.5)))
-    arithmetic = dict(merge(base, experts, params=TaskArithmeticParams(scaling=0.3)))
+    crumbs = dict(
+        merge(base, experts, options=MergeOptions(params=BreadcrumbsParams(density=1, gamma=0.5)))
+    )
+    arithmetic = dict(
+        merge(base, experts, options=MergeOptions(params=TaskArithmeticParams(scaling=0.3)))
+    )
     assert torch.equal(crumbs["w"], arithmetic["w"])
 
 
@@ -89,5 +93,7 @@ def test_the_number_kept_is_that_of_the_density(size: int, density: float, gamma
     """Without ties the rounded share stays, at least one entry, however many are outliers."""
     vector = torch.randperm(size, generator=torch.Generator().manual_seed(0)) + 1.0
     params = BreadcrumbsParams(density=density, gamma=gamma, scaling=1)
-    merged = dict(merge({"w": torch.zeros(size)}, [{"w": vector}], params=params))["w"]
+    merged = dict(
+        merge({"w": torch.zeros(size)}, [{"w": vector}], options=MergeOptions(params=params))
+    )["w"]
     assert int(merged.count_nonzero()) == max(1, round(density * size))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from merge.errors import InvalidStatisticsError, NonFiniteInputError
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import AverageParams
 from merge.parameters.sparse import TiesParams
 
@@ -32,7 +32,10 @@ def merged(
     params: MethodParams | None = None,
 ) -> list[float]:
     params = params or AverageParams()
-    return [float(each) for _, each in merge(base, experts, params=params, batch_norm=policy)]
+    return [
+        float(each)
+        for _, each in merge(base, experts, options=MergeOptions(params=params, batch_norm=policy))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_statistics_do_not_take_part_in_the_trim() -> None:
     base = {"w": torch.zeros(2), **state(0, 1)}
     expert = {"w": torch.tensor([1.0, 2.0]), **state(1000, 1001)}
     params = TiesParams(density=0.5, scaling=1)
-    assert dict(merge(base, [expert], params=params))["w"].tolist() == [0, 2]
+    assert dict(merge(base, [expert], options=MergeOptions(params=params)))["w"].tolist() == [0, 2]
 
 
 def test_statistics_of_a_bare_layer_are_recognized() -> None:
@@ -82,7 +85,7 @@ def test_a_lone_running_mean_is_a_weight() -> None:
 def test_counters_take_the_maximum_over_experts() -> None:
     """Experts with 1000 and 2000 steps merge to 2000, as an integer."""
     experts = [state(0, 1, 1000), state(0, 1, 2000)]
-    result = dict(merge(state(0, 1, 5000), experts, params=AverageParams()))
+    result = dict(merge(state(0, 1, 5000), experts, options=MergeOptions(params=AverageParams())))
     counter = result["bn.num_batches_tracked"]
     assert counter.dtype == torch.int64
     assert int(counter) == 2000
@@ -120,5 +123,7 @@ def test_a_real_network_with_batch_norm_loads_the_merge() -> None:
     """Names, shapes and dtypes of the merge are those that the architecture expects."""
     networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(3)]
     base, *experts = (network.state_dict() for network in networks)
-    networks[0].load_state_dict(dict(merge(base, experts, params=TiesParams())), strict=True)
+    networks[0].load_state_dict(
+        dict(merge(base, experts, options=MergeOptions(params=TiesParams()))), strict=True
+    )
     assert bool(torch.isfinite(networks[0].eval()(torch.ones(1, 3, 5, 5))).all())

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import TaskArithmeticParams
 from merge.parameters.sparse import ConsensusTaParams
 
@@ -50,8 +50,10 @@ def test_when_every_entry_has_users_it_is_task_arithmetic() -> None:
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"w": torch.randn(50, generator=generator)} for _ in range(4))
     params = ConsensusTaParams(tall_lambda=0, min_tasks=3, scaling=0.7)
-    consensus = dict(merge(base, experts, params=params))
-    arithmetic = dict(merge(base, experts, params=TaskArithmeticParams(scaling=0.7)))
+    consensus = dict(merge(base, experts, options=MergeOptions(params=params)))
+    arithmetic = dict(
+        merge(base, experts, options=MergeOptions(params=TaskArithmeticParams(scaling=0.7)))
+    )
     assert torch.equal(consensus["w"], arithmetic["w"])
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.operators.dare import bernoulli, thin
 from merge.parameters.linear import TaskArithmeticParams
 from merge.parameters.sparse import DareParams
@@ -71,8 +71,10 @@ def test_the_order_of_tensors_is_irrelevant() -> None:
     base, *experts = (
         {name: torch.randn(50, generator=generator) for name in "ab"} for _ in range(3)
     )
-    there = dict(merge(base, experts, params=DareParams()))
-    back = dict(merge(dict(reversed(base.items())), experts, params=DareParams()))
+    there = dict(merge(base, experts, options=MergeOptions(params=DareParams())))
+    back = dict(
+        merge(dict(reversed(base.items())), experts, options=MergeOptions(params=DareParams()))
+    )
     assert all(torch.equal(there[name], back[name]) for name in "ab")
 
 
@@ -80,8 +82,12 @@ def test_density_one_is_task_arithmetic() -> None:
     """Nothing is dropped, so the bits are those of task arithmetic."""
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"w": torch.randn(50, generator=generator)} for _ in range(4))
-    dare = dict(merge(base, experts, params=DareParams(density=1, scaling=0.7)))
-    arithmetic = dict(merge(base, experts, params=TaskArithmeticParams(scaling=0.7)))
+    dare = dict(
+        merge(base, experts, options=MergeOptions(params=DareParams(density=1, scaling=0.7)))
+    )
+    arithmetic = dict(
+        merge(base, experts, options=MergeOptions(params=TaskArithmeticParams(scaling=0.7)))
+    )
     assert torch.equal(dare["w"], arithmetic["w"])
 
 
@@ -91,7 +97,9 @@ def test_dare_adds_the_thinned_vectors(weight: Callable[..., Weight]) -> None:
     parts = [thin(both, index, density=0.5, rescale=True, seed=3) for index in range(2)]
     expected = 0.5 + 0.25 * (parts[0] + parts[1])
     params = DareParams(density=0.5, scaling=0.25)
-    merged = dict(merge(both.base_state, both.expert_states, params=params, seed=3))
+    merged = dict(
+        merge(both.base_state, both.expert_states, options=MergeOptions(params=params, seed=3))
+    )
     torch.testing.assert_close(merged["w"], expected, rtol=1e-6, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import torch
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.operators.della import prune
 from merge.parameters.linear import TaskArithmeticParams
 from merge.parameters.sparse import DellaParams
@@ -101,9 +101,15 @@ def test_a_kernel_is_the_matrix_of_its_filters() -> None:
     """Rows are what one filter has, in two dimensions as in four."""
     vector = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     zeros = torch.zeros_like(vector)
-    kernel = dict(merge({"w": zeros}, [{"w": vector}], params=DellaParams()))["w"]
+    kernel = dict(merge({"w": zeros}, [{"w": vector}], options=MergeOptions(params=DellaParams())))[
+        "w"
+    ]
     matrix = dict(
-        merge({"w": zeros.view(8, 75)}, [{"w": vector.view(8, 75)}], params=DellaParams())
+        merge(
+            {"w": zeros.view(8, 75)},
+            [{"w": vector.view(8, 75)}],
+            options=MergeOptions(params=DellaParams()),
+        )
     )
     assert torch.equal(kernel.view(8, 75), matrix["w"])
 
@@ -112,7 +118,9 @@ def test_a_tensor_of_many_blocks_is_pruned_throughout() -> None:
     """Of 600 rows of 1,000 each, in three blocks, every row keeps about its density, not alike."""
     vector = torch.ones(600, 1000)
     params = DellaParams(density=0.5, epsilon=0, scaling=1)
-    merged = dict(merge({"w": torch.zeros_like(vector)}, [{"w": vector}], params=params))["w"]
+    merged = dict(
+        merge({"w": torch.zeros_like(vector)}, [{"w": vector}], options=MergeOptions(params=params))
+    )["w"]
     kept = (merged != 0).double()
     assert ((kept.mean(dim=1) - 0.5).abs() < 0.1).all()
     assert len(set(map(tuple, kept.tolist()))) == 600
@@ -147,6 +155,8 @@ def test_with_nothing_dropped_and_no_election_it_is_task_arithmetic() -> None:
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"w": torch.randn(10, 5, generator=generator)} for _ in range(4))
     params = DellaParams(density=1, elect=False, consensus="sum", scaling=0.7)
-    della = dict(merge(base, experts, params=params))
-    arithmetic = dict(merge(base, experts, params=TaskArithmeticParams(scaling=0.7)))
+    della = dict(merge(base, experts, options=MergeOptions(params=params)))
+    arithmetic = dict(
+        merge(base, experts, options=MergeOptions(params=TaskArithmeticParams(scaling=0.7)))
+    )
     assert torch.equal(della["w"], arithmetic["w"])

@@ -92,6 +92,6 @@ def test_the_order_of_experts_is_irrelevant_where_sums_are_exact(
     """Reversing the experts gives the same bits."""
     base = {"w": torch.zeros(len(vectors[0]))}
     experts = [{"w": torch.tensor(vector)} for vector in vectors]
-    there = dict(merge(base, experts, params=EmrParams()))
-    back = dict(merge(base, experts[::-1], params=EmrParams()))
+    there = dict(merge(base, experts, options=MergeOptions(params=EmrParams())))
+    back = dict(merge(base, experts[::-1], options=MergeOptions(params=EmrParams())))
     assert torch.equal(there["w"], back["w"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.with_data import FisherParams
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def merged_by(params: FisherParams, *, toy_probe: MakeProbe) -> list[float]:
     base, experts = two_experts()
     labels = [torch.zeros(2, dtype=torch.int64)] * 2
     probe = toy_probe(logistic, images=IMAGES, labels=labels)
-    merged: list[float] = dict(merge(base, experts, params=params, probe=probe))["w"].tolist()
+    merged: list[float] = dict(
+        merge(base, experts, options=MergeOptions(params=params, probe=probe))
+    )["w"].tolist()
     return merged
 
 
@@ -90,7 +92,7 @@ def test_entries_that_no_expert_needs_are_averaged(toy_probe: MakeProbe) -> None
     labels = [torch.zeros(2, dtype=torch.int64)] * 2
     probe = toy_probe(logistic, images=images, labels=labels)
     params = FisherParams(normalize=False)
-    merged = dict(merge(base, experts, params=params, probe=probe))["w"]
+    merged = dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))["w"]
     assert float(merged[1]) == pytest.approx(0.25)
     assert float(merged[0]) != pytest.approx(-0.5)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.with_data import FrankWolfeParams
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def toward(images: Tensor, *, params: FrankWolfeParams, toy_probe: MakeProbe) ->
     """Merges experts (1 0), (0 3) and (-5 -5) on images that all are of class 0."""
     experts = [state(1, 0), state(0, 3), state(-5, -5)]
     probe = toy_probe(margins, images=[images], labels=[torch.zeros(len(images)).long()])
-    merged = dict(merge(state(0, 0), experts, params=params, probe=probe))
+    merged = dict(merge(state(0, 0), experts, options=MergeOptions(params=params, probe=probe)))
     return [float(merged["a"]), float(merged["b"])]
 
 

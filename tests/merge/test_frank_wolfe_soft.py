@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.operators.frank_wolfe_soft import into_hull
 from merge.parameters.with_data import FrankWolfeSoftParams
 
@@ -44,7 +44,13 @@ def toward(
     images = [torch.tensor(task) for task in tasks]
     labels = [torch.zeros(len(task)).long() for task in tasks]
     probe = toy_probe(margins, images=images, labels=labels)
-    merged = dict(merge(state(0, 0), pool, params=FrankWolfeSoftParams(**params), probe=probe))
+    merged = dict(
+        merge(
+            state(0, 0),
+            pool,
+            options=MergeOptions(params=FrankWolfeSoftParams(**params), probe=probe),
+        )
+    )
     return [float(merged["a"]), float(merged["b"])]
 
 
@@ -167,7 +173,7 @@ def test_a_weight_that_no_prediction_depends_on_follows_the_model_or_stays(
     experts = [each | {"unused": torch.tensor([2.0])} for each in POOL]
     probe = toy_probe(margins, images=[torch.ones(1, 2)], labels=[torch.zeros(1).long()])
     params = FrankWolfeSoftParams(granularity=granularity, **ONE_STEP)
-    merged = dict(merge(base, experts, params=params, probe=probe))
+    merged = dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))
     assert float(merged["unused"]) == pytest.approx(expected)
 
 
@@ -302,7 +308,7 @@ def test_moves_are_those_of_whole_models_in_one_graph(
     experts = [{name: base[name] + each for name, each in draw(0.5).items()} for _ in range(5)]
     probe = toy_probe(network, num_tasks=2, width=6, num_classes=3)
     expected = moved_by_autograd(params, probe=probe, base=base, experts=experts)
-    for name, tensor in merge(base, experts, params=params, probe=probe):
+    for name, tensor in merge(base, experts, options=MergeOptions(params=params, probe=probe)):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-4)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.with_data import GreedySoupParams
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def soup(*experts: float, images: list[list[float]], toy_probe: MakeProbe) -> fl
     probe = toy_probe(nearest, images=rows, labels=labels)
     states = [{"w": torch.tensor([each])} for each in experts]
     base = {"w": torch.zeros(1)}
-    merged = dict(merge(base, states, params=GreedySoupParams(images=10), probe=probe))
+    merged = dict(
+        merge(base, states, options=MergeOptions(params=GreedySoupParams(images=10), probe=probe))
+    )
     return float(merged["w"])
 
 

@@ -63,7 +63,7 @@ def test_groups_merged_together_have_the_bits_of_groups_merged_apart(name: str) 
     together = dict(merge_groups(base, experts, groups=GROUPS, options=options))
     for index, group in enumerate(GROUPS):
         members = [experts[expert] for expert in group]
-        apart = dict(merge(base, members, params=options.params, seed=3))
+        apart = dict(merge(base, members, options=MergeOptions(params=options.params, seed=3)))
         for tensor_name, tensors in together.items():
             assert torch.equal(tensors[index], apart[tensor_name]), (tensor_name, group)
 
@@ -73,7 +73,12 @@ def test_the_number_of_threads_shows_in_no_bit(name: str) -> None:
     """Tensors are independent, and every sum is taken in one thread."""
     base, *experts = states(4, size=200)
     one, three = (
-        dict(merge(base, experts, params=parse_params(name, {}), num_threads=num)) for num in (1, 3)
+        dict(
+            merge(
+                base, experts, options=MergeOptions(params=parse_params(name, {}), num_threads=num)
+            )
+        )
+        for num in (1, 3)
     )
     assert list(one) == list(three)
     assert all(torch.equal(one[name], three[name]) for name in one)
@@ -97,7 +102,7 @@ def test_threads_that_are_left_midway_end() -> None:
     """Whoever takes one tensor and no more leaves no thread behind, and no error."""
     base, *experts = states(4)
     before = threading.active_count()
-    merged = merge(base, experts, params=AverageParams(), num_threads=2)
+    merged = merge(base, experts, options=MergeOptions(params=AverageParams(), num_threads=2))
     next(merged)
     merged.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
@@ -107,7 +112,7 @@ def test_an_error_in_a_thread_reaches_whoever_takes_the_tensors() -> None:
     """It names tensor and expert, as without threads."""
     base, *experts = states(3)
     experts[1]["conv.weight"][0] = float("nan")
-    merged = merge(base, experts, params=AverageParams(), num_threads=2)
+    merged = merge(base, experts, options=MergeOptions(params=AverageParams(), num_threads=2))
     with pytest.raises(MergeError, match=r"conv\.weight of expert 1"):
         list(merged)
 
@@ -124,7 +129,7 @@ def test_blocks_do_not_show_in_the_result() -> None:
     """A tensor of two blocks and a bit averages as torch averages it whole."""
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"w": torch.randn(2 * BLOCK_ENTRIES + 5, generator=generator)} for _ in "abc")
-    merged = dict(merge(base, experts, params=AverageParams()))
+    merged = dict(merge(base, experts, options=MergeOptions(params=AverageParams())))
     assert torch.equal(merged["w"], (experts[0]["w"] + experts[1]["w"]) / 2)
 
 

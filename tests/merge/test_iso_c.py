@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.spectral import IsoCParams
 
 
@@ -11,7 +11,7 @@ def merged_matrix(*vectors: Tensor, scaling: float = 1) -> Tensor:
     """Merges task vectors on a base of zeros."""
     base = {"w": torch.zeros_like(vectors[0])}
     experts = [{"w": vector} for vector in vectors]
-    return dict(merge(base, experts, params=IsoCParams(scaling=scaling)))["w"]
+    return dict(merge(base, experts, options=MergeOptions(params=IsoCParams(scaling=scaling))))["w"]
 
 
 def test_all_directions_of_the_sum_take_the_mean_value() -> None:

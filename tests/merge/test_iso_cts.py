@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.operators.iso_cts import ranks
 from merge.parameters.spectral import IsoCParams, IsoCtsParams
 
@@ -12,7 +12,9 @@ from merge.parameters.spectral import IsoCParams, IsoCtsParams
 def merged_matrix(*vectors: Tensor, params: IsoCtsParams | IsoCParams) -> Tensor:
     """Merges task vectors on a base of zeros."""
     base = {"w": torch.zeros_like(vectors[0])}
-    return dict(merge(base, [{"w": vector} for vector in vectors], params=params))["w"]
+    return dict(
+        merge(base, [{"w": vector} for vector in vectors], options=MergeOptions(params=params))
+    )["w"]
 
 
 def random_vectors(number: int, *shape: int) -> list[Tensor]:

@@ -54,7 +54,7 @@ def test_what_is_settled_late_has_the_bits_of_what_is_settled_at_once(
         {"a": torch.tensor(values[:4]), "b": torch.tensor(values[4:])} for values in states
     )
     params = TiesParams(density=density, scaling=0.3, consensus=consensus, scope=scope)
-    at_once = dict(merge(base, experts, params=params))
+    at_once = dict(merge(base, experts, options=MergeOptions(params=params)))
     for name, (tensor,) in merged_late(base, experts, params=params).items():
         assert torch.equal(tensor, at_once[name])
 
@@ -109,4 +109,4 @@ def test_what_is_not_finite_is_named_when_others_ask_for_the_majority() -> None:
     experts = [{"a": torch.tensor([each]), "b": torch.ones(2)} for each in (2.0, -2.0)]
     experts[1]["b"][1] = float("nan")
     with pytest.raises(NonFiniteInputError, match="b of expert 1"):
-        dict(merge(base, experts, params=TiesParams(density=1)))
+        dict(merge(base, experts, options=MergeOptions(params=TiesParams(density=1))))

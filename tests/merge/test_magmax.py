@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.sparse import MagMaxParams
 
 if TYPE_CHECKING:
@@ -46,5 +46,5 @@ def test_every_entry_is_one_experts(vectors: list[list[float]]) -> None:
     """For any vectors the merged entry is the first of greatest magnitude, to the bit."""
     experts = [{"w": torch.tensor(vector)} for vector in vectors]
     base = {"w": torch.zeros(len(vectors[0]))}
-    merged = dict(merge(base, experts, params=MagMaxParams(scaling=1)))["w"]
+    merged = dict(merge(base, experts, options=MergeOptions(params=MagMaxParams(scaling=1))))["w"]
     assert merged.tolist() == [max(column, key=abs) for column in zip(*vectors, strict=True)]

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from merge.catalogue import PARAMS, num_experts_of
 from merge.errors import MergeError, MismatchError, NonFiniteInputError, NonFiniteMergeError
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import (
     AverageParams,
     ModelStockParams,
@@ -109,7 +109,7 @@ def states_for(
 def test_the_merge_has_the_names_shapes_and_dtypes_of_the_base(params: MethodParams) -> None:
     """The merged state is one of the same architecture, in the base's order."""
     base, *experts = states_for(params)
-    merged = dict(merge(base, experts, params=params))
+    merged = dict(merge(base, experts, options=MergeOptions(params=params)))
     assert list(merged) == list(base)
     assert [each.shape for each in merged.values()] == [each.shape for each in base.values()]
     assert [each.dtype for each in merged.values()] == [each.dtype for each in base.values()]
@@ -119,7 +119,9 @@ def test_the_merge_has_the_names_shapes_and_dtypes_of_the_base(params: MethodPar
 def test_scaling_zero_gives_the_base(params: MethodParams) -> None:
     """Without task vectors weights and, by policy, statistics are the base's, bit for bit."""
     base, *experts = states(4)
-    for name, tensor in merge(base, experts, params=params, batch_norm="base"):
+    for name, tensor in merge(
+        base, experts, options=MergeOptions(params=params, batch_norm="base")
+    ):
         if tensor.is_floating_point():
             assert torch.equal(tensor, base[name]), name
 
@@ -128,7 +130,7 @@ def test_scaling_zero_gives_the_base(params: MethodParams) -> None:
 def test_one_expert_with_nothing_dropped_gives_the_expert(params: MethodParams) -> None:
     """At scaling 1 and density 1 a single task vector leads from the base to its expert."""
     base, expert = states(2)
-    for name, tensor in merge(base, [expert], params=params):
+    for name, tensor in merge(base, [expert], options=MergeOptions(params=params)):
         torch.testing.assert_close(tensor, expert[name], rtol=1e-6, atol=1e-6)
 
 
@@ -137,9 +139,9 @@ def test_merging_again_gives_the_same_bits(params: MethodParams) -> None:
     """Two runs with the same inputs and seed cannot be told apart, whatever the global seed."""
     base, *experts = states_for(params)
     torch.manual_seed(1)
-    first = dict(merge(base, experts, params=params, seed=7))
+    first = dict(merge(base, experts, options=MergeOptions(params=params, seed=7)))
     torch.manual_seed(2)
-    second = dict(merge(base, experts, params=params, seed=7))
+    second = dict(merge(base, experts, options=MergeOptions(params=params, seed=7)))
     assert all(torch.equal(first[name], second[name]) for name in base)
 
 
@@ -147,7 +149,9 @@ def test_merging_again_gives_the_same_bits(params: MethodParams) -> None:
 def test_merging_changes_no_input(params: MethodParams) -> None:
     """Base and experts may be memory-mapped files and are left as they were."""
     inputs, copies = states_for(params), states_for(params)
-    for _, tensor in merge(inputs[0], inputs[1:], params=params, batch_norm="base"):
+    for _, tensor in merge(
+        inputs[0], inputs[1:], options=MergeOptions(params=params, batch_norm="base")
+    ):
         tensor.zero_()
     for given, copy in zip(inputs, copies, strict=True):
         assert all(torch.equal(given[name], copy[name]) for name in copy)
@@ -170,8 +174,8 @@ def test_merging_changes_no_input(params: MethodParams) -> None:
 def test_another_order_of_experts_changes_no_more_than_rounding(params: MethodParams) -> None:
     """Sums are taken in the given order, which shows in the last bits only."""
     base, *experts = states(6)
-    there = dict(merge(base, experts, params=params))
-    back = dict(merge(base, experts[::-1], params=params))
+    there = dict(merge(base, experts, options=MergeOptions(params=params)))
+    back = dict(merge(base, experts[::-1], options=MergeOptions(params=params)))
     for name in base:
         torch.testing.assert_close(there[name], back[name], rtol=1e-5, atol=1e-6)
 
@@ -183,19 +187,19 @@ def test_half_precision_is_merged_in_single_and_rounded_once(
 ) -> None:
     """The result is that of the same numbers in float32, rounded to the base's dtype at the end."""
     base, *experts = states_for(params, dtype=dtype)
-    halves = dict(merge(base, experts, params=params))
+    halves = dict(merge(base, experts, options=MergeOptions(params=params)))
     single = [
         {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
         for state in (base, *experts)
     ]
-    for name, tensor in merge(single[0], single[1:], params=params):
+    for name, tensor in merge(single[0], single[1:], options=MergeOptions(params=params)):
         assert torch.equal(halves[name], tensor.to(base[name].dtype)), name
 
 
 def test_averaging_half_precision_does_not_overflow_on_the_way() -> None:
     """60,000 + 60,000 is beyond float16, their mean is not."""
     large = {"w": torch.tensor([60_000.0], dtype=torch.float16)}
-    merged = dict(merge(large, [large, large], params=AverageParams()))
+    merged = dict(merge(large, [large, large], options=MergeOptions(params=AverageParams())))
     assert torch.equal(merged["w"], large["w"])
 
 
@@ -204,7 +208,7 @@ def test_a_result_beyond_the_dtype_is_an_error() -> None:
     base = {"w": torch.zeros(1, dtype=torch.float16)}
     expert = {"w": torch.tensor([60_000.0], dtype=torch.float16)}
     with pytest.raises(NonFiniteMergeError, match="w merged by task_arithmetic"):
-        dict(merge(base, [expert], params=TaskArithmeticParams(scaling=10)))
+        dict(merge(base, [expert], options=MergeOptions(params=TaskArithmeticParams(scaling=10))))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -214,7 +218,7 @@ def test_an_expert_that_is_not_finite_is_named(params: MethodParams, value: floa
     base, *experts = states_for(params)
     experts[-1]["fc.weight"][3, 1] = value
     with pytest.raises(NonFiniteInputError, match=rf"fc\.weight of expert {len(experts) - 1}"):
-        dict(merge(base, experts, params=params))
+        dict(merge(base, experts, options=MergeOptions(params=params)))
 
 
 def test_a_base_that_is_not_finite_is_named() -> None:
@@ -222,7 +226,7 @@ def test_a_base_that_is_not_finite_is_named() -> None:
     base, expert = states(2)
     base["fc.bias"][0] = float("nan")
     with pytest.raises(NonFiniteInputError, match=r"fc\.bias of the base"):
-        dict(merge(base, [expert], params=TaskArithmeticParams()))
+        dict(merge(base, [expert], options=MergeOptions(params=TaskArithmeticParams())))
 
 
 def test_differing_architectures_are_refused_by_the_call_itself() -> None:
@@ -230,13 +234,13 @@ def test_differing_architectures_are_refused_by_the_call_itself() -> None:
     base, expert = states(2)
     del expert["fc.bias"]
     with pytest.raises(MismatchError, match=r"expert 0: fc\.bias is missing"):
-        merge(base, [expert], params=AverageParams())
+        merge(base, [expert], options=MergeOptions(params=AverageParams()))
 
 
 def test_no_expert_is_refused_by_the_call_itself() -> None:
     """There is no merge of nothing."""
     with pytest.raises(MergeError, match="at least one expert"):
-        merge(states(1)[0], [], params=AverageParams())
+        merge(states(1)[0], [], options=MergeOptions(params=AverageParams()))
 
 
 @pytest.mark.parametrize("params", DEFAULTS)
@@ -246,14 +250,16 @@ def test_a_tensor_without_entries_stays_one(params: MethodParams, shape: tuple[i
     empty = {"empty": torch.zeros(shape)}
     for state in (empty, {"w": torch.ones(2), **empty}):
         experts = [state] * (num_experts_of(params) or 1)
-        merged = dict(merge(state, experts, params=params, batch_norm="pooled"))
+        merged = dict(
+            merge(state, experts, options=MergeOptions(params=params, batch_norm="pooled"))
+        )
         assert merged["empty"].shape == shape
 
 
 def test_a_state_of_buffers_alone_merges_by_ties() -> None:
     """The extra pass over the weights has nothing to measure and says nothing."""
     counters = [{"num_batches_tracked": torch.tensor(number)} for number in (0, 3, 2)]
-    merged = dict(merge(counters[0], counters[1:], params=TiesParams()))
+    merged = dict(merge(counters[0], counters[1:], options=MergeOptions(params=TiesParams())))
     assert int(merged["num_batches_tracked"]) == 3
 
 
@@ -309,7 +315,7 @@ def peak_entries(params: MethodParams, *, num_experts: int, num_tensors: int) ->
     experts = [LazyState(shapes, value=index + 1) for index in range(num_experts)]
     live = LiveEntries()
     with live:
-        for _ in merge(LazyState(shapes, value=0), experts, params=params):
+        for _ in merge(LazyState(shapes, value=0), experts, options=MergeOptions(params=params)):
             pass
     return live.peak
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import ModelStockParams
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def test_nearly_orthogonal_experts_are_measured_exactly(
     ratio = 5 * cosine / (4 * cosine + 1)
     experts = [{"w": vector} for vector in vectors]
     params = ModelStockParams(angle=angle)
-    merged = dict(merge({"w": torch.zeros(20_000)}, experts, params=params))["w"]
+    merged = dict(merge({"w": torch.zeros(20_000)}, experts, options=MergeOptions(params=params)))[
+        "w"
+    ]
     expected = ratio * sum(vectors) / 5
     torch.testing.assert_close(merged, expected, rtol=1e-6, atol=1e-7)

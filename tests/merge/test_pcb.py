@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.sparse import PcbParams
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def test_the_streamed_merge_is_the_one_by_sorting(
     sizes = {"a": 20_000, "b": 9_990, "c": 10}
     experts = [named(row, sizes=list(sizes.values())) for row in flat]
     zeros = named(torch.zeros(30_000), sizes=list(sizes.values()))
-    merged = dict(merge(zeros, experts, params=PcbParams(density=density)))
+    merged = dict(merge(zeros, experts, options=MergeOptions(params=PcbParams(density=density))))
     found = torch.cat(list(merged.values())).double()
     expected = merged_flat(flat.double(), density=density, num_outliers=3)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -104,7 +104,9 @@ def test_a_hundred_experts_do_not_overflow() -> None:
     """exp(100) is beyond float32; equal experts merge to themselves where they are large."""
     vector = torch.randn(50, generator=torch.Generator().manual_seed(0))
     params = PcbParams(density=0.5)
-    merged = dict(merge({"w": torch.zeros(50)}, [{"w": vector}] * 100, params=params))["w"]
+    merged = dict(
+        merge({"w": torch.zeros(50)}, [{"w": vector}] * 100, options=MergeOptions(params=params))
+    )["w"]
     is_large = vector.abs() > 1
     assert int(is_large.sum()) > 10
     torch.testing.assert_close(merged[is_large], vector[is_large])

@@ -92,7 +92,7 @@ def test_the_merge_has_the_names_shapes_and_dtypes_of_the_base(
 ) -> None:
     """The merged state is one of the same architecture, in the base's order."""
     base, *experts = states(4)
-    merged = dict(merge(base, experts, params=params, probe=probe))
+    merged = dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))
     assert list(merged) == list(base)
     assert [each.shape for each in merged.values()] == [each.shape for each in base.values()]
     assert [each.dtype for each in merged.values()] == [each.dtype for each in base.values()]
@@ -105,12 +105,16 @@ def test_merging_again_gives_the_same_bits_and_changes_no_input(
 ) -> None:
     """The second time after the first result was overwritten, and on threads."""
     inputs, copies = states(4), states(4)
-    first = dict(merge(inputs[0], inputs[1:], params=params, probe=probe))
+    first = dict(merge(inputs[0], inputs[1:], options=MergeOptions(params=params, probe=probe)))
     kept = {name: tensor.clone() for name, tensor in first.items()}
     for tensor in first.values():
         tensor.zero_()
     torch.manual_seed(1)
-    second = dict(merge(inputs[0], inputs[1:], params=params, probe=probe, num_threads=2))
+    second = dict(
+        merge(
+            inputs[0], inputs[1:], options=MergeOptions(params=params, probe=probe, num_threads=2)
+        )
+    )
     assert all(torch.equal(kept[name], second[name]) for name in kept)
     for given, copy in zip(inputs, copies, strict=True):
         assert all(torch.equal(given[name], copy[name]) for name in copy)
@@ -123,12 +127,14 @@ def test_half_precision_is_merged_in_single_and_rounded_once(
 ) -> None:
     """The result is that of the same numbers in float32, rounded at the end."""
     base, *experts = states(4, dtype=torch.bfloat16)
-    halves = dict(merge(base, experts, params=params, probe=probe))
+    halves = dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))
     single = [
         {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
         for state in (base, *experts)
     ]
-    for name, tensor in merge(single[0], single[1:], params=params, probe=probe):
+    for name, tensor in merge(
+        single[0], single[1:], options=MergeOptions(params=params, probe=probe)
+    ):
         assert torch.equal(halves[name], tensor.to(base[name].dtype)), name
 
 
@@ -141,7 +147,7 @@ def test_an_expert_that_is_not_finite_is_named(
     base, *experts = states(4)
     experts[2]["fc.weight"][3, 1] = float("nan")
     with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 2"):
-        dict(merge(base, experts, params=params, probe=probe))
+        dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))
 
 
 @pytest.mark.parametrize("params", PARAMS, ids=repr)
@@ -151,7 +157,9 @@ def test_a_state_without_weights_is_merged_without_a_question(
     """Counters alone: there is nothing to learn."""
     counters = [{"num_batches_tracked": torch.tensor(number)} for number in (0, 3, 2)]
     probe = toy_probe(model)
-    merged = dict(merge(counters[0], counters[1:], params=params, probe=probe))
+    merged = dict(
+        merge(counters[0], counters[1:], options=MergeOptions(params=params, probe=probe))
+    )
     assert int(merged["num_batches_tracked"]) == 3
 
 
@@ -160,7 +168,7 @@ def test_without_data_the_call_itself_is_refused(params: MethodParams) -> None:
     """A method that reads data cannot do without."""
     base, *experts = states(3)
     with pytest.raises(MergeError, match="reads data, and was given none"):
-        merge(base, experts, params=params)
+        merge(base, experts, options=MergeOptions(params=params))
 
 
 def test_two_groups_at_once_are_refused(probe: Any) -> None:  # noqa: ANN401
@@ -235,7 +243,9 @@ def test_peak_memory_does_not_depend_on_the_number_of_experts(
         experts = [LazyState(value=index + 1.0) for index in range(num_experts)]
         live = LiveEntries()
         with live:
-            for _ in merge(LazyState(value=0.0), experts, params=params, probe=probe):
+            for _ in merge(
+                LazyState(value=0.0), experts, options=MergeOptions(params=params, probe=probe)
+            ):
                 pass
         peaks.append(live.peak)
     assert peaks[0] == peaks[1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merge.merge import coverage, merge
+from merge.merge import MergeOptions, coverage, merge
 from merge.operators import regmean
 from merge.parameters.with_data import RegMeanParams
 
@@ -36,7 +36,7 @@ def merged_w(
     base = {"w": torch.zeros(OUT, WIDTH), "b": torch.zeros(OUT)}
     labels = [torch.zeros(len(each), dtype=torch.int64) for each in images]
     probe = toy_probe(linear, images=images, labels=labels, matrix="w")
-    merged = dict(merge(base, experts(), params=params, probe=probe))
+    merged = dict(merge(base, experts(), options=MergeOptions(params=params, probe=probe)))
     return merged["w"], merged["b"]
 
 
@@ -101,7 +101,9 @@ def test_equal_experts_are_a_fixed_point(toy_probe: MakeProbe) -> None:
     """Whatever their inputs are; the correction is to their mean, and zero."""
     expert = experts()[0]
     probe = toy_probe(linear, num_tasks=2, width=WIDTH, matrix="w")
-    merged = dict(merge(expert, [expert, expert], params=RegMeanParams(), probe=probe))
+    merged = dict(
+        merge(expert, [expert, expert], options=MergeOptions(params=RegMeanParams(), probe=probe))
+    )
     assert torch.equal(merged["w"], expert["w"])
 
 
@@ -111,10 +113,14 @@ def test_portions_change_no_bit(toy_probe: MakeProbe, monkeypatch: pytest.Monkey
     others = {name: tensor + 1 for name, tensor in state.items()}
     probe = toy_probe(lambda *_: torch.zeros(1), num_tasks=2, width=5)
     monkeypatch.setattr(type(probe), "gram_names", lambda _: ["a", "b", "c"])
-    together = dict(merge(state, [state, others], params=RegMeanParams(), probe=probe))
+    together = dict(
+        merge(state, [state, others], options=MergeOptions(params=RegMeanParams(), probe=probe))
+    )
     for entries in (1, 50):
         monkeypatch.setattr(regmean, "PORTION_ENTRIES", entries)
-        apart = dict(merge(state, [state, others], params=RegMeanParams(), probe=probe))
+        apart = dict(
+            merge(state, [state, others], options=MergeOptions(params=RegMeanParams(), probe=probe))
+        )
         assert all(torch.equal(together[name], apart[name]) for name in state)
 
 

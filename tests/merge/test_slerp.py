@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from merge.errors import MergeError
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import SlerpParams
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def test_the_line_begins_at_the_documented_cosine(cosine: float, *, is_arc: bool
     experts = [
         {"w": torch.tensor([math.cos(angle), math.sin(angle)])} for angle in (0, math.acos(cosine))
     ]
-    merged = dict(merge(experts[0], experts, params=SlerpParams()))["w"].double()
+    merged = dict(merge(experts[0], experts, options=MergeOptions(params=SlerpParams())))[
+        "w"
+    ].double()
     assert (float(merged.norm()) == pytest.approx(1, abs=1e-6)) is is_arc
 
 
@@ -81,7 +83,9 @@ def test_the_angle_is_that_of_a_whole_tensor(monkeypatch: pytest.MonkeyPatch) ->
     angle = math.acos(cosine)
     expected = (math.sin(0.7 * angle) * first + math.sin(0.3 * angle) * second) / math.sin(angle)
     states = [{"w": first}, {"w": second}]
-    merged = dict(merge({"w": torch.zeros(10, 10)}, states, params=SlerpParams(t=0.3)))
+    merged = dict(
+        merge({"w": torch.zeros(10, 10)}, states, options=MergeOptions(params=SlerpParams(t=0.3)))
+    )
     torch.testing.assert_close(merged["w"], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -90,4 +94,4 @@ def test_another_number_of_experts_than_two_is_refused(tensors: Make, num_expert
     """The call itself says that there must be two."""
     state = tensors(w=[1])
     with pytest.raises(MergeError, match=rf"exactly 2 experts, not {num_experts}"):
-        merge(state, [state] * num_experts, params=SlerpParams())
+        merge(state, [state] * num_experts, options=MergeOptions(params=SlerpParams()))

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from merge.merge import coverage, merge
+from merge.merge import MergeOptions, coverage, merge
 from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
 from merge.spectral import is_matrix, leading_triples, nearest_isometry
 from merge.weight import Weight
@@ -31,7 +31,7 @@ def random_tensors(*shape: int, number: int = 4, seed: int = 0) -> list[Tensor]:
 def merged_tensor(tensors: Sequence[Tensor], *, params: MethodParams) -> Tensor:
     """Merges models of a single tensor, the base first."""
     base, *experts = ({"w": tensor} for tensor in tensors)
-    return dict(merge(base, experts, params=params))["w"]
+    return dict(merge(base, experts, options=MergeOptions(params=params)))["w"]
 
 
 def with_spectrum(rows: int, columns: int, *, values: Tensor) -> Tensor:
@@ -219,8 +219,10 @@ def test_threads_change_no_bit(params: MethodParams) -> None:
         {f"w{index}": tensor for index, tensor in enumerate(random_tensors(24, 60, seed=seed))}
         for seed in range(4)
     ]
-    alone = dict(merge(states[0], states[1:], params=params))
-    threaded = dict(merge(states[0], states[1:], params=params, num_threads=3))
+    alone = dict(merge(states[0], states[1:], options=MergeOptions(params=params)))
+    threaded = dict(
+        merge(states[0], states[1:], options=MergeOptions(params=params, num_threads=3))
+    )
     assert all(torch.equal(alone[name], threaded[name]) for name in alone)
 
 

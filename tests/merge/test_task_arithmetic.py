@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def test_scaling_one_over_the_number_of_experts_is_the_average() -> None:
     """The base plus a quarter of four task vectors is the mean of the four experts."""
     generator = torch.Generator().manual_seed(1)
     base, *experts = ({"w": torch.randn(100, generator=generator)} for _ in range(5))
-    arithmetic = dict(merge(base, experts, params=TaskArithmeticParams(scaling=0.25)))
-    average = dict(merge(base, experts, params=AverageParams()))
+    arithmetic = dict(
+        merge(base, experts, options=MergeOptions(params=TaskArithmeticParams(scaling=0.25)))
+    )
+    average = dict(merge(base, experts, options=MergeOptions(params=AverageParams())))
     torch.testing.assert_close(arithmetic["w"], average["w"])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.sparse import TiesParams
 from merge.sign_election import measure
 from merge.weight import Weight
@@ -148,8 +148,8 @@ def test_the_order_of_experts_is_irrelevant_where_sums_are_exact(
     base = {"w": torch.zeros(len(vectors[0]))}
     experts = [{"w": torch.tensor(vector)} for vector in vectors]
     params = TiesParams(density=density, scaling=1, consensus=consensus)
-    there = dict(merge(base, experts, params=params))
-    back = dict(merge(base, experts[::-1], params=params))
+    there = dict(merge(base, experts, options=MergeOptions(params=params)))
+    back = dict(merge(base, experts[::-1], options=MergeOptions(params=params)))
     assert torch.equal(there["w"], back["w"])
 
 

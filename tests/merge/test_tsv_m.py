@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.spectral import TsvMParams
 
 
@@ -12,7 +12,7 @@ def merged_matrix(*vectors: Tensor, scaling: float = 1) -> Tensor:
     """Merges task vectors on a base of zeros."""
     base = {"w": torch.zeros_like(vectors[0])}
     experts = [{"w": vector} for vector in vectors]
-    return dict(merge(base, experts, params=TsvMParams(scaling=scaling)))["w"]
+    return dict(merge(base, experts, options=MergeOptions(params=TsvMParams(scaling=scaling))))["w"]
 
 
 def test_tasks_in_orthogonal_subspaces_merge_to_their_sum() -> None:

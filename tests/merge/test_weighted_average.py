@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from merge.errors import MergeError
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.parameters.linear import WeightedAverageParams
 
 if TYPE_CHECKING:
@@ -55,4 +55,8 @@ def test_another_number_of_weights_than_of_experts_is_refused(
     """The call itself says how many weights there are, and how many experts."""
     state = tensors(w=[1])
     with pytest.raises(MergeError, match=rf"weights=.*exactly {len(weights)} experts, not 2"):
-        merge(state, [state, state], params=WeightedAverageParams(weights=weights))
+        merge(
+            state,
+            [state, state],
+            options=MergeOptions(params=WeightedAverageParams(weights=weights)),
+        )

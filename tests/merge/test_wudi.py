@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from merge.operators.wudi import interference
 from merge.parameters.spectral import WudiParams
 
@@ -15,7 +15,9 @@ def merged_matrix(*vectors: Tensor, steps: int = 400, lr: float = 1e-5) -> Tenso
     """Merges task vectors on a base of zeros."""
     base = {"w": torch.zeros_like(vectors[0])}
     experts = [{"w": vector} for vector in vectors]
-    return dict(merge(base, experts, params=WudiParams(steps=steps, lr=lr)))["w"]
+    return dict(merge(base, experts, options=MergeOptions(params=WudiParams(steps=steps, lr=lr))))[
+        "w"
+    ]
 
 
 def random_vectors(number: int, *shape: int, seed: int = 0) -> list[Tensor]:

@@ -15,7 +15,7 @@ from measurements import fisher, grams
 from safetensors.torch import load_file, save_file
 
 from merge.catalogue import parse_params
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -157,7 +157,9 @@ def _kept(case: Case, *, architecture: str, expert: int) -> State:
     vector = {name: experts[expert][name] - base[name] for name in zeros}
     states = [vector if index == expert else zeros for index in range(case.num_experts)]
     method, values = _thinning(case)
-    merged = merge(zeros, states, params=parse_params(method, values), seed=SEED)
+    merged = merge(
+        zeros, states, options=MergeOptions(params=parse_params(method, values), seed=SEED)
+    )
     return {name: tensor.ne(0) for name, tensor in merged}
 
 

@@ -9,7 +9,7 @@ import torch
 from eval.evaluate import evaluate_head, features_of
 from eval.metrics import TaskSums
 from merge.catalogue import BatchNormPolicy, parse_params
-from merge.merge import coverage, merge
+from merge.merge import MergeOptions, coverage, merge
 from merge.table import METHODS
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics
@@ -81,12 +81,14 @@ def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
     tensors = merge(
         workspace.base_tensors(spec.base_id),
         [workspace.expert_tensors(expert.id) for expert in spec.experts],
-        params=parse_params(spec.method, spec.params),
-        batch_norm=cast("BatchNormPolicy", spec.batch_norm),
-        seed=spec.seed,
-        probe=_probe(spec, backbone=backbone, workspace=workspace),
-        num_threads=torch.get_num_threads(),
-        device=workspace.device,
+        options=MergeOptions(
+            params=parse_params(spec.method, spec.params),
+            batch_norm=cast("BatchNormPolicy", spec.batch_norm),
+            seed=spec.seed,
+            probe=_probe(spec, backbone=backbone, workspace=workspace),
+            num_threads=torch.get_num_threads(),
+            device=workspace.device,
+        ),
     )
     with torch.no_grad():
         for name, tensor in tensors:

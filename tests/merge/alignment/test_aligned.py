@@ -9,7 +9,7 @@ from merge.alignment.aligned import align
 from merge.buffers import is_statistic
 from merge.catalogue import AverageParams
 from merge.errors import MismatchError
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +106,7 @@ def test_an_aligned_state_merges(make: Make, shuffled: Shuffle) -> None:
     """The view stands for a state: the average with a shuffled self is the network itself."""
     state = make(model_name="resnet18", channels=(64, 8, 8, 8)).state_dict()
     aligned = align(state, shuffled(state, 0), seed=0)
-    merged = dict(merge(state, [state, aligned], params=AverageParams()))
+    merged = dict(merge(state, [state, aligned], options=MergeOptions(params=AverageParams())))
     assert is_same(merged, state)
 
 

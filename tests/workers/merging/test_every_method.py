@@ -85,14 +85,14 @@ def test_the_methods_that_treat_kernels_as_matrices_move_them(
     resnets: tuple[ExpertSpec, ...], workspace: Workspace
 ) -> None:
     """A spectral merge of the kernels is no scaled average: the peers' are, on a ResNet."""
-    from merge.merge import merge  # noqa: PLC0415 only this test needs it
+    from merge.merge import MergeOptions, merge  # noqa: PLC0415 only this test needs it
 
     base = workspace.base_tensors(resnets[0].base_id)
     experts = [workspace.expert_tensors(spec.id) for spec in resnets]
-    average = dict(merge(base, experts, params=parse_params("average", {})))
+    average = dict(merge(base, experts, options=MergeOptions(params=parse_params("average", {}))))
     kernels = [name for name, each in base.items() if each.ndim == 4 and each.shape[0] > 1]
     for method in ("tsv_m", "iso_c", "iso_cts"):
-        merged = dict(merge(base, experts, params=parse_params(method, {})))
+        merged = dict(merge(base, experts, options=MergeOptions(params=parse_params(method, {}))))
         for name in kernels:
             moved, mean = (each[name] - base[name] for each in (merged, average))
             cosine = torch.nn.functional.cosine_similarity(moved.flatten(), mean.flatten(), dim=0)

@@ -76,7 +76,7 @@ def merged_by_hand(
     named = list(merge_tasks(base, states, tasks=range(len(experts)), options=options))
     for task in range(len(experts)):
         yield {name: tensors[task] for name, tensors in named}
-    yield dict(merge(base, states, params=PARAMS[method]()))
+    yield dict(merge(base, states, options=MergeOptions(params=PARAMS[method]())))
 
 
 @pytest.mark.parametrize("method", PER_TASK)
@@ -153,7 +153,7 @@ def test_surgery_moves_the_features_of_every_task_towards_its_experts(
         merge(
             workspace.base_tensors(spec.base_id),
             [workspace.expert_tensors(expert.id) for expert in pair],
-            params=PARAMS["average"](),
+            options=MergeOptions(params=PARAMS["average"]()),
         )
     )
     for expert in pair:

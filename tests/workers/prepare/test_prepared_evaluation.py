@@ -17,7 +17,7 @@ from eval.images.split import Split
 from eval.metrics import TaskSums
 from eval.suites import find_task
 from merge.catalogue import parse_params
-from merge.merge import merge
+from merge.merge import MergeOptions, merge
 from workers.models.backbones import Backbone, create_backbone
 from workers.prepare.images import ImagePreparation, OpenedTask
 from workers.sampling.data_selection import select_images
@@ -70,7 +70,9 @@ def merged() -> tuple[Backbone, nn.Linear]:
     ]
     backbone = create_backbone("test_efficientnet", seed=0, device=CPU)
     params = parse_params("average", {})
-    backbone.module.load_state_dict(dict(merge(states[0], states[1:], params=params, seed=0)))
+    backbone.module.load_state_dict(
+        dict(merge(states[0], states[1:], options=MergeOptions(params=params, seed=0)))
+    )
     torch.manual_seed(0)
     return backbone, nn.Linear(backbone.num_features, TASK.num_classes)
 
