@@ -13,8 +13,8 @@ from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.reader import parse_study
 from workers.artifacts.cache import CACHE_VARIABLE
 from workers.process import Worker
-from workers.train.checkpoints import Pace
-from workers.train.fine_tune import FineTuning
+from workers.train.checkpoint_interval import CheckpointInterval
+from workers.train.trainer import Trainer
 
 STUDY = """
 name: bases
@@ -88,15 +88,15 @@ def test_study_over_bases_is_resumed_to_the_same_table(
 
 def _kill_at(step: int, *, patch: pytest.MonkeyPatch) -> None:
     """Writes a checkpoint at a step and ends there with what nothing catches."""
-    advance = FineTuning.advance
-    patch.setattr(Pace, "is_due", lambda _, tuning: tuning.step == step)
+    advance = Trainer.advance
+    patch.setattr(CheckpointInterval, "is_due", lambda _, trainer: trainer.step == step)
 
-    def dying(tuning: FineTuning) -> None:
-        if tuning.step == step:
+    def dying(trainer: Trainer) -> None:
+        if trainer.step == step:
             raise KeyboardInterrupt
-        advance(tuning)
+        advance(trainer)
 
-    patch.setattr(FineTuning, "advance", dying)
+    patch.setattr(Trainer, "advance", dying)
 
 
 def _check_rows(table: pa.Table, *, opened: OpenedStudy) -> None:

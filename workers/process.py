@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,8 +17,8 @@ from workers.specs.data import DataJob, HeadJob
 from workers.specs.merge import MergeSpec
 from workers.specs.training import BaseJob, Run, TrialSpec
 from workers.train.pretrain import run_pretraining
-from workers.train.resumable import CHECKPOINT_EVERY_S
-from workers.train.trial import TrialProgress, run_trial
+from workers.train.resumable import CHECKPOINT_EVERY_S, Timing, TrainingProgress
+from workers.train.trial import run_trial
 from workers.workspace import Workspace
 
 CACHE_FRACTION = 0.5
@@ -43,19 +42,15 @@ class Worker:
         *,
         report_every_s: float,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
-    ) -> Iterator[TrialProgress]:
+    ) -> Iterator[TrainingProgress]:
         """Fine-tunes and commits experts, or pretrains and commits bases.
 
         See `workers.train.trial.run_trial` and `workers.train.pretrain.run_pretraining`.
         """
-        how: dict[str, Any] = {
-            "workspace": self._workspace,
-            "report_every_s": report_every_s,
-            "checkpoint_every_s": checkpoint_every_s,
-        }
+        timing = Timing(report_every_s=report_every_s, checkpoint_every_s=checkpoint_every_s)
         if isinstance(spec, TrialSpec):
-            return run_trial(spec, **how)
-        return run_pretraining(spec, **how)
+            return run_trial(spec, workspace=self._workspace, timing=timing)
+        return run_pretraining(spec, workspace=self._workspace, timing=timing)
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Merges and evaluates; see `workers.merging.merge_job.run_merge`."""

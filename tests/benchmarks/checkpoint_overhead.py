@@ -21,8 +21,9 @@ from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, OptimizerSpec, TrialSpec
 from workers.train.checkpoints import Checkpoints
-from workers.train.fine_tune import FineTuning
-from workers.train.trial import TrialProgress, run_trial
+from workers.train.resumable import Timing, TrainingProgress
+from workers.train.trainer import Trainer
+from workers.train.trial import run_trial
 from workers.workspace import Workspace
 
 TASK = "mnist_m"
@@ -123,7 +124,7 @@ def _trial(
     num_steps: int,
     checkpoint_every_s: float,
     clock: Callable[[], float],
-) -> Iterator[TrialProgress]:
+) -> Iterator[TrainingProgress]:
     base = BaseSpec(model="tf_efficientnet_lite0", weights="none", seed=0)
     data = DataSpec(
         task=TASK,
@@ -152,9 +153,7 @@ def _trial(
     return run_trial(
         TrialSpec(longest=longest, snapshots=(num_steps,)),
         workspace=workspace,
-        report_every_s=TURN_S,
-        checkpoint_every_s=checkpoint_every_s,
-        clock=clock,
+        timing=Timing(report_every_s=TURN_S, checkpoint_every_s=checkpoint_every_s, clock=clock),
     )
 
 
@@ -164,11 +163,11 @@ def _watch_writes() -> tuple[list[int], list[float]]:
     writes_s: list[float] = []
     write = Checkpoints.write
 
-    def timed(checkpoints: Checkpoints, tuning: FineTuning, *, seconds: float) -> bool:
+    def timed(checkpoints: Checkpoints, trainer: Trainer, *, seconds: float) -> bool:
         began_s = time.monotonic()
-        written = write(checkpoints, tuning, seconds=seconds)
+        written = write(checkpoints, trainer, seconds=seconds)
         writes_s.append(time.monotonic() - began_s)
-        sizes.append(sum(tensor.nbytes for tensor in tuning.state().values()))
+        sizes.append(sum(tensor.nbytes for tensor in trainer.state().values()))
         assert written
         return written
 
@@ -177,7 +176,7 @@ def _watch_writes() -> tuple[list[int], list[float]]:
 
 
 def _take_turns(
-    runs: tuple[Iterator[TrialProgress], ...], *, watches: tuple[Stopwatch, ...]
+    runs: tuple[Iterator[TrainingProgress], ...], *, watches: tuple[Stopwatch, ...]
 ) -> list[tuple[list[str], float]]:
     """Runs all trials to their ends; returns each one's digests and seconds a step.
 

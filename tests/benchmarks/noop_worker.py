@@ -22,7 +22,7 @@ from workers.specs.merge import MergeSpec
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
 from workers.store.opening import open_store
-from workers.train.trial import TrialProgress
+from workers.train.resumable import TrainingProgress
 from workers.workspace import BASE_FILE, EXPERT_FILE
 
 SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}
@@ -41,12 +41,12 @@ class Worker(process.Worker):
 
     def run_trial(
         self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
-    ) -> Iterator[TrialProgress]:
+    ) -> Iterator[TrainingProgress]:
         """Commits a few small tensors as each expert."""
         del report_every_s, checkpoint_every_s
         for expert in spec.experts:
             manifest = self._commit_expert(expert)
-            yield TrialProgress(step=expert.steps, loss=0.1, committed=(manifest,))
+            yield TrainingProgress(step=expert.steps, loss=0.1, committed=(manifest,))
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Commits scores that nobody computed."""

@@ -16,6 +16,7 @@ from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.train.resumable import Timing
 from workers.train.trial import run_trial
 from workers.workspace import Workspace
 
@@ -112,7 +113,7 @@ def run() -> Callable[..., list[Manifest]]:
 
     def run(longest: ExpertSpec, *snapshots: int, workspace: Workspace) -> list[Manifest]:
         spec = TrialSpec(longest=longest, snapshots=snapshots or (longest.steps,))
-        progress = run_trial(spec, workspace=workspace, report_every_s=1e9)
+        progress = run_trial(spec, workspace=workspace, timing=Timing(report_every_s=1e9))
         return [manifest for each in progress for manifest in each.committed]
 
     return run

@@ -11,7 +11,7 @@ from workers.process import Worker
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
-from workers.train.trial import TrialProgress
+from workers.train.resumable import Timing, TrainingProgress
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +58,8 @@ def test_interval_between_checkpoints_reaches_the_trial(
     """With the specification and the interval between reports."""
     asked: dict[str, object] = {}
 
-    def take(spec: TrialSpec, *, workspace: object, **intervals: float) -> Iterator[TrialProgress]:
-        asked.update(spec=spec, workspace=workspace, **intervals)
+    def take(spec: TrialSpec, *, workspace: object, timing: Timing) -> Iterator[TrainingProgress]:
+        asked.update(spec=spec, workspace=workspace, timing=timing)
         return iter(())
 
     monkeypatch.setattr(process, "run_trial", take)
@@ -67,7 +67,7 @@ def test_interval_between_checkpoints_reaches_the_trial(
     trial = TrialSpec(longest=make_expert(), snapshots=(3,))
     assert list(worker.run_trial(trial, report_every_s=2.0, checkpoint_every_s=7.0)) == []
     assert asked.pop("workspace") is worker._workspace
-    assert asked == {"spec": trial, "report_every_s": 2.0, "checkpoint_every_s": 7.0}
+    assert asked == {"spec": trial, "timing": Timing(report_every_s=2.0, checkpoint_every_s=7.0)}
 
 
 @pytest.mark.parametrize(("num_cpus", "threads"), [(0.25, 1), (1, 1), (2.5, 2)])

@@ -1,8 +1,8 @@
 """Times samples of a study's work on this device: `python -m workers.calibrate`.
 
-Reads a `CalibrationRequest` from standard input and prints a line of JSON for each speed as soon as
-it is known, after a first line about the device. The work is that of real jobs, in a store of its
-own that is thrown away, on random weights and random images: none of the study's need be here.
+Reads a `CalibrationRequest` from standard input. Prints a line of JSON about the device and then a
+line for each speed as soon as it is measured. The samples run the code of real jobs in a temporary
+store, on random weights and random images. The study's own weights and images are not needed.
 """
 
 import json
@@ -28,40 +28,43 @@ from workers.merging.merge_job import run_merge
 from workers.models.backbones import Backbone
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseSpec, ExpertSpec, PretrainSpec
-from workers.train.fine_tune import FineTuning, create_head
+from workers.specs.training import BaseSpec, ExpertSpec
+from workers.train.trainer import Trainer, create_head
 from workers.workspace import Workspace
 
 NUM_WARM_STEPS = 2
+SAFE_LR = 1e-6
+"""Learning rate of timed steps. Random weights may diverge at the study's rate, and the duration of
+a step does not depend on the rate."""
 MAX_STEPS, MAX_STEPS_S = 20, 3.0
-"""A training speed is that of so many steps, or of so many seconds' worth, at least one."""
+"""A training speed is measured until one of these limits is reached, but over at least one step."""
 FIRST_IMAGES, MAX_IMAGES, ENOUGH_S = 8, 1024, 0.5
-"""Images are evaluated in fours of the number before, until that takes long enough to be timed."""
+"""The number of evaluated images is multiplied by four until the evaluation takes `ENOUGH_S`."""
 
 
-def speeds(request: CalibrationRequest, *, device: torch.device) -> Iterator[Speed]:
-    """Times what is asked for: evaluation, which all jobs do, then training, then merges.
+def measured_speeds(request: CalibrationRequest, *, device: torch.device) -> Iterator[Speed]:
+    """Measures the requested speeds: evaluation, which all jobs need, then training, then merging.
 
-    What fails (not every model can be linearised, not every batch fits the device) is left out, and
-    why is said on standard error. Peak memory is that of one trial and one merge; the number of
-    experts does not enter.
+    A sample that fails is skipped, and its traceback goes to standard error: not every model can be
+    linearised, and not every batch fits the device. Peak memory is that of one trial and one merge,
+    whatever the number of experts.
     """
     compute_deterministically()
     with tempfile.TemporaryDirectory(prefix="mergesweep-calibrate-") as name:
         scratch = Path(name)
         workspace = Workspace(str(scratch / "store"), cache_root=scratch / "cache", device=device)
         store = SampleStore(request=request, workspace=workspace, scratch=scratch)
-        for sample in _samples(store):
+        for measure in _samples(store):
             try:
-                speed = sample()
-            except Exception:  # noqa: BLE001 whatever it is, the other speeds can be had
+                speed = measure()
+            except Exception:  # noqa: BLE001 the other speeds can still be measured
                 traceback.print_exc()
             else:
                 yield speed
 
 
 def _samples(store: SampleStore) -> Iterator[Callable[[], Speed]]:
-    """Yields what is to be timed, in order, with the threads set that it is given."""
+    """Yields a measurement for each speed in order; sets torch's threads for the next one first."""
     request = store.request
     torch.set_num_threads(max(1, int(request.merge_cpus)))
     for key, (expert, linearised) in request.evaluations().items():
@@ -86,7 +89,7 @@ def _image_speed(expert: ExpertSpec, *, key: str, linearised: bool, store: Sampl
     backbone = workspace.base_backbone(spec.base_id, linearised=linearised)
     train = workspace.split(spec.data_id, "train")
     num_images = FIRST_IMAGES
-    seconds = _evaluation_s(backbone, train.rows(0, num_images), workspace=workspace)  # warms up
+    seconds = _evaluation_s(backbone, train.rows(0, num_images), workspace=workspace)  # a warm-up
     while num_images < MAX_IMAGES:
         positions = np.arange(num_images) % len(train)
         split = Split(images=train.images[positions], labels=train.labels[positions])
@@ -98,7 +101,7 @@ def _image_speed(expert: ExpertSpec, *, key: str, linearised: bool, store: Sampl
 
 
 def _evaluation_s(backbone: Backbone, split: Split, *, workspace: Workspace) -> float:
-    def run() -> None:
+    def evaluate() -> None:
         features_of(
             backbone.model,
             split=split,
@@ -106,24 +109,25 @@ def _evaluation_s(backbone: Backbone, split: Split, *, workspace: Workspace) -> 
             device=workspace.device,
         )
 
-    return _timed(run, max_count=1, max_s=0, device=workspace.device)[0]
+    return _mean_s(evaluate, max_count=1, max_s=0, device=workspace.device)[0]
 
 
 def _fine_tuning_speed(expert: ExpertSpec, *, store: SampleStore) -> Speed:
     spec, request = store.prepare(expert), store.request
     backbone = store.workspace.base_backbone(spec.base_id, linearised=spec.linearised)
-    return _step_speed(
-        spec,
-        what=train_key(request.model(expert), image_size=request.image_size(expert), spec=spec),
+    trainer = Trainer(
+        spec=replace(spec, lr=SAFE_LR),
         backbone=backbone,
         head=store.head(spec, backbone=backbone),
-        data_id=spec.data_id,
-        workspace=store.workspace,
+        train=store.workspace.split(spec.data_id, "train"),
+        device=store.workspace.device,
     )
+    key = train_key(request.model(expert), image_size=request.image_size(expert), spec=spec)
+    return _step_speed(trainer, key=key)
 
 
 def _pretraining_speed(base: BaseSpec, *, store: SampleStore) -> Speed:
-    """Times steps on images of one task: the joint head of all of them costs next to nothing."""
+    """Measures steps on one task's images: the joint head of all tasks costs next to nothing."""
     assert base.pretrain is not None
     spec, data_id = base.pretrain, base.pretrain.data_ids[0]
     sample = store.request.data[data_id]
@@ -132,39 +136,24 @@ def _pretraining_speed(base: BaseSpec, *, store: SampleStore) -> Speed:
     head = create_head(
         backbone.num_features, num_classes=sample.num_classes, seed=spec.seed, task=spec.tasks[0]
     )
-    return _step_speed(
-        spec,
-        what=train_key(base.model, image_size=sample.spec.image_size, spec=spec),
+    trainer = Trainer(
+        spec=replace(spec, lr=SAFE_LR),
         backbone=backbone,
         head=head.to(store.workspace.device),
-        data_id=data_id,
-        workspace=store.workspace,
+        train=store.workspace.split(data_id, "train"),
+        device=store.workspace.device,
     )
+    key = train_key(base.model, image_size=sample.spec.image_size, spec=spec)
+    return _step_speed(trainer, key=key)
 
 
-def _step_speed(
-    spec: ExpertSpec | PretrainSpec,
-    *,
-    what: str,
-    backbone: Backbone,
-    head: torch.nn.Linear,
-    data_id: str,
-    workspace: Workspace,
-) -> Speed:
-    tuning = FineTuning(
-        # Random weights may diverge at the study's rate; what a step costs does not depend on it.
-        spec=replace(spec, lr=1e-6),
-        backbone=backbone,
-        head=head,
-        train=workspace.split(data_id, "train"),
-        device=workspace.device,
-    )
+def _step_speed(trainer: Trainer, *, key: str) -> Speed:
     for _ in range(NUM_WARM_STEPS):
-        tuning.advance()
-    seconds, count = _timed(
-        tuning.advance, max_count=MAX_STEPS, max_s=MAX_STEPS_S, device=workspace.device
+        trainer.advance()
+    seconds, count = _mean_s(
+        trainer.advance, max_count=MAX_STEPS, max_s=MAX_STEPS_S, device=trainer.device
     )
-    return Speed(what=what, seconds=seconds, count=count)
+    return Speed(what=key, seconds=seconds, count=count)
 
 
 def _file_speed(merge: MergeSpec, *, store: SampleStore) -> Speed:
@@ -185,22 +174,22 @@ def _merge_speed(merge: MergeSpec, *, store: SampleStore) -> Speed:
     manifest = run_merge(spec, workspace=store.workspace)
     _wait_for(store.workspace.device)
     seconds = time.perf_counter() - started
-    if spec.surgery is None:  # which is counted as evaluation
+    if spec.surgery is None:  # run_merge counts surgery's seconds as evaluation
         seconds -= manifest.seconds["evaluate"]
     first, request = merge.experts[0], store.request
-    what = merge_key(request.model(first), image_size=request.image_size(first), merge=merge)
-    return Speed(what=what, seconds=seconds / count, count=count)
+    key = merge_key(request.model(first), image_size=request.image_size(first), merge=merge)
+    return Speed(what=key, seconds=seconds / count, count=count)
 
 
-def _timed(
-    run: Callable[[], None], *, max_count: int, max_s: float, device: torch.device
+def _mean_s(
+    call: Callable[[], None], *, max_count: int, max_s: float, device: torch.device
 ) -> tuple[float, int]:
-    """Returns the mean seconds of a call, and how many calls were timed, at least one."""
+    """Returns the mean seconds of a call and the number of timed calls, which is at least one."""
     _wait_for(device)
     started = time.perf_counter()
     count = 0
     while count == 0 or (count < max_count and time.perf_counter() - started < max_s):
-        run()
+        call()
         count += 1
     _wait_for(device)
     return (time.perf_counter() - started) / count, count
@@ -212,12 +201,12 @@ def _wait_for(device: torch.device) -> None:
 
 
 def main() -> int:
-    """Prints the device and then each speed of the request; returns the exit code."""
+    """Prints the device and then the measured speeds; returns the exit code."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name()
     _print({"device": device.type, "device_name": name, "machine": platform.node()})
     request = CalibrationRequest.from_json(sys.stdin.read())
-    for speed in speeds(request, device=device):
+    for speed in measured_speeds(request, device=device):
         _print(asdict(speed))
     return 0
 

@@ -1,4 +1,4 @@
-"""A throw-away store of random weights and images on which samples of a study's work run."""
+"""Fills a temporary store with random weights and images for a calibration's samples."""
 
 import time
 from collections.abc import Mapping
@@ -18,41 +18,41 @@ from workers.specs.ids import VERSIONS
 from workers.specs.merge import MergeSpec
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec
-from workers.train.fine_tune import create_head
-from workers.train.tuning_state import model_tensors
+from workers.train.trainer import create_head
+from workers.train.trainer_state import model_tensors
 from workers.workspace import EXPERT_FILE, Workspace
 
 NUM_DISTINCT_EXPERTS = 4
-"""Experts that are made; larger groups have each of them several times, which takes a merge as long
-and memory and disk less."""
+"""Distinct experts of each model. Larger groups repeat them: a merge takes as long, and memory and
+disk hold fewer experts."""
 NUM_TEST_IMAGES = 8
-"""Of a task while merges are timed, whose evaluation is left out."""
+"""Test images of a task while merges are timed; their evaluation does not count."""
 NUM_TRAIN_IMAGES = 256
-"""At least what methods that read images ask of a task by default."""
+"""Training images of a task; at least as many as methods with data read by default."""
 DELTA = 1e-3
 """Standard deviation of a random task vector's entries."""
 
 
 @dataclass(kw_only=True)
 class SampleStore:
-    """Commits what samples need, each once, in place of what a request names."""
+    """The artifacts that samples need, each committed at its first use."""
 
     request: CalibrationRequest
     workspace: Workspace
     scratch: Path
     file_s: dict[str, float] = field(default_factory=dict)
-    """Seconds of writing an expert and reading it again, by model, once there are some."""
+    """Seconds of writing an expert's file and reading it again, by model, once measured."""
     _base_ids: dict[str, str] = field(default_factory=dict)
     _images: set[str] = field(default_factory=set)
     _experts: dict[tuple[str, bool], list[ExpertSpec]] = field(default_factory=dict)
 
     def prepare(self, expert: ExpertSpec) -> ExpertSpec:
-        """Commits random weights and images where they are missing; returns the spec on them."""
+        """Commits random weights and images if missing; returns the expert with that base."""
         self.prepare_images(expert.data_id)
         return replace(expert, base_id=self.prepare_base(self.request.bases[expert.base_id]))
 
     def prepare_base(self, base: BaseSpec) -> str:
-        """Commits random weights of a base's model where they are missing; returns their id."""
+        """Commits random weights of a base's model if missing; returns their base id."""
         if base.model not in self._base_ids:
             spec = replace(base.initial, weights="none")
             prepare_base(BaseJob(spec=spec, path=None), workspace=self.workspace)
@@ -60,13 +60,13 @@ class SampleStore:
         return self._base_ids[base.model]
 
     def prepare_images(self, data_id: str) -> None:
-        """Commits random images under the id of those of the request where they are missing."""
+        """Commits random images under a data id of the request if missing."""
         if data_id not in self._images:
             _commit_images(data_id, sample=self.request.data[data_id], store=self)
             self._images.add(data_id)
 
     def experts(self, merge: MergeSpec) -> list[ExpertSpec]:
-        """Returns experts with random task vectors for a merge, in memory one at a time if made."""
+        """Returns a merge's experts, with random task vectors; holds one in memory at a time."""
         request = self.request
         kind = request.model(merge.experts[0]), merge.linearised
         if kind not in self._experts:
@@ -80,7 +80,7 @@ class SampleStore:
         return self._experts[kind]
 
     def head(self, spec: ExpertSpec, *, backbone: Backbone) -> nn.Linear:
-        """Returns a random classifier of a task."""
+        """Returns a random classifier for an expert's task."""
         head = create_head(
             backbone.num_features,
             num_classes=self.workspace.num_classes(spec.data_id),

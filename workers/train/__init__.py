@@ -1,1 +1,1 @@
-"""Fine-tuning trials and pretraining, resumable."""
+"""Trains experts and bases; an interrupted training resumes and ends with the same bits."""

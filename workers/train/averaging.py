@@ -1,4 +1,4 @@
-"""The mean over a run's weights that its expert may store in place of the last ones."""
+"""Averages the weights over a training's steps; an expert can store the mean."""
 
 import math
 from collections.abc import Mapping
@@ -10,55 +10,56 @@ from workers.specs.training import AveragingSpec
 
 
 class WeightAverage:
-    """A mean of weights and buffers, taken in after every step of a run.
+    """A running mean of weights and buffers, updated after every optimizer step.
 
-    BatchNorm's statistics are averaged as weights are; integers are those of the last step.
+    BatchNorm's statistics are averaged like weights. Integer buffers are copied from the last step.
     """
 
     def __init__(self, spec: AveragingSpec, *, total_steps: int) -> None:
-        """Begins empty.
+        """Starts without a mean.
 
         Args:
-            spec: Which mean.
-            total_steps: Steps of the run, of which `swa` begins at a fraction.
+            spec: The kind of mean and its constants.
+            total_steps: Steps of the whole training; `swa` starts after a fraction of them.
         """
         self._spec = spec
         self._start = math.floor(spec.swa_start * total_steps)
         self.tensors: dict[str, Tensor] = {}
-        """The mean itself, by the names of the weights; empty before its first step."""
+        """The mean, by the names of the weights; empty before the first update."""
 
     def add(self, weights: Mapping[str, Tensor], *, step: int) -> None:
-        """Takes the weights after a step into the mean.
+        """Updates the mean with the weights after a step.
 
         Args:
-            weights: The model's, themselves; they are read only.
-            step: Steps taken, of which the mean has begun.
+            weights: The model's own tensors, which are only read.
+            step: Steps taken so far. `has_begun(step)` must hold.
         """
         if not self.tensors:
             self.tensors = {name: weight.detach().clone() for name, weight in weights.items()}
             return
-        share = self._share(step)
+        newest_frac = self._newest_frac(step)
         with torch.no_grad():
             for name, weight in weights.items():
                 mean = self.tensors[name]
                 if mean.is_floating_point():
-                    mean.lerp_(weight, share)
+                    mean.lerp_(weight, newest_frac)
                 else:
                     mean.copy_(weight)
 
     def has_begun(self, step: int) -> bool:
-        """Returns whether there is a mean after so many steps."""
+        """Returns whether the mean exists after a number of steps."""
         return self._spec.mode != "none" and step > self._start
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Goes on from a mean; the tensors become its own."""
+        """Continues from an earlier mean, whose tensors this object then owns."""
         self.tensors = dict(tensors)
 
-    def _share(self, step: int) -> float:
-        """Returns what the newest weights make of the mean.
+    def _newest_frac(self, step: int) -> float:
+        """Returns the weight of the newest tensors in the mean.
 
-        For `ema`, (1 - decay) / (1 - decay^step): the weights of steps 1 to `step`, each counting
-        decay times the one after it. Without the divisor the mean of a short run would be the base.
+        For `ema` this is (1 - decay) / (1 - decay^step): steps 1 to `step` count, each `decay`
+        times as much as the next one. Without the divisor, the mean of a short training would stay
+        close to the base.
         """
         if self._spec.mode == "swa":
             return 1 / (step - self._start)

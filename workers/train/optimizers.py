@@ -1,4 +1,4 @@
-"""The optimizers, and sharpness-aware minimization around any of them."""
+"""Creates optimizers, and perturbs weights for sharpness-aware minimization (SAM)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from workers.specs.training import OptimizerSpec
 
 ADAM_SECOND_DECAY = 0.999
 TINY_NORM = 1e-12
-"""Keeps a gradient of zero from being divided by its norm."""
+"""Added to the gradient's norm, so that a gradient of zero is not divided by zero."""
 
 
 def create_optimizer(
     spec: OptimizerSpec, *, parameters: Sequence[nn.Parameter], lr: float
 ) -> torch.optim.Optimizer:
-    """Creates an optimizer over parameters, fused into one kernel."""
+    """Creates an optimizer that updates all parameters in one fused kernel."""
     if spec.name == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -32,14 +32,16 @@ def create_optimizer(
 
 
 @contextmanager
-def climbed(parameters: Sequence[nn.Parameter], *, rho: float) -> Iterator[None]:
-    """Moves weights along their gradient to a distance, and back to the same bits on leaving.
+def perturbed_by_gradient(parameters: Sequence[nn.Parameter], *, rho: float) -> Iterator[None]:
+    """Moves weights along their gradient inside the `with` block, then restores their bits.
 
-    The gradient of the loss there is the sharpness-aware one of the weights here.
+    The gradient that the block computes at the moved weights is the sharpness-aware gradient of
+    the original weights.
 
     Args:
-        parameters: With the loss's gradients, which are dropped once the weights have moved.
-        rho: Distance in the 2-norm over all parameters together; a gradient of zero moves nothing.
+        parameters: Weights with the loss's gradients. The gradients are dropped after the move.
+        rho: Distance of the move in the 2-norm over all parameters together. A gradient of zero
+            moves nothing.
 
     Source: Foret 2021, Sharpness-Aware Minimization, arXiv:2010.01412, equation 2 with p = 2.
     """

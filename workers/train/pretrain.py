@@ -1,12 +1,9 @@
-"""Runs one pretraining: trains a base on several tasks at once and commits it at each snapshot."""
+"""Runs a pretraining: trains a base on several tasks at once and commits it at each snapshot."""
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from eval.evaluate import evaluate
 from eval.images.joint_split import JointSplit
@@ -19,62 +16,55 @@ from workers.sampling.determinism import compute_deterministically
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseSpec, PretrainRun, PretrainSpec
-from workers.train.checkpoints import Checkpoints, Pace
-from workers.train.fine_tune import FineTuning, create_head, recent_loss
-from workers.train.resumable import CHECKPOINT_EVERY_S, ResumableRun, training_metrics
-from workers.train.trial import TrialProgress
-from workers.train.tuning_state import are_finite
+from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
+from workers.train.trainer import Trainer, create_head
+from workers.train.trainer_state import are_finite
 from workers.workspace import BASE_FILE, Workspace
 
 
-@dataclass(kw_only=True)
-class _Run(ResumableRun):
+@dataclass(frozen=True, kw_only=True)
+class _Pretraining:
+    """The model of a pretraining, and all that is needed to commit its bases."""
+
     spec: PretrainRun
+    trainer: Trainer
     workspace: Workspace
 
 
 def run_pretraining(
-    spec: PretrainRun,
-    *,
-    workspace: Workspace,
-    report_every_s: float,
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[TrialProgress]:
-    """Trains, yielding at an interval and at every snapshot; the last yield is the end.
+    spec: PretrainRun, *, workspace: Workspace, timing: Timing
+) -> Iterator[TrainingProgress]:
+    """Pretrains; yields at an interval and at every snapshot. The last yield is the end.
 
-    The images of all tasks are one shuffled stream, so that a batch mixes them and a task of twice
-    the images is seen twice as often. The joint head over all classes is dropped at the end.
+    The images of all tasks form one shuffled stream: a batch mixes tasks, and a task with twice the
+    images is seen twice as often. One head covers the classes of all tasks; no base contains it.
 
-    A run that was interrupted goes on, and one that is closed leaves a checkpoint, as a trial does:
-    see `workers.train.trial`. One whose loss is not finite commits the bases that it has not
-    reached as `diverged` and without weights: no expert can start from them.
+    A pretraining resumes, and writes a checkpoint when its generator is closed, as a trial does
+    (see `workers.train.trial`). After a loss that is not finite, the remaining bases are committed
+    as `diverged` and without weights, and no expert can start from them.
 
     Args:
-        spec: What to do.
-        workspace: What the process keeps warm.
-        report_every_s: Seconds between two reports.
-        checkpoint_every_s: Least seconds between two checkpoints (`workers.train.checkpoints`).
-        clock: Seconds, from any origin.
+        spec: The pretraining.
+        workspace: The process's store, models and images.
+        timing: The intervals of reports and checkpoints.
 
     Raises:
         MissingArtifactError: The initial base or the images are not committed.
-        StoreError: The store fails, other than in writing or removing a checkpoint.
-        ManifestError, CorruptArtifactError: What the store has committed is damaged.
+        StoreError: The store fails, except while a checkpoint is written or removed.
+        ManifestError, CorruptArtifactError: A committed artifact is damaged.
     """
-    run = _start(spec, workspace=workspace, clock=clock)
-    before = run.resume(spec.snapshots, find=lambda position: _find(run, position))
-    committed = {manifest.id: manifest for manifest in before}
-    pace = Pace(min_interval_s=checkpoint_every_s, clock=clock)
-    with run.kept_when_closed():
-        for base, steps in zip(spec.bases, spec.snapshots, strict=True):
-            for _ in run.advance(until=steps, report_every_s=report_every_s, pace=pace):
-                yield _progress(run, step=run.tuning.step, committed=())
-            manifest = committed.get(base.id) or _commit(base, run=run)
-            if base == spec.longest:
-                run.checkpoints.remove()
-            yield _progress(run, step=steps, committed=(manifest,))
-            run.tuning.set_training_mode()
+    started_s = timing.clock()
+    pretraining = _start(spec, workspace=workspace)
+    training = ResumableTraining(
+        kind="base",
+        outputs=spec.bases,
+        snapshots=spec.snapshots,
+        trainer=pretraining.trainer,
+        artifacts=workspace.artifacts,
+        timing=timing,
+        started_s=started_s,
+    )
+    yield from training.run(lambda base, at: _commit(base, at=at, pretraining=pretraining))
 
 
 def joint_split(pretrain: PretrainSpec, *, name: str, workspace: Workspace) -> JointSplit:
@@ -89,8 +79,7 @@ def joint_split(pretrain: PretrainSpec, *, name: str, workspace: Workspace) -> J
     )
 
 
-def _start(spec: PretrainRun, *, workspace: Workspace, clock: Callable[[], float]) -> _Run:
-    started_s = clock()
+def _start(spec: PretrainRun, *, workspace: Workspace) -> _Pretraining:
     compute_deterministically()
     pretrain = spec.pretrain
     train = joint_split(pretrain, name="train", workspace=workspace)
@@ -101,84 +90,65 @@ def _start(spec: PretrainRun, *, workspace: Workspace, clock: Callable[[], float
         seed=pretrain.seed,
         task=" ".join(pretrain.tasks),
     )
-    tuning = FineTuning(
+    trainer = Trainer(
         spec=pretrain,
         backbone=backbone,
         head=head.to(workspace.device),
         train=train,
         device=workspace.device,
     )
-    return _Run(
-        spec=spec,
-        tuning=tuning,
-        workspace=workspace,
-        checkpoints=Checkpoints(workspace.artifacts.store, trial_id=spec.id),
-        clock=clock,
-        started_s=started_s,
-    )
+    return _Pretraining(spec=spec, trainer=trainer, workspace=workspace)
 
 
-def _find(run: _Run, position: int) -> Manifest | None:
-    return run.workspace.artifacts.find("base", run.spec.bases[position].id)
-
-
-def _progress(run: _Run, *, step: int, committed: tuple[Manifest, ...]) -> TrialProgress:
-    return TrialProgress(step=step, loss=recent_loss(run.tuning.losses[:step]), committed=committed)
-
-
-def _commit(spec: BaseSpec, *, run: _Run) -> Manifest:
-    tuning, workspace = run.tuning, run.workspace
-    seconds = run.seconds()
-    tensors = tuning.backbone.module.state_dict()
-    whole = not run.diverged and are_finite(tensors.values())
+def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _Pretraining) -> Manifest:
+    trainer, workspace = pretraining.trainer, pretraining.workspace
+    tensors = trainer.backbone.module.state_dict()
+    is_usable = not at.diverged and are_finite(tensors.values())
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / BASE_FILE
-        if whole:
-            write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})
+        if is_usable:
+            write_tensors(path, tensors, about={"model": base.model, "id": base.id})
         manifest = workspace.artifacts.commit(
             "base",
-            spec.id,
+            base.id,
             version=VERSIONS["base"],
-            spec=spec_to_json(spec),
-            inputs=_inputs(run),
-            files={BASE_FILE: path} if whole else {},
-            outcome="done" if whole else "diverged",
-            metrics=_metrics(run, tensors=tensors, whole=whole).to_json(),
-            seconds={"pretrain": seconds},
+            spec=spec_to_json(base),
+            inputs=_inputs(pretraining),
+            files={BASE_FILE: path} if is_usable else {},
+            outcome="done" if is_usable else "diverged",
+            metrics=PretrainMetrics(
+                training=trainer.metrics(),
+                num_entries=sum(tensor.numel() for tensor in tensors.values()),
+                tasks=_scores(pretraining) if is_usable else None,
+            ).to_json(),
+            seconds={"pretrain": at.seconds},
         )
     workspace.remember(manifest)
     return manifest
 
 
-def _inputs(run: _Run) -> dict[str, str]:
-    workspace, initial_id = run.workspace, run.spec.longest.initial.id
-    data = {each: workspace.manifest("data", each).digest for each in run.spec.pretrain.data_ids}
+def _inputs(pretraining: _Pretraining) -> dict[str, str]:
+    spec, workspace = pretraining.spec, pretraining.workspace
+    initial_id = spec.longest.initial.id
+    data = {each: workspace.manifest("data", each).digest for each in spec.pretrain.data_ids}
     return {initial_id: workspace.manifest("base", initial_id).digest, **data}
 
 
-def _metrics(run: _Run, *, tensors: dict[str, Tensor], whole: bool) -> PretrainMetrics:
-    """Evaluates the joint head on the test images of each task if the weights are finite."""
-    return PretrainMetrics(
-        training=training_metrics(run.tuning),
-        num_entries=sum(tensor.numel() for tensor in tensors.values()),
-        tasks=_scores(run) if whole else None,
-    )
-
-
-def _scores(run: _Run) -> dict[str, TaskSums]:
-    pretrain, tuning = run.spec.pretrain, run.tuning
-    tests = joint_split(pretrain, name="test", workspace=run.workspace).relabelled
+def _scores(pretraining: _Pretraining) -> dict[str, TaskSums]:
+    """Evaluates the base under the joint head on each task's test images."""
+    pretrain, trainer = pretraining.spec.pretrain, pretraining.trainer
+    tests = joint_split(pretrain, name="test", workspace=pretraining.workspace).relabelled
     return {
-        task: _evaluate(tuning, split=split)
+        task: _evaluate(trainer, split=split)
         for task, split in zip(pretrain.tasks, tests, strict=True)
     }
 
 
-def _evaluate(tuning: FineTuning, *, split: Split) -> TaskSums:
+def _evaluate(trainer: Trainer, *, split: Split) -> TaskSums:
     return evaluate(
-        tuning.backbone.module,
-        tuning.head,
+        trainer.backbone.module,
+        trainer.head,
         split=split,
-        normalization=tuning.backbone.normalization,
-        device=tuning.device,
+        normalization=trainer.backbone.normalization,
+        device=trainer.device,
     )

@@ -1,106 +1,178 @@
-"""A run of steps that snapshots, leaves checkpoints, and goes on from them bit for bit."""
+"""Runs trainings, which are trials and pretrainings, so that they can resume bit for bit."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
+from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import TrainingMetrics
-from workers.train.checkpoints import Checkpoints, Pace
-from workers.train.fine_tune import DivergedError, FineTuning, loss_curve, recent_loss
+from workers.specs.training import BaseSpec, ExpertSpec
+from workers.train.checkpoint_interval import CheckpointInterval
+from workers.train.checkpoints import Checkpoints
+from workers.train.trainer import DivergedError, Trainer, recent_loss
 
 CHECKPOINT_EVERY_S = 30.0
-"""Least time between two checkpoints of a run where no study says another."""
+"""Least time between two checkpoints if the study does not set one."""
 NUM_LISTINGS = 3
-"""How often a run looks for a checkpoint that a rival keeps replacing."""
+"""Most listings in search of a checkpoint while another worker keeps replacing it."""
+
+Output = TypeVar("Output", ExpertSpec, BaseSpec)
+"""The specification of the artifact that a training commits at a snapshot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """The intervals at which a training reports and writes checkpoints."""
+
+    report_every_s: float
+    """Seconds between two reports."""
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    """Least seconds between two checkpoints; see `workers.train.checkpoint_interval`."""
+    clock: Callable[[], float] = time.monotonic
+    """Returns seconds from an arbitrary origin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """A report of a training."""
+
+    step: int
+    """Steps taken. At a snapshot its step count, even if the training diverged before."""
+    loss: float | None
+    """Mean of the recent training losses, in nats per image; None before the first step."""
+    committed: tuple[Manifest, ...] = ()
+    """Artifacts committed since the last report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The state of a training when it commits an artifact."""
+
+    seconds: float
+    """Seconds that the training has taken. The time between an interrupted worker's last
+    checkpoint and the next worker's start does not count."""
+    diverged: bool
+    """Whether a loss was not finite."""
 
 
 @dataclass(kw_only=True)
-class ResumableRun:
-    """A fine-tuning or a pretraining in progress."""
+class ResumableTraining(Generic[Output]):
+    """A training in progress, which another worker can resume after an interruption."""
 
-    tuning: FineTuning
-    checkpoints: Checkpoints
-    clock: Callable[[], float]
-    """Seconds, from any origin."""
+    kind: str
+    """The kind of the committed artifacts."""
+    outputs: tuple[Output, ...]
+    """The artifacts to commit, by ascending step count."""
+    snapshots: tuple[int, ...]
+    """The step count of each of `outputs`."""
+    trainer: Trainer
+    """At step 0."""
+    artifacts: Artifacts
+    timing: Timing
     started_s: float
-    """When the run would have begun if it had never been interrupted, by the clock."""
-    diverged: bool = False
-    """Whether a loss was not finite, after which no step is taken."""
+    """Start of the training by the clock. `run` moves it back by the time of earlier workers."""
+    _checkpoints: Checkpoints = field(init=False)
+    _diverged: bool = field(default=False, init=False)
 
-    def seconds(self) -> float:
-        """Returns how long the run has taken, interruptions left out."""
-        return self.clock() - self.started_s
+    def __post_init__(self) -> None:
+        training_id = self.outputs[-1].id
+        self._checkpoints = Checkpoints(self.artifacts.store, training_id=training_id)
 
-    @contextmanager
-    def kept_when_closed(self) -> Iterator[None]:
-        """Leaves a checkpoint of where the run stands if the generator around it is closed."""
-        try:
-            yield
-        except GeneratorExit:
-            if 0 < self.tuning.step < self.tuning.spec.steps and not self.diverged:
-                self.checkpoints.write(self.tuning, seconds=self.seconds())
-            raise
+    def run(self, commit: Callable[[Output, Snapshot], Manifest]) -> Iterator[TrainingProgress]:
+        """Resumes from the last usable checkpoint, trains, and commits at each snapshot.
 
-    def resume(
-        self, snapshots: Sequence[int], *, find: Callable[[int], Manifest | None]
-    ) -> list[Manifest]:
-        """Goes to the last usable checkpoint; returns what the first snapshots have committed.
-
-        A checkpoint beyond a snapshot that is not committed is of no use to this run. A rival (a
-        worker that was thought dead) may replace a checkpoint between its listing and its reading:
-        as long as a listing gives nothing but shows something new, there is another, up to three.
+        Yields a report at an interval and at every snapshot; the last report ends the training.
+        After a loss that is not finite no step is taken, and the remaining snapshots are committed
+        at once. A training whose generator is closed writes a checkpoint.
 
         Args:
-            snapshots: Step counts, ascending.
-            find: Returns the manifest of the snapshot at a position, None if there is none.
+            commit: Commits the model as it is now, as one of `outputs`.
+
+        Raises:
+            StoreError: The store fails, except while a checkpoint is written or removed.
+            ManifestError: A committed manifest is damaged.
+        """
+        committed = {manifest.id: manifest for manifest in self._resume()}
+        interval = CheckpointInterval(
+            min_interval_s=self.timing.checkpoint_every_s, clock=self.timing.clock
+        )
+        with self._checkpoint_when_closed():
+            for output, steps in zip(self.outputs, self.snapshots, strict=True):
+                for _ in self._advance(until=steps, interval=interval):
+                    yield self._progress(self.trainer.step)
+                manifest = committed.get(output.id) or commit(output, self._snapshot())
+                if steps == self.snapshots[-1]:
+                    self._checkpoints.remove()
+                yield self._progress(steps, manifest)
+                self.trainer.set_training_mode()
+
+    def _resume(self) -> list[Manifest]:
+        """Restores the last usable checkpoint; returns the manifests of the snapshots before it.
+
+        A checkpoint beyond a snapshot that is not committed is not usable. A worker that was
+        thought dead may replace a checkpoint between its listing and its reading. As long as
+        nothing was restored and the listing shows a new checkpoint, the search is repeated, up to
+        `NUM_LISTINGS` times.
         """
         committed: list[Manifest] = []
         for _ in range(NUM_LISTINGS):
-            if self.tuning.step > 0 or not self.checkpoints.look():
+            if self.trainer.step > 0 or not self._checkpoints.refresh():
                 break
-            committed = self._committed_before(self.checkpoints.last_step, snapshots, find=find)
-            limit = snapshots[len(committed)]
-            self.started_s -= self.checkpoints.restore(self.tuning, max_step=limit)
+            committed = self._committed_before(self._checkpoints.last_step)
+            limit = self.snapshots[len(committed)]
+            self.started_s -= self._checkpoints.restore(self.trainer, max_step=limit)
         return committed
 
-    @staticmethod
-    def _committed_before(
-        step: int, snapshots: Sequence[int], *, find: Callable[[int], Manifest | None]
-    ) -> list[Manifest]:
-        """Returns what is committed up to a step, without the last and without gaps."""
+    def _committed_before(self, step: int) -> list[Manifest]:
+        """Returns the manifests of snapshots before a step, up to the first missing one.
+
+        The last snapshot is not among them.
+        """
         found = []
-        for position, snapshot in enumerate(snapshots[:-1]):
-            manifest = find(position) if snapshot < step else None
+        for output, steps in zip(self.outputs[:-1], self.snapshots[:-1], strict=True):
+            manifest = self.artifacts.find(self.kind, output.id) if steps < step else None
             if manifest is None:
                 break
             found.append(manifest)
         return found
 
-    def advance(self, *, until: int, report_every_s: float, pace: Pace) -> Iterator[None]:
-        """Takes steps up to a count unless the run diverges; nothing if it is there or beyond.
-
-        Yields at an interval, for reports.
-        """
-        reported_s = self.clock()
-        while self.tuning.step < until and not self.diverged:
+    def _advance(self, *, until: int, interval: CheckpointInterval) -> Iterator[None]:
+        """Takes steps up to a count or to divergence; yields when a report is due."""
+        clock = self.timing.clock
+        reported_s = clock()
+        while self.trainer.step < until and not self._diverged:
             try:
-                self.tuning.advance()
+                self.trainer.advance()
             except DivergedError:
-                self.diverged = True
+                self._diverged = True
                 break
-            if pace.is_due(self.tuning):
-                pace.spend(lambda: self.checkpoints.write(self.tuning, seconds=self.seconds()))
-            if self.clock() - reported_s > report_every_s and self.tuning.step < until:
+            if interval.is_due(self.trainer):
+                interval.measure(self._write_checkpoint)
+            if clock() - reported_s > self.timing.report_every_s and self.trainer.step < until:
                 yield
-                reported_s = self.clock()
+                reported_s = clock()
 
+    @contextmanager
+    def _checkpoint_when_closed(self) -> Iterator[None]:
+        """Writes a checkpoint if the generator around the `with` block is closed."""
+        try:
+            yield
+        except GeneratorExit:
+            if 0 < self.trainer.step < self.snapshots[-1] and not self._diverged:
+                self._write_checkpoint()
+            raise
 
-def training_metrics(tuning: FineTuning) -> TrainingMetrics:
-    """Returns the losses and the step count of a training at its current step."""
-    return TrainingMetrics(
-        train_loss=recent_loss(tuning.losses),
-        train_curve=tuple(loss_curve(tuning.losses)),
-        num_classes=tuning.head.out_features,
-        steps_taken=tuning.step,
-    )
+    def _write_checkpoint(self) -> bool:
+        return self._checkpoints.write(self.trainer, seconds=self._seconds())
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(seconds=self._seconds(), diverged=self._diverged)
+
+    def _progress(self, step: int, *committed: Manifest) -> TrainingProgress:
+        loss = recent_loss(self.trainer.losses[:step])
+        return TrainingProgress(step=step, loss=loss, committed=committed)
+
+    def _seconds(self) -> float:
+        return self.timing.clock() - self.started_s

@@ -1,4 +1,4 @@
-"""The learning rate of each step of a run."""
+"""Computes the learning rate of each optimizer step."""
 
 import math
 
@@ -8,9 +8,9 @@ from workers.specs.training import ExpertSpec, PretrainSpec
 def learning_rate(spec: ExpertSpec | PretrainSpec, *, step: int) -> float:
     """Returns the learning rate of a step, counted from 0.
 
-    It grows linearly over the warmup, the first step having a part of it already and the last one
-    the peak. Then it is constant, or falls over the steps that are left along half a cosine or a
-    line, either of which would be 0 at the step after the last.
+    During the warmup the rate grows linearly: the first step has `lr / warmup_steps` and the last
+    one `lr`. Afterwards the rate is constant or decays along half a cosine or a line. A decaying
+    rate would reach 0 at the step after the last one.
     """
     if step < spec.warmup_steps:
         return spec.lr * ((step + 1) / spec.warmup_steps)

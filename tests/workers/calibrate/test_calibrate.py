@@ -8,7 +8,7 @@ import torch
 
 from eval.suites import find_task
 from workers.calibrate import __main__ as calibrate
-from workers.calibrate.__main__ import speeds
+from workers.calibrate.__main__ import measured_speeds
 from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.calibrate.speeds import (
     Speed,
@@ -81,7 +81,7 @@ def test_every_kind_of_work_gets_a_speed(
     unknown = replace(base, weights="sha256:" + "0" * 64)
     experts = tuple(replace(make_expert(task), base_id=unknown.id) for task in sorted(datasets))
     request = request_of(unknown, datasets, experts)
-    found = list(speeds(request, device=CPU))
+    found = list(measured_speeds(request, device=CPU))
     model, size = base.model, 32
     expected = [
         image_key(model, image_size=size, linearised=False),
@@ -131,11 +131,11 @@ def test_other_models_steps_and_pretraining_are_timed_as_they_are(
             merge_of((replace(plain, base_id=other.id),), "average", None),
         ),
     )
-    found = {speed.what: speed.seconds for speed in speeds(request, device=CPU)}
+    found = {speed.what: speed.seconds for speed in measured_speeds(request, device=CPU)}
     assert set(found) == set(request.speed_keys())
     assert len(found) == 3 + 4 + 1 + 2 + 3
     broken = replace(request, experts=(replace(plain, augment="none", batch_size=0), sharp))
-    left = {speed.what for speed in speeds(broken, device=CPU)}
+    left = {speed.what for speed in measured_speeds(broken, device=CPU)}
     assert len(set(broken.speed_keys()) - left) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -155,7 +155,7 @@ def test_large_groups_are_merged_from_few_distinct_experts(
 
     monkeypatch.setattr(calibrate, "run_merge", watched)  # type: ignore[attr-defined]
     experts = tuple(make_expert(task) for task in sorted(datasets))
-    list(speeds(request_of(base, datasets, experts), device=CPU))
+    list(measured_speeds(request_of(base, datasets, experts), device=CPU))
     assert {len(spec.experts) for spec in merged} == {9}
     assert {len({each.id for each in spec.experts}) for spec in merged} == {4}
 

@@ -14,7 +14,7 @@ from eval.model_inputs import to_inputs
 from workers.merging.group_probe import GroupProbe, fisher_roots, unseen_first
 from workers.specs.merge import MergeSpec
 from workers.specs.training import ExpertSpec
-from workers.train.fine_tune import training_subset
+from workers.train.trainer import training_subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

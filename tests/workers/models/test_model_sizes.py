@@ -6,8 +6,8 @@ import torch
 from workers.artifacts.cache import CACHE_VARIABLE
 from workers.models.backbones import create_backbone
 from workers.models.model_sizes import ModelSize, keep_sizes, model_sizes
-from workers.train.fine_tune import create_head
-from workers.train.tuning_state import model_tensors
+from workers.train.trainer import create_head
+from workers.train.trainer_state import model_tensors
 
 MODELS = ["test_resnet", "test_vit", "tf_efficientnet_lite0"]
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from workers.specs.training import OptimizerSpec
-from workers.train.optimizers import climbed, create_optimizer
+from workers.train.optimizers import create_optimizer, perturbed_by_gradient
 
 
 def weights(*values: float) -> nn.Parameter:
@@ -24,7 +24,7 @@ def test_climb_is_along_the_gradient_over_all_weights_together() -> None:
     """By hand: gradients (3, 0) and (4) have the norm 5 together, so a radius of 1 is a fifth."""
     first, second, untouched = weights(1.0, 1.0), weights(2.0), weights(7.0)
     first.grad, second.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
-    with climbed([first, second, untouched], rho=1.0):
+    with perturbed_by_gradient([first, second, untouched], rho=1.0):
         assert first.tolist() == pytest.approx([1.6, 1.0])
         assert second.tolist() == pytest.approx([2.8])
         assert untouched.tolist() == [7.0]
@@ -36,7 +36,7 @@ def test_weights_come_back_to_their_bits_after_a_climb() -> None:
     parameter = weights(0.1, 1e-7, 3e7)
     before = parameter.detach().clone()
     parameter.grad = torch.tensor([1.0, 1.0, 1e-3])
-    with climbed([parameter], rho=0.3):
+    with perturbed_by_gradient([parameter], rho=0.3):
         assert not torch.equal(parameter, before)
     assert torch.equal(parameter, before)
 
@@ -45,5 +45,5 @@ def test_gradient_of_zero_moves_nothing() -> None:
     """There is no direction to climb in, and no NaN either."""
     parameter = weights(1.0)
     parameter.grad = torch.zeros(1)
-    with climbed([parameter], rho=0.5):
+    with perturbed_by_gradient([parameter], rho=0.5):
         assert parameter.tolist() == [1.0]

@@ -18,13 +18,15 @@ from workers.specs.training import (
     PretrainSpec,
     TrialSpec,
 )
-from workers.train.checkpoints import Pace
-from workers.train.fine_tune import DivergedError, FineTuning
+from workers.train.checkpoint_interval import CheckpointInterval
 from workers.train.pretrain import run_pretraining
-from workers.train.trial import TrialProgress, run_trial
+from workers.train.resumable import Timing, TrainingProgress
+from workers.train.trainer import DivergedError, Trainer
+from workers.train.trial import run_trial
 from workers.workspace import BASE_FILE, MissingArtifactError, Workspace
 
 CPU = torch.device("cpu")
+SILENT = Timing(report_every_s=1e9)
 Make = Callable[..., PretrainRun]
 
 
@@ -51,10 +53,10 @@ def make_run(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Make:
 
 
 def pretrain(run: PretrainRun, *, workspace: Workspace) -> list[Manifest]:
-    return committed(run_pretraining(run, workspace=workspace, report_every_s=1e9))
+    return committed(run_pretraining(run, workspace=workspace, timing=SILENT))
 
 
-def committed(progress: Iterator[TrialProgress]) -> list[Manifest]:
+def committed(progress: Iterator[TrainingProgress]) -> list[Manifest]:
     return [manifest for each in progress for manifest in each.committed]
 
 
@@ -120,18 +122,18 @@ def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
         str(copied(store_root, tmp_path)), cache_root=tmp_path / "other", device=CPU
     )
     expected = pretrain(run, workspace=undisturbed)
-    monkeypatch.setattr(Pace, "is_due", lambda _, tuning: tuning.step == killed_at)
+    monkeypatch.setattr(CheckpointInterval, "is_due", lambda _, trainer: trainer.step == killed_at)
     steps: list[int] = []
-    advance = FineTuning.advance
+    advance = Trainer.advance
 
-    def dying(tuning: FineTuning) -> None:
-        if tuning.step == killed_at and killed_at not in steps:
+    def dying(trainer: Trainer) -> None:
+        if trainer.step == killed_at and killed_at not in steps:
             steps.append(killed_at)
             raise KeyboardInterrupt
-        steps.append(tuning.step)
-        advance(tuning)
+        steps.append(trainer.step)
+        advance(trainer)
 
-    monkeypatch.setattr(FineTuning, "advance", dying)
+    monkeypatch.setattr(Trainer, "advance", dying)
     with pytest.raises(KeyboardInterrupt):
         pretrain(run, workspace=new_workspace())
     workspace = new_workspace()
@@ -156,17 +158,17 @@ def test_closed_pretraining_goes_on_from_where_it_stood(
         str(copied(store_root, tmp_path)), cache_root=tmp_path / "other", device=CPU
     )
     expected = pretrain(run, workspace=undisturbed)
-    progress = run_pretraining(run, workspace=new_workspace(), report_every_s=-1.0)
+    progress = run_pretraining(run, workspace=new_workspace(), timing=Timing(report_every_s=-1.0))
     assert [next(progress).step for _ in range(4)] == [1, 2, 3, 4]
     progress.close()  # type: ignore[attr-defined]
     steps: list[int] = []
-    advance = FineTuning.advance
+    advance = Trainer.advance
 
-    def counted(tuning: FineTuning) -> None:
-        steps.append(tuning.step)
-        advance(tuning)
+    def counted(trainer: Trainer) -> None:
+        steps.append(trainer.step)
+        advance(trainer)
 
-    monkeypatch.setattr(FineTuning, "advance", counted)
+    monkeypatch.setattr(Trainer, "advance", counted)
     workspace = new_workspace()
     pretrain(run, workspace=workspace)
     assert steps == [4, 5]
@@ -179,14 +181,14 @@ def test_diverged_pretraining_leaves_bases_without_weights(
     make_run: Make, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snapshot before is whole; no expert can start from the one after."""
-    advance = FineTuning.advance
+    advance = Trainer.advance
 
-    def diverging(tuning: FineTuning) -> None:
-        if tuning.step == 3:
+    def diverging(trainer: Trainer) -> None:
+        if trainer.step == 3:
             raise DivergedError("the loss is nan at step 3")
-        advance(tuning)
+        advance(trainer)
 
-    monkeypatch.setattr(FineTuning, "advance", diverging)
+    monkeypatch.setattr(Trainer, "advance", diverging)
     whole, lost = pretrain(make_run(2, 5), workspace=workspace)
     assert (whole.outcome, lost.outcome, lost.files) == ("done", "diverged", ())
     assert (lost.metrics["steps_taken"], lost.metrics["tasks"]) == (3, None)
@@ -204,9 +206,7 @@ def test_expert_starts_from_the_pretrained_base(
     plain = make_expert(steps=1)
     manifests = [
         committed(
-            run_trial(
-                TrialSpec(longest=each, snapshots=(1,)), workspace=workspace, report_every_s=1e9
-            )
+            run_trial(TrialSpec(longest=each, snapshots=(1,)), workspace=workspace, timing=SILENT)
         )[0]
         for each in (spec, plain)
     ]

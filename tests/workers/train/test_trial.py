@@ -25,7 +25,8 @@ from workers.specs.training import (
     OptimizerSpec,
     TrialSpec,
 )
-from workers.train.fine_tune import DivergedError, FineTuning
+from workers.train.resumable import Timing
+from workers.train.trainer import DivergedError, Trainer
 from workers.train.trial import run_trial
 from workers.workspace import EXPERT_FILE, Workspace
 
@@ -57,7 +58,7 @@ def bits(manifest: Manifest) -> tuple[Any, ...]:
     return manifest.id, files, dict(manifest.metrics), manifest.outcome
 
 
-def raise_diverged(_tuning: FineTuning) -> None:
+def raise_diverged(_trainer: Trainer) -> None:
     raise DivergedError("at once")
 
 
@@ -259,7 +260,7 @@ def test_trial_that_diverges_in_its_first_step_has_no_training_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """None stands where there is no value; a NaN could not be written."""
-    monkeypatch.setattr(FineTuning, "advance", raise_diverged)
+    monkeypatch.setattr(Trainer, "advance", raise_diverged)
     (manifest,) = run(make_expert(), workspace=workspace)
     assert manifest.outcome == "diverged"
     assert manifest.metrics["train_loss"] is None
@@ -296,10 +297,9 @@ def test_progress_is_reported_at_the_interval_and_at_snapshots(
 ) -> None:
     """A clock that gains a second a look, and a report wanted every four."""
     ticks = iter(range(1000))
+    timing = Timing(report_every_s=3.5, clock=lambda: float(next(ticks)))
     spec = TrialSpec(longest=make_expert(steps=10), snapshots=(5, 10))
-    reports = list(
-        run_trial(spec, workspace=workspace, report_every_s=3.5, clock=lambda: float(next(ticks)))
-    )
+    reports = list(run_trial(spec, workspace=workspace, timing=timing))
     committed = [(report.step, len(report.committed)) for report in reports]
     assert [entry for entry in committed if entry[1]] == [(5, 1), (10, 1)]
     between = [step for step, num in committed if not num]

@@ -9,8 +9,10 @@ import torch
 from workers.artifacts.manifests import Manifest
 from workers.specs.training import AveragingSpec, ExpertSpec, HeadSpec, OptimizerSpec, TrialSpec
 from workers.store.protocol import StoreUnavailableError
-from workers.train.checkpoints import Checkpoints, Pace
-from workers.train.fine_tune import FineTuning
+from workers.train.checkpoint_interval import CheckpointInterval
+from workers.train.checkpoints import Checkpoints
+from workers.train.resumable import Timing
+from workers.train.trainer import Trainer
 from workers.train.trial import run_trial
 from workers.workspace import Workspace
 
@@ -20,6 +22,8 @@ MakeExpert = Callable[..., ExpertSpec]
 ADAM = OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01)
 ADAMW = OptimizerSpec(name="adamw", momentum=0.9, weight_decay=0.01)
 SGD = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01)
+SILENT = Timing(report_every_s=1e9)
+AT_EVERY_STEP = Timing(report_every_s=-1.0)
 
 
 @pytest.fixture
@@ -54,22 +58,24 @@ class Watched:
         self.kill_after: int | None = None
         self.num_advances = 0
         self.steps_written: list[int] = []
-        advance, write = FineTuning.advance, Checkpoints.write
+        advance, write = Trainer.advance, Checkpoints.write
 
-        def watched_advance(tuning: FineTuning) -> None:
+        def watched_advance(trainer: Trainer) -> None:
             self.num_advances += 1
-            advance(tuning)
+            advance(trainer)
 
-        def watched_write(checkpoints: Checkpoints, tuning: FineTuning, *, seconds: float) -> bool:
-            written = write(checkpoints, tuning, seconds=seconds)
-            self.steps_written.append(tuning.step)
-            if tuning.step == self.kill_after:
+        def watched_write(checkpoints: Checkpoints, trainer: Trainer, *, seconds: float) -> bool:
+            written = write(checkpoints, trainer, seconds=seconds)
+            self.steps_written.append(trainer.step)
+            if trainer.step == self.kill_after:
                 raise Killed
             return written
 
-        monkeypatch.setattr(FineTuning, "advance", watched_advance)
+        monkeypatch.setattr(Trainer, "advance", watched_advance)
         monkeypatch.setattr(Checkpoints, "write", watched_write)
-        monkeypatch.setattr(Pace, "is_due", lambda _, tuning: tuning.step in self.due)
+        monkeypatch.setattr(
+            CheckpointInterval, "is_due", lambda _, trainer: trainer.step in self.due
+        )
 
     def kill(self, run: Callable[[], object], *, at: int) -> None:
         """Runs a trial that dies as soon as its checkpoint at a step is written."""
@@ -354,22 +360,20 @@ def test_checkpoints_are_removed_before_the_last_report(
     """A scheduler drops the trial as soon as it has that report."""
     watched.due = range(100)
     spec = TrialSpec(longest=make_expert(steps=4), snapshots=(2, 4))
-    left = [
-        len(in_flight(workspace)) for _ in run_trial(spec, workspace=workspace, report_every_s=1e9)
-    ]
+    left = [len(in_flight(workspace)) for _ in run_trial(spec, workspace=workspace, timing=SILENT)]
     assert left == [1, 0]
 
 
 @pytest.fixture
 def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Returns a clock's time, which every step moves on by ten seconds."""
-    now_s, advance = [0.0], FineTuning.advance
+    now_s, advance = [0.0], Trainer.advance
 
-    def take_time(tuning: FineTuning) -> None:
+    def take_time(trainer: Trainer) -> None:
         now_s[0] += 10
-        advance(tuning)
+        advance(trainer)
 
-    monkeypatch.setattr(FineTuning, "advance", take_time)
+    monkeypatch.setattr(Trainer, "advance", take_time)
     return now_s
 
 
@@ -384,11 +388,15 @@ def test_seconds_of_a_resumed_trial_are_those_of_all_its_steps(
     trial = TrialSpec(longest=make_expert(steps=6), snapshots=(6,))
     first = new_store("killed")
     watched.due = (4,)
-    lost = run_trial(trial, workspace=first, report_every_s=-1, clock=lambda: now_s[0])
+    lost = run_trial(
+        trial, workspace=first, timing=Timing(report_every_s=-1, clock=lambda: now_s[0])
+    )
     assert [next(lost).step for _ in range(5)] == [1, 2, 3, 4, 5]
     now_s[0] += 1000
     second = reopened(first, cache_root=tmp_path / "second")
-    (last,) = run_trial(trial, workspace=second, report_every_s=1e9, clock=lambda: now_s[0])
+    (last,) = run_trial(
+        trial, workspace=second, timing=Timing(report_every_s=1e9, clock=lambda: now_s[0])
+    )
     assert dict(last.committed[0].seconds) == {"trial": 60.0}
 
 
@@ -401,14 +409,14 @@ def test_checkpoints_keep_to_the_interval_asked_for(
     """With ten seconds a step and writes that take no time: every third step."""
     written, write = [], Checkpoints.write
 
-    def note(checkpoints: Checkpoints, tuning: FineTuning, *, seconds: float) -> bool:
-        written.append((tuning.step, seconds))
-        return write(checkpoints, tuning, seconds=seconds)
+    def note(checkpoints: Checkpoints, trainer: Trainer, *, seconds: float) -> bool:
+        written.append((trainer.step, seconds))
+        return write(checkpoints, trainer, seconds=seconds)
 
     monkeypatch.setattr(Checkpoints, "write", note)
     trial = TrialSpec(longest=make_expert(steps=10), snapshots=(10,))
-    arguments = {"report_every_s": 1e9, "checkpoint_every_s": 25, "clock": lambda: now_s[0]}
-    assert len(list(run_trial(trial, workspace=workspace, **arguments))) == 1
+    timing = Timing(report_every_s=1e9, checkpoint_every_s=25, clock=lambda: now_s[0])
+    assert len(list(run_trial(trial, workspace=workspace, timing=timing))) == 1
     assert written == [(3, 30.0), (6, 60.0), (9, 90.0)]
 
 
@@ -424,7 +432,9 @@ def test_closed_trial_goes_on_from_where_it_stood(
     undisturbed = run(spec, 2, 6, workspace=new_store("undisturbed"))
     first = new_store("closed")
     trial = run_trial(
-        TrialSpec(longest=spec, snapshots=(2, 6)), workspace=first, report_every_s=-1.0
+        TrialSpec(longest=spec, snapshots=(2, 6)),
+        workspace=first,
+        timing=AT_EVERY_STEP,
     )
     steps = [next(trial).step for _ in range(4)]
     trial.close()
@@ -443,7 +453,9 @@ def test_trial_that_is_closed_after_its_end_leaves_no_checkpoint(
     workspace = new_store("closed")
     spec = make_expert(steps=2)
     trial = run_trial(
-        TrialSpec(longest=spec, snapshots=(2,)), workspace=workspace, report_every_s=1e9
+        TrialSpec(longest=spec, snapshots=(2,)),
+        workspace=workspace,
+        timing=SILENT,
     )
     assert next(trial).step == 2
     trial.close()

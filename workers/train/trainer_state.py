@@ -1,4 +1,4 @@
-"""The tensors of a run in progress: what its checkpoint holds and what its continuation needs."""
+"""Reads and restores the tensors that a checkpoint of a training contains."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -10,11 +10,12 @@ from workers.workspace import BACKBONE_PREFIX, HEAD_PREFIX
 OPTIMIZER_PREFIX = "optimizer."
 AVERAGE_PREFIX = "average."
 NUM_NAMES_SHOWN = 5
-"""Names that a message lists: a run of another model differs in hundreds."""
+"""Names in a message; the state of another model can differ in hundreds of names."""
 
 _STEP = "step"
 _ADAM = (_STEP, "exp_avg", "exp_avg_sq")
-# What an optimizer keeps for a parameter that has had a gradient, apart from SGD without momentum.
+# The tensors that an optimizer keeps for a parameter after its first gradient. SGD without momentum
+# keeps none.
 _STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.SGD: ("momentum_buffer",),
     torch.optim.Adam: _ADAM,
@@ -22,12 +23,12 @@ _STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 }
 
 
-class UnfitStateError(ValueError):
-    """Tensors are not the state of this run; the message names the first that do not fit."""
+class StateMismatchError(ValueError):
+    """Tensors that are not a state of this training; the message names the first mismatches."""
 
 
 def model_tensors(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights and buffers themselves: `backbone.<name>` and `head.<name>`."""
+    """Returns the model's own weights and buffers as `backbone.<name>` and `head.<name>`."""
     return {
         **{BACKBONE_PREFIX + name: tensor for name, tensor in backbone.state_dict().items()},
         **{HEAD_PREFIX + name: tensor for name, tensor in head.state_dict().items()},
@@ -35,12 +36,12 @@ def model_tensors(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Tells whether no entry of any tensor is NaN or infinite."""
+    """Returns whether no tensor has a NaN or infinite entry."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Returns the momenta and their like themselves: `optimizer.<position of parameter>.<name>`."""
+    """Returns the optimizer's own tensors as `optimizer.<position of parameter>.<name>`."""
     return {
         _name(position, name): optimizer.state[parameter][name]
         for position, parameter in enumerate(_parameters(optimizer))
@@ -50,12 +51,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def average_tensors(average: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the mean of the weights itself: `average.backbone.<name>`, `average.head.<name>`."""
+    """Returns the mean's own tensors as `average.backbone.<name>` and `average.head.<name>`."""
     return {AVERAGE_PREFIX + name: tensor for name, tensor in average.items()}
 
 
 def load_model(tensors: Mapping[str, Tensor], *, backbone: nn.Module, head: nn.Module) -> None:
-    """Sets a model, in place, to tensors by the names of `model_tensors`."""
+    """Copies tensors, named as in `model_tensors`, into a model."""
     backbone.load_state_dict(_below(BACKBONE_PREFIX, tensors))
     head.load_state_dict(_below(HEAD_PREFIX, tensors))
 
@@ -68,16 +69,25 @@ def restore_tensors(
     optimizer: torch.optim.Optimizer,
     has_average: bool = False,
 ) -> dict[str, Tensor]:
-    """Sets model and optimizer, in place, to what they were when the tensors were taken.
+    """Restores a model and an optimizer, in place, from the tensors of a checkpoint.
 
-    Returns a copy of the mean of the weights, by their names; nothing if there must be none.
+    Momenta get the memory layout of their parameters. Fused optimizers read both in memory order,
+    so a channels-last weight with a contiguous momentum would be updated with another weight's
+    momentum.
 
-    Momenta get the memory layout of their parameters: fused optimizers walk through both in
-    parallel, and a channels-last weight with a plain momentum would meet another's.
+    Args:
+        tensors: The checkpoint's tensors, named as the functions above name them.
+        backbone: Receives the weights.
+        head: Receives the weights.
+        optimizer: Receives its own tensors.
+        has_average: Whether the tensors must contain a mean of the weights.
+
+    Returns:
+        A copy of the mean of the weights, by their names; empty without a mean.
 
     Raises:
-        UnfitStateError: A tensor is missing, unknown, or of another shape or type; nothing has
-            changed then.
+        StateMismatchError: A tensor is missing, unknown, or has another shape or type. Model and
+            optimizer are unchanged.
     """
     model = model_tensors(backbone, head)
     expected = {
@@ -85,10 +95,10 @@ def restore_tensors(
         **dict(_expected(optimizer, among=tensors)),
         **(average_tensors(model) if has_average else {}),
     }
-    if unfit := sorted(_unfit(tensors, expected=expected)):
-        raise UnfitStateError(
-            f"{len(unfit)} tensors are missing, unknown, or of another shape or type: "
-            f"{', '.join(unfit[:NUM_NAMES_SHOWN])}"
+    if names := sorted(_mismatches(tensors, expected=expected)):
+        raise StateMismatchError(
+            f"{len(names)} tensors are missing, unknown, or have another shape or type: "
+            f"{', '.join(names[:NUM_NAMES_SHOWN])}"
         )
     load_model(tensors, backbone=backbone, head=head)
     optimizer.state.clear()
@@ -107,7 +117,7 @@ def restore_tensors(
 def _expected(
     optimizer: torch.optim.Optimizer, *, among: Iterable[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yields what the optimizer keeps for each parameter of which there is anything at all."""
+    """Yields names and shapes of the optimizer's tensors for the parameters that have any."""
     owners = {name.rpartition(".")[0] for name in among}
     for position, parameter in enumerate(_parameters(optimizer)):
         if _name(position) not in owners:
@@ -117,7 +127,7 @@ def _expected(
             yield _name(position, name), count if name == _STEP else parameter.detach()
 
 
-def _unfit(tensors: Mapping[str, Tensor], *, expected: Mapping[str, Tensor]) -> Iterator[str]:
+def _mismatches(tensors: Mapping[str, Tensor], *, expected: Mapping[str, Tensor]) -> Iterator[str]:
     yield from tensors.keys() ^ expected.keys()
     for name in tensors.keys() & expected.keys():
         tensor, like = tensors[name], expected[name]

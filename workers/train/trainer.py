@@ -1,8 +1,8 @@
-"""Fine-tunes a backbone and a head on one task.
+"""Takes optimizer steps on a backbone and a head, for fine-tuning and for pretraining.
 
-Every random choice is a function of the seed and of the step alone, so that the first k steps of
-a long run are bit for bit a run of k steps: what snapshots at several step counts rely on.
-That holds for dropout as well, which some of timm's models have by default.
+Every random number is a function of the seed and the step alone. This includes dropout, which some
+of timm's models have by default. The first k steps of a long training are therefore a training of
+k steps, bit for bit, and one training can commit snapshots at several step counts.
 """
 
 import math
@@ -19,6 +19,7 @@ from eval.evaluate import autocast
 from eval.images.joint_split import JointSplit
 from eval.images.split import Split
 from eval.model_inputs import to_inputs
+from workers.artifacts.metrics import TrainingMetrics
 from workers.models.backbones import Backbone
 from workers.models.batch_norm import batch_norms, statistics_kept
 from workers.sampling.batches import batch_positions, training_subset
@@ -26,10 +27,10 @@ from workers.sampling.seeds import derive_seed
 from workers.specs.training import ExpertSpec, PretrainSpec
 from workers.train.augmentation import augmented
 from workers.train.averaging import WeightAverage
-from workers.train.optimizers import climbed, create_optimizer
+from workers.train.optimizers import create_optimizer, perturbed_by_gradient
 from workers.train.schedules import learning_rate
-from workers.train.tuning_state import (
-    UnfitStateError,
+from workers.train.trainer_state import (
+    StateMismatchError,
     average_tensors,
     load_model,
     model_tensors,
@@ -38,21 +39,21 @@ from workers.train.tuning_state import (
 )
 
 CURVE_POINTS = 20
-"""Points of the loss curve that an expert keeps."""
+"""Points of the loss curve that a manifest keeps."""
 LOSSES = "losses"
-"""The name of the losses among the tensors of a run's state."""
+"""The name of the losses among the tensors of `Trainer.state`."""
 
 
 class DivergedError(Exception):
-    """The training loss was not finite: an outcome, not a fault."""
+    """A training loss that is not finite. This is an outcome of a training, not a fault."""
 
 
 @dataclass(kw_only=True)
-class FineTuning:
-    """A run in progress: weights, optimizer, and the step it stands at."""
+class Trainer:
+    """A model in training: weights, optimizer, and the number of steps taken."""
 
     spec: ExpertSpec | PretrainSpec
-    """The longest snapshot of the run."""
+    """The hyperparameters, with the step count of the last snapshot."""
     backbone: Backbone
     head: nn.Linear
     train: Split | JointSplit
@@ -80,8 +81,8 @@ class FineTuning:
         """Takes one optimizer step.
 
         Raises:
-            DivergedError: The loss is not finite; the weights are those before the step, and
-                BatchNorm's statistics have seen the step's images.
+            DivergedError: The loss is not finite. The weights are unchanged, but BatchNorm's
+                statistics include the step's images.
         """
         spec = self.spec
         inputs, labels = self._batch()
@@ -111,9 +112,9 @@ class FineTuning:
         return inputs, labels
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> float:
-        """Adds the gradient of a step's loss to the weights, and returns the loss.
+        """Computes the gradients of a step's loss; returns the loss.
 
-        Dropout is the same every time that this is called in one step.
+        All calls in one step draw the same dropout.
         """
         torch.manual_seed(derive_seed(self.spec.seed, "step", self.step))
         with autocast(self.device):
@@ -126,23 +127,23 @@ class FineTuning:
         return value
 
     def _sharpen(self, inputs: Tensor, labels: Tensor) -> None:
-        """Replaces the gradient by that of the same images where the loss is highest nearby.
+        """Replaces the gradients with the sharpness-aware gradients on the same images.
 
-        BatchNorm's statistics see the images once a step.
+        This second pass does not update BatchNorm's statistics.
         """
         with (
             statistics_kept(self.backbone.module),
-            climbed(self._trained, rho=self.spec.optimizer.sam_rho),
+            perturbed_by_gradient(self._trained, rho=self.spec.optimizer.sam_rho),
         ):
             self._differentiate(inputs, labels)
 
     def state(self) -> dict[str, Tensor]:
-        """Returns all that later steps depend on besides the specification and `step`.
+        """Returns all tensors that later steps depend on; these are not copies, except the losses.
 
         Shapes:
-            backbone.<name>, head.<name>: weights and buffers, themselves and not copies.
-            optimizer.<position>.<name>: the same of what the optimizer keeps for each parameter.
-            average.<name>: the mean of the weights, by the names above, once it has begun.
+            backbone.<name>, head.<name>: weights and buffers.
+            optimizer.<position>.<name>: the optimizer's tensors for each parameter.
+            average.<name>: the mean of the weights by the names above, once it has begun.
             losses: (step,), float64.
         """
         return {
@@ -153,17 +154,25 @@ class FineTuning:
         }
 
     def restore(self, state: Mapping[str, Tensor], *, step: int) -> None:
-        """Goes on from what `state` returned at a step of a run of the same specification.
+        """Restores the tensors that `state` returned in a training of the same specification.
 
-        Every later step gives the bits that it gave there.
+        Later steps give the same bits as in that training.
+
+        Args:
+            state: The tensors.
+            step: The number of steps taken when `state` was called.
 
         Raises:
-            UnfitStateError: It is not the state of such a run at that step; nothing has changed.
+            StateMismatchError: The tensors are not a state of this training at that step. The
+                trainer is unchanged.
         """
         tensors = dict(state)
         losses = tensors.pop(LOSSES, torch.empty(0))
         if losses.shape != (step,) or losses.dtype != torch.float64:
-            raise UnfitStateError(f"step {step} has no {step} losses of type float64")
+            raise StateMismatchError(
+                f"step {step} needs {step} losses of type float64; found shape "
+                f"{tuple(losses.shape)} of type {losses.dtype}"
+            )
         average = restore_tensors(
             tensors,
             backbone=self.backbone.module,
@@ -175,8 +184,17 @@ class FineTuning:
         self.losses = losses.tolist()
         self.step = step
 
+    def metrics(self) -> TrainingMetrics:
+        """Returns the losses and the step count for the manifest of a snapshot."""
+        return TrainingMetrics(
+            train_loss=recent_loss(self.losses),
+            train_curve=tuple(loss_curve(self.losses)),
+            num_classes=self.head.out_features,
+            steps_taken=self.step,
+        )
+
     def set_training_mode(self) -> None:
-        """Makes the model ready for steps, after an evaluation too."""
+        """Puts the model into training mode; needed again after every evaluation."""
         self.backbone.model.train()
         self.head.train()
         if self.spec.freeze_batch_norm:
@@ -185,9 +203,10 @@ class FineTuning:
 
     @contextmanager
     def expert_weights(self) -> Iterator[dict[str, Tensor]]:
-        """Puts what the expert stores into the model, and its own weights back on leaving.
+        """Puts the weights that the expert stores into the model while the `with` block runs.
 
-        Yields the model's tensors: the mean of the weights where there is one, else the last ones.
+        Yields the model's tensors, which are the mean of the weights if there is one and the last
+        weights otherwise. The last weights are back in the model after the block.
         """
         tensors = model_tensors(self.backbone.module, self.head)
         if not self._average.tensors:
@@ -202,7 +221,7 @@ class FineTuning:
 
 
 def recent_loss(losses: Sequence[float]) -> float | None:
-    """Returns the mean over the last tenth of the steps; None before the first.
+    """Returns the mean loss over the last tenth of the steps; None before the first step.
 
     Units:
         Nats per image.
@@ -212,17 +231,17 @@ def recent_loss(losses: Sequence[float]) -> float | None:
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
-    """Returns (step, mean loss since the point before), `CURVE_POINTS` of them or a few more."""
+    """Returns about `CURVE_POINTS` points: a step, and the mean loss since the previous point."""
     width = max(1, len(losses) // CURVE_POINTS)
     stops = range(width, len(losses) + 1, width)
     return [(stop, math.fsum(losses[stop - width : stop]) / width) for stop in stops]
 
 
 def create_head(num_features: int, *, num_classes: int, seed: int, task: str) -> nn.Linear:
-    """Creates a task's classifier with weights drawn from the seed.
+    """Creates a linear classifier with weights drawn from the seed and the task's name.
 
     Shapes:
-        returns: (batch, num_features) to (batch, num_classes).
+        The classifier maps (batch, num_features) to (batch, num_classes).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "head", task))

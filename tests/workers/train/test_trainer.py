@@ -13,16 +13,16 @@ from eval.model_inputs import Normalization
 from workers.models.backbones import Backbone
 from workers.models.tangent import Tangent
 from workers.specs.training import AveragingSpec, ExpertSpec, HeadSpec, OptimizerSpec
-from workers.train.fine_tune import (
+from workers.train.schedules import learning_rate
+from workers.train.trainer import (
     CURVE_POINTS,
     DivergedError,
-    FineTuning,
+    Trainer,
     create_head,
     loss_curve,
     recent_loss,
 )
-from workers.train.schedules import learning_rate
-from workers.train.tuning_state import UnfitStateError
+from workers.train.trainer_state import StateMismatchError
 
 CPU = torch.device("cpu")
 TRAIN = Split(
@@ -31,7 +31,7 @@ TRAIN = Split(
 )
 
 
-def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> FineTuning:
+def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> Trainer:
     """Begins a run on a network of one normalized, dropped-out layer."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.2)]
@@ -40,7 +40,7 @@ def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> FineTuning:
     expansion = Tangent(module, base=module.state_dict()) if spec.linearised else None
     backbone = Backbone(module=module, num_features=16, normalization=plain, expansion=expansion)
     head = create_head(16, num_classes=3, seed=spec.seed, task=spec.task)
-    return FineTuning(spec=spec, backbone=backbone, head=head, train=TRAIN, device=CPU)
+    return Trainer(spec=spec, backbone=backbone, head=head, train=TRAIN, device=CPU)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_constants_reach_the_optimizer(
 ) -> None:
     """The momentum is Adam's first decay rate; weight decay is decoupled in AdamW alone."""
     optimizer = OptimizerSpec(name=name, momentum=0.8, weight_decay=0.01)
-    tuning = start(make_expert(optimizer=optimizer, lr=0.02))
-    assert type(tuning._optimizer) is kind
-    (group,) = tuning._optimizer.param_groups
+    trainer = start(make_expert(optimizer=optimizer, lr=0.02))
+    assert type(trainer._optimizer) is kind
+    (group,) = trainer._optimizer.param_groups
     assert {key: group[key] for key in constants} == constants
     assert len(group["params"]) == 6  # convolution, norm and head, each with a bias
 
@@ -69,26 +69,26 @@ def test_constants_reach_the_optimizer(
 def test_scheduled_rate_is_the_one_of_the_step(make_expert: Callable[..., ExpertSpec]) -> None:
     """The optimizer's rate after a step is the schedule's for that step, not for the next."""
     spec = make_expert(schedule="cosine", lr=0.1, steps=3)
-    tuning = start(spec)
+    trainer = start(spec)
     for step in range(3):
-        tuning.advance()
-        assert tuning._optimizer.param_groups[0]["lr"] == learning_rate(spec, step=step)
+        trainer.advance()
+        assert trainer._optimizer.param_groups[0]["lr"] == learning_rate(spec, step=step)
 
 
 def test_sgd_step_is_the_one_worked_out_by_hand(make_expert: Callable[..., ExpertSpec]) -> None:
     """On features of zero the head's bias moves by lr times (one-hot - 1/3), averaged."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    tuning = start(make_expert(lr=0.5, batch_size=12), module=module)
+    trainer = start(make_expert(lr=0.5, batch_size=12), module=module)
     with torch.no_grad():
-        for parameter in [*module.parameters(), *tuning.head.parameters()]:
+        for parameter in [*module.parameters(), *trainer.head.parameters()]:
             parameter.zero_()
     labels = np.zeros(12, dtype=np.int64)
-    tuning.train = Split(images=TRAIN.images, labels=labels)
-    tuning.advance()
+    trainer.train = Split(images=TRAIN.images, labels=labels)
+    trainer.advance()
     expected = torch.tensor([0.5 * 2 / 3, -0.5 / 3, -0.5 / 3])
-    torch.testing.assert_close(tuning.head.bias.detach(), expected)
-    assert tuning.losses == pytest.approx([math.log(3)])
-    assert tuning.step == 1
+    torch.testing.assert_close(trainer.head.bias.detach(), expected)
+    assert trainer.losses == pytest.approx([math.log(3)])
+    assert trainer.step == 1
 
 
 def test_dropout_depends_on_seed_and_step_alone(make_expert: Callable[..., ExpertSpec]) -> None:
@@ -109,13 +109,13 @@ def test_sharpened_step_is_the_one_worked_out_by_hand(
     """The gradient is that at a distance of rho along the gradient; the loss is the one before."""
     sharp = OptimizerSpec(name="sgd", momentum=0.0, weight_decay=0.0, sam_rho=0.5)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    tuning = start(make_expert(optimizer=sharp, lr=0.1), module=module)
-    inputs, labels = tuning._batch()
-    weights = [*module.parameters(), *tuning.head.parameters()]
+    trainer = start(make_expert(optimizer=sharp, lr=0.1), module=module)
+    inputs, labels = trainer._batch()
+    weights = [*module.parameters(), *trainer.head.parameters()]
     before = [weight.detach().clone() for weight in weights]
 
     def gradients() -> tuple[torch.Tensor, ...]:
-        loss = nn.functional.cross_entropy(tuning.head(module(inputs)), labels)
+        loss = nn.functional.cross_entropy(trainer.head(module(inputs)), labels)
         return torch.autograd.grad(loss, weights)
 
     here = gradients()
@@ -127,12 +127,12 @@ def test_sharpened_step_is_the_one_worked_out_by_hand(
     with torch.no_grad():
         for weight, kept in zip(weights, before, strict=True):
             weight.copy_(kept)
-    tuning.advance()
+    trainer.advance()
     for weight, kept, gradient in zip(weights, before, there, strict=True):
         torch.testing.assert_close(weight.detach(), kept - 0.1 * gradient)
-    loss = nn.functional.cross_entropy(tuning.head(module(inputs)), labels).detach()
-    assert len(tuning.losses) == 1
-    assert tuning.losses[0] > float(loss)
+    loss = nn.functional.cross_entropy(trainer.head(module(inputs)), labels).detach()
+    assert len(trainer.losses) == 1
+    assert trainer.losses[0] > float(loss)
 
 
 def test_sharpened_step_shows_its_images_to_batch_norm_once(
@@ -140,15 +140,15 @@ def test_sharpened_step_shows_its_images_to_batch_norm_once(
 ) -> None:
     """Its statistics are those of a step without."""
     sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=0.5)
-    tunings = [start(make_expert()), start(make_expert(optimizer=sharp))]
-    plain, sharpened = (tuning.backbone.module[1] for tuning in tunings)  # type: ignore[index]
-    for tuning in tunings:
-        tuning.advance()
+    trainers = [start(make_expert()), start(make_expert(optimizer=sharp))]
+    plain, sharpened = (trainer.backbone.module[1] for trainer in trainers)  # type: ignore[index]
+    for trainer in trainers:
+        trainer.advance()
     assert torch.equal(plain.running_mean, sharpened.running_mean)
     assert int(sharpened.num_batches_tracked) == 1
     assert sharpened.track_running_stats
-    assert tunings[0].losses == tunings[1].losses
-    assert not torch.equal(tunings[0].head.weight, tunings[1].head.weight)
+    assert trainers[0].losses == trainers[1].losses
+    assert not torch.equal(trainers[0].head.weight, trainers[1].head.weight)
 
 
 def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
@@ -156,23 +156,23 @@ def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
 ) -> None:
     """The loss nearby is not finite, the one here is: neither step nor loss is counted."""
     sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=1e38)
-    tuning = start(make_expert(optimizer=sharp))
-    before = tuning.head.weight.detach().clone()
+    trainer = start(make_expert(optimizer=sharp))
+    before = trainer.head.weight.detach().clone()
     with pytest.raises(DivergedError, match="at step 0"):
-        tuning.advance()
-    assert torch.equal(tuning.head.weight, before)
-    assert (tuning.step, tuning.losses) == (0, [])
+        trainer.advance()
+    assert torch.equal(trainer.head.weight, before)
+    assert (trainer.step, trainer.losses) == (0, [])
 
 
 def test_frozen_head_stays_as_it_came(make_expert: Callable[..., ExpertSpec]) -> None:
     """Weight decay and momenta do not reach it either; the backbone is trained."""
     adam = OptimizerSpec(name="adamw", momentum=0.9, weight_decay=0.1)
     spec = make_expert(head=HeadSpec(mode="frozen", l2=1.0), optimizer=adam)
-    tuning = start(spec)
-    before = stored(tuning)
+    trainer = start(spec)
+    before = stored(trainer)
     for _ in range(3):
-        tuning.advance()
-    after = stored(tuning)
+        trainer.advance()
+    after = stored(trainer)
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert {name for name in moved if name.startswith("head.")} == set()
     assert {"backbone.0.weight", "backbone.1.weight"} <= moved
@@ -188,16 +188,16 @@ def test_expert_has_the_mean_and_the_run_its_own_weights(
     make_expert: Callable[..., ExpertSpec], spec: AveragingSpec
 ) -> None:
     """Both of them with their running statistics; training goes on as if there were no mean."""
-    tuning, plain = start(make_expert(average_weights=spec, steps=4)), start(make_expert(steps=4))
+    trainer, plain = start(make_expert(average_weights=spec, steps=4)), start(make_expert(steps=4))
     weights = []
     for _ in range(4):
-        tuning.advance()
+        trainer.advance()
         plain.advance()
         weights.append(stored(plain))
-        with tuning.expert_weights() as tensors:
+        with trainer.expert_weights() as tensors:
             expert = {name: tensor.clone() for name, tensor in tensors.items()}
         for name, tensor in weights[-1].items():
-            assert torch.equal(tuning.state()[name], tensor)
+            assert torch.equal(trainer.state()[name], tensor)
     shares = [1, 2, 4, 8] if spec.mode == "ema" else [0, 1, 1, 1]
     for name in ("backbone.0.weight", "backbone.1.running_mean", "head.bias"):
         parts = [share * each[name] for share, each in zip(shares, weights, strict=True)]
@@ -210,18 +210,18 @@ def test_expert_of_a_run_without_a_mean_has_its_last_weights(
 ) -> None:
     """Also while a mean has not begun, where a run diverges before."""
     late = AveragingSpec(mode="swa", swa_start=0.75)
-    for tuning in (start(make_expert()), start(make_expert(average_weights=late, steps=8))):
-        tuning.advance()
-        with tuning.expert_weights() as tensors:
-            assert all(torch.equal(each, tuning.state()[name]) for name, each in tensors.items())
+    for trainer in (start(make_expert()), start(make_expert(average_weights=late, steps=8))):
+        trainer.advance()
+        with trainer.expert_weights() as tensors:
+            assert all(torch.equal(each, trainer.state()[name]) for name, each in tensors.items())
 
 
 def test_augmented_images_reach_the_model(make_expert: Callable[..., ExpertSpec]) -> None:
     """The first loss of a run is another with them."""
-    tunings = [start(make_expert(augment=each)) for each in ("none", "flip")]
-    for tuning in tunings:
-        tuning.advance()
-    assert tunings[0].losses != tunings[1].losses
+    trainers = [start(make_expert(augment=each)) for each in ("none", "flip")]
+    for trainer in trainers:
+        trainer.advance()
+    assert trainers[0].losses != trainers[1].losses
 
 
 @pytest.mark.parametrize("freeze", [True, False])
@@ -229,12 +229,12 @@ def test_frozen_statistics_do_not_move(
     make_expert: Callable[..., ExpertSpec], *, freeze: bool
 ) -> None:
     """The weights of BatchNorm train in both cases; its statistics in one."""
-    tuning = start(make_expert(freeze_batch_norm=freeze))
-    norm = tuning.backbone.module[1]  # type: ignore[index]
-    tuning.backbone.module.eval()
-    tuning.set_training_mode()
-    tuning.advance()
-    assert tuning.backbone.module.training
+    trainer = start(make_expert(freeze_batch_norm=freeze))
+    norm = trainer.backbone.module[1]  # type: ignore[index]
+    trainer.backbone.module.eval()
+    trainer.set_training_mode()
+    trainer.advance()
+    assert trainer.backbone.module.training
     assert bool((norm.running_mean == 0).all()) is freeze
     assert bool((norm.weight != 1).any())
 
@@ -243,14 +243,14 @@ def test_loss_that_is_not_finite_ends_the_run_before_its_step(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
     """The weights are those before, and neither the step nor the loss is counted."""
-    tuning = start(make_expert())
+    trainer = start(make_expert())
     with torch.no_grad():
-        tuning.head.bias[0] = math.nan
-    before = tuning.head.weight.detach().clone()
+        trainer.head.bias[0] = math.nan
+    before = trainer.head.weight.detach().clone()
     with pytest.raises(DivergedError, match="nan at step 0"):
-        tuning.advance()
-    assert torch.equal(tuning.head.weight, before)
-    assert (tuning.step, tuning.losses) == (0, [])
+        trainer.advance()
+    assert torch.equal(trainer.head.weight, before)
+    assert (trainer.step, trainer.losses) == (0, [])
 
 
 def channels_last_layers() -> nn.Sequential:
@@ -262,9 +262,9 @@ def channels_last_layers() -> nn.Sequential:
     return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def stored(tuning: FineTuning) -> dict[str, torch.Tensor]:
+def stored(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Returns a copy of the state as a file holds it: plain, contiguous tensors."""
-    return {name: tensor.detach().contiguous().clone() for name, tensor in tuning.state().items()}
+    return {name: tensor.detach().contiguous().clone() for name, tensor in trainer.state().items()}
 
 
 OPTIMIZERS = [
@@ -304,20 +304,20 @@ def test_restored_run_of_any_kind_takes_the_same_steps(
 ) -> None:
     """Bit for bit, the mean of the weights too, whether it has begun or not."""
     spec = make_expert(**{"lr": 0.01, "steps": 8, **VARIANTS[variant]})
-    tuning = start(spec, module=channels_last_layers())
-    while tuning.step < step:
-        tuning.advance()
-    state = stored(tuning)
+    trainer = start(spec, module=channels_last_layers())
+    while trainer.step < step:
+        trainer.advance()
+    state = stored(trainer)
     other = start(spec, module=channels_last_layers())
     other.restore(state, step=step)
-    while tuning.step < 8:
-        tuning.advance()
+    while trainer.step < 8:
+        trainer.advance()
         other.advance()
-    assert other.losses == tuning.losses
-    expected = tuning.state()
+    assert other.losses == trainer.losses
+    expected = trainer.state()
     assert expected.keys() == other.state().keys()
     assert all(torch.equal(each, expected[name]) for name, each in other.state().items())
-    with tuning.expert_weights() as mine, other.expert_weights() as theirs:
+    with trainer.expert_weights() as mine, other.expert_weights() as theirs:
         assert all(torch.equal(each, mine[name]) for name, each in theirs.items())
 
 
@@ -328,12 +328,12 @@ def test_mean_that_is_missing_or_not_asked_for_is_refused(
     """A checkpoint of another kind of run is none of this one's."""
     ema = AveragingSpec(mode="ema", ema_decay=0.9)
     kinds = {"none": AveragingSpec(), "ema": ema}
-    tuning = start(make_expert(average_weights=kinds.pop(mode)))
+    trainer = start(make_expert(average_weights=kinds.pop(mode)))
     (other_kind,) = kinds.values()
     other = start(make_expert(average_weights=other_kind))
-    tuning.advance()
-    with pytest.raises(UnfitStateError, match=r"average\.backbone"):
-        other.restore(stored(tuning), step=1)
+    trainer.advance()
+    with pytest.raises(StateMismatchError, match=r"average\.backbone"):
+        other.restore(stored(trainer), step=1)
     assert other.step == 0
 
 
@@ -353,17 +353,17 @@ def test_restored_run_takes_the_same_steps(
     spec = make_expert(
         optimizer=optimizer, freeze_batch_norm=freeze, schedule=schedule, lr=0.01, steps=8
     )
-    tuning = start(spec, module=channels_last_layers())
-    while tuning.step < step:
-        tuning.advance()
-    state = stored(tuning)
+    trainer = start(spec, module=channels_last_layers())
+    while trainer.step < step:
+        trainer.advance()
+    state = stored(trainer)
     other = start(spec, module=channels_last_layers())
     other.restore(state, step=step)
-    while tuning.step < 8:
-        tuning.advance()
+    while trainer.step < 8:
+        trainer.advance()
         other.advance()
-    assert other.losses == tuning.losses
-    expected = tuning.state()
+    assert other.losses == trainer.losses
+    expected = trainer.state()
     assert all(torch.equal(each, expected[name]) for name, each in other.state().items())
 
 
@@ -373,16 +373,16 @@ def test_restored_momenta_lie_in_memory_as_their_weights(
 ) -> None:
     """A fused optimizer walks through both in parallel."""
     spec = make_expert(optimizer=optimizer)
-    tuning = start(spec, module=channels_last_layers())
-    tuning.advance()
+    trainer = start(spec, module=channels_last_layers())
+    trainer.advance()
     other = start(spec, module=channels_last_layers())
-    other.restore(stored(tuning), step=1)
-    names = {name for name in tuning.state() if name.startswith("optimizer.")}
+    other.restore(stored(trainer), step=1)
+    names = {name for name in trainer.state() if name.startswith("optimizer.")}
     assert bool(names) is (optimizer.momentum > 0)
     assert names == {name for name in other.state() if name.startswith("optimizer.")}
-    layouts = {name: tensor.stride() for name, tensor in tuning.state().items()}
+    layouts = {name: tensor.stride() for name, tensor in trainer.state().items()}
     assert {name: tensor.stride() for name, tensor in other.state().items()} == layouts
-    weights = tuning.backbone.module[0].weight  # type: ignore[index, union-attr]
+    weights = trainer.backbone.module[0].weight  # type: ignore[index, union-attr]
     assert not weights.is_contiguous()
 
 
@@ -404,15 +404,15 @@ def test_restored_run_shares_no_memory_with_its_state(
 ) -> None:
     """The state may be a file that is mapped into memory and goes away."""
     spec = make_expert(optimizer=OPTIMIZERS[2])
-    tuning, other = start(spec), start(spec)
-    tuning.advance()
-    state = stored(tuning)
+    trainer, other = start(spec), start(spec)
+    trainer.advance()
+    state = stored(trainer)
     other.restore(state, step=1)
-    tuning.advance()
+    trainer.advance()
     for tensor in state.values():
         tensor.zero_()
     other.advance()
-    assert all(torch.equal(each, tuning.state()[name]) for name, each in other.state().items())
+    assert all(torch.equal(each, trainer.state()[name]) for name, each in other.state().items())
 
 
 @pytest.mark.parametrize(
@@ -439,12 +439,12 @@ def test_state_of_another_run_is_refused_and_changes_nothing(
 ) -> None:
     """The message names what does not fit."""
     spec = make_expert(optimizer=OPTIMIZERS[2])
-    tuning, other = start(spec), start(spec)
-    tuning.advance()
-    changed = {**stored(tuning), **change}
+    trainer, other = start(spec), start(spec)
+    trainer.advance()
+    changed = {**stored(trainer), **change}
     before = stored(other)
     (name,) = change
-    with pytest.raises(UnfitStateError, match=name):
+    with pytest.raises(StateMismatchError, match=name):
         other.restore({key: each for key, each in changed.items() if each is not None}, step=1)
     assert other.step == 0
     assert other.losses == []
