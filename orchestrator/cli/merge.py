@@ -79,7 +79,7 @@ def run_merge_files(
         num_threads=num_threads,
     )
     files = MergeFiles(
-        base=base, experts=experts, output=output, prefix=prefix, is_aligned=align, task=task
+        base=base, experts=experts, output=output, prefix=prefix, align=align, task=task
     )
     with Progress(console=console, transient=True) as bar:
         merging = bar.add_task(f"merging {len(experts)} experts", total=1.0)

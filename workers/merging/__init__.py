@@ -1,1 +1,1 @@
-"""Merge jobs: merge the experts of a group, then evaluate."""
+"""Merges the experts of a group and evaluates the result; merges files outside any study."""

@@ -1,4 +1,7 @@
-"""The model, heads and images that merging methods with data may ask of (`merge.probe.Probe`)."""
+"""Gives merging methods with data a group's model, heads and images.
+
+This is the workers' implementation of the protocol `merge.probe.Probe`.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
@@ -30,17 +33,18 @@ if TYPE_CHECKING:
 Tensors = Iterable[tuple[str, Tensor]]
 
 CHUNK_IMAGES = CPU_BATCH_SIZE
-"""Images that a model differentiates at a time; the same on every device."""
+"""Images per backward pass; the same on every device, so that results are too."""
 
 
 class GroupProbe:
-    """Answers a merge's questions with the process's backbone, one group's heads and images.
+    """The process's backbone with one group's heads and images, for one merge.
 
-    The backbone is the one that the merge is written into afterwards: until then its weights and
-    running statistics are whatever was asked about last. No gradient stays in it.
+    The merge is later written into the same backbone. Until then, the backbone has the weights and
+    running statistics of the last call. No gradient stays in the backbone.
 
-    A merged model is asked with the running statistics that the merge will have: per task each
-    expert's own, and before a recalibration, which would be another for every question, their mean.
+    A merged model is evaluated with the running statistics that the merge will have. For `per_task`
+    these are each expert's own statistics. For `recalibrate` they are the mean over the experts,
+    because a recalibration would differ at every call.
     """
 
     def __init__(self, spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> None:
@@ -57,7 +61,7 @@ class GroupProbe:
 
     @property
     def num_tasks(self) -> int:
-        """Number of tasks: one an expert."""
+        """Number of tasks, which is the number of experts."""
         return len(self._spec.experts)
 
     @torch.enable_grad()
@@ -70,7 +74,7 @@ class GroupProbe:
         batch_size: int,
         task: int | None = None,
     ) -> Mapping[str, Tensor]:
-        """Returns the gradient of a merged model's losses, added over the group's tasks."""
+        """Returns the gradient of a merged model's losses, summed over the group's tasks."""
         self._load(weights)
         for each in range(self.num_tasks) if task is None else (task,):
             expert = self._spec.experts[each]
@@ -91,7 +95,7 @@ class GroupProbe:
     def squared_gradients(
         self, weights: Tensors, *, task: int, num_images: int, is_exact: bool
     ) -> Mapping[str, Tensor]:
-        """Returns the diagonal of an expert's Fisher information, image by image."""
+        """Returns the diagonal of an expert's Fisher information, averaged over images."""
         self._load_expert(weights, task)
         seed = self._seed("signs", self._spec.experts[task].task)
         generator = torch.Generator().manual_seed(seed)
@@ -114,17 +118,17 @@ class GroupProbe:
         return squares
 
     def gram_names(self) -> Collection[str]:
-        """Returns the weights that the model applies as matrices, as one image shows."""
+        """Returns the weights that the model applies as matrices, found with one image."""
         found: dict[str, None] = {}
         image = self._workspace.split(self._spec.experts[0].data_id, "train").rows(0, 1)
         with LayerInputs(self._module, on_inputs=lambda name, _: found.update({name: None})):
-            self._see(image)
+            self._forward(image)
         return found.keys()
 
     def grams(
         self, weights: Tensors, *, task: int, num_images: int, names: Collection[str]
     ) -> Mapping[str, Tensor]:
-        """Returns X^T X of the inputs that an expert's layers see."""
+        """Returns X^T X of the inputs of an expert's layers."""
         self._load_expert(weights, task)
         sums: dict[str, Tensor] = {}
 
@@ -134,7 +138,7 @@ class GroupProbe:
 
         with LayerInputs(self._module, on_inputs=add):
             for images in self._train_images(task, num_images).batches(CHUNK_IMAGES):
-                self._see(images)
+                self._forward(images)
         return sums
 
     def accuracies(self, weights: Tensors, *, num_images: int) -> Sequence[float]:
@@ -191,7 +195,7 @@ class GroupProbe:
             logits: Tensor = self._heads[task](self._features(images))
         return logits.float()
 
-    def _see(self, images: Split) -> None:
+    def _forward(self, images: Split) -> None:
         with torch.no_grad(), autocast(self._device):
             self._features(images)
 
@@ -213,23 +217,26 @@ class GroupProbe:
 
 
 def fisher_roots(logits: Tensor) -> Tensor:
-    """Returns vectors of which the squared derivatives of the logits add up to one image's Fisher.
+    """Returns square roots of one image's Fisher information with respect to its logits.
 
-    Row y is sqrt(p_y) (e_y - p): the gradient of log p(y), times the root of its chance. A sum of
-    the rows with random signs has the same square in expectation, its cross terms being zero; a
-    label drawn from a certain prediction would nearly always be the one whose gradient vanishes.
+    Row y is sqrt(p_y) (e_y - p): the gradient of log p(y) with respect to the logits, times the
+    root of the probability of y. The squares of the rows' derivatives with respect to a weight add
+    up to the diagonal of the Fisher information. A sum of the rows with random signs has the same
+    square in expectation, because the cross terms are zero in expectation. Drawing a label instead
+    would be a worse estimate: for a certain prediction, nearly every draw has a gradient of zero.
 
     Shapes:
         logits: (classes,). returns: (classes, classes).
     """
-    chances = logits.softmax(dim=0)
-    return chances.sqrt()[:, None] * (torch.eye(len(chances), device=logits.device) - chances)
+    probabilities = logits.softmax(dim=0)
+    identity = torch.eye(len(probabilities), device=logits.device)
+    return probabilities.sqrt()[:, None] * (identity - probabilities)
 
 
 def unseen_first(num_images: int, *, expert: ExpertSpec, seed: int) -> npt.NDArray[np.int64]:
-    """Returns all positions in a training split: what an expert was not trained on, then the rest.
+    """Returns the positions of a training split with the images that an expert has not seen first.
 
-    Both parts are shuffled. At a data ratio of 1 there is nothing but the second.
+    Both parts are shuffled. At a data ratio of 1 the first part is empty.
 
     Shapes:
         returns: (num_images,).
@@ -242,8 +249,8 @@ def unseen_first(num_images: int, *, expert: ExpertSpec, seed: int) -> npt.NDArr
 
 def _entropies(logits: Tensor, labels: Tensor) -> Tensor:
     del labels
-    log_chances = logits.log_softmax(dim=1)
-    return -(log_chances.exp() * log_chances).sum(dim=1)
+    log_probabilities = logits.log_softmax(dim=1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
 
 
 def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:

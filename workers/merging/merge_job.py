@@ -1,4 +1,4 @@
-"""Runs one merge job: merges a group's experts and evaluates on the joint test set."""
+"""Runs a merge job: merges a group's experts and evaluates the result on every task."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from merge.table import METHODS
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics
 from workers.merging.group_probe import GroupProbe
-from workers.merging.surgery import operate
+from workers.merging.surgery import adapt
 from workers.merging.task_models import task_models
 from workers.models.backbones import Backbone
 from workers.models.batch_norm import copy_statistics, recalibrate
@@ -28,11 +28,13 @@ from workers.workspace import Workspace
 
 
 def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
-    """Merges straight into the process's backbone, evaluates every task, and commits the sums.
+    """Merges into the process's backbone, evaluates every task, and commits the sums.
+
+    The merged weights are not stored.
 
     Raises:
-        MissingArtifactError: An expert, or its weights, are not in the store.
-        merge.errors.MergeError: The experts do not fit together or the result is not finite.
+        MissingArtifactError: An expert or its weights are not in the store.
+        merge.errors.MergeError: The experts do not fit together, or the result is not finite.
     """
     started = time.monotonic()
     compute_deterministically()
@@ -64,14 +66,14 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
 def _models(
     spec: MergeSpec, *, workspace: Workspace
 ) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
-    """Yields the backbone with each model of the merge in it, and whose tasks it is for."""
+    """Yields the backbone with each model of the merge, and the experts whose tasks it serves."""
     if METHODS[spec.method].combine_for_task is None:
         yield _merge(spec, workspace=workspace), (*spec.experts, *spec.held_out)
         return
     for backbone, experts in task_models(spec, workspace=workspace):
         _recalibrate(spec, backbone=backbone, workspace=workspace)
         yield backbone, experts
-    if spec.held_out:  # no modules are theirs
+    if spec.held_out:  # tasks outside the group have no modules of their own
         yield _merge(spec, workspace=workspace), spec.held_out
 
 
@@ -105,7 +107,10 @@ def _recalibrate(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -
 
 
 def _probe(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> GroupProbe | None:
-    """Returns what a method that reads data asks; it is done with the backbone before the merge."""
+    """Returns the probe of a method that reads data, or None.
+
+    The method has finished with the backbone before the merge is written into it.
+    """
     if METHODS[spec.method].learn is None:
         return None
     return GroupProbe(spec, backbone=backbone, workspace=workspace)
@@ -124,7 +129,7 @@ def _evaluate(
         device=workspace.device,
     )
     if spec.surgery is not None and expert in spec.experts:
-        features = operate(
+        features = adapt(
             features,
             target=workspace.expert_features(expert),
             surgery=spec.surgery,

@@ -1,4 +1,4 @@
-"""Representation surgery: small maps that move a merged model's features towards an expert's."""
+"""Representation surgery: trains adapters that move a merged model's features to an expert's."""
 
 from collections.abc import Iterator
 
@@ -11,37 +11,37 @@ from workers.sampling.seeds import derive_seed
 from workers.specs.merge import SurgerySpec
 
 
-def operate(features: Tensor, *, target: Tensor, surgery: SurgerySpec, seed: int) -> Tensor:
-    """Returns features z moved towards a target's: z - W_up ReLU(W_down z), trained on them.
+def adapt(features: Tensor, *, target: Tensor, surgery: SurgerySpec, seed: int) -> Tensor:
+    """Trains an adapter on features z; returns the adapted features z - W_up ReLU(W_down z).
 
-    No label is read; the images are those that the features are evaluated on. W_up starts at zero,
-    so that features which are the target's already stay as they are.
+    The training images are the test images on which the features are evaluated, without labels.
+    W_up starts at zero, so that features that equal the target stay unchanged.
 
     Args:
-        features: The merged model's, of all test images of a task.
-        target: The expert's, of the same images.
-        surgery: The adapter's width and its training by Adam.
-        seed: Of W_down and of the order of the images.
+        features: The merged model's features of all test images of a task.
+        target: The expert's features of the same images.
+        surgery: The adapter's width and the constants of its training with Adam.
+        seed: Seeds W_down and the order of the images.
 
     Shapes:
         features, target, returns: (images, features), float32.
-    Source: Yang 2024, arXiv:2402.02705, equation 3, with the L1 distance; W_down is uniform as
-        torch's linear layers are, as in the authors' code.
+    Source: Yang 2024, arXiv:2402.02705, equation 3, with the L1 distance. W_down is initialised
+        uniformly like torch's linear layers, as in the authors' code.
     """
-    down, up = _maps(features, rank=surgery.rank, seed=seed)
+    down, up = _initial_maps(features, rank=surgery.rank, seed=seed)
     optimizer = torch.optim.Adam([down, up], lr=surgery.lr, betas=(0.9, 0.999), fused=True)
     for rows in _batches(len(features), surgery=surgery, seed=seed):
-        here = rows.to(features.device)
-        moved = _adapted(features[here], down=down, up=up)
+        batch = rows.to(features.device)
+        adapted = _adapted(features[batch], down=down, up=up)
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.l1_loss(moved, target[here]).backward()  # type: ignore[no-untyped-call]
+        nn.functional.l1_loss(adapted, target[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     with torch.inference_mode():
         return _adapted(features, down=down, up=up)
 
 
-def _maps(features: Tensor, *, rank: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Returns W_down and W_up at the start, drawn on the CPU for all devices alike.
+def _initial_maps(features: Tensor, *, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Returns the initial W_down and W_up, drawn on the CPU so that devices do not differ.
 
     Shapes:
         W_down: (rank, features). W_up: (features, rank).
@@ -56,9 +56,9 @@ def _maps(features: Tensor, *, rank: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _batches(num_images: int, *, surgery: SurgerySpec, seed: int) -> Iterator[Tensor]:
-    everything = np.arange(num_images)
+    positions = np.arange(num_images)
     for step in range(surgery.steps):
-        rows = batch_positions(everything, step=step, batch_size=surgery.batch_size, seed=seed)
+        rows = batch_positions(positions, step=step, batch_size=surgery.batch_size, seed=seed)
         yield torch.from_numpy(rows)
 
 

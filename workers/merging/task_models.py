@@ -1,4 +1,4 @@
-"""The models of methods that keep modules of each task, one after another in the backbone."""
+"""Builds one model per task for merging methods that keep modules of each task."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -14,18 +14,19 @@ from workers.specs.training import ExpertSpec
 from workers.workspace import Workspace
 
 MODEL_BYTES = 1 << 30
-"""Most that models take which wait to be evaluated, on the device: 1 GB, or one model."""
+"""Upper limit of the models that are built together on the device: 1 GB, but at least one model."""
 
 
 def task_models(
     spec: MergeSpec, *, workspace: Workspace
 ) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
-    """Yields the process's backbone with each task's own model in it, and whose task it is.
+    """Yields the process's backbone once for each task's model, with the task's expert.
 
-    What a method measures of the experts is measured once for all models that fit `MODEL_BYTES`.
+    Models that fit `MODEL_BYTES` are built together, so that a method measures the experts once
+    for all of them.
 
     Raises:
-        merge.errors.MergeError: The experts do not fit together or a model is not finite.
+        merge.errors.MergeError: The experts do not fit together, or a model is not finite.
     """
     backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
     destination = backbone.module.state_dict()
@@ -33,7 +34,7 @@ def task_models(
     num_at_once = max(1, MODEL_BYTES // num_bytes)
     for start in range(0, len(spec.experts), num_at_once):
         tasks = range(start, min(start + num_at_once, len(spec.experts)))
-        models = _models(spec, tasks=tasks, workspace=workspace)
+        models = _build_models(spec, tasks=tasks, workspace=workspace)
         for task in tasks:
             with torch.no_grad():
                 for name, tensor in models.pop(task).items():
@@ -41,7 +42,9 @@ def task_models(
             yield backbone, (spec.experts[task],)
 
 
-def _models(spec: MergeSpec, *, tasks: range, workspace: Workspace) -> dict[int, dict[str, Tensor]]:
+def _build_models(
+    spec: MergeSpec, *, tasks: range, workspace: Workspace
+) -> dict[int, dict[str, Tensor]]:
     merged = merge_tasks(
         workspace.base_tensors(spec.base_id),
         [workspace.expert_tensors(expert.id) for expert in spec.experts],

@@ -125,7 +125,7 @@ def test_a_shuffled_twin_is_aligned_before_it_is_averaged(tmp_path: Path) -> Non
     save_file(state, paths[0])
     save_file({name: each.contiguous() for name, each in twin.items()}, paths[1])
     for is_aligned in (False, True):
-        files = MergeFiles(base=paths[0], experts=paths[:2], output=paths[2], is_aligned=is_aligned)
+        files = MergeFiles(base=paths[0], experts=paths[:2], output=paths[2], align=is_aligned)
         merge_files(files, options=AVERAGE, progress=ignore)
         merged = load_file(paths[2])
         is_same = all(torch.equal(merged[name], each) for name, each in state.items())

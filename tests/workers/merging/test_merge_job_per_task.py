@@ -13,7 +13,7 @@ from merge.merge import MergeOptions, merge, merge_tasks
 from merge.table import METHODS
 from workers.merging import task_models
 from workers.merging.merge_job import run_merge
-from workers.merging.surgery import operate
+from workers.merging.surgery import adapt
 from workers.sampling.seeds import derive_seed
 from workers.specs.merge import MergeSpec, SurgerySpec
 from workers.specs.training import ExpertSpec
@@ -162,7 +162,7 @@ def test_surgery_moves_the_features_of_every_task_towards_its_experts(
         own = dict(workspace.expert_tensors(expert.id))
         module, how = load(own, expert=expert, workspace=workspace)
         seed = derive_seed(3, "surgery", expert.task)
-        moved = operate(features, target=features_of(module, **how), surgery=SURGERY, seed=seed)
+        moved = adapt(features, target=features_of(module, **how), surgery=SURGERY, seed=seed)
         head = workspace.expert_head(expert.id)
         sums = evaluate_head(head, features=moved, labels=how["split"].labels)
         assert merged[expert.task] == sums.to_json()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.merging.surgery import operate
+from workers.merging.surgery import adapt
 from workers.specs.merge import SurgerySpec
 
 SURGERY = SurgerySpec(rank=4, steps=200, lr=0.01, batch_size=16)
@@ -25,13 +25,13 @@ def test_constant_bias_between_representations_is_removed(features: Tensor) -> N
     bias = torch.zeros(24)
     bias[:6] = 2.0
     target = features - bias
-    moved = operate(features, target=target, surgery=SURGERY, seed=0)
+    moved = adapt(features, target=target, surgery=SURGERY, seed=0)
     assert distance(moved, target) < 0.2 * distance(features, target)
 
 
 def test_features_that_are_the_targets_stay_as_they_are(features: Tensor) -> None:
     """W_up starts at zero, and nothing pulls at it."""
-    assert torch.equal(operate(features, target=features, surgery=SURGERY, seed=0), features)
+    assert torch.equal(adapt(features, target=features, surgery=SURGERY, seed=0), features)
 
 
 def test_first_step_by_hand() -> None:
@@ -42,7 +42,7 @@ def test_first_step_by_hand() -> None:
     """
     surgery = SurgerySpec(rank=1, steps=1, lr=0.5, batch_size=1)
     one, zero = torch.ones(1, 1), torch.zeros(1, 1)
-    moved = [float(operate(one, target=zero, surgery=surgery, seed=seed)) for seed in range(20)]
+    moved = [float(adapt(one, target=zero, surgery=surgery, seed=seed)) for seed in range(20)]
     silent = [value for value in moved if value == 1]
     assert 0 < len(silent) < 20
     assert all(0.5 < value < 1 for value in moved if value not in silent)
@@ -54,7 +54,7 @@ def test_same_seed_gives_the_same_bits_whatever_the_global_one(features: Tensor)
     results = []
     for global_seed, seed in ((1, 5), (2, 5), (1, 6)):
         torch.manual_seed(global_seed)
-        results.append(operate(features, target=target, surgery=SURGERY, seed=seed))
+        results.append(adapt(features, target=target, surgery=SURGERY, seed=seed))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
@@ -64,7 +64,7 @@ def test_what_is_added_has_the_rank_of_the_adapter(features: Tensor) -> None:
     target = features.flip(1)
     for rank in (1, 4):
         surgery = replace(SURGERY, rank=rank)
-        change = operate(features, target=target, surgery=surgery, seed=0) - features
+        change = adapt(features, target=target, surgery=surgery, seed=0) - features
         assert int(torch.linalg.matrix_rank(change, rtol=1e-4)) <= rank
 
 
@@ -72,7 +72,7 @@ def test_fewer_images_than_a_batch_are_gone_through_again() -> None:
     """A task of three test images has batches of sixteen too."""
     features = torch.rand(3, 24, generator=torch.Generator().manual_seed(0))
     target = torch.zeros(3, 24)
-    moved = operate(features, target=target, surgery=SURGERY, seed=0)
+    moved = adapt(features, target=target, surgery=SURGERY, seed=0)
     assert distance(moved, target) < distance(features, target)
 
 
@@ -80,7 +80,7 @@ def test_features_computed_without_gradients_can_be_operated_on(features: Tensor
     """An evaluation makes them in inference mode, whose tensors remember no graph."""
     with torch.inference_mode():
         given, target = features + 0, features * 0
-    moved = operate(given, target=target, surgery=SURGERY, seed=0)
+    moved = adapt(given, target=target, surgery=SURGERY, seed=0)
     assert torch.equal(given, features)
     assert not moved.requires_grad
 
@@ -88,4 +88,4 @@ def test_features_computed_without_gradients_can_be_operated_on(features: Tensor
 def test_collapsed_features_stay_a_result(features: Tensor) -> None:
     """Not a number in, not a number out: what it scores is told from the scores."""
     collapsed = features * float("nan")
-    assert operate(collapsed, target=features, surgery=SURGERY, seed=0).isnan().all()
+    assert adapt(collapsed, target=features, surgery=SURGERY, seed=0).isnan().all()
