@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 SEEDS ?= 20
 BIN := .venv/bin
 
-.PHONY: demo test dry-runs lint format bench bench-merge chaos hosts oracle lock clean-venv
+.PHONY: demo test test-all lint format bench bench-merge chaos hosts oracle lock clean-venv
 .DEFAULT_GOAL := help
 ORACLE := .venv-oracle
 
@@ -36,14 +36,16 @@ demo: .venv/ready  ## Run a real study on real data (deploy/studies/demo.yaml)
 test: .venv/ready  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-dry-runs: .venv/ready  ## Run the paper's studies of large backbones to their end, in small
-	$(BIN)/python -m pytest -m large
+test-all: .venv/ready  ## Run the tests, and those that take minutes each
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder \
+	  -m "large or not large"
 
-lint: .venv/ready  ## Check style, types and layers; never rewrites
+lint: .venv/ready  ## Check style, types, floors and sizes; never rewrites
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/lint/house_rules.py
 
 format: .venv/ready  ## Rewrite the code in the house format
 	$(BIN)/ruff format .

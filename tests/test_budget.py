@@ -21,6 +21,7 @@ STUDY = {
     "finetune": {"defaults": {"steps": 4, "batch_size": 8, "lr": 0.001}},
     "groups": {"size": 2},
     "merge": [{"method": "average"}],
+    "resources": {"trial": {"cpu": 2}, "merge": {"cpu": 2}},
     "store": "./store",
 }
 

@@ -30,6 +30,7 @@ tasks: {{names: [mnist_5k, font_letters, emoji_objects], max_train: 32, max_test
 finetune: {{defaults: {{steps: 2, batch_size: 8, lr: 0.001}}}}
 groups: {{size: 2}}
 merge: [{{method: average}}]
+resources: {{trial: {{cpu: 2}}, merge: {{cpu: 2}}}}
 retries: 0
 store: {store}
 tracking: {tracking}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from checks import (
@@ -25,6 +26,7 @@ from checks import (
 )
 from disturbance import Disturbance, StuckError
 from faults import Fault, draw_faults
+from nodes import NUM_NODES
 from parts import (
     NotReadyError,
     adopt_orphans,
@@ -57,18 +59,33 @@ class Calm:
     """The length by which the faults of a seed come."""
 
 
+def study_fields(*, is_short: bool) -> dict[str, Any]:
+    """Returns the fields of the study; a short seed has one learning rate and two groups."""
+    study: dict[str, Any] = yaml.safe_load(STUDY.read_text("utf-8"))
+    if is_short:
+        study["finetune"]["axes"] = {"steps": study["finetune"]["axes"]["steps"]}
+        study["groups"]["count"] = 2
+    return study
+
+
 @contextmanager
 def disturbed(
-    around: Surroundings, *, folder: Path, faults: Sequence[Fault], calm_s: float, pace_s: float
+    around: Surroundings,
+    *,
+    folder: Path,
+    is_short: bool,
+    faults: Sequence[Fault],
+    calm_s: float,
+    pace_s: float,
 ) -> Iterator[Disturbance]:
     """Prepares a study in a store prefix of its own, and takes down at the end what it had."""
     folder.mkdir()
-    study = yaml.safe_load(STUDY.read_text("utf-8"))
+    study = study_fields(is_short=is_short)
     study |= {"store": around.s3.url(folder.name), "tracking": around.mlflow.url}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     disturbance = Disturbance(
         around=around,
-        cluster=around.new_cluster(folder),
+        cluster=around.new_cluster(folder, num_nodes=2 if is_short else NUM_NODES),
         folder=folder,
         faults=faults,
         calm_s=calm_s,
@@ -105,12 +122,20 @@ def ending_of(disturbance: Disturbance) -> Ending:
     return read_ending(store, study=NAME, tracking=around.mlflow.url)
 
 
-def run_calm(around: Surroundings, *, folder: Path, pace_s: float | None) -> Calm:
+def run_calm(around: Surroundings, *, folder: Path, is_short: bool, pace_s: float | None) -> Calm:
     """Runs the study without a fault."""
     with disturbed(
-        around, folder=folder / "calm", faults=(), calm_s=_EXPECTED_CALM_S, pace_s=0
+        around,
+        folder=folder / "calm",
+        is_short=is_short,
+        faults=(),
+        calm_s=_EXPECTED_CALM_S,
+        pace_s=0,
     ) as disturbance:
-        ending = ending_of(disturbance)
+        disturbance.run()
+        wait_for_publishers()
+        store = open_store(around.s3.url(disturbance.folder.name))
+        ending = read_ending(store, study=NAME, tracking=around.mlflow.url)
     seconds = disturbance.seconds
     return Calm(around=around, ending=ending, seconds=seconds, pace_s=pace_s or seconds)
 
@@ -122,6 +147,7 @@ def run_seed(seed: int, *, calm: Calm, folder: Path, is_short: bool) -> SeedResu
     with disturbed(
         calm.around,
         folder=folder / f"seed-{seed}",
+        is_short=is_short,
         faults=faults,
         calm_s=calm.seconds,
         pace_s=calm.pace_s,
@@ -146,7 +172,7 @@ def run_all(
     """Runs the study undisturbed and then with the faults of each seed; prints as it goes."""
     with started_surroundings(folder) as around:
         os.environ.update(around.environment)  # this process reads the store too
-        calm = run_calm(around, folder=folder, pace_s=pace_s)
+        calm = run_calm(around, folder=folder, is_short=is_short, pace_s=pace_s)
         _say(f"undisturbed: {calm.seconds:.0f} s")
         results = []
         for seed in seeds:

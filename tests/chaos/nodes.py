@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes on this machine, each a process tree that can be killed."""
+"""A Ray cluster of several nodes on this machine, each a process tree that can be killed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,19 +23,28 @@ _EPHEMERAL_PORTS = (
 
 
 class Cluster:
-    """A head and two further nodes, one CPU each, at one address from start to start."""
+    """A head and further nodes, one CPU each, at one address from start to start."""
 
-    def __init__(self, *, folder: Path, port: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        port: int,
+        environment: Mapping[str, str],
+        num_nodes: int = NUM_NODES,
+    ) -> None:
         """Starts nothing.
 
         Args:
             folder: Where logs and Ray's sessions go; short, as it becomes part of socket paths.
             port: The head's.
             environment: Of all its processes.
+            num_nodes: The head included.
         """
         self.address = f"{_machine_address()}:{port}"
         self._folder = folder
         self._environment = environment
+        self._num_nodes = num_nodes
         self._head_options = [
             *["--head", "--port", str(port), "--include-dashboard", "false"],
             # Else 10001, which two clusters on one machine cannot share.
@@ -49,7 +58,7 @@ class Cluster:
         self._num_starts += 1
         head = self._head_options
         join = ["--address", self.address]
-        names = [f"cluster-{self._num_starts}-node-{number}" for number in range(NUM_NODES)]
+        names = [f"cluster-{self._num_starts}-node-{number}" for number in range(self._num_nodes)]
         self._nodes = [
             self._node(name, head if number == 0 else join, number=number)
             for number, name in enumerate(names)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodes import Cluster
+from nodes import NUM_NODES, Cluster
 from parts import NotReadyError, Place, free_ports, wait_until_ready
 from servers import THIS_MACHINE, Database, S3Server, TrackingServer
 
@@ -38,9 +38,14 @@ class Surroundings:
     """Of every process that is started."""
     ports: Iterator[int]
 
-    def new_cluster(self, folder: Path) -> Cluster:
+    def new_cluster(self, folder: Path, *, num_nodes: int = NUM_NODES) -> Cluster:
         """Returns a cluster for one study; starts nothing."""
-        return Cluster(folder=folder, port=next(self.ports), environment=self.environment)
+        return Cluster(
+            folder=folder,
+            port=next(self.ports),
+            num_nodes=num_nodes,
+            environment=self.environment,
+        )
 
     def wait(self) -> None:
         """Waits until the servers answer.

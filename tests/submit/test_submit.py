@@ -109,7 +109,7 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     s3_url: str,
 ) -> None:
     """`stop` lets running trials leave checkpoints; the same command then ends the study."""
-    study = write("halted", tasks=TASKS[:2], steps=3000)  # a trial outlives what `stop` takes
+    study = write("halted", tasks=TASKS[:2], steps=1500)  # a trial outlives what `stop` takes
     program.run("submit", study)
     store = open_store(s3_url)
     wait_until(lambda: any(store.list("studies/halted/progress-")))

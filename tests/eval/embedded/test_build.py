@@ -45,6 +45,19 @@ GOLDEN = {
     "emoji_flags": "6a0b855381417f07c5cba5ca51560390e7e91687ec301278caeb96b1218c4bdf",
 }
 SIZE = 16
+_SAME_COMPOSER = (
+    "emoji_animals",
+    "emoji_plants",
+    "emoji_food",
+    "emoji_vehicles",
+    "emoji_places",
+    "emoji_faces",
+)
+"""Composed by the same code as `emoji_objects` and `emoji_flags`; `make test-all` builds them."""
+BUILT = tuple(
+    pytest.param(name, marks=pytest.mark.large) if name in _SAME_COMPOSER else name
+    for name in EMBEDDED
+)
 # Where a flaw may lie anywhere, no pixel says anything by itself: test_embedded_material.py holds
 # that images of cloth belong to their labels.
 NOT_LINEAR = ("textile",)
@@ -76,7 +89,7 @@ def test_every_task_has_a_composer() -> None:
     assert tuple(COMPOSERS) == EMBEDDED
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", BUILT)
 def test_task_builds_as_the_catalogue_says(name: str) -> None:
     """Counts, shapes and dtypes are the promised ones, and classes share each split equally."""
     task, splits = find_task(name), built(name)
@@ -89,7 +102,7 @@ def test_task_builds_as_the_catalogue_says(name: str) -> None:
         assert per_class.tolist() == [num // task.num_classes] * task.num_classes
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", BUILT)
 def test_task_builds_the_same_bytes_on_every_machine(name: str) -> None:
     """The pixels and labels are those that the fingerprint has stood for so far."""
     assert content_digest(built(name)) == GOLDEN[name]
@@ -101,7 +114,7 @@ def test_second_build_equals_the_first(name: str) -> None:
     assert content_digest(shuffled_and_shrunk(name)) == content_digest(built(name))
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", BUILT)
 def test_no_test_image_is_a_training_image(name: str) -> None:
     """The splits share no image, not even one that only looks alike when it is small."""
     splits = built(name)
@@ -109,7 +122,7 @@ def test_no_test_image_is_a_training_image(name: str) -> None:
     assert sum(image.tobytes() in train for image in splits["test"].images) == 0
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", BUILT)
 def test_labels_are_shuffled(name: str) -> None:
     """A prefix of a split has nearly every class, so that a small subset is a fair one."""
     task = find_task(name)
@@ -117,7 +130,7 @@ def test_labels_are_shuffled(name: str) -> None:
     assert len(np.unique(prefix)) >= 0.9 * task.num_classes
 
 
-@pytest.mark.parametrize("name", [name for name in EMBEDDED if name not in NOT_LINEAR])
+@pytest.mark.parametrize("name", [each for each in BUILT if each not in NOT_LINEAR])
 def test_pixels_say_more_than_chance(name: str) -> None:
     """Images belong to their labels: a linear fit to the pixels beats chance by half."""
     task, splits = find_task(name), built(name)

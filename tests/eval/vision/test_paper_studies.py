@@ -146,10 +146,8 @@ def check_costs(printed: str) -> None:
     assert re.search(r"in the store: experts [\d.]+ GB, bases [\d.]+ [MG]B, images \d", printed)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["paper-resnet18", *(pytest.param(name, marks=pytest.mark.large) for name in LARGE)],
-)
+@pytest.mark.large
+@pytest.mark.parametrize("name", ["paper-resnet18", *LARGE])
 def test_study_in_small_goes_through_to_its_end(name: str, whole_root: Path, home: Home) -> None:
     """Every expert and merge is made and tabled, on all five axes; a plan says how many before."""
     text = yaml.safe_dump(in_small(read(name), data_root=whole_root, store=home.store))

@@ -1,0 +1,47 @@
+"""Opens a finished study that an earlier release wrote: of November 2026, before the rooms.
+
+The archive has the manifests and the study's own files, without the artifacts' tensors and images.
+Its study pretrains two bases and varies steps, heads, averaged weights, sharpness-aware
+minimization and the number of tasks, so that every kind of manifest and specification occurs.
+"""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from orchestrator.cli.main import cli
+
+ARCHIVE = Path(__file__).parent / "golden" / "finished_store.tar.xz"
+NAME = "before"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpacks the store."""
+    folder = tmp_path_factory.mktemp("old") / "store"
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def test_study_is_found_finished(store: Path) -> None:
+    """Every id of the plan is that of a manifest in the store."""
+    ended = CliRunner().invoke(cli, ["status", NAME, "--store", str(store)])
+    assert ended.exit_code == 0, ended.output
+    assert "experts 18 of 18, merge jobs 52 of 52" in ended.output
+    assert "finished" in ended.output
+
+
+@pytest.mark.parametrize(("options", "name"), [((), "results"), (("--experts",), "experts")])
+def test_tables_are_the_same(store: Path, options: tuple[str, ...], name: str) -> None:
+    """They are made of the manifests, and equal those that the earlier release wrote."""
+    command = ["results", NAME, "--store", str(store), "--format", "parquet", *options]
+    ended = CliRunner().invoke(cli, command)
+    assert ended.exit_code == 0, ended.stderr
+    now = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(ended.stdout_bytes)), now, compression="zstd")
+    assert now.getvalue() == (store / "studies" / NAME / f"{name}.parquet").read_bytes()
