@@ -1,4 +1,4 @@
-"""One worker process: a device, a workspace, and the jobs it can do."""
+"""Runs jobs in one worker process, which Ray starts."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,11 +22,14 @@ from workers.train.trial import run_trial
 from workers.workspace import Workspace
 
 CACHE_FRACTION = 0.5
-"""What they may take of the disk that they are on."""
+"""Upper limit of the node's file cache, as a fraction of the disk that the cache is on."""
 
 
 class Worker:
-    """Runs jobs one after another, keeping the device, base and images warm between them."""
+    """A process that runs one job after another and keeps backbones and images loaded between them.
+
+    Torch uses `num_cpus` threads, rounded down but at least one.
+    """
 
     def __init__(self, store_url: str, *, num_cpus: float) -> None:
         torch.set_num_threads(max(1, int(num_cpus)))
@@ -43,7 +46,7 @@ class Worker:
         report_every_s: float,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> Iterator[TrainingProgress]:
-        """Fine-tunes and commits experts, or pretrains and commits bases.
+        """Runs a trial, which commits experts, or a pretraining, which commits bases.
 
         See `workers.train.trial.run_trial` and `workers.train.pretrain.run_pretraining`.
         """
@@ -53,11 +56,11 @@ class Worker:
         return run_pretraining(spec, workspace=self._workspace, timing=timing)
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
-        """Merges and evaluates; see `workers.merging.merge_job.run_merge`."""
+        """Merges, evaluates and commits the scores; see `workers.merging.merge_job.run_merge`."""
         return run_merge(spec, workspace=self._workspace)
 
     def prepare_base(self, job: BaseJob) -> Manifest:
-        """Commits the base; see `workers.prepare.base.prepare_base`."""
+        """Commits a base; see `workers.prepare.base.prepare_base`."""
         return prepare_base(job, workspace=self._workspace)
 
     def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:

@@ -1,7 +1,7 @@
-"""Runs one planned piece of work in this process: `python -m workers.run <id> --store URL`.
+"""Runs one planned job in this process: `python -m workers.run <id> --store URL`.
 
-What failed on a cluster is reproduced from a shell: the same specification, the same store, and a
-traceback in the terminal.
+The command reproduces a failure of a cluster in a shell, with the same specification and store and
+with the traceback in the terminal.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ REPORT_EVERY_S = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Finds the id in the plans of the store's studies and runs it; returns the exit code.
+    """Finds the job's id in the plans of the store's studies and runs the job.
 
     Returns:
-        0 if it is committed now, 1 if an input is missing, 2 if the id or the store is wrong. Other
-        errors keep their traceback: seeing it is what the command is for.
+        The exit code: 0 if the artifact is committed, 1 if an input is missing, 2 if the id or the
+        store is wrong. Other errors are raised, because the command is there to show their
+        traceback.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(planned: Planned, *, options: argparse.Namespace) -> int:
-    # Loads torch, which takes seconds: a wrong id is told at once.
+    # Imported here because torch takes seconds to load: a wrong id is reported at once.
     from workers.process import Worker  # noqa: PLC0415
     from workers.workspace import MissingArtifactError  # noqa: PLC0415
 
@@ -51,7 +52,7 @@ def _run(planned: Planned, *, options: argparse.Namespace) -> int:
         _start(planned, worker=worker, checkpoint=options.checkpoint)
     except MissingArtifactError as error:
         _say(f"error: {error}")
-        _say("run its id with this command first, or the study that plans it")
+        _say("run that id with this command first, or run the study that plans it")
         return 1
     return 0
 
@@ -59,16 +60,23 @@ def _run(planned: Planned, *, options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m workers.run",
-        description="Runs one planned trial, merge job or preparation in this process. What is "
-        "committed already is run all the same, and the store keeps what it has.",
+        description="Runs one planned trial, merge job or preparation in this process. A job whose "
+        "artifact is already committed runs again, and the store keeps the first artifact.",
     )
-    parser.add_argument("id", help="of a trial, an expert, a merge, a base or a task's images")
+    parser.add_argument(
+        "id", help="id of a trial, an expert, a merge, a base, a zero-shot head or a task's images"
+    )
     parser.add_argument("--store", required=True, metavar="URL", help="the study's store")
     parser.add_argument(
-        "--cpus", type=int, default=1, help="threads; results may depend on it in the last bits"
+        "--cpus",
+        type=int,
+        default=1,
+        help="number of threads; the last bits of results may depend on it",
     )
     parser.add_argument(
-        "--checkpoint", metavar="PATH", help="the file of a base or a text tower, if it is your own"
+        "--checkpoint",
+        metavar="PATH",
+        help="the file of a base or a text tower that the study reads from a file",
     )
     return parser
 

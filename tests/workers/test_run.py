@@ -59,7 +59,7 @@ def test_missing_input_is_named_with_what_to_do(
     assert main([plan.trials[0].id, "--store", str(root)]) == 1
     output = capsys.readouterr().out
     assert f"base {plan.bases.jobs[0].spec.id} is not committed" in output
-    assert "run its id with this command first" in output
+    assert "run that id with this command first" in output
 
 
 @pytest.mark.parametrize("artifact_id", ["0123456789abcdef", "no id at all"])
