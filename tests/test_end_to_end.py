@@ -8,13 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
+from waiting import wait_until
 
 from orchestrator.record.folder import TRACKING_FILE
 
@@ -121,13 +122,6 @@ def wait_until_gone(home: Home) -> None:
     while left := home.processes():
         assert time.monotonic() < deadline_s, left
         time.sleep(0.2)
-
-
-def wait_until(condition: Callable[[], object], *, timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
 """A study on a cluster, from submission to results, through the program alone."""
 
 import os
-import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from workers.store.opening import open_store
 
@@ -63,14 +63,6 @@ def jobs(head: Any) -> str:  # noqa: ANN401 as in conftest
         return str(answer.read().decode())
 
 
-def wait_until(is_true: Callable[[], bool]) -> None:
-    """Waits for something that a job does."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not is_true():
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.5)
-
-
 def test_study_is_submitted_watched_and_done_and_leaves_no_secret(
     head: Any,  # noqa: ANN401 as in conftest
     program: Any,  # noqa: ANN401 as in conftest
@@ -112,9 +104,9 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     study = write("halted", tasks=TASKS[:2], steps=1500)  # a trial outlives what `stop` takes
     program.run("submit", study)
     store = open_store(s3_url)
-    wait_until(lambda: any(store.list("studies/halted/progress-")))
+    wait_until(lambda: any(store.list("studies/halted/progress-")), poll_s=0.5)
     assert "at work: [" in program.run("status", "halted", exit_code=3, **reading)
-    wait_until(lambda: any(store.list("in-flight/")))
+    wait_until(lambda: any(store.list("in-flight/")), poll_s=0.5)
     stopped = program.run("stop", "halted")
     assert "halted-1 is STOPPED" in stopped
     assert "stopped; everything that was whole is kept" in program.run("logs", "halted")

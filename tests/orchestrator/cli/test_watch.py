@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from manual_clock import ManualClock
 from rich.console import Console
 
 from orchestrator.cli.watch import StudyWatch, show_now, watch_study
@@ -33,17 +34,6 @@ PROGRESS = Progress(
     seconds_left=60.0,
     tracking="ok",
 )
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        """Returns the time."""
-        return self.now_s
 
 
 @pytest.fixture
@@ -109,7 +99,7 @@ def test_watch_ends_with_the_run(url: str, store: Store) -> None:
 
 def test_driver_whose_heartbeat_stands_still_is_given_up(store: Store) -> None:
     """By the watcher's own clock, from the first look on; another beat brings it back."""
-    lease, clock = held(store), Clock()
+    lease, clock = held(store), ManualClock()
     watch = StudyWatch(store, "small", submissions=None, clock=clock)
     assert watch.look().is_running
     clock.now_s = STALE_AFTER_S + 1

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import ray
 from ray.exceptions import ActorUnavailableError
+from waiting import wait_until
 
 from orchestrator.cluster import fair_share_client as client_module
 from orchestrator.cluster.fair_share import Demand
@@ -70,15 +71,6 @@ def begin(sharing: FairShareClient, share: Share | None = None) -> list[int]:
     told: list[int] = []
     sharing.begin(share or Share(), num_wanted=lambda: 100, use=told.append)
     return told
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    done = threading.Event()
-    for _ in range(3000):
-        if condition():
-            return
-        done.wait(0.01)
-    raise AssertionError
 
 
 def test_own_ray_is_shared_with_nobody(actor: Actor) -> None:

@@ -1,4 +1,5 @@
 import pytest
+from manual_clock import ManualClock
 
 from orchestrator.cluster.fair_share import Demand
 from orchestrator.cluster.fair_share_register import EXPIRES_AFTER_S, FairShareRegister
@@ -6,25 +7,14 @@ from orchestrator.cluster.fair_share_register import EXPIRES_AFTER_S, FairShareR
 CORES = {"cpu": 8.0, "gpu": 0.0}
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        """Returns the time."""
-        return self.now_s
-
-
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> ManualClock:
     """Returns the register's clock."""
-    return Clock()
+    return ManualClock(100.0)
 
 
 @pytest.fixture
-def register(clock: Clock) -> FairShareRegister:
+def register(clock: ManualClock) -> FairShareRegister:
     """Returns a register that has heard of nobody."""
     return FairShareRegister(clock)
 
@@ -45,7 +35,7 @@ def test_drivers_are_told_what_is_theirs_as_others_come(register: FairShareRegis
     assert report(register, "first") == 4
 
 
-def test_silent_driver_is_forgotten(register: FairShareRegister, clock: Clock) -> None:
+def test_silent_driver_is_forgotten(register: FairShareRegister, clock: ManualClock) -> None:
     """Not before its time: one that was slow once loses nothing."""
     report(register, "first")
     clock.now_s += EXPIRES_AFTER_S
@@ -64,7 +54,7 @@ def test_driver_that_leaves_frees_its_slots_at_once(register: FairShareRegister)
     assert report(register, "second") == 8
 
 
-def test_lost_register_knows_all_again_after_one_report_each(clock: Clock) -> None:
+def test_lost_register_knows_all_again_after_one_report_each(clock: ManualClock) -> None:
     """Nothing of it is kept anywhere else."""
     register = FairShareRegister(clock)
     report(register, "high", priority=1, num_wanted=6)

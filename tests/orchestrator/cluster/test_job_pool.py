@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from ray.exceptions import RayError
+from waiting import wait_until
 
 from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.job_pool import DEPTH, MAX_LOST, JobPool
@@ -70,13 +71,6 @@ def run(pool: JobPool, *jobs: Job) -> None:
     for each in jobs:
         pool.submit(each)
     wait_until(pool.is_idle)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def process_of(end: JobEnd) -> int:

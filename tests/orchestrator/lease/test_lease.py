@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from orchestrator.lease import lease as lease_module
 from orchestrator.lease.holder import Claim, beat_key, claim_key, find_holder, newest_holder
@@ -79,13 +80,6 @@ def claim_elsewhere(*, host: str = "far", started_at_s: float = 0.0) -> Claim:
 
 def contents(store: Store) -> dict[str, bytes]:
     return {entry.key: store.get(entry.key) for entry in store.list("")}
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not is_true():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from orchestrator.lease import lease as lease_module
 from orchestrator.lease.holder import Claim, beat_key, claim_key, find_holder, to_json
@@ -110,13 +111,6 @@ def claim_elsewhere(*, host: str = "far", started_at_s: float = 0.0) -> Claim:
 
 def contents(store: Store) -> dict[str, bytes]:
     return {entry.key: store.get(entry.key) for entry in store.list("")}
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not is_true():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_store_without_conditional_puts_has_one_holder_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
 
 from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
@@ -57,30 +58,19 @@ class FakeQueue:
         self.cancelled.append(len(self.submitted))
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        """Returns the time."""
-        return self.now_s
-
-
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> ManualClock:
     """Returns the clock by which running trials are measured."""
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture
-def stage(make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock) -> Stage:
+def stage(make_plan: Callable[..., Plan], tmp_path: Path, clock: ManualClock) -> Stage:
     """Sets up a coordinator on an empty store, with one retry."""
     return set_up(make_plan(), tmp_path=tmp_path, clock=clock)
 
 
-def set_up(plan: Plan, *, tmp_path: Path, clock: Clock) -> Stage:
+def set_up(plan: Plan, *, tmp_path: Path, clock: ManualClock) -> Stage:
     """Sets up a coordinator of a plan on an empty store, with one retry."""
     ledger, state = Ledger(plan, manifests=[]), LiveState()
     jobs, committed = FakeQueue(), list[str]()
@@ -122,7 +112,7 @@ def finish_trials(stage: Stage, expert_manifest: Make) -> None:
         stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
 
 
-def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: Clock) -> None:
+def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: ManualClock) -> None:
     """A resumed trial begins at its checkpoint's step, which nothing tells before."""
     trial = stage.plan.trials[0]
     stage.coordinator.trial_started(trial.id)
@@ -210,7 +200,7 @@ def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
     assert stage.state.trials == {}
 
 
-def test_paused_trial_is_shown_again_once_it_goes_on(stage: Stage, clock: Clock) -> None:
+def test_paused_trial_is_shown_again_once_it_goes_on(stage: Stage, clock: ManualClock) -> None:
     """Its speed is that since it went on; a pause is no failure."""
     trial = stage.plan.trials[0]
     stage.coordinator.trial_started(trial.id)
@@ -322,7 +312,7 @@ def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
 
 
 def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
-    make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock, expert_manifest: Make
+    make_plan: Callable[..., Plan], tmp_path: Path, clock: ManualClock, expert_manifest: Make
 ) -> None:
     """A trial is guessed at 0.22 s: two and their merge fit 0.5 s of a core, the third does not."""
     plan = make_plan(budget={"cpu_hours": 0.5 / 3600}, tasks=SMALL)
@@ -342,7 +332,7 @@ def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
 
 
 def test_trial_that_takes_longer_than_the_budget_is_stopped(
-    make_plan: Callable[..., Plan], tmp_path: Path, clock: Clock
+    make_plan: Callable[..., Plan], tmp_path: Path, clock: ManualClock
 ) -> None:
     """At the report after the limit; jobs that wait are taken back, and nothing more starts."""
     plan = make_plan(budget={"cpu_hours": 1 / 3600}, tasks=SMALL)
@@ -365,7 +355,7 @@ def test_trial_that_takes_longer_than_the_budget_is_stopped(
 def test_merge_that_reaches_the_budget_takes_the_waiting_ones_back(
     make_plan: Callable[..., Plan],
     tmp_path: Path,
-    clock: Clock,
+    clock: ManualClock,
     expert_manifest: Make,
     merge_manifest: Make,
 ) -> None:

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from waiting import wait_until
 
 from orchestrator.tracking.runs import MetricPoint, TrackedRun
 from orchestrator.tracking.tracker import Tracker
@@ -50,14 +51,6 @@ def make_run(number: int, **changes: object) -> TrackedRun:
 
 def start(uri: str, tmp_path: Path, *, study: str = "demo") -> Tracker:
     return Tracker.start(uri=uri, study=study, experiment_tags={}, log_path=tmp_path / "mlflow.log")
-
-
-def wait_until(holds: Callable[[], bool], *, timeout_s: float = 90) -> None:
-    """Polls a condition given as a function."""
-    deadline_s = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline_s, "it never came true"
-        time.sleep(0.05)
 
 
 def points_by_key(database: Path, *, study: str) -> list[tuple[str, str, int]]:

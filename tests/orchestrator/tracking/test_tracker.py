@@ -5,13 +5,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from waiting import wait_until
 
 from orchestrator.tracking import publisher
 from orchestrator.tracking.runs import MetricPoint, TrackedRun
@@ -46,14 +47,6 @@ def count_runs(database: Path) -> tuple[int, int]:
         runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
         points = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
     return runs, points
-
-
-def wait_until(holds: Callable[[], bool], *, timeout_s: float = 60) -> None:
-    """Polls a condition given as a function."""
-    deadline_s = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline_s, "it never came true"
-        time.sleep(0.05)
 
 
 def free_port() -> int:

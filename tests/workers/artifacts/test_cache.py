@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
 
 from workers.artifacts.cache import NodeCache
 
@@ -25,17 +26,6 @@ class Source:
         """Writes the content."""
         self.num_fills += 1
         path.write_bytes(self.content)
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        """Returns the time that the test has set."""
-        return self.now_s
 
 
 def test_second_get_fills_nothing(tmp_path: Path) -> None:
@@ -101,7 +91,7 @@ def test_racing_processes_fill_once(tmp_path: Path) -> None:
 
 def test_file_used_longest_ago_makes_room(tmp_path: Path) -> None:
     """Beyond the limit the least recently used file goes; a used one stays."""
-    clock = Clock()
+    clock = ManualClock(1_700_000_000.0)
     cache = NodeCache(tmp_path, max_bytes=25, clock=clock)
     sources = [Source(letter * 10) for letter in (b"a", b"b", b"c")]
     for source in sources[:2]:
@@ -117,7 +107,7 @@ def test_file_used_longest_ago_makes_room(tmp_path: Path) -> None:
 
 def test_files_in_use_may_exceed_the_limit(tmp_path: Path) -> None:
     """What was handed out within ten minutes is not taken away."""
-    clock = Clock()
+    clock = ManualClock(1_700_000_000.0)
     cache = NodeCache(tmp_path, max_bytes=15, clock=clock)
     paths = []
     for letter in (b"a", b"b", b"c"):
@@ -129,7 +119,7 @@ def test_files_in_use_may_exceed_the_limit(tmp_path: Path) -> None:
 
 def test_mapped_file_outlives_its_eviction(tmp_path: Path) -> None:
     """An open file keeps its content after the cache has dropped it."""
-    clock = Clock()
+    clock = ManualClock(1_700_000_000.0)
     cache = NodeCache(tmp_path, max_bytes=10, clock=clock)
     old, new = Source(b"a" * 10), Source(b"b" * 10)
     path = cache.get(old.sha256, old.fill)

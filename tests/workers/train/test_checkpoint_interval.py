@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from manual_clock import ManualClock
 
 from workers.train.checkpoint_interval import (
     GUESSED_BYTES_PER_S,
@@ -12,15 +13,8 @@ from workers.train.checkpoint_interval import (
 from workers.train.trainer import Trainer
 
 
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        """Returns the time that it is."""
-        return self.now_s
+class Clock(ManualClock):
+    """A clock that a write moves."""
 
     def spend(self, seconds: float, *, succeed: bool = True) -> bool:
         """Lets time pass as a write does that succeeds or not."""
@@ -30,7 +24,7 @@ class Clock:
 
 def test_no_checkpoint_before_the_interval(start: Callable[[], Trainer]) -> None:
     """However cheap it is: the run is 2 kB."""
-    clock = Clock()
+    clock = Clock(1000.0)
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     clock.now_s += 29.9
     assert not interval.is_due(start())
@@ -44,7 +38,7 @@ def test_first_checkpoint_waits_by_its_bytes(
     """A gigabyte at 100 MB/s takes 10 s, which are two percent of 500."""
     giant = {"weights": torch.empty(250_000_000, device="meta")}
     monkeypatch.setattr(Trainer, "state", lambda _: giant)
-    clock = Clock()
+    clock = Clock(1000.0)
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     clock.now_s += 1e9 / GUESSED_BYTES_PER_S / MAX_COST_FRAC - 1
     assert not interval.is_due(start())
@@ -54,7 +48,7 @@ def test_first_checkpoint_waits_by_its_bytes(
 
 def test_expensive_checkpoint_puts_the_next_one_off(start: Callable[[], Trainer]) -> None:
     """Three seconds are two percent of 150, counted from its end."""
-    clock, trainer = Clock(), start()
+    clock, trainer = Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     interval.measure(lambda: clock.spend(3))
     clock.now_s += 149
@@ -65,7 +59,7 @@ def test_expensive_checkpoint_puts_the_next_one_off(start: Callable[[], Trainer]
 
 def test_cheap_checkpoint_halves_the_cost_at_most(start: Callable[[], Trainer]) -> None:
     """One quick answer of a slow store is not believed at once."""
-    clock, trainer = Clock(), start()
+    clock, trainer = Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     interval.measure(lambda: clock.spend(8))
     interval.measure(lambda: clock.spend(0.1))
@@ -77,7 +71,7 @@ def test_cheap_checkpoint_halves_the_cost_at_most(start: Callable[[], Trainer]) 
 
 def test_failed_write_is_tried_again_an_interval_later(start: Callable[[], Trainer]) -> None:
     """The minute of retries is not what a checkpoint costs."""
-    clock, trainer = Clock(), start()
+    clock, trainer = Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     clock.now_s += 31
     assert interval.is_due(trainer)
@@ -90,7 +84,7 @@ def test_failed_write_is_tried_again_an_interval_later(start: Callable[[], Train
 @pytest.mark.parametrize("seed", range(5))
 def test_long_trial_spends_under_three_percent(start: Callable[[], Trainer], seed: int) -> None:
     """On a store whose speed varies by a factor of ten, with steps of 0.1 to 2 s."""
-    draws, clock, trainer = np.random.default_rng(seed), Clock(), start()
+    draws, clock, trainer = np.random.default_rng(seed), Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=10, clock=clock)
     spent_s, num_written, began_s = 0.0, 0, clock()
     step_s = float(draws.uniform(0.1, 2))
