@@ -188,9 +188,7 @@ class Lease:
         # Under the lock: a loss found at once may call `release`, which joins the started threads.
         with self._lock:
             loops: list[Callable[[], None]] = [lambda: self._beat_on(beat_every_s)]
-            if (
-                self._is_weak
-            ):  # in a thread of its own: a store that hangs may block a put for minutes
+            if self._is_weak:  # its own thread: a store that hangs may block a put for minutes
                 loops.append(self._watch_own_silence)
             for loop in loops:
                 self._threads.append(threading.Thread(target=loop, name="lease", daemon=True))
