@@ -45,7 +45,9 @@ def prepare_opened(opened: OpenedStudy, *, console: Console, take_over: bool = F
 
 def _prepare(opened: OpenedStudy, *, lease: Lease, console: Console) -> int:
     # Late: Ray takes more than a second to load.
-    from orchestrator.run.session import PreparationError, Session
+    from orchestrator.cluster.ray_cluster import RayCluster
+    from orchestrator.run.session import Session
+    from orchestrator.run.stages import PreparationError
 
     def abandon(reason: str) -> None:
         say(console, f"error: {reason}; finished images are kept; {GO_ON}")
@@ -60,6 +62,7 @@ def _prepare(opened: OpenedStudy, *, lease: Lease, console: Console) -> int:
                 opened=opened,
                 tracker=None,
                 stopping=stopping,
+                cluster=RayCluster(),
                 on_cluster_lost=abandon,
                 write_progress=lease.write_progress,
             ).prepare(console)

@@ -86,7 +86,9 @@ class _Run:
 
     def run(self) -> int:
         # Late: Ray takes more than a second to load, and a finished study needs none of it.
-        from orchestrator.run.session import PreparationError, Session
+        from orchestrator.cluster.ray_cluster import RayCluster
+        from orchestrator.run.session import Session
+        from orchestrator.run.stages import PreparationError
 
         opened = self.opened
         opened.folder.write_plan(opened.plan, study_text=opened.text)
@@ -99,6 +101,7 @@ class _Run:
                         opened=opened,
                         tracker=tracker,
                         stopping=stopping,
+                        cluster=RayCluster(),
                         on_cluster_lost=lambda reason: self._abandon(reason, tracker=tracker),
                         write_progress=self.lease.write_progress,
                     ).run(self.console)

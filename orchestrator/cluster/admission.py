@@ -1,8 +1,8 @@
-"""Decides which trials run in Ray Tune, and keeps to a number of slots that changes as they run.
+"""Decides which trials run in Ray Tune, for a number of slots that changes while they run.
 
-More slots: paused trials go on, then new ones start. Fewer: the trials that began last are paused
-at their next report, and their processes end instead of being kept for reuse, so that what they
-held is free for others.
+With more slots, paused trials go on first, and then new ones start. With fewer slots, the trials
+that began last are paused at their next report. Their processes end instead of being kept for
+reuse, so that other studies can use the resources.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
 
 
 class AdmittingSearch(NotPickled, BasicVariantGenerator):
-    """Makes Tune's trials one after another, as places become free, without those left out."""
+    """A Tune search algorithm that yields trials when a slot is free and the listener agrees."""
 
     def __init__(self, callback: TrialCallback, *, num_slots: Callable[[], int]) -> None:
         super().__init__()
@@ -26,12 +26,12 @@ class AdmittingSearch(NotPickled, BasicVariantGenerator):
         self.paused: set[Trial] = set()
 
     def has_room(self) -> bool:
-        """Tells whether another trial may run."""
+        """Returns whether another trial may run."""
         return len(self._live_trials) - len(self.paused) < self._num_slots()
 
     def next_trial(self) -> Trial | None:
-        """Returns the next trial that may start, None if there is none or no place now."""
-        while not self.paused:  # these go first
+        """Returns the next trial that may start, None if there is none or paused ones go first."""
+        while not self.paused:
             trial: Trial | None = super().next_trial()  # type: ignore[no-untyped-call]
             if trial is None or self._callback.may_start(trial):
                 return trial
@@ -39,24 +39,24 @@ class AdmittingSearch(NotPickled, BasicVariantGenerator):
         return None
 
     def is_finished(self) -> bool:
-        """Tells whether there is nothing to start now.
+        """Returns whether nothing can start now.
 
-        Tune ends the process of a trial that ends then, and those that it kept, where it would
-        keep them for the next trial. With no trial at all it returns.
+        While this is True, Tune ends the processes of ending trials and the processes that it has
+        kept, instead of keeping them for the next trial. If no trial is left, Tune returns.
         """
         return (self._finished and not self.paused) or not self.has_room()
 
     def set_finished(self) -> None:
-        """Notes that nothing more starts or goes on."""
+        """Notes that no trial starts or goes on any more."""
         super().set_finished()  # type: ignore[no-untyped-call]
         self.paused.clear()
 
     def save_to_dir(self, dirpath: str, session_str: str = "", **kwargs: object) -> None:
-        """Writes nothing."""
+        """Writes nothing, as a run never restores Tune's state."""
 
 
 class PausingScheduler(NotPickled, FIFOScheduler):
-    """Pauses trials that have no slot any more, and lets them go on when there is one."""
+    """A Tune scheduler that pauses trials without a slot, and lets them go on when one is free."""
 
     def __init__(
         self, callback: TrialCallback, *, admission: AdmittingSearch, num_slots: Callable[[], int]
@@ -69,17 +69,17 @@ class PausingScheduler(NotPickled, FIFOScheduler):
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
-        """Pauses the trial if as many as there are slots began before it."""
+        """Pauses the trial if the trials that began before it fill every slot."""
         if trial not in self._callback.running[self._num_slots() :]:
             return str(super().on_trial_result(tune_controller, trial, result))
         self._admission.paused.add(trial)
         self._callback.forget(trial)
-        # Tune's own checkpoint would be a file on a node; ours is in the store.
+        # Tune's own checkpoint would be a file on a node; the worker's checkpoint is in the store.
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return str(TrialScheduler.NOOP)
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """Returns a trial that waits to be started, else one that is paused and has room."""
+        """Returns a trial that waits for its start, else a paused trial if there is a slot."""
         trial: Trial | None = super().choose_trial_to_run(tune_controller)
         if trial is None or trial.status != Trial.PAUSED:
             return trial

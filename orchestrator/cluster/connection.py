@@ -1,4 +1,4 @@
-"""Connects to a Ray cluster: the one that RAY_ADDRESS names, or one on this machine."""
+"""Connects to a Ray cluster: the one that RAY_ADDRESS names, or a new one on this machine."""
 
 import contextlib
 import importlib
@@ -18,24 +18,24 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 from orchestrator.progress.state import InUse
 
 WORKER = "workers.process:Worker"
-"""What runs in a worker process. Named, not imported: it loads torch, which a driver never does."""
+"""The class that runs in worker processes. It is named and not imported, because it loads torch,
+and the driver never does."""
 
 _NODE_DIED = "its node has died"
-"""In Ray's message; the only mark of a dead node that reaches the driver, preemption apart."""
-
+"""Part of Ray's message. Apart from preemption, nothing else tells the driver of a dead node."""
 
 MAX_RESOURCES_VARIABLE = "MERGESWEEP_MAX_RESOURCES"
-"""On the head of a cluster that grows with what waits: what it may grow to, such as
-`{"CPU": 160, "GPU": 20}`. Ray's autoscaler does not tell a driver."""
+"""An environment variable on the head of a cluster that grows by itself: the size that it may grow
+to, such as `{"CPU": 160, "GPU": 20}`. Ray's autoscaler does not tell a driver."""
 
 CHECK_HEAD_EVERY_S = 5.0
 HEAD_LOST_AFTER_S = 20.0
-"""Without an answer for so long the head counts as lost. Ray itself waits 60 s, at full load, and
-then ends the process on the spot."""
+"""The head counts as lost when it has not answered for this long. Ray itself waits 60 s at full CPU
+load and then ends the process at once."""
 
 
 def is_own_ray() -> bool:
-    """Tells whether sessions start a Ray of their own, which no other driver joins."""
+    """Returns whether a connection starts a Ray of its own, which no other driver joins."""
     return os.environ.get("RAY_ADDRESS", "local") == "local"
 
 
@@ -44,7 +44,7 @@ def ray_connection(on_lost: Callable[[str], None]) -> Iterator[None]:
     """Connects for the length of a `with` block and disconnects at its end.
 
     Args:
-        on_lost: Is told, from another thread, when the cluster's head no longer answers.
+        on_lost: Is called from a thread, with the reason, when the head no longer answers.
 
     Raises:
         ConnectionError: There is no cluster at the address.
@@ -62,22 +62,22 @@ def ray_connection(on_lost: Callable[[str], None]) -> Iterator[None]:
         configure_logging=True,
         **local_only,
     )
-    # Ray takes SIGTERM, which Slurm and Kubernetes send, and would end the process on the spot.
+    # Slurm and Kubernetes send SIGTERM. Ray replaced its handler by one that ends the process.
     signal.signal(signal.SIGTERM, on_sigterm)
     closing = threading.Event()
     head = ray.get_runtime_context().gcs_address
-    watch = threading.Thread(target=_watch, args=(head, closing, on_lost), daemon=True)
-    watch.start()
+    watcher = threading.Thread(target=_watch_head, args=(head, closing, on_lost), daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         closing.set()
-        watch.join()
+        watcher.join()
         ray.shutdown()
 
 
-def _watch(head: str, closing: threading.Event, on_lost: Callable[[str], None]) -> None:
-    """Looks whether the head's port is open; Ray's own calls would hang."""
+def _watch_head(head: str, closing: threading.Event, on_lost: Callable[[str], None]) -> None:
+    """Checks whether the head's port is open, as Ray's own calls would hang."""
     host, _, port = head.rpartition(":")
     answered_s = time.monotonic()
     while not closing.wait(CHECK_HEAD_EVERY_S):
@@ -91,9 +91,9 @@ def _watch(head: str, closing: threading.Event, on_lost: Callable[[str], None]) 
 
 
 def num_slots(*, cpu: float, gpu: float) -> int:
-    """Returns how many workers with these resources the cluster has room for, at least one.
+    """Returns how many workers with these resources fit the cluster, at least 1.
 
-    On a cluster that grows: has or will have room for, as MERGESWEEP_MAX_RESOURCES says.
+    A cluster that grows counts with the size that MERGESWEEP_MAX_RESOURCES gives.
     """
     total = total_resources()
     by_cpu = total.get("CPU", 0) / cpu
@@ -102,7 +102,7 @@ def num_slots(*, cpu: float, gpu: float) -> int:
 
 
 def total_resources() -> Mapping[str, float]:
-    """Returns what the cluster has, or will have when it has grown, by Ray's names."""
+    """Returns the cluster's resources, by Ray's names, when it has grown as far as it may."""
     total: dict[str, float] = json.loads(os.environ.get(MAX_RESOURCES_VARIABLE, "{}"))
     for name, amount in ray.cluster_resources().items():  # type: ignore[no-untyped-call]
         total[name] = max(total.get(name, 0), amount)
@@ -110,7 +110,7 @@ def total_resources() -> Mapping[str, float]:
 
 
 def in_use() -> tuple[InUse, ...]:
-    """Returns how many of the cluster's cores and GPUs workers hold; a GPU's share counts."""
+    """Returns how many cores and GPUs Ray has given to workers; fractions of a GPU count."""
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     return tuple(
@@ -121,13 +121,13 @@ def in_use() -> tuple[InUse, ...]:
 
 
 def is_node_lost(error: BaseException | None) -> bool:
-    """Tells whether a worker ended with its node, which is no fault of its job."""
+    """Returns whether a worker ended because its node was lost, which is not its job's fault."""
     if isinstance(error, ActorUnavailableError):
         return True
     return isinstance(error, RayActorError) and (error.preempted or _NODE_DIED in str(error))
 
 
 def create_worker(name: str, *, store_url: str, num_cpus: float) -> Any:  # noqa: ANN401 by name
-    """Creates the worker of this process from its class's name, `module:Class`."""
+    """Creates a worker in this process from the name of its class, `module:Class`."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)(store_url, num_cpus=num_cpus)

@@ -1,31 +1,31 @@
-"""Divides a cluster among the studies that run on it at one time: a pure function of what they say.
+"""Divides a cluster among the studies that run on it: a pure function of their demands.
 
-Priorities are strict: a study gets nothing while a higher one could use it. Studies of one priority
-share by dominant resources, one slot after another to the study that has the least.
+Priorities are strict: a study gets nothing that a study of higher priority could use. Studies of
+equal priority share by dominant resources: the next slot goes to the study that has the least.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Amounts = Mapping[str, float]
-"""Of each resource, `cpu` in cores and `gpu` in GPUs."""
+"""Amounts by resource: `cpu` in cores, `gpu` in GPUs."""
 _TOLERANCE = 1e-9
-"""Ten tenths of a GPU are one, whatever floating point says."""
+"""Ten tenths of a GPU must count as one in spite of rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What a study could use now, and on what terms."""
+    """The slots that a study could use now, with its priority and its quota."""
 
     study: str
     priority: int
-    """Higher goes first."""
+    """A higher number goes first."""
     share: Amounts
-    """What one slot takes: the worker of a trial, or of a merge job."""
+    """The amounts of one slot, which is room for the worker of a trial or of merge jobs."""
     quota: Amounts
-    """What the study may hold at most; a resource that is left out is not limited."""
+    """The amounts that the study may hold at most; a resource without an entry is not limited."""
     num_wanted: int
-    """Slots that it could fill now."""
+    """The slots that the study could fill now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,29 +35,30 @@ class Neighbour:
     study: str
     priority: int
     num_slots: int
-    """Of those that it wants; its own slots, which may be of another size."""
+    """The slots that the study was given, of its own size of slots."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allotment:
-    """What a study may hold of the cluster."""
+    """The part of the cluster that a study may use."""
 
     num_slots: int
     neighbours: tuple[Neighbour, ...] = ()
 
 
 def allot(demands: Sequence[Demand], *, total: Amounts) -> list[Allotment]:
-    """Divides the cluster.
+    """Divides a cluster; returns the studies' parts in the order of their demands.
 
-    What nobody wants now is open to all: any study may take it before it has said that it wants
-    more, and the next division puts right what was taken twice.
+    Resources that no study wants now are open to all: any study may take them before it has
+    reported that it wants more. If two studies take the same resources, the next division
+    corrects it.
 
     Args:
-        demands: In the order of arrival, which decides between studies that have the same.
-        total: What there is.
+        demands: The studies in the order of their arrival, which decides between equals.
+        total: The amounts of the cluster.
 
-    Source: Ghodsi et al. 2011, "Dominant Resource Fairness", algorithm 1, within each priority;
-    demands are bounded, so that the filling ends with what is wanted.
+    Source: Ghodsi et al. 2011, "Dominant Resource Fairness", algorithm 1, within each priority.
+    Here demands are bounded, so the filling ends when they are met.
     """
     free = dict(total)
     slots = [0] * len(demands)
@@ -78,23 +79,24 @@ def allot(demands: Sequence[Demand], *, total: Amounts) -> list[Allotment]:
 
 
 def num_fitting(share: Amounts, *, within: Amounts) -> int | None:
-    """Returns how many slots fit, None if nothing of what they take is limited."""
+    """Returns how many slots fit into limits, None if no resource of a slot is limited."""
     bounds = [within[name] / amount for name, amount in share.items() if amount and name in within]
     return int(min(bounds) + _TOLERANCE) if bounds else None
 
 
-def allotment_text(allotment: Allotment, *, num_all: int) -> str:
-    """Says with whom a study shares the cluster and what it has of it; nothing if it is alone.
+def allotment_text(allotment: Allotment, *, max_slots: int) -> str:
+    """Returns a text on the other studies and this one's part; empty if the study is alone.
 
     Args:
-        allotment: What it may hold.
-        num_all: How many slots it could have alone.
+        allotment: The part that the study may use.
+        max_slots: The slots that the study could use if it were alone.
     """
     if not allotment.neighbours:
         return ""
     if allotment.num_slots:
         others = _named(allotment.neighbours)
-        return f"shares the cluster with {others}: may use {allotment.num_slots} of {num_all} slots"
+        num_slots = allotment.num_slots
+        return f"shares the cluster with {others}: may use {num_slots} of {max_slots} slots"
     holders = [each for each in allotment.neighbours if each.num_slots]
     return f"waits for {_named(holders or allotment.neighbours)}, no slot of the cluster is left"
 
@@ -111,42 +113,42 @@ def _fill(
     free: dict[str, float],
     total: Amounts,
 ) -> None:
-    """Gives slots to studies of one priority for as long as one of them can take another.
+    """Gives slots to studies of one priority until none of them can take another slot.
 
-    Both `slots` and `free` are changed.
+    Changes `slots` and `free` in place.
     """
     shares = {index: _bounded(demands[index].share, total=total) for index in level}
-    most = {index: _most(demands[index]) for index in level}
+    limits = {index: _max_wanted(demands[index]) for index in level}
 
     def takes_another(index: int) -> bool:
         share = shares[index]
         has_room = all(free[name] + _TOLERANCE >= amount for name, amount in share.items())
-        return slots[index] < most[index] and has_room and any(share.values())
+        return slots[index] < limits[index] and has_room and any(share.values())
 
-    def dominant(index: int) -> float:
+    def dominant_share(index: int) -> float:
         return slots[index] * max(
             amount / total[name] for name, amount in shares[index].items() if amount
         )
 
     while takers := [index for index in level if takes_another(index)]:
-        taker = min(takers, key=dominant)
+        taker = min(takers, key=dominant_share)
         slots[taker] += 1
         for name, amount in shares[taker].items():
             free[name] -= amount
 
 
-def _most(demand: Demand) -> int:
+def _max_wanted(demand: Demand) -> int:
     by_quota = num_fitting(demand.share, within=demand.quota)
     return demand.num_wanted if by_quota is None else min(demand.num_wanted, by_quota)
 
 
 def _open_to(demand: Demand, *, held: int, free: Amounts, total: Amounts) -> int:
-    """Returns how many more slots a study may take of what nobody wants."""
+    """Returns how many more slots of unwanted resources a study may take."""
     num_free = num_fitting(_bounded(demand.share, total=total), within=free) or 0
     by_quota = num_fitting(demand.share, within=demand.quota)
     return num_free if by_quota is None else max(0, min(num_free, by_quota - held))
 
 
 def _bounded(share: Amounts, *, total: Amounts) -> Amounts:
-    """Returns a share that the cluster could have room for: a slot larger than it counts as all."""
+    """Returns a slot's amounts, at most those of the cluster: a larger slot counts as all of it."""
     return {name: min(amount, total.get(name, 0)) for name, amount in share.items()}

@@ -1,7 +1,7 @@
-"""A driver's side of sharing a cluster: reports what its study could use, follows what it is told.
+"""Reports what a study could use to the cluster's register, and follows the register's answers.
 
-On a Ray of this process's own nobody else can be, and nothing is reported: the study's quota is all
-that counts.
+A Ray that this process has started itself has no other study. Nothing is reported then, and only
+the study's own quota limits it.
 """
 
 import contextlib
@@ -22,83 +22,90 @@ REPORT_EVERY_S = 3.0
 POLL_S = 0.2
 NAMESPACE = "mergesweep"
 REGISTER_NAME = "register-2"
-"""With the version of what drivers and register say to each other."""
+"""The actor's name. The number is the version of the objects that drivers and register exchange."""
 _ON_HEAD = {"node:__internal_head__": 0.001}
-"""Ray's mark of the head's node: the register goes when the cluster goes, and with no other."""
+"""Ray's label of the head's node. There the register lives as long as the cluster does."""
 _FIRST_ANSWER_S = 30.0
-"""For the first report, which may have to start the register's process."""
+"""The timeout of the first report, which may have to start the register's process."""
 _ANSWER_S = 5.0
 
 
 class FairShareClient:
-    """What a study may hold of the cluster at this time. Thread-safe."""
+    """A driver's side of the fair share of a cluster: reports demand, knows the slots. Thread-safe.
+
+    Implements `orchestrator.cluster.protocol.FairShare`.
+    """
 
     def __init__(
-        self, study: str, *, resources: Resources, note: Callable[[str], None] = lambda _: None
+        self,
+        study: str,
+        *,
+        resources: Resources,
+        is_shared: bool,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Knows of nobody else yet.
+        """Creates a client that has reported nothing yet.
 
         Args:
-            study: Its name, which other studies are told.
-            resources: What it takes, its priority and its quota.
-            note: Is told when other studies come or go, and when this one has to wait or goes on.
+            study: The study's name, which other studies see.
+            resources: The study's shares, priority and quota.
+            is_shared: Whether other studies may be on the cluster.
+            note: Is called when other studies come or go, and when this one waits or goes on.
         """
         self._study = study
         self._resources = resources
+        self._is_shared = is_shared
         self._note = note
         self._driver = uuid.uuid4().hex
         self._register: Any = None
-        self._is_shared = False
         self._lock = threading.RLock()
         self._share: Share = resources.trial
         self._num_wanted: Callable[[], int] = lambda: 0
-        self._use: Callable[[int], None] = lambda _: None
-        self._told: Allotment | None = None
+        self._set_slots: Callable[[int], None] = lambda _: None
+        self._allotment: Allotment | None = None
+        """The last answer of the register."""
         self._trouble = ""
-        """Why nothing was ever told."""
-        self._num_all = 1
+        """Why the register has never answered."""
+        self._max_slots = 1
         self.num_slots = 1
-        """Of the current share, which the study may hold."""
 
-    def most(self, share: Share) -> int:
-        """Returns how many slots of a share it could hold alone on the cluster, at least one."""
+    def max_slots(self, share: Share) -> int:
+        """Returns the slots that the study could use if it were alone, at least 1."""
         by_quota = num_fitting(share.amounts(), within=self._resources.quota.limits())
         on_cluster = num_slots(cpu=share.cpu, gpu=share.gpu)
         return on_cluster if by_quota is None else max(1, min(on_cluster, by_quota))
 
-    def text(self) -> str:
-        """Says who else is on the cluster, and what this study has of it; empty when alone."""
-        if self._told is None:
+    def describe(self) -> str:
+        """Returns a text on the other studies and this one's part; empty if it is alone."""
+        if self._allotment is None:
             return self._trouble
-        return allotment_text(self._told, num_all=self._num_all)
+        return allotment_text(self._allotment, max_slots=self._max_slots)
 
-    def begin(
-        self, share: Share, *, num_wanted: Callable[[], int], use: Callable[[int], None]
+    def begin_stage(
+        self, share: Share, *, num_wanted: Callable[[], int], set_slots: Callable[[int], None]
     ) -> None:
         """Begins a stage of the run.
 
         Args:
-            share: What one slot takes in it.
-            num_wanted: Returns how many slots the study could fill; called now and then from a
-                thread.
-            use: Is told how many slots there are, at once and whenever that was reported.
+            share: The cores and GPUs of one slot in this stage.
+            num_wanted: Returns the slots that the study could fill; called from a thread.
+            set_slots: Is called with the number of slots, now and after every report.
         """
         with self._lock:
-            self._share, self._num_wanted, self._use = share, num_wanted, use
+            self._share, self._num_wanted, self._set_slots = share, num_wanted, set_slots
             self._report()
 
     def wait_for_slot(self, stopping: threading.Event) -> bool:
-        """Waits until the study may hold a slot; False if the run is stopped."""
+        """Waits until the study may use a slot; returns False if the run is stopped."""
         while self.num_slots < 1:
             if stopping.wait(POLL_S):
                 return False
         return not stopping.is_set()
 
     @contextlib.contextmanager
-    def reporting(self, *, is_shared: bool) -> Iterator[None]:
-        """Reports for the length of a `with` block, on a cluster on which others may be."""
-        self._is_shared = is_shared
-        if not is_shared:
+    def reporting(self) -> Iterator[None]:
+        """Reports every few seconds for the length of a `with` block, if there may be others."""
+        if not self._is_shared:
             yield
             return
         closing = threading.Event()
@@ -108,7 +115,7 @@ class FairShareClient:
                 with self._lock:
                     self._report()
 
-        thread = threading.Thread(target=report, name="sharing", daemon=True)
+        thread = threading.Thread(target=report, name="fair-share", daemon=True)
         thread.start()
         try:
             yield
@@ -118,28 +125,30 @@ class FairShareClient:
             self._sign_off()
 
     def _report(self) -> None:
-        """Reports and takes the answer; without one the last answer stays."""
-        before = self._told
+        """Sends a report and follows the answer; without an answer the last one stays in force."""
+        before = self._allotment
         if self._is_shared:
             try:
-                self._told = self._answer()
+                self._allotment = self._ask_register()
             except RayError as error:
-                self._trouble = f"knows nothing of other studies here ({type(error).__name__})"
-        self._num_all = self.most(self._share)
-        if _terms(self._told) != _terms(before):
-            self._note(self.text() or "no other study is on the cluster now")
-        told = self._told.num_slots if self._told else self._num_all
-        self.num_slots = min(self._num_all, told)
-        self._use(self.num_slots)
+                self._trouble = (
+                    f"cannot find out about other studies on the cluster ({type(error).__name__})"
+                )
+        self._max_slots = self.max_slots(self._share)
+        if _notable(self._allotment) != _notable(before):
+            self._note(self.describe() or "no other study is on the cluster now")
+        allotted = self._allotment.num_slots if self._allotment else self._max_slots
+        self.num_slots = min(self._max_slots, allotted)
+        self._set_slots(self.num_slots)
 
-    def _answer(self) -> Allotment:
-        timeout_s = _ANSWER_S if self._told else _FIRST_ANSWER_S
+    def _ask_register(self) -> Allotment:
+        timeout_s = _ANSWER_S if self._allotment else _FIRST_ANSWER_S
         self._register = self._register or _find_register()
         try:
             reference = self._register.report.remote(self._driver, self._demand(), _total())
             answer: Allotment = ray.get(reference, timeout=timeout_s)
         except RayError:
-            self._register = None  # it may be another one by the next report
+            self._register = None  # the next report looks it up: it may have been started anew
             raise
         return answer
 
@@ -158,11 +167,12 @@ class FairShareClient:
                 ray.get(self._register.sign_off.remote(self._driver), timeout=_ANSWER_S)
 
 
-def _terms(told: Allotment | None) -> tuple[bool, frozenset[tuple[str, int]]]:
-    """Returns what is worth a line when it changes: whether a study waits, and who else is here."""
-    if told is None or not told.neighbours:
+def _notable(allotment: Allotment | None) -> tuple[bool, frozenset[tuple[str, int]]]:
+    """Returns the facts whose change is worth a note: whether the study waits, and the others."""
+    if allotment is None or not allotment.neighbours:
         return False, frozenset()
-    return told.num_slots == 0, frozenset((each.study, each.priority) for each in told.neighbours)
+    others = frozenset((each.study, each.priority) for each in allotment.neighbours)
+    return allotment.num_slots == 0, others
 
 
 def _total() -> Amounts:

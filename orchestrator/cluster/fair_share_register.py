@@ -1,7 +1,7 @@
-"""Keeps which studies run on a cluster: one process of it, to which every driver reports.
+"""Answers the reports of all drivers on a cluster: one actor, which divides the cluster anew.
 
-Its state is what was reported in the last seconds. A register that is lost starts empty and knows
-all of it again after the next reports; nothing is written anywhere.
+The register keeps the reports of the last seconds in memory and writes nothing. A register that is
+lost starts empty, and is complete again after the drivers' next reports.
 """
 
 import time
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from orchestrator.cluster.fair_share import Allotment, Amounts, Demand, allot
 
 EXPIRES_AFTER_S = 15.0
-"""A driver that has not reported for so long is dead, and what it held is free."""
+"""A driver without a report for this long counts as dead, and its slots are free."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +22,20 @@ class _Entry:
 
 
 class FairShareRegister:
-    """Answers every report with what the study may hold; calls come one after another."""
+    """An actor that answers each report with the study's part; Ray makes its calls one by one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
 
     def report(self, driver: str, demand: Demand, total: Amounts) -> Allotment:
-        """Notes what a driver could use, and returns what it may hold.
+        """Records a driver's demand and returns the part that its study may use.
 
         Args:
-            driver: Tells drivers apart; two of them may run studies of one name.
-            demand: What its study could use now.
-            total: What the cluster has, as far as this driver knows; drivers may know differently
-                how far it grows.
+            driver: Identifies the driver, as two drivers may run studies of the same name.
+            demand: The slots that the study could use now.
+            total: The amounts of the cluster as the driver knows them; drivers may disagree about
+                how far the cluster grows, and the largest amounts count.
         """
         now_s = self._clock()
         self._entries[driver] = _Entry(demand=demand, total=total, heard_s=now_s)

@@ -9,16 +9,16 @@ from ray.util.metrics import Gauge
 from orchestrator.cluster.metric_names import METRICS, MetricValue
 
 EXPORT_EVERY_S = 10.0
-"""As often as Ray itself passes values on."""
+"""Ray itself passes values on as often as this."""
 
 
 @contextlib.contextmanager
 def exporting_metrics(read: Callable[[], Iterable[MetricValue]], *, study: str) -> Iterator[None]:
-    """Reads and exports for the length of a `with` block, in a thread of its own.
+    """Exports metrics every few seconds for the length of a `with` block, from a thread.
 
     Args:
-        read: Returns every metric as it is now.
-        study: Becomes the label `study`.
+        read: Returns the present value of every metric.
+        study: The value of the label `study`.
     """
     gauges = {
         name: Gauge(name, description=description, tag_keys=labels)
@@ -28,8 +28,8 @@ def exporting_metrics(read: Callable[[], Iterable[MetricValue]], *, study: str) 
 
     def export() -> None:
         while True:
-            for reading in read():
-                gauges[reading.name].set(reading.value, tags={"study": study, **reading.labels})
+            for each in read():
+                gauges[each.name].set(each.value, tags={"study": study, **each.labels})
             if closing.wait(EXPORT_EVERY_S):
                 return
 

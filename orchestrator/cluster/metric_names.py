@@ -1,4 +1,4 @@
-"""Names, labels and states of the metrics that a monitoring system gets."""
+"""Names, labels and states of the exported metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mergesweep_cpu_seconds": ("Seconds of workers times their cores", ("study",)),
     "mergesweep_store_bytes": ("Bytes of a study's committed files in its store", ("study",)),
 }
-"""Every metric: its description, and the names of its labels. All are gauges: what earlier runs of
-a study did counts, read from the store's manifests, so that none begins at 0."""
+"""Description and label names of every metric. All are gauges: they include the work of earlier
+runs of the study, read from the store's manifests, so they do not begin at 0 with each run."""
 
 STATES: Mapping[str, tuple[str, ...]] = {
     "mergesweep_trials": ("done", "running", "waiting", "left_out", "failed"),
     "mergesweep_merges": ("done", "ready", "waiting", "left_out", "failed"),
 }
-"""The values of the label `state`. `ready` has all its experts, whether or not a worker has it;
-`failed` cannot be made any more, by its own failure or that of what it needs; `left_out` has no
-room in the budget."""
+"""Values of the label `state`. `ready`: all experts of the merge are committed, whether or not a
+worker has the job. `failed`: it, or an artifact that it needs, has failed for good. `left_out`: it
+does not fit the budget."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The process in which Ray Tune runs trials, one after another."""
+"""Runs one trial after another in a process of Ray Tune."""
 
 import functools
 from collections.abc import Generator, Sequence
@@ -10,11 +10,12 @@ from orchestrator.cluster.connection import create_worker
 from workers.specs.training import Run
 
 REPORT_EVERY_S = 5.0
-"""Between two reports of a running trial: rare enough for the driver, frequent enough to watch."""
+"""Seconds between two reports of a running trial. Rarer reports cost the driver less; more frequent
+ones stop a trial sooner and show more."""
 
 
 class TrialRunner(tune.Trainable):
-    """Runs one trial after another in a process of its own."""
+    """A Tune actor that runs one trial after another with the same worker."""
 
     def setup(
         self,
@@ -28,8 +29,8 @@ class TrialRunner(tune.Trainable):
     ) -> None:
         """Begins the first trial.
 
-        The worker itself, seconds of imports, is created by the first step: Tune kills an actor
-        that is still being set up when another one has become free for its trial.
+        The worker, which takes seconds to import, is created by the first step instead: Tune kills
+        an actor that is still in `setup` when another actor has become free for its trial.
         """
         self._trials = trials
         self._checkpoint_every_s = checkpoint_every_s
@@ -45,7 +46,7 @@ class TrialRunner(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Goes on until the next report."""
+        """Runs the trial until its next report."""
         if self._progress is None:
             self._progress = self._create_worker().run_trial(
                 self._spec,
@@ -58,7 +59,7 @@ class TrialRunner(tune.Trainable):
         return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
 
     def cleanup(self) -> None:
-        """Ends a trial that was stopped on its way: it leaves a checkpoint of where it is."""
+        """Ends a trial that is stopped; the worker writes a checkpoint."""
         if self._progress is not None:
             self._progress.close()
 

@@ -1,8 +1,8 @@
-"""Schedules trials, and pretraining as trials, with Ray Tune.
+"""Runs trials and pretraining with Ray Tune.
 
-A class Trainable with actor reuse keeps a process, its device, the base and the images warm from
-trial to trial: 11 ms of orchestration a trial where a process per trial costs seconds. Tune's own
-state is a view: nothing of it is uploaded and nothing is restored from it.
+A class Trainable with actor reuse keeps a worker process, its device, the base and the images from
+trial to trial. That costs 11 ms of orchestration per trial, where a process per trial costs
+seconds. Tune's own state is never uploaded and never restored: resume reads the store.
 """
 
 import logging
@@ -16,17 +16,17 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from orchestrator.cluster.admission import AdmittingSearch, PausingScheduler
-from orchestrator.cluster.trial_callback import NotPickled, TrialCallback, TrialListener
+from orchestrator.cluster.protocol import TrialListener, TrialSettings
+from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
 from orchestrator.cluster.trial_runner import TrialRunner
-from orchestrator.study.resources import Share
 from workers.specs.training import Run
 
 TUNE_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # would write five files per trial
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # resume reads the store, never Tune's snapshots
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops the run itself
-    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # a bound on requests to Ray where slots are thousands
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # limits the requests to Ray on clusters of 1000s of slots
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
@@ -38,8 +38,8 @@ CREDENTIALS = {
     "AWS_SECURITY_TOKEN",
     "AWS_SESSION_TOKEN",
 }
-"""What Tune would hand to its actors in a runtime environment, which Ray's agent writes into a log
-on every node. Workers have the environment of their node."""
+"""Environment variables that Tune would copy into the runtime environment of its actors, which
+Ray's agent writes into a log on every node. Workers use the environment of their own node."""
 
 
 class _StopWhen(NotPickled, tune.Stopper):
@@ -59,40 +59,45 @@ def run_trials(
     trials: Sequence[Run],
     *,
     worker: str,
-    store_url: str,
-    share: Share,
+    settings: TrialSettings,
     num_slots: Callable[[], int],
-    checkpoint_every_s: float,
     listener: TrialListener,
     stopping: threading.Event,
 ) -> None:
-    """Runs trials to their ends, as many at once as there are slots.
+    """Runs trials until they end, as many at once as there are slots.
 
-    Returns early when stopping, and when there is no slot left and no trial was begun that is not
-    at its end: what is left may be run again.
+    A trial starts when a slot is free and the listener allows it. A trial that is stopped, or
+    paused because there are fewer slots, leaves a checkpoint. A paused trial goes on when there are
+    more slots.
 
-    A trial starts only if the listener allows it at the time when a slot is free. A trial that is
-    stopped, or paused because there are fewer slots, leaves a checkpoint; a paused trial goes on
-    when there are more slots.
+    The function returns early when the run is stopped. It also returns when there is no slot left
+    and no trial has begun without ending; the remaining trials may then be passed to it again.
 
-    Failures are told to the listener and never raised: other trials go on. What the listener itself
-    raises stops all trials and is raised here.
+    The listener hears of failed trials, and the other trials go on. If the listener itself raises,
+    all trials are stopped, and the function raises that error.
+
+    Args:
+        trials: The trials, in the order in which they start.
+        worker: The class that runs in worker processes, `module:Class`.
+        settings: Store, share and checkpoint interval of all trials.
+        num_slots: Returns the number of trials that may run now; asked often.
+        listener: Hears of every event.
+        stopping: Stops all trials when it is set.
     """
     os.environ.update(TUNE_SETTINGS)
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener is told all of it
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener hears of every error
     callback = TrialCallback(listener, trials=trials)
     admission = AdmittingSearch(callback, num_slots=num_slots)
     parameters = {
         "trials": list(trials),
         "worker": worker,
-        "store_url": store_url,
-        "num_cpus": share.cpu,
-        "checkpoint_every_s": checkpoint_every_s,
+        "store_url": settings.store_url,
+        "num_cpus": settings.share.cpu,
+        "checkpoint_every_s": settings.checkpoint_every_s,
     }
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialRunner, **parameters), {"cpu": share.cpu, "gpu": share.gpu}
-    )
+    resources = {"cpu": settings.share.cpu, "gpu": settings.share.gpu}
+    trainable = tune.with_resources(tune.with_parameters(TrialRunner, **parameters), resources)
     with tempfile.TemporaryDirectory(prefix="mergesweep-tune-") as scratch:
         tune.Tuner(
             trainable,

@@ -1,4 +1,4 @@
-"""Shows how far a run is: a panel for terminals, a line for everything else."""
+"""Formats the progress of a run: as a panel for terminals, as a line for other outputs."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,17 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from orchestrator.progress.state import InUse, Progress, RunningTrial, Tally
+from workers.artifacts.manifests import Manifest
+from workers.prepare.progress import PreparationProgress
 
 MAX_TRIALS_SHOWN = 8
 MAX_FAILURES_SHOWN = 5
 _MAX_NAME_CHARS = 20
+_MB = 1e6
 
 
 def progress_text(progress: Progress) -> str:
-    """Returns the state in one line."""
+    """Returns the progress in one line."""
     parts = [f"{_clock(progress.elapsed_s)} {progress.stage}", *progress.images]
     if progress.tally("experts") is not None:
         parts += [
@@ -26,16 +29,16 @@ def progress_text(progress: Progress) -> str:
         if progress.num_failures:
             parts.append(f"failed {progress.num_failures}")
         parts.append(_left(progress))
-    return ", ".join([*parts, *_sharing(progress), *_tracking_trouble(progress)])
+    return ", ".join([*parts, *_fair_share(progress), *_tracking_trouble(progress)])
 
 
 def progress_panel(progress: Progress) -> RenderableType:
-    """Returns the state as a few lines with bars."""
+    """Returns the progress as a few lines with bars."""
     head = [f"{_clock(progress.elapsed_s)} {progress.stage}"]
     if progress.tally("experts") is not None:
         head.append(_left(progress))
     lines = [
-        *_sharing(progress),
+        *_fair_share(progress),
         *progress.images,
         *_trial_lines(progress),
         *_speed_lines(progress),
@@ -96,7 +99,7 @@ def _left(progress: Progress) -> str:
     return "time left: not known yet" if seconds is None else f"about {duration(seconds)} left"
 
 
-def _sharing(progress: Progress) -> list[str]:
+def _fair_share(progress: Progress) -> list[str]:
     return [progress.sharing] if progress.sharing else []
 
 
@@ -109,8 +112,21 @@ def _clock(elapsed_s: float) -> str:
     return f"[{minutes:02d}:{seconds:02d}]"
 
 
+def preparation_line(progress: PreparationProgress) -> str:
+    """Returns how many images of a task are prepared, and how fast."""
+    rate = f", {progress.images_per_s:,.0f} a second" if progress.images_per_s else ""
+    return f"{progress.task} {progress.num_done:,} of {progress.num_images:,} images{rate}"
+
+
+def prepared_line(progress: PreparationProgress, *, manifest: Manifest) -> str:
+    """Returns that a task's images are prepared, with their bytes and the time that it took."""
+    num_bytes = sum(file.size_bytes for file in manifest.files)
+    took = duration(sum(manifest.seconds.values()))
+    return f"prepared {preparation_line(progress)}, {num_bytes / _MB:,.1f} MB in {took}"
+
+
 def duration(seconds: float) -> str:
-    """Returns a length of time as people say it."""
+    """Returns a length of time with its unit, such as `12 min`."""
     if seconds < 90:  # noqa: PLR2004 a minute and a half
         return f"{max(1, round(seconds))} s"
     if seconds < 2 * 3600:

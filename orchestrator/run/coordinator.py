@@ -9,7 +9,8 @@ from merge.errors import MergeError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind, JobQueue
 from orchestrator.costs.budget import Allowance
 from orchestrator.plan.plan import Plan
-from orchestrator.progress.display import LiveState, prepared_line
+from orchestrator.progress.live_state import LiveState
+from orchestrator.progress.panel import prepared_line
 from orchestrator.progress.state import RunningTrial
 from orchestrator.record.failures import Failure, Failures
 from orchestrator.record.ledger import Ledger

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.cli.run import CLOSE_TRACKING_S
+from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
@@ -85,7 +86,8 @@ def _run(opened: OpenedStudy) -> PublishReport:
         tracker=tracker,
         stopping=threading.Event(),
         on_cluster_lost=sys.exit,
-        worker="noop_worker:Worker",  # found: Ray's workers search this script's directory too
+        # Ray's workers find the class: they search this script's directory too.
+        cluster=RayCluster(worker="noop_worker:Worker"),
     )
     session.run(Console(file=sys.stderr))
     results, page = write_outputs(opened)

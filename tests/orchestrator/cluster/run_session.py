@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.run.opened import open_study
 from orchestrator.run.session import Session
 from orchestrator.run.signals import stop_on_signals
@@ -18,5 +19,5 @@ with stop_on_signals() as stopping:
         tracker=None,
         stopping=stopping,
         on_cluster_lost=sys.exit,
-        worker="committing_worker:Worker",
+        cluster=RayCluster(worker="committing_worker:Worker"),
     ).run(Console())

@@ -82,7 +82,7 @@ def test_head_that_no_longer_answers_is_told_once(monkeypatch: pytest.MonkeyPatc
     closing = threading.Event()
     head = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{head.getsockname()[1]}"
-    watch = threading.Thread(target=session._watch, args=(address, closing, told.append))
+    watch = threading.Thread(target=session._watch_head, args=(address, closing, told.append))
     watch.start()
     time.sleep(0.3)
     assert told == []
@@ -91,7 +91,7 @@ def test_head_that_no_longer_answers_is_told_once(monkeypatch: pytest.MonkeyPatc
     assert len(told) == 1
     assert f"the Ray head at {address} no longer answers" in told[0]
     closing.set()
-    session._watch(address, closing, told.append)
+    session._watch_head(address, closing, told.append)
     assert len(told) == 1
 
 

@@ -94,13 +94,13 @@ def test_share_larger_than_the_cluster_counts_as_all_of_it() -> None:
 
 def test_text_says_who_shares_and_whom_a_study_waits_for() -> None:
     """Nothing of a study alone; whoever holds nothing is not waited for."""
-    assert allotment_text(Allotment(num_slots=8), num_all=8) == ""
+    assert allotment_text(Allotment(num_slots=8), max_slots=8) == ""
     high = Neighbour(study="deep", priority=5, num_slots=5)
     low = Neighbour(study="wide", priority=0, num_slots=0)
-    assert allotment_text(Allotment(num_slots=3, neighbours=(high,)), num_all=8) == (
+    assert allotment_text(Allotment(num_slots=3, neighbours=(high,)), max_slots=8) == (
         "shares the cluster with deep (priority 5): may use 3 of 8 slots"
     )
-    waiting = allotment_text(Allotment(num_slots=0, neighbours=(high, low)), num_all=8)
+    waiting = allotment_text(Allotment(num_slots=0, neighbours=(high, low)), max_slots=8)
     assert waiting == "waits for deep (priority 5), no slot of the cluster is left"
 
 

@@ -66,31 +66,31 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
     return actor
 
 
-def begin(sharing: FairShareClient, share: Share | None = None) -> list[int]:
+def begin(client: FairShareClient, share: Share | None = None) -> list[int]:
     """Begins a stage that wants all; returns the numbers of slots that its user was told."""
     told: list[int] = []
-    sharing.begin(share or Share(), num_wanted=lambda: 100, use=told.append)
+    client.begin_stage(share or Share(), num_wanted=lambda: 100, set_slots=told.append)
     return told
 
 
 def test_own_ray_is_shared_with_nobody(actor: Actor) -> None:
     """Only the quota counts, and no process is started for the others that cannot be."""
-    sharing = FairShareClient("alone", resources=Resources(quota=Quota(cpu=3)))
-    with sharing.reporting(is_shared=False):
-        assert begin(sharing) == [3]
-        assert sharing.num_slots == 3
-    assert (sharing.text(), actor.num_found) == ("", 0)
+    client = FairShareClient("alone", resources=Resources(quota=Quota(cpu=3)), is_shared=False)
+    with client.reporting():
+        assert begin(client) == [3]
+        assert client.num_slots == 3
+    assert (client.describe(), actor.num_found) == ("", 0)
 
 
 def test_user_of_slots_is_told_as_others_come_and_go(actor: Actor) -> None:
     """By a thread; and a study that is alone says nothing of it."""
-    sharing = FairShareClient("one", resources=Resources())
-    with sharing.reporting(is_shared=True):
-        told = begin(sharing)
-        assert (told, sharing.text()) == ([8], "")
+    client = FairShareClient("one", is_shared=True, resources=Resources())
+    with client.reporting():
+        told = begin(client)
+        assert (told, client.describe()) == ([8], "")
         actor.other_reports()
         wait_until(lambda: told[-1] == 4)
-        assert sharing.text() == (
+        assert client.describe() == (
             "shares the cluster with other (priority 0): may use 4 of 8 slots"
         )
         actor.register.sign_off("other")
@@ -100,9 +100,9 @@ def test_user_of_slots_is_told_as_others_come_and_go(actor: Actor) -> None:
 def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
     """As they begin, and not at every report; a changed number of slots is no news."""
     notes: list[str] = []
-    sharing = FairShareClient("one", resources=Resources(), note=notes.append)
-    with sharing.reporting(is_shared=True):
-        told = begin(sharing)
+    client = FairShareClient("one", is_shared=True, resources=Resources(), note=notes.append)
+    with client.reporting():
+        told = begin(client)
         actor.other_reports(num_wanted=2)
         wait_until(lambda: told[-1] == 6)
         actor.other_reports(num_wanted=3)
@@ -120,19 +120,19 @@ def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
 
 def test_driver_that_ends_leaves_the_register(actor: Actor) -> None:
     """So that nobody waits for it."""
-    sharing = FairShareClient("one", resources=Resources(priority=5))
-    with sharing.reporting(is_shared=True):
-        begin(sharing)
+    client = FairShareClient("one", is_shared=True, resources=Resources(priority=5))
+    with client.reporting():
+        begin(client)
     demand = Demand(study="other", priority=0, share={"cpu": 1}, quota={}, num_wanted=9)
     assert actor.register.report("other", demand, {"cpu": 8}).num_slots == 8
 
 
 def test_register_that_does_not_answer_changes_nothing(actor: Actor) -> None:
     """What was told last counts until it is found again, by its name."""
-    sharing = FairShareClient("one", resources=Resources())
+    client = FairShareClient("one", is_shared=True, resources=Resources())
     actor.other_reports(priority=1, num_wanted=6)
-    with sharing.reporting(is_shared=True):
-        told = begin(sharing)
+    with client.reporting():
+        told = begin(client)
         actor.is_away = True
         actor.register.sign_off("other")
         num_told, num_found = len(told), actor.num_found
@@ -145,32 +145,35 @@ def test_register_that_does_not_answer_changes_nothing(actor: Actor) -> None:
 def test_study_without_any_answer_has_the_cluster(actor: Actor) -> None:
     """As it would without a register, and it says so: what its file asks for is not heeded."""
     actor.is_away = True
-    sharing = FairShareClient("one", resources=Resources())
-    with sharing.reporting(is_shared=True):
-        assert begin(sharing)[0] == 8
-        assert sharing.text() == "knows nothing of other studies here (ActorUnavailableError)"
+    client = FairShareClient("one", is_shared=True, resources=Resources())
+    with client.reporting():
+        assert begin(client)[0] == 8
+        assert client.describe() == (
+            "cannot find out about other studies on the cluster (ActorUnavailableError)"
+        )
         actor.is_away = False
-        wait_until(lambda: not sharing.text())
+        wait_until(lambda: not client.describe())
 
 
 def test_stages_have_slots_of_their_own_size(actor: Actor) -> None:
     """What is told for one is never taken for the other."""
     actor.other_reports()
-    sharing = FairShareClient("one", resources=Resources(merge=Share(cpu=2)))
-    with sharing.reporting(is_shared=True):
-        assert begin(sharing, Share(cpu=2))[0] == 2
-        assert begin(sharing)[0] == 4
+    client = FairShareClient("one", is_shared=True, resources=Resources(merge=Share(cpu=2)))
+    with client.reporting():
+        assert begin(client, Share(cpu=2))[0] == 2
+        assert begin(client)[0] == 4
 
 
 def test_waiting_for_a_slot_ends_with_a_slot_or_a_stop(actor: Actor) -> None:
     """A higher study that ends lets it go on; a stop does not wait for that."""
     actor.other_reports(priority=1)
-    sharing, stopping = FairShareClient("one", resources=Resources()), threading.Event()
-    with sharing.reporting(is_shared=True):
-        begin(sharing)
-        assert sharing.num_slots == 0
+    client = FairShareClient("one", is_shared=True, resources=Resources())
+    stopping = threading.Event()
+    with client.reporting():
+        begin(client)
+        assert client.num_slots == 0
         threading.Timer(0.1, stopping.set).start()
-        assert not sharing.wait_for_slot(stopping)
+        assert not client.wait_for_slot(stopping)
         actor.register.sign_off("other")
-        assert sharing.wait_for_slot(threading.Event())
-        assert not sharing.wait_for_slot(stopping)
+        assert client.wait_for_slot(threading.Event())
+        assert not client.wait_for_slot(stopping)

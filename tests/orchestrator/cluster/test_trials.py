@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray as ray_module
 
+from orchestrator.cluster.protocol import TrialSettings
 from orchestrator.cluster.trials import run_trials
 from orchestrator.study.resources import Share
 from workers.artifacts.manifests import Manifest
@@ -152,10 +153,8 @@ def run(
     run_trials(
         trials,
         worker="scripted_worker:Worker",
-        store_url=str(notes),
-        share=Share(),
+        settings=TrialSettings(store_url=str(notes), share=Share(), checkpoint_every_s=30),
         num_slots=num_slots,
-        checkpoint_every_s=30,
         listener=listener,
         stopping=listener.stopping,
     )

@@ -3,7 +3,9 @@ from io import StringIO
 
 from rich.console import Console
 
-from orchestrator.progress.display import Display, LiveState, progress_line
+from orchestrator.progress.display import Display
+from orchestrator.progress.live_state import LiveState
+from orchestrator.progress.panel import preparation_line
 from orchestrator.progress.state import Progress
 from workers.prepare.progress import PreparationProgress
 
@@ -53,5 +55,5 @@ def test_display_prints_lines_and_each_note_once() -> None:
 
 def test_task_that_has_just_begun_has_no_speed_yet() -> None:
     """A speed of zero would be none."""
-    assert progress_line(preparing(0)) == "mnist_5k 0 of 1,000 images"
-    assert progress_line(preparing(250)) == "mnist_5k 250 of 1,000 images, 50 a second"
+    assert preparation_line(preparing(0)) == "mnist_5k 0 of 1,000 images"
+    assert preparation_line(preparing(250)) == "mnist_5k 250 of 1,000 images, 50 a second"

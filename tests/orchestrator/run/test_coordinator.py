@@ -10,7 +10,7 @@ from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
 from orchestrator.costs.budget import Allowance
 from orchestrator.plan.plan import Plan
-from orchestrator.progress.display import LiveState
+from orchestrator.progress.live_state import LiveState
 from orchestrator.record.failures import Failures
 from orchestrator.record.folder import StudyFolder
 from orchestrator.record.holes import LEFT_OUT

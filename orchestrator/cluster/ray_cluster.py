@@ -1,0 +1,68 @@
+"""Runs trials and jobs on Ray: the cluster that RAY_ADDRESS names, or this machine."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from orchestrator.cluster.connection import WORKER, in_use, is_own_ray, ray_connection
+from orchestrator.cluster.fair_share_client import FairShareClient
+from orchestrator.cluster.gauges import exporting_metrics
+from orchestrator.cluster.job_pool import JobPool
+from orchestrator.cluster.metric_names import MetricValue
+from orchestrator.cluster.protocol import TrialListener, TrialSettings
+from orchestrator.cluster.trials import run_trials
+from orchestrator.progress.state import InUse
+from orchestrator.study.resources import Resources, Share
+from workers.specs.training import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayCluster:
+    """The cluster of `mergesweep run`; see `orchestrator.cluster.protocol.Cluster`."""
+
+    worker: str = WORKER
+    """The class that runs in worker processes, `module:Class`."""
+
+    def connected(self, on_lost: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Returns a context with a connection to Ray."""
+        return ray_connection(on_lost)
+
+    def fair_share(
+        self, study: str, *, resources: Resources, note: Callable[[str], None]
+    ) -> FairShareClient:
+        """Returns the study's fair share; a Ray of this process's own has no other studies."""
+        return FairShareClient(study, resources=resources, note=note, is_shared=not is_own_ray())
+
+    def worker_pool(self, *, store_url: str, share: Share) -> JobPool:
+        """Returns a pool without workers."""
+        return JobPool(worker=self.worker, store_url=store_url, share=share)
+
+    def run_trials(
+        self,
+        trials: Sequence[Run],
+        *,
+        settings: TrialSettings,
+        num_slots: Callable[[], int],
+        listener: TrialListener,
+        stopping: threading.Event,
+    ) -> None:
+        """Runs trials with Ray Tune until they end."""
+        run_trials(
+            trials,
+            worker=self.worker,
+            settings=settings,
+            num_slots=num_slots,
+            listener=listener,
+            stopping=stopping,
+        )
+
+    def exporting_metrics(
+        self, read: Callable[[], Iterable[MetricValue]], *, study: str
+    ) -> AbstractContextManager[None]:
+        """Returns a context in which a study's metrics are exported as Ray gauges."""
+        return exporting_metrics(read, study=study)
+
+    def in_use(self) -> tuple[InUse, ...]:
+        """Returns the cores and GPUs that Ray has given out."""
+        return in_use()

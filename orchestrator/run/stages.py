@@ -1,0 +1,119 @@
+"""Runs the stages of a study in their order: preparation, training, merging."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.cluster.protocol import Cluster, FairShare, TrialSettings, WorkerPool
+from orchestrator.progress.live_state import LiveState
+from orchestrator.run.coordinator import Coordinator, preparation_jobs
+from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.slots import Slots
+from workers.specs.training import Run
+
+POLL_S = 0.2
+
+
+class PreparationError(Exception):
+    """A base, a head or a task's images could not be made, so nothing can run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """The stages of one session; each method returns when its stage has ended or was stopped."""
+
+    opened: OpenedStudy
+    cluster: Cluster
+    fair_share: FairShare
+    slots: Slots
+    pool: WorkerPool
+    coordinator: Coordinator
+    state: LiveState
+    """Shows the name of the present stage."""
+    stopping: threading.Event
+
+    def prepare(self) -> None:
+        """Makes the missing bases, heads and images.
+
+        Raises:
+            PreparationError: Some could not be made; the message names them with their reasons.
+        """
+        self.state.stage = "preparing bases and images"
+        for job in preparation_jobs(self.opened.plan, done=self.opened.prepared):
+            self.pool.submit(job)
+        self._begin_job_stage()
+        self._wait_for_pool()
+        if self.coordinator.prepare_errors:
+            raise PreparationError("; ".join(self.coordinator.prepare_errors))
+
+    def train(self) -> None:
+        """Runs pretraining and trials in rounds until none is left that may run.
+
+        A round has everything that can run when it begins. Failed trials that have a retry left,
+        and trials whose base is pretrained in this round, run in the next one. Merge jobs run
+        beside the trials as soon as their experts are committed.
+        """
+        study, slots = self.opened.plan.study, self.slots
+        self.coordinator.submit_merges(self.opened.ledger.ready_merges())
+        self.fair_share.begin_stage(
+            study.resources.trial,
+            num_wanted=self._num_wanted_by_training,
+            set_slots=lambda num: self.pool.resize(
+                slots.beside_trials(num), reserve=slots.reserves
+            ),
+        )
+        while not self.stopping.is_set() and (trials := self._trials_with_room()):
+            self.state.stage = "fine-tuning"
+            if not self.fair_share.wait_for_slot(self.stopping):
+                return
+            self.cluster.run_trials(
+                trials,
+                settings=TrialSettings(
+                    store_url=self.opened.store_url,
+                    share=study.resources.trial,
+                    checkpoint_every_s=study.checkpoint_every_s,
+                ),
+                num_slots=lambda: slots.for_trials(self.fair_share.num_slots),
+                listener=self.coordinator,
+                stopping=self.stopping,
+            )
+
+    def merge(self) -> None:
+        """Runs the remaining merge jobs, until the budget has no room for any further one."""
+        self.state.stage = "merging"
+        self._begin_job_stage()
+        self._wait_for_pool()
+        while not self.stopping.is_set():
+            self.opened.allowance.review()
+            if not self.coordinator.submit_merges(self.opened.ledger.ready_merges()):
+                return
+            self._wait_for_pool()
+
+    def _begin_job_stage(self) -> None:
+        """Begins a stage in which job workers may fill every slot of the study."""
+        self.fair_share.begin_stage(
+            self.opened.plan.study.resources.merge,
+            num_wanted=self.pool.num_unfinished,
+            set_slots=lambda num: self.pool.resize(num, reserve=self.slots.reserves),
+        )
+
+    def _num_wanted_by_training(self) -> int:
+        """Returns the slots that trials, and merge workers that hold a share, could fill."""
+        allowance = self.opened.allowance
+        left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
+        num_trials = sum(run.id not in left_out for run in self.opened.ledger.runnable_trials())
+        if not self.slots.reserves:
+            return num_trials
+        num_beside = self.slots.beside_trials(self.fair_share.num_slots)
+        return num_trials + min(num_beside, self.pool.num_unfinished())
+
+    def _trials_with_room(self) -> Sequence[Run]:
+        """Returns the trials that could start now and fit the budget."""
+        allowance = self.opened.allowance
+        allowance.review()
+        runnable = self.opened.ledger.runnable_trials()
+        return [trial for trial in runnable if allowance.has_room_for(trial.id)]
+
+    def _wait_for_pool(self) -> None:
+        while not self.pool.is_idle() and not self.stopping.wait(POLL_S):
+            pass
