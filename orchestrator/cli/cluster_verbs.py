@@ -70,7 +70,7 @@ def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
     the study stopped; while it runs, it is left alone. The study's store must be s3://. A cluster
     with token authentication takes RAY_AUTH_TOKEN.
     """
-    from orchestrator.cli.submit import read_remote_study, submit_study
+    from orchestrator.cli.verbs.submit import read_remote_study, submit_study
 
     with bad_input():
         study = read_remote_study(study_file)
@@ -90,8 +90,8 @@ def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
 @known_address_option
 def status(name: str, *, store: str | None, address: str | None) -> None:
     """Show how far study NAME is, who works on it, and what is missing."""
-    from orchestrator.cli.status import show_status
-    from orchestrator.cli.watch import StudyWatch, show_now
+    from orchestrator.cli.verbs.status import show_status
+    from orchestrator.cli.verbs.watch import StudyWatch, show_now
 
     console = new_console()
     with bad_input():
@@ -110,7 +110,7 @@ def watch(name: str, *, store: str | None, address: str | None) -> None:
     Reads what its driver leaves in the store every few seconds, and writes nothing. A panel on a
     terminal, a line every few seconds elsewhere; then its status, with the same exit code.
     """
-    from orchestrator.cli.watch import watch_study
+    from orchestrator.cli.verbs.watch import watch_study
     from orchestrator.study.reader import absolute_store
 
     with bad_input():
@@ -130,7 +130,7 @@ def watch(name: str, *, store: str | None, address: str | None) -> None:
 @click.option("--follow", "-f", "is_following", is_flag=True, help="Go on until it has ended.")
 def logs(name: str, *, address: str, is_following: bool) -> None:
     """Print what the last submission of study NAME has printed."""
-    from orchestrator.cli.submit import show_log
+    from orchestrator.cli.verbs.submit import show_log
 
     with bad_input():
         submissions = _submissions(address)
@@ -148,7 +148,7 @@ def logs(name: str, *, address: str, is_following: bool) -> None:
 @address_option
 def stop(name: str, *, address: str) -> None:
     """Stop the submission of study NAME cleanly; submitting it again goes on from there."""
-    from orchestrator.cli.submit import stop_submission
+    from orchestrator.cli.verbs.submit import stop_submission
 
     with bad_input():
         submissions = _submissions(address)
@@ -178,6 +178,6 @@ def _asked(
 
 
 def _find(name: str, submissions: "Submissions") -> "Submission":
-    from orchestrator.cli.submit import find_submission
+    from orchestrator.cli.verbs.submit import find_submission
 
     return find_submission(name, submissions=submissions)

@@ -57,7 +57,7 @@ def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrate
 
     Also what its budget leaves out, and what the figures rest on. Runs nothing of it.
     """
-    from orchestrator.cli.plan import calibrate_here, show_plan
+    from orchestrator.cli.verbs.plan import calibrate_here, show_plan
     from orchestrator.costs.calibration import CalibrationError
 
     opened = open_file(study_file)
@@ -78,7 +78,7 @@ def prepare(study_file: Path, *, take_over: bool) -> None:
     The first stage of a run on its own: every image is decoded and resized once and stored. Ctrl-C
     stops; the same command, or a run, goes on from the shards that are finished.
     """
-    from orchestrator.cli.prepare import prepare_opened
+    from orchestrator.cli.verbs.prepare import prepare_opened
 
     opened = open_file(study_file)
     sys.exit(prepare_opened(opened, console=new_console(), take_over=take_over))
@@ -93,7 +93,7 @@ def run(study_file: Path, *, take_over: bool) -> None:
     Uses the Ray cluster that RAY_ADDRESS names, or this machine. Ctrl-C stops cleanly: what is
     whole stays, and the same command goes on from there.
     """
-    from orchestrator.cli.run import run_opened
+    from orchestrator.cli.verbs.run import run_opened
 
     opened = open_file(study_file)
     sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
@@ -105,7 +105,7 @@ def run(study_file: Path, *, take_over: bool) -> None:
 @take_over_option
 def resume(name: str, store: str, *, take_over: bool) -> None:
     """Go on with study NAME from its store alone, without the YAML file."""
-    from orchestrator.cli.run import run_opened
+    from orchestrator.cli.verbs.run import run_opened
 
     opened = open_name(name, store)
     sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
@@ -126,7 +126,7 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
 @click.option("--means", is_flag=True, help="Means over the groups in the other formats, too.")
 def results(name: str, store: str, output_format: str, *, experts: bool, means: bool) -> None:
     """Print the results of study NAME, as far as it is."""
-    from orchestrator.cli.results import show_results
+    from orchestrator.cli.verbs.results import show_results
 
     if experts and means:
         raise click.UsageError("--means are over groups of experts: leave out --experts")
@@ -152,7 +152,7 @@ def results(name: str, store: str, output_format: str, *, experts: bool, means: 
 )
 def report(name: str, store: str, output: Path | None) -> None:
     """Write the report of study NAME: one HTML page with figures, tables and holes."""
-    from orchestrator.cli.results import write_report
+    from orchestrator.cli.verbs.results import write_report
 
     opened = open_name(name, store, is_read_only=True)
     sys.exit(
@@ -166,7 +166,7 @@ def report(name: str, store: str, output: Path | None) -> None:
 @click.option("--port", default=5000, show_default=True, help="Port on this machine.")
 def ui(name: str, store: str, port: int) -> None:
     """Open MLflow's pages on the runs of study NAME."""
-    from orchestrator.cli.ui import serve_ui
+    from orchestrator.cli.verbs.ui import serve_ui
 
     sys.exit(serve_ui(open_name(name, store), port=port, console=new_console()))
 
@@ -177,7 +177,7 @@ def ui(name: str, store: str, port: int) -> None:
 @click.option("--rebuild", is_flag=True, help="Delete the study's runs in MLflow first.")
 def track(name: str, store: str, *, rebuild: bool) -> None:
     """Send MLflow what it lacks of study NAME, from the store alone."""
-    from orchestrator.cli.maintain import track_study
+    from orchestrator.cli.verbs.maintain import track_study
 
     sys.exit(track_study(open_name(name, store), rebuild=rebuild, console=new_console()))
 
@@ -192,7 +192,7 @@ def verify(name: str, store: str, *, dry_run: bool) -> None:
     What is broken is taken out, and kept under another name: the next run makes it again, and
     nothing else.
     """
-    from orchestrator.cli.maintain import verify_study
+    from orchestrator.cli.verbs.maintain import verify_study
 
     with bad_input():
         opened = store_at(store)
@@ -216,7 +216,7 @@ def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
     Looks at every study of the store. Nothing is deleted without --delete, and never what the plan
     of a study names.
     """
-    from orchestrator.cli.maintain import collect_garbage
+    from orchestrator.cli.verbs.maintain import collect_garbage
 
     with bad_input():
         opened = store_at(store)
@@ -305,7 +305,7 @@ def merge(
     names, shapes and types of the base.
     """
     from merge.errors import MergeError
-    from orchestrator.cli.merge import run_merge_files
+    from orchestrator.cli.verbs.merge import run_merge_files
 
     if output.exists() and not overwrite:
         raise BadInputError(f"{output} exists; --overwrite replaces it")
@@ -335,7 +335,7 @@ def merge(
 @cli.command()
 def methods() -> None:
     """List the merging methods: what each needs, its parameters with ranges, its paper."""
-    from orchestrator.cli.merge import print_methods
+    from orchestrator.cli.verbs.merge import print_methods
 
     print_methods(new_console())
 

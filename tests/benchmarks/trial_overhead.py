@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.cli.run import CLOSE_TRACKING_S
+from orchestrator.cli.verbs.run import CLOSE_TRACKING_S
 from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.republish import start_tracker

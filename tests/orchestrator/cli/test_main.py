@@ -14,8 +14,8 @@ import pytest
 import yaml
 from click.testing import Result
 
-from orchestrator.cli import plan as plan_verb
 from orchestrator.cli.main import cli
+from orchestrator.cli.verbs import plan as plan_verb
 from workers.calibrate.speeds import Calibration
 
 Fields = Callable[..., dict[str, Any]]

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.cli.submit import _reason
+from orchestrator.cli.verbs.submit import _reason
 from orchestrator.cluster.submission import Submission, attempt_of, newest_of, submission_id
 
 

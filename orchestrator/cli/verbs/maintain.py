@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, FAILED
-from orchestrator.cli.run import print_pending
+from orchestrator.cli.verbs.run import print_pending
 from orchestrator.lease.holder import find_holder
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say

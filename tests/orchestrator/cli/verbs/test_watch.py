@@ -9,7 +9,7 @@ import yaml
 from manual_clock import ManualClock
 from rich.console import Console
 
-from orchestrator.cli.watch import StudyWatch, show_now, watch_study
+from orchestrator.cli.verbs.watch import StudyWatch, show_now, watch_study
 from orchestrator.lease.holder import Claim
 from orchestrator.lease.lease import STALE_AFTER_S, Lease
 from orchestrator.progress.state import Progress, Tally, to_json

@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
-from orchestrator.cli.run import acquire
+from orchestrator.cli.verbs.run import acquire
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError

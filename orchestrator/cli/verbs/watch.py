@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
-from orchestrator.cli.status import show_status
+from orchestrator.cli.verbs.status import show_status
 from orchestrator.cluster.submission import ClusterAccessError, Submission, Submissions, newest_of
 from orchestrator.lease.holder import Holder, newest_holder, this_machine
 from orchestrator.lease.lease import STALE_AFTER_S

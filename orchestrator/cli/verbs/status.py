@@ -4,10 +4,10 @@ from rich.console import Console
 
 from orchestrator.cli.ending import exit_code_of
 from orchestrator.cli.exit_codes import DONE
-from orchestrator.cli.plan import slots_here
 from orchestrator.cli.printing import (
     print_holes,
 )
+from orchestrator.cli.verbs.plan import slots_here
 from orchestrator.costs.budget_lines import budget_lines
 from orchestrator.costs.estimate import estimate
 from orchestrator.costs.sizes import sizes_by_base
