@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from eval.task_source import source_from_json
@@ -11,8 +10,6 @@ from workers.artifacts.sealed import SealError, unseal
 from workers.specs.data import DataJob, DataSpec, ZeroShotSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.spec_json import (
-    base_from_json,
-    expert_from_json,
     head_from_json,
     surgery_from_json,
 )
@@ -88,22 +85,23 @@ def planned_heads(plan: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _base(bases: Mapping[str, Any], artifact_id: str) -> BaseSpec | PretrainRun:
-    spec = base_from_json(bases[artifact_id])
+    spec = BaseSpec.from_json(bases[artifact_id])
     if spec.pretrain is None:
         return spec
-    is_alone = spec.pretrain.depends_on_total
-    others = [] if is_alone else [base_from_json(values) for values in bases.values()]
-    steps = {spec.pretrain.steps, *(_steps_on_the_way(each, to=spec) for each in others)}
+    hyperparameters = spec.pretrain.hyperparameters
+    is_alone = hyperparameters.depends_on_total
+    others = [] if is_alone else [BaseSpec.from_json(values) for values in bases.values()]
+    steps = {hyperparameters.steps, *(_steps_on_the_way(each, to=spec) for each in others)}
     return PretrainRun(longest=spec, snapshots=tuple(sorted(steps - {0})))
 
 
 def _steps_on_the_way(base: BaseSpec, *, to: BaseSpec) -> int:
     """Returns the steps of a base that a run to another one passes; 0 for none."""
     assert to.pretrain is not None
-    if base.pretrain is None or base.pretrain.steps > to.pretrain.steps:
+    if base.pretrain is None:
         return 0
-    as_long = replace(base, pretrain=replace(base.pretrain, steps=to.pretrain.steps))
-    return base.pretrain.steps if as_long == to else 0
+    steps, to_steps = base.pretrain.hyperparameters.steps, to.pretrain.hyperparameters.steps
+    return steps if steps <= to_steps and base.with_steps(to_steps) == to else 0
 
 
 def _without_id(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,8 +111,9 @@ def _without_id(values: Mapping[str, Any]) -> dict[str, Any]:
 def _trial(values: Mapping[str, Any], artifact_id: str) -> TrialSpec:
     experts = _experts_of(values)
     last = experts[artifact_id]
-    snapshots = sorted(each.steps for each in experts.values() if each.steps <= last.steps)
-    return TrialSpec(longest=last, snapshots=tuple(snapshots))
+    steps = sorted(each.hyperparameters.steps for each in experts.values())
+    kept = tuple(each for each in steps if each <= last.hyperparameters.steps)
+    return TrialSpec(longest=last, snapshots=kept)
 
 
 def _merge(values: Mapping[str, Any], *, plan: Mapping[str, Any]) -> MergeSpec:
@@ -131,8 +130,8 @@ def _merge(values: Mapping[str, Any], *, plan: Mapping[str, Any]) -> MergeSpec:
 
 
 def _experts_of(trial: Mapping[str, Any]) -> dict[str, ExpertSpec]:
-    longest = expert_from_json(trial["longest"])
+    longest = ExpertSpec.from_json(trial["longest"])
     return {
-        artifact_id: replace(longest, steps=int(steps))
+        artifact_id: longest.with_steps(int(steps))
         for steps, artifact_id in trial["snapshots"].items()
     }

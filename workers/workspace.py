@@ -202,10 +202,11 @@ class Workspace:
         nothing of it share one fit. Sets the shared backbone back to the base to compute it.
         """
         train = self.split(expert.data_id, "train")
-        kept = training_subset(len(train), data_ratio=expert.data_ratio, seed=expert.seed)
+        trained = expert.hyperparameters
+        kept = training_subset(len(train), data_ratio=trained.data_ratio, seed=trained.seed)
         kept.sort()
         digest = hashlib.sha256(kept.tobytes()).digest()
-        key = (expert.base_id, expert.data_id, expert.head.l2, digest)
+        key = (expert.base_id, expert.data_id, expert.constants.probe_l2, digest)
         probe = self._probes.pop(key, None) or self._fit_probe(expert, kept=kept)
         self._probes[key] = probe  # the last used stands last
         if len(self._probes) > NUM_PROBES:
@@ -229,7 +230,7 @@ class Workspace:
             torch.cat(features),
             labels=train.labels[kept],
             num_classes=self.num_classes(expert.data_id),
-            l2=expert.head.l2,
+            l2=expert.constants.probe_l2,
         )
 
     def _has_room(self, features: Tensor) -> bool:
@@ -254,7 +255,8 @@ class Workspace:
         return features
 
     def _features_of_expert(self, expert: ExpertSpec) -> Tensor:
-        backbone = self._backbone(expert.base_id, linearised=expert.linearised)
+        linearised = expert.hyperparameters.linearised
+        backbone = self._backbone(expert.base_id, linearised=linearised)
         module = backbone.module
         before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         module.load_state_dict(dict(self.expert_tensors(expert.id)))

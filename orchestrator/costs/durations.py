@@ -122,7 +122,7 @@ class Rates:
         else:
             spec, base_id = run.longest, run.longest.base_id
         model = self._models[base_id]
-        num_images: float = run.num_steps * spec.batch_size
+        num_images: float = run.num_steps * spec.hyperparameters.batch_size
         if (rate := self._train.of_kind.get(self._train_kind(spec, model=model))) is not None:
             return Duration(seconds=num_images * rate, basis="measured")
         if (seconds := self._calibrated(run, spec=spec, model=model)) is not None:
@@ -168,7 +168,7 @@ class Rates:
         """
         step_s = self._speeds.get(train_key(model, image_size=self._image_size, spec=spec))
         of_base_s = self._image_speed(model, linearised=False)
-        image_s = self._image_speed(model, linearised=spec.linearised)
+        image_s = self._image_speed(model, linearised=spec.hyperparameters.linearised)
         if step_s is None or image_s is None or of_base_s is None:
             return None
         if isinstance(spec, PretrainSpec):
@@ -176,8 +176,9 @@ class Rates:
         else:
             num_images = self._num_images[spec.task]
             num_of_base = num_images
-            if spec.head.mode != "trained":
-                num_of_base += spec.data_ratio * self._num_train_images[spec.task]
+            if spec.hyperparameters.head != "trained":
+                data_ratio = spec.hyperparameters.data_ratio
+                num_of_base += data_ratio * self._num_train_images[spec.task]
         snapshot_s = num_images * image_s + self._speeds.get(file_key(model), 0.0)
         return run.num_steps * step_s + len(run.snapshots) * snapshot_s + num_of_base * of_base_s
 
@@ -223,7 +224,7 @@ class Rates:
             yield _Sample(
                 kind=self._train_kind(spec, model=model),
                 model=model,
-                seconds=seconds / (steps * spec.batch_size),
+                seconds=seconds / (steps * spec.hyperparameters.batch_size),
                 factor=_step_factor(spec),
             )
 
@@ -232,8 +233,8 @@ class Rates:
 
         That of the head counts as well: a linear probe is fitted before the first step.
         """
-        head = spec.head.mode if isinstance(spec, ExpertSpec) else "trained"
-        return train_key(model, image_size=self._image_size, spec=spec), head
+        key = train_key(model, image_size=self._image_size, spec=spec)
+        return key, spec.hyperparameters.head
 
     def _merge_sample(self, spec: MergeSpec, seconds: float, *, factor: float = 1.0) -> _Sample:
         model = self._models[spec.base_id]
@@ -261,8 +262,8 @@ def num_train_images(plan: Plan, *, task: str) -> int:
 
 def _step_factor(spec: ExpertSpec | PretrainSpec) -> float:
     """Returns how much longer a step takes than a plain one."""
-    of_sam = SAM_FACTOR if spec.optimizer.sam_rho > 0 else 1.0
-    return of_sam * (LINEARISED_STEP_FACTOR if spec.linearised else 1.0)
+    of_sam = SAM_FACTOR if spec.hyperparameters.sam_rho > 0 else 1.0
+    return of_sam * (LINEARISED_STEP_FACTOR if spec.hyperparameters.linearised else 1.0)
 
 
 def _image_factor(spec: MergeSpec) -> float:

@@ -86,11 +86,10 @@ class Sizes:
             spec, model = run.longest, self.models.get(run.longest.base_id)
         if model is None:
             return None
-        optimizer = spec.optimizer
         num_momenta = _ADAMS_MOMENTA
-        if optimizer.name == "sgd":
-            num_momenta = 1 if optimizer.momentum else 0
-        num_states = 1 if spec.average_weights.mode == "none" else 2
+        if spec.hyperparameters.optimizer == "sgd":
+            num_momenta = 1 if spec.constants.momentum else 0
+        num_states = 1 if spec.hyperparameters.average_weights == "none" else 2
         return num_states * model.state_bytes + num_momenta * model.parameter_bytes
 
 

@@ -74,9 +74,9 @@ def _share_prefixes(bases: Sequence[BaseSpec]) -> tuple[PretrainRun, ...]:
     for base in bases:
         if base.pretrain is not None:
             prefix = base
-            if not base.pretrain.depends_on_total:
-                prefix = replace(base, pretrain=replace(base.pretrain, steps=0))
-            runs.setdefault(prefix, {})[base.pretrain.steps] = base
+            if not base.pretrain.hyperparameters.depends_on_total:
+                prefix = base.with_steps(0)
+            runs.setdefault(prefix, {})[base.pretrain.hyperparameters.steps] = base
     return tuple(
         PretrainRun(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
         for snapshots in runs.values()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from eval.task_source import TaskSource
@@ -96,7 +96,7 @@ class Plan:
     @property
     def num_steps(self) -> int:
         """Optimizer steps that the trials take."""
-        return sum(trial.longest.steps for trial in self.trials)
+        return sum(trial.num_steps for trial in self.trials)
 
     @property
     def num_steps_unshared(self) -> int:
@@ -200,8 +200,9 @@ def _share_prefixes(experts: Iterable[Mapping[str, ExpertSpec]]) -> tuple[TrialS
     runs: dict[ExpertSpec, dict[int, ExpertSpec]] = {}
     for by_task in experts:
         for expert in by_task.values():
-            prefix = expert if expert.depends_on_total else replace(expert, steps=0)
-            runs.setdefault(prefix, {})[expert.steps] = expert
+            hyperparameters = expert.hyperparameters
+            prefix = expert if hyperparameters.depends_on_total else expert.with_steps(0)
+            runs.setdefault(prefix, {})[hyperparameters.steps] = expert
     return tuple(
         TrialSpec(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
         for snapshots in runs.values()

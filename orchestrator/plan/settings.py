@@ -3,12 +3,12 @@
 import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from orchestrator.study.point import Point, default_point
 from orchestrator.study.schema import Backbone, Finetune
 from workers.sampling.seeds import derive_seed
+from workers.specs.hyperparameters import Hyperparameters
 
 DEFAULT_AXIS = "default"
 NUM_TASKS_AXIS = "num_tasks"
@@ -34,7 +34,7 @@ class Setting:
 
     axis: str
     value: str
-    points: Mapping[str, Point]
+    points: Mapping[str, Hyperparameters]
     """By task; all equal except in the random design."""
     base: BasePoint
     """One for all tasks: experts of different bases cannot be merged."""
@@ -47,7 +47,7 @@ class Setting:
         return self.value if self.axis in ("grid", DEFAULT_AXIS) else f"{self.axis}={self.value}"
 
     @property
-    def shared_point(self) -> Point | None:
+    def shared_point(self) -> Hyperparameters | None:
         """The point that all experts have in common; None where they differ."""
         points = set(self.points.values())
         return points.pop() if len(points) == 1 else None
@@ -68,7 +68,7 @@ def plan_settings(
     A study without axes has the single setting `default`. The number-of-tasks axis stands at the
     default point, in every design but the random one, where it stands at the first draw.
     """
-    default = default_point(finetune)
+    default = finetune.default_point
     origin = Setting(
         axis=DEFAULT_AXIS,
         value=DEFAULT_AXIS,
@@ -84,7 +84,7 @@ def plan_settings(
 
 
 def _design(
-    finetune: Finetune, *, backbone: Backbone, origin: Setting, default: Point, seed: int
+    finetune: Finetune, *, backbone: Backbone, origin: Setting, default: Hyperparameters, seed: int
 ) -> list[Setting]:
     axes, base_axes = finetune.axes.varied(), backbone.axes.varied()
     if finetune.design == "random":
@@ -119,7 +119,7 @@ def _combine(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def _at(
-    origin: Setting, *, backbone: Backbone, default: Point, values: Mapping[str, Any]
+    origin: Setting, *, backbone: Backbone, default: Hyperparameters, values: Mapping[str, Any]
 ) -> Setting:
     """Returns the setting at some values, named as a point of a grid."""
     of_base = {name: value for name, value in values.items() if name in _BASE_FIELDS}
@@ -128,7 +128,7 @@ def _at(
         origin,
         axis="grid",
         value=", ".join(f"{axis}={value_text(value)}" for axis, value in values.items()),
-        points=_same(_moved(default, of_point), origin.points),
+        points=_same(replace(default, **of_point), origin.points),
         base=_moved_base(origin.base, backbone=backbone, values=of_base),
     )
 
@@ -147,7 +147,12 @@ def _moved_base(default: BasePoint, *, backbone: Backbone, values: Mapping[str, 
 
 
 def _draw(
-    draw: int, *, origin: Setting, default: Point, axes: Mapping[str, list[Any]], seed: int
+    draw: int,
+    *,
+    origin: Setting,
+    default: Hyperparameters,
+    axes: Mapping[str, list[Any]],
+    seed: int,
 ) -> Setting:
     points = {}
     for task in origin.points:
@@ -155,14 +160,9 @@ def _draw(
         drawn = {
             axis: values[int(generator.random() * len(values))] for axis, values in axes.items()
         }
-        points[task] = _moved(default, drawn)
+        points[task] = replace(default, **drawn)
     return replace(origin, axis="random", value=str(draw), points=points)
 
 
-def _moved(default: Point, values: Mapping[str, Any]) -> Point:
-    typed = {name: type(asdict(default)[name])(value) for name, value in values.items()}
-    return replace(default, **typed)
-
-
-def _same(point: Point, tasks: Iterable[str]) -> dict[str, Point]:
+def _same(point: Hyperparameters, tasks: Iterable[str]) -> dict[str, Hyperparameters]:
     return dict.fromkeys(tasks, point)

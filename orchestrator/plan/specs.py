@@ -7,21 +7,13 @@ from pathlib import Path
 from eval.tasks import Task
 from merge.catalogue import CARDS, parse_params
 from orchestrator.plan.groups import Group
-from orchestrator.study.point import Point
-from orchestrator.study.schema import Merge, Optimizer, Pretrain, Study, Surgery, ZeroShot
+from orchestrator.study.schema import Merge, Pretrain, Study, Surgery, ZeroShot
 from workers.models.weight_sources import is_remote, parse_remote
 from workers.models.weights import PACKAGED, sha256_of
 from workers.specs.data import DataSpec, HeadJob, ZeroShotSpec
+from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
-from workers.specs.training import (
-    AveragingSpec,
-    BaseJob,
-    BaseSpec,
-    ExpertSpec,
-    HeadSpec,
-    OptimizerSpec,
-    PretrainSpec,
-)
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, PretrainSpec
 
 
 def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
@@ -47,15 +39,26 @@ def pretrain_spec(
     """Returns how a base is pretrained for some steps; None for no steps."""
     if pretrain is None or steps == 0:
         return None
+    optimizer = pretrain.optimizer
     return PretrainSpec(
         tasks=pretrain.task_names,
         data_ids=tuple(data_ids[task] for task in pretrain.task_names),
-        optimizer=_optimizer_spec(pretrain.optimizer),
-        schedule=pretrain.schedule,
-        lr=float(pretrain.lr),
-        batch_size=pretrain.batch_size,
-        steps=steps,
-        seed=pretrain.seed,
+        hyperparameters=Hyperparameters(
+            steps=steps,
+            batch_size=pretrain.batch_size,
+            lr=pretrain.lr,
+            data_ratio=1.0,
+            optimizer=optimizer.name,
+            seed=pretrain.seed,
+            weight_decay=optimizer.weight_decay,
+            sam_rho=optimizer.sam_rho,
+            schedule=pretrain.schedule,
+        ),
+        constants=TrainingConstants(
+            momentum=optimizer.momentum,
+            nesterov=optimizer.nesterov and optimizer.name == "sgd",
+            freeze_batch_norm=False,
+        ),
     )
 
 
@@ -71,16 +74,6 @@ def head_job(zero_shot: ZeroShot, *, task: Task) -> HeadJob:
         templates=zero_shot.templates_of(task),
     )
     return HeadJob(spec=spec, path=path)
-
-
-def _optimizer_spec(optimizer: Optimizer) -> OptimizerSpec:
-    return OptimizerSpec(
-        name=optimizer.name,
-        momentum=float(optimizer.momentum),
-        weight_decay=float(optimizer.weight_decay),
-        nesterov=optimizer.nesterov and optimizer.name == "sgd",
-        sam_rho=float(optimizer.sam_rho),
-    )
 
 
 def data_spec(study: Study, *, task: Task) -> DataSpec:
@@ -99,7 +92,7 @@ def expert_spec(
     study: Study,
     *,
     task: str,
-    point: Point,
+    point: Hyperparameters,
     base: BaseSpec,
     data_ids: Mapping[str, str],
     head_id: str | None,
@@ -109,34 +102,18 @@ def expert_spec(
     What has no effect there is at a fixed value, so that it makes no other expert.
     """
     finetune = study.finetune
-    is_fitted = point.head != "trained"
-    average = point.average_weights
-    of_optimizer = {
-        "name": point.optimizer,
-        "weight_decay": point.weight_decay,
-        "sam_rho": point.sam_rho,
-    }
+    constants = TrainingConstants(
+        momentum=finetune.optimizer.momentum,
+        nesterov=finetune.optimizer.nesterov and point.optimizer == "sgd",
+        probe_l2=0.0 if point.head == "trained" else finetune.head.l2,
+        freeze_batch_norm=finetune.freeze_batch_norm,
+    )
     return ExpertSpec(
         task=task,
         base_id=base.id,
         data_id=data_ids[task],
-        optimizer=_optimizer_spec(finetune.optimizer.model_copy(update=of_optimizer)),
-        schedule=point.schedule,
-        lr=float(point.lr),
-        batch_size=point.batch_size,
-        data_ratio=float(point.data_ratio),
-        steps=point.steps,
-        seed=point.seed,
-        freeze_batch_norm=finetune.freeze_batch_norm,
-        warmup_steps=point.warmup_steps,
-        head=HeadSpec(mode=point.head, l2=float(finetune.head.l2) if is_fitted else 0.0),
-        average_weights=AveragingSpec(
-            mode=average,
-            ema_decay=float(point.ema_decay) if average == "ema" else 0.0,
-            swa_start=float(point.swa_start) if average == "swa" else 0.0,
-        ),
-        augment=point.augment,
-        linearised=point.linearised,
+        hyperparameters=point.canonical(),
+        constants=constants,
         head_id=head_id,
     )
 
@@ -172,5 +149,4 @@ def merge_spec(
 def _surgery_spec(surgery: Surgery | None) -> SurgerySpec | None:
     if surgery is None:
         return None
-    # 1 and 1.0 are one learning rate.
-    return SurgerySpec(**{**surgery.model_dump(), "lr": float(surgery.lr)})
+    return SurgerySpec(**surgery.model_dump())

@@ -237,8 +237,11 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "trials": [
             {
                 "id": trial.id,
-                "snapshots": {str(expert.steps): expert.id for expert in trial.experts},
-                "longest": asdict(trial.longest),
+                "snapshots": {
+                    str(steps): expert.id
+                    for steps, expert in zip(trial.snapshots, trial.experts, strict=True)
+                },
+                "longest": trial.longest.to_json(),
             }
             for trial in plan.trials
         ],

@@ -277,7 +277,8 @@ class Ledger:
             for expert in trial.experts
         }
         for expert_id, expert in self.plan.experts.items():
-            what = f"expert {expert_id}: {expert.task} at lr={expert.lr}, steps={expert.steps}"
+            lr, steps = expert.hyperparameters.lr, expert.hyperparameters.steps
+            what = f"expert {expert_id}: {expert.task} at lr={lr}, steps={steps}"
             manifest = self._experts.get(expert_id)
             if expert_id in failed:
                 yield Hole(kind="failed", what=what, reason=failed[expert_id])

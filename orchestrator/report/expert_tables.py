@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
@@ -10,21 +11,15 @@ from orchestrator.report.markup import Cell, name_cell, table
 from orchestrator.report.wording import MISSING, loss_text, percent
 from orchestrator.results.means import ordered_values, spread
 from orchestrator.results.schema import POINT_COLUMNS
+from workers.specs.hyperparameters import USED_BY, Hyperparameters
 
 Row = Mapping[str, Any]
 Cells = Mapping[tuple[str, str], Sequence[Row]]
 
-_PLAIN = {
-    "weight_decay": 0.0,
-    "sam_rho": 0.0,
-    "schedule": "constant",
-    "warmup_steps": 0,
-    "head": "trained",
-    "average_weights": "none",
-    "augment": "none",
-    "linearised": False,
+_DEFAULTS = {
+    each.name: each.default for each in fields(Hyperparameters) if each.name not in USED_BY
 }
-"""What a hyperparameter is where nothing is said of it."""
+"""Values that the table leaves unsaid."""
 
 
 def expert_tables(experts: pa.Table) -> dict[str, str]:
@@ -118,7 +113,7 @@ def _expert_cell(rows: Sequence[Row]) -> Cell:
 
 
 def _title(row: Row) -> str:
-    said = [name for name in POINT_COLUMNS if row[name] not in (None, _PLAIN.get(name))]
+    said = [name for name in POINT_COLUMNS if row[name] not in (None, _DEFAULTS.get(name))]
     point = ", ".join(f"{name}={row[name]}" for name in said)
     return f"{row['expert_id']}: {point}, loss {loss_text(row['loss'])}"
 

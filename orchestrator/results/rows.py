@@ -55,36 +55,13 @@ def _setting_columns(plan: Plan, setting: Setting) -> Row:
     }
 
 
-def point_columns(spec: ExpertSpec) -> Row:
-    """Returns an expert's hyperparameters by column."""
-    average = spec.average_weights
-    return {
-        "steps": spec.steps,
-        "batch_size": spec.batch_size,
-        "lr": spec.lr,
-        "data_ratio": spec.data_ratio,
-        "optimizer": spec.optimizer.name,
-        "seed": spec.seed,
-        "weight_decay": spec.optimizer.weight_decay,
-        "sam_rho": spec.optimizer.sam_rho,
-        "schedule": spec.schedule,
-        "warmup_steps": spec.warmup_steps,
-        "head": spec.head.mode,
-        "average_weights": average.mode,
-        "ema_decay": average.ema_decay if average.mode == "ema" else None,
-        "swa_start": average.swa_start if average.mode == "swa" else None,
-        "augment": spec.augment,
-        "linearised": spec.linearised,
-    }
-
-
 def _expert_row(setting: Setting, *, spec: ExpertSpec, manifest: Manifest, plan: Plan) -> Row:
     metrics = ExpertMetrics.from_json(manifest.metrics)
     scores = {**_columns_of(metrics.test), **_columns_of(metrics.base, prefix="base_")}
     return {
         **_setting_columns(plan, setting),
         "task": spec.task,
-        **point_columns(spec),
+        **spec.hyperparameters.columns(),
         "num_classes": metrics.training.num_classes,
         "num_examples": metrics.test.num_examples if metrics.test else 0,
         "outcome": manifest.outcome,
@@ -129,7 +106,7 @@ def merge_rows(
         tuned[spec.task], bases[spec.task] = metrics.test, metrics.base
         yield {
             **shared,
-            **point_columns(spec),
+            **spec.hyperparameters.columns(),
             "task": spec.task,
             "held_out": spec in cell.merge.held_out,
             "num_examples": merged[spec.task].num_examples,
@@ -148,7 +125,7 @@ def _mean_rows(
     bases: Mapping[str, TaskSums],
 ) -> Iterator[Row]:
     tasks = cell.group.tasks
-    points = [point_columns(spec) for spec in cell.merge.experts]
+    points = [spec.hyperparameters.columns() for spec in cell.merge.experts]
     point = points[0] if all(each == points[0] for each in points) else {}
     for name, mean in _MEANS:
         merged_mean, expert_mean, base_mean = (

@@ -8,29 +8,20 @@ appears once under each of them, with the same `merge_id`.
 `experts` has one row per expert and setting, again once under each axis.
 """
 
+from typing import get_type_hints
+
 import pyarrow as pa
+
+from workers.specs.hyperparameters import Hyperparameters
 
 MACRO = "macro"
 UNION = "union"
 MEANS = (MACRO, UNION)
 
-_POINT = [  # columns are null where they have no effect
-    pa.field("steps", pa.int64()),  # null where the experts of a group differ (random design)
-    pa.field("batch_size", pa.int64()),
-    pa.field("lr", pa.float64()),
-    pa.field("data_ratio", pa.float64()),
-    pa.field("optimizer", pa.string()),
-    pa.field("seed", pa.int64()),
-    pa.field("weight_decay", pa.float64()),
-    pa.field("sam_rho", pa.float64()),  # 0 without sharpness-aware minimization
-    pa.field("schedule", pa.string()),
-    pa.field("warmup_steps", pa.int64()),
-    pa.field("head", pa.string()),  # "trained", "frozen" or "probe_first"
-    pa.field("average_weights", pa.string()),  # "none", "ema" or "swa"
-    pa.field("ema_decay", pa.float64()),
-    pa.field("swa_start", pa.float64()),
-    pa.field("augment", pa.string()),  # "none", "flip" or "crop_flip"
-    pa.field("linearised", pa.bool_()),
+_ARROW_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_POINT = [  # null where unused; in the means' rows, null where the experts of a group differ
+    pa.field(name, _ARROW_TYPES.get(value_type, pa.string()))  # the others are choices by name
+    for name, value_type in get_type_hints(Hyperparameters).items()
 ]
 POINT_COLUMNS = tuple(field.name for field in _POINT)
 """The hyperparameters of an expert, among the columns of both tables."""

@@ -234,9 +234,9 @@ class Coordinator:
         """Returns the displayed name of a trial or a pretraining, and its number of steps."""
         base = self._bases.get(trial_id)
         if base is not None and base.pretrain is not None:
-            return f"pretraining {base.model}", base.pretrain.steps
+            return f"pretraining {base.model}", base.pretrain.hyperparameters.steps
         spec = self._experts[trial_id]
-        return f"{spec.task} lr={spec.lr}", spec.steps
+        return f"{spec.task} lr={spec.hyperparameters.lr}", spec.hyperparameters.steps
 
 
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:

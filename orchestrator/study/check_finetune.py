@@ -2,12 +2,11 @@
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
-from orchestrator.study.point import default_point
 from orchestrator.study.problems import StudyProblem
 from orchestrator.study.schema import Axes, Finetune, Merge
+from workers.specs.hyperparameters import USED_BY
 
 READS_LAYERS = "regmean"
 """The method that watches what each layer is given, which an expansion does not show."""
@@ -79,7 +78,7 @@ def _check_warmup(finetune: Finetune) -> Iterator[StudyProblem]:
 
 def _check_idle(finetune: Finetune) -> Iterator[StudyProblem]:
     """Yields constants and axes that would change no expert."""
-    for name, mode in (("ema_decay", "ema"), ("swa_start", "swa")):
+    for name, mode in USED_BY.items():
         field = f"finetune.average_weights.{name}"
         is_written = name in finetune.average_weights.model_fields_set
         if is_written and mode not in _values(finetune, "average_weights"):
@@ -143,7 +142,7 @@ def _values(finetune: Finetune, name: str) -> set[Any]:
 
 def _points(finetune: Finetune, *names: str) -> Iterator[dict[str, Any]]:
     """Yields the combinations of some hyperparameters that the design can visit."""
-    default = {name: asdict(default_point(finetune))[name] for name in names}
+    default = {name: getattr(finetune.default_point, name) for name in names}
     varied = {name: axis for name, axis in finetune.axes.varied().items() if name in names}
     if finetune.design == "one-factor":
         yield default

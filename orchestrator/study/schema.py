@@ -5,6 +5,7 @@ parsed; behind it everything is frozen and checked. `orchestrator.study.reader` 
 collects what is wrong with it.
 """
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -15,7 +16,14 @@ from merge.catalogue import BatchNormPolicy
 from orchestrator.study.resources import Budget, Resources
 from orchestrator.study.section import Axis, Section, distinct
 from orchestrator.study.tasks import Tasks
-from workers.specs.training import Augmentation, Averaging, HeadMode, OptimizerName, Schedule
+from workers.specs.hyperparameters import (
+    Augmentation,
+    Averaging,
+    HeadMode,
+    Hyperparameters,
+    OptimizerName,
+    Schedule,
+)
 
 Steps = Annotated[int, Field(ge=1, description="optimizer steps, 1 or more")]
 BatchSize = Annotated[int, Field(ge=1, description="images per step, 1 or more")]
@@ -247,6 +255,20 @@ class Finetune(Section):
     drawing its own point from the axes."""
     draws: Annotated[int, Field(ge=1)] = 1
     """Settings of the random design: in each, every expert draws anew."""
+
+    @property
+    def default_point(self) -> Hyperparameters:
+        """The hyperparameters outside the axes: what this section says, in whichever part."""
+        values = {
+            **dict(self.defaults),
+            **dict(self.optimizer),
+            **dict(self.average_weights),
+            **dict(self),
+            "optimizer": self.optimizer.name,
+            "head": self.head.mode,
+            "average_weights": self.average_weights.mode,
+        }
+        return Hyperparameters(**{each.name: values[each.name] for each in fields(Hyperparameters)})
 
 
 class Groups(Section):

@@ -15,7 +15,7 @@ from orchestrator.plan.settings import BasePoint, Setting
 from orchestrator.record.committed import Committed
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import Metrics, SettingMean, setting_means
-from orchestrator.results.rows import Row, merge_rows, point_columns, results_table
+from orchestrator.results.rows import Row, merge_rows, results_table
 from orchestrator.results.schema import MEANS
 from orchestrator.tracking.runs import MetricPoint, TrackedRun
 from orchestrator.tracking.views import AxisView, curve_run
@@ -76,7 +76,7 @@ def expert_run(
     spec: ExpertSpec, *, manifest: Manifest, settings: Sequence[Setting], plan: Plan
 ) -> TrackedRun:
     """Returns the run of one expert: its hyperparameters, loss curve and scores."""
-    end_ms = _end_ms(manifest)
+    end_ms, steps = _end_ms(manifest), spec.hyperparameters.steps
     duration_ms = int(manifest.seconds.get("trial", 0) * 1000)
     measured = ExpertMetrics.from_json(manifest.metrics)
     curve = [
@@ -84,7 +84,7 @@ def expert_run(
             name="train_loss",
             value=loss,
             step=step,
-            timestamp_ms=end_ms - duration_ms + duration_ms * step // max(1, spec.steps),
+            timestamp_ms=end_ms - duration_ms + duration_ms * step // max(1, steps),
         )
         for step, loss in measured.training.train_curve
     ]
@@ -109,7 +109,7 @@ def expert_run(
             "settings": "; ".join(dict.fromkeys(setting.name for setting in settings)),
             "outcome": manifest.outcome,
         },
-        metrics=[*curve, *_points(scores, step=spec.steps, timestamp_ms=end_ms)],
+        metrics=[*curve, *_points(scores, step=steps, timestamp_ms=end_ms)],
     )
 
 
@@ -261,11 +261,11 @@ def _cell_tags(cell: Cell) -> dict[str, str]:
 def _point_params(spec: ExpertSpec) -> dict[str, str]:
     point = {
         "task": spec.task,
-        **point_columns(spec),
-        "freeze_batch_norm": spec.freeze_batch_norm,
-        "optimizer_momentum": spec.optimizer.momentum,
-        "optimizer_nesterov": spec.optimizer.nesterov,
-        "head_l2": spec.head.l2 if spec.head.mode != "trained" else None,
+        **spec.hyperparameters.columns(),
+        "freeze_batch_norm": spec.constants.freeze_batch_norm,
+        "optimizer_momentum": spec.constants.momentum,
+        "optimizer_nesterov": spec.constants.nesterov,
+        "head_l2": None if spec.hyperparameters.head == "trained" else spec.constants.probe_l2,
     }
     return {name: str(value) for name, value in point.items() if value is not None}
 
@@ -288,10 +288,16 @@ def _cell_params(cell: Cell) -> dict[str, str]:
         **use_columns(cell.merge),
         **{f"surgery_{name}": value for name, value in _surgery(cell).items()},
         **{f"method_{name}": value for name, value in cell.merge.params.items()},
-        **(point_columns(cell.merge.experts[0]) if cell.setting.shared_point else {}),
+        **_shared_columns(cell),
         **_base_params(cell.setting.base),
     }
     return {name: str(value) for name, value in params.items() if value is not None}
+
+
+def _shared_columns(cell: Cell) -> dict[str, Any]:
+    if cell.setting.shared_point is None:
+        return {}
+    return cell.merge.experts[0].hyperparameters.columns()
 
 
 def _surgery(cell: Cell) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from eval.task_source import TaskSource
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
 from workers.train.checkpoints import Checkpoints
 from workers.train.resumable import Timing, TrainingProgress
 from workers.train.trainer import Trainer
@@ -141,14 +142,15 @@ def _trial(
         task=TASK,
         base_id=base.id,
         data_id=data.id,
-        optimizer=OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0),
-        schedule="constant",
-        lr=0.001,
-        batch_size=32,
-        data_ratio=1.0,
-        steps=num_steps,
-        seed=0,
-        freeze_batch_norm=True,
+        hyperparameters=Hyperparameters(
+            steps=num_steps,
+            batch_size=32,
+            lr=0.001,
+            data_ratio=1.0,
+            optimizer="sgd",
+            seed=0,
+        ),
+        constants=TrainingConstants(momentum=0.9, freeze_batch_norm=True),
     )
     return run_trial(
         TrialSpec(longest=longest, snapshots=(num_steps,)),

@@ -46,7 +46,9 @@ class Worker(process.Worker):
         del report_every_s, checkpoint_every_s
         for expert in spec.experts:
             manifest = self._commit_expert(expert)
-            yield TrainingProgress(step=expert.steps, loss=0.1, committed=(manifest,))
+            yield TrainingProgress(
+                step=expert.hyperparameters.steps, loss=0.1, committed=(manifest,)
+            )
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Commits scores that nobody computed."""
@@ -75,7 +77,7 @@ class Worker(process.Worker):
             "train_loss": 0.1,
             "train_curve": [[step, 1 / (1 + step)] for step in range(NUM_CURVE_POINTS)],
             "num_classes": 10,
-            "steps_taken": spec.steps,
+            "steps_taken": spec.hyperparameters.steps,
             "test": SCORES,
             "base": SCORES,
             "process": os.getpid(),

@@ -118,7 +118,7 @@ def expert_manifest() -> Callable[..., Manifest]:
     ) -> Manifest:
         file = FileEntry(name="expert.safetensors", size_bytes=4000, sha256="0" * 64)
         metrics = ExpertMetrics(
-            training=training_metrics(spec.steps, curve=train_curve),
+            training=training_metrics(spec.hyperparameters.steps, curve=train_curve),
             test=test,
             base=base if test else None,
         )

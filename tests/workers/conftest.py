@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from workers.artifacts.manifests import Manifest
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, OptimizerSpec, TrialSpec
+from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
+from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
 from workers.train.resumable import Timing
 from workers.train.trial import run_trial
 from workers.workspace import Workspace
@@ -86,23 +87,19 @@ def make_base(workspace: Workspace) -> Callable[..., BaseSpec]:
 
 @pytest.fixture
 def make_expert(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Callable[..., ExpertSpec]:
-    """Returns what specifies an expert, given a task and whatever is not the default."""
+    """Returns a function that specifies an expert, given a task and what is not the default."""
 
     def make(task: str = "mnist_5k", **changes: Any) -> ExpertSpec:  # noqa: ANN401 any field
         spec = ExpertSpec(
             task=task,
             base_id=base.id,
             data_id=datasets[task].id,
-            optimizer=OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0),
-            schedule="constant",
-            lr=0.05,
-            batch_size=8,
-            data_ratio=1.0,
-            steps=3,
-            seed=0,
-            freeze_batch_norm=False,
+            hyperparameters=Hyperparameters(
+                steps=3, batch_size=8, lr=0.05, data_ratio=1.0, optimizer="sgd", seed=0
+            ),
+            constants=TrainingConstants(momentum=0.9, freeze_batch_norm=False),
         )
-        return replace(spec, **changes)
+        return _changed(spec, **changes)
 
     return make
 
@@ -112,7 +109,7 @@ def run() -> Callable[..., list[Manifest]]:
     """Returns what runs a trial to its end and returns the experts it committed."""
 
     def run(longest: ExpertSpec, *snapshots: int, workspace: Workspace) -> list[Manifest]:
-        spec = TrialSpec(longest=longest, snapshots=snapshots or (longest.steps,))
+        spec = TrialSpec(longest=longest, snapshots=snapshots or (longest.hyperparameters.steps,))
         progress = run_trial(spec, workspace=workspace, timing=Timing(report_every_s=1e9))
         return [manifest for each in progress for manifest in each.committed]
 
@@ -138,6 +135,14 @@ def keep_torch_settings() -> Iterator[None]:
     """Undoes what jobs set for their whole process."""
     yield
     torch.use_deterministic_algorithms(mode=False)
+
+
+def _changed(spec: ExpertSpec, **changes: Any) -> ExpertSpec:  # noqa: ANN401 any field
+    parts = {"hyperparameters": spec.hyperparameters, "constants": spec.constants}
+    for name, part in parts.items():
+        names = changes.keys() & {field.name for field in fields(part)}
+        spec = replace(spec, **{name: replace(part, **{each: changes.pop(each) for each in names})})
+    return replace(spec, **changes)
 
 
 def _base() -> BaseSpec:

@@ -36,7 +36,7 @@ def test_worker_does_a_study_from_preparation_to_merge(
     assert prepared.committed is not None
     assert prepared.committed.id == data.id
     expert = make_expert()
-    trial = TrialSpec(longest=expert, snapshots=(expert.steps,))
+    trial = TrialSpec(longest=expert, snapshots=(expert.hyperparameters.steps,))
     (progress,) = worker.run_trial(trial, report_every_s=1e9)
     assert [manifest.id for manifest in progress.committed] == [expert.id]
     merge = MergeSpec(

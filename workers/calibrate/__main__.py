@@ -114,9 +114,10 @@ def _evaluation_s(backbone: Backbone, split: Split, *, workspace: Workspace) -> 
 
 def _fine_tuning_speed(expert: ExpertSpec, *, store: SampleStore) -> Speed:
     spec, request = store.prepare(expert), store.request
-    backbone = store.workspace.base_backbone(spec.base_id, linearised=spec.linearised)
+    linearised = spec.hyperparameters.linearised
+    backbone = store.workspace.base_backbone(spec.base_id, linearised=linearised)
     trainer = Trainer(
-        spec=replace(spec, lr=SAFE_LR),
+        spec=replace(spec, hyperparameters=replace(spec.hyperparameters, lr=SAFE_LR)),
         backbone=backbone,
         head=store.head(spec, backbone=backbone),
         train=store.workspace.split(spec.data_id, "train"),
@@ -134,10 +135,13 @@ def _pretraining_speed(base: BaseSpec, *, store: SampleStore) -> Speed:
     store.prepare_images(data_id)
     backbone = store.workspace.base_backbone(store.prepare_base(base))
     head = create_head(
-        backbone.num_features, num_classes=sample.num_classes, seed=spec.seed, task=spec.tasks[0]
+        backbone.num_features,
+        num_classes=sample.num_classes,
+        seed=spec.hyperparameters.seed,
+        task=spec.tasks[0],
     )
     trainer = Trainer(
-        spec=replace(spec, lr=SAFE_LR),
+        spec=replace(spec, hyperparameters=replace(spec.hyperparameters, lr=SAFE_LR)),
         backbone=backbone,
         head=head.to(store.workspace.device),
         train=store.workspace.split(data_id, "train"),

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from workers.calibrate.speeds import file_key, image_key, merge_key, train_key
 from workers.specs.data import DataSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.spec_json import base_from_json, expert_from_json, surgery_from_json
+from workers.specs.spec_json import surgery_from_json
 from workers.specs.training import BaseSpec, ExpertSpec
 
 
@@ -46,11 +46,11 @@ class CalibrationRequest:
     def to_json(self) -> str:
         """Returns the request as text, for another process."""
         fields = {
-            "bases": {each: asdict(spec) for each, spec in self.bases.items()},
+            "bases": {each: spec.to_json() for each, spec in self.bases.items()},
             "data": {each: asdict(sample) for each, sample in self.data.items()},
-            "experts": [asdict(spec) for spec in self.experts],
-            "pretrained": [asdict(spec) for spec in self.pretrained],
-            "merges": [asdict(spec) for spec in self.merges],
+            "experts": [spec.to_json() for spec in self.experts],
+            "pretrained": [spec.to_json() for spec in self.pretrained],
+            "merges": [_merge_to_json(spec) for spec in self.merges],
             "train_cpus": self.train_cpus,
             "merge_cpus": self.merge_cpus,
         }
@@ -61,10 +61,10 @@ class CalibrationRequest:
         """Returns the request from the text that `to_json` returned."""
         fields = json.loads(text)
         return CalibrationRequest(
-            bases={each: base_from_json(spec) for each, spec in fields["bases"].items()},
+            bases={each: BaseSpec.from_json(spec) for each, spec in fields["bases"].items()},
             data={each: _sample_from_json(sample) for each, sample in fields["data"].items()},
-            experts=tuple(expert_from_json(spec) for spec in fields["experts"]),
-            pretrained=tuple(base_from_json(spec) for spec in fields["pretrained"]),
+            experts=tuple(ExpertSpec.from_json(spec) for spec in fields["experts"]),
+            pretrained=tuple(BaseSpec.from_json(spec) for spec in fields["pretrained"]),
             merges=tuple(_merge_from_json(spec) for spec in fields["merges"]),
             train_cpus=fields["train_cpus"],
             merge_cpus=fields["merge_cpus"],
@@ -80,7 +80,7 @@ class CalibrationRequest:
                 self.model(expert), image_size=self.image_size(expert), linearised=linearised
             ): (expert, linearised)
             for expert in self.experts
-            for linearised in sorted({False, expert.linearised})
+            for linearised in sorted({False, expert.hyperparameters.linearised})
         }
 
     def speed_keys(self) -> tuple[str, ...]:
@@ -114,9 +114,17 @@ def _sample_from_json(fields: Mapping[str, Any]) -> ImageSample:
     return ImageSample(**{**fields, "spec": DataSpec(**fields["spec"])})
 
 
+def _merge_to_json(merge: MergeSpec) -> dict[str, Any]:
+    return {
+        **asdict(replace(merge, experts=(), held_out=())),
+        "experts": [expert.to_json() for expert in merge.experts],
+        "held_out": [expert.to_json() for expert in merge.held_out],
+    }
+
+
 def _merge_from_json(fields: Mapping[str, Any]) -> MergeSpec:
     members = {
-        name: tuple(expert_from_json(each) for each in fields[name])
+        name: tuple(ExpertSpec.from_json(each) for each in fields[name])
         for name in ("experts", "held_out")
     }
     surgery = surgery_from_json(fields["surgery"])

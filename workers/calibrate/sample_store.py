@@ -84,7 +84,7 @@ class SampleStore:
         head = create_head(
             backbone.num_features,
             num_classes=self.workspace.num_classes(spec.data_id),
-            seed=spec.seed,
+            seed=spec.hyperparameters.seed,
             task=spec.task,
         )
         return head.to(self.workspace.device)
@@ -94,13 +94,16 @@ def _make_experts(expert: ExpertSpec, *, count: int, store: SampleStore) -> list
     spec, workspace = store.prepare(expert), store.workspace
     backbone = workspace.base_backbone(spec.base_id)
     head = store.head(spec, backbone=backbone)
-    made = [replace(spec, seed=number) for number in range(count)]
+    made = [
+        replace(spec, hyperparameters=replace(spec.hyperparameters, seed=number))
+        for number in range(count)
+    ]
     total_s = 0.0
     for each in made:
         tensors = _with_random_task_vector(
             model_tensors(backbone.module, head),
             trained={f"backbone.{name}" for name, _ in backbone.module.named_parameters()},
-            seed=each.seed,
+            seed=each.hyperparameters.seed,
         )
         started = time.perf_counter()
         _commit_expert(each, tensors=tensors, store=store)

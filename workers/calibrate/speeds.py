@@ -52,15 +52,15 @@ class Calibration:
 
 def train_key(model: str, *, image_size: int, spec: ExpertSpec | PretrainSpec) -> str:
     """Returns the key of an optimizer step; it names everything that changes a step's speed."""
-    optimizer = spec.optimizer
+    hyperparameters = spec.hyperparameters
     parts = {
-        f"{spec.batch_size} images": True,
-        optimizer.name: True,
-        "without momentum": not optimizer.momentum,
-        "sharpness-aware": optimizer.sam_rho > 0,
-        "linearised": spec.linearised,
-        f"augmented by {spec.augment}": spec.augment != "none",
-        "with a mean of the weights": spec.average_weights.mode == "ema",
+        f"{hyperparameters.batch_size} images": True,
+        hyperparameters.optimizer: True,
+        "without momentum": not spec.constants.momentum,
+        "sharpness-aware": hyperparameters.sam_rho > 0,
+        "linearised": hyperparameters.linearised,
+        f"augmented by {hyperparameters.augment}": hyperparameters.augment != "none",
+        "with a mean of the weights": hyperparameters.average_weights == "ema",
     }
     kind = ", ".join(part for part, is_there in parts.items() if is_there)
     return f"step of {model} at {image_size} pixels, {kind}"

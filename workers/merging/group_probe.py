@@ -241,7 +241,8 @@ def unseen_first(num_images: int, *, expert: ExpertSpec, seed: int) -> npt.NDArr
     Shapes:
         returns: (num_images,).
     """
-    seen = training_subset(num_images, data_ratio=expert.data_ratio, seed=expert.seed)
+    trained = expert.hyperparameters
+    seen = training_subset(num_images, data_ratio=trained.data_ratio, seed=trained.seed)
     order = np.random.default_rng(seed).permutation(num_images)
     is_seen = np.isin(order, seen)
     return np.concatenate([order[~is_seen], order[is_seen]])

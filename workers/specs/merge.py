@@ -46,7 +46,8 @@ class MergeSpec:
     @property
     def linearised(self) -> bool:
         """Whether the experts are linearised, and with them the merged model."""
-        (linearised,) = {expert.linearised for expert in (*self.experts, *self.held_out)}
+        members = (*self.experts, *self.held_out)
+        (linearised,) = {expert.hyperparameters.linearised for expert in members}
         return linearised
 
     @cached_property

@@ -6,14 +6,7 @@ from typing import Any
 
 from workers.specs.data import DataSpec, ZeroShotSpec
 from workers.specs.merge import MergeSpec, SurgerySpec
-from workers.specs.training import (
-    AveragingSpec,
-    BaseSpec,
-    ExpertSpec,
-    HeadSpec,
-    OptimizerSpec,
-    PretrainSpec,
-)
+from workers.specs.training import BaseSpec, ExpertSpec
 
 
 def spec_to_json(
@@ -23,6 +16,8 @@ def spec_to_json(
 
     A merge names its experts by id; their own manifests say what they are.
     """
+    if isinstance(spec, BaseSpec | ExpertSpec):
+        return spec.to_json()
     if not isinstance(spec, MergeSpec):
         return asdict(spec)
     return {
@@ -30,36 +25,6 @@ def spec_to_json(
         "experts": {expert.task: expert.id for expert in spec.experts},
         "held_out": {expert.task: expert.id for expert in spec.held_out},
     }
-
-
-def base_from_json(values: Mapping[str, Any]) -> BaseSpec:
-    """Returns the base that `spec_to_json` wrote down.
-
-    Raises:
-        TypeError: A field is missing, or is one that bases do not have.
-    """
-    pretrain = values.get("pretrain")
-    if pretrain is None:
-        return BaseSpec(**values)
-    lists = {name: tuple(pretrain[name]) for name in ("tasks", "data_ids")}
-    optimizer = OptimizerSpec(**pretrain["optimizer"])
-    spec = PretrainSpec(**{**pretrain, **lists, "optimizer": optimizer})
-    return BaseSpec(**{**values, "pretrain": spec})
-
-
-def expert_from_json(values: Mapping[str, Any]) -> ExpertSpec:
-    """Returns the expert that `spec_to_json` wrote down.
-
-    Raises:
-        KeyError: A part is missing.
-        TypeError: A field is missing, or is one that experts do not have.
-    """
-    parts = {
-        "optimizer": OptimizerSpec(**values["optimizer"]),
-        "head": HeadSpec(**values["head"]),
-        "average_weights": AveragingSpec(**values["average_weights"]),
-    }
-    return ExpertSpec(**{**values, **parts})
 
 
 def head_from_json(values: Mapping[str, Any]) -> ZeroShotSpec:

@@ -1,53 +1,28 @@
 """The specifications of bases and experts, and the jobs and runs that make them."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
+from workers.specs.hyperparameters import (
+    Hyperparameters,
+    TrainingConstants,
+    training_from_json,
+    training_to_json,
+)
 from workers.specs.ids import VERSIONS, content_id
 
-OptimizerName = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["constant", "cosine", "linear"]
-HeadMode = Literal["trained", "frozen", "probe_first"]
-Averaging = Literal["none", "ema", "swa"]
-Augmentation = Literal["none", "flip", "crop_flip"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSpec:
-    """The optimizer and its constants; the learning rate is a hyperparameter of its own."""
-
-    name: OptimizerName
-    momentum: float
-    """SGD's momentum, or Adam's first decay rate."""
-    weight_decay: float
-    nesterov: bool = False
-    """Whether SGD looks ahead along its momentum; False for the others."""
-    sam_rho: float = 0.0
-    """Radius of sharpness-aware minimization around the optimizer; 0 for none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadSpec:
-    """How a task's classifier comes to be."""
-
-    mode: HeadMode = "trained"
-    """`trained` from fresh weights with the backbone; `frozen` as the linear probe of the base's
-    features; `probe_first`, trained on from that probe."""
-    l2: float = 0.0
-    """The probe's penalty: see `workers.sampling.linear_probe`; 0 where there is no probe."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AveragingSpec:
-    """Which mean over the steps' weights an expert stores in place of the last ones."""
-
-    mode: Averaging = "none"
-    ema_decay: float = 0.0
-    """What each step leaves of the mean before it, for `ema`; 0 otherwise."""
-    swa_start: float = 0.0
-    """Fraction of the steps after which the mean begins, for `swa`; 0 otherwise."""
+_PRETRAINED_WITH: dict[str, Any] = {
+    "data_ratio": 1.0,
+    "warmup_steps": 0,
+    "head": {"mode": "trained", "l2": 0.0},
+    "average_weights": {"mode": "none", "ema_decay": 0.0, "swa_start": 0.0},
+    "augment": "none",
+    "linearised": False,
+    "freeze_batch_norm": False,
+}
+"""JSON of the settings that no pretraining varies yet; left out, so that ids do not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,28 +33,36 @@ class PretrainSpec:
     """Ordered by name: the order of their classes in the joint head."""
     data_ids: tuple[str, ...]
     """The images of each of `tasks`."""
-    optimizer: OptimizerSpec
-    schedule: Schedule
-    lr: float
-    """Peak learning rate."""
-    batch_size: int
-    """Images of all tasks mixed, each as often as any other."""
-    steps: int
-    """Optimizer steps taken, 1 or more."""
-    seed: int
-    """Seeds the joint head and the order of the images."""
-    data_ratio: ClassVar[float] = 1.0
-    freeze_batch_norm: ClassVar[bool] = False
-    warmup_steps: ClassVar[int] = 0
-    augment: ClassVar[Augmentation] = "none"
+    hyperparameters: Hyperparameters
+    """Of the joint training; a batch mixes the images of all tasks, each image as likely as any."""
+    constants: TrainingConstants
     trains_head: ClassVar[bool] = True
-    average_weights: ClassVar[AveragingSpec] = AveragingSpec()
-    linearised: ClassVar[bool] = False
 
-    @property
-    def depends_on_total(self) -> bool:
-        """Whether a step depends on how many there are, so that step counts share no run."""
-        return self.schedule != "constant"
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that a base's manifest stores."""
+        training = training_to_json(self.hyperparameters, self.constants)
+        return {
+            "tasks": self.tasks,
+            "data_ids": self.data_ids,
+            **{
+                name: value
+                for name, value in training.items()
+                if name not in _PRETRAINED_WITH or value != _PRETRAINED_WITH[name]
+            },
+        }
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "PretrainSpec":
+        """Returns the pretraining that `to_json` wrote.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field is unknown.
+        """
+        whole = {**_PRETRAINED_WITH, **values}
+        hyperparameters, constants, rest = training_from_json(whole)
+        lists = {name: tuple(rest.pop(name)) for name in ("tasks", "data_ids")}
+        return PretrainSpec(hyperparameters=hyperparameters, constants=constants, **lists, **rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +81,37 @@ class BaseSpec:
     @cached_property
     def id(self) -> str:
         """The content address."""
-        spec = asdict(self)
+        spec = self.to_json()
         inputs = spec["pretrain"].pop("data_ids") if self.pretrain else ()
         return content_id("base", version=VERSIONS["base"], spec=spec, inputs=inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores."""
+        pretrain = None if self.pretrain is None else self.pretrain.to_json()
+        return {
+            "model": self.model,
+            "weights": self.weights,
+            "seed": self.seed,
+            "pretrain": pretrain,
+        }
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "BaseSpec":
+        """Returns the base that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError: A field is missing or unknown.
+        """
+        pretrain = values.get("pretrain")
+        spec = None if pretrain is None else PretrainSpec.from_json(pretrain)
+        return BaseSpec(**{**values, "pretrain": spec})
+
+    def with_steps(self, steps: int) -> "BaseSpec":
+        """Returns the base of the same pretraining after another number of steps."""
+        assert self.pretrain is not None
+        hyperparameters = replace(self.pretrain.hyperparameters, steps=steps)
+        pretrain = replace(self.pretrain, hyperparameters=hyperparameters)
+        return replace(self, pretrain=pretrain)
 
     @property
     def initial(self) -> "BaseSpec":
@@ -141,15 +152,12 @@ class PretrainRun:
     @property
     def num_steps(self) -> int:
         """Optimizer steps that the run takes."""
-        return self.pretrain.steps
+        return self.pretrain.hyperparameters.steps
 
     @cached_property
     def bases(self) -> tuple[BaseSpec, ...]:
         """The bases that the run commits, by ascending step count."""
-        return tuple(
-            replace(self.longest, pretrain=replace(self.pretrain, steps=steps))
-            for steps in self.snapshots
-        )
+        return tuple(self.longest.with_steps(steps) for steps in self.snapshots)
 
     def without(self, committed: Iterable[str]) -> "PretrainRun | None":
         """Returns the run that is left when some bases exist; None when all do."""
@@ -161,8 +169,7 @@ class PretrainRun:
         ]
         if not left:
             return None
-        longest = replace(self.longest, pretrain=replace(self.pretrain, steps=left[-1]))
-        return PretrainRun(longest=longest, snapshots=tuple(left))
+        return PretrainRun(longest=self.longest.with_steps(left[-1]), snapshots=tuple(left))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,45 +179,47 @@ class ExpertSpec:
     task: str
     base_id: str
     data_id: str
-    optimizer: OptimizerSpec
-    schedule: Schedule
-    """What follows the warmup."""
-    lr: float
-    """Peak learning rate."""
-    batch_size: int
-    data_ratio: float
-    """Fraction of the training images, in (0, 1]."""
-    steps: int
-    """Optimizer steps taken."""
-    seed: int
-    freeze_batch_norm: bool
-    """Keeps BatchNorm's statistics at the base's while fine-tuning."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate grows linearly to its peak."""
-    head: HeadSpec = HeadSpec()
-    average_weights: AveragingSpec = AveragingSpec()
-    augment: Augmentation = "none"
-    linearised: bool = False
-    """Whether the backbone is its first-order expansion at the base (`workers.models.tangent`)."""
+    hyperparameters: Hyperparameters
+    constants: TrainingConstants
     head_id: str | None = None
-    """The zero-shot head that is used as it is; None for one that `head` says how to make."""
-
-    @property
-    def depends_on_total(self) -> bool:
-        """Whether a step depends on how many there will be: then step counts share no run."""
-        return self.schedule != "constant" or self.average_weights.mode == "swa"
+    """A zero-shot head that is never trained; None for a head that `hyperparameters` describe."""
 
     @property
     def trains_head(self) -> bool:
         """Whether the classifier is trained with the backbone."""
-        return self.head.mode != "frozen" and self.head_id is None
+        return self.hyperparameters.head != "frozen" and self.head_id is None
 
     @cached_property
     def id(self) -> str:
         """The content address."""
-        spec = {key: value for key, value in asdict(self).items() if not key.endswith("_id")}
+        spec = {key: value for key, value in self.to_json().items() if not key.endswith("_id")}
         inputs = (self.base_id, self.data_id, *([self.head_id] if self.head_id else ()))
         return content_id("expert", version=VERSIONS["expert"], spec=spec, inputs=inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores."""
+        return {
+            "task": self.task,
+            "base_id": self.base_id,
+            "data_id": self.data_id,
+            "head_id": self.head_id,
+            **training_to_json(self.hyperparameters, self.constants),
+        }
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "ExpertSpec":
+        """Returns the expert that `to_json` wrote.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field is unknown.
+        """
+        hyperparameters, constants, rest = training_from_json(values)
+        return ExpertSpec(hyperparameters=hyperparameters, constants=constants, **rest)
+
+    def with_steps(self, steps: int) -> "ExpertSpec":
+        """Returns the expert of the same training after another number of steps."""
+        return replace(self, hyperparameters=replace(self.hyperparameters, steps=steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,20 +239,24 @@ class TrialSpec:
     @property
     def num_steps(self) -> int:
         """Optimizer steps that the run takes."""
-        return self.longest.steps
+        return self.longest.hyperparameters.steps
 
     @cached_property
     def experts(self) -> tuple[ExpertSpec, ...]:
         """The experts that the run commits, by ascending step count."""
-        return tuple(replace(self.longest, steps=steps) for steps in self.snapshots)
+        return tuple(self.longest.with_steps(steps) for steps in self.snapshots)
 
     def without(self, committed: Iterable[str]) -> "TrialSpec | None":
         """Returns the trial that is left when some experts exist; None when all do."""
         gone = set(committed)
-        left = [expert for expert in self.experts if expert.id not in gone]
+        left = [
+            steps
+            for expert, steps in zip(self.experts, self.snapshots, strict=True)
+            if expert.id not in gone
+        ]
         if not left:
             return None
-        return TrialSpec(longest=left[-1], snapshots=tuple(expert.steps for expert in left))
+        return TrialSpec(longest=self.longest.with_steps(left[-1]), snapshots=tuple(left))
 
 
 Run = TrialSpec | PretrainRun

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from workers.sampling.seeds import derive_seed
-from workers.specs.training import Augmentation
+from workers.specs.hyperparameters import Augmentation
 
 PADDING_FRAC = 8
 """For a crop, each side of an image is padded by the image's size divided by this number."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from workers.specs.training import AveragingSpec
+from workers.specs.hyperparameters import Hyperparameters
 
 
 class WeightAverage:
@@ -15,15 +15,10 @@ class WeightAverage:
     BatchNorm's statistics are averaged like weights. Integer buffers are copied from the last step.
     """
 
-    def __init__(self, spec: AveragingSpec, *, total_steps: int) -> None:
-        """Starts without a mean.
-
-        Args:
-            spec: The kind of mean and its constants.
-            total_steps: Steps of the whole training; `swa` starts after a fraction of them.
-        """
-        self._spec = spec
-        self._start = math.floor(spec.swa_start * total_steps)
+    def __init__(self, hyperparameters: Hyperparameters) -> None:
+        self._kind = hyperparameters.average_weights
+        self._ema_decay = hyperparameters.ema_decay
+        self._start = math.floor(hyperparameters.swa_start * hyperparameters.steps)
         self.tensors: dict[str, Tensor] = {}
         """The mean, by the names of the weights; empty before the first update."""
 
@@ -48,7 +43,7 @@ class WeightAverage:
 
     def has_begun(self, step: int) -> bool:
         """Returns whether the mean exists after a number of steps."""
-        return self._spec.mode != "none" and step > self._start
+        return self._kind != "none" and step > self._start
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Continues from an earlier mean, whose tensors this object then owns."""
@@ -61,7 +56,6 @@ class WeightAverage:
         times as much as the next one. Without the divisor, the mean of a short training would stay
         close to the base.
         """
-        if self._spec.mode == "swa":
+        if self._kind == "swa":
             return 1 / (step - self._start)
-        decay = self._spec.ema_decay
-        return (1 - decay) / (1 - decay**step)
+        return (1 - self._ema_decay) / (1 - self._ema_decay**step)

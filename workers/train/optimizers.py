@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from workers.specs.training import OptimizerSpec
+from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 
 ADAM_SECOND_DECAY = 0.999
 TINY_NORM = 1e-12
@@ -14,21 +14,25 @@ TINY_NORM = 1e-12
 
 
 def create_optimizer(
-    spec: OptimizerSpec, *, parameters: Sequence[nn.Parameter], lr: float
+    hyperparameters: Hyperparameters,
+    *,
+    constants: TrainingConstants,
+    parameters: Sequence[nn.Parameter],
 ) -> torch.optim.Optimizer:
     """Creates an optimizer that updates all parameters in one fused kernel."""
-    if spec.name == "sgd":
+    lr, weight_decay = hyperparameters.lr, hyperparameters.weight_decay
+    if hyperparameters.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
             lr=lr,
-            momentum=spec.momentum,
-            weight_decay=spec.weight_decay,
-            nesterov=spec.nesterov,
+            momentum=constants.momentum,
+            weight_decay=weight_decay,
+            nesterov=constants.nesterov,
             fused=True,
         )
-    adam = torch.optim.Adam if spec.name == "adam" else torch.optim.AdamW
-    betas = (spec.momentum, ADAM_SECOND_DECAY)
-    return adam(parameters, lr=lr, betas=betas, weight_decay=spec.weight_decay, fused=True)
+    adam = torch.optim.Adam if hyperparameters.optimizer == "adam" else torch.optim.AdamW
+    betas = (constants.momentum, ADAM_SECOND_DECAY)
+    return adam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
 @contextmanager

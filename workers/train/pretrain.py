@@ -87,7 +87,7 @@ def _start(spec: PretrainRun, *, workspace: Workspace) -> _Pretraining:
     head = create_head(
         backbone.num_features,
         num_classes=train.num_joint_classes,
-        seed=pretrain.seed,
+        seed=pretrain.hyperparameters.seed,
         task=" ".join(pretrain.tasks),
     )
     trainer = Trainer(

@@ -68,13 +68,17 @@ class Trainer:
     _average: WeightAverage = field(init=False)
 
     def __post_init__(self) -> None:
-        spec = self.spec
-        self._subset = training_subset(len(self.train), data_ratio=spec.data_ratio, seed=spec.seed)
-        self.head.requires_grad_(requires_grad=spec.trains_head)
+        hyperparameters = self.spec.hyperparameters
+        self._subset = training_subset(
+            len(self.train), data_ratio=hyperparameters.data_ratio, seed=hyperparameters.seed
+        )
+        self.head.requires_grad_(requires_grad=self.spec.trains_head)
         parameters = [*self.backbone.module.parameters(), *self.head.parameters()]
         self._trained = [parameter for parameter in parameters if parameter.requires_grad]
-        self._optimizer = create_optimizer(spec.optimizer, parameters=self._trained, lr=spec.lr)
-        self._average = WeightAverage(spec.average_weights, total_steps=spec.steps)
+        self._optimizer = create_optimizer(
+            hyperparameters, constants=self.spec.constants, parameters=self._trained
+        )
+        self._average = WeightAverage(hyperparameters)
         self.set_training_mode()
 
     def advance(self) -> None:
@@ -84,14 +88,14 @@ class Trainer:
             DivergedError: The loss is not finite. The weights are unchanged, but BatchNorm's
                 statistics include the step's images.
         """
-        spec = self.spec
+        hyperparameters = self.spec.hyperparameters
         inputs, labels = self._batch()
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._differentiate(inputs, labels)
-        if spec.optimizer.sam_rho > 0:
+        if hyperparameters.sam_rho > 0:
             self._sharpen(inputs, labels)
         for parameter_group in self._optimizer.param_groups:
-            parameter_group["lr"] = learning_rate(spec, step=self.step)
+            parameter_group["lr"] = learning_rate(hyperparameters, step=self.step)
         self._optimizer.step()
         self.step += 1
         self.losses.append(loss)
@@ -99,16 +103,21 @@ class Trainer:
             self._average.add(model_tensors(self.backbone.module, self.head), step=self.step)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        spec = self.spec
+        hyperparameters = self.spec.hyperparameters
         positions = batch_positions(
-            self._subset, step=self.step, batch_size=spec.batch_size, seed=spec.seed
+            self._subset,
+            step=self.step,
+            batch_size=hyperparameters.batch_size,
+            seed=hyperparameters.seed,
         )
         batch = self.train.take(positions)
         inputs = to_inputs(
             batch.images, normalization=self.backbone.normalization, device=self.device
         )
         labels = torch.from_numpy(batch.labels).to(self.device)
-        inputs = augmented(inputs, augmentation=spec.augment, seed=spec.seed, step=self.step)
+        inputs = augmented(
+            inputs, augmentation=hyperparameters.augment, seed=hyperparameters.seed, step=self.step
+        )
         return inputs, labels
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> float:
@@ -116,7 +125,7 @@ class Trainer:
 
         All calls in one step draw the same dropout.
         """
-        torch.manual_seed(derive_seed(self.spec.seed, "step", self.step))
+        torch.manual_seed(derive_seed(self.spec.hyperparameters.seed, "step", self.step))
         with autocast(self.device):
             logits = self.head(self.backbone.model(inputs))
         loss = nn.functional.cross_entropy(logits.float(), labels)
@@ -133,7 +142,7 @@ class Trainer:
         """
         with (
             statistics_kept(self.backbone.module),
-            perturbed_by_gradient(self._trained, rho=self.spec.optimizer.sam_rho),
+            perturbed_by_gradient(self._trained, rho=self.spec.hyperparameters.sam_rho),
         ):
             self._differentiate(inputs, labels)
 
@@ -197,7 +206,7 @@ class Trainer:
         """Puts the model into training mode; needed again after every evaluation."""
         self.backbone.model.train()
         self.head.train()
-        if self.spec.freeze_batch_norm:
+        if self.spec.constants.freeze_batch_norm:
             for norm in batch_norms(self.backbone.module):
                 norm.eval()
 

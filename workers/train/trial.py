@@ -77,8 +77,9 @@ def _start(spec: TrialSpec, *, workspace: Workspace) -> _Trial:
     longest = spec.longest
     compute_deterministically()
     base_features = workspace.base_features(longest.base_id, longest.data_id)
-    probe = None if longest.head.mode == "trained" else workspace.linear_probe(longest)
-    backbone = workspace.base_backbone(longest.base_id, linearised=longest.linearised)
+    probe = None if longest.hyperparameters.head == "trained" else workspace.linear_probe(longest)
+    linearised = longest.hyperparameters.linearised
+    backbone = workspace.base_backbone(longest.base_id, linearised=linearised)
     head = probe or _head(longest, backbone=backbone, workspace=workspace)
     trainer = Trainer(
         spec=longest,
@@ -95,7 +96,7 @@ def _head(spec: ExpertSpec, *, backbone: Backbone, workspace: Workspace) -> nn.L
         return create_head(
             backbone.num_features,
             num_classes=workspace.num_classes(spec.data_id),
-            seed=spec.seed,
+            seed=spec.hyperparameters.seed,
             task=spec.task,
         )
     head = workspace.zero_shot_head(spec.head_id)

@@ -71,7 +71,7 @@ class Worker:
         }
         for expert in spec.experts:
             made = self._commit("expert", expert, metrics=metrics)
-            yield Progress(step=expert.steps, loss=0.1, committed=(made,))
+            yield Progress(step=expert.hyperparameters.steps, loss=0.1, committed=(made,))
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Commits the scores of a merge."""

@@ -93,7 +93,9 @@ class Worker:
             self._note("closed")
             raise
         for expert in spec.experts:
-            yield Progress(step=expert.steps, loss=0.5, committed=(expert_manifest(expert),))
+            yield Progress(
+                step=expert.hyperparameters.steps, loss=0.5, committed=(expert_manifest(expert),)
+            )
 
     def _note(self, name: str) -> None:
         (self._notes / name).touch()

@@ -13,7 +13,8 @@ from orchestrator.cluster.protocol import TrialSettings
 from orchestrator.cluster.trials import run_trials
 from orchestrator.study.resources import Share
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import ExpertSpec, OptimizerSpec, TrialSpec
+from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
+from workers.specs.training import ExpertSpec, TrialSpec
 
 NUM_CPUS = os.cpu_count()
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
@@ -131,14 +132,15 @@ def trial(seed: int = 0, *, task: str = "mnist_5k") -> TrialSpec:
         task=task,
         base_id="b" * 16,
         data_id="d" * 16,
-        optimizer=OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0),
-        schedule="constant",
-        lr=0.1,
-        batch_size=8,
-        data_ratio=1.0,
-        steps=4,
-        seed=seed,
-        freeze_batch_norm=True,
+        hyperparameters=Hyperparameters(
+            steps=4,
+            batch_size=8,
+            lr=0.1,
+            data_ratio=1.0,
+            optimizer="sgd",
+            seed=seed,
+        ),
+        constants=TrainingConstants(momentum=0.9, freeze_batch_norm=True),
     )
     return TrialSpec(longest=expert, snapshots=(2, 4))
 

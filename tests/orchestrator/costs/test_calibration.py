@@ -37,7 +37,7 @@ def test_request_has_one_sample_of_each_kind(make_plan: Callable[..., Plan]) -> 
         merge=[{"method": "fisher"}, {"method": "average"}, {"method": "ties"}],
     )
     request = calibration_request(plan)
-    assert sorted(each.batch_size for each in request.experts) == [8, 16, 64]
+    assert sorted(each.hyperparameters.batch_size for each in request.experts) == [8, 16, 64]
     assert [each.method for each in request.merges] == ["average", "ties", "fisher"]
     assert {len(each.experts) for each in request.merges} == {2}
     assert CalibrationRequest.from_json(request.to_json()) == request
@@ -58,7 +58,9 @@ def test_request_has_each_model_and_each_kind_of_step(make_plan: Callable[..., P
     request = calibration_request(plan)
     models = [request.model(each) for each in request.experts]
     assert models == ["test_resnet", "test_vit", "test_resnet", "test_resnet"]
-    kinds = [(each.optimizer.sam_rho, each.linearised) for each in request.experts]
+    kinds = [
+        (each.hyperparameters.sam_rho, each.hyperparameters.linearised) for each in request.experts
+    ]
     assert kinds == [(0.0, False), (0.0, False), (0.05, False), (0.0, True)]
     assert [base.model for base in request.pretrained] == ["test_resnet", "test_vit"]
     merged = [(request.model(each.experts[0]), each.linearised) for each in request.merges]

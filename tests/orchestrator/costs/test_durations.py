@@ -1,6 +1,7 @@
 """Durations of studies of several bases, and of steps of several kinds."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -41,9 +42,7 @@ def of_model(plan: Plan, model: str) -> list[TrialSpec]:
 
 def by(trials: tuple[TrialSpec, ...], **fields: object) -> TrialSpec:
     return next(
-        trial
-        for trial in trials
-        if all(getattr(trial.longest, name) == value for name, value in fields.items())
+        trial for trial in trials if fields.items() <= asdict(trial.longest.hyperparameters).items()
     )
 
 
@@ -134,7 +133,7 @@ def test_what_a_step_does_besides_is_a_kind_of_its_own(
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
     guessed = Rates(Ledger(plan, manifests=[]).committed(), calibration=None)
     plain = by(plan.trials, lr=0.01, linearised=False)
-    sharp = next(each for each in plan.trials if each.longest.optimizer.sam_rho)
+    sharp = next(each for each in plan.trials if each.longest.hyperparameters.sam_rho)
     linear = by(plan.trials, linearised=True)
     for trial, factor in ((plain, 1), (sharp, 2), (linear, 2.5)):
         assert guessed.run(trial).seconds == pytest.approx(factor * GUESS_S)
@@ -167,7 +166,8 @@ def test_speeds_of_other_kinds_are_not_measured_ones(
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": {axis: values}})
 
     def differs(spec: ExpertSpec) -> bool:
-        return bool(getattr(spec, name) != getattr(plan.trials[0].longest, name))
+        first = plan.trials[0].longest.hyperparameters
+        return bool(getattr(spec.hyperparameters, name) != getattr(first, name))
 
     other = next(trial for trial in plan.trials if differs(trial.longest))
     speeds = {
@@ -207,6 +207,6 @@ def test_linear_probe_reads_the_training_images_once(make_plan: Callable[..., Pl
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration)
-    seconds = {each.longest.head.mode: rates.run(each).seconds for each in plan.trials}
+    seconds = {each.longest.hyperparameters.head: rates.run(each).seconds for each in plan.trials}
     assert seconds["trained"] == pytest.approx(10 * 0.1 + 2 * 50 * 0.001)
     assert seconds["probe_first"] == pytest.approx(seconds["trained"] + 100 * 0.001)

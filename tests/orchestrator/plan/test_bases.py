@@ -57,7 +57,7 @@ def test_every_value_of_an_axis_is_a_setting_with_its_own_base(plan: Plan) -> No
     assert bases["pretrain_steps=0"].pretrain is None
     assert bases["pretrain_steps=20"] == bases["model=test_resnet"]
     assert bases["model=test_vit"].model == "test_vit"
-    steps = [base.pretrain.steps if base.pretrain else 0 for base in bases.values()]
+    steps = [base.pretrain.hyperparameters.steps if base.pretrain else 0 for base in bases.values()]
     assert steps == [20, 20, 0, 20, 50]
     assert len(plan.bases.by_id) == 5  # two initial ones
     assert len(plan.experts) == 4 * 3

@@ -80,7 +80,7 @@ def test_step_counts_share_a_run_unless_its_steps_depend_on_them(
 def test_only_step_counts_are_joined(make_plan: Callable[..., Plan]) -> None:
     """Two learning rates are two trials; the default one has the snapshots of the steps axis."""
     plan = make_plan(finetune=TWO_AXES)
-    by_lr = {(trial.longest.lr, trial.snapshots) for trial in plan.trials}
+    by_lr = {(trial.longest.hyperparameters.lr, trial.snapshots) for trial in plan.trials}
     assert len(plan.trials) == 6
     assert by_lr == {(0.01, (10, 20)), (0.1, (10,))}
 
@@ -124,7 +124,9 @@ def test_merge_has_its_groups_experts_at_its_setting(make_plan: Callable[..., Pl
         assert tuple(expert.task for expert in cell.merge.experts) == cell.group.tasks
         point = cell.setting.shared_point
         assert point is not None
-        assert {(e.lr, e.steps) for e in cell.merge.experts} == {(point.lr, point.steps)}
+        assert {
+            (each.hyperparameters.lr, each.hyperparameters.steps) for each in cell.merge.experts
+        } == {(point.lr, point.steps)}
         assert {expert.base_id for expert in cell.merge.experts} == {plan.bases.jobs[0].spec.id}
         assert cell.merge.held_out == ()
 

@@ -3,8 +3,8 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.plan.settings import Setting, plan_settings
-from orchestrator.study.point import Point
 from orchestrator.study.schema import Backbone, Finetune, Study
+from workers.specs.hyperparameters import Hyperparameters
 
 DEFAULTS = {"steps": 10, "batch_size": 8, "lr": 0.01, "data_ratio": 1.0, "seed": 0}
 CHOICES = {
@@ -36,8 +36,8 @@ def lay_out(
     return plan_settings(finetune, backbone=Backbone(), tasks=tasks, sizes=sizes, seed=seed)
 
 
-def point(**changes: object) -> Point:
-    return Point(**{**DEFAULTS, **CHOICES, **changes})  # type: ignore[arg-type]
+def point(**changes: object) -> Hyperparameters:
+    return Hyperparameters(**{**DEFAULTS, **CHOICES, **changes})  # type: ignore[arg-type]
 
 
 def names(settings: tuple[Setting, ...]) -> list[str]:

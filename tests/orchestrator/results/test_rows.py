@@ -184,7 +184,7 @@ def test_means_of_different_points_have_no_point(
     """In the random design each task's row has its own expert's point, the means have none."""
     plan = make_plan(finetune=RANDOM, **PAIR)
     rows = by_task(results_table(Ledger(plan, manifests=all_manifests(plan)).committed()))
-    points = {expert.task: expert.lr for expert in plan.cells[0].merge.experts}
+    points = {expert.task: expert.hyperparameters.lr for expert in plan.cells[0].merge.experts}
     assert len(set(points.values())) == 2
     assert {task: rows[task]["lr"] for task in points} == points
     for column in ("steps", "batch_size", "lr", "data_ratio", "optimizer", "seed"):

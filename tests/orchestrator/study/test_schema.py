@@ -6,10 +6,9 @@ from pydantic import ValidationError
 
 from merge.catalogue import PARAMS
 from orchestrator.plan.plan import Plan
-from orchestrator.results.rows import point_columns
 from orchestrator.results.schema import POINT_COLUMNS
-from orchestrator.study.point import Point
 from orchestrator.study.schema import Axes, Defaults, Study
+from workers.specs.hyperparameters import Hyperparameters
 
 AXES: dict[str, list[Any]] = {
     "lr": [0.1, 0.2],
@@ -48,7 +47,7 @@ def test_study_with_little_in_it_has_the_documented_defaults() -> None:
 def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None:
     """An axis without its field elsewhere would be varied without effect."""
     axes = set(Axes.model_fields)
-    assert axes == set(Point.__dataclass_fields__) == set(POINT_COLUMNS)
+    assert axes == set(Hyperparameters.__dataclass_fields__) == set(POINT_COLUMNS)
     assert set(Defaults.model_fields) <= axes
 
 
@@ -61,7 +60,7 @@ def test_every_axis_makes_other_experts(make_plan: Callable[..., Plan], axis: st
     plan = make_plan(finetune={"defaults": defaults, "axes": {axis: AXES[axis]}, **fields})
     experts = [by_task["mnist_5k"] for by_task in plan.setting_experts]
     assert len({expert.id for expert in experts}) == len(AXES[axis])
-    assert [point_columns(expert)[axis] for expert in experts] == AXES[axis]
+    assert [expert.hyperparameters.columns()[axis] for expert in experts] == AXES[axis]
 
 
 def test_every_axis_is_tried_above() -> None:

@@ -50,6 +50,10 @@ def merge_of(
     )
 
 
+def with_batch_size(expert: ExpertSpec, size: int) -> ExpertSpec:
+    return replace(expert, hyperparameters=replace(expert.hyperparameters, batch_size=size))
+
+
 def request_of(
     base: BaseSpec, datasets: Mapping[str, DataSpec], experts: tuple[ExpertSpec, ...]
 ) -> CalibrationRequest:
@@ -66,7 +70,7 @@ def request_of(
             )
             for spec in datasets.values()
         },
-        experts=(experts[0], replace(experts[0], batch_size=4)),
+        experts=(experts[0], with_batch_size(experts[0], 4)),
         pretrained=(),
         merges=(*merges, replace(merges[0], surgery=surgery)),
         train_cpus=1,
@@ -107,17 +111,13 @@ def test_other_models_steps_and_pretraining_are_timed_as_they_are(
     """
     other = replace(base, model="test_vit")
     plain = make_expert(min(datasets))
-    sharp = replace(plain, optimizer=replace(plain.optimizer, sam_rho=0.05))
-    linear = replace(plain, linearised=True, freeze_batch_norm=True)
+    sharp = make_expert(min(datasets), sam_rho=0.05)
+    linear = make_expert(min(datasets), linearised=True, freeze_batch_norm=True)
     pretrain = PretrainSpec(
         tasks=(plain.task,),
         data_ids=(plain.data_id,),
-        optimizer=replace(plain.optimizer, name="adamw"),
-        schedule="constant",
-        lr=0.1,
-        batch_size=4,
-        steps=3,
-        seed=0,
+        hyperparameters=replace(plain.hyperparameters, optimizer="adamw", batch_size=4),
+        constants=plain.constants,
     )
     whole = request_of(base, datasets, (plain,))
     request = replace(
@@ -134,7 +134,7 @@ def test_other_models_steps_and_pretraining_are_timed_as_they_are(
     found = {speed.what: speed.seconds for speed in measured_speeds(request, device=CPU)}
     assert set(found) == set(request.speed_keys())
     assert len(found) == 3 + 4 + 1 + 2 + 3
-    broken = replace(request, experts=(replace(plain, augment="none", batch_size=0), sharp))
+    broken = replace(request, experts=(with_batch_size(plain, 0), sharp))
     left = {speed.what for speed in measured_speeds(broken, device=CPU)}
     assert len(set(broken.speed_keys()) - left) == 1
     assert "Traceback" in capsys.readouterr().err

@@ -175,7 +175,8 @@ def test_trials_before_it_change_no_merge(
 
 def test_missing_expert_is_named(experts: Experts, workspace: Workspace) -> None:
     """The message has its id, and nothing is committed."""
-    missing = replace(experts[0], seed=77)
+    hyperparameters = replace(experts[0].hyperparameters, seed=77)
+    missing = replace(experts[0], hyperparameters=hyperparameters)
     spec = merge_of((missing, experts[1]))
     with pytest.raises(MissingArtifactError, match=missing.id):
         run_merge(spec, workspace=workspace)

@@ -1,33 +1,23 @@
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
 
 from workers.specs.data import DataSpec
+from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
-from workers.specs.spec_json import expert_from_json, spec_to_json, surgery_from_json
-from workers.specs.training import (
-    AveragingSpec,
-    BaseSpec,
-    ExpertSpec,
-    HeadSpec,
-    OptimizerSpec,
-    TrialSpec,
-)
+from workers.specs.spec_json import spec_to_json, surgery_from_json
+from workers.specs.training import BaseSpec, ExpertSpec, TrialSpec
 
 EXPERT = ExpertSpec(
     task="mnist_5k",
     base_id="0" * 16,
     data_id="1" * 16,
-    optimizer=OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0),
-    schedule="constant",
-    lr=0.01,
-    batch_size=32,
-    data_ratio=1.0,
-    steps=100,
-    seed=0,
-    freeze_batch_norm=False,
+    hyperparameters=Hyperparameters(
+        steps=100, batch_size=32, lr=0.01, data_ratio=1.0, optimizer="sgd", seed=0
+    ),
+    constants=TrainingConstants(momentum=0.9, freeze_batch_norm=False),
 )
 OTHER_EXPERT = replace(EXPERT, task="traffic_signs", data_id="2" * 16)
 MERGE = MergeSpec(
@@ -50,25 +40,77 @@ IMAGES = DataSpec(
     max_test=500,
     evaluate_on="test",
 )
+HYPERPARAMETERS: dict[str, Any] = {
+    "steps": 200,
+    "batch_size": 64,
+    "lr": 0.1,
+    "data_ratio": 0.5,
+    "optimizer": "adam",
+    "seed": 1,
+    "weight_decay": 0.1,
+    "sam_rho": 0.05,
+    "schedule": "cosine",
+    "warmup_steps": 5,
+    "head": "frozen",
+    "average_weights": "ema",
+    "ema_decay": 0.9,
+    "swa_start": 0.5,
+    "augment": "flip",
+    "linearised": True,
+}
+CONSTANTS: dict[str, Any] = {
+    "momentum": 0.8,
+    "freeze_batch_norm": True,
+    "nesterov": True,
+    "probe_l2": 1.0,
+}
 CHANGES: dict[str, Any] = {
     "task": "fashion_mnist_5k",
     "base_id": "a" * 16,
     "data_id": "b" * 16,
-    "optimizer": OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.0),
-    "schedule": "cosine",
-    "lr": 0.1,
-    "batch_size": 64,
-    "data_ratio": 0.5,
-    "steps": 200,
-    "seed": 1,
-    "freeze_batch_norm": True,
-    "warmup_steps": 5,
-    "head": HeadSpec(mode="frozen", l2=1.0),
-    "average_weights": AveragingSpec(mode="ema", ema_decay=0.9),
-    "augment": "flip",
-    "linearised": True,
+    "hyperparameters": replace(EXPERT.hyperparameters, **HYPERPARAMETERS),
+    "constants": replace(EXPERT.constants, **CONSTANTS),
     "head_id": "5" * 16,
 }
+EXPERT_JSON = {
+    "task": "mnist_5k",
+    "base_id": "0" * 16,
+    "data_id": "1" * 16,
+    "optimizer": {
+        "name": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "nesterov": False,
+        "sam_rho": 0.0,
+    },
+    "schedule": "constant",
+    "lr": 0.01,
+    "batch_size": 32,
+    "data_ratio": 1.0,
+    "steps": 100,
+    "seed": 0,
+    "freeze_batch_norm": False,
+    "warmup_steps": 0,
+    "head": {"mode": "trained", "l2": 0.0},
+    "average_weights": {"mode": "none", "ema_decay": 0.0, "swa_start": 0.0},
+    "augment": "none",
+    "linearised": False,
+    "head_id": None,
+}
+PRETRAIN_JSON = {
+    "tasks": ["mnist_5k", "mnist_m"],
+    "data_ids": ["1" * 16, "2" * 16],
+    "optimizer": {**EXPERT_JSON["optimizer"], "name": "adam"},  # type: ignore[dict-item]
+    "schedule": "constant",
+    "lr": 0.001,
+    "batch_size": 64,
+    "steps": 50,
+    "seed": 0,
+}
+
+
+def tuned(**changes: Any) -> ExpertSpec:  # noqa: ANN401 any hyperparameter
+    return replace(EXPERT, hyperparameters=replace(EXPERT.hyperparameters, **changes))
 
 
 def test_ids_are_the_same_for_good() -> None:
@@ -88,23 +130,54 @@ def test_every_field_of_an_expert_is_in_its_id(field: str) -> None:
     assert replace(EXPERT, **{field: CHANGES[field]}).id != EXPERT.id
 
 
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("optimizer", {"momentum": 0.8}),
-        ("optimizer", {"weight_decay": 0.1}),
-        ("optimizer", {"nesterov": True}),
-        ("optimizer", {"sam_rho": 0.05}),
-        ("head", {"mode": "probe_first"}),
-        ("head", {"l2": 0.1}),
-        ("average_weights", {"mode": "swa"}),
-        ("average_weights", {"ema_decay": 0.9}),
-        ("average_weights", {"swa_start": 0.5}),
-    ],
-)
-def test_every_field_of_an_experts_parts_is_in_its_id(part: str, change: dict[str, Any]) -> None:
-    """The parts are specifications of their own."""
-    assert replace(EXPERT, **{part: replace(getattr(EXPERT, part), **change)}).id != EXPERT.id
+@pytest.mark.parametrize("name", [field.name for field in fields(Hyperparameters)])
+def test_every_hyperparameter_is_in_the_id(name: str) -> None:
+    """Alone, without the others."""
+    assert tuned(**{name: HYPERPARAMETERS[name]}).id != EXPERT.id
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainingConstants)])
+def test_every_constant_of_training_is_in_the_id(name: str) -> None:
+    """Alone, without the others."""
+    constants = replace(EXPERT.constants, **{name: CONSTANTS[name]})
+    assert replace(EXPERT, constants=constants).id != EXPERT.id
+
+
+def test_stored_json_of_an_expert_is_the_same_for_good() -> None:
+    """Manifests and plans have this form: some fields stand inside objects."""
+    assert spec_to_json(EXPERT) == EXPERT_JSON
+    assert ExpertSpec.from_json(EXPERT_JSON) == EXPERT
+
+
+def test_stored_json_of_a_pretrained_base_is_the_same_for_good() -> None:
+    """Settings that no study can vary for a pretraining are not in it."""
+    values = {"model": "resnet18", "weights": "timm", "seed": 0, "pretrain": PRETRAIN_JSON}
+    base = BaseSpec.from_json(values)
+    assert json.loads(json.dumps(spec_to_json(base))) == values
+    assert base.id == "52a4d10371920fba"
+
+
+def test_pretraining_keeps_what_its_json_usually_leaves_out() -> None:
+    """A value that no study sets yet is neither lost nor left out of the id."""
+    base = BaseSpec.from_json({**asdict(BASE), "pretrain": PRETRAIN_JSON})
+    assert base.pretrain is not None
+    warm = replace(base.pretrain.hyperparameters, warmup_steps=3)
+    other = replace(base, pretrain=replace(base.pretrain, hyperparameters=warm))
+    assert BaseSpec.from_json(spec_to_json(other)) == other
+    assert other.id != base.id
+
+
+@pytest.mark.parametrize("kind", ["none", "ema", "swa"])
+def test_unused_hyperparameters_are_fixed_in_the_id_and_null_in_the_tables(kind: str) -> None:
+    """Two points that train alike are one expert."""
+    point = tuned(average_weights=kind, ema_decay=0.9, swa_start=0.5).hyperparameters
+    used = {
+        "ema_decay": 0.9 if kind == "ema" else None,
+        "swa_start": 0.5 if kind == "swa" else None,
+    }
+    found = point.canonical()
+    assert (found.ema_decay, found.swa_start) == tuple(each or 0.0 for each in used.values())
+    assert used.items() <= found.columns().items()
 
 
 @pytest.mark.parametrize(
@@ -112,8 +185,8 @@ def test_every_field_of_an_experts_parts_is_in_its_id(part: str, change: dict[st
     [
         ({}, False),
         ({"warmup_steps": 50}, False),
-        ({"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)}, False),
-        ({"average_weights": AveragingSpec(mode="swa", swa_start=0.5)}, True),
+        ({"average_weights": "ema", "ema_decay": 0.9}, False),
+        ({"average_weights": "swa", "swa_start": 0.5}, True),
         ({"schedule": "cosine"}, True),
         ({"schedule": "linear"}, True),
     ],
@@ -122,12 +195,13 @@ def test_expert_knows_whether_its_steps_depend_on_their_number(
     change: dict[str, Any], *, depends: bool
 ) -> None:
     """What may share a run follows from this alone."""
-    assert replace(EXPERT, **change).depends_on_total is depends
+    assert tuned(**change).hyperparameters.depends_on_total is depends
 
 
 def test_merge_is_linearised_as_its_experts_are() -> None:
     """A mixture of both has no model that it could be evaluated as."""
-    tangents = tuple(replace(expert, linearised=True) for expert in MERGE.experts)
+    linearised = replace(EXPERT.hyperparameters, linearised=True)
+    tangents = tuple(replace(each, hyperparameters=linearised) for each in MERGE.experts)
     assert not MERGE.linearised
     assert replace(MERGE, experts=tangents).linearised
     with pytest.raises(ValueError, match="too many"):
@@ -171,7 +245,7 @@ def test_surgery_comes_back_from_json() -> None:
 def test_trial_commits_an_expert_at_each_snapshot() -> None:
     """The experts differ in their steps alone, and the trial has the id of the last."""
     trial = TrialSpec(longest=EXPERT, snapshots=(10, 50, 100))
-    assert [expert.steps for expert in trial.experts] == [10, 50, 100]
+    assert [each.hyperparameters.steps for each in trial.experts] == [10, 50, 100]
     assert trial.experts[-1] == EXPERT
     assert trial.id == EXPERT.id
 
@@ -185,10 +259,10 @@ def test_trial_without_committed_experts_ends_with_the_last_missing(
 ) -> None:
     """A resumed study trains no further than it must."""
     trial = TrialSpec(longest=EXPERT, snapshots=(10, 50, 100))
-    rest = trial.without(replace(EXPERT, steps=steps).id for steps in committed)
+    rest = trial.without(EXPERT.with_steps(steps).id for steps in committed)
     assert rest is not None
     assert rest.snapshots == left
-    assert rest.longest.steps == left[-1]
+    assert rest.num_steps == left[-1]
 
 
 def test_nothing_is_left_of_a_trial_whose_experts_all_exist() -> None:
@@ -201,8 +275,8 @@ def test_expert_comes_back_from_json_with_its_id() -> None:
     """Numbers keep their types through the text: 1.0 and 1 would be two ids."""
     for expert in (EXPERT, replace(EXPERT, **CHANGES)):
         text = json.dumps(spec_to_json(expert))
-        assert expert_from_json(json.loads(text)) == expert
-        assert expert_from_json(json.loads(text)).id == expert.id
+        assert ExpertSpec.from_json(json.loads(text)) == expert
+        assert ExpertSpec.from_json(json.loads(text)).id == expert.id
 
 
 @pytest.mark.parametrize("spec", [BASE, IMAGES])
@@ -230,4 +304,4 @@ def test_json_of_a_merge_names_its_experts_by_id() -> None:
 def test_json_with_an_unknown_field_is_refused() -> None:
     """A field of another release is not dropped in silence: it may have changed the result."""
     with pytest.raises(TypeError, match="dropout"):
-        expert_from_json({**spec_to_json(EXPERT), "dropout": 0.5})
+        ExpertSpec.from_json({**spec_to_json(EXPERT), "dropout": 0.5})

@@ -32,7 +32,7 @@ def start(make_expert: Callable[..., ExpertSpec]) -> Callable[[], Trainer]:
             num_features=16,
             normalization=Normalization(mean=(0.5,) * 3, std=(0.5,) * 3),
         )
-        head = create_head(16, num_classes=3, seed=spec.seed, task=spec.task)
+        head = create_head(16, num_classes=3, seed=spec.hyperparameters.seed, task=spec.task)
         device = torch.device("cpu")
         return Trainer(spec=spec, backbone=backbone, head=head, train=TRAIN, device=device)
 

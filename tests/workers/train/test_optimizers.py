@@ -1,8 +1,10 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from workers.specs.training import OptimizerSpec
+from workers.specs.training import ExpertSpec
 from workers.train.optimizers import create_optimizer, perturbed_by_gradient
 
 
@@ -10,11 +12,13 @@ def weights(*values: float) -> nn.Parameter:
     return nn.Parameter(torch.tensor(values))
 
 
-def test_nesterov_reaches_sgd() -> None:
+def test_nesterov_reaches_sgd(make_expert: Callable[..., ExpertSpec]) -> None:
     """The first step moves by (1 + momentum) times the gradient, where plain SGD moves by one."""
-    spec = OptimizerSpec(name="sgd", momentum=0.5, weight_decay=0.0, nesterov=True)
+    spec = make_expert(lr=0.1, momentum=0.5, nesterov=True)
     parameter = weights(1.0)
-    optimizer = create_optimizer(spec, parameters=[parameter], lr=0.1)
+    optimizer = create_optimizer(
+        spec.hyperparameters, constants=spec.constants, parameters=[parameter]
+    )
     parameter.grad = torch.tensor([2.0])
     optimizer.step()
     assert parameter.item() == pytest.approx(1 - 0.1 * 2 * 1.5)

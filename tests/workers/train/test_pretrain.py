@@ -10,10 +10,10 @@ import torch
 from eval.suites import find_task
 from workers.artifacts.manifests import Manifest
 from workers.specs.data import DataSpec
+from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.training import (
     BaseSpec,
     ExpertSpec,
-    OptimizerSpec,
     PretrainRun,
     PretrainSpec,
     TrialSpec,
@@ -39,12 +39,16 @@ def make_run(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Make:
         spec = PretrainSpec(
             tasks=tasks,
             data_ids=tuple(datasets[task].id for task in tasks),
-            optimizer=OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01),
-            schedule="constant",
-            lr=0.003,
-            batch_size=12,
-            steps=snapshots[-1],
-            seed=0,
+            hyperparameters=Hyperparameters(
+                steps=snapshots[-1],
+                batch_size=12,
+                lr=0.003,
+                data_ratio=1.0,
+                optimizer="adam",
+                seed=0,
+                weight_decay=0.01,
+            ),
+            constants=TrainingConstants(momentum=0.9, freeze_batch_norm=False),
         )
         longest = replace(base, pretrain=replace(spec, **changes))
         return PretrainRun(longest=longest, snapshots=snapshots)

@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from eval.images.split import Split
 from eval.model_inputs import Normalization
 from workers.models.backbones import Backbone
 from workers.models.tangent import Tangent
-from workers.specs.training import AveragingSpec, ExpertSpec, HeadSpec, OptimizerSpec
+from workers.specs.training import ExpertSpec
 from workers.train.schedules import learning_rate
 from workers.train.trainer import (
     CURVE_POINTS,
@@ -37,9 +36,11 @@ def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> Trainer:
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.2)]
     plain = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
     module = module or nn.Sequential(*layers)
-    expansion = Tangent(module, base=module.state_dict()) if spec.linearised else None
+    expansion = (
+        Tangent(module, base=module.state_dict()) if spec.hyperparameters.linearised else None
+    )
     backbone = Backbone(module=module, num_features=16, normalization=plain, expansion=expansion)
-    head = create_head(16, num_classes=3, seed=spec.seed, task=spec.task)
+    head = create_head(16, num_classes=3, seed=spec.hyperparameters.seed, task=spec.task)
     return Trainer(spec=spec, backbone=backbone, head=head, train=TRAIN, device=CPU)
 
 
@@ -58,8 +59,8 @@ def test_constants_reach_the_optimizer(
     constants: dict[str, object],
 ) -> None:
     """The momentum is Adam's first decay rate; weight decay is decoupled in AdamW alone."""
-    optimizer = OptimizerSpec(name=name, momentum=0.8, weight_decay=0.01)
-    trainer = start(make_expert(optimizer=optimizer, lr=0.02))
+    optimizer = {"optimizer": name, "momentum": 0.8, "weight_decay": 0.01}
+    trainer = start(make_expert(**optimizer, lr=0.02))
     assert type(trainer._optimizer) is kind
     (group,) = trainer._optimizer.param_groups
     assert {key: group[key] for key in constants} == constants
@@ -72,7 +73,9 @@ def test_scheduled_rate_is_the_one_of_the_step(make_expert: Callable[..., Expert
     trainer = start(spec)
     for step in range(3):
         trainer.advance()
-        assert trainer._optimizer.param_groups[0]["lr"] == learning_rate(spec, step=step)
+        assert trainer._optimizer.param_groups[0]["lr"] == learning_rate(
+            spec.hyperparameters, step=step
+        )
 
 
 def test_sgd_step_is_the_one_worked_out_by_hand(make_expert: Callable[..., ExpertSpec]) -> None:
@@ -107,9 +110,9 @@ def test_sharpened_step_is_the_one_worked_out_by_hand(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
     """The gradient is that at a distance of rho along the gradient; the loss is the one before."""
-    sharp = OptimizerSpec(name="sgd", momentum=0.0, weight_decay=0.0, sam_rho=0.5)
+    sharp = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "sam_rho": 0.5}
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    trainer = start(make_expert(optimizer=sharp, lr=0.1), module=module)
+    trainer = start(make_expert(**sharp, lr=0.1), module=module)
     inputs, labels = trainer._batch()
     weights = [*module.parameters(), *trainer.head.parameters()]
     before = [weight.detach().clone() for weight in weights]
@@ -139,8 +142,8 @@ def test_sharpened_step_shows_its_images_to_batch_norm_once(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
     """Its statistics are those of a step without."""
-    sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=0.5)
-    trainers = [start(make_expert()), start(make_expert(optimizer=sharp))]
+    sharp = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, "sam_rho": 0.5}
+    trainers = [start(make_expert()), start(make_expert(**sharp))]
     plain, sharpened = (trainer.backbone.module[1] for trainer in trainers)  # type: ignore[index]
     for trainer in trainers:
         trainer.advance()
@@ -155,8 +158,8 @@ def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
     """The loss nearby is not finite, the one here is: neither step nor loss is counted."""
-    sharp = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, sam_rho=1e38)
-    trainer = start(make_expert(optimizer=sharp))
+    sharp = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, "sam_rho": 1e38}
+    trainer = start(make_expert(**sharp))
     before = trainer.head.weight.detach().clone()
     with pytest.raises(DivergedError, match="at step 0"):
         trainer.advance()
@@ -166,8 +169,8 @@ def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
 
 def test_frozen_head_stays_as_it_came(make_expert: Callable[..., ExpertSpec]) -> None:
     """Weight decay and momenta do not reach it either; the backbone is trained."""
-    adam = OptimizerSpec(name="adamw", momentum=0.9, weight_decay=0.1)
-    spec = make_expert(head=HeadSpec(mode="frozen", l2=1.0), optimizer=adam)
+    adam = {"optimizer": "adamw", "momentum": 0.9, "weight_decay": 0.1}
+    spec = make_expert(**adam, head="frozen", probe_l2=1.0)
     trainer = start(spec)
     before = stored(trainer)
     for _ in range(3):
@@ -180,15 +183,15 @@ def test_frozen_head_stays_as_it_came(make_expert: Callable[..., ExpertSpec]) ->
 
 
 @pytest.mark.parametrize(
-    "spec",
-    [AveragingSpec(mode="ema", ema_decay=0.5), AveragingSpec(mode="swa", swa_start=0.25)],
+    "kind",
+    [{"average_weights": "ema", "ema_decay": 0.5}, {"average_weights": "swa", "swa_start": 0.25}],
     ids=["ema", "swa"],
 )
 def test_expert_has_the_mean_and_the_run_its_own_weights(
-    make_expert: Callable[..., ExpertSpec], spec: AveragingSpec
+    make_expert: Callable[..., ExpertSpec], kind: dict[str, Any]
 ) -> None:
     """Both of them with their running statistics; training goes on as if there were no mean."""
-    trainer, plain = start(make_expert(average_weights=spec, steps=4)), start(make_expert(steps=4))
+    trainer, plain = start(make_expert(**kind, steps=4)), start(make_expert(steps=4))
     weights = []
     for _ in range(4):
         trainer.advance()
@@ -198,7 +201,7 @@ def test_expert_has_the_mean_and_the_run_its_own_weights(
             expert = {name: tensor.clone() for name, tensor in tensors.items()}
         for name, tensor in weights[-1].items():
             assert torch.equal(trainer.state()[name], tensor)
-    shares = [1, 2, 4, 8] if spec.mode == "ema" else [0, 1, 1, 1]
+    shares = [1, 2, 4, 8] if kind["average_weights"] == "ema" else [0, 1, 1, 1]
     for name in ("backbone.0.weight", "backbone.1.running_mean", "head.bias"):
         parts = [share * each[name] for share, each in zip(shares, weights, strict=True)]
         torch.testing.assert_close(expert[name], sum(parts) / sum(shares))
@@ -209,8 +212,8 @@ def test_expert_of_a_run_without_a_mean_has_its_last_weights(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
     """Also while a mean has not begun, where a run diverges before."""
-    late = AveragingSpec(mode="swa", swa_start=0.75)
-    for trainer in (start(make_expert()), start(make_expert(average_weights=late, steps=8))):
+    late = {"average_weights": "swa", "swa_start": 0.75}
+    for trainer in (start(make_expert()), start(make_expert(**late, steps=8))):
         trainer.advance()
         with trainer.expert_weights() as tensors:
             assert all(torch.equal(each, trainer.state()[name]) for name, each in tensors.items())
@@ -268,28 +271,31 @@ def stored(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 OPTIMIZERS = [
-    OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01),
-    OptimizerSpec(name="sgd", momentum=0.0, weight_decay=0.0),
-    OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01),
-    OptimizerSpec(name="adamw", momentum=0.8, weight_decay=0.01),
+    {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01},
+    {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+    {"optimizer": "adam", "momentum": 0.9, "weight_decay": 0.01},
+    {"optimizer": "adamw", "momentum": 0.8, "weight_decay": 0.01},
 ]
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "sam": {"optimizer": OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01, sam_rho=0.1)},
-    "nesterov": {
-        "optimizer": OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.0, nesterov=True)
-    },
-    "ema": {"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)},
-    "swa": {"average_weights": AveragingSpec(mode="swa", swa_start=0.3)},
-    "frozen": {"head": HeadSpec(mode="frozen", l2=1.0)},
+    "sam": {"optimizer": "adam", "momentum": 0.9, "weight_decay": 0.01, "sam_rho": 0.1},
+    "nesterov": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, "nesterov": True},
+    "ema": {"average_weights": "ema", "ema_decay": 0.9},
+    "swa": {"average_weights": "swa", "swa_start": 0.3},
+    "frozen": {"head": "frozen", "probe_l2": 1.0},
     "linear": {"schedule": "linear", "warmup_steps": 3},
     "crop": {"augment": "crop_flip"},
     "linearised": {"linearised": True, "freeze_batch_norm": True},
     "together": {
-        "optimizer": OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01, sam_rho=0.1),
-        "average_weights": AveragingSpec(mode="ema", ema_decay=0.9),
-        "head": HeadSpec(mode="frozen", l2=1.0),
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 0.01,
+        "sam_rho": 0.1,
+        "average_weights": "ema",
+        "ema_decay": 0.9,
+        "head": "frozen",
+        "probe_l2": 1.0,
         "augment": "flip",
         "linearised": True,
         "freeze_batch_norm": True,
@@ -326,11 +332,11 @@ def test_mean_that_is_missing_or_not_asked_for_is_refused(
     make_expert: Callable[..., ExpertSpec], mode: str
 ) -> None:
     """A checkpoint of another kind of run is none of this one's."""
-    ema = AveragingSpec(mode="ema", ema_decay=0.9)
-    kinds = {"none": AveragingSpec(), "ema": ema}
-    trainer = start(make_expert(average_weights=kinds.pop(mode)))
+    ema = {"average_weights": "ema", "ema_decay": 0.9}
+    kinds = {"none": {}, "ema": ema}
+    trainer = start(make_expert(**kinds.pop(mode)))
     (other_kind,) = kinds.values()
-    other = start(make_expert(average_weights=other_kind))
+    other = start(make_expert(**other_kind))
     trainer.advance()
     with pytest.raises(StateMismatchError, match=r"average\.backbone"):
         other.restore(stored(trainer), step=1)
@@ -343,16 +349,14 @@ def test_mean_that_is_missing_or_not_asked_for_is_refused(
 @pytest.mark.parametrize("step", [0, 1, 4])
 def test_restored_run_takes_the_same_steps(
     make_expert: Callable[..., ExpertSpec],
-    optimizer: OptimizerSpec,
+    optimizer: dict[str, Any],
     schedule: str,
     *,
     freeze: bool,
     step: int,
 ) -> None:
     """Bit for bit, in weights, statistics, momenta and losses, for every optimizer there is."""
-    spec = make_expert(
-        optimizer=optimizer, freeze_batch_norm=freeze, schedule=schedule, lr=0.01, steps=8
-    )
+    spec = make_expert(**optimizer, freeze_batch_norm=freeze, schedule=schedule, lr=0.01, steps=8)
     trainer = start(spec, module=channels_last_layers())
     while trainer.step < step:
         trainer.advance()
@@ -369,16 +373,16 @@ def test_restored_run_takes_the_same_steps(
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "plain", "adam", "adamw"])
 def test_restored_momenta_lie_in_memory_as_their_weights(
-    make_expert: Callable[..., ExpertSpec], optimizer: OptimizerSpec
+    make_expert: Callable[..., ExpertSpec], optimizer: dict[str, Any]
 ) -> None:
     """A fused optimizer walks through both in parallel."""
-    spec = make_expert(optimizer=optimizer)
+    spec = make_expert(**optimizer)
     trainer = start(spec, module=channels_last_layers())
     trainer.advance()
     other = start(spec, module=channels_last_layers())
     other.restore(stored(trainer), step=1)
     names = {name for name in trainer.state() if name.startswith("optimizer.")}
-    assert bool(names) is (optimizer.momentum > 0)
+    assert bool(names) is (optimizer["momentum"] > 0)
     assert names == {name for name in other.state() if name.startswith("optimizer.")}
     layouts = {name: tensor.stride() for name, tensor in trainer.state().items()}
     assert {name: tensor.stride() for name, tensor in other.state().items()} == layouts
@@ -403,7 +407,7 @@ def test_restored_run_shares_no_memory_with_its_state(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
     """The state may be a file that is mapped into memory and goes away."""
-    spec = make_expert(optimizer=OPTIMIZERS[2])
+    spec = make_expert(**OPTIMIZERS[2])
     trainer, other = start(spec), start(spec)
     trainer.advance()
     state = stored(trainer)
@@ -438,7 +442,7 @@ def test_state_of_another_run_is_refused_and_changes_nothing(
     make_expert: Callable[..., ExpertSpec], change: dict[str, torch.Tensor | None]
 ) -> None:
     """The message names what does not fit."""
-    spec = make_expert(optimizer=OPTIMIZERS[2])
+    spec = make_expert(**OPTIMIZERS[2])
     trainer, other = start(spec), start(spec)
     trainer.advance()
     changed = {**stored(trainer), **change}
@@ -471,15 +475,14 @@ def test_curve_is_short_and_holds_means(num_steps: int) -> None:
         assert mean == pytest.approx((begin + stop - 1) / 2)
 
 
-def test_head_depends_on_seed_and_task(make_expert: Callable[..., ExpertSpec]) -> None:
+def test_head_depends_on_seed_and_task() -> None:
     """Drawing one leaves the process's random state alone."""
-    spec = make_expert()
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
     heads = [
-        create_head(4, num_classes=3, seed=each.seed, task=each.task).weight
-        for each in (spec, spec, replace(spec, seed=1), replace(spec, task="other"))
+        create_head(4, num_classes=3, seed=seed, task=task).weight
+        for seed, task in ((0, "task"), (0, "task"), (1, "task"), (0, "other"))
     ]
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(heads[0], heads[1])

@@ -1,7 +1,6 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,7 @@ from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
 from workers.models.tensor_files import TensorFile
 from workers.specs.merge import MergeSpec
-from workers.specs.training import (
-    AveragingSpec,
-    BaseSpec,
-    ExpertSpec,
-    HeadSpec,
-    OptimizerSpec,
-    TrialSpec,
-)
+from workers.specs.training import BaseSpec, ExpertSpec, TrialSpec
 from workers.train.resumable import Timing
 from workers.train.trainer import DivergedError, Trainer
 from workers.train.trial import run_trial
@@ -34,8 +26,8 @@ Run = Callable[..., list[Manifest]]
 NewWorkspace = Callable[[], Workspace]
 MakeExpert = Callable[..., ExpertSpec]
 
-ADAM = OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01)
-SGD = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01)
+ADAM = {"optimizer": "adam", "momentum": 0.9, "weight_decay": 0.01}
+SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}
 
 
 @pytest.fixture
@@ -72,25 +64,25 @@ def test_snapshot_is_bit_for_bit_a_shorter_run(
     two_stores: Callable[[str], Workspace],
     make_expert: MakeExpert,
     run: Run,
-    optimizer: OptimizerSpec,
+    optimizer: dict[str, Any],
     *,
     freeze: bool,
 ) -> None:
     """Weights, head, scores and loss curve, though the long run was evaluated on its way."""
-    spec = make_expert(optimizer=optimizer, freeze_batch_norm=freeze, steps=6)
+    spec = make_expert(**optimizer, freeze_batch_norm=freeze, steps=6)
     long = run(spec, 2, 4, 6, workspace=two_stores("long"))
     for snapshot in long:
         steps = int(snapshot.spec["steps"])
-        (short,) = run(replace(spec, steps=steps), workspace=two_stores(f"short{steps}"))
+        (short,) = run(spec.with_steps(steps), workspace=two_stores(f"short{steps}"))
         assert bits(short) == bits(snapshot)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)},
-        {"optimizer": replace(SGD, sam_rho=0.1), "warmup_steps": 3, "augment": "crop_flip"},
-        {"head": HeadSpec(mode="probe_first", l2=1.0)},
+        {"average_weights": "ema", "ema_decay": 0.9},
+        {**SGD, "sam_rho": 0.1, "warmup_steps": 3, "augment": "crop_flip"},
+        {"head": "probe_first", "probe_l2": 1.0},
         {"linearised": True, "freeze_batch_norm": True},
     ],
     ids=["ema", "sam", "probe", "linearised"],
@@ -103,9 +95,9 @@ def test_snapshot_of_any_kind_is_bit_for_bit_a_shorter_run(
 ) -> None:
     """Of every kind that says of itself that its steps do not depend on their number."""
     spec = make_expert(steps=4, **changes)
-    assert not spec.depends_on_total
+    assert not spec.hyperparameters.depends_on_total
     snapshot, _ = run(spec, 2, 4, workspace=two_stores("long"))
-    (short,) = run(replace(spec, steps=2), workspace=two_stores("short"))
+    (short,) = run(spec.with_steps(2), workspace=two_stores("short"))
     assert bits(short) == bits(snapshot)
 
 
@@ -140,7 +132,7 @@ def test_warm_process_gives_the_bits_of_a_fresh_one(
     warm = two_stores("warm")
     others = [
         make_expert("mnist_5k", freeze_batch_norm=True, lr=0.2),
-        make_expert("mnist_m", optimizer=ADAM),
+        make_expert("mnist_m", **ADAM),
     ]
     for other in others:
         run(other, workspace=warm)
@@ -206,7 +198,7 @@ def test_scores_are_those_of_the_committed_weights(
 
 def test_training_lowers_the_loss(workspace: Workspace, make_expert: MakeExpert, run: Run) -> None:
     """The whole path, on real images: from chance to most of the training images."""
-    spec = make_expert("mnist_5k", steps=40, lr=0.01, optimizer=ADAM)
+    spec = make_expert("mnist_5k", steps=40, lr=0.01, **ADAM)
     (manifest,) = run(spec, workspace=workspace)
     curve = manifest.metrics["train_curve"]
     assert curve[0][1] > 2.0

@@ -1,5 +1,4 @@
 from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +6,7 @@ import pytest
 import torch
 
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import AveragingSpec, ExpertSpec, HeadSpec, OptimizerSpec, TrialSpec
+from workers.specs.training import ExpertSpec, TrialSpec
 from workers.store.protocol import StoreUnavailableError
 from workers.train.checkpoint_interval import CheckpointInterval
 from workers.train.checkpoints import Checkpoints
@@ -19,9 +18,9 @@ from workers.workspace import Workspace
 Run = Callable[..., list[Manifest]]
 MakeExpert = Callable[..., ExpertSpec]
 
-ADAM = OptimizerSpec(name="adam", momentum=0.9, weight_decay=0.01)
-ADAMW = OptimizerSpec(name="adamw", momentum=0.9, weight_decay=0.01)
-SGD = OptimizerSpec(name="sgd", momentum=0.9, weight_decay=0.01)
+ADAM = {"optimizer": "adam", "momentum": 0.9, "weight_decay": 0.01}
+ADAMW = {"optimizer": "adamw", "momentum": 0.9, "weight_decay": 0.01}
+SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}
 SILENT = Timing(report_every_s=1e9)
 AT_EVERY_STEP = Timing(report_every_s=-1.0)
 
@@ -119,14 +118,14 @@ def test_killed_trial_ends_with_the_bits_of_an_undisturbed_one(
     watched: Watched,
     *,
     tmp_path: Path,
-    optimizer: OptimizerSpec,
+    optimizer: dict[str, Any],
     schedule: str,
     freeze: bool,
 ) -> None:
     """Killed twice; it repeats no step that a checkpoint holds, and leaves none behind."""
     spec = make_expert(
         "bluemarble_regions",
-        optimizer=optimizer,
+        **optimizer,
         schedule=schedule,
         freeze_batch_norm=freeze,
         steps=7,
@@ -145,11 +144,11 @@ def test_killed_trial_ends_with_the_bits_of_an_undisturbed_one(
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "sam": {"optimizer": replace(ADAM, sam_rho=0.1)},
-    "ema": {"average_weights": AveragingSpec(mode="ema", ema_decay=0.9)},
-    "swa": {"average_weights": AveragingSpec(mode="swa", swa_start=0.4)},
-    "frozen": {"head": HeadSpec(mode="frozen", l2=1.0)},
-    "probe_first": {"head": HeadSpec(mode="probe_first", l2=1.0), "data_ratio": 0.5},
+    "sam": {**ADAM, "sam_rho": 0.1},
+    "ema": {"average_weights": "ema", "ema_decay": 0.9},
+    "swa": {"average_weights": "swa", "swa_start": 0.4},
+    "frozen": {"head": "frozen", "probe_l2": 1.0},
+    "probe_first": {"head": "probe_first", "probe_l2": 1.0, "data_ratio": 0.5},
     "linear": {"schedule": "linear", "warmup_steps": 3},
     "augmented": {"augment": "crop_flip"},
     "linearised": {"linearised": True, "freeze_batch_norm": True},
@@ -168,7 +167,7 @@ def test_killed_trial_of_any_kind_ends_with_the_bits_of_an_undisturbed_one(
 ) -> None:
     """Killed before and after its snapshot, if it may have one; no step is repeated."""
     spec = make_expert(**{"steps": 5, **VARIANTS[variant]})
-    snapshots = (5,) if spec.depends_on_total else (3, 5)
+    snapshots = (5,) if spec.hyperparameters.depends_on_total else (3, 5)
     undisturbed = run(spec, *snapshots, workspace=new_store("undisturbed"))
     workspace = new_store("killed")
     for step in (1, 4):
@@ -190,7 +189,7 @@ def test_trial_killed_around_its_snapshots_ends_with_the_same_experts(
     step: int,
 ) -> None:
     """Before, at and after each; what was committed is reported again and not made again."""
-    spec = make_expert(optimizer=ADAM, steps=6)
+    spec = make_expert(**ADAM, steps=6)
     undisturbed = run(spec, 2, 4, 6, workspace=new_store("undisturbed"))
     first = new_store("killed")
     watched.kill(lambda: run(spec, 2, 4, 6, workspace=first), at=step)
@@ -287,7 +286,7 @@ def test_warm_process_resumes_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
     """Other trials, a diverged one among them, leave nothing behind in what is restored."""
-    spec = make_expert(optimizer=ADAM, steps=5)
+    spec = make_expert(**ADAM, steps=5)
     (undisturbed,) = run(spec, workspace=new_store("undisturbed"))
     first = new_store("killed")
     watched.kill(lambda: run(spec, workspace=first), at=3)
@@ -428,7 +427,7 @@ def test_closed_trial_goes_on_from_where_it_stood(
     tmp_path: Path,
 ) -> None:
     """A driver or scheduler that stops or drops a trial loses none of its steps."""
-    spec = make_expert(optimizer=ADAM, steps=6)
+    spec = make_expert(**ADAM, steps=6)
     undisturbed = run(spec, 2, 6, workspace=new_store("undisturbed"))
     first = new_store("closed")
     trial = run_trial(

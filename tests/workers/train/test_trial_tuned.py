@@ -15,12 +15,12 @@ from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile
 from workers.sampling.linear_probe import fit_probe
 from workers.specs.merge import MergeSpec, SurgerySpec
-from workers.specs.training import AveragingSpec, ExpertSpec, HeadSpec
+from workers.specs.training import ExpertSpec
 from workers.workspace import EXPERT_FILE, Workspace
 
 Run = Callable[..., list[Manifest]]
 MakeExpert = Callable[..., ExpertSpec]
-PROBE = HeadSpec(mode="frozen", l2=0.5)
+PROBE: dict[str, Any] = {"head": "frozen", "probe_l2": 0.5}
 TANGENT = {"linearised": True, "freeze_batch_norm": True}
 
 
@@ -40,14 +40,14 @@ def probe_by_hand(spec: ExpertSpec, *, workspace: Workspace) -> nn.Linear:
         device=workspace.device,
     )
     num_classes = workspace.num_classes(spec.data_id)
-    return fit_probe(features, labels=train.labels, num_classes=num_classes, l2=spec.head.l2)
+    return fit_probe(features, labels=train.labels, num_classes=num_classes, l2=PROBE["probe_l2"])
 
 
 def test_frozen_head_of_an_expert_is_the_probe_of_the_base(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
     """At every snapshot, and the base's score under it is the probe's."""
-    spec = make_expert(head=PROBE, steps=4)
+    spec = make_expert(**PROBE, steps=4)
     workspace = new_workspace()
     manifests = run(spec, 2, 4, workspace=workspace)
     expected = probe_by_hand(spec, workspace=new_workspace())
@@ -63,10 +63,11 @@ def test_probe_comes_first_and_is_trained_on(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
     """The first step's loss is that of the frozen head; then the head moves."""
-    first = make_expert(head=replace(PROBE, mode="probe_first"), freeze_batch_norm=True)
     workspace = new_workspace()
-    (trained,) = run(first, workspace=workspace)
-    (frozen,) = run(replace(first, head=PROBE), workspace=workspace)
+    trained, frozen = (
+        run(make_expert(head=head, probe_l2=0.5, freeze_batch_norm=True), workspace=workspace)[0]
+        for head in ("probe_first", "frozen")
+    )
     curves = [manifest.metrics["train_curve"] for manifest in (trained, frozen)]
     assert curves[0][0] == curves[1][0]
     heads = [head_of(manifest, workspace=workspace) for manifest in (trained, frozen)]
@@ -84,18 +85,19 @@ def test_probe_depends_on_the_images_and_not_on_how_they_are_shuffled(
         return fit_probe(*arguments, **named)
 
     monkeypatch.setattr("workers.workspace.fit_probe", counted)
-    spec = make_expert(head=PROBE)
-    probes = [workspace.linear_probe(replace(spec, seed=seed, lr=0.1)) for seed in range(3)]
+    spec = make_expert(**PROBE)
+    alike = [make_expert(**PROBE, seed=seed, lr=0.1) for seed in range(3)]
+    probes = [workspace.linear_probe(each) for each in alike]
     assert len(fits) == 1
     assert all(torch.equal(probe.weight, probes[0].weight) for probe in probes)
     with torch.no_grad():
         probes[0].weight.zero_()
     assert not torch.equal(workspace.linear_probe(spec).weight, probes[0].weight)
     for other in (
-        replace(spec, data_ratio=0.5),
-        replace(spec, data_ratio=0.5, seed=1),
-        replace(spec, head=replace(PROBE, l2=2.0)),
-        make_expert("mnist_m", head=PROBE),
+        make_expert(**PROBE, data_ratio=0.5),
+        make_expert(**PROBE, data_ratio=0.5, seed=1),
+        make_expert(head="frozen", probe_l2=2.0),
+        make_expert("mnist_m", **PROBE),
     ):
         workspace.linear_probe(other)
     assert len(fits) == 5
@@ -105,10 +107,10 @@ def test_scores_are_those_of_the_mean_that_is_stored(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
     """And they are not those of the last weights, with which the run goes on."""
-    spec = make_expert(average_weights=AveragingSpec(mode="ema", ema_decay=0.9), steps=4)
+    spec = make_expert(average_weights="ema", ema_decay=0.9, steps=4)
     workspace = new_workspace()
     manifests = run(spec, 2, 4, workspace=workspace)
-    (plain,) = run(replace(spec, average_weights=AveragingSpec()), workspace=workspace)
+    (plain,) = run(make_expert(steps=4), workspace=workspace)
     assert manifests[-1].metrics["train_curve"] == plain.metrics["train_curve"]
     assert manifests[-1].metrics["test"] != plain.metrics["test"]
     fresh = new_workspace()

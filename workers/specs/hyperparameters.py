@@ -1,0 +1,148 @@
+"""The hyperparameters of a training, and the JSON form that ids hash and manifests store."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine", "linear"]
+HeadMode = Literal["trained", "frozen", "probe_first"]
+Averaging = Literal["none", "ema", "swa"]
+Augmentation = Literal["none", "flip", "crop_flip"]
+
+USED_BY: Mapping[str, Averaging] = {"ema_decay": "ema", "swa_start": "swa"}
+"""The kind of `average_weights` that uses a hyperparameter; the other kinds ignore it."""
+
+_NESTED = {
+    "optimizer": {
+        "name": "optimizer",
+        "momentum": "momentum",
+        "weight_decay": "weight_decay",
+        "nesterov": "nesterov",
+        "sam_rho": "sam_rho",
+    },
+    "head": {"mode": "head", "l2": "probe_l2"},
+    "average_weights": {
+        "mode": "average_weights",
+        "ema_decay": "ema_decay",
+        "swa_start": "swa_start",
+    },
+}
+"""The objects inside a specification's JSON: the field of this module behind each of their keys.
+
+Every other field stands at the top level under its own name. The form is part of every id.
+"""
+
+Part = TypeVar("Part", "Hyperparameters", "TrainingConstants")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """The hyperparameters that a study can vary, at one point of their space.
+
+    A hyperparameter has one name: axis of a study, column of both result tables, parameter in
+    MLflow. The fields are in the order of the columns. Their defaults switch a technique off.
+    """
+
+    steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Images per step."""
+    lr: float
+    """Peak learning rate."""
+    data_ratio: float
+    """Fraction of the training images, in (0, 1]."""
+    optimizer: OptimizerName
+    seed: int
+    """Seeds the head, the choice and order of the images, augmentation and dropout."""
+    weight_decay: float = 0.0
+    sam_rho: float = 0.0
+    """Radius of sharpness-aware minimization around the optimizer; 0 for none."""
+    schedule: Schedule = "constant"
+    """The learning rate after the warmup."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate grows linearly to its peak."""
+    head: HeadMode = "trained"
+    """`trained`: from random weights, with the backbone. `frozen`: the linear probe of the base's
+    features. `probe_first`: trained on from that probe."""
+    average_weights: Averaging = "none"
+    """The mean over the steps' weights that an expert stores in place of the last ones."""
+    ema_decay: float = 0.0
+    """For `ema`: factor by which each step reduces the weight of the steps before it."""
+    swa_start: float = 0.0
+    """For `swa`: fraction of the steps after which the mean begins."""
+    augment: Augmentation = "none"
+    linearised: bool = False
+    """Whether the backbone is its first-order expansion at the base (`workers.models.tangent`)."""
+
+    @property
+    def depends_on_total(self) -> bool:
+        """Whether a step depends on the total number of steps.
+
+        If not, the first k steps of a long training are a training of k steps.
+        """
+        return self.schedule != "constant" or self.average_weights == "swa"
+
+    def canonical(self) -> "Hyperparameters":
+        """Returns these with unused ones at 0, so that they do not change an id."""
+        return replace(self, **self._unused(0.0))
+
+    def columns(self) -> dict[str, Any]:
+        """Returns the values by column of the result tables; None for unused ones."""
+        return {**asdict(self), **self._unused(None)}
+
+    def _unused(self, value: float | None) -> dict[str, Any]:
+        return {name: value for name, user in USED_BY.items() if self.average_weights != user}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConstants:
+    """The settings of a training that are the same for all experts of a study."""
+
+    momentum: float
+    """SGD's momentum, or Adam's first decay rate."""
+    freeze_batch_norm: bool
+    """Keeps BatchNorm's statistics at the base's."""
+    nesterov: bool = False
+    """Whether SGD looks ahead along its momentum; False for the other optimizers."""
+    probe_l2: float = 0.0
+    """Penalty of the linear probe (`workers.sampling.linear_probe`); 0 without a probe."""
+
+
+def training_to_json(
+    hyperparameters: Hyperparameters, constants: TrainingConstants
+) -> dict[str, Any]:
+    """Returns both as the JSON object that a specification merges into its own."""
+    flat = {**asdict(hyperparameters), **asdict(constants)}
+    nested = {
+        key: {inner: flat.pop(field) for inner, field in names.items()}
+        for key, names in _NESTED.items()
+    }
+    return {**flat, **nested}
+
+
+def training_from_json(
+    values: Mapping[str, Any],
+) -> tuple[Hyperparameters, TrainingConstants, dict[str, Any]]:
+    """Reads what `training_to_json` wrote.
+
+    Returns:
+        The hyperparameters, the constants, and the remaining fields of the specification.
+
+    Raises:
+        KeyError: A field is missing.
+    """
+    flat = dict(values)
+    for key, names in _NESTED.items():
+        flat |= {names.get(inner, f"{key}.{inner}"): each for inner, each in flat.pop(key).items()}
+    return _take(Hyperparameters, flat), _take(TrainingConstants, flat), flat
+
+
+def _take(part: type[Part], flat: dict[str, Any]) -> Part:
+    """Builds a part from its fields, which it removes from `flat`."""
+    taken = {
+        field.name: flat.pop(field.name)
+        for field in fields(part)
+        if field.name in flat or field.default is MISSING
+    }
+    return part(**taken)
