@@ -1,4 +1,4 @@
-"""A store with a tiny real base and three real tasks in it, and what runs trials there."""
+"""A store with a tiny base and three real tasks, and functions that run trials on it."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,19 +33,19 @@ def base() -> BaseSpec:
 
 @pytest.fixture
 def datasets() -> Mapping[str, DataSpec]:
-    """Returns three tasks, the first of them grey, by name."""
+    """Returns three tasks by name; the first is grey."""
     return _datasets()
 
 
 @pytest.fixture
 def data_job() -> Callable[[DataSpec], DataJob]:
-    """Returns what says where an embedded task's images are."""
+    """Returns a function that makes the job of an embedded task's images."""
     return _job
 
 
 @pytest.fixture(scope="session")
 def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Commits base and images once a session; tests copy it."""
+    """Commits base and images once per session; tests copy the store."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("prepared")
     workspace = Workspace(str(root / "store"), cache_root=root / "cache", device=CPU)
@@ -57,13 +57,13 @@ def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store_root(prepared_store: Path, tmp_path: Path) -> Path:
-    """Returns a store of the test's own that has the base and the images."""
+    """Returns the test's own store with the base and the images."""
     return shutil.copytree(prepared_store, tmp_path / "store")
 
 
 @pytest.fixture
 def new_workspace(store_root: Path, tmp_path: Path) -> Callable[[], Workspace]:
-    """Returns what opens a workspace as a fresh process would."""
+    """Returns a function that opens a workspace as a fresh process does."""
     return lambda: Workspace(str(store_root), cache_root=tmp_path / "cache", device=CPU)
 
 
@@ -75,7 +75,7 @@ def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
 
 @pytest.fixture
 def make_base(workspace: Workspace) -> Callable[..., BaseSpec]:
-    """Returns what commits another base with random weights, given its model and its seed."""
+    """Returns a function that commits another base with random weights."""
 
     def make(*, model: str, seed: int) -> BaseSpec:
         spec = BaseSpec(model=model, weights="none", seed=seed)
@@ -87,7 +87,7 @@ def make_base(workspace: Workspace) -> Callable[..., BaseSpec]:
 
 @pytest.fixture
 def make_expert(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Callable[..., ExpertSpec]:
-    """Returns a function that specifies an expert, given a task and what is not the default."""
+    """Returns a function that specifies an expert, given a task and changed fields."""
 
     def make(task: str = "mnist_5k", **changes: Any) -> ExpertSpec:  # noqa: ANN401 any field
         spec = ExpertSpec(
@@ -106,7 +106,7 @@ def make_expert(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Callable[..
 
 @pytest.fixture
 def run() -> Callable[..., list[Manifest]]:
-    """Returns what runs a trial to its end and returns the experts it committed."""
+    """Returns a function that runs a trial to its end and returns its experts' manifests."""
 
     def run(longest: ExpertSpec, *snapshots: int, workspace: Workspace) -> list[Manifest]:
         spec = TrialSpec(longest=longest, snapshots=snapshots or (longest.hyperparameters.steps,))
@@ -123,7 +123,7 @@ def experts(
     new_workspace: Callable[[], Workspace],
     datasets: Mapping[str, DataSpec],
 ) -> tuple[ExpertSpec, ...]:
-    """Commits one expert a task, and returns their specifications by task name."""
+    """Commits one expert per task; returns their specifications in the order of the tasks."""
     specs = tuple(make_expert(task) for task in sorted(datasets))
     for spec in specs:
         run(spec, workspace=new_workspace())
@@ -132,7 +132,7 @@ def experts(
 
 @pytest.fixture(autouse=True)
 def keep_torch_settings() -> Iterator[None]:
-    """Undoes what jobs set for their whole process."""
+    """Undoes settings that jobs change for their whole process."""
     yield
     torch.use_deterministic_algorithms(mode=False)
 

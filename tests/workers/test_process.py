@@ -16,7 +16,7 @@ from workers.train.resumable import Timing, TrainingProgress
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keeps the node's cache out of the tests."""
+    """Gives the test its own node cache."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
     return tmp_path / "node"
 
@@ -28,7 +28,7 @@ def test_worker_does_a_study_from_preparation_to_merge(
     data_job: Callable[[DataSpec], DataJob],
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """One process, one store, every kind of job there is."""
+    """One process runs every kind of job on one store."""
     worker = Worker(str(tmp_path / "store"), num_cpus=1)
     assert worker.prepare_base(BaseJob(spec=base, path=None)).id == base.id
     data = datasets["mnist_5k"]
@@ -55,7 +55,7 @@ def test_worker_does_a_study_from_preparation_to_merge(
 def test_interval_between_checkpoints_reaches_the_trial(
     tmp_path: Path, make_expert: Callable[..., ExpertSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the specification and the interval between reports."""
+    """The trial also gets its specification and the interval between reports."""
     asked: dict[str, object] = {}
 
     def take(spec: TrialSpec, *, workspace: object, timing: Timing) -> Iterator[TrainingProgress]:
@@ -74,7 +74,7 @@ def test_interval_between_checkpoints_reaches_the_trial(
 def test_worker_uses_as_many_threads_as_cores(
     tmp_path: Path, num_cpus: float, threads: int
 ) -> None:
-    """Rounded down, and one at least: workers side by side beat threads."""
+    """The number is rounded down but at least one."""
     before = torch.get_num_threads()
     try:
         Worker(str(tmp_path / "store"), num_cpus=num_cpus)
@@ -83,16 +83,16 @@ def test_worker_uses_as_many_threads_as_cores(
         torch.set_num_threads(before)
 
 
-def test_cache_is_where_the_environment_says(
+def test_environment_variable_sets_the_cache(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And in the temporary directory, by user, where it says nothing."""
+    """Without the variable, the cache is in the temporary directory, one per user."""
     assert cache_root() == own_cache
     monkeypatch.delenv(CACHE_VARIABLE)
     assert cache_root().name.startswith("mergesweep-cache-")
 
 
 def test_cache_may_take_half_of_its_disk(own_cache: Path) -> None:
-    """The directory itself need not exist yet."""
+    """The cache's directory need not exist yet."""
     assert not own_cache.exists()
     assert process._cache_bytes(own_cache) == shutil.disk_usage(own_cache.parent).total // 2

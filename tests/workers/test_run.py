@@ -25,13 +25,13 @@ merge: [{method: average}]
 
 @pytest.fixture
 def plan() -> Plan:
-    """Returns the smallest plan that has everything."""
+    """Returns a small plan with bases, images, trials and merges."""
     return build_plan(parse_study(STUDY, source="test"))
 
 
 @pytest.fixture
 def root(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns a store that has the plan and nothing else."""
+    """Returns a store that contains only the plan."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
     LocalStore(tmp_path / "store").put("studies/by-hand/plan.json", seal(plan_to_json(plan)))
     return tmp_path / "store"
@@ -40,7 +40,7 @@ def root(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_whole_study_can_be_run_by_hand(
     root: Path, plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Preparations, trials and merges, each by its id; the output says what is committed."""
+    """Preparations, trials and merges run by id, and the output names what is committed."""
     ids = [plan.bases.jobs[0].spec.id, *(data.id for data in plan.datasets)]
     ids += [trial.id for trial in plan.trials]
     ids += list(plan.merges)
@@ -55,7 +55,7 @@ def test_whole_study_can_be_run_by_hand(
 def test_missing_input_is_named_with_what_to_do(
     root: Path, plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The base comes first, and its id is in the message."""
+    """The message has the id of the base, which must be committed first."""
     assert main([plan.trials[0].id, "--store", str(root)]) == 1
     output = capsys.readouterr().out
     assert f"base {plan.bases.jobs[0].spec.id} is not committed" in output
@@ -66,19 +66,19 @@ def test_missing_input_is_named_with_what_to_do(
 def test_unknown_id_is_bad_input(
     root: Path, artifact_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is started."""
+    """No job starts."""
     assert main([artifact_id, "--store", str(root)]) == 2
     assert f"error: {artifact_id} is in none of the 1 plans" in capsys.readouterr().out
 
 
 def test_wrong_store_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
-    """The store's own message is shown, without a traceback."""
+    """The store's own message is shown without a traceback."""
     assert main(["0123456789abcdef", "--store", "ftp://host/store"]) == 2
     assert "error: store 'ftp://host/store'" in capsys.readouterr().out
 
 
 def test_command_runs_as_a_module(root: Path) -> None:
-    """As failure messages print it; a wrong id is told without loading torch."""
+    """Failure messages print this command; a wrong id is reported without loading torch."""
     command = [sys.executable, "-m", "workers.run", "0123456789abcdef", "--store", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

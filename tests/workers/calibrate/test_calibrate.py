@@ -1,4 +1,4 @@
-"""Real samples of every kind of work, on a tiny model."""
+"""Runs every kind of sample on a tiny model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -81,7 +81,7 @@ def request_of(
 def test_every_kind_of_work_gets_a_speed(
     base: BaseSpec, datasets: Mapping[str, DataSpec], make_expert: Callable[..., ExpertSpec]
 ) -> None:
-    """Without the study's weights or images: the base is named by a digest that nobody has."""
+    """The study's weights are not needed: no file has the digest of the base."""
     unknown = replace(base, weights="sha256:" + "0" * 64)
     experts = tuple(replace(make_expert(task), base_id=unknown.id) for task in sorted(datasets))
     request = request_of(unknown, datasets, experts)
@@ -105,9 +105,9 @@ def test_other_models_steps_and_pretraining_are_timed_as_they_are(
     make_expert: Callable[..., ExpertSpec],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """All that is wanted, of two models, sharpness-aware, linearised and pretrained.
+    """All requested speeds are measured, with two models, SAM, linearised and pretrained.
 
-    One that fails is told and leaves the others.
+    A sample that fails prints its traceback and does not stop the others.
     """
     other = replace(base, model="test_vit")
     plain = make_expert(min(datasets))
@@ -146,7 +146,7 @@ def test_large_groups_are_merged_from_few_distinct_experts(
     make_expert: Callable[..., ExpertSpec],
     monkeypatch: object,
 ) -> None:
-    """Nine experts are merged and four are made."""
+    """A merge of nine experts uses four distinct experts."""
     merged: list[MergeSpec] = []
 
     def watched(spec: MergeSpec, **arguments: object) -> object:
@@ -163,7 +163,7 @@ def test_large_groups_are_merged_from_few_distinct_experts(
 def test_request_travels_as_text(
     base: BaseSpec, datasets: Mapping[str, DataSpec], make_expert: Callable[..., ExpertSpec]
 ) -> None:
-    """The process that is asked reads what was asked; of its answer a torn line is left out."""
+    """A request survives its text form; an incomplete line of the answer is skipped."""
     request = request_of(base, datasets, (make_expert("mnist_5k"),))
     assert CalibrationRequest.from_json(request.to_json()) == request
     lines = ['{"what": "a", "seconds": 0.5, "count": 3}', '{"device": "cpu"}', '{"what": "b", "sec']

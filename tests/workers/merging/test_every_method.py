@@ -1,4 +1,4 @@
-"""Every method of the table on a ResNet with BatchNorm; its experts took different step counts."""
+"""Runs every method on a ResNet with BatchNorm whose experts took different step counts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def resnets(
     run: Callable[..., list[Manifest]],
     workspace: Workspace,
 ) -> tuple[ExpertSpec, ...]:
-    """Commits experts of a ResNet after 2, 5 and 3 steps, BatchNorm's statistics trained along."""
+    """Commits experts of a ResNet after 2, 5 and 3 steps, with trained BatchNorm statistics."""
     base = BaseSpec(model="test_resnet", weights="none", seed=0)
     prepare_base(BaseJob(spec=base, path=None), workspace=workspace)
     tasks = ("bluemarble_regions", "mnist_5k", "mnist_m")
@@ -51,7 +51,7 @@ def resnets(
 def test_a_merge_has_finite_positive_statistics_scores_and_a_coverage(
     resnets: tuple[ExpertSpec, ...], workspace: Workspace, method: str
 ) -> None:
-    """Counters that differ stop no method, and running variances stay what they are for."""
+    """Different batch counters stop no method, and running variances stay positive."""
     params = parse_params(method, SHORT.get(method, {}))
     group = resnets[: num_experts_of(params) or len(resnets)]
     manifest = run_merge(
@@ -84,7 +84,7 @@ def test_a_merge_has_finite_positive_statistics_scores_and_a_coverage(
 def test_the_methods_that_treat_kernels_as_matrices_move_them(
     resnets: tuple[ExpertSpec, ...], workspace: Workspace
 ) -> None:
-    """A spectral merge of the kernels is no scaled average: the peers' are, on a ResNet."""
+    """A spectral merge of a ResNet's kernels is not a scaled average."""
     from merge.merge import MergeOptions, merge  # noqa: PLC0415 only this test needs it
 
     base = workspace.base_tensors(resnets[0].base_id)

@@ -69,7 +69,7 @@ def logits_of(
     split: Split,
     workspace: Workspace,
 ) -> Tensor:
-    """Runs a state under an expert's head, without any of the probe's code."""
+    """Computes a state's logits under an expert's head without the probe's code."""
     backbone = workspace.base_backbone(expert.base_id)
     backbone.module.eval()
     inputs = to_inputs(
@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_the_summed_mean_losses(
     loss: Loss,
     name: str,
 ) -> None:
-    """A batch of all images, so that their order is no matter; averaged running statistics."""
+    """One batch has all images, so that their order does not matter; statistics are averaged."""
     workspace = new_workspace()
     weights = weights_of(experts[1], workspace=workspace)
     num = len(workspace.split(experts[1].data_id, name))
@@ -115,7 +115,7 @@ def test_the_gradient_is_that_of_the_summed_mean_losses(
 def test_batches_are_cut_from_a_shuffled_stream(
     experts: Experts, workspace: Workspace, probe: GroupProbe
 ) -> None:
-    """Mean gradients of two halves of the images average to that of all of them."""
+    """The mean gradients of two halves of the images average to that of all images."""
     weights = weights_of(experts[0], workspace=workspace)
 
     def gradient(batch: int, batch_size: int) -> Tensor:
@@ -132,7 +132,7 @@ def test_batches_are_cut_from_a_shuffled_stream(
 def test_the_tasks_gradients_add_up_to_that_of_all(
     experts: Experts, workspace: Workspace, probe: GroupProbe
 ) -> None:
-    """A task alone is asked with the same images, head and statistics as among the others."""
+    """A single task uses the same images, head and statistics as all tasks together."""
     weights = weights_of(experts[0], workspace=workspace)
 
     def gradient(task: int | None) -> Tensor:
@@ -150,7 +150,7 @@ def test_the_tasks_gradients_add_up_to_that_of_all(
 def test_the_exact_fisher_is_the_expectation_over_labels_of_squared_gradients(
     experts: Experts, new_workspace: Callable[[], Workspace], probe: GroupProbe
 ) -> None:
-    """Image by image and class by class, with the expert's own statistics."""
+    """The reference goes image by image and class by class, with the expert's statistics."""
     workspace = new_workspace()
     expert = experts[1]
     weights = weights_of(expert, workspace=workspace)
@@ -170,7 +170,7 @@ def test_the_exact_fisher_is_the_expectation_over_labels_of_squared_gradients(
 
 
 def test_roots_add_up_to_the_fisher_of_the_logits() -> None:
-    """By hand diag(p) - p p^T, the covariance of the label's indicator."""
+    """By hand: diag(p) - p p^T, the covariance of the label's indicator."""
     logits = torch.tensor([2.0, -1.0, 0.5, 4.0])
     chances, roots = logits.softmax(0), fisher_roots(logits)
     expected = chances.diag() - chances[:, None] * chances
@@ -178,7 +178,7 @@ def test_roots_add_up_to_the_fisher_of_the_logits() -> None:
 
 
 def test_random_signs_have_the_same_expectation() -> None:
-    """Over all sixteen choices of signs for four classes."""
+    """The test averages over all sixteen choices of signs for four classes."""
     roots = fisher_roots(torch.tensor([2.0, -1.0, 0.5, 4.0]))
     sums = [torch.tensor(signs) @ roots for signs in product([-1.0, 1.0], repeat=4)]
     mean = sum(each[:, None] * each for each in sums) / len(sums)  # type: ignore[operator]
@@ -200,7 +200,7 @@ def test_random_signs_come_near_the_exact_fisher(
 
 
 def test_gram_matrices_are_of_full_kernels_and_of_no_others(probe: GroupProbe) -> None:
-    """The backbone's depthwise kernels and its vectors have none."""
+    """Depthwise kernels and vectors have no Gram matrix."""
     kernels = {
         name: weight
         for name, weight in probe._module.named_parameters()
@@ -212,7 +212,7 @@ def test_gram_matrices_are_of_full_kernels_and_of_no_others(probe: GroupProbe) -
 def test_the_first_layers_gram_matrix_is_that_of_the_images(
     experts: Experts, workspace: Workspace, probe: GroupProbe
 ) -> None:
-    """A 3 x 3 stem with stride 2: its centre taps see every other pixel."""
+    """The centre taps of a 3 x 3 stem with stride 2 see every other pixel."""
     weights = weights_of(experts[0], workspace=workspace)
     name = "conv_stem.weight"
     grams = probe.grams(weights.items(), task=0, num_images=NUM_TRAIN, names={name})
@@ -230,7 +230,7 @@ def test_the_first_layers_gram_matrix_is_that_of_the_images(
 def test_accuracies_are_those_of_an_evaluation_with_the_merges_statistics(
     experts: Experts, new_workspace: Callable[[], Workspace], probe: GroupProbe
 ) -> None:
-    """Every task under its own head, over all of its training images."""
+    """Every task is evaluated under its own head on all of its training images."""
     workspace = new_workspace()
     weights = weights_of(experts[0], workspace=workspace)
     found = probe.accuracies(weights.items(), num_images=NUM_TRAIN)
@@ -250,7 +250,7 @@ def test_accuracies_are_those_of_an_evaluation_with_the_merges_statistics(
 
 
 def test_statistics_per_task_are_the_experts_own(experts: Experts, workspace: Workspace) -> None:
-    """After a question about the merged model the last task's statistics are in the backbone."""
+    """After a call for the merged model, the backbone has the last task's statistics."""
     backbone = workspace.base_backbone(experts[0].base_id)
     probe = GroupProbe(group_of(experts, policy="per_task"), backbone=backbone, workspace=workspace)
     weights = weights_of(experts[0], workspace=workspace)
@@ -261,10 +261,10 @@ def test_statistics_per_task_are_the_experts_own(experts: Experts, workspace: Wo
     assert all(torch.equal(state[name], own[name]) for name in names)
 
 
-def test_questions_do_not_depend_on_one_another(
+def test_calls_do_not_depend_on_one_another(
     experts: Experts, workspace: Workspace, probe: GroupProbe
 ) -> None:
-    """The same question again, after others, has the same bits for an answer."""
+    """The same call after others returns the same bits."""
     first, second = (weights_of(expert, workspace=workspace) for expert in experts[:2])
 
     def ask() -> Mapping[str, Tensor]:
@@ -280,7 +280,7 @@ def test_questions_do_not_depend_on_one_another(
 def test_images_that_the_expert_was_not_trained_on_come_first(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """At a data ratio of 0.75, five of twenty; then the others, none twice."""
+    """At a data ratio of 0.75, five of twenty images come first, then the others, none twice."""
     expert = make_expert(data_ratio=0.75, seed=4)
     order = unseen_first(20, expert=expert, seed=1)
     trained_on = training_subset(20, data_ratio=0.75, seed=4)

@@ -20,7 +20,7 @@ def ignore(share: float) -> None:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file of tensors under a name."""
+    """Writes tensors to a named file."""
 
     def write(name: str, **tensors: Tensor) -> Path:
         path = tmp_path / f"{name}.safetensors"
@@ -31,7 +31,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_merged_model_loads_in_timm(tmp_path: Path) -> None:
-    """Three fine-tuned states of a ResNet average to a file that timm takes, BatchNorm included."""
+    """Three states of a ResNet average to a file that timm loads, including BatchNorm."""
     model = timm.create_model("resnet10t", num_classes=0)
     paths = []
     for number in range(4):
@@ -53,7 +53,7 @@ def test_a_merged_model_loads_in_timm(tmp_path: Path) -> None:
 
 
 def test_equal_merges_are_equal_files(save: Callable[..., Path], tmp_path: Path) -> None:
-    """Nothing in the file depends on when or where it was written."""
+    """The file contains no time and no path."""
     base, expert = save("base", w=torch.zeros(5)), save("a", w=torch.ones(5))
     outputs = [tmp_path / f"out{number}.safetensors" for number in range(2)]
     for output in outputs:
@@ -65,7 +65,7 @@ def test_equal_merges_are_equal_files(save: Callable[..., Path], tmp_path: Path)
 def test_the_experts_of_a_study_merge_under_their_prefix(
     save: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Backbones merge, and heads of different sizes are left out."""
+    """Backbones are merged, and heads of different sizes are left out."""
     base = save("base", w=torch.zeros(2))
     experts = [
         save("a", **{"backbone.w": torch.ones(2), "head.b": torch.ones(10)}),
@@ -80,7 +80,7 @@ def test_the_experts_of_a_study_merge_under_their_prefix(
 def test_every_file_that_is_wrong_is_named_and_nothing_is_written(
     save: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A missing file, one that is no safetensors, and one without the prefix, in one message."""
+    """One message names a missing file, a file in another format, and one without the prefix."""
     base, expert = save("base", w=torch.ones(1)), save("expert", w=torch.ones(1))
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(expert.read_bytes()[:20])
@@ -101,7 +101,7 @@ def test_every_file_that_is_wrong_is_named_and_nothing_is_written(
 
 
 def test_an_input_is_never_written_over(save: Callable[..., Path], tmp_path: Path) -> None:
-    """Not even through another name of the same file."""
+    """This includes another name of the same file."""
     base, expert = save("base", w=torch.zeros(1)), save("a", w=torch.ones(1))
     link = tmp_path / "link.safetensors"
     link.hardlink_to(expert)
@@ -112,7 +112,7 @@ def test_an_input_is_never_written_over(save: Callable[..., Path], tmp_path: Pat
 
 
 def test_a_shuffled_twin_is_aligned_before_it_is_averaged(tmp_path: Path) -> None:
-    """A ResNet and itself with two channels exchanged average to itself, if they are aligned."""
+    """A ResNet and a copy with two channels exchanged average to the ResNet if they are aligned."""
     torch.manual_seed(0)
     state = timm.create_model("resnet18", num_classes=0).state_dict()
     inside = [*(f"layer1.0.{name}" for name in ("conv1.weight", "bn1.weight", "bn1.bias"))]
@@ -132,8 +132,8 @@ def test_a_shuffled_twin_is_aligned_before_it_is_averaged(tmp_path: Path) -> Non
         assert is_same == is_aligned
 
 
-def test_progress_is_the_share_of_entries(save: Callable[..., Path], tmp_path: Path) -> None:
-    """Of four entries, one and then three more are merged."""
+def test_progress_is_the_fraction_of_entries(save: Callable[..., Path], tmp_path: Path) -> None:
+    """One of four entries is merged first, then the other three."""
     base = save("base", a=torch.zeros(1), b=torch.zeros(3))
     files = MergeFiles(base=base, experts=[base], output=tmp_path / "out.safetensors")
     shares: list[float] = []

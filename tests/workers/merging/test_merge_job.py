@@ -46,7 +46,7 @@ def scores(manifest: Manifest) -> dict[str, Any]:
 def score_by_hand(
     state: dict[str, Tensor], *, expert: ExpertSpec, workspace: Workspace
 ) -> dict[str, Any]:
-    """Evaluates a state dict under an expert's head, without any of the job's code."""
+    """Evaluates a state dict under an expert's head without the job's code."""
     backbone = workspace.base_backbone(expert.base_id)
     backbone.module.load_state_dict(state)
     sums = evaluate(
@@ -72,7 +72,7 @@ def average_of(experts: Experts, *, workspace: Workspace) -> dict[str, Tensor]:
 def test_average_scores_what_the_averaged_weights_score(
     experts: Experts, new_workspace: Callable[[], Workspace]
 ) -> None:
-    """Every task under its own expert's head, against weights averaged here."""
+    """Every task is evaluated under its own expert's head, on weights averaged by the test."""
     pair = experts[:2]
     merged = scores(run_merge(merge_of(pair), workspace=new_workspace()))
     workspace = new_workspace()
@@ -85,7 +85,7 @@ def test_average_scores_what_the_averaged_weights_score(
 def test_one_expert_at_scaling_1_scores_what_the_expert_scored(
     experts: Experts, workspace: Workspace
 ) -> None:
-    """Task arithmetic gives the expert back, up to the rounding of base + (expert - base)."""
+    """Task arithmetic returns the expert up to the rounding of base + (expert - base)."""
     spec = merge_of(experts[:1], method="task_arithmetic", params={"scaling": 1.0})
     merged = scores(run_merge(spec, workspace=workspace))[experts[0].task]
     own = workspace.manifest("expert", experts[0].id).metrics["test"]
@@ -95,7 +95,7 @@ def test_one_expert_at_scaling_1_scores_what_the_expert_scored(
 
 
 def test_scaling_0_scores_what_the_base_scores(experts: Experts, workspace: Workspace) -> None:
-    """With the base's statistics it is the base, bit for bit, under every head."""
+    """With the base's statistics the merge is the base, bit for bit, under every head."""
     spec = merge_of(experts, policy="base", method="task_arithmetic", params={"scaling": 0.0})
     merged = scores(run_merge(spec, workspace=workspace))
     assert merged == {
@@ -106,7 +106,7 @@ def test_scaling_0_scores_what_the_base_scores(experts: Experts, workspace: Work
 def test_held_out_tasks_are_evaluated_and_not_merged(
     experts: Experts, new_workspace: Callable[[], Workspace]
 ) -> None:
-    """The group's numbers are those without them."""
+    """The scores of the group are the same without held-out tasks."""
     alone = scores(run_merge(merge_of(experts[:2]), workspace=new_workspace()))
     spec = merge_of(experts[:2], held_out=experts[2:])
     both = scores(run_merge(spec, workspace=new_workspace()))
@@ -118,7 +118,7 @@ def test_held_out_tasks_are_evaluated_and_not_merged(
 
 
 def test_policies_for_statistics_give_other_losses(experts: Experts, workspace: Workspace) -> None:
-    """On a model with BatchNorm all five differ."""
+    """On a model with BatchNorm the losses of all five policies differ."""
     losses = {
         policy: scores(run_merge(merge_of(experts, policy=policy), workspace=workspace))
         for policy in POLICIES
@@ -129,7 +129,7 @@ def test_policies_for_statistics_give_other_losses(experts: Experts, workspace: 
 
 
 def test_statistics_per_task_are_the_experts_own(experts: Experts, workspace: Workspace) -> None:
-    """Averaged weights, and for every task what its expert's layers had seen."""
+    """Weights are averaged, and every task uses its own expert's statistics."""
     merged = scores(run_merge(merge_of(experts, policy="per_task"), workspace=workspace))
     state = average_of(experts, workspace=workspace)
     for expert in experts:
@@ -139,10 +139,10 @@ def test_statistics_per_task_are_the_experts_own(experts: Experts, workspace: Wo
 
 
 @pytest.mark.parametrize("before", POLICIES)
-def test_merge_before_it_changes_no_merge(
+def test_earlier_merge_changes_no_merge(
     experts: Experts, new_workspace: Callable[[], Workspace], before: str
 ) -> None:
-    """In one process or in two: the shared backbone keeps nothing of the job before."""
+    """One process gives the same scores as two: the shared backbone keeps nothing."""
     spec = merge_of(experts[1:], policy="recalibrate")
     warm = new_workspace()
     run_merge(merge_of(experts, policy=before), workspace=warm)
@@ -151,7 +151,7 @@ def test_merge_before_it_changes_no_merge(
 
 
 def compute(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Any]:
-    """Runs a merge under an id of its own, so that no committed one is returned instead."""
+    """Runs a merge with a new id, so that no committed manifest is returned."""
     compute.seed += 1  # type: ignore[attr-defined]
     seeded = replace(spec, seed=compute.seed)  # type: ignore[attr-defined]
     return scores(run_merge(seeded, workspace=workspace))
@@ -160,13 +160,13 @@ def compute(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Any]:
 compute.seed = 0  # type: ignore[attr-defined]
 
 
-def test_trials_before_it_change_no_merge(
+def test_earlier_trials_change_no_merge(
     experts: Experts,
     new_workspace: Callable[[], Workspace],
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
 ) -> None:
-    """A trial leaves training mode, gradients and moved statistics behind."""
+    """A trial leaves training mode, gradients and changed statistics in the backbone."""
     warm = new_workspace()
     run(make_expert(seed=5, lr=0.3, freeze_batch_norm=True), workspace=warm)
     after_it = compute(merge_of(experts), workspace=warm)
@@ -174,7 +174,7 @@ def test_trials_before_it_change_no_merge(
 
 
 def test_missing_expert_is_named(experts: Experts, workspace: Workspace) -> None:
-    """The message has its id, and nothing is committed."""
+    """The message has the expert's id, and nothing is committed."""
     hyperparameters = replace(experts[0].hyperparameters, seed=77)
     missing = replace(experts[0], hyperparameters=hyperparameters)
     spec = merge_of((missing, experts[1]))
@@ -189,7 +189,7 @@ def test_expert_without_weights_is_missing_too(
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
 ) -> None:
-    """It is committed as diverged and has no file to merge."""
+    """A diverged expert is committed and has no file to merge."""
     diverged = make_expert(lr=1e30, steps=5)
     run(diverged, workspace=workspace)
     with pytest.raises(MissingArtifactError, match=f"{diverged.id} has no files.*'diverged'"):
@@ -199,7 +199,7 @@ def test_expert_without_weights_is_missing_too(
 def test_manifest_names_base_and_experts_with_their_digests(
     experts: Experts, workspace: Workspace
 ) -> None:
-    """Held-out experts are inputs as well: their heads decide their scores."""
+    """Held-out experts are inputs as well, because their heads determine scores."""
     manifest = run_merge(merge_of(experts[:2], held_out=experts[2:]), workspace=workspace)
     known = {expert.id: workspace.manifest("expert", expert.id).digest for expert in experts}
     base_id = experts[0].base_id
@@ -215,7 +215,7 @@ def test_manifest_names_base_and_experts_with_their_digests(
 def test_experts_of_another_backbone_are_refused(
     experts: Experts, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names that differ are told, rather than skipped."""
+    """The message has the names that differ; none is skipped."""
     real = workspace.expert_tensors
 
     def renamed(expert_id: str) -> dict[str, Tensor]:
@@ -227,6 +227,6 @@ def test_experts_of_another_backbone_are_refused(
 
 
 def test_merge_makes_torch_deterministic(experts: Experts, workspace: Workspace) -> None:
-    """On CUDA some kernels have a variant that adds in any order."""
+    """On CUDA some kernels would otherwise add in any order."""
     run_merge(merge_of(experts), workspace=workspace)
     assert torch.are_deterministic_algorithms_enabled()

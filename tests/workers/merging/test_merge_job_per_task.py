@@ -1,4 +1,4 @@
-"""Merges that have more than one model for their tasks: modules of a method, and surgery."""
+"""Merge jobs with one model per task: methods with task modules, and surgery."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -61,7 +61,7 @@ def load(state: dict[str, Tensor], *, expert: ExpertSpec, workspace: Workspace) 
 def score_by_hand(
     state: dict[str, Tensor], *, expert: ExpertSpec, workspace: Workspace
 ) -> dict[str, Any]:
-    """Evaluates a state dict under an expert's head, without any of the job's code."""
+    """Evaluates a state dict under an expert's head without the job's code."""
     module, how = load(state, expert=expert, workspace=workspace)
     return dict(evaluate(module, workspace.expert_head(expert.id), **how).to_json())
 
@@ -69,7 +69,7 @@ def score_by_hand(
 def merged_by_hand(
     experts: Experts, *, method: str, workspace: Workspace
 ) -> Iterator[dict[str, Tensor]]:
-    """Yields each task's model, then the one without modules."""
+    """Yields each task's model, then the model without modules."""
     base = workspace.base_tensors(experts[0].base_id)
     states = [workspace.expert_tensors(expert.id) for expert in experts]
     options = MergeOptions(params=PARAMS[method]())
@@ -83,7 +83,7 @@ def merged_by_hand(
 def test_every_task_is_scored_on_its_own_model_and_held_out_ones_without_modules(
     experts: Experts, workspace: Workspace, method: str
 ) -> None:
-    """Three tasks, two of them merged, against models merged and evaluated here."""
+    """Two of three tasks are merged; the reference is merged and evaluated by the test."""
     pair, held_out = experts[:2], experts[2:]
     merged = scores(merge_of(pair, method=method, held_out=held_out), workspace=workspace)
     models = merged_by_hand(pair, method=method, workspace=workspace)
@@ -92,7 +92,7 @@ def test_every_task_is_scored_on_its_own_model_and_held_out_ones_without_modules
 
 
 def test_one_expert_scores_what_it_scored_alone(experts: Experts, workspace: Workspace) -> None:
-    """EMR gives a single expert back, up to the rounding of base + (expert - base)."""
+    """EMR returns a single expert up to the rounding of base + (expert - base)."""
     (merged,) = scores(merge_of(experts[:1], method="emr"), workspace=workspace).values()
     own = workspace.manifest("expert", experts[0].id).metrics["test"]
     assert merged["num_correct"] == own["num_correct"]
@@ -102,7 +102,7 @@ def test_one_expert_scores_what_it_scored_alone(experts: Experts, workspace: Wor
 def test_as_many_models_are_made_at_once_as_memory_allows_and_no_number_depends_on_it(
     experts: Experts, new_workspace: Callable[[], Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All three, then two and one, then each alone where not even one fits."""
+    """Three models are built together, then two and one, then each alone."""
     module = new_workspace().base_backbone(experts[0].base_id).module
     one = sum(tensor.nbytes for tensor in module.state_dict().values())
     made: list[list[int]] = []
@@ -124,7 +124,7 @@ def test_as_many_models_are_made_at_once_as_memory_allows_and_no_number_depends_
 def test_policies_for_statistics_act_on_every_tasks_model(
     experts: Experts, workspace: Workspace
 ) -> None:
-    """All five give other losses, for every task."""
+    """The losses of all five policies differ for every task."""
     policies = ("average", "pooled", "base", "recalibrate", "per_task")
     losses: dict[str, set[float]] = {expert.task: set() for expert in experts}
     for policy in policies:
@@ -135,17 +135,17 @@ def test_policies_for_statistics_act_on_every_tasks_model(
     assert {len(each) for each in losses.values()} == {len(policies)}
 
 
-def test_manifest_tells_the_share_of_entries_that_the_method_acts_on(
+def test_manifest_has_the_fraction_of_entries_that_the_method_changes(
     experts: Experts, workspace: Workspace
 ) -> None:
-    """An average acts on everything there is."""
+    """An average changes all entries."""
     assert run_merge(merge_of(experts), workspace=workspace).metrics["coverage"] == 1.0
 
 
 def test_surgery_moves_the_features_of_every_task_towards_its_experts(
     experts: Experts, workspace: Workspace
 ) -> None:
-    """Against features that are computed and operated on here; held-out tasks are left alone."""
+    """The reference features are adapted by the test; held-out tasks are unchanged."""
     pair, held_out = experts[:2], experts[2:]
     spec = merge_of(pair, held_out=held_out, surgery=SURGERY, seed=3)
     merged = scores(spec, workspace=workspace)
@@ -171,7 +171,7 @@ def test_surgery_moves_the_features_of_every_task_towards_its_experts(
 
 
 def test_surgery_changes_the_scores_of_the_group(experts: Experts, workspace: Workspace) -> None:
-    """Of a method with one model, and of one with modules of each task."""
+    """This holds for a method with one model and for one with modules of each task."""
     for method in ("average", "emr"):
         plain = scores(merge_of(experts, method=method), workspace=workspace)
         operated = scores(merge_of(experts, method=method, surgery=SURGERY), workspace=workspace)
@@ -180,10 +180,10 @@ def test_surgery_changes_the_scores_of_the_group(experts: Experts, workspace: Wo
 
 
 @pytest.mark.parametrize("policy", ["per_task", "recalibrate"])
-def test_surgery_before_it_changes_no_merge(
+def test_earlier_surgery_changes_no_merge(
     experts: Experts, new_workspace: Callable[[], Workspace], policy: str
 ) -> None:
-    """The shared backbone and the features that are kept leave no trace."""
+    """Neither the shared backbone nor the cached features keep a trace."""
     images = 24 if policy == "recalibrate" else 0
     spec = merge_of(
         experts[1:], batch_norm=policy, recalibration_images=images, surgery=SURGERY, seed=1

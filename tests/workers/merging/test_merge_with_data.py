@@ -1,4 +1,4 @@
-"""Merging methods that read data, in whole merge jobs."""
+"""Whole merge jobs with methods that read data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def merge_of(experts: Experts, *, method: str, **changes: Any) -> MergeSpec:  # 
 
 
 def merged_by(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Tensor]:
-    """Runs a merge, and returns a copy of the state that its tasks were evaluated with."""
+    """Runs a merge and returns a copy of the state that was evaluated."""
     run_merge(spec, workspace=workspace)
     module = workspace._backbones["test_efficientnet"].module
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -60,7 +60,7 @@ def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
 def test_merging_again_in_another_process_gives_the_same_bits(
     experts: Experts, new_workspace: Callable[[], Workspace], method: str
 ) -> None:
-    """Neither the global generator, nor what a warm process did before, has a say."""
+    """Neither torch's global generator nor earlier jobs of the process matter."""
     spec = merge_of(experts, method=method)
     torch.manual_seed(1)
     first = merged_by(spec, workspace=new_workspace())
@@ -74,7 +74,7 @@ def test_merging_again_in_another_process_gives_the_same_bits(
 def test_no_gradient_stays_in_the_backbone(
     experts: Experts, workspace: Workspace, method: str
 ) -> None:
-    """A gradient is as large as the model; running statistics are what the policy makes them."""
+    """A gradient is as large as the model. Running statistics follow the policy."""
     merged = merged_by(merge_of(experts, method=method), workspace=workspace)
     module = workspace._backbones["test_efficientnet"].module
     assert all(weight.grad is None for weight in module.parameters())
@@ -86,7 +86,10 @@ def test_no_gradient_stays_in_the_backbone(
 def test_another_seed_reads_other_images(
     experts: Experts, workspace: Workspace, method: str
 ) -> None:
-    """Why the cards call these methods random; the soup may well choose the same experts."""
+    """The method cards call these methods random.
+
+    A greedy soup may still choose the same experts.
+    """
     few = METHODS[method] | {"batch_size" if method == "adamerging" else "images": 4}
     states = [
         merged_by(merge_of(experts, method=method, params=few, seed=seed), workspace=workspace)
@@ -97,7 +100,7 @@ def test_another_seed_reads_other_images(
 
 @pytest.mark.parametrize("method", READING)
 def test_one_expert_merges_into_itself(experts: Experts, workspace: Workspace, method: str) -> None:
-    """A mean with any weights is the expert; sums of task vectors are, at coefficient 1."""
+    """Any weighted mean of one expert is the expert, as is its task vector at coefficient 1."""
     alone = {"adamerging": {"initial": 1.0, "steps": 1, "lr": 1e-9}}
     alone["frank_wolfe"] = {"scaling": 1.0, "iterations": 2}
     alone["frank_wolfe_soft"] = alone["adamerging"] | {"iterations": 2, "batch_size": 8}

@@ -12,7 +12,7 @@ SURGERY = SurgerySpec(rank=4, steps=200, lr=0.01, batch_size=16)
 
 @pytest.fixture
 def features() -> Tensor:
-    """Returns 60 images' features as a pooling layer gives them: not negative."""
+    """Returns features of 60 images, not negative, as a pooling layer gives them."""
     return torch.rand(60, 24, generator=torch.Generator().manual_seed(0))
 
 
@@ -21,7 +21,7 @@ def distance(features: Tensor, target: Tensor) -> float:
 
 
 def test_constant_bias_between_representations_is_removed(features: Tensor) -> None:
-    """The case that surgery is for: on all images the same features are too large."""
+    """Surgery is meant for this case: the same features are too large on all images."""
     bias = torch.zeros(24)
     bias[:6] = 2.0
     target = features - bias
@@ -30,7 +30,7 @@ def test_constant_bias_between_representations_is_removed(features: Tensor) -> N
 
 
 def test_features_that_are_the_targets_stay_as_they_are(features: Tensor) -> None:
-    """W_up starts at zero, and nothing pulls at it."""
+    """W_up starts at zero, and its gradient is zero."""
     assert torch.equal(adapt(features, target=features, surgery=SURGERY, seed=0), features)
 
 
@@ -49,7 +49,7 @@ def test_first_step_by_hand() -> None:
 
 
 def test_same_seed_gives_the_same_bits_whatever_the_global_one(features: Tensor) -> None:
-    """Start and order of the images are functions of the seed."""
+    """The initial W_down and the order of the images depend on the seed alone."""
     target = features.flip(1)
     results = []
     for global_seed, seed in ((1, 5), (2, 5), (1, 6)):
@@ -59,8 +59,8 @@ def test_same_seed_gives_the_same_bits_whatever_the_global_one(features: Tensor)
     assert not torch.equal(results[0], results[2])
 
 
-def test_what_is_added_has_the_rank_of_the_adapter(features: Tensor) -> None:
-    """However many features there are."""
+def test_change_has_the_rank_of_the_adapter(features: Tensor) -> None:
+    """The number of features does not matter."""
     target = features.flip(1)
     for rank in (1, 4):
         surgery = replace(SURGERY, rank=rank)
@@ -68,16 +68,16 @@ def test_what_is_added_has_the_rank_of_the_adapter(features: Tensor) -> None:
         assert int(torch.linalg.matrix_rank(change, rtol=1e-4)) <= rank
 
 
-def test_fewer_images_than_a_batch_are_gone_through_again() -> None:
-    """A task of three test images has batches of sixteen too."""
+def test_fewer_images_than_a_batch_are_repeated() -> None:
+    """A task with three test images has batches of sixteen too."""
     features = torch.rand(3, 24, generator=torch.Generator().manual_seed(0))
     target = torch.zeros(3, 24)
     moved = adapt(features, target=target, surgery=SURGERY, seed=0)
     assert distance(moved, target) < distance(features, target)
 
 
-def test_features_computed_without_gradients_can_be_operated_on(features: Tensor) -> None:
-    """An evaluation makes them in inference mode, whose tensors remember no graph."""
+def test_features_computed_without_gradients_can_be_adapted(features: Tensor) -> None:
+    """An evaluation computes features in inference mode, without a graph."""
     with torch.inference_mode():
         given, target = features + 0, features * 0
     moved = adapt(given, target=target, surgery=SURGERY, seed=0)
@@ -86,6 +86,6 @@ def test_features_computed_without_gradients_can_be_operated_on(features: Tensor
 
 
 def test_collapsed_features_stay_a_result(features: Tensor) -> None:
-    """Not a number in, not a number out: what it scores is told from the scores."""
+    """NaN stays NaN, and the scores show it."""
     collapsed = features * float("nan")
     assert adapt(collapsed, target=features, surgery=SURGERY, seed=0).isnan().all()

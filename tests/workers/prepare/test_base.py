@@ -31,20 +31,23 @@ GOLDEN = {
         "a32cbb8c0a57d9dc87d8b5b1e766ff1da650855f2ae3e37a38fe2538a802f764"
     ),
 }
-"""sha256 of training images, their labels, 48 test images and their labels at 32 pixels: of all
-training images, and of 40 of them where some are held out. As they were before shards."""
+"""sha256 over training images, their labels, 48 test images and their labels, at 32 pixels.
+
+The training images are all of them, or 40 of them for `validation`. The digests are older than the
+division into shards.
+"""
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Workspace:
-    """Returns a workspace on a store with nothing in it."""
+    """Returns a workspace on an empty store."""
     return Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
 
 
 def test_committed_images_are_those_of_the_task(
     workspace: Workspace, datasets: Mapping[str, DataSpec]
 ) -> None:
-    """Sizes, channels and the number of classes, for a grey task and a coloured one."""
+    """Sizes, channels and number of classes are right for a grey and a coloured task."""
     for name, channels in [("mnist_5k", 1), ("bluemarble_regions", 3)]:
         data = datasets[name]
         train, test = (workspace.split(data.id, split) for split in ("train", "test"))
@@ -63,7 +66,7 @@ def test_committed_bytes_are_those_of_earlier_releases(
     name: str,
     evaluate_on: EvaluateOn,
 ) -> None:
-    """The embedded images, their order and what limits keep of them never changed."""
+    """The embedded images, their order and the effect of limits never change."""
     max_train = None if evaluate_on == "test" else 40
     spec = replace(datasets[name], evaluate_on=evaluate_on, max_train=max_train)
     prepare_data(data_job(spec), workspace=empty)
@@ -78,7 +81,7 @@ def test_second_preparation_loses_without_overwriting(
     base: BaseSpec,
     data_job: Callable[[DataSpec], DataJob],
 ) -> None:
-    """The first manifest stays, for images and for the base alike."""
+    """The first manifest stays, for images and for a base."""
     data = datasets["mnist_5k"]
     first = workspace.manifest("data", data.id), workspace.manifest("base", base.id)
     second = (
@@ -95,7 +98,7 @@ def test_two_preparations_give_the_same_bytes(
     base: BaseSpec,
     data_job: Callable[[DataSpec], DataJob],
 ) -> None:
-    """In another store, too: what is derived from them has the same bits everywhere."""
+    """Two stores get equal files, so that everything derived from them is equal too."""
     data = datasets["mnist_5k"]
     prepare_data(data_job(data), workspace=empty)
     prepare_base(BaseJob(spec=base, path=None), workspace=empty)
@@ -105,7 +108,7 @@ def test_two_preparations_give_the_same_bytes(
 
 
 def test_own_task_is_prepared_from_its_files(empty: Workspace, tmp_path: Path) -> None:
-    """Shuffled, cut to the square about the middle, each image beside its label."""
+    """Images are shuffled, cropped to the central square and paired with their labels."""
     colours = {"a": (250, 0, 0), "b": (0, 250, 0)}
     for split in ("train", "val"):
         for name, colour in colours.items():
@@ -134,7 +137,7 @@ def test_own_task_is_prepared_from_its_files(empty: Workspace, tmp_path: Path) -
 
 
 def test_random_base_is_drawn_from_its_seed(empty: Workspace) -> None:
-    """What is committed is what `create_backbone` draws."""
+    """The committed weights are those that `create_backbone` draws."""
     spec = BaseSpec(model="test_resnet", weights="none", seed=3)
     prepare_base(BaseJob(spec=spec, path=None), workspace=empty)
     drawn = create_backbone("test_resnet", seed=3, device=CPU).module.state_dict()
@@ -142,7 +145,7 @@ def test_random_base_is_drawn_from_its_seed(empty: Workspace) -> None:
 
 
 def test_base_from_a_file_is_that_file(empty: Workspace, tmp_path: Path) -> None:
-    """A checkpoint of one's own, found by its digest."""
+    """A checkpoint of the user's own is found by its digest."""
     whole = timm.create_model("test_resnet", pretrained=False).state_dict()
     torch.save(whole, tmp_path / "x.pth")
     digest = sha256_of(tmp_path / "x.pth")
@@ -154,7 +157,7 @@ def test_base_from_a_file_is_that_file(empty: Workspace, tmp_path: Path) -> None
 
 
 def test_file_with_another_digest_is_refused(empty: Workspace, tmp_path: Path) -> None:
-    """The plan was made for a file that has changed since; nothing is committed."""
+    """A file that has changed since it was planned is refused; nothing is committed."""
     (tmp_path / "x.pth").write_bytes(b"changed")
     spec = BaseSpec(model="test_resnet", weights="sha256:" + "0" * 64, seed=0)
     with pytest.raises(WeightsError, match=r"x\.pth: sha256 is .*, the plan expects sha256:0000"):
@@ -163,7 +166,7 @@ def test_file_with_another_digest_is_refused(empty: Workspace, tmp_path: Path) -
 
 
 def test_packaged_base_is_the_trained_network(empty: Workspace) -> None:
-    """Statistics of the stem come from training: random ones would be 0 and 1."""
+    """The stem's statistics come from training; random weights have means of 0."""
     model = "tf_efficientnet_lite0"
     spec = BaseSpec(model=model, weights=f"sha256:{PACKAGED[model].sha256}", seed=0)
     prepare_base(BaseJob(spec=spec, path=None), workspace=empty)
@@ -173,10 +176,10 @@ def test_packaged_base_is_the_trained_network(empty: Workspace) -> None:
     assert float(tensors["bn1.running_mean"].abs().max()) > 0.01
 
 
-def test_hub_that_gives_nothing_is_told_with_a_way_out(
+def test_hub_without_weights_is_reported_with_a_way_out(
     empty: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Machines without a network take the weights from a file."""
+    """The message tells users of machines without a network to use a file."""
 
     def offline(*_arguments: object, **_options: object) -> None:
         raise OSError("no route to host")

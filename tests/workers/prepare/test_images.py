@@ -1,4 +1,4 @@
-"""Preparations that are killed, meet damage or rivals, and end with the same artifact."""
+"""Preparations of images that are killed, damaged or duplicated end with the same artifact."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ SHARDS = ["train-00000", "train-00001", "train-00002", "test-00000", "test-00001
 
 
 class Counted:
-    """A source that remembers which images it was asked for, and fails at one if told to."""
+    """A source that records the requested images and can fail at one of them."""
 
     def __init__(self, split: Split, *, fails_at: int | None = None) -> None:
         self.labels = split.labels
@@ -59,13 +59,13 @@ WHOLE = {"train": random_split(60, seed=0), "test": random_split(40, seed=1)}
 
 @pytest.fixture
 def spec(datasets: Mapping[str, DataSpec]) -> DataSpec:
-    """Returns 25 of 60 training images and 16 of 40 test images: five shards."""
+    """Returns the selection of 25 of 60 training images and 16 of 40 test images: five shards."""
     return replace(datasets[TASK.name], image_size=SIZE, max_train=25, max_test=16)
 
 
 @pytest.fixture
 def begin(spec: DataSpec) -> Callable[..., tuple[ImagePreparation, dict[str, Counted]]]:
-    """Returns what begins a preparation as a fresh process would."""
+    """Returns a function that starts a preparation as a fresh process does."""
 
     def begin(
         store: Store, *, fails_at: int | None = None
@@ -93,7 +93,7 @@ def finish(preparation: ImagePreparation) -> Manifest:
 
 
 def in_flight(store: Store, spec: DataSpec) -> dict[str, str]:
-    """Returns the keys of shards in flight by the names of split and number."""
+    """Returns the keys of shards in flight by `<split>-<number>`."""
     keys = [entry.key for entry in store.list(Layout.in_flight(spec.id))]
     return {key.rpartition("/")[2].rpartition("-")[0]: key for key in keys}
 
@@ -105,10 +105,10 @@ def num_asked(sources: Mapping[str, Counted]) -> int:
 def stop_after(
     preparation: ImagePreparation, *, num_shards: int, store: Store, spec: DataSpec
 ) -> None:
-    """Ends a preparation as soon as the store has some shards, as a kill would."""
+    """Kills a preparation as soon as the store has a number of shards."""
 
     class KilledError(BaseException):
-        """The process is gone."""
+        """The end of the process."""
 
     upload = store.upload
 
@@ -127,7 +127,10 @@ def stop_after(
 def test_shards_hold_the_chosen_images_resized(
     store: Store, spec: DataSpec, begin: Begin, tmp_path: Path
 ) -> None:
-    """In the order of the selection, ten a file, and each image decoded once, the others never."""
+    """Shards have ten images in the order of the selection.
+
+    Each selected image is decoded once, and no other image is decoded.
+    """
     preparation, sources = begin(store)
     manifest = finish(preparation)
     assert [file.name for file in manifest.files] == sorted(f"{name}.arrow" for name in SHARDS)
@@ -148,10 +151,10 @@ def test_shards_hold_the_chosen_images_resized(
 
 
 @pytest.mark.parametrize("num_shards", [1, 3, 4])
-def test_killed_preparation_goes_on_with_the_shards_that_are_there(
+def test_killed_preparation_reuses_finished_shards(
     store: Store, spec: DataSpec, begin: Begin, num_shards: int
 ) -> None:
-    """Nothing of them is decoded again, here or on another node, and the artifact is the same."""
+    """No image of a finished shard is decoded again, and the artifact is the same."""
     undisturbed = finish(begin(store)[0])
     store.delete([Layout.manifest("data", spec.id)])
     stop_after(begin(store)[0], num_shards=num_shards, store=store, spec=spec)
@@ -179,7 +182,7 @@ def test_damaged_shard_costs_time_only(
     damage: Callable[[bytes], bytes],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is refused with a word in the log, and made again."""
+    """A damaged shard is refused with a warning in the log and made again."""
     stop_after(begin(store)[0], num_shards=3, store=store, spec=spec)
     key = in_flight(store, spec)["train-00001"]
     store.put(key, damage(store.get(key)))
@@ -193,7 +196,7 @@ def test_damaged_shard_costs_time_only(
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """How a shard differs from the first one of the training images."""
+    """The differences between a shard and the first shard of the training images."""
 
     why: str
     about: Mapping[str, str] = field(default_factory=dict)
@@ -203,7 +206,7 @@ class Foreign:
 
 @pytest.fixture
 def put_foreign(store: Store, spec: DataSpec, tmp_path: Path) -> Callable[[Foreign], None]:
-    """Returns what writes such a shard, whole and under a key with its own digest."""
+    """Returns a function that writes such a shard under a key with its own digest."""
 
     def put(foreign: Foreign) -> None:
         sizes = {name: len(split) for name, split in WHOLE.items()}
@@ -237,7 +240,7 @@ def test_foreign_shard_is_refused(
     caplog: pytest.LogCaptureFixture,
     foreign: Foreign,
 ) -> None:
-    """It proves itself by its digest, and is of other images or cut elsewhere all the same."""
+    """A shard of other images or labels is refused although its digest is right."""
     put_foreign(foreign)
     preparation, sources = begin(store)
     finish(preparation)
@@ -248,7 +251,7 @@ def test_foreign_shard_is_refused(
 def test_image_that_cannot_be_decoded_keeps_finished_shards(
     store: Store, spec: DataSpec, begin: Begin
 ) -> None:
-    """Once it is mended, the same command goes on."""
+    """After the image is repaired, the preparation continues with the finished shards."""
     preparation, _ = begin(store, fails_at=24)
     with pytest.raises(ImageSourceError, match="is torn"):
         finish(preparation)
@@ -261,7 +264,7 @@ def test_image_that_cannot_be_decoded_keeps_finished_shards(
 def test_store_that_takes_no_shard_is_no_error(
     store: Store, spec: DataSpec, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A preparation can do without what is in flight, if its commit succeeds."""
+    """A preparation succeeds without shards in flight if its commit succeeds."""
     upload = store.upload
 
     def fail_in_flight(key: str, path: Path) -> None:
@@ -275,7 +278,7 @@ def test_store_that_takes_no_shard_is_no_error(
 
 
 def test_rival_that_was_first_wins(store: Store, spec: DataSpec, begin: Begin) -> None:
-    """It removes what is in flight; whoever comes second ends with the rival's artifact."""
+    """The first worker removes the shards in flight; the second returns its manifest."""
     stop_after(begin(store)[0], num_shards=4, store=store, spec=spec)
     second = begin(store)[0].run()
     for _ in range(4):
@@ -288,7 +291,7 @@ def test_rival_that_was_first_wins(store: Store, spec: DataSpec, begin: Begin) -
 def test_progress_counts_found_and_decoded_images(
     store: Store, spec: DataSpec, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the shards that were there up to all of them, with the speed of what was decoded."""
+    """Reports count images of found shards first, then decoded images with their rate."""
     monkeypatch.setattr("workers.prepare.images.REPORT_EVERY_S", 0.0)
     stop_after(begin(store)[0], num_shards=3, store=store, spec=spec)
     reports = list(begin(store)[0].run())
@@ -301,7 +304,7 @@ def test_progress_counts_found_and_decoded_images(
 def test_local_store_keeps_no_second_copy_on_the_way(
     begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finished shards lie in the store and no longer in the temporary directory."""
+    """Finished shards are in the store and no longer in the temporary directory."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     store, found = LocalStore(tmp_path / "store"), []

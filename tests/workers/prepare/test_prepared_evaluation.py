@@ -1,4 +1,4 @@
-"""What was prepared gives the same scores, bit for bit, as the files that it was prepared from."""
+"""Prepared images give the same scores as the original files, bit for bit."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,7 +33,7 @@ SHARD_BYTES = 13 * SIZE * SIZE * 3
 
 
 class Folder:
-    """The images of a folder, as published: of any shape, every third one grey."""
+    """A folder of image files of many shapes, of which every third is grey."""
 
     def __init__(self, folder: Path, *, seed: int, num_images: int) -> None:
         rng = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ class Folder:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Mapping[str, Folder]:
-    """Writes the files of both splits."""
+    """Writes the image files of both splits."""
     return {
         name: Folder(tmp_path / name, seed=seed, num_images=NUM_IMAGES[name])
         for seed, name in enumerate(NUM_IMAGES)
@@ -63,7 +63,7 @@ def sources(tmp_path: Path) -> Mapping[str, Folder]:
 
 @pytest.fixture
 def merged() -> tuple[Backbone, nn.Linear]:
-    """Returns the average of two networks, and a head."""
+    """Returns the average of two networks and a head."""
     states = [
         dict(create_backbone("test_efficientnet", seed=seed, device=CPU).module.state_dict())
         for seed in range(3)
@@ -83,7 +83,7 @@ def test_merged_model_scores_the_same_on_the_store_and_on_the_files(
     merged: tuple[Backbone, nn.Linear],
     tmp_path: Path,
 ) -> None:
-    """Equal sums, bit for bit: of shards mapped from the store, and of the decoded files."""
+    """The sums over memory-mapped shards equal the sums over decoded files, bit for bit."""
     spec = replace(datasets[TASK.name], image_size=SIZE, max_test=80)
     workspace = Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
     *_, last = ImagePreparation(

@@ -26,14 +26,14 @@ from workers.workspace import EXPERT_FILE, HEAD_FILE, Workspace
 
 CPU = torch.device("cpu")
 WIDTH = 256
-"""That of the features of test_efficientnet, the tests' backbone."""
+"""Number of features of test_efficientnet, the tests' backbone."""
 needs_open_clip = pytest.mark.skipif(
     importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed"
 )
 
 
 class Letters:
-    """A text tower whose embedding counts letters: what depends on what can be seen."""
+    """A text tower whose embedding counts letters, so that tests can predict it."""
 
     logit_scale = 100.0
 
@@ -69,7 +69,7 @@ def prepare(spec: ZeroShotSpec, *, workspace: Workspace, width: int = WIDTH) -> 
 
 
 def test_class_is_the_direction_of_its_mean_text_times_the_scale() -> None:
-    """By hand: the mean of two embeddings of norm 1, brought to norm 1, times 100."""
+    """By hand: the mean of two embeddings of norm 1, scaled to norm 1, times 100."""
     tower = Letters()
     weight = zero_shot_weight(("cat", "dog"), templates=("a {}", "no {}!"), tower=tower)
     assert tower.texts == ["a cat", "no cat!", "a dog", "no dog!"]
@@ -79,7 +79,7 @@ def test_class_is_the_direction_of_its_mean_text_times_the_scale() -> None:
 
 
 def test_logits_are_scaled_cosines() -> None:
-    """How long a feature is says nothing; no parameter is trained."""
+    """The norm of a feature does not matter, and no parameter is trained."""
     head = head_of({"weight": torch.tensor([[0.0, 10.0], [10.0, 0.0]])})
     assert isinstance(head, CosineHead)
     logits = head(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
@@ -88,7 +88,7 @@ def test_logits_are_scaled_cosines() -> None:
 
 
 def test_head_of_a_task_is_an_artifact_of_its_own(spec: ZeroShotSpec, workspace: Workspace) -> None:
-    """Known by model, weights, classes and templates; made once for all trials of the task."""
+    """Model, weights, classes and templates make its id; all trials of the task share it."""
     manifest = prepare(spec, workspace=workspace)
     assert (manifest.kind, manifest.id, manifest.outcome) == ("head", spec.id, "done")
     assert manifest.metrics == {"num_classes": 10, "width": WIDTH}
@@ -111,7 +111,7 @@ def test_expert_keeps_its_zero_shot_head(
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
 ) -> None:
-    """The backbone alone is trained, under the head that every merge is evaluated with too."""
+    """Training changes the backbone alone; the expert contains the same head."""
     prepare(spec, workspace=workspace)
     expert = make_expert(head_id=spec.id, steps=2)
     (manifest,) = run(expert, workspace=workspace)
@@ -137,13 +137,13 @@ def test_expert_keeps_its_zero_shot_head(
     assert merged.metrics["tasks"]["mnist_5k"] == manifest.metrics["test"]
 
 
-def test_interrupted_trial_with_a_zero_shot_head_goes_on(
+def test_trial_with_a_zero_shot_head_has_the_same_snapshots_as_shorter_trials(
     spec: ZeroShotSpec,
     workspace: Workspace,
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
 ) -> None:
-    """A snapshot is the run of so many steps, whatever the head is."""
+    """A snapshot equals a training of that many steps, whatever the head."""
     prepare(spec, workspace=workspace)
     first, last = run(make_expert(head_id=spec.id, steps=3), 1, 3, workspace=workspace)
     assert first.metrics["train_loss"] != last.metrics["train_loss"]
@@ -155,16 +155,16 @@ def test_head_of_another_model_is_refused(
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
 ) -> None:
-    """Both widths are in the message."""
+    """The message has both widths."""
     prepare(spec, workspace=workspace, width=512)
-    with pytest.raises(WeightsError, match="width 512, the backbone gives 256 features"):
+    with pytest.raises(WeightsError, match="width 512, but the backbone has 256 features"):
         run(make_expert(head_id=spec.id), workspace=workspace)
 
 
 def test_file_with_another_digest_is_refused(
     spec: ZeroShotSpec, workspace: Workspace, tmp_path: Path
 ) -> None:
-    """The plan was made for a text tower that has changed since."""
+    """A text tower's file that has changed since it was planned is refused."""
     (tmp_path / "x.pt").write_bytes(b"changed")
     job = HeadJob(spec=replace(spec, weights="sha256:" + "0" * 64), path=str(tmp_path / "x.pt"))
     with pytest.raises(WeightsError, match=r"x\.pt: sha256 is .*, the plan expects sha256:0000"):
@@ -172,14 +172,14 @@ def test_file_with_another_digest_is_refused(
 
 
 def test_missing_open_clip_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a node without the optional package."""
+    """The message has the command that installs the optional package."""
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(WeightsError, match=r"need open_clip.*pip install 'mergesweep\[clip\]'"):
         open_text_tower("ViT-B-32", weights="openai")
 
 
 def test_image_tower_of_clip_ends_in_its_embedding() -> None:
-    """Timm's last layer is CLIP's projection there, and a classifier in what was fine-tuned."""
+    """Timm's last layer is the projection of CLIP, and the classifier of fine-tuned weights."""
     widths: Mapping[str, int] = {
         "vit_base_patch32_clip_quickgelu_224.openai": 512,
         "vit_large_patch14_clip_224.laion2b": 768,
@@ -192,7 +192,7 @@ def test_image_tower_of_clip_ends_in_its_embedding() -> None:
 
 
 def test_every_embedding_of_timms_towers_is_known() -> None:
-    """Whatever timm's CLIP weights end in is an embedding or a label space, and told apart."""
+    """Every output width of timm's CLIP weights is known to be an embedding or a label space."""
     others = {0, 1000, 11821, 11841, 12000, 21841}
     for name in timm.list_pretrained("*clip*"):
         width = timm.get_pretrained_cfg(name).num_classes
@@ -203,7 +203,7 @@ def test_every_embedding_of_timms_towers_is_known() -> None:
 def test_open_clip_file_gives_the_image_tower_and_the_head(
     spec: ZeroShotSpec, workspace: Workspace, tmp_path: Path
 ) -> None:
-    """The whole of CLIP from one file: its logits are those of open_clip's own model."""
+    """The image tower and head from one file have the logits of open_clip's own model."""
     import open_clip  # noqa: PLC0415 optional
 
     torch.manual_seed(0)
@@ -233,7 +233,7 @@ def test_open_clip_file_gives_the_image_tower_and_the_head(
 
 @needs_open_clip
 def test_tower_of_open_clip_encodes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many texts are the same as few at a time, each of norm 1."""
+    """Many texts have the same embeddings as few at a time, each of norm 1."""
     import open_clip  # noqa: PLC0415 optional
 
     torch.manual_seed(0)
@@ -256,6 +256,6 @@ def test_tower_of_open_clip_encodes_in_pieces(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_what_open_clip_does_not_know_is_refused(model: str, weights: str, said: str) -> None:
-    """With the names that it knows."""
+    """The message lists the names that open_clip knows."""
     with pytest.raises(WeightsError, match=said):
         open_text_tower(model, weights=weights)

@@ -1,4 +1,4 @@
-"""A training that takes microseconds a step."""
+"""A training with steps of microseconds."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ TRAIN = Split(
 
 @pytest.fixture
 def start(make_expert: Callable[..., ExpertSpec]) -> Callable[[], Trainer]:
-    """Returns what begins a run of one layer, with momenta, on six images a step."""
+    """Returns a function that creates a trainer of one layer with momenta, six images a step."""
 
     def start() -> Trainer:
         spec = make_expert(batch_size=6, steps=10)

@@ -10,13 +10,13 @@ NUM_IMAGES = 300
 
 
 def images(size: int = SIZE) -> Tensor:
-    """Returns images in which every pixel is another number."""
+    """Returns images in which no two pixels are equal."""
     pixels = torch.arange(NUM_IMAGES * 3 * size * size, dtype=torch.float32)
     return pixels.reshape(NUM_IMAGES, 3, size, size).contiguous(memory_format=torch.channels_last)
 
 
 def test_flip_mirrors_about_half_of_the_images() -> None:
-    """Each is as it was or mirrored from left to right, with even odds."""
+    """Each image is unchanged or mirrored from left to right, with equal probability."""
     before = images()
     after = augmented(before, augmentation="flip", seed=0, step=0)
     flipped = [bool((a != b).any()) for a, b in zip(after, before, strict=True)]
@@ -45,8 +45,8 @@ def test_crop_is_one_of_the_reflected_image() -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "crop_flip"])
-def test_what_is_drawn_depends_on_seed_and_step_alone(augmentation: str) -> None:
-    """Whatever the process drew before."""
+def test_augmentation_depends_on_seed_and_step_alone(augmentation: str) -> None:
+    """The state of torch's random generator does not matter."""
     before = images()
     torch.manual_seed(1)
     first = augmented(before, augmentation=augmentation, seed=3, step=5)  # type: ignore[arg-type]
@@ -64,14 +64,14 @@ def test_no_augmentation_is_the_batch_itself() -> None:
 
 
 def test_layout_in_memory_stays_channels_last() -> None:
-    """Convolutions are slower on any other."""
+    """Convolutions are slower with any other layout."""
     after = augmented(images(), augmentation="crop_flip", seed=0, step=0)
     assert after.is_contiguous(memory_format=torch.channels_last)
     assert after.shape == (NUM_IMAGES, 3, SIZE, SIZE)
 
 
 def test_images_smaller_than_the_padding_are_only_flipped() -> None:
-    """An eighth of 7 pixels is none."""
+    """An eighth of 7 pixels rounds down to no padding."""
     before = images(7)
     crops = augmented(before, augmentation="crop_flip", seed=0, step=0)
     assert torch.equal(crops, augmented(before, augmentation="flip", seed=0, step=0))

@@ -16,7 +16,7 @@ def averaging(**fields: Any) -> Hyperparameters:  # noqa: ANN401 any hyperparame
 
 
 def mean_of(hyperparameters: Hyperparameters, *, num_steps: int = 4) -> list[float]:
-    """Returns the mean after each step at which there is one."""
+    """Returns the mean after each step at which a mean exists."""
     average = WeightAverage(hyperparameters)
     means = []
     for step, weight in enumerate(WEIGHTS[:num_steps], start=1):
@@ -32,7 +32,7 @@ def test_moving_mean_weighs_each_step_by_the_decay() -> None:
 
 
 def test_moving_mean_does_not_know_the_number_of_steps() -> None:
-    """Snapshots of one run rely on it."""
+    """Snapshots of one training rely on this."""
     assert mean_of(averaging(**EMA, steps=1000), num_steps=3) == mean_of(averaging(**EMA))[:3]
 
 
@@ -43,17 +43,17 @@ def test_moving_mean_does_not_know_the_number_of_steps() -> None:
 def test_plain_mean_begins_after_its_fraction_of_the_steps(
     start: float, means: list[float]
 ) -> None:
-    """Four steps; a start between two steps is that of the one before."""
+    """With four steps, a start between two steps is rounded down."""
     assert mean_of(averaging(average_weights="swa", swa_start=start)) == pytest.approx(means)
 
 
 def test_there_is_no_mean_unless_asked_for() -> None:
-    """Nothing is kept then."""
+    """Mode `none` keeps no tensors."""
     assert mean_of(averaging()) == []
 
 
 def test_integers_are_those_of_the_last_step() -> None:
-    """BatchNorm counts its batches."""
+    """BatchNorm's count of batches is an integer."""
     average = WeightAverage(averaging(**EMA))
     for step in (1, 2):
         average.add({"n": torch.tensor(step)}, step=step)
@@ -61,7 +61,7 @@ def test_integers_are_those_of_the_last_step() -> None:
 
 
 def test_equal_weights_are_their_mean_to_the_bit() -> None:
-    """Frozen statistics and heads stay what they are."""
+    """Frozen statistics and heads stay unchanged."""
     weight = torch.rand(1000, generator=torch.Generator().manual_seed(0))
     for kind in (EMA, {**EMA, "ema_decay": 0.999}, {"average_weights": "swa"}):
         average = WeightAverage(averaging(**kind, steps=9))

@@ -14,16 +14,16 @@ from workers.train.trainer import Trainer
 
 
 class Clock(ManualClock):
-    """A clock that a write moves."""
+    """A clock that writes advance."""
 
     def spend(self, seconds: float, *, succeed: bool = True) -> bool:
-        """Lets time pass as a write does that succeeds or not."""
+        """Advances the clock as a write does, and returns whether the write succeeds."""
         self.now_s += seconds
         return succeed
 
 
 def test_no_checkpoint_before_the_interval(start: Callable[[], Trainer]) -> None:
-    """However cheap it is: the run is 2 kB."""
+    """Even a cheap checkpoint (2 kB) waits for the least interval."""
     clock = Clock(1000.0)
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     clock.now_s += 29.9
@@ -35,7 +35,7 @@ def test_no_checkpoint_before_the_interval(start: Callable[[], Trainer]) -> None
 def test_first_checkpoint_waits_by_its_bytes(
     start: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gigabyte at 100 MB/s takes 10 s, which are two percent of 500."""
+    """One gigabyte at 100 MB/s takes 10 s, which is two percent of 500 s."""
     giant = {"weights": torch.empty(250_000_000, device="meta")}
     monkeypatch.setattr(Trainer, "state", lambda _: giant)
     clock = Clock(1000.0)
@@ -47,7 +47,7 @@ def test_first_checkpoint_waits_by_its_bytes(
 
 
 def test_expensive_checkpoint_puts_the_next_one_off(start: Callable[[], Trainer]) -> None:
-    """Three seconds are two percent of 150, counted from its end."""
+    """Three seconds are two percent of 150 s, counted from the end of the write."""
     clock, trainer = Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     interval.measure(lambda: clock.spend(3))
@@ -58,7 +58,7 @@ def test_expensive_checkpoint_puts_the_next_one_off(start: Callable[[], Trainer]
 
 
 def test_cheap_checkpoint_halves_the_cost_at_most(start: Callable[[], Trainer]) -> None:
-    """One quick answer of a slow store is not believed at once."""
+    """One fast answer of a slow store counts only half."""
     clock, trainer = Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     interval.measure(lambda: clock.spend(8))
@@ -70,7 +70,7 @@ def test_cheap_checkpoint_halves_the_cost_at_most(start: Callable[[], Trainer]) 
 
 
 def test_failed_write_is_tried_again_an_interval_later(start: Callable[[], Trainer]) -> None:
-    """The minute of retries is not what a checkpoint costs."""
+    """A minute of retries does not count as a checkpoint's duration."""
     clock, trainer = Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=30, clock=clock)
     clock.now_s += 31
@@ -83,7 +83,7 @@ def test_failed_write_is_tried_again_an_interval_later(start: Callable[[], Train
 
 @pytest.mark.parametrize("seed", range(5))
 def test_long_trial_spends_under_three_percent(start: Callable[[], Trainer], seed: int) -> None:
-    """On a store whose speed varies by a factor of ten, with steps of 0.1 to 2 s."""
+    """The store's speed varies by a factor of ten; steps take 0.1 to 2 s."""
     draws, clock, trainer = np.random.default_rng(seed), Clock(1000.0), start()
     interval = CheckpointInterval(min_interval_s=10, clock=clock)
     spent_s, num_written, began_s = 0.0, 0, clock()

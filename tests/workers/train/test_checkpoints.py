@@ -21,7 +21,7 @@ OTHER_TRIAL = "fedcba9876543210"
 
 @pytest.fixture
 def write(store: Store, start: Callable[[], Trainer]) -> Callable[..., Trainer]:
-    """Returns what writes a checkpoint at each of some steps, as separate workers would."""
+    """Returns a function that writes a checkpoint at each given step, as separate workers would."""
 
     def write(*steps: int, training_id: str = TRIAL) -> Trainer:
         trainer = start()
@@ -50,7 +50,7 @@ def content_of(store: Store, *, step: int) -> tuple[str, bytes]:
 
 
 def assert_same(trainer: Trainer, other: Trainer) -> None:
-    """Checks every tensor's bits, momenta and losses among them."""
+    """Checks the bits of all tensors, including momenta and losses."""
     state, expected = trainer.state(), other.state()
     assert trainer.step == other.step
     assert state.keys() == expected.keys()
@@ -65,10 +65,10 @@ def flipped(content: bytes) -> bytes:
     return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
 
 
-def test_run_goes_on_from_the_highest_step(
+def test_training_continues_from_the_highest_step(
     store: Store, start: Callable[[], Trainer], write: Callable[..., Trainer]
 ) -> None:
-    """With weights, statistics, momenta, losses and the seconds that it had taken."""
+    """Weights, statistics, momenta, losses and the elapsed seconds are restored."""
     write(2, 3)
     original = write(5)
     restored, checkpoints = start(), Checkpoints(store, training_id=TRIAL)
@@ -81,10 +81,10 @@ def test_run_goes_on_from_the_highest_step(
     assert_same(restored, original)
 
 
-def test_name_says_step_and_digest_and_metadata_whose_it_is(
+def test_key_has_step_and_digest_and_metadata_names_the_training(
     store: Store, write: Callable[..., Trainer]
 ) -> None:
-    """A safetensors file that any reader opens."""
+    """Any reader of safetensors files can open a checkpoint."""
     write(3)
     (key,) = keys(store)
     content = store.get(key)
@@ -99,13 +99,13 @@ def test_name_says_step_and_digest_and_metadata_whose_it_is(
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, lambda _: b""])
-def test_damaged_checkpoint_is_passed_over(
+def test_damaged_checkpoint_is_skipped(
     store: Store,
     start: Callable[[], Trainer],
     write: Callable[..., Trainer],
     damage: Callable[[bytes], bytes],
 ) -> None:
-    """The next lower one counts; when that is damaged too, the run stays at its beginning."""
+    """The next lower step is used; without any valid checkpoint the training starts at step 0."""
     original = write(2)
     write(4)
     for expected in (original, start()):
@@ -118,10 +118,10 @@ def test_damaged_checkpoint_is_passed_over(
         assert seconds == 10.0 * expected.step
 
 
-def test_swapped_contents_are_passed_over(
+def test_swapped_contents_are_skipped(
     store: Store, start: Callable[[], Trainer], write: Callable[..., Trainer]
 ) -> None:
-    """Each is whole, and neither is what its key says."""
+    """Both files are whole, but neither has the digest in its key."""
     write(2)
     write(4)
     (low, low_content), (high, high_content) = (content_of(store, step=step) for step in (2, 4))
@@ -153,7 +153,7 @@ def lose_a_loss(tensors: dict[str, Tensor]) -> None:
 
 
 def keep(tensors: dict[str, Tensor]) -> None:
-    """Changes no tensor: what is wrong is said beside them."""
+    """Changes no tensor; the metadata is wrong instead."""
     del tensors
 
 
@@ -178,7 +178,7 @@ RIGHT = {"trial": TRIAL, "step": "4", "seconds": "1.0"}
         (lose_a_loss, RIGHT),
     ],
 )
-def test_foreign_checkpoint_is_passed_over(
+def test_foreign_checkpoint_is_skipped(
     store: Store,
     start: Callable[[], Trainer],
     write: Callable[..., Trainer],
@@ -187,7 +187,10 @@ def test_foreign_checkpoint_is_passed_over(
     change: Callable[[dict[str, Tensor]], None],
     about: object,
 ) -> None:
-    """Its digest is right, and it is of another trial, step or model; nothing is half restored."""
+    """A checkpoint of another training, step or model is refused although its digest is right.
+
+    Nothing is partly restored.
+    """
     write(4)
     key, content = content_of(store, step=4)
     (tmp_path / "original").write_bytes(content)
@@ -204,10 +207,10 @@ def test_foreign_checkpoint_is_passed_over(
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 64])
-def test_object_that_is_no_tensor_file_is_passed_over(
+def test_object_that_is_no_tensor_file_is_skipped(
     store: Store, start: Callable[[], Trainer], content: bytes
 ) -> None:
-    """Its key has the digest that its content has."""
+    """The digest in the object's key is right."""
     store.put(Layout.checkpoint(TRIAL, step=4, sha256=sha256(content).hexdigest()), content)
     store.put(Layout.in_flight(TRIAL, "notes.txt"), content)
     restored, checkpoints = start(), Checkpoints(store, training_id=TRIAL)
@@ -216,10 +219,10 @@ def test_object_that_is_no_tensor_file_is_passed_over(
     assert restored.step == 0
 
 
-def test_checkpoint_without_metadata_is_passed_over(
+def test_checkpoint_without_metadata_is_skipped(
     store: Store, start: Callable[[], Trainer], tmp_path: Path
 ) -> None:
-    """As any other tool writes them."""
+    """Other tools write such files."""
     save_file({"weights": torch.zeros(2)}, tmp_path / "plain")
     content = (tmp_path / "plain").read_bytes()
     store.put(Layout.checkpoint(TRIAL, step=4, sha256=sha256(content).hexdigest()), content)
@@ -228,10 +231,10 @@ def test_checkpoint_without_metadata_is_passed_over(
     assert checkpoints.restore(start(), max_step=10) == 0.0
 
 
-def test_checkpoint_beyond_the_limit_is_passed_over_and_kept(
+def test_checkpoint_beyond_the_limit_is_skipped_and_kept(
     store: Store, start: Callable[[], Trainer], write: Callable[..., Trainer]
 ) -> None:
-    """It is of use once the snapshot that it is beyond has been committed."""
+    """The checkpoint becomes useful once the snapshot before it is committed."""
     original = write(3)
     write(5)
     restored, checkpoints = start(), Checkpoints(store, training_id=TRIAL)
@@ -243,10 +246,10 @@ def test_checkpoint_beyond_the_limit_is_passed_over_and_kept(
     assert steps_in(store) == [4, 5]
 
 
-def test_write_deletes_what_it_replaces(
+def test_write_deletes_the_checkpoints_that_it_replaces(
     store: Store, start: Callable[[], Trainer], write: Callable[..., Trainer]
 ) -> None:
-    """What the run went on from, what is older, what was refused, and its own last one."""
+    """Deleted are the restored checkpoint, older ones, refused ones, and the previous one."""
     write(1)
     write(2)
     write(3)
@@ -262,8 +265,10 @@ def test_write_deletes_what_it_replaces(
         assert steps_in(store) == [step]
 
 
-def test_trial_without_checkpoints_asks_once(store: Store, start: Callable[[], Trainer]) -> None:
-    """One listing at its start; restoring and removing nothing asks nothing."""
+def test_training_without_checkpoints_makes_one_request(
+    store: Store, start: Callable[[], Trainer]
+) -> None:
+    """There is one listing at the start; restoring and removing nothing makes no request."""
     checkpoints = Checkpoints(store, training_id=TRIAL)
     before = store.num_requests
     assert not checkpoints.refresh()
@@ -274,7 +279,7 @@ def test_trial_without_checkpoints_asks_once(store: Store, start: Callable[[], T
 
 
 def test_checkpoint_costs_two_requests(store: Store, start: Callable[[], Trainer]) -> None:
-    """An upload, and from the second on one that deletes."""
+    """A checkpoint costs an upload and, from the second one on, a deletion."""
     trainer, checkpoints = start(), Checkpoints(store, training_id=TRIAL)
     checkpoints.refresh()
     requests = []
@@ -286,10 +291,10 @@ def test_checkpoint_costs_two_requests(store: Store, start: Callable[[], Trainer
     assert requests == [1, 2, 2]
 
 
-def test_remove_takes_a_rivals_too_and_no_other_trials(
+def test_remove_deletes_a_rivals_checkpoints_and_no_other_trainings(
     store: Store, start: Callable[[], Trainer], write: Callable[..., Trainer]
 ) -> None:
-    """A worker that was thought dead may have written since the listing."""
+    """A worker that was thought dead may have written after the listing."""
     write(2, training_id=OTHER_TRIAL)
     checkpoints = Checkpoints(store, training_id=TRIAL)
     checkpoints.refresh()
@@ -305,7 +310,7 @@ def test_remove_takes_a_rivals_too_and_no_other_trials(
 def test_worker_and_its_successor_may_both_write(
     store: Store, start: Callable[[], Trainer], write: Callable[..., Trainer]
 ) -> None:
-    """The zombie is behind; a third worker goes on from the successor's."""
+    """The worker that was thought dead is behind; a third worker continues from the successor."""
     zombie, zombies = start(), Checkpoints(store, training_id=TRIAL)
     zombies.refresh()
     zombie.advance()
@@ -320,10 +325,10 @@ def test_worker_and_its_successor_may_both_write(
     assert_same(third, successor)
 
 
-def test_vanished_checkpoint_is_passed_over(
+def test_vanished_checkpoint_is_skipped(
     store: Store, start: Callable[[], Trainer], write: Callable[..., Trainer]
 ) -> None:
-    """The next lower one is taken; a new look says whether anything is new."""
+    """The next lower step is used; another listing tells whether there is a new checkpoint."""
     original = write(2)
     write(4)
     checkpoints = Checkpoints(store, training_id=TRIAL)
@@ -351,7 +356,7 @@ def test_store_that_fails_a_write_is_no_error(
     write: Callable[..., Trainer],
     method: str,
 ) -> None:
-    """The last checkpoint stays, and the next write deletes all that are older."""
+    """The last checkpoint stays, and the next write deletes all older ones."""
     write(1)
     trainer, checkpoints = start(), Checkpoints(store, training_id=TRIAL)
     checkpoints.refresh()
@@ -369,7 +374,7 @@ def test_store_that_fails_a_write_is_no_error(
 def test_upload_that_happened_although_it_raised_is_deleted(
     store: Store, start: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lost answer leaves an object: the next checkpoint replaces it like any other."""
+    """A lost response leaves an object, which the next checkpoint replaces."""
     upload = store.upload
 
     def lose_answer(key: str, path: Path) -> None:
@@ -391,7 +396,7 @@ def test_upload_that_happened_although_it_raised_is_deleted(
 def test_full_scratch_disk_is_no_error(
     store: Store, start: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Here a directory that is missing, which raises in the same way."""
+    """A missing temporary directory raises the same error as a full disk."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     trainer = start()
     trainer.advance()
@@ -402,7 +407,7 @@ def test_full_scratch_disk_is_no_error(
 def test_store_that_fails_the_removal_is_no_error(
     store: Store, write: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trial is committed by then."""
+    """By the time of the removal, the training's artifacts are committed."""
     write(2)
     checkpoints = Checkpoints(store, training_id=TRIAL)
     checkpoints.refresh()
@@ -415,7 +420,7 @@ def test_store_that_fails_the_removal_is_no_error(
 def test_store_that_fails_at_the_start_is_an_error(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beginning anew would cost the trial its hours; it is started again instead."""
+    """Starting at step 0 would waste hours of work, so that the training is retried instead."""
     failing(store, "list", monkeypatch)
     with pytest.raises(StoreError, match="down"):
         Checkpoints(store, training_id=TRIAL).refresh()

@@ -13,7 +13,7 @@ def weights(*values: float) -> nn.Parameter:
 
 
 def test_nesterov_reaches_sgd(make_expert: Callable[..., ExpertSpec]) -> None:
-    """The first step moves by (1 + momentum) times the gradient, where plain SGD moves by one."""
+    """The first step is (1 + momentum) times the gradient; plain SGD's is the gradient."""
     spec = make_expert(lr=0.1, momentum=0.5, nesterov=True)
     parameter = weights(1.0)
     optimizer = create_optimizer(
@@ -24,8 +24,8 @@ def test_nesterov_reaches_sgd(make_expert: Callable[..., ExpertSpec]) -> None:
     assert parameter.item() == pytest.approx(1 - 0.1 * 2 * 1.5)
 
 
-def test_climb_is_along_the_gradient_over_all_weights_together() -> None:
-    """By hand: gradients (3, 0) and (4) have the norm 5 together, so a radius of 1 is a fifth."""
+def test_perturbation_is_along_the_gradient_over_all_weights_together() -> None:
+    """By hand: gradients (3, 0) and (4) have norm 5 together, so a radius of 1 scales by 1/5."""
     first, second, untouched = weights(1.0, 1.0), weights(2.0), weights(7.0)
     first.grad, second.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
     with perturbed_by_gradient([first, second, untouched], rho=1.0):
@@ -35,8 +35,8 @@ def test_climb_is_along_the_gradient_over_all_weights_together() -> None:
         assert first.grad is None
 
 
-def test_weights_come_back_to_their_bits_after_a_climb() -> None:
-    """Subtracting what was added would leave rounding behind."""
+def test_weights_are_restored_to_the_bit() -> None:
+    """Subtracting the perturbation would leave rounding errors."""
     parameter = weights(0.1, 1e-7, 3e7)
     before = parameter.detach().clone()
     parameter.grad = torch.tensor([1.0, 1.0, 1e-3])
@@ -46,7 +46,7 @@ def test_weights_come_back_to_their_bits_after_a_climb() -> None:
 
 
 def test_gradient_of_zero_moves_nothing() -> None:
-    """There is no direction to climb in, and no NaN either."""
+    """There is no direction to move in, and no NaN."""
     parameter = weights(1.0)
     parameter.grad = torch.zeros(1)
     with perturbed_by_gradient([parameter], rho=0.5):

@@ -31,8 +31,8 @@ Make = Callable[..., PretrainRun]
 
 
 @pytest.fixture
-def make_run(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Make:
-    """Returns what specifies a pretraining on all three tasks, given its snapshots."""
+def make_pretraining(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Make:
+    """Returns a function that specifies a pretraining on three tasks, given its snapshots."""
     tasks = tuple(sorted(datasets))
 
     def make(*snapshots: int, **changes: Any) -> PretrainRun:  # noqa: ANN401 any field
@@ -56,8 +56,8 @@ def make_run(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Make:
     return make
 
 
-def pretrain(run: PretrainRun, *, workspace: Workspace) -> list[Manifest]:
-    return committed(run_pretraining(run, workspace=workspace, timing=SILENT))
+def pretrain(pretraining: PretrainRun, *, workspace: Workspace) -> list[Manifest]:
+    return committed(run_pretraining(pretraining, workspace=workspace, timing=SILENT))
 
 
 def committed(progress: Iterator[TrainingProgress]) -> list[Manifest]:
@@ -69,40 +69,43 @@ def bits(manifest: Manifest) -> tuple[Any, ...]:
     return manifest.id, files, dict(manifest.metrics), manifest.outcome
 
 
-def test_base_learns_all_tasks_at_once(make_run: Make, workspace: Workspace) -> None:
-    """The loss falls from the logarithm of all classes; every task has its sums."""
-    run = make_run(40)
-    (manifest,) = pretrain(run, workspace=workspace)
-    assert (manifest.kind, manifest.id, manifest.outcome) == ("base", run.id, "done")
-    classes = [find_task(task).num_classes for task in run.pretrain.tasks]
+def test_base_learns_all_tasks_at_once(make_pretraining: Make, workspace: Workspace) -> None:
+    """The loss falls from the logarithm of the number of all classes; every task has its sums."""
+    pretraining = make_pretraining(40)
+    (manifest,) = pretrain(pretraining, workspace=workspace)
+    assert (manifest.kind, manifest.id, manifest.outcome) == ("base", pretraining.id, "done")
+    classes = [find_task(task).num_classes for task in pretraining.pretrain.tasks]
     assert manifest.metrics["num_classes"] == sum(classes)
     first, last = manifest.metrics["train_curve"][0][1], manifest.metrics["train_loss"]
     assert first > 2.5
     assert last < 0.8 * first
-    assert set(manifest.metrics["tasks"]) == set(run.pretrain.tasks)
+    assert set(manifest.metrics["tasks"]) == set(pretraining.pretrain.tasks)
     assert {sums["num_examples"] for sums in manifest.metrics["tasks"].values()} == {48}
-    consumed = {run.longest.initial.id, *run.pretrain.data_ids}
+    consumed = {pretraining.longest.initial.id, *pretraining.pretrain.data_ids}
     assert set(manifest.inputs) == consumed
 
 
-def test_snapshot_is_the_run_of_so_many_steps(
-    make_run: Make, new_workspace: Callable[[], Workspace], store_root: Path, tmp_path: Path
+def test_snapshot_is_bit_for_bit_a_shorter_pretraining(
+    make_pretraining: Make, new_workspace: Callable[[], Workspace], store_root: Path, tmp_path: Path
 ) -> None:
-    """Bit for bit: bases that differ only in the number of steps are one run."""
+    """Bases that differ only in the number of steps share one training."""
     other = Workspace(str(copied(store_root, tmp_path)), cache_root=tmp_path / "c", device=CPU)
-    snapshots = pretrain(make_run(3, 7), workspace=new_workspace())
-    alone = [*pretrain(make_run(3), workspace=other), *pretrain(make_run(7), workspace=other)]
+    snapshots = pretrain(make_pretraining(3, 7), workspace=new_workspace())
+    alone = [
+        *pretrain(make_pretraining(3), workspace=other),
+        *pretrain(make_pretraining(7), workspace=other),
+    ]
     assert [bits(each) for each in snapshots] == [bits(each) for each in alone]
 
 
 def test_base_starts_from_the_given_weights_and_ends_elsewhere(
-    make_run: Make, base: BaseSpec, workspace: Workspace
+    make_pretraining: Make, base: BaseSpec, workspace: Workspace
 ) -> None:
-    """What is committed loads into the model; the initial base stays as it was."""
+    """The committed weights load into the model; the initial base is unchanged."""
     before = {name: t.clone() for name, t in workspace.base_tensors(base.id).items()}
-    run = make_run(2)
-    pretrain(run, workspace=workspace)
-    after = dict(workspace.base_tensors(run.id))
+    pretraining = make_pretraining(2)
+    pretrain(pretraining, workspace=workspace)
+    after = dict(workspace.base_tensors(pretraining.id))
     assert after.keys() == before.keys()
     assert not torch.equal(after["conv_stem.weight"], before["conv_stem.weight"])
     assert int(after["bn1.num_batches_tracked"]) == 2
@@ -112,7 +115,7 @@ def test_base_starts_from_the_given_weights_and_ends_elsewhere(
 
 @pytest.mark.parametrize("killed_at", [2, 5, 7])
 def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
-    make_run: Make,
+    make_pretraining: Make,
     new_workspace: Callable[[], Workspace],
     store_root: Path,
     tmp_path: Path,
@@ -120,12 +123,15 @@ def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
     *,
     killed_at: int,
 ) -> None:
-    """Before, at and after its first snapshot; no step that a checkpoint holds is repeated."""
-    run = make_run(5, 8)
+    """The kill comes before, at or after the first snapshot.
+
+    No step before the checkpoint is repeated.
+    """
+    pretraining = make_pretraining(5, 8)
     undisturbed = Workspace(
         str(copied(store_root, tmp_path)), cache_root=tmp_path / "other", device=CPU
     )
-    expected = pretrain(run, workspace=undisturbed)
+    expected = pretrain(pretraining, workspace=undisturbed)
     monkeypatch.setattr(CheckpointInterval, "is_due", lambda _, trainer: trainer.step == killed_at)
     steps: list[int] = []
     advance = Trainer.advance
@@ -139,30 +145,32 @@ def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
 
     monkeypatch.setattr(Trainer, "advance", dying)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(run, workspace=new_workspace())
+        pretrain(pretraining, workspace=new_workspace())
     workspace = new_workspace()
     assert list(workspace.artifacts.store.list("in-flight/"))
-    pretrain(run, workspace=workspace)
-    found = [workspace.manifest("base", each.id) for each in run.bases]
+    pretrain(pretraining, workspace=workspace)
+    found = [workspace.manifest("base", each.id) for each in pretraining.bases]
     assert [bits(each) for each in found] == [bits(each) for each in expected]
     assert sorted(steps) == sorted([*range(8), killed_at])
     assert not list(workspace.artifacts.store.list("in-flight/"))
 
 
-def test_closed_pretraining_goes_on_from_where_it_stood(
-    make_run: Make,
+def test_closed_pretraining_continues_from_its_last_step(
+    make_pretraining: Make,
     new_workspace: Callable[[], Workspace],
     store_root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A driver that stops one loses none of its steps."""
-    run = make_run(2, 6)
+    """A driver that stops a pretraining loses none of its steps."""
+    pretraining = make_pretraining(2, 6)
     undisturbed = Workspace(
         str(copied(store_root, tmp_path)), cache_root=tmp_path / "other", device=CPU
     )
-    expected = pretrain(run, workspace=undisturbed)
-    progress = run_pretraining(run, workspace=new_workspace(), timing=Timing(report_every_s=-1.0))
+    expected = pretrain(pretraining, workspace=undisturbed)
+    progress = run_pretraining(
+        pretraining, workspace=new_workspace(), timing=Timing(report_every_s=-1.0)
+    )
     assert [next(progress).step for _ in range(4)] == [1, 2, 3, 4]
     progress.close()  # type: ignore[attr-defined]
     steps: list[int] = []
@@ -174,17 +182,17 @@ def test_closed_pretraining_goes_on_from_where_it_stood(
 
     monkeypatch.setattr(Trainer, "advance", counted)
     workspace = new_workspace()
-    pretrain(run, workspace=workspace)
+    pretrain(pretraining, workspace=workspace)
     assert steps == [4, 5]
-    found = [workspace.manifest("base", each.id) for each in run.bases]
+    found = [workspace.manifest("base", each.id) for each in pretraining.bases]
     assert [bits(each) for each in found] == [bits(each) for each in expected]
     assert not list(workspace.artifacts.store.list("in-flight/"))
 
 
 def test_diverged_pretraining_leaves_bases_without_weights(
-    make_run: Make, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    make_pretraining: Make, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The snapshot before is whole; no expert can start from the one after."""
+    """The snapshot before the divergence is usable; no expert can start from the next one."""
     advance = Trainer.advance
 
     def diverging(trainer: Trainer) -> None:
@@ -193,7 +201,7 @@ def test_diverged_pretraining_leaves_bases_without_weights(
         advance(trainer)
 
     monkeypatch.setattr(Trainer, "advance", diverging)
-    whole, lost = pretrain(make_run(2, 5), workspace=workspace)
+    whole, lost = pretrain(make_pretraining(2, 5), workspace=workspace)
     assert (whole.outcome, lost.outcome, lost.files) == ("done", "diverged", ())
     assert (lost.metrics["steps_taken"], lost.metrics["tasks"]) == (3, None)
     with pytest.raises(MissingArtifactError, match=f"base {lost.id} has no files.*diverged"):
@@ -201,12 +209,12 @@ def test_diverged_pretraining_leaves_bases_without_weights(
 
 
 def test_expert_starts_from_the_pretrained_base(
-    make_run: Make, make_expert: Callable[..., ExpertSpec], workspace: Workspace
+    make_pretraining: Make, make_expert: Callable[..., ExpertSpec], workspace: Workspace
 ) -> None:
-    """Its manifest names the base, and the base's score is that of the pretrained one."""
-    run = make_run(30)
-    pretrain(run, workspace=workspace)
-    spec = make_expert(base_id=run.id, steps=1)
+    """The expert's manifest names the pretrained base and has that base's score."""
+    pretraining = make_pretraining(30)
+    pretrain(pretraining, workspace=workspace)
+    spec = make_expert(base_id=pretraining.id, steps=1)
     plain = make_expert(steps=1)
     manifests = [
         committed(
@@ -214,15 +222,15 @@ def test_expert_starts_from_the_pretrained_base(
         )[0]
         for each in (spec, plain)
     ]
-    assert run.id in manifests[0].inputs
+    assert pretraining.id in manifests[0].inputs
     assert manifests[0].metrics["base"] != manifests[1].metrics["base"]
 
 
-def test_missing_images_are_named(make_run: Make, workspace: Workspace) -> None:
-    """A pretraining runs after the images are prepared."""
-    run = make_run(1, tasks=("a",), data_ids=("f" * 16,))
+def test_missing_images_are_named(make_pretraining: Make, workspace: Workspace) -> None:
+    """The message has the id of the images, which must be prepared first."""
+    pretraining = make_pretraining(1, tasks=("a",), data_ids=("f" * 16,))
     with pytest.raises(MissingArtifactError, match="data ffffffffffffffff is not committed"):
-        pretrain(run, workspace=workspace)
+        pretrain(pretraining, workspace=workspace)
 
 
 def copied(store_root: Path, tmp_path: Path) -> Path:

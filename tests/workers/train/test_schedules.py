@@ -19,7 +19,7 @@ def test_cosine_falls_from_the_peak_towards_zero(make_expert: Callable[..., Expe
 def test_constant_schedule_does_not_know_the_number_of_steps(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """Snapshots of one run rely on it."""
+    """Snapshots of one training rely on this."""
     spec = make_expert(lr=0.3, steps=10)
     rates = {learning_rate(spec.hyperparameters, step=step) for step in (0, 5, 9, 500)}
     assert rates == {0.3}
@@ -43,7 +43,7 @@ def test_line_falls_from_the_peak_towards_zero(make_expert: Callable[..., Expert
 def test_warmup_grows_to_the_peak_before_the_schedule_begins(
     make_expert: Callable[..., ExpertSpec], schedule: str, rates: list[float]
 ) -> None:
-    """By hand: four of eight steps, the fourth at the peak, and the fall over the other four."""
+    """By hand: the first four of eight steps rise to the peak, and the other four fall."""
     spec = make_expert(schedule=schedule, lr=4.0, steps=8, warmup_steps=4)
     assert [learning_rate(spec.hyperparameters, step=step) for step in range(8)] == pytest.approx(
         rates
@@ -51,7 +51,7 @@ def test_warmup_grows_to_the_peak_before_the_schedule_begins(
 
 
 def test_warmup_does_not_know_the_number_of_steps(make_expert: Callable[..., ExpertSpec]) -> None:
-    """Also where a snapshot falls into it."""
+    """This also holds for a snapshot during the warmup."""
     short, long = (make_expert(steps=steps, warmup_steps=5).hyperparameters for steps in (3, 300))
     assert [learning_rate(short, step=step) for step in range(3)] == [
         learning_rate(long, step=step) for step in range(3)

@@ -31,7 +31,7 @@ TRAIN = Split(
 
 
 def start(spec: ExpertSpec, *, module: nn.Module | None = None) -> Trainer:
-    """Begins a run on a network of one normalized, dropped-out layer."""
+    """Creates a trainer of a network with one convolution, BatchNorm and dropout."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.2)]
     plain = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -58,7 +58,7 @@ def test_constants_reach_the_optimizer(
     kind: type,
     constants: dict[str, object],
 ) -> None:
-    """The momentum is Adam's first decay rate; weight decay is decoupled in AdamW alone."""
+    """The momentum is Adam's first decay rate; only AdamW decouples the weight decay."""
     optimizer = {"optimizer": name, "momentum": 0.8, "weight_decay": 0.01}
     trainer = start(make_expert(**optimizer, lr=0.02))
     assert type(trainer._optimizer) is kind
@@ -68,7 +68,7 @@ def test_constants_reach_the_optimizer(
 
 
 def test_scheduled_rate_is_the_one_of_the_step(make_expert: Callable[..., ExpertSpec]) -> None:
-    """The optimizer's rate after a step is the schedule's for that step, not for the next."""
+    """The optimizer's rate after a step is the schedule's rate for that step, not for the next."""
     spec = make_expert(schedule="cosine", lr=0.1, steps=3)
     trainer = start(spec)
     for step in range(3):
@@ -79,7 +79,7 @@ def test_scheduled_rate_is_the_one_of_the_step(make_expert: Callable[..., Expert
 
 
 def test_sgd_step_is_the_one_worked_out_by_hand(make_expert: Callable[..., ExpertSpec]) -> None:
-    """On features of zero the head's bias moves by lr times (one-hot - 1/3), averaged."""
+    """On features of zero, the head's bias moves by lr times the mean of (one-hot - 1/3)."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     trainer = start(make_expert(lr=0.5, batch_size=12), module=module)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_sgd_step_is_the_one_worked_out_by_hand(make_expert: Callable[..., Exper
 
 
 def test_dropout_depends_on_seed_and_step_alone(make_expert: Callable[..., ExpertSpec]) -> None:
-    """Numbers drawn between the steps, by whatever else runs in the process, change nothing."""
+    """Random numbers that other code draws between the steps change nothing."""
     quiet, noisy = start(make_expert()), start(make_expert())
     for _ in range(3):
         quiet.advance()
@@ -109,7 +109,7 @@ def test_dropout_depends_on_seed_and_step_alone(make_expert: Callable[..., Exper
 def test_sharpened_step_is_the_one_worked_out_by_hand(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """The gradient is that at a distance of rho along the gradient; the loss is the one before."""
+    """The gradient is taken at distance rho along the first gradient; the loss is the first one."""
     sharp = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "sam_rho": 0.5}
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     trainer = start(make_expert(**sharp, lr=0.1), module=module)
@@ -141,7 +141,7 @@ def test_sharpened_step_is_the_one_worked_out_by_hand(
 def test_sharpened_step_shows_its_images_to_batch_norm_once(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """Its statistics are those of a step without."""
+    """BatchNorm's statistics equal those of a step without SAM."""
     sharp = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, "sam_rho": 0.5}
     trainers = [start(make_expert()), start(make_expert(**sharp))]
     plain, sharpened = (trainer.backbone.module[1] for trainer in trainers)  # type: ignore[index]
@@ -154,10 +154,10 @@ def test_sharpened_step_shows_its_images_to_batch_norm_once(
     assert not torch.equal(trainers[0].head.weight, trainers[1].head.weight)
 
 
-def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
+def test_divergence_of_the_sharpened_loss_keeps_the_weights_before_the_step(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """The loss nearby is not finite, the one here is: neither step nor loss is counted."""
+    """Only the second loss is not finite; neither the step nor the loss is counted."""
     sharp = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, "sam_rho": 1e38}
     trainer = start(make_expert(**sharp))
     before = trainer.head.weight.detach().clone()
@@ -167,8 +167,8 @@ def test_run_that_diverges_while_sharpened_keeps_the_weights_before_its_step(
     assert (trainer.step, trainer.losses) == (0, [])
 
 
-def test_frozen_head_stays_as_it_came(make_expert: Callable[..., ExpertSpec]) -> None:
-    """Weight decay and momenta do not reach it either; the backbone is trained."""
+def test_frozen_head_does_not_change(make_expert: Callable[..., ExpertSpec]) -> None:
+    """Neither weight decay nor momentum changes the head; the backbone is trained."""
     adam = {"optimizer": "adamw", "momentum": 0.9, "weight_decay": 0.1}
     spec = make_expert(**adam, head="frozen", probe_l2=1.0)
     trainer = start(spec)
@@ -187,10 +187,10 @@ def test_frozen_head_stays_as_it_came(make_expert: Callable[..., ExpertSpec]) ->
     [{"average_weights": "ema", "ema_decay": 0.5}, {"average_weights": "swa", "swa_start": 0.25}],
     ids=["ema", "swa"],
 )
-def test_expert_has_the_mean_and_the_run_its_own_weights(
+def test_expert_has_the_mean_and_the_training_keeps_its_own_weights(
     make_expert: Callable[..., ExpertSpec], kind: dict[str, Any]
 ) -> None:
-    """Both of them with their running statistics; training goes on as if there were no mean."""
+    """Both include running statistics; training continues as if there were no mean."""
     trainer, plain = start(make_expert(**kind, steps=4)), start(make_expert(steps=4))
     weights = []
     for _ in range(4):
@@ -208,10 +208,10 @@ def test_expert_has_the_mean_and_the_run_its_own_weights(
     assert int(expert["backbone.1.num_batches_tracked"]) == 4
 
 
-def test_expert_of_a_run_without_a_mean_has_its_last_weights(
+def test_expert_without_a_mean_has_the_last_weights(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """Also while a mean has not begun, where a run diverges before."""
+    """This includes a training that diverges before its mean begins."""
     late = {"average_weights": "swa", "swa_start": 0.75}
     for trainer in (start(make_expert()), start(make_expert(**late, steps=8))):
         trainer.advance()
@@ -220,7 +220,7 @@ def test_expert_of_a_run_without_a_mean_has_its_last_weights(
 
 
 def test_augmented_images_reach_the_model(make_expert: Callable[..., ExpertSpec]) -> None:
-    """The first loss of a run is another with them."""
+    """Augmentation changes the first loss."""
     trainers = [start(make_expert(augment=each)) for each in ("none", "flip")]
     for trainer in trainers:
         trainer.advance()
@@ -231,7 +231,7 @@ def test_augmented_images_reach_the_model(make_expert: Callable[..., ExpertSpec]
 def test_frozen_statistics_do_not_move(
     make_expert: Callable[..., ExpertSpec], *, freeze: bool
 ) -> None:
-    """The weights of BatchNorm train in both cases; its statistics in one."""
+    """BatchNorm's weights are trained in both cases, its statistics in one."""
     trainer = start(make_expert(freeze_batch_norm=freeze))
     norm = trainer.backbone.module[1]  # type: ignore[index]
     trainer.backbone.module.eval()
@@ -242,10 +242,10 @@ def test_frozen_statistics_do_not_move(
     assert bool((norm.weight != 1).any())
 
 
-def test_loss_that_is_not_finite_ends_the_run_before_its_step(
+def test_loss_that_is_not_finite_takes_no_step(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """The weights are those before, and neither the step nor the loss is counted."""
+    """The weights are unchanged, and neither the step nor the loss is counted."""
     trainer = start(make_expert())
     with torch.no_grad():
         trainer.head.bias[0] = math.nan
@@ -257,7 +257,7 @@ def test_loss_that_is_not_finite_ends_the_run_before_its_step(
 
 
 def channels_last_layers() -> nn.Sequential:
-    """Returns a network whose first weights are in another order in memory than plain tensors."""
+    """Returns a network with a channels-last weight."""
     torch.manual_seed(0)
     layers = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Dropout(0.2)
@@ -266,7 +266,7 @@ def channels_last_layers() -> nn.Sequential:
 
 
 def stored(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Returns a copy of the state as a file holds it: plain, contiguous tensors."""
+    """Returns a copy of the state as contiguous tensors, as a file has it."""
     return {name: tensor.detach().contiguous().clone() for name, tensor in trainer.state().items()}
 
 
@@ -305,10 +305,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("step", [1, 4])
-def test_restored_run_of_any_kind_takes_the_same_steps(
+def test_restored_training_of_any_kind_takes_the_same_steps(
     make_expert: Callable[..., ExpertSpec], variant: str, step: int
 ) -> None:
-    """Bit for bit, the mean of the weights too, whether it has begun or not."""
+    """Steps and the mean of the weights are equal, before and after the mean begins."""
     spec = make_expert(**{"lr": 0.01, "steps": 8, **VARIANTS[variant]})
     trainer = start(spec, module=channels_last_layers())
     while trainer.step < step:
@@ -328,10 +328,10 @@ def test_restored_run_of_any_kind_takes_the_same_steps(
 
 
 @pytest.mark.parametrize("mode", ["none", "ema"])
-def test_mean_that_is_missing_or_not_asked_for_is_refused(
+def test_missing_or_unexpected_mean_is_refused(
     make_expert: Callable[..., ExpertSpec], mode: str
 ) -> None:
-    """A checkpoint of another kind of run is none of this one's."""
+    """A checkpoint of a training with another averaging mode does not fit."""
     ema = {"average_weights": "ema", "ema_decay": 0.9}
     kinds = {"none": {}, "ema": ema}
     trainer = start(make_expert(**kinds.pop(mode)))
@@ -347,7 +347,7 @@ def test_mean_that_is_missing_or_not_asked_for_is_refused(
 @pytest.mark.parametrize("freeze", [True, False], ids=["frozen", "moving"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("step", [0, 1, 4])
-def test_restored_run_takes_the_same_steps(
+def test_restored_training_takes_the_same_steps(
     make_expert: Callable[..., ExpertSpec],
     optimizer: dict[str, Any],
     schedule: str,
@@ -355,7 +355,7 @@ def test_restored_run_takes_the_same_steps(
     freeze: bool,
     step: int,
 ) -> None:
-    """Bit for bit, in weights, statistics, momenta and losses, for every optimizer there is."""
+    """Weights, statistics, momenta and losses are equal bit for bit, for every optimizer."""
     spec = make_expert(**optimizer, freeze_batch_norm=freeze, schedule=schedule, lr=0.01, steps=8)
     trainer = start(spec, module=channels_last_layers())
     while trainer.step < step:
@@ -372,10 +372,10 @@ def test_restored_run_takes_the_same_steps(
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "plain", "adam", "adamw"])
-def test_restored_momenta_lie_in_memory_as_their_weights(
+def test_restored_momenta_have_the_memory_layout_of_their_weights(
     make_expert: Callable[..., ExpertSpec], optimizer: dict[str, Any]
 ) -> None:
-    """A fused optimizer walks through both in parallel."""
+    """A fused optimizer reads both in memory order."""
     spec = make_expert(**optimizer)
     trainer = start(spec, module=channels_last_layers())
     trainer.advance()
@@ -390,8 +390,8 @@ def test_restored_momenta_lie_in_memory_as_their_weights(
     assert not weights.is_contiguous()
 
 
-def test_restoring_forgets_what_a_run_did_before(make_expert: Callable[..., ExpertSpec]) -> None:
-    """A run that had gone further is set back to a state without momenta."""
+def test_restoring_removes_later_momenta(make_expert: Callable[..., ExpertSpec]) -> None:
+    """A trainer that has taken more steps returns to a state without momenta."""
     fresh, used = start(make_expert()), start(make_expert())
     state = stored(fresh)
     for _ in range(3):
@@ -403,10 +403,10 @@ def test_restoring_forgets_what_a_run_did_before(make_expert: Callable[..., Expe
     assert all(torch.equal(each, fresh.state()[name]) for name, each in used.state().items())
 
 
-def test_restored_run_shares_no_memory_with_its_state(
+def test_restored_training_shares_no_memory_with_the_state(
     make_expert: Callable[..., ExpertSpec],
 ) -> None:
-    """The state may be a file that is mapped into memory and goes away."""
+    """The state may be a memory-mapped file that is deleted."""
     spec = make_expert(**OPTIMIZERS[2])
     trainer, other = start(spec), start(spec)
     trainer.advance()
@@ -438,10 +438,10 @@ def test_restored_run_shares_no_memory_with_its_state(
     ],
     ids=str,
 )
-def test_state_of_another_run_is_refused_and_changes_nothing(
+def test_state_of_another_training_is_refused_and_changes_nothing(
     make_expert: Callable[..., ExpertSpec], change: dict[str, torch.Tensor | None]
 ) -> None:
-    """The message names what does not fit."""
+    """The message names the tensors that do not fit."""
     spec = make_expert(**OPTIMIZERS[2])
     trainer, other = start(spec), start(spec)
     trainer.advance()
@@ -457,7 +457,10 @@ def test_state_of_another_run_is_refused_and_changes_nothing(
 
 
 def test_recent_loss_is_the_mean_of_the_last_tenth() -> None:
-    """Of 30 steps the last three; of fewer than 20 the last one; of none nothing."""
+    """The mean covers the last three of 30 steps and the last one of fewer than 20 steps.
+
+    There is no mean without steps.
+    """
     losses = [float(step) for step in range(30)]
     assert recent_loss(losses) == pytest.approx(28.0)
     assert recent_loss(losses[:15]) == pytest.approx(14.0)
@@ -466,7 +469,7 @@ def test_recent_loss_is_the_mean_of_the_last_tenth() -> None:
 
 @pytest.mark.parametrize("num_steps", [0, 1, 5, 20, 39, 40, 1000])
 def test_curve_is_short_and_holds_means(num_steps: int) -> None:
-    """Losses equal to their step make every point the middle of its stretch."""
+    """If the losses equal their steps, every point is the middle of its interval."""
     curve = loss_curve([float(step) for step in range(num_steps)])
     assert len(curve) <= 2 * CURVE_POINTS
     assert len(curve) >= min(num_steps, CURVE_POINTS)
@@ -476,7 +479,7 @@ def test_curve_is_short_and_holds_means(num_steps: int) -> None:
 
 
 def test_head_depends_on_seed_and_task() -> None:
-    """Drawing one leaves the process's random state alone."""
+    """Creating a head does not change torch's random state."""
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)

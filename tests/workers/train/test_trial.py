@@ -32,7 +32,7 @@ SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}
 
 @pytest.fixture
 def two_stores(prepared_store: Path, tmp_path: Path) -> Callable[[str], Workspace]:
-    """Returns what opens a fresh workspace on a store of its own, with base and images linked."""
+    """Returns a function that opens a workspace on a new store, with base and images linked."""
 
     def open_one(name: str) -> Workspace:
         root = tmp_path / name
@@ -45,7 +45,7 @@ def two_stores(prepared_store: Path, tmp_path: Path) -> Callable[[str], Workspac
 
 
 def bits(manifest: Manifest) -> tuple[Any, ...]:
-    """Returns all of an expert that must be the same in every run: files, metrics, outcome."""
+    """Returns everything of an expert that must not depend on how it was trained."""
     files = [(entry.name, entry.sha256) for entry in manifest.files]
     return manifest.id, files, dict(manifest.metrics), manifest.outcome
 
@@ -60,7 +60,7 @@ def tensors_of(manifest: Manifest, *, workspace: Workspace) -> Mapping[str, Tens
 
 @pytest.mark.parametrize("optimizer", [SGD, ADAM], ids=["sgd", "adam"])
 @pytest.mark.parametrize("freeze", [False, True], ids=["moving", "frozen"])
-def test_snapshot_is_bit_for_bit_a_shorter_run(
+def test_snapshot_is_bit_for_bit_a_shorter_trial(
     two_stores: Callable[[str], Workspace],
     make_expert: MakeExpert,
     run: Run,
@@ -68,7 +68,7 @@ def test_snapshot_is_bit_for_bit_a_shorter_run(
     *,
     freeze: bool,
 ) -> None:
-    """Weights, head, scores and loss curve, though the long run was evaluated on its way."""
+    """Weights, head, scores and loss curve are equal, despite the evaluations on the way."""
     spec = make_expert(**optimizer, freeze_batch_norm=freeze, steps=6)
     long = run(spec, 2, 4, 6, workspace=two_stores("long"))
     for snapshot in long:
@@ -87,13 +87,13 @@ def test_snapshot_is_bit_for_bit_a_shorter_run(
     ],
     ids=["ema", "sam", "probe", "linearised"],
 )
-def test_snapshot_of_any_kind_is_bit_for_bit_a_shorter_run(
+def test_snapshot_of_any_kind_is_bit_for_bit_a_shorter_trial(
     two_stores: Callable[[str], Workspace],
     make_expert: MakeExpert,
     run: Run,
     changes: dict[str, Any],
 ) -> None:
-    """Of every kind that says of itself that its steps do not depend on their number."""
+    """This holds for every kind of training whose steps do not depend on their number."""
     spec = make_expert(steps=4, **changes)
     assert not spec.hyperparameters.depends_on_total
     snapshot, _ = run(spec, 2, 4, workspace=two_stores("long"))
@@ -104,17 +104,17 @@ def test_snapshot_of_any_kind_is_bit_for_bit_a_shorter_run(
 def test_snapshots_differ_from_one_another(
     workspace: Workspace, make_expert: MakeExpert, run: Run
 ) -> None:
-    """Otherwise the test above would hold of a run that never trains."""
+    """A trial that never trains would pass the test above."""
     first, second = run(make_expert(steps=4), 2, 4, workspace=workspace)
     assert first.file(EXPERT_FILE).sha256 != second.file(EXPERT_FILE).sha256
     assert first.metrics["train_loss"] != second.metrics["train_loss"]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_two_runs_of_one_spec_are_the_same_bits(
+def test_one_spec_gives_the_same_bits_twice(
     two_stores: Callable[[str], Workspace], make_expert: MakeExpert, run: Run, schedule: str
 ) -> None:
-    """Whatever the process drew before."""
+    """The state of torch's random generator does not matter."""
     spec = make_expert(schedule=schedule, data_ratio=0.5)
     (first,) = run(spec, workspace=two_stores("a"))
     torch.manual_seed(99)
@@ -126,7 +126,7 @@ def test_two_runs_of_one_spec_are_the_same_bits(
 def test_warm_process_gives_the_bits_of_a_fresh_one(
     two_stores: Callable[[str], Workspace], make_expert: MakeExpert, run: Run, policy: str
 ) -> None:
-    """Other trials and merges before it leave nothing behind: no statistics, modes or momenta."""
+    """Earlier trials and merges leave no statistics, modes or momenta behind."""
     spec = make_expert("bluemarble_regions")
     (fresh,) = run(spec, workspace=two_stores("fresh"))
     warm = two_stores("warm")
@@ -155,7 +155,7 @@ def test_warm_process_gives_the_bits_of_a_fresh_one(
 def test_expert_file_loads_into_timm_by_its_names(
     workspace: Workspace, make_expert: MakeExpert, base: BaseSpec, run: Run
 ) -> None:
-    """Backbone and head lie under a prefix each, with the task and the id in the metadata."""
+    """Backbone and head have a prefix each; the metadata has the task and the id."""
     (manifest,) = run(make_expert("bluemarble_regions"), workspace=workspace)
     path = workspace.file("expert", manifest.id, EXPERT_FILE)
     with safe_open(path, framework="pt") as file:
@@ -173,7 +173,7 @@ def test_expert_file_loads_into_timm_by_its_names(
 def test_scores_are_those_of_the_committed_weights(
     workspace: Workspace, make_expert: MakeExpert, base: BaseSpec, run: Run
 ) -> None:
-    """Both the expert's and the base's under the expert's head, measured again from the store."""
+    """Expert and base, under the expert's head, are evaluated again from the store."""
     spec = make_expert()
     (manifest,) = run(spec, workspace=workspace)
     split = workspace.split(spec.data_id, "test")
@@ -197,7 +197,7 @@ def test_scores_are_those_of_the_committed_weights(
 
 
 def test_training_lowers_the_loss(workspace: Workspace, make_expert: MakeExpert, run: Run) -> None:
-    """The whole path, on real images: from chance to most of the training images."""
+    """On real images, accuracy rises from chance to most of the training images."""
     spec = make_expert("mnist_5k", steps=40, lr=0.01, **ADAM)
     (manifest,) = run(spec, workspace=workspace)
     curve = manifest.metrics["train_curve"]
@@ -208,10 +208,8 @@ def test_training_lowers_the_loss(workspace: Workspace, make_expert: MakeExpert,
     assert TaskSums.from_json(manifest.metrics["test"]).accuracy > base.accuracy
 
 
-def test_manifest_names_what_was_consumed(
-    workspace: Workspace, make_expert: MakeExpert, run: Run
-) -> None:
-    """The base and the images, with the digests of the manifests that were read."""
+def test_manifest_names_its_inputs(workspace: Workspace, make_expert: MakeExpert, run: Run) -> None:
+    """The inputs are the base and the images with the digests of their manifests."""
     spec = make_expert()
     (manifest,) = run(spec, workspace=workspace)
     assert dict(manifest.inputs) == {
@@ -220,10 +218,10 @@ def test_manifest_names_what_was_consumed(
     }
 
 
-def test_second_run_keeps_the_first_expert(
+def test_second_worker_keeps_the_first_expert(
     new_workspace: NewWorkspace, make_expert: MakeExpert, run: Run
 ) -> None:
-    """A worker that was thought dead loses, and reports the winner's manifest."""
+    """A worker that was thought dead loses and reports the winner's manifest."""
     (first,) = run(make_expert(), workspace=new_workspace())
     (second,) = run(make_expert(), workspace=new_workspace())
     assert second == first
@@ -232,7 +230,7 @@ def test_second_run_keeps_the_first_expert(
 def test_diverged_trial_commits_every_snapshot_without_weights(
     workspace: Workspace, make_expert: MakeExpert, run: Run
 ) -> None:
-    """BatchNorm's statistics are not finite, so there is no file and no score; nothing raises."""
+    """BatchNorm's statistics are not finite: there is no file, no score and no error."""
     before, *after = run(make_expert(lr=1e30, steps=6), 1, 3, 6, workspace=workspace)
     assert before.outcome == "done"
     assert [manifest.spec["steps"] for manifest in after] == [3, 6]
@@ -251,7 +249,7 @@ def test_trial_that_diverges_in_its_first_step_has_no_training_loss(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """None stands where there is no value; a NaN could not be written."""
+    """The loss is None, because a manifest cannot contain NaN."""
     monkeypatch.setattr(Trainer, "advance", raise_diverged)
     (manifest,) = run(make_expert(), workspace=workspace)
     assert manifest.outcome == "diverged"
@@ -262,7 +260,7 @@ def test_trial_that_diverges_in_its_first_step_has_no_training_loss(
 def test_diverged_expert_with_finite_weights_keeps_its_file(
     workspace: Workspace, make_expert: MakeExpert, run: Run
 ) -> None:
-    """Its merges can run: the weights are those before the loss broke."""
+    """The expert's merges can run with the weights from before the divergence."""
     spec = make_expert(lr=1e30, steps=5, freeze_batch_norm=True)
     one, five = run(spec, 1, 5, workspace=workspace)
     assert (one.outcome, five.outcome) == ("done", "diverged")
@@ -276,7 +274,7 @@ def test_diverged_expert_with_finite_weights_keeps_its_file(
 def test_scores_that_are_not_finite_become_none(
     workspace: Workspace, make_expert: MakeExpert, run: Run
 ) -> None:
-    """Finite weights can still overflow: the manifest has no loss then, and is written."""
+    """Finite weights can overflow during the evaluation; the manifest then has no loss."""
     spec = make_expert(steps=1, lr=1e18, freeze_batch_norm=True)
     (manifest,) = run(spec, workspace=workspace)
     assert manifest.files != ()
@@ -287,7 +285,7 @@ def test_scores_that_are_not_finite_become_none(
 def test_progress_is_reported_at_the_interval_and_at_snapshots(
     workspace: Workspace, make_expert: MakeExpert
 ) -> None:
-    """A clock that gains a second a look, and a report wanted every four."""
+    """The clock advances by a second per call, and a report is due every 3.5 seconds."""
     ticks = iter(range(1000))
     timing = Timing(report_every_s=3.5, clock=lambda: float(next(ticks)))
     spec = TrialSpec(longest=make_expert(steps=10), snapshots=(5, 10))
@@ -301,10 +299,10 @@ def test_progress_is_reported_at_the_interval_and_at_snapshots(
     assert all(report.loss is not None for report in reports)
 
 
-def test_trial_without_interruption_asks_for_checkpoints_once(
+def test_uninterrupted_trial_lists_checkpoints_once(
     workspace: Workspace, make_expert: MakeExpert, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One listing, and nothing to remove."""
+    """There is one listing, and nothing to delete."""
     asked: list[tuple[str, object]] = []
     store = workspace.artifacts.store
     for name in ("list", "delete"):

@@ -27,7 +27,7 @@ AT_EVERY_STEP = Timing(report_every_s=-1.0)
 
 @pytest.fixture
 def new_store(prepared_store: Path, tmp_path: Path) -> Callable[[str], Workspace]:
-    """Returns what opens a fresh workspace on a store of its own, with base and images linked."""
+    """Returns a function that opens a workspace on a new store, with base and images linked."""
 
     def open_one(name: str) -> Workspace:
         root = tmp_path / name
@@ -40,17 +40,17 @@ def new_store(prepared_store: Path, tmp_path: Path) -> Callable[[str], Workspace
 
 
 def bits(manifest: Manifest) -> tuple[Any, ...]:
-    """Returns all of an expert that must be the same in every run: files, metrics, outcome."""
+    """Returns everything of an expert that must not depend on how it was trained."""
     files = [(entry.name, entry.sha256) for entry in manifest.files]
     return manifest.id, files, dict(manifest.metrics), manifest.outcome
 
 
 class Killed(BaseException):
-    """What ends a worker in the middle, and nothing in it catches."""
+    """The end of a worker; the code under test does not catch it."""
 
 
 class Watched:
-    """Sees a trial's steps and its checkpoints, chooses when these are due, and kills it."""
+    """A record of steps and checkpoints, which also decides when a checkpoint or a kill is due."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.due: Container[int] = ()
@@ -77,7 +77,7 @@ class Watched:
         )
 
     def kill(self, run: Callable[[], object], *, at: int) -> None:
-        """Runs a trial that dies as soon as its checkpoint at a step is written."""
+        """Runs a trial and kills it as soon as its checkpoint at a step is written."""
         self.due, self.kill_after = (at,), at
         with pytest.raises(Killed):
             run()
@@ -87,12 +87,12 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Returns what watches every trial of the test, none of which writes checkpoints by itself."""
+    """Returns the record of all trials of the test; without `due` they write no checkpoints."""
     return Watched(monkeypatch)
 
 
 def reopened(workspace: Workspace, *, cache_root: Path) -> Workspace:
-    """Returns what another process on another node would open."""
+    """Returns a workspace on the same store as another process on another node has it."""
     url = workspace.artifacts.store.url
     return Workspace(url, cache_root=cache_root, device=torch.device("cpu"))
 
@@ -122,7 +122,10 @@ def test_killed_trial_ends_with_the_bits_of_an_undisturbed_one(
     schedule: str,
     freeze: bool,
 ) -> None:
-    """Killed twice; it repeats no step that a checkpoint holds, and leaves none behind."""
+    """The trial is killed twice.
+
+    No step before a checkpoint is repeated, and no checkpoint is left.
+    """
     spec = make_expert(
         "bluemarble_regions",
         **optimizer,
@@ -165,7 +168,10 @@ def test_killed_trial_of_any_kind_ends_with_the_bits_of_an_undisturbed_one(
     tmp_path: Path,
     variant: str,
 ) -> None:
-    """Killed before and after its snapshot, if it may have one; no step is repeated."""
+    """The trial is killed before and after its snapshot, if it may have one.
+
+    No step is repeated.
+    """
     spec = make_expert(**{"steps": 5, **VARIANTS[variant]})
     snapshots = (5,) if spec.hyperparameters.depends_on_total else (3, 5)
     undisturbed = run(spec, *snapshots, workspace=new_store("undisturbed"))
@@ -188,7 +194,10 @@ def test_trial_killed_around_its_snapshots_ends_with_the_same_experts(
     tmp_path: Path,
     step: int,
 ) -> None:
-    """Before, at and after each; what was committed is reported again and not made again."""
+    """The kill comes before, at or after a snapshot.
+
+    Committed experts are reported and not made again.
+    """
     spec = make_expert(**ADAM, steps=6)
     undisturbed = run(spec, 2, 4, 6, workspace=new_store("undisturbed"))
     first = new_store("killed")
@@ -202,14 +211,14 @@ def test_trial_killed_around_its_snapshots_ends_with_the_same_experts(
     assert in_flight(first) == []
 
 
-def test_rest_of_a_trial_goes_on_from_the_checkpoint_of_the_whole(
+def test_rest_of_a_trial_continues_from_the_checkpoint_of_the_whole(
     new_store: Callable[[str], Workspace],
     make_expert: MakeExpert,
     run: Run,
     watched: Watched,
     tmp_path: Path,
 ) -> None:
-    """As a driver that was restarted schedules it: without the experts that exist."""
+    """A restarted driver schedules the trial without the experts that exist."""
     spec = make_expert(steps=6)
     undisturbed = run(spec, 2, 4, 6, workspace=new_store("undisturbed"))
     first = new_store("killed")
@@ -230,9 +239,9 @@ def test_checkpoint_beyond_a_missing_snapshot_waits_for_it(
     watched: Watched,
     tmp_path: Path,
 ) -> None:
-    """Another study wants a snapshot that the killed trial did not make: it begins anew for it.
+    """A trial with a snapshot that the killed one lacks starts at step 0.
 
-    Killed again after that snapshot, it goes on from the first trial's checkpoint.
+    After that snapshot and another kill, it continues from the first trial's checkpoint.
     """
     spec = make_expert(steps=7)
     undisturbed = run(spec, 3, 7, workspace=new_store("undisturbed"))
@@ -258,7 +267,7 @@ def test_trial_that_diverges_is_resumed_to_the_same_outcome(
     tmp_path: Path,
     freeze: bool,
 ) -> None:
-    """It diverges again in the same step, whether its last weights are finite or not."""
+    """It diverges again in the same step, whether or not its last weights are finite."""
     spec = make_expert(lr=1e30, steps=6, freeze_batch_norm=freeze)
     undisturbed = run(spec, 1, 3, 6, workspace=new_store("undisturbed"))
     first = new_store("killed")
@@ -272,7 +281,7 @@ def test_trial_that_diverges_is_resumed_to_the_same_outcome(
 def test_diverged_trial_writes_no_checkpoint(
     workspace: Workspace, make_expert: MakeExpert, run: Run, watched: Watched
 ) -> None:
-    """BatchNorm has seen the step that failed: nothing may go on from there."""
+    """BatchNorm's statistics include the failed step, so no training may resume from them."""
     watched.due = range(100)
     run(make_expert(lr=1e30, steps=6), 1, 3, 6, workspace=workspace)
     assert watched.steps_written == [1]
@@ -285,7 +294,7 @@ def test_warm_process_resumes_to_the_same_bits(
     watched: Watched,
     tmp_path: Path,
 ) -> None:
-    """Other trials, a diverged one among them, leave nothing behind in what is restored."""
+    """Earlier trials, one of them diverged, do not affect the restored training."""
     spec = make_expert(**ADAM, steps=5)
     (undisturbed,) = run(spec, workspace=new_store("undisturbed"))
     first = new_store("killed")
@@ -297,7 +306,7 @@ def test_warm_process_resumes_to_the_same_bits(
     assert bits(resumed) == bits(undisturbed)
 
 
-def test_checkpoint_that_a_rival_replaces_while_it_is_read_is_looked_for_again(
+def test_checkpoint_that_a_rival_replaces_while_it_is_read_is_listed_again(
     new_store: Callable[[str], Workspace],
     make_expert: MakeExpert,
     run: Run,
@@ -306,7 +315,7 @@ def test_checkpoint_that_a_rival_replaces_while_it_is_read_is_looked_for_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A worker that was thought dead is further: its snapshot and its checkpoint count."""
+    """A worker that was thought dead is ahead: its snapshot and its checkpoint are used."""
     spec = make_expert(steps=6)
     undisturbed = run(spec, 3, 6, workspace=new_store("undisturbed"))
     first = new_store("killed")
@@ -335,7 +344,7 @@ def test_store_that_fails_while_a_checkpoint_is_written_does_not_end_the_trial(
     watched: Watched,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The expert, committed when the store is back, is the same."""
+    """The store is back before the commit, and the expert is the same."""
     spec = make_expert(steps=4)
     (undisturbed,) = run(spec, workspace=new_store("undisturbed"))
     workspace = new_store("faulty")
@@ -356,7 +365,7 @@ def test_store_that_fails_while_a_checkpoint_is_written_does_not_end_the_trial(
 def test_checkpoints_are_removed_before_the_last_report(
     workspace: Workspace, make_expert: MakeExpert, watched: Watched
 ) -> None:
-    """A scheduler drops the trial as soon as it has that report."""
+    """A scheduler ends the trial as soon as it has the last report."""
     watched.due = range(100)
     spec = TrialSpec(longest=make_expert(steps=4), snapshots=(2, 4))
     left = [len(in_flight(workspace)) for _ in run_trial(spec, workspace=workspace, timing=SILENT)]
@@ -365,7 +374,7 @@ def test_checkpoints_are_removed_before_the_last_report(
 
 @pytest.fixture
 def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Returns a clock's time, which every step moves on by ten seconds."""
+    """Returns the time of a clock that every step advances by ten seconds."""
     now_s, advance = [0.0], Trainer.advance
 
     def take_time(trainer: Trainer) -> None:
@@ -383,7 +392,7 @@ def test_seconds_of_a_resumed_trial_are_those_of_all_its_steps(
     now_s: list[float],
     tmp_path: Path,
 ) -> None:
-    """Ten seconds a step; the steps that were lost with the first worker are left out."""
+    """A step takes ten seconds; steps that were lost with the first worker do not count."""
     trial = TrialSpec(longest=make_expert(steps=6), snapshots=(6,))
     first = new_store("killed")
     watched.due = (4,)
@@ -399,13 +408,13 @@ def test_seconds_of_a_resumed_trial_are_those_of_all_its_steps(
     assert dict(last.committed[0].seconds) == {"trial": 60.0}
 
 
-def test_checkpoints_keep_to_the_interval_asked_for(
+def test_checkpoints_keep_to_the_given_interval(
     workspace: Workspace,
     make_expert: MakeExpert,
     now_s: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With ten seconds a step and writes that take no time: every third step."""
+    """With ten seconds a step and instant writes, every third step has a checkpoint."""
     written, write = [], Checkpoints.write
 
     def note(checkpoints: Checkpoints, trainer: Trainer, *, seconds: float) -> bool:
@@ -419,14 +428,14 @@ def test_checkpoints_keep_to_the_interval_asked_for(
     assert written == [(3, 30.0), (6, 60.0), (9, 90.0)]
 
 
-def test_closed_trial_goes_on_from_where_it_stood(
+def test_closed_trial_continues_from_its_last_step(
     new_store: Callable[[str], Workspace],
     make_expert: MakeExpert,
     run: Run,
     watched: Watched,
     tmp_path: Path,
 ) -> None:
-    """A driver or scheduler that stops or drops a trial loses none of its steps."""
+    """A driver or scheduler that stops a trial loses none of its steps."""
     spec = make_expert(**ADAM, steps=6)
     undisturbed = run(spec, 2, 6, workspace=new_store("undisturbed"))
     first = new_store("closed")
@@ -448,7 +457,7 @@ def test_closed_trial_goes_on_from_where_it_stood(
 def test_trial_that_is_closed_after_its_end_leaves_no_checkpoint(
     new_store: Callable[[str], Workspace], make_expert: MakeExpert
 ) -> None:
-    """As a driver closes all of them."""
+    """A driver closes all trials."""
     workspace = new_store("closed")
     spec = make_expert(steps=2)
     trial = run_trial(

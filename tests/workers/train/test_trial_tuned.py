@@ -1,4 +1,4 @@
-"""Trials whose heads, weights or backbones are made in other ways than by plain steps."""
+"""Trials with linear probes, averaged weights or linearised backbones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +46,7 @@ def probe_by_hand(spec: ExpertSpec, *, workspace: Workspace) -> nn.Linear:
 def test_frozen_head_of_an_expert_is_the_probe_of_the_base(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
-    """At every snapshot, and the base's score under it is the probe's."""
+    """This holds at every snapshot, and the base's score under the head is the probe's."""
     spec = make_expert(**PROBE, steps=4)
     workspace = new_workspace()
     manifests = run(spec, 2, 4, workspace=workspace)
@@ -59,10 +59,10 @@ def test_frozen_head_of_an_expert_is_the_probe_of_the_base(
     assert manifests[0].metrics["test"] != manifests[1].metrics["test"]
 
 
-def test_probe_comes_first_and_is_trained_on(
+def test_probe_comes_first_and_is_then_trained(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
-    """The first step's loss is that of the frozen head; then the head moves."""
+    """The first step's loss equals that of a frozen head; then the head changes."""
     workspace = new_workspace()
     trained, frozen = (
         run(make_expert(head=head, probe_l2=0.5, freeze_batch_norm=True), workspace=workspace)[0]
@@ -77,7 +77,7 @@ def test_probe_comes_first_and_is_trained_on(
 def test_probe_depends_on_the_images_and_not_on_how_they_are_shuffled(
     workspace: Workspace, make_expert: MakeExpert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seeds that keep all images share one fit; another share, task or penalty is another."""
+    """Seeds that keep all images share one fit; another subset, task or penalty needs another."""
     fits = []
 
     def counted(*arguments: Any, **named: Any) -> nn.Linear:  # noqa: ANN401
@@ -103,10 +103,10 @@ def test_probe_depends_on_the_images_and_not_on_how_they_are_shuffled(
     assert len(fits) == 5
 
 
-def test_scores_are_those_of_the_mean_that_is_stored(
+def test_scores_are_those_of_the_stored_mean(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
-    """And they are not those of the last weights, with which the run goes on."""
+    """They differ from the scores of the last weights, with which the training continues."""
     spec = make_expert(average_weights="ema", ema_decay=0.9, steps=4)
     workspace = new_workspace()
     manifests = run(spec, 2, 4, workspace=workspace)
@@ -145,7 +145,7 @@ def expansion_at(state: dict[str, Tensor], *, base_id: str, workspace: Workspace
 def test_linearised_expert_is_scored_as_its_expansion(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
-    """Its weights in the model itself score otherwise."""
+    """The same weights in the model itself have another score."""
     spec = make_expert(steps=4, lr=0.2, **TANGENT)
     (manifest,) = run(spec, workspace=new_workspace())
     workspace = new_workspace()
@@ -162,7 +162,7 @@ def test_linearised_expert_is_scored_as_its_expansion(
 def test_merge_of_linearised_experts_is_scored_as_the_expansion_at_the_merged_weights(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run, policy: str
 ) -> None:
-    """The held-out task too."""
+    """This includes the held-out task."""
     experts = tuple(
         make_expert(task, lr=0.2, **TANGENT)
         for task in ("bluemarble_regions", "mnist_5k", "mnist_m")
@@ -207,12 +207,12 @@ LEARNING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("method", [*LEARNING, "surgery", "emr"])
-def test_linearised_experts_are_merged_by_every_method_that_asks_the_model(
+def test_linearised_experts_are_merged_by_every_method_with_data(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run, method: str
 ) -> None:
     """Gradients, accuracies, features and models of tasks come from the expansion.
 
-    One expert alone merges into itself, so that its merge scores what the expert does.
+    A single expert merges into itself, so that its merge has the expert's score.
     """
     expert = make_expert(lr=0.2, **TANGENT)
     (manifest,) = run(expert, workspace=new_workspace())
@@ -232,10 +232,10 @@ def test_linearised_experts_are_merged_by_every_method_that_asks_the_model(
     assert merged["loss_sum"] == pytest.approx(manifest.metrics["test"]["loss_sum"], rel=1e-4)
 
 
-def test_linearised_trial_leaves_a_plain_one_as_it_was(
+def test_linearised_and_plain_trials_do_not_affect_each_other(
     new_workspace: Callable[[], Workspace], make_expert: MakeExpert, run: Run
 ) -> None:
-    """In one process, both ways round."""
+    """Both orders in one process give the same bits."""
     spec, tangent = make_expert(), make_expert(**TANGENT)
     warm, digests = new_workspace(), []
     for each in (tangent, spec):
