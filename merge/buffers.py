@@ -1,7 +1,7 @@
-"""Running statistics and integer buffers: what is in a state dict and is no weight.
+"""Merges the tensors that are no weights: running statistics and integer buffers.
 
-They follow the policy of the merge, never the method: a trimmed or extrapolated variance can become
-negative.
+A policy decides how running statistics are merged, not the method: a trimmed or extrapolated
+variance can become negative.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _MEAN, _VARIANCE = "running_mean", "running_var"
 
 
 def is_statistic(name: str, *, state: State) -> bool:
-    """Returns whether a tensor is one of the pair running_mean and running_var of one layer."""
+    """Returns whether a tensor is the running mean or variance of a layer that has both."""
     pair = (_MEAN, _VARIANCE)
     return _last(name) in pair and all(_sibling(name, last=each) in state for each in pair)
 
 
 def is_variance(name: str, *, state: State) -> bool:
-    """Returns whether a tensor is the running variance of such a pair."""
+    """Returns whether a tensor is the running variance of a layer that has both."""
     return _last(name) == _VARIANCE and is_statistic(name, state=state)
 
 
@@ -42,12 +42,13 @@ def merge_statistic(weight: Weight, *, policy: BatchNormPolicy) -> Tensor:
     | average | mean of the means | mean of the variances |
     | pooled | mean of the means | mean of the variances + variance (1/N) of the means |
     | base | the base's | the base's |
-    | recalibrate, per_task | as average; the caller re-estimates or swaps them | as average |
+    | recalibrate | as average; the caller re-estimates it | as average |
+    | per_task | as average; the caller swaps in each task's own | as average |
 
     Shapes: (channels,).
     Source: average is the seed study's rule; pooled is the law of total variance for experts that
         saw equally many images.
-    Scope: tensor, with its sibling for pooled.
+    Scope: tensor; for pooled also the mean of the same layer.
     """
     return _POLICIES[policy](weight)
 
@@ -55,8 +56,8 @@ def merge_statistic(weight: Weight, *, policy: BatchNormPolicy) -> Tensor:
 def merge_integers(weight: Weight) -> Tensor:
     """Returns the entrywise maximum over the experts of an integer or bool tensor.
 
-    The policy has no say in it. Counters of experts with different numbers of steps differ; tables
-    of indices are equal and stay so.
+    The policy does not apply. Counters differ between experts with different numbers of steps, and
+    the maximum is one of them. Tables of indices are equal in all experts and stay equal.
     """
     return reduce(torch.maximum, (state[weight.name] for state in weight.expert_states)).clone()
 

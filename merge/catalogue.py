@@ -1,8 +1,8 @@
-"""The merging methods as data: what each reads and keeps, its parameters, its paper; free of torch.
+"""The catalogue of methods: title, paper, parameters and data use of each, without torch.
 
-Whoever checks a study reads this module without loading torch; `merge.table` holds the functions
-under the same names. A default's source stands under its field in `merge.parameters`; "FusionBench"
-is release 0.2.33.
+A process that checks a study imports this module and never loads torch. `merge.table` holds the
+methods' functions under the same names. `merge.parameters` gives the source of every default;
+"FusionBench" there is release 0.2.33.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from merge.parameters.with_data import (
     GreedySoupParams,
     RegMeanParams,
 )
-from merge.ranges import problems_of, unknown
+from merge.ranges import one_of, problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,31 +46,34 @@ if TYPE_CHECKING:
     from merge.parameters.method_params import MethodParams
 
 DataUse = Literal["none", "unlabelled_test", "unlabelled_train", "labelled_train"]
-"""The data that a method reads while merging; methods that differ in it are not like for like."""
+"""The data that a method reads while merging. Methods that differ in it are not comparable."""
 
 BatchNormPolicy = Literal["average", "pooled", "base", "recalibrate", "per_task"]
-"""Where a merged model's running statistics come from (rules in `merge.buffers`)."""
+"""How a merge makes running statistics; `merge.buffers` has the rules."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodCard:
-    """Describes one method for tables and reports."""
+    """The description of one method, for checks, tables and reports."""
 
     title: str
-    """Name as the field writes it."""
+    """The method's usual name in papers."""
     paper: str
-    """First author, year, title, arXiv number."""
-    data_use: DataUse
-    """Data that the method reads, beyond the weights."""
+    """First author, year, title and arXiv number."""
+    params: type[MethodParams]
+    """The class of the method's parameters."""
+    data_use: DataUse = "none"
+    """Data that the method reads besides the weights."""
     is_random: bool = False
     """Whether the result depends on the seed."""
     needs_gradients: bool = False
-    """Whether it differentiates through the model."""
+    """Whether the method differentiates through the model."""
     num_experts: int | None = None
-    """Number of experts that it merges; None if it merges any number."""
+    """Number of experts that the method merges; None for any number."""
     is_per_task: bool = False
-    """Whether it keeps modules of each task beside the merged model, chosen by the task's identity
-    at test time: more parameters and more knowledge than one model has."""
+    """Whether the method keeps modules of each task beside the merged model and selects them by
+    the task's identity at test time. It then has more parameters and more knowledge than one
+    model."""
 
 
 _DARE = "Yu 2023, Language Models are Super Mario, arXiv:2311.03099"
@@ -83,104 +86,105 @@ _TIES = "Yadav 2023, TIES-Merging: Resolving Interference When Merging Models, a
 
 CARDS: dict[str, MethodCard] = {
     "average": MethodCard(
+        params=AverageParams,
         title="Average",
         paper="Wortsman 2022, Model soups, arXiv:2203.05482",
-        data_use="none",
     ),
     "weighted_average": MethodCard(
+        params=WeightedAverageParams,
         title="Weighted Average",
         paper="Wortsman 2022, Model soups, arXiv:2203.05482",
-        data_use="none",
     ),
     "task_arithmetic": MethodCard(
+        params=TaskArithmeticParams,
         title="Task Arithmetic",
         paper="Ilharco 2022, Editing Models with Task Arithmetic, arXiv:2212.04089",
-        data_use="none",
     ),
     "slerp": MethodCard(
+        params=SlerpParams,
         title="SLERP",
         paper="Shoemake 1985, Animating rotation with quaternion curves; of models: Goddard 2024, "
         "Arcee's MergeKit, arXiv:2403.13257",
-        data_use="none",
         num_experts=2,
     ),
     "model_stock": MethodCard(
+        params=ModelStockParams,
         title="Model Stock",
         paper="Jang 2024, Model Stock: All we need is just a few fine-tuned models, "
         "arXiv:2403.19522",
-        data_use="none",
     ),
     "magmax": MethodCard(
+        params=MagMaxParams,
         title="MagMax",
         paper="Marczak 2024, MagMax: Leveraging Model Merging for Seamless Continual Learning, "
         "arXiv:2407.06322",
-        data_use="none",
     ),
-    "ties": MethodCard(title="TIES", paper=_TIES, data_use="none"),
-    "dare": MethodCard(title="DARE", paper=_DARE, data_use="none", is_random=True),
+    "ties": MethodCard(params=TiesParams, title="TIES", paper=_TIES),
+    "dare": MethodCard(params=DareParams, title="DARE", paper=_DARE, is_random=True),
     "dare_ties": MethodCard(
-        title="DARE + TIES", paper=f"{_DARE}; {_TIES}", data_use="none", is_random=True
+        params=DareTiesParams, title="DARE + TIES", paper=f"{_DARE}; {_TIES}", is_random=True
     ),
     "breadcrumbs": MethodCard(
+        params=BreadcrumbsParams,
         title="Breadcrumbs",
         paper="Davari 2023, Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks, "
         "arXiv:2312.06795",
-        data_use="none",
     ),
     "della": MethodCard(
+        params=DellaParams,
         title="DELLA",
         paper="Deep 2024, DELLA-Merging: Reducing Interference in Model Merging through "
         "Magnitude-Based Sampling, arXiv:2406.11617",
-        data_use="none",
         is_random=True,
     ),
     "consensus_ta": MethodCard(
+        params=ConsensusTaParams,
         title="Consensus TA",
         paper="Wang 2024, Localizing Task Information for Improved Model Merging and Compression, "
         "arXiv:2405.07813",
-        data_use="none",
     ),
     "pcb": MethodCard(
+        params=PcbParams,
         title="PCB-Merging",
         paper="Du 2024, Parameter Competition Balancing for Model Merging, arXiv:2410.02396",
-        data_use="none",
     ),
     "tsv_m": MethodCard(
+        params=TsvMParams,
         title="TSV-M",
         paper="Gargiulo 2024, Task Singular Vectors: Reducing Task Interference in Model Merging, "
         "arXiv:2412.00081",
-        data_use="none",
     ),
-    "iso_c": MethodCard(title="Iso-C", paper=_ISO, data_use="none"),
-    "iso_cts": MethodCard(title="Iso-CTS", paper=_ISO, data_use="none"),
+    "iso_c": MethodCard(params=IsoCParams, title="Iso-C", paper=_ISO),
+    "iso_cts": MethodCard(params=IsoCtsParams, title="Iso-CTS", paper=_ISO),
     "wudi": MethodCard(
+        params=WudiParams,
         title="WUDI",
         paper="Cheng 2025, Whoever Started the Interference Should End It: Guiding Data-Free Model "
         "Merging via Task Vectors, arXiv:2503.08099",
-        data_use="none",
     ),
     "emr": MethodCard(
+        params=EmrParams,
         title="EMR-Merging",
         paper="Huang 2024, EMR-Merging: Tuning-Free High-Performance Model Merging, "
         "arXiv:2405.17461",
-        data_use="none",
         is_per_task=True,
     ),
     "tall_mask": MethodCard(
+        params=TallMaskParams,
         title="TALL masks",
         paper="Wang 2024, Localizing Task Information for Improved Model Merging and Compression, "
         "arXiv:2405.07813",
-        data_use="none",
         is_per_task=True,
     ),
     "twin": MethodCard(
+        params=TwinParams,
         title="Twin-Merging",
         paper="Lu 2024, Twin-Merging: Dynamic Integration of Modular Expertise in Model Merging, "
         "arXiv:2406.15479",
-        data_use="none",
         is_per_task=True,
     ),
     "fisher": MethodCard(
+        params=FisherParams,
         title="Fisher Merging",
         paper="Matena 2021, Merging Models with Fisher-Weighted Averaging, arXiv:2111.09832",
         data_use="unlabelled_train",
@@ -188,6 +192,7 @@ CARDS: dict[str, MethodCard] = {
         needs_gradients=True,
     ),
     "regmean": MethodCard(
+        params=RegMeanParams,
         title="RegMean",
         paper="Jin 2022, Dataless Knowledge Fusion by Merging Weights of Language Models, "
         "arXiv:2212.09849",
@@ -195,6 +200,7 @@ CARDS: dict[str, MethodCard] = {
         is_random=True,
     ),
     "adamerging": MethodCard(
+        params=AdaMergingParams,
         title="AdaMerging",
         paper="Yang 2023, AdaMerging: Adaptive Model Merging for Multi-Task Learning, "
         "arXiv:2310.02575",
@@ -203,6 +209,7 @@ CARDS: dict[str, MethodCard] = {
         needs_gradients=True,
     ),
     "frank_wolfe": MethodCard(
+        params=FrankWolfeParams,
         title="FW-Merging",
         paper=_FW,
         data_use="labelled_train",
@@ -210,6 +217,7 @@ CARDS: dict[str, MethodCard] = {
         needs_gradients=True,
     ),
     "frank_wolfe_soft": MethodCard(
+        params=FrankWolfeSoftParams,
         title="FW-Merging (soft)",
         paper=_FW,
         data_use="labelled_train",
@@ -217,6 +225,7 @@ CARDS: dict[str, MethodCard] = {
         needs_gradients=True,
     ),
     "greedy_soup": MethodCard(
+        params=GreedySoupParams,
         title="Greedy Soup",
         paper="Wortsman 2022, Model soups, arXiv:2203.05482",
         data_use="labelled_train",
@@ -224,44 +233,19 @@ CARDS: dict[str, MethodCard] = {
     ),
 }
 
-PARAMS: dict[str, type[MethodParams]] = {
-    "average": AverageParams,
-    "weighted_average": WeightedAverageParams,
-    "task_arithmetic": TaskArithmeticParams,
-    "slerp": SlerpParams,
-    "model_stock": ModelStockParams,
-    "magmax": MagMaxParams,
-    "ties": TiesParams,
-    "dare": DareParams,
-    "dare_ties": DareTiesParams,
-    "breadcrumbs": BreadcrumbsParams,
-    "della": DellaParams,
-    "consensus_ta": ConsensusTaParams,
-    "pcb": PcbParams,
-    "tsv_m": TsvMParams,
-    "iso_c": IsoCParams,
-    "iso_cts": IsoCtsParams,
-    "wudi": WudiParams,
-    "emr": EmrParams,
-    "tall_mask": TallMaskParams,
-    "twin": TwinParams,
-    "fisher": FisherParams,
-    "regmean": RegMeanParams,
-    "adamerging": AdaMergingParams,
-    "frank_wolfe": FrankWolfeParams,
-    "frank_wolfe_soft": FrankWolfeSoftParams,
-    "greedy_soup": GreedySoupParams,
-}
+PARAMS: dict[str, type[MethodParams]] = {name: card.params for name, card in CARDS.items()}
+"""The class of each method's parameters."""
 
 
 def parse_params(method: str, values: Mapping[str, object]) -> MethodParams:
-    """Returns a method's parameters with defaults for what `values` leaves out.
+    """Returns a method's parameters, with defaults where `values` has none.
 
     Raises:
-        ParameterErrors: the method is unknown, or some parameters are; every problem is listed.
+        ParameterErrors: The method or a parameter is unknown, or a value is not allowed; the error
+            lists every problem.
     """
     if method not in PARAMS:
-        allowed = unknown(str(method), known=PARAMS)
+        allowed = one_of(PARAMS, given=str(method))
         problem = Problem(field="method", value=method, allowed=allowed)
         raise ParameterErrors(str(method), problems=[problem])
     params_class = PARAMS[method]
@@ -272,10 +256,10 @@ def parse_params(method: str, values: Mapping[str, object]) -> MethodParams:
 
 
 def method_of(params: MethodParams) -> str:
-    """Returns the name of the method that the parameters belong to."""
+    """Returns the name of the method that these parameters belong to."""
     return next(name for name, each in PARAMS.items() if each is type(params))
 
 
 def num_experts_of(params: MethodParams) -> int | None:
-    """Returns how many experts a group must have for these parameters; None for any number."""
+    """Returns the number of experts that these parameters need in a group; None for any number."""
     return params.num_experts or CARDS[method_of(params)].num_experts

@@ -1,7 +1,7 @@
-"""Linear combinations of task vectors: made, and a loss differentiated by their coefficients.
+"""Linear combinations of task vectors, and derivatives of a loss by their coefficients.
 
-Two passes over mapped files are all that learning coefficients takes besides the model's own
-gradient, so that no task vector is ever held.
+A step of learning coefficients takes one pass over the memory-mapped experts for each of the two,
+and the gradient of the model in between. No task vector stays in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 from merge.weight import Weight, by_block
 
 VectorsOf = Callable[[Weight], Iterable[Tensor]]
-"""Gives every expert's task vector of a block, new ones: `Weight.task_vectors`, or edited."""
+"""Yields every expert's task vector of a block as a new tensor: `Weight.task_vectors`, or trimmed
+ones."""
 
 
 def combination(
@@ -26,7 +27,8 @@ def combination(
     """Returns the base plus the sum of the task vectors, each times its coefficient.
 
     Shapes:
-        coefficients: (experts,). returns: that of the weight.
+        coefficients: (experts,).
+        returns: that of the weight.
     """
 
     def combine(block: Weight) -> Tensor:
@@ -41,10 +43,14 @@ def combination(
 def slopes(
     weight: Weight, gradient: Tensor, *, vectors_of: VectorsOf = Weight.task_vectors
 ) -> Tensor:
-    """Returns a loss's derivatives by the coefficients: the gradient times each task vector.
+    """Returns a loss's derivatives by the coefficients of one weight.
+
+    The derivative by an expert's coefficient is the inner product of the gradient by the weight
+    with the expert's task vector.
 
     Shapes:
-        gradient: that of the weight. returns: (experts,), float64 on the CPU.
+        gradient: that of the weight.
+        returns: (experts,), float64 on the CPU.
     """
     flat = gradient.to(weight.device).reshape(-1)
     sums = torch.zeros(weight.num_experts, dtype=torch.float64)
@@ -60,11 +66,11 @@ def slopes_of_all(
     *,
     vectors_of: VectorsOf = Weight.task_vectors,
 ) -> Tensor:
-    """Returns the slopes of every weight; zeros where there is no gradient.
+    """Returns the slopes of every weight, with zeros for weights without a gradient.
 
     Args:
-        weights: At least one.
-        gradient: By name, of the weights that the model trains.
+        weights: At least one weight.
+        gradient: The gradient of each weight that the model trains, by name.
         vectors_of: As in `slopes`.
 
     Shapes: (weights, experts), float64 on the CPU.

@@ -1,4 +1,9 @@
-"""Entries that no method can know before every tensor is merged, for whoever keeps the tensors."""
+"""Entries of merged tensors that stay unknown until every tensor has been merged.
+
+TIES has such entries: where trimmed values cancel, the majority sign of the whole model decides. A
+caller that keeps all merged tensors anyway can have these entries written at the end, which spares
+a pass over the model (`MergeOptions.may_defer`).
+"""
 
 from __future__ import annotations
 
@@ -14,43 +19,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LateEntries:
-    """Some entries of one merged tensor."""
+class DeferredEntries:
+    """The final values of some entries of one merged tensor."""
 
     name: str
-    """The tensor's."""
+    """Name of the tensor."""
     positions: Tensor
-    """(num,): in the flattened tensor."""
+    """(num,): positions in the flattened tensor."""
     values: Tensor
     """(num,): float32."""
 
     def write(self, tensor: Tensor) -> None:
-        """Writes them into the merged tensor, in its dtype."""
+        """Writes the values into the merged tensor, in the tensor's dtype."""
         tensor.view(-1)[self.positions] = self.values.to(tensor.dtype)
 
 
-def settled(
+def write_deferred(
     merged: Iterator[tuple[str, tuple[Tensor, ...]]],
     *,
-    lates: Sequence[Callable[[], Iterator[LateEntries]]],
+    deferred_by_group: Sequence[Callable[[], Iterator[DeferredEntries]]],
     method: str,
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """Yields what is merged, and then writes into it what comes late.
+    """Yields all merged tensors, then writes the deferred entries into them.
 
     Args:
-        merged: Names, and tensors of every group.
-        lates: Of every group, what gives its late entries once all its tensors are merged.
-        method: Its name, for errors.
+        merged: Names, each with the merged tensors of every group.
+        deferred_by_group: For every group, a function that yields the group's deferred entries. It
+            is called when all tensors have been merged.
+        method: Name of the method, for errors.
 
     Raises:
-        NonFiniteMergeError: A late entry is NaN or inf in the tensor's dtype.
+        NonFiniteMergeError: A deferred entry is NaN or inf in the tensor's dtype.
     """
     kept = {}
     for name, tensors in merged:
         kept[name] = tensors
         yield name, tensors
-    for group, late in enumerate(lates):
-        for entries in late():
+    for group, deferred in enumerate(deferred_by_group):
+        for entries in deferred():
             tensor = kept[entries.name][group]
             entries.write(tensor)
             check_finite(tensor, name=entries.name, method=method)

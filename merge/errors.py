@@ -1,15 +1,15 @@
 """The errors of merging.
 
 ValueError
-└── MergeError                  nothing of the merge is usable
-    ├── ParameterErrors         a method's name or parameters are wrong; lists all problems at once
-    ├── MismatchError           base and experts do not have the same names, shapes and dtypes
+└── MergeError                  the merge failed; no part of it is usable
+    ├── ParameterErrors         a method's name or parameters are wrong; lists all problems
+    ├── MismatchError           base and experts differ in names, shapes or dtypes
     ├── UnalignableError        the channels of this architecture cannot be matched
     ├── NonFiniteInputError     the base or an expert holds NaN or inf before merging
     ├── NonFiniteMergeError     a method turned finite inputs into NaN or inf
     └── InvalidStatisticsError  a merged running variance is negative
 
-A collapsed merge, at the accuracy of chance, is a result and no error.
+A merge whose accuracy is that of chance is a result, not an error.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NUM_NAMES_SHOWN = 5
-"""A wrong backbone mismatches in hundreds of tensors; the first five tell which one it is."""
+"""A wrong backbone differs in hundreds of tensors; the first five names identify it."""
 
 
 class MergeError(ValueError):
-    """A merge cannot be made from what it was given."""
+    """The base, the experts and the options do not give a merge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong with a method's parameters."""
+    """One error in a method's parameters."""
 
     field: str
-    """Name of the parameter, or `method` when the method itself is unknown."""
+    """Name of the parameter, or `method` if the method itself is unknown."""
     value: object
-    """The value that was given."""
+    """The given value."""
     allowed: str
-    """What would have been accepted, in words."""
+    """The accepted values, in words."""
 
     def __str__(self) -> str:
-        """Returns the problem as one line for a user."""
+        """Returns the problem in one line."""
         return f"{self.field}={self.value!r} is not allowed: {self.allowed}"
 
 
-class ParameterErrors(MergeError):  # noqa: N818 it stands for all of them, like ExceptionGroup
-    """Parameters are wrong; `problems` lists every one of them, in the order they were given."""
+class ParameterErrors(MergeError):  # noqa: N818 one exception for all problems, like ExceptionGroup
+    """Parameters are wrong; `problems` lists every problem, in the order of the parameters."""
 
     def __init__(self, method: str, *, problems: Sequence[Problem]) -> None:
         self.method = method
@@ -53,7 +53,7 @@ class ParameterErrors(MergeError):  # noqa: N818 it stands for all of them, like
         super().__init__("\n".join(f"{method}: {problem}" for problem in self.problems))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Lets the error cross a process boundary, which rebuilds it from its parts."""
+        """Lets the error be pickled, since its constructor takes keywords."""
         return (_parameter_errors, (self.method, self.problems))
 
 
@@ -69,12 +69,12 @@ class MismatchError(MergeError):
         super().__init__(self.differences)
 
     def __str__(self) -> str:
-        """Returns the first differences and how many more there are."""
+        """Returns the first differences and the number of further ones."""
         return f"base and experts do not match: {_first(self.differences, separator='; ')}"
 
 
 class UnalignableError(MergeError):
-    """No permutations are known that leave a model of this architecture the same function."""
+    """No permutations are known that keep the function of a model of this architecture."""
 
     def __init__(self, reason: str, causes: Sequence[str]) -> None:
         self.reason = reason
@@ -82,12 +82,12 @@ class UnalignableError(MergeError):
         super().__init__(reason, self.causes)
 
     def __str__(self) -> str:
-        """Returns the reason, the first tensors that cause it, and how many more there are."""
+        """Returns the reason, the first tensors that cause it, and the number of further ones."""
         return f"channels cannot be matched: {self.reason}: {_first(self.causes, separator='; ')}"
 
 
 class NonFiniteInputError(MergeError):
-    """The base or an expert holds NaN or inf, so that no merge of it means anything."""
+    """The base or an expert holds NaN or inf, so its merge would be meaningless."""
 
 
 class NonFiniteMergeError(MergeError):
@@ -95,7 +95,7 @@ class NonFiniteMergeError(MergeError):
 
 
 class InvalidStatisticsError(MergeError):
-    """A merged running variance is negative: normalizing with it gives NaN."""
+    """A merged running variance is negative; normalizing with it would give NaN."""
 
 
 def _first(entries: Sequence[str], *, separator: str) -> str:

@@ -1,4 +1,4 @@
-"""Exact selection by magnitude over tensors that are never together in memory."""
+"""Finds the k-th largest magnitude over many tensors exactly, without holding them together."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ if TYPE_CHECKING:
 SAMPLE_STEP = 61
 """Every 61st entry is sampled: a prime, so that no axis of a kernel is sampled at one place."""
 _MIN_SAMPLE = 1024
-"""Of fewer entries all are kept and none is counted: 62 thousand entries at most."""
+"""Smallest sample that brackets the rank. Below it, at most 62 thousand entries, all magnitudes are
+kept and partitioned."""
 _NUM_ERRORS = 5
-"""Half the width of the bracket, in standard errors of the sampled rank."""
+"""Half the width of the bracket, in standard errors of the rank in the sample."""
 
 
 def largest_magnitude(
     start_pass: Pass, *, rank: int, num_entries: int, start_sample: Pass | None = None
 ) -> float:
-    """Returns the magnitude at a rank among all entries, exactly; rank 1 is the largest.
+    """Returns the exact magnitude at a rank among all entries; rank 1 is the largest.
 
-    A sample brackets it between two magnitudes. One pass counts the entries above the bracket and
-    keeps those inside, some 1 %, among which it is found by partition. Where the bracket missed, a
-    radix selection in two more passes finds it.
+    A sample gives a bracket of two magnitudes around the wanted one. One pass then counts the
+    entries above the bracket and keeps the entries inside it, about 1 %, and a partition of these
+    finds the magnitude. If the bracket missed it, a radix selection finds it in two more passes.
 
     Args:
-        start_pass: Reads all entries. A tensor is used before the next is asked for, so that all
-            may come in one place.
+        start_pass: Starts a pass over all entries. Each tensor is used before the next one is
+            requested, so a pass may reuse one buffer.
         rank: From 1 to the number of entries.
-        num_entries: How many there are.
-        start_sample: Reads every `SAMPLE_STEP`-th entry, where that is cheaper than to read all
-            and drop the others. What it gives decides on the time, not on the result.
+        num_entries: Number of entries in a pass.
+        start_sample: Starts a pass over every `SAMPLE_STEP`-th entry, if that is cheaper than
+            reading all entries and dropping most. The sample affects the time, not the result.
 
-    Shapes: any; the tensors are one long vector.
+    Shapes: any; the tensors are taken as one long vector.
 
     Raises:
-        ValueError: the rank is below 1 or beyond the entries.
+        ValueError: The rank is below 1 or above the number of entries.
     Scope: all tensors of a pass.
     """
     if not 1 <= rank <= num_entries:
@@ -61,8 +62,8 @@ def largest_magnitude(
 def just_below(value: float) -> float:
     """Returns the greatest float32 below a float32.
 
-    Hard shrinking drops magnitudes up to its bound; with this bound it keeps the value itself. In
-    one kernel it takes 1 ms where a comparison and a selection take 18.
+    `torch.hardshrink` drops magnitudes up to and including its bound, so with this bound it keeps
+    the value itself. One call takes 1 ms where a comparison and a selection take 18.
     """
     return float(np.nextafter(np.float32(value), np.float32(-1)))
 
@@ -72,13 +73,13 @@ def _every_nth(tensor: Tensor) -> Tensor:
 
 
 def _bracket(sampled: Iterable[Tensor], *, share: float) -> tuple[float, float]:
-    """Returns magnitudes between which that at the rank lies, most likely."""
+    """Returns two magnitudes that most likely bracket the magnitude at the rank."""
     magnitudes = [each.abs().flatten().cpu().numpy() for each in sampled]
     sample = np.concatenate(magnitudes)
     num = len(sample)
     if num < _MIN_SAMPLE:
         return 0.0, math.inf
-    # The first entry of every tensor is sampled, so each can stand for one too many.
+    # Every tensor's first entry is sampled, so each tensor can be sampled once too often.
     margin = _NUM_ERRORS * math.sqrt(num * share * (1 - share)) + len(magnitudes)
     low, high = math.floor(num * (1 - share) - margin), math.ceil(num * (1 - share) + margin)
     sample.partition([max(low, 0), min(high, num - 1)])  # a sixth of the time of sorting
@@ -91,7 +92,7 @@ def _bracket(sampled: Iterable[Tensor], *, share: float) -> tuple[float, float]:
 def _split(
     tensors: Iterable[Tensor], *, low: float, high: float
 ) -> tuple[int, NDArray[np.float32]]:
-    """Returns how many magnitudes are above a bracket, and those that are inside it."""
+    """Returns the number of magnitudes above a bracket, and the magnitudes inside it."""
     num_above = 0
     inside = []
     scratch = np.empty(0, np.float32)
@@ -101,7 +102,7 @@ def _split(
             num_above += int((magnitudes > high).sum())
             kept = magnitudes[(magnitudes >= low) & (magnitudes <= high)]
             inside.append(kept.cpu().numpy())
-        else:  # numpy compares and selects five times as fast as torch does on the CPU
+        else:  # on the CPU numpy compares and selects five times as fast as torch
             if tensor.numel() > len(scratch):
                 scratch = np.empty(tensor.numel(), np.float32)
             values = np.abs(tensor.numpy().reshape(-1), out=scratch[: tensor.numel()])

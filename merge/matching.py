@@ -1,4 +1,4 @@
-"""The check that comes before every merge: base and experts are states of one architecture."""
+"""Checks before every merge that base and experts have one architecture."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 
 def check_match(base: State, *, experts: Sequence[State]) -> None:
-    """Checks names, shapes and dtypes of every expert against the base, one tensor alive at a time.
+    """Checks names, shapes and dtypes of every expert against the base.
+
+    Only one tensor is in memory at a time.
 
     Raises:
-        MismatchError: something differs; the message holds the first five names.
+        MismatchError: A name, shape or dtype differs; the message has the first five differences.
     """
     kinds = {name: _kind(base[name]) for name in base}
     differences = [

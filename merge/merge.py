@@ -1,4 +1,4 @@
-"""The merge itself: base and experts in, one merged tensor after another out."""
+"""Merges a base and experts into one merged tensor after another."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from merge.catalogue import BatchNormPolicy, method_of, num_experts_of
+from merge.deferred import write_deferred
 from merge.errors import MergeError
-from merge.late import settled
 from merge.matching import check_match
 from merge.one_tensor import is_for_method, merge_one
 from merge.protocols import Method, Recipe
@@ -28,31 +28,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MergeOptions:
-    """How to merge, besides the models."""
+    """Everything that decides a merge besides the models, and how to compute it."""
 
     params: MethodParams
-    """The method's, whose type names it."""
+    """The method's parameters; their class determines the method."""
     batch_norm: BatchNormPolicy = "average"
-    """What becomes of running statistics."""
+    """How running statistics are merged."""
     seed: int = 0
-    """Of methods that draw random numbers."""
+    """Seed of methods that draw random numbers."""
     num_threads: int = 1
-    """Tensors worked on at once; no bit of the result depends on it."""
-    settles_late: bool = False
-    """Whether entries of yielded tensors may still be written when the last one has been yielded,
-    for whoever keeps them all until the iteration ends; no bit of the result depends on it."""
+    """Threads, each of which merges one tensor at a time. The result's bits do not depend on it."""
+    may_defer: bool = False
+    """Whether a method may write entries into tensors after they were yielded, when the last tensor
+    has been yielded. This is faster for a caller that keeps all tensors until the iteration ends.
+    The result's bits do not depend on it."""
     device: torch.device = CPU
-    """Where to compute; merged tensors are left there."""
+    """Where to compute; merged tensors stay there."""
     probe: Probe | None = None
-    """The model and the data, for methods that read any."""
+    """The model and the data, for methods that read data."""
 
     @property
     def method(self) -> Method:
-        """The method's line in the table."""
+        """The functions of the method."""
         return METHODS[method_of(self.params)]
 
     def merge_one(self, weight: Weight, *, combine: Callable[[Weight], Tensor]) -> Tensor:
-        """Returns one merged tensor."""
+        """Returns one merged tensor; `combine` merges it if it is a weight."""
         return merge_one(
             weight, combine=combine, batch_norm=self.batch_norm, method=method_of(self.params)
         )
@@ -76,33 +77,34 @@ def merge_groups(
     groups: Sequence[Sequence[int]],
     options: MergeOptions,
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """Checks the inputs, then yields each name and its merged tensor in every group.
+    """Checks the inputs, then yields each name with its merged tensor of every group.
 
-    Arithmetic is in float32 whatever the dtype. At any time a few copies of one tensor a thread are
-    alive, and its merged ones, so peak memory grows neither with the number of experts nor with
-    that of tensors; states may be lazy views of files. Each tensor of an expert is read for all
-    groups in turn while it is in memory: files are read from disk once a pass, however many groups
-    there are. Methods that need all experts of a tensor at once say so.
+    Arithmetic is in float32 whatever the dtype. Each thread holds a few copies of one tensor, and
+    its merged tensors, so peak memory grows neither with the number of experts nor with the number
+    of tensors. States may be lazy views of files. Each tensor of an expert is used for all groups
+    while it is in memory, so files are read from disk once per pass, however many groups there are.
+    The docstrings of methods say which of them hold all experts of a tensor at once.
 
-    The bits depend on the order of the experts in a group, by rounding and by DARE's masks, and not
-    on the other groups.
+    The bits of a group's result depend on the order of its experts, by rounding and by DARE's
+    masks, and not on the other groups.
 
     Args:
-        base: What the experts started from.
-        experts: The pool.
-        groups: For each merge the experts' positions in the pool, in the order to take them.
+        base: The model that the experts were fine-tuned from.
+        experts: The pool of experts.
+        groups: For each merge, the positions of its experts in the pool, in the order to sum them.
         options: How to merge.
 
     Shapes: as in the base.
 
     Raises:
-        MergeError: there is no group, a group has no expert or not as many as the method or its
-            parameters are for, or the method lacks its data.
-        MismatchError: names, shapes or dtypes differ; this and the first come from the call.
-        NonFiniteInputError: the base or an expert holds NaN or inf; this and the rest come from
-            iterating, before the tensor concerned is yielded.
-        NonFiniteMergeError: a merged tensor does, in the base's dtype.
-        InvalidStatisticsError: a merged running variance is negative.
+        MergeError: There is no group, a group has no expert or a number of experts that the method
+            or its parameters do not accept, or the method lacks its data.
+        MismatchError: Names, shapes or dtypes differ. This error and the first are raised by the
+            call itself.
+        NonFiniteInputError: The base or an expert holds NaN or inf. This error and the following
+            are raised by the iteration, before the affected tensor is yielded.
+        NonFiniteMergeError: A merged tensor holds NaN or inf, in the base's dtype.
+        InvalidStatisticsError: A merged running variance is negative.
     Scope: weights by the method, running statistics by `batch_norm`, integers by their maximum.
     """
     _check_groups(groups, options=options)
@@ -113,33 +115,33 @@ def merge_groups(
 def merge_tasks(
     base: State, experts: Sequence[State], *, tasks: Sequence[int], options: MergeOptions
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """Checks the inputs, then yields each name and its tensor in the model of each of some tasks.
+    """Checks the inputs, then yields each name with its tensor in the model of every given task.
 
-    For methods that keep modules of each task (`Method.combine_for_task`), on one group of all
-    experts. As many models are made at once as tasks are named, and what has to be measured of the
-    experts is measured once a call.
+    This is for methods that keep modules of each task (`Method.combine_for_task`), on one group of
+    all experts. The models of all given tasks are made at once, and the experts are measured once
+    per call.
 
     Args:
-        base: What the experts started from.
+        base: The model that the experts were fine-tuned from.
         experts: The group.
-        tasks: Positions of experts, whose tasks the models are for.
+        tasks: Positions of the experts for whose tasks models are made.
         options: How to merge.
 
     Shapes: as in the base.
 
     Raises:
-        MergeError: as `merge_groups`, or the method has one model for all tasks.
+        MergeError: As in `merge_groups`, or the method makes one model for all tasks.
     """
     _check_groups([range(len(experts))], options=options)
     if options.method.combine_for_task is None:
-        raise MergeError(f"{method_of(options.params)} has one model for all tasks")
+        raise MergeError(f"{method_of(options.params)} makes one model for all tasks")
     return _stream_tasks(_pool(base, experts, options=options), tasks=tasks, options=options)
 
 
 def coverage(base: State, *, params: MethodParams) -> float:
-    """Returns the share of weight entries on which a method is more than an average.
+    """Returns the share of weight entries on which a method does more than average.
 
-    Spectral methods act on matrices and kernels, for example, and average all vectors.
+    Spectral methods, for example, act on matrices and kernels and average all vectors.
 
     Units: fraction in [0, 1]; 1 for a state without weights.
     """
@@ -158,9 +160,11 @@ def _check_groups(groups: Sequence[Sequence[int]], *, options: MergeOptions) -> 
     if needed is not None and wrong:
         raise MergeError(f"{options.params} merges exactly {needed} experts, not {wrong[0]}")
     if options.method.learn is not None and options.probe is None:
-        raise MergeError(f"{method_of(options.params)} reads data, and was given none")
+        raise MergeError(f"{method_of(options.params)} reads data, but the options have no probe")
     if options.probe is not None and len(groups) > 1:
-        raise MergeError("a method that reads data merges one group at a time")
+        raise MergeError(
+            f"a method that reads data merges one group at a time, not {len(groups)} groups"
+        )
 
 
 def _pool(base: State, experts: Sequence[State], *, options: MergeOptions) -> list[Weight]:
@@ -178,7 +182,7 @@ def _stream_groups(
     recipes = [
         _recipe(
             [weight.of_experts(group) for weight in pool],
-            measured=[measured[index] for index in group],
+            expert_results=[measured[index] for index in group],
             options=options,
         )
         for group in groups
@@ -193,10 +197,13 @@ def _stream_groups(
         )
 
     merged = _stream(pool, merge_in_groups, num_threads=options.num_threads)
-    settle = options.method.settle
-    if options.settles_late and settle is not None:
-        lates = [partial(settle, recipe=recipe) for recipe in recipes]
-        merged = settled(merged, lates=lates, method=method_of(options.params))
+    deferred_entries = options.method.deferred_entries
+    if options.may_defer and deferred_entries is not None:
+        merged = write_deferred(
+            merged,
+            deferred_by_group=[partial(deferred_entries, recipe=recipe) for recipe in recipes],
+            method=method_of(options.params),
+        )
     yield from merged
 
 
@@ -205,7 +212,7 @@ def _stream_tasks(
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     everyone = range(pool[0].num_experts) if pool else range(0)
     measured = _measure_experts(pool, groups=[everyone], options=options)
-    recipe = _recipe(pool, measured=list(measured.values()), options=options)
+    recipe = _recipe(pool, expert_results=list(measured.values()), options=options)
     combine = options.method.combine_for_task
     assert combine is not None
 
@@ -221,7 +228,7 @@ def _stream_tasks(
 def _stream(
     pool: Sequence[Weight], function: Callable[[Weight], tuple[Tensor, ...]], *, num_threads: int
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """Yields names and merged tensors in order; threads take some tensors at a time."""
+    """Yields names and merged tensors in order; each thread takes a few tensors at a time."""
     if num_threads == 1:
         yield from ((weight.name, function(weight)) for weight in pool)
         return
@@ -234,7 +241,7 @@ def _stream(
 
 
 def _batches(pool: Sequence[Weight]) -> Iterator[list[Weight]]:
-    """Yields runs of tensors that are worth handing to a thread: most are biases and scales."""
+    """Yields runs of tensors large enough for a thread; most tensors are biases and scales."""
     batch: list[Weight] = []
     for weight in pool:
         batch.append(weight)
@@ -248,13 +255,13 @@ def _batches(pool: Sequence[Weight]) -> Iterator[list[Weight]]:
 def _measure_experts(
     pool: Sequence[Weight], *, groups: Sequence[Sequence[int]], options: MergeOptions
 ) -> dict[int, object]:
-    """Measures every expert that is in a group once, however many it is in."""
+    """Measures every expert of a group once, however many groups it is in."""
     wanted = sorted({index for group in groups for index in group})
     measure = options.method.measure_expert
     weights = [weight for weight in pool if is_for_method(weight)]
     if measure is None or not weights:
         return dict.fromkeys(wanted)
-    recipe = Recipe(params=options.params, seed=options.seed, statistics=None)
+    recipe = Recipe(params=options.params, seed=options.seed, group_result=None)
     results = in_order(
         lambda index: measure(weights, index, recipe=recipe),
         wanted,
@@ -264,19 +271,19 @@ def _measure_experts(
 
 
 def _recipe(
-    weights: Sequence[Weight], *, measured: Sequence[object], options: MergeOptions
+    weights: Sequence[Weight], *, expert_results: Sequence[object], options: MergeOptions
 ) -> Recipe[MethodParams, Any]:
     recipe: Recipe[MethodParams, Any] = Recipe(
         params=options.params,
         seed=options.seed,
-        measured=measured,
-        statistics=None,
-        settles_late=options.settles_late,
+        expert_results=expert_results,
+        group_result=None,
+        may_defer=options.may_defer,
     )
     method = options.method
     seen = [weight for weight in weights if is_for_method(weight)]
     if method.learn is not None and options.probe is not None:
-        return replace(recipe, statistics=method.learn(seen, recipe=recipe, probe=options.probe))
-    if method.statistics is not None:
-        return replace(recipe, statistics=method.statistics(seen, recipe=recipe))
+        return replace(recipe, group_result=method.learn(seen, recipe=recipe, probe=options.probe))
+    if method.measure_group is not None:
+        return replace(recipe, group_result=method.measure_group(seen, recipe=recipe))
     return recipe

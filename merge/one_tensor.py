@@ -1,4 +1,4 @@
-"""One merged tensor: by the method, by the policy for running statistics, or by the maximum."""
+"""Merges one tensor: a weight by the method, a running statistic by its policy, or an integer."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ def merge_one(
     batch_norm: BatchNormPolicy,
     method: str,
 ) -> Tensor:
-    """Returns a merged tensor in the base's dtype, checked.
+    """Merges one tensor, checks the result and returns it in the base's dtype.
 
     Args:
         weight: A whole tensor.
-        combine: The method, for what is a weight.
-        batch_norm: The policy, for what is a running statistic.
-        method: Its name, for errors.
+        combine: The method's function, for weights.
+        batch_norm: The policy for running statistics.
+        method: Name of the method, for errors.
 
     Shapes: that of the weight.
 
     Raises:
-        NonFiniteInputError, NonFiniteMergeError, InvalidStatisticsError: see `merge.errors`.
+        NonFiniteInputError: The base or an expert holds NaN or inf.
+        NonFiniteMergeError: The result holds NaN or inf.
+        InvalidStatisticsError: The result is a running variance and negative.
     """
     if not weight.dtype.is_floating_point:
         return merge_integers(weight)
@@ -50,17 +52,17 @@ def merge_one(
 
 
 def is_for_method(weight: Weight) -> bool:
-    """Returns whether a tensor is a weight: floats that are no running statistic, one at least."""
+    """Returns whether a tensor is a weight: floats, not empty, and no running statistic."""
     if not weight.dtype.is_floating_point or weight.num_entries == 0:
         return False
     return not is_statistic(weight.name, state=weight.base_state)
 
 
 def check_finite(merged: Tensor, *, name: str, method: str) -> None:
-    """Checks a merged tensor.
+    """Checks a merged tensor for NaN and inf.
 
     Raises:
-        NonFiniteMergeError: It holds NaN or inf.
+        NonFiniteMergeError: The tensor holds NaN or inf.
     """
     if not is_finite(merged):
         raise NonFiniteMergeError(
@@ -71,10 +73,10 @@ def check_finite(merged: Tensor, *, name: str, method: str) -> None:
 
 def _check(merged: Tensor, *, weight: Weight, method: str) -> None:
     check_finite(merged, name=weight.name, method=method)
-    # Zero is no error: a dead channel has it (130 of EfficientNet-Lite0's 21,008 as published), and
-    # the layer's eps keeps the normalization finite.
+    # A variance of zero is valid: dead channels have it (130 of EfficientNet-Lite0's 21,008 as
+    # published), and the layer's eps keeps the normalization finite.
     if is_variance(weight.name, state=weight.base_state) and bool((merged < 0).any()):
         raise InvalidStatisticsError(
-            f"{weight.name} merged with {method} has a negative variance, {float(merged.min()):g}: "
-            "since every policy only averages, the base or an expert holds one"
+            f"{weight.name} merged with {method} has a negative variance, {float(merged.min()):g}; "
+            "every policy only averages, so the base or an expert has a negative variance"
         )

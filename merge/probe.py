@@ -1,4 +1,4 @@
-"""What a method that reads data may ask of the model: the whole of what merging with data needs."""
+"""The interface through which a method that reads data uses the model and the images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from merge.weight import Weight
 
     Tensors = Iterable[tuple[str, Tensor]]
-    """The weights of one model, by name; taken one after another, so that a generator will do."""
+    """The weights of one model by name, read one after another, so a generator is enough."""
 
 
 class Probe(Protocol):
-    """A group's model, heads and images; tasks go by position in the group.
+    """A group's model, heads and images. A task is named by its position in the group.
 
-    Every call first loads the weights given, so that calls do not depend on one another, and works
-    in evaluation mode. Running statistics are no matter of the method: what judges a merged model
-    uses those that the merge will have, what measures an expert uses the expert's own. Nothing is
-    random: images come in an order that is a function of the merge's seed.
+    Every call first loads the given weights, so calls do not depend on one another, and runs the
+    model in evaluation mode. The method does not choose running statistics: calls on a merged model
+    use the statistics that the merge will have, calls on an expert use the expert's own. Results
+    are deterministic: the order of images is a function of the merge's seed.
     """
 
     @property
     def num_tasks(self) -> int:
-        """Number of tasks; experts beyond it have no images here."""
+        """Number of tasks; experts at later positions have no images."""
 
     def gradient(
         self,
@@ -38,17 +38,20 @@ class Probe(Protocol):
         batch_size: int,
         task: int | None = None,
     ) -> Mapping[str, Tensor]:
-        """Returns the gradient of a merged model's losses, added over the group's tasks.
+        """Returns the gradient of a merged model's losses, summed over the group's tasks.
+
+        A task's loss is the mean over its batch, in nats.
 
         Args:
-            weights: The model's.
-            loss: `entropy` reads test images without labels, `cross_entropy` labelled training
-                images; the mean over a task's batch, in nats.
-            batch: Which batch of each task's shuffled stream of images, from 0.
-            batch_size: Images a task.
-            task: Position of the one task whose loss counts; None for all.
+            weights: The merged model's weights.
+            loss: `entropy` reads test images without labels, `cross_entropy` reads labelled
+                training images.
+            batch: Number of the batch in each task's shuffled stream of images, from 0.
+            batch_size: Images of each task.
+            task: Position of the only task whose loss counts; None for all tasks.
 
-        Shapes: each that of its weight, float32; weights that the model does not train are absent.
+        Shapes: each gradient has the shape of its weight, float32. Weights that the model does not
+            train are absent.
         """
 
     def squared_gradients(
@@ -56,38 +59,41 @@ class Probe(Protocol):
     ) -> Mapping[str, Tensor]:
         """Returns the diagonal of an expert's Fisher information on unlabelled training images.
 
-        The mean over the images x of E_y [(d log p(y|x) / d weight)^2], y from the predictions.
+        This is the mean over the images x of E_y [(d log p(y|x) / d weight)^2], with y drawn from
+        the predictions.
 
         Args:
-            weights: The expert's.
-            task: Its position.
-            num_images: Of its task; all of them where there are fewer.
-            is_exact: Takes the expectation class by class, a backward pass for each. Otherwise one
-                pass for an image sums the classes' square-root parts with random signs, whose
-                square is the same in expectation.
+            weights: The expert's weights.
+            task: The expert's position.
+            num_images: Images of the expert's task; all images if the task has fewer.
+            is_exact: Computes the expectation class by class, with one backward pass per image and
+                class. Otherwise one backward pass per image sums the classes, each scaled by the
+                square root of its probability and a random sign; the square of that sum has the
+                same expectation.
 
         Shapes: as `gradient`.
         """
 
     def gram_names(self) -> Collection[str]:
-        """Returns the weights that the model applies to its inputs as one matrix.
+        """Returns the names of the weights that the model applies to its inputs as one matrix.
 
-        Those of linear layers and of convolutions without groups, whose inputs are patches.
+        These are the weights of linear layers and of convolutions without groups, whose inputs are
+        patches.
         """
 
     def grams(
         self, weights: Tensors, *, task: int, num_images: int, names: Collection[str]
     ) -> Mapping[str, Tensor]:
-        """Returns X^T X of the inputs that an expert's layers see on unlabelled training images.
+        """Returns X^T X of the inputs X that an expert's layers see on unlabelled training images.
 
         Args:
-            weights: The expert's.
-            task: Its position.
+            weights: The expert's weights.
+            task: The expert's position.
             num_images: As in `squared_gradients`.
-            names: The weights whose layers are asked about, out of `gram_names`.
+            names: The weights whose layers to measure, out of `gram_names`.
 
-        Shapes: (width, width) in float64, for a weight of shape (out, ...) with width entries an
-            output, in the order of the weight's entries.
+        Shapes: (width, width) in float64, for a weight of shape (out, ...) with width entries for
+            each output, in the order of the weight's entries.
         """
 
     def accuracies(self, weights: Tensors, *, num_images: int) -> Sequence[float]:
@@ -96,7 +102,7 @@ class Probe(Protocol):
         Images that the task's expert was not trained on come first.
 
         Args:
-            weights: The model's.
+            weights: The merged model's weights.
             num_images: As in `squared_gradients`.
 
         Units: fractions in [0, 1].
@@ -104,5 +110,5 @@ class Probe(Protocol):
 
 
 def expert_tensors(weights: Sequence[Weight], index: int) -> Iterator[tuple[str, Tensor]]:
-    """Yields one expert's weights, one alive at a time."""
+    """Yields one expert's weights by name, with one in memory at a time."""
     return ((weight.name, weight.expert(index)) for weight in weights)

@@ -1,4 +1,4 @@
-"""What a method is made of."""
+"""The functions that make up a method, as protocols, and the recipe that they receive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from merge.late import LateEntries
+    from merge.deferred import DeferredEntries
     from merge.probe import Probe
     from merge.weight import Weight
 
@@ -22,96 +22,94 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Generic[P, S]):
-    """Holds all that a method may know besides the weights."""
+    """Everything that a method may know besides the weights."""
 
     params: P
     """The method's parameters."""
     seed: int
-    """Seed of all randomness; methods without any leave it alone."""
-    measured: Sequence[Any] = ()
-    """What `Method.measure_expert` found, by expert."""
-    statistics: S
-    """What the extra pass measured on all models; None if the method has no such pass."""
-    settles_late: bool = False
-    """Whether entries may be left to `Method.settle`."""
+    """Seed of all randomness; deterministic methods ignore it."""
+    expert_results: Sequence[Any] = ()
+    """The results of `Method.measure_expert`, one per expert."""
+    group_result: S
+    """The result of `Method.measure_group` or `Method.learn`; None if the method has neither."""
+    may_defer: bool = False
+    """Whether entries may be left to `Method.deferred_entries`."""
 
 
 class Combine(Protocol):
-    """Merges one tensor; the whole of what a method must provide."""
+    """Merges one tensor. Every method has this function, and most methods have no other."""
 
     def __call__(self, weight: Weight, *, recipe: Recipe[Any, Any]) -> Tensor:
-        """Returns the merged tensor in float32, a new one; reads no other tensor than `weight`."""
+        """Returns the merged tensor as a new float32 tensor; reads no tensor but `weight`."""
 
 
 class MeasureExpert(Protocol):
-    """Measures one expert over all tensors: the same for every group that it is in."""
+    """Measures one expert over all tensors, with the same result in every group."""
 
     def __call__(
         self, weights: Sequence[Weight], index: int, *, recipe: Recipe[Any, None]
     ) -> object:
-        """Returns what `Recipe.measured` holds for the expert at `index`."""
+        """Returns the entry of `Recipe.expert_results` for the expert at `index`."""
 
 
-class Measure(Protocol):
-    """Measures what tensor-local merging cannot see, by reading the tensors one after another."""
+class MeasureGroup(Protocol):
+    """Measures a group over all tensors, by reading the tensors one after another."""
 
     def __call__(self, weights: Sequence[Weight], *, recipe: Recipe[Any, None]) -> object:
-        """Returns the statistics that `Recipe.statistics` carries to every tensor."""
+        """Returns the `Recipe.group_result` for the merge of every tensor."""
 
 
 class Learn(Protocol):
-    """Learns from data what tensor-local merging needs, with the model itself at hand."""
+    """Learns from data, with the help of a probe that can run the model."""
 
     def __call__(
         self, weights: Sequence[Weight], *, recipe: Recipe[Any, None], probe: Probe
     ) -> object:
-        """Returns the statistics that `Recipe.statistics` carries to every tensor."""
+        """Returns the `Recipe.group_result` for the merge of every tensor."""
 
 
 class CombineForTask(Protocol):
-    """Merges one tensor for one task of the group, whose identity is known at test time."""
+    """Merges one tensor of the model for one task; the task is known at test time."""
 
     def __call__(self, weight: Weight, task: int, *, recipe: Recipe[Any, Any]) -> Tensor:
-        """Returns the tensor in float32, a new one, for the task of the expert at `task`."""
+        """Returns a new float32 tensor for the task of the expert at position `task`."""
 
 
-class Settle(Protocol):
-    """Gives the entries that were left until every tensor was merged."""
+class DeferredEntriesOf(Protocol):
+    """Returns the entries that were left until every tensor had been merged."""
 
-    def __call__(self, *, recipe: Recipe[Any, Any]) -> Iterator[LateEntries]:
-        """Yields them, tensor by tensor."""
+    def __call__(self, *, recipe: Recipe[Any, Any]) -> Iterator[DeferredEntries]:
+        """Yields the entries, tensor by tensor."""
 
 
 class Covers(Protocol):
-    """Tells on which tensors a method is more than an average."""
+    """Decides on which tensors a method does more than average."""
 
     def __call__(self, weight: Weight) -> bool:
-        """Returns whether it is on this one; reads no entries."""
+        """Returns whether the method does more than average this tensor; reads no entries."""
 
 
 def covers_all(weight: Weight) -> bool:
-    """Returns true: the method treats every weight alike."""
+    """Returns True, for methods that treat every weight alike."""
     del weight
     return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One line of the table of methods."""
+    """The functions of one method."""
 
-    params: type[MethodParams]
-    """Its parameters' class."""
     combine: Combine
-    """Its tensor-local function."""
+    """Merges one tensor."""
     measure_expert: MeasureExpert | None = None
-    """Its pass over one expert, shared by all groups; None if it needs none."""
-    statistics: Measure | None = None
-    """Its pass over a group before the first tensor is merged; None if it needs none."""
+    """Measures one expert, once for all groups; None if the method needs no such pass."""
+    measure_group: MeasureGroup | None = None
+    """Measures a group before its first tensor is merged; None if the method needs no such pass."""
     learn: Learn | None = None
-    """Its pass over data, in place of `statistics`; None if it reads weights alone."""
+    """Learns from data, in place of `measure_group`; None if the method reads weights alone."""
     combine_for_task: CombineForTask | None = None
-    """For methods that keep modules of each task; `combine` is then the model without them."""
-    settle: Settle | None = None
-    """For methods that are faster if some entries may wait; None if none ever does."""
+    """For methods that keep modules of each task. `combine` then makes the model without them."""
+    deferred_entries: DeferredEntriesOf | None = None
+    """For methods that are faster if some entries may wait; None if no entry ever waits."""
     covers: Covers = covers_all
-    """Where it is more than an average."""
+    """Whether the method does more than average a tensor."""

@@ -1,4 +1,4 @@
-"""Exact selection of several ranks, and of rows, by the bits of floats, in two readings."""
+"""Selects values at several ranks exactly, by the bits of floats, in two passes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _LEAST_HIGH_HALF = -(_NUM_BINS // 2)
 _ALL_BUT_SIGN = (1 << 31) - 1
 
 Pass = Callable[[], Iterable[Tensor]]
-"""Starts one reading of all tensors in scope; called twice, it must give the same values."""
+"""Starts one pass over all tensors in scope. Every call must yield the same values."""
 PassOfRows = Callable[[], Iterable[tuple[int, Tensor]]]
-"""Starts one reading of several scopes, or rows, whose tensors may come in any order."""
+"""Starts one pass over several scopes, called rows; their tensors may come in any order."""
 Place = tuple[int, int]
-"""A bin, and the rank within it."""
+"""A bin, and a rank within it."""
 K = TypeVar("K", bound=Hashable)
 
 
 def largest_magnitudes(start_pass: Pass, *, ranks: Sequence[int]) -> list[float]:
-    """Returns the magnitudes at some ranks among all entries, exactly; rank 1 is the largest.
+    """Returns the exact magnitudes at some ranks among all entries; rank 1 is the largest.
 
-    The same selection as `largest`, without what signs cost.
+    This is `largest` of the absolute values, without the work for signs.
 
-    Shapes: any; the tensors are one long vector.
+    Shapes: any; the tensors are taken as one long vector.
 
     Raises:
-        ValueError: fewer entries than a rank.
+        ValueError: A rank is above the number of entries.
     Scope: all tensors of a pass.
     """
     (found,) = _select(lambda: ((0, _bits(tensor.abs())) for tensor in start_pass()), ranks=[ranks])
@@ -41,23 +41,23 @@ def largest_magnitudes(start_pass: Pass, *, ranks: Sequence[int]) -> list[float]
 def largest(start_pass: PassOfRows, *, ranks: Sequence[Sequence[int]]) -> list[list[float]]:
     """Returns for each row the values at its ranks among the row's entries; rank 1 is the largest.
 
-    Floats are ordered as their bit patterns are, once those of negative ones are turned around, so
-    a radix selection in two halves finds the values: one pass counts the upper 16 bits, a second
-    the lower 16 bits of the entries in the bins that the ranks fell into. Two passes of about 10 ms
-    over 3.4 M entries on one core take the place of 310 ms of sorting, in 0.8 MB a row and a rank.
-    A row of fewer entries than there are bins is held instead, and read once.
+    Floats have the order of their bit patterns, once the patterns of negative floats are inverted.
+    A radix selection in two halves therefore finds the values: the first pass counts the upper 16
+    bits of all entries, the second the lower 16 bits of the entries in the bins of the ranks. Two
+    passes of about 10 ms over 3.4 M entries on one core replace 310 ms of sorting, with 0.8 MB per
+    row and rank. A row with fewer entries than there are bins is kept instead, and read once.
 
-    Shapes: any; the tensors of a row are one long vector.
+    Shapes: any; the tensors of a row are taken as one long vector.
 
     Raises:
-        ValueError: a row with fewer entries than a rank.
+        ValueError: A rank is above the number of the row's entries.
     Scope: all tensors of a row.
     """
     return _select(lambda: ((row, _ordered(tensor)) for row, tensor in start_pass()), ranks=ranks)
 
 
 def _select(start_pass: PassOfRows, *, ranks: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Selects among keys, int32 numbers in the order of the values."""
+    """Selects among keys: int32 numbers that have the order of the values."""
     places, held = _find_bins(start_pass(), ranks=ranks)
     lows = _count_low_halves(start_pass(), places=places) if places else {}
     nothing = torch.empty(0, dtype=torch.int32)
@@ -72,7 +72,7 @@ def _select(start_pass: PassOfRows, *, ranks: Sequence[Sequence[int]]) -> list[l
 def _find_bins(
     keyed: Iterable[tuple[int, Tensor]], *, ranks: Sequence[Sequence[int]]
 ) -> tuple[dict[int, list[Place]], dict[int, Tensor]]:
-    """Returns where the ranks of each large row fall, and the keys of each small one."""
+    """Returns the places of the ranks of each large row, and all keys of each small row."""
     counts: dict[int, Tensor] = {}
     held: dict[int, Tensor] = {}
     for row, keys in _in_batches(keyed):
@@ -88,7 +88,7 @@ def _find_bins(
 def _count_low_halves(
     keyed: Iterable[tuple[int, Tensor]], *, places: Mapping[int, Sequence[Place]]
 ) -> dict[tuple[int, int], Tensor]:
-    """Returns the counts of the lower halves of the entries in some bins, by row and bin."""
+    """Counts the lower halves of the entries in the bins of the ranks, by row and bin."""
     wanted = {row: sorted({high for high, _ in each}) for row, each in places.items()}
     lows = {(row, high): _no_counts() for row, highs in wanted.items() for high in highs}
     halves = (
@@ -111,18 +111,19 @@ def _from_counts(lows: Mapping[int, Tensor], *, places: Sequence[Place]) -> list
 def _from_held(keys: Tensor, *, ranks: Sequence[int]) -> list[float]:
     for rank in ranks:
         _check(rank, num_entries=len(keys))
-    # numpy finds a few places without sorting the rest.
+    # numpy's partition finds a few places without sorting the rest.
     entries, places = keys.cpu().numpy(), [len(keys) - rank for rank in ranks]
     entries.partition(places)
     return [_value(int(entries[place])) for place in places]
 
 
 def _in_batches(keyed: Iterable[tuple[K, Tensor]]) -> Iterator[tuple[K, Tensor]]:
-    """Yields each key's entries, as many as there are bins or more at a time, then the rest.
+    """Yields each key's entries, at least as many as there are bins at a time, then the rest.
 
-    Counting fewer costs as much. A key whose rest comes first has less in all. What waits does so
-    in one place a key: small tensors that outlive large ones leave holes in the heap, which grew by
-    1.2 GB for PCB of 8 ResNet-50. The next batch overwrites it.
+    Counting fewer entries takes as long. If a key's first batch is smaller, the key has no other
+    entries. Entries wait in one buffer per key, because small tensors that outlive large ones
+    fragment the heap: it grew by 1.2 GB for PCB of 8 ResNet-50. The next batch overwrites the
+    buffer.
     """
     waiting: dict[K, tuple[Tensor, int]] = {}
     for key, entries in keyed:
@@ -160,7 +161,7 @@ def _value(key: int) -> float:
 def _low_halves(keys: Tensor, *, high: int) -> Tensor:
     if keys.device.type != "cpu":
         return keys[(keys >> _HALF_BITS) == high] & _LOW_HALF
-    # numpy selects a few of many in a fifth of the time that torch takes.
+    # numpy selects a few of many entries in a fifth of torch's time.
     entries = keys.numpy()
     return torch.from_numpy(entries[(entries >> _HALF_BITS) == high] & _LOW_HALF)
 

@@ -1,6 +1,6 @@
-"""What a parameter accepts, declared on the field that holds it; free of torch.
+"""The values that a parameter accepts, declared in the metadata of its dataclass field.
 
-A range is put into a dataclass field's metadata by `allow` and read back by `problems_of`:
+`allow` puts a range into the metadata, and `problems_of` checks values against it:
 
     density: float = field(default=0.2, metadata=allow(Number(above=0, at_most=1)))
 """
@@ -21,7 +21,7 @@ _KEY = "range"
 
 
 class Range(Protocol):
-    """The whole of what checking a value needs."""
+    """A set of accepted values."""
 
     def accepts(self, value: object) -> bool:
         """Returns whether the value has the right type and lies in the range."""
@@ -33,7 +33,7 @@ class Range(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A finite number; an int stands for the float of the same value, a bool never does."""
+    """A finite number. An int stands for the float of the same value; a bool is not accepted."""
 
     at_most: float
     at_least: float = -math.inf
@@ -56,7 +56,7 @@ class Number:
 class Numbers:
     """A list of shares: finite numbers from 0 that are not all zero, or the empty list.
 
-    Only their ratios count, so the bound rules out a slip and nothing else.
+    Only the ratios of the numbers count, so the upper bound only guards against typing errors.
     """
 
     at_most: float
@@ -76,7 +76,7 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """A whole number, written as one: neither 1.0 nor a bool is."""
+    """A whole number. Neither 1.0 nor a bool is accepted."""
 
     at_most: int
     at_least: int = 1
@@ -95,7 +95,7 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """True or false; 0, 1 and "yes" are none of them."""
+    """True or false. Neither 0 and 1 nor "yes" is accepted."""
 
     allowed: str = "true or false"
 
@@ -132,25 +132,25 @@ def range_of(field: Field[Any]) -> Range:
 
 
 def problems_of(params_class: type[Any], *, values: Mapping[str, object]) -> list[Problem]:
-    """Returns every unknown name and every value out of range, in the order given."""
+    """Returns every unknown name and every value out of range, in the order of `values`."""
     ranges = {field.name: range_of(field) for field in fields(params_class)}
     problems = []
     for name, value in values.items():
         if name not in ranges:
-            problems.append(Problem(field=name, value=value, allowed=_names(name, known=ranges)))
+            problems.append(Problem(field=name, value=value, allowed=_names(ranges, given=name)))
         elif not ranges[name].accepts(value):
             problems.append(Problem(field=name, value=value, allowed=ranges[name].allowed))
     return problems
 
 
-def unknown(name: str, *, known: Mapping[str, object]) -> str:
-    """Returns the known names, nearest first named, as the remedy for an unknown one."""
-    close = get_close_matches(name, known, n=3)
+def one_of(known: Mapping[str, object], *, given: str) -> str:
+    """Returns the known names in words, with those similar to an unknown name as a suggestion."""
+    close = get_close_matches(given, known, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"one of {', '.join(known)}{hint}"
 
 
-def _names(name: str, *, known: Mapping[str, object]) -> str:
+def _names(known: Mapping[str, object], *, given: str) -> str:
     if not known:
         return "this method takes no parameters"
-    return f"the name must be {unknown(str(name), known=known)}"
+    return f"the name must be {one_of(known, given=str(given))}"

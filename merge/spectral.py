@@ -1,7 +1,7 @@
-"""Weights as matrices, and the singular vectors of matrices: what all spectral methods share.
+"""Weights as matrices, and the singular vectors of matrices, for all spectral methods.
 
-A kernel of a convolution is the matrix that multiplies unfolded patches, one row for each output
-channel. Factors come from the eigenvectors of the smaller Gram matrix, in float64.
+The matrix of a convolution kernel is the one that multiplies unfolded patches: one row for each
+output channel. Singular vectors come from the eigenvectors of the smaller Gram matrix, in float64.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from merge.weight import Weight
 
 RANK_TOLERANCE = 1e-6
-"""Singular values below this fraction of the largest count as zero, with their vectors.
+"""Singular values below this fraction of the largest count as zero, and so do their vectors.
 
-Which vectors belong to a zero is the library's choice, so that no method may depend on it. float32
-inputs hold a direction to about 1e-7, the Gram matrix a zero to 2e-8 of the largest.
+The vectors of a zero value are the library's choice, so no method may depend on them. float32
+inputs hold a direction to about 1e-7; the Gram matrix holds a zero to 2e-8 of the largest value.
 """
 _CUDA_LOCK = Lock()
-"""On CUDA, first calls of torch.linalg from two threads at once fail (pytorch issue 90613)."""
+"""On CUDA, concurrent first calls of torch.linalg from two threads fail (pytorch issue 90613)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Triples:
-    """Leading singular values with their vectors; vectors of a value of zero are zero too.
+    """Leading singular values with their vectors; the vectors of a zero value are zero.
 
     Shapes: m x n matrix, k values: left (m, k), values (k), right (k, n).
     """
@@ -44,17 +44,18 @@ class Triples:
 
 
 def is_matrix(weight: Weight) -> bool:
-    """Returns whether a spectral method acts on a weight: it has several rows and columns.
+    """Returns whether spectral methods act on a weight: it has several rows and several columns.
 
-    Rows are output channels; columns are all other dimensions together, for a grouped kernel the
-    inputs of its group. What has one row or one column has one singular value and is a vector, such
-    as a bias, a scale, the class token of a transformer or its table of positions with a leading 1.
+    Rows are output channels. Columns are all other dimensions together; for a grouped kernel, the
+    inputs of its group. A weight with one row or one column has a single singular value and counts
+    as a vector: a bias, a scale, a transformer's class token, or its position table with a leading
+    dimension of 1.
     """
     return smaller_side(weight) > 1
 
 
 def smaller_side(weight: Weight) -> int:
-    """Returns the greatest rank that a weight's matrix can have; 0 for scalars and vectors."""
+    """Returns the largest possible rank of a weight's matrix; 0 for scalars and vectors."""
     if len(weight.shape) < 2:  # noqa: PLR2004 rows and columns
         return 0
     num_rows = weight.shape[0]
@@ -62,7 +63,7 @@ def smaller_side(weight: Weight) -> int:
 
 
 def task_matrices(weight: Weight) -> Iterator[Tensor]:
-    """Yields every expert's task vector as a matrix in float64, one alive at a time."""
+    """Yields every expert's task vector as a float64 matrix, with one in memory at a time."""
     return (vector.flatten(1).double() for vector in weight.task_vectors())
 
 
@@ -71,13 +72,13 @@ def merge_matrices(weight: Weight, *, merged: Callable[[Weight], Tensor], scalin
 
     Args:
         weight: Any weight.
-        merged: Gives the merged task vector of a weight that is a matrix, as that matrix.
-        scaling: Factor on task vectors of both kinds.
+        merged: Returns the merged task vector of a weight that is a matrix, as a matrix.
+        scaling: Factor on the merged matrix and on the mean.
 
     Shapes: that of the weight.
-    Source: the mean for all that is no matrix, and one factor on everything, are common to the
-        published code of TSV-M, Iso-C, Iso-CTS and WUDI. That code takes only tensors of two
-        dimensions as matrices; this takes kernels as well.
+    Source: the published code of TSV-M, Iso-C, Iso-CTS and WUDI takes the mean of everything that
+        is no matrix, and one factor for all weights. Only tensors of two dimensions are matrices
+        there; here kernels are matrices too.
     """
     if not is_matrix(weight):
         factor = scaling / weight.num_experts
@@ -89,14 +90,15 @@ def merge_matrices(weight: Weight, *, merged: Callable[[Weight], Tensor], scalin
 def leading_triples(matrix: Tensor, *, rank: int) -> Triples:
     """Returns the largest singular values of a float64 matrix with their vectors.
 
-    The eigenvectors of the smaller Gram matrix are singular vectors, and the other side follows by
-    one product. That takes a seventh of the time of a float32 decomposition (0.2 against 1.4 s for
-    512 x 4608 on one core) and in float64 loses less: over a spectrum that falls to 1e-4, values
-    are off by 2e-8 of themselves against 1e-4, and the orthogonal factor by 3e-10 against 5e-4.
+    The eigenvectors of the smaller Gram matrix are the singular vectors of one side, and one
+    product gives the other side. This takes a seventh of the time of a float32 decomposition (0.2
+    against 1.4 s for 512 x 4608 on one core) and is more accurate in float64: over a spectrum that
+    falls to 1e-4, the relative error of the values is 2e-8 against 1e-4, and the error of the
+    orthogonal factor 3e-10 against 5e-4.
 
     Args:
-        matrix: In float64.
-        rank: How many to return; at most the smaller side.
+        matrix: A float64 matrix.
+        rank: Number of values to return; at most the smaller side.
 
     Shapes: matrix (m, n); see `Triples`.
     """
@@ -121,10 +123,10 @@ def _eigenpairs(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest_isometry(matrix: Tensor) -> Tensor:
-    """Returns P Q^T of a float64 matrix P S Q^T: its directions as they are, all values at one.
+    """Returns P Q^T of a float64 matrix P S Q^T: the same directions with all values at one.
 
-    Of a concatenation of vectors it is the orthonormal set nearest to them, the solution of the
-    orthogonal Procrustes problem. Directions that the matrix lacks stay lacking.
+    For a concatenation of vectors, this is the orthonormal set nearest to them, the solution of the
+    orthogonal Procrustes problem. Directions with a singular value of zero stay zero.
 
     Shapes: (m, n) to (m, n).
     """

@@ -1,6 +1,7 @@
-"""The table of methods.
+"""The table of methods: the functions of each, under the names of `merge.catalogue`.
 
-A new one is a file in `merge.operators`, a line here, its parameters and its card.
+A new method is a file in `merge.operators`, an entry here, a class in `merge.parameters` and a card
+in `merge.catalogue`.
 """
 
 from __future__ import annotations
@@ -33,108 +34,68 @@ from merge.operators import (
     weighted_average,
     wudi,
 )
-from merge.parameters.linear import (
-    AverageParams,
-    ModelStockParams,
-    SlerpParams,
-    TaskArithmeticParams,
-    WeightedAverageParams,
-)
-from merge.parameters.per_task import EmrParams, TallMaskParams, TwinParams
-from merge.parameters.sparse import (
-    BreadcrumbsParams,
-    ConsensusTaParams,
-    DareParams,
-    DareTiesParams,
-    DellaParams,
-    MagMaxParams,
-    PcbParams,
-    TiesParams,
-)
-from merge.parameters.spectral import IsoCParams, IsoCtsParams, TsvMParams, WudiParams
-from merge.parameters.with_data import (
-    AdaMergingParams,
-    FisherParams,
-    FrankWolfeParams,
-    FrankWolfeSoftParams,
-    GreedySoupParams,
-    RegMeanParams,
-)
 from merge.protocols import Method
 from merge.spectral import is_matrix
 
 METHODS: dict[str, Method] = {
-    "average": Method(params=AverageParams, combine=average.combine),
-    "weighted_average": Method(params=WeightedAverageParams, combine=weighted_average.combine),
-    "task_arithmetic": Method(params=TaskArithmeticParams, combine=task_arithmetic.combine),
-    "slerp": Method(params=SlerpParams, combine=slerp.combine),
-    "model_stock": Method(params=ModelStockParams, combine=model_stock.combine),
-    "magmax": Method(params=MagMaxParams, combine=magmax.combine),
+    "average": Method(combine=average.combine),
+    "weighted_average": Method(combine=weighted_average.combine),
+    "task_arithmetic": Method(combine=task_arithmetic.combine),
+    "slerp": Method(combine=slerp.combine),
+    "model_stock": Method(combine=model_stock.combine),
+    "magmax": Method(combine=magmax.combine),
     "ties": Method(
-        params=TiesParams,
         combine=ties.combine,
         measure_expert=ties.measure_expert,
-        statistics=ties.statistics,
-        settle=ties.settle,
+        measure_group=ties.measure_group,
+        deferred_entries=ties.deferred_entries,
     ),
-    "dare": Method(params=DareParams, combine=dare.combine),
+    "dare": Method(combine=dare.combine),
     "dare_ties": Method(
-        params=DareTiesParams,
         combine=dare_ties.combine,
-        statistics=dare_ties.statistics,
-        settle=ties.settle,
+        measure_group=dare_ties.measure_group,
+        deferred_entries=ties.deferred_entries,
     ),
     "breadcrumbs": Method(
-        params=BreadcrumbsParams,
         combine=breadcrumbs.combine,
         measure_expert=breadcrumbs.measure_expert,
     ),
-    "della": Method(params=DellaParams, combine=della.combine),
-    "consensus_ta": Method(params=ConsensusTaParams, combine=consensus_ta.combine),
+    "della": Method(combine=della.combine),
+    "consensus_ta": Method(combine=consensus_ta.combine),
     "pcb": Method(
-        params=PcbParams,
         combine=pcb.combine,
         measure_expert=pcb.measure_expert,
-        statistics=pcb.statistics,
+        measure_group=pcb.measure_group,
     ),
-    "tsv_m": Method(params=TsvMParams, combine=tsv_m.combine, covers=is_matrix),
-    "iso_c": Method(params=IsoCParams, combine=iso_c.combine, covers=is_matrix),
-    "iso_cts": Method(params=IsoCtsParams, combine=iso_cts.combine, covers=is_matrix),
-    "wudi": Method(params=WudiParams, combine=wudi.combine, covers=is_matrix),
+    "tsv_m": Method(combine=tsv_m.combine, covers=is_matrix),
+    "iso_c": Method(combine=iso_c.combine, covers=is_matrix),
+    "iso_cts": Method(combine=iso_cts.combine, covers=is_matrix),
+    "wudi": Method(combine=wudi.combine, covers=is_matrix),
     "emr": Method(
-        params=EmrParams,
         combine=emr.combine,
-        statistics=emr.statistics,
+        measure_group=emr.measure_group,
         combine_for_task=emr.combine_for_task,
     ),
     "tall_mask": Method(
-        params=TallMaskParams,
         combine=tall_mask.combine,
         combine_for_task=tall_mask.combine_for_task,
     ),
-    "twin": Method(params=TwinParams, combine=twin.combine, combine_for_task=twin.combine_for_task),
-    "fisher": Method(params=FisherParams, combine=fisher.combine, learn=fisher.learn),
+    "twin": Method(combine=twin.combine, combine_for_task=twin.combine_for_task),
+    "fisher": Method(combine=fisher.combine, learn=fisher.learn),
     "regmean": Method(
-        params=RegMeanParams,
         combine=regmean.combine,
         learn=regmean.learn,
         covers=regmean.covers,
     ),
     "adamerging": Method(
-        params=AdaMergingParams,
         combine=adamerging.combine,
         measure_expert=adamerging.measure_expert,
         learn=adamerging.learn,
     ),
-    "frank_wolfe": Method(
-        params=FrankWolfeParams, combine=frank_wolfe.combine, learn=frank_wolfe.learn
-    ),
+    "frank_wolfe": Method(combine=frank_wolfe.combine, learn=frank_wolfe.learn),
     "frank_wolfe_soft": Method(
-        params=FrankWolfeSoftParams,
         combine=frank_wolfe_soft.combine,
         learn=frank_wolfe_soft.learn,
     ),
-    "greedy_soup": Method(
-        params=GreedySoupParams, combine=greedy_soup.combine, learn=greedy_soup.learn
-    ),
+    "greedy_soup": Method(combine=greedy_soup.combine, learn=greedy_soup.learn),
 }

@@ -1,4 +1,4 @@
-"""Work on several tensors at once, with results in the order of the tensors."""
+"""Computes on threads and yields the results in order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ R = TypeVar("R")
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], *, num_threads: int) -> Iterator[R]:
-    """Yields the function's results in the items' order, computed on threads.
+    """Yields the function's results in the order of the items, computed on threads.
 
-    At most `num_threads` results are computed ahead of the one that is taken, so that what waits is
-    bounded. An error is raised in its turn. torch lets other threads run while it computes.
+    At most `num_threads` results wait to be taken, so memory is bounded. An error is raised when
+    the turn of its item comes. torch releases Python's global lock while it computes.
     """
     if num_threads == 1:
         yield from map(function, items)

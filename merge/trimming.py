@@ -1,4 +1,4 @@
-"""The trim: which magnitudes of a task vector stay."""
+"""The trim of TIES: keeps the largest magnitudes of a task vector and drops all others."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from merge.radix import Pass
 
 VectorOf = Callable[[Weight, int, Tensor | None], Tensor]
-"""Gives the task vector of one expert, of a block, in the place given or in a new one:
-`Weight.task_vector`, or an edited one."""
+"""Returns one expert's task vector of a block: `Weight.task_vector`, or a thinned one. The third
+argument takes the result, or is None for a new tensor."""
 _MIN_SAMPLED = 1024
-"""Entries of a tensor that is sampled: most tensors are biases and scales, which hold a thousandth
-of the entries, and a sample of one takes as long to read as one of a kernel."""
+"""Fewest entries of a tensor that is sampled. Most tensors are biases and scales: they hold a
+thousandth of the entries, and reading a sample of one takes as long as reading a sample of a
+kernel."""
 
 
 def threshold(
     weights: Sequence[Weight], expert: int, *, density: float, vector_of: VectorOf
 ) -> float:
-    """Returns the least magnitude that the trim of one expert keeps, over all the weights given.
+    """Returns the least magnitude that the trim of one expert keeps, over all given weights.
 
-    Each weight's vector is read once, in blocks, and every 61st entry of the large ones before. The
-    number kept is density x entries rounded to the nearest, at least one, so that a small tensor is
-    never silently left at the base.
+    Every 61st entry of the large weights is read first, then every entry once, in blocks. The
+    number of kept entries is density x entries, rounded to the nearest integer and at least one, so
+    a small tensor is never silently left at the base.
     """
     num_entries = sum(weight.num_entries for weight in weights)
     large = [weight for weight in weights if weight.num_entries >= _MIN_SAMPLED]
@@ -44,7 +45,7 @@ def threshold(
 
 
 def trim(vector: Tensor, *, least: float) -> Tensor:
-    """Returns a vector without the entries of a lesser magnitude than `least`; a new one."""
+    """Returns a new vector in which magnitudes below `least` are zero."""
     return torch.hardshrink(vector, just_below(least))
 
 
@@ -52,15 +53,15 @@ def _vectors(
     weights: Sequence[Weight], expert: int, *, num_entries: int, vector_of: VectorOf
 ) -> Pass:
     def start() -> Iterator[Tensor]:
-        """Yields all entries in one place, small tensors together."""
-        place = torch.empty(min(num_entries, BLOCK_ENTRIES), device=weights[0].device)
+        """Yields all entries in one buffer, several small tensors at a time."""
+        buffer = torch.empty(min(num_entries, BLOCK_ENTRIES), device=weights[0].device)
         num_filled = 0
         for block in (block for weight in weights for block in weight.blocks):
-            if num_filled + block.num_entries > len(place):
-                yield place[:num_filled]
+            if num_filled + block.num_entries > len(buffer):
+                yield buffer[:num_filled]
                 num_filled = 0
-            vector_of(block, expert, place[num_filled : num_filled + block.num_entries])
+            vector_of(block, expert, buffer[num_filled : num_filled + block.num_entries])
             num_filled += block.num_entries
-        yield place[:num_filled]
+        yield buffer[:num_filled]
 
     return start

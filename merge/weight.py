@@ -1,4 +1,4 @@
-"""One tensor of the base and of every expert, read on demand: the unit that methods work on."""
+"""Reads one tensor of the base and of every expert on demand: the unit that methods work on."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ State = Mapping[str, Tensor]
 """A state dict, or a lazy view of one in a memory-mapped file."""
 
 BLOCK_ENTRIES = 1 << 18
-"""1 MB of float32: a few arrays of it stay in a core's cache, and Python's share stays small."""
+"""Entries of a block: 1 MB of float32. A few such arrays fit into a core's cache, and Python's
+overhead per block stays small."""
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """Names one tensor, or a span of it, across all models and holds none: a list costs nothing.
+    """A reference to one tensor, or a span of it, in the base and in every expert.
 
-    Every read gives float32 whatever the stored dtype, detached, on the device, and raises
-    `NonFiniteInputError` on NaN or inf. A float32 tensor is not copied: what is read must not be
-    changed in place.
+    It holds no tensor, so a list of all weights costs nothing. Every read returns a detached
+    float32 tensor on the device, whatever the stored dtype, and raises `NonFiniteInputError` on NaN
+    or inf. A float32 tensor on the CPU is not copied, so callers must not change it in place.
     """
 
     name: str
     base_state: State
     expert_states: Sequence[State]
     span: slice | None = None
-    """Entries of the flattened tensor; None for the tensor itself, in its shape."""
+    """Range of entries of the flattened tensor; None for the whole tensor in its own shape."""
     device: torch.device = CPU
-    """Where reads go and methods compute."""
+    """The device of all reads and of the methods' arithmetic."""
     is_checked: bool = True
-    """Whether NaN and inf are looked for; a second pass over what was checked need not."""
+    """Whether reads check for NaN and inf; a second pass over checked tensors need not."""
 
     @property
     def num_experts(self) -> int:
@@ -51,14 +52,14 @@ class Weight:
 
     @cached_property
     def shape(self) -> torch.Size:
-        """The shape of what is read."""
+        """The shape of the tensor or span."""
         if self.span is not None:
             return torch.Size([len(range(self.span.start, self.span.stop, self.span.step or 1))])
         return self.base_state[self.name].shape
 
     @property
     def num_entries(self) -> int:
-        """Number of entries of what is read."""
+        """Number of entries of the tensor or span."""
         return self.shape.numel()
 
     def base(self) -> Tensor:
@@ -70,30 +71,31 @@ class Weight:
         return self._read(self.expert_states[index], owner=f"expert {index}")
 
     def experts(self) -> Iterator[Tensor]:
-        """Yields every expert's tensor, one alive at a time."""
+        """Yields every expert's tensor, with one in memory at a time."""
         return (self.expert(index) for index in range(self.num_experts))
 
     def scratch(self) -> Tensor:
-        """Returns a float32 tensor of the shape, not initialized, to compute in."""
+        """Returns an uninitialized float32 tensor of the shape, as a buffer."""
         return torch.empty(self.shape, device=self.device)
 
     def task_vector(self, index: int, out: Tensor | None = None) -> Tensor:
         """Returns one expert's tensor minus the base's.
 
         Args:
-            index: The expert.
-            out: Takes the result, in place of a new tensor. Memory that is given back and taken
-                anew for every block costs as much as the arithmetic, in page faults.
+            index: Position of the expert.
+            out: Buffer for the result; None for a new tensor. Allocating memory for every block
+                costs as much as the arithmetic, in page faults.
         """
         expert, base = self._load(self.expert_states[index]), self._load(self.base_state)
         vector = torch.sub(expert, base, out=out)
         if self.is_checked and not is_finite(vector):
-            self.base()  # whichever of the two is not finite is named
+            # If the base or the expert is not finite, its read raises the error that names it.
+            self.base()
             self.expert(index)
         return vector
 
     def task_vectors(self) -> Iterator[Tensor]:
-        """Yields every expert's task vector, one alive at a time."""
+        """Yields every expert's task vector, with one in memory at a time."""
         return (self.task_vector(index) for index in range(self.num_experts))
 
     def sum_of_experts(self) -> Tensor:
@@ -108,28 +110,28 @@ class Weight:
         )
 
     def checked_sum(self, tensors: Iterator[Tensor]) -> Tensor:
-        """Returns the sum of what was made of unchecked reads; may be given in one place.
+        """Returns the sum of tensors made from unchecked reads; they may share one buffer.
 
-        NaN and inf in a tensor of the base or of an expert are looked for where the sum is not
-        finite: whatever was read shows there.
+        NaN and inf in a tensor of the base or of an expert show in the sum. If the sum is not
+        finite, the tensors are checked one by one.
         """
         result = total(tensors)
         self.check_sum(result)
         return result
 
     def check_sum(self, sum_: Tensor) -> None:
-        """Looks for NaN and inf in what a sum was made of, where it is not finite itself."""
+        """Checks the base and the experts for NaN and inf if a sum made from them is not finite."""
         if not is_finite(sum_):
             self.base()
-            for _ in self.experts():  # the first that is not finite is named
+            for _ in self.experts():  # the read of the first bad expert raises
                 pass
 
     @cached_property
     def blocks(self) -> Sequence[Weight]:
-        """The tensor in spans of `BLOCK_ENTRIES` or fewer, first to last.
+        """The tensor in spans of at most `BLOCK_ENTRIES` entries, from first to last.
 
-        Whoever treats entries alike works on blocks: temporaries stay in cache, and peak memory
-        does not follow the largest tensor.
+        Methods that treat all entries alike work on blocks: temporaries stay in cache, and peak
+        memory does not depend on the largest tensor.
         """
         starts = range(0, self.num_entries, BLOCK_ENTRIES)
         stops = (min(start + BLOCK_ENTRIES, self.num_entries) for start in starts)
@@ -137,15 +139,15 @@ class Weight:
         return [replace(self, span=span) for span in spans]
 
     def of_experts(self, indices: Sequence[int]) -> Weight:
-        """Returns the same weight with some of the experts only, in the order given."""
+        """Returns the same weight with only some experts, in the given order."""
         return replace(self, expert_states=[self.expert_states[index] for index in indices])
 
     def every_nth(self, step: int) -> Weight:
-        """Returns every `step`-th entry of the flattened tensor, from the first on, unchecked."""
+        """Returns every `step`-th entry of the flattened tensor, with unchecked reads."""
         return replace(self, span=slice(0, self.num_entries, step), is_checked=False)
 
     def unchecked(self) -> Weight:
-        """Returns the same weight without looking for NaN and inf."""
+        """Returns the same weight, whose reads do not check for NaN and inf."""
         return self._unchecked
 
     @cached_property
@@ -165,22 +167,22 @@ class Weight:
         if self.span is not None:
             tensor = tensor.reshape(-1)[self.span]
         if self.device.type == "cuda":
-            # Pinned memory is copied while the next block is read; torch's own pool hands a buffer
-            # out again only when its copy has ended.
+            # Pinned memory is copied while the next block is read. torch's pool reuses a pinned
+            # buffer only after its copy has ended.
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor if tensor.dtype == torch.float32 else tensor.to(torch.float32)
 
 
 def by_block(weight: Weight, function: Callable[[Weight], Tensor]) -> Tensor:
-    """Returns a tensor made block by block, by a function that treats all entries alike.
+    """Computes a tensor block by block with a function that treats all entries alike.
 
     Args:
         weight: A whole tensor.
-        function: Gives a block's result, of the block's shape.
+        function: Returns the result of a block, in the block's shape.
 
     Shapes: that of the weight.
     """
-    if weight.num_entries <= BLOCK_ENTRIES:  # of most tensors the one block is the result
+    if weight.num_entries <= BLOCK_ENTRIES:  # one block, as in most tensors: no copy is needed
         return function(replace(weight, span=slice(0, weight.num_entries))).view(weight.shape)
     made = torch.empty(weight.num_entries, device=weight.device)
     for block in weight.blocks:
@@ -191,8 +193,9 @@ def by_block(weight: Weight, function: Callable[[Weight], Tensor]) -> Tensor:
 def is_finite(tensor: Tensor) -> bool:
     """Returns whether no entry is NaN or inf.
 
-    The extremes carry NaN and inf along and cost a sixteenth of an entrywise test (0.9 against 14
-    ms for 3.4 M entries on one core), which counts because TIES reads everything three times.
+    NaN and inf show in the minimum or the maximum, which takes a sixteenth of the time of an
+    entrywise test (0.9 against 14 ms for 3.4 M entries on one core). The time counts because TIES
+    reads every entry three times.
     """
     if tensor.numel() == 0:
         return True
@@ -201,10 +204,11 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def total(tensors: Iterator[Tensor]) -> Tensor:
-    """Returns the sum, added from first to last.
+    """Returns the sum of the tensors, added from first to last.
 
-    A reduction over a stacked dimension may add in another order on another vector width; this
-    order is the caller's, and so are the bits. Another order of experts changes the last bits only.
+    The caller's order therefore decides the bits. A reduction over a stacked dimension may add in
+    another order on a machine with another vector width. Another order of the experts changes only
+    the last bits.
     """
     result = next(tensors).clone()
     for tensor in tensors:

@@ -1,1 +1,1 @@
-"""Brings the channels of one model into the order of another before a merge (Git Re-Basin)."""
+"""Reorders the channels of one model to match another before a merge (Git Re-Basin)."""

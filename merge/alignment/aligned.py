@@ -1,4 +1,4 @@
-"""The step before a merge: one model with its channels in the order of another's."""
+"""Aligns one model to another before a merge."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedState(Mapping[str, Tensor]):
-    """A view of a state with its channels in another order; each tensor is permuted when read."""
+    """A view of a state with its channels in another order. Each read permutes one tensor."""
 
     state: State
     """The state as it is stored."""
     specification: Specification
-    """Which axes move."""
+    """The axes that the permutations act on."""
     permutations: Permutations
-    """Where their entries come from."""
+    """The permutation of every group of channels."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """Returns a tensor in the new order: a copy if anything moves, else the stored one."""
+        """Returns a tensor in the new order; it is the stored tensor itself if nothing moves."""
         return permute(
             self.state[name], axes=self.specification.axes[name], permutations=self.permutations
         )
@@ -44,21 +44,23 @@ class AlignedState(Mapping[str, Tensor]):
 
 
 def align(reference: State, other: State, *, seed: int, head_dim: int | None = None) -> State:
-    """Returns `other`, the same function, with its channels in the order closest to `reference`'s.
+    """Returns `other` with its channels in the order that brings it closest to `reference`.
 
-    The result is `other` itself where that order is the present one, as it is for experts of one
-    base: fine-tuning moves weights, it does not exchange channels. Else it is a view that permutes
-    each tensor when it is read, so that memory is that of a few copies of one tensor.
+    The result computes the same function as `other`. It is `other` itself if the present order is
+    the closest, as for experts of one base: fine-tuning moves weights but does not exchange
+    channels. Otherwise it is a view that permutes each tensor on read, so memory holds a few copies
+    of one tensor.
 
-    Shapes: as in both.
-    Units: `head_dim` counts entries of a ViT's head; None where its size is known, see `vit.axes`.
+    Shapes: as in both models.
+    Units: `head_dim` is the number of entries of a ViT's attention head; None if it is the default,
+        see `vit.axes`.
 
     Raises:
-        MismatchError: names, shapes or dtypes differ.
-        UnalignableError: the architecture is no timm ResNet or ViT without its head.
-        NonFiniteInputError: a weight holds NaN or inf.
+        MismatchError: Names, shapes or dtypes differ.
+        UnalignableError: The architecture is no timm ResNet or ViT without its head.
+        NonFiniteInputError: A weight holds NaN or inf.
     Source: Ainsworth 2022, algorithm 1 (weight matching).
-    Scope: model. Weights decide, running statistics follow, counters stay.
+    Scope: model. Weights decide the order, running statistics follow it, counters stay.
     """
     check_match(reference, experts=[other])
     specification = specification_of(reference, head_dim=head_dim)

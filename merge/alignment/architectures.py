@@ -1,4 +1,4 @@
-"""Tells from names and shapes which permutations leave a backbone the same function."""
+"""Finds the permutations that keep a backbone's function, from names and shapes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 def specification_of(state: State, *, head_dim: int | None = None) -> Specification:
     """Returns the specification of a timm ResNet or ViT backbone without its head.
 
-    Every tensor must be one that the architecture is known to have and none may be missing: a
-    permutation that leaves out one tensor gives another function, and no error.
+    The state must have exactly the tensors of the architecture: a permutation that misses one
+    tensor would change the function without an error.
 
-    Units: `head_dim` counts entries of a ViT's head; None where its size is known, see `vit.axes`.
+    Units: `head_dim` is the number of entries of a ViT's attention head; None if it is the default,
+        see `vit.axes`.
 
     Raises:
-        UnalignableError: the architecture is another; the message holds the first five names.
+        UnalignableError: It is another architecture; the message has the first five names.
     """
     shapes = {name: tuple(state[name].shape) for name in state}
     return specify(_axes(shapes, head_dim=head_dim), shapes=shapes)

@@ -1,4 +1,4 @@
-"""Permutations of channels: which axes of which tensors they act on, and the act itself."""
+"""Permutations of channels, and the tensor axes that they act on."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""The shape of every tensor of a state; with the names, all that tells an architecture."""
+"""The shape of every tensor of a state by name: all that identifies an architecture."""
 
 Permutations = Mapping[str, Tensor]
-"""Of every group, the unit of the old order that each unit of the new order is, as int64."""
+"""For every group, the old position of each unit of the new order, as int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One axis of a tensor whose entries are the units of a group, in their order."""
+    """One axis of a tensor, whose entries are the units of a group in order."""
 
     dim: int
-    """Which axis of the tensor."""
+    """Number of the axis."""
     group: str
-    """Name of the group whose permutation acts on it."""
+    """Name of the group whose permutation acts on the axis."""
     num_repeats: int = 1
-    """How often the axis goes through the group: three times for queries, keys and values."""
+    """How often the axis repeats the group: three times for queries, keys and values."""
     num_inner: int = 1
-    """Adjacent entries that make up one unit: those of an attention head; one for a channel."""
+    """Adjacent entries of one unit: the size of an attention head, or one for a channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Specification:
-    """Says on which axes the permutations of an architecture act.
+    """The axes on which the permutations of an architecture act.
 
-    Any permutation of any group, on all of its axes at once, leaves the model the same function.
+    Any permutation of any group, applied to all of its axes at once, keeps the model's function.
     """
 
     axes: Mapping[str, tuple[Axis, ...]]
-    """Of every tensor, the axes that move; empty where none does."""
+    """For every tensor, its axes that move; empty if none moves."""
     sizes: Mapping[str, int]
-    """Of every group, its number of units."""
+    """For every group, its number of units."""
 
     def touching(self, group: str) -> Iterator[tuple[str, Axis]]:
-        """Yields the tensors that a group acts on, with the axis."""
+        """Yields the name and axis of every tensor that a group's permutation acts on."""
         for name, axes in self.axes.items():
             yield from ((name, axis) for axis in axes if axis.group == group)
 
@@ -56,10 +56,10 @@ class Specification:
 def check_names(
     shapes: Shapes, *, known: Container[str], needed: Iterable[str], architecture: str
 ) -> None:
-    """Checks that a state has all the tensors that are needed and none that is not known.
+    """Checks that a state has all needed tensors and no unknown tensor.
 
     Raises:
-        UnalignableError: a tensor is unknown or missing; the message holds the first five.
+        UnalignableError: A tensor is unknown or missing; the message has the first five names.
     """
     unknown = [f"{name} is unknown" for name in shapes if name not in known]
     missing = [f"{name} is missing" for name in needed if name not in shapes]
@@ -73,7 +73,7 @@ def specify(axes: Mapping[str, tuple[Axis, ...]], *, shapes: Shapes) -> Specific
     """Returns a specification for tensors of these shapes.
 
     Raises:
-        UnalignableError: the axes of a group are of different sizes.
+        UnalignableError: The axes of a group have different sizes.
     """
     sizes: dict[str, int] = {}
     misfits = []
@@ -91,9 +91,11 @@ def specify(axes: Mapping[str, tuple[Axis, ...]], *, shapes: Shapes) -> Specific
 
 
 def permute(tensor: Tensor, *, axes: Iterable[Axis], permutations: Permutations) -> Tensor:
-    """Returns the tensor with the units of the given axes in the new order, and its dtype.
+    """Returns the tensor with the units of the given axes in the new order.
 
-    Shapes: that of the tensor, which is returned itself where nothing moves.
+    It returns the tensor itself if nothing moves.
+
+    Shapes: that of the tensor.
     """
     for axis in axes:
         permutation = permutations[axis.group]
@@ -109,7 +111,7 @@ def is_identity(permutation: Tensor) -> bool:
 
 
 def by_unit(tensor: Tensor, *, axis: Axis) -> Tensor:
-    """Returns a matrix with one row for each unit of an axis, holding all entries of that unit.
+    """Returns a matrix with one row for each unit of an axis, which holds the unit's entries.
 
     Shapes: (units, entries of the tensor / units).
     """

@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 TensorAxes = tuple[str, tuple[Axis, ...]]
 """A tensor's name with its axes that move."""
 Group = str | None
-"""Name of a group; None for channels that keep the order they have."""
+"""Name of a group; None for channels that keep their order."""
 
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
 _NORM_VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def is_resnet(shapes: Shapes) -> bool:
-    """Returns whether some names are those of a ResNet; whether all are is for `axes` to find."""
+    """Returns whether a state looks like a ResNet; `axes` checks every name."""
     return "conv1.weight" in shapes and "layer1.0.conv1.weight" in shapes
 
 
 def axes(shapes: Shapes) -> dict[str, tuple[Axis, ...]]:
-    """Returns for every tensor the axes that move.
+    """Returns the axes that move, for every tensor.
 
-    The channels between two convolutions of a block are a group. So is the residual stream from one
-    projection shortcut to the next, since an identity shortcut keeps the order. The last stream
-    does not move: a head reads it that is no part of the state.
+    The channels between two convolutions of a block are a group. The residual stream from one
+    projection shortcut to the next is a group too, since an identity shortcut keeps the order. The
+    last stream does not move, because a head outside the state reads it.
 
     Raises:
-        UnalignableError: a tensor is unknown, or one that a ResNet must have is missing.
+        UnalignableError: A tensor is unknown, or a tensor that every ResNet has is missing.
     Source: Ainsworth 2022, where the last stream moves together with the head.
     """
     blocks = _blocks(shapes)
@@ -42,8 +42,8 @@ def axes(shapes: Shapes) -> dict[str, tuple[Axis, ...]]:
     known = dict(_convolution("conv1", norm="bn1", source=None, target=streams[0]))
     for block, source, target in zip(blocks, streams, streams[1:], strict=False):
         known |= dict(_block(block, source=source, target=target, shapes=shapes))
-    # All that is known is needed: a group normalization has the names of a batch normalization but
-    # for the running statistics, and mixes channels.
+    # Every known tensor is needed. Group normalization, which mixes channels, differs from batch
+    # normalization only in that its running statistics are missing.
     check_names(shapes, known=known, needed=known, architecture="ResNet")
     return known
 
@@ -55,7 +55,7 @@ def _blocks(shapes: Shapes) -> list[str]:
 
 
 def _streams(blocks: list[str], *, shapes: Shapes) -> list[Group]:
-    """Returns the group of the stream before the first block and after each."""
+    """Returns the groups of the residual stream before the first block and after each block."""
     names = ["stem"]
     for block in blocks:
         names.append(block if f"{block}.downsample.0.weight" in shapes else names[-1])
@@ -83,7 +83,7 @@ def _block(block: str, *, source: Group, target: Group, shapes: Shapes) -> Itera
 
 
 def _convolution(name: str, *, norm: str, source: Group, target: Group) -> Iterator[TensorAxes]:
-    """Yields a convolution, whose kernel is output by input channels, and its normalization."""
+    """Yields the axes of a convolution (output, then input channels) and of its normalization."""
     yield f"{name}.weight", (*_axis(0, group=target), *_axis(1, group=source))
     yield from ((f"{norm}.{vector}", _axis(0, group=target)) for vector in _NORM_VECTORS)
     yield f"{norm}.num_batches_tracked", ()

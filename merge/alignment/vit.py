@@ -1,4 +1,4 @@
-"""The permutations of timm's vision transformers: hidden units of the MLPs and whole heads."""
+"""The permutations of timm's vision transformers: hidden units of the MLPs and attention heads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from merge.alignment.permutations import Shapes
 
 DEFAULT_HEAD_DIM = 64
-"""That of all ViTs in timm 1.0.31 with a class token that are at most 1024 wide (or a multiple of
-it). Wider ones have 72 to 104; without the token, `vit_base_patch16_gap_224` has 48 and
-`vit_base_patch16_siglip_gap_224` 64, with the same names and shapes."""
+"""Entries of an attention head, or a multiple of them, in every ViT of timm 1.0.31 that has a class
+token and is at most 1024 wide. Wider ViTs have 72 to 104. Without a class token the size is
+ambiguous: `vit_base_patch16_gap_224` has 48 and `vit_base_patch16_siglip_gap_224` has 64, with the
+same names and shapes."""
 _WIDEST = 1024
 
 _FIRST_QKV = "blocks.0.attn.qkv.weight"
@@ -34,24 +35,25 @@ _STILL = {
 
 
 def is_vit(shapes: Shapes) -> bool:
-    """Returns whether some names are those of a ViT; whether all are is for `axes` to find."""
+    """Returns whether a state looks like a ViT; `axes` checks every name."""
     return "patch_embed.proj.weight" in shapes and _FIRST_QKV in shapes
 
 
 def axes(shapes: Shapes, *, head_dim: int | None) -> dict[str, tuple[Axis, ...]]:
-    """Returns for every tensor the axes that move.
+    """Returns the axes that move, for every tensor.
 
-    In each block the hidden units of the MLP are a group and the attention heads are one; a head
-    moves as a whole, its entries keep their order. The residual stream does not move: all blocks
-    share one, and a classifier reads it that is no part of the state.
+    In each block the hidden units of the MLP are one group and the attention heads another. A head
+    moves as a whole; its entries keep their order. The residual stream does not move: all blocks
+    share it, and a classifier outside the state reads it.
 
-    Units: `head_dim` counts the entries of one attention head; None stands for `DEFAULT_HEAD_DIM`
-        where that is known to be right. A multiple of the true number is right too, as it moves
-        several heads together; any other number gives another function, and no error.
+    Units: `head_dim` is the number of entries of one attention head; None stands for
+        `DEFAULT_HEAD_DIM` if that is known to be right. A multiple of the true number is also
+        right, since it moves several heads together. Any other number changes the function without
+        an error.
 
     Raises:
-        UnalignableError: a tensor is unknown, or one that a ViT must have is missing, or the size
-            of the heads is not known.
+        UnalignableError: A tensor is unknown, or a tensor that every ViT has is missing, or the
+            size of the heads is not known.
     Source: ours; Ainsworth 2022 has no transformers.
     """
     blocks = {match[1] for name in shapes if (match := _BLOCK_TENSOR.fullmatch(name))}
@@ -72,7 +74,7 @@ def _has_default_heads(shapes: Shapes) -> bool:
 
 
 def _axes_of(name: str, *, head_dim: int) -> tuple[Axis, ...] | None:
-    """Returns the axes that move, or None for a tensor that no ViT has."""
+    """Returns a tensor's axes that move, or None for a tensor that no ViT has."""
     match = _BLOCK_TENSOR.fullmatch(name)
     if not match:
         return () if name in _STILL else None
@@ -80,7 +82,7 @@ def _axes_of(name: str, *, head_dim: int) -> tuple[Axis, ...] | None:
     heads, hidden = f"{block}.attn", f"{block}.mlp"
     match tensor:
         case "attn.qkv.weight" | "attn.qkv.bias":
-            # Queries, keys and values lie one after another, each of all heads.
+            # Queries of all heads come first, then keys, then values.
             return (Axis(dim=0, group=heads, num_repeats=3, num_inner=head_dim),)
         case "attn.proj.weight":
             return (Axis(dim=1, group=heads, num_inner=head_dim),)

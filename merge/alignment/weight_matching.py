@@ -1,4 +1,4 @@
-"""Weight matching: the permutations that bring one model's weights closest to another's."""
+"""Finds the permutations that bring one model's weights closest to another's: weight matching."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ if TYPE_CHECKING:
     from merge.alignment.permutations import Permutations, Specification
 
 MAX_ROUNDS = 100
-"""As in the paper's code, and far away: two ResNet-50 with random weights took 14."""
+"""Limit of the paper's code. It is rarely reached: two ResNet-50 with random weights took 14."""
 
 _LEAST_GAIN_FRAC = 1e-9
-"""A gain below this part of the similarity is rounding: sums of up to 10,000 products in float64
-err by less than 1e-12 of the products' size."""
+"""A gain below this fraction of the similarity counts as rounding: sums of up to 10,000 products in
+float64 have errors below 1e-12 of the products' size."""
 
 
 def match_weights(
     reference: State, other: State, *, specification: Specification, seed: int
 ) -> Permutations:
-    """Returns the permutations of `other` that coordinate descent ends at, starting from none.
+    """Returns the permutations of `other` that coordinate descent finds from the present order.
 
-    In rounds, each through all groups in a new order drawn from the seed, a group's permutation
-    becomes the best one given all the others. A step that gains no more than rounding is not made,
-    so that ties keep the order there is, distances never grow and the descent ends.
+    Each round visits all groups in a new order drawn from the seed. It sets a group's permutation
+    to the best one, given all others. A step whose gain is no larger than rounding is not made, so
+    ties keep the present order, distances never grow and the descent ends.
 
-    Shapes: of each permutation, (units of the group,).
+    Shapes: (units of the group,) for each permutation.
 
     Raises:
-        NonFiniteInputError: a weight holds NaN or inf.
-    Source: Ainsworth 2022, algorithm 1. Running statistics move along and do not take part.
+        NonFiniteInputError: A weight holds NaN or inf.
+    Source: Ainsworth 2022, algorithm 1. Running statistics move with the weights but do not
+        influence the permutations.
     Scope: model.
     """
     groups = list(specification.sizes)
@@ -69,10 +70,11 @@ def _similarity(
     specification: Specification,
     permutations: Permutations,
 ) -> Tensor:
-    """Returns the scalar products of the reference's units with those of the other model.
+    """Returns the inner products of the reference's units with the other model's units.
 
-    Shapes: (units, units), in float64; the other's units are in their old order, all its other axes
-        in the present one.
+    The other model's units are in their stored order. Its other axes are in the present order.
+
+    Shapes: (units, units), float64.
     """
     size = specification.sizes[group]
     similarity = torch.zeros(size, size, dtype=torch.float64)
@@ -88,12 +90,13 @@ def _similarity(
 
 
 def _best(similarity: Tensor, *, present: Tensor) -> Tensor:
-    """Returns the assignment of the largest similarity, `present` itself if none is larger."""
+    """Returns the permutation of largest similarity, or `present` itself if none is larger."""
     least_gain = _LEAST_GAIN_FRAC * float(similarity.abs().amax(dim=1).sum())
     paired = similarity[:, present]
-    # What the present pairs lose is shared by row and column, so that any assignment's sum over
-    # this matrix is its gain, and the rows' maxima bound it. For experts of one base the bound is
-    # zero and no assignment need be solved: 0.4 s take the place of 2.4 for a ViT-Ti.
+    # Half of each present pair's similarity is subtracted from its row and half from its column.
+    # The sum of any assignment over this matrix is then its gain, and the maxima of the rows bound
+    # the gain. For experts of one base the bound is zero, so no assignment problem is solved: 0.4 s
+    # instead of 2.4 for a ViT-Ti.
     halves = paired.diagonal() / 2
     gains = paired - halves[:, None] - halves
     if float(gains.amax(dim=1).sum()) <= least_gain:

@@ -1,1 +1,1 @@
-"""The merging methods, one file each; `merge.table` is the table of them."""
+"""The methods, one file each; `README.md` says which sources they follow."""

@@ -1,4 +1,4 @@
-"""AdaMerging: coefficients of the task vectors that make predictions on test images certain."""
+"""AdaMerging: learn the task vectors' coefficients by minimising the entropy of predictions."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What was learned, and of which vectors."""
+    """The learned coefficients, and the task vectors that they apply to."""
 
     coefficients: Mapping[str, Sequence[float]]
-    """By name of the weight, for each expert."""
+    """By name of the weight, one per expert."""
     vectors_of: VectorsOf
+    """Yields the task vectors, trimmed or not."""
 
 
 def measure_expert(
     weights: Sequence[Weight], index: int, *, recipe: Recipe[AdaMergingParams, None]
 ) -> float | None:
-    """Returns the least magnitude that an expert's trim keeps, or None where nothing is trimmed."""
+    """Returns the least magnitude that an expert's trim keeps, or None without a trim."""
     density = recipe.params.trim_density
     if density == 1:
         return None
@@ -46,14 +47,14 @@ def measure_expert(
 def learn(
     weights: Sequence[Weight], *, recipe: Recipe[AdaMergingParams, None], probe: Probe
 ) -> Learned | None:
-    """Returns the coefficients after some steps of Adam on the summed entropy of the predictions.
+    """Returns the coefficients after the steps of Adam on the summed entropy of the predictions.
 
     The gradient by a coefficient is the inner product of the gradient by the weights with the task
-    vector: a step reads every expert twice and holds one model and its gradient, whatever the
-    number of experts.
+    vector. A step therefore reads every expert twice and holds one model and its gradient, whatever
+    the number of experts.
 
-    Source: Yang 2023, section 3.2. Adam runs in float64. As in the paper's code a clamped
-        coefficient has no gradient beyond the bounds.
+    Source: Yang 2023, section 3.2. Adam runs in float64. As in the paper's code, a clamped
+        coefficient has no gradient outside the bounds.
     """
     if not weights:
         return None
@@ -74,7 +75,7 @@ def learn(
             vectors_of=learned.vectors_of,
         )
         by_row = by_weight if params.level == "tensor" else by_weight.sum(dim=0, keepdim=True)
-        free.grad = by_row * _moves(free, params=params)
+        free.grad = by_row * _has_gradient(free, params=params)
         optimizer.step()
     return _learned(free, weights=weights, recipe=recipe)
 
@@ -83,10 +84,10 @@ def combine(weight: Weight, *, recipe: Recipe[AdaMergingParams, Learned]) -> Ten
     """Returns the base plus the task vectors, each times its learned coefficient.
 
     Shapes: that of the weight.
-    Source: Yang 2023, equations 3 and 4; with a trim AdaMerging++, equation 5.
+    Source: Yang 2023, equations 3 and 4; with a trim, equation 5 (AdaMerging++).
     Scope: tensor, with coefficients learned over the model.
     """
-    return _merge(weight, recipe.statistics)
+    return _merge(weight, recipe.group_result)
 
 
 def _merge(weight: Weight, learned: Learned) -> Tensor:
@@ -103,8 +104,8 @@ def _learned(
     return Learned(coefficients=dict(zip(names, rows, strict=True)), vectors_of=_vectors_of(recipe))
 
 
-def _moves(free: Tensor, *, params: AdaMergingParams) -> Tensor:
-    """Returns 1 where a coefficient changes the model and 0 where the clamp hides it."""
+def _has_gradient(free: Tensor, *, params: AdaMergingParams) -> Tensor:
+    """Returns 1 where a coefficient has a gradient and 0 where the clamp removes it."""
     if not params.clamp:
         return torch.ones_like(free)
     return ((free >= 0) & (free <= 1)).to(free.dtype)
@@ -113,7 +114,7 @@ def _moves(free: Tensor, *, params: AdaMergingParams) -> Tensor:
 def _vectors_of(recipe: Recipe[AdaMergingParams, None]) -> VectorsOf:
     if recipe.params.trim_density == 1:
         return Weight.task_vectors
-    return partial(_trimmed, thresholds=recipe.measured)
+    return partial(_trimmed, thresholds=recipe.expert_results)
 
 
 def _trimmed(block: Weight, *, thresholds: Sequence[float]) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Simple averaging."""
+"""Averaging: the mean of the experts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def combine(
     """Returns the mean of the experts.
 
     Shapes: that of the weight.
-    Source: Wortsman 2022, uniform soup. The experts are averaged themselves, not their task
-        vectors, so that the base's rounding does not enter.
+    Source: Wortsman 2022, uniform soup. The experts are averaged, not their task vectors, so
+        rounding of the base does not enter.
     Scope: tensor.
     """
     return mean(weight)
 
 
 def mean(weight: Weight) -> Tensor:
-    """Returns the mean of the experts: what methods do with tensors that they have no rule for."""
+    """Returns the mean of the experts, which other methods use for tensors without a rule."""
     return by_block(weight, lambda block: block.sum_of_experts().div_(block.num_experts))

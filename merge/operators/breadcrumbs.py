@@ -1,4 +1,4 @@
-"""Breadcrumbs: drop the largest and the smallest entries of each tensor, add the rest."""
+"""Breadcrumbs: drop the largest and smallest entries of each tensor, add the rest."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from merge.protocols import Recipe
 
 Band = tuple[float, float]
-"""The least and the greatest magnitude that stay."""
+"""The least and the greatest magnitude that are kept."""
 
 
 def measure_expert(
     weights: Sequence[Weight], index: int, *, recipe: Recipe[BreadcrumbsParams, None]
 ) -> Mapping[str, Band]:
-    """Returns the band of magnitudes that an expert keeps, by name of the tensor."""
+    """Returns the band of magnitudes that an expert keeps in each tensor, by name."""
     return {weight.name: band(weight, index, params=recipe.params) for weight in weights}
 
 
@@ -34,19 +34,20 @@ def combine(weight: Weight, *, recipe: Recipe[BreadcrumbsParams, None]) -> Tenso
     """Returns the base plus the scaled sum of the task vectors within their bands.
 
     Shapes: that of the weight.
-    Source: Davari 2023, section 3, where a layer is a tensor, as in mergekit; the authors' code
-        ranks within the last dimension. Entries as large as a band's end are all kept.
+    Source: Davari 2023, section 3, with one tensor as a layer, as in mergekit; the authors' code
+        ranks within the last dimension. All entries that equal an end of the band are kept.
     Scope: tensor.
     """
-    bands = [measured[weight.name] for measured in recipe.measured]
+    bands = [measured[weight.name] for measured in recipe.expert_results]
     return by_block(weight, partial(_add, bands=bands, scaling=recipe.params.scaling))
 
 
 def band(weight: Weight, index: int, *, params: BreadcrumbsParams) -> Band:
     """Returns the least and the greatest magnitude that one expert keeps in one tensor.
 
-    gamma x entries, rounded, are dropped from the top and density x entries, rounded and at least
-    one, kept below them; where both do not fit, fewer are dropped.
+    The gamma x entries (rounded) with the largest magnitudes are dropped, and the next density x
+    entries (rounded, at least one) are kept. If the two numbers exceed the entries, fewer are
+    dropped.
     """
     num_kept = max(1, round(params.density * weight.num_entries))
     num_dropped = min(round(params.gamma * weight.num_entries), weight.num_entries - num_kept)

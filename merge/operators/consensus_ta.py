@@ -1,4 +1,4 @@
-"""Consensus task arithmetic: add, then keep what enough tasks have a use for."""
+"""Consensus task arithmetic: add the task vectors, keep entries that enough tasks use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def combine(weight: Weight, *, recipe: Recipe[ConsensusTaParams, None]) -> Tensor:
-    """Returns the base plus the scaled sum of the task vectors where enough tasks use it.
+    """Returns the base plus the scaled sum of the task vectors where enough tasks use the entry.
 
     A task uses an entry if |task vector| >= tall_lambda x |sum - task vector|.
 
     Shapes: that of the weight.
-    Source: Wang 2024, sections 4.1 and 4.3, with one tall_lambda for all tasks and the plain sum as
-        the multi-task vector.
+    Source: Wang 2024, sections 4.1 and 4.3, with one tall_lambda for all tasks and the unscaled sum
+        as the multi-task vector.
     Scope: tensor.
     """
     return by_block(weight, partial(_add_used, params=recipe.params))

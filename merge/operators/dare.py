@@ -1,4 +1,4 @@
-"""DARE: drop entries of the task vectors at random, rescale the rest, add."""
+"""DARE: drop entries of the task vectors at random, rescale and add the rest."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from merge.protocols import Recipe
 
 MASK_ENTRIES = 1 << 18
-"""Entries that one draw covers. Part of what a seed means: masks would differ with another."""
+"""Entries of a block with its own random stream. Another number would change the masks of every
+seed."""
 _DRAWS = 8
-"""Draws of 8 bits in a random number of 64."""
+"""8-bit draws in one 64-bit random number."""
 _NUM_VALUES = 1 << 8
 assert MASK_ENTRIES == BLOCK_ENTRIES, "masks are drawn block by block"
 
@@ -33,24 +34,24 @@ def combine(weight: Weight, *, recipe: Recipe[DareParams, None]) -> Tensor:
     """Returns the base plus the scaled sum of the randomly thinned task vectors.
 
     Shapes: that of the weight.
-    Source: Yu 2023, section 3.2, with task arithmetic. Kept entries are divided by the density, not
-        by what preserves the L1 norm as mergekit does.
+    Source: Yu 2023, section 3.2, with task arithmetic. Kept entries are divided by the density;
+        mergekit instead rescales them to preserve the L1 norm.
     Scope: tensor.
     """
     size = min(weight.num_entries, BLOCK_ENTRIES)
-    places = [torch.empty(size, device=weight.device) for _ in range(3)]
-    return by_block(weight, partial(_add_thinned, places=places, recipe=recipe))
+    buffers = [torch.empty(size, device=weight.device) for _ in range(3)]
+    return by_block(weight, partial(_add_thinned, buffers=buffers, recipe=recipe))
 
 
 def _add_thinned(
-    block: Weight, *, places: Sequence[Tensor], recipe: Recipe[DareParams, None]
+    block: Weight, *, buffers: Sequence[Tensor], recipe: Recipe[DareParams, None]
 ) -> Tensor:
-    """Merges a block, in places that serve one block after another.
+    """Merges a block in buffers that all blocks share.
 
-    Taking them anew for every block took 6 to 10 % more CPU time, in page faults.
+    New buffers for every block took 6 to 10 % more CPU time, in page faults.
     """
     params, unchecked, base = recipe.params, block.unchecked(), block.base()
-    sum_, vector, factors = (place[: block.num_entries] for place in places)
+    sum_, vector, factors = (buffer[: block.num_entries] for buffer in buffers)
     sum_.zero_()
     for index in range(block.num_experts):
         torch.sub(unchecked.expert(index), base, out=vector)
@@ -70,20 +71,20 @@ def thin(
     rescale: bool,
     seed: int,
 ) -> Tensor:
-    """Returns one expert's task vector with each entry kept by chance `density`, the others zero.
+    """Returns one expert's task vector with each entry kept with probability `density`, else zero.
 
-    The mask is a function of the seed, the expert's position, the tensor's name and the place in it
-    alone: neither the order in which tensors are merged nor what the other experts are changes it.
-    It is drawn on the CPU, so that every device gets the same mask. Dropping multiplies by zero, so
-    that NaN and inf in a dropped entry still show.
+    The mask depends only on the seed, the expert's position, the tensor's name and the position in
+    the tensor. The order in which tensors are merged and the other experts do not change it. It is
+    drawn on the CPU, so every device gets the same mask. Entries are dropped by multiplying with
+    zero, so NaN and inf in a dropped entry still show.
 
     Args:
         weight: A tensor, or one of its blocks.
-        index: The expert.
-        out: Takes the result of a block, in place of a new tensor.
-        density: Chance of an entry to be kept.
-        rescale: Divides what is kept by the density.
-        seed: Of the merge.
+        index: Position of the expert.
+        out: Buffer for the result of a block; None for a new tensor.
+        density: Probability that an entry is kept.
+        rescale: Whether to divide kept entries by the density.
+        seed: Seed of the merge.
 
     Shapes: that of the weight.
     Scope: entry.
@@ -98,26 +99,26 @@ def thin(
 
 
 def _kept(block: Weight, index: int, *, density: float, seed: int) -> Tensor:
-    """Returns the mask of one block of one expert on the CPU, bytes of 0 or 1.
+    """Returns the mask of one block of one expert, on the CPU, as bytes of 0 or 1.
 
-    Multiplying by them as floats costs a third of what torch takes to multiply by flags.
+    Converting it to floats and multiplying takes a third of the time of multiplying by bools.
     """
     assert block.span is not None
-    place = block.span.start // MASK_ENTRIES
-    digest = digest_of(block.name, block=place, expert=index, seed=seed)
+    number = block.span.start // MASK_ENTRIES
+    digest = digest_of(block.name, block=number, expert=index, seed=seed)
     flags = bernoulli(block.num_entries, chance=density, digest=digest)
     return torch.from_numpy(flags.view(np.uint8))
 
 
 def bernoulli(num: int, *, chance: float, digest: bytes) -> NDArray[np.bool_]:
-    """Returns flags, each true by the chance, exactly; the same digest gives the same.
+    """Returns bools, each True with exactly the given probability; a digest always gives the same.
 
-    8 random bits an entry decide, and a float for the one in 256 that they leave open, if any: 0.4
-    to 0.8 ns in place of the 5 of a float for every entry.
+    8 random bits decide an entry. One of their 256 values can leave it undecided; a random float
+    decides these entries. This takes 0.4 to 0.8 ns per entry, a float for every entry 5 ns.
 
     Shapes: (num,).
     """
-    bits = np.random.SFC64(_Words(digest))  # type: ignore[arg-type]  # its types lack it
+    bits = np.random.SFC64(_DigestSeed(digest))  # type: ignore[arg-type]  # numpy's types omit ISeedSequence
     draws = bits.random_raw(-(-num // _DRAWS)).view(np.uint8)[:num]
     whole, rest = divmod(chance * _NUM_VALUES, 1.0)
     if whole == _NUM_VALUES:
@@ -131,16 +132,16 @@ def bernoulli(num: int, *, chance: float, digest: bytes) -> NDArray[np.bool_]:
 
 
 def digest_of(name: str, *, block: int, expert: int, seed: int) -> bytes:
-    """Returns 32 random bytes of one block of one tensor of one expert, always the same."""
+    """Returns 32 pseudorandom bytes for one block of one tensor of one expert: a SHA-256 digest."""
     place = f"{seed}/{expert}/{name}/{block}" if block else f"{seed}/{expert}/{name}"
     return sha256(place.encode()).digest()
 
 
-class _Words(ISeedSequence):
-    """Seeds a generator with a digest's bits as they are.
+class _DigestSeed(ISeedSequence):
+    """Seeds a generator with the bits of a digest.
 
-    Numpy's own seed sequence, which is there to spread the bits of poor seeds, takes ten times as
-    long: 0.2 of 1.9 CPU-seconds for 20 ResNet-50.
+    Numpy's own seed sequence spreads the bits of poor seeds, which a digest does not need, and
+    takes ten times as long: 0.2 of 1.9 CPU-seconds for 20 ResNet-50.
     """
 
     def __init__(self, digest: bytes) -> None:

@@ -1,4 +1,4 @@
-"""DARE followed by TIES: random thinning, then trim, election and consensus."""
+"""DARE followed by TIES: thin the task vectors at random, then trim, elect signs and merge."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from merge.operators.dare import thin
-from merge.operators.ties import agree
-from merge.sign_election import Election, measure
+from merge.sign_election import Election, add_consensus, open_election
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from merge.weight import Weight
 
 
-def statistics(weights: Sequence[Weight], *, recipe: Recipe[DareTiesParams, None]) -> Election:
+def measure_group(weights: Sequence[Weight], *, recipe: Recipe[DareTiesParams, None]) -> Election:
     """Returns the election over the whole model's thinned task vectors."""
-    return measure(
+    return open_election(
         weights,
         density=recipe.params.trim_density,
         vector_of=_thinned(recipe),
-        is_late=recipe.settles_late,
+        may_defer=recipe.may_defer,
     )
 
 
@@ -35,12 +34,12 @@ def combine(weight: Weight, *, recipe: Recipe[DareTiesParams, Election]) -> Tens
 
     Shapes: that of the weight.
     Source: Yu 2023, section 3.2, with Yadav 2023, algorithm 1, as FusionBench composes them: the
-        trim counts its fraction over all entries, dropped ones included.
+        trim's density is a fraction of all entries, dropped entries included.
     Scope: model.
     """
     params = recipe.params
-    return agree(
-        weight, election=recipe.statistics, consensus=params.consensus, scaling=params.scaling
+    return add_consensus(
+        weight, election=recipe.group_result, consensus=params.consensus, scaling=params.scaling
     )
 
 

@@ -1,4 +1,4 @@
-"""DELLA: drop entries at random, small ones rather than large ones, elect signs, merge."""
+"""DELLA: drop entries at random, small ones more often, elect signs, merge the rest."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 def combine(weight: Weight, *, recipe: Recipe[DellaParams, None]) -> Tensor:
     """Returns the base plus the scaled consensus of the pruned task vectors.
 
-    The elected sign is that of the sum of the pruned values, and where they cancel exactly the base
-    stays. Without election all values are merged, and the mean is over all experts.
+    The elected sign of an entry is the sign of the sum of its pruned values; where these cancel
+    exactly, the base stays. Without election all values are merged, and the mean is over all
+    experts.
 
     Shapes: that of the weight.
     Source: Deep 2024, section 3.
-    Scope: row of a matrix or of a kernel flattened to one; a vector is one row.
+    Scope: row of a matrix, or of a kernel flattened to a matrix; a vector is one row.
     """
     merge = _elected if recipe.params.elect else _plain
     merged = torch.empty(weight.num_entries, device=weight.device)
@@ -44,27 +45,27 @@ def prune(
 ) -> Tensor:
     """Returns one expert's task vector in some rows, thinned by rank and rescaled.
 
-    The chance of an entry to be kept rises in equal steps from the least magnitude of its row to
-    the greatest, and what is kept is divided by it. Random numbers go to ranks, not to places; they
-    are drawn on the CPU and depend on the seed, the expert's position, the tensor's name and the
-    place of the rows in it. Of equal magnitudes the earlier has the lower rank.
+    The probability of keeping an entry rises in equal steps from the least magnitude of its row to
+    the greatest. A kept entry is divided by its probability. Random numbers belong to ranks, not to
+    positions. They are drawn on the CPU and depend on the seed, the expert's position, the tensor's
+    name and the position of the rows in it. Of two equal magnitudes the earlier has the lower rank.
 
-    Shapes: that of the block, which is whole rows.
-    Source: Deep 2024, section 3.1, MAGPRUNE. The paper's steps are epsilon / n, the authors' code
-        and this take epsilon / (n - 1), so that the mean chance is the density.
+    Shapes: that of the block, which consists of whole rows.
+    Source: Deep 2024, section 3.1, MAGPRUNE. The paper's steps are epsilon / n. The authors' code
+        and this one take epsilon / (n - 1), so that the mean probability is the density.
     """
     vector = block.task_vector(index).view(-1, num_columns)
     order = _ascending(vector)
     assert block.span is not None
-    place = block.span.start // _rows_entries(num_columns)
-    digest = digest_of(block.name, block=place, expert=index, seed=recipe.seed)
+    number = block.span.start // _block_entries(num_columns)
+    digest = digest_of(block.name, block=number, expert=index, seed=recipe.seed)
     factors = _factors(vector.shape, digest=digest, params=recipe.params).to(block.device)
     scattered = torch.empty_like(vector).scatter_(1, order, factors)
     return vector.mul_(scattered).flatten()
 
 
 def _factors(shape: torch.Size, *, digest: bytes, params: DellaParams) -> Tensor:
-    """Returns what each rank is multiplied by: zero, or one divided by its chance to be kept.
+    """Returns the factor of each rank: zero, or one divided by its probability of being kept.
 
     Shapes: (rows, columns), on the CPU.
     """
@@ -77,8 +78,8 @@ def _factors(shape: torch.Size, *, digest: bytes, params: DellaParams) -> Tensor
 def _ascending(vectors: Tensor) -> Tensor:
     """Returns the columns of each row from the least magnitude to the greatest, stably.
 
-    On the CPU magnitude and column are sorted as one integer, in a seventh of the time of a stable
-    argsort: of floats from zero up the greater has the greater bits.
+    On the CPU, magnitude and column are sorted as one integer, in a seventh of the time of a stable
+    argsort. Non-negative floats have the order of their bits.
 
     Shapes: (rows, columns) in and out.
     """
@@ -91,9 +92,9 @@ def _ascending(vectors: Tensor) -> Tensor:
 
 
 def _chances(num_columns: int, *, params: DellaParams) -> Tensor:
-    """Returns the chance of each rank, from the least magnitude to the greatest.
+    """Returns the probability of keeping each rank, from the least magnitude to the greatest.
 
-    The window narrows where it would leave (0, 1], so that the mean stays.
+    The window narrows where it would leave (0, 1], so that the mean stays the density.
     """
     density = params.density
     half = min(params.epsilon / 2, density, 1 - density) if num_columns > 1 else 0.0
@@ -105,12 +106,12 @@ def _num_columns(weight: Weight) -> int:
     return weight.num_entries // weight.shape[0] if len(weight.shape) > 1 else weight.num_entries
 
 
-def _rows_entries(num_columns: int) -> int:
+def _block_entries(num_columns: int) -> int:
     return num_columns * max(1, MASK_ENTRIES // num_columns)
 
 
 def _blocks_of_rows(weight: Weight) -> Iterator[Weight]:
-    step = _rows_entries(_num_columns(weight))
+    step = _block_entries(_num_columns(weight))
     for start in range(0, weight.num_entries, step):
         stop = min(start + step, weight.num_entries)
         yield replace(weight, span=slice(start, stop))
@@ -122,18 +123,18 @@ def _plain(vectors: Iterator[Tensor], *, is_mean: bool, like: Weight) -> Tensor:
 
 
 def _elected(vectors: Iterator[Tensor], *, is_mean: bool, like: Weight) -> Tensor:
-    """Returns the sum or mean of the values with the elected sign, each vector seen once."""
+    """Returns the sum or mean of the values with the elected sign, in one pass over the vectors."""
     positive, negative, num_positive, num_negative = (
         torch.zeros(like.num_entries, device=like.device) for _ in range(4)
     )
     for vector in vectors:
         positive += vector.clamp(min=0)
         negative += vector.clamp(max=0)
-        if is_mean:  # floats, as torch is slow to add flags to floats
+        if is_mean:  # floats, because torch is slow at adding bools to floats
             vector.sign_()
             num_positive += vector.clamp(min=0)
             num_negative -= vector.clamp_(max=0)
-        del vector  # which would live on while the next is made
+        del vector  # else it stays alive while the next vector is made
     is_positive = (positive + negative).gt_(0)
     is_negative = (positive + negative).lt_(0)
     merged = positive.mul_(is_positive).add_(negative.mul_(is_negative))

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Rescalers:
-    """What makes a masked task vector as large as the task's own, over all weights."""
+    """The factors that give masked task vectors the L1 norms of the tasks' own vectors."""
 
     weights: Sequence[Weight]
+    """All weights of the model, over which the norms are taken."""
 
     @cached_property
     def by_task(self) -> Sequence[float]:
-        """The factors, measured when first asked for: the model without masks needs none."""
+        """One factor per task, measured on first use, since the model without masks needs none."""
         num_tasks = self.weights[0].num_experts if self.weights else 0
         own, masked = [0.0] * num_tasks, [0.0] * num_tasks
         for weight in self.weights:
@@ -35,16 +36,16 @@ class Rescalers:
                 for task in range(num_tasks):
                     own[task] += _l1(block.task_vector(task))
                     masked[task] += _l1(_masked(block, task, unified=unified))
-        # An expert that agrees with no elected sign has an empty mask, and any factor does.
+        # An expert that agrees with no elected sign has an empty mask, so its factor has no effect.
         return [mine / kept if kept else 1.0 for mine, kept in zip(own, masked, strict=True)]
 
 
-def statistics(
+def measure_group(
     weights: Sequence[Weight],
     *,
     recipe: Recipe[EmrParams, None],  # noqa: ARG001 every method has this signature
 ) -> Rescalers:
-    """Returns the rescalers of a group, not yet measured."""
+    """Returns the rescalers of a group; they are measured on first use."""
     return Rescalers(weights=weights)
 
 
@@ -53,7 +54,7 @@ def combine(
     *,
     recipe: Recipe[EmrParams, Rescalers],  # noqa: ARG001 every method has this signature
 ) -> Tensor:
-    """Returns the base plus the unified task vector: the model without modules of a task.
+    """Returns the base plus the unified task vector: the model without modules of any task.
 
     Shapes: that of the weight.
     Source: Huang 2024, section 3.2, the step `elect`. The paper never evaluates this model.
@@ -66,11 +67,11 @@ def combine_for_task(weight: Weight, task: int, *, recipe: Recipe[EmrParams, Res
     """Returns the base plus the unified task vector, masked and rescaled for one task.
 
     Shapes: that of the weight.
-    Source: Huang 2024, section 3.2, `mask` and `rescale`. Where task vectors cancel exactly no sign
-        is elected, and the base stays.
-    Scope: model, for the rescaler.
+    Source: Huang 2024, section 3.2, `mask` and `rescale`. Where task vectors cancel exactly, no
+        sign is elected and the base stays.
+    Scope: model, because of the rescaler.
     """
-    factor = recipe.statistics.by_task[task]
+    factor = recipe.group_result.by_task[task]
     return by_block(
         weight,
         lambda block: block.base() + factor * _masked(block, task, unified=_unified(block)),
@@ -78,7 +79,7 @@ def combine_for_task(weight: Weight, task: int, *, recipe: Recipe[EmrParams, Res
 
 
 def _unified(block: Weight) -> Tensor:
-    """Returns, entry by entry, the largest task vector with the sign of their sum."""
+    """Returns for each entry the largest task vector value that has the sign of their sum."""
     balance = torch.zeros(block.shape, device=block.device)
     largest, smallest = torch.zeros_like(balance), torch.zeros_like(balance)
     for vector in block.task_vectors():
@@ -91,8 +92,8 @@ def _unified(block: Weight) -> Tensor:
 
 
 def _masked(block: Weight, task: int, *, unified: Tensor) -> Tensor:
-    """Returns the unified task vector where its sign is that of the task's own, else zero."""
-    # Signs and not values are multiplied: the product of two small values is zero.
+    """Returns the unified task vector where the task's own vector has the same sign, else zero."""
+    # Signs are multiplied, not values: the product of two small values underflows to zero.
     agrees = block.task_vector(task).sign_().mul_(unified.sign()).clamp_(min=0)
     return agrees.mul_(unified)
 

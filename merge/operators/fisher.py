@@ -1,4 +1,4 @@
-"""Fisher merging: every entry averaged with its experts' Fisher information as weights."""
+"""Fisher merging: average each entry, weighted by the experts' Fisher information."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sums:
-    """Sums over the experts so far, by name of the weight."""
+    """Running sums over the experts, by name of the weight."""
 
     weighted: dict[str, Tensor]
-    """Of Fisher times expert."""
+    """Sum of Fisher information times expert."""
     totals: dict[str, Tensor]
-    """Of Fishers."""
+    """Sum of Fisher information."""
 
 
 def learn(
@@ -36,13 +36,14 @@ def learn(
 ) -> dict[str, Tensor]:
     """Returns the merged weights that the model trains, by name.
 
-    Experts are taken one after another: besides the model and its gradient there are one expert's
-    Fisher, the sum of the Fishers, and the sum of the experts times theirs.
+    Experts are processed one after another. Memory holds the model and its gradient, one expert's
+    Fisher information, and the two running sums.
 
-    Source: Matena 2021, equations 4 and 5: per-example gradients, the labels' expectation under the
-        model. Every expert counts the same (their lambda is 1). The floor is applied after scaling
-        to norm 1, not before: it then means the same for a certain expert, whose Fisher is small
-        throughout, as for another, and averages what none needs.
+    Source: Matena 2021, equations 4 and 5: gradients per example, with labels in expectation under
+        the model. All experts have equal weight (the paper's lambda is 1). The floor is applied
+        after scaling to norm 1, not before. It then means the same for an expert with certain
+        predictions, whose Fisher information is small throughout, as for any other expert. Entries
+        that no expert needs are averaged.
     """
     sums = _Sums(weighted={}, totals={})
     for index in range(weights[0].num_experts if weights else 0):
@@ -55,9 +56,9 @@ def combine(weight: Weight, *, recipe: Recipe[FisherParams, Mapping[str, Tensor]
 
     Shapes: that of the weight.
     Source: Matena 2021, equation 5. Weights that the model does not train are averaged.
-    Scope: entry, with one factor an expert over the model.
+    Scope: entry, with one factor per expert over the model.
     """
-    merged = recipe.statistics.get(weight.name)
+    merged = recipe.group_result.get(weight.name)
     return mean(weight) if merged is None else merged.clone()
 
 

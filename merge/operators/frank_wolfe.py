@@ -1,4 +1,4 @@
-"""Frank-Wolfe merging: step by step towards the expert that promises most for the loss."""
+"""Frank-Wolfe merging: move step by step towards the expert that lowers the loss most."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from merge.weight import Weight
 
 Coefficients = dict[str, Tensor]
-"""By name of the weight, for each expert, float64."""
+"""By name of the weight, one float64 coefficient per expert."""
 
 
 def learn(
     weights: Sequence[Weight], *, recipe: Recipe[FrankWolfeParams, None], probe: Probe
 ) -> Coefficients:
-    """Returns the coefficients of the task vectors after some moves.
+    """Returns the coefficients of the task vectors after all moves.
 
-    A move theta + g (theta_i - theta) takes the coefficients c to (1 - g) c + g e_i, so that what
-    is carried on is a number for each expert and weight: besides the model and its gradient nothing
-    is held, however many experts there are to choose from.
+    A move theta + g (theta_i - theta) changes the coefficients c to (1 - g) c + g e_i. The state of
+    the search is therefore one number per expert and weight, and memory holds only the model and
+    its gradient, however many experts there are.
 
-    Source: Chen 2025, algorithm 1 (hard): the vertex that minimises the inner product with the
-        gradient of the summed cross-entropy; not the cosine, which FusionBench takes. Vertices are
-        the group's experts, and the start is none. All moves see the same images, so that they
-        minimise one function.
+    Source: Chen 2025, algorithm 1 (hard). A move goes to the vertex that minimises the inner
+        product with the gradient of the summed cross-entropy; FusionBench takes the cosine instead.
+        The vertices are the group's experts; the start is not one of them. All moves see the same
+        images, so they minimise one function.
     """
     params = recipe.params
     coefficients = {weight.name: _start(weight, params=params) for weight in weights}
@@ -53,13 +53,13 @@ def learn(
 
 
 def combine(weight: Weight, *, recipe: Recipe[FrankWolfeParams, Coefficients]) -> Tensor:
-    """Returns the base plus the task vectors, each times the coefficient that the moves gave it.
+    """Returns the base plus the task vectors, each times its coefficient after all moves.
 
     Shapes: that of the weight.
     Source: Chen 2025, algorithm 1.
     Scope: tensor, with coefficients found over the model.
     """
-    return _merge(weight, recipe.statistics)
+    return _merge(weight, recipe.group_result)
 
 
 def _start(weight: Weight, *, params: FrankWolfeParams) -> Tensor:
@@ -74,10 +74,10 @@ def _merge(weight: Weight, coefficients: Mapping[str, Tensor]) -> Tensor:
 def _vertices(
     weights: Sequence[Weight], *, gradient: Mapping[str, Tensor], params: FrankWolfeParams
 ) -> dict[str, int]:
-    """Returns which expert each weight moves to; equals go to the first.
+    """Returns the expert that each weight moves to; of equals, the first.
 
-    The base's product with the gradient is the same for all experts, so that task vectors do. Where
-    each tensor chooses, one without a gradient has no reason to move.
+    The base's inner product with the gradient is the same for all experts, so task vectors can
+    stand in for experts. Where each tensor chooses, a tensor without a gradient does not move.
     """
     products = {
         weight.name: slopes(weight, gradient[weight.name])

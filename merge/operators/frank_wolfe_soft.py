@@ -1,4 +1,4 @@
-"""Soft Frank-Wolfe merging: step by step to the best mixture with the experts that promise most."""
+"""Soft Frank-Wolfe merging: move step by step to the best mixture with the chosen experts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 def learn(
     weights: Sequence[Weight], *, recipe: Recipe[FrankWolfeSoftParams, None], probe: Probe
 ) -> Coefficients:
-    """Returns the coefficients of the task vectors after some moves from the base.
+    """Returns the coefficients of the task vectors after all moves from the base.
 
-    A move theta + sum_j l_j (theta_j - theta) over the experts j that were chosen for it takes the
-    coefficients c to (1 - sum_j l_j) c + sum_j l_j e_j. So that is all that is carried on, and
-    nothing else is held than the model and its gradient. A step of a move reads the experts that
-    were ever chosen; the others are read once a choice.
+    A move theta + sum_j l_j (theta_j - theta) over the chosen experts j changes the coefficients c
+    to (1 - sum_j l_j) c + sum_j l_j e_j. The state of the search is therefore one number per expert
+    and weight, and memory holds only the model and its gradient. Each step of a move reads the
+    experts that were chosen so far; each choice reads all experts once.
 
-    Source: Chen 2025, the soft variant: it starts at the pretrained model, and l minimises the same
-        loss whose gradient chooses. FusionBench's `fw_soft` (the authors' own code) chooses by
-        cosines, summed over the tensors, and l minimises the entropy on test images unless told
-        otherwise; that is `loss: entropy` here. All choices see the same images.
+    Source: Chen 2025, the soft variant. It starts at the pretrained model, and the factors l
+        minimise the same loss whose gradient chooses the experts. FusionBench's `fw_soft` (the
+        authors' own code) chooses by cosines summed over the tensors, and by default its factors
+        minimise the entropy on test images; that is `loss: entropy` here. All choices see the same
+        images.
     """
     params = recipe.params
     num_experts = weights[0].num_experts if weights else 0
@@ -47,7 +48,7 @@ def learn(
         held[:, used] = _moved(
             held[:, used],
             by=_learned_move(
-                # The choice looked for NaN in what it read, and the merge itself looks everywhere.
+                # The choice has checked these experts for NaN, and the merge checks all tensors.
                 [weight.of_experts(used).unchecked() for weight in weights],
                 held=held[:, used],
                 chosen=chosen[:, used],
@@ -60,21 +61,21 @@ def learn(
 
 
 def combine(weight: Weight, *, recipe: Recipe[FrankWolfeSoftParams, Coefficients]) -> Tensor:
-    """Returns the base plus the task vectors, each times the coefficient that the moves gave it.
+    """Returns the base plus the task vectors, each times its coefficient after all moves.
 
     Shapes: that of the weight.
     Source: Chen 2025, the soft variant.
     Scope: tensor, with coefficients found over the model.
     """
-    return combination(weight, coefficients=recipe.statistics[weight.name].tolist())
+    return combination(weight, coefficients=recipe.group_result[weight.name].tolist())
 
 
 def into_hull(rows: Tensor) -> Tensor:
-    """Returns the nearest rows whose entries are 0 or more and sum to 1 or less.
+    """Returns the nearest rows whose entries are at least 0 and sum to at most 1.
 
-    Such a move ends between the model and the experts chosen.
+    A move with such factors ends in the convex hull of the model and the chosen experts.
 
-    Shapes: (rows, entries), and so the result.
+    Shapes: (rows, entries) in and out.
     Source: Duchi 2008, Efficient Projections onto the l1-Ball, figure 1.
     """
     falling = rows.sort(dim=1, descending=True).values
@@ -89,12 +90,14 @@ def into_hull(rows: Tensor) -> Tensor:
 def _chosen(
     weights: Sequence[Weight], *, held: Tensor, params: FrankWolfeSoftParams, probe: Probe
 ) -> Tensor:
-    """Returns which experts each weight moves to; equals go to the first.
+    """Returns the experts that each weight moves to; of equals, the first.
 
-    As in the hard variant the model's own product with the gradient is the same for all, and a
-    weight without a gradient has no reason to move where each tensor chooses.
+    As in the hard variant, the model's own inner product with the gradient is the same for all
+    experts. Where each tensor chooses, a tensor without a gradient does not move.
 
-    Shapes: held: (weights, experts). returns: the same, of bools.
+    Shapes:
+        held: (weights, experts).
+        returns: (weights, experts), bools.
     """
     chosen = torch.zeros_like(held, dtype=torch.bool)
     num_new = params.top_k or 1
@@ -129,9 +132,10 @@ def _learned_move(
     params: FrankWolfeSoftParams,
     probe: Probe,
 ) -> Tensor:
-    """Returns the factors l of a move, after steps of Adam in float64; 0 where none was chosen.
+    """Returns the factors l of a move after steps of Adam in float64; 0 for experts not chosen.
 
-    Shapes: held, chosen: (weights, experts). returns: the same.
+    Shapes:
+        held, chosen, returns: (weights, experts).
     """
     initial = params.initial if iteration == 0 else params.initial_later
     free = initial * chosen.double()

@@ -1,4 +1,4 @@
-"""Greedy soup: the mean of those experts that do not lower the accuracy, added best first."""
+"""Greedy soup: add experts to the mean, best first, if they do not lower the accuracy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Members = Sequence[int]
 def learn(
     weights: Sequence[Weight], *, recipe: Recipe[GreedySoupParams, None], probe: Probe
 ) -> Members:
-    """Returns the experts whose mean is the soup.
+    """Returns the positions of the experts whose mean is the soup.
 
-    Source: Wortsman 2022, recipe 1. Their models are of one task and ours of several: the order and
-        the admission both go by the mean accuracy over all the group's tasks, each under its own
-        head. Equals keep the group's order.
+    Source: Wortsman 2022, recipe 1, whose models share one task. Here the group has several tasks:
+        the mean accuracy over all tasks, each under its own head, decides both the order and the
+        admission. Experts with equal accuracy keep the group's order.
     """
     num_images = recipe.params.images
 
@@ -56,7 +56,7 @@ def combine(weight: Weight, *, recipe: Recipe[GreedySoupParams, Members]) -> Ten
     Source: Wortsman 2022, recipe 1.
     Scope: tensor, with experts chosen over the model.
     """
-    return _mean(weight, recipe.statistics)
+    return _mean(weight, recipe.group_result)
 
 
 def _mean(weight: Weight, members: Members) -> Tensor:

@@ -1,4 +1,4 @@
-"""Iso-C: the sum of the task vectors with all its directions equally strong."""
+"""Iso-C: sum the task vectors and give all singular values of the sum the same size."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def combine(weight: Weight, *, recipe: Recipe[IsoCParams, None]) -> Tensor:
     """Returns the base plus the scaled sum whose singular values are all replaced by their mean.
 
     Shapes: that of the weight.
-    Source: Marczak 2025, algorithm 1; mean of the task vectors where the weight is no matrix.
-        Directions that the sum lacks stay lacking, where the paper's are whatever the decomposition
-        returns; the mean is over the full rank as there.
+    Source: Marczak 2025, algorithm 1; mean of the task vectors where the weight is no matrix. A
+        singular value of zero keeps zero vectors here, where the paper takes whatever vectors the
+        decomposition returns. As in the paper, the mean is over the full rank.
     Scope: tensor.
     """
     return merge_matrices(weight, merged=_merged, scaling=recipe.params.scaling)

@@ -1,4 +1,4 @@
-"""Iso-CTS: common directions of the sum and each task's own, all equally strong."""
+"""Iso-CTS: join the sum's common directions with each task's own, all of equal size."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 
 def combine(weight: Weight, *, recipe: Recipe[IsoCtsParams, None]) -> Tensor:
-    """Returns the base plus the scaled, levelled union of common and task-specific directions.
+    """Returns the base plus the scaled union of common and task-specific directions.
 
-    The sum's leading directions are common. What a task vector holds outside their left vectors is
-    its own, and its leading directions take the places of the sum's last ones.
+    The leading directions of the sum are common. The part of a task vector outside the span of the
+    common left vectors is task-specific; its leading directions replace the last directions of the
+    sum. All directions get the same singular value.
 
     Shapes: that of the weight.
     Source: Marczak 2025, algorithm 2; mean of the task vectors where the weight is no matrix. As in
-        Iso-C, directions of no strength stay lacking.
+        Iso-C, a singular value of zero keeps zero vectors.
     Scope: tensor.
     """
     params = recipe.params
@@ -42,10 +43,10 @@ def combine(weight: Weight, *, recipe: Recipe[IsoCtsParams, None]) -> Tensor:
 
 
 def ranks(full: int, *, num_experts: int, common_fraction: float) -> tuple[int, int]:
-    """Returns how many directions are common, and how many are each task's own.
+    """Returns the number of common directions, and the number of each task's own directions.
 
-    What is not common is shared evenly, so it is rounded to a multiple of the tasks, the nearest as
-    in the authors' code, or the last that fits where that exceeds the rank.
+    All tasks get the same number. It is rounded to the nearest integer, as in the authors' code,
+    but limited to the largest number with which all tasks fit into the rank.
     """
     left_over = full - int(full * common_fraction)
     own = min(round(left_over / num_experts), full // num_experts)

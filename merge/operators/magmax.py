@@ -1,4 +1,4 @@
-"""MagMax: of each entry, the task vector that is largest there."""
+"""MagMax: take each entry from the task vector with the largest magnitude there."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def combine(weight: Weight, *, recipe: Recipe[MagMaxParams, None]) -> Tensor:
-    """Returns the base plus the scaled entries of largest magnitude, signs kept.
+    """Returns the base plus the scaled entries of largest magnitude, with their signs.
 
-    Of entries that tie the first expert's is taken.
+    Of equal magnitudes, the first expert's entry is taken.
 
     Shapes: that of the weight.
     Source: Marczak 2024, section 4.2.
@@ -31,7 +31,7 @@ def combine(weight: Weight, *, recipe: Recipe[MagMaxParams, None]) -> Tensor:
 def _largest(vectors: Iterator[Tensor]) -> Tensor:
     largest = next(vectors)
     for vector in vectors:
-        # Multiplying by 0 and 1 is exact, and selecting takes three times as long.
+        # Multiplying by 0 and 1 is exact; selecting entries takes three times as long.
         is_larger = vector.abs().gt_(largest.abs())
         largest.mul_(1 - is_larger).add_(vector.mul_(is_larger))
     return largest

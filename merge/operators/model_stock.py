@@ -1,4 +1,4 @@
-"""Model Stock: from the base towards the average, by the angle between the experts."""
+"""Model Stock: interpolate from the base to the average by the angle between the experts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 def combine(weight: Weight, *, recipe: Recipe[ModelStockParams, None]) -> Tensor:
     """Returns the point between base and average that is nearest to the centre of the experts.
 
-    The ratio is t = N cos / ((N - 1) cos + 1), and the result the base plus t times the mean task
-    vector. For one expert t is 1.
+    The result is the base plus t times the mean task vector, with t = N cos / ((N - 1) cos + 1) for
+    N experts. For one expert t is 1.
 
     Shapes: that of the weight.
-    Source: Jang 2024, section 4, per tensor. The paper takes all pairs of experts to have one
-        angle; which mean stands for it is the parameter `angle`. Where the mean cosine is negative,
-        against the paper's geometry, t is 0: the formula would lead away from the experts, without
-        bound as the cosine nears -1 / (N - 1). A task vector of zeros has cosine 0 with all others.
+    Source: Jang 2024, section 4, per tensor. The paper assumes the same angle between all pairs of
+        experts; the parameter `angle` selects the mean that takes its place. Where the mean cosine
+        is negative, which contradicts the paper's geometry, t is 0: the formula would lead away
+        from the experts, without bound as the cosine approaches -1 / (N - 1). A task vector of
+        zeros has cosine 0 with all others.
     Scope: tensor.
     """
     factor = _ratio(weight, params=recipe.params) / weight.num_experts
@@ -46,7 +47,7 @@ def _ratio(weight: Weight, *, params: ModelStockParams) -> float:
 
 
 def _norms(weight: Weight) -> list[float]:
-    """Returns each task vector's length, and 1 for a vector of zeros, which it leaves at zero."""
+    """Returns each task vector's norm, or 1 for a vector of zeros, so that it can be divided."""
     squares = [0.0] * weight.num_experts
     for block in weight.blocks:
         for index, vector in enumerate(block.task_vectors()):
@@ -55,10 +56,10 @@ def _norms(weight: Weight) -> list[float]:
 
 
 def _mean_cosine(weight: Weight, *, norms: Sequence[float]) -> float:
-    """Returns the mean over pairs, from each vector's product with the sum of those before it.
+    """Returns the mean cosine over pairs, from each vector's product with the sum before it.
 
-    The like follows from the length of the sum of all, but only as a difference that cancels where
-    experts are nearly orthogonal, as they are.
+    The norm of the sum of all unit vectors would give it too, but as a difference that loses its
+    digits where experts are nearly orthogonal, and experts are.
     """
     cosines = 0.0
     for block in weight.blocks:
@@ -71,7 +72,7 @@ def _mean_cosine(weight: Weight, *, norms: Sequence[float]) -> float:
 
 
 def _cosine_of_mean_angle(weight: Weight, *, norms: Sequence[float]) -> float:
-    """Returns the cosine of the mean over pairs of the angle; holds a block of every expert."""
+    """Returns the cosine of the mean angle over pairs; holds one block of every expert."""
     cosines = dict.fromkeys(combinations(range(weight.num_experts), 2), 0.0)
     for block in weight.blocks:
         units = [

@@ -1,4 +1,4 @@
-"""RegMean: layers that repeat, in least squares, what each expert's layer gives on its inputs."""
+"""RegMean: fit each layer to the outputs of the experts' layers on their own inputs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from merge.weight import Weight
 
 PORTION_ENTRIES = 1 << 25
-"""Entries of the Gram matrices that are summed at a time, or those of one layer if it has more: 256
-MB, twice that with an expert's own. Each portion costs another run of the images through every
-expert."""
+"""Most entries of Gram matrices that are summed at a time, unless one layer alone has more. They
+take 256 MB, and another 256 MB for one expert's matrices. Each portion costs another run of the
+images through every expert."""
 _MATRIX, _KERNEL = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class _System:
-    """The normal equations of one layer's correction to the experts' mean, in float64."""
+    """The normal equations for one layer's correction to the experts' mean, in float64."""
 
     centre: Tensor
     """(out, width): the mean of the experts."""
@@ -39,10 +39,10 @@ class _System:
 
 
 def covers(weight: Weight) -> bool:
-    """Returns whether a weight is a matrix or a kernel that sees more than one channel.
+    """Returns whether a weight is a matrix, or a kernel with more than one input channel.
 
-    By shape alone: it takes kernels of grouped convolutions, which are averaged, for covered unless
-    they are depthwise.
+    Only the shape is known, so kernels of grouped convolutions count as covered unless they are
+    depthwise, although they are averaged.
     """
     shape = weight.shape
     return len(shape) == _MATRIX or (len(shape) == _KERNEL and shape[1] > 1)
@@ -53,7 +53,7 @@ def learn(
 ) -> dict[str, Tensor]:
     """Returns the merged weights that have Gram matrices, by name.
 
-    Source: Jin 2022, equation 2, with its reduction of off-diagonal entries; here also for
+    Source: Jin 2022, equation 2, with the paper's reduction of off-diagonal entries; here also for
         convolutions, on unfolded patches.
     """
     names = probe.gram_names()
@@ -64,26 +64,27 @@ def learn(
 
 
 def combine(weight: Weight, *, recipe: Recipe[RegMeanParams, Mapping[str, Tensor]]) -> Tensor:
-    """Returns (sum of G~_i)^-1 (sum of G~_i W_i), and the mean where a weight has no Gram matrix.
+    """Returns (sum of G~_i)^-1 (sum of G~_i W_i), or the mean if a weight has no Gram matrix.
 
     Shapes: that of the weight.
     Source: Jin 2022, equation 2; biases, normalizations and depthwise kernels are averaged.
     Scope: tensor.
     """
-    merged = recipe.statistics.get(weight.name)
+    merged = recipe.group_result.get(weight.name)
     return mean(weight) if merged is None else merged.clone()
 
 
 def solve(matrix: Tensor, moments: Tensor, *, is_definite: bool) -> Tensor:
-    """Returns the solution of symmetric equations after scaling the diagonal to 1.
+    """Solves symmetric equations after scaling the diagonal to 1.
 
-    An input that is zero on every image has a zero on the diagonal, and so a row of zeros: a one in
-    its place gives it no correction. Scaled, a matrix reduced by a has no eigenvalue below 1 - a,
-    which is what makes layers with fewer patches than inputs solvable. Without reduction the least
-    correction (in scaled units) is taken among those that solve the equations.
+    An input that is zero on every image has a zero on the diagonal and a row of zeros; a one in
+    place of that zero gives the input no correction. A scaled matrix that was reduced by the factor
+    a has no eigenvalue below 1 - a, so layers with fewer patches than inputs can be solved. Without
+    reduction, the smallest correction (in scaled units) among the solutions is taken.
 
     Shapes:
-        matrix: (width, width). moments, returns: (width, out).
+        matrix: (width, width).
+        moments, returns: (width, out).
     """
     diagonal = matrix.diagonal()
     scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()

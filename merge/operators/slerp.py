@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from merge.protocols import Recipe
 
 PARALLEL = 0.9995
-"""Cosine beyond which, either way, the line takes the place of the arc, whose formula divides by
-the sine: between experts as alike the two differ by 1.3e-4 of the length at most, and between
-opposite ones no arc is marked out. mergekit's and FusionBench's bound."""
+"""Absolute cosine above which the line replaces the arc, because the formula of the arc divides by
+the sine. Between experts this similar the two differ by at most 1.3e-4 of the length; between
+opposite experts no arc is unique. The bound is mergekit's and FusionBench's."""
 
 
 def combine(weight: Weight, *, recipe: Recipe[SlerpParams, None]) -> Tensor:
     """Returns the point at fraction t of the arc from the first expert to the second.
 
     Shapes: that of the weight.
-    Source: Shoemake 1985, section 3.3. The angle is that between the experts themselves, flattened,
-        and its weights multiply the experts as they are, of whatever length, as mergekit does. The
-        base takes no part. Where an expert is all zeros there is no angle, and the line is taken.
+    Source: Shoemake 1985, section 3.3. The angle is taken between the flattened experts themselves,
+        and its weights multiply the experts without normalizing them, as in mergekit. The base is
+        not used. If an expert is all zeros there is no angle, and the line is taken.
     Scope: tensor.
     """
     first, second = _coefficients(_cosine(weight), t=recipe.params.t)
@@ -39,7 +39,7 @@ def combine(weight: Weight, *, recipe: Recipe[SlerpParams, None]) -> Tensor:
 
 
 def _cosine(weight: Weight) -> float:
-    """Returns the cosine in float64, and 1 where there is none; looks for NaN and inf."""
+    """Returns the cosine in float64, or 1 if an expert is all zeros; checks for NaN and inf."""
     product, square_first, square_second = 0.0, 0.0, 0.0
     products = torch.empty(
         min(weight.num_entries, BLOCK_ENTRIES), dtype=torch.float64, device=weight.device
@@ -51,7 +51,7 @@ def _cosine(weight: Weight) -> float:
         square_first += float(torch.mul(first, first, out=place).sum())
         square_second += float(torch.mul(second, second, out=place).sum())
     if not math.isfinite(square_first + square_second):
-        for _ in weight.experts():  # the first that is not finite is named
+        for _ in weight.experts():  # the read of the first bad expert raises
             pass
     norms = math.sqrt(square_first) * math.sqrt(square_second)
     return product / norms if norms > 0 else 1.0

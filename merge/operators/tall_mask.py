@@ -1,4 +1,4 @@
-"""TALL masks: of the sum of all task vectors, each task keeps the entries that it needs."""
+"""TALL masks: each task keeps the entries that it needs of the sum of all task vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def combine(weight: Weight, *, recipe: Recipe[TallMaskParams, None]) -> Tensor:
-    """Returns task arithmetic's model: the one without masks.
+    """Returns task arithmetic's model, without masks.
 
     Shapes: that of the weight.
     Source: Wang 2024, section 3, the multi-task vector that the masks compress.
@@ -25,11 +25,11 @@ def combine(weight: Weight, *, recipe: Recipe[TallMaskParams, None]) -> Tensor:
 
 
 def combine_for_task(weight: Weight, task: int, *, recipe: Recipe[TallMaskParams, None]) -> Tensor:
-    """Returns the base plus the entries of the multi-task vector that are one task's.
+    """Returns the base plus the entries of the multi-task vector that one task needs.
 
     Shapes: that of the weight.
     Source: Wang 2024, equation 3 and the compression of section 4. The multi-task vector is the
-        plain sum, and all tasks share one lambda, where the paper validates one for each.
+        unscaled sum. All tasks share one lambda; the paper validates one per task.
     Scope: tensor.
     """
     least = recipe.params.tall_lambda

@@ -1,4 +1,4 @@
-"""TSV-M: every task's leading singular vectors, orthogonalised across tasks."""
+"""TSV-M: keep each task's leading singular vectors and orthogonalise them across tasks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 def combine(weight: Weight, *, recipe: Recipe[TsvMParams, None]) -> Tensor:
     """Returns the base plus the scaled task vector of orthogonalised singular vectors.
 
-    Every expert keeps as many triples as fit when all share the rank, at least one. Memory is that
-    of a few matrices in float64, however many experts there are, as long as these are no more than
-    the rank.
+    The experts share the rank equally: each keeps rank / experts singular triples (rounded down, at
+    least one). Memory holds a few float64 matrices, whatever the number of experts, as long as it
+    does not exceed the rank.
 
     Shapes: that of the weight.
     Source: Gargiulo 2024, algorithm 1; mean of the task vectors where the weight is no matrix.
-        Singular values of zero keep no vectors, which the paper leaves to the decomposition: with
-        them equal experts would not merge to themselves.
+        A singular value of zero keeps zero vectors here, where the paper takes whatever vectors the
+        decomposition returns. With those, equal experts would not merge to themselves.
     Scope: tensor.
     """
     return merge_matrices(weight, merged=_merged, scaling=recipe.params.scaling)

@@ -1,4 +1,4 @@
-"""Twin-Merging: a shared model, and of each expert what is left of it in low rank."""
+"""Twin-Merging: a shared model plus, for each task, a low-rank difference to its expert."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MATRIX_DIMS = 2
 
 
 def combine(weight: Weight, *, recipe: Recipe[TwinParams, None]) -> Tensor:
-    """Returns the shared model, task arithmetic's.
+    """Returns the shared model: task arithmetic.
 
     Shapes: that of the weight.
     Source: Lu 2024, section 4.2, shared knowledge.
@@ -31,10 +31,10 @@ def combine_for_task(weight: Weight, task: int, *, recipe: Recipe[TwinParams, No
     """Returns the shared model plus one task's exclusive knowledge, in low rank.
 
     Shapes: that of the weight. Kernels are matrices of (out, in x height x width).
-    Source: Lu 2024, section 4.2, exclusive knowledge. The paper mixes all tasks' exclusive parts by
-        a router that it trains on labelled data; here the task is known and its weight is one,
-        which is what a router without error gives. At least rank one is kept.
-    Scope: tensor; holds a few copies of it.
+    Source: Lu 2024, section 4.2, exclusive knowledge. The paper mixes the exclusive parts of all
+        tasks with a router that it trains on labelled data. Here the task is known and its weight
+        is one, as a perfect router would give. At least rank one is kept.
+    Scope: tensor; holds a few copies of the tensor.
     """
     shared = combine(weight, recipe=recipe)
     exclusive = weight.expert(task) - shared
@@ -42,7 +42,7 @@ def combine_for_task(weight: Weight, task: int, *, recipe: Recipe[TwinParams, No
 
 
 def _compressed(exclusive: Tensor, *, rank_frac: float) -> Tensor:
-    """Returns the nearest matrix of a fraction of the rank; vectors as they are."""
+    """Returns the nearest matrix with a fraction of the rank; vectors are returned unchanged."""
     if exclusive.ndim < _MATRIX_DIMS:
         return exclusive
     matrix = exclusive.flatten(1)
@@ -53,8 +53,8 @@ def _compressed(exclusive: Tensor, *, rank_frac: float) -> Tensor:
 
 def _truncated(matrix: Tensor, *, rank: int) -> Tensor:
     # Projecting on the leading eigenvectors of the smaller Gram matrix truncates the singular value
-    # decomposition. In float64 this takes 2.0 s for 512 x 4608 where the decomposition in float32
-    # takes 6.8, and its largest error is 3e-8 of the largest entry in place of 1e-5.
+    # decomposition. In float64 this takes 2.0 s for 512 x 4608, with a largest error of 3e-8 of the
+    # largest entry; a float32 decomposition takes 6.8 s, with an error of 1e-5.
     exact = matrix.double()
     is_tall = matrix.shape[0] > matrix.shape[1]
     gram = exact.T @ exact if is_tall else exact @ exact.T

@@ -1,4 +1,4 @@
-"""Weighted averaging."""
+"""Weighted averaging: the mean of the experts with given weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def combine(weight: Weight, *, recipe: Recipe[WeightedAverageParams, None]) -> Tensor:
-    """Returns the mean of the experts, each counted with its share of the weights.
+    """Returns the mean of the experts, each with its share of the sum of the weights.
 
     Shapes: that of the weight.
-    Source: Wortsman 2022, section 2, with weights; without any, the uniform soup. Running
-        statistics follow their policy and are not weighted.
+    Source: Wortsman 2022, section 2, with weights; without weights it is the uniform soup. Running
+        statistics follow their own policy and are not weighted.
     Scope: tensor.
     """
     weights = recipe.params.weights or (1.0,) * weight.num_experts

@@ -1,4 +1,4 @@
-"""WUDI: the sum of the task vectors, moved to where it disturbs no task's inputs."""
+"""WUDI: move the sum of the task vectors to where it interferes least with the tasks' inputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 class Interference:
     """The loss sum_i |(S + d - t_i) u_i^T|^2 of a step d away from the sum S of the t_i.
 
-    u_i is t_i / |t_i|, whose rows stand for the task's inputs; of a task vector of zeros, zeros.
+    u_i is t_i / |t_i|, whose rows stand for the task's inputs; for a task vector of zeros, u_i is
+    zero.
 
     Shapes: task vectors and steps (m, n), N of them.
     """
@@ -37,7 +38,7 @@ class Interference:
     slope: Tensor
     """Half the gradient at the sum, (m, n)."""
     curvature: tuple[Tensor, ...]
-    """What a step is multiplied by, one after another, to give half the change of the gradient."""
+    """Matrices whose product with a step is half the change of the gradient."""
 
     def gradient(self, step: Tensor) -> Tensor:
         """Returns the gradient at a step."""
@@ -50,12 +51,13 @@ class Interference:
 def combine(weight: Weight, *, recipe: Recipe[WudiParams, None]) -> Tensor:
     """Returns the base plus the task vector that Adam reaches from the sum.
 
-    All experts of one tensor are in memory, twice, while the loss is folded; after that, n x n
-    entries or, where N m is less than half of n, one copy of the experts.
+    While the sums over the tasks are formed, memory holds all experts of one tensor twice. After
+    that it holds n x n entries or, where N m is less than half of n, one copy of the experts.
 
     Shapes: that of the weight.
     Source: Cheng 2025, equation of the loss and algorithm 1; mean of the task vectors where the
-        weight is no matrix. The gradient is taken in closed form, folded over the tasks.
+        weight is no matrix. The gradient is computed in closed form, with the sum over the tasks
+        formed once.
     Scope: tensor.
     """
     merged = partial(_merged, steps=recipe.params.steps, lr=recipe.params.lr)
@@ -63,10 +65,10 @@ def combine(weight: Weight, *, recipe: Recipe[WudiParams, None]) -> Tensor:
 
 
 def interference(vectors: Sequence[Tensor]) -> Interference:
-    """Folds the loss over the tasks, so that a step costs one product however many they are.
+    """Sums the loss over the tasks, so that a step costs one product whatever their number.
 
-    The slope is summed from differences to the sum, in which a lone task or orthogonal ones leave
-    exactly nothing: Adam would make steps of full size out of rounding.
+    The slope is summed from differences to the sum, so a single task or orthogonal tasks give
+    exactly zero. Otherwise Adam would make full steps out of rounding errors.
     """
     start = total(iter(vectors))
     slope = torch.zeros_like(start)
@@ -75,7 +77,7 @@ def interference(vectors: Sequence[Tensor]) -> Interference:
         norm = torch.linalg.vector_norm(vector, dtype=torch.float64)
         if norm > 0:
             rows.div_(norm)
-        # In the cheaper of its two orders.
+        # multi_dot takes the cheaper of the two orders.
         slope += torch.linalg.multi_dot((start - vector, rows.T, rows))
     rows = inputs.flatten(0, 1)
     num_rows, num_columns = rows.shape
@@ -90,7 +92,7 @@ def _merged(weight: Weight, *, steps: int, lr: float) -> Tensor:
 
 
 def _descend(loss: Interference, *, steps: int, lr: float) -> Tensor:
-    """Returns where Adam stands after some steps from zero."""
+    """Returns the position of Adam after its steps from zero."""
     moved = torch.zeros_like(loss.slope)
     mean, square = torch.zeros_like(moved), torch.zeros_like(moved)
     for number in range(1, steps + 1):

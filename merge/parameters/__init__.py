@@ -1,1 +1,1 @@
-"""The parameters of the methods, by family; free of torch. `merge.catalogue` is their table."""
+"""The parameters of the methods, by family, without torch. `merge.catalogue` lists them."""

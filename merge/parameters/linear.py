@@ -26,32 +26,32 @@ class TaskArithmeticParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedAverageParams(MethodParams):
-    """Weighted averaging multiplies each expert by its share of the weights' sum."""
+    """Weighted averaging multiplies each expert by its share of the sum of the weights."""
 
     weights: tuple[float, ...] = field(default=(), metadata=allow(Numbers(at_most=1000)))
-    """One weight an expert, in the group's order; only their ratios count. Empty: equal weights,
-    the uniform soup. They are kept as given, because dividing twice by a sum changes bits, and so
-    the id. Default: simple averaging."""
+    """One weight per expert, in the group's order; only their ratios count. Empty for equal weights
+    (the uniform soup). Weights are stored as given: normalizing them here and again in the merge
+    could change bits, and so the id. Default: simple averaging."""
 
     @property
     def num_experts(self) -> int | None:
-        """As many as there are weights."""
+        """The number of weights; None if there are none."""
         return len(self.weights) or None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStockParams(MethodParams):
-    """Model Stock interpolates from the base to the average, as far as the experts agree."""
+    """Model Stock interpolates from the base to the average, further if the experts agree more."""
 
     angle: Angle = field(default="cosine", metadata=allow(Choice(get_args(Angle))))
-    """What is averaged over the pairs of experts: the cosines of their angles, as mergekit does, or
-    the angles, as the authors' code and FusionBench do. They differ from three experts on. Default:
-    the cosine, the mean of which needs one tensor in memory and not all."""
+    """The quantity that is averaged over pairs of experts: the cosines of their angles, as in
+    mergekit, or the angles, as in the authors' code and FusionBench. The two differ from three
+    experts on. Default: the cosine, whose mean needs one tensor in memory instead of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlerpParams(MethodParams):
-    """Spherical interpolation goes from the first of two experts to the second along an arc."""
+    """Spherical interpolation moves along an arc from the first of two experts to the second."""
 
     t: float = field(default=0.5, metadata=allow(Number(at_least=0, at_most=1)))
     """Fraction of the way to the second expert. Default: the middle."""

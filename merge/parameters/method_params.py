@@ -1,4 +1,4 @@
-"""What the parameters of all methods share."""
+"""The base class and the common ranges of all methods' parameters."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ Consensus = Literal["sum", "mean"]
 Scope = Literal["model", "tensor"]
 
 SCALING = Number(at_least=0, at_most=10)
-"""Published searches end at 3; ten bounds a slip of the decimal point and nothing else."""
+"""Range of scalings. Published searches end at 3; the bound 10 only catches a misplaced decimal
+point."""
 DENSITY = Number(above=0, at_most=1)
+"""Range of kept fractions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodParams:
-    """Holds what every method's parameters share: no value out of range ever exists.
+    """The parameters of a method. An instance never holds a value outside its field's range.
 
     Raises:
-        ParameterErrors: a value is out of its field's range; all such values are listed.
+        ParameterErrors: Values are out of their fields' ranges; the error lists all of them.
     """
 
     def __post_init__(self) -> None:
@@ -30,7 +32,7 @@ class MethodParams:
         if problems:
             raise ParameterErrors(type(self).__name__, problems=problems)
         for each in fields(self):
-            # An id hashes the parameters, and 1 and 1.0 are one point of a sweep.
+            # Ids hash the parameters, and 1 and 1.0 must give the same id.
             if isinstance(range_of(each), Number):
                 object.__setattr__(self, each.name, float(values[each.name]))
             if isinstance(range_of(each), Numbers):
@@ -38,10 +40,10 @@ class MethodParams:
 
     @property
     def num_experts(self) -> int | None:
-        """Number of experts that these values are for; None if they are for any number."""
+        """Number of experts that these values need; None for any number."""
         return None
 
     @property
     def reads_test_images(self) -> bool:
-        """Whether these values read unlabelled test images beside what the method's card names."""
+        """Whether these values read unlabelled test images besides the data on the card."""
         return False

@@ -18,20 +18,21 @@ class TallMaskParams(MethodParams):
     """TALL masks keep, for each task, the entries of the multi-task vector that it needs."""
 
     tall_lambda: float = field(default=0.4, metadata=allow(Number(at_least=0, at_most=10)))
-    """How much larger than what the other tasks add an entry must be to be kept: 0 keeps all.
-    Default: the middle of the paper's 0.2 to 0.6, which it chooses per task by validation."""
+    """A task keeps an entry if it is at least this many times as large as the sum of the other
+    tasks' entries; 0 keeps all. Default: the middle of the paper's 0.2 to 0.6, which it validates
+    per task."""
     scaling: float = field(default=0.3, metadata=allow(SCALING))
     """Factor on the sum of the task vectors in the model without masks, which tasks outside the
-    group get; the masked models have none. Default: FusionBench's task arithmetic."""
+    group use. The masked models have no factor. Default: FusionBench's task arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwinParams(MethodParams):
-    """Twin-Merging adds to a shared model what is left of each expert, in low rank."""
+    """Twin-Merging adds to a shared model its difference to each expert, in low rank."""
 
     scaling: float = field(default=0.29, metadata=allow(SCALING))
     """Factor on the sum of the task vectors in the shared model. Default: the authors'
     configuration for RoBERTa."""
     rank_frac: float = field(default=0.1, metadata=allow(Number(above=0, at_most=1)))
-    """Kept fraction of the rank of each matrix of an expert minus the shared model. Default: the
-    authors' scripts (mask rate 0.9)."""
+    """Kept fraction of the rank of each matrix of the difference. Default: the authors' scripts
+    (mask rate 0.9)."""

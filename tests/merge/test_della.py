@@ -34,7 +34,7 @@ def pruned(
 ) -> Tensor:
     """Prunes all of a weight of fewer entries than a block."""
     (block,) = weight.blocks
-    recipe = Recipe(params=DellaParams(**values), seed=seed, statistics=None)  # type: ignore[arg-type]
+    recipe = Recipe(params=DellaParams(**values), seed=seed, group_result=None)  # type: ignore[arg-type]
     return prune(block, expert, num_columns=num_columns, recipe=recipe)
 
 

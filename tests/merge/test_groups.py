@@ -145,5 +145,5 @@ def test_a_method_with_one_model_has_none_for_each_task() -> None:
     """The error names the method."""
     base, *experts = states(3)
     options = MergeOptions(params=AverageParams())
-    with pytest.raises(MergeError, match="average has one model for all tasks"):
+    with pytest.raises(MergeError, match="average makes one model for all tasks"):
         merge_tasks(base, experts, tasks=[0], options=options)

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from merge.catalogue import PARAMS
 from merge.errors import MergeError, NonFiniteInputError
 from merge.merge import MergeOptions, merge_groups, merge_tasks
 from merge.parameters.linear import AverageParams
 from merge.table import METHODS
 
 PER_TASK = [
-    pytest.param(MergeOptions(params=method.params(), seed=7), id=name)
+    pytest.param(MergeOptions(params=PARAMS[name](), seed=7), id=name)
     for name, method in METHODS.items()
     if method.combine_for_task is not None
 ]
@@ -118,5 +119,5 @@ def test_an_expert_that_is_not_finite_is_named(options: MergeOptions) -> None:
 def test_a_method_with_one_model_for_all_tasks_is_refused_by_the_call_itself() -> None:
     """An average has no modules of a task."""
     base, expert = states(2)
-    with pytest.raises(MergeError, match="average has one model for all tasks"):
+    with pytest.raises(MergeError, match="average makes one model for all tasks"):
         merge_tasks(base, [expert], tasks=[0], options=MergeOptions(params=AverageParams()))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from merge.merge import MergeOptions, merge
 from merge.parameters.sparse import TiesParams
-from merge.sign_election import measure
+from merge.sign_election import open_election
 from merge.weight import Weight
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def test_thresholds_equal_those_of_a_sorted_flat_copy() -> None:
         for _ in range(3)
     )
     weights = [Weight(name=name, base_state=base, expert_states=experts) for name in base]
-    election = measure(weights, density=0.2, vector_of=Weight.task_vector)
+    election = open_election(weights, density=0.2, vector_of=Weight.task_vector)
     for expert, threshold in zip(experts, election.thresholds, strict=True):
         flat = torch.cat([(expert[name] - base[name]).flatten() for name in base]).abs()
         assert threshold == float(flat.sort(descending=True).values[round(0.2 * len(flat)) - 1])

@@ -69,7 +69,7 @@ def merge_files(files: MergeFiles, *, options: MergeOptions, progress: Progress)
             base,
             experts,
             groups=[range(len(experts))],
-            options=replace(options, settles_late=are_kept),
+            options=replace(options, may_defer=are_kept),
         )
     num_entries = sum(tensor.numel() for tensor in base.values())
     num_merged = 0

@@ -54,7 +54,7 @@ WRONG_MERGES = {
     "task": (["--method", "average", "--task", "4"], ["--task 4: there are 3 experts"]),
     "task of one model": (
         ["--method", "average", "--task", "1"],
-        ["average has one model for all tasks"],
+        ["average makes one model for all tasks"],
     ),
 }
 
