@@ -53,13 +53,13 @@ def run(opened: OpenedStudy) -> None:
     for job in preparation_jobs(opened.plan, done=opened.prepared):
         made = getattr(worker, job.kind.value)(job.argument)
         opened.ledger.add([*made][-1].committed if job.kind.reports_progress else made)
-    while trials := opened.ledger.runnable_trials():
+    while trials := opened.ledger.state().runnable_trainings:
         worker = Worker(opened.store_url, num_cpus=1)
         for trial in trials:
             for progress in worker.run_trial(trial, report_every_s=1e9):
                 for manifest in progress.committed:
                     opened.ledger.add(manifest)
-    for merge in opened.ledger.ready_merges():
+    for merge in opened.ledger.state().ready_merges:
         opened.ledger.add(worker.run_merge(merge))
 
 
@@ -69,16 +69,19 @@ def test_study_over_bases_is_resumed_to_the_same_table(
     """Two bases of one run and one of another model; killed in the middle of the pretraining."""
     undisturbed = opened("a")
     run(undisturbed)
-    assert undisturbed.ledger.is_finished()
-    assert undisturbed.ledger.holes() == ()
+    assert undisturbed.ledger.state().is_finished
+    assert undisturbed.ledger.state().holes() == ()
     with monkeypatch.context() as patch:
         _kill_at(14, patch=patch)
         with pytest.raises(KeyboardInterrupt):
             run(opened("b"))
     resumed = opened("b")
-    bases = resumed.ledger.committed().bases
-    assert len(bases) == 2 + 1  # the initial ones, and the first snapshot
-    assert [each.snapshots for each in resumed.ledger.missing_pretraining()] == [(30,), (30,)]
+    committed = resumed.ledger.committed()
+    assert len(committed.bases) == 2 + 1  # the initial ones, and the first snapshot
+    assert [each.snapshots for each in committed.missing_pretraining()] == [
+        (30,),
+        (30,),
+    ]
     run(resumed)
     table = results_table(resumed.ledger.committed())
     assert table.equals(results_table(undisturbed.ledger.committed()))

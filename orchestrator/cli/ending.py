@@ -24,7 +24,7 @@ def print_end(opened: OpenedStudy, *, console: Console) -> int:
     """Prints results, holes and where to look; returns the exit code."""
     ledger = opened.ledger
     print_results(results_table(ledger.committed()), console=console)
-    print_holes(ledger.holes(), console=console)
+    print_holes(ledger.state().holes(), console=console)
     for line in budget_lines(opened.plan, allowance=opened.allowance):
         say(console, line)
     for label, text in (
@@ -45,8 +45,8 @@ def command_line(verb: str, opened: OpenedStudy, *options: str) -> str:
 
 
 def exit_code_of(ledger: Ledger) -> int:
-    """Returns the exit code of a study with the holes that it has."""
-    kinds = {hole.kind for hole in ledger.holes()}
-    if not kinds:
+    """Returns the exit code of a study, which depends on its holes."""
+    holes = ledger.state().holes()
+    if not holes:
         return DONE
-    return FAILED if "failed" in kinds else INCOMPLETE
+    return FAILED if any(hole.outcome.is_failure for hole in holes) else INCOMPLETE

@@ -23,7 +23,7 @@ MAX_HOLES_SHOWN = 10
 
 def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Console) -> None:
     """Prints what a study will run, what sharing saves, what exists, and what the rest costs."""
-    counts = ledger.counts()
+    counts = ledger.state().counts()
     for warning in plan.warnings:
         console.print(f"warning: {warning}", highlight=False)
     console.print(
@@ -179,6 +179,6 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
 def print_holes(holes: Sequence[Hole], *, console: Console) -> None:
     """Prints what is missing, the first few in full."""
     for hole in holes[:MAX_HOLES_SHOWN]:
-        console.print(f"{hole.kind}: {hole.what}: {hole.reason}", highlight=False, markup=False)
+        console.print(f"{hole.outcome}: {hole.what}: {hole.reason}", highlight=False, markup=False)
     if len(holes) > MAX_HOLES_SHOWN:
         console.print(f"and {len(holes) - MAX_HOLES_SHOWN} more; the report lists all of them")

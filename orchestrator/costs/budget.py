@@ -172,15 +172,16 @@ class Allowance:
             self._before_s[trial_id] = self._before_s.get(trial_id, 0.0) + spent_s
 
     def _choose(self) -> Choice:
-        committed, models = self._ledger.committed(), self._models
+        state, models = self._ledger.state(), self._models
+        committed = state.committed
         costs = _Costs(
             committed.plan.study.resources,
             rates=Rates(committed, calibration=self._calibration, models=models),
             sizes=None if models is None else Sizes(committed=committed, models=models),
             counted_s=counted_run_s(committed, unfinished_s=self.unfinished_s()),
         )
-        runs = {run.id: run for run in self._ledger.possible_runs()}
-        merges = {spec.id: spec for spec in self._ledger.possible_merges()}
+        runs = {run.id: run for run in state.possible_trainings}
+        merges = {spec.id: spec for spec in state.possible_merges}
         used = self.used()
         jobs: dict[str, PlannedJob] = {**runs, **merges}
         chosen = {each for each in self._admitted if each in jobs}

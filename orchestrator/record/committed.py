@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from orchestrator.plan.plan import Plan
 from workers.artifacts.manifests import Manifest
@@ -14,8 +13,8 @@ from workers.specs.training import PretrainRun, TrialSpec
 class Committed:
     """A plan and the manifests of its artifacts that were committed at one moment.
 
-    `Ledger.committed` makes it. It never changes, so that any thread may read it without a lock and
-    all figures that are computed from one snapshot agree.
+    `Ledger.committed` makes it. It never changes, so that threads read it without a lock and all
+    figures that are computed from one snapshot agree.
     """
 
     plan: Plan
@@ -28,23 +27,16 @@ class Committed:
     prepared: Mapping[str, Manifest]
     """Bases, images and zero-shot heads by id: `bases`, and all else that experts are made from."""
 
-    @staticmethod
-    def copy_of(
-        plan: Plan,
-        *,
-        bases: Mapping[str, Manifest],
-        experts: Mapping[str, Manifest],
-        merges: Mapping[str, Manifest],
-        prepared: Mapping[str, Manifest],
-    ) -> "Committed":
-        """Returns a snapshot with copies of the mappings."""
-        return Committed(
-            plan=plan,
-            bases=MappingProxyType(dict(bases)),
-            experts=MappingProxyType(dict(experts)),
-            merges=MappingProxyType(dict(merges)),
-            prepared=MappingProxyType(dict(prepared)),
-        )
+    def is_lost(self, artifact_id: str) -> bool:
+        """Returns whether a base or expert is committed without weights: its training diverged."""
+        manifest = self.bases.get(artifact_id) or self.experts.get(artifact_id)
+        return manifest is not None and not manifest.files
+
+    def has_experts_of(self, spec: MergeSpec) -> bool:
+        """Returns whether all experts of a merge job have weights, held-out ones too."""
+        members = (*spec.experts, *spec.held_out)
+        manifests = (self.experts.get(expert.id) for expert in members)
+        return all(manifest is not None and manifest.files for manifest in manifests)
 
     def missing_trials(self) -> list[TrialSpec]:
         """Returns the remainder of each trial that lacks an expert, in the plan's order."""

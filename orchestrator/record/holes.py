@@ -1,18 +1,120 @@
-"""What a study should have and has not."""
+"""The holes of a study: experts and merges that its tables lack, with the reasons."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-LEFT_OUT = "not run (budget)"
-"""The outcome of what the study's budget has no room for."""
+
+class Outcome(StrEnum):
+    """Why an artifact is missing from the results; the value is the text that users see."""
+
+    FAILED = "failed"
+    """Its training or merge job failed on every try of this run; the next run tries again."""
+    DIVERGED = "diverged"
+    """It is committed without weights, because they or the training loss were not finite."""
+    NOT_RUN = "not run"
+    """Its job was not started, or something that the job needs has no weights."""
+    LEFT_OUT = "not run (budget)"
+    """The budget of the study has no room for its job."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Returns whether a job reported an error; the study's exit code says so."""
+        return self is Outcome.FAILED
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingBase:
+    """The description of a base that was to be pretrained."""
+
+    model: str
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.model} after {self.steps} steps of pretraining"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingExpert:
+    """The description of an expert."""
+
+    task: str
+    lr: float
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.task} at lr={self.lr}, steps={self.steps}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingMerge:
+    """The description of a merge: its cell of the result table."""
+
+    method: str
+    """The method's label in the study."""
+    group: str
+    setting: str
+
+    def __str__(self) -> str:
+        return f"{self.method} on {self.group} at {self.setting}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocker:
+    """A base or expert without weights, which keeps experts and merges from being made."""
+
+    kind: str
+    """`base` or `expert`."""
+    id: str
+    outcome: Outcome
+    """`FAILED` or `DIVERGED`."""
+    task: str | None = None
+    """The task of an expert."""
+
+    def __str__(self) -> str:
+        of_task = "" if self.task is None else f" of {self.task}"
+        return f"{self.outcome} {self.kind} {self.id}{of_task}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
-    """One expert or merge that is missing from the results, and why."""
+    """One base, expert or merge that is missing from the results, and why.
 
-    kind: str
-    """The outcome: `failed`, `diverged`, `not run`, `not run (budget)`."""
-    what: str
-    """Which trial or merge job, with its id."""
-    reason: str
-    """Why, in words; for `not run`, what blocked it."""
+    `what` and `reason` are the words for terminal and report; all other fields are data.
+    """
+
+    id: str
+    """The id of the missing artifact."""
+    artifact: MissingBase | MissingExpert | MissingMerge
+    outcome: Outcome
+    error: str = ""
+    """The last error and where its traceback lies, for `FAILED`."""
+    steps_taken: int | None = None
+    """Finite optimizer steps, for `DIVERGED`."""
+    blocked_by: Blocker | None = None
+    """The base or expert without weights, for `NOT_RUN`; None for a job that can still run."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of the missing artifact: `base`, `expert` or `merge`."""
+        kinds = {MissingBase: "base", MissingExpert: "expert", MissingMerge: "merge"}
+        return kinds[type(self.artifact)]
+
+    @property
+    def what(self) -> str:
+        """The missing artifact in words, with its id."""
+        return f"{self.kind} {self.id}: {self.artifact}"
+
+    @property
+    def reason(self) -> str:
+        """The reason in words."""
+        match self.outcome:
+            case Outcome.FAILED:
+                return self.error
+            case Outcome.DIVERGED:
+                return f"not finite after {self.steps_taken} steps"
+            case Outcome.LEFT_OUT:
+                return "the rest of the budget is too small for it"
+            case Outcome.NOT_RUN if self.blocked_by is None:
+                return "not run yet"
+            case Outcome.NOT_RUN:
+                return f"blocked by {self.blocked_by}"

@@ -35,16 +35,20 @@ def holes_section(holes: Sequence[Hole]) -> str:
     """Return the box of what is missing, or nothing."""
     if not holes:
         return ""
-    kinds = Counter(hole.kind for hole in holes)
-    numbers = ", ".join(f"{num:,} {kind}" for kind, num in kinds.items())
+    counts = Counter(hole.outcome for hole in holes)
+    numbers = ", ".join(f"{num:,} {outcome}" for outcome, num in counts.items())
     rows = [
-        [name_cell(hole.kind), Cell(text=hole.what, css="text"), Cell(text=hole.reason, css="text")]
+        [
+            name_cell(hole.outcome),
+            Cell(text=hole.what, css="text"),
+            Cell(text=hole.reason, css="text"),
+        ]
         for hole in holes
     ]
     return (
         f'<section class="holes" id="holes"><h2>Incomplete: {html.escape(numbers)}</h2>'
         + paragraph("Means below are over what exists; the groups column says over how many.")
-        + table(("kind", "what", "reason"), rows)
+        + table(("outcome", "what", "reason"), rows)
         + "</section>"
     )
 

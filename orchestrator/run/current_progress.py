@@ -50,14 +50,14 @@ class CurrentProgress:
 
     def snapshot(self) -> Progress:
         """Returns the progress as this process knows it, without asking the cluster."""
-        ledger, state = self._opened.ledger, self._state
+        study, state = self._opened.ledger.state(), self._state
         trials, failures = list(state.trials.values()), list(state.failures)
         has_merges = "merges" in self._stages
         return Progress(
             elapsed_s=time.monotonic() - self._began_s,
             stage=state.stage,
-            stages=tuple(each for each in ledger.stages() if each.name in self._stages),
-            axes=ledger.axes() if has_merges else (),
+            stages=tuple(each for each in study.stages() if each.name in self._stages),
+            axes=study.axes() if has_merges else (),
             trials=tuple(trials[:MAX_LISTED]),
             num_trials=len(trials),
             images=tuple(preparation_line(each) for each in list(state.preparations.values())),

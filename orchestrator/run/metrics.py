@@ -4,25 +4,25 @@ from collections.abc import Iterator, Mapping
 
 from orchestrator.cluster.metric_names import STATES, MetricValue
 from orchestrator.costs.budget import Allowance
-from orchestrator.record.ledger import Ledger
+from orchestrator.record.study_state import StudyState
 
 
 def metric_values(
-    ledger: Ledger, *, allowance: Allowance, running: frozenset[str], num_jobs_waiting: int
+    state: StudyState, *, allowance: Allowance, running: frozenset[str], num_jobs_waiting: int
 ) -> Iterator[MetricValue]:
     """Yields every metric of a study, each state also where it counts none.
 
     Args:
-        ledger: The plan, and what of it is committed.
+        state: The state of the study.
         allowance: What the budget leaves out, and what was used.
         running: Ids of the trials that workers hold.
         num_jobs_waiting: Preparation and merge jobs that were handed over and no worker has.
     """
     left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
-    trials = _trials(ledger, running=running, left_out=left_out)
+    trials = _trials(state, running=running, left_out=left_out)
     yield from _by_state("mergesweep_trials", trials)
-    yield from _by_state("mergesweep_merges", _merges(ledger, left_out=left_out))
-    runnable = {trial.id for trial in ledger.runnable_trials()}
+    yield from _by_state("mergesweep_merges", _merges(state, left_out=left_out))
+    runnable = {trial.id for trial in state.runnable_trainings}
     queues = {"trials": len(runnable - running - left_out), "jobs": num_jobs_waiting}
     for queue, depth in queues.items():
         yield MetricValue(name="mergesweep_queue_depth", value=depth, labels={"queue": queue})
@@ -33,17 +33,17 @@ def metric_values(
 
 
 def _by_state(name: str, counts: Mapping[str, int]) -> Iterator[MetricValue]:
-    for state in STATES[name]:
-        yield MetricValue(name=name, value=counts[state], labels={"state": state})
+    for label in STATES[name]:
+        yield MetricValue(name=name, value=counts[label], labels={"state": label})
 
 
 def _trials(
-    ledger: Ledger, *, running: frozenset[str], left_out: frozenset[str]
+    state: StudyState, *, running: frozenset[str], left_out: frozenset[str]
 ) -> Mapping[str, int]:
-    possible = {run.id for run in ledger.possible_runs()}
-    num_missing = len(ledger.missing_trials()) + len(ledger.missing_pretraining())
+    possible = {training.id for training in state.possible_trainings}
+    num_missing = len(state.missing_trainings)
     return {
-        "done": len(ledger.plan.runs) - num_missing,
+        "done": len(state.plan.runs) - num_missing,
         "running": len(possible & running),
         "waiting": len(possible - running - left_out),
         "left_out": len(possible & left_out - running),
@@ -51,14 +51,14 @@ def _trials(
     }
 
 
-def _merges(ledger: Ledger, *, left_out: frozenset[str]) -> Mapping[str, int]:
-    possible = {spec.id for spec in ledger.possible_merges()}
-    ready = {spec.id for spec in ledger.ready_merges()} & possible
-    num_done = ledger.counts().num_merges_done
+def _merges(state: StudyState, *, left_out: frozenset[str]) -> Mapping[str, int]:
+    possible = {spec.id for spec in state.possible_merges}
+    ready = {spec.id for spec in state.ready_merges}
+    num_done = len(state.committed.merges)
     return {
         "done": num_done,
         "ready": len(ready - left_out),
         "waiting": len(possible - ready - left_out),
         "left_out": len(possible & left_out),
-        "failed": max(0, len(ledger.plan.merges) - num_done - len(possible)),
+        "failed": max(0, len(state.plan.merges) - num_done - len(possible)),
     }

@@ -90,7 +90,7 @@ class OpenedStudy:
     def is_finished(self) -> bool:
         """Tells whether a run would make nothing: no artifact that can be made is missing."""
         needed = set().union(*self.plan.prepared_ids.values())
-        return needed <= self.prepared and self.ledger.is_finished()
+        return needed <= self.prepared and self.ledger.state().is_finished
 
     def is_published(self) -> bool:
         """Tells whether tables, report and MLflow have everything that is committed.
@@ -109,7 +109,7 @@ class OpenedStudy:
         return _is_json(content, expected) and not output_problems(self.folder)
 
     def _content_digest(self) -> str:
-        counts = self.ledger.counts()
+        counts = self.ledger.state().counts()
         return f"{plan_digest(self.plan)} {counts.num_experts_done} {counts.num_merges_done}"
 
 

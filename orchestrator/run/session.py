@@ -148,7 +148,7 @@ class Session:
 
     def _metrics(self, pool: WorkerPool) -> Iterable[MetricValue]:
         return metric_values(
-            self.opened.ledger,
+            self.opened.ledger.state(),
             allowance=self.opened.allowance,
             running=frozenset(self._state.trials.copy()),
             num_jobs_waiting=pool.num_waiting(),

@@ -54,7 +54,7 @@ class Stages:
         beside the trials as soon as their experts are committed.
         """
         study, slots = self.opened.plan.study, self.slots
-        self.coordinator.submit_merges(self.opened.ledger.ready_merges())
+        self.coordinator.submit_merges(self.opened.ledger.state().ready_merges)
         self.fair_share.begin_stage(
             study.resources.trial,
             num_wanted=self._num_wanted_by_training,
@@ -85,7 +85,7 @@ class Stages:
         self._wait_for_pool()
         while not self.stopping.is_set():
             self.opened.allowance.review()
-            if not self.coordinator.submit_merges(self.opened.ledger.ready_merges()):
+            if not self.coordinator.submit_merges(self.opened.ledger.state().ready_merges):
                 return
             self._wait_for_pool()
 
@@ -101,7 +101,8 @@ class Stages:
         """Returns the slots that trials, and merge workers that hold a share, could fill."""
         allowance = self.opened.allowance
         left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
-        num_trials = sum(run.id not in left_out for run in self.opened.ledger.runnable_trials())
+        runnable = self.opened.ledger.state().runnable_trainings
+        num_trials = sum(training.id not in left_out for training in runnable)
         if not self.slots.reserves:
             return num_trials
         num_beside = self.slots.beside_trials(self.fair_share.num_slots)
@@ -111,7 +112,7 @@ class Stages:
         """Returns the trials that could start now and fit the budget."""
         allowance = self.opened.allowance
         allowance.review()
-        runnable = self.opened.ledger.runnable_trials()
+        runnable = self.opened.ledger.state().runnable_trainings
         return [trial for trial in runnable if allowance.has_room_for(trial.id)]
 
     def _wait_for_pool(self) -> None:

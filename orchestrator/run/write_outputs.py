@@ -49,7 +49,7 @@ def report_page(opened: OpenedStudy) -> str:
         study=opened.plan.study.name,
         results=results_table(committed),
         experts=experts_table(committed),
-        holes=opened.ledger.holes(),
+        holes=opened.ledger.state().holes(),
         facts=_facts(opened),
         study_yaml=opened.text,
     )
@@ -71,7 +71,7 @@ def _facts(opened: OpenedStudy) -> Mapping[str, str]:
     manifests = (*committed.experts.values(), *committed.merges.values())
     made = [each.created_at_s for each in manifests]
     span = [datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M UTC") for at in made]
-    counts, lacks = ledger.counts(), opened.lacks_in_mlflow()
+    counts, lacks = ledger.state().counts(), opened.lacks_in_mlflow()
     budget = "; ".join(budget_lines(ledger.plan, allowance=opened.allowance))
     return {
         "store": opened.store_url,

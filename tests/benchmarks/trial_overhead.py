@@ -65,7 +65,7 @@ def measure(num_trials: int) -> TrialOverhead:
         published = _run(opened)
         held_at_s = time.time()
         made = sorted(each.created_at_s for each in opened.ledger.committed().experts.values())
-        assert not opened.ledger.holes()
+        assert not opened.ledger.state().holes()
         return TrialOverhead(
             num_trials=len(made),
             ms_per_trial=_ms_per_trial(made),

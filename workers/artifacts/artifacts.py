@@ -22,7 +22,7 @@ from typing import Any
 from workers.artifacts.cache import NodeCache
 from workers.artifacts.code_version import code_version as running_code
 from workers.artifacts.layout import InvalidNameError, Layout
-from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, Outcome
+from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, ManifestOutcome
 from workers.store.protocol import NotFoundError, Store
 
 
@@ -140,7 +140,7 @@ class Artifacts:
         spec: Mapping[str, Any],
         inputs: Mapping[str, str],
         files: Mapping[str, Path],
-        outcome: Outcome,
+        outcome: ManifestOutcome,
         metrics: Mapping[str, Any],
         seconds: Mapping[str, float],
     ) -> Manifest:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from workers.artifacts.sealed import CHECKSUM, SealError, check_seal, seal
 from workers.specs.ids import UnhashableSpecError, plain_json
 
-Outcome = Literal["done", "diverged"]
+ManifestOutcome = Literal["done", "diverged"]
 
 
 class ManifestError(ValueError):
@@ -75,7 +75,7 @@ class Manifest:
     attempt: str
     """The attempt that won, and with it the prefix under which the files lie."""
 
-    outcome: Outcome
+    outcome: ManifestOutcome
     """`done`, or `diverged` when the training loss became NaN or infinite."""
 
     metrics: Mapping[str, Any]
@@ -138,7 +138,7 @@ class Manifest:
         except ValueError as error:
             raise ManifestError(f"manifest {key} is not JSON: {error}") from error
         fields = _checked_fields(parsed, types=_MANIFEST_TYPES, where=f"manifest {key}")
-        if fields["outcome"] not in get_args(Outcome):
+        if fields["outcome"] not in get_args(ManifestOutcome):
             raise ManifestError(f"manifest {key}: outcome is {fields['outcome']!r}")
         files = tuple(
             FileEntry(

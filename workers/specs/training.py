@@ -159,6 +159,16 @@ class PretrainRun:
         """The bases that the run commits, by ascending step count."""
         return tuple(self.longest.with_steps(steps) for steps in self.snapshots)
 
+    @property
+    def base_id(self) -> str:
+        """The id of the base that the training starts from."""
+        return self.longest.initial.id
+
+    @property
+    def outputs(self) -> tuple[BaseSpec, ...]:
+        """The artifacts that the training commits, by ascending step count."""
+        return self.bases
+
     def without(self, committed: Iterable[str]) -> "PretrainRun | None":
         """Returns the run that is left when some bases exist; None when all do."""
         gone = set(committed)
@@ -245,6 +255,16 @@ class TrialSpec:
     def experts(self) -> tuple[ExpertSpec, ...]:
         """The experts that the run commits, by ascending step count."""
         return tuple(self.longest.with_steps(steps) for steps in self.snapshots)
+
+    @property
+    def base_id(self) -> str:
+        """The id of the base that the training starts from."""
+        return self.longest.base_id
+
+    @property
+    def outputs(self) -> tuple[ExpertSpec, ...]:
+        """The artifacts that the training commits, by ascending step count."""
+        return self.experts
 
     def without(self, committed: Iterable[str]) -> "TrialSpec | None":
         """Returns the trial that is left when some experts exist; None when all do."""

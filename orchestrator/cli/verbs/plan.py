@@ -42,7 +42,7 @@ def show_plan(
         print_plan(plan, ledger=ledger, lines=[*lines, *about_budget], console=console)
         return
     summary = {
-        "counts": vars(ledger.counts()),
+        "counts": vars(ledger.state().counts()),
         "bases": base_lines(plan),
         "sharing": sharing_line(plan),
         "estimate": lines,

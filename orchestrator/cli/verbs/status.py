@@ -18,18 +18,19 @@ from orchestrator.run.opened import OpenedStudy
 
 def show_status(opened: OpenedStudy, *, console: Console) -> int:
     """Prints how far a study is, and what is missing."""
-    counts = opened.ledger.counts()
+    state = opened.ledger.state()
+    counts = state.counts()
     console.print(
         f"study {opened.plan.study.name}: experts {counts.num_experts_done} of "
         f"{counts.num_experts}, merge jobs {counts.num_merges_done} of {counts.num_merges}",
         highlight=False,
     )
-    holes = opened.ledger.holes()
+    holes = state.holes()
     if not holes:
         console.print("finished")
         return DONE
     models = sizes_by_base(opened.plan)
-    left = estimate(opened.ledger.committed(), calibration=opened.calibration, models=models)
+    left = estimate(state.committed, calibration=opened.calibration, models=models)
     slots = slots_here(opened.plan.study)
     console.print(f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
     print_holes(holes, console=console)

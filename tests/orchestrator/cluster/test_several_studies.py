@@ -128,7 +128,7 @@ def wait_for(num_running: dict[str, int], *drivers: Driver) -> None:
 
 def is_complete(driver: Driver) -> bool:
     opened = driver.opened()
-    return opened.is_finished() and not opened.ledger.holes()
+    return opened.is_finished() and not opened.ledger.state().holes()
 
 
 def test_equals_share_and_a_killed_driver_frees_its_slots(

@@ -8,7 +8,7 @@ from orchestrator.costs.budget_lines import budget_lines
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.costs.usage import usage_so_far
 from orchestrator.plan.plan import Plan
-from orchestrator.record.holes import LEFT_OUT
+from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
 from workers.specs.training import TrialSpec
@@ -67,8 +67,8 @@ def test_room_is_given_in_the_order_of_the_plan_to_whole_groups(
     trials = [trial.id for trial in needed_in_order(plan)]
     expected = {*trials[:num_trials], *list(plan.merges)[:num_merges]}
     assert allowance.choice().chosen == expected
-    kinds = [hole.kind for hole in ledger.holes()]
-    assert kinds.count(LEFT_OUT) == 6 - num_trials + 6 - num_merges
+    outcomes = [hole.outcome for hole in ledger.state().holes()]
+    assert outcomes.count(Outcome.LEFT_OUT) == 6 - num_trials + 6 - num_merges
 
 
 def test_plan_names_what_is_left_out_and_the_limit_that_is_enough(
@@ -220,8 +220,8 @@ def test_failed_trials_are_failures_and_not_left_out(make_plan: Callable[..., Pl
     ledger = Ledger(plan, manifests=[])
     ledger.fail(needed_in_order(plan)[0].id, reason="broken")
     Allowance(ledger)
-    kinds = sorted(hole.kind for hole in ledger.holes())
-    assert kinds == ["failed", "not run", "not run", *[LEFT_OUT] * 3]
+    outcomes = sorted(hole.outcome for hole in ledger.state().holes())
+    assert outcomes == ["failed", *["not run"] * 2, *[Outcome.LEFT_OUT] * 3]
 
 
 def over_pretraining(make_plan: Callable[..., Plan], *, room_s: float) -> Plan:
@@ -259,8 +259,8 @@ def test_pretraining_has_room_together_with_what_waits_for_it(
     assert len(chosen & plan.merges.keys()) == num_merges
     (run,) = plan.bases.runs
     assert (run.id in chosen) == (num_runs > 3)
-    kinds = [hole.kind for hole in ledger.holes()]
-    assert kinds.count(LEFT_OUT) == 7 - num_runs + 6 - num_merges
+    outcomes = [hole.outcome for hole in ledger.state().holes()]
+    assert outcomes.count(Outcome.LEFT_OUT) == 7 - num_runs + 6 - num_merges
     said = " ".join(budget_lines(plan, allowance=allowance))
     assert ("1 runs of pretraining" in said) == (run.id not in chosen)
 

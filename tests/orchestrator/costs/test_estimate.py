@@ -104,7 +104,7 @@ def test_what_was_measured_wins_over_a_calibration(
     plan = make_plan(tasks={"names": TASKS, "max_test": 100})
     experts = list(plan.experts.values())
     made = [expert_manifest(each, seconds=8.0) for each in experts[:2]]
-    (ready,) = Ledger(plan, manifests=made).ready_merges()
+    (ready,) = Ledger(plan, manifests=made).state().ready_merges
     ledger = Ledger(plan, manifests=[*made, merge_manifest(ready)])
     left = estimate(ledger.committed(), calibration=calibration_of(plan))
     assert left.train_s == pytest.approx(10 * 8 * 0.1)

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,12 +7,13 @@ import pytest
 
 from orchestrator.cli.printing import axis_lines, base_lines
 from orchestrator.plan.plan import Plan
+from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import setting_means
 from orchestrator.results.rows import experts_table, results_table
 from orchestrator.tracking.study_runs import run_of
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import BaseSpec, PretrainRun, TrialSpec
+from workers.specs.training import BaseSpec, PretrainRun
 
 Make = Callable[..., Manifest]
 DEFAULTS = {"steps": 10, "lr": 0.01, "batch_size": 8}
@@ -149,19 +151,20 @@ def test_models_can_have_weights_of_their_own(
 def test_trials_wait_for_the_base_that_is_pretrained(plan: Plan, base_manifest: Make) -> None:
     """Pretraining comes first, beside the trials of bases that need none."""
     ledger = Ledger(plan, manifests=[])
-    first = ledger.runnable_trials()
-    assert first[:2] == list(plan.bases.runs)
+    first = ledger.state().runnable_trainings
+    assert first[:2] == plan.bases.runs
     plain = named(plan)["pretrain_steps=0"]
-    assert {_base_of(trial) for trial in first[2:]} == {plain.id}
+    assert {trial.base_id for trial in first[2:]} == {plain.id}
     short, long = plan.bases.runs[0].bases
     ledger.add(base_manifest(short))
-    left, *_ = ledger.runnable_trials()
+    left, *_ = ledger.state().runnable_trainings
     assert isinstance(left, PretrainRun)
     assert left.snapshots == (50,)
-    assert {_base_of(each) for each in ledger.runnable_trials()[2:]} == {plain.id, short.id}
+    trials = ledger.state().runnable_trainings[2:]
+    assert {trial.base_id for trial in trials} == {plain.id, short.id}
     ledger.add(base_manifest(long))
-    assert plan.bases.runs[1] in ledger.runnable_trials()
-    assert not ledger.is_finished()
+    assert plan.bases.runs[1] in ledger.state().runnable_trainings
+    assert not ledger.state().is_finished
 
 
 def test_failed_pretraining_blocks_what_needs_its_bases(plan: Plan) -> None:
@@ -169,13 +172,12 @@ def test_failed_pretraining_blocks_what_needs_its_bases(plan: Plan) -> None:
     ledger = Ledger(plan, manifests=[])
     run = plan.bases.runs[0]
     ledger.fail(run.id, reason="no room")
-    assert run not in ledger.runnable_trials()
-    holes = [(hole.kind, hole.what.partition(":")[0], hole.reason) for hole in ledger.holes()]
-    for base in run.bases:
-        assert ("failed", f"base {base.id}", "no room") in holes
-    blocked = [what for kind, what, reason in holes if reason == f"blocked by failed base {run.id}"]
-    assert sum(what.startswith("expert") for what in blocked) == 3
-    assert sum(what.startswith("merge") for what in blocked) == 3
+    assert run not in ledger.state().runnable_trainings
+    holes = ledger.state().holes()
+    failed = {hole.id: hole.reason for hole in holes if hole.outcome is Outcome.FAILED}
+    assert failed == {base.id: "no room" for base in run.bases}
+    blocked = [hole.kind for hole in holes if hole.reason == f"blocked by failed base {run.id}"]
+    assert Counter(blocked) == {"expert": 3, "merge": 3}
 
 
 def test_diverged_base_ends_the_study_of_its_experts(
@@ -185,9 +187,9 @@ def test_diverged_base_ends_the_study_of_its_experts(
     plan = make_plan(backbone=backbone(pretrain=PRETRAIN))
     (run,) = plan.bases.runs
     ledger = Ledger(plan, manifests=[base_manifest(run.longest, has_weights=False)])
-    assert ledger.runnable_trials() == []
-    assert ledger.is_finished()
-    reasons = {hole.what.partition(" ")[0]: hole.reason for hole in ledger.holes()}
+    assert ledger.state().runnable_trainings == ()
+    assert ledger.state().is_finished
+    reasons = {hole.kind: hole.reason for hole in ledger.state().holes()}
     assert reasons == {
         "base": "not finite after 7 steps",
         "expert": f"blocked by diverged base {run.id}",
@@ -233,8 +235,3 @@ def test_plan_is_printed_with_its_bases(plan: Plan, make_plan: Callable[..., Pla
         "pretraining: 3 bases, snapshots of 2 runs of 70 steps in all",
     ]
     assert base_lines(make_plan()) == []
-
-
-def _base_of(run: PretrainRun | TrialSpec) -> str:
-    assert isinstance(run, TrialSpec)
-    return run.longest.base_id

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.plan.plan import Plan
+from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
 from workers.specs.training import ExpertSpec
@@ -26,10 +27,10 @@ def experts_of(plan: Plan) -> dict[str, ExpertSpec]:
 def test_empty_store_leaves_everything_to_do(plan: Plan) -> None:
     """Three trials, no merge ready, every expert and merge a hole."""
     ledger = Ledger(plan, manifests=[])
-    assert ledger.missing_trials() == ledger.runnable_trials() == list(plan.trials)
-    assert ledger.ready_merges() == []
-    assert not ledger.is_finished()
-    assert vars(ledger.counts()) == {
+    assert ledger.state().missing_trainings == ledger.state().runnable_trainings == plan.trials
+    assert ledger.state().ready_merges == ()
+    assert not ledger.state().is_finished
+    assert vars(ledger.state().counts()) == {
         "num_experts": 3,
         "num_experts_done": 0,
         "num_merges": 3,
@@ -37,8 +38,8 @@ def test_empty_store_leaves_everything_to_do(plan: Plan) -> None:
         "num_merges_blocked": 0,
         "num_failed": 0,
     }
-    holes = ledger.holes()
-    assert {(hole.kind, hole.reason) for hole in holes} == {("not run", "not run yet")}
+    holes = ledger.state().holes()
+    assert {(hole.outcome, hole.reason) for hole in holes} == {(Outcome.NOT_RUN, "not run yet")}
     assert len(holes) == 6
 
 
@@ -51,7 +52,7 @@ def test_merge_is_ready_with_its_last_expert(plan: Plan, expert_manifest: Make) 
     ]
     assert [len(ids) for ids in released] == [0, 1, 2]
     assert {merge_id for ids in released for merge_id in ids} == set(plan.merges)
-    assert [spec.id for spec in ledger.ready_merges()] == list(plan.merges)
+    assert [spec.id for spec in ledger.state().ready_merges] == list(plan.merges)
 
 
 def test_stages_and_axes_say_how_much_there_is(
@@ -63,9 +64,9 @@ def test_stages_and_axes_say_how_much_there_is(
     times = Counter(cell.merge.id for cell in plan.cells)
     shared = next(merge_id for merge_id, num in times.items() if num == 2)
     ledger.add(merge_manifest(plan.merges[shared]))
-    stages = {each.name: (each.num_done, each.num_planned) for each in ledger.stages()}
+    stages = {each.name: (each.num_done, each.num_planned) for each in ledger.state().stages()}
     assert stages == {"images": (0, 3), "experts": (9, 9), "merges": (1, 9)}
-    axes = {each.name: (each.num_done, each.num_planned) for each in ledger.axes()}
+    axes = {each.name: (each.num_done, each.num_planned) for each in ledger.state().axes()}
     assert axes == {"lr": (1, 6), "steps": (1, 6)}
 
 
@@ -84,10 +85,10 @@ def test_committed_merge_is_no_longer_ready(
 ) -> None:
     """What the store has is not run again, and no merge is released by it."""
     ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
-    done = ledger.ready_merges()[0]
+    done = ledger.state().ready_merges[0]
     assert ledger.add(merge_manifest(done)) == []
-    assert done.id not in [spec.id for spec in ledger.ready_merges()]
-    assert ledger.counts().num_merges_done == 1
+    assert done.id not in [spec.id for spec in ledger.state().ready_merges]
+    assert ledger.state().counts().num_merges_done == 1
 
 
 def test_whole_study_is_finished_and_has_no_hole(
@@ -95,9 +96,9 @@ def test_whole_study_is_finished_and_has_no_hole(
 ) -> None:
     """A ledger read from a full store has nothing to do, in whatever order it was read."""
     ledger = Ledger(plan, manifests=reversed(all_manifests(plan)))
-    assert ledger.is_finished()
-    assert ledger.holes() == ()
-    assert ledger.missing_trials() == []
+    assert ledger.state().is_finished
+    assert ledger.state().holes() == ()
+    assert ledger.committed().missing_trials() == []
 
 
 def test_manifest_of_another_study_is_not_counted(
@@ -118,7 +119,7 @@ def test_trial_goes_on_with_the_snapshots_that_are_missing(
     plan = make_plan(finetune=STEPS)
     trial = plan.trials[0]
     ledger = Ledger(plan, manifests=[expert_manifest(trial.experts[0])])
-    left = ledger.missing_trials()
+    left = ledger.committed().missing_trials()
     assert [each.snapshots for each in left] == [(20,), (10, 20), (10, 20)]
     assert left[0].id == trial.id
 
@@ -127,8 +128,8 @@ def test_diverged_expert_with_finite_weights_is_merged(plan: Plan, expert_manife
     """Divergence is an outcome; weights that are finite can be merged and are no hole."""
     experts = plan.experts.values()
     ledger = Ledger(plan, manifests=[expert_manifest(e, outcome="diverged") for e in experts])
-    assert len(ledger.ready_merges()) == 3
-    assert {hole.kind for hole in ledger.holes()} == {"not run"}
+    assert len(ledger.state().ready_merges) == 3
+    assert {hole.outcome for hole in ledger.state().holes()} == {Outcome.NOT_RUN}
 
 
 def test_diverged_expert_without_weights_blocks_its_merges(
@@ -146,11 +147,11 @@ def test_diverged_expert_without_weights_blocks_its_merges(
             for each in experts.values()
         ],
     )
-    (ready,) = ledger.ready_merges()
+    (ready,) = ledger.state().ready_merges
     assert bad not in ready.experts
-    assert ledger.counts().num_merges_blocked == 2
-    diverged, *merges = sorted(ledger.holes(), key=lambda hole: hole.kind)
-    assert (diverged.kind, diverged.reason) == ("diverged", "not finite after 10 steps")
+    assert ledger.state().counts().num_merges_blocked == 2
+    diverged, *merges = sorted(ledger.state().holes(), key=lambda hole: hole.outcome)
+    assert (diverged.outcome, diverged.reason) == (Outcome.DIVERGED, "not finite after 10 steps")
     assert diverged.what == f"expert {bad.id}: mnist_5k at lr=0.01, steps=10"
     reasons = [hole.reason for hole in merges]
     assert sorted(reasons) == [f"blocked by diverged expert {bad.id} of mnist_5k"] * 2 + [
@@ -166,9 +167,9 @@ def test_study_that_can_go_no_further_is_finished(
     good = [expert_manifest(experts[task]) for task in ("emoji_objects", "font_letters")]
     bad = expert_manifest(experts["mnist_5k"], test=None, outcome="diverged")
     ledger = Ledger(plan, manifests=[*good, bad])
-    assert not ledger.is_finished()
-    ledger.add(merge_manifest(ledger.ready_merges()[0]))
-    assert ledger.is_finished()
+    assert not ledger.state().is_finished
+    ledger.add(merge_manifest(ledger.state().ready_merges[0]))
+    assert ledger.state().is_finished
 
 
 def test_failed_trial_is_not_tried_again_and_blocks_its_merges(
@@ -179,13 +180,16 @@ def test_failed_trial_is_not_tried_again_and_blocks_its_merges(
     ledger = Ledger(plan, manifests=[expert_manifest(experts["font_letters"])])
     bad = experts["mnist_5k"]
     ledger.fail(bad.id, reason="OSError: gone")
-    assert bad.id not in [trial.id for trial in ledger.runnable_trials()]
-    assert bad.id in [trial.id for trial in ledger.missing_trials()]
-    assert (ledger.counts().num_failed, ledger.counts().num_merges_blocked) == (1, 2)
-    (failed,) = [hole for hole in ledger.holes() if hole.kind == "failed"]
+    assert bad.id not in [trial.id for trial in ledger.state().runnable_trainings]
+    assert bad.id in [trial.id for trial in ledger.committed().missing_trials()]
+    assert (ledger.state().counts().num_failed, ledger.state().counts().num_merges_blocked) == (
+        1,
+        2,
+    )
+    (failed,) = [hole for hole in ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert failed.reason == "OSError: gone"
     assert bad.id in failed.what
-    blocked = [hole.reason for hole in ledger.holes() if hole.reason.startswith("blocked")]
+    blocked = [hole.reason for hole in ledger.state().holes() if hole.reason.startswith("blocked")]
     assert blocked == [f"blocked by failed expert {bad.id} of mnist_5k"] * 2
 
 
@@ -197,7 +201,7 @@ def test_snapshot_committed_before_its_trial_failed_is_no_hole(
     trial = plan.trials[0]
     ledger = Ledger(plan, manifests=[expert_manifest(trial.experts[0])])
     ledger.fail(trial.id, reason="killed")
-    failed = [hole.what for hole in ledger.holes() if hole.kind == "failed"]
+    failed = [hole.what for hole in ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert len(failed) == 1
     assert trial.experts[1].id in failed[0]
 
@@ -209,9 +213,9 @@ def test_failure_of_what_is_left_of_a_trial_names_its_experts(
     plan = make_plan(finetune=STEPS)
     short, long = plan.trials[0].experts
     ledger = Ledger(plan, manifests=[expert_manifest(long)])
-    assert ledger.missing_trials()[0].id == short.id
+    assert ledger.committed().missing_trials()[0].id == short.id
     ledger.fail(short.id, reason="killed")
-    failed = [hole.what for hole in ledger.holes() if hole.kind == "failed"]
+    failed = [hole.what for hole in ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert len(failed) == 1
     assert short.id in failed[0]
 
@@ -219,10 +223,10 @@ def test_failure_of_what_is_left_of_a_trial_names_its_experts(
 def test_failed_merge_is_not_ready_again(plan: Plan, expert_manifest: Make) -> None:
     """It is a hole with its reason, and the study ends without it."""
     ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
-    bad = ledger.ready_merges()[1]
+    bad = ledger.state().ready_merges[1]
     ledger.fail(bad.id, reason="MismatchError: shapes")
-    assert bad not in ledger.ready_merges()
-    (failed,) = [hole for hole in ledger.holes() if hole.kind == "failed"]
+    assert bad not in ledger.state().ready_merges
+    (failed,) = [hole for hole in ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert failed.what == f"merge {bad.id}: average on 2x01 at default"
     assert failed.reason == "MismatchError: shapes"
 
@@ -233,8 +237,8 @@ def test_commit_after_a_failure_takes_the_failure_back(plan: Plan, expert_manife
     ledger = Ledger(plan, manifests=[])
     ledger.fail(expert.id, reason="lost")
     ledger.add(expert_manifest(expert))
-    assert ledger.counts().num_failed == 0
-    assert "failed" not in {hole.kind for hole in ledger.holes()}
+    assert ledger.state().counts().num_failed == 0
+    assert Outcome.FAILED not in {hole.outcome for hole in ledger.state().holes()}
 
 
 def test_snapshot_cannot_be_changed(plan: Plan, expert_manifest: Make) -> None:
@@ -300,3 +304,31 @@ def test_single_artifacts_are_looked_up_without_a_snapshot(
     assert not ledger.is_committed(spec.id)
     ledger.add(merge_manifest(spec))
     assert ledger.is_committed(spec.id)
+
+
+def test_state_is_made_again_only_after_a_change(plan: Plan, expert_manifest: Make) -> None:
+    """A commit, a failure and an exclusion give a new state; an old one keeps its answers."""
+    expert, other = list(plan.experts.values())[:2]
+    ledger = Ledger(plan, manifests=[])
+    states = [ledger.state()]
+    assert ledger.state() is states[0]
+    ledger.add(expert_manifest(expert))
+    states.append(ledger.state())
+    ledger.fail(other.id, reason="OSError: gone")
+    states.append(ledger.state())
+    ledger.leave_out(plan.merges)
+    states.append(ledger.state())
+    assert [len(state.committed.experts) for state in states] == [0, 1, 1, 1]
+    assert [state.counts().num_failed for state in states] == [0, 0, 1, 1]
+    assert [len(state.left_out) for state in states] == [0, 0, 0, len(plan.merges)]
+    assert [len(state.possible_trainings) for state in states] == [3, 2, 1, 1]
+
+
+def test_blocked_merge_is_not_said_to_lack_budget(plan: Plan) -> None:
+    """A merge that no budget could make names its failed expert, although it is left out."""
+    ledger = Ledger(plan, manifests=[])
+    ledger.leave_out(plan.merges)
+    bad = next(iter(plan.experts.values()))
+    ledger.fail(bad.id, reason="OSError: gone")
+    outcomes = Counter(hole.outcome for hole in ledger.state().holes() if hole.kind == "merge")
+    assert outcomes == {Outcome.NOT_RUN: 2, Outcome.LEFT_OUT: 1}

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orchestrator.record.holes import Hole
+from orchestrator.record.holes import Blocker, Hole, MissingMerge, Outcome
 from orchestrator.report.expert_tables import expert_tables
 from orchestrator.report.figures import figures
 from orchestrator.report.focus import focus_of
@@ -223,15 +223,22 @@ def test_summary_without_a_base_tells_accuracies() -> None:
     assert text.startswith("Best: average at lr=0.0003 reaches 63.7 % accuracy.")
 
 
-def test_holes_come_first_with_kind_and_reason() -> None:
+def hole_of(method: str, **fields: Any) -> Hole:  # noqa: ANN401 any field of a hole
+    """Returns the hole of a merge by a method."""
+    merge = MissingMerge(method=method, group="4x01", setting="lr=0.001")
+    return Hole(id="0123456789abcdef", artifact=merge, **fields)
+
+
+def test_holes_come_first_with_outcome_and_reason() -> None:
     """An incomplete study says so before the summary; a whole one has no box."""
+    blocker = Blocker(kind="expert", id="abc", outcome=Outcome.DIVERGED, task="mnist_5k")
     holes = [
-        Hole(kind="failed", what="merge ties 4x01", reason="out of memory"),
-        Hole(kind="not run", what="merge dare 4x01", reason="blocked by trial abc"),
+        hole_of("ties", outcome=Outcome.FAILED, error="out of memory"),
+        hole_of("dare", outcome=Outcome.NOT_RUN, blocked_by=blocker),
     ]
     page = render(merge_rows({"lr": ("0.001",)}), holes=holes)
     assert "Incomplete: 1 failed, 1 not run" in page
-    assert page.index("blocked by trial abc") < page.index('class="headline"')
+    assert page.index("blocked by diverged expert abc of mnist_5k") < page.index('class="headline"')
     assert 'id="holes"' not in full_page()
 
 
@@ -244,7 +251,7 @@ def test_names_from_outside_are_text(evil: str) -> None:
         if row["group"] == "4x00"
     ]
     experts = [row | {"axis": evil, "value": evil} for row in expert_rows({"lr": ("0.001",)})]
-    hole = Hole(kind=evil, what=evil, reason=evil)
+    hole = hole_of(evil, outcome=Outcome.FAILED, error=evil)
     page = render(
         rows, experts, study=evil, holes=[hole], facts={evil: evil}, study_yaml=f"</pre>{evil}"
     )

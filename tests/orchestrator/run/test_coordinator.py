@@ -13,7 +13,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.progress.live_state import LiveState
 from orchestrator.record.failures import Failures
 from orchestrator.record.folder import StudyFolder
-from orchestrator.record.holes import LEFT_OUT
+from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger
 from orchestrator.run.coordinator import STORE_FAULTS, Bookkeeping, Coordinator, preparation_jobs
 from workers.artifacts.manifests import Manifest
@@ -129,7 +129,7 @@ def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: Manu
 def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manifest: Make) -> None:
     """Each once, and each expert is published."""
     finish_trials(stage, expert_manifest)
-    stage.coordinator.submit_merges(stage.ledger.ready_merges())
+    stage.coordinator.submit_merges(stage.ledger.state().ready_merges)
     assert [job.kind for job in stage.submitted] == [JobKind.MERGE] * 3
     assert sorted(job.id for job in stage.submitted) == sorted(stage.plan.merges)
     assert [job.argument.id for job in stage.submitted] == [job.id for job in stage.submitted]
@@ -143,7 +143,7 @@ def test_merge_that_ends_is_counted_and_published(
     finish_trials(stage, expert_manifest)
     for job in list(stage.submitted):
         stage.coordinator.job_ended(JobEnd(job=job, manifest=merge_manifest(job.argument)))
-    assert stage.ledger.is_finished()
+    assert stage.ledger.state().is_finished
     assert set(stage.committed) == {*stage.plan.experts, *stage.plan.merges}
 
 
@@ -159,7 +159,7 @@ def test_merge_that_fails_is_tried_again_and_then_given_up(
     stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
     assert stage.submitted.count(job) == 2
     assert job.id in stage.state.notes[0]
-    (hole,) = [hole for hole in stage.ledger.holes() if hole.kind == "failed"]
+    (hole,) = [hole for hole in stage.ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert "OSError: disk" in hole.reason
 
 
@@ -169,7 +169,7 @@ def test_merge_that_cannot_be_made_is_not_tried_again(stage: Stage, expert_manif
     job = stage.submitted[0]
     stage.coordinator.job_ended(JobEnd(job=job, error=NonFiniteMergeError("NaN"), trace="t"))
     assert stage.submitted.count(job) == 1
-    assert stage.ledger.counts().num_failed == 1
+    assert stage.ledger.state().counts().num_failed == 1
 
 
 def test_preparation_that_fails_is_an_error_of_the_run(stage: Stage) -> None:
@@ -180,7 +180,7 @@ def test_preparation_that_fails_is_an_error_of_the_run(stage: Stage) -> None:
     (error,) = stage.coordinator.prepare_errors
     assert job.id in error
     assert "ValueError: no weights" in error
-    assert stage.ledger.counts().num_failed == 0
+    assert stage.ledger.state().counts().num_failed == 0
 
 
 def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
@@ -222,7 +222,7 @@ def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
     for is_runnable in (True, False):
         stage.coordinator.trial_started(trial.id)
         fail_trial(stage, OSError("x"))
-        assert (trial in stage.ledger.runnable_trials()) is is_runnable
+        assert (trial in stage.ledger.state().runnable_trainings) is is_runnable
     assert stage.state.trials == {}
     assert len(stage.state.notes) == 1
     assert trial.id in stage.state.notes[0]
@@ -233,7 +233,7 @@ def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
     trial = stage.plan.trials[0]
     for _ in range(9):
         fail_trial(stage, RuntimeError("lost"), is_lost=True)
-    assert trial in stage.ledger.runnable_trials()
+    assert trial in stage.ledger.state().runnable_trainings
     assert not any("failed" in note for note in stage.state.notes)
 
 
@@ -247,7 +247,7 @@ def test_failing_store_stops_the_run_and_counts_for_no_trial(
         fail_trial(stage, fault(f"fault {number}"))
     assert stage.stopping.is_set()
     assert str(stage.coordinator.store_fault) == "fault 0"
-    assert trial in stage.ledger.runnable_trials()
+    assert trial in stage.ledger.state().runnable_trainings
     assert list(tmp_path.rglob("failure-*")) == []
 
 
@@ -258,7 +258,7 @@ def test_failing_store_stops_the_run_when_a_merge_meets_it(stage: Stage) -> None
     stage.coordinator.job_ended(JobEnd(job=job, error=StoreFullError("full")))
     assert stage.stopping.is_set()
     assert stage.submitted == []
-    assert stage.ledger.counts().num_failed == 0
+    assert stage.ledger.state().counts().num_failed == 0
 
 
 def test_object_that_is_gone_is_a_failure_of_the_job_that_needs_it(stage: Stage) -> None:
@@ -321,14 +321,14 @@ def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
     members = {expert.id for expert in merge.experts}
     started = [trial for trial in plan.trials if stage.coordinator.may_start(trial.id)]
     assert {trial.id for trial in started} == members
-    kinds = sorted(hole.kind for hole in stage.ledger.holes())
-    assert kinds == [*["not run"] * 3, *[LEFT_OUT] * 3]
+    outcomes = sorted(hole.outcome for hole in stage.ledger.state().holes())
+    assert outcomes == [*[Outcome.NOT_RUN] * 3, *[Outcome.LEFT_OUT] * 3]
     for trial in started:
         made = [expert_manifest(trial.longest, seconds=0.2)]
         stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
         stage.coordinator.trial_finished(trial.id)
     assert [job.id for job in stage.submitted] == [merge.id]
-    assert len(stage.ledger.runnable_trials()) == 1
+    assert len(stage.ledger.state().runnable_trainings) == 1
 
 
 def test_trial_that_takes_longer_than_the_budget_is_stopped(
@@ -365,7 +365,7 @@ def test_merge_that_reaches_the_budget_takes_the_waiting_ones_back(
     for trial in plan.trials:
         stage.ledger.add(expert_manifest(trial.longest, seconds=5.0))
     clock.now_s = 10
-    stage.coordinator.submit_merges(stage.ledger.ready_merges())
+    stage.coordinator.submit_merges(stage.ledger.state().ready_merges)
     assert len(stage.submitted) == 3
     first = stage.submitted[0]
     stage.coordinator.job_ended(JobEnd(job=first, manifest=merge_manifest(first.argument)))

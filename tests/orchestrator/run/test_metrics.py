@@ -15,9 +15,10 @@ Shown = dict[tuple[str, ...], float]
 
 def shown(ledger: Ledger, *, running: Collection[str] = (), num_jobs_waiting: int = 0) -> Shown:
     """Returns every reading by its name and the values of its labels."""
+    allowance = Allowance(ledger)
     found = metric_values(
-        ledger,
-        allowance=Allowance(ledger),
+        ledger.state(),
+        allowance=allowance,
         running=frozenset(running),
         num_jobs_waiting=num_jobs_waiting,
     )

@@ -45,7 +45,7 @@ def report(num_pending: int) -> PublishReport:
 def test_empty_store_opens_with_everything_to_do(open_text: Callable[..., OpenedStudy]) -> None:
     """Nothing is committed, nothing is prepared, and the study is not written yet."""
     opened = open_text()
-    assert opened.ledger.counts().num_experts_done == 0
+    assert opened.ledger.state().counts().num_experts_done == 0
     assert (opened.ledger.committed().bases, opened.prepared) == ({}, frozenset())
     assert opened.folder.read_bytes(PLAN_FILE) is None
     assert not opened.is_published()
@@ -60,7 +60,7 @@ def test_what_the_store_has_of_the_plan_is_counted(
     *manifests, _ = all_manifests(make_plan(name="earlier"))
     url = open_text().store_url
     put([*manifests, *all_manifests(make_plan(seed=7))], url=url)
-    counts = open_text().ledger.counts()
+    counts = open_text().ledger.state().counts()
     assert (counts.num_experts_done, counts.num_merges_done) == (3, 2)
 
 
@@ -183,7 +183,7 @@ def test_finished_study_without_its_base_has_something_to_run(
         )
     ]
     put([*manifests, *prepared[1:]], url=opened.store_url)
-    assert open_text().ledger.is_finished()
+    assert open_text().ledger.state().is_finished
     assert not open_text().is_finished()
     put(prepared[:1], url=opened.store_url)
     assert open_text().is_finished()

@@ -281,7 +281,7 @@ def test_run_prepares_then_trains_then_merges(setup: Setup) -> None:
     """Each artifact is made once, and the pool is closed at the end."""
     setup.run()
     assert setup.cluster.events == FINISHED
-    assert setup.opened.ledger.is_finished()
+    assert setup.opened.ledger.state().is_finished
     assert setup.cluster.pool is not None
     assert setup.cluster.pool.is_closed
     assert not setup.cluster.is_connected
@@ -329,7 +329,7 @@ def test_store_fault_in_a_trial_ends_the_run_with_the_fault(setup: Setup) -> Non
         setup.run()
     assert setup.cluster.events == [*PREPARATION, "trial"]
     assert setup.session.stopping.is_set()
-    assert setup.opened.ledger.counts().num_failed == 0
+    assert setup.opened.ledger.state().counts().num_failed == 0
     assert setup.cluster.pool is not None
     assert setup.cluster.pool.is_closed
 
@@ -364,7 +364,7 @@ def test_reached_budget_starts_nothing_more(make_setup: Callable[..., Setup]) ->
     assert setup.cluster.events == [*PREPARATION, "trial"]
     assert "the budget is reached" in printed
     assert not setup.session.stopping.is_set()
-    counts = setup.opened.ledger.counts()
+    counts = setup.opened.ledger.state().counts()
     assert (counts.num_experts_done, counts.num_merges_done) == (1, 0)
 
 
@@ -373,7 +373,7 @@ def test_stopped_run_starts_nothing_more(setup: Setup) -> None:
     setup.cluster.on_trial = lambda _: setup.session.stopping.set()
     setup.run()
     assert setup.cluster.events == [*PREPARATION, "trial"]
-    assert setup.opened.ledger.counts().num_experts_done == 0
+    assert setup.opened.ledger.state().counts().num_experts_done == 0
 
 
 def test_run_that_is_stopped_while_it_prepares_trains_nothing(setup: Setup) -> None:
@@ -389,7 +389,7 @@ def test_failed_trial_runs_again_in_the_next_round(setup: Setup) -> None:
     setup.cluster.errors[first.id] = [OSError("disk")]
     setup.run()
     assert setup.cluster.events == [*PREPARATION, *["trial"] * 4, *["run_merge"] * 3]
-    assert setup.opened.ledger.is_finished()
+    assert setup.opened.ledger.state().is_finished
 
 
 def test_trials_that_a_round_left_out_are_in_the_next_one(setup: Setup) -> None:

@@ -82,7 +82,7 @@ def finish(
         for made in (plan.bases.jobs[0].spec, *plan.datasets):
             if made.id not in opened.prepared:
                 commit(opened.artifacts, made, metrics={}, scratch=tmp_path)
-        for trial in opened.ledger.missing_trials():
+        for trial in opened.ledger.committed().missing_trials():
             for expert in trial.experts:
                 metrics = expert_manifest(expert).metrics
                 commit(opened.artifacts, expert, metrics=metrics, scratch=tmp_path)

@@ -1,0 +1,263 @@
+"""The state of a study at one moment: its committed artifacts, failures, and what can still run."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.plan.plan import Plan
+from orchestrator.progress.state import Tally
+from orchestrator.record.committed import Committed
+from orchestrator.record.holes import (
+    Blocker,
+    Hole,
+    MissingBase,
+    MissingExpert,
+    MissingMerge,
+    Outcome,
+)
+from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import TrainingMetrics
+from workers.specs.merge import MergeSpec
+from workers.specs.training import ExpertSpec, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """The numbers of experts and merges of a study that are done, blocked and failed."""
+
+    num_experts: int
+    num_experts_done: int
+    num_merges: int
+    num_merges_done: int
+    num_merges_blocked: int
+    num_failed: int
+    """Trainings and merge jobs that failed on every try of this run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyState:
+    """The frozen state of a study at one moment; `Ledger.state` makes it.
+
+    All answers of one state agree with one another.
+    """
+
+    committed: Committed
+    failures: Mapping[str, str]
+    """Reasons of the trainings and merge jobs that are not tried again in this run, by id."""
+    left_out: frozenset[str]
+    """Ids of the trainings and merge jobs that the budget has no room for."""
+
+    @property
+    def plan(self) -> Plan:
+        """The study's plan."""
+        return self.committed.plan
+
+    @cached_property
+    def missing_trainings(self) -> tuple[Run, ...]:
+        """The remainders of all trainings that lack an artifact: pretraining, then trials."""
+        return (*self.committed.missing_pretraining(), *self.committed.missing_trials())
+
+    @cached_property
+    def possible_trainings(self) -> tuple[Run, ...]:
+        """The missing trainings that can still run, without failed ones and those of lost bases.
+
+        Trials whose base is still to be pretrained are among them.
+        """
+        return tuple(
+            training
+            for training in self.missing_trainings
+            if training.id not in self.failures and self._base_blocker(training.base_id) is None
+        )
+
+    @cached_property
+    def runnable_trainings(self) -> tuple[Run, ...]:
+        """The possible trainings whose base does not have to be pretrained first.
+
+        A base without pretraining counts as present: it is prepared before any training starts.
+        """
+        pretrained = {base.id for run in self.plan.bases.runs for base in run.bases}
+        waiting = pretrained - self.committed.bases.keys()
+        return tuple(each for each in self.possible_trainings if each.base_id not in waiting)
+
+    @cached_property
+    def possible_merges(self) -> tuple[MergeSpec, ...]:
+        """The missing merge jobs that can still run, in the plan's order."""
+        return tuple(
+            spec
+            for spec in self.committed.missing_merges()
+            if spec.id not in self.failures and self._merge_blocker(spec) is None
+        )
+
+    @cached_property
+    def ready_merges(self) -> tuple[MergeSpec, ...]:
+        """The possible merge jobs whose experts all have weights, in the plan's order."""
+        return tuple(spec for spec in self.possible_merges if self.committed.has_experts_of(spec))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether another run has nothing to do: no missing artifact can be made any more.
+
+        Failed trainings are not finished, as another run tries them again.
+        """
+        left = (each for each in self.missing_trainings if not self.committed.is_lost(each.base_id))
+        return next(left, None) is None and not self.ready_merges
+
+    def counts(self) -> Counts:
+        """Returns how many experts and merges are done, blocked and failed."""
+        merges = self.plan.merges
+        return Counts(
+            num_experts=len(self.plan.experts),
+            num_experts_done=len(self.committed.experts),
+            num_merges=len(merges),
+            num_merges_done=len(self.committed.merges),
+            num_merges_blocked=sum(
+                self._merge_blocker(spec) is not None for spec in self.committed.missing_merges()
+            ),
+            num_failed=len(self.failures),
+        )
+
+    def stages(self) -> tuple[Tally, ...]:
+        """Returns the progress on bases, images, experts and merges; bases only if several."""
+        plan, committed = self.plan, self.committed
+        num_images = sum(data.id in committed.prepared for data in plan.datasets)
+        stages = (
+            Tally(name="bases", num_done=len(committed.bases), num_planned=len(plan.bases.by_id)),
+            Tally(name="images", num_done=num_images, num_planned=len(plan.datasets)),
+            Tally(name="experts", num_done=len(committed.experts), num_planned=len(plan.experts)),
+            Tally(name="merges", num_done=len(committed.merges), num_planned=len(plan.merges)),
+        )
+        return stages if len(plan.bases.by_id) > 1 else stages[1:]
+
+    def axes(self) -> tuple[Tally, ...]:
+        """Returns the progress on the cells of the result table, by axis."""
+        merges = self.committed.merges
+        planned = Counter(cell.setting.axis for cell in self.plan.cells)
+        done = Counter(cell.setting.axis for cell in self.plan.cells if cell.merge.id in merges)
+        return tuple(
+            Tally(name=axis, num_done=done[axis], num_planned=num) for axis, num in planned.items()
+        )
+
+    def holes(self) -> tuple[Hole, ...]:
+        """Returns the missing pretrained bases, experts and merges, in the plan's order.
+
+        A merge that several cells of the result table show is one hole in each.
+        """
+        return (*self._base_holes(), *self._expert_holes(), *self._merge_holes())
+
+    def _base_holes(self) -> Iterator[Hole]:
+        for training in self.plan.bases.runs:
+            for base, steps in zip(training.outputs, training.snapshots, strict=True):
+                missing = MissingBase(model=base.model, steps=steps)
+                manifest = self.committed.bases.get(base.id)
+                if manifest is None:
+                    yield self._missing_output(base.id, missing, base_id=base.initial.id)
+                elif self.committed.is_lost(base.id):
+                    yield _diverged(manifest, missing)
+
+    def _expert_holes(self) -> Iterator[Hole]:
+        for expert in self.plan.experts.values():
+            used = expert.hyperparameters
+            missing = MissingExpert(task=expert.task, lr=used.lr, steps=used.steps)
+            manifest = self.committed.experts.get(expert.id)
+            if manifest is None:
+                yield self._missing_output(expert.id, missing, base_id=expert.base_id)
+            elif not manifest.files:
+                yield _diverged(manifest, missing)
+
+    def _merge_holes(self) -> Iterator[Hole]:
+        for cell in self.plan.cells:
+            if cell.merge.id not in self.committed.merges:
+                missing = MissingMerge(
+                    method=cell.label, group=cell.group.name, setting=cell.setting.name
+                )
+                yield self._missing(
+                    cell.merge.id,
+                    missing,
+                    error=self.failures.get(cell.merge.id),
+                    blocked_by=self._merge_blocker(cell.merge),
+                    is_left_out=cell.merge.id in self.left_out,
+                )
+
+    def _missing_output(
+        self, output_id: str, missing: MissingBase | MissingExpert, *, base_id: str
+    ) -> Hole:
+        """Returns the hole of an artifact of a training."""
+        return self._missing(
+            output_id,
+            missing,
+            error=self._failed_outputs.get(output_id),
+            blocked_by=self._base_blocker(base_id),
+            is_left_out=output_id in self._left_out_outputs,
+        )
+
+    @staticmethod
+    def _missing(
+        artifact_id: str,
+        artifact: MissingBase | MissingExpert | MissingMerge,
+        *,
+        error: str | None,
+        blocked_by: Blocker | None,
+        is_left_out: bool,
+    ) -> Hole:
+        """Returns the hole of an artifact that is not committed; the first reason counts."""
+        if error is not None:
+            return Hole(id=artifact_id, artifact=artifact, outcome=Outcome.FAILED, error=error)
+        is_left_out = is_left_out and blocked_by is None
+        outcome = Outcome.LEFT_OUT if is_left_out else Outcome.NOT_RUN
+        return Hole(id=artifact_id, artifact=artifact, outcome=outcome, blocked_by=blocked_by)
+
+    @cached_property
+    def _failed_outputs(self) -> Mapping[str, str]:
+        """The reasons of failed trainings, by the ids of the artifacts that each did not commit."""
+        return {
+            output.id: self.failures[training.id]
+            for training in self.missing_trainings
+            if training.id in self.failures
+            for output in training.outputs
+        }
+
+    @cached_property
+    def _left_out_outputs(self) -> frozenset[str]:
+        """The ids of the artifacts of trainings that the budget has no room for."""
+        return frozenset(
+            output.id
+            for training in self.missing_trainings
+            if training.id in self.left_out
+            for output in training.outputs
+        )
+
+    def _base_blocker(self, base_id: str) -> Blocker | None:
+        """Returns a base as blocker if its training failed or diverged, None otherwise."""
+        if base_id in self._failed_outputs:
+            return Blocker(kind="base", id=base_id, outcome=Outcome.FAILED)
+        if self.committed.is_lost(base_id):
+            return Blocker(kind="base", id=base_id, outcome=Outcome.DIVERGED)
+        return None
+
+    def _merge_blocker(self, spec: MergeSpec) -> Blocker | None:
+        """Returns the first expert, or base of one, without which a merge cannot be made."""
+        members = (*spec.experts, *spec.held_out)
+        return next(filter(None, map(self._expert_blocker, members)), None)
+
+    def _expert_blocker(self, expert: ExpertSpec) -> Blocker | None:
+        """Returns an expert without weights, or its base, as blocker; None for any other expert."""
+        if expert.id in self._failed_outputs:
+            outcome = Outcome.FAILED
+        elif self.committed.is_lost(expert.id):
+            outcome = Outcome.DIVERGED
+        elif expert.id in self.committed.experts:
+            return None
+        else:
+            return self._base_blocker(expert.base_id)
+        return Blocker(kind="expert", id=expert.id, outcome=outcome, task=expert.task)
+
+
+def _diverged(manifest: Manifest, artifact: MissingBase | MissingExpert) -> Hole:
+    """Returns the hole of an artifact that was committed without weights."""
+    return Hole(
+        id=manifest.id,
+        artifact=artifact,
+        outcome=Outcome.DIVERGED,
+        steps_taken=TrainingMetrics.from_json(manifest.metrics).steps_taken,
+    )
