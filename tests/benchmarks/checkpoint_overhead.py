@@ -1,8 +1,8 @@
-"""Measures what checkpoints cost a trial: the same trial with and without them, in turns.
+"""Measures the cost of checkpoints: two equal trials, with and without them, that take turns.
 
-Two real trials of the default backbone on one thread and one store, which take turns of ten
-seconds, each on a clock that stands still while the other has its turn: what else the machine does
-slows both. They end with the same bits.
+Both are real trials of the default backbone on one thread and one store. A turn lasts ten seconds,
+and a trial's clock stands still during the other's turn, so that other load on the machine slows
+both alike. Both must end with the same bits.
 """
 
 import argparse
@@ -37,39 +37,39 @@ NUM_STEPS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointOverhead:
-    """What was measured."""
+    """The measured cost of checkpoints."""
 
     without_s: float
-    """Seconds a step of the trial that writes no checkpoints, from its second turn on."""
+    """Seconds per step of the trial without checkpoints, from its second turn on."""
     with_s: float
-    """The same of the one that does."""
+    """Seconds per step of the trial with checkpoints, from its second turn on."""
     trial_s: float
-    """Seconds of that trial in all."""
+    """Total seconds of the trial with checkpoints."""
     writes_s: tuple[float, ...]
-    """Seconds of each of its writes."""
+    """Seconds of each checkpoint's write."""
     num_bytes: int
     """Bytes of a checkpoint's tensors."""
 
     @property
     def added_frac(self) -> float:
-        """The fraction by which checkpoints made the trial longer; noise included."""
+        """The fraction by which checkpoints made the trial longer, including noise."""
         return self.with_s / self.without_s - 1
 
     @property
     def written_frac(self) -> float:
-        """The fraction of the trial's time that writing took."""
+        """The fraction of the trial's time spent writing checkpoints."""
         return sum(self.writes_s) / self.trial_s
 
 
 class Stopwatch:
-    """A clock that runs inside its `with` blocks only."""
+    """A clock that runs only inside its `with` blocks."""
 
     def __init__(self) -> None:
         self._total_s = 0.0
         self._since_s: float | None = None
 
     def __call__(self) -> float:
-        """Returns the seconds inside all blocks until now."""
+        """Returns the seconds spent inside all blocks so far."""
         running_s = 0.0 if self._since_s is None else time.monotonic() - self._since_s
         return self._total_s + running_s
 
@@ -85,7 +85,7 @@ def measure(num_steps: int, *, store_url: str | None = None) -> CheckpointOverhe
 
     Args:
         num_steps: Steps of each trial.
-        store_url: An empty store; a temporary directory without it.
+        store_url: An empty store; None for a temporary directory.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -160,7 +160,7 @@ def _trial(
 
 
 def _watch_writes() -> tuple[list[int], list[float]]:
-    """Returns lists that get the bytes and the seconds of every checkpoint of this process."""
+    """Returns two lists that receive the bytes and the seconds of every checkpoint."""
     sizes: list[int] = []
     writes_s: list[float] = []
     write = Checkpoints.write
@@ -180,9 +180,9 @@ def _watch_writes() -> tuple[list[int], list[float]]:
 def _take_turns(
     runs: tuple[Iterator[TrainingProgress], ...], *, watches: tuple[Stopwatch, ...]
 ) -> list[tuple[list[str], float]]:
-    """Runs all trials to their ends; returns each one's digests and seconds a step.
+    """Runs all trials to their ends; returns the file digests and seconds per step of each.
 
-    The first turn is left out of the seconds: the first trial's has the process's warming up in it.
+    The first turn does not count, because the first trial's includes the process's warm-up.
     """
     first: dict[int, tuple[int, float]] = {}
     ended: dict[int, tuple[list[str], float]] = {}
@@ -201,7 +201,7 @@ def _take_turns(
 
 
 def rows(measured: CheckpointOverhead) -> list[tuple[str, str, str]]:
-    """Returns lines of the table: what, measured, bound."""
+    """Returns the table's rows: what, measured, bound."""
     count, seconds = len(measured.writes_s), sum(measured.writes_s)
     what = f"{count} checkpoints of {measured.num_bytes / 1e6:.0f} MB"
     return [
@@ -210,16 +210,18 @@ def rows(measured: CheckpointOverhead) -> list[tuple[str, str, str]]:
             f"{measured.added_frac:+.1%}",
             "3 %",
         ),
-        ("the same, seconds of writing / seconds in all", f"{measured.written_frac:.1%}", "3 %"),
+        ("the same, seconds of writing / total seconds", f"{measured.written_frac:.1%}", "3 %"),
         ("one of these checkpoints", f"{seconds / count:.2f} s", ""),
     ]
 
 
 def main() -> None:
-    """Prints the table's lines."""
+    """Prints the table's rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="of each of two trials")
-    parser.add_argument("--store", help="URL of an empty store; a temporary directory without")
+    parser.add_argument(
+        "--steps", type=int, default=NUM_STEPS, help="steps of each of the two trials"
+    )
+    parser.add_argument("--store", help="URL of an empty store; default: a temporary directory")
     options = parser.parse_args()
     for line in rows(measure(options.steps, store_url=options.store)):
         print("| " + " | ".join(line) + " |")  # noqa: T201 its output

@@ -1,9 +1,9 @@
-"""Measures how fast batches come from prepared images, beside torchvision decoding the files.
+"""Measures how fast prepared images give batches, compared with torchvision decoding files.
 
-The same JPEG files once as an `ImageFolder` with a `DataLoader` (resize, crop, to tensor,
-normalize), once prepared into a store and mapped; both give normalized batches of 224 pixels in a
-shuffled order. Cold: the files were pushed out of the page cache before. Everyone in this one
-process, in turns; what else the machine does slows all of them.
+The same JPEG files are read in two ways: by an `ImageFolder` with a `DataLoader` (resize, crop, to
+tensor, normalize), and from prepared, memory-mapped shards. Both give normalized batches of 224
+pixels in a shuffled order. For the cold pass, the files are removed from the page cache first. All
+passes run one after another in this process.
 """
 
 import argparse
@@ -43,33 +43,33 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One reading of all images."""
+    """The measured speeds of one way to read all images."""
 
     what: str
     cold_per_s: float
-    """Images a second, the files read from the disk."""
+    """Images per second with files that are not in the page cache."""
     warm_per_s: float
-    """Images a second, once more."""
+    """Images per second in the second pass."""
     warm_cpu_ms: float
-    """CPU time an image of the second reading, of this process and its loaders' workers, in ms."""
+    """CPU time per image of the second pass, of this process and its loader's workers, in ms."""
 
 
 class Files:
-    """The files as a source of preparation."""
+    """Image files as a source for the preparation."""
 
     def __init__(self, paths: list[Path], labels: np.ndarray) -> None:
-        """Takes the files of one split."""
+        """Takes the files and labels of one split."""
         self.labels = labels
         self._paths = paths
 
     def image(self, index: int) -> np.ndarray:
-        """Decodes one."""
+        """Decodes one file."""
         with Image.open(self._paths[index]) as picture:
             return np.asarray(picture.convert("RGB"))
 
 
 def write_files(folder: Path, *, num_images: int) -> Files:
-    """Writes smooth random pictures as JPEG files, one folder a class."""
+    """Writes smooth random pictures as JPEG files, with one folder per class."""
     rng = np.random.default_rng(0)
     paths, labels = [], np.arange(num_images, dtype=np.int64) % NUM_CLASSES
     for number, label in enumerate(labels):
@@ -83,7 +83,7 @@ def write_files(folder: Path, *, num_images: int) -> Files:
 
 
 def prepare(files: Files, *, root: Path) -> tuple[list[Path], float]:
-    """Prepares the images as training images; returns the shards and the seconds."""
+    """Prepares the files as training images; returns the shards and the seconds."""
     spec = DataSpec(
         task=TASK.name,
         fingerprint="benchmark",
@@ -107,7 +107,7 @@ def prepare(files: Files, *, root: Path) -> tuple[list[Path], float]:
 
 
 def mapped_batches(shards: list[Path]) -> Iterator[Tensor]:
-    """Yields a shuffled epoch as a trial cuts it."""
+    """Yields the batches of a shuffled epoch from shards, as a trial does."""
     split = open_split(shards)
     order = np.random.default_rng(0).permutation(len(split))
     for start in range(0, len(split), BATCH_SIZE):
@@ -116,7 +116,7 @@ def mapped_batches(shards: list[Path]) -> Iterator[Tensor]:
 
 
 def decoded_batches(folder: Path, *, num_workers: int) -> Iterator[Tensor]:
-    """Yields a shuffled epoch as torchvision's users do."""
+    """Yields the batches of a shuffled epoch with torchvision's `DataLoader`."""
     preprocessing = transforms.Compose(
         [
             transforms.Resize(IMAGE_SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
@@ -136,7 +136,7 @@ def decoded_batches(folder: Path, *, num_workers: int) -> Iterator[Tensor]:
 
 
 def measure(what: str, batches: Callable[[], Iterable[Tensor]], *, files: list[Path]) -> Pass:
-    """Takes all batches twice, the first time from the disk."""
+    """Takes all batches twice, with cold and with warm files."""
     for path in files:
         _drop(path)
     cold_s, _, _ = _seconds(batches())
@@ -150,7 +150,7 @@ def measure(what: str, batches: Callable[[], Iterable[Tensor]], *, files: list[P
 
 
 def _seconds(batches: Iterable[Tensor]) -> tuple[float, float, int]:
-    """Returns wall and CPU seconds of taking all batches, and the number of images."""
+    """Returns the wall and CPU seconds of taking all batches, and the number of images."""
     wall_s, cpu = time.perf_counter(), os.times()
     num_images = sum(len(batch) for batch in batches)
     wall_s, cpu_s = time.perf_counter() - wall_s, sum(os.times()[:4]) - sum(cpu[:4])
@@ -158,7 +158,7 @@ def _seconds(batches: Iterable[Tensor]) -> tuple[float, float, int]:
 
 
 def _drop(path: Path) -> None:
-    """Pushes a file out of the page cache; it must not be mapped."""
+    """Removes a file from the page cache; the file must not be mapped."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -172,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     num_images = parser.parse_args().images
-    torch.set_num_threads(1)  # as a worker with one core has; more of them spin on a busy machine
+    torch.set_num_threads(1)  # like a worker with one core; more threads spin on a busy machine
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "files"
         files = write_files(folder, num_images=num_images)

@@ -1,7 +1,7 @@
 """Measures how hard the embedded tasks are for the default backbone before any fine-tuning.
 
-For each task named, or for all: the test accuracy of logistic regression on the features of the
-pretrained EfficientNet-Lite0 at 64 pixels, and on the pixels of the same images at 16.
+For each task: the test accuracy of logistic regression on the features of the pretrained
+EfficientNet-Lite0 at 64 pixels, and on the pixels of the same images at 16.
 """
 
 import argparse
@@ -24,12 +24,12 @@ MODEL = "tf_efficientnet_lite0"
 IMAGE_SIZE = 64
 PIXELS_SIZE = 16
 NUM_TRAIN, NUM_TEST = 500, 300
-RIDGE = 1e-2  # on standardized inputs, against the mean loss: looked at once, for all tasks alike
+RIDGE = 1e-2  # relative to the mean loss, on standardized inputs; chosen once for all tasks
 NUM_STEPS = 100
 
 
 def main() -> None:
-    """Prints a line of the table for each task, as soon as it is measured."""
+    """Prints a row of the table for each task as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("tasks", nargs="*", default=SUITES["embedded20"])
     backbone = pretrained()
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def first_images(name: str) -> tuple[Split, Split]:
-    """Takes the first images of both splits, in the order in which a study stores them."""
+    """Returns the first images of both splits in the order of a study."""
     taken = []
     for (split, composed), num in zip(
         compose_splits(find_task(name)).items(), (NUM_TRAIN, NUM_TEST), strict=True
@@ -60,7 +60,7 @@ def first_images(name: str) -> tuple[Split, Split]:
 
 
 def pretrained() -> Backbone:
-    """Loads the default backbone with the packaged weights."""
+    """Returns the default backbone with the packaged weights."""
     backbone = create_backbone(MODEL, seed=0, device=torch.device("cpu"))
     weights = read_checkpoint(packaged_path(MODEL), model=MODEL)
     backbone.module.load_state_dict(weights)
@@ -68,7 +68,7 @@ def pretrained() -> Backbone:
 
 
 def features_at(split: Split, backbone: Backbone) -> Tensor:
-    """Gives the backbone's features, (num, features)."""
+    """Returns the backbone's features, (num, features)."""
     return features_of(
         backbone.module,
         split=split,
@@ -78,14 +78,14 @@ def features_at(split: Split, backbone: Backbone) -> Tensor:
 
 
 def pixels_of(split: Split) -> Tensor:
-    """Shrinks images and gives their pixels, (num, pixels)."""
+    """Returns the pixels of shrunken images, (num, pixels)."""
     size = (PIXELS_SIZE, PIXELS_SIZE)
     small = [Image.fromarray(image.squeeze()).resize(size) for image in split.images]
     return torch.from_numpy(np.stack(small).reshape(len(split), -1) / 255).float()
 
 
 def accuracy(train_inputs: Tensor, test_inputs: Tensor, train: Split, test: Split) -> float:
-    """Fits logistic regression to standardized inputs and scores it, as a share."""
+    """Fits logistic regression to standardized inputs; returns its test accuracy."""
     mean, std = train_inputs.mean(dim=0), train_inputs.std(dim=0) + 1e-6
     inputs, expected = (train_inputs - mean) / std, torch.from_numpy(train.labels.copy())
     head = nn.Linear(inputs.shape[1], int(train.labels.max()) + 1)

@@ -1,4 +1,4 @@
-"""Runs one process and measures what it takes: CPU, wall and memory."""
+"""Runs one process and measures its CPU time, wall time and memory."""
 
 import os
 import subprocess
@@ -14,30 +14,30 @@ _NUM_LINES_SHOWN = 20
 
 
 class ProcessFailedError(Exception):
-    """The process ended with an error, or took more memory than allowed."""
+    """A process that failed or exceeded the memory limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one process took, from its start to its end, imports included."""
+    """The cost of one process from its start to its end, including imports."""
 
     cpu_s: float
     """User and system time of all its threads."""
     wall_s: float
     peak_anonymous_gb: float
-    """Largest RssAnon among samples every 10 ms: its own memory, without pages of files."""
+    """Largest RssAnon among samples every 10 ms: the process's memory without pages of files."""
     peak_resident_gb: float
-    """The kernel's own peak, with the pages of mapped files."""
+    """The kernel's peak, including pages of mapped files."""
 
 
 def measure(command: Sequence[str | Path], *, log: Path, limit_gb: float) -> Cost:
-    """Runs a command to its end.
+    """Runs a command to its end and measures it.
 
-    The environment is the caller's without OMP_NUM_THREADS: how many threads torch takes by
-    default is part of what is measured.
+    OMP_NUM_THREADS is removed from the environment, because torch's default number of threads is
+    part of the measurement.
 
     Raises:
-        ProcessFailedError: It failed, or held more than the limit and was killed.
+        ProcessFailedError: The command failed, or exceeded the memory limit and was killed.
     """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     started = time.monotonic()
@@ -46,7 +46,7 @@ def measure(command: Sequence[str | Path], *, log: Path, limit_gb: float) -> Cos
     sampler = _Sampler(process, limit_gb=limit_gb)
     sampler.start()
     try:
-        _, status, usage = os.wait4(process.pid, 0)  # Popen's own waiting gives no usage
+        _, status, usage = os.wait4(process.pid, 0)  # Popen.wait returns no usage
     except BaseException:
         process.kill()
         raise
@@ -67,7 +67,7 @@ def measure(command: Sequence[str | Path], *, log: Path, limit_gb: float) -> Cos
 
 
 class _Sampler(threading.Thread):
-    """Looks at a process's memory until it ends, and kills it above a limit."""
+    """A thread that samples a process's memory and kills the process above a limit."""
 
     def __init__(self, process: subprocess.Popen[bytes], *, limit_gb: float) -> None:
         super().__init__(daemon=True)
@@ -76,7 +76,7 @@ class _Sampler(threading.Thread):
         self._limit_gb = limit_gb
 
     def run(self) -> None:
-        """Samples until the process has no memory any more."""
+        """Samples until the process has ended."""
         status = Path(f"/proc/{self._process.pid}/status")
         while (anonymous_gb := _anonymous_gb(status)) is not None:
             self.peak_gb = max(self.peak_gb, anonymous_gb)
@@ -87,7 +87,7 @@ class _Sampler(threading.Thread):
 
 
 def _anonymous_gb(status: Path) -> float | None:
-    """Returns RssAnon, or None once the process has ended: a zombie's status has no such line."""
+    """Returns RssAnon, or None if the process has ended: a zombie's status has no such line."""
     try:
         lines = status.read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -97,7 +97,7 @@ def _anonymous_gb(status: Path) -> float | None:
 
 
 def available_gb() -> float:
-    """Returns the memory that the kernel would give to new processes now."""
+    """Returns the memory available to new processes."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(line for line in lines if line.startswith("MemAvailable:"))
     return int(available.split()[1]) * 1024 / _GB

@@ -1,4 +1,4 @@
-"""Who takes part in merge_speed.py, with which method and parameters: a literal table."""
+"""Lists the tools that merge_speed.py compares, with each one's method and parameters."""
 
 import os
 import sys
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Who = Literal["ours", "FusionBench 0.2.33", "mergekit 0.1.5", "the floor"]
+Tool = Literal["ours", "FusionBench 0.2.33", "mergekit 0.1.5", "the floor"]
 
 _HERE = Path(__file__).resolve().parent
 _PROJECT = Path(sys.executable)
 _ORACLE = Path(os.environ.get("ORACLE_PYTHON", _HERE.parents[1] / ".venv-oracle/bin/python"))
 
-COMMANDS: dict[Who, tuple[Path, Path]] = {
+COMMANDS: dict[Tool, tuple[Path, Path]] = {
     "ours": (_PROJECT, _HERE / "merge_ours.py"),
     "FusionBench 0.2.33": (_ORACLE, _HERE.parent / "oracle/peer_fusion_bench.py"),
     "mergekit 0.1.5": (_ORACLE, _HERE.parent / "oracle/peer_mergekit.py"),
@@ -24,22 +24,22 @@ COMMANDS: dict[Who, tuple[Path, Path]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One participant with what it calls the method."""
+    """One tool with its name for a method and the parameters."""
 
-    who: Who
+    tool: Tool
     method: str
     parameters: Mapping[str, object]
     is_comparable: bool = True
-    """Whether its weights should be near ours."""
+    """Whether the merged weights should be close to ours."""
     remark: str = ""
-    """What to know when comparing results."""
+    """A difference that explains other results."""
 
 
 def entries_of(method: str, *, num_experts: int) -> list[Entry]:
-    """Returns everyone who has a method, ours first.
+    """Returns the entries of all tools that have a method; ours comes first.
 
     Raises:
-        ValueError: There is no such method in the table.
+        ValueError: The table has no such method.
     """
     if method not in METHODS:
         raise ValueError(f"no method {method!r}: choose among {', '.join(METHODS)}")
@@ -50,32 +50,32 @@ def entries_of(method: str, *, num_experts: int) -> list[Entry]:
 
 def _linear(num_experts: int) -> Entry:
     parameters = {"weight": [1.0] * num_experts}
-    return Entry(who="mergekit 0.1.5", method="linear", parameters=parameters)
+    return Entry(tool="mergekit 0.1.5", method="linear", parameters=parameters)
 
 
 METHODS: dict[str, list[Entry]] = {
     "average": [
-        Entry(who="ours", method="average", parameters={}),
-        Entry(who="the floor", method="average", parameters={}),
-        Entry(who="FusionBench 0.2.33", method="simple_average", parameters={}),
+        Entry(tool="ours", method="average", parameters={}),
+        Entry(tool="the floor", method="average", parameters={}),
+        Entry(tool="FusionBench 0.2.33", method="simple_average", parameters={}),
     ],
     "task_arithmetic": [
-        Entry(who="ours", method="task_arithmetic", parameters={"scaling": 0.3}),
+        Entry(tool="ours", method="task_arithmetic", parameters={"scaling": 0.3}),
         Entry(
-            who="FusionBench 0.2.33",
+            tool="FusionBench 0.2.33",
             method="task_arithmetic",
             parameters={"scaling_factor": 0.3},
         ),
         Entry(
-            who="mergekit 0.1.5",
+            tool="mergekit 0.1.5",
             method="task_arithmetic",
             parameters={"weight": 1.0, "lambda": 0.3},
         ),
     ],
     "ties": [
-        Entry(who="ours", method="ties", parameters={"density": 0.2, "scaling": 0.3}),
+        Entry(tool="ours", method="ties", parameters={"density": 0.2, "scaling": 0.3}),
         Entry(
-            who="FusionBench 0.2.33",
+            tool="FusionBench 0.2.33",
             method="ties",
             parameters={
                 "scaling_factor": 0.3,
@@ -86,7 +86,7 @@ METHODS: dict[str, list[Entry]] = {
             remark="keeps one entry more, trims running statistics with the weights",
         ),
         Entry(
-            who="mergekit 0.1.5",
+            tool="mergekit 0.1.5",
             method="ties",
             parameters={"weight": 1.0, "lambda": 0.3, "density": 0.2, "normalize": False},
             is_comparable=False,
@@ -94,9 +94,9 @@ METHODS: dict[str, list[Entry]] = {
         ),
     ],
     "dare": [
-        Entry(who="ours", method="dare", parameters={"density": 0.5, "scaling": 0.3}),
+        Entry(tool="ours", method="dare", parameters={"density": 0.5, "scaling": 0.3}),
         Entry(
-            who="FusionBench 0.2.33",
+            tool="FusionBench 0.2.33",
             method="dare_task_arithmetic",
             parameters={
                 "scaling_factor": 0.3,
@@ -107,7 +107,7 @@ METHODS: dict[str, list[Entry]] = {
             remark="random",
         ),
         Entry(
-            who="mergekit 0.1.5",
+            tool="mergekit 0.1.5",
             method="dare_linear",
             parameters={"weight": 1.0, "lambda": 0.3, "density": 0.5},
             is_comparable=False,
@@ -116,21 +116,21 @@ METHODS: dict[str, list[Entry]] = {
     ],
     "ties_tensor": [
         Entry(
-            who="ours",
+            tool="ours",
             method="ties",
             parameters={"density": 0.2, "scaling": 0.3, "scope": "tensor"},
         ),
         Entry(
-            who="mergekit 0.1.5",
+            tool="mergekit 0.1.5",
             method="ties",
             parameters={"weight": 1.0, "lambda": 0.3, "density": 0.2, "normalize": False},
             remark="keeps round-down entries",
         ),
     ],
     "dare_ties": [
-        Entry(who="ours", method="dare_ties", parameters={"scaling": 0.5, "density": 0.5}),
+        Entry(tool="ours", method="dare_ties", parameters={"scaling": 0.5, "density": 0.5}),
         Entry(
-            who="FusionBench 0.2.33",
+            tool="FusionBench 0.2.33",
             method="dare_ties",
             parameters={
                 "sparsity_ratio": 0.5,
@@ -145,7 +145,7 @@ METHODS: dict[str, list[Entry]] = {
             remark="random",
         ),
         Entry(
-            who="mergekit 0.1.5",
+            tool="mergekit 0.1.5",
             method="dare_ties",
             parameters={"weight": 1.0, "lambda": 0.5, "density": 0.5},
             is_comparable=False,
@@ -154,21 +154,21 @@ METHODS: dict[str, list[Entry]] = {
     ],
     "breadcrumbs": [
         Entry(
-            who="ours",
+            tool="ours",
             method="breadcrumbs",
             parameters={"density": 0.9, "gamma": 0.01, "scaling": 0.3},
         ),
         Entry(
-            who="mergekit 0.1.5",
+            tool="mergekit 0.1.5",
             method="breadcrumbs",
             parameters={"weight": 1.0, "lambda": 0.3, "density": 0.9, "gamma": 0.01},
             remark="rounds counts down",
         ),
     ],
     "della": [
-        Entry(who="ours", method="della", parameters={"scaling": 1.0}),
+        Entry(tool="ours", method="della", parameters={"scaling": 1.0}),
         Entry(
-            who="mergekit 0.1.5",
+            tool="mergekit 0.1.5",
             method="della",
             parameters={"weight": 1.0, "lambda": 1.0, "density": 0.7, "epsilon": 0.07},
             is_comparable=False,
@@ -176,11 +176,11 @@ METHODS: dict[str, list[Entry]] = {
         ),
     ],
     "model_stock": [
-        Entry(who="ours", method="model_stock", parameters={}),
-        Entry(who="mergekit 0.1.5", method="model_stock", parameters={}),
+        Entry(tool="ours", method="model_stock", parameters={}),
+        Entry(tool="mergekit 0.1.5", method="model_stock", parameters={}),
     ],
     "slerp": [
-        Entry(who="ours", method="slerp", parameters={"t": 0.3}),
-        Entry(who="mergekit 0.1.5", method="slerp", parameters={"t": 0.3}),
+        Entry(tool="ours", method="slerp", parameters={"t": 0.3}),
+        Entry(tool="mergekit 0.1.5", method="slerp", parameters={"t": 0.3}),
     ],
 }

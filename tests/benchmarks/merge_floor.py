@@ -1,6 +1,6 @@
-"""The least that an average can cost, for merge_speed.py: every byte read once, added, written.
+"""Computes an average at the least possible cost: reads, adds and writes every byte once.
 
-python merge_floor.py requests.json answers.json
+merge_speed.py runs it: python merge_floor.py requests.json answers.json
 """
 
 import json
@@ -16,12 +16,12 @@ from torch import Tensor
 
 
 def main(requests: str, answers: str) -> None:
-    """Averages without any check, one file after another."""
+    """Averages the files in order without any check."""
     started = time.process_time()
     (request,) = json.loads(Path(requests).read_text())
     torch.set_num_threads(1)
     _average(request["experts"], request["out"])
-    cpu_s = time.process_time() - started  # with giving back what was mapped, as ours
+    cpu_s = time.process_time() - started  # includes unmapping the files, as ours does
     Path(answers).write_text(json.dumps({"errors": [None], "cpu_s": cpu_s}))
 
 

@@ -1,7 +1,7 @@
-"""Measures what 15 groups cost in one reading, against one reading a group.
+"""Measures the cost of merging 15 groups in one pass over the experts, and in one pass per group.
 
-20 experts of a ResNet-50 lie in files that are pushed out of the page cache first, so that what is
-read is what the kernel fetches from the disk (`read_bytes` of /proc/self/io).
+The files of 20 experts of a ResNet-50 are removed from the page cache first, so that `read_bytes`
+of /proc/self/io counts the bytes that the kernel reads from the disk.
 """
 
 import argparse
@@ -26,14 +26,14 @@ NUM_EXPERTS, NUM_GROUPS, SIZE = 20, 15, 8
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What merging all groups took."""
+    """The cost of merging all groups."""
 
     read_bytes: int
     cpu_s: float
 
 
 def write_models(folder: Path, *, model: str) -> list[Path]:
-    """Writes a base and experts of a timm model: random weights, and noise on them."""
+    """Writes a base with random weights of a timm model, and experts with added noise."""
     torch.manual_seed(0)
     base = timm.create_model(model, num_classes=0).state_dict()
     paths = [folder / f"{number}.safetensors" for number in range(NUM_EXPERTS + 1)]
@@ -49,7 +49,7 @@ def write_models(folder: Path, *, model: str) -> list[Path]:
 
 
 def measure(paths: Sequence[Path], *, method: str, is_together: bool) -> Cost:
-    """Merges all groups, together or each from its own files, and drops what was merged."""
+    """Merges all groups, in one pass or one by one, and discards the results."""
     draw = random.Random(0)
     groups = [sorted(draw.sample(range(NUM_EXPERTS), SIZE)) for _ in range(NUM_GROUPS)]
     base, experts = paths[0], paths[1:]
@@ -81,7 +81,7 @@ def _merge(
 
 
 def forget(paths: Sequence[Path]) -> None:
-    """Pushes files out of the page cache, as a node has them that read them long ago."""
+    """Removes files from the page cache."""
     for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -89,7 +89,7 @@ def forget(paths: Sequence[Path]) -> None:
 
 
 def rows(paths: Sequence[Path], *, methods: Sequence[str]) -> Iterator[str]:
-    """Yields a line of the table for each method."""
+    """Yields the table's row of each method."""
     expert_bytes = sum(path.stat().st_size for path in paths[1:])
     for method in methods:
         together = measure(paths, method=method, is_together=True)

@@ -1,4 +1,4 @@
-"""The models that merge_speed.py merges, and the comparison of what comes out."""
+"""Writes the models that merge_speed.py merges, and compares merged models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from torch import Tensor
 from workers.models.tensor_files import TensorFile
 
 DEVIATION = 1e-3
-"""Of task vectors: about what fine-tuning moves a weight by."""
+"""Standard deviation of task vectors, about as large as fine-tuning makes them."""
 _STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The files of one model."""
+    """The files of one base and its experts."""
 
     title: str
     directory: Path
@@ -31,9 +31,9 @@ class Inputs:
 
 
 def write_inputs(model: str, *, num_experts: int, directory: Path) -> Inputs:
-    """Writes random weights in a timm model's shapes, and experts around them, in float32.
+    """Writes a base with random float32 weights in a timm model's shapes, and experts around it.
 
-    BatchNorm's counters are left out: integers are what two of the three peers' methods refuse.
+    BatchNorm's counters are left out, because most of the peers' methods refuse integers.
     """
     torch.manual_seed(0)
     module = timm.create_model(model, num_classes=0)
@@ -54,9 +54,9 @@ def _tuned(tensor: Tensor, *, name: str) -> Tensor:
 
 
 def compare(ours: Path, theirs: Path) -> str:
-    """Returns the largest difference between two files' weights, and the share that differs.
+    """Returns the largest difference between two files' weights and the number of unequal entries.
 
-    An entry differs when it is further off than rounding of task vectors explains.
+    An entry differs if the difference is larger than rounding errors of task vectors explain.
     """
     largest, num_different, num_entries = 0.0, 0, 0
     left, right = TensorFile(ours), TensorFile(theirs)

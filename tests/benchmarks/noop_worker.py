@@ -1,6 +1,6 @@
-"""A worker whose training does nothing: what is left of a trial is orchestration.
+"""A worker that trains nothing, so that only the cost of orchestration remains.
 
-It commits real artifacts through the real store; only the seconds of computing are taken out.
+It commits real artifacts through the real store and skips only the computation.
 """
 
 import os
@@ -31,10 +31,10 @@ NUM_CURVE_POINTS = 20
 
 
 class Worker(process.Worker):
-    """Commits at once what a real worker would make."""
+    """A worker that commits fixed artifacts at once."""
 
     def __init__(self, store_url: str, *, num_cpus: float) -> None:
-        """Loads all that a real worker loads."""
+        """Loads everything that a real worker loads."""
         super().__init__(store_url, num_cpus=num_cpus)
         self._artifacts = Artifacts(open_store(store_url))
         self._digests: dict[str, str] = {}
@@ -51,7 +51,7 @@ class Worker(process.Worker):
             )
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
-        """Commits scores that nobody computed."""
+        """Commits fixed scores."""
         tasks = [expert.task for expert in (*spec.experts, *spec.held_out)]
         metrics = {"tasks": dict.fromkeys(tasks, SCORES), "coverage": 1.0}
         return self._commit("merge", spec, inputs={}, tensors={}, metrics=metrics)
@@ -61,7 +61,7 @@ class Worker(process.Worker):
         return self._commit("base", job.spec, inputs={}, tensors={BASE_FILE: TENSORS}, metrics={})
 
     def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:
-        """Commits a task without images."""
+        """Commits images without a file."""
         metrics = {"num_classes": 10}
         committed = self._commit("data", job.spec, inputs={}, tensors={}, metrics=metrics)
         yield PreparationProgress(
@@ -87,7 +87,7 @@ class Worker(process.Worker):
         return self._commit("expert", spec, inputs=inputs, tensors=files, metrics=metrics)
 
     def _digest(self, kind: str, artifact_id: str) -> str:
-        """Reads a manifest once a process, as a workspace does."""
+        """Returns a manifest's digest; reads each manifest once, as a workspace does."""
         if artifact_id not in self._digests:
             found = self._artifacts.find(kind, artifact_id)
             assert found is not None

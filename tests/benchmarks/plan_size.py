@@ -1,4 +1,4 @@
-"""Measures how long a large plan takes: `mergesweep plan`, the whole command, from an empty store.
+"""Measures the command `mergesweep plan` on a large study and an empty store.
 
 The study has 20 tasks, 24 settings, 15 groups and 4 methods.
 """
@@ -26,7 +26,7 @@ store: {store}
 
 
 def measure() -> tuple[float, str]:
-    """Returns the seconds of the command in a process of its own, and what it printed."""
+    """Returns the seconds of the command in its own process, and its output."""
     started_s = time.monotonic()
     command = [sys.executable, __file__, "--plan"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -34,13 +34,13 @@ def measure() -> tuple[float, str]:
 
 
 def rows(seconds: float) -> list[tuple[str, str, str]]:
-    """Returns lines of the table: what, measured, bound."""
+    """Returns the table's rows: what, measured, bound."""
     what = f"plan of {NUM_TASKS} tasks x 24 settings x 15 groups x 4 methods"
     return [(what, f"{seconds:.1f} s", "5 s")]
 
 
 def main() -> None:
-    """Prints the table's lines; with `--plan` it is the command that is measured."""
+    """Prints the table's rows; with `--plan`, runs the measured command."""
     if sys.argv[1:] == ["--plan"]:
         _plan()
         return

@@ -1,4 +1,4 @@
-"""Runs every benchmark and prints one table: `make bench`."""
+"""Runs the benchmarks of `make bench` and prints one table."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import trial_overhead
 
 
 def main() -> None:
-    """Prints the table that README.md here keeps."""
+    """Prints the table that README.md contains."""
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n")  # noqa: T201 its output
     print("| what | measured | bound |")  # noqa: T201 as above
     print("| --- | ---: | ---: |")  # noqa: T201 as above

@@ -1,7 +1,7 @@
-"""Measures what a trial costs beside its training: 2,000 trials that train nothing.
+"""Measures the cost of a trial besides its training, with 2,000 trials that train nothing.
 
 Everything else is real: the plan, Ray Tune on this machine, commits to a local store, merge jobs
-(one per eight trials, which compute nothing either), MLflow runs in SQLite.
+(one per eight trials, which compute nothing either) and MLflow runs in SQLite.
 """
 
 import argparse
@@ -40,24 +40,24 @@ store: {store}
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOverhead:
-    """What was measured."""
+    """The measured cost of trials."""
 
     num_trials: int
     ms_per_trial: float
-    """From the first expert's commit to the last one's."""
+    """Time per trial, from the first expert's commit to the last one's."""
     quarter_ms: tuple[float, ...]
-    """The same for each quarter of the trials."""
+    """`ms_per_trial` of each quarter of the trials."""
     ms_to_held: float
-    """From the first commit until tables, report and every MLflow run are written, a trial."""
+    """Time per trial, from the first commit until tables, report and MLflow runs are written."""
     requests_per_trial: float
-    """Requests to the store, by workers and driver."""
+    """Requests to the store per trial, by workers and driver."""
     driver_mib: float
     """The driver's peak resident memory."""
     published: PublishReport
 
 
 def measure(num_trials: int) -> TrialOverhead:
-    """Runs a study of so many trials in a temporary directory."""
+    """Runs a study with a number of trials in a temporary directory."""
     with tempfile.TemporaryDirectory() as folder:
         seeds = list(range(num_trials // NUM_TASKS))
         text = STUDY.format(seeds=seeds, store=Path(folder) / "store")
@@ -78,7 +78,7 @@ def measure(num_trials: int) -> TrialOverhead:
 
 
 def _run(opened: OpenedStudy) -> PublishReport:
-    """Does what `mergesweep run` does, with another worker."""
+    """Runs a study as `mergesweep run` does, with another worker."""
     opened.folder.write_plan(opened.plan, study_text=opened.text)
     tracker = start_tracker(opened)
     session = Session(
@@ -86,7 +86,7 @@ def _run(opened: OpenedStudy) -> PublishReport:
         tracker=tracker,
         stopping=threading.Event(),
         on_cluster_lost=sys.exit,
-        # Ray's workers find the class: they search this script's directory too.
+        # Ray's workers can import the class, because they search this script's directory.
         cluster=RayCluster(worker="noop_worker:Worker"),
     )
     session.run(Console(file=sys.stderr))
@@ -105,9 +105,10 @@ def _quarters(count: int) -> list[slice]:
 
 
 def _num_requests(opened: OpenedStudy) -> int:
-    """Adds the driver's requests to what each worker had made when it committed its last expert.
+    """Returns the requests of the driver and of all workers.
 
-    That commit itself is two more: a file and a manifest.
+    A worker's last expert has the worker's count from before its commit. That commit makes two more
+    requests: a file and a manifest.
     """
     by_process: dict[int, int] = {}
     for manifest in opened.ledger.committed().experts.values():
@@ -118,7 +119,7 @@ def _num_requests(opened: OpenedStudy) -> int:
 
 
 def rows(measured: TrialOverhead) -> list[tuple[str, str, str]]:
-    """Returns lines of the table: what, measured, bound."""
+    """Returns the table's rows: what, measured, bound."""
     quarters = ", ".join(f"{each:.1f}" for each in measured.quarter_ms)
     published = measured.published.num_published
     return [
@@ -135,7 +136,7 @@ def rows(measured: TrialOverhead) -> list[tuple[str, str, str]]:
 
 
 def main() -> None:
-    """Prints the table's lines."""
+    """Prints the table's rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=2000, help="a multiple of 8")
     for line in rows(measure(parser.parse_args().trials)):
