@@ -16,14 +16,14 @@ from orchestrator.costs.budget_lines import budget_lines
 from orchestrator.progress.say import say
 from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.ledger import Ledger
-from orchestrator.results.rows import results_table
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 
 
-def print_end(opened: OpenedStudy, *, console: Console) -> int:
+def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -> int:
     """Prints results, holes and where to look; returns the exit code."""
     ledger = opened.ledger
-    print_results(results_table(ledger.committed()), console=console)
+    print_results(results.means, console=console)
     print_holes(ledger.state().holes(), console=console)
     for line in budget_lines(opened.plan, allowance=opened.allowance):
         say(console, line)

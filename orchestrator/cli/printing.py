@@ -15,7 +15,7 @@ from orchestrator.progress.panel import duration
 from orchestrator.progress.say import say
 from orchestrator.record.holes import Hole
 from orchestrator.record.ledger import Ledger
-from orchestrator.results.means import CATEGORICAL_AXES, SettingMean, Spread, setting_means
+from orchestrator.results.means import CATEGORICAL_AXES, SettingMean, Spread
 from orchestrator.study.resources import Budget
 
 MAX_HOLES_SHOWN = 10
@@ -106,9 +106,8 @@ def _size(num_bytes: int | None) -> str:
     return f"{num_bytes / GIGABYTE:,.2f} GB"
 
 
-def print_results(results: pa.Table, *, console: Console) -> None:
+def print_results(means: Sequence[SettingMean], *, console: Console) -> None:
     """Prints mean and standard deviation over the groups, by axis, setting and method."""
-    means = setting_means(results)
     for axis in dict.fromkeys(mean.axis for mean in means):
         console.print(_axis_table(axis, [mean for mean in means if mean.axis == axis]))
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import MergeMetrics, TrainingMetrics
+from workers.artifacts.metrics import MergeMetrics, steps_taken
 from workers.calibrate.speeds import Calibration, file_key, image_key, merge_key, train_key
 from workers.models.model_sizes import ModelSize
 from workers.specs.merge import MergeSpec
@@ -220,7 +220,7 @@ class Rates:
     def _train_samples(
         self, spec: ExpertSpec | PretrainSpec, *, model: str, manifest: Manifest, seconds: float
     ) -> Iterator[_Sample]:
-        if steps := TrainingMetrics.from_json(manifest.metrics).steps_taken:
+        if steps := steps_taken(manifest.metrics):
             yield _Sample(
                 kind=self._train_kind(spec, model=model),
                 model=model,

@@ -1,1 +1,1 @@
-"""The report of a study: one self-contained HTML page, and its figures as files."""
+"""The report of a study: one self-contained HTML page and its figures."""

@@ -1,13 +1,15 @@
-"""The sheet that the charts are drawn on: style, axes, legend, and the finished file.
+"""Creates the figures, axes and legends that all charts share, and writes figures as files.
 
-Nothing here touches pyplot or a display. Equal inputs give equal bytes: dates and program names
-stay out of the files, and the ids inside an SVG come from a fixed salt.
+Importing this module loads matplotlib, but neither pyplot nor a display. Equal inputs give equal
+bytes: the files have no dates and no program names, and the ids inside an SVG come from a fixed
+salt.
 """
 
 import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -17,17 +19,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from orchestrator.report.quantities import MEAN_NAMES, Quantity
-from orchestrator.report.scales import Scale, spans_decade
-from orchestrator.report.svg import INK
+from orchestrator.report.style import INK
+from orchestrator.results.means import CATEGORICAL_AXES, numbers_of, ordered_values
 
 WIDTH_IN = 5.4
 _PLOT_HEIGHT_IN = 3.5
 _LEGEND_COLUMNS = 3
 _LEGEND_ROW_IN = 0.19
-_TURNED_IN = 0.055  # a character of a turned label
-_MANY_VALUES = 6  # with more, tick labels collide unless they are turned
-_LONG_LABEL = 10  # the same for labels of more characters than this
+_TURNED_IN = 0.055  # height of one character of a turned tick label
+_MANY_VALUES = 6  # tick labels of more values than this collide unless they are turned
+_LONG_LABEL = 10  # so do labels of more characters than this
 _MARGIN_FRAC = 0.06
+_DECADE = 10
 _STYLE: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -45,15 +48,58 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mergesweep",
     "text.color": INK,
-    "text.parse_math": False,  # a method's label may hold a dollar sign
+    "text.parse_math": False,  # a method's label may contain a dollar sign
     "xtick.color": INK,
     "ytick.color": INK,
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class XScale:
+    """The positions of an axis' values on the x axis of a chart."""
+
+    positions: dict[str, float]
+    """Position of each value, in order: the number itself, or the rank of a value that is a name.
+    """
+    log: bool
+    """Whether the x axis is logarithmic: all numbers are positive and span a factor of ten."""
+    continuous: bool
+    """Whether a line between two values has a meaning."""
+
+    def shifted(self, frac: float) -> "XScale":
+        """Returns the scale with all positions moved by a fraction of the axis' length."""
+        at = list(self.positions.values())
+        if self.log:
+            factor = (at[-1] / at[0]) ** frac
+            moved = {value: x * factor for value, x in self.positions.items()}
+        else:
+            step = (at[-1] - at[0] or 1.0) * frac
+            moved = {value: x + step for value, x in self.positions.items()}
+        return replace(self, positions=moved)
+
+    def ranked(self) -> "XScale":
+        """Returns the scale with the values at equal distances, for bar charts."""
+        ranks = {value: float(rank) for rank, value in enumerate(self.positions)}
+        return XScale(positions=ranks, log=False, continuous=False)
+
+
+def x_scale(axis: str, values: Sequence[str]) -> XScale:
+    """Returns the scale for the values of an axis; points of grids and random draws are names."""
+    ordered = ordered_values(values)
+    numbers = None if axis in CATEGORICAL_AXES else numbers_of(ordered)
+    if numbers is None:
+        ranks = {value: float(rank) for rank, value in enumerate(ordered)}
+        return XScale(positions=ranks, log=False, continuous=False)
+    return XScale(
+        positions=dict(zip(ordered, numbers, strict=True)),
+        log=_spans_decade(numbers),
+        continuous=True,
+    )
+
+
 @contextmanager
 def new_chart(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
-    """Yield an empty figure and its axes; the file is to be made inside the block."""
+    """Yields an empty figure and its axes; the file must be written inside the block."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         axes = figure.subplots()
@@ -61,15 +107,15 @@ def new_chart(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]
         yield figure, axes
 
 
-def chart_height_in(scale: Scale, *, num_handles: int) -> float:
-    """Return a height that leaves the plot itself the same with long labels or many methods."""
+def chart_height_in(scale: XScale, *, num_handles: int) -> float:
+    """Returns the chart's height; tick labels and legend do not make the plot itself smaller."""
     labels = list(scale.positions)
     turned_in = _TURNED_IN * max(map(len, labels)) if _is_turned(labels) else 0.0
     return _PLOT_HEIGHT_IN + turned_in + _LEGEND_ROW_IN * -(-num_handles // _LEGEND_COLUMNS)
 
 
-def x_axis(axes: Axes, *, name: str, scale: Scale) -> None:
-    """Put a tick at every value, labelled as the study writes it."""
+def x_axis(axes: Axes, *, name: str, scale: XScale) -> None:
+    """Puts a tick at every value, labelled as the study writes the value."""
     if scale.log:
         axes.set_xscale("log")
     labels = list(scale.positions)
@@ -95,11 +141,22 @@ def y_axis(
     reach: Sequence[float],
     from_zero: bool,
 ) -> None:
-    """Choose limits that hold all of `reach`; a loss whose means span a decade is logarithmic."""
+    """Sets limits, labels and grid of the y axis.
+
+    A loss whose means span a factor of ten gets a logarithmic axis.
+
+    Args:
+        axes: The axes of the chart.
+        quantity: The quantity that the chart shows.
+        mean: `macro` or `union`.
+        means: All points of the chart.
+        reach: All points and the ends of their error bars; the axis shows all of these.
+        from_zero: Whether a linear axis begins at zero, as bars need.
+    """
     label = f"{quantity.name}, {quantity.unit}"
     means = [y for y in means if math.isfinite(y)]
     reach = [y for y in reach if math.isfinite(y)]
-    if quantity.name == "loss" and spans_decade(means):
+    if quantity.name == "loss" and _spans_decade(means):
         _log_y(axes, means=means, top=max(reach))
         label += ", log scale"
     elif reach:
@@ -112,7 +169,7 @@ def y_axis(
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Put the legend under the chart, where it hides nothing."""
+    """Puts the legend below the chart, where it covers nothing."""
     labels = [str(handle.get_label()) for handle in handles]
     figure.legend(
         handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, columnspacing=1.2
@@ -120,7 +177,7 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def file_of(figure: Figure, file_format: str) -> bytes:
-    """Return the figure as a file; an SVG has no background of its own, a PNG a white one."""
+    """Returns the figure as a file: an SVG with a transparent background or a white PNG."""
     buffer = io.BytesIO()
     if file_format == "svg":
         dateless = {"Date": None, "Creator": None}
@@ -128,6 +185,11 @@ def file_of(figure: Figure, file_format: str) -> bytes:
     else:
         figure.savefig(buffer, format=file_format, dpi=150, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _spans_decade(numbers: Sequence[float]) -> bool:
+    """Returns whether all numbers are positive and the largest is ten times the smallest."""
+    return bool(numbers) and min(numbers) > 0 and max(numbers) >= _DECADE * min(numbers)
 
 
 def _is_turned(labels: Sequence[str]) -> bool:

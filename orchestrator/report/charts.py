@@ -1,7 +1,6 @@
-"""The charts of the report; importing this module loads matplotlib."""
+"""Draws line charts and bar charts along an axis; importing this module loads matplotlib."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matplotlib.artist import Artist
@@ -11,31 +10,28 @@ from matplotlib.patches import Patch
 
 from orchestrator.report.canvas import (
     WIDTH_IN,
+    XScale,
     chart_height_in,
     file_of,
     legend,
     new_chart,
     x_axis,
+    x_scale,
     y_axis,
 )
-from orchestrator.report.focus import Row
-from orchestrator.report.palette import MethodStyle
-from orchestrator.report.quantities import ACCURACY, MEAN_NAMES, Quantity, fullest
-from orchestrator.report.scales import Scale, scale_of
-from orchestrator.report.svg import INK
+from orchestrator.report.quantities import Quantity, fullest
+from orchestrator.report.style import INK, MethodStyle, Styles
 from orchestrator.results.means import SettingMean
-from orchestrator.results.schema import MACRO
 
-_DODGE_FRAC = 0.008  # of the axis, between the methods at a value: error bars stay apart
-_BAR_WIDTH_IN = 0.17  # from 30 bars on, a chart grows wider instead of its bars thinner
-_CLUSTER = 0.8  # of the distance between two values, filled by their bars
-
-Styles = Mapping[str, MethodStyle]
+# Between two methods at the same value, as a fraction of the axis: keeps error bars apart.
+_DODGE_FRAC = 0.008
+_BAR_WIDTH_IN = 0.17  # a chart of more than 30 bars becomes wider, and its bars do not get thinner
+_CLUSTER_FRAC = 0.8  # of the distance between two values, for the bars at a value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """What one chart shows: the settings of one axis, one quantity, one of the two means."""
+    """The content of one chart: the settings of an axis, one quantity and one of the two means."""
 
     settings: tuple[SettingMean, ...]
     quantity: Quantity
@@ -44,16 +40,19 @@ class Plot:
 
     @property
     def axis(self) -> str:
-        """The axis that the settings are on."""
+        """The axis of the settings."""
         return self.settings[0].axis
 
     @property
     def values(self) -> list[str]:
-        """The values of the axis, one for every setting and method."""
+        """The axis' value of every setting and method."""
         return [setting.value for setting in self.settings]
 
     def of_method(self, method: str) -> list[tuple[str, float, float]]:
-        """Return value, mean and standard deviation (nan for one group) at the settings."""
+        """Returns value, mean and standard deviation of a method at each setting.
+
+        The standard deviation is NaN for a single group.
+        """
         factor = self.quantity.factor
         return [
             (s.value, spread.mean * factor, spread.std * factor)
@@ -63,7 +62,7 @@ class Plot:
         ]
 
     def of_model(self, model: str) -> dict[str, float]:
-        """Return the mean of the model `base` or `expert` at every value."""
+        """Returns the mean of `base` or `expert` at every value."""
         return {
             value: self.quantity.of(s, self.mean, model=model).mean * self.quantity.factor
             for value, s in fullest(self.settings).items()
@@ -71,12 +70,12 @@ class Plot:
 
 
 def line_chart(plot: Plot, *, file_format: str) -> bytes:
-    """Return the chart of one quantity against the values of one axis, a line per method.
+    """Returns the chart of a quantity against the values of an axis, with a line per method.
 
-    Error bars are one standard deviation over the groups, to either side. A setting where no
-    group is finite has a cross at the upper edge.
+    Error bars show ± one standard deviation over the groups. A cross at the upper edge marks a
+    setting at which no group has a finite value.
     """
-    scale = scale_of(plot.axis, plot.values)
+    scale = x_scale(plot.axis, plot.values)
     height_in = chart_height_in(scale, num_handles=len(plot.styles) + 2)
     with new_chart(WIDTH_IN, height_in) as (figure, axes):
         for method, shift in _shifts(plot.styles, _DODGE_FRAC):
@@ -95,12 +94,12 @@ def line_chart(plot: Plot, *, file_format: str) -> bytes:
 
 
 def bar_chart(plot: Plot, *, file_format: str) -> bytes:
-    """Return the bar chart of one quantity: a cluster per value of the axis, a bar per method.
+    """Returns the bar chart of a quantity: a cluster of bars per value, a bar per method.
 
-    Error bars are as in the line chart.
+    Error bars show ± one standard deviation over the groups.
     """
-    scale = scale_of(plot.axis, plot.values).ranked()
-    width = _CLUSTER / len(plot.styles)
+    scale = x_scale(plot.axis, plot.values).ranked()
+    width = _CLUSTER_FRAC / len(plot.styles)
     num_bars = len(scale.positions) * len(plot.styles)
     height_in = chart_height_in(scale, num_handles=len(plot.styles) + 2)
     with new_chart(max(WIDTH_IN, _BAR_WIDTH_IN * num_bars), height_in) as (figure, axes):
@@ -116,31 +115,22 @@ def bar_chart(plot: Plot, *, file_format: str) -> bytes:
         return file_of(figure, file_format)
 
 
-def group_chart(
-    by_group: Mapping[str, Mapping[str, Row]], *, styles: Styles, file_format: str
-) -> bytes:
-    """Return the chart of every group's macro accuracy, a row per group, a mark per method."""
-    base = MethodStyle(color=INK, marker="|", hatch="")
-    experts = MethodStyle(color=INK, marker="d", hatch="")
-    with new_chart(WIDTH_IN + 1.2, 1.5 + 0.23 * len(by_group)) as (figure, axes):
-        for y, rows in enumerate(by_group.values()):
-            shared = next(iter(rows.values()))
-            _mark(axes, fraction=shared["base_accuracy"], y=y, style=base)
-            _mark(axes, fraction=shared["expert_accuracy"], y=y, style=experts)
-            for method, row in rows.items():
-                _mark(axes, fraction=row["accuracy"], y=y, style=styles[method])
-        axes.set_yticks(range(len(by_group)), list(by_group))
-        axes.invert_yaxis()
-        axes.grid(visible=True)
-        axes.set_xlabel(f"accuracy, {ACCURACY.unit}")
-        axes.set_ylabel("group")
-        axes.set_title(MEAN_NAMES[MACRO])
-        named = {**styles, "base, same heads": base, "experts": experts}
-        legend(figure, [_dots(label, style) for label, style in named.items()])
-        return file_of(figure, file_format)
+def line_handle(label: str, style: MethodStyle) -> Line2D:
+    """Returns the legend's line and marker for a method or a reference."""
+    hollow = style.color == INK  # a reference, not a method
+    return Line2D(
+        [],
+        [],
+        color=style.color,
+        marker=style.marker,
+        markersize=6,
+        markerfacecolor="none" if hollow else style.color,
+        markeredgewidth=1.6 if hollow else 1.0,
+        label=label,
+    )
 
 
-def _method_line(axes: Axes, plot: Plot, *, method: str, scale: Scale) -> None:
+def _method_line(axes: Axes, plot: Plot, *, method: str, scale: XScale) -> None:
     style = plot.styles[method]
     points = plot.of_method(method)
     axes.errorbar(
@@ -163,7 +153,7 @@ def _method_line(axes: Axes, plot: Plot, *, method: str, scale: Scale) -> None:
 
 
 def _method_bars(
-    axes: Axes, plot: Plot, *, method: str, scale: Scale, width: float, shift: float
+    axes: Axes, plot: Plot, *, method: str, scale: XScale, width: float, shift: float
 ) -> None:
     style = plot.styles[method]
     points = plot.of_method(method)
@@ -178,14 +168,6 @@ def _method_bars(
         linewidth=0,
         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 1.5},
     )
-
-
-def _mark(axes: Axes, *, fraction: float | None, y: int, style: MethodStyle) -> None:
-    if fraction is not None:
-        handle = _dots("", style)
-        handle.set_data([fraction * ACCURACY.factor], [y])
-        axes.add_line(handle)
-        axes.autoscale_view()
 
 
 def _limits(axes: Axes, plot: Plot, *, from_zero: bool) -> None:
@@ -208,30 +190,10 @@ def _shifts(styles: Styles, step: float) -> list[tuple[str, float]]:
 
 def _handles(styles: Styles, *, lines: bool) -> list[Artist]:
     return [
-        *(_line(m, s) if lines else _patch(m, s) for m, s in styles.items()),
+        *(line_handle(m, s) if lines else _patch(m, s) for m, s in styles.items()),
         Line2D([], [], color=INK, ls="--", lw=1.2, label="base, same heads"),
         Line2D([], [], color=INK, ls=":", lw=1.2, label="experts"),
     ]
-
-
-def _line(label: str, style: MethodStyle) -> Line2D:
-    hollow = style.color == INK  # a reference, not a method
-    return Line2D(
-        [],
-        [],
-        color=style.color,
-        marker=style.marker,
-        markersize=6,
-        markerfacecolor="none" if hollow else style.color,
-        markeredgewidth=1.6 if hollow else 1.0,
-        label=label,
-    )
-
-
-def _dots(label: str, style: MethodStyle) -> Line2D:
-    line = _line(label, style)
-    line.set_linestyle("none")
-    return line
 
 
 def _patch(label: str, style: MethodStyle) -> Patch:

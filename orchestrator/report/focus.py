@@ -1,29 +1,26 @@
-"""The one setting that the report shows group by group and task by task."""
+"""Chooses the one setting that the report shows group by group and task by task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.results.means import SettingMean
+from orchestrator.results.means import Row, SettingMean
 from orchestrator.results.schema import MACRO
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Focus:
-    """A setting with all its rows, and why it was chosen."""
+    """The chosen setting with all its rows, and the reason for the choice."""
 
     setting: str
     reason: str
     rows: tuple[Row, ...]
-    """The rows of the results at this setting: per task, held-out task and mean."""
+    """Rows of the result table at this setting: tasks, held-out tasks and both means."""
 
     def macro_by_group(self) -> dict[str, dict[str, Row]]:
-        """Return the macro row of every group and method, groups by name."""
+        """Returns the macro row of every group and method, sorted by group."""
         table: dict[str, dict[str, Row]] = {}
         for row in sorted(self.rows, key=lambda row: row["group"]):
             if row["task"] == MACRO:
@@ -32,10 +29,10 @@ class Focus:
 
 
 def focus_of(results: pa.Table, settings: Sequence[SettingMean]) -> Focus | None:
-    """Return the setting that most axes share (the default), else the most accurate one.
+    """Returns the default setting if several axes share it, else the most accurate setting.
 
-    A point that several axes have in common appears under each of them with the same merge ids;
-    with a single axis there is nothing to tell the default by. None for a table without means.
+    A point that several axes have in common appears under each of them with the same merge ids.
+    With a single axis nothing distinguishes the default. Returns None if no merge has a result.
     """
     ranked = [s for s in settings if s.macro.accuracy.num_groups]
     if not ranked:
@@ -55,6 +52,7 @@ def focus_of(results: pa.Table, settings: Sequence[SettingMean]) -> Focus | None
 
 
 def _num_axes_by_setting(results: pa.Table) -> dict[tuple[str, str], int]:
+    """Returns the largest number of axes that share a merge of a setting, by axis and value."""
     means = results.filter(pc.equal(results["task"], MACRO))
     axes_by_merge: dict[str, set[str]] = {}
     ids = means.select(["axis", "value", "merge_id"]).to_pylist()

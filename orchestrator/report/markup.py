@@ -1,42 +1,46 @@
-"""HTML tables from plain text; every string is escaped here."""
+"""Builds pieces of HTML from plain text and SVG files; every string is escaped here."""
 
 import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.report.style import INK
+
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of a table, in plain text."""
+class HtmlCell:
+    """One cell of an HTML table, in plain text."""
 
     text: str
     css: str = ""
-    """Class names of the page's own style sheet; never from outside."""
+    """Class names of the page's own style sheet; never text from a study."""
     title: str = ""
-    """What a pointer over the cell shows."""
+    """Text that appears when the pointer is over the cell."""
     is_head: bool = False
     num_rows: int = 1
     swatch: str = ""
-    """A colour to show before the text."""
+    """Colour of the square in front of the text; empty for no square."""
 
     @property
     def is_text(self) -> bool:
-        """Whether the cell reads from the left, as words do; numbers stand at the right."""
+        """Returns whether the cell is aligned to the left, as words are; numbers are not."""
         return self.is_head or self.css == "text"
 
 
 def table(
     head: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
+    rows: Sequence[Sequence[HtmlCell]],
     *,
     over: Sequence[tuple[str, int]] = (),
 ) -> str:
-    """Return a table that scrolls sideways where the page is narrower than it.
+    """Returns a table that scrolls sideways if the page is narrower than the table.
 
     Args:
         head: The names of the columns.
         rows: The cells, row by row.
-        over: Names that stand over several columns, each with how many, from the left.
+        over: A second line of headings above the first: each heading with the number of columns
+            that it spans, from the left.
     """
     top = "".join(
         f'<th class="over" colspan="{num}">{html.escape(name)}</th>' for name, num in over
@@ -54,18 +58,18 @@ def table(
     )
 
 
-def _placed(row: Sequence[Cell], num_columns: int) -> Iterator[tuple[int, Cell]]:
-    """Yield the cells with their columns; a row under a cell of several rows lacks the first."""
+def _placed(row: Sequence[HtmlCell], num_columns: int) -> Iterator[tuple[int, HtmlCell]]:
+    """Yields cells with their column numbers; rows under a cell of several rows lack column 0."""
     yield from enumerate(row, start=num_columns - len(row))
 
 
-def name_cell(text: str, *, css: str = "", swatch: str = "", num_rows: int = 1) -> Cell:
-    """Return the cell that heads a row."""
-    return Cell(text=text, css=css, swatch=swatch, num_rows=num_rows, is_head=True)
+def name_cell(text: str, *, css: str = "", swatch: str = "", num_rows: int = 1) -> HtmlCell:
+    """Returns the heading of a row."""
+    return HtmlCell(text=text, css=css, swatch=swatch, num_rows=num_rows, is_head=True)
 
 
 def definitions(entries: Mapping[str, str]) -> str:
-    """Return names and their texts as a definition list."""
+    """Returns names and their texts as a definition list."""
     pairs = (
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
         for name, text in entries.items()
@@ -74,17 +78,34 @@ def definitions(entries: Mapping[str, str]) -> str:
 
 
 def paragraph(text: str, *, css: str = "") -> str:
-    """Return a paragraph."""
+    """Returns a paragraph."""
     return f'<p class="{css}">{html.escape(text)}</p>' if css else f"<p>{html.escape(text)}</p>"
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """Return a list; an empty one gives nothing."""
+    """Returns a bulleted list, or an empty string for no lines."""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 
 
-def _cell(cell: Cell) -> str:
+def inline_svg(content: bytes, *, name: str, label: str) -> str:
+    """Returns an SVG file as an `<svg>` element in the page's light or dark text colour.
+
+    Ids are unique within one file only, so each gets the figure's name as a prefix. The fixed size
+    is removed: the element fills the available width, and the view box keeps the proportions.
+    """
+    text = content.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
+    text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"| height="[\d.]+pt" width="[\d.]+pt"',
+                  "", text, count=1)  # fmt: skip
+    text = text.replace(INK, "currentColor")
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def _cell(cell: HtmlCell) -> str:
     tag = "th" if cell.is_head else "td"
     attributes = {
         "scope": "row" if cell.is_head else "",

@@ -1,24 +1,22 @@
-"""The tables of numbers: per axis, per group and per task."""
+"""Writes the tables of numbers: per axis, per group and per task."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from orchestrator.report.focus import Focus, Row
-from orchestrator.report.markup import Cell, name_cell, table
-from orchestrator.report.palette import MethodStyle
+from orchestrator.report.focus import Focus
+from orchestrator.report.markup import HtmlCell, name_cell, table
 from orchestrator.report.quantities import MEAN_NAMES, fullest
+from orchestrator.report.style import Styles
 from orchestrator.report.wording import MISSING, loss_spread, percent, percent_spread
-from orchestrator.results.means import Metrics, SettingMean, spread
+from orchestrator.results.means import Metrics, Row, SettingMean, spread
 from orchestrator.results.schema import MEANS
-
-Styles = Mapping[str, MethodStyle]
 
 _METRICS = ("accuracy, %", "gain, points", "normalized, %", "loss")
 _OVER = (("", 4), *((MEAN_NAMES[mean], len(_METRICS)) for mean in MEANS))
 
 
 def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
-    """Return mean ± standard deviation at every value of one axis, for base, experts, methods."""
-    rows: list[list[Cell]] = []
+    """Returns mean ± standard deviation of base, experts and methods at every value of an axis."""
+    rows: list[list[HtmlCell]] = []
     for value, reference in fullest(settings).items():
         members = [s for s in settings if s.value == value]
         best = max((s.macro.accuracy.mean for s in members), default=0.0)
@@ -35,24 +33,24 @@ def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
 
 
 def group_table(focus: Focus, *, styles: Styles) -> str:
-    """Return the macro accuracy of every group at one setting, with the tasks in the group."""
+    """Returns the macro accuracy of every group at one setting, and the tasks of the group."""
     rows = []
     for group, by_method in focus.macro_by_group().items():
         shared = next(iter(by_method.values()))
         rows.append(
             [
                 name_cell(group),
-                Cell(text=", ".join(_tasks_of(focus, group)), css="text"),
-                Cell(text=percent(shared["base_accuracy"])),
-                Cell(text=percent(shared["expert_accuracy"])),
-                *(Cell(text=_accuracy(by_method.get(method))) for method in styles),
+                HtmlCell(text=", ".join(_tasks_of(focus, group)), css="text"),
+                HtmlCell(text=percent(shared["base_accuracy"])),
+                HtmlCell(text=percent(shared["expert_accuracy"])),
+                *(HtmlCell(text=_accuracy(by_method.get(method))) for method in styles),
             ]
         )
     return table(("group", "tasks", "base, same heads", "experts", *styles), rows)
 
 
 def task_table(focus: Focus, *, styles: Styles) -> str:
-    """Return the accuracy on every task at one setting, over the groups that contain it."""
+    """Returns the accuracy on every task at one setting, over the groups that contain the task."""
     rows: dict[tuple[bool, str], list[Row]] = {}
     for row in focus.rows:
         if row["task"] not in MEANS:
@@ -63,7 +61,7 @@ def task_table(focus: Focus, *, styles: Styles) -> str:
         cells.append(
             [
                 name_cell(f"{task} (held out)" if held_out else task),
-                Cell(text=str(len(of_group))),
+                HtmlCell(text=str(len(of_group))),
                 _mean_cell(of_group.values(), "base_accuracy"),
                 _mean_cell([] if held_out else of_group.values(), "expert_accuracy"),
                 *(
@@ -75,40 +73,40 @@ def task_table(focus: Focus, *, styles: Styles) -> str:
     return table(("task", "groups", "base, same heads", "experts", *styles), cells)
 
 
-def _mean_cell(rows: Iterable[Row], column: str) -> Cell:
-    return Cell(text=percent(spread(row[column] for row in rows).mean))
+def _mean_cell(rows: Iterable[Row], column: str) -> HtmlCell:
+    return HtmlCell(text=percent(spread(row[column] for row in rows).mean))
 
 
-def _spread_cell(rows: Iterable[Row], column: str) -> Cell:
-    return Cell(text=percent_spread(spread(row[column] for row in rows)))
+def _spread_cell(rows: Iterable[Row], column: str) -> HtmlCell:
+    return HtmlCell(text=percent_spread(spread(row[column] for row in rows)))
 
 
-def _method_row(setting: SettingMean, *, styles: Styles, best: float) -> list[Cell]:
+def _method_row(setting: SettingMean, *, styles: Styles, best: float) -> list[HtmlCell]:
     css = "best" if setting.macro.accuracy.mean == best else ""
     head = name_cell(setting.method, swatch=styles[setting.method].color)
-    groups = Cell(text=str(setting.num_groups))
-    return [head, Cell(text=setting.use, css="text"), groups, *_metric_cells(setting, css)]
+    groups = HtmlCell(text=str(setting.num_groups))
+    return [head, HtmlCell(text=setting.use, css="text"), groups, *_metric_cells(setting, css)]
 
 
-def _metric_cells(setting: SettingMean, css: str) -> list[Cell]:
-    cells: list[Cell] = []
+def _metric_cells(setting: SettingMean, css: str) -> list[HtmlCell]:
+    cells: list[HtmlCell] = []
     for metrics in (setting.macro, setting.union):
         cells += [
-            Cell(text=percent_spread(metrics.accuracy), css=css),
-            Cell(text=percent_spread(metrics.gain, signed=True)),
-            Cell(text=percent_spread(metrics.normalized_accuracy)),
-            Cell(text=loss_spread(metrics.loss)),
+            HtmlCell(text=percent_spread(metrics.accuracy), css=css),
+            HtmlCell(text=percent_spread(metrics.gain, signed=True)),
+            HtmlCell(text=percent_spread(metrics.normalized_accuracy)),
+            HtmlCell(text=loss_spread(metrics.loss)),
         ]
         css = ""
     return cells
 
 
-def _reference_row(setting: SettingMean, *, model: str, name: str) -> list[Cell]:
-    groups = Cell(text=str(setting.num_groups))
-    cells = [name_cell(name, css="reference"), Cell(text="", css="text"), groups]
+def _reference_row(setting: SettingMean, *, model: str, name: str) -> list[HtmlCell]:
+    groups = HtmlCell(text=str(setting.num_groups))
+    cells = [name_cell(name, css="reference"), HtmlCell(text="", css="text"), groups]
     for metrics in (setting.macro, setting.union):
         accuracy, loss = _of_model(metrics, model)
-        cells += [Cell(text=accuracy), Cell(text=""), Cell(text=""), Cell(text=loss)]
+        cells += [HtmlCell(text=text) for text in (accuracy, "", "", loss)]
     return cells
 
 

@@ -1,11 +1,9 @@
-"""The report as one HTML page that needs nothing but itself."""
+"""Renders the report as one HTML page that loads nothing from elsewhere."""
 
 import html
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
-
-import pyarrow as pa
 
 from orchestrator.record.holes import Hole
 from orchestrator.report.markup import definitions
@@ -18,43 +16,37 @@ from orchestrator.report.sections import (
     holes_section,
     summary_section,
 )
-from orchestrator.results.means import SettingMean, setting_means
+from orchestrator.results.means import SettingMean
+from orchestrator.results.study_results import StudyResults
 
 
 def render_report(
     *,
     study: str,
-    results: pa.Table,
-    experts: pa.Table,
+    results: StudyResults,
     holes: Sequence[Hole],
     facts: Mapping[str, str],
     study_yaml: str,
 ) -> str:
-    """Return the report of a study as HTML: no scripts, no fonts or pictures from elsewhere.
+    """Returns the report of a study as HTML without scripts and without links to other files.
+
+    Equal arguments give equal text.
 
     Args:
         study: The study's name.
-        results: Rows of `RESULTS_SCHEMA`; may be empty.
-        experts: Rows of `EXPERTS_SCHEMA`; may be empty.
-        holes: What is missing; shown before everything else.
-        facts: Names and texts for the end of the page: dates, code version, store URL.
+        results: The study's tables and means; the tables may be empty.
+        holes: Missing experts and merges; the page shows them before everything else.
+        facts: Names and texts for the end of the page, such as dates, code version and store URL.
         study_yaml: The study file.
-
-    Returns:
-        The page; equal arguments give equal text.
-
-    Raises:
-        ValueError: The results mix studies or backbones, or hold a group twice.
     """
-    settings = setting_means(results)
     return _template("page.html").substitute(
         title=html.escape(study),
         style=_text("page.css"),
         holes=holes_section(holes),
-        summary=summary_section(settings),
-        nav=_nav(settings, has_experts=bool(experts.num_rows)),
-        axes=axes_section(results, settings),
-        experts=experts_section(experts),
+        summary=summary_section(results.means),
+        nav=_nav(results.means, has_experts=bool(results.experts.num_rows)),
+        axes=axes_section(results),
+        experts=experts_section(results.experts),
         facts=f'<section id="facts"><h2>Facts</h2>{definitions(facts)}</section>',
         study_file=file_section(study_yaml),
     )

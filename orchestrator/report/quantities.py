@@ -1,4 +1,4 @@
-"""The two quantities that the figures show, and how they are spelt."""
+"""The two quantities that the figures show, accuracy and loss, and groupings of the means."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ MEAN_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """One column of the results and its two references."""
+    """A quantity that is measured of merged models, of the base and of the experts."""
 
     name: str
-    """The column: `accuracy` or `loss`; the references are `base_...` and `expert_...`."""
+    """Column of the result table, `accuracy` or `loss`; `base_` and `expert_` columns go with it.
+    """
     unit: str
     factor: float
-    """What a number of the table is multiplied with to be in the unit."""
+    """Factor from the table's numbers to the unit."""
 
     def of(self, setting: SettingMean, mean: str, *, model: str = "") -> Spread:
-        """Return the spread of the merged model, or of the model `base` or `expert`."""
+        """Returns the spread for the merged model, or for `base` or `expert` as the model."""
         found = getattr(setting.under(mean), f"{model}_{self.name}" if model else self.name)
         assert isinstance(found, Spread)
         return found
@@ -35,10 +36,10 @@ QUANTITIES = (ACCURACY, LOSS)
 
 
 def fullest(settings: Iterable[SettingMean]) -> dict[str, SettingMean]:
-    """Return, for every value, the method with the most groups.
+    """Returns the setting mean of the method with the most groups, for every value.
 
-    Base and experts do not depend on the method, so the one that saw the most groups gives their
-    most complete means.
+    The numbers of base and experts do not depend on the method, so the method with the most groups
+    gives their most complete means.
     """
     best: dict[str, SettingMean] = {}
     for setting in settings:
@@ -49,6 +50,6 @@ def fullest(settings: Iterable[SettingMean]) -> dict[str, SettingMean]:
 
 
 def by_axis(settings: Sequence[SettingMean]) -> dict[str, tuple[SettingMean, ...]]:
-    """Return the settings of every axis, in order."""
+    """Groups setting means by axis and keeps their order."""
     axes = dict.fromkeys(setting.axis for setting in settings)
     return {axis: tuple(s for s in settings if s.axis == axis) for axis in axes}

@@ -1,4 +1,4 @@
-"""The sections of the report, each a piece of HTML."""
+"""Writes the sections of the report, each as a piece of HTML."""
 
 import html
 import re
@@ -11,28 +11,35 @@ from orchestrator.record.holes import Hole
 from orchestrator.report.expert_tables import expert_tables
 from orchestrator.report.figures import GROUPS, charts_of, figures, has_lines, stem_of
 from orchestrator.report.focus import Focus, focus_of
-from orchestrator.report.markup import Cell, bullets, name_cell, paragraph, table
+from orchestrator.report.markup import (
+    HtmlCell,
+    bullets,
+    inline_svg,
+    name_cell,
+    paragraph,
+    table,
+)
 from orchestrator.report.number_tables import axis_table, group_table, task_table
-from orchestrator.report.palette import MethodStyle, method_styles
 from orchestrator.report.quantities import MEAN_NAMES, QUANTITIES, by_axis
-from orchestrator.report.svg import inline_svg
+from orchestrator.report.style import Styles, method_styles
 from orchestrator.report.wording import (
+    best_of_other_kinds,
     count,
     headline,
     method_lines,
     not_finite_lines,
-    unlike_lines,
 )
 from orchestrator.results.means import SettingMean
 from orchestrator.results.schema import MACRO, UNION
+from orchestrator.results.study_results import StudyResults
 
-_MAX_LINES = 8  # of methods at one setting
-_NUM_BROAD_BARS = 40  # more bars than this need a chart wider than a phone
-Styles = Mapping[str, MethodStyle]
+# An axis with one value has a bar chart with the same numbers as the sentences about methods.
+_MAX_SENTENCES = 8
+_NUM_BROAD_BARS = 40  # a chart of more bars than this is shown wider than a phone
 
 
 def holes_section(holes: Sequence[Hole]) -> str:
-    """Return the box of what is missing, or nothing."""
+    """Returns the box that lists missing experts and merges; an empty string if none is missing."""
     if not holes:
         return ""
     counts = Counter(hole.outcome for hole in holes)
@@ -40,68 +47,73 @@ def holes_section(holes: Sequence[Hole]) -> str:
     rows = [
         [
             name_cell(hole.outcome),
-            Cell(text=hole.what, css="text"),
-            Cell(text=hole.reason, css="text"),
+            HtmlCell(text=hole.what, css="text"),
+            HtmlCell(text=hole.reason, css="text"),
         ]
         for hole in holes
     ]
     return (
         f'<section class="holes" id="holes"><h2>Incomplete: {html.escape(numbers)}</h2>'
-        + paragraph("Means below are over what exists; the groups column says over how many.")
+        + paragraph(
+            "The means below cover only the merges that exist. The column 'groups' gives the "
+            "number of groups in each mean."
+        )
         + table(("outcome", "what", "reason"), rows)
         + "</section>"
     )
 
 
 def summary_section(settings: Sequence[SettingMean]) -> str:
-    """Return what a reader should know first, in words."""
+    """Returns the best and the worst merges in words."""
     if not settings:
         return paragraph("No merge job has committed a result yet.", css="headline")
-    is_short = has_lines(settings) or len(settings) <= _MAX_LINES  # else they are the chart
+    is_short = has_lines(settings) or len(settings) <= _MAX_SENTENCES
     return (
         paragraph(headline(settings), css="headline")
-        + bullets([*unlike_lines(settings), *(method_lines(settings) if is_short else [])])
+        + bullets([*best_of_other_kinds(settings), *(method_lines(settings) if is_short else [])])
         + paragraph(
-            f"Points are percentage points of accuracy, {MEAN_NAMES[MACRO]}, on average over the "
-            "groups; the base is the pretrained backbone under the same heads, on the same groups.",
+            f"Points are percentage points of accuracy, {MEAN_NAMES[MACRO]}, averaged over the "
+            "groups. The base is the pretrained backbone with the experts' heads, evaluated on the "
+            "same groups.",
             css="note",
         )
     )
 
 
-def axes_section(results: pa.Table, settings: Sequence[SettingMean]) -> str:
-    """Return figures and table of every axis, then the setting shown group by group."""
+def axes_section(results: StudyResults) -> str:
+    """Returns figures and numbers of every axis, then one setting group by group."""
+    settings = results.means
     styles = method_styles(s.method for s in settings)
     drawn = figures(results, file_format="svg")
     parts = [
         _axis_section(axis, members, styles, drawn) for axis, members in by_axis(settings).items()
     ]
-    focus = focus_of(results, settings)
+    focus = focus_of(results.merges, settings)
     if focus is not None:
         parts.append(_focus_section(focus, styles, drawn))
     return "\n".join(parts)
 
 
 def experts_section(experts: pa.Table) -> str:
-    """Return the experts' accuracies, a table per axis."""
+    """Returns the accuracies of the experts, in a table per axis."""
     tables = expert_tables(experts)
     if not tables:
         return ""
     note = (
-        "Test accuracy in % of every expert on its own task. Chance is 1 / classes; the base is "
-        "the pretrained backbone under the task's head, before fine-tuning."
+        "Test accuracy in % of every expert on its own task. Chance is 1 / classes. The base is "
+        "the pretrained backbone with the expert's head."
     )
     parts = [f"<h3>{html.escape(axis)}</h3>{body}" for axis, body in tables.items()]
     return _section("experts", "Experts on their own tasks", paragraph(note), *parts)
 
 
 def file_section(study_yaml: str) -> str:
-    """Return the study file, as it was read."""
+    """Returns the study file, as the user wrote it."""
     return _section("study-file", "Study file", f"<pre>{html.escape(study_yaml)}</pre>")
 
 
 def axis_id(axis: str) -> str:
-    """Return the anchor of an axis' section."""
+    """Returns the anchor of an axis' section."""
     return f"axis-{re.sub(r'[^A-Za-z0-9_-]', '_', axis)}"
 
 
@@ -121,11 +133,12 @@ def _axis_section(
         bullets(not_finite_lines(settings)),
         "<h3>The numbers</h3>",
         paragraph(
-            "Mean ± standard deviation over the groups. Gain: accuracy minus the base's on the "
-            "same group. Normalized: accuracy over the experts' accuracy. Loss: cross-entropy in "
-            "nats per image. Data: what a method reads besides the experts' weights, and whether "
-            "it keeps modules of each task; methods that differ in it are not like for like. "
-            "Bold: the most accurate method at a value.",
+            "Values are mean ± standard deviation over the groups. Gain: accuracy minus the "
+            "accuracy of the base on the same group. Normalized: accuracy divided by the accuracy "
+            "of the experts. Loss: cross-entropy in nats per image. Data: the data that a method "
+            "reads besides the experts' weights, and whether the method keeps modules for each "
+            "task; compare only methods with the same entry. Bold: the most accurate method at "
+            "each value.",
             css="note",
         ),
         axis_table(settings, styles=styles),
@@ -140,9 +153,9 @@ def _groups_sentence(settings: Sequence[SettingMean]) -> str:
     size = sizes.pop() if len(sizes) == 1 else None
     of_tasks = f" of {count(size, 'task')}" if size is not None else ""
     return (
-        f"Points and bars are means over {groups}{of_tasks}; error bars are ± one standard "
-        "deviation over the groups, none for a single group. Dashed: the base under the "
-        "same heads. Dotted: the experts, each on its own task."
+        f"Points and bars show means over {groups}{of_tasks}. Error bars show ± one standard "
+        "deviation over the groups; a single group has none. Dashed line: the base with the same "
+        "heads. Dotted line: the experts, each on its own task."
     )
 
 
@@ -176,7 +189,7 @@ def _focus_section(focus: Focus, styles: Styles, drawn: Mapping[str, bytes]) -> 
         "<h3>By task</h3>",
         paragraph(
             "Accuracy in % on each task: mean ± standard deviation over the groups that contain "
-            "it. A held-out task is in no group and in neither mean.",
+            "the task. A held-out task is in none of the groups and in neither mean.",
             css="note",
         ),
         task_table(focus, styles=styles),

@@ -1,4 +1,4 @@
-"""How numbers are spelt in the report, and the sentences that it opens with."""
+"""Spells numbers for the report, and writes the sentences at its top."""
 
 import math
 from collections.abc import Sequence
@@ -6,83 +6,90 @@ from collections.abc import Sequence
 from orchestrator.results.means import SettingMean, Spread
 
 MISSING = "—"
-_NBSP = "\u00a0"  # the two numbers stay on one line
+_NBSP = "\u00a0"  # keeps the two numbers on one line
 _SAME_POINTS = 0.05  # a smaller difference reads as 0.0
 _LARGE_LOSS = 1e4
 
 
 def percent(fraction: float | None) -> str:
-    """Return a fraction in percent, one decimal, without the sign."""
+    """Returns a fraction in percent with one decimal, without a percent sign."""
     if fraction is None or not math.isfinite(fraction):
         return MISSING
     return f"{round(100 * fraction, 1) + 0.0:.1f}"  # adding zero turns -0.0 into 0.0
 
 
 def loss_text(nats: float | None) -> str:
-    """Return a loss with three decimals, in powers of ten where it is huge."""
+    """Returns a loss with three decimals; from 10,000 on as a power of ten."""
     if nats is None or not math.isfinite(nats):
         return MISSING
     return f"{nats:.3f}" if nats < _LARGE_LOSS else f"{nats:.2e}"
 
 
 def percent_spread(spread: Spread, *, signed: bool = False) -> str:
-    """Return mean ± standard deviation in percent (points, where it is a difference)."""
+    """Returns mean ± standard deviation in percent, or in points for a difference."""
     text = percent(spread.mean)
     plus = "+" if signed and text != MISSING and not text.startswith("-") else ""
     return _with_std(spread, plus + text, percent(spread.std))
 
 
 def loss_spread(spread: Spread) -> str:
-    """Return mean ± standard deviation of a loss."""
+    """Returns mean ± standard deviation of a loss."""
     return _with_std(spread, loss_text(spread.mean), loss_text(spread.std))
 
 
 def count(num: int, noun: str) -> str:
-    """Return a count and its noun, in the plural where there is not one."""
+    """Returns a count and its noun; the noun is in the plural unless the count is 1."""
     return f"{num:,} {noun}" if num == 1 else f"{num:,} {noun}s"
 
 
 def headline(settings: Sequence[SettingMean]) -> str:
-    """Return the best and the worst of the merges that have least besides weights, in a sentence.
+    """Returns a sentence with the best and the worst merge among those that use least.
 
-    Compared by macro accuracy minus the base's on the same groups; by macro accuracy alone where
-    the base was not evaluated. What reads other data, or keeps modules of each task, is not like
-    for like: `unlike_lines` has the best of each.
+    Merges that read data, or keep modules for each task, have an advantage over merges that use
+    weights alone, so only merges of the same kind are compared; `best_of_other_kinds` names the
+    best of each other kind. The measure is the gain in macro accuracy over the base on the same
+    groups, or the macro accuracy if the base was not evaluated.
     """
     by_use = _by_use(settings)
     if not by_use:
         return "No merge has a finite accuracy yet."
     use, ranked = next(iter(by_use.items()))
-    of = "" if len(by_use) == 1 else " from weights alone" if use == "none" else f" with {use}"
+    of = "" if len(by_use) == 1 else f" with {use}"
     best, worst = ranked[-1], ranked[0]
     if best is worst:
         return f"{_where(best)} {_does(best)}."
     return f"Best{of}: {_where(best)} {_does(best)}. Worst: {_where(worst)} {_does(worst)}."
 
 
-def unlike_lines(settings: Sequence[SettingMean]) -> list[str]:
-    """Return a sentence for the best merge of every kind that the headline leaves out."""
+def best_of_other_kinds(settings: Sequence[SettingMean]) -> list[str]:
+    """Returns a sentence for the best merge of every kind that the headline leaves out."""
     _, *others = _by_use(settings).items() or [("", [])]
-    return [f"With {use}: {_where(best)} {_does(best)}." for use, (*_, best) in others]
+    return [f"Best with {use}: {_where(best)} {_does(best)}." for use, (*_, best) in others]
 
 
 def _by_use(settings: Sequence[SettingMean]) -> dict[str, list[SettingMean]]:
-    """Groups merges by what they have besides weights, the least first; each group ranked."""
+    """Groups merges by the things that they use, the fewest first, and ranks each group."""
     by_use: dict[str, list[SettingMean]] = {}
-    for setting in sorted(_ranked(settings), key=_has_much):
-        by_use.setdefault(setting.use, []).append(setting)
+    for setting in sorted(_ranked(settings), key=_use_rank):
+        by_use.setdefault(_use(setting), []).append(setting)
     return by_use
 
 
-def _has_much(setting: SettingMean) -> tuple[bool, int]:
-    """Orders merges by what they have besides weights, the least first."""
+def _use(setting: SettingMean) -> str:
+    data = "" if setting.data_use == "none" else f"{setting.data_use} images"
+    modules = "per-task modules" if setting.per_task_modules else ""
+    return " and ".join(filter(None, (data, modules))) or "weights alone"
+
+
+def _use_rank(setting: SettingMean) -> tuple[bool, int]:
+    """Returns a sort key: merges without modules first, then by the data that they read."""
     uses = ("none", "unlabelled train", "unlabelled test", "labelled train")
     known = uses.index(setting.data_use) if setting.data_use in uses else len(uses)
     return setting.per_task_modules, known
 
 
 def method_lines(settings: Sequence[SettingMean]) -> list[str]:
-    """Return one sentence per method: what it does at its best and at its worst setting."""
+    """Returns a sentence per method about its best and its worst setting."""
     lines = []
     for method in dict.fromkeys(s.method for s in settings):
         ranked = _ranked([s for s in settings if s.method == method])
@@ -103,7 +110,7 @@ def method_lines(settings: Sequence[SettingMean]) -> list[str]:
 
 
 def not_finite_lines(settings: Sequence[SettingMean]) -> list[str]:
-    """Return a sentence for every setting where a group's accuracy or loss is not a number."""
+    """Returns a sentence for every setting at which a group's accuracy or loss is not finite."""
     lines = []
     for s in settings:
         for name in ("accuracy", "loss"):

@@ -1,1 +1,1 @@
-"""The result tables and their means over groups."""
+"""The result tables of a study and their means over groups."""

@@ -1,8 +1,7 @@
-"""Mean and spread over the groups, for every setting and method of a results table.
+"""Computes means and spreads over the groups, for every setting and method of a result table.
 
-The numbers behind the figures, the tables of the report and the `setting` runs: for each point on
-an axis and each method, what accuracy, loss and their references are on average over the groups,
-separately for the two means (`macro`, `union`).
+Figures, tables of the report, the terminal and MLflow show these numbers: the averages over the
+groups of accuracy, loss and their references, separately for the two means `macro` and `union`.
 """
 
 import math
@@ -18,7 +17,8 @@ from orchestrator.plan.data_use import use_text
 from orchestrator.results.schema import MACRO, MEANS, UNION
 
 CATEGORICAL_AXES = ("grid", "random")
-_READ = (
+"""Axes whose values are names of points, even if they look like numbers."""
+_SCORE_COLUMNS = (
     "accuracy",
     "loss",
     "normalized_accuracy",
@@ -27,7 +27,7 @@ _READ = (
     "base_accuracy",
     "base_loss",
 )
-_OF_A_SETTING = (
+_SETTING_FIELDS = (
     "axis",
     "value",
     "method",
@@ -38,22 +38,23 @@ _OF_A_SETTING = (
 )
 
 Row = Mapping[str, Any]
+"""A row of one of the tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How one number varies over the groups of a setting; only finite values enter."""
+    """Statistics of one number over the groups of a setting; only finite values count."""
 
     mean: float
-    """Arithmetic mean; nan if no group has a finite value."""
+    """Arithmetic mean; NaN if no group has a finite value."""
     std: float
-    """Sample standard deviation (ddof=1); nan for fewer than two groups."""
+    """Sample standard deviation (ddof=1); NaN for fewer than two groups."""
     stderr: float
-    """Standard error of the mean, std / sqrt(num_groups); nan for fewer than two groups."""
+    """Standard error of the mean, std / sqrt(num_groups); NaN for fewer than two groups."""
     num_groups: int
     """Groups whose value is finite."""
     num_not_finite: int
-    """Groups whose value is nan, infinite or missing; they are in none of the numbers above."""
+    """Groups whose value is NaN, infinite or missing; the numbers above leave them out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +62,13 @@ class Metrics:
     """The spreads of one setting and method under one of the two means."""
 
     accuracy: Spread
-    """Fraction in [0, 1], of the merged model."""
+    """Accuracy of the merged model, a fraction in [0, 1]."""
     loss: Spread
     """Cross-entropy of the merged model, nats per image."""
     normalized_accuracy: Spread
-    """Accuracy over the accuracy of the experts."""
+    """Accuracy divided by the accuracy of the experts."""
     gain: Spread
-    """Accuracy minus the base's in the same group: the paired difference."""
+    """Accuracy minus the accuracy of the base on the same group: the paired difference."""
     expert_accuracy: Spread
     expert_loss: Spread
     base_accuracy: Spread
@@ -76,7 +77,7 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingMean:
-    """One method at one setting, over all its groups."""
+    """The means of one method at one setting over all its groups."""
 
     axis: str
     value: str
@@ -85,39 +86,38 @@ class SettingMean:
     """The setting's name, `lr=0.001`."""
     method: str
     data_use: str
-    """The data that the method reads besides weights."""
+    """The data that the method reads besides weights; `none` for no data."""
     per_task_modules: bool
-    """Whether it keeps modules of each task."""
+    """Whether the method keeps modules for each task."""
     num_tasks: int | None
     """Tasks in every group; None where the groups differ in size."""
     num_groups: int
     macro: Metrics
-    """Of the mean over the tasks of a group."""
+    """Spreads of the mean over the tasks of a group."""
     union: Metrics
-    """Of all images of a group's joint test set."""
+    """Spreads of the mean over all images of a group's joint test set."""
 
     @property
     def use(self) -> str:
-        """What it has besides weights, in words; those that differ are not like for like."""
+        """The data and modules that the method uses, in words; compare only methods of one use."""
         return use_text(self.data_use, per_task_modules=self.per_task_modules)
 
     def under(self, mean: str) -> Metrics:
-        """Return the spreads under the mean called `macro` or `union`."""
+        """Returns the spreads of the mean `macro` or `union`."""
         return {MACRO: self.macro, UNION: self.union}[mean]
 
 
 def setting_means(results: pa.Table) -> tuple[SettingMean, ...]:
-    """Return the mean and spread over the groups for every axis, value and method.
+    """Returns the means over the groups for every axis, value and method.
 
-    Axes and methods keep the order of their first appearance; so do values, unless all values of
-    an axis are numbers: these are sorted. Held-out tasks are in neither mean.
+    Axes and methods keep the order of their first appearance. Values are sorted if all values of
+    their axis are numbers, and keep their order otherwise. Held-out tasks are in neither mean.
 
     Raises:
-        ValueError: The table mixes studies, or the bases of a setting, or holds a group twice under
-            one mean.
+        ValueError: The table has several studies, a setting has several bases, or a group appears
+            twice under one mean.
     """
-    names = results["study"].unique().to_pylist()
-    _require_one("study", names)
+    _require_one("study", results["study"].unique().to_pylist())
     is_mean = pc.is_in(results["task"], value_set=pa.array(MEANS))
     cells: dict[tuple[str, str, str], list[Row]] = {}
     for row in results.filter(is_mean).to_pylist():
@@ -126,13 +126,13 @@ def setting_means(results: pa.Table) -> tuple[SettingMean, ...]:
 
 
 def means_table(means: Iterable[SettingMean]) -> pa.Table:
-    """Return one row for each setting mean and each of `macro` and `union`, for other programs.
+    """Returns a table for other programs, with a row per setting mean and per `macro` and `union`.
 
-    A spread has two columns, `accuracy_mean` and `accuracy_std` for example; nan is missing there.
+    A spread has two columns, for example `accuracy_mean` and `accuracy_std`. NaN becomes null.
     """
     rows = [
         {
-            **{name: getattr(each, name) for name in _OF_A_SETTING},
+            **{name: getattr(each, name) for name in _SETTING_FIELDS},
             "mean": mean,
             **_columns(each.under(mean)),
         }
@@ -143,7 +143,7 @@ def means_table(means: Iterable[SettingMean]) -> pa.Table:
 
 
 def spread(values: Iterable[float | None]) -> Spread:
-    """Return mean, standard deviation and standard error of the finite values."""
+    """Returns mean, standard deviation and standard error of the finite values."""
     given = [math.nan if value is None else value for value in values]
     finite = np.array([value for value in given if math.isfinite(value)], dtype=np.float64)
     num = len(finite)
@@ -158,7 +158,7 @@ def spread(values: Iterable[float | None]) -> Spread:
 
 
 def ordered_values(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the distinct values, by size if all are numbers, else by first appearance."""
+    """Returns the distinct values: sorted if all are numbers, else by first appearance."""
     distinct = tuple(dict.fromkeys(values))
     if numbers_of(distinct) is None:
         return distinct
@@ -166,7 +166,7 @@ def ordered_values(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def numbers_of(values: Sequence[str]) -> tuple[float, ...] | None:
-    """Return the values as finite numbers, or None if one of them is not."""
+    """Returns the values as numbers, or None if one of them is not a finite number."""
     try:
         numbers = tuple(float(value) for value in values)
     except ValueError:
@@ -178,8 +178,8 @@ def _require_one(column: str, found: Iterable[object]) -> None:
     names = sorted(set(map(str, found)))
     if len(names) > 1:
         raise ValueError(
-            f"Column {column!r} has {len(names)} values ({', '.join(names[:5])}): means over "
-            f"groups are of one {column}; filter the table first."
+            f"Column {column!r} has {len(names)} values ({', '.join(names[:5])}). Means over "
+            f"groups need one {column}: filter the table first."
         )
 
 
@@ -203,8 +203,8 @@ def _setting_mean(rows: Sequence[Row]) -> SettingMean:
         if len(set(groups)) < len(groups):
             twice = next(group for group in groups if groups.count(group) > 1)
             raise ValueError(
-                f"Group {twice!r} is more than once in the {mean} rows of method "
-                f"{first['method']!r} at {first['setting']!r}."
+                f"Group {twice!r} appears more than once in the {mean} rows of method "
+                f"{first['method']!r} at {first['setting']!r}: remove duplicates first."
             )
     sizes = {row["num_tasks"] for row in rows}
     return SettingMean(
@@ -222,7 +222,7 @@ def _setting_mean(rows: Sequence[Row]) -> SettingMean:
 
 
 def _metrics(rows: Sequence[Row]) -> Metrics:
-    spreads = {name: spread(row[name] for row in rows) for name in _READ}
+    spreads = {name: spread(row[name] for row in rows) for name in _SCORE_COLUMNS}
     return Metrics(gain=spread(map(_gain, rows)), **spreads)
 
 

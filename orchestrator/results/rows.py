@@ -1,4 +1,4 @@
-"""Builds a study's two result tables from its plan and the manifests of what was made."""
+"""Builds a study's two tables from its plan and the manifests of its artifacts."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,26 +16,32 @@ from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics, MergeMetrics
 from workers.specs.training import ExpertSpec
 
-Row = dict[str, Any]
+Columns = dict[str, Any]
+"""Some or all columns of a row, by name."""
 _MEANS = ((MACRO, macro_mean), (UNION, union_mean))
 
 
 def results_table(committed: Committed) -> pa.Table:
-    """Returns one row per setting, method, group and task, and two per merge for the means."""
+    """Returns one row per cell and task, and two rows per cell for the means."""
+    experts = _expert_metrics(committed)
     rows = [
         row
         for cell in committed.plan.cells
         if (merge := committed.merges.get(cell.merge.id)) is not None
-        for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=committed.experts)
+        for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=experts)
     ]
     return pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)
 
 
 def experts_table(committed: Committed) -> pa.Table:
-    """Returns one row per setting and task: the experts on their own tasks."""
-    plan = committed.plan
+    """Returns one row per setting and task, with the scores of the expert on its own task."""
+    plan, metrics = committed.plan, _expert_metrics(committed)
     rows = [
-        _expert_row(setting, spec=spec, manifest=committed.experts[spec.id], plan=plan)
+        {
+            **_setting_columns(plan, setting),
+            **_expert_columns(spec, metrics=metrics[spec.id]),
+            "outcome": committed.experts[spec.id].outcome,
+        }
         for setting, experts in zip(plan.settings, plan.setting_experts, strict=True)
         for spec in experts.values()
         if spec.id in committed.experts
@@ -43,7 +49,14 @@ def experts_table(committed: Committed) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=EXPERTS_SCHEMA)
 
 
-def _setting_columns(plan: Plan, setting: Setting) -> Row:
+def _expert_metrics(committed: Committed) -> dict[str, ExpertMetrics]:
+    return {
+        expert_id: ExpertMetrics.from_json(manifest.metrics)
+        for expert_id, manifest in committed.experts.items()
+    }
+
+
+def _setting_columns(plan: Plan, setting: Setting) -> Columns:
     return {
         "study": plan.study.name,
         "backbone": setting.base.model,
@@ -55,38 +68,35 @@ def _setting_columns(plan: Plan, setting: Setting) -> Row:
     }
 
 
-def _expert_row(setting: Setting, *, spec: ExpertSpec, manifest: Manifest, plan: Plan) -> Row:
-    metrics = ExpertMetrics.from_json(manifest.metrics)
-    scores = {**_columns_of(metrics.test), **_columns_of(metrics.base, prefix="base_")}
+def _expert_columns(spec: ExpertSpec, *, metrics: ExpertMetrics) -> Columns:
     return {
-        **_setting_columns(plan, setting),
         "task": spec.task,
         **spec.hyperparameters.columns(),
         "num_classes": metrics.training.num_classes,
         "num_examples": metrics.test.num_examples if metrics.test else 0,
-        "outcome": manifest.outcome,
         "train_loss": metrics.training.train_loss,
-        **scores,
+        **_score_columns(metrics.test),
+        **_score_columns(metrics.base, prefix="base_"),
         "expert_id": spec.id,
     }
 
 
-def _columns_of(sums: TaskSums | None, *, prefix: str = "") -> Row:
+def _score_columns(sums: TaskSums | None, *, prefix: str = "") -> Columns:
     if sums is None:
         return {f"{prefix}accuracy": math.nan, f"{prefix}loss": math.nan}
     return {f"{prefix}accuracy": sums.accuracy, f"{prefix}loss": sums.loss}
 
 
 def merge_rows(
-    cell: Cell, *, plan: Plan, merge: Manifest, experts: Mapping[str, Manifest]
-) -> Iterator[Row]:
-    """Yields the rows of one merge: one per task, held-out ones too, and the two means.
+    cell: Cell, *, plan: Plan, merge: Manifest, experts: Mapping[str, ExpertMetrics]
+) -> Iterator[Columns]:
+    """Yields the rows of one cell: one per task, held-out tasks included, and the two means.
 
     Args:
-        cell: The entry of the result table.
+        cell: The cell.
         plan: The study's plan.
         merge: The manifest of the cell's merge.
-        experts: Manifests by id, among them those of the merge's experts, held-out ones too.
+        experts: Metrics by expert id, for at least the merge's experts and held-out experts.
     """
     merged = MergeMetrics.from_json(merge.metrics).tasks
     shared = {
@@ -100,7 +110,7 @@ def merge_rows(
     tuned: dict[str, TaskSums] = {}
     bases: dict[str, TaskSums] = {}
     for spec in (*cell.merge.experts, *cell.merge.held_out):
-        metrics = ExpertMetrics.from_json(experts[spec.id].metrics)
+        metrics = experts[spec.id]
         assert metrics.test is not None, "only experts with finite weights are merged"
         assert metrics.base is not None
         tuned[spec.task], bases[spec.task] = metrics.test, metrics.base
@@ -119,11 +129,11 @@ def merge_rows(
 def _mean_rows(
     cell: Cell,
     *,
-    shared: Row,
+    shared: Columns,
     merged: Mapping[str, TaskSums],
     experts: Mapping[str, TaskSums],
     bases: Mapping[str, TaskSums],
-) -> Iterator[Row]:
+) -> Iterator[Columns]:
     tasks = cell.group.tasks
     points = [spec.hyperparameters.columns() for spec in cell.merge.experts]
     point = points[0] if all(each == points[0] for each in points) else {}
@@ -146,7 +156,7 @@ def _mean_rows(
         }
 
 
-def _scores(merged: TaskSums | Mean, *, expert: TaskSums | Mean, base: TaskSums | Mean) -> Row:
+def _scores(merged: TaskSums | Mean, *, expert: TaskSums | Mean, base: TaskSums | Mean) -> Columns:
     return {
         "accuracy": merged.accuracy,
         "loss": merged.loss,

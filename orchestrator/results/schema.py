@@ -1,11 +1,11 @@
-"""The two result tables of a study: their columns, types and meaning.
+"""The columns of a study's two tables, with their types and meanings.
 
-`results` has one row per setting, method, group and task; two further rows per merge, with the
-task named `macro` and `union`, carry the two means: over the tasks, and over all images of the
-group's test sets (the joint test set). A point of the hyperparameter space that several axes share
-appears once under each of them, with the same `merge_id`.
+The result table has one row per cell (setting, method and group) and task. Two further rows per
+cell have the task `macro` or `union` and hold the two means: over the group's tasks, and over all
+images of their test sets (the joint test set). A point of the hyperparameter space that several
+axes share appears once under each of them, with the same `merge_id`.
 
-`experts` has one row per expert and setting, again once under each axis.
+The experts table has one row per expert and setting, also once under each axis.
 """
 
 from typing import get_type_hints
@@ -24,24 +24,26 @@ _POINT = [  # null where unused; in the means' rows, null where the experts of a
     for name, value_type in get_type_hints(Hyperparameters).items()
 ]
 POINT_COLUMNS = tuple(field.name for field in _POINT)
-"""The hyperparameters of an expert, among the columns of both tables."""
+"""The columns of both tables that hold the hyperparameters of an expert."""
 
 RESULTS_SCHEMA = pa.schema(
     [
         pa.field("study", pa.string()),
         pa.field("backbone", pa.string()),
-        pa.field("weights", pa.string()),  # where the base's come from, as written in the study
-        pa.field("pretrain_steps", pa.int64()),  # of the study's own pretraining; 0 for none
+        pa.field("weights", pa.string()),  # source of the base's weights, as the study writes it
+        pa.field("pretrain_steps", pa.int64()),  # steps of the study's own pretraining; 0 for none
         pa.field("axis", pa.string()),  # "lr", "steps", ..., "num_tasks", "grid", "random"
         pa.field("value", pa.string()),  # the setting's value on the axis, as written: "0.001"
         pa.field("setting", pa.string()),  # "lr=0.001"
         pa.field("method", pa.string()),  # the method's label, unique in the study
-        pa.field("data_use", pa.string()),  # what the merge reads besides weights: "none", ...
-        pa.field("per_task_modules", pa.bool_()),  # the merge keeps parts of each task of its group
+        pa.field(
+            "data_use", pa.string()
+        ),  # data that the merge reads: "none", "labelled train", ...
+        pa.field("per_task_modules", pa.bool_()),  # whether the merge keeps modules for each task
         pa.field("group", pa.string()),  # "4x03": the third group of four tasks
         pa.field("num_tasks", pa.int64()),
         pa.field("task", pa.string()),  # also "macro" and "union"
-        pa.field("held_out", pa.bool_()),  # the task is not in the group; never part of the means
+        pa.field("held_out", pa.bool_()),  # the task is outside the group and in neither mean
         *_POINT,
         pa.field("num_examples", pa.int64()),  # test images
         pa.field("accuracy", pa.float64()),  # fraction in [0, 1]
@@ -49,7 +51,7 @@ RESULTS_SCHEMA = pa.schema(
         pa.field("normalized_accuracy", pa.float64()),  # accuracy / expert_accuracy
         pa.field("expert_accuracy", pa.float64()),  # the expert on its own task
         pa.field("expert_loss", pa.float64()),
-        pa.field("base_accuracy", pa.float64()),  # the base under the same head
+        pa.field("base_accuracy", pa.float64()),  # the base with the expert's head
         pa.field("base_loss", pa.float64()),
         pa.field("merge_id", pa.string()),
         pa.field("expert_id", pa.string()),  # null for the means
@@ -60,8 +62,8 @@ EXPERTS_SCHEMA = pa.schema(
     [
         pa.field("study", pa.string()),
         pa.field("backbone", pa.string()),
-        pa.field("weights", pa.string()),  # where the base's come from, as written in the study
-        pa.field("pretrain_steps", pa.int64()),  # of the study's own pretraining; 0 for none
+        pa.field("weights", pa.string()),  # source of the base's weights, as the study writes it
+        pa.field("pretrain_steps", pa.int64()),  # steps of the study's own pretraining; 0 for none
         pa.field("axis", pa.string()),
         pa.field("value", pa.string()),
         pa.field("setting", pa.string()),

@@ -2,7 +2,7 @@
 
 from orchestrator.plan.plan import plan_digest
 from orchestrator.record.folder import TRACKING_FILE
-from orchestrator.results.rows import results_table
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import publish_outputs, report_page
 from orchestrator.tracking.database import publisher_log
@@ -49,9 +49,11 @@ def republish(
     """
     # First of all: cut off after a deletion, the study must not pass for published.
     opened.folder.write_bytes(TRACKING_FILE, b"{}")
-    results, page = results_table(opened.ledger.committed()), report_page(opened)
+    committed = opened.ledger.committed()
+    results = StudyResults.of(committed)
+    page = report_page(opened, results=results)
     tracker = start_tracker(opened, rebuild=rebuild)
-    publish_outputs(opened.ledger.committed(), results=results, page=page, publish=tracker.publish)
+    publish_outputs(committed, results=results, page=page, publish=tracker.publish)
     report = tracker.close(timeout_s)
     opened.note_published(report)
     return report

@@ -19,7 +19,7 @@ from orchestrator.run.metrics import metric_values
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import Slots
 from orchestrator.run.stages import Stages
-from orchestrator.tracking.study_runs import run_of
+from orchestrator.tracking.study_runs import mlflow_run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.artifacts.manifests import Manifest
 
@@ -142,7 +142,7 @@ class Session:
 
     def _publish(self, manifest: Manifest) -> None:
         """Hands the MLflow run of a committed artifact to the tracker, if it has one."""
-        run = run_of(manifest, ledger=self.opened.ledger)
+        run = mlflow_run_of(manifest, ledger=self.opened.ledger)
         if run is not None and self.tracker is not None:
             self.tracker.publish(run)
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Message, Settled, StateChanged
-from orchestrator.tracking.runs import TrackedRun
 
 MAX_WAIT_S = 30.0
 _NUM_FLUSH_ROUNDS = 2  # a reply that was lost by chance looks like a refusal
@@ -18,13 +18,13 @@ class Experiment(Protocol):
     def check(self) -> None:
         """Raises if the server does not answer."""
 
-    def publish(self, run: TrackedRun) -> bool:
+    def publish(self, run: MlflowRun) -> bool:
         """Makes the server hold the run; False if it already did."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Waiting:
-    run: TrackedRun
+    run: MlflowRun
     num_refusals: int = 0
     not_before_s: float = 0.0
 
@@ -57,7 +57,7 @@ class Backlog:
         self._down_until_s = 0.0
         self._state = ""
 
-    def add(self, run: TrackedRun) -> None:
+    def add(self, run: MlflowRun) -> None:
         """Takes a run in; one with the same key that still waits is replaced."""
         self._waiting[run.key] = _Waiting(run=run)
 

@@ -15,8 +15,8 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from orchestrator.tracking.database import artifact_root, database_path, prepare_database
+from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
-from orchestrator.tracking.runs import TrackedRun
 
 KEY_TAG = "mergesweep.key"
 DIGEST_TAG = "mergesweep.digest"
@@ -63,7 +63,7 @@ class MlflowExperiment:
         """Raises whatever the client raises if the server does not answer."""
         self._client.get_experiment_by_name(self._target.study)
 
-    def publish(self, run: TrackedRun) -> bool:
+    def publish(self, run: MlflowRun) -> bool:
         """Makes the server hold the run and tells whether anything had to be written.
 
         Raises:
@@ -99,7 +99,7 @@ class MlflowExperiment:
             del self._known[key]
         return num_runs
 
-    def _write(self, run: TrackedRun, *, known: _Known | None, parent_id: str | None) -> _Known:
+    def _write(self, run: MlflowRun, *, known: _Known | None, parent_id: str | None) -> _Known:
         """Writes the digest after the artifacts and the status last: what is cut off is redone."""
         parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
         run_id = known.run_id if known else self._create(run.key, run=run, tags=parent)
@@ -129,7 +129,7 @@ class MlflowExperiment:
             parent_id=parent_id,
         )
 
-    def _parent_id(self, run: TrackedRun) -> str | None:
+    def _parent_id(self, run: MlflowRun) -> str | None:
         """Finds the parent's run, or begins it under its key: its own content may follow."""
         key = run.parent_key
         if key is None:
@@ -149,7 +149,7 @@ class MlflowExperiment:
             self._known[key] = known
         return known.run_id
 
-    def _create(self, key: str, *, run: TrackedRun, tags: dict[str, str]) -> str:
+    def _create(self, key: str, *, run: MlflowRun, tags: dict[str, str]) -> str:
         """Begins the run of a key: `run` itself, or its parent, which starts with it."""
         created: Run = self._client.create_run(
             self._open(),
@@ -247,7 +247,7 @@ def _as_known(run: Run) -> _Known:
     )
 
 
-def _tags(run: TrackedRun, *, held: Mapping[str, str]) -> dict[str, str]:
+def _tags(run: MlflowRun, *, held: Mapping[str, str]) -> dict[str, str]:
     """Adds what the UI filters by, and what a metric or a param could not hold."""
     changed = {k: v for k, v in run.params.items() if held.get(k, v) != v}
     if changed:

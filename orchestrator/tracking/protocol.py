@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from orchestrator.tracking.runs import TrackedRun
+from orchestrator.tracking.mlflow_run import MlflowRun
 
 EXPERIMENT_ID = "{experiment_id}"
 """Stands in an experiment's tags for its id, which is known only once it exists."""
@@ -54,7 +54,7 @@ class StateChanged:
     state: str
 
 
-Message = Target | Close | Settled | Cleared | StateChanged | TrackedRun
+Message = Target | Close | Settled | Cleared | StateChanged | MlflowRun
 
 _BY_NAME: dict[str, type[Target | Close | Settled | Cleared | StateChanged]] = {
     kind.__name__: kind for kind in (Target, Close, Settled, Cleared, StateChanged)
@@ -63,15 +63,15 @@ _BY_NAME: dict[str, type[Target | Close | Settled | Cleared | StateChanged]] = {
 
 def encode(message: Message) -> bytes:
     """Writes a message as one line."""
-    if isinstance(message, TrackedRun):
-        return f"TrackedRun {message.to_json()}\n".encode()
+    if isinstance(message, MlflowRun):
+        return f"MlflowRun {message.to_json()}\n".encode()
     return f"{type(message).__name__} {json.dumps(asdict(message))}\n".encode()
 
 
 def decode(line: bytes) -> Message:
     """Reads one line."""
     name, _, text = line.decode().partition(" ")
-    if name == "TrackedRun":
-        return TrackedRun.from_json(text)
+    if name == "MlflowRun":
+        return MlflowRun.from_json(text)
     fields: dict[str, Any] = json.loads(text)
     return _BY_NAME[name](**fields)

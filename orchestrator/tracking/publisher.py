@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from orchestrator.tracking.backlog import Backlog, Experiment
+from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Cleared, Close, Message, Target, decode, encode
 from orchestrator.tracking.publisher_lock import PublisherLock
-from orchestrator.tracking.runs import TrackedRun
 
 ORPHAN_TIMEOUT_S = 30.0
 """How long a publisher goes on after its driver died without a word."""
@@ -62,7 +62,7 @@ def serve(backlog: Backlog, *, inbox: "queue.SimpleQueue[Message]") -> None:
         if isinstance(message, Close):
             backlog.flush()
             return
-        assert isinstance(message, TrackedRun)
+        assert isinstance(message, MlflowRun)
         backlog.add(message)
 
 

@@ -1,23 +1,33 @@
-"""Says what MLflow shows of a study: one tracked run for each expert, merge, setting and report.
+"""Makes the MLflow runs of a study: one per expert, merge, setting, curve and report.
 
-Everything is taken from manifests, timestamps included, so that the same study published twice, or
-into an empty MLflow, gives the same runs.
+All content is taken from manifests, timestamps included. So a study that is published twice, or
+into an empty MLflow, gives the same MLflow runs.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
-from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Cell, Plan
-from orchestrator.plan.settings import BasePoint, Setting
+from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
 from orchestrator.record.ledger import Ledger
-from orchestrator.results.means import Metrics, SettingMean, setting_means
-from orchestrator.results.rows import Row, merge_rows, results_table
+from orchestrator.results.means import Row, SettingMean
+from orchestrator.results.rows import merge_rows
 from orchestrator.results.schema import MEANS
-from orchestrator.tracking.runs import MetricPoint, TrackedRun
+from orchestrator.results.study_results import StudyResults
+from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
+from orchestrator.tracking.run_fields import (
+    axis_value,
+    cell_params,
+    cell_tags,
+    common_tags,
+    end_ms,
+    expert_params,
+    expert_scores,
+    merge_scores,
+    metric_points,
+    spread_scores,
+)
 from orchestrator.tracking.views import AxisView, curve_run
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
@@ -29,158 +39,71 @@ CURVE_METRICS = (
     "union_accuracy_mean",
     "union_loss_mean",
 )
-MAX_TASK_METRICS = 16
-"""Tasks whose accuracies are metrics of a merge's run; larger groups have them in the tables."""
+"""The metrics of every curve, each with a chart of its own."""
 
 
-def tracked_runs(committed: Committed) -> Iterator[TrackedRun]:
-    """Yields every run that can be told from what is committed: experts, settings, merges."""
-    yield from expert_runs(committed)
+def mlflow_runs(committed: Committed, *, results: StudyResults) -> Iterator[MlflowRun]:
+    """Yields the MLflow runs of all committed experts and merges, of settings and curves.
+
+    Args:
+        committed: The study's committed artifacts.
+        results: The results of the same snapshot.
+    """
+    yield from _expert_runs(committed)
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in committed.plan.cells:
         if cell.merge.id in committed.merges:
             cells.setdefault((cell.setting.name, cell.label), []).append(cell)
-    means = setting_means(results_table(committed))
-    for mean in means:
-        yield setting_run(mean, cells=cells[mean.setting, mean.method], committed=committed)
-    yield from curve_runs(committed, means=means)
-    plan, experts = committed.plan, committed.experts
-    for merge_id, manifest in committed.merges.items():
-        yield merge_run(plan.first_cells[merge_id], plan=plan, manifest=manifest, experts=experts)
+    for mean in results.means:
+        yield _setting_run(mean, cells=cells[mean.setting, mean.method], committed=committed)
+    yield from _curve_runs(committed, means=results.means)
+    plan = committed.plan
+    for merge_id, rows in results.rows_by_merge().items():
+        manifest = committed.merges[merge_id]
+        yield _merge_run(plan.first_cells[merge_id], plan=plan, manifest=manifest, rows=rows)
 
 
-def run_of(manifest: Manifest, *, ledger: Ledger) -> TrackedRun | None:
-    """Returns the run of one committed artifact, None for a base or images."""
+def mlflow_run_of(manifest: Manifest, *, ledger: Ledger) -> MlflowRun | None:
+    """Returns the MLflow run of a committed expert or merge; None for any other artifact."""
+    plan = ledger.plan
     if manifest.kind == "merge":
-        cell = ledger.plan.first_cells[manifest.id]
-        experts = ledger.experts_of(cell.merge)
-        return merge_run(cell, plan=ledger.plan, manifest=manifest, experts=experts)
+        cell = plan.first_cells[manifest.id]
+        experts = {
+            expert_id: ExpertMetrics.from_json(expert.metrics)
+            for expert_id, expert in ledger.experts_of(cell.merge).items()
+        }
+        rows = merge_rows(cell, plan=plan, merge=manifest, experts=experts)
+        return _merge_run(cell, plan=plan, manifest=manifest, rows=rows)
     if manifest.kind == "expert":
-        spec = ledger.plan.experts[manifest.id]
-        settings = ledger.plan.settings_of[manifest.id]
-        return expert_run(spec, manifest=manifest, settings=settings, plan=ledger.plan)
+        settings = plan.settings_of[manifest.id]
+        spec = plan.experts[manifest.id]
+        return _expert_run(spec, manifest=manifest, settings=settings, plan=plan)
     return None
 
 
-def expert_runs(committed: Committed) -> Iterator[TrackedRun]:
-    """Yields a run for each committed expert."""
-    plan = committed.plan
-    for expert_id, spec in plan.experts.items():
-        manifest = committed.experts.get(expert_id)
-        if manifest is not None:
-            settings = plan.settings_of[expert_id]
-            yield expert_run(spec, manifest=manifest, settings=settings, plan=plan)
-
-
-def expert_run(
-    spec: ExpertSpec, *, manifest: Manifest, settings: Sequence[Setting], plan: Plan
-) -> TrackedRun:
-    """Returns the run of one expert: its hyperparameters, loss curve and scores."""
-    end_ms, steps = _end_ms(manifest), spec.hyperparameters.steps
-    duration_ms = int(manifest.seconds.get("trial", 0) * 1000)
-    measured = ExpertMetrics.from_json(manifest.metrics)
-    curve = [
-        MetricPoint(
-            name="train_loss",
-            value=loss,
-            step=step,
-            timestamp_ms=end_ms - duration_ms + duration_ms * step // max(1, steps),
-        )
-        for step, loss in measured.training.train_curve
-    ]
-    scores = {
-        f"{prefix}{name}": value
-        for prefix, sums in (("test_", measured.test), ("base_", measured.base))
-        if sums is not None
-        for name, value in (("accuracy", sums.accuracy), ("loss", sums.loss))
-    }
-    return TrackedRun(
-        key=f"expert/{spec.id}",
-        kind="expert",
-        name=f"{spec.task} {settings[0].name}",
-        start_ms=end_ms - duration_ms,
-        end_ms=end_ms,
-        status="FINISHED",
-        params={**_base_params(settings[0].base), **_point_params(spec)},
-        tags={
-            **_tags(plan, kind="expert", manifest=manifest),
-            "task": spec.task,
-            "expert_id": spec.id,
-            "settings": "; ".join(dict.fromkeys(setting.name for setting in settings)),
-            "outcome": manifest.outcome,
-        },
-        metrics=[*curve, *_points(scores, step=steps, timestamp_ms=end_ms)],
-    )
-
-
-def merge_run(
-    cell: Cell, *, plan: Plan, manifest: Manifest, experts: Mapping[str, Manifest]
-) -> TrackedRun:
-    """Returns the run of one merge, a child of the run of its setting and method.
+def report_run(committed: Committed, *, artifacts: Mapping[str, bytes]) -> MlflowRun:
+    """Returns the MLflow run that holds the study's figures and report.
 
     Args:
-        cell: The first entry of the result table that shows the merge.
-        plan: The study's plan.
-        manifest: The merge's manifest.
-        experts: Manifests by id, among them those of the merge's experts, held-out ones too.
+        committed: The study's committed artifacts, at least one.
+        artifacts: The content of each file, by its path in the MLflow run.
     """
-    end_ms = _end_ms(manifest)
-    duration_ms = int(sum(manifest.seconds.values()) * 1000)
-    return TrackedRun(
-        key=f"merge/{cell.merge.id}",
-        parent_key=_setting_key(cell),
-        kind="merge",
-        name=f"{cell.label} {cell.group.name} {cell.setting.name}",
-        start_ms=end_ms - duration_ms,
-        end_ms=end_ms,
-        status="FINISHED",
-        params={
-            **_cell_params(cell),
-            "group": cell.group.name,
-            "tasks": " ".join(cell.group.tasks),
-        },
-        tags={
-            **_tags(plan, kind="merge", manifest=manifest),
-            **_cell_tags(cell),
-            "group": cell.group.name,
-            "merge_id": cell.merge.id,
-        },
-        metrics=_points(
-            _merge_scores(merge_rows(cell, plan=plan, merge=manifest, experts=experts)),
-            step=0,
-            timestamp_ms=end_ms,
-        ),
-    )
-
-
-def setting_run(mean: SettingMean, *, cells: Sequence[Cell], committed: Committed) -> TrackedRun:
-    """Returns the run of a method at a setting: mean and spread over the groups."""
-    manifests = [committed.merges[cell.merge.id] for cell in cells]
+    manifests = [*committed.merges.values(), *committed.experts.values()]
     last = max(manifests, key=lambda manifest: manifest.created_at_s)
-    start_ms = min(int(manifest.created_at_s * 1000) for manifest in manifests)
-    scores = {
-        key: value
-        for name in MEANS
-        for key, value in _spreads(mean.under(name), prefix=name).items()
-    }
-    axis_value = _number(cells[0].setting.value)
-    return TrackedRun(
-        key=_setting_key(cells[0]),
-        kind="setting",
-        name=f"{cells[0].label} {cells[0].setting.name}",
-        start_ms=start_ms,
-        end_ms=_end_ms(last),
+    return MlflowRun(
+        key="report",
+        kind="report",
+        name=f"report of {committed.plan.study.name}",
+        start_ms=min(map(end_ms, manifests)),
+        end_ms=end_ms(last),
         status="FINISHED",
-        params=_cell_params(cells[0]),
-        tags={**_tags(committed.plan, kind="setting", manifest=last), **_cell_tags(cells[0])},
-        metrics=_points(
-            {**scores, **axis_value, "num_groups": len(cells)}, step=0, timestamp_ms=_end_ms(last)
-        ),
+        tags=common_tags(committed.plan, kind="report", manifest=last),
+        artifacts=artifacts,
     )
 
 
 def axis_views(plan: Plan) -> tuple[AxisView, ...]:
-    """Returns the charts that MLflow's page offers: one set for each axis."""
+    """Returns the charts that MLflow's page offers for each axis."""
     values: dict[str, dict[str, None]] = {}
     for setting in plan.settings:
         values.setdefault(setting.axis, {})[setting.value] = None
@@ -190,15 +113,117 @@ def axis_views(plan: Plan) -> tuple[AxisView, ...]:
     )
 
 
-def curve_runs(committed: Committed, *, means: Sequence[SettingMean]) -> Iterator[TrackedRun]:
-    """Yields a run for each method on each axis: its mean accuracy and loss at every value.
+def _expert_runs(committed: Committed) -> Iterator[MlflowRun]:
+    plan = committed.plan
+    for expert_id, spec in plan.experts.items():
+        manifest = committed.experts.get(expert_id)
+        if manifest is not None:
+            settings = plan.settings_of[expert_id]
+            yield _expert_run(spec, manifest=manifest, settings=settings, plan=plan)
 
-    A value whose groups are not all there is left out: a point of a curve cannot be taken back.
+
+def _expert_run(
+    spec: ExpertSpec, *, manifest: Manifest, settings: Sequence[Setting], plan: Plan
+) -> MlflowRun:
+    """Returns the MLflow run of one expert: hyperparameters, loss curve and scores."""
+    ended_ms, steps = end_ms(manifest), spec.hyperparameters.steps
+    duration_ms = int(manifest.seconds.get("trial", 0) * 1000)
+    measured = ExpertMetrics.from_json(manifest.metrics)
+    curve = [
+        MetricPoint(
+            name="train_loss",
+            value=loss,
+            step=step,
+            timestamp_ms=ended_ms - duration_ms + duration_ms * step // max(1, steps),
+        )
+        for step, loss in measured.training.train_curve
+    ]
+    scores = metric_points(expert_scores(measured), step=steps, timestamp_ms=ended_ms)
+    return MlflowRun(
+        key=f"expert/{spec.id}",
+        kind="expert",
+        name=f"{spec.task} {settings[0].name}",
+        start_ms=ended_ms - duration_ms,
+        end_ms=ended_ms,
+        status="FINISHED",
+        params=expert_params(spec, base=settings[0].base),
+        tags={
+            **common_tags(plan, kind="expert", manifest=manifest),
+            "task": spec.task,
+            "expert_id": spec.id,
+            "settings": "; ".join(dict.fromkeys(setting.name for setting in settings)),
+            "outcome": manifest.outcome,
+        },
+        metrics=[*curve, *scores],
+    )
+
+
+def _merge_run(cell: Cell, *, plan: Plan, manifest: Manifest, rows: Iterable[Row]) -> MlflowRun:
+    """Returns the MLflow run of one merge, a child of the one of its setting and method.
+
+    Args:
+        cell: The first cell of the result table that shows the merge.
+        plan: The study's plan.
+        manifest: The merge's manifest.
+        rows: The rows of the cell.
+    """
+    ended_ms = end_ms(manifest)
+    duration_ms = int(sum(manifest.seconds.values()) * 1000)
+    return MlflowRun(
+        key=f"merge/{cell.merge.id}",
+        parent_key=_setting_key(cell),
+        kind="merge",
+        name=f"{cell.label} {cell.group.name} {cell.setting.name}",
+        start_ms=ended_ms - duration_ms,
+        end_ms=ended_ms,
+        status="FINISHED",
+        params={
+            **cell_params(cell),
+            "group": cell.group.name,
+            "tasks": " ".join(cell.group.tasks),
+        },
+        tags={
+            **common_tags(plan, kind="merge", manifest=manifest),
+            **cell_tags(cell),
+            "group": cell.group.name,
+            "merge_id": cell.merge.id,
+        },
+        metrics=metric_points(merge_scores(rows), step=0, timestamp_ms=ended_ms),
+    )
+
+
+def _setting_run(mean: SettingMean, *, cells: Sequence[Cell], committed: Committed) -> MlflowRun:
+    """Returns the MLflow run of a method at a setting: means and spreads over the groups."""
+    manifests = [committed.merges[cell.merge.id] for cell in cells]
+    last = max(manifests, key=lambda manifest: manifest.created_at_s)
+    scores = {
+        key: value
+        for name in MEANS
+        for key, value in spread_scores(mean.under(name), prefix=name).items()
+    }
+    scores |= {**axis_value(cells[0].setting.value), "num_groups": len(cells)}
+    return MlflowRun(
+        key=_setting_key(cells[0]),
+        kind="setting",
+        name=f"{cells[0].label} {cells[0].setting.name}",
+        start_ms=min(map(end_ms, manifests)),
+        end_ms=end_ms(last),
+        status="FINISHED",
+        params=cell_params(cells[0]),
+        tags={**common_tags(committed.plan, kind="setting", manifest=last), **cell_tags(cells[0])},
+        metrics=metric_points(scores, step=0, timestamp_ms=end_ms(last)),
+    )
+
+
+def _curve_runs(committed: Committed, *, means: Sequence[SettingMean]) -> Iterator[MlflowRun]:
+    """Yields an MLflow run per axis and method: mean accuracy and loss at every value.
+
+    A value at which some groups are missing is left out, because MLflow cannot delete a point.
     """
     if not committed.merges:
         return
     num_groups = Counter((cell.setting.name, cell.label) for cell in committed.plan.cells)
-    made = [manifest.created_at_s for manifest in committed.merges.values()]
+    commits_ms = [end_ms(manifest) for manifest in committed.merges.values()]
     for view in axis_views(committed.plan):
         whole = [
             mean
@@ -210,8 +235,8 @@ def curve_runs(committed: Committed, *, means: Sequence[SettingMean]) -> Iterato
                 view,
                 method=method,
                 means={mean.value: _curve_point(mean) for mean in whole if mean.method == method},
-                start_ms=int(min(made) * 1000),
-                end_ms=int(max(made) * 1000),
+                start_ms=min(commits_ms),
+                end_ms=max(commits_ms),
             )
 
 
@@ -223,132 +248,5 @@ def _curve_point(mean: SettingMean) -> dict[str, float]:
     }
 
 
-def report_run(committed: Committed, *, artifacts: Mapping[str, bytes]) -> TrackedRun:
-    """Returns the run that carries the study's figures and report."""
-    manifests = [*committed.merges.values(), *committed.experts.values()]
-    last = max(manifests, key=lambda manifest: manifest.created_at_s)
-    return TrackedRun(
-        key="report",
-        kind="report",
-        name=f"report of {committed.plan.study.name}",
-        start_ms=min(int(manifest.created_at_s * 1000) for manifest in manifests),
-        end_ms=_end_ms(last),
-        status="FINISHED",
-        tags=_tags(committed.plan, kind="report", manifest=last),
-        artifacts=artifacts,
-    )
-
-
 def _setting_key(cell: Cell) -> str:
     return f"setting/{cell.setting.name}/{cell.label}"
-
-
-def _tags(plan: Plan, *, kind: str, manifest: Manifest) -> dict[str, str]:
-    release, _, commit = manifest.code_version.partition("+")
-    tags = {"study": plan.study.name, "kind": kind, "code_version": release}
-    return {**tags, "git_commit": commit} if commit else tags
-
-
-def _cell_tags(cell: Cell) -> dict[str, str]:
-    return {
-        "axis": cell.setting.axis,
-        "value": cell.setting.value,
-        "setting": cell.setting.name,
-        "method": cell.label,
-    }
-
-
-def _point_params(spec: ExpertSpec) -> dict[str, str]:
-    point = {
-        "task": spec.task,
-        **spec.hyperparameters.columns(),
-        "freeze_batch_norm": spec.constants.freeze_batch_norm,
-        "optimizer_momentum": spec.constants.momentum,
-        "optimizer_nesterov": spec.constants.nesterov,
-        "head_l2": None if spec.hyperparameters.head == "trained" else spec.constants.probe_l2,
-    }
-    return {name: str(value) for name, value in point.items() if value is not None}
-
-
-def _base_params(base: BasePoint) -> dict[str, str]:
-    return {
-        "backbone": base.model,
-        "weights": base.weights,
-        "pretrain_steps": str(base.pretrain_steps),
-    }
-
-
-def _cell_params(cell: Cell) -> dict[str, str]:
-    params: dict[str, Any] = {
-        "method": cell.label,
-        "axis": cell.setting.axis,
-        "value": cell.setting.value,
-        "num_tasks": cell.group.size,
-        "batch_norm": cell.merge.batch_norm,
-        **use_columns(cell.merge),
-        **{f"surgery_{name}": value for name, value in _surgery(cell).items()},
-        **{f"method_{name}": value for name, value in cell.merge.params.items()},
-        **_shared_columns(cell),
-        **_base_params(cell.setting.base),
-    }
-    return {name: str(value) for name, value in params.items() if value is not None}
-
-
-def _shared_columns(cell: Cell) -> dict[str, Any]:
-    if cell.setting.shared_point is None:
-        return {}
-    return cell.merge.experts[0].hyperparameters.columns()
-
-
-def _surgery(cell: Cell) -> dict[str, Any]:
-    return {} if cell.merge.surgery is None else asdict(cell.merge.surgery)
-
-
-def _merge_scores(of_merge: Iterable[Row]) -> dict[str, float]:
-    rows = {row["task"]: row for row in of_merge}
-    scores: dict[str, float] = {}
-    for name in MEANS:
-        row = rows.pop(name)
-        scores |= {
-            f"{name}_accuracy": row["accuracy"],
-            f"{name}_loss": row["loss"],
-            f"{name}_normalized_accuracy": row["normalized_accuracy"],
-            f"{name}_base_accuracy": row["base_accuracy"],
-        }
-    if len(rows) <= MAX_TASK_METRICS:
-        scores |= {f"accuracy/{task}": row["accuracy"] for task, row in rows.items()}
-    return scores
-
-
-def _spreads(metrics: Metrics, *, prefix: str) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for name in ("accuracy", "loss"):
-        spread = getattr(metrics, name)
-        scores |= {
-            f"{prefix}_{name}_mean": spread.mean,
-            f"{prefix}_{name}_std": spread.std,
-            f"{prefix}_{name}_stderr": spread.stderr,
-        }
-    scores[f"{prefix}_normalized_accuracy_mean"] = metrics.normalized_accuracy.mean
-    scores[f"{prefix}_base_accuracy_mean"] = metrics.base_accuracy.mean
-    scores[f"{prefix}_expert_accuracy_mean"] = metrics.expert_accuracy.mean
-    return scores
-
-
-def _number(value: str) -> dict[str, float]:
-    """Returns the setting's value as a metric, so that charts can have it on an axis."""
-    try:
-        return {"axis_value": float(value)}
-    except ValueError:
-        return {}
-
-
-def _points(scores: Mapping[str, float], *, step: int, timestamp_ms: int) -> list[MetricPoint]:
-    return [
-        MetricPoint(name=name, value=value, step=step, timestamp_ms=timestamp_ms)
-        for name, value in scores.items()
-    ]
-
-
-def _end_ms(manifest: Manifest) -> int:
-    return int(manifest.created_at_s * 1000)

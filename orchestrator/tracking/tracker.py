@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Self
 
+from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import (
     Cleared,
     Close,
@@ -21,7 +22,6 @@ from orchestrator.tracking.protocol import (
     decode,
     encode,
 )
-from orchestrator.tracking.runs import TrackedRun
 
 _RESTART_WAIT_S = 5.0  # only a killed publisher restarts; a failing server it survives
 
@@ -62,7 +62,7 @@ class Tracker:
         self._target = target
         self._log_path = log_path
         self._lock = threading.Lock()
-        self._unsettled: dict[str, TrackedRun] = {}
+        self._unsettled: dict[str, MlflowRun] = {}
         self._outcomes: dict[str, int] = {"published": 0, "unchanged": 0}
         self._state = "ok"
         self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -99,7 +99,7 @@ class Tracker:
         tracker._supervisor.start()
         return tracker
 
-    def publish(self, run: TrackedRun) -> None:
+    def publish(self, run: MlflowRun) -> None:
         """Hands a run over; a later run with the same key replaces it."""
         with self._lock:
             self._unsettled[run.key] = run

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG
-from orchestrator.tracking.runs import MetricPoint, TrackedRun
 
 _VIEW_TAG = "mlflow.sharedViewState."
 _KIND_TAG = "mlflow.experimentKind"  # else the page opens on language-model traces
@@ -82,7 +82,7 @@ def curve_run(
     means: Mapping[str, Mapping[str, float]],
     start_ms: int,
     end_ms: int,
-) -> TrackedRun:
+) -> MlflowRun:
     """Returns the run that draws a method's curves on an axis.
 
     Args:
@@ -105,7 +105,7 @@ def curve_run(
             MetricPoint(name=name, value=y, step=step, timestamp_ms=start_ms)
             for name, y in at.items()
         ]
-    return TrackedRun(
+    return MlflowRun(
         key=f"curve/{view.axis}/{method}",
         kind="curve",
         name=method,

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from orchestrator.cli.verbs.run import CLOSE_TRACKING_S
 from orchestrator.cluster.ray_cluster import RayCluster
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
@@ -90,8 +91,10 @@ def _run(opened: OpenedStudy) -> PublishReport:
         cluster=RayCluster(worker="noop_worker:Worker"),
     )
     session.run(Console(file=sys.stderr))
-    results, page = write_outputs(opened)
-    publish_outputs(opened.ledger.committed(), results=results, page=page, publish=tracker.publish)
+    committed = opened.ledger.committed()
+    results = StudyResults.of(committed)
+    page = write_outputs(opened, results=results)
+    publish_outputs(committed, results=results, page=page, publish=tracker.publish)
     return tracker.close(CLOSE_TRACKING_S)
 
 

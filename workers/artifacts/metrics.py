@@ -114,5 +114,10 @@ class MergeMetrics:
         return cls(tasks=tasks, coverage=metrics["coverage"])
 
 
+def steps_taken(metrics: Json) -> int:
+    """Returns the steps of an expert or a pretrained base, without reading its loss curve."""
+    return int(metrics["steps_taken"])
+
+
 def _tasks_to_json(tasks: Mapping[str, TaskSums]) -> dict[str, Any]:
     return {task: sums.to_json() for task, sums in tasks.items()}

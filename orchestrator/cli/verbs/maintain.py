@@ -12,6 +12,7 @@ from orchestrator.lease.holder import find_holder
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import study_names
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.republish import republish
 from orchestrator.run.write_outputs import write_outputs
@@ -124,7 +125,8 @@ def track_study(opened: OpenedStudy, *, rebuild: bool, console: Console) -> int:
     had_lacked = opened.lacks_in_mlflow()
     published = republish(opened, rebuild=rebuild)
     if had_lacked and not published.num_pending:
-        write_outputs(opened)  # the report said what MLflow lacked
+        results = StudyResults.of(opened.ledger.committed())
+        write_outputs(opened, results=results)  # the report said what MLflow lacked
     say(
         console,
         f"MLflow at {opened.tracking_uri}: {published.num_published} runs written, "

@@ -15,8 +15,8 @@ from orchestrator.cli.printing import (
     print_experts,
     print_results,
 )
-from orchestrator.results.means import means_table, setting_means
-from orchestrator.results.rows import experts_table, results_table
+from orchestrator.results.means import means_table
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import report_page
 
@@ -25,14 +25,15 @@ def show_results(
     opened: OpenedStudy, *, console: Console, output_format: str, experts: bool, means: bool
 ) -> int:
     """Prints results as far as they are: on the terminal means, else every row or the means."""
-    table = (experts_table if experts else results_table)(opened.ledger.committed())
+    results = StudyResults.of(opened.ledger.committed())
     if output_format == "table":
         if experts:
-            print_experts(table, console=console)
+            print_experts(results.experts, console=console)
         else:
-            print_results(table, console=console)
+            print_results(results.means, console=console)
     else:
-        rows = means_table(setting_means(table)) if means else table
+        table = results.experts if experts else results.merges
+        rows = means_table(results.means) if means else table
         sys.stdout.buffer.write(_encoded(rows, output_format=output_format))
     return exit_code_of(opened.ledger)
 
@@ -50,6 +51,7 @@ def _encoded(table: pa.Table, *, output_format: str) -> bytes:
 
 def write_report(opened: OpenedStudy, *, path: Path, console: Console) -> int:
     """Writes the report as one HTML file."""
-    path.write_text(report_page(opened), encoding="utf-8")
+    results = StudyResults.of(opened.ledger.committed())
+    path.write_text(report_page(opened, results=results), encoding="utf-8")
     console.print(f"wrote {path}", highlight=False)
     return exit_code_of(opened.ledger)

@@ -11,6 +11,7 @@ from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.signals import stop_on_signals
@@ -37,7 +38,8 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
         say(console, f"warning: {warning}")
     if opened.is_finished() and opened.is_published():
         say(console, f"study {opened.plan.study.name} is finished: nothing left to run")
-        return print_end(opened, console=console)
+        results = StudyResults.of(opened.ledger.committed())
+        return print_end(opened, results=results, console=console)
     try:
         with acquire(opened, console=console, take_over=take_over) as lease:
             # Anew: who held the study until now may have committed more.
@@ -108,25 +110,26 @@ class _Run:
                 self.lease.check()
                 opened.note_unfinished()
                 if not stopping.is_set():
-                    self._finish(tracker)
-                    return print_end(opened, console=self.console)
+                    results = self._finish(tracker)
+                    return print_end(opened, results=results, console=self.console)
             except (PreparationError, StoreError, LeaseError, ConnectionError) as error:
                 return self._end_early(f"error: {error}", tracker=tracker, code=FAILED)
             kept = "stopped; everything that was whole is kept"
             return self._end_early(kept, tracker=tracker, code=INTERRUPTED)
 
-    def _finish(self, tracker: Tracker) -> None:
+    def _finish(self, tracker: Tracker) -> StudyResults:
         opened = self.opened
+        committed = opened.ledger.committed()
         with self.console.status("writing tables, report and the last runs to MLflow"):
-            results, page = write_outputs(opened)
-            publish_outputs(
-                opened.ledger.committed(), results=results, page=page, publish=tracker.publish
-            )
+            results = StudyResults.of(committed)
+            page = write_outputs(opened, results=results)
+            publish_outputs(committed, results=results, page=page, publish=tracker.publish)
             published = tracker.close(CLOSE_TRACKING_S)
             opened.note_published(published)
             if published.num_pending:
-                write_outputs(opened)  # again: the report says what MLflow lacks
+                write_outputs(opened, results=results)  # again: the report says what MLflow lacks
         print_pending(published, opened=opened, console=self.console)
+        return results
 
     def _end_early(self, text: str, *, tracker: Tracker, code: int) -> int:
         tracker.close(CLOSE_STOPPED_TRACKING_S)

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from orchestrator.cli.printing import axis_lines, print_results
 from orchestrator.plan.plan import Plan
+from orchestrator.results.means import setting_means
 from orchestrator.results.schema import RESULTS_SCHEMA
 
 USES = {
@@ -49,7 +50,7 @@ def rows() -> list[dict[str, Any]]:
 def printed(*, width: int) -> list[str]:
     text = StringIO()
     results = pa.Table.from_pylist(rows(), schema=RESULTS_SCHEMA)
-    print_results(results, console=Console(width=width, file=text))
+    print_results(setting_means(results), console=Console(width=width, file=text))
     return text.getvalue().splitlines()
 
 

@@ -11,7 +11,7 @@ from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import setting_means
 from orchestrator.results.rows import experts_table, results_table
-from orchestrator.tracking.study_runs import run_of
+from orchestrator.tracking.study_runs import mlflow_run_of
 from workers.artifacts.manifests import Manifest
 from workers.specs.training import BaseSpec, PretrainRun
 
@@ -218,7 +218,7 @@ def test_tables_and_tracking_say_which_base(
         ("model", "test_vit"),
         *(("pretrain_steps", steps) for steps in ("0", "20", "50")),
     ]
-    run = run_of(manifests[-1], ledger=ledger)
+    run = mlflow_run_of(manifests[-1], ledger=ledger)
     assert run is not None
     assert {name: run.params[name] for name in ("backbone", "weights", "pretrain_steps")} == {
         "backbone": "test_resnet",

@@ -11,15 +11,21 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.record.holes import Blocker, Hole, MissingMerge, Outcome
+from orchestrator.report.canvas import x_scale
 from orchestrator.report.expert_tables import expert_tables
 from orchestrator.report.figures import figures
 from orchestrator.report.focus import focus_of
 from orchestrator.report.page import render_report
-from orchestrator.report.palette import method_styles
-from orchestrator.report.scales import scale_of
-from orchestrator.report.wording import headline, method_lines, not_finite_lines, unlike_lines
+from orchestrator.report.style import method_styles
+from orchestrator.report.wording import (
+    best_of_other_kinds,
+    headline,
+    method_lines,
+    not_finite_lines,
+)
 from orchestrator.results.means import setting_means
 from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
+from orchestrator.results.study_results import StudyResults
 
 TASKS = ("digits", "emoji", "flags", "letters", "shapes", "textures")
 DEFAULTS = {"lr": "0.001", "steps": "80", "num_tasks": "4"}
@@ -131,10 +137,17 @@ def render(
         **changes,
     }
     return render_report(
-        results=results_table(merge_rows() if rows is None else rows),
-        experts=experts_table(expert_rows() if experts is None else experts),
+        results=StudyResults.of_tables(
+            merges=results_table(merge_rows() if rows is None else rows),
+            experts=experts_table(expert_rows() if experts is None else experts),
+        ),
         **arguments,
     )
+
+
+def draw(rows: list[dict[str, Any]], **changes: str) -> dict[str, bytes]:
+    results = StudyResults.of_tables(merges=results_table(rows), experts=experts_table([]))
+    return figures(results, **changes)
 
 
 @cache
@@ -266,13 +279,13 @@ def test_labels_are_drawn_as_they_are(method: str) -> None:
     """A label that looks like mathematics or a private name is drawn as text."""
     for values in (("0.001",), ("0.001", "0.003")):  # bars beside names, then a legend
         rows = merge_rows({"lr": values}, (method,))
-        drawn = figures(results_table(rows), file_format="svg")
+        drawn = draw(rows, file_format="svg")
         assert f">{method}<" in drawn["accuracy_bars_lr.svg"].decode()
 
 
 def test_an_axis_with_one_value_has_bars_beside_the_names_of_methods() -> None:
     """There is nothing to draw a line along, and a legend of many methods is hard to follow."""
-    drawn = figures(results_table(merge_rows({"lr": ("0.001",)})))
+    drawn = draw(merge_rows({"lr": ("0.001",)}))
     assert "accuracy_bars_lr.png" in drawn
     assert not any("_vs_" in name for name in drawn)
 
@@ -284,16 +297,16 @@ def test_what_reads_data_is_not_ranked_with_what_reads_none() -> None:
     own = replace(others[1], per_task_modules=True)
     settings = [own, reading, plain]
     assert headline(settings).startswith("a at lr=0.001")
-    lines = unlike_lines(settings)
+    lines = best_of_other_kinds(settings)
     assert [line.partition(":")[0] for line in lines] == [
-        "With labelled train",
-        "With none, per-task modules",
+        "Best with labelled train images",
+        "Best with per-task modules",
     ]
 
 
 def test_figures_are_png_files_by_name() -> None:
     """The files for the tracking server are PNG, named by quantity and axis."""
-    drawn = figures(results_table(merge_rows({"lr": ("0.001", "0.0003")})))
+    drawn = draw(merge_rows({"lr": ("0.001", "0.0003")}))
     assert set(drawn) == {
         "accuracy_vs_lr.png",
         "loss_vs_lr.png",
@@ -334,9 +347,9 @@ def test_losses_that_are_not_numbers_are_said() -> None:
 def test_setting_without_any_finite_loss_gets_a_cross() -> None:
     """Where every group diverged the chart marks the method instead of leaving a gap."""
     rows = merge_rows({"lr": ("0.001", "0.003")}, ("average",))
-    sound = figures(results_table(rows), file_format="svg")["loss_vs_lr.svg"]
+    sound = draw(rows, file_format="svg")["loss_vs_lr.svg"]
     broken = [row | ({"loss": math.nan} if row["value"] == "0.003" else {}) for row in rows]
-    drawn = figures(results_table(broken), file_format="svg")["loss_vs_lr.svg"]
+    drawn = draw(broken, file_format="svg")["loss_vs_lr.svg"]
     cross = 'd="M -4 4 \nL 4 -4 \nM -4 -4 \nL 4 4 \n"'
     assert cross in drawn.decode()
     assert cross not in sound.decode()
@@ -361,7 +374,7 @@ def test_an_empty_study_still_has_a_page() -> None:
 @pytest.mark.parametrize("axis", ["grid", "random"])
 def test_designs_without_an_order_are_not_joined_by_lines(axis: str) -> None:
     """Points of a grid or of random draws are names, even where they look like numbers."""
-    scale = scale_of(axis, ["0", "1", "2"])
+    scale = x_scale(axis, ["0", "1", "2"])
     assert not scale.continuous
     page = render(merge_rows({axis: ("0", "1", "2")}, ("average",)), expert_rows({axis: ("0",)}))
     assert f"Axis: {axis}" in page
@@ -438,5 +451,5 @@ def test_every_colour_has_one_meaning_in_the_page() -> None:
     """A method has the same colour in the charts and before its name in the tables."""
     color = method_styles(METHODS)["ties"].color
     assert f'<i style="background:{color}"></i>ties' in full_page()
-    drawn = figures(results_table(merge_rows({"lr": ("0.001",)})), file_format="svg")
+    drawn = draw(merge_rows({"lr": ("0.001",)}), file_format="svg")
     assert all(re.search(color, content.decode()) for content in drawn.values())

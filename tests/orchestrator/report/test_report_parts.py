@@ -4,23 +4,23 @@ import sys
 
 import pytest
 
-from orchestrator.report.palette import method_styles
-from orchestrator.report.scales import scale_of
-from orchestrator.report.svg import INK, inline_svg
+from orchestrator.report.canvas import x_scale
+from orchestrator.report.markup import inline_svg
+from orchestrator.report.style import INK, method_styles
 from orchestrator.report.wording import percent
 
 
 def test_values_a_decade_apart_get_a_log_axis() -> None:
     """0.0001 to 0.003 is logarithmic, 2 to 6 and values from zero are not."""
-    assert scale_of("lr", ["0.0001", "0.003"]).log
-    assert not scale_of("num_tasks", ["2", "4", "6"]).log
-    assert not scale_of("dropout", ["0", "0.1", "10"]).log
+    assert x_scale("lr", ["0.0001", "0.003"]).log
+    assert not x_scale("num_tasks", ["2", "4", "6"]).log
+    assert not x_scale("dropout", ["0", "0.1", "10"]).log
 
 
 def test_shift_is_the_same_distance_on_both_kinds_of_axis() -> None:
     """A hundredth of the axis is a sum on a linear axis and a factor on a logarithmic one."""
-    linear = scale_of("num_tasks", ["2", "6"]).shifted(0.25)
-    log = scale_of("lr", ["0.01", "100"]).shifted(0.25)
+    linear = x_scale("num_tasks", ["2", "6"]).shifted(0.25)
+    log = x_scale("lr", ["0.01", "100"]).shifted(0.25)
     assert list(linear.positions.values()) == [3.0, 7.0]
     assert list(log.positions.values()) == pytest.approx([0.1, 1000.0])
 

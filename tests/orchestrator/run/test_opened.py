@@ -7,6 +7,7 @@ import yaml
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import PLAN_FILE, TRACKING_FILE, StudyDamagedError, StudyFolder
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_by_name, open_study, tracking_uri
 from orchestrator.run.write_outputs import report_page, write_outputs
 from orchestrator.study.problems import StudyError
@@ -30,6 +31,10 @@ def open_text(study_fields: Fields) -> Callable[..., OpenedStudy]:
         return open_study(parse_study(text, source="study.yaml"), text=text)
 
     return run
+
+
+def write(opened: OpenedStudy) -> None:
+    write_outputs(opened, results=StudyResults.of(opened.ledger.committed()))
 
 
 def put(manifests: list[Manifest], *, url: str) -> None:
@@ -128,7 +133,7 @@ def test_published_is_remembered_until_something_is_added(
     opened = open_text()
     opened.note_published(report(num_pending=0))
     assert not open_text().is_published()  # nothing was written for anyone to read
-    write_outputs(opened)
+    write(opened)
     assert open_text().is_published()
     assert not open_text(tracking="http://elsewhere:5000").is_published()
     assert not open_text(merge=[{"method": "ties"}]).is_published()
@@ -144,7 +149,7 @@ def test_outputs_that_are_gone_or_damaged_are_written_again(
 ) -> None:
     """A finished study whose table, report or list of digests is broken is not published."""
     opened = open_text()
-    write_outputs(opened)
+    write(opened)
     opened.note_published(report(num_pending=0))
     assert open_text().is_published()
     if content is None:
@@ -152,7 +157,7 @@ def test_outputs_that_are_gone_or_damaged_are_written_again(
     else:
         opened.folder.write_bytes(name, content)
     assert not open_text().is_published()
-    write_outputs(open_text())
+    write(open_text())
     assert open_text().is_published()
 
 
@@ -162,7 +167,7 @@ def test_damaged_note_of_what_tracking_has_is_no_note(
 ) -> None:
     """The run asks MLflow again instead of ending in a traceback."""
     opened = open_text()
-    write_outputs(opened)
+    write(opened)
     opened.folder.write_bytes(TRACKING_FILE, content)
     assert not open_text().is_published()
 
@@ -248,7 +253,7 @@ def test_unsent_runs_are_not_remembered_as_published(
     again = open_text()
     assert not again.is_published()
     assert str(again.lacks_in_mlflow()).startswith("1 runs (")
-    assert "MLflow" in report_page(again)
+    assert "MLflow" in report_page(again, results=StudyResults.of(again.ledger.committed()))
     again.note_published(report(num_pending=0))
     assert again.lacks_in_mlflow() is None
 

@@ -13,13 +13,13 @@ import yaml
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import REPORT_FILE
-from orchestrator.results.rows import results_table
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_by_name, open_study
 from orchestrator.run.republish import republish, start_tracker
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 from orchestrator.study.reader import parse_study
+from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Target
-from orchestrator.tracking.runs import TrackedRun
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
@@ -55,7 +55,7 @@ def opened(
         key = Layout.manifest(manifest.kind, manifest.id)
         empty.artifacts.store.put(key, manifest.to_json())
     opened = open_by_name("small", store_url=empty.store_url)
-    write_outputs(opened)
+    write_outputs(opened, results=StudyResults.of(opened.ledger.committed()))
     return opened
 
 
@@ -106,12 +106,12 @@ def publish_as_a_run_does(opened: OpenedStudy) -> None:
     hand_over(opened, publish=experiment.publish)
 
 
-def hand_over(opened: OpenedStudy, *, publish: Callable[[TrackedRun], Any]) -> None:
+def hand_over(opened: OpenedStudy, *, publish: Callable[[MlflowRun], Any]) -> None:
     """Publishes all that the end of a run does."""
     page = opened.folder.read_bytes(REPORT_FILE)
     assert page is not None
     committed = opened.ledger.committed()
-    results = results_table(committed)
+    results = StudyResults.of(committed)
     publish_outputs(committed, results=results, page=page.decode(), publish=publish)
 
 

@@ -21,7 +21,7 @@ from orchestrator.run.session import Session
 from orchestrator.run.stages import PreparationError
 from orchestrator.study.reader import parse_study
 from orchestrator.study.resources import Resources, Share
-from orchestrator.tracking.runs import TrackedRun
+from orchestrator.tracking.mlflow_run import MlflowRun
 from workers.artifacts.manifests import Manifest
 from workers.specs.training import TrialSpec
 from workers.store.protocol import StoreFullError
@@ -205,9 +205,9 @@ class FakeTracker:
     """A tracker that keeps the runs which it is given."""
 
     def __init__(self) -> None:
-        self.published: list[TrackedRun] = []
+        self.published: list[MlflowRun] = []
 
-    def publish(self, run: TrackedRun) -> None:
+    def publish(self, run: MlflowRun) -> None:
         """Keeps a run."""
         self.published.append(run)
 

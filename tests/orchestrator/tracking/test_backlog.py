@@ -1,8 +1,8 @@
 from collections.abc import Callable
 
 from orchestrator.tracking.backlog import MAX_WAIT_S, Backlog
+from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Message, Settled, StateChanged
-from orchestrator.tracking.runs import TrackedRun
 
 
 class Server:
@@ -22,7 +22,7 @@ class Server:
         if not self.up:
             raise ConnectionError("refused\n" * 50)
 
-    def publish(self, run: TrackedRun) -> bool:
+    def publish(self, run: MlflowRun) -> bool:
         """Fails while it is down, or for a refused run."""
         self.check()
         if run.key in self.refused:
@@ -61,8 +61,8 @@ class Bench:
         return [reply.state for reply in self.replies if isinstance(reply, StateChanged)]
 
 
-def make_run(key: str, *, parent_key: str | None = None, name: str = "n") -> TrackedRun:
-    return TrackedRun(
+def make_run(key: str, *, parent_key: str | None = None, name: str = "n") -> MlflowRun:
+    return MlflowRun(
         key=key,
         kind="merge",
         name=name,

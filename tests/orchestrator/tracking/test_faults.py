@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 from waiting import wait_until
 
-from orchestrator.tracking.runs import MetricPoint, TrackedRun
+from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.ui import UI_ENVIRONMENT, ui_command
 
@@ -31,7 +31,7 @@ PUBLISH_S = 0.01
 """The longest that the driver may be held up by handing a run over."""
 
 
-def make_run(number: int, **changes: object) -> TrackedRun:
+def make_run(number: int, **changes: object) -> MlflowRun:
     fields = {
         "key": f"expert/{number}",
         "kind": "expert",
@@ -46,7 +46,7 @@ def make_run(number: int, **changes: object) -> TrackedRun:
         "status": "FINISHED",
         **changes,
     }
-    return TrackedRun(**fields)  # type: ignore[arg-type]
+    return MlflowRun(**fields)  # type: ignore[arg-type]
 
 
 def start(uri: str, tmp_path: Path, *, study: str = "demo") -> Tracker:

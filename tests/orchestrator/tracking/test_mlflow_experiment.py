@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
-from orchestrator.tracking.runs import MetricPoint, TrackedRun
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mlflow's own imports warn of their dependencies
@@ -55,7 +55,7 @@ def read_runs(uri: str) -> dict[str, Run]:
     return {run.data.tags[KEY_TAG]: run for run in runs}
 
 
-def make_run(key: str = "expert/a", **changes: object) -> TrackedRun:
+def make_run(key: str = "expert/a", **changes: object) -> MlflowRun:
     fields = {
         "key": key,
         "kind": "expert",
@@ -71,7 +71,7 @@ def make_run(key: str = "expert/a", **changes: object) -> TrackedRun:
         "status": "FINISHED",
         **changes,
     }
-    return TrackedRun(**fields)  # type: ignore[arg-type]
+    return MlflowRun(**fields)  # type: ignore[arg-type]
 
 
 def test_published_run_holds_everything_with_its_own_times(uri: str) -> None:

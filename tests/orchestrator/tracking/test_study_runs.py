@@ -1,13 +1,14 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from eval.metrics import TaskSums
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
-from orchestrator.tracking.runs import MAX_METRIC_KEYS, TrackedRun
-from orchestrator.tracking.study_runs import axis_views, report_run, run_of, tracked_runs
+from orchestrator.results.study_results import StudyResults
+from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MlflowRun
+from orchestrator.tracking.study_runs import axis_views, mlflow_run_of, mlflow_runs, report_run
 from workers.artifacts.manifests import Manifest
 
 Make = Callable[..., Manifest]
@@ -27,14 +28,19 @@ def ledger(
     return Ledger(plan, manifests=all_manifests(plan))
 
 
-def by_kind(ledger: Ledger) -> dict[str, list[TrackedRun]]:
-    runs: dict[str, list[TrackedRun]] = {}
-    for run in tracked_runs(ledger.committed()):
+def runs_of(ledger: Ledger) -> Iterator[MlflowRun]:
+    committed = ledger.committed()
+    return mlflow_runs(committed, results=StudyResults.of(committed))
+
+
+def by_kind(ledger: Ledger) -> dict[str, list[MlflowRun]]:
+    runs: dict[str, list[MlflowRun]] = {}
+    for run in runs_of(ledger):
         runs.setdefault(run.kind, []).append(run)
     return runs
 
 
-def metrics(run: TrackedRun) -> dict[str, float]:
+def metrics(run: MlflowRun) -> dict[str, float]:
     """Returns the last value of each metric."""
     return {point.name: point.value for point in run.metrics}
 
@@ -43,7 +49,7 @@ def test_every_expert_merge_setting_and_curve_has_one_run(ledger: Ledger) -> Non
     """9 experts, 3 distinct points x 3 groups x 2 methods, 4 settings x 2, 2 axes x 2."""
     counts = {kind: len(runs) for kind, runs in by_kind(ledger).items()}
     assert counts == {"expert": 9, "setting": 8, "curve": 4, "merge": 18}
-    keys = [run.key for run in tracked_runs(ledger.committed())]
+    keys = [run.key for run in runs_of(ledger)]
     assert len(set(keys)) == len(keys)
 
 
@@ -67,18 +73,18 @@ def test_replay_gives_equal_runs(ledger: Ledger) -> None:
     """Times come from the manifests: a second publication says nothing new, in any order."""
     committed = ledger.committed()
     manifests = [*committed.merges.values(), *committed.experts.values()]
-    again = Ledger(ledger.plan, manifests=manifests).committed()
-    assert {run.key: run.digest for run in tracked_runs(again)} == {
-        run.key: run.digest for run in tracked_runs(committed)
+    again = Ledger(ledger.plan, manifests=manifests)
+    assert {run.key: run.digest for run in runs_of(again)} == {
+        run.key: run.digest for run in runs_of(ledger)
     }
 
 
 def test_run_of_a_manifest_is_the_one_of_the_replay(ledger: Ledger) -> None:
     """What is published as it commits equals what a replay publishes."""
     committed = ledger.committed()
-    replayed = {run.key: run.digest for run in tracked_runs(committed)}
+    replayed = {run.key: run.digest for run in runs_of(ledger)}
     for manifest in (*committed.experts.values(), *committed.merges.values()):
-        run = run_of(manifest, ledger=ledger)
+        run = mlflow_run_of(manifest, ledger=ledger)
         assert run is not None
         assert replayed[run.key] == run.digest
 
@@ -90,7 +96,7 @@ def test_expert_has_its_hyperparameters_curve_and_scores(
     plan = make_plan(finetune=TWO_AXES)
     expert = plan.setting_experts[0]["mnist_5k"]
     manifest = expert_manifest(expert, at_s=1000.5, seconds=5.0)
-    run = run_of(manifest, ledger=Ledger(plan, manifests=[manifest]))
+    run = mlflow_run_of(manifest, ledger=Ledger(plan, manifests=[manifest]))
     assert run is not None
     assert (run.key, run.status) == (f"expert/{expert.id}", "FINISHED")
     assert (run.start_ms, run.end_ms) == (995_500, 1_000_500)
@@ -144,7 +150,7 @@ def test_diverged_expert_without_weights_has_a_run_without_scores(
     plan = make_plan()
     expert = next(iter(plan.experts.values()))
     manifest = expert_manifest(expert, test=None, outcome="diverged", train_curve=())
-    run = run_of(manifest, ledger=Ledger(plan, manifests=[manifest]))
+    run = mlflow_run_of(manifest, ledger=Ledger(plan, manifests=[manifest]))
     assert run is not None
     assert run.tags["outcome"] == "diverged"
     assert metrics(run) == {}
@@ -162,7 +168,7 @@ def test_merge_has_both_means_and_its_tasks(
     }
     manifest = merge_manifest(spec, tasks=sums, at_s=2000.0)
     experts = [expert_manifest(expert) for expert in spec.experts]
-    run = run_of(manifest, ledger=Ledger(plan, manifests=[*experts, manifest]))
+    run = mlflow_run_of(manifest, ledger=Ledger(plan, manifests=[*experts, manifest]))
     assert run is not None
     assert run.key == f"merge/{spec.id}"
     assert run.parent_key == "setting/default/ties"
@@ -267,7 +273,7 @@ def test_no_run_has_more_metrics_than_a_page_can_show(
     plan = make_plan(
         tasks="embedded8", groups={"count": 1, "size": 7}, evaluation={"held_out": True}
     )
-    for run in tracked_runs(Ledger(plan, manifests=all_manifests(plan)).committed()):
+    for run in runs_of(Ledger(plan, manifests=all_manifests(plan))):
         assert len(metrics(run)) <= MAX_METRIC_KEYS
 
 
@@ -288,6 +294,6 @@ def test_code_version_is_split_into_release_and_commit(ledger: Ledger) -> None:
     """The page filters by the commit; a release without one has no such tag."""
     manifest = next(iter(ledger.committed().experts.values()))
     built = Manifest(**{**vars(manifest), "code_version": "0.1.0+abc123"})
-    tags = [run.tags for run in (run_of(m, ledger=ledger) for m in (manifest, built)) if run]
+    tags = [run.tags for run in (mlflow_run_of(m, ledger=ledger) for m in (manifest, built)) if run]
     assert [each["code_version"] for each in tags] == ["0.1.0", "0.1.0"]
     assert [each.get("git_commit") for each in tags] == [None, "abc123"]

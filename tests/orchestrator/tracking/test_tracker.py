@@ -15,12 +15,12 @@ import pytest
 from waiting import wait_until
 
 from orchestrator.tracking import publisher
-from orchestrator.tracking.runs import MetricPoint, TrackedRun
+from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
 
 
-def make_run(number: int, **changes: object) -> TrackedRun:
+def make_run(number: int, **changes: object) -> MlflowRun:
     fields = {
         "key": f"expert/{number}",
         "kind": "expert",
@@ -32,7 +32,7 @@ def make_run(number: int, **changes: object) -> TrackedRun:
         "status": "FINISHED",
         **changes,
     }
-    return TrackedRun(**fields)  # type: ignore[arg-type]
+    return MlflowRun(**fields)  # type: ignore[arg-type]
 
 
 def start(uri: str, tmp_path: Path) -> Tracker:
@@ -172,11 +172,11 @@ def test_publisher_outlives_a_killed_driver_only_to_finish_its_work(tmp_path: Pa
 import os, signal, sys, time
 from pathlib import Path
 from orchestrator.tracking.tracker import Tracker
-from orchestrator.tracking.runs import TrackedRun
+from orchestrator.tracking.mlflow_run import MlflowRun
 tracker = Tracker.start(uri="sqlite:///{tmp_path}/mlflow.db", study="demo", experiment_tags={{}},
                         log_path=Path("{tmp_path}/mlflow.log"))
 for number in range(20):
-    tracker.publish(TrackedRun(key=str(number), kind="k", name="n", start_ms=1, end_ms=2,
+    tracker.publish(MlflowRun(key=str(number), kind="k", name="n", start_ms=1, end_ms=2,
                                status="FINISHED"))
 while tracker._process is None or not tracker._outbox.empty():
     time.sleep(0.01)

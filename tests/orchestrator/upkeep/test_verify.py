@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from orchestrator.record.folder import PLAN_FILE, StudyFolder, StudyNotFoundError
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.write_outputs import write_outputs
 from orchestrator.study.reader import parse_study
@@ -69,7 +70,8 @@ def finish(
     """Does what a run does, without training: commits what is missing and writes the outputs."""
     # The figures of a real page take half a second, hundreds of times.
     monkeypatch.setattr(
-        "orchestrator.run.write_outputs.report_page", lambda opened: opened.plan.study.name
+        "orchestrator.run.write_outputs.report_page",
+        lambda opened, *, results: f"{opened.plan.study.name}: {results.merges.num_rows} rows",
     )
 
     def open_(name: str, url: str) -> OpenedStudy:
@@ -92,7 +94,7 @@ def finish(
                 commit(opened.artifacts, merge, metrics=metrics, scratch=tmp_path)
         ended = open_(name, url)
         assert ended.is_finished()
-        write_outputs(ended)
+        write_outputs(ended, results=StudyResults.of(ended.ledger.committed()))
         return ended
 
     return run

@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from orchestrator.tracking.runs import MAX_PARAM_CHARS, MetricPoint, TrackedRun
+from orchestrator.tracking.mlflow_run import MAX_PARAM_CHARS, MetricPoint, MlflowRun
 
 
-def make_run(**changes: object) -> TrackedRun:
+def make_run(**changes: object) -> MlflowRun:
     fields = {
         "key": "expert/ab12",
         "kind": "expert",
@@ -15,7 +15,7 @@ def make_run(**changes: object) -> TrackedRun:
         "status": "FINISHED",
         **changes,
     }
-    return TrackedRun(**fields)  # type: ignore[arg-type]
+    return MlflowRun(**fields)  # type: ignore[arg-type]
 
 
 def point(name: str, value: float = 0.5) -> MetricPoint:
@@ -31,7 +31,7 @@ def test_run_comes_back_from_its_text() -> None:
         metrics=(point("loss", math.inf), point("accuracy")),
         artifacts={"figures/a.png": bytes(range(256))},
     )
-    again = TrackedRun.from_json(run.to_json())
+    again = MlflowRun.from_json(run.to_json())
     assert "\n" not in run.to_json()
     assert again.to_json() == run.to_json()
     assert again.artifacts == run.artifacts

@@ -35,7 +35,7 @@ class MetricPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackedRun:
+class MlflowRun:
     """One MLflow run, whole: publishing it again replaces what was said before.
 
     Raises:
@@ -106,7 +106,7 @@ class TrackedRun:
         return json.dumps(payload, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> "TrackedRun":
+    def from_json(cls, text: str) -> "MlflowRun":
         """Reads what `to_json` wrote."""
         payload: dict[str, Any] = json.loads(text)
         payload["metrics"] = [

@@ -1,0 +1,155 @@
+"""Parameters, tags and metrics of MLflow runs, taken from cells, experts and means."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.plan.data_use import use_columns
+from orchestrator.plan.plan import Cell, Plan
+from orchestrator.plan.settings import BasePoint
+from orchestrator.results.means import Metrics, Row
+from orchestrator.results.schema import MEANS
+from orchestrator.tracking.mlflow_run import MetricPoint
+from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import ExpertMetrics
+from workers.specs.training import ExpertSpec
+
+MAX_TASK_METRICS = 16
+"""Largest number of tasks whose accuracies become metrics of a merge's MLflow run.
+
+The accuracies of larger groups are in the result table only.
+"""
+
+
+def common_tags(plan: Plan, *, kind: str, manifest: Manifest) -> dict[str, str]:
+    """Returns the tags of every MLflow run; release and commit are those of the manifest."""
+    release, _, commit = manifest.code_version.partition("+")
+    tags = {"study": plan.study.name, "kind": kind, "code_version": release}
+    return {**tags, "git_commit": commit} if commit else tags
+
+
+def cell_tags(cell: Cell) -> dict[str, str]:
+    """Returns the tags by which MLflow's page filters merges and settings."""
+    return {
+        "axis": cell.setting.axis,
+        "value": cell.setting.value,
+        "setting": cell.setting.name,
+        "method": cell.label,
+    }
+
+
+def expert_params(spec: ExpertSpec, *, base: BasePoint) -> dict[str, str]:
+    """Returns the parameters of an expert's MLflow run."""
+    return _as_text(
+        {
+            **_base_columns(base),
+            "task": spec.task,
+            **spec.hyperparameters.columns(),
+            "freeze_batch_norm": spec.constants.freeze_batch_norm,
+            "optimizer_momentum": spec.constants.momentum,
+            "optimizer_nesterov": spec.constants.nesterov,
+            "head_l2": None if spec.hyperparameters.head == "trained" else spec.constants.probe_l2,
+        }
+    )
+
+
+def cell_params(cell: Cell) -> dict[str, str]:
+    """Returns the parameters that all groups of a setting and method have in common."""
+    surgery = {} if cell.merge.surgery is None else asdict(cell.merge.surgery)
+    is_shared = cell.setting.shared_point is not None
+    return _as_text(
+        {
+            "method": cell.label,
+            "axis": cell.setting.axis,
+            "value": cell.setting.value,
+            "num_tasks": cell.group.size,
+            "batch_norm": cell.merge.batch_norm,
+            **use_columns(cell.merge),
+            **{f"surgery_{name}": value for name, value in surgery.items()},
+            **{f"method_{name}": value for name, value in cell.merge.params.items()},
+            **(cell.merge.experts[0].hyperparameters.columns() if is_shared else {}),
+            **_base_columns(cell.setting.base),
+        }
+    )
+
+
+def expert_scores(metrics: ExpertMetrics) -> dict[str, float]:
+    """Returns the scores of an expert and of the base; none if the weights are not finite."""
+    return {
+        f"{prefix}{name}": value
+        for prefix, sums in (("test_", metrics.test), ("base_", metrics.base))
+        if sums is not None
+        for name, value in (("accuracy", sums.accuracy), ("loss", sums.loss))
+    }
+
+
+def merge_scores(rows: Iterable[Row]) -> dict[str, float]:
+    """Returns both means of a merge, and the accuracies of its tasks if they are few.
+
+    Args:
+        rows: The rows of the result table for one cell.
+    """
+    by_task = {row["task"]: row for row in rows}
+    scores: dict[str, float] = {}
+    for name in MEANS:
+        row = by_task.pop(name)
+        scores |= {
+            f"{name}_accuracy": row["accuracy"],
+            f"{name}_loss": row["loss"],
+            f"{name}_normalized_accuracy": row["normalized_accuracy"],
+            f"{name}_base_accuracy": row["base_accuracy"],
+        }
+    if len(by_task) <= MAX_TASK_METRICS:
+        scores |= {f"accuracy/{task}": row["accuracy"] for task, row in by_task.items()}
+    return scores
+
+
+def spread_scores(metrics: Metrics, *, prefix: str) -> dict[str, float]:
+    """Returns the means and spreads of a setting under one of the two means."""
+    scores: dict[str, float] = {}
+    for name in ("accuracy", "loss"):
+        spread = getattr(metrics, name)
+        scores |= {
+            f"{prefix}_{name}_mean": spread.mean,
+            f"{prefix}_{name}_std": spread.std,
+            f"{prefix}_{name}_stderr": spread.stderr,
+        }
+    scores[f"{prefix}_normalized_accuracy_mean"] = metrics.normalized_accuracy.mean
+    scores[f"{prefix}_base_accuracy_mean"] = metrics.base_accuracy.mean
+    scores[f"{prefix}_expert_accuracy_mean"] = metrics.expert_accuracy.mean
+    return scores
+
+
+def axis_value(value: str) -> dict[str, float]:
+    """Returns a setting's value as a metric for the x axis of charts; nothing for a name."""
+    try:
+        return {"axis_value": float(value)}
+    except ValueError:
+        return {}
+
+
+def metric_points(
+    scores: Mapping[str, float], *, step: int, timestamp_ms: int
+) -> list[MetricPoint]:
+    """Returns one metric point per score."""
+    return [
+        MetricPoint(name=name, value=value, step=step, timestamp_ms=timestamp_ms)
+        for name, value in scores.items()
+    ]
+
+
+def end_ms(manifest: Manifest) -> int:
+    """Returns the time at which an artifact was committed."""
+    return int(manifest.created_at_s * 1000)
+
+
+def _base_columns(base: BasePoint) -> dict[str, Any]:
+    return {
+        "backbone": base.model,
+        "weights": base.weights,
+        "pretrain_steps": base.pretrain_steps,
+    }
+
+
+def _as_text(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,47 @@
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from orchestrator.results.means import setting_means
+from orchestrator.results.rows import experts_table, results_table
+from orchestrator.results.study_results import StudyResults
+from workers.artifacts.manifests import Manifest
+
+
+@pytest.fixture
+def ledger(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
+) -> Ledger:
+    """Is the ledger of a finished study whose default lies on two axes."""
+    axes = {"lr": [0.01, 0.1], "steps": [10, 20]}
+    defaults = {"steps": 10, "lr": 0.01, "batch_size": 8}
+    plan = make_plan(finetune={"defaults": defaults, "axes": axes})
+    return Ledger(plan, manifests=all_manifests(plan))
+
+
+def test_results_are_the_tables_and_means_of_one_snapshot(ledger: Ledger) -> None:
+    """Nothing else is computed, so all that show results show the same numbers."""
+    committed = ledger.committed()
+    results = StudyResults.of(committed)
+    assert results.merges.equals(results_table(committed))
+    assert results.experts.equals(experts_table(committed))
+    assert results.means == setting_means(results.merges)
+
+
+def test_each_merge_has_the_rows_of_its_first_setting(ledger: Ledger) -> None:
+    """A merge that two axes share has its tasks and both means once."""
+    results = StudyResults.of(ledger.committed())
+    by_merge = results.rows_by_merge()
+    assert set(by_merge) == set(ledger.plan.merges)
+    for merge_id, rows in by_merge.items():
+        cell = ledger.plan.first_cells[merge_id]
+        assert {(row["axis"], row["value"]) for row in rows} == {
+            (cell.setting.axis, cell.setting.value)
+        }
+        assert [row["task"] for row in rows] == [
+            *(expert.task for expert in cell.merge.experts),
+            "macro",
+            "union",
+        ]
