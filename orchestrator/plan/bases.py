@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from orchestrator.plan.settings import BasePoint
 from orchestrator.plan.specs import base_job, pretrain_spec
 from orchestrator.study.schema import Study
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec, PretrainRun
 
 
@@ -34,10 +32,6 @@ class Bases:
     def num_steps(self) -> int:
         """Optimizer steps that pretraining takes."""
         return sum(run.num_steps for run in self.runs)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns them as plain values, by id."""
-        return {base_id: spec_to_json(spec) for base_id, spec in self.by_id.items()}
 
 
 def plan_bases(study: Study, *, points: Iterable[BasePoint], data_ids: Mapping[str, str]) -> Bases:

@@ -15,6 +15,7 @@ from orchestrator.study.schema import Study
 from orchestrator.study.task_sources import task_sources
 from workers.specs.data import DataJob, DataSpec, HeadJob
 from workers.specs.merge import MergeSpec
+from workers.specs.plan_file import GroupSampling
 from workers.specs.training import ExpertSpec, Run, TrialSpec
 
 
@@ -136,7 +137,8 @@ def build_plan(
         seed=study.seed,
     )
     if groups is None:
-        groups = sampled_groups(study)
+        drawn = group_sampling(study)
+        groups = sample_groups(drawn.tasks, sizes=drawn.sizes, count=drawn.count, seed=drawn.seed)
     data_ids = {data.task: data.id for data in datasets}
     bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
     heads = _heads(study, sources=sources)
@@ -176,11 +178,13 @@ def _heads(study: Study, *, sources: Mapping[str, TaskSource]) -> dict[str, Head
     return {name: head_job(zero_shot, task=sources[name].task) for name in study.task_names}
 
 
-def sampled_groups(study: Study) -> tuple[Group, ...]:
-    """Samples the study's groups: of its one size, and of every size on the axis."""
-    seed = study.seed if study.groups.seed is None else study.groups.seed
-    return sample_groups(
-        study.task_names, sizes=group_sizes(study), count=study.groups.count, seed=seed
+def group_sampling(study: Study) -> GroupSampling:
+    """Returns what the sampling of a study's groups depends on: of all sizes that occur."""
+    return GroupSampling(
+        tasks=tuple(sorted(study.task_names)),
+        sizes=tuple(group_sizes(study)),
+        count=study.groups.count,
+        seed=study.seed if study.groups.seed is None else study.groups.seed,
     )
 
 

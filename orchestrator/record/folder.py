@@ -15,19 +15,18 @@ LookupError
 
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from eval.task_source import TaskSource, source_from_json, source_to_json
-from orchestrator.plan.groups import Group
+from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan
 from workers.artifacts.layout import Layout
 from workers.artifacts.sealed import SealError, seal, unseal
+from workers.specs.plan_file import PLAN_FILE, PlanFile, PlanFileError
 from workers.store.protocol import NotFoundError, Store
 
 STUDY_FILE = "study.yaml"
-PLAN_FILE = "plan.json"
 RESULTS_FILE = "results.parquet"
 EXPERTS_FILE = "experts.parquet"
 REPORT_FILE = "report.html"
@@ -80,20 +79,24 @@ class StudyFolder:
             raise self.damaged(f"{STUDY_FILE} {problem}")
         return content.decode()
 
-    def read_plan(self) -> dict[str, Any] | None:
-        """Returns the plan as `plan_to_json` gave it, None if there is none.
+    def read_plan(self) -> PlanFile | None:
+        """Returns the plan that the study ran last; None if there is none.
 
         Raises:
-            StudyDamagedError: It is not as it was written, or that of another study.
+            StudyDamagedError: The plan is damaged, or belongs to another study.
         """
-        return self.read_sealed(PLAN_FILE)
+        fields = self.read_sealed(PLAN_FILE)
+        try:
+            return None if fields is None else PlanFile.from_json(fields)
+        except PlanFileError as error:
+            raise self.damaged(f"{PLAN_FILE} {error}") from error
 
     def write_plan(self, plan: Plan, *, study_text: str) -> None:
         """Writes the study's text and plan, keeping the ones that they replace."""
         text = study_text.encode()
-        fields = {**plan_to_json(plan), "study_sha256": hashlib.sha256(text).hexdigest()}
+        file = replace(plan_file(plan), study_sha256=hashlib.sha256(text).hexdigest())
         self._write_revision(STUDY_FILE, text)
-        self._write_revision(PLAN_FILE, seal(fields))
+        self._write_revision(PLAN_FILE, seal(file.to_json()))
 
     def _write_revision(self, name: str, content: bytes) -> None:
         key = self._key(name)
@@ -104,32 +107,6 @@ class StudyFolder:
             number = sum(1 for _ in self._store.list(f"{key}.")) + 1
             self._store.put(f"{key}.{number:04d}", before)
         self._store.put(key, content)
-
-    def read_groups(self, *, drawn_from: dict[str, Any]) -> tuple[Group, ...] | None:
-        """Returns the groups that the plan wrote down, if they were drawn from the same lists.
-
-        Raises:
-            StudyDamagedError: The plan is not as it was written.
-        """
-        plan = self.read_plan()
-        if plan is None or plan["groups_drawn_from"] != drawn_from:
-            return None
-        groups = [Group(name=name, tasks=tuple(tasks)) for name, tasks in plan["groups"].items()]
-        # As they were sampled: the file has them by name, where 2x100 stands before 2x11.
-        return tuple(sorted(groups, key=lambda group: (group.size, len(group.name), group.name)))
-
-    def read_own_tasks(self) -> dict[str, TaskSource]:
-        """Returns the study's own tasks as the plan found them; empty where there is no plan.
-
-        Raises:
-            StudyDamagedError: The plan is not as it was written.
-        """
-        written = (self.read_plan() or {}).get("sources", {})
-        return {
-            name: source_from_json(name, values)
-            for name, values in written.items()
-            if values["own"] is not None
-        }
 
     def withdraw(self, name: str) -> None:
         """Takes a broken file of the study out, and keeps it under another name."""
@@ -197,11 +174,11 @@ def study_names(store: Store) -> Sequence[str]:
     return sorted({key.study for key in keys if key is not None and key.name == STUDY_FILE})
 
 
-def study_problem(content: bytes | None, *, plan: Mapping[str, Any] | None) -> str | None:
+def study_problem(content: bytes | None, *, plan: PlanFile | None) -> str | None:
     """Says what is wrong with a study's text; None if nothing is, or no plan says what it was."""
     if content is None:
         return "is missing"
-    if plan is not None and hashlib.sha256(content).hexdigest() != plan["study_sha256"]:
+    if plan is not None and hashlib.sha256(content).hexdigest() != plan.study_sha256:
         return (
             f"does not match its digest in {PLAN_FILE}: damaged, or a run was stopped while it "
             "wrote an edited study"
@@ -211,62 +188,3 @@ def study_problem(content: bytes | None, *, plan: Mapping[str, Any] | None) -> s
     except UnicodeDecodeError as error:
         return f"is not text: {error}"
     return None
-
-
-def groups_drawn_from(plan: Plan) -> dict[str, Any]:
-    """Returns all that the sampling of groups depends on."""
-    groups = plan.study.groups
-    return {
-        "tasks": sorted(plan.study.task_names),
-        "sizes": sorted({group.size for group in plan.groups}),
-        "count": groups.count,
-        "seed": plan.study.seed if groups.seed is None else groups.seed,
-    }
-
-
-def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """Returns the whole plan as plain values: what runs, from what, under which ids."""
-    return {
-        "study": plan.study.name,
-        "groups_drawn_from": groups_drawn_from(plan),
-        "groups": {group.name: list(group.tasks) for group in plan.groups},
-        "bases": plan.bases.to_json(),
-        "heads": {job.spec.id: asdict(job.spec) for job in plan.heads.values()},
-        "data": {data.task: {"id": data.id, **asdict(data)} for data in plan.datasets},
-        "sources": {name: source_to_json(source) for name, source in plan.sources.items()},
-        "trials": [
-            {
-                "id": trial.id,
-                "snapshots": {
-                    str(steps): expert.id
-                    for steps, expert in zip(trial.snapshots, trial.experts, strict=True)
-                },
-                "longest": trial.longest.to_json(),
-            }
-            for trial in plan.trials
-        ],
-        "merges": {
-            merge.id: {
-                "method": merge.method,
-                "params": dict(merge.params),
-                "batch_norm": merge.batch_norm,
-                "recalibration_images": merge.recalibration_images,
-                "seed": merge.seed,
-                "base_id": merge.base_id,
-                "surgery": None if merge.surgery is None else asdict(merge.surgery),
-                "experts": [expert.id for expert in merge.experts],
-                "held_out": [expert.id for expert in merge.held_out],
-            }
-            for merge in plan.merges.values()
-        },
-        "cells": [
-            {
-                "axis": cell.setting.axis,
-                "value": cell.setting.value,
-                "method": cell.label,
-                "group": cell.group.name,
-                "merge": cell.merge.id,
-            }
-            for cell in plan.cells
-        ],
-    }

@@ -10,13 +10,13 @@ from eval.task_source import TaskSource
 from orchestrator.costs.budget import Allowance
 from orchestrator.costs.calibration import fitting_calibration, read_calibrations
 from orchestrator.costs.sizes import sizes_by_base
-from orchestrator.plan.plan import Plan, build_plan, plan_digest
+from orchestrator.plan.groups import Group
+from orchestrator.plan.plan import Plan, build_plan, group_sampling, plan_digest
 from orchestrator.record.folder import (
     TRACKING_FILE,
     UNFINISHED_FILE,
     StudyDamagedError,
     StudyFolder,
-    groups_drawn_from,
 )
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems
@@ -131,7 +131,7 @@ def open_study(
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
     plan = build_plan(study, recorded=recorded)
-    groups = folder.read_groups(drawn_from=groups_drawn_from(plan))
+    groups = _recorded_groups(folder, study=study)
     if groups is not None and groups != plan.groups:
         plan = build_plan(study, groups=groups, recorded=recorded)
     found = _committed(artifacts, plan=plan, folder=folder)
@@ -154,6 +154,14 @@ def open_study(
             unfinished_s=_unfinished_s(folder),
         ),
     )
+
+
+def _recorded_groups(folder: StudyFolder, *, study: Study) -> tuple[Group, ...] | None:
+    """Returns the groups of the stored plan, if the study would sample from the same inputs."""
+    written = folder.read_plan()
+    if written is None or written.sampling != group_sampling(study):
+        return None
+    return tuple(Group(name=name, tasks=tasks) for name, tasks in written.groups.items())
 
 
 def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
@@ -207,7 +215,8 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
     """
     location = absolute_store(store_url)
     folder = StudyFolder(open_store(location), name)
-    text, recorded = folder.read_study(), folder.read_own_tasks()
+    text, plan = folder.read_study(), folder.read_plan()
+    recorded = {} if plan is None else plan.own_sources()
     study = parse_study(
         text,
         source=f"{name} in {store_url}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from itertools import chain
 from typing import TypeVar
 
-from orchestrator.record.folder import CALIBRATION_FILE, PLAN_FILE, StudyDamagedError, StudyFolder
+from orchestrator.record.folder import CALIBRATION_FILE, StudyDamagedError, StudyFolder
 from orchestrator.upkeep.gc_units import (
     StoredArtifact,
     Unit,
@@ -21,10 +21,10 @@ from orchestrator.upkeep.gc_units import (
     orphan_units,
     unreferenced_units,
 )
-from orchestrator.upkeep.verify import planned_ids
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.layout import ArtifactAddress, InvalidNameError, Layout
 from workers.artifacts.manifests import ManifestError
+from workers.specs.plan_file import PLAN_FILE
 from workers.store.protocol import Entry, Store
 
 # Other prefixes are never touched: a bucket may hold other things beside a store.
@@ -173,20 +173,18 @@ def _read_plan(store: Store, name: str) -> set[str]:
     command = f"mergesweep verify {name} --store {shlex.quote(store.url)}"
     try:
         plan = StudyFolder(store, name).read_plan()
-        ids = planned_ids(plan) if plan is not None else None
-    except (AttributeError, InvalidNameError, LookupError, TypeError) as error:
-        what = str(error) if isinstance(error, StudyDamagedError) else f"{PLAN_FILE}: {error!r}"
+    except (InvalidNameError, StudyDamagedError) as error:
         raise CollectError(
             f"the artifacts that study {name!r} uses are not known, so nothing was deleted: "
-            f"{what}; `{command}` shows what is broken"
+            f"{error}; `{command}` shows what is broken"
         ) from error
-    if ids is None:
+    if plan is None:
         raise CollectError(
             f"study {name!r} in {store.url} has no {PLAN_FILE}, so the artifacts that it uses are "
             f"not known and nothing was deleted; run the study again, which writes {PLAN_FILE}, or "
             f"see `{command}`"
         )
-    return set().union(*ids.values())
+    return set().union(*plan.artifact_ids().values())
 
 
 def _read_winners(

@@ -4,19 +4,17 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
+from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import build_plan
 from orchestrator.record.folder import (
     EXPERTS_FILE,
-    PLAN_FILE,
     REPORT_FILE,
     RESULTS_FILE,
     STUDY_FILE,
     StudyDamagedError,
     StudyFolder,
     StudyNotFoundError,
-    plan_to_json,
     study_names,
     study_problem,
 )
@@ -25,7 +23,7 @@ from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from workers.artifacts.artifacts import Artifacts, Checked
 from workers.artifacts.layout import Layout
-from workers.planned import planned_bases, planned_heads
+from workers.specs.plan_file import PLAN_FILE, PlanFile
 from workers.store.protocol import Store
 
 FILE = "file"
@@ -153,7 +151,7 @@ def _check_own_files(folder: StudyFolder) -> _OwnFiles:
     if plan is None and text is not None and text_problem is None:
         plan, text_problem = _rebuild_plan(text.decode(), folder=folder)
     promised = promised_artifacts(folder)
-    planned = promised if plan is None else planned_ids(plan)
+    planned = promised if plan is None else plan.artifact_ids()
     problems = {STUDY_FILE: text_problem, PLAN_FILE: plan_problem, **output_problems(folder)}
     return _OwnFiles(
         problems={name: what for name, what in problems.items() if what is not None},
@@ -164,7 +162,7 @@ def _check_own_files(folder: StudyFolder) -> _OwnFiles:
     )
 
 
-def _read_plan(folder: StudyFolder) -> tuple[dict[str, Any] | None, str | None]:
+def _read_plan(folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
     try:
         plan = folder.read_plan()
     except StudyDamagedError as error:
@@ -172,13 +170,13 @@ def _read_plan(folder: StudyFolder) -> tuple[dict[str, Any] | None, str | None]:
     return plan, "is missing" if plan is None else None
 
 
-def _rebuild_plan(text: str, *, folder: StudyFolder) -> tuple[dict[str, Any] | None, str | None]:
+def _rebuild_plan(text: str, *, folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
     """Returns the plan that a text gives, or what is wrong with a text that gives none."""
     try:
         study = parse_study(text, source=STUDY_FILE, store=folder.store_url)
         if study.name != folder.name:
             return None, f"is that of study {study.name!r}"
-        return plan_to_json(build_plan(study)), None
+        return plan_file(build_plan(study)), None
     except StudyError as error:
         return None, f"is no study that this release can run: {error}"
 
@@ -188,19 +186,6 @@ def _warning(*, num_known: int) -> str:
         f"{STUDY_FILE} and {PLAN_FILE} are both damaged, so that nothing says what the study "
         f"planned; of its artifacts only the {num_known} that {OUTPUTS_FILE} lists were checked"
     )
-
-
-def planned_ids(plan: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Returns the ids of all artifacts that a plan written by `plan_to_json` names, by kind."""
-    return {
-        "base": frozenset(planned_bases(plan)),
-        "head": frozenset(planned_heads(plan)),
-        "data": frozenset(each["id"] for each in plan["data"].values()),
-        "expert": frozenset(
-            artifact_id for trial in plan["trials"] for artifact_id in trial["snapshots"].values()
-        ),
-        "merge": frozenset(plan["merges"]),
-    }
 
 
 def _check_all(

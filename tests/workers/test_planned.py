@@ -3,8 +3,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan, build_plan
-from orchestrator.record.folder import plan_to_json
 from orchestrator.study.reader import parse_study
 from workers.artifacts.sealed import seal
 from workers.planned import NotPlannedError, find_planned
@@ -51,7 +51,7 @@ def planned_store(store: Store, plan: Plan) -> Store:
 
 
 def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a plan
-    return seal({**plan_to_json(plan), **changes})
+    return seal({**plan_file(plan).to_json(), **changes})
 
 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
@@ -65,19 +65,6 @@ def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan:
         found = find_planned(planned_store, artifact_id)
         assert found == spec
         assert found.id == artifact_id
-
-
-def test_plan_of_a_release_with_one_base_hides_nothing(planned_store: Store, plan: Plan) -> None:
-    """What is asked for may stand in another plan; its own base is found to be of that release."""
-    fields = plan_to_json(plan)
-    del fields["bases"]
-    old_base = {"model": "resnet18", "weights": "timm", "seed": 0}
-    old = seal({**fields, "base": {"id": "0" * 16, **old_base}, "trials": [], "merges": {}})
-    planned_store.put("studies/another/plan.json", old)
-    base = plan.bases.jobs[0].spec
-    assert find_planned(planned_store, base.id) == base
-    with pytest.raises(NotPlannedError, match="another release"):
-        find_planned(planned_store, "0" * 16)
 
 
 def test_snapshot_is_found_as_the_trial_that_ends_with_it(planned_store: Store, plan: Plan) -> None:
@@ -107,22 +94,22 @@ def test_unknown_id_is_refused(planned_store: Store) -> None:
         find_planned(planned_store, "0123456789abcdef")
 
 
-def test_merges_of_a_plan_without_surgeries_are_found_to_be_of_another_release(
-    planned_store: Store, plan: Plan
-) -> None:
-    """Plans written before there was surgery lack the field and have other ids."""
-    values = plan_to_json(plan)["merges"][next(iter(plan.merges))]
-    del values["surgery"]
-    planned_store.put(NAME, written(plan, merges={"0" * 16: values}))
-    with pytest.raises(NotPlannedError, match="another release"):
-        find_planned(planned_store, "0" * 16)
-
-
 def test_plan_of_another_release_is_refused(planned_store: Store, plan: Plan) -> None:
     """Where the fields give another id, running them would commit something else."""
     merge = next(iter(plan.merges.values()))
-    changed = plan_to_json(plan)["merges"][merge.id] | {"batch_norm": "pooled"}
+    changed = plan_file(plan).to_json()["merges"][merge.id] | {"batch_norm": "pooled"}
     planned_store.put(NAME, written(plan, merges={merge.id: changed}))
     made: MergeSpec = replace(merge, batch_norm="pooled")
-    with pytest.raises(NotPlannedError, match=f"{merge.id}, but its fields give {made.id}"):
+    with pytest.raises(NotPlannedError, match=f"another release .* give the id {made.id} here"):
+        find_planned(planned_store, merge.id)
+
+
+def test_fields_that_this_release_does_not_have_are_told_to_be_of_another(
+    planned_store: Store, plan: Plan
+) -> None:
+    """Running without the unknown field would commit something else."""
+    merge = next(iter(plan.merges.values()))
+    changed = plan_file(plan).to_json()["merges"][merge.id] | {"dropout": 0.5}
+    planned_store.put(NAME, written(plan, merges={merge.id: changed}))
+    with pytest.raises(NotPlannedError, match=r"another release .*dropout"):
         find_planned(planned_store, merge.id)

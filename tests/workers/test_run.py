@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan, build_plan
-from orchestrator.record.folder import plan_to_json
 from orchestrator.study.reader import parse_study
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.cache import CACHE_VARIABLE
@@ -33,7 +33,7 @@ def plan() -> Plan:
 def root(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns a store that contains only the plan."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
-    LocalStore(tmp_path / "store").put("studies/by-hand/plan.json", seal(plan_to_json(plan)))
+    LocalStore(tmp_path / "store").put("studies/by-hand/plan.json", seal(plan_file(plan).to_json()))
     return tmp_path / "store"
 
 

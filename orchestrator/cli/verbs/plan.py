@@ -21,8 +21,8 @@ from orchestrator.costs.calibration import (
 )
 from orchestrator.costs.estimate import estimate, estimate_store
 from orchestrator.costs.sizes import Sizes, sizes_by_base
+from orchestrator.plan.export import plan_file
 from orchestrator.progress.say import say
-from orchestrator.record.folder import plan_to_json
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.schema import Study
 
@@ -56,7 +56,7 @@ def show_plan(
         "budget": about_budget,
         "warnings": plan.warnings,
     }
-    json.dump({**plan_to_json(opened.plan), "summary": summary}, sys.stdout, indent=1)
+    json.dump({**plan_file(opened.plan).to_json(), "summary": summary}, sys.stdout, indent=1)
 
 
 def slots_here(study: Study) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from eval.suites import find_task
 from orchestrator.plan.groups import Group
-from orchestrator.plan.plan import Plan, build_plan, plan_digest
+from orchestrator.plan.plan import Plan, build_plan, group_sampling, plan_digest
 from orchestrator.study.schema import Study
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "plan_ids.json"
@@ -359,3 +359,28 @@ def test_big_study_is_planned_quickly_and_its_cells_are_unique(
     assert len({trial.id for trial in plan.trials}) == len(plan.trials)
     ordered = [cell.setting.name for cell in plan.cells]
     assert len(list(itertools.groupby(ordered))) == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        ({}, True),
+        ({"merge": [{"method": "ties"}]}, True),
+        ({"finetune": {"axes": {"lr": [0.1, 0.2]}}}, True),
+        ({"tasks": ["mnist_5k", "font_letters", "emoji_objects"]}, True),
+        ({"seed": 3, "groups": {"seed": 0}}, True),
+        ({"seed": 3}, False),
+        ({"groups": {"seed": 1}}, False),
+        ({"groups": {"count": 2}}, False),
+        ({"groups": {"size": 3}}, False),
+        ({"groups": {"sizes": [2, 3]}}, False),
+        ({"tasks": ["mnist_5k", "font_letters"]}, False),
+    ],
+    ids=str,
+)
+def test_groups_are_used_again_only_if_sampled_from_the_same_inputs(
+    make_study: Callable[..., Study], changes: dict[str, object], *, is_same: bool
+) -> None:
+    """A new axis or method keeps the groups; other tasks, sizes, counts or seeds do not."""
+    sampling = group_sampling(make_study())
+    assert (group_sampling(make_study(**changes)) == sampling) is is_same

@@ -1,25 +1,22 @@
 import hashlib
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.plan.groups import sample_groups
-from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.plan.export import plan_file
+from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import (
-    PLAN_FILE,
     STUDY_FILE,
     StudyDamagedError,
     StudyFolder,
     StudyNotFoundError,
-    groups_drawn_from,
-    plan_to_json,
     study_names,
 )
-from orchestrator.study.schema import Study
 from workers.artifacts.layout import Layout
 from workers.artifacts.sealed import seal, unseal
+from workers.specs.plan_file import PLAN_FILE
 from workers.store.opening import open_store
 from workers.store.protocol import Store
 
@@ -89,76 +86,6 @@ def test_same_study_again_writes_nothing_new(
     assert keys(directory) == before == ["studies/small/plan.json", "studies/small/study.yaml"]
 
 
-def test_groups_come_back_in_the_order_of_the_sampling(
-    folder: StudyFolder, make_study: Callable[..., Study]
-) -> None:
-    """More than a hundred groups, sizes of one and two digits: the order of rows depends on it."""
-    study = make_study()
-    names = [f"t{number:02d}" for number in range(12)]
-    groups = sample_groups(names, sizes=[2, 3, 10], count=110, seed=0)
-    assert {"2x11", "2x65", "3x109", "10x65"} <= {group.name for group in groups}
-    plan = build_plan(study)
-    content = plan_to_json(plan) | {"groups": {group.name: group.tasks for group in groups}}
-    folder.write_bytes(PLAN_FILE, seal(content))
-    assert folder.read_groups(drawn_from=groups_drawn_from(plan)) == groups
-
-
-@pytest.mark.parametrize(
-    ("changes", "is_same"),
-    [
-        ({}, True),
-        ({"merge": [{"method": "ties"}]}, True),
-        ({"finetune": {"axes": {"lr": [0.1, 0.2]}}}, True),
-        ({"tasks": ["mnist_5k", "font_letters", "emoji_objects"]}, True),
-        ({"seed": 3, "groups": {"seed": 0}}, True),
-        ({"seed": 3}, False),
-        ({"groups": {"seed": 1}}, False),
-        ({"groups": {"count": 2}}, False),
-        ({"groups": {"size": 3}}, False),
-        ({"groups": {"sizes": [2, 3]}}, False),
-        ({"tasks": ["mnist_5k", "font_letters"]}, False),
-    ],
-    ids=str,
-)
-def test_groups_are_used_again_only_if_drawn_from_the_same_lists(
-    folder: StudyFolder,
-    make_plan: Callable[..., Plan],
-    changes: dict[str, object],
-    is_same: bool,  # noqa: FBT001 a parameter of the table
-) -> None:
-    """A new axis or method keeps the groups; other tasks, sizes, counts or seeds do not."""
-    plan = make_plan()
-    folder.write_plan(plan, study_text="x")
-    found = folder.read_groups(drawn_from=groups_drawn_from(make_plan(**changes)))
-    assert found == (plan.groups if is_same else None)
-
-
-def test_no_plan_means_no_groups(folder: StudyFolder, make_plan: Callable[..., Plan]) -> None:
-    """A study that never ran samples its own."""
-    assert folder.read_groups(drawn_from=groups_drawn_from(make_plan())) is None
-
-
-def test_plan_as_json_names_every_artifact(make_plan: Callable[..., Plan]) -> None:
-    """What a person finds in the store leads to each trial, expert, merge and cell."""
-    plan = make_plan(
-        finetune={"axes": {"steps": [10, 20]}}, evaluation={"held_out": True}, name="other"
-    )
-    written = json.loads(json.dumps(plan_to_json(plan)))
-    assert written["study"] == "other"
-    assert list(written["bases"]) == [plan.bases.jobs[0].spec.id]
-    assert {task: each["id"] for task, each in written["data"].items()} == {
-        data.task: data.id for data in plan.datasets
-    }
-    snapshots = {id_ for trial in written["trials"] for id_ in trial["snapshots"].values()}
-    assert snapshots == set(plan.experts)
-    assert [trial["id"] for trial in written["trials"]] == [trial.id for trial in plan.trials]
-    assert set(written["merges"]) == set(plan.merges)
-    for merge_id, spec in plan.merges.items():
-        assert written["merges"][merge_id]["experts"] == [each.id for each in spec.experts]
-        assert written["merges"][merge_id]["held_out"] == [each.id for each in spec.held_out]
-    assert [cell["merge"] for cell in written["cells"]] == [cell.merge.id for cell in plan.cells]
-
-
 def test_plan_is_read_back_with_the_digest_of_the_text(
     folder: StudyFolder, make_plan: Callable[..., Plan]
 ) -> None:
@@ -166,7 +93,8 @@ def test_plan_is_read_back_with_the_digest_of_the_text(
     plan = make_plan()
     folder.write_plan(plan, study_text="x")
     digest = hashlib.sha256(b"x").hexdigest()
-    assert folder.read_plan() == {**plan_to_json(plan), "study_sha256": digest}
+    written = folder.read_plan()
+    assert written == replace(plan_file(plan), study_sha256=digest)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +105,7 @@ def test_plan_is_read_back_with_the_digest_of_the_text(
         (lambda content: content.replace(b"0.01", b"1E-2"), "does not match its checksum"),
         (lambda _: b"[]", "does not match its checksum"),
         (lambda _: seal({"study": "other"}), "is that of study 'other'"),
+        (lambda _: seal({"study": "small"}), "has no field 'groups_drawn_from'"),
     ],
 )
 def test_damaged_plan_is_refused(
@@ -186,11 +115,10 @@ def test_damaged_plan_is_refused(
     problem: str,
 ) -> None:
     """Wrong groups are worse than none: the message has what is wrong and the command."""
-    plan = make_plan()
-    folder.write_plan(plan, study_text="x")
+    folder.write_plan(make_plan(), study_text="x")
     folder.write_bytes(PLAN_FILE, change(folder.read_bytes(PLAN_FILE) or b""))
     with pytest.raises(StudyDamagedError, match=rf"plan\.json {problem}") as caught:
-        folder.read_groups(drawn_from=groups_drawn_from(plan))
+        folder.read_plan()
     assert f"mergesweep verify small --store {folder.store_url}" in str(caught.value)
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 import yaml
 
 from orchestrator.plan.plan import Plan
-from orchestrator.record.folder import PLAN_FILE, TRACKING_FILE, StudyDamagedError, StudyFolder
+from orchestrator.record.folder import TRACKING_FILE, StudyDamagedError, StudyFolder
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_by_name, open_study, tracking_uri
 from orchestrator.run.write_outputs import report_page, write_outputs
@@ -17,6 +18,7 @@ from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.sealed import seal
+from workers.specs.plan_file import PLAN_FILE
 from workers.store.opening import open_store
 
 Fields = Callable[..., dict[str, Any]]
@@ -91,10 +93,11 @@ def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]
     """The plan in the store says which groups there are, whatever sampling gives today."""
     opened = open_text(groups={"count": 2, "size": 2})
     opened.folder.write_plan(opened.plan, study_text=opened.text)
-    written = opened.folder.read_plan() or {}
+    written = opened.folder.read_plan()
+    assert written is not None
     first, second = opened.plan.groups
-    written["groups"] = {first.name: second.tasks, second.name: first.tasks}
-    opened.folder.write_bytes(PLAN_FILE, seal(written))
+    swapped = {first.name: second.tasks, second.name: first.tasks}
+    opened.folder.write_bytes(PLAN_FILE, seal(replace(written, groups=swapped).to_json()))
     again = open_text(groups={"count": 2, "size": 2})
     assert [group.tasks for group in again.plan.groups] == [second.tasks, first.tasks]
     assert [cell.group.tasks for cell in again.plan.cells] == [second.tasks, first.tasks]

@@ -12,6 +12,7 @@ from orchestrator.upkeep.gc import Collected, CollectError, collect
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.layout import Layout
 from workers.artifacts.sealed import seal
+from workers.specs.plan_file import GroupSampling, PlanFile, PlannedData, PlannedTrial
 from workers.store.local import LocalStore
 from workers.store.protocol import Store, StoreUnavailableError
 
@@ -56,15 +57,21 @@ def new_id(chance: random.Random) -> str:
 def plan(name: str, ids: Iterable[tuple[str, str]]) -> bytes:
     """Returns the plan of a study with artifacts of given kinds and ids."""
     of_kind = {kind: [each for its, each in ids if its == kind] for kind in KINDS}
-    return seal(
-        {
-            "study": name,
-            "bases": {of_kind["base"][0]: {}},
-            "data": {f"task_{each}": {"id": each} for each in of_kind["data"]},
-            "trials": [{"id": each, "snapshots": {"10": each}} for each in of_kind["expert"]],
-            "merges": {each: {} for each in of_kind["merge"]},
-        }
+    file = PlanFile(
+        study=name,
+        sampling=GroupSampling(tasks=(), sizes=(), count=1, seed=0),
+        groups={},
+        bases={of_kind["base"][0]: {}},
+        heads={},
+        data={f"task_{each}": PlannedData(id=each, spec={}) for each in of_kind["data"]},
+        sources={},
+        trials=tuple(
+            PlannedTrial(id=each, snapshots={10: each}, longest={}) for each in of_kind["expert"]
+        ),
+        merges={each: {} for each in of_kind["merge"]},
+        cells=(),
     )
+    return seal(file.to_json())
 
 
 def commit(store: Store, kind: str, artifact_id: str, *, scratch: Path) -> set[str]:

@@ -1,24 +1,26 @@
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from orchestrator.record.folder import PLAN_FILE, StudyFolder, StudyNotFoundError
+from orchestrator.record.folder import StudyFolder, StudyNotFoundError
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.write_outputs import write_outputs
 from orchestrator.study.reader import parse_study
-from orchestrator.upkeep.verify import Fault, planned_ids, verify
+from orchestrator.upkeep.verify import Fault, verify
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.layout import InvalidNameError, Layout
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.sealed import seal, unseal
 from workers.specs.data import DataSpec
 from workers.specs.merge import MergeSpec
+from workers.specs.plan_file import PLAN_FILE
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseSpec, ExpertSpec
 from workers.store.opening import open_store
@@ -252,7 +254,8 @@ def test_dry_run_changes_nothing_and_says_how_to_go_on(finished: Store) -> None:
 
 def manifest_key(store: Store, kind: str, *, name: str = "small") -> str:
     """Returns the key of a manifest that a study's plan has and the other's has not."""
-    ids = {each: planned_ids(StudyFolder(store, each).read_plan() or {})[kind] for each in STUDIES}
+    plans = {each: StudyFolder(store, each).read_plan() for each in STUDIES}
+    ids = {each: plan.artifact_ids()[kind] for each, plan in plans.items() if plan is not None}
     others = frozenset[str]().union(*(ids[each] for each in STUDIES if each != name))
     return Layout.manifest(kind, min(ids[name] - others))
 
@@ -336,10 +339,11 @@ def test_study_that_never_ended_misses_nothing(finished: Store) -> None:
 def test_artifacts_that_are_no_longer_planned_may_go(finished: Store) -> None:
     """Of an edited study, the outputs still list what the plan before it had."""
     folder = StudyFolder(finished, "small")
-    edited = folder.read_plan() or {}
-    gone = next(iter(edited["merges"]))
-    del edited["merges"][gone]
-    folder.write_bytes(PLAN_FILE, seal(edited))
+    written = folder.read_plan()
+    assert written is not None
+    gone, *kept = written.merges
+    edited = replace(written, merges={each: written.merges[each] for each in kept})
+    folder.write_bytes(PLAN_FILE, seal(edited.to_json()))
     finished.delete([Layout.manifest("merge", gone)])
     assert verify(finished, "small", withdraw=True).faults == ()
 
