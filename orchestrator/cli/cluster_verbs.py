@@ -1,4 +1,4 @@
-"""The verbs about a study on a cluster, and about how far one is."""
+"""Declares the verbs on a study on a cluster: submit, status, watch, logs, stop."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.cluster.submission import Submission, Submissions
 
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-"""Ray's own, in its order."""
+"""Ray's own environment variables, in the order in which Ray reads them."""
 
 address_option = click.option(
     "--address",
@@ -36,24 +36,24 @@ address_option = click.option(
 def _http_only(
     context: click.Context, parameter: click.Parameter, address: str | None
 ) -> str | None:
-    """Passes over what RAY_ADDRESS says to drivers, such as `auto`, where no address is needed."""
+    """Ignores values of RAY_ADDRESS that are meant for drivers, such as `auto`."""
     source = context.get_parameter_source(parameter.name or "")
     is_given = source is ParameterSource.COMMANDLINE
     return address if is_given or (address or "").startswith("http") else None
 
 
-known_address_option = click.option(
+optional_address_option = click.option(
     "--address",
     metavar="URL",
     envvar=_VARIABLES,
     show_envvar=True,
     callback=_http_only,
-    help="Ask the cluster too that the study was submitted to, http://head:8265.",
+    help="Also ask the cluster to which the study was submitted, http://head:8265.",
 )
-known_store_option = click.option(
+optional_store_option = click.option(
     "--store",
-    help="Where the study's artifacts are; as the cluster at the address says when left out, or "
-    f"else {DEFAULT_STORE}.",
+    help="The store that has the study; by default the store of its submission on the cluster at "
+    f"--address, or else {DEFAULT_STORE}.",
 )
 
 
@@ -61,14 +61,14 @@ known_store_option = click.option(
 @study_argument
 @address_option
 @click.option(
-    "--wait", "is_waiting", is_flag=True, help="Print what the study prints, until it has ended."
+    "--wait", "is_waiting", is_flag=True, help="Print the study's output until it has ended."
 )
 def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
-    """Run STUDY.yaml, or what is left of it, on a Ray cluster, as a job on its head.
+    """Run STUDY.yaml, or what is left of it, as a job on the head of a Ray cluster.
 
-    Returns once the cluster's nodes were seen to be able to. The same command again goes on where
-    the study stopped; while it runs, it is left alone. The study's store must be s3://. A cluster
-    with token authentication takes RAY_AUTH_TOKEN.
+    Returns when the job has checked that the cluster's nodes can run the study. The same command
+    again continues a study that has stopped, and leaves a running one alone. The study's store must
+    be s3://. If the cluster uses token authentication, set RAY_AUTH_TOKEN.
     """
     from orchestrator.cli.verbs.submit import read_remote_study, submit_study
 
@@ -86,35 +86,37 @@ def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
 
 @click.command()
 @name_argument
-@known_store_option
-@known_address_option
+@optional_store_option
+@optional_address_option
 def status(name: str, *, store: str | None, address: str | None) -> None:
-    """Show how far study NAME is, who works on it, and what is missing."""
-    from orchestrator.cli.verbs.status import show_status
-    from orchestrator.cli.verbs.watch import StudyWatch, show_now
+    """Show the progress of study NAME, who works on it, and what it lacks."""
+    from orchestrator.cli.study_watch import StudyWatch
+    from orchestrator.cli.verbs.status import show_activity, show_status
 
     console = new_console()
     with bad_input():
-        url, submissions = _asked(name, store=store, address=address)
-        show_now(StudyWatch(store_at(url), name, submissions=submissions).look(), console=console)
+        url, submissions = _store_and_submissions(name, store=store, address=address)
+        activity = StudyWatch(store_at(url), name, submissions=submissions).look()
+        show_activity(activity, console=console)
     sys.exit(show_status(open_name(name, url, is_read_only=True), console=console))
 
 
 @click.command()
 @name_argument
-@known_store_option
-@known_address_option
+@optional_store_option
+@optional_address_option
 def watch(name: str, *, store: str | None, address: str | None) -> None:
-    """Watch study NAME, from any machine, until nobody works on it.
+    """Watch the progress of study NAME, from any machine, until nobody works on it.
 
-    Reads what its driver leaves in the store every few seconds, and writes nothing. A panel on a
-    terminal, a line every few seconds elsewhere; then its status, with the same exit code.
+    Reads the progress that the driver writes to the store every few seconds, and writes nothing.
+    Shows a panel on a terminal, a line every few seconds elsewhere. Ends with the study's status
+    and the exit code of `status`.
     """
     from orchestrator.cli.verbs.watch import watch_study
     from orchestrator.study.reader import absolute_store
 
     with bad_input():
-        url, submissions = _asked(name, store=store, address=address)
+        url, submissions = _store_and_submissions(name, store=store, address=address)
         code = watch_study(
             name,
             store_url=absolute_store(url),
@@ -127,10 +129,10 @@ def watch(name: str, *, store: str | None, address: str | None) -> None:
 @click.command()
 @name_argument
 @address_option
-@click.option("--follow", "-f", "is_following", is_flag=True, help="Go on until it has ended.")
+@click.option("--follow", "-f", "is_following", is_flag=True, help="Keep printing until it ends.")
 def logs(name: str, *, address: str, is_following: bool) -> None:
-    """Print what the last submission of study NAME has printed."""
-    from orchestrator.cli.verbs.submit import show_log
+    """Print the output of the newest submission of study NAME."""
+    from orchestrator.cli.verbs.logs import show_log
 
     with bad_input():
         submissions = _submissions(address)
@@ -147,8 +149,8 @@ def logs(name: str, *, address: str, is_following: bool) -> None:
 @name_argument
 @address_option
 def stop(name: str, *, address: str) -> None:
-    """Stop the submission of study NAME cleanly; submitting it again goes on from there."""
-    from orchestrator.cli.verbs.submit import stop_submission
+    """Stop the submission of study NAME cleanly; submitting it again continues from there."""
+    from orchestrator.cli.verbs.stop import stop_submission
 
     with bad_input():
         submissions = _submissions(address)
@@ -167,10 +169,10 @@ def _submissions(address: str) -> "Submissions":
     return JobsApi(address)
 
 
-def _asked(
+def _store_and_submissions(
     name: str, *, store: str | None, address: str | None
 ) -> tuple[str, "Submissions | None"]:
-    """Returns where a study's store is, and the submissions of the cluster to ask, if any."""
+    """Returns the URL of a study's store, and the submissions of the cluster to ask, if any."""
     submissions = _submissions(address) if address else None
     if store is None and submissions is not None:
         store = _find(name, submissions).store_url
@@ -178,6 +180,6 @@ def _asked(
 
 
 def _find(name: str, submissions: "Submissions") -> "Submission":
-    from orchestrator.cli.verbs.submit import find_submission
+    from orchestrator.cli.submissions import find_submission
 
     return find_submission(name, submissions=submissions)

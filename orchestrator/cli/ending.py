@@ -1,4 +1,4 @@
-"""Prints how a run ended and which commands come next."""
+"""Prints the end of a run: results, holes, exit code, and the commands that come next."""
 
 import shlex
 import shutil
@@ -18,10 +18,11 @@ from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.tracking.tracker import PublishReport
 
 
 def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -> int:
-    """Prints results, holes and where to look; returns the exit code."""
+    """Prints results, holes, budget and the next commands; returns the exit code."""
     ledger = opened.ledger
     print_results(results.means, console=console)
     print_holes(ledger.state().holes(), console=console)
@@ -36,8 +37,19 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
     return exit_code_of(ledger)
 
 
+def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Console) -> None:
+    """Prints how many MLflow runs are still to be sent and the command for it, if there are any."""
+    if published.num_pending:
+        say(
+            console,
+            f"MLflow at {opened.tracking_uri} lacks {published.num_pending} runs "
+            f"({published.error}). Nothing is lost; this command sends them: "
+            f"{command_line('track', opened)}",
+        )
+
+
 def command_line(verb: str, opened: OpenedStudy, *options: str) -> str:
-    """Returns a command that can be pasted: the program as it was called, the store in full."""
+    """Returns a command to paste: the program as it was called, the store with its full URL."""
     on_path = shutil.which("mergesweep") == str(Path(sys.argv[0]).resolve())
     program = "mergesweep" if on_path else sys.argv[0]
     name = opened.plan.study.name
@@ -45,7 +57,7 @@ def command_line(verb: str, opened: OpenedStudy, *options: str) -> str:
 
 
 def exit_code_of(ledger: Ledger) -> int:
-    """Returns the exit code of a study, which depends on its holes."""
+    """Returns the exit code for a study's holes: done, failed or incomplete."""
     holes = ledger.state().holes()
     if not holes:
         return DONE

@@ -1,9 +1,10 @@
-"""What a submission runs on the head: checks the nodes, then `mergesweep run`.
+"""The program of a submission, which runs on the head: checks the nodes, then runs the study.
 
     python -m orchestrator.cli.job_main
 
-Loads nothing but Python's own until it has seen that the rest is there. What the submitter is to
-be told ends it with exit code 2, before anything is scheduled.
+Uses only Python's standard library until it has checked that the other packages are installed. If
+the study cannot run, it prints the reasons for the submitter and ends with exit code 2, before
+anything is scheduled.
 """
 
 import importlib.util
@@ -14,25 +15,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from orchestrator.cluster.submission import CHECKED, PROBLEM, SUBMITTED_FILE
-from orchestrator.cluster.upload import SHIPPED_STUDY
+from orchestrator.cli.exit_codes import BAD_INPUT, FAILED
+from orchestrator.cluster.submission import CHECKED, JOB_INPUT_FILE, PROBLEM
+from orchestrator.cluster.upload import STUDY_FILE
 
 DRIVER_PACKAGES = ("click", "matplotlib", "mlflow", "pyarrow", "pydantic", "ray", "rich", "yaml")
-"""Import names of what the driver loads, besides what a worker does."""
-_FAILED, _BAD_INPUT = 1, 2
+"""Import names of the packages that the driver needs in addition to a worker's."""
 
 
 def main() -> NoReturn:
-    """Runs the study that was shipped with this command."""
+    """Runs the study that was uploaded with this command."""
     missing = [name for name in DRIVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         _refuse([f"on the head: {sys.executable}, its `python`, lacks {', '.join(missing)}"])
-    told = json.loads(Path(SUBMITTED_FILE).read_text(encoding="utf-8"))
-    _check_nodes(paths=told["paths"], store_url=told["store"])
-    from orchestrator.cli.main import cli  # noqa: PLC0415 only now it is known to load
+    job_input = json.loads(Path(JOB_INPUT_FILE).read_text(encoding="utf-8"))
+    _check_nodes(paths=job_input["paths"], store_url=job_input["store"])
+    from orchestrator.cli.main import cli  # noqa: PLC0415 its packages are checked only now
 
-    sys.argv[0] = "mergesweep"  # in the commands that it prints
-    cli(["run", SHIPPED_STUDY], prog_name="mergesweep")
+    sys.argv[0] = "mergesweep"  # for the commands that the run prints
+    cli(["run", STUDY_FILE], prog_name="mergesweep")
     raise AssertionError("click ends the process")
 
 
@@ -51,13 +52,13 @@ def _check_nodes(*, paths: dict[str, str], store_url: str) -> None:
 def _refuse(problems: Iterable[str]) -> NoReturn:
     for problem in problems:
         print(f"{PROBLEM} {' '.join(problem.split())}", flush=True)  # noqa: T201 the job's log
-    sys.exit(_BAD_INPUT)
+    sys.exit(BAD_INPUT)
 
 
 def _give_up(reason: str) -> None:
     """Ends the process from another thread: calls to Ray hang once the head is gone."""
     print(f"{PROBLEM} {reason}", flush=True)  # noqa: T201 as above
-    os._exit(_FAILED)
+    os._exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""The command line, `mergesweep VERB`: a verb loads no more than it needs."""
+"""The command line, `mergesweep VERB`: declares the verbs, whose work is in `cli.verbs`.
 
-import os
+Verbs on a study are declared here, verbs on a cluster in `cluster_verbs`, verbs on files in
+`file_verbs`. Each declaration imports its verb's module when it is called, so that `--help` stays
+fast and a verb loads only what it needs.
+"""
+
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from orchestrator.cli import cluster_verbs as cli_cluster
+from orchestrator.cli import cluster_verbs, file_verbs
 from orchestrator.cli.fast_exit import ending_at_once
 from orchestrator.cli.options import (
-    BadInputError,
     bad_input,
     name_argument,
     new_console,
@@ -26,10 +29,10 @@ from orchestrator.cli.options import (
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mergesweep")
 def cli() -> None:
-    """Run model-merging studies: fine-tune experts, merge groups of them, compare.
+    """Run model-merging studies: fine-tune experts, merge groups of them, compare the results.
 
-    Everything that a study is stands in one file, STUDY.yaml. Running it again goes on where it
-    stopped; what is in the store is never made twice.
+    One file, STUDY.yaml, describes a whole study. Running it again continues where it stopped;
+    artifacts that the store already has are never made twice.
 
     Exit codes: 0 done, 1 something failed, 2 bad input, 3 incomplete, 130 interrupted.
     """
@@ -42,20 +45,21 @@ def cli() -> None:
     "--slots",
     "num_slots",
     type=click.IntRange(min=1),
-    help="Workers at once, for the time that it will take; what this machine's cores have room for "
-    "when left out.",
+    help="The number of workers at once, for the estimated time; by default as many as fit this "
+    "machine's cores.",
 )
 @click.option(
     "--calibrate",
     "is_calibrated",
     is_flag=True,
-    help="First time a few steps, evaluations and merges on this machine, for a minute a model at "
-    "most, and keep that beside the study. Needs neither its images nor its weights.",
+    help="First time a few steps, evaluations and merges on this machine, for at most a minute per "
+    "model, and store the times with the study. Needs neither the study's images nor its weights.",
 )
 def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrated: bool) -> None:
-    """Show what STUDY.yaml will run, what sharing saves, and what the rest will cost.
+    """Show what STUDY.yaml will run, what prefix sharing saves, and what the rest will cost.
 
-    Also what its budget leaves out, and what the figures rest on. Runs nothing of it.
+    Also shows what does not fit the budget, and what the estimates are based on. Runs nothing of
+    the study.
     """
     from orchestrator.cli.verbs.plan import calibrate_here, show_plan
     from orchestrator.costs.calibration import CalibrationError
@@ -75,8 +79,8 @@ def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrate
 def prepare(study_file: Path, *, take_over: bool) -> None:
     """Make the base and the images of STUDY.yaml, and nothing else.
 
-    The first stage of a run on its own: every image is decoded and resized once and stored. Ctrl-C
-    stops; the same command, or a run, goes on from the shards that are finished.
+    This is the first stage of a run: every image is decoded, resized and stored once. Ctrl-C stops
+    it; the same command, or a run, continues from the finished shards.
     """
     from orchestrator.cli.verbs.prepare import prepare_opened
 
@@ -90,8 +94,8 @@ def prepare(study_file: Path, *, take_over: bool) -> None:
 def run(study_file: Path, *, take_over: bool) -> None:
     """Run STUDY.yaml, or what is left of it.
 
-    Uses the Ray cluster that RAY_ADDRESS names, or this machine. Ctrl-C stops cleanly: what is
-    whole stays, and the same command goes on from there.
+    Uses the Ray cluster that RAY_ADDRESS names, or this machine. Ctrl-C stops the run cleanly:
+    everything that was committed is kept, and the same command continues from there.
     """
     from orchestrator.cli.verbs.run import run_opened
 
@@ -104,7 +108,7 @@ def run(study_file: Path, *, take_over: bool) -> None:
 @store_option
 @take_over_option
 def resume(name: str, store: str, *, take_over: bool) -> None:
-    """Go on with study NAME from its store alone, without the YAML file."""
+    """Continue study NAME from its store alone, without the YAML file."""
     from orchestrator.cli.verbs.run import run_opened
 
     opened = open_name(name, store)
@@ -120,12 +124,12 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
     type=click.Choice(["table", "csv", "json", "parquet"]),
     default="table",
     show_default=True,
-    help="table: means over the groups; the others: every row, to standard output.",
+    help="table: means over the groups. The other formats write every row to standard output.",
 )
-@click.option("--experts", is_flag=True, help="The experts on their own tasks, not the merges.")
-@click.option("--means", is_flag=True, help="Means over the groups in the other formats, too.")
+@click.option("--experts", is_flag=True, help="Show the experts on their own tasks instead.")
+@click.option("--means", is_flag=True, help="Write means over the groups in the other formats too.")
 def results(name: str, store: str, output_format: str, *, experts: bool, means: bool) -> None:
-    """Print the results of study NAME, as far as it is."""
+    """Print the results that study NAME has so far."""
     from orchestrator.cli.verbs.results import show_results
 
     if experts and means:
@@ -148,11 +152,11 @@ def results(name: str, store: str, output_format: str, *, experts: bool, means: 
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the page goes; NAME-report.html when left out.",
+    help="The file to write; NAME-report.html by default.",
 )
 def report(name: str, store: str, output: Path | None) -> None:
     """Write the report of study NAME: one HTML page with figures, tables and holes."""
-    from orchestrator.cli.verbs.results import write_report
+    from orchestrator.cli.verbs.report import write_report
 
     opened = open_name(name, store, is_read_only=True)
     sys.exit(
@@ -163,7 +167,7 @@ def report(name: str, store: str, output: Path | None) -> None:
 @cli.command()
 @name_argument
 @store_option
-@click.option("--port", default=5000, show_default=True, help="Port on this machine.")
+@click.option("--port", default=5000, show_default=True, help="The port on this machine.")
 def ui(name: str, store: str, port: int) -> None:
     """Open MLflow's pages on the runs of study NAME."""
     from orchestrator.cli.verbs.ui import serve_ui
@@ -176,8 +180,8 @@ def ui(name: str, store: str, port: int) -> None:
 @store_option
 @click.option("--rebuild", is_flag=True, help="Delete the study's runs in MLflow first.")
 def track(name: str, store: str, *, rebuild: bool) -> None:
-    """Send MLflow what it lacks of study NAME, from the store alone."""
-    from orchestrator.cli.verbs.maintain import track_study
+    """Send MLflow the runs that it lacks of study NAME, from the store alone."""
+    from orchestrator.cli.verbs.track import track_study
 
     sys.exit(track_study(open_name(name, store), rebuild=rebuild, console=new_console()))
 
@@ -185,14 +189,14 @@ def track(name: str, store: str, *, rebuild: bool) -> None:
 @cli.command()
 @name_argument
 @store_option
-@click.option("--dry-run", is_flag=True, help="Only report: take nothing out.")
+@click.option("--dry-run", is_flag=True, help="Only report broken artifacts: withdraw none.")
 def verify(name: str, store: str, *, dry_run: bool) -> None:
-    """Read everything of study NAME again and compare it with its digests.
+    """Read everything that study NAME has in its store and compare it with its digests.
 
-    What is broken is taken out, and kept under another name: the next run makes it again, and
-    nothing else.
+    Broken artifacts are withdrawn: their manifests are kept under another name, and the next run
+    makes these artifacts again.
     """
-    from orchestrator.cli.verbs.maintain import verify_study
+    from orchestrator.cli.verbs.verify import verify_study
 
     with bad_input():
         opened = store_at(store)
@@ -201,22 +205,22 @@ def verify(name: str, store: str, *, dry_run: bool) -> None:
 
 @cli.command()
 @store_option
-@click.option("--delete", is_flag=True, help="Delete it; otherwise it is only listed.")
+@click.option("--delete", is_flag=True, help="Delete the listed objects; otherwise only list them.")
 @click.option(
     "--min-age",
     "min_age_hours",
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Hours that something must lie unused, as a run may just be writing it.",
+    help="Keep objects younger than this many hours, as a worker may still be writing them.",
 )
 def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
-    """List what no study in the store uses: replaced plans' artifacts, torn uploads, checkpoints.
+    """List what no study in the store uses: artifacts of old plans, torn uploads, checkpoints.
 
-    Looks at every study of the store. Nothing is deleted without --delete, and never what the plan
-    of a study names.
+    Looks at every study of the store. Deletes nothing without --delete, and never deletes an
+    artifact that a study's plan names.
     """
-    from orchestrator.cli.verbs.maintain import collect_garbage
+    from orchestrator.cli.verbs.gc import collect_garbage
 
     with bad_input():
         opened = store_at(store)
@@ -226,126 +230,12 @@ def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
     sys.exit(code)
 
 
-@cli.command()
-@click.argument(
-    "experts",
-    metavar="EXPERT.safetensors...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-)
-@click.option("--method", required=True, help="One of `mergesweep methods`.")
-@click.option(
-    "--base",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file that the experts started from.",
-)
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file to write.",
-)
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter.")
-@click.option(
-    "--batch-norm",
-    type=click.Choice(["average", "pooled", "base"]),
-    default="average",
-    show_default=True,
-    help="What becomes of BatchNorm's running statistics.",
-)
-@click.option("--seed", default=0, show_default=True, help="Of methods that draw random numbers.")
-@click.option(
-    "--threads",
-    "num_threads",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
-    show_default="one a core",
-    help="Tensors merged at once; no bit of the result depends on it.",
-)
-@click.option(
-    "--prefix",
-    default="",
-    help="Merge the experts' tensors under this prefix, which is taken off: `backbone.` for the "
-    "experts of a study.",
-)
-@click.option(
-    "--align",
-    is_flag=True,
-    help="First bring each expert's channels into the order of the base's (Git Re-Basin): for "
-    "ResNets and ViTs that were not fine-tuned from it; experts that were stay as they are.",
-)
-@click.option(
-    "--task",
-    type=click.IntRange(min=1),
-    help="For methods that keep modules of each task: the place of the expert, from 1, whose task "
-    "the model is for.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-def merge(
-    experts: tuple[Path, ...],
-    *,
-    method: str,
-    base: Path,
-    output: Path,
-    settings: tuple[str, ...],
-    batch_norm: str,
-    seed: int,
-    num_threads: int,
-    prefix: str,
-    align: bool,
-    task: int | None,
-    overwrite: bool,
-) -> None:
-    """Merge safetensors files, outside any study.
-
-    Memory holds the result and little else, whatever the number of experts. The result has the
-    names, shapes and types of the base.
-    """
-    from merge.errors import MergeError
-    from orchestrator.cli.verbs.merge import run_merge_files
-
-    if output.exists() and not overwrite:
-        raise BadInputError(f"{output} exists; --overwrite replaces it")
-    if task is not None and task > len(experts):
-        raise BadInputError(f"--task {task}: there are {len(experts)} experts")
-    try:
-        run_merge_files(
-            method,
-            base=base,
-            experts=experts,
-            output=output,
-            settings=settings,
-            batch_norm=batch_norm,
-            seed=seed,
-            num_threads=num_threads,
-            prefix=prefix,
-            align=align,
-            task=None if task is None else task - 1,
-            console=new_console(),
-        )
-    except MergeError as error:
-        raise BadInputError(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error}") from error
-
-
-@cli.command()
-def methods() -> None:
-    """List the merging methods: what each needs, its parameters with ranges, its paper."""
-    from orchestrator.cli.verbs.merge import print_methods
-
-    print_methods(new_console())
-
-
-for _command in cli_cluster.COMMANDS:
+for _command in (*cluster_verbs.COMMANDS, *file_verbs.COMMANDS):
     cli.add_command(_command)
 
 
 def main() -> None:
-    """Runs the command line, as the process's last work."""
+    """Runs the command line as the last work of the process."""
     loads_torch = sys.argv[1:2] == ["merge"]
     with ending_at_once() if loads_torch else nullcontext():
         cli(prog_name="mergesweep")

@@ -1,4 +1,4 @@
-"""What the verbs share: options, consoles, and opening what a user names."""
+"""Options, consoles and ways to open a study that several verbs use."""
 
 import os
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "./mergesweep-store"
 PIPED_WIDTH = 120
-"""Columns of tables that go to a file or to another program."""
+"""The width of tables in columns where the output is a file or another program."""
 
 store_option = click.option(
     "--store",
     default=DEFAULT_STORE,
     show_default=True,
-    help="Where the study's artifacts are: a directory, or s3://bucket/prefix.",
+    help="The store that has the study: a directory, or s3://bucket/prefix.",
 )
 study_argument = click.argument(
     "study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path, dir_okay=False)
@@ -33,19 +33,19 @@ name_argument = click.argument("name", metavar="NAME")
 take_over_option = click.option(
     "--take-over",
     is_flag=True,
-    help="Run at once, without looking whether another run of the study still lives: that one "
+    help="Start at once, without checking whether another run of the study is alive: that run "
     "stops within seconds.",
 )
 
 
 class BadInputError(click.ClickException):
-    """What the user gave cannot be used; the message says why."""
+    """A file, an option or a name that the user gave cannot be used; the message says why."""
 
     exit_code = BAD_INPUT
 
 
 def new_console(*, stderr: bool = False) -> "Console":
-    """Returns what to print on, as wide as a table needs where there is no terminal."""
+    """Returns a console; without a terminal it is as wide as a table needs."""
     from rich.console import Console
 
     console = Console(stderr=stderr)
@@ -55,7 +55,7 @@ def new_console(*, stderr: bool = False) -> "Console":
 
 
 def open_file(path: Path) -> "OpenedStudy":
-    """Returns the study of a file, together with its store.
+    """Opens the study of a file.
 
     Raises:
         BadInputError: The file or the store cannot be used.
@@ -68,10 +68,15 @@ def open_file(path: Path) -> "OpenedStudy":
 
 
 def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedStudy":
-    """Returns a study that a store holds; read-only, nothing is written even to try the store.
+    """Opens a study by its name in a store.
+
+    Args:
+        name: The study's name.
+        store: The store's URL, as given on the command line.
+        is_read_only: Do not even write an object to test the store.
 
     Raises:
-        BadInputError: The store cannot be used, or holds no such study that can be.
+        BadInputError: The store cannot be used, or has no usable study of this name.
     """
     from orchestrator.run.opened import open_by_name
 
@@ -80,7 +85,7 @@ def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedSt
 
 
 def store_at(url: str) -> "Store":
-    """Returns the store that an option names."""
+    """Opens the store of a URL on the command line."""
     from orchestrator.study.reader import absolute_store
     from workers.store.opening import open_store
 
@@ -89,7 +94,7 @@ def store_at(url: str) -> "Store":
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Turns what the user can mend into a message and exit code 2."""
+    """Turns errors that the user can mend into a message and exit code 2."""
     from orchestrator.cluster.submission import SubmitError
     from orchestrator.record.folder import StudyDamagedError, StudyNotFoundError
     from orchestrator.study.credentials import masked

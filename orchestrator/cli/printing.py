@@ -7,103 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.costs.estimate import Estimate, StoreEstimate
-from orchestrator.costs.usage import GIGABYTE
-from orchestrator.plan.plan import Plan
-from orchestrator.plan.settings import DEFAULT_AXIS
-from orchestrator.progress.panel import duration
-from orchestrator.progress.say import say
 from orchestrator.record.holes import Hole
-from orchestrator.record.ledger import Ledger
-from orchestrator.results.means import CATEGORICAL_AXES, SettingMean, Spread
-from orchestrator.study.resources import Budget
+from orchestrator.results.means import SettingMean, Spread
 
 MAX_HOLES_SHOWN = 10
-
-
-def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Console) -> None:
-    """Prints what a study will run, what sharing saves, what exists, and what the rest costs."""
-    counts = ledger.state().counts()
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", highlight=False)
-    console.print(
-        f"study {plan.study.name}: {len(plan.study.task_names)} tasks, "
-        f"{len(plan.settings)} settings, {len(plan.groups)} groups, "
-        f"{len(plan.study.merge)} methods",
-        highlight=False,
-    )
-    table = Table("", "planned", "already in the store")
-    missing = len(ledger.committed().missing_trials())
-    if len(plan.bases.by_id) > 1:
-        table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.committed().bases)))
-    table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
-    table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
-    table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
-    console.print(table)
-    for line in (*axis_lines(plan), *base_lines(plan), sharing_line(plan), *lines):
-        say(console, line)
-
-
-def axis_lines(plan: Plan) -> Sequence[str]:
-    """Says what each axis varies, in the values of the study file."""
-    values: dict[str, list[str]] = {}
-    for setting in plan.settings:
-        values.setdefault(setting.axis, []).append(setting.value)
-    return [
-        f"axis {axis}: {', '.join(each)}"
-        for axis, each in values.items()
-        if axis not in (*CATEGORICAL_AXES, DEFAULT_AXIS)
-    ]
-
-
-def base_lines(plan: Plan) -> Sequence[str]:
-    """Says what the study pretrains; nothing for most studies."""
-    if not plan.bases.runs:
-        return []
-    num_bases = sum(len(run.snapshots) for run in plan.bases.runs)
-    runs, steps = len(plan.bases.runs), plan.bases.num_steps
-    return [f"pretraining: {num_bases} bases, snapshots of {runs} runs of {steps:,} steps in all"]
-
-
-def sharing_line(plan: Plan) -> str:
-    """Says what shared prefixes and shared points save."""
-    steps, unshared = plan.num_steps, plan.num_steps_unshared
-    return (
-        f"sharing: {steps:,} optimizer steps instead of {unshared:,} "
-        f"({1 - steps / unshared:.0%} saved), {len(plan.merges):,} merge jobs for "
-        f"{len(plan.cells):,} table entries"
-    )
-
-
-def estimate_lines(
-    estimate: Estimate, *, store: StoreEstimate, num_slots: int, budget: Budget
-) -> Sequence[str]:
-    """Says what is left to do, in time, money and bytes, and what that rests on."""
-    wall = duration(estimate.wall_s(num_slots=num_slots))
-    trials, merges = duration(estimate.train_s), duration(estimate.merge_s)
-    usage = estimate.usage
-    takes = [f"{usage.cpu_hours:,.2f} CPU-core-hours"]
-    if usage.gpu_s:
-        takes.insert(0, f"{usage.gpu_hours:,.2f} GPU-hours")
-    if cost := usage.usd(budget):
-        takes.append(f"{cost:,.2f} USD")
-    bases, experts = _size(store.base_bytes), _size(store.expert_bytes)
-    images, in_flight = _size(store.data_bytes), _size(store.checkpoint_bytes)
-    return (
-        f"left: about {wall} on {num_slots} workers at once: {', '.join(takes)}",
-        f"of one worker's time: trials {trials}, merge jobs {merges}",
-        f"times are {estimate.basis}",
-        f"in the store: experts {experts}, bases {bases}, images {images}",
-        f"besides, in the store while trials run: checkpoints {in_flight}",
-    )
-
-
-def _size(num_bytes: int | None) -> str:
-    if num_bytes is None:
-        return "of unknown size (timm has no such model, or could not be asked)"
-    if num_bytes < GIGABYTE / 10:
-        return f"{num_bytes / 1e6:,.1f} MB"
-    return f"{num_bytes / GIGABYTE:,.2f} GB"
 
 
 def print_results(means: Sequence[SettingMean], *, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Ray's Jobs API: submits commands to a cluster over HTTP, without joining it."""
+"""Submits commands to a cluster over HTTP with Ray's Jobs API, without joining the cluster."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,11 @@ from orchestrator.cluster.submission import (
 )
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
-"""Ray's own; it would win over an address that is given, so this process sets it."""
+"""Ray's own variable. It takes precedence over a given address, so this process sets it."""
 STOP_WAIT_S = 60
-"""How long a driver that is told to stop may take: trials leave checkpoints. Ray's own is 3 s."""
+"""The time in which a stopped driver must end: its trials write checkpoints. Ray's is 3 s."""
 ANSWER_WAIT_S = 10.0
-"""For the first answer. Ray's client would wait for as long as the machine's TCP does."""
+"""The timeout of the first request. Ray's client has none but that of TCP."""
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 
 
@@ -34,11 +34,11 @@ class JobsApi:
     """The submissions of one cluster; see `orchestrator.cluster.submission.Submissions`."""
 
     def __init__(self, address: str) -> None:
-        """Connects.
+        """Connects to the dashboard at an address, such as `http://head:8265`.
 
         Raises:
-            ClusterAccessError: The address is none, nothing of Ray answers there, the token is
-                wrong or lacking, or the cluster's Ray or Python is another than this one's.
+            ClusterAccessError: The address is no URL, no Ray dashboard answers there, the token is
+                wrong or missing, or the cluster has another version of Ray or Python.
         """
         self.address = address.rstrip("/")
         if not self.address.startswith(("http://", "https://")):
@@ -46,9 +46,10 @@ class JobsApi:
                 f"{address!r} is not the address of a Ray dashboard; give http://head:8265"
             )
         if _wants_token(self.address):
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's client would send none
+            # Otherwise Ray's client would send no token.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ[ADDRESS_VARIABLE] = self.address
-        # Late: both variables are read when it is loaded.
+        # Imported here because Ray reads both variables when it is imported.
         from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
 
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -64,7 +65,7 @@ class JobsApi:
             return [each for each in found if each is not None]
 
     def find(self, submission_id: str) -> Submission:
-        """Returns one submission as it is now.
+        """Returns the present state of one submission.
 
         Raises:
             NoSubmissionError: The cluster does not know it.
@@ -72,7 +73,9 @@ class JobsApi:
         with self._translated():
             submission = _submission(self._client.get_job_info(submission_id))
         if submission is None:
-            raise NoSubmissionError(f"{submission_id} on {self.address} is no study's")
+            raise NoSubmissionError(
+                f"job {submission_id} on {self.address} is not a submission of a study"
+            )
         return submission
 
     def submit(
@@ -102,47 +105,48 @@ class JobsApi:
             self._client.stop_job(submission_id)
 
     def log(self, submission_id: str) -> str:
-        """Returns what the command has printed."""
+        """Returns the command's output so far."""
         with self._translated():
             return str(self._client.get_job_logs(submission_id))
 
     def follow(self, submission_id: str) -> Iterator[str]:
-        """Yields what the command has printed and prints, until it has ended."""
+        """Yields the command's output, old and new, until it has ended."""
         with self._translated(), asyncio.Runner() as runner:
             parts: AsyncIterator[str] = self._client.tail_job_logs(submission_id)
             while (part := runner.run(_next(parts))) is not None:
                 yield part
 
     def _check_versions(self) -> None:
-        """Compares Ray's release and Python's minor one; a cluster's nodes have the same."""
+        """Compares Ray's version and Python's minor version with the cluster's."""
         import ray  # noqa: PLC0415 late, as above
 
-        answer = self._client._do_request("GET", "/api/v0/cluster_metadata")  # noqa: SLF001 no other
+        answer = self._client._do_request("GET", "/api/v0/cluster_metadata")  # noqa: SLF001 there is no public method
         answer.raise_for_status()
         theirs = answer.json()["data"]
         here = platform.python_version()
         if theirs["rayVersion"] != ray.__version__:
             raise ClusterAccessError(
-                f"{self.address} has Ray {theirs['rayVersion']} and this is Ray {ray.__version__}: "
-                f'submit from an environment with "ray[default]=={theirs["rayVersion"]}", or start '
-                f"the cluster with {ray.__version__}"
+                f"{self.address} has Ray {theirs['rayVersion']}, and this is Ray "
+                f"{ray.__version__}: submit from an environment with "
+                f'"ray[default]=={theirs["rayVersion"]}", or start the cluster with '
+                f"{ray.__version__}"
             )
         if _minor(theirs["pythonVersion"]) != _minor(here):
             raise ClusterAccessError(
-                f"{self.address} has Python {theirs['pythonVersion']} and this is Python {here}: "
-                "both must be of one minor version, such as 3.11"
+                f"{self.address} has Python {theirs['pythonVersion']}, and this is Python {here}: "
+                "both must have the same minor version, such as 3.11"
             )
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turns whatever goes wrong between here and the head into one line."""
+        """Turns every error of the connection into a `ClusterAccessError` of one line."""
         from aiohttp import ClientError  # noqa: PLC0415 late, as above
         from ray.exceptions import AuthenticationError  # noqa: PLC0415 late, as above
 
         try:
             yield
         except AuthenticationError as error:
-            # Ray's words for 403; without any token its client does not even ask.
+            # Ray's text for 403. Without any token its client sends no request.
             is_wrong = str(error).startswith("Authentication failed")
             raise ClusterAccessError(_token_advice(self.address, is_wrong=is_wrong)) from error
         except (ClientError, OSError, RuntimeError, ValueError, LookupError) as error:
@@ -157,13 +161,13 @@ async def _next(parts: AsyncIterator[str]) -> str | None:
 
 
 def _wants_token(address: str) -> bool:
-    """Waits for an answer, and tells whether the cluster refuses who brings no token.
+    """Returns whether the cluster refuses requests without a token.
 
     Raises:
-        ClusterAccessError: There is none, or it is not one of Ray's.
+        ClusterAccessError: Nothing answers, or the answer is not from a Ray dashboard.
     """
     try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_WAIT_S) as answer:  # noqa: S310 http alone
+        with urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_WAIT_S) as answer:  # noqa: S310 only http and https
             json.load(answer)["ray_version"]
     except urllib.error.HTTPError as error:
         error.close()
@@ -182,24 +186,25 @@ def _wants_token(address: str) -> bool:
 
 def _not_ray(address: str, *, reason: str) -> str:
     return (
-        f"what answers at {address} is not a Ray dashboard with a Jobs API ({reason}); its port is "
-        'usually 8265, and the head needs "ray[default]"'
+        f"the server at {address} is not a Ray dashboard with a Jobs API ({reason}); the "
+        'port of a dashboard is usually 8265, and the head needs "ray[default]"'
     )
 
 
 def _token_advice(address: str, *, is_wrong: bool) -> str:
     if is_wrong:
         return (
-            f"{address} does not accept the token of RAY_AUTH_TOKEN (403): it is another cluster's"
+            f"{address} does not accept the token in RAY_AUTH_TOKEN (403), which is another "
+            "cluster's"
         )
     return (
-        f"{address} wants a token (401): set RAY_AUTH_TOKEN to the one that the cluster was "
+        f"{address} requires a token (401): set RAY_AUTH_TOKEN to the token that the cluster was "
         "started with, and RAY_AUTH_MODE=token"
     )
 
 
 def _submission(details: Any) -> Submission | None:  # noqa: ANN401 Ray is untyped here
-    """Returns what a job is to us, None if it is no study's."""
+    """Returns a job as a submission, None if it is not a study's job."""
     metadata = details.metadata or {}
     study, name = metadata.get(STUDY_KEY), details.submission_id
     attempt = attempt_of(name or "", study=study or "")

@@ -1,4 +1,4 @@
-"""What of a study is on this machine only, and what every node of a cluster must have."""
+"""Finds paths in a study that other machines cannot see, and paths that every node must have."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,24 +13,24 @@ _WEIGHTS = "weights lie in object storage for a cluster: s3://bucket/key#sha256=
 
 
 def local_problems(study: Study) -> Iterator[StudyProblem]:
-    """Yields what of a study a cluster cannot use, because other machines cannot see it.
+    """Yields the fields of a study that a cluster cannot use, as other machines cannot see them.
 
-    Absolute paths of weights and task data may be on every node, which only the nodes can tell:
+    Absolute paths of weights and task data may exist on every node. Only the nodes can check them:
     see `node_paths`.
     """
     if not study.store.startswith("s3://"):
         yield StudyProblem(
             field="store",
             value=f"{study.store!r}, a directory,",
-            allowed="the nodes of a cluster share no directory with this machine: "
+            allowed="the nodes of a cluster share no directory with this machine: use "
             "s3://bucket/prefix",
         )
     if study.tracking is not None and study.tracking.startswith(("sqlite:", "file:")):
         yield StudyProblem(
             field="tracking",
             value=repr(study.tracking),
-            allowed="the driver runs on the head, where this file is not: an MLflow server's "
-            "address, or leave it out and use `mergesweep track` afterwards",
+            allowed="the driver runs on the head, which does not have this file: give an MLflow "
+            "server's address, or leave the field out and use `mergesweep track` afterwards",
         )
     for field, path, advice in _paths(study):
         if not Path(path).is_absolute():
@@ -42,12 +42,12 @@ def local_problems(study: Study) -> Iterator[StudyProblem]:
 
 
 def node_paths(study: Study) -> dict[str, str]:
-    """Returns the absolute paths that every node must have, by the field that names each."""
+    """Returns the absolute paths that every node must have, by the field with each."""
     return {field: path for field, path, _ in _paths(study) if Path(path).is_absolute()}
 
 
 def _paths(study: Study) -> Iterator[tuple[str, str, str]]:
-    """Yields field, path and advice for everything that names a file or a directory."""
+    """Yields field, path and advice for each file or directory that the study names."""
     for field, weights in _weights(study):
         if weights not in _NOT_FILES and not is_remote(weights):
             yield field, weights, _WEIGHTS

@@ -1,4 +1,4 @@
-"""Asks every node of a cluster, before anything is scheduled, whether it could run a study."""
+"""Checks every node of a cluster, before anything is scheduled, for what a study needs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,34 +13,34 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.cluster import node_probe
 
 ANSWER_WAIT_S = 180.0
-"""For all nodes together, a worker process started on each."""
+"""The timeout for all nodes together; each has to start a worker process."""
 WORKER_PACKAGES = (
     *("boto3", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision"),
     *("eval", "merge", "orchestrator", "workers"),
 )
-"""Import names of what every worker process loads."""
+"""Import names of the packages that every worker process loads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeCheck:
-    """What the nodes have answered."""
+    """The answers of the nodes."""
 
     num_nodes: int
     problems: tuple[str, ...]
-    """One line each, with the nodes that have the problem; none when all can run the study."""
+    """A line for each problem, with the nodes that have it; empty if all can run the study."""
 
 
 def check_nodes(
     *, paths: Mapping[str, str], store_url: str, packages: Sequence[str] = WORKER_PACKAGES
 ) -> NodeCheck:
-    """Runs a probe on every node that is alive; takes no resources from anyone.
+    """Runs a probe on every live node, without reserving any resources.
 
     Args:
-        paths: Files and directories that every node must have, by the field that names each.
+        paths: Files and directories that every node must have, by the field with each.
         store_url: The store that every node writes to.
         packages: Import names that every node must find.
     """
-    # A node need not have our packages.
+    # By value: a node may lack our packages.
     cloudpickle.register_pickle_by_value(node_probe)  # type: ignore[no-untyped-call]
     python = ".".join(map(str, sys.version_info[:2]))
     asked = {

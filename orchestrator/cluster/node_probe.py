@@ -1,7 +1,7 @@
-"""What a node of a cluster answers about itself; sent to it as code, with only Python assumed.
+"""Checks the node on which it runs. It is sent there as code, and needs nothing but Python.
 
-A node may lack every package of ours, so nothing but the standard library is imported at its top,
-and all that can go wrong is answered in words.
+A node may lack all of our packages, so the top of the module imports only the standard library,
+and problems are returned as text.
 """
 
 import importlib.util
@@ -13,22 +13,22 @@ from collections.abc import Mapping, Sequence
 def probe_node(
     *, packages: Sequence[str], paths: Mapping[str, str], store_url: str, python: str
 ) -> list[str]:
-    """Returns what a worker on this node would lack.
+    """Returns the problems that a worker on this node would have, a line each.
 
     Args:
         packages: Import names that must be found.
-        paths: Files and directories that must exist, by the field that names each.
-        store_url: The store, in which an object is written, read and deleted.
-        python: The minor version that must run, such as 3.11.
+        paths: Files and directories that must exist, by the field with each.
+        store_url: The store; the probe writes, reads and deletes an object in it.
+        python: The required minor version, such as 3.11.
     """
     problems = []
     here = ".".join(map(str, sys.version_info[:2]))
     if here != python:
-        problems.append(f"Python is {here} and not {python}")
+        problems.append(f"it has Python {here}, but the head has {python}")
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         problems.append(f"not installed: {', '.join(missing)}")
-    absent = [f"{field} {path}" for field, path in paths.items() if not os.path.exists(path)]  # noqa: PTH110 no Path needed
+    absent = [f"{field} {path}" for field, path in paths.items() if not os.path.exists(path)]  # noqa: PTH110 shorter
     if absent:
         problems.append(f"not there: {', '.join(absent)}")
     if not missing:

@@ -1,4 +1,4 @@
-"""A submission: one attempt at a study as a job of a Ray cluster, by its Jobs API.
+"""Describes submissions: attempts to run a study as a job of a Ray cluster, by its Jobs API.
 
 SubmitError
 ├── ClusterAccessError   the cluster does not answer, wants a token, or is of another version
@@ -13,16 +13,17 @@ from typing import Protocol
 
 STUDY_KEY = "mergesweep_study"
 STORE_KEY = "mergesweep_store"
-"""Keys of a submission's metadata, which everyone with access to the cluster may read."""
+"""Keys of a submission's metadata, which everyone with access to the cluster can read."""
 
-SUBMITTED_FILE = "submission.json"
-"""What the job is told, beside the study."""
+JOB_INPUT_FILE = "submission.json"
+"""The job's input beside the study: the store's URL and the paths that nodes must have."""
 CHECKED = "checked:"
-"""Begins the line that the job prints when its nodes can run the study, before it schedules."""
+"""The beginning of the line that the job prints when the nodes can run the study, before it
+schedules anything."""
 PROBLEM = "error:"
-"""Begins every line that says why it does not."""
+"""The beginning of each line that says why the study cannot run."""
 COMMAND = "exec python -m orchestrator.cli.job_main"
-"""What the head runs; without a shell in between, which would take the signal to stop."""
+"""The command on the head. `exec` removes the shell, which would catch the signal to stop."""
 
 _ID = re.compile(r"(?P<study>.+)-(?P<attempt>\d+)")
 
@@ -41,41 +42,41 @@ class NoSubmissionError(SubmitError):
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What a cluster knows of one attempt at a study."""
+    """One attempt to run a study, as a cluster reports it."""
 
     id: str
     """`<study>-<attempt>`."""
     study: str
     attempt: int
     store_url: str
-    """Absolute; without credentials, as every store's URL."""
+    """Absolute. It has no credentials, like every store's URL."""
     state: str
-    """Ray's word: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
+    """Ray's state: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
     message: str
-    """Ray's words on how it is or how it ended."""
+    """Ray's explanation of the state."""
     started_at_s: float
-    """When it was submitted, in seconds since 1970 by the head's clock."""
+    """The time of submission, in seconds since 1970 by the head's clock."""
     exit_code: int | None
-    """The command's, once it has ended by itself."""
+    """The command's exit code, once it has ended by itself."""
 
     @property
     def is_over(self) -> bool:
-        """Tells whether it has ended, in whatever way."""
+        """Returns whether the submission has ended, in whatever way."""
         return self.state not in ("PENDING", "RUNNING")
 
 
 class Submissions(Protocol):
-    """What is asked of a cluster's Jobs API; every method may raise `ClusterAccessError`."""
+    """The operations on a cluster's Jobs API; every method may raise `ClusterAccessError`."""
 
     @property
     def address(self) -> str:
-        """The head's dashboard, `http://host:port`."""
+        """Returns the URL of the head's dashboard, `http://host:port`."""
 
     def find_all(self) -> list[Submission]:
         """Returns every submission of a study that the cluster remembers."""
 
     def find(self, submission_id: str) -> Submission:
-        """Returns one submission as it is now.
+        """Returns the present state of one submission.
 
         Raises:
             NoSubmissionError: The cluster does not know it.
@@ -87,31 +88,31 @@ class Submissions(Protocol):
         """Uploads a folder and starts a command in it on the head.
 
         Returns:
-            False if the id is taken, which changes nothing.
+            False if the id is taken; nothing has changed then.
         """
 
     def stop(self, submission_id: str) -> None:
         """Sends the command SIGTERM, and SIGKILL if it has not ended after `STOP_WAIT_S`."""
 
     def log(self, submission_id: str) -> str:
-        """Returns what the command has printed."""
+        """Returns the command's output so far."""
 
     def follow(self, submission_id: str) -> Iterator[str]:
-        """Yields what the command has printed and prints, until it has ended."""
+        """Yields the command's output, old and new, until it has ended."""
 
 
 def submission_id(study: str, *, attempt: int) -> str:
-    """Returns how a study's attempt is called on a cluster."""
+    """Returns the id of an attempt on a cluster."""
     return f"{study}-{attempt}"
 
 
 def attempt_of(name: str, *, study: str) -> int | None:
-    """Returns the attempt that a submission's id says, None if it is not one of the study's."""
+    """Returns the attempt in a submission's id, None if the id is not one of the study's."""
     match = _ID.fullmatch(name)
     return int(match["attempt"]) if match and match["study"] == study else None
 
 
 def newest_of(submissions: Iterable[Submission], *, study: str) -> Submission | None:
-    """Returns the last attempt at a study, None if there is none."""
+    """Returns the newest attempt at a study, None if there is none."""
     of_study = [each for each in submissions if each.study == study]
     return max(of_study, key=lambda each: each.attempt, default=None)

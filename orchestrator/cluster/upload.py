@@ -1,4 +1,4 @@
-"""The folder that a submission takes to the cluster: the study, and the code where it is needed."""
+"""Builds the folder that a submission uploads: the study, and from a checkout also the code."""
 
 import json
 import shutil
@@ -8,45 +8,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.submission import SUBMITTED_FILE, SubmitError
+from orchestrator.cluster.submission import JOB_INPUT_FILE, SubmitError
 from workers.artifacts.code_version import code_version
 
-MAX_SHIPPED_BYTES = 512 * 2**20
-"""Ray's limit for a folder; it goes through the head's memory."""
-SHIPPED_STUDY = "study.yaml"
+MAX_UPLOAD_BYTES = 512 * 2**20
+"""Ray's limit for a folder, which passes through the head's memory."""
+STUDY_FILE = "study.yaml"
 _PACKAGES = ("orchestrator", "workers", "merge", "eval")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
 
 
 def checkout() -> Path | None:
-    """Returns the checkout that this program runs from, None if it is installed.
+    """Returns the root of the checkout that this program runs from, None if it is installed.
 
-    The nodes cannot have a checkout's code, and are expected to have an installed release.
+    Nodes cannot have a checkout's code, so it is uploaded. They must have an installed release.
     """
     root = Path(__file__).parents[2]
     return root if (root / "pyproject.toml").is_file() else None
 
 
 @contextmanager
-def shipped_folder(
-    *, study_text: str, told: Mapping[str, Any], code: Path | None
+def upload_folder(
+    *, study_text: str, job_input: Mapping[str, Any], code: Path | None
 ) -> Iterator[Path]:
-    """Yields a folder to upload, which is gone at the end of a `with` block.
+    """Yields a temporary folder to upload.
 
-    Nothing else of the directory that the command runs in is taken along.
+    It contains nothing else of the directory in which the command runs.
 
     Args:
         study_text: The study file, as written.
-        told: What the job is told besides, as JSON.
-        code: The root of a checkout whose packages are taken along; None for none.
+        job_input: Further input of the job, stored as JSON.
+        code: The root of a checkout whose packages are copied; None to copy no code.
 
     Raises:
-        SubmitError: The folder is larger than Ray takes.
+        SubmitError: The folder is larger than Ray's limit.
     """
     with tempfile.TemporaryDirectory(prefix="mergesweep-submit-") as name:
         folder = Path(name)
-        (folder / SHIPPED_STUDY).write_text(study_text, encoding="utf-8")
-        (folder / SUBMITTED_FILE).write_text(json.dumps(dict(told)), encoding="utf-8")
+        (folder / STUDY_FILE).write_text(study_text, encoding="utf-8")
+        (folder / JOB_INPUT_FILE).write_text(json.dumps(dict(job_input)), encoding="utf-8")
         if code is not None:
             _copy_code(code, folder)
         check_size(folder)
@@ -56,18 +56,19 @@ def shipped_folder(
 def _copy_code(root: Path, folder: Path) -> None:
     for package in _PACKAGES:
         shutil.copytree(root / package, folder / package, ignore=_LEFT_OUT)
-    # What artifacts are marked with: a copy has no git, and nodes may have no release.
+    # Artifacts name the version that made them. The copy has no git, and a node may have no
+    # installed release, so the version travels as package metadata.
     release = code_version()
     metadata = folder / f"mergesweep-{release}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: mergesweep\nVersion: {release}\n")
 
 
-def check_size(folder: Path, *, max_bytes: int = MAX_SHIPPED_BYTES) -> None:
-    """Returns if a folder is small enough to be uploaded.
+def check_size(folder: Path, *, max_bytes: int = MAX_UPLOAD_BYTES) -> None:
+    """Checks that a folder is small enough to be uploaded.
 
     Raises:
-        SubmitError: It is not; the message names the largest files.
+        SubmitError: It is too large; the message names the three largest files.
     """
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     num_bytes = sum(sizes.values())
@@ -78,6 +79,6 @@ def check_size(folder: Path, *, max_bytes: int = MAX_SHIPPED_BYTES) -> None:
         f"{path.relative_to(folder)} ({sizes[path] / 2**20:,.0f} MiB)" for path in largest
     )
     raise SubmitError(
-        f"what would be sent has {num_bytes / 2**20:,.0f} MiB and Ray takes "
-        f"{max_bytes / 2**20:,.0f}: move the largest out of the packages: {named}"
+        f"the upload has {num_bytes / 2**20:,.0f} MiB, and Ray takes at most "
+        f"{max_bytes / 2**20:,.0f} MiB; move the largest files out of the packages: {named}"
     )

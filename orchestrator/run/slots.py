@@ -1,19 +1,23 @@
 """Splits a study's slots between trials and the merge workers that run beside them."""
 
 import math
+import os
 from dataclasses import dataclass
 
+from orchestrator.study.schema import Study
+
 MIN_SLOTS_TO_RESERVE = 8
-"""From so many worker slots on, an eighth is set aside for merge jobs while trials run; below,
-merge workers run beside the trials without a share: one of two slots would be half the machine."""
+"""From this many slots on, an eighth is set aside for merge workers while trials run. With fewer
+slots, merge workers run beside the trials without a share: one of two slots would be half the
+machine."""
 MIN_SLOTS_TO_SPLIT = 4
-"""Of a study that may have enough to reserve: with fewer at the time, as others have the rest,
-merge jobs wait until trials have ended."""
+"""A study that reserves slots may have fewer at times, when other studies use the rest. With fewer
+than this, all are for trials, and merge jobs wait until trials have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """What a study could have if it were alone on its cluster, within its quota."""
+    """The slots that a study could use if it were alone on its cluster, within its quota."""
 
     most_trials: int = 1
     """Trials at once."""
@@ -22,13 +26,13 @@ class Slots:
 
     @property
     def reserves(self) -> bool:
-        """Whether merge workers hold a share of the cluster."""
+        """Returns whether merge workers hold a share of the cluster."""
         return self.most_trials >= MIN_SLOTS_TO_RESERVE
 
     def beside_trials(self, num_slots: int) -> int:
-        """Returns how many merge workers there are beside trials, of the slots that there are now.
+        """Returns the number of merge workers beside trials, for the present number of slots.
 
-        Where they hold no share, as many as the same part of the cluster has room for.
+        If merge workers hold no share, it is the number that the same part of the cluster fits.
         """
         if not self.reserves:
             return math.ceil(self.most_jobs * num_slots / self.most_trials)
@@ -37,5 +41,10 @@ class Slots:
         return max(1, num_slots // MIN_SLOTS_TO_RESERVE)
 
     def for_trials(self, num_slots: int) -> int:
-        """Returns how many trials may run of the slots that there are now."""
+        """Returns the number of trials that may run, for the present number of slots."""
         return num_slots - (self.beside_trials(num_slots) if self.reserves else 0)
+
+
+def slots_here(study: Study) -> int:
+    """Returns how many trials fit this machine's cores; its GPUs are not counted."""
+    return max(1, int((os.cpu_count() or 1) / study.resources.trial.cpu))

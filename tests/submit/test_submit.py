@@ -109,7 +109,7 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     wait_until(lambda: any(store.list("in-flight/")), poll_s=0.5)
     stopped = program.run("stop", "halted")
     assert "halted-1 is STOPPED" in stopped
-    assert "stopped; everything that was whole is kept" in program.run("logs", "halted")
+    assert "stopped; everything that was committed is kept" in program.run("logs", "halted")
     assert list(store.list("in-flight/"))
     assert "halted-1 has ended: STOPPED" in program.run("status", "halted", exit_code=3, **reading)
     resumed = program.run("submit", study, "--wait")
@@ -124,9 +124,9 @@ def test_token_is_asked_for(
     """None, and one of another cluster: one line each, exit code 2."""
     study = write("refused")
     lacking = program.run("submit", study, exit_code=2, RAY_AUTH_TOKEN="")
-    assert "wants a token (401): set RAY_AUTH_TOKEN" in lacking
+    assert "requires a token (401): set RAY_AUTH_TOKEN" in lacking
     wrong = program.run("submit", study, exit_code=2, RAY_AUTH_TOKEN="f" * 64)
-    assert "does not accept the token of RAY_AUTH_TOKEN (403)" in wrong
+    assert "does not accept the token in RAY_AUTH_TOKEN (403)" in wrong
     assert len(lacking.splitlines()) == len(wrong.splitlines()) == 1
 
 

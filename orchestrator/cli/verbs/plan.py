@@ -1,17 +1,12 @@
-"""Prints the plan of a study, after timing samples of it where asked."""
+"""`mergesweep plan`: print what a study will run and cost; time samples of it with --calibrate."""
 
 import json
-import os
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.table import Table
 
-from orchestrator.cli.printing import (
-    base_lines,
-    estimate_lines,
-    print_plan,
-    sharing_line,
-)
 from orchestrator.costs.budget_lines import budget_lines
 from orchestrator.costs.calibration import (
     CALIBRATION_S,
@@ -19,18 +14,25 @@ from orchestrator.costs.calibration import (
     calibration_request,
     keep_calibration,
 )
-from orchestrator.costs.estimate import estimate, estimate_store
+from orchestrator.costs.estimate import Estimate, StoreEstimate, estimate, estimate_store
 from orchestrator.costs.sizes import Sizes, sizes_by_base
+from orchestrator.costs.usage import GIGABYTE
 from orchestrator.plan.export import plan_file
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.settings import DEFAULT_AXIS
+from orchestrator.progress.panel import duration
 from orchestrator.progress.say import say
+from orchestrator.record.ledger import Ledger
+from orchestrator.results.means import CATEGORICAL_AXES
 from orchestrator.run.opened import OpenedStudy, open_study
-from orchestrator.study.schema import Study
+from orchestrator.run.slots import slots_here
+from orchestrator.study.resources import Budget
 
 
 def show_plan(
     opened: OpenedStudy, *, console: Console, as_json: bool, num_slots: int | None
 ) -> None:
-    """Prints the plan of a study; starts nothing."""
+    """Prints the plan of a study, as tables and lines or as JSON."""
     plan, ledger = opened.plan, opened.ledger
     slots = num_slots or slots_here(plan.study)
     committed, models = ledger.committed(), sizes_by_base(plan)
@@ -44,7 +46,7 @@ def show_plan(
     summary = {
         "counts": vars(ledger.state().counts()),
         "bases": base_lines(plan),
-        "sharing": sharing_line(plan),
+        "sharing": prefix_sharing_line(plan),
         "estimate": lines,
         "left": {
             "wall_s": left.wall_s(num_slots=slots),
@@ -59,13 +61,11 @@ def show_plan(
     json.dump({**plan_file(opened.plan).to_json(), "summary": summary}, sys.stdout, indent=1)
 
 
-def slots_here(study: Study) -> int:
-    """Returns how many trials this machine's cores have room for; GPUs are not looked for."""
-    return max(1, int((os.cpu_count() or 1) / study.resources.trial.cpu))
-
-
 def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
-    """Times the study's work on this machine and keeps that; returns the study opened anew.
+    """Times samples of the study's work on this machine and stores the calibration.
+
+    Returns:
+        The study, reopened with the calibration.
 
     Raises:
         CalibrationError: Nothing could be timed.
@@ -76,13 +76,103 @@ def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
     calibration = calibrate(
         request, seconds=seconds, progress=lambda text: say(console, f"  {text}")
     )
-    missing = [key for key in request.speed_keys() if key not in calibration.speeds]
-    for key in missing:
-        say(console, f"  not timed, and left to other figures or a guess: {key}")
+    for key in request.speed_keys():
+        if key not in calibration.speeds:
+            say(console, f"  not timed, so it stays an estimate: {key}")
     keep_calibration(opened.folder, calibration)
     fresh = open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
     if fresh.calibration is None:
         given = "a GPU" if opened.plan.study.resources.trial.gpu else "no GPU"
         timed = calibration.device_name
-        say(console, f"kept, and not used: this is {timed}, resources.trial gives {given}")
+        say(
+            console,
+            f"the calibration is stored but not used: this machine has {timed}, and "
+            f"resources.trial gives a worker {given}",
+        )
     return fresh
+
+
+def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Console) -> None:
+    """Prints the numbers of planned and existing artifacts, the savings, and further lines."""
+    counts = ledger.state().counts()
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", highlight=False)
+    console.print(
+        f"study {plan.study.name}: {len(plan.study.task_names)} tasks, "
+        f"{len(plan.settings)} settings, {len(plan.groups)} groups, "
+        f"{len(plan.study.merge)} methods",
+        highlight=False,
+    )
+    table = Table("", "planned", "already in the store")
+    missing = len(ledger.committed().missing_trials())
+    if len(plan.bases.by_id) > 1:
+        table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.committed().bases)))
+    table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
+    table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
+    table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
+    console.print(table)
+    for line in (*axis_lines(plan), *base_lines(plan), prefix_sharing_line(plan), *lines):
+        say(console, line)
+
+
+def axis_lines(plan: Plan) -> Sequence[str]:
+    """Returns a line for each axis, with its values as in the study file."""
+    values: dict[str, list[str]] = {}
+    for setting in plan.settings:
+        values.setdefault(setting.axis, []).append(setting.value)
+    return [
+        f"axis {axis}: {', '.join(each)}"
+        for axis, each in values.items()
+        if axis not in (*CATEGORICAL_AXES, DEFAULT_AXIS)
+    ]
+
+
+def base_lines(plan: Plan) -> Sequence[str]:
+    """Returns a line on the pretraining of bases; none for a study that pretrains nothing."""
+    if not plan.bases.runs:
+        return []
+    num_bases = sum(len(run.snapshots) for run in plan.bases.runs)
+    runs, steps = len(plan.bases.runs), plan.bases.num_steps
+    return [f"pretraining: {num_bases} bases, snapshots of {runs} runs of {steps:,} steps in all"]
+
+
+def prefix_sharing_line(plan: Plan) -> str:
+    """Returns the steps that prefix sharing saves, and the merge jobs for all table entries."""
+    steps, unshared = plan.num_steps, plan.num_steps_unshared
+    return (
+        f"prefix sharing: {steps:,} optimizer steps instead of {unshared:,} "
+        f"({1 - steps / unshared:.0%} saved), {len(plan.merges):,} merge jobs for "
+        f"{len(plan.cells):,} table entries"
+    )
+
+
+def estimate_lines(
+    estimate: Estimate, *, store: StoreEstimate, num_slots: int, budget: Budget
+) -> Sequence[str]:
+    """Returns the estimated rest in time, money and bytes, and the basis of the estimate."""
+    wall = duration(estimate.wall_s(num_slots=num_slots))
+    trials, merges = duration(estimate.train_s), duration(estimate.merge_s)
+    usage = estimate.usage
+    takes = [f"{usage.cpu_hours:,.2f} CPU-core-hours"]
+    if usage.gpu_s:
+        takes.insert(0, f"{usage.gpu_hours:,.2f} GPU-hours")
+    if cost := usage.usd(budget):
+        takes.append(f"{cost:,.2f} USD")
+    bases, experts = _size(store.base_bytes), _size(store.expert_bytes)
+    images, in_flight = _size(store.data_bytes), _size(store.checkpoint_bytes)
+    is_anything_left = estimate.train_s + estimate.merge_s > 0
+    return (
+        f"left: about {wall} on {num_slots} workers at once: {', '.join(takes)}",
+        f"of one worker's time: trials {trials}, merge jobs {merges}",
+        f"times are {estimate.basis}" if is_anything_left else "nothing is left to run",
+        f"in the store: experts {experts}, bases {bases}, images {images}",
+        f"in the store while trials run, in addition: checkpoints {in_flight}",
+    )
+
+
+def _size(num_bytes: int | None) -> str:
+    if num_bytes is None:
+        return "of unknown size (timm does not know the model, or could not be asked)"
+    if num_bytes < GIGABYTE / 10:
+        return f"{num_bytes / 1e6:,.1f} MB"
+    return f"{num_bytes / GIGABYTE:,.2f} GB"

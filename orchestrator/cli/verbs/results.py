@@ -1,9 +1,8 @@
-"""Prints the results of a study, or writes its report."""
+"""`mergesweep results`: print the result table of a study, or its experts, in several formats."""
 
 import io
 import json
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -18,13 +17,16 @@ from orchestrator.cli.printing import (
 from orchestrator.results.means import means_table
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
-from orchestrator.run.write_outputs import report_page
 
 
 def show_results(
     opened: OpenedStudy, *, console: Console, output_format: str, experts: bool, means: bool
 ) -> int:
-    """Prints results as far as they are: on the terminal means, else every row or the means."""
+    """Prints the results that a study has so far; returns the exit code.
+
+    The format `table` prints means over the groups; other formats print every row, or the means if
+    `means` is set.
+    """
     results = StudyResults.of(opened.ledger.committed())
     if output_format == "table":
         if experts:
@@ -47,11 +49,3 @@ def _encoded(table: pa.Table, *, output_format: str) -> bytes:
     else:
         pyarrow.parquet.write_table(table, buffer)
     return buffer.getvalue()
-
-
-def write_report(opened: OpenedStudy, *, path: Path, console: Console) -> int:
-    """Writes the report as one HTML file."""
-    results = StudyResults.of(opened.ledger.committed())
-    path.write_text(report_page(opened, results=results), encoding="utf-8")
-    console.print(f"wrote {path}", highlight=False)
-    return exit_code_of(opened.ledger)

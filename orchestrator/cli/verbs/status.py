@@ -1,23 +1,30 @@
-"""Prints how far a study is."""
+"""`mergesweep status`: print the progress of a study and what it lacks."""
 
 from rich.console import Console
 
 from orchestrator.cli.ending import exit_code_of
 from orchestrator.cli.exit_codes import DONE
-from orchestrator.cli.printing import (
-    print_holes,
-)
-from orchestrator.cli.verbs.plan import slots_here
+from orchestrator.cli.printing import print_holes
+from orchestrator.cli.study_watch import StudyActivity
 from orchestrator.costs.budget_lines import budget_lines
 from orchestrator.costs.estimate import estimate
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.progress.panel import duration
 from orchestrator.progress.say import say
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.slots import slots_here
+
+
+def show_activity(activity: StudyActivity, *, console: Console) -> None:
+    """Prints who works on a study and the progress; prints nothing if nobody does."""
+    if activity.is_running:
+        say(console, f"at work: {activity.line()}")
+    elif activity.submission is not None:
+        say(console, f"{activity.submission.id} has ended: {activity.submission.state}")
 
 
 def show_status(opened: OpenedStudy, *, console: Console) -> int:
-    """Prints how far a study is, and what is missing."""
+    """Prints counts, holes, the estimated time left and the budget; returns the exit code."""
     state = opened.ledger.state()
     counts = state.counts()
     console.print(

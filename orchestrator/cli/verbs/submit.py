@@ -1,4 +1,4 @@
-"""What `mergesweep submit`, `logs` and `stop` do: a study as a job of a Ray cluster."""
+"""`mergesweep submit`: run a study as a job on the head of a Ray cluster."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
+from orchestrator.cli.submissions import LOOK_EVERY_S, wait_until_over
 from orchestrator.cluster.local_paths import local_problems, node_paths
 from orchestrator.cluster.submission import (
     CHECKED,
@@ -14,31 +15,28 @@ from orchestrator.cluster.submission import (
     PROBLEM,
     STORE_KEY,
     STUDY_KEY,
-    NoSubmissionError,
     Submission,
     Submissions,
     SubmitError,
     newest_of,
     submission_id,
 )
-from orchestrator.cluster.upload import checkout, shipped_folder
+from orchestrator.cluster.upload import checkout, upload_folder
 from orchestrator.progress.say import say
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import absolute_store, read_study
 from orchestrator.study.schema import Study
 
-LOOK_EVERY_S = 1.0
-NUM_LINES_SHOWN = 15
-"""Of the log of a submission that failed."""
-_NO_PYTHON = 127
-"""The shell's exit code for a command that it does not find."""
+_COMMAND_NOT_FOUND = 127
+"""The shell's exit code for a program that is not on its path."""
 
 
 def read_remote_study(path: Path) -> Study:
-    """Reads a study file for other machines; asks neither its store nor a cluster.
+    """Reads a study file for other machines; contacts neither the store nor a cluster.
 
     Raises:
-        StudyError: Something in it is wrong, or on this machine only; every such thing is listed.
+        StudyError: Something in the file is wrong, or exists on this machine only; the message
+            lists every problem.
     """
     study = read_study(path, checks_store=False)
     if problems := list(local_problems(study)):
@@ -55,14 +53,14 @@ def submit_study(
     is_waiting: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Submits a study, or finds that it runs already; returns the exit code.
+    """Submits a study unless a submission of it runs already; returns the exit code.
 
     Args:
-        study: One that `read_remote_study` has read.
+        study: A study that `read_remote_study` has returned.
         text: The study file, as written.
-        submissions: The cluster's.
+        submissions: The cluster's submissions.
         console: Where to print.
-        is_waiting: Print the log until the study has ended, and return its exit code.
+        is_waiting: Print the log until the study has ended, and return the study's exit code.
         sleep: Waits.
 
     Raises:
@@ -74,13 +72,15 @@ def submit_study(
     else:
         running = _submit(study, text=text, before=running, submissions=submissions)
         say(console, f"submitted {running.id} to {submissions.address}; it checks the nodes first")
-    _say_what_next(running, submissions=submissions, console=console)
+    _print_next_commands(running, submissions=submissions, console=console)
     try:
         _wait_until_checked(running, submissions=submissions, console=console, sleep=sleep)
         if is_waiting:
-            return _wait_until_over(running, submissions=submissions, console=console, sleep=sleep)
+            for part in submissions.follow(running.id):
+                console.out(part, end="", highlight=False)
+            return _exit_code(wait_until_over(running, submissions=submissions, sleep=sleep))
     except KeyboardInterrupt:
-        say(console, f"{running.id} goes on; `mergesweep stop {study.name}` would stop it")
+        say(console, f"{running.id} keeps running; `mergesweep stop {study.name}` would stop it")
         return INTERRUPTED
     return DONE
 
@@ -89,20 +89,22 @@ def _submit(
     study: Study, *, text: str, before: Submission | None, submissions: Submissions
 ) -> Submission:
     store_url = absolute_store(study.store)
-    told = {"store": store_url, "paths": node_paths(study)}
+    job_input = {"store": store_url, "paths": node_paths(study)}
     attempt = 1 if before is None else before.attempt + 1
     name = submission_id(study.name, attempt=attempt)
     metadata = {STUDY_KEY: study.name, STORE_KEY: store_url}
-    with shipped_folder(study_text=text, told=told, code=checkout()) as folder:
-        # A name that is taken is that of someone who submits the study at this moment.
+    with upload_folder(study_text=text, job_input=job_input, code=checkout()) as folder:
+        # If the id is taken, somebody else has submitted the study just now: theirs is followed.
         submissions.submit(name, command=COMMAND, folder=folder, metadata=metadata)
     return submissions.find(name)
 
 
-def _say_what_next(submission: Submission, *, submissions: Submissions, console: Console) -> None:
+def _print_next_commands(
+    submission: Submission, *, submissions: Submissions, console: Console
+) -> None:
     options = f"{submission.study} --address {submissions.address}"
-    for verb, what in (("watch", "how far it is"), ("logs", "what it prints"), ("stop", "stop it")):
-        say(console, f"{what + ':':15} mergesweep {verb} {options}")
+    for verb, purpose in (("watch", "progress"), ("logs", "output"), ("stop", "stop it")):
+        say(console, f"{purpose + ':':10} mergesweep {verb} {options}")
 
 
 def _wait_until_checked(
@@ -112,34 +114,21 @@ def _wait_until_checked(
     console: Console,
     sleep: Callable[[float], None],
 ) -> None:
-    """Returns when the job has seen that the nodes can run the study, or has ended well.
+    """Returns when the job has found that the nodes can run the study.
 
     Raises:
-        SubmitError: They cannot, or the job ended before it knew.
+        SubmitError: The nodes cannot run it, or the job ended before it had checked them.
     """
     while True:
-        now = submissions.find(submission.id)  # before its log, which then is whole if it is over
+        # Asked before the log is read: the log of a job that is over is complete.
+        now = submissions.find(submission.id)
         log = submissions.log(submission.id)
-        if checked := _line(log, beginning=CHECKED):
+        if checked := next(_lines(log, beginning=CHECKED), None):
             say(console, checked)
             return
         if now.is_over:
             raise SubmitError(_reason(now, log=log))
         sleep(LOOK_EVERY_S)
-
-
-def _wait_until_over(
-    submission: Submission,
-    *,
-    submissions: Submissions,
-    console: Console,
-    sleep: Callable[[float], None],
-) -> int:
-    for part in submissions.follow(submission.id):
-        console.out(part, end="", highlight=False)
-    while not (now := submissions.find(submission.id)).is_over:
-        sleep(LOOK_EVERY_S)
-    return _exit_code(now)
 
 
 def _exit_code(submission: Submission) -> int:
@@ -149,11 +138,11 @@ def _exit_code(submission: Submission) -> int:
 
 
 def _reason(submission: Submission, *, log: str) -> str:
-    """Says in a line why a submission ended before it began to work."""
+    """Returns in one line why a submission ended before it began to work."""
     problems = [line.removeprefix(PROBLEM).strip() for line in _lines(log, beginning=PROBLEM)]
     if problems:
         return f"{submission.id}: {'; '.join(problems)}"
-    if submission.exit_code == _NO_PYTHON:
+    if submission.exit_code == _COMMAND_NOT_FOUND:
         return f"{submission.id}: the head has no `python` on its path"
     if "No module named" in log and "orchestrator" in log:
         return f"{submission.id}: mergesweep is not installed on the head; install it on every node"
@@ -161,60 +150,6 @@ def _reason(submission: Submission, *, log: str) -> str:
         return f"{submission.id} was stopped before it began"
     message = " ".join(submission.message.split())
     return f"{submission.id} ended before it began: {message}"
-
-
-def show_log(
-    submission: Submission, *, submissions: Submissions, console: Console, is_following: bool
-) -> int:
-    """Prints what a submission has printed, and what it prints until it ends."""
-    try:
-        follow = submissions.follow(submission.id) if is_following else None
-        for part in follow or [submissions.log(submission.id)]:
-            console.out(part, end="", highlight=False)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return DONE
-
-
-def stop_submission(
-    submission: Submission,
-    *,
-    submissions: Submissions,
-    console: Console,
-    sleep: Callable[[float], None] = time.sleep,
-) -> int:
-    """Stops a submission and waits until it has ended; returns the exit code."""
-    if submission.is_over:
-        say(console, f"{submission.id} has ended already: {submission.state}")
-        return DONE
-    submissions.stop(submission.id)
-    say(console, f"stopping {submission.id}: running trials leave checkpoints")
-    while not (now := submissions.find(submission.id)).is_over:
-        sleep(LOOK_EVERY_S)
-    for line in submissions.log(submission.id).splitlines()[-2:]:
-        say(console, f"  {line}")
-    say(console, f"{now.id} is {now.state}; `mergesweep submit` goes on from there")
-    return DONE
-
-
-def find_submission(name: str, *, submissions: Submissions) -> Submission:
-    """Returns the last submission of a study.
-
-    Raises:
-        NoSubmissionError: There is none.
-    """
-    found = submissions.find_all()
-    newest = newest_of(found, study=name)
-    if newest is None:
-        names = ", ".join(sorted({each.study for each in found})) or "none"
-        raise NoSubmissionError(
-            f"{submissions.address} knows no submission of study {name!r}; studies there: {names}"
-        )
-    return newest
-
-
-def _line(log: str, *, beginning: str) -> str | None:
-    return next(_lines(log, beginning=beginning), None)
 
 
 def _lines(log: str, *, beginning: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Serves MLflow's pages and prints links to them."""
+"""`mergesweep ui`: serve MLflow's pages and print links to the study's runs."""
 
 import os
 import signal
@@ -15,7 +15,10 @@ from orchestrator.tracking.views import view_fragment
 
 
 def serve_ui(opened: OpenedStudy, *, port: int, console: Console) -> int:
-    """Serves MLflow's pages until Ctrl-C; of a running server only the address is printed."""
+    """Prints links to the study's runs, then serves MLflow's pages until Ctrl-C.
+
+    If the study's tracking address is a server, only the links are printed.
+    """
     uri = opened.tracking_uri
     is_running = uri.startswith(("http://", "https://"))
     address = uri.rstrip("/") if is_running else f"http://127.0.0.1:{port}"
@@ -23,10 +26,10 @@ def serve_ui(opened: OpenedStudy, *, port: int, console: Console) -> int:
         console.print(line, soft_wrap=True, highlight=False)
     if is_running:
         return DONE
-    console.print("Ctrl-C ends")
+    console.print("Press Ctrl-C to end")
     command = ui_command(uri, port=port)
     server = subprocess.Popen(command, env={**os.environ, **UI_ENVIRONMENT})  # noqa: S603 our own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends itself; we wait for it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server gets it too and ends itself
     return server.wait()
 
 

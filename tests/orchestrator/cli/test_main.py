@@ -221,7 +221,7 @@ def test_calibration_that_fits_no_worker_is_told(
     monkeypatch.setattr(plan_verb, "calibrate", lambda *_, **__: timed)
     study = write_study(resources={"trial": {"gpu": 0.5}, "merge": {"gpu": 0.5}})
     output = call("plan", "--calibrate", study).output
-    assert "kept, and not used: this is a core, resources.trial gives a GPU" in output
+    assert "stored but not used: this machine has a core, and resources.trial gives" in output
     assert "GPU-hours" in output
     assert "times are a guess by the backbone's floating point operations, at 5 TFLOP/s" in output
 

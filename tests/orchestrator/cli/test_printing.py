@@ -5,7 +5,8 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from orchestrator.cli.printing import axis_lines, print_results
+from orchestrator.cli.printing import print_results
+from orchestrator.cli.verbs.plan import axis_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.results.means import setting_means
 from orchestrator.results.schema import RESULTS_SCHEMA

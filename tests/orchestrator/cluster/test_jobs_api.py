@@ -106,11 +106,11 @@ def test_other_server_is_told_from_a_dashboard(serve, answer: object) -> None:  
 def test_other_release_of_ray_is_refused_with_both(serve) -> None:  # noqa: ANN001 as above
     """Before anything is uploaded; with what to install."""
     said = refusal(serve(dashboard(ray_version="2.59.1")))
-    assert "has Ray 2.59.1 and this is Ray" in said
+    assert "has Ray 2.59.1, and this is Ray" in said
     assert "ray[default]==2.59.1" in said
 
 
 def test_other_python_is_refused_with_both(serve) -> None:  # noqa: ANN001 as above
     """The minor version counts."""
     said = refusal(serve(dashboard(python="3.9.1")))
-    assert f"has Python 3.9.1 and this is Python {platform.python_version()}" in said
+    assert f"has Python 3.9.1, and this is Python {platform.python_version()}" in said

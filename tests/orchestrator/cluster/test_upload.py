@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.submission import SUBMITTED_FILE, SubmitError
-from orchestrator.cluster.upload import SHIPPED_STUDY, check_size, checkout, shipped_folder
+from orchestrator.cluster.submission import JOB_INPUT_FILE, SubmitError
+from orchestrator.cluster.upload import STUDY_FILE, check_size, checkout, upload_folder
 from workers.artifacts.code_version import code_version
 
 
@@ -16,10 +16,12 @@ def test_folder_has_the_study_and_nothing_of_this_directory(
     """Data, results and .env of the directory that a user submits from stay there."""
     (tmp_path / ".env").write_text("SECRET=1")
     monkeypatch.chdir(tmp_path)
-    with shipped_folder(study_text="name: x\n", told={"store": "s3://b/p"}, code=None) as folder:
-        assert {path.name for path in folder.iterdir()} == {SHIPPED_STUDY, SUBMITTED_FILE}
-        assert (folder / SHIPPED_STUDY).read_text() == "name: x\n"
-        assert json.loads((folder / SUBMITTED_FILE).read_text()) == {"store": "s3://b/p"}
+    with upload_folder(
+        study_text="name: x\n", job_input={"store": "s3://b/p"}, code=None
+    ) as folder:
+        assert {path.name for path in folder.iterdir()} == {STUDY_FILE, JOB_INPUT_FILE}
+        assert (folder / STUDY_FILE).read_text() == "name: x\n"
+        assert json.loads((folder / JOB_INPUT_FILE).read_text()) == {"store": "s3://b/p"}
     assert not folder.exists()
 
 
@@ -27,7 +29,7 @@ def test_shipped_code_is_what_is_imported_there() -> None:
     """A checkout's four packages, without caches, win over what a node has installed."""
     code = checkout()
     assert code is not None
-    with shipped_folder(study_text="", told={}, code=code) as folder:
+    with upload_folder(study_text="", job_input={}, code=code) as folder:
         assert not [path for path in folder.rglob("*") if path.name == "__pycache__"]
         assert not (folder / "tests").exists()
         names = ("orchestrator", "workers", "merge", "eval")
@@ -44,7 +46,7 @@ def test_shipped_code_is_what_is_imported_there() -> None:
 
 def test_shipped_code_has_the_version_of_the_checkout() -> None:
     """Artifacts name the commit that they were made with, on nodes that have no release too."""
-    with shipped_folder(study_text="", told={}, code=checkout()) as folder:
+    with upload_folder(study_text="", job_input={}, code=checkout()) as folder:
         done = subprocess.run(
             [
                 sys.executable,
@@ -65,5 +67,7 @@ def test_folder_that_is_too_large_is_refused_with_its_largest_files(tmp_path: Pa
     (tmp_path / "eval" / "large.bin").write_bytes(bytes(3 * 2**20))
     (tmp_path / "small.py").write_bytes(b"x")
     check_size(tmp_path, max_bytes=4 * 2**20)
-    with pytest.raises(SubmitError, match=r"has 3 MiB and Ray takes 2: .*eval/large.bin \(3 MiB\)"):
+    with pytest.raises(
+        SubmitError, match=r"has 3 MiB, .* at most 2 MiB; .*eval/large.bin \(3 MiB\)"
+    ):
         check_size(tmp_path, max_bytes=2 * 2**20)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.printing import axis_lines, base_lines
+from orchestrator.cli.verbs.plan import axis_lines, base_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger

@@ -9,7 +9,9 @@ import yaml
 from manual_clock import ManualClock
 from rich.console import Console
 
-from orchestrator.cli.verbs.watch import StudyWatch, show_now, watch_study
+from orchestrator.cli.study_watch import StudyWatch
+from orchestrator.cli.verbs.status import show_activity
+from orchestrator.cli.verbs.watch import watch_study
 from orchestrator.lease.holder import Claim
 from orchestrator.lease.lease import STALE_AFTER_S, Lease
 from orchestrator.progress.state import Progress, Tally, to_json
@@ -72,7 +74,7 @@ def test_driver_elsewhere_is_seen_with_what_it_left(store: Store) -> None:
     assert activity.is_running
     assert activity.progress == PROGRESS
     out, printed = console()
-    show_now(activity, console=out)
+    show_activity(activity, console=out)
     assert printed.getvalue().startswith("at work: [00:05] fine-tuning, experts 1/3, failed 1")
     assert "@far, pid" in printed.getvalue()
 
@@ -106,7 +108,7 @@ def test_driver_whose_heartbeat_stands_still_is_given_up(store: Store) -> None:
     dead = watch.look()
     assert not dead.is_running
     assert dead.is_held
-    assert "silent for 31 s" in dead.head()
+    assert "silent for 31 s" in dead.workers()
     lease.beat()
     assert watch.look().is_running
 

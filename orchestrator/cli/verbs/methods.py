@@ -1,0 +1,45 @@
+"""`mergesweep methods`: list the merging methods with their needs, parameters and papers."""
+
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from merge.catalogue import CARDS, PARAMS, MethodCard
+from merge.ranges import range_of
+
+
+def print_methods(console: Console) -> None:
+    """Prints a table of the methods."""
+    table = Table("method", "needs", "parameters", "paper", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, card in CARDS.items():
+        table.add_row(name, _needs(card), _parameters(name), card.paper)
+    console.print(table)
+
+
+def _needs(card: MethodCard) -> str:
+    """Returns the data, gradients and task labels that a method needs besides the weights."""
+    wanted = [card.data_use.replace("_", " ") if card.data_use != "none" else "nothing"]
+    if card.needs_gradients:
+        wanted.append("gradients")
+    if card.is_per_task:
+        wanted.append("the task at test time")
+    return ", ".join(wanted)
+
+
+def _parameters(method: str) -> str:
+    """Returns a line for each parameter, with its default and its range."""
+    lines = [
+        f"{each.name}={_default(each)} ({range_of(each).allowed})"
+        for each in fields(PARAMS[method])
+    ]
+    return "\n".join(lines) or "none"
+
+
+def _default(parameter: Field[Any]) -> str:
+    """Returns a parameter's default as the study file writes it."""
+    assert parameter.default is not MISSING, "every parameter has a default"
+    text = str(parameter.default)
+    return text.lower() if isinstance(parameter.default, bool) else text

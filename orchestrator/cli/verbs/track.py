@@ -1,0 +1,33 @@
+"""`mergesweep track`: send MLflow the runs that it lacks of a study, from the store alone."""
+
+from rich.console import Console
+
+from orchestrator.cli.ending import print_pending
+from orchestrator.cli.exit_codes import DONE, FAILED
+from orchestrator.progress.say import say
+from orchestrator.results.study_results import StudyResults
+from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.republish import republish
+from orchestrator.run.write_outputs import write_outputs
+
+
+def track_study(opened: OpenedStudy, *, rebuild: bool, console: Console) -> int:
+    """Sends MLflow the runs of a study that it lacks; returns the exit code.
+
+    Args:
+        opened: The study.
+        rebuild: Delete the study's runs in MLflow first, and send all of them.
+        console: Where to print.
+    """
+    had_lacked = opened.lacks_in_mlflow()
+    published = republish(opened, rebuild=rebuild)
+    if had_lacked and not published.num_pending:
+        # The stored report still says that MLflow lacks runs.
+        write_outputs(opened, results=StudyResults.of(opened.ledger.committed()))
+    say(
+        console,
+        f"MLflow at {opened.tracking_uri}: {published.num_published} runs written, "
+        f"{published.num_unchanged} were there already",
+    )
+    print_pending(published, opened=opened, console=console)
+    return FAILED if published.num_pending else DONE
