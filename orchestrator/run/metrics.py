@@ -1,4 +1,4 @@
-"""What a run tells a monitoring system: numbers by name and labels, free of Ray."""
+"""Computes the metrics that a run offers to a monitoring system; does not use Ray."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,19 +10,19 @@ from orchestrator.record.study_state import StudyState
 def metric_values(
     state: StudyState, *, allowance: Allowance, running: frozenset[str], num_jobs_waiting: int
 ) -> Iterator[MetricValue]:
-    """Yields every metric of a study, each state also where it counts none.
+    """Yields every metric of a study; a state that counts nothing has the value 0.
 
     Args:
         state: The state of the study.
-        allowance: What the budget leaves out, and what was used.
-        running: Ids of the trials that workers hold.
-        num_jobs_waiting: Preparation and merge jobs that were handed over and no worker has.
+        allowance: The budget; gives the trainings and merges that it leaves out, and the usage.
+        running: Ids of the trainings that workers are running.
+        num_jobs_waiting: Submitted preparation and merge jobs that no worker has taken yet.
     """
     left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
-    trials = _trials(state, running=running, left_out=left_out)
-    yield from _by_state("mergesweep_trials", trials)
+    trainings = _trainings(state, running=running, left_out=left_out)
+    yield from _by_state("mergesweep_trials", trainings)
     yield from _by_state("mergesweep_merges", _merges(state, left_out=left_out))
-    runnable = {trial.id for trial in state.runnable_trainings}
+    runnable = {training.id for training in state.runnable_trainings}
     queues = {"trials": len(runnable - running - left_out), "jobs": num_jobs_waiting}
     for queue, depth in queues.items():
         yield MetricValue(name="mergesweep_queue_depth", value=depth, labels={"queue": queue})
@@ -37,7 +37,7 @@ def _by_state(name: str, counts: Mapping[str, int]) -> Iterator[MetricValue]:
         yield MetricValue(name=name, value=counts[label], labels={"state": label})
 
 
-def _trials(
+def _trainings(
     state: StudyState, *, running: frozenset[str], left_out: frozenset[str]
 ) -> Mapping[str, int]:
     possible = {training.id for training in state.possible_trainings}

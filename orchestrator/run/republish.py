@@ -1,4 +1,4 @@
-"""Publishes a study to MLflow from its store alone: into an empty server, or all anew."""
+"""Publishes a study to MLflow from its store alone."""
 
 from orchestrator.plan.plan import plan_digest
 from orchestrator.record.folder import TRACKING_FILE
@@ -11,12 +11,12 @@ from orchestrator.tracking.tracker import PublishReport, Tracker
 from orchestrator.tracking.views import experiment_tags
 
 CLOSE_REPUBLISHING_S = 3600.0
-"""Publishing is all that the command does: 15 ms a run on SQLite, and a slow server may be slow.
-A server that does not answer is given up within seconds all the same."""
+"""Time for publishing, which is all that the command does: an MLflow run takes 15 ms on SQLite and
+longer on slow servers. A server that does not answer ends the command within seconds."""
 
 
 def start_tracker(opened: OpenedStudy, *, rebuild: bool = False) -> Tracker:
-    """Starts publishing to where the study says."""
+    """Starts a tracker for the study's MLflow."""
     return Tracker.start(
         uri=opened.tracking_uri,
         study=opened.plan.study.name,
@@ -33,21 +33,23 @@ def start_tracker(opened: OpenedStudy, *, rebuild: bool = False) -> Tracker:
 def republish(
     opened: OpenedStudy, *, rebuild: bool, timeout_s: float = CLOSE_REPUBLISHING_S
 ) -> PublishReport:
-    """Publishes every run of a study that can be told from what is committed.
+    """Publishes the MLflow runs of all committed artifacts of a study.
 
     Args:
-        opened: The study; its store is only read, but for the note that MLflow has it.
-        rebuild: Deletes the runs that MLflow has of the study and writes all of them anew;
-            otherwise a run that is there already, with the same content, is left alone.
-        timeout_s: How long a server that answers may take.
+        opened: The study. Its store is only read, except that the note of published MLflow runs is
+            written.
+        rebuild: Whether to delete the study's MLflow runs first and write all of them again.
+            Otherwise MLflow runs with equal content are left as they are.
+        timeout_s: Time limit for a server that answers.
 
     Returns:
-        What became of the runs; pending ones are not lost, the same call sends them again.
+        The numbers of MLflow runs that were written or not; the same call sends pending ones again.
 
     Raises:
         StoreError: The store fails while it is read or the note is written.
     """
-    # First of all: cut off after a deletion, the study must not pass for published.
+    # Written first: if the process is killed after a deletion, the study must not count as
+    # published.
     opened.folder.write_bytes(TRACKING_FILE, b"{}")
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)

@@ -1,1 +1,1 @@
-"""Publishes a study's runs to MLflow from a background process: a view, never the truth."""
+"""Publishes a study to MLflow from a process of its own; nothing is read back from MLflow."""

@@ -1,4 +1,4 @@
-"""The runs that wait to be published, which of them is next, and when."""
+"""Queues the MLflow runs that wait to be published, and decides which is next and when."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,18 +8,18 @@ from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Message, Settled, StateChanged
 
 MAX_WAIT_S = 30.0
-_NUM_FLUSH_ROUNDS = 2  # a reply that was lost by chance looks like a refusal
-_NUM_CHECKS = 2  # servers close connections that idled or that met an error; the next call breaks
+_NUM_FLUSH_ROUNDS = 2  # a lost reply looks like a refusal, so each MLflow run gets a second try
+_NUM_CHECKS = 2  # servers close connections after idling or an error, which breaks the next call
 
 
 class Experiment(Protocol):
-    """Where runs go: all that the backlog knows of MLflow. Any exception is a failed call."""
+    """The part of MLflow that the backlog uses; any exception means that a call failed."""
 
     def check(self) -> None:
         """Raises if the server does not answer."""
 
     def publish(self, run: MlflowRun) -> bool:
-        """Makes the server hold the run; False if it already did."""
+        """Writes an MLflow run to the server; returns False if the server already has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,12 @@ class _Waiting:
 
 
 class Backlog:
-    """Publishes runs one at a time, in order of arrival, and never gives one up.
+    """Publishes MLflow runs one at a time, in order of arrival, until each has succeeded.
 
-    A failed run is retried with growing waits. Whether all runs wait or this one alone is decided
-    by a second, harmless call: a server that answers it has refused the run, one that does not is
-    down. (Status codes do not tell: an exhausted connection pool is reported as a bad request.)
+    A failed MLflow run is retried with growing waits. After a failure, a second call that changes
+    nothing tells why: if the server answers it, the server has refused the MLflow run, and only
+    that one waits; otherwise the server is down, and all of them wait. Status codes do not tell
+    the two apart: an exhausted connection pool is reported as a bad request.
     """
 
     def __init__(
@@ -45,7 +46,14 @@ class Backlog:
         clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
-        """Args: a source of numbers in [0, 1) as `jitter`, seconds as `clock`."""
+        """Creates an empty backlog.
+
+        Args:
+            open_experiment: Connects to MLflow; called again after it failed.
+            reply: Sends a message to the driver.
+            clock: Seconds, from any origin.
+            jitter: Random numbers in [0, 1).
+        """
         self._open_experiment = open_experiment
         self._experiment: Experiment | None = None
         self._reply = reply
@@ -58,70 +66,73 @@ class Backlog:
         self._state = ""
 
     def add(self, run: MlflowRun) -> None:
-        """Takes a run in; one with the same key that still waits is replaced."""
+        """Adds an MLflow run; replaces a waiting one with the same key."""
         self._waiting[run.key] = _Waiting(run=run)
 
     def wait_s(self) -> float | None:
-        """Returns the seconds until there is something to do, or None if nothing waits."""
+        """Returns the seconds until the next MLflow run is due; None if none waits."""
         if not self._waiting:
             return None
         soonest = min(waiting.not_before_s for waiting in self._waiting.values())
         return max(0.0, max(soonest, self._down_until_s) - self._clock())
 
     def step(self) -> None:
-        """Tries the first run that is due, its parent before it; call it when `wait_s` is 0."""
+        """Publishes the first MLflow run that is due, or its parent; call it when `wait_s` is 0."""
         now_s = self._clock()
         due = (w for w in self._waiting.values() if w.not_before_s <= now_s)
         first = next(due, None)
         if first is not None and now_s >= self._down_until_s:
-            self._try(self._parent_first(first))
+            self._publish(self._parent_first(first))
 
     def flush(self) -> None:
-        """Tries every run, due or not, until the server fails to answer; refused ones twice."""
+        """Publishes all MLflow runs, due or not, until the server does not answer.
+
+        Refused MLflow runs get a second try.
+        """
         for _ in range(_NUM_FLUSH_ROUNDS):
             if not self._flush_round():
                 return
 
     def _flush_round(self) -> bool:
-        """Tries every run once and says whether the server answered to the end."""
+        """Tries every MLflow run once; returns whether the server answered all calls."""
         tried: set[str] = set()
         for key in [*self._waiting]:
             while key in self._waiting and key not in tried:
                 parent = self._parent_first(self._waiting[key])
                 tried.add(parent.run.key)
-                if not self._try(parent):
+                if not self._publish(parent):
                     return False
         return True
 
     def _parent_first(self, waiting: _Waiting) -> _Waiting:
-        """Returns the run's parent if it waits too and was never refused, else the run itself."""
+        """Returns the parent if it waits too and was never refused, else the MLflow run itself."""
         parent = self._waiting.get(waiting.run.parent_key or "")
         return parent if parent and not parent.num_refusals else waiting
 
-    def _try(self, waiting: _Waiting) -> bool:
-        """Publishes one run and says whether the server answered at all."""
+    def _publish(self, waiting: _Waiting) -> bool:
+        """Publishes one MLflow run; returns whether the server answered, even with a refusal."""
         run = waiting.run
         try:
             if self._experiment is None:
                 self._experiment = self._open_experiment()
             written = self._experiment.publish(run)
-        except Exception as error:  # noqa: BLE001 whatever the client raises, the run is kept
-            return self._keep(waiting, error=error)
+        except Exception as error:  # noqa: BLE001 the MLflow run is kept after any error
+            return self._note_failure(waiting, error=error)
         self._num_outages = 0
         del self._waiting[run.key]
         self._refused.pop(run.key, None)
         self._reply(
             Settled(key=run.key, digest=run.digest, outcome="published" if written else "unchanged")
         )
-        self._become(self._summary())
+        self._set_state(self._summary())
         return True
 
-    def _keep(self, waiting: _Waiting, *, error: Exception) -> bool:
+    def _note_failure(self, waiting: _Waiting, *, error: Exception) -> bool:
         outage = self._outage(error)
         if outage is not None:
             self._num_outages += 1
             self._down_until_s = self._clock() + self._pause_s(self._num_outages)
-            self._become(f"unreachable: {_brief(outage)}")
+            self._set_state(f"unreachable: {_first_line(outage)}")
             return False
         key, num_refusals = waiting.run.key, waiting.num_refusals + 1
         del self._waiting[key]  # to the end of the queue
@@ -130,44 +141,44 @@ class Backlog:
             num_refusals=num_refusals,
             not_before_s=self._clock() + self._pause_s(num_refusals),
         )
-        self._refused[key] = _brief(error)
-        self._become(self._summary())
+        self._refused[key] = _first_line(error)
+        self._set_state(self._summary())
         return True
 
     def _summary(self) -> str:
-        """Names the refused runs for as long as they wait: others that pass do not hide them."""
+        """Returns the state to show: refused MLflow runs are named for as long as they wait."""
         if not self._refused:
             return "ok"
         key, reason = next(iter(self._refused.items()))
         others = len(self._refused) - 1
-        return f"refused: {key}: {reason}" + (f" (and {others} more runs)" if others else "")
+        return f"refused: {key}: {reason}" + (f" (and {others} more)" if others else "")
 
     def _outage(self, error: Exception) -> Exception | None:
-        """Returns why the server does not answer, or None if it does."""
+        """Returns the error of a server that does not answer; None if the server answers."""
         if self._experiment is None:
             return error
         outage: Exception | None = None
         for _ in range(_NUM_CHECKS):
             try:
                 self._experiment.check()
-            except Exception as failed:  # noqa: BLE001 whatever the client raises, it is no answer
+            except Exception as failed:  # noqa: BLE001 any error means no answer
                 outage = failed
             else:
                 return None
         return outage
 
     def _pause_s(self, num_failures: int) -> float:
-        """Doubles from 1 s; half of it random, so that several studies do not come in step."""
+        """Returns a wait that doubles from 1 s; half of it is random, to spread several studies."""
         longest_s = min(MAX_WAIT_S, 2.0 ** (num_failures - 1))
         return longest_s * (0.5 + 0.5 * self._jitter())
 
-    def _become(self, state: str) -> None:
+    def _set_state(self, state: str) -> None:
         if state != self._state:
             self._state = state
             self._reply(StateChanged(state=state))
 
 
-def _brief(error: Exception) -> str:
-    """Returns the first line of a message that may carry a whole HTTP reply."""
+def _first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, which may hold a whole HTTP reply."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:300]}"

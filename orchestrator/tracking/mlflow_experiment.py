@@ -1,6 +1,7 @@
-"""One MLflow experiment: the only file that imports mlflow, which takes 3.5 s.
+"""Writes MLflow runs into one MLflow experiment.
 
-Imported by the publisher process alone, never by the driver.
+This is the only module that imports mlflow, which takes 3.5 s. Only the publisher process imports
+it, never the driver.
 """
 
 import logging
@@ -23,30 +24,30 @@ DIGEST_TAG = "mergesweep.digest"
 INFINITE_TAG = "mergesweep.infinite"
 CHANGED_PARAM_TAG = "mergesweep.changed_param."
 
-_PAGE = 1000  # runs a search request: 2.8 s on SQLite, and 15 s for 5,000 runs in all
+_PAGE = 1000  # MLflow runs per search request: 2.8 s on SQLite, and 15 s for 5,000 in all
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Known:
-    """What the server holds under a key."""
+class _StoredRun:
+    """The MLflow run that the server has under a key."""
 
     key: str
     run_id: str
     name: str
     digest: str | None
-    """None for a run that was only begun, or made as a parent ahead of its own content."""
+    """None for an MLflow run without content: begun, or created as the parent of another."""
     status: str
     params: Mapping[str, str]
     parent_id: str | None
 
 
 class MlflowExperiment:
-    """A study's experiment and the runs found in it; opened once, then kept.
+    """A study's MLflow experiment and the MLflow runs that were found in it.
 
-    Not thread-safe. A failed call leaves the server's state in doubt, so the next call for that
-    run looks its key up before it creates anything: a creation whose reply was lost would
-    otherwise leave a second run.
+    Not thread-safe. After a failed call it is unknown whether the server has the MLflow run, so
+    the next call looks its key up before it creates anything. Otherwise a creation whose reply was
+    lost would leave a second MLflow run.
     """
 
     def __init__(self, target: Target) -> None:
@@ -56,88 +57,92 @@ class MlflowExperiment:
             prepare_database(self._database)
         self._client = MlflowClient(tracking_uri=target.uri)
         self._experiment_id: str | None = None
-        self._known: dict[str, _Known] = {}
+        self._stored: dict[str, _StoredRun] = {}
         self._in_doubt: set[str] = set()
 
     def check(self) -> None:
-        """Raises whatever the client raises if the server does not answer."""
+        """Raises the client's error if the server does not answer."""
         self._client.get_experiment_by_name(self._target.study)
 
     def publish(self, run: MlflowRun) -> bool:
-        """Makes the server hold the run and tells whether anything had to be written.
+        """Writes an MLflow run; returns False if the server already has it with equal content.
 
         Raises:
-            Exception: Anything mlflow, requests or SQLAlchemy raise; safe to call again.
+            Exception: Any error of mlflow, requests or SQLAlchemy; the call can be repeated.
         """
         try:
-            known = self._find(run.key)
+            stored = self._find(run.key)
             parent_id = self._parent_id(run)
             wanted = (run.digest, run.status, parent_id)
-            if known and (known.digest, known.status, known.parent_id) == wanted:
+            if stored and (stored.digest, stored.status, stored.parent_id) == wanted:
                 return False
-            self._known[run.key] = self._write(run, known=known, parent_id=parent_id)
+            self._stored[run.key] = self._write(run, stored=stored, parent_id=parent_id)
         except Exception:
             self._experiment_id = None
-            self._known.pop(run.key, None)
+            self._stored.pop(run.key, None)
             self._in_doubt.update({run.key} | ({run.parent_key} if run.parent_key else set()))
             raise
         return True
 
     def delete_runs(self) -> int:
-        """Deletes the study's runs, as the UI does: MLflow keeps them until its own collection.
+        """Deletes the study's MLflow runs; MLflow keeps them in its trash until `mlflow gc`.
+
+        MLflow runs that others put into the experiment stay.
 
         Returns:
-            The number of runs deleted; runs that others put into the experiment stay.
+            The number of deleted MLflow runs.
 
         Raises:
-            Exception: Anything mlflow, requests or SQLAlchemy raise; safe to call again.
+            Exception: Any error of mlflow, requests or SQLAlchemy; the call can be repeated.
         """
         self._open()
-        num_runs = len(self._known)
-        for key in [*self._known]:
-            self._client.delete_run(self._known[key].run_id)
-            del self._known[key]
+        num_runs = len(self._stored)
+        for key in [*self._stored]:
+            self._client.delete_run(self._stored[key].run_id)
+            del self._stored[key]
         return num_runs
 
-    def _write(self, run: MlflowRun, *, known: _Known | None, parent_id: str | None) -> _Known:
-        """Writes the digest after the artifacts and the status last: what is cut off is redone."""
+    def _write(
+        self, run: MlflowRun, *, stored: _StoredRun | None, parent_id: str | None
+    ) -> _StoredRun:
+        """Writes artifacts, then the digest, then the status: an interrupted write is repeated."""
         parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
-        run_id = known.run_id if known else self._create(run.key, run=run, tags=parent)
-        held = known.params if known else {}
+        run_id = stored.run_id if stored else self._create(run.key, run=run, tags=parent)
+        params = stored.params if stored else {}
         for path, content in run.artifacts.items():
             self._log_artifact(run_id, path=path, content=content)
-        tags = {**_tags(run, held=held), **parent}
+        tags = {**_tags(run, stored_params=params), **parent}
         self._client.log_batch(
             run_id,
             metrics=[Metric(m.name, _finite(m.value), m.timestamp_ms, m.step) for m in run.metrics],
-            params=[Param(k, v) for k, v in run.params.items() if k not in held],
+            params=[Param(k, v) for k, v in run.params.items() if k not in params],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
-        if known and known.name != run.name:
+        if stored and stored.name != run.name:
             self._client.update_run(run_id, name=run.name)
         if run.status != "RUNNING":
             self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
-        elif known and known.status != "RUNNING":
+        elif stored and stored.status != "RUNNING":
             self._client.update_run(run_id, status="RUNNING")
-        return _Known(
+        return _StoredRun(
             key=run.key,
             run_id=run_id,
             name=run.name,
             digest=run.digest,
             status=run.status,
-            params={**run.params, **held},
+            params={**run.params, **params},
             parent_id=parent_id,
         )
 
     def _parent_id(self, run: MlflowRun) -> str | None:
-        """Finds the parent's run, or begins it under its key: its own content may follow."""
+        """Returns the id of the parent MLflow run; creates it if needed, its content may follow."""
         key = run.parent_key
         if key is None:
             return None
-        known = self._find(key)
-        if known is None:
+        stored = self._find(key)
+        if stored is None:
             run_id = self._create(key, run=run, tags={})
-            known = _Known(
+            stored = _StoredRun(
                 key=key,
                 run_id=run_id,
                 name=key,
@@ -146,11 +151,11 @@ class MlflowExperiment:
                 params={},
                 parent_id=None,
             )
-            self._known[key] = known
-        return known.run_id
+            self._stored[key] = stored
+        return stored.run_id
 
     def _create(self, key: str, *, run: MlflowRun, tags: dict[str, str]) -> str:
-        """Begins the run of a key: `run` itself, or its parent, which starts with it."""
+        """Creates the MLflow run of a key: `run` itself, or its parent with the same start time."""
         created: Run = self._client.create_run(
             self._open(),
             start_time=run.start_ms,
@@ -160,19 +165,20 @@ class MlflowExperiment:
         run_id: str = created.info.run_id
         return run_id
 
-    def _find(self, key: str) -> _Known | None:
+    def _find(self, key: str) -> _StoredRun | None:
         experiment_id = self._open()
         if key in self._in_doubt:
             found = self._search(experiment_id, where=f"tags.`{KEY_TAG}` = '{key}'")
-            self._known.update(found)
+            self._stored.update(found)
             self._in_doubt.discard(key)
-        return self._known.get(key)
+        return self._stored.get(key)
 
-    def _search(self, experiment_id: str, *, where: str) -> dict[str, _Known]:
-        """Reads runs page by page; where a key has two, one stays, whole if there is such a one.
+    def _search(self, experiment_id: str, *, where: str) -> dict[str, _StoredRun]:
+        """Returns the MLflow runs that a search finds, by key; deletes duplicates of a key.
 
-        Two arise when MLflow restores an experiment, with all that was ever deleted in it, or when
-        a driver is killed and another machine goes on before its publisher has ended.
+        A key can have two MLflow runs because MLflow restores an experiment together with all that
+        was ever deleted in it, or because a driver was killed and another machine resumed the study
+        before the first publisher had ended. One with content is preferred.
         """
         found: list[Run] = []
         token = None
@@ -183,23 +189,23 @@ class MlflowExperiment:
             found += page
             if not (token := page.token):
                 break
-        known: dict[str, _Known] = {}
-        for each in sorted(map(_as_known, found), key=lambda each: each.digest is None):
-            if each.key in known:
-                _log.warning("run %s is there twice; deleting run %s", each.key, each.run_id)
+        stored: dict[str, _StoredRun] = {}
+        for each in sorted(map(_stored_run, found), key=lambda each: each.digest is None):
+            if each.key in stored:
+                _log.warning("%s has two MLflow runs; deleting %s", each.key, each.run_id)
                 self._client.delete_run(each.run_id)
             else:
-                known[each.key] = each
-        return known
+                stored[each.key] = each
+        return stored
 
     def _open(self) -> str:
-        """Gets, restores or creates the experiment; reads its runs the first time."""
+        """Returns the experiment's id; creates or restores it and reads its MLflow runs once."""
         if self._experiment_id is not None:
             return self._experiment_id
         experiment_id = self._get_or_create()
-        self._describe(experiment_id)
-        if not self._known:
-            self._known = self._search(experiment_id, where=f"tags.`{KEY_TAG}` != ''")
+        self._set_tags(experiment_id)
+        if not self._stored:
+            self._stored = self._search(experiment_id, where=f"tags.`{KEY_TAG}` != ''")
         self._experiment_id = experiment_id
         return experiment_id
 
@@ -211,19 +217,19 @@ class MlflowExperiment:
             created: str = self._client.create_experiment(study, artifact_location=location)
             return created
         if found.lifecycle_stage == "deleted":
-            _log.warning("experiment %r was deleted in MLflow; restoring it", study)
+            _log.warning("MLflow experiment %r was deleted; restoring it", study)
             self._client.restore_experiment(found.experiment_id)
         experiment_id: str = found.experiment_id
         return experiment_id
 
-    def _describe(self, experiment_id: str) -> None:
-        """Sets the experiment's tags, but keeps a description that a person has written."""
-        held: dict[str, str] = self._client.get_experiment(experiment_id).tags
+    def _set_tags(self, experiment_id: str) -> None:
+        """Sets the experiment's tags; keeps a description that a person has written."""
+        tags: dict[str, str] = self._client.get_experiment(experiment_id).tags
         for key, template in self._target.experiment_tags.items():
             value = template.replace(EXPERIMENT_ID, experiment_id)
             heading = value.partition(":")[0]
-            foreign = key == NOTE_TAG and not held.get(key, heading).startswith(heading)
-            if held.get(key) != value and not foreign:
+            foreign = key == NOTE_TAG and not tags.get(key, heading).startswith(heading)
+            if tags.get(key) != value and not foreign:
                 self._client.set_experiment_tag(experiment_id, key, value)
 
     def _log_artifact(self, run_id: str, *, path: str, content: bytes) -> None:
@@ -235,8 +241,8 @@ class MlflowExperiment:
             self._client.log_artifact(run_id, str(local), artifact_path=folder)
 
 
-def _as_known(run: Run) -> _Known:
-    return _Known(
+def _stored_run(run: Run) -> _StoredRun:
+    return _StoredRun(
         key=run.data.tags[KEY_TAG],
         run_id=run.info.run_id,
         name=run.info.run_name,
@@ -247,11 +253,15 @@ def _as_known(run: Run) -> _Known:
     )
 
 
-def _tags(run: MlflowRun, *, held: Mapping[str, str]) -> dict[str, str]:
-    """Adds what the UI filters by, and what a metric or a param could not hold."""
-    changed = {k: v for k, v in run.params.items() if held.get(k, v) != v}
+def _tags(run: MlflowRun, *, stored_params: Mapping[str, str]) -> dict[str, str]:
+    """Returns the tags, with changed parameters and infinite metrics, which MLflow refuses."""
+    changed = {k: v for k, v in run.params.items() if stored_params.get(k, v) != v}
     if changed:
-        _log.warning("run %s: params are immutable, so these became tags: %s", run.key, changed)
+        _log.warning(
+            "MLflow run %s: parameters cannot change, so the new values became tags: %s",
+            run.key,
+            changed,
+        )
     infinite = [f"{m.name}@{m.step}={m.value}" for m in run.metrics if math.isinf(m.value)]
     return {
         **run.tags,
@@ -264,5 +274,5 @@ def _tags(run: MlflowRun, *, held: Mapping[str, str]) -> dict[str, str]:
 
 
 def _finite(value: float) -> float:
-    """Replaces infinities, which MLflow would store as 1.8e308 and draw, by NaN, which it omits."""
+    """Returns NaN for infinity: MLflow draws infinity as 1.8e308 and leaves NaN out."""
     return math.nan if math.isinf(value) else value

@@ -1,4 +1,4 @@
-"""What is published: one tracked run, its text form on the pipe, and what MLflow accepts of it."""
+"""The content of one MLflow run, its text form, and the limits that MLflow sets."""
 
 import base64
 import hashlib
@@ -12,12 +12,12 @@ from typing import Any, Literal
 Status = Literal["FINISHED", "FAILED", "RUNNING"]
 
 MAX_METRIC_KEYS = 30
-"""Metric names a run; a page of 100 runs with hundreds of names each weighs hundreds of MB."""
+"""Metric names in an MLflow run; a page of 100 with hundreds of names each has hundreds of MB."""
 MAX_ARTIFACT_BYTES = 8 * 2**20
-"""All artifacts of a run together: figures and tables, never checkpoints."""
+"""Size of all artifacts of an MLflow run together: figures and report, never checkpoints."""
 
 MAX_PARAM_CHARS = 6000
-"""MLflow cuts what is longer without a word, and then refuses the whole as a changed value."""
+"""MLflow silently cuts longer values, and later refuses the full value as a changed one."""
 
 _NAME = re.compile(r"[\w\-. /:]{1,250}")
 
@@ -28,74 +28,75 @@ class MetricPoint:
 
     name: str
     value: float
-    """NaN is kept; an infinite value is published as NaN and listed in a tag of the run."""
+    """May be NaN; an infinite value is published as NaN and listed in a tag."""
     step: int
     timestamp_ms: int
-    """When it was measured, from the manifest: a replay with equal timestamps adds nothing."""
+    """Time of the measurement, from the manifest: publishing it again adds no second point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlflowRun:
-    """One MLflow run, whole: publishing it again replaces what was said before.
+    """The whole content of one MLflow run; publishing it again replaces the earlier content.
 
     Raises:
-        ValueError: A name, a size or a count that MLflow refuses or a page of runs cannot show.
+        ValueError: A name, size or count is refused by MLflow or too large for its pages.
     """
 
     key: str
-    """Unique in the study and stable: `expert/<id>`, `merge/<id>/lr=0.1`, `setting/lr=0.1/ties`."""
+    """Unique and stable name in the study: `expert/<id>`, `merge/<id>`, `setting/lr=0.1/ties`."""
     kind: str
     name: str
-    """As shown in the table of runs."""
+    """Name in MLflow's table."""
     start_ms: int
     end_ms: int
     """Ignored while the status is RUNNING."""
     status: Status
     parent_key: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
-    """Immutable in MLflow: only what the specification says, never what happened at run time."""
+    """Values of the specification only, never measurements: MLflow does not let them change."""
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Sequence[MetricPoint] = ()
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
-    """Relative path to content, e.g. `figures/lr.png`."""
+    """Content by relative path, for example `figures/accuracy_vs_lr.png`."""
 
     def __post_init__(self) -> None:
         problems = [*self._bad_names(), *self._bad_artifacts()]
-        if "'" in f"{self.key}{self.parent_key}":  # MLflow's search has no way to escape it
-            problems.append("a quotation mark in its key or its parent's")
+        if "'" in f"{self.key}{self.parent_key}":  # MLflow's search cannot escape it
+            problems.append("its key or its parent's key has a quotation mark")
         if self.parent_key == self.key:
             problems.append("it is its own parent")
         if len({point.name for point in self.metrics}) > MAX_METRIC_KEYS:
-            problems.append(f"more than {MAX_METRIC_KEYS} metric names")
+            problems.append(f"it has more than {MAX_METRIC_KEYS} metric names")
         long = [k for k, v in self.params.items() if len(v) > MAX_PARAM_CHARS]
         problems += [
-            f"the param {name!r} of more than {MAX_PARAM_CHARS} characters" for name in long
+            f"parameter {name!r} has more than {MAX_PARAM_CHARS} characters" for name in long
         ]
         if problems:
-            raise ValueError(f"run {self.key!r} cannot be tracked: {'; '.join(problems)}")
+            raise ValueError(f"MLflow run {self.key!r} cannot be written: {'; '.join(problems)}")
 
     def _bad_names(self) -> list[str]:
         names = [*self.params, *self.tags, *{point.name for point in self.metrics}]
         return [
-            f"the name {name!r} (letters, digits, _ - . space / : only)"
+            f"the name {name!r} has other characters than letters, digits, _ - . space / :"
             for name in names
             if not _NAME.fullmatch(name)
         ]
 
     def _bad_artifacts(self) -> list[str]:
         paths = [PurePosixPath(path) for path in self.artifacts]
-        bad = [f"the path {path}" for path in paths if path.is_absolute() or ".." in path.parts]
+        outside = [path for path in paths if path.is_absolute() or ".." in path.parts]
+        bad = [f"the path {path} leaves the MLflow run's folder" for path in outside]
         if sum(map(len, self.artifacts.values())) > MAX_ARTIFACT_BYTES:
-            bad.append(f"artifacts of more than {MAX_ARTIFACT_BYTES} bytes")
+            bad.append(f"its artifacts have more than {MAX_ARTIFACT_BYTES} bytes")
         return bad
 
     @property
     def digest(self) -> str:
-        """Identifies the content: equal digests need no publishing."""
+        """Digest of the content; MLflow runs with equal digests are not written again."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """Returns one line of JSON; NaN and infinities in Python's spelling."""
+        """Returns one line of JSON, with NaN and infinities as Python spells them."""
         payload = {
             **vars(self),
             "params": dict(self.params),
@@ -107,7 +108,7 @@ class MlflowRun:
 
     @classmethod
     def from_json(cls, text: str) -> "MlflowRun":
-        """Reads what `to_json` wrote."""
+        """Returns the MLflow run that `to_json` wrote."""
         payload: dict[str, Any] = json.loads(text)
         payload["metrics"] = [
             MetricPoint(name=name, value=value, step=step, timestamp_ms=timestamp_ms)

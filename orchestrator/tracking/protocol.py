@@ -1,4 +1,4 @@
-"""What driver and publisher say to each other: JSON lines over the publisher's stdin and stdout."""
+"""The messages between driver and publisher: JSON lines on the publisher's stdin and stdout."""
 
 import json
 from collections.abc import Mapping
@@ -8,32 +8,35 @@ from typing import Any, Literal
 from orchestrator.tracking.mlflow_run import MlflowRun
 
 EXPERIMENT_ID = "{experiment_id}"
-"""Stands in an experiment's tags for its id, which is known only once it exists."""
+"""Placeholder for the experiment's id in its tags: the id is known once the experiment exists."""
 NOTE_TAG = "mlflow.note.content"
 """The description on the experiment's page, in Markdown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where runs go: the publisher's first line. Never on a command line, for its password."""
+    """The destination of MLflow runs, the first line that the publisher reads.
+
+    It is not an argument of the command line, because the URI may contain a password.
+    """
 
     uri: str
     study: str
     experiment_tags: Mapping[str, str]
     rebuild: bool
-    """Deletes the study's runs there before the first one is written."""
+    """Whether to delete the study's MLflow runs before the first one is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Close:
-    """The last line: try each pending run once more and end."""
+    """The last line: the publisher tries each pending MLflow run once more and ends."""
 
     timeout_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """A run that the server now holds with this digest."""
+    """Confirmation that the server has an MLflow run with this digest."""
 
     key: str
     digest: str
@@ -42,14 +45,17 @@ class Settled:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleared:
-    """What a rebuild deletes is deleted; nothing was written yet, and nothing more may go."""
+    """Notice that a rebuild has deleted the old MLflow runs and will delete nothing more.
+
+    Nothing was written before it.
+    """
 
     num_runs: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateChanged:
-    """How publishing goes: `ok`, `unreachable: reason` or `refused: reason`."""
+    """The state of publishing: `ok`, `unreachable: reason` or `refused: reason`."""
 
     state: str
 
@@ -62,14 +68,14 @@ _BY_NAME: dict[str, type[Target | Close | Settled | Cleared | StateChanged]] = {
 
 
 def encode(message: Message) -> bytes:
-    """Writes a message as one line."""
+    """Returns a message as one line."""
     if isinstance(message, MlflowRun):
         return f"MlflowRun {message.to_json()}\n".encode()
     return f"{type(message).__name__} {json.dumps(asdict(message))}\n".encode()
 
 
 def decode(line: bytes) -> Message:
-    """Reads one line."""
+    """Returns the message of one line."""
     name, _, text = line.decode().partition(" ")
     if name == "MlflowRun":
         return MlflowRun.from_json(text)

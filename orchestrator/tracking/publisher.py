@@ -1,7 +1,7 @@
-"""The publisher process: `python -m orchestrator.tracking.publisher`, fed by the tracker.
+"""Runs the publisher process, `python -m orchestrator.tracking.publisher`.
 
-It ends when its input ends, which also happens when the driver is killed: then it has a bounded
-time to publish what it was given.
+The tracker starts the process and writes to its standard input. The process ends when its input
+ends, also if the driver was killed: then it has a limited time to publish all that it has read.
 """
 
 import logging
@@ -21,17 +21,17 @@ from orchestrator.tracking.protocol import Cleared, Close, Message, Target, deco
 from orchestrator.tracking.publisher_lock import PublisherLock
 
 ORPHAN_TIMEOUT_S = 30.0
-"""How long a publisher goes on after its driver died without a word."""
+"""Time that a publisher has after its driver was killed."""
 
 _TURN_TIMEOUT_S = ORPHAN_TIMEOUT_S + 5.0
-_NICENESS = 19  # below the workers, which Ray gives 15: publishing takes what they leave
+_NICENESS = 19  # lower priority than the workers, which Ray starts with niceness 15
 
 
 def main() -> None:
-    """Publishes until told to close, or until the driver is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's Ctrl-C is the driver's to handle
+    """Publishes until the driver sends `Close` or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and then sends `Close`
     os.nice(_NICENESS)
-    replies = _take_stdout()
+    replies = _redirect_stdout()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     target = decode(sys.stdin.buffer.readline())
     assert isinstance(target, Target)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def serve(backlog: Backlog, *, inbox: "queue.SimpleQueue[Message]") -> None:
-    """Takes runs in as they come and publishes them, until a `Close` was read."""
+    """Adds MLflow runs to the backlog as they arrive and publishes them, until `Close`."""
     while True:
         try:
             message = inbox.get(timeout=backlog.wait_s())
@@ -67,7 +67,7 @@ def serve(backlog: Backlog, *, inbox: "queue.SimpleQueue[Message]") -> None:
 
 
 def _read(stream: BinaryIO, put: Callable[[Message], None]) -> None:
-    """Reads at once whatever comes, so that the driver's pipe never fills; then sets a limit."""
+    """Reads all input at once, so that the pipe never fills; at its end sets a time limit."""
     close = Close(timeout_s=ORPHAN_TIMEOUT_S)
     for line in stream:
         message = decode(line)
@@ -84,13 +84,13 @@ def _read(stream: BinaryIO, put: Callable[[Message], None]) -> None:
 def _open_experiment(
     target: Target, *, lock: PublisherLock, reply: Callable[[Message], None]
 ) -> Experiment:
-    """Loads mlflow, waits for its turn, connects, and deletes what a rebuild replaces.
+    """Takes the lock and connects to MLflow; deletes the old MLflow runs if this is a rebuild.
 
-    Fails as a whole, so that nothing is written before everything is deleted.
+    An error in any of these steps fails the whole call, so that nothing is written before
+    everything is deleted.
     """
-    from orchestrator.tracking.mlflow_experiment import (  # noqa: PLC0415 3.5 s, after reading began
-        MlflowExperiment,
-    )
+    # Imported here because mlflow takes 3.5 s to load: the input is read meanwhile.
+    from orchestrator.tracking.mlflow_experiment import MlflowExperiment  # noqa: PLC0415
 
     lock.acquire(timeout_s=_TURN_TIMEOUT_S)
     experiment = MlflowExperiment(target)
@@ -99,8 +99,8 @@ def _open_experiment(
     return experiment
 
 
-def _take_stdout() -> BinaryIO:
-    """Keeps the pipe to the driver for replies and lets all that prints go to the log instead."""
+def _redirect_stdout() -> BinaryIO:
+    """Returns the pipe to the driver, for replies; redirects all printed text to the log."""
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     return replies
@@ -110,7 +110,8 @@ def _send(replies: BinaryIO, message: Message) -> None:
     try:
         replies.write(encode(message))
     except BrokenPipeError:
-        logging.getLogger(__name__).warning("the driver is gone; publishing the rest")
+        log = logging.getLogger(__name__)
+        log.warning("the driver is gone; publishing the remaining MLflow runs")
 
 
 if __name__ == "__main__":

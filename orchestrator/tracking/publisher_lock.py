@@ -1,7 +1,8 @@
-"""One publisher at a time for a study and a server on this machine.
+"""Keeps two publishers of one machine from publishing a study to the same MLflow at once.
 
-A publisher that outlives its killed driver goes on for up to half a minute. The driver that resumes
-the study starts its own meanwhile, and each would create the runs that the other is about to.
+A publisher goes on for up to half a minute after its driver was killed. If the study is resumed
+meanwhile, the new driver starts a publisher too. Without the lock, both would create the same
+MLflow runs.
 """
 
 import fcntl
@@ -18,18 +19,18 @@ _MAX_PID_CHARS = 20
 
 
 class PublisherBusyError(ConnectionError):
-    """Another process publishes the same study to the same place."""
+    """Another process on this machine publishes the same study to the same MLflow."""
 
 
 class PublisherLock:
-    """Is held from `acquire` to the end of the process, however that comes."""
+    """A lock on a file, held from `acquire` until the process ends in any way."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._descriptor: int | None = None
 
     def acquire(self, *, timeout_s: float) -> None:
-        """Waits for the lock; does nothing if this object holds it.
+        """Waits for the lock; returns at once if this object holds it.
 
         Raises:
             PublisherBusyError: Another process has held it for all of `timeout_s`.
@@ -54,8 +55,8 @@ class PublisherLock:
                 if time.monotonic() > deadline_s:
                     pid = os.pread(descriptor, _MAX_PID_CHARS, 0).decode()
                     raise PublisherBusyError(
-                        f"process {pid} on this machine publishes study {self._target.study!r} to "
-                        "the same MLflow; wait for the end of the run that it belongs to"
+                        f"process {pid} on this machine is publishing study "
+                        f"{self._target.study!r} to the same MLflow; wait until it ends"
                     ) from error
                 time.sleep(_POLL_S)
             else:
@@ -65,6 +66,6 @@ class PublisherLock:
 
 
 def lock_path(target: Target) -> Path:
-    """Returns the file that stands for a study and a server; it stays behind."""
+    """Returns the lock's file for a study and a server; the file is never deleted."""
     name = hashlib.sha256(f"{target.uri}\n{target.study}".encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"mergesweep-publisher-{os.getuid()}-{name}.lock"

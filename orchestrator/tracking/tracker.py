@@ -1,4 +1,4 @@
-"""The driver's side of publishing: takes runs, never waits, never fails because of the server."""
+"""Starts and feeds the publisher process; a driver neither waits for MLflow nor fails with it."""
 
 import contextlib
 import os
@@ -23,16 +23,16 @@ from orchestrator.tracking.protocol import (
     encode,
 )
 
-_RESTART_WAIT_S = 5.0  # only a killed publisher restarts; a failing server it survives
+_RESTART_WAIT_S = 5.0  # a publisher ends early only if it is killed, not if the server fails
 
-# The client itself never retries: it would repeat the creation of a run whose reply was late and
-# leave two. The backlog retries for ever and looks first whether the run is there.
+# The MLflow client does not retry: it would create an MLflow run a second time if the first reply
+# was late. The backlog retries, and first looks whether the MLflow run exists.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # else two more requests a run
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # saves two requests per MLflow run
 }
 _KILL_WAIT_S = 0.1
 _UNWANTED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
@@ -40,22 +40,22 @@ _UNWANTED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 @dataclass(frozen=True, kw_only=True)
 class PublishReport:
-    """What became of the runs of one session."""
+    """The numbers of MLflow runs that one tracker wrote or did not write."""
 
     num_published: int
     num_unchanged: int
-    """Runs that the server already held."""
+    """MLflow runs that the server already had."""
     num_pending: int
-    """Runs that it does not hold; the next session publishes them from the store."""
+    """MLflow runs that the server lacks; the study's next run publishes them from the store."""
     error: str | None
-    """Why runs are pending, and where the log is."""
+    """Why MLflow runs are pending, and the path of the log; None if none is pending."""
 
 
 class Tracker:
-    """Owns the publisher process: starts it, feeds it, starts it again if it dies, ends it.
+    """Owns the publisher process: starts it, feeds it, restarts it if it dies, and ends it.
 
-    All methods may be called from any thread. Runs are kept here until the publisher confirms
-    them, so a publisher that dies loses nothing.
+    All methods may be called from any thread. The tracker keeps MLflow runs until the publisher
+    confirms them, so that nothing is lost if the publisher dies.
     """
 
     def __init__(self, *, target: Target, log_path: Path) -> None:
@@ -85,11 +85,11 @@ class Tracker:
 
         Args:
             uri: A tracking URI: `sqlite:////absolute/path/mlflow.db` or a server's address.
-            study: The study's name, which is the experiment's.
-            experiment_tags: Tags of the experiment itself, e.g. its chart views.
-            log_path: Takes all that mlflow and the publisher print.
-            rebuild: Deletes the study's runs before the first one is written, once, however
-                often the publisher has to be started again.
+            study: The study's name, also the name of the MLflow experiment.
+            experiment_tags: Tags of the experiment, for example its saved charts.
+            log_path: File for the output of mlflow and the publisher.
+            rebuild: Whether to delete the study's MLflow runs before the first one is written.
+                They are deleted once, even if the publisher has to be restarted.
         """
         target = Target(
             uri=uri, study=study, experiment_tags=dict(experiment_tags), rebuild=rebuild
@@ -100,13 +100,13 @@ class Tracker:
         return tracker
 
     def publish(self, run: MlflowRun) -> None:
-        """Hands a run over; a later run with the same key replaces it."""
+        """Queues an MLflow run; a later one with the same key replaces it."""
         with self._lock:
             self._unsettled[run.key] = run
             self._outbox.put(run)
 
     def num_pending(self) -> int:
-        """Returns the number of runs that the server is not yet known to hold."""
+        """Returns the number of MLflow runs that the publisher has not confirmed."""
         with self._lock:
             return len(self._unsettled)
 
@@ -116,10 +116,10 @@ class Tracker:
             return self._state
 
     def close(self, timeout_s: float) -> PublishReport:
-        """Publishes what is left, each run tried once more, and ends the publisher.
+        """Tries each remaining MLflow run once more, and ends the publisher.
 
-        Returns early when the server does not answer; after `timeout_s` in any case. Runs that
-        were not confirmed by then are counted as pending.
+        Returns early if the server does not answer, and after `timeout_s` in any case. The report
+        counts unconfirmed MLflow runs as pending.
         """
         with self._lock:
             if self._close is None:
@@ -130,23 +130,23 @@ class Tracker:
         while self._supervisor.is_alive():
             if self._process is not None:
                 self._process.kill()
-            self._supervisor.join(_KILL_WAIT_S)  # it may just be starting another
+            self._supervisor.join(_KILL_WAIT_S)  # it may just be starting another publisher
         with self._lock:
             return self._report()
 
     def _report(self) -> PublishReport:
-        late = "the time to close was too short" if self._state == "ok" else self._state
+        reason = "the time to close was too short" if self._state == "ok" else self._state
         return PublishReport(
             num_published=self._outcomes["published"],
             num_unchanged=self._outcomes["unchanged"],
             num_pending=len(self._unsettled),
-            error=f"{late}; log: {self._log_path}" if self._unsettled else None,
+            error=f"{reason}; log: {self._log_path}" if self._unsettled else None,
         )
 
     def _supervise(self) -> None:
         """Runs one publisher after the other until the tracker has closed.
 
-        One that is killed while it closes has a successor too, for as long as there is time.
+        A publisher that is killed while it closes is replaced too, if there is time left.
         """
         while True:
             exit_code = self._run_publisher()
@@ -159,7 +159,7 @@ class Tracker:
                 return
 
     def _run_publisher(self) -> int:
-        """Runs a publisher, fed from a thread of its own, to its end; returns the exit code."""
+        """Runs one publisher until it ends; returns its exit code."""
         with self._log_path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.tracking.publisher"],
@@ -167,7 +167,7 @@ class Tracker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=_environment(),
-                start_new_session=True,  # a Ctrl-C in the terminal reaches the driver alone
+                start_new_session=True,  # Ctrl-C in the terminal reaches only the driver
             )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -185,7 +185,7 @@ class Tracker:
         return exit_code
 
     def _refill_outbox(self) -> "queue.SimpleQueue[Message | None]":
-        """Starts over with what an earlier publisher left unconfirmed, and what it was told."""
+        """Returns the outbox for a new publisher: target, unconfirmed MLflow runs and `Close`."""
         with self._lock:
             self._outbox = queue.SimpleQueue()
             self._outbox.put(self._target)
@@ -206,10 +206,10 @@ class Tracker:
                 self._target = replace(self._target, rebuild=False)
 
     def _settle(self, message: Settled) -> None:
-        """Forgets a run, unless a newer one has taken its place meanwhile."""
+        """Removes a confirmed MLflow run, unless a newer one has replaced it meanwhile."""
         with self._lock:
             run = self._unsettled.get(message.key)
-        # Outside the lock: the digest of a report takes tens of ms, and `publish` must not wait.
+        # Not under the lock: the digest of a report takes tens of ms, and `publish` must not wait.
         if run is None or run.digest != message.digest:
             return
         with self._lock:
@@ -219,7 +219,7 @@ class Tracker:
 
 
 def _feed(pipe: IO[bytes], outbox: "queue.SimpleQueue[Message | None]") -> None:
-    """Writes to a publisher until it is gone; may block, which is why it has its own thread."""
+    """Writes messages to a publisher until it ends; runs in its own thread because it may block."""
     with contextlib.suppress(BrokenPipeError), pipe:
         while message := outbox.get():
             pipe.write(encode(message))
@@ -227,6 +227,6 @@ def _feed(pipe: IO[bytes], outbox: "queue.SimpleQueue[Message | None]") -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Returns the driver's environment without Ray's variables and any MLflow run in progress."""
+    """Returns the driver's environment without variables of Ray and of an active MLflow run."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k not in _UNWANTED}
     return kept | _ENVIRONMENT

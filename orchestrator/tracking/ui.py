@@ -1,4 +1,4 @@
-"""Opening MLflow's own pages on what was published."""
+"""Opens MLflow's own pages on a study's MLflow runs."""
 
 import json
 import sqlite3
@@ -12,17 +12,17 @@ from orchestrator.tracking.database import database_path
 
 UI_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Seven idle job runners of 220 MB each otherwise, which outlive the server by a minute.
+    # Otherwise the server starts seven job runners of 220 MB, which outlive it by a minute.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""To be added to the environment of `ui_command`."""
+"""Variables to add to the environment of `ui_command`."""
 
 
 def ui_command(uri: str, *, port: int = 5000) -> list[str]:
-    """Returns the command that serves the pages of a database on this machine alone.
+    """Returns the command that serves the pages of a database to this machine only.
 
     Raises:
-        ValueError: The URI is a server already; its address is the page.
+        ValueError: The URI is the address of a running server.
     """
     if uri.startswith(("http://", "https://")):
         raise ValueError(f"{uri} is a running MLflow server: open it in a browser")
@@ -31,10 +31,10 @@ def ui_command(uri: str, *, port: int = 5000) -> list[str]:
 
 
 def find_experiment(uri: str, *, study: str) -> str | None:
-    """Returns the id of a study's experiment, for links into the pages; None if there is none yet.
+    """Returns the id of a study's MLflow experiment, for links; None if there is none yet.
 
-    Reads the database or asks the server, without loading mlflow. A server that does not answer,
-    or not without a password, counts as none.
+    Reads the database or asks the server, without loading mlflow. Returns None as well if the
+    server does not answer or asks for a password.
     """
     path = database_path(uri)
     try:

@@ -1,8 +1,9 @@
-"""Charts that are there when MLflow's page opens: accuracy against an axis, a line per method.
+"""Prepares charts for MLflow's page: accuracy and loss against an axis, a line per method.
 
-MLflow draws a line per run, so each method gets a run of kind `curve` on each axis, whose history
-is the curve: the step counts the axis' values, and a metric holds the position on the x axis. A
-saved view, which MLflow keeps as a tag of the experiment, filters these runs and lists the charts.
+MLflow draws one line per MLflow run. So each method has an MLflow run of kind `curve` on each axis,
+whose metric history is the curve: its steps count the values of the axis, and one metric holds the
+position on the x axis. A saved view filters these MLflow runs and lists the charts; MLflow keeps it
+as a tag of the experiment.
 """
 
 import json
@@ -15,10 +16,11 @@ from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG
 
 _VIEW_TAG = "mlflow.sharedViewState."
-_KIND_TAG = "mlflow.experimentKind"  # else the page opens on language-model traces
+_KIND_TAG = "mlflow.experimentKind"  # without it the page shows language-model traces first
 _SECTION = "curves"
-_WIDE = 20.0  # largest over smallest value from which the x axis is logarithmic
-_NEWEST_MS = 1_800_000_000_000  # the list of views shows the newest first, as the study's axes
+_WIDE = 20.0  # ratio of largest to smallest value from which the x axis is logarithmic
+# MLflow lists the newest view first: creation times give the order of the study's axes.
+_NEWEST_MS = 1_800_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +29,20 @@ class AxisView:
 
     axis: str
     values: Sequence[str]
-    """As written in the study; drawn in numerical order, or in this one if they are not numbers."""
+    """Values as the study writes them; drawn in numerical order if all are numbers."""
     metrics: Sequence[str]
-    """One chart each, the first one first."""
+    """The metrics that have a chart each, in this order."""
 
     @property
     def name(self) -> str:
-        """Names the view in the page's list and in its address."""
+        """Name of the view in the page's list and in its address."""
         return f"against-{self.axis}"
 
     @property
     def x_metric(self) -> str | None:
-        """Names the metric that holds the position; None where the values are no numbers.
+        """Name of the metric that holds the position; None if the values are not numbers.
 
-        MLflow's logarithmic x axis works for steps only, hence `log10 lr` as a metric.
+        MLflow's logarithmic x axis works for steps only, so the metric is for example `log10 lr`.
         """
         numbers = _numbers(self.values)
         if numbers is None:
@@ -55,7 +57,7 @@ class AxisView:
 
 
 def experiment_tags(views: Sequence[AxisView]) -> dict[str, str]:
-    """Returns what makes the views appear: pass it to `Tracker.start` with the study's own."""
+    """Returns the experiment's tags that make MLflow's page offer the views."""
     links = [
         f"[{view.metrics[0]} against {view.axis}, by method]"
         f"({view_fragment(view.axis, experiment_id=EXPERIMENT_ID)})"
@@ -70,7 +72,7 @@ def experiment_tags(views: Sequence[AxisView]) -> dict[str, str]:
 
 
 def view_fragment(axis: str, *, experiment_id: str) -> str:
-    """Returns the part of the address after the server's: it opens the charts of an axis."""
+    """Returns the fragment that opens the charts of an axis, to append to the server's address."""
     query = f"viewStateShareKey=against-{axis}&compareRunsMode=CHART&workflowType=machine_learning"
     return f"#/experiments/{experiment_id}/runs?{query}"
 
@@ -83,16 +85,16 @@ def curve_run(
     start_ms: int,
     end_ms: int,
 ) -> MlflowRun:
-    """Returns the run that draws a method's curves on an axis.
+    """Returns the MLflow run that draws a method's curves on an axis.
 
     Args:
-        view: The axis; its metrics name the charts.
+        view: The charts of the axis.
         method: The method's label, which the legend shows.
-        means: The metrics at each value. A point once published cannot be taken back: leave a
-            value out until all its groups are there.
-        start_ms: The points' timestamp too, so the same each time the curve is published, e.g. the
-            study's start.
-        end_ms: When the last one was committed.
+        means: The metrics at each value. MLflow cannot delete a point, so leave a value out until
+            all its groups are committed.
+        start_ms: Start of the MLflow run and timestamp of all points. It must be the same each time
+            the curve is published, for example the study's first commit.
+        end_ms: Time of the last commit.
     """
     points: list[MetricPoint] = []
     for step, value in enumerate(_in_order(view.values)):
@@ -129,7 +131,7 @@ def _in_order(values: Sequence[str]) -> list[str]:
 
 
 def _saved_view(view: AxisView, *, created_ms: int) -> str:
-    """Returns a saved view as MLflow 3.17's page writes it: an envelope around the page's state."""
+    """Returns a saved view in the format of MLflow 3.17: an envelope around the page's state."""
     state = {
         "searchFilter": f"tags.kind = 'curve' AND tags.axis = '{view.axis}'",
         "runsHiddenMode": "SHOW_ALL",
@@ -139,7 +141,7 @@ def _saved_view(view: AxisView, *, created_ms: int) -> str:
             _section("rest", name="Model metrics"),
         ],
         "compareRunCharts": [_chart(view, metric=metric) for metric in view.metrics]
-        # The position's own history is no chart: listed as deleted, it is not made again.
+        # Listed as deleted, so that the page does not add a chart of the position's own history.
         + [_chart(view, metric=view.x_metric) | {"deleted": True}] * (view.x_metric is not None),
         "selectedColumns": [f"metrics.`{metric}`" for metric in view.metrics],
     }

@@ -153,7 +153,7 @@ def test_refused_run_is_named_until_it_is_published() -> None:
     for key in "abcd":
         bench.backlog.add(make_run(key))
     bench.run_for(100)
-    assert bench.states()[-1] == "refused: a: ValueError: bad request (and 1 more runs)"
+    assert bench.states()[-1] == "refused: a: ValueError: bad request (and 1 more)"
     bench.server.refused = {"b"}
     bench.backlog.flush()
     assert bench.states()[-1] == "refused: b: ValueError: bad request"
