@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from merge.errors import InvalidStatisticsError, NonFiniteInputError
 from merge.merge import MergeOptions, merge
@@ -120,10 +121,15 @@ def test_pooled_statistics_are_those_of_the_united_images() -> None:
 
 
 def test_a_real_network_with_batch_norm_loads_the_merge() -> None:
-    """Names, shapes and dtypes of the merge are those that the architecture expects."""
+    """Names, shapes and dtypes fit the network, which then computes what the merge says."""
+    torch.manual_seed(0)
     networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(3)]
     base, *experts = (network.state_dict() for network in networks)
-    networks[0].load_state_dict(
-        dict(merge(base, experts, options=MergeOptions(params=TiesParams()))), strict=True
+    merged = dict(merge(base, experts, options=MergeOptions(params=TiesParams())))
+    networks[0].load_state_dict(merged, strict=True)
+    images = torch.ones(1, 3, 5, 5)
+    expected = functional.batch_norm(
+        functional.conv2d(images, merged["0.weight"], merged["0.bias"]),
+        *(merged[f"1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")),
     )
-    assert bool(torch.isfinite(networks[0].eval()(torch.ones(1, 3, 5, 5))).all())
+    torch.testing.assert_close(networks[0].eval()(images), expected)

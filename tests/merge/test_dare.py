@@ -111,14 +111,21 @@ def test_flags_are_true_by_the_chance(chance: float) -> None:
     assert abs(share - chance) <= 6 * (chance * (1 - chance) / num) ** 0.5
 
 
-def test_a_chance_between_two_of_65536_is_kept_exactly() -> None:
-    """At half a 65,536th only entries that 16 bits leave open are true, and half of them."""
-    num = 1 << 24
-    share = bernoulli(num, chance=0.5 / 65_536, digest=DIGEST).mean()
-    assert share * num == pytest.approx(128, abs=6 * 128**0.5)
+def test_a_probability_between_two_256ths_is_exact() -> None:
+    """At half a 256th, half of the entries whose 8 random bits are all zero are True, no others.
+
+    At a whole 256th, exactly these entries are True.
+    """
+    num = 1 << 22
+    half, whole = (bernoulli(num, chance=each / 256, digest=DIGEST) for each in (0.5, 1))
+    assert not (half & ~whole).any()
+    num_whole = int(whole.sum())
+    assert num_whole == pytest.approx(num / 256, rel=0.05)
+    assert half.sum() == pytest.approx(num_whole / 2, abs=3 * num_whole**0.5)
 
 
-def test_a_number_of_entries_that_is_no_multiple_of_four_is_drawn() -> None:
-    """The first flags do not depend on how many follow."""
-    few, many = (bernoulli(num, chance=0.5, digest=DIGEST) for num in (5, 8))
-    assert few.tolist() == many.tolist()[:5]
+@pytest.mark.parametrize("num", [1, 5, 8, 13])
+def test_any_number_of_entries_can_be_drawn(num: int) -> None:
+    """A random number gives 8 entries; the first entries do not depend on how many follow."""
+    flags, more = (bernoulli(each, chance=0.5, digest=DIGEST) for each in (num, 16))
+    assert flags.tolist() == more.tolist()[:num]

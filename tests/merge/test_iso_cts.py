@@ -79,9 +79,10 @@ def test_nothing_common_leaves_each_task_its_leading_directions() -> None:
     torch.testing.assert_close(merged, 7 * torch.eye(4))
 
 
-def test_the_merged_matrix_is_an_isometry() -> None:
-    """All its singular values are equal, for a wide kernel."""
-    values = torch.linalg.svdvals(
-        merged_matrix(*random_vectors(3, 20, 3, 3, 3), params=IsoCtsParams()).flatten(1)
-    )
+def test_the_merged_matrix_is_an_isometry_times_a_factor() -> None:
+    """All singular values of a wide kernel are equal and of the size of the task vectors'."""
+    vectors = random_vectors(3, 20, 3, 3, 3)
+    values = torch.linalg.svdvals(merged_matrix(*vectors, params=IsoCtsParams()).flatten(1))
     torch.testing.assert_close(values, values[0].expand(20), rtol=1e-5, atol=0)
+    sizes = torch.linalg.svdvals(torch.stack(vectors).sum(dim=0).flatten(1))
+    assert float(sizes[-1]) < float(values[0]) < float(sizes[0])

@@ -32,7 +32,7 @@ def test_all_tensors_that_touch_a_group_vote_by_hand() -> None:
 
 
 def test_the_best_assignment_is_not_the_greedy_one() -> None:
-    """Pairing 3 with 3 gains 9 + 0 + 0; crossing over gains 6 + 6 + 0."""
+    """The greedy pairs gain 9 + 0 + 0, the crossed pairs 8 + 8 + 0."""
     similarity = torch.tensor([[9.0, 8.0, 0.0], [8.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     best = _best(similarity.double(), present=torch.arange(3))
     assert best.tolist() == [1, 0, 2]
