@@ -1,1 +1,1 @@
-"""Knows what a task is, its images and heads, and how well a model does on it."""
+"""Tasks, their images, and the scores of models on them."""

@@ -1,4 +1,4 @@
-"""Runs a model over a task's test images."""
+"""Evaluates a model on a task's test images."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,9 @@ from eval.images.split import Split
 from eval.metrics import TaskSums
 from eval.model_inputs import Normalization, to_inputs
 
-# On CPU small batches stay in cache: 32 was 1.2 to 1.4 times faster than 64 to 256 at 64 pixels.
 CPU_BATCH_SIZE = 32
+"""Small batches stay in the CPU's cache: 32 was 1.2 to 1.4 times faster than 64 to 256, at 64
+pixels."""
 CUDA_BATCH_SIZE = 512
 
 
@@ -26,8 +27,8 @@ def evaluate(
 ) -> TaskSums:
     """Sums correct answers and cross-entropy over all images of a split.
 
-    The backbone and the head are put into evaluation mode and left there. Sums are taken in
-    float64, in the order of the images, so that equal weights give equal bits.
+    It switches the backbone and the head to evaluation mode and leaves them in it. Sums are in
+    float64 and in the order of the images, so equal weights give equal bits.
 
     Shapes:
         backbone: (batch, 3, height, width) to (batch, features).
@@ -43,9 +44,9 @@ def evaluate(
 def features_of(
     backbone: nn.Module, *, split: Split, normalization: Normalization, device: torch.device
 ) -> Tensor:
-    """Returns the backbone's features of all images, in their order.
+    """Returns the backbone's features of all images, in the order of the images.
 
-    They are held at once: 82 MB for 10,000 images of 2,048 features.
+    All features are in memory at once: 82 MB for 10,000 images of 2,048 features.
 
     Shapes:
         returns: (images, features), float32, on the device.
@@ -64,7 +65,7 @@ def features_of(
 def input_batches(
     split: Split, *, normalization: Normalization, device: torch.device
 ) -> Iterator[Tensor]:
-    """Yields all images of a split as inputs, in their order.
+    """Yields all images of a split as inputs of a backbone, batch by batch in their order.
 
     Shapes:
         yields: (batch, 3, height, width), float32.
@@ -77,7 +78,8 @@ def input_batches(
 def evaluate_head(head: nn.Module, *, features: Tensor, labels: npt.NDArray[np.int64]) -> TaskSums:
     """Sums correct answers and cross-entropy of a head over features.
 
-    Logits of which one is NaN are no answer, and make the sum of the cross-entropy NaN.
+    If one of an image's logits is NaN, the image counts as incorrect and the sum of the
+    cross-entropy is NaN.
 
     Shapes:
         features: (images, features).
@@ -88,7 +90,7 @@ def evaluate_head(head: nn.Module, *, features: Tensor, labels: npt.NDArray[np.i
         expected = torch.from_numpy(labels.copy()).to(features.device)
         logits = head(features).float()
         losses = nn.functional.cross_entropy(logits, expected, reduction="none")
-        # argmax takes NaN for the largest, so that class 0 would score on logits of NaN alone.
+        # argmax treats NaN as the largest value: with NaN logits it would answer class 0.
         is_answer = ~logits.isnan().any(dim=1)
         return TaskSums(
             num_examples=len(labels),

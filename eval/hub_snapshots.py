@@ -1,7 +1,7 @@
-"""Data sets from Hugging Face's hub, as files on this machine.
+"""Finds and downloads data sets of Hugging Face's hub, as files on this machine.
 
-Two layouts are known: `<root>/<owner>--<name>/`, which `download_snapshot` leaves, and
-`<root>/datasets--<owner>--<name>/snapshots/<revision>/`, a cache of `huggingface_hub`'s own.
+Two layouts are accepted: `<root>/<owner>--<name>/`, which `download_snapshot` writes, and
+`<root>/datasets--<owner>--<name>/snapshots/<revision>/`, the layout of `huggingface_hub`'s cache.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_NOTES = (".cache", "huggingface", "download")
-"""Where `huggingface_hub` notes which commit each file of a `local_dir` is of."""
+_METADATA_DIR = (".cache", "huggingface", "download")
+"""Folder in which `huggingface_hub` records the commit of each file of a `local_dir`."""
 
 
 def snapshot_directory(repository: str, *, revision: str, root: Path, remedy: str) -> Path:
-    """Finds a snapshot on this machine.
+    """Returns the directory of a snapshot on this machine.
 
     Args:
-        repository: Owner and name.
+        repository: Owner and name, separated by a slash.
         revision: The commit.
         root: The data root.
-        remedy: How to get it, for errors.
+        remedy: How to get the snapshot, for errors.
 
     Raises:
-        ImageSourceError: It is not there, or is of another revision.
+        ImageSourceError: The snapshot is missing, or has another revision.
     """
     cached = root / f"datasets--{repository.replace('/', '--')}" / "snapshots" / revision
     if cached.is_dir():
@@ -36,13 +36,13 @@ def snapshot_directory(repository: str, *, revision: str, root: Path, remedy: st
     directory = _local(repository, root=root)
     if not directory.is_dir():
         raise ImageSourceError(
-            f"{directory}: no such directory; expected there: the Parquet files of {repository} at "
+            f"{directory}: no such directory; it should have the Parquet files of {repository} at "
             f"{revision}. {remedy}"
         )
     others = sorted(_revisions(directory) - {revision})
     if others:
         raise ImageSourceError(
-            f"{directory}: its files are of revision {', '.join(others)}, not {revision}. {remedy}"
+            f"{directory}: its files have revision {', '.join(others)}, not {revision}. {remedy}"
         )
     return directory
 
@@ -50,10 +50,10 @@ def snapshot_directory(repository: str, *, revision: str, root: Path, remedy: st
 def download_snapshot(
     repository: str, *, revision: str, root: Path, patterns: Sequence[str]
 ) -> Path:
-    """Downloads files of a data set from the hub, and returns where they lie.
+    """Downloads files of a data set from the hub, and returns their directory.
 
     Raises:
-        ImageSourceError: The hub does not give the files.
+        ImageSourceError: The hub does not return the files.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 loads an HTTP client
 
@@ -66,15 +66,15 @@ def download_snapshot(
             local_dir=directory,
             allow_patterns=list(patterns),
         )
-    except Exception as error:  # its HTTP client's errors have no common root with its own
+    except Exception as error:  # errors of its HTTP client and its own have no common base class
         raise ImageSourceError(
-            f"{repository} at {revision}: the hub gave nothing: {error}"
+            f"{repository} at {revision}: the hub returned no files: {error}"
         ) from error
     return directory
 
 
 def snapshot_remedy(repository: str, *, revision: str, root: Path) -> str:
-    """Says how to get a snapshot that is in no catalogue."""
+    """Returns the command that downloads a snapshot, as a sentence for a message."""
     return (
         f"Get it with: python -m eval.vision.download {repository} --revision {revision} "
         f"--root {root}"
@@ -86,7 +86,7 @@ def _local(repository: str, *, root: Path) -> Path:
 
 
 def _revisions(directory: Path) -> set[str]:
-    """Returns the commits that the files are of, as far as it was noted."""
-    notes = directory.joinpath(*_NOTES)
-    lines = (path.read_text(encoding="utf-8").split("\n") for path in notes.rglob("*.metadata"))
+    """Returns the commits of the files, as far as `huggingface_hub` recorded them."""
+    metadata = directory.joinpath(*_METADATA_DIR)
+    lines = (path.read_text(encoding="utf-8").split("\n") for path in metadata.rglob("*.metadata"))
     return {first[0].strip() for first in lines}

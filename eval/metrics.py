@@ -1,8 +1,9 @@
-"""What a model scores: sums per task, and the two means that are derived from them.
+"""The scores of a model: sums per task, and the two means that are derived from them.
 
-Sums rather than means are stored, so that every mean can be taken later without weighting errors:
-`macro` averages over tasks, `union` over all images of the joint test set (the union of the test
-sets of a group's tasks). The two can rank methods differently; both are always reported.
+Sums are stored instead of means, so that every mean can be computed later with the right weights.
+`macro` averages over tasks. `union` averages over all images of the joint test set, which is the
+union of the test sets of a group's tasks. The two means can rank methods differently, so both are
+always reported.
 """
 
 import math
@@ -13,14 +14,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSums:
-    """Sums over the test images of one task (or of several, added up)."""
+    """Sums over the test images of one task, or of several tasks together."""
 
     num_examples: int
-    """Images seen."""
+    """Number of images."""
     num_correct: int
-    """Images whose largest logit is their class's; an image with a NaN among them never counts."""
+    """Images whose largest logit is that of their class. An image with a NaN logit never counts."""
     loss_sum: float
-    """Sum of the cross-entropy, in nats; NaN when a logit was not finite."""
+    """Sum of the cross-entropy, in nats; NaN if a logit was not finite."""
 
     @property
     def accuracy(self) -> float:
@@ -33,7 +34,7 @@ class TaskSums:
         return self.loss_sum / self.num_examples
 
     def to_json(self) -> dict[str, int | float | None]:
-        """Returns plain values; a loss that is not finite becomes null, as JSON has no NaN."""
+        """Returns plain values; a loss that is not finite becomes null, because JSON has no NaN."""
         loss = self.loss_sum if math.isfinite(self.loss_sum) else None
         return {
             "num_examples": self.num_examples,
@@ -43,7 +44,7 @@ class TaskSums:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TaskSums":
-        """Reads what `to_json` wrote."""
+        """Returns the sums that `to_json` turned into plain values."""
         loss = values["loss_sum"]
         return cls(
             num_examples=values["num_examples"],
@@ -63,7 +64,7 @@ class Mean:
 
 
 def macro_mean(tasks: Sequence[TaskSums]) -> Mean:
-    """Averages over tasks, every task counting the same.
+    """Averages over tasks with equal weights.
 
     Raises:
         ValueError: There is no task.
@@ -77,7 +78,7 @@ def macro_mean(tasks: Sequence[TaskSums]) -> Mean:
 
 
 def union_mean(tasks: Sequence[TaskSums]) -> Mean:
-    """Averages over all images of the tasks' test sets: the joint test set.
+    """Averages over all images of the joint test set.
 
     Raises:
         ValueError: There is no task.

@@ -1,4 +1,4 @@
-"""A task together with where its images lie: what a worker needs to read them."""
+"""A task together with the place of its files, which is all that a worker needs to read it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSource:
-    """Names a task and its files; no part of what its images are identified by."""
+    """A task and the place of its files. The place is no part of any id."""
 
     task: Task
     files: OwnFiles | None = None
-    """A study's own files; None for a task of the catalogues."""
+    """The files of a study's own task; None for an embedded or published task."""
     root: str | None = None
-    """The data root; None where each node has its own (`eval.data_root`)."""
+    """The data root; None if each node has its own (`eval.data_root`)."""
 
 
 def source_to_json(source: TaskSource) -> dict[str, Any]:
-    """Returns a source as plain values."""
+    """Returns a source as plain values, for `plan.json`."""
     own = None if source.files is None else {"task": asdict(source.task), **asdict(source.files)}
     return {"root": source.root, "own": own}
 
 
 def source_from_json(name: str, values: Mapping[str, Any] | None) -> TaskSource:
-    """Returns the source that `source_to_json` gave; None stands for the catalogue's own.
+    """Returns the source of a task from plain values.
+
+    Args:
+        name: The task's name.
+        values: The result of `source_to_json`; None for a plan of a release without sources.
 
     Raises:
-        UnknownTaskError: It is of a catalogue that this release does not have.
+        UnknownTaskError: This release has no task of this name.
     """
     if values is None or values["own"] is None:
         return TaskSource(task=find_task(name), root=values["root"] if values else None)

@@ -1,1 +1,1 @@
-"""Images: sources, decoding, splits and their files."""
+"""Images: their sources, decoding, splits in memory and the files of splits."""

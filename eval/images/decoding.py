@@ -1,4 +1,4 @@
-"""Decodes images and brings them to the size at which they are stored, on threads."""
+"""Decodes images on threads and resizes them to the size at which they are stored."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ CHUNK_IMAGES = 32
 
 
 def resized(image: NDArray[np.uint8], *, image_size: int, channels: int) -> NDArray[np.uint8]:
-    """Brings the shorter side to the size, then cuts the square out of the middle.
+    """Resizes the shorter side to the size, then crops the square in the middle.
 
-    Pillow's bicubic filter widens when it shrinks, so nothing aliases. A grey image among coloured
-    ones gets three equal channels.
+    Pillow's bicubic filter grows wider when it shrinks an image, so nothing aliases. A grey image
+    of a task in colour gets three equal channels.
 
     Shapes:
-        image: (height, width, 1 or 3). returns: (image_size, image_size, channels), read-only.
+        image: (height, width, 1 or 3).
+        returns: (image_size, image_size, channels), read-only.
 
     Raises:
         ImageSourceError: The image has colours and the task is grey.
     Source: CLIP's preprocessing, `Resize(size, BICUBIC)` and `CenterCrop(size)` of torchvision,
-        with its rounding; timm's evaluation is the same where a model's `crop_pct` is 1.
+        with its rounding. timm's evaluation is the same for models whose `crop_pct` is 1.
     """
     height, width, found = image.shape
     if found > channels:
@@ -54,15 +55,15 @@ def decode_images(
     channels: int,
     num_threads: int,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yields the images at some positions of a source, in that order, a few at a time.
+    """Yields the images at the given positions of a source, in that order, a few at a time.
 
-    What is decoded and not yet taken is held: ask for no more positions than fit into memory.
+    Decoded images wait in memory until they are taken, so all images of a call must fit into it.
 
     Shapes:
         yields: (num, image_size, image_size, channels).
 
     Raises:
-        ImageSourceError: An image cannot be decoded; what was not begun is dropped.
+        ImageSourceError: An image cannot be decoded. Images that no thread has begun are skipped.
     """
 
     def decode_chunk(start: int) -> NDArray[np.uint8]:

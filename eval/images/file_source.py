@@ -1,4 +1,4 @@
-"""Images in files of their own, or as the bytes of such files, decoded one by one."""
+"""Image sources with one file per image, or one array of all images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _MODES = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileSource:
-    """Reads a split of which every image is a file."""
+    """A split with one file per image."""
 
     paths: Sequence[Path]
+    """The files, in the order of the labels."""
     labels: NDArray[np.int64]
     """Positions in the task's classes, (num,)."""
     channels: int
-    """Of every image that is returned: 1 or 3."""
+    """Channels of the returned images: 1 or 3."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Decodes one image; see `eval.images.protocol.ImageSource`."""
@@ -42,7 +43,7 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySource:
-    """Reads a split whose images are one array, in memory or mapped."""
+    """A split whose images are one array, in memory or memory-mapped."""
 
     images: NDArray[np.uint8]
     """Pixels, (num, height, width, channels)."""
@@ -56,19 +57,21 @@ class ArraySource:
 
 
 def decode_bytes(content: bytes, *, channels: int, name: str) -> NDArray[np.uint8]:
-    """Decodes an encoded image: palettes, CMYK and grey become RGB, an alpha channel is dropped.
+    """Decodes an encoded image.
+
+    Palettes, CMYK and grey become RGB, and an alpha channel is dropped. As in torchvision, the
+    orientation that a camera stores in the metadata is ignored.
 
     Args:
-        content: A PNG, JPEG or any other format that Pillow reads.
+        content: A PNG, a JPEG or another format that Pillow reads.
         channels: 3, or 1 for greyscale.
-        name: How errors name the image.
+        name: Name of the image, for errors.
 
     Shapes:
-        returns: (height, width, channels). A camera's note on how it was held is not followed, as
-            torchvision does not.
+        returns: (height, width, channels).
 
     Raises:
-        ImageSourceError: It is no image, is cut off, or has more than 8 bits a channel.
+        ImageSourceError: The content is no image or incomplete, or has more than 8 bits a channel.
     """
     try:
         with Image.open(io.BytesIO(content)) as picture:

@@ -1,4 +1,4 @@
-"""What a task's images are read from, as published: before they are resized and stored."""
+"""The interface of image sources: a task's images as published, before they are resized."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ if TYPE_CHECKING:
 
 
 class ImageSource(Protocol):
-    """One split: labels at hand, images decoded one by one, so that none need fit into memory."""
+    """One split. Labels are in memory; images are decoded one by one, so they need not fit."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Positions in the task's classes, (num,), in the order of the source."""
+        """Labels as positions in the task's classes, (num,), in the order of the source."""
         ...
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Decodes one image at its own size; several threads may call it at once.
+        """Decodes one image at its own size. Several threads may call it at once.
 
         Shapes:
-            returns: (height, width, 1 or 3); grey is one channel.
+            returns: (height, width, 1 or 3); a grey image has one channel.
 
         Raises:
-            ImageSourceError: It cannot be decoded; the message names the file.
+            ImageSourceError: The image cannot be decoded; the message names the file.
         """
         ...
 
 
 class ImageSourceError(ValueError):
-    """Says which file or split of a task cannot be read, why, and what would be right."""
+    """A file or split of a task cannot be read; the message says why and what would be right."""

@@ -1,13 +1,13 @@
-"""Writes and opens the files of a split: Arrow IPC files of images and labels, mapped, not copied.
+"""Writes and memory-maps the files of a split: Arrow IPC files of images and labels.
 
-A split is decoded and resized once and mapped into memory by every trial on a node, so a file is
-uncompressed and holds one record batch: its images are one run of bytes. A split is cut into shards
-of at most `SHARD_BYTES`, so that it is made, checked and fetched piece by piece.
+A split is decoded and resized once, and every trial on a node maps it into memory. A file is
+therefore uncompressed and holds one record batch, so that its images are contiguous. A split is cut
+into shards of at most `SHARD_BYTES`, so that it can be made, checked and fetched piece by piece.
 
 Errors::
 
     ValueError
-    └── SplitFormatError    a file is not a shard, files do not fit together, or arrays make none
+    └── SplitFormatError    a file is no shard, files do not match, or arrays have a wrong shape
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHARD_BYTES = 1 << 28
-"""Most pixels of a shard, 256 MB: 1,783 colour images of 224 pixels, 87,381 of 32. Where a split is
-cut is part of what an artifact is: another number is another version of the kind."""
+"""Largest size of a shard's pixels, 256 MB: 1,783 colour images of 224 pixels, or 87,381 of 32. The
+files of an artifact depend on it, so another number needs another version of data artifacts."""
 
 _NUM_IMAGE_AXES = 4
 _GEOMETRY = ("height", "width", "channels")
@@ -37,33 +37,33 @@ _NAME = re.compile(r"(?P<split>[a-z]+)-[0-9]{5}\.arrow")
 
 
 class SplitFormatError(ValueError):
-    """Says which file, or which array, is not a shard of a split, and what is wrong with it."""
+    """A file or an array is not a shard of a split; the message says which and why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shard:
-    """One file of a split, mapped into memory and read-only."""
+    """One file of a split, memory-mapped and read-only."""
 
     images: NDArray[np.uint8]
     """Pixels, (num, height, width, channels)."""
     labels: NDArray[np.int64]
     """Positions in the task's classes, (num,)."""
     about: Mapping[str, str]
-    """What its writer said of it."""
+    """Metadata from the writer."""
 
 
 def images_per_shard(*, image_size: int, channels: int, shard_bytes: int = SHARD_BYTES) -> int:
-    """Returns how many square images a shard holds, the last one of a split apart; at least one."""
+    """Returns the number of square images in every shard but a split's last; at least one."""
     return max(1, shard_bytes // (image_size * image_size * channels))
 
 
 def shard_name(split: str, number: int) -> str:
-    """Returns the name of a split's shard, counted from 0."""
+    """Returns the file name of a split's shard; shards are numbered from 0."""
     return f"{split}-{number:05d}.arrow"
 
 
 def shard_names(names: Iterable[str], *, split: str) -> list[str]:
-    """Returns those of some files that are a split's shards, in the order of its images."""
+    """Returns the names that belong to shards of a split, in the order of its images."""
     matches = ((name, _NAME.fullmatch(name)) for name in names)
     return sorted(name for name, match in matches if match and match["split"] == split)
 
@@ -75,13 +75,14 @@ def write_shard(
     *,
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes images and labels as an Arrow IPC file; equal arguments give byte-identical files.
+    """Writes images and labels to an Arrow IPC file; equal arguments give byte-identical files.
 
     Shapes:
-        images: (num, height, width, channels), num > 0. labels: (num,).
+        images: (num, height, width, channels), uint8, num > 0.
+        labels: (num,), int64.
 
     Raises:
-        SplitFormatError: If shapes or dtypes are others than these.
+        SplitFormatError: A shape or dtype is another.
     """
     _check_arrays(path, images=images, labels=labels)
     num_bytes = images[0].size
@@ -102,11 +103,11 @@ def write_shard(
 
 
 def open_split(paths: Sequence[Path]) -> Split:
-    """Maps the shards of a split into memory, in the order given; only labels are ever copied.
+    """Maps the shards of a split into memory, in the given order; at most labels are copied.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        SplitFormatError: If a file is torn or something else, or images differ in their shape.
+        FileNotFoundError: A file does not exist.
+        SplitFormatError: A file is incomplete or no shard, or images differ in their shape.
     """
     shards = [open_shard(path) for path in paths]
     shapes = {shard.images.shape[1:] for shard in shards}
@@ -121,11 +122,11 @@ def open_split(paths: Sequence[Path]) -> Split:
 
 
 def open_shard(path: Path) -> Shard:
-    """Maps one file into memory; the arrays are views of it and read-only.
+    """Maps one file into memory; its arrays are read-only views of the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        SplitFormatError: If the file is torn, or is something else.
+        FileNotFoundError: The file does not exist.
+        SplitFormatError: The file is incomplete or no shard.
     """
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))

@@ -1,4 +1,4 @@
-"""A split in memory: images in one or several runs of bytes, mapped or not, and their labels."""
+"""A split in memory: its images, in one or several arrays, and their labels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Split:
-    """Holds one split of a task, or some images of one; never changes.
+    """One split of a task, or some images of one; immutable.
 
-    The images of a split that was opened from several files stay where they are mapped, one *shard*
-    a file. Nothing but `images` ever copies more than the images that were asked for.
+    If a split was opened from several files, its images stay in the memory-mapped files, one array
+    (*shard*) per file. Only `images` may copy more than the requested images.
     """
 
     def __init__(
@@ -27,14 +27,15 @@ class Split:
         images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
         labels: NDArray[np.int64],
     ) -> None:
-        """Takes the arrays as they are.
+        """Keeps the arrays without copying them.
 
         Args:
-            images: One array, or several that follow one another and differ in their number alone.
+            images: One array, or several in order whose shapes differ only in the number of images.
             labels: Positions in the task's classes.
 
         Shapes:
-            images: (num, height, width, channels). labels: (num,).
+            images: (num, height, width, channels).
+            labels: (num,).
         """
         self._shards = (images,) if isinstance(images, np.ndarray) else tuple(images)
         self._stops = tuple(accumulate(map(len, self._shards)))
@@ -42,12 +43,12 @@ class Split:
         self.labels = labels
 
     def __len__(self) -> int:
-        """Counts the images."""
+        """Returns the number of images."""
         return len(self.labels)
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """All pixels in one array: a view if they are one shard, else a copy. For batches.
+        """All pixels in one array: a view of a single shard, else a copy. Use it on batches.
 
         Shapes:
             returns: (num, height, width, channels); read-only if opened from a file.
@@ -55,7 +56,7 @@ class Split:
         return self._shards[0] if len(self._shards) == 1 else np.concatenate(self._shards)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Returns one image, a view.
+        """Returns one image as a view.
 
         Shapes:
             returns: (height, width, channels).
@@ -65,7 +66,7 @@ class Split:
         return image
 
     def rows(self, start: int, stop: int) -> Split:
-        """Returns the images from `start` up to `stop` or the end, without copying them."""
+        """Returns the images from `start` to before `stop`, or to the end, without a copy."""
         pieces = []
         for shard in range(bisect_right(self._stops, start), len(self._shards)):
             first = self._start(shard)
@@ -75,14 +76,14 @@ class Split:
         return Split(images=pieces or self._shards[0][:0], labels=self.labels[start:stop])
 
     def relabelled(self, labels: NDArray[np.int64]) -> Split:
-        """Returns the same images, uncopied, with other labels."""
+        """Returns the same images with other labels, without a copy."""
         return Split(images=self._shards, labels=labels)
 
     def take(self, positions: NDArray[np.int64]) -> Split:
-        """Returns a copy of the images at given positions, in that order and in one array.
+        """Returns a copy of the images at the given positions, in that order, as one array.
 
         Shapes:
-            positions: (num,), each from 0 to the number of images.
+            positions: (num,), each in [0, len(self)).
         """
         labels = self.labels[positions]
         if len(self._shards) == 1:
@@ -93,7 +94,7 @@ class Split:
         return Split(images=images, labels=labels)
 
     def batches(self, size: int) -> Iterator[Split]:
-        """Yields all images in their order, `size` at a time and the rest at the end, uncopied."""
+        """Yields all images in order, `size` at a time and the rest at the end, without a copy."""
         for start in range(0, len(self), size):
             yield self.rows(start, start + size)
 

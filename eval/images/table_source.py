@@ -1,4 +1,4 @@
-"""Images in the rows of Parquet or Arrow files, as Hugging Face's data sets have them."""
+"""Reads images and labels from rows of Parquet or Arrow files, as in Hugging Face's data sets."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHED_BYTES = 2**30
-"""Of Parquet's row groups, decompressed, that a split keeps in memory. A row group is read whole
-(3 ms for the hub's hundred images of 23 KB): in ascending order each is read once, in any other
-order those are read again that did not fit."""
+"""Most decompressed bytes of Parquet row groups that a split keeps in memory. A row group is read
+whole (3 ms for the hub's hundred images of 23 KB). In ascending order each group is read once; in
+any other order, groups that did not fit are read again."""
 SUFFIXES = (".parquet", ".arrow")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelColumn:
-    """Holds the labels of a split, as they stand in its rows."""
+    """The labels of a split, as stored in its rows."""
 
     values: NDArray[Any]
     """Integers or strings, (num,)."""
     names: tuple[str, ...] | None
-    """Class names that the file itself gives to integers."""
+    """Class names of integer labels, if the file has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
-    """A run of rows that is read at once."""
+    """Consecutive rows that are read together."""
 
     path: Path
     opened: Any
-    """The Parquet file, or the table that an Arrow file is mapped to."""
+    """The open Parquet file, or the table of a memory-mapped Arrow file."""
     group: int | None
-    """Row group of a Parquet file; None for the whole of an Arrow file."""
+    """Row group of a Parquet file; None for a whole Arrow file."""
 
     def column(self, name: str) -> Any:  # noqa: ANN401 pyarrow is untyped
         """Reads one column of the rows."""
@@ -60,7 +60,7 @@ class _Piece:
 
 
 class TableSource:
-    """Reads a split whose images are cells of tables; may be used from several threads."""
+    """A split whose images are cells of tables. Several threads may use it at once."""
 
     def __init__(
         self, shards: Sequence[Path], *, column: str, labels: NDArray[np.int64], channels: int
@@ -110,13 +110,13 @@ class TableSource:
 
 
 def find_shards(directory: Path, *, split: str) -> list[Path]:
-    """Finds the files of a split: `train.parquet`, `train-00000-of-00002.parquet`, `train/*.arrow`.
+    """Returns a split's files: `train.parquet`, `train-00000-of-00002.parquet`, `train/*.arrow`.
 
-    Parquet files are taken where there are both kinds. Folders whose name begins with a dot are
-    not looked into.
+    If both kinds exist, Parquet files are used. Folders whose name begins with a dot are ignored.
 
     Raises:
-        ImageSourceError: Files of the split lie in several folders: configurations of one data set.
+        ImageSourceError: The files lie in several folders, so the data set has several
+            configurations.
     """
     named = re.compile(rf"{re.escape(split)}([-_.].*)?")
     for suffix in SUFFIXES:
@@ -131,7 +131,7 @@ def find_shards(directory: Path, *, split: str) -> list[Path]:
         if len(folders) > 1:
             raise ImageSourceError(
                 f"{directory}: files of the split {split!r} lie in several folders, "
-                f"{', '.join(folders)}: give the one that is meant"
+                f"{', '.join(folders)}: give one of these folders"
             )
         if found:
             return found
@@ -139,10 +139,11 @@ def find_shards(directory: Path, *, split: str) -> list[Path]:
 
 
 def read_labels(shards: Sequence[Path], *, column: str) -> LabelColumn:
-    """Reads the labels of a split, and no image.
+    """Reads the labels of a split without its images.
 
     Raises:
-        ImageSourceError: A file is torn, has no such column, or has gaps or other values in it.
+        ImageSourceError: A file is incomplete, or its column is missing, has nulls or has values
+            of another type.
     """
     parts, names = [], None
     for path in shards:
@@ -156,10 +157,10 @@ def read_labels(shards: Sequence[Path], *, column: str) -> LabelColumn:
 
 
 def check_image_column(shards: Sequence[Path], *, column: str) -> None:
-    """Checks that the images are bytes, or the structs of bytes and path that the hub's are.
+    """Checks that a column holds bytes, or structs of bytes and path like the hub's data sets.
 
     Raises:
-        ImageSourceError: A file has no such column, or another type in it.
+        ImageSourceError: A file has no such column, or the column has another type.
     """
     for path in shards:
         schema = _schema(path)
@@ -225,7 +226,7 @@ def _opened(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
 
 
 def _open_arrow(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
-    """Maps an Arrow file: of the file format, or a stream, as `datasets` writes it."""
+    """Maps an Arrow file, in the file format or in the stream format that `datasets` writes."""
     try:
         try:
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -236,7 +237,7 @@ def _open_arrow(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
 
 
 def _class_names(schema: Any, *, column: str) -> tuple[str, ...] | None:  # noqa: ANN401 pyarrow is untyped
-    """Returns the names that the hub's data sets write beside the schema."""
+    """Returns the class names in the schema's metadata, where `datasets` writes them."""
     try:
         written = json.loads((schema.metadata or {})[b"huggingface"])
         return tuple(written["info"]["features"][column]["names"])

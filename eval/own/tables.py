@@ -1,4 +1,4 @@
-"""A study's own tasks in Parquet or Arrow files: splits, labels and class names."""
+"""Lists own tasks stored in Parquet or Arrow files: splits, labels and class names."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def list_tables(name: str, *, files: OwnFiles, root: Path) -> FileListing:
     """Lists the files of both splits and reads their labels.
 
-    String labels are numbered in the order of their names; integers keep their order, and have
-    names by `classes` or by what the hub's data sets write beside the schema.
+    String labels are numbered in alphabetical order. Integer labels keep their order; their names
+    come from `OwnFiles.classes`, or from the metadata that the hub's data sets have in the schema.
 
     Raises:
-        OwnTaskError: Files or columns are missing, or the labels have no names.
+        OwnTaskError: Files or columns are missing, or integer labels have no names.
     """
     try:
         directory = _directory(files, root=root)
@@ -52,10 +52,10 @@ def list_tables(name: str, *, files: OwnFiles, root: Path) -> FileListing:
 
 
 def _find_splits(directory: Path) -> dict[str, list[Path]]:
-    """Finds the files of both splits; empty lists for a split that is not there.
+    """Returns the files of both splits; the list of a missing split is empty.
 
     Raises:
-        ImageSourceError: Files of a split lie in several folders.
+        ImageSourceError: The files of a split lie in several folders.
     """
     test = (find_shards(directory, split=each) for each in TEST_NAMES)
     return {
@@ -90,10 +90,13 @@ def _classes(
         return given or tuple(sorted({str(each) for each in train.values}))
     classes = given or train.names
     if not given and columns["test"].names != train.names:
-        problem = f"its test split names its classes otherwise: {columns['test'].names}"
+        problem = (
+            f"its test split has the class names {columns['test'].names}, its training split "
+            f"{train.names}"
+        )
         raise OwnTaskError(name, problems=[problem])
     if classes is None:
-        problem = "its labels are integers without names: list them under classes, in order"
+        problem = "its labels are integers without names: list the names under classes, in order"
         raise OwnTaskError(name, problems=[problem])
     return classes
 
@@ -103,7 +106,7 @@ def _numbered(name: str, column: LabelColumn, *, classes: tuple[str, ...], split
         numbers = {each: number for number, each in enumerate(classes)}
         unknown = sorted({str(each) for each in column.values} - numbers.keys())
         if unknown:
-            problem = f"its {split} split has labels that are none of its classes: {unknown[:5]}"
+            problem = f"its {split} split has labels that are not among its classes: {unknown[:5]}"
             raise OwnTaskError(name, problems=[problem])
         return [numbers[str(each)] for each in column.values]
     lowest, highest = int(column.values.min()), int(column.values.max())

@@ -1,1 +1,1 @@
-"""The paper's twenty published data sets: a catalogue, and readers of the files they come in."""
+"""The twenty published data sets of the merging papers: a catalogue, and readers of their files."""

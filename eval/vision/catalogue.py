@@ -1,6 +1,6 @@
-"""Reads the catalogue of the published data sets: one JSON file, neither numpy nor any image.
+"""Reads the catalogue of the published data sets: one JSON file, without numpy or any image.
 
-What each number was checked against stands in this package's README.md.
+README.md of this package says how each number was checked.
 """
 
 from __future__ import annotations
@@ -13,45 +13,46 @@ from typing import Any, TypedDict, cast
 from eval.tasks import Task, fingerprint_of
 
 LOADER_VERSION = 1
-"""Enters every fingerprint; bumped when the same files are read as other images or labels."""
+"""Part of every published task's fingerprint. Raise it when the same files are read as other images
+or labels."""
 FOR_PEOPLE = ("files", "by_hand")
-"""What a source says to a person: it decides nothing."""
+"""Fields of a source that only people read; the fingerprint leaves them out."""
 
 
 class VisionSource(TypedDict, total=False):
-    """Says what files a data set comes in: torchvision's, or Parquet from Hugging Face's hub."""
+    """The files of a data set: torchvision's layout, or Parquet files from Hugging Face's hub."""
 
     torchvision: str
     """The class of `torchvision.datasets` whose layout the files have."""
     files: str
-    """Where they lie under the data root, as a pattern for people."""
+    """Pattern of the files' paths under the data root, for people."""
     digests: dict[str, str]
-    """Archive (or file) and what torchvision checks it against when it downloads or opens it."""
+    """Digest of each archive or file, which torchvision checks on download or on opening."""
     by_hand: str
-    """How to get the files where no program can."""
+    """How a person gets the files, if no program can."""
     hub: str
     """Owner and name on the hub."""
     revision: str
-    """The commit of it."""
+    """The commit on the hub."""
     image: str
     """Column of the images."""
     label: str
     """Column of the labels."""
     train: list[Any]
-    """Arguments of the class, lists or splits that make up the training split, in this order."""
+    """The parts of the training split in order: class arguments, lists, or the hub's splits."""
     test: list[Any]
-    """The same for the test split."""
+    """The parts of the test split."""
 
 
 class VisionEntry(TypedDict):
-    """Describes one published data set."""
+    """One published data set."""
 
     title: str
-    """Its own name."""
+    """The data set's own name."""
     classes: list[str]
-    """Class names in the order of the labels, as FusionBench writes them."""
+    """Class names in the order of the labels, in FusionBench's spelling."""
     templates: list[str]
-    """Sentences of zero-shot heads, `{}` for the class."""
+    """Prompts of zero-shot heads, `{}` for the class."""
     channels: int
     """1 for greyscale, 3 for colour."""
     num_train: int
@@ -61,9 +62,9 @@ class VisionEntry(TypedDict):
     material: str
     """``real`` photographs or scans, or ``rendered``."""
     licence: str
-    """Licence of the images, ``unknown`` where none was found."""
+    """Licence of the images; ``unknown`` if none was found."""
     source: VisionSource
-    """What files it comes in."""
+    """The files of the data set."""
 
 
 @cache

@@ -1,6 +1,7 @@
-"""Downloads a published data set, or one of the hub: `python -m eval.vision.download NAME`.
+"""Downloads a published data set or one of the hub: `python -m eval.vision.download NAME`.
 
-A step of its own: a run never downloads, because the nodes of a cluster often have no network.
+Downloading is a separate step. A run never downloads, because nodes of a cluster often have no
+network.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from eval.vision.catalogue import VisionSource
 
 SUN397_LISTS = "https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip"
-"""The official partitions, which torchvision does not download; their digest is not known."""
+"""The official partitions, which torchvision does not download. Their digest is not known."""
 
 
 def download_vision(task_name: str, root: Path) -> None:
-    """Downloads a data set's files under a data root; what is there already is kept.
+    """Downloads a data set's files into a data root; existing files are kept.
 
     Raises:
-        ImageSourceError: They cannot be had; the message says from where, and how to bring them.
+        ImageSourceError: The files cannot be downloaded; the message says why, and how to get them.
     """
     source = read_catalogue()[task_name]["source"]
     root.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def _download_by_torchvision(source: VisionSource, *, root: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Downloads, opens what came, and returns the exit code: 0, or 2 where it cannot be had."""
+    """Downloads a data set and opens it as a check; returns 0, or 2 if that fails."""
     options = _parser().parse_args(arguments)
     root = data_root(options.root)
     try:
@@ -71,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             open_vision(options.name, root=root)
         else:
             names = ", ".join(read_catalogue())
-            raise ImageSourceError(  # noqa: TRY301 one place says what is wrong
-                f"{options.name!r} is neither owner/name on the hub nor one of {names}"
+            raise ImageSourceError(  # noqa: TRY301 one place prints all errors
+                f"{options.name!r} is neither owner/name of a hub data set nor one of {names}"
             )
     except ImageSourceError as error:
         _say(f"error: {error}", file=sys.stderr)
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _download_own(options: argparse.Namespace, *, root: Path) -> None:
     if options.revision is None:
-        raise ImageSourceError(f"{options.name}: name its commit with --revision")
+        raise ImageSourceError(f"{options.name}: give the commit of the data set with --revision")
     patterns = ["*.parquet", "*.arrow"]
     download_snapshot(options.name, revision=options.revision, root=root, patterns=patterns)
 
@@ -91,7 +92,7 @@ def _download_own(options: argparse.Namespace, *, root: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eval.vision.download",
-        description="Downloads a published data set, or one of the hub, under the data root.",
+        description="Downloads a published data set, or one of the hub, into the data root.",
     )
     parser.add_argument("name", help="a task of the catalogue, or owner/name of a hub data set")
     parser.add_argument("--revision", metavar="SHA", help="the commit of a hub data set")

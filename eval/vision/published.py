@@ -3,7 +3,7 @@
 Errors::
 
     ValueError
-    └── ImageSourceError    files are missing, damaged, or other than the catalogue says
+    └── ImageSourceError    files are missing or damaged, or contradict the catalogue
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SPLITS = ("train", "test")
 
 
 class JoinedSource:
-    """Reads several sources one after another as one split."""
+    """Several sources, one after another, as one split."""
 
     def __init__(self, parts: Sequence[ImageSource]) -> None:
         self._parts = parts
@@ -50,15 +50,15 @@ def open_vision(task_name: str, *, root: Path, check_counts: bool = True) -> dic
 
     Args:
         task_name: A name of the catalogue.
-        root: The data root: what `torchvision.datasets.X(root, download=True)` leaves, and
-            snapshots of the hub (`eval.hub_snapshots`).
-        check_counts: False for files that hold a part of the data set.
+        root: The data root, with the files that `torchvision.datasets.X(root, download=True)`
+            writes and snapshots of the hub (`eval.hub_snapshots`).
+        check_counts: Whether to check the number of images; False for a part of a data set.
 
     Returns:
-        ``train`` and ``test``; the labels are known, no image is decoded yet.
+        ``train`` and ``test``, with labels read and no image decoded yet.
 
     Raises:
-        ImageSourceError: The files are missing, damaged, or not those of the catalogue.
+        ImageSourceError: The files are missing or damaged, or contradict the catalogue.
     """
     entry = read_catalogue()[task_name]
     sources = {split: _open(task_name, split, entry=entry, root=root) for split in SPLITS}
@@ -68,13 +68,13 @@ def open_vision(task_name: str, *, root: Path, check_counts: bool = True) -> dic
         _check_labels(source.labels, num_classes=len(entry["classes"]), where=where)
         if check_counts and len(source.labels) != expected:
             raise ImageSourceError(
-                f"{where}: {len(source.labels):,} images, the catalogue has {expected:,}"
+                f"{where}: {len(source.labels):,} images, but the catalogue has {expected:,}"
             )
     return sources
 
 
 def remedy(task_name: str, *, root: Path) -> str:
-    """Says how to get a data set's files."""
+    """Returns how to get a data set's files, as a sentence for a message."""
     by_hand = read_catalogue()[task_name]["source"].get("by_hand")
     if by_hand:
         return f"No program can fetch them: {by_hand}."
@@ -105,20 +105,22 @@ def _first_line(error: Exception) -> str:
 
 
 def _open_tables(task_name: str, split: str, *, entry: VisionEntry, root: Path) -> ImageSource:
-    source, how = entry["source"], remedy(task_name, root=root)
+    source, help_text = entry["source"], remedy(task_name, root=root)
     revision = source["revision"]
-    directory = snapshot_directory(source["hub"], revision=revision, root=root, remedy=how)
+    directory = snapshot_directory(source["hub"], revision=revision, root=root, remedy=help_text)
     names: list[str] = source["train"] if split == "train" else source["test"]
     parts = []
     for name in names:
         shards = find_shards(directory, split=name)
         if not shards:
-            raise ImageSourceError(f"{directory}: no Parquet file of the split {name!r}. {how}")
+            raise ImageSourceError(
+                f"{directory}: no Parquet file of the split {name!r}. {help_text}"
+            )
         check_image_column(shards, column=source["image"])
         labels = read_labels(shards, column=source["label"])
         _check_names(labels.names, entry=entry, directory=directory)
         if labels.values.dtype != np.int64:
-            raise ImageSourceError(f"{directory}: labels of {name!r} are no integers")
+            raise ImageSourceError(f"{directory}: labels of {name!r} are not integers")
         parts.append(
             TableSource(
                 shards,
@@ -137,7 +139,7 @@ def _joined(parts: Sequence[ImageSource]) -> ImageSource:
 def _check_names(names: tuple[str, ...] | None, *, entry: VisionEntry, directory: Path) -> None:
     if names is not None and len(names) != len(entry["classes"]):
         raise ImageSourceError(
-            f"{directory}: {len(names)} classes, the catalogue has {len(entry['classes'])}"
+            f"{directory}: {len(names)} classes, but the catalogue has {len(entry['classes'])}"
         )
 
 
@@ -147,6 +149,6 @@ def _check_labels(labels: NDArray[np.int64], *, num_classes: int, where: str) ->
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= num_classes:
         raise ImageSourceError(
-            f"{where}: labels from {lowest} to {highest}, the catalogue has {num_classes} classes, "
-            f"0 to {num_classes - 1}"
+            f"{where}: labels from {lowest} to {highest}, but the catalogue has {num_classes} "
+            f"classes, 0 to {num_classes - 1}"
         )

@@ -1,8 +1,8 @@
 """Reads the files of torchvision's data sets: labels at once, images one by one.
 
-torchvision's own classes find and check the files; its transforms, and Pillow where an image is an
-array already, are passed by. SUN397's lists and FER2013's table are read here: torchvision knows no
-split of the one, and decodes all of the other to know a label.
+torchvision's own classes find and check the files. Their transforms are not used, and images that
+are arrays already do not pass through Pillow. Two data sets are read by this module itself:
+torchvision has no splits of SUN397, and decodes all images of FER2013 to read a label.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ if TYPE_CHECKING:
 FER_SIDE = 48
 """Height and width of FER2013's images, in pixels."""
 FER_TABLE = "fer2013.csv"
+"""File name of FER2013's table."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CsvSource:
-    """Reads images that are rows of numbers in a column of text."""
+    """A split whose images are rows of numbers in a text column."""
 
     pixels: Any
-    """Grey values between spaces, one string an image."""
+    """One string per image: grey values separated by spaces."""
     labels: NDArray[np.int64]
     name: str
-    """How errors name the file."""
+    """Name of the file, for errors."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Parses one image; see `eval.images.protocol.ImageSource`."""
@@ -57,14 +58,14 @@ def open_split(entry: VisionEntry, *, parts: Sequence[Any], root: Path) -> list[
     """Opens the parts that make up a split of a data set.
 
     Args:
-        entry: The catalogue's entry; its source names a class of torchvision.
-        parts: Arguments of that class, or names of lists, one for each part.
+        entry: The catalogue's entry, whose source names a class of torchvision.
+        parts: Arguments of that class, or names of lists; one for each part.
         root: The data root.
 
     Raises:
         ImageSourceError: The classes in the files are not the catalogue's.
-        OSError, RuntimeError, ValueError, KeyError: What torchvision and its readers raise where
-            files are missing, damaged or others.
+        OSError, RuntimeError, ValueError, KeyError: Files are missing, damaged or of another kind;
+            torchvision and its readers raise any of these.
     """
     read = READERS[entry["source"]["torchvision"]]
     return [read(entry, part, root) for part in parts]
@@ -76,7 +77,7 @@ def _grey(entry: VisionEntry, part: Any, root: Path) -> ImageSource:  # noqa: AN
 
 
 def _letters(entry: VisionEntry, part: Any, root: Path) -> ImageSource:  # noqa: ANN401 arguments
-    """Reads EMNIST's letters: numbered from 1 in the file, and written on their sides."""
+    """Reads EMNIST's letters, whose labels begin at 1 and whose images are transposed."""
     found = _dataset(entry, part, root=root)
     upright = found.data.numpy().transpose(0, 2, 1)[..., None]
     return ArraySource(images=upright, labels=_labels(found.targets) - 1)
@@ -96,7 +97,7 @@ def _channels_first(entry: VisionEntry, part: Any, root: Path) -> ImageSource:  
 
 
 def _files(entry: VisionEntry, part: Any, root: Path) -> ImageSource:  # noqa: ANN401 arguments
-    """Reads a class that takes a loader: given `Path`, it hands out paths and opens nothing."""
+    """Reads a class that takes a loader. With `Path` as the loader it returns paths unopened."""
     found = _dataset(entry, {**part, "loader": Path}, root=root)
     if (classes := getattr(found, "classes", None)) is not None:
         _check_classes(classes, entry=entry)
@@ -105,18 +106,18 @@ def _files(entry: VisionEntry, part: Any, root: Path) -> ImageSource:  # noqa: A
 
 def _signs(entry: VisionEntry, part: Any, root: Path) -> ImageSource:  # noqa: ANN401 arguments
     found = _dataset(entry, part, root=root)
-    return _file_source(entry, found._samples)  # noqa: SLF001 it has no loader to set
+    return _file_source(entry, found._samples)  # noqa: SLF001 this class takes no loader
 
 
 def _pets(entry: VisionEntry, part: Any, root: Path) -> ImageSource:  # noqa: ANN401 arguments
     found = _dataset(entry, part, root=root)
     _check_classes(found.classes, entry=entry)
-    samples = zip(found._images, found._labels, strict=True)  # noqa: SLF001 it has no loader to set
+    samples = zip(found._images, found._labels, strict=True)  # noqa: SLF001 this class takes no loader
     return _file_source(entry, list(samples))
 
 
 def _scenes(entry: VisionEntry, part: str, root: Path) -> ImageSource:
-    """Reads one of SUN397's lists, of lines like `/a/apartment_building/outdoor/sun_aabb.jpg`."""
+    """Reads one of SUN397's lists, with lines like `/a/apartment_building/outdoor/sun_aabb.jpg`."""
     folder = root / "SUN397"
     lines = (folder / part).read_text(encoding="utf-8").split()
     numbers = {name: number for number, name in enumerate(entry["classes"])}
@@ -131,11 +132,11 @@ def _scenes(entry: VisionEntry, part: str, root: Path) -> ImageSource:
 
 
 def _faces(entry: VisionEntry, part: str, root: Path) -> ImageSource:
-    """Reads the rows of FER2013's table that were of one use in the challenge."""
+    """Reads the rows of FER2013's table with one value of the column `Usage`."""
     path = root / "fer2013" / FER_TABLE
     digest = entry["source"]["digests"][FER_TABLE].removeprefix("md5:")
     if not check_integrity(str(path), md5=digest):
-        raise FileNotFoundError(f"{FER_TABLE} is not there, or its md5 is not {digest}")
+        raise FileNotFoundError(f"{FER_TABLE} does not exist, or its md5 is not {digest}")
     table = pyarrow.csv.read_csv(
         path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=False)
     )
@@ -166,7 +167,7 @@ READERS: dict[str, Callable[[VisionEntry, Any, Path], ImageSource]] = {
     "SVHN": _channels_first,
     "StanfordCars": _files,
 }
-"""How each class's files are read."""
+"""The reader of each torchvision class."""
 
 
 def _dataset(entry: VisionEntry, part: dict[str, Any], *, root: Path) -> Any:  # noqa: ANN401 one of 15 classes
@@ -186,7 +187,7 @@ def _file_source(entry: VisionEntry, samples: Sequence[tuple[Path | str, int]]) 
 
 
 def _check_classes(found: Sequence[str], *, entry: VisionEntry) -> None:
-    """Compares class names, whatever their case and whatever stands between their words."""
+    """Compares class names, ignoring their case and the characters between words."""
     plain = [_plain(name) for name in found]
     expected = [_plain(name) for name in entry["classes"]]
     if plain == expected:
@@ -195,7 +196,7 @@ def _check_classes(found: Sequence[str], *, entry: VisionEntry) -> None:
     first = next(differing, None)
     where = f"; the first that differs is {first[0]!r}, not {first[1]!r}" if first else ""
     raise ImageSourceError(
-        f"the files have {len(plain)} classes, the catalogue {len(expected)}{where}"
+        f"the files have {len(plain)} classes, the catalogue has {len(expected)}{where}"
     )
 
 

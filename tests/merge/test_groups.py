@@ -37,14 +37,12 @@ class CountedState(Mapping[str, Tensor]):
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self.state = state
-        self.num_entries = 0
         self.reads: Counter[str] = Counter()
         self.last = ""
 
     def __getitem__(self, name: str) -> Tensor:
         if name != self.last:
             self.reads[name] += 1
-            self.num_entries += self.state[name].numel()
             self.last = name
         return self.state[name]
 

@@ -91,7 +91,7 @@ def test_two_configurations_of_a_data_set_are_not_mixed(tmp_path: Path) -> None:
     for name in ("cropped_digits", "full_numbers"):
         (tmp_path / name).mkdir()
         as_parquet(rows(0, 1), tmp_path / name / "train-0")
-    with pytest.raises(ImageSourceError, match="cropped_digits, full_numbers: give the one"):
+    with pytest.raises(ImageSourceError, match="cropped_digits, full_numbers: give one of these"):
         find_shards(tmp_path, split="train")
 
 

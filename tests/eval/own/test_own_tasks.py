@@ -162,7 +162,7 @@ def test_integer_labels_need_names(tmp_path: Path) -> None:
 def test_test_label_that_is_no_class_is_told(animals: OwnFiles) -> None:
     """A string that no training image has."""
     write_table(Path(animals.place) / "val.parquet", ["crow", "wolf"])
-    assert "its test split has labels that are none of its classes: ['wolf']" in problems(animals)
+    assert "its test split has labels that are not among its classes: ['wolf']" in problems(animals)
 
 
 def test_missing_column_and_split_of_tables_are_told(animals: OwnFiles) -> None:
@@ -204,7 +204,7 @@ def test_snapshot_of_another_revision_is_refused(tmp_path: Path) -> None:
     (notes / "train.parquet.metadata").write_text(f"{REVISION}\netag\n1.5\n")
     found = snapshot_directory("me/birds", revision=REVISION, root=tmp_path, remedy="")
     assert found == tmp_path / "me--birds"
-    wanted = rf"of revision {REVISION}, not f+\. Get it so\."
+    wanted = rf"have revision {REVISION}, not f+\. Get it so\."
     with pytest.raises(ImageSourceError, match=wanted):
         snapshot_directory("me/birds", revision="f" * 40, root=tmp_path, remedy="Get it so.")
 

@@ -20,15 +20,15 @@ def test_what_no_program_can_fetch_is_told(
 def test_wrong_names_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither a task nor owner/name, or no commit."""
     assert main(["minst", "--root", str(tmp_path)]) == 2
-    assert "'minst' is neither owner/name on the hub nor one of sun397" in capsys.readouterr().err
+    assert "'minst' is neither owner/name of a hub data set nor one of" in capsys.readouterr().err
     assert main(["me/birds", "--root", str(tmp_path)]) == 2
-    assert "me/birds: name its commit with --revision" in capsys.readouterr().err
+    assert "me/birds: give the commit of the data set with --revision" in capsys.readouterr().err
 
 
 def test_hub_without_a_network_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what was asked for."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ImageSourceError, match=r"tanganke/eurosat at 9d4918c.*gave nothing"):
+    with pytest.raises(ImageSourceError, match=r"tanganke/eurosat at 9d4918c.*returned no files"):
         download_vision("eurosat", tmp_path)
 
 
