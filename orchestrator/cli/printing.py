@@ -1,4 +1,4 @@
-"""What commands print: plans, results and how a run ended."""
+"""Prints the tables that several verbs show: results, experts and holes."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def print_results(means: Sequence[SettingMean], *, console: Console) -> None:
 
 
 def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
-    """Lays out one axis in 80 columns."""
+    """Returns the table of one axis, at most 80 columns wide."""
     table = Table(
         title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups",
         box=box.SIMPLE,
@@ -50,8 +50,8 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
         )
         last = mean.value
     table.caption = (
-        "data: read besides the experts' weights; n groups; norm.: merged / expert; "
-        "gain: macro minus the base under the same heads, points"
+        "data: read besides the experts' weights; n: groups; norm.: merged / expert; "
+        "gain: macro minus the base with the same heads, in points"
     )
     return table
 
@@ -62,14 +62,14 @@ def _percent(spread: Spread, *, signed: bool = False) -> str:
 
 
 def print_experts(experts: pa.Table, *, console: Console) -> None:
-    """Prints the experts on their own tasks, with chance and the base under the same head."""
+    """Prints the experts on their own tasks, beside chance and the base with the same head."""
     table = Table(title="experts: accuracy in % on their own task", box=box.SIMPLE, padding=(0, 1))
     table.add_column("setting", overflow="fold")
     table.add_column("task", overflow="fold")
     for name in ("expert", "base", "chance"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("outcome")
-    table.caption = "base: under the same head"
+    table.caption = "base: the base with the same head"
     for row in experts.to_pylist():
         table.add_row(
             row["setting"],
@@ -83,7 +83,7 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
 
 
 def print_holes(holes: Sequence[Hole], *, console: Console) -> None:
-    """Prints what is missing, the first few in full."""
+    """Prints the first holes with their reasons, and the number of the others."""
     for hole in holes[:MAX_HOLES_SHOWN]:
         console.print(f"{hole.outcome}: {hole.what}: {hole.reason}", highlight=False, markup=False)
     if len(holes) > MAX_HOLES_SHOWN:

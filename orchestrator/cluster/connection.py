@@ -110,7 +110,7 @@ def total_resources() -> Mapping[str, float]:
 
 
 def in_use() -> tuple[InUse, ...]:
-    """Returns how many cores and GPUs Ray has given to workers; fractions of a GPU count."""
+    """Returns how many cores and GPUs Ray has allocated to workers; fractions of a GPU count."""
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     return tuple(

@@ -64,5 +64,5 @@ class RayCluster:
         return exporting_metrics(read, study=study)
 
     def in_use(self) -> tuple[InUse, ...]:
-        """Returns the cores and GPUs that Ray has given out."""
+        """Returns the cores and GPUs that Ray has allocated."""
         return in_use()

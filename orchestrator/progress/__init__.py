@@ -1,1 +1,1 @@
-"""How far a run is, shown here and left for watchers elsewhere."""
+"""The progress of a run: its data, its display, and its publication to the store."""

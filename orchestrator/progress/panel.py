@@ -83,7 +83,7 @@ def _failure_lines(progress: Progress) -> Iterator[str]:
 
 
 def _use(each: InUse) -> str:
-    return f"{each.used:g} of {each.total:g} {each.name}s given out"
+    return f"{each.used:g} of {each.total:g} {each.name}s allocated"
 
 
 def _loss(trial: RunningTrial) -> list[str]:

@@ -1,8 +1,8 @@
-"""Prints sentences on a terminal or to a file."""
+"""Prints messages on a terminal or to a file."""
 
 from rich.console import Console
 
 
 def say(console: Console, text: str) -> None:
-    """Prints a sentence as it is: without markup, a command in it in one line."""
+    """Prints a text as it is: without markup, and without line breaks in commands."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)

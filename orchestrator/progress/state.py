@@ -1,4 +1,4 @@
-"""How far a run is: shown where it runs, and left in the store for whoever watches elsewhere."""
+"""Defines the progress of a run, which its driver publishes to the store for watchers."""
 
 import json
 import threading
@@ -14,17 +14,17 @@ from orchestrator.lease.holder import find_object, progress_key
 from workers.store.protocol import Store
 
 PUBLISH_EVERY_S = 5.0
-"""Between two writes to the store, as between two heartbeats."""
+"""Seconds between two writes to the store, as between two heartbeats."""
 THROUGHPUT_OVER_S = 300.0
-"""The time over which speeds are measured."""
+"""The time span of measured speeds, in seconds."""
 MAX_LISTED = 50
-"""Running trials and failures that are left in the store; all are counted."""
+"""The number of running trials and of failures that a published progress lists; it counts all."""
 _LAST_WRITE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How much of something there is."""
+    """The number of planned artifacts or table entries of one name, and how many are done."""
 
     name: str
     num_done: int
@@ -40,12 +40,12 @@ class RunningTrial:
     steps: int
     loss: float | None
     steps_per_s: float | None = None
-    """Since it was first heard of; None before its second report."""
+    """Measured from its first report in this run; None before the second report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InUse:
-    """What workers hold of a cluster's resource: cores or GPUs."""
+    """The part of a cluster's cores or GPUs that is allocated to workers."""
 
     name: str
     used: float
@@ -54,32 +54,32 @@ class InUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is, at one time."""
+    """The progress of a run at one time. Its field names are those of the stored JSON."""
 
     elapsed_s: float
-    """Since this run began."""
+    """Seconds since this run began."""
     stage: str
     stages: tuple[Tally, ...]
-    """Bases, images, experts and merges, as far as the command makes them."""
+    """Tallies of bases, images, experts and merges, as far as the command makes them."""
     axes: tuple[Tally, ...]
-    """Entries of the result table, by axis."""
+    """A tally for each axis, of the entries of the result table."""
     trials: tuple[RunningTrial, ...]
     num_trials: int
-    """All that run; `trials` has the first of them."""
+    """The number of running trials; `trials` lists at most `MAX_LISTED`."""
     images: tuple[str, ...]
-    """Tasks whose images are being made, a line each."""
+    """A line for each task whose images are being prepared."""
     failures: tuple[str, ...]
-    """What failed for good in this run, the last of them, with the reason."""
+    """The last trials and jobs that failed for good in this run, a line each with the reason."""
     num_failures: int
     per_minute: Mapping[str, float]
-    """Experts and merges in the last minutes; empty while too few are known."""
+    """Artifacts made per minute, by stage, over the last minutes; empty at the beginning."""
     in_use: tuple[InUse, ...]
-    """Cores, and GPUs where the cluster has any; what workers were given, not how busy it is."""
+    """Cores, and GPUs if the cluster has any. It shows what is allocated, not how busy it is."""
     seconds_left: float | None
     tracking: str
-    """`ok`, or what is wrong with MLflow."""
+    """`ok`, or the trouble with MLflow."""
     sharing: str = ""
-    """Which other studies are on the cluster, and what this one may use of it; empty if alone."""
+    """Fair share: the other studies on the cluster and this one's slots; empty if alone."""
 
     def tally(self, name: str) -> Tally | None:
         """Returns a stage's tally, None if the command has no such stage."""
@@ -87,18 +87,23 @@ class Progress:
 
     @property
     def steps_per_s(self) -> float:
-        """Optimizer steps of the trials that are shown, as far as their speed is known."""
+        """Returns the summed speed of the listed trials; an unmeasured speed counts as 0."""
         return sum(trial.steps_per_s or 0 for trial in self.trials)
 
 
 class Throughput:
-    """Measures how many of each stage are made in a minute, over `THROUGHPUT_OVER_S`."""
+    """Measures how many artifacts of each stage are made per minute."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, dict[str, int]]] = deque()
 
     def per_minute(self, stages: tuple[Tally, ...], *, at_s: float) -> dict[str, float]:
-        """Notes what is done by now, and returns the speeds; call it with growing times."""
+        """Records the tallies and returns speeds over the last `THROUGHPUT_OVER_S`.
+
+        Args:
+            stages: The present tallies.
+            at_s: The time of the tallies; never decreases from call to call.
+        """
         done = {each.name: each.num_done for each in stages}
         if not self._seen or done != self._seen[-1][1]:
             self._seen.append((at_s, done))
@@ -119,12 +124,12 @@ def publishing_progress(
     write: Callable[[bytes], None],
     every_s: float = PUBLISH_EVERY_S,
 ) -> Iterator[None]:
-    """Hands over how far a run is, now and then and at the end of a `with` block.
+    """Writes the progress of a run every few seconds, and at the end of the `with` block.
 
     Args:
-        current: Returns how far it is.
-        write: Writes that somewhere; called from a thread of its own, which may have to wait.
-        every_s: Between two calls.
+        current: Returns the present progress.
+        write: Writes it as JSON; called from a thread of its own, as the store may be slow.
+        every_s: Seconds between two writes.
     """
     closing = threading.Event()
 
@@ -132,7 +137,7 @@ def publishing_progress(
         is_last = False
         while not is_last:
             is_last = closing.wait(every_s)
-            write(to_json(current()))
+            write(progress_json(current()))
 
     thread = threading.Thread(target=run, name="progress", daemon=True)
     thread.start()
@@ -144,21 +149,24 @@ def publishing_progress(
 
 
 def read_progress(store: Store, study: str, *, generation: int) -> Progress | None:
-    """Returns what a holder of a study has left, None if that is missing or garbled.
+    """Returns the progress that a holder of a study has published, None if missing or garbled.
 
     Raises:
         StoreError: The store cannot be read.
     """
-    return parse(find_object(store, progress_key(study, generation)))
+    return parse_progress(find_object(store, progress_key(study, generation)))
 
 
-def to_json(progress: Progress) -> bytes:
-    """Returns the bytes that are stored."""
+def progress_json(progress: Progress) -> bytes:
+    """Returns a progress as JSON."""
     return (json.dumps(asdict(progress), indent=1) + "\n").encode()
 
 
-def parse(content: bytes | None) -> Progress | None:
-    """Returns what the bytes say, None if they say nothing; texts without control characters."""
+def parse_progress(content: bytes | None) -> Progress | None:
+    """Parses the JSON of a progress; returns None if the content is missing or garbled.
+
+    Control characters in its texts become spaces, as the texts are printed on terminals.
+    """
     try:
         return _ADAPTER.validate_python(_printable(json.loads(content or b"")))
     except (ValueError, RecursionError, ValidationError):
@@ -168,8 +176,8 @@ def parse(content: bytes | None) -> Progress | None:
 _ADAPTER = TypeAdapter(Progress)
 
 
-def _printable(value: Any) -> Any:  # noqa: ANN401 whatever JSON has
-    """Returns a value whose texts do not steer a terminal."""
+def _printable(value: Any) -> Any:  # noqa: ANN401 any JSON value
+    """Returns a JSON value with spaces in place of control characters."""
     if isinstance(value, str):
         return "".join(each if each.isprintable() else " " for each in value)
     if isinstance(value, list):

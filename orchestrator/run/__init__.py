@@ -1,1 +1,1 @@
-"""One run of a study, from preparation to the tables."""
+"""One run of a study: opening it, its session on a cluster, and its outputs."""

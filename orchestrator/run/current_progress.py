@@ -71,7 +71,7 @@ class CurrentProgress:
         )
 
     def snapshot_with(self, cluster: Cluster) -> Progress:
-        """Returns the progress with speeds, and with the resources that the cluster has given out.
+        """Returns the progress with speeds, and with the cluster's allocated cores and GPUs.
 
         Call it from one thread only, as speeds are measured between calls.
         """

@@ -1,4 +1,4 @@
-"""A study together with its store: its plan, and what of it exists already."""
+"""Opens a study: its file, its plan, and the artifacts of the plan that its store has."""
 
 import json
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ from workers.calibrate.speeds import Calibration
 from workers.store.opening import open_store
 
 NUM_BROKEN_NAMED = 5
-"""Broken artifacts that an error names; `verify` names all."""
+"""The number of broken artifacts that an error names; `verify` names all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedStudy:
-    """Everything that commands on a study start from."""
+    """A study with its plan, its store and the records of its committed artifacts."""
 
     plan: Plan
     ledger: Ledger
@@ -44,59 +44,58 @@ class OpenedStudy:
     folder: StudyFolder
     artifacts: Artifacts
     store_url: str
-    """Absolute, so that workers in other directories find it."""
+    """Absolute, as workers run in other directories."""
     tracking_uri: str
     prepared: frozenset[str]
     """Ids of the bases, images and zero-shot heads that are committed."""
     calibration: Calibration | None
-    """What the study's workers were timed at, if they were."""
+    """Measured times of the study's work on workers like its own; None if it was not calibrated."""
     allowance: Allowance
-    """What the study's budget still allows."""
+    """The rest of the study's budget."""
 
     def note_published(self, report: PublishReport) -> None:
-        """Remembers what MLflow has, so that the next run and the report need not ask it."""
+        """Stores whether MLflow has everything, so that the next run need not ask it."""
         pending = f"{report.num_pending} runs ({report.error})" if report.num_pending else None
         content = {"uri": self.tracking_uri, "content": self._content_digest(), "lacks": pending}
         self.folder.write_bytes(TRACKING_FILE, json.dumps(content).encode())
 
-    def lacks_in_mlflow(self) -> str | None:
-        """Returns what MLflow did not take when a run last ended, None if it took everything."""
+    def missing_in_mlflow(self) -> str | None:
+        """Returns the MLflow runs that MLflow did not take when a run last ended, None if none."""
         content = self.folder.read_bytes(TRACKING_FILE)
         try:
             noted = json.loads(content) if content else {}
         except ValueError:
-            return None  # damaged: the next run sends everything again
+            return None  # garbled: the next run sends everything again
         return noted.get("lacks") if isinstance(noted, dict) else None
 
     def is_prepared(self) -> bool:
-        """Tells whether the first bases, the heads and the images of all tasks are committed."""
+        """Returns whether all images, heads and bases are committed, pretrained bases aside."""
         plan = self.plan
         bases = (job.spec.id for job in plan.bases.jobs)
         heads = (job.spec.id for job in plan.heads.values())
         return {*bases, *heads, *(job.id for job in plan.data_jobs)} <= self.prepared
 
     def note_unfinished(self) -> None:
-        """Remembers what trials took that are not committed, for later runs to count."""
+        """Stores the seconds spent on uncommitted trials, for the budget of later runs."""
         seconds = self.allowance.unfinished_s()
         if self.allowance.is_limited or self.folder.read_bytes(UNFINISHED_FILE) is not None:
             fields = {"study": self.folder.name, "seconds": seconds}
             self.folder.write_bytes(UNFINISHED_FILE, seal(fields))
 
     def has_room(self) -> bool:
-        """Tells whether the budget has room for any of what is left."""
+        """Returns whether any missing artifact fits the budget, or nothing is missing."""
         choice = self.allowance.choice()
         return bool(choice.chosen) or not choice.left_out
 
     def is_finished(self) -> bool:
-        """Tells whether a run would make nothing: no artifact that can be made is missing."""
+        """Returns whether a run would make nothing: no artifact that can be made is missing."""
         needed = set().union(*self.plan.prepared_ids.values())
         return needed <= self.prepared and self.ledger.state().is_finished
 
     def is_published(self) -> bool:
-        """Tells whether tables, report and MLflow have everything that is committed.
+        """Returns whether tables, report and MLflow have every committed artifact.
 
-        Tables or a report that are gone or damaged are not there, nor is a damaged note of what
-        MLflow has.
+        Missing or damaged tables, reports and notes on MLflow count as not published.
         """
         content = self.folder.read_bytes(TRACKING_FILE)
         if content is None or self.folder.read_bytes(OUTPUTS_FILE) is None:
@@ -116,16 +115,17 @@ class OpenedStudy:
 def open_study(
     study: Study, *, text: str, recorded: Mapping[str, TaskSource] | None = None
 ) -> OpenedStudy:
-    """Opens a study's store and reads what it has of the plan; writes nothing.
+    """Opens a study's store and reads which artifacts of the plan it has; writes nothing.
 
     Args:
         study: A checked study.
         text: The study file, as written.
-        recorded: Own tasks as an earlier plan of it found them, whose files need not be here.
+        recorded: Own tasks as an earlier plan recorded them; their files need not be on this
+            machine.
 
     Raises:
-        StudyDamagedError: The plan in the store, or a manifest, is not as it was written.
-        StoreError: The store fails while it is read.
+        StudyDamagedError: The stored plan or a manifest differs from its digest.
+        StoreError: The store cannot be read.
     """
     store_url = absolute_store(study.store)
     store = open_store(store_url)
@@ -165,7 +165,7 @@ def _recorded_groups(folder: StudyFolder, *, study: Study) -> tuple[Group, ...] 
 
 
 def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
-    """Returns what earlier runs spent on trials that were not committed; nothing if damaged."""
+    """Returns the seconds that earlier runs spent on uncommitted trials; empty if garbled."""
     try:
         fields = folder.read_sealed(UNFINISHED_FILE)
     except StudyDamagedError:
@@ -176,10 +176,10 @@ def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
 def _committed(
     artifacts: Artifacts, *, plan: Plan, folder: StudyFolder
 ) -> dict[str, dict[str, Manifest]]:
-    """Returns the manifests of what the store has of a plan, by kind and id.
+    """Returns the manifests of a plan's committed artifacts, by kind and id.
 
     Raises:
-        StudyDamagedError: Some are broken.
+        StudyDamagedError: Some manifests are broken; the message names the first.
     """
     wanted: dict[str, set[str]] = {
         **{
@@ -200,17 +200,22 @@ def _committed(
     if broken:
         names = ", ".join(broken[:NUM_BROKEN_NAMED])
         more = f" and {len(broken) - NUM_BROKEN_NAMED} more" * (len(broken) > NUM_BROKEN_NAMED)
-        raise folder.damaged(f"the manifests of {names}{more} are not as they were written")
+        raise folder.damaged(f"the manifests of {names}{more} differ from their digests")
     return found
 
 
 def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> OpenedStudy:
-    """Opens a study from its store alone; read-only, nothing is written even to try the store.
+    """Opens a study from its store alone.
+
+    Args:
+        name: The study's name.
+        store_url: The store that has the study.
+        is_read_only: Do not even write an object to test the store.
 
     Raises:
-        StudyNotFoundError: The store holds no study of this name.
-        StudyDamagedError: The study, its plan or a manifest is not as it was written.
-        StudyError: What the store holds under the name is no study that this release can run.
+        StudyNotFoundError: The store has no study of this name.
+        StudyDamagedError: The stored study, its plan or a manifest differs from its digest.
+        StudyError: This release cannot run the stored study.
         StoreError: The store cannot be read.
     """
     location = absolute_store(store_url)
@@ -228,7 +233,7 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
 
 
 def tracking_uri(study: Study, *, store_url: str) -> str:
-    """Returns where MLflow keeps the study's runs: as the study says, or beside the store."""
+    """Returns the address of MLflow: the study's own, or else a database beside the store."""
     if study.tracking is not None:
         return study.tracking
     parts = urlsplit(store_url)

@@ -1,4 +1,4 @@
-"""Turns Ctrl-C and SIGTERM into an event that a run looks at."""
+"""Turns Ctrl-C and SIGTERM into an event that stops a run."""
 
 import contextlib
 import signal

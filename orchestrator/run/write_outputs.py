@@ -80,7 +80,7 @@ def _facts(opened: OpenedStudy) -> Mapping[str, str]:
         datetime.fromtimestamp(each.created_at_s, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
         for each in manifests
     ]
-    counts, pending = ledger.state().counts(), opened.lacks_in_mlflow()
+    counts, pending = ledger.state().counts(), opened.missing_in_mlflow()
     budget = "; ".join(budget_lines(ledger.plan, allowance=opened.allowance))
     return {
         "store": opened.store_url,

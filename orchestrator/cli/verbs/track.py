@@ -19,9 +19,9 @@ def track_study(opened: OpenedStudy, *, rebuild: bool, console: Console) -> int:
         rebuild: Delete the study's runs in MLflow first, and send all of them.
         console: Where to print.
     """
-    had_lacked = opened.lacks_in_mlflow()
+    was_incomplete = opened.missing_in_mlflow()
     published = republish(opened, rebuild=rebuild)
-    if had_lacked and not published.num_pending:
+    if was_incomplete and not published.num_pending:
         # The stored report still says that MLflow lacks runs.
         write_outputs(opened, results=StudyResults.of(opened.ledger.committed()))
     say(

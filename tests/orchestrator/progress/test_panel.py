@@ -103,8 +103,8 @@ def test_panel_has_axes_trials_and_speeds() -> None:
     assert "a lr=1  step 5/10  loss 0.250  4.0 steps/s" in lines
     assert "b lr=1  step 0/10" in lines
     assert (
-        "4.0 steps a second, 1.5 experts a minute, 12.0 merges a minute, 2 of 8 CPUs given out, "
-        "0.5 of 1 GPUs given out" in lines
+        "4.0 steps a second, 1.5 experts a minute, 12.0 merges a minute, 2 of 8 CPUs allocated, "
+        "0.5 of 1 GPUs allocated" in lines
     )
 
 

@@ -11,10 +11,10 @@ from orchestrator.progress.state import (
     RunningTrial,
     Tally,
     Throughput,
-    parse,
+    parse_progress,
+    progress_json,
     publishing_progress,
     read_progress,
-    to_json,
 )
 from workers.store.opening import open_store
 
@@ -43,25 +43,26 @@ def test_what_is_left_is_what_is_read() -> None:
     """Every field comes back, a trial without loss and speed too."""
     silent = RunningTrial(name="a", step=0, steps=10, loss=None)
     for progress in (PROGRESS, replace(PROGRESS, trials=(silent,), seconds_left=None)):
-        assert parse(to_json(progress)) == progress
+        assert parse_progress(progress_json(progress)) == progress
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\xff", b"[" * 100_000])
 def test_what_is_missing_or_garbled_says_nothing(content: bytes | None) -> None:
     """A watcher waits for the next word; it never fails."""
-    assert parse(content) is None
+    assert parse_progress(content) is None
 
 
 def test_object_of_another_release_says_nothing() -> None:
     """A field that is not there makes no half of a picture."""
     fields = asdict(PROGRESS)
     del fields["stage"]
-    assert parse(json.dumps(fields).encode()) is None
+    assert parse_progress(json.dumps(fields).encode()) is None
 
 
 def test_texts_do_not_steer_a_terminal() -> None:
     """A failure's reason may hold anything that a file was named."""
-    read = parse(to_json(replace(PROGRESS, failures=("\x1b]0;title\x07 and\nmore",))))
+    failures = ("\x1b]0;title\x07 and\nmore",)
+    read = parse_progress(progress_json(replace(PROGRESS, failures=failures)))
     assert read is not None
     assert read.failures == (" ]0;title  and more",)
 
@@ -69,7 +70,7 @@ def test_texts_do_not_steer_a_terminal() -> None:
 def test_holder_is_read_by_its_generation(tmp_path: Path) -> None:
     """What an earlier driver left is not taken for the present one's."""
     store = open_store(str(tmp_path))
-    store.put(progress_key("small", 3), to_json(PROGRESS))
+    store.put(progress_key("small", 3), progress_json(PROGRESS))
     assert read_progress(store, "small", generation=3) == PROGRESS
     assert read_progress(store, "small", generation=4) is None
 
@@ -89,7 +90,7 @@ def test_last_word_is_left_when_the_run_ends() -> None:
     left: list[bytes] = []
     with publishing_progress(lambda: PROGRESS, write=left.append, every_s=3600):
         pass
-    assert left == [to_json(PROGRESS)]
+    assert left == [progress_json(PROGRESS)]
 
 
 def test_word_is_left_now_and_then() -> None:

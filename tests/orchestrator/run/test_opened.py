@@ -215,7 +215,7 @@ def test_broken_manifests_are_named_in_one_error(
     message = str(caught.value)
     assert sum(each.id in message for each in manifests) == 4
     assert opened.plan.datasets[0].id in message
-    assert "and 2 more are not as they were written" in message
+    assert "and 2 more differ from their digests" in message
     assert f"mergesweep verify small --store {opened.store_url}" in message
 
 
@@ -251,14 +251,14 @@ def test_unsent_runs_are_not_remembered_as_published(
 ) -> None:
     """A server that was away gets them next time, and the report says that it lacks them."""
     opened = open_text()
-    assert opened.lacks_in_mlflow() is None
+    assert opened.missing_in_mlflow() is None
     opened.note_published(report(num_pending=1))
     again = open_text()
     assert not again.is_published()
-    assert str(again.lacks_in_mlflow()).startswith("1 runs (")
+    assert str(again.missing_in_mlflow()).startswith("1 runs (")
     assert "MLflow" in report_page(again, results=StudyResults.of(again.ledger.committed()))
     again.note_published(report(num_pending=0))
-    assert again.lacks_in_mlflow() is None
+    assert again.missing_in_mlflow() is None
 
 
 def test_tracking_is_what_the_study_says_or_beside_the_store(

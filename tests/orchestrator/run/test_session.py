@@ -15,7 +15,7 @@ from rich.console import Console
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
 from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
-from orchestrator.progress.state import InUse, parse
+from orchestrator.progress.state import InUse, parse_progress
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.session import Session
 from orchestrator.run.stages import PreparationError
@@ -414,9 +414,9 @@ def test_each_expert_and_merge_is_published_once(setup: Setup) -> None:
 
 
 def test_last_published_progress_has_everything_done(setup: Setup) -> None:
-    """A watcher sees where the run ended, and what the cluster has given out."""
+    """A watcher sees where the run ended, and what the cluster has allocated."""
     setup.run()
-    last = parse(setup.written[-1])
+    last = parse_progress(setup.written[-1])
     assert last is not None
     assert last.stage == "stopping"
     assert {each.name: each.num_done for each in last.stages} == {

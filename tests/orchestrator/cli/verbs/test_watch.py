@@ -14,7 +14,7 @@ from orchestrator.cli.verbs.status import show_activity
 from orchestrator.cli.verbs.watch import watch_study
 from orchestrator.lease.holder import Claim
 from orchestrator.lease.lease import STALE_AFTER_S, Lease
-from orchestrator.progress.state import Progress, Tally, to_json
+from orchestrator.progress.state import Progress, Tally, progress_json
 from orchestrator.run.opened import open_study
 from orchestrator.study.reader import parse_study
 from workers.store.local import LocalStore
@@ -58,7 +58,7 @@ def held(store: Store, *, host: str = "far") -> Lease:
     claim = replace(Claim.here(started_at_s=0.0), host=host, machine="another")
     lease = Lease.acquire(store, "small", claim=claim)
     lease.beat()
-    lease.write_progress(to_json(PROGRESS))
+    lease.write_progress(progress_json(PROGRESS))
     return lease
 
 
