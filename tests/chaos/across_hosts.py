@@ -1,7 +1,7 @@
-"""Submits a study to a Ray cluster of three hosts, cuts one off, kills the head, submits again.
+"""Runs a study on a Ray cluster of three hosts, cuts one off, kills the head, and submits again.
 
-`python tests/chaos/across_hosts.py [--keep]`, as root: hosts are network namespaces. The study must
-end with the bytes that the same file gives with `mergesweep run` and a directory as its store.
+Run it as root, because hosts are network namespaces: `python tests/chaos/across_hosts.py [--keep]`.
+The study must end with the same bytes as `mergesweep run` with the same file on one machine.
 """
 
 import argparse
@@ -38,18 +38,18 @@ _READY_S = 300.0
 _STARTED = "Ray runtime started"
 _PORT, _DASHBOARD = 6379, 8265
 _STEPS = [400, 1200]
-"""Trials long enough that one is still running when its host's silence is noticed."""
+"""Step counts. A trial must still run when the cluster notices that its host is cut off."""
 _NOTICED_S = 45.0
 _NOT_FINISHED = 3
-"""The exit code of commands that look at a study which has something left to run."""
+"""Exit code of `status` and `watch` for a study with jobs left to run."""
 _DRIVER_DEAD = "its driver seems dead"
 _WATCH_LINE = f"{NAME}: ["
 _CLUSTER_SETTINGS = {
-    # What every manifest in deploy/ sets: silence is noticed after half a minute.
+    # As in all manifests of deploy/: a silent host is noticed after half a minute.
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
     "RAY_AUTH_MODE": "token",
-    # Of a machine that has to be four.
+    # One machine runs four hosts, so that the dashboard starts slowly.
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
 }
@@ -57,7 +57,7 @@ _CLUSTER_SETTINGS = {
 
 @dataclass(kw_only=True)
 class Events:
-    """Prints what happens, and when."""
+    """Prints events with the time since the start."""
 
     _began_s: float = field(default_factory=time.monotonic)
 
@@ -65,23 +65,23 @@ class Events:
         """Prints an event."""
         print(f"{time.monotonic() - self._began_s:6.0f} s  {text}", flush=True)  # noqa: T201 its output
 
-    def wait(self, is_true: Callable[[], bool], *, what: str, every_s: float = 0.5) -> None:
-        """Waits until something is true, and prints what that was.
+    def wait(self, holds: Callable[[], bool], *, event: str, every_s: float = 0.5) -> None:
+        """Waits until a condition holds, then prints the event and how long it took.
 
         Raises:
-            NotReadyError: It did not become true in time.
+            NotReadyError: The condition does not hold in time.
         """
         started_s = time.monotonic()
-        while not is_true():
+        while not holds():
             if time.monotonic() - started_s > _PATIENCE_S:
-                raise NotReadyError(f"not after {_PATIENCE_S:.0f} s: {what}")
+                raise NotReadyError(f"{_PATIENCE_S:.0f} s have passed without: {event}")
             time.sleep(every_s)
-        self.say(f"{what} (after {time.monotonic() - started_s:.0f} s)")
+        self.say(f"{event} (after {time.monotonic() - started_s:.0f} s)")
 
 
 @dataclass(kw_only=True)
 class Cluster:
-    """A head and two workers, a host and a core each; the head's host has the Jobs API."""
+    """A Ray head and two workers, each on its own host with one core."""
 
     hosts: list[Host]
     folder: Path
@@ -91,21 +91,21 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """The Jobs API's."""
+        """The address of the Jobs API, on the head's host."""
         return f"http://{self.hosts[0].address}:{_DASHBOARD}"
 
     def start(self, host: Host) -> Part:
-        """Starts Ray on a host that is on, and waits until it has joined.
+        """Starts Ray on a running host and waits until the node has joined the cluster.
 
         Raises:
-            NotReadyError: It has not.
+            NotReadyError: The node does not join in time.
         """
         self._num_starts += 1
         head = self.hosts[0]
         join = ["--address", f"{head.address}:{_PORT}"]
         dashboard = ["--dashboard-host", head.address, "--dashboard-port", str(_DASHBOARD)]
         lead = ["--head", "--port", str(_PORT), "--include-dashboard", "true", *dashboard]
-        scratch = self.folder / f"r{self._num_starts}"  # short: it becomes part of socket paths
+        scratch = self.folder / f"r{self._num_starts}"  # short, because socket paths contain it
         command = [
             *[program("ray"), "start", "--block", *(lead if host is head else join)],
             *["--node-ip-address", host.address, "--num-cpus", "1", "--temp-dir", str(scratch)],
@@ -126,14 +126,14 @@ class Cluster:
         return node
 
     def kill(self) -> None:
-        """Ends every node."""
+        """Kills every node."""
         for node in self._nodes.values():
             node.kill()
 
 
 @dataclass(kw_only=True)
 class Terminal:
-    """A submitter's: another machine than the cluster's hosts."""
+    """A terminal on a machine that is not part of the cluster."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -146,20 +146,20 @@ class Terminal:
         return part
 
     def run(self, *arguments: str, name: str = "") -> str:
-        """Runs a command of mergesweep to its end; returns what it printed.
+        """Runs a command of mergesweep to its end; returns its output.
 
         Raises:
-            CheckError: It ended with another code than 0, or not in time.
+            CheckError: The command ends with another code than 0, or not in time.
         """
         part = self.start(*arguments, name=name or arguments[0])
-        return ended(part, " ".join(arguments))
+        return wait_for_end(part, " ".join(arguments))
 
 
-def ended(part: Part, what: str, *, code: int = 0) -> str:
-    """Waits for a command's end; returns what it printed.
+def wait_for_end(part: Part, what: str, *, code: int = 0) -> str:
+    """Waits until a command ends; returns its output.
 
     Raises:
-        CheckError: It ended with another code, or not in time.
+        CheckError: The command ends with another exit code, or not in time.
     """
     deadline_s = time.monotonic() + _PATIENCE_S
     while (found := part.poll()) is None and time.monotonic() < deadline_s:
@@ -170,9 +170,9 @@ def ended(part: Part, what: str, *, code: int = 0) -> str:
     return part.text()
 
 
-def run_at_home(folder: Path, *, environment: Mapping[str, str]) -> str:
-    """Runs the study on this machine alone; returns the directory of its store."""
-    home = folder / "laptop"
+def run_on_one_machine(folder: Path, *, environment: Mapping[str, str]) -> str:
+    """Runs the study on this machine alone; returns the folder of its store."""
+    home = folder / "one-machine"
     write_study(home, store=str(home / "store"))
     cache = {"MERGESWEEP_CACHE": str(home / "cache")}
     terminal = Terminal(folder=home, environment={**environment, **cache})
@@ -181,7 +181,7 @@ def run_at_home(folder: Path, *, environment: Mapping[str, str]) -> str:
 
 
 def write_study(folder: Path, **fields: str) -> None:
-    """Writes the study with where it keeps what it makes."""
+    """Writes the study file with other fields, such as the store."""
     folder.mkdir()
     study = yaml.safe_load(STUDY.read_text("utf-8")) | fields
     study["finetune"]["axes"]["steps"] = _STEPS
@@ -189,7 +189,7 @@ def write_study(folder: Path, **fields: str) -> None:
 
 
 def disturb(cluster: Cluster, *, terminal: Terminal, around: Surroundings, events: Events) -> None:
-    """Submits, watches, cuts off the third host, takes the head's power, submits again."""
+    """Submits, watches, cuts off the third host, powers off the head, and submits again."""
     head, second, third = cluster.hosts
     for host in cluster.hosts:
         cluster.start(host)
@@ -205,19 +205,19 @@ def disturb(cluster: Cluster, *, terminal: Terminal, around: Surroundings, event
     def num_in_flight() -> int:
         return len({key.split("/")[2] for key in store.keys(f"{NAME}/in-flight/")})
 
-    events.wait(lambda: num_in_flight() >= len(cluster.hosts), what="every host has a checkpoint")
+    events.wait(lambda: num_in_flight() >= len(cluster.hosts), event="every host has a checkpoint")
     third.cut()
     cut_s, before = time.monotonic(), num_committed()
-    events.say(f"{third.name} is cut off, {before} artifacts are there")
+    events.say(f"{third.name} is cut off; {before} artifacts exist")
     events.wait(
         lambda: num_committed() >= before + 3 and time.monotonic() > cut_s + _NOTICED_S,
-        what=f"three more artifacts, and {_NOTICED_S:.0f} s to notice",
+        event=f"three more artifacts, and {_NOTICED_S:.0f} s to notice",
     )
     head.power_off()
-    events.say(f"{head.name}, the head, has no power; {num_committed()} artifacts are there")
-    watched = ended(watch, "watch", code=_NOT_FINISHED)
+    events.say(f"{head.name}, the head, is powered off; {num_committed()} artifacts exist")
+    watched = wait_for_end(watch, "watch", code=_NOT_FINISHED)
     if not all(text in watched for text in (_WATCH_LINE, _DRIVER_DEAD)):
-        raise CheckError(f"watch has not shown what happened:\n{watched}")
+        raise CheckError(f"watch did not report the dead driver:\n{watched}")
     events.say(f"watch ends: {_DRIVER_DEAD}")
     third.heal()
     head.boot()
@@ -225,15 +225,15 @@ def disturb(cluster: Cluster, *, terminal: Terminal, around: Surroundings, event
         cluster.start(host)
     events.say("three hosts have joined a new cluster")
     waited = terminal.run("submit", "study.yaml", "--wait", name="submit-2")
-    events.say("submitted again, and waited to the end")
+    events.say("submitted again; the study is finished")
     if "accuracy in %" not in waited:
-        raise CheckError(f"no table at the end:\n{waited}")
+        raise CheckError(f"submit printed no table at the end:\n{waited}")
     watched = terminal.run("watch", NAME, name="watch-2")
     events.say(f"watch: {watched.strip().splitlines()[-1]}")
 
 
-def compare_with_home(home: str, *, terminal: Terminal, around: Surroundings) -> int:
-    """Compares everything that the two have made; returns how many artifacts."""
+def compare_with_one_machine(home: str, *, terminal: Terminal, around: Surroundings) -> int:
+    """Compares everything that both studies made; returns the number of artifacts."""
     url = around.s3.url(NAME)
     terminal.run("verify", NAME, "--store", url)
     terminal.run("gc", "--store", url, "--min-age", "0", "--delete")
@@ -274,11 +274,12 @@ def main() -> int:
 
 
 def run(hosts: list[Host], *, folder: Path, around: Surroundings, events: Events) -> bool:
-    """Runs the study at home and on the hosts; tells whether both ended alike."""
-    os.environ.update(around.environment)  # this process reads the store too
-    environment = {**around.environment, "RAY_worker_niceness": "0"}  # else others starve them
-    home = run_at_home(folder, environment=environment)
-    events.say("the study has run on the laptop")
+    """Runs the study on one machine and on the hosts; returns whether both ended alike."""
+    os.environ.update(around.environment)  # this process reads the store as well
+    # Other processes would starve workers with Ray's default niceness.
+    environment = {**around.environment, "RAY_worker_niceness": "0"}
+    home = run_on_one_machine(folder, environment=environment)
+    events.say("the study has run on one machine")
     settings = {**_CLUSTER_SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     cluster = Cluster(hosts=hosts, folder=folder, environment={**environment, **settings, **path})
@@ -295,13 +296,13 @@ def run(hosts: list[Host], *, folder: Path, around: Surroundings, events: Events
     )
     try:
         disturb(cluster, terminal=terminal, around=around, events=events)
-        number = compare_with_home(home, terminal=terminal, around=around)
+        number = compare_with_one_machine(home, terminal=terminal, around=around)
     except (CheckError, NotReadyError) as error:
         events.say(f"FAILED: {error}")
         return False
     finally:
         cluster.kill()
-    events.say(f"{number} artifacts, both tables and all MLflow runs are as on the laptop")
+    events.say(f"{number} artifacts, both tables and all MLflow runs equal those of one machine")
     return True
 
 

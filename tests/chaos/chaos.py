@@ -1,4 +1,4 @@
-"""Runs a real study again and again while its parts are killed, and compares how it ends.
+"""Runs a study again and again while parts of it are killed, and compares how it ends.
 
 `python tests/chaos/chaos.py --seeds 20 [--first-seed 0] [--pace-s 75] [--short] [--keep]`
 """
@@ -44,23 +44,23 @@ STUDY = Path(__file__).with_name("study.yaml")
 NAME = str(yaml.safe_load(STUDY.read_text("utf-8"))["name"])
 _FINISHED = "nothing left to run"
 _MAX_RERUNS = 3
-_EXPECTED_CALM_S = 200.0
-"""What the undisturbed study takes at most, before it is known; a minute on two idle cores."""
+_EXPECTED_UNDISTURBED_S = 200.0
+"""Assumed length of the undisturbed study until it is measured; a minute on two idle cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calm:
-    """The study undisturbed: what every seed must end like, and how long it takes."""
+class Undisturbed:
+    """The undisturbed study, which every seed must end like."""
 
     around: Surroundings
     ending: Ending
     seconds: float
     pace_s: float
-    """The length by which the faults of a seed come."""
+    """Unit of the times between a seed's faults."""
 
 
 def study_fields(*, is_short: bool) -> dict[str, Any]:
-    """Returns the fields of the study; a short seed has one learning rate and two groups."""
+    """Returns the study file's fields; a short seed has one learning rate and two groups."""
     study: dict[str, Any] = yaml.safe_load(STUDY.read_text("utf-8"))
     if is_short:
         study["finetune"]["axes"] = {"steps": study["finetune"]["axes"]["steps"]}
@@ -69,16 +69,16 @@ def study_fields(*, is_short: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def disturbed(
+def prepared_study(
     around: Surroundings,
     *,
     folder: Path,
     is_short: bool,
     faults: Sequence[Fault],
-    calm_s: float,
+    undisturbed_s: float,
     pace_s: float,
 ) -> Iterator[Disturbance]:
-    """Prepares a study in a store prefix of its own, and takes down at the end what it had."""
+    """Prepares a study in its own store prefix and cluster, and takes both down at the end."""
     folder.mkdir()
     study = study_fields(is_short=is_short)
     study |= {"store": around.s3.url(folder.name), "tracking": around.mlflow.url}
@@ -88,7 +88,7 @@ def disturbed(
         cluster=around.new_cluster(folder, num_nodes=2 if is_short else NUM_NODES),
         folder=folder,
         faults=faults,
-        calm_s=calm_s,
+        undisturbed_s=undisturbed_s,
         pace_s=pace_s,
     )
     try:
@@ -100,11 +100,11 @@ def disturbed(
 
 
 def ending_of(disturbance: Disturbance) -> Ending:
-    """Runs a study to its end, and past it, and returns how it ended.
+    """Runs a study to its end, runs it again, verifies it, and returns its ending.
 
     Raises:
-        StuckError: It came to no end.
-        CheckError: It ended, and something is lost or left over.
+        StuckError: A command does not end, or ends with an error.
+        CheckError: The study ends, but something is lost or left over.
     """
     around, store_url = disturbance.around, disturbance.around.s3.url(disturbance.folder.name)
     disturbance.run()
@@ -113,7 +113,7 @@ def ending_of(disturbance: Disturbance) -> Ending:
         if _FINISHED in disturbance.command("run", "study.yaml"):
             break
     else:
-        raise CheckError(f"run {_MAX_RERUNS} times more, the study is still not finished")
+        raise CheckError(f"the study is not finished after {_MAX_RERUNS} more runs")
     where = ("--store", store_url)
     disturbance.command("verify", NAME, *where)
     disturbance.command("gc", *where, "--min-age", "0", "--delete")
@@ -122,14 +122,16 @@ def ending_of(disturbance: Disturbance) -> Ending:
     return read_ending(store, study=NAME, tracking=around.mlflow.url)
 
 
-def run_calm(around: Surroundings, *, folder: Path, is_short: bool, pace_s: float | None) -> Calm:
-    """Runs the study without a fault."""
-    with disturbed(
+def run_undisturbed(
+    around: Surroundings, *, folder: Path, is_short: bool, pace_s: float | None
+) -> Undisturbed:
+    """Runs the study without faults."""
+    with prepared_study(
         around,
-        folder=folder / "calm",
+        folder=folder / "undisturbed",
         is_short=is_short,
         faults=(),
-        calm_s=_EXPECTED_CALM_S,
+        undisturbed_s=_EXPECTED_UNDISTURBED_S,
         pace_s=0,
     ) as disturbance:
         disturbance.run()
@@ -137,23 +139,23 @@ def run_calm(around: Surroundings, *, folder: Path, is_short: bool, pace_s: floa
         store = open_store(around.s3.url(disturbance.folder.name))
         ending = read_ending(store, study=NAME, tracking=around.mlflow.url)
     seconds = disturbance.seconds
-    return Calm(around=around, ending=ending, seconds=seconds, pace_s=pace_s or seconds)
+    return Undisturbed(around=around, ending=ending, seconds=seconds, pace_s=pace_s or seconds)
 
 
-def run_seed(seed: int, *, calm: Calm, folder: Path, is_short: bool) -> SeedResult:
-    """Runs the study with a seed's faults and compares its end with the undisturbed one's."""
+def run_seed(seed: int, *, undisturbed: Undisturbed, folder: Path, is_short: bool) -> SeedResult:
+    """Runs the study with a seed's faults and compares its ending with the undisturbed one."""
     problem = ""
     faults = draw_faults(seed, is_short=is_short)
-    with disturbed(
-        calm.around,
+    with prepared_study(
+        undisturbed.around,
         folder=folder / f"seed-{seed}",
         is_short=is_short,
         faults=faults,
-        calm_s=calm.seconds,
-        pace_s=calm.pace_s,
+        undisturbed_s=undisturbed.seconds,
+        pace_s=undisturbed.pace_s,
     ) as disturbance:
         try:
-            compare(ending_of(disturbance), expected=calm.ending)
+            compare(ending_of(disturbance), expected=undisturbed.ending)
         except (CheckError, StuckError, NotReadyError, StoreError) as error:
             (disturbance.folder / "problem.txt").write_text(str(error))
             problem = f"{str(error).splitlines()[0][:300]} (logs: {disturbance.folder})"
@@ -169,32 +171,38 @@ def run_seed(seed: int, *, calm: Calm, folder: Path, is_short: bool) -> SeedResu
 def run_all(
     seeds: Sequence[int], *, folder: Path, is_short: bool, pace_s: float | None
 ) -> list[SeedResult]:
-    """Runs the study undisturbed and then with the faults of each seed; prints as it goes."""
+    """Runs the study undisturbed and then with each seed's faults; prints the results."""
     with started_surroundings(folder) as around:
-        os.environ.update(around.environment)  # this process reads the store too
-        calm = run_calm(around, folder=folder, is_short=is_short, pace_s=pace_s)
-        _say(f"undisturbed: {calm.seconds:.0f} s")
+        os.environ.update(around.environment)  # this process reads the store as well
+        undisturbed = run_undisturbed(around, folder=folder, is_short=is_short, pace_s=pace_s)
+        _say(f"undisturbed: {undisturbed.seconds:.0f} s")
         results = []
         for seed in seeds:
-            results.append(run_seed(seed, calm=calm, folder=folder, is_short=is_short))
+            results.append(
+                run_seed(seed, undisturbed=undisturbed, folder=folder, is_short=is_short)
+            )
             _say(seed_line(results[-1]))
-    _say(f"\n{table(results, undisturbed_s=calm.seconds)}")
+    _say(f"\n{table(results, undisturbed_s=undisturbed.seconds)}")
     return results
 
 
 def main() -> int:
     """Runs the command line; returns 1 if a seed failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--pace-s", type=float, help="in place of the undisturbed study's length")
+    parser.add_argument(
+        "--pace-s",
+        type=float,
+        help="unit of the times between faults; default: the undisturbed study's length",
+    )
     parser.add_argument("--short", action="store_true", help="four faults a seed, for CI")
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     arguments = parser.parse_args()
     clean_up_when_terminated()
     adopt_orphans()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    folder = Path(tempfile.mkdtemp(prefix="mc-"))  # short: it becomes part of socket paths
+    folder = Path(tempfile.mkdtemp(prefix="mc-"))  # short, because socket paths contain it
     is_whole = False
     try:
         results = run_all(seeds, folder=folder, is_short=arguments.short, pace_s=arguments.pace_s)

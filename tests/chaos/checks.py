@@ -1,4 +1,4 @@
-"""What must hold of a study at its end, whatever was killed on the way."""
+"""Checks that must hold at a study's end, whichever parts were killed."""
 
 import json
 import time
@@ -18,30 +18,30 @@ KEY_TAG = "mergesweep.key"
 _PUBLISHER = "orchestrator.tracking.publisher"
 _PUBLISHER_S = 60.0
 _DURATIONS = ("seconds",)
-"""Parts of names of metrics that differ from run to run."""
+"""Parts of the names of metrics that differ each time."""
 
 
 class CheckError(AssertionError):
-    """The study's end is not what it should be; the message says in what."""
+    """A study that ended differently; the message names the difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """All of a finished study that must not depend on what happened on the way."""
+    """The results of a finished study that must not depend on faults."""
 
     tables: dict[str, bytes]
     """The result tables."""
     runs: dict[str, dict[str, Any]]
-    """What MLflow holds under each key: status, params, last metrics."""
+    """Status, params and last metrics of each MLflow run, by key."""
     artifacts: dict[str, dict[str, Any]]
-    """What the store holds: kind and id to outcome, metrics, and the digests of the files."""
+    """Outcome, metrics and file digests of each artifact, by kind and id."""
 
 
 def read_ending(store: Store, *, study: str, tracking: str) -> Ending:
-    """Reads how a study ended and puts its MLflow experiment out of the next one's way.
+    """Reads the results of a finished study.
 
     Raises:
-        CheckError: MLflow holds a key twice, or the store has no table.
+        CheckError: MLflow has a key twice, or the store has no table.
     """
     return Ending(
         tables={
@@ -53,7 +53,7 @@ def read_ending(store: Store, *, study: str, tracking: str) -> Ending:
 
 
 def set_aside(tracking: str, *, study: str, name: str) -> None:
-    """Renames a study's experiment, so that the same study can be run again."""
+    """Renames a study's MLflow experiment, so that the study can run again."""
     client = MlflowClient(tracking_uri=tracking)
     experiment = client.get_experiment_by_name(study)
     if experiment is not None:
@@ -61,14 +61,14 @@ def set_aside(tracking: str, *, study: str, name: str) -> None:
 
 
 def compare(ending: Ending, *, expected: Ending) -> None:
-    """Compares how a disturbed study ended with how an undisturbed one did.
+    """Compares the endings of a disturbed and an undisturbed study.
 
     Raises:
-        CheckError: Something differs.
+        CheckError: They differ.
     """
     for name, content in expected.tables.items():
         if ending.tables[name] != content:
-            raise CheckError(f"{name} differs from the undisturbed run's")
+            raise CheckError(f"{name} differs from the undisturbed study's")
     for what, found, wanted in (
         ("artifact", ending.artifacts, expected.artifacts),
         ("MLflow run", ending.runs, expected.runs),
@@ -78,15 +78,16 @@ def compare(ending: Ending, *, expected: Ending) -> None:
             first = differing[0]
             raise CheckError(
                 f"{len(differing)} {what}s differ, such as {first}\n"
-                f"found:  {json.dumps(found.get(first))}\nwanted: {json.dumps(wanted.get(first))}"
+                f"found:    {json.dumps(found.get(first))}\n"
+                f"expected: {json.dumps(wanted.get(first))}"
             )
 
 
 def check_no_orphans(store: Store) -> None:
-    """Holds every object to be a manifest or a file of its artifact's winning attempt.
+    """Checks that every object is a manifest or a file of its artifact's winning attempt.
 
     Raises:
-        CheckError: There are others; the message lists the first five.
+        CheckError: Other objects exist, or files are missing; the message names the first five.
     """
     keys = [entry.key for entry in store.list("artifacts/")]
     manifests = {key for key in keys if Layout.parse_manifest_key(key) is not None}
@@ -96,22 +97,22 @@ def check_no_orphans(store: Store) -> None:
         attempt = PurePosixPath(key).parent / manifest["attempt"]
         reachable |= {str(attempt / entry["name"]) for entry in manifest["files"]}
     if missing := sorted(reachable - set(keys)):
-        raise CheckError(f"{len(missing)} files of committed artifacts are gone: {missing[:5]}")
+        raise CheckError(f"{len(missing)} files of committed artifacts are missing: {missing[:5]}")
     checkpoints = [entry.key for entry in store.list("in-flight/")]
     if orphans := sorted({*keys, *checkpoints} - reachable):
         raise CheckError(f"{len(orphans)} objects belong to no artifact: {orphans[:5]}")
 
 
 def wait_for_publishers() -> None:
-    """Waits until no publisher is left of a killed driver: it goes on for half a minute.
+    """Waits until the publishers of killed drivers have ended, which takes up to half a minute.
 
     Raises:
-        CheckError: One stays.
+        CheckError: A publisher does not end.
     """
     deadline_s = time.monotonic() + _PUBLISHER_S
     while left := [each for each in descendants() if _PUBLISHER in title(each)]:
         if time.monotonic() > deadline_s:
-            raise CheckError(f"publishers of killed drivers stay: {left}")
+            raise CheckError(f"publishers of killed drivers do not end: {left}")
         time.sleep(0.5)
 
 
@@ -123,7 +124,7 @@ def _runs(tracking: str, *, study: str) -> dict[str, dict[str, Any]]:
     found = client.search_runs([experiment.experiment_id], max_results=5000)
     keys = [run.data.tags.get(KEY_TAG, "no key") for run in found]
     if twice := [key for key, number in Counter(keys).items() if number > 1]:
-        raise CheckError(f"MLflow has {len(twice)} keys more than once, such as {twice[:5]}")
+        raise CheckError(f"MLflow has {len(twice)} keys more than once: {twice[:5]}")
     return {
         key: {
             "status": run.info.status,

@@ -16,55 +16,56 @@ from targets import Targets
 
 _TICK_S = 0.1
 _LOOK_S = 1.0
-"""Between two looks at the store."""
+"""Seconds between two listings of the store."""
 _MIN_PATIENCE_S, _PATIENCE = 240.0, 4.0
-"""A driver hangs if it takes this long after the last fault and repair, and this many times as long
-as the undisturbed study."""
+"""A driver hangs if it has not ended within this many seconds, and this many lengths of the
+undisturbed study, after the last fault or repair."""
 _DUMP_S = 2.0
 _WORK = ("artifacts/", "in-flight/")
 
 
 class StuckError(Exception):
-    """A command came to no end, or to a wrong one; the message says where the logs are."""
+    """A command that does not end or ends with an error; the message names the logs."""
 
 
 @dataclass(kw_only=True)
 class Injected:
-    """A fault that was injected, and what became of the run."""
+    """An injected fault and its consequence."""
 
     fault: Fault
     num_checkpoints: int
-    """Trials that had a checkpoint in the store to go on from."""
+    """Trials that had a checkpoint in the store."""
     driver_exit: int | None = None
-    """The exit code with which the driver ended after it; None if the run went on."""
+    """Exit code of the driver that ended after the fault; None if the driver survived."""
 
 
 @dataclass(kw_only=True)
 class Disturbance:
-    """Owns the driver of one study, injects faults, starts again what was killed.
+    """One study under faults: its driver, the faults, and the restarts.
 
-    The next fault's clock runs only while a driver does, from its start or from the last fault.
+    The time until the next fault counts only while a driver runs. It starts at the driver's start
+    or at the last fault.
     """
 
     around: Surroundings
     cluster: Cluster
-    """The study's own, not started yet."""
+    """The study's own cluster, not started yet."""
     folder: Path
-    """Has the `study.yaml` and takes the logs; its name is the store's prefix."""
+    """Contains `study.yaml` and receives the logs; its name is the store's prefix."""
     faults: Sequence[Fault]
-    calm_s: float
-    """How long the study takes undisturbed; by which a driver hangs."""
+    undisturbed_s: float
+    """Length of the undisturbed study, which decides when a driver hangs."""
     pace_s: float
-    """The length by which faults come."""
+    """Unit of the times between faults."""
     injected: list[Injected] = field(default_factory=list)
     num_drivers: int = 0
     seconds: float = 0.0
-    """How long the study took, from the first driver's start to the last one's end."""
+    """Length of the study, from the first driver's start to the last one's end."""
 
     def __post_init__(self) -> None:
         self._due = deque(self.faults)
         self._targets = Targets(around=self.around, cluster=self.cluster)
-        self._patience_s = max(_MIN_PATIENCE_S, _PATIENCE * self.calm_s)
+        self._patience_s = max(_MIN_PATIENCE_S, _PATIENCE * self.undisturbed_s)
         self._events = (self.folder / "events.log").open("w", buffering=1)
         self._driver = self._mergesweep("run", "study.yaml", name="driver")
         self._started_s = self._last_s = time.monotonic()
@@ -72,11 +73,11 @@ class Disturbance:
         self._seen: set[str] = set()
 
     def run(self) -> None:
-        """Runs the study until its driver ends with 0.
+        """Runs the study until its driver ends with exit code 0.
 
         Raises:
-            StuckError: It came to no end.
-            NotReadyError: The cluster did not start.
+            StuckError: The driver does not end.
+            NotReadyError: The cluster does not start.
         """
         self.cluster.start()
         wait_for_cluster(self.cluster)
@@ -87,10 +88,10 @@ class Disturbance:
         self._targets.repair_all()
 
     def command(self, *arguments: str) -> str:
-        """Runs another command of mergesweep to its end; returns what it printed.
+        """Runs another command of mergesweep to its end; returns its output.
 
         Raises:
-            StuckError: It did not end with 0, or not in time.
+            StuckError: The command ends with another code than 0, or not in time.
         """
         command = self._mergesweep(*arguments, name=f"mergesweep-{arguments[0]}")
         command.start()
@@ -104,7 +105,7 @@ class Disturbance:
         return command.text()
 
     def close(self) -> None:
-        """Kills driver and cluster, starts what they share with other studies."""
+        """Kills driver and cluster, and starts the servers that other studies need."""
         self._driver.kill()
         self.cluster.kill()
         for server in (self.around.s3.part, self.around.mlflow.part):
@@ -121,7 +122,7 @@ class Disturbance:
         )
 
     def _tick(self, now_s: float) -> bool:
-        """Does what is due; True when the study has ended with 0."""
+        """Does what is due; returns whether the study has ended with exit code 0."""
         for name in self._targets.repair(now_s):
             self._note(f"started {name}")
             self._last_s = now_s
@@ -135,7 +136,7 @@ class Disturbance:
         return False
 
     def _start_driver(self, now_s: float) -> None:
-        """Starts the driver once cluster and store are there, as whoever runs it would."""
+        """Starts the driver as soon as cluster and store answer, as a user would."""
         is_time = now_s >= self._restart_at_s
         if is_time and self.cluster.is_ready() and self.around.s3.is_ready():
             self._seen = self._work_in_store() or self._seen
@@ -161,7 +162,7 @@ class Disturbance:
         return not fault.is_at_work or not self._work_in_store() <= self._seen
 
     def _inject(self, fault: Fault, *, now_s: float) -> None:
-        """Injects a fault, unless no such part runs at the moment: then it stays due."""
+        """Injects a fault. If no such part runs at the moment, the fault stays due."""
         work = self._work_in_store()
         what = self._kill_driver(now_s + fault.pause_s) if fault.kind == "driver" else None
         what = what or self._targets.kill(fault, now_s=now_s)
@@ -195,10 +196,10 @@ class Disturbance:
         if now_s - self._last_s < self._patience_s:
             return
         if self._driver.is_started:
-            self._driver.send(signal.SIGABRT)  # Python writes every thread's stack to the log
+            self._driver.send(signal.SIGABRT)  # Python writes the stacks of all threads to the log
             time.sleep(_DUMP_S)
         raise StuckError(
-            f"driver {self.num_drivers} came to no end; logs: {self.folder}\n{self._driver.tail()}"
+            f"driver {self.num_drivers} hangs; logs: {self.folder}\n{self._driver.tail()}"
         )
 
     def _note(self, event: str) -> None:

@@ -1,4 +1,4 @@
-"""Which part is killed, when, and for how long: a function of the seed."""
+"""Draws a seed's faults: the part to kill, the time, and the pause until its restart."""
 
 import random
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ Kind = Literal["worker", "node", "driver", "head", "s3", "mlflow"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SHORT: tuple[Kind, ...] = ("worker", "node", "driver", "s3")
-"""The faults of a short seed, once each."""
+"""The faults of a short seed, each once."""
 _MIN_FAULTS, _MAX_FAULTS = 8, 12
 _WEIGHTS = {"worker": 3, "node": 3, "driver": 2, "head": 1, "s3": 2, "mlflow": 1}
-"""How often a kind is drawn beyond its first time; a lost head costs a minute."""
+"""Weights of the kinds for draws after each kind's first; a lost head costs a minute."""
 _AFTER = (0.05, 0.25)
 _PAUSE_S = (1.0, 6.0)
 _HEAD_PAUSE_S = (2.0, 40.0)
-"""Either side of the 20 s after which a driver gives its head up."""
+"""On either side of the 20 s after which a driver gives up its head."""
 _AT_WORK = 0.7
-"""The share of faults that wait for work: at random, most would hit processes that still load."""
+"""Fraction of faults that wait for progress. Without waiting, most faults would hit processes that
+are still loading."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +27,20 @@ class Fault:
 
     kind: Kind
     after: float
-    """When, counted from the driver's start, the last fault or the last repair, whichever was last;
-    in lengths of the undisturbed study, so that a slow machine gets as far between two faults."""
+    """Time since the last event: the driver's start, the last fault or the last repair.
+
+    The unit is the undisturbed study's length, so that a slow machine gets as far between faults.
+    """
     is_at_work: bool
-    """Whether it waits, besides, until the store has gained something since then."""
+    """Whether the fault also waits until the store has a new object since then."""
     pause_s: float
-    """Seconds until the part is started again; a worker process Ray replaces by itself."""
+    """Seconds until the part is started again; Ray replaces worker processes by itself."""
     pick: float
-    """Which of several equal parts, in [0, 1)."""
+    """Position among several equal parts, in [0, 1)."""
 
 
 def draw_faults(seed: int, *, is_short: bool) -> tuple[Fault, ...]:
-    """Returns a seed's faults: every kind at least once, in an order of the seed's own."""
+    """Returns a seed's faults in random order; every kind occurs at least once."""
     draw = random.Random(f"chaos {seed}")
     kinds = list(SHORT if is_short else KINDS)
     if not is_short:

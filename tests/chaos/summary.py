@@ -1,4 +1,4 @@
-"""What the harness prints: a line a seed, and a table of the faults."""
+"""Formats a line for each seed and a table of all faults."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ _NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """How one seed ended."""
+    """The result of one seed."""
 
     seed: int
     injected: Sequence[Injected]
     num_drivers: int
     seconds: float
     problem: str = ""
-    """What is wrong; empty if nothing is."""
+    """The failed check; empty if all checks hold."""
 
 
 def seed_line(result: SeedResult) -> str:

@@ -1,4 +1,4 @@
-"""What a study needs around it: S3, MLflow on PostgreSQL, and a cluster of its own."""
+"""Starts the servers and clusters that studies need: S3, MLflow on PostgreSQL, and Ray."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ _CLUSTER_READY_S = 180.0
 _FOREIGN = ("AWS_", "RAY_", "MLFLOW_", "MERGESWEEP_")
 
 RAY_SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # else it depends on what ran on the machine before
+    "RAY_AUTH_MODE": "disabled",  # the default depends on earlier clusters of the machine
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "180",  # several nodes start at once on two cores
-    # A dead node is found in 10 s, not in half a minute.
+    # A dead node is noticed after 10 s and not after half a minute.
     "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "2000",
     "RAY_health_check_timeout_ms": "5000",
@@ -30,16 +30,16 @@ RAY_SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Servers that serve one study after another."""
+    """Servers that several studies use one after another."""
 
     s3: S3Server
     mlflow: TrackingServer
     environment: dict[str, str]
-    """Of every process that is started."""
+    """The environment of every process."""
     ports: Iterator[int]
 
     def new_cluster(self, folder: Path, *, num_nodes: int = NUM_NODES) -> Cluster:
-        """Returns a cluster for one study; starts nothing."""
+        """Returns a cluster for one study, not started yet."""
         return Cluster(
             folder=folder,
             port=next(self.ports),
@@ -51,7 +51,7 @@ class Surroundings:
         """Waits until the servers answer.
 
         Raises:
-            NotReadyError: One does not.
+            NotReadyError: A server does not answer in time.
         """
         for server in (self.s3, self.mlflow):
             wait_until_ready(server.part, server.is_ready, timeout_s=_READY_S)
@@ -88,12 +88,14 @@ def wait_for_cluster(cluster: Cluster) -> None:
     """Waits until all nodes have joined.
 
     Raises:
-        NotReadyError: They have not.
+        NotReadyError: The nodes do not join in time.
     """
     deadline_s = time.monotonic() + _CLUSTER_READY_S
     while not cluster.is_ready():
         if time.monotonic() > deadline_s:
-            raise NotReadyError(f"the cluster at {cluster.address} did not come up")
+            raise NotReadyError(
+                f"not all nodes of {cluster.address} joined within {_CLUSTER_READY_S:.0f} s"
+            )
         time.sleep(0.2)
 
 
@@ -109,6 +111,6 @@ def _environment() -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",  # logs are read while they are written
-        "PYTHONFAULTHANDLER": "1",  # a driver that hangs is asked where
+        "PYTHONUNBUFFERED": "1",  # the harness reads logs while they are written
+        "PYTHONFAULTHANDLER": "1",  # SIGABRT prints where a driver hangs
     }

