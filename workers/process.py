@@ -10,7 +10,7 @@ from workers.artifacts.cache import cache_root
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
 from workers.prepare.base import prepare_base
-from workers.prepare.images import image_preparation
+from workers.prepare.images import prepare_data
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.zero_shot import prepare_head
 from workers.specs.data import DataJob, HeadJob
@@ -64,8 +64,8 @@ class Worker:
         return prepare_base(job, workspace=self._workspace)
 
     def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:
-        """Commits a task's images; see `workers.prepare.images.ImagePreparation.run`."""
-        return image_preparation(job, workspace=self._workspace).run()
+        """Commits a task's images; see `workers.prepare.images.prepare_data`."""
+        return prepare_data(job, workspace=self._workspace)
 
     def prepare_head(self, job: HeadJob) -> Manifest:
         """Commits a task's zero-shot head; see `workers.prepare.zero_shot.prepare_head`."""

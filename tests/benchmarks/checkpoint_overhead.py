@@ -137,7 +137,7 @@ def _trial(
     )
     prepare_base(BaseJob(spec=base, path=None), workspace=workspace)
     source = TaskSource(task=find_task(TASK))
-    prepare_data(DataJob(spec=data, source=source), workspace=workspace)
+    list(prepare_data(DataJob(spec=data, source=source), workspace=workspace))
     longest = ExpertSpec(
         task=TASK,
         base_id=base.id,

@@ -51,7 +51,7 @@ def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = Workspace(str(root / "store"), cache_root=root / "cache", device=CPU)
     prepare_base(BaseJob(spec=_base(), path=None), workspace=workspace)
     for data in _datasets().values():
-        prepare_data(_job(data), workspace=workspace)
+        list(prepare_data(_job(data), workspace=workspace))
     return root / "store"
 
 

@@ -203,26 +203,18 @@ class ImagePreparation:
         )
 
 
-def image_preparation(job: DataJob, *, workspace: Workspace) -> ImagePreparation:
-    """Opens a task's images; returns their preparation with as many threads as torch has.
+def prepare_data(job: DataJob, *, workspace: Workspace) -> Iterator[PreparationProgress]:
+    """Commits a task's images as Arrow files, which jobs memory-map; yields progress.
 
-    Raises:
-        ImageSourceError: The task's files are missing, damaged, or differ from the plan's.
-    """
-    return ImagePreparation(
-        OpenedTask(spec=job.spec, task=job.source.task, sources=open_images(job.source)),
-        artifacts=workspace.artifacts,
-        num_threads=torch.get_num_threads(),
-    )
-
-
-def prepare_data(job: DataJob, *, workspace: Workspace) -> Manifest:
-    """Commits a task's images as Arrow files, which jobs memory-map.
+    As many threads decode as torch may use. See `ImagePreparation.run`.
 
     Raises:
         ImageSourceError: The task's files are missing, damaged, or differ from the plan's. The
             next call continues with the finished shards.
     """
-    *_, last = image_preparation(job, workspace=workspace).run()
-    assert last.committed is not None
-    return last.committed
+    preparation = ImagePreparation(
+        OpenedTask(spec=job.spec, task=job.source.task, sources=open_images(job.source)),
+        artifacts=workspace.artifacts,
+        num_threads=torch.get_num_threads(),
+    )
+    return preparation.run()

@@ -69,7 +69,7 @@ def test_committed_bytes_are_those_of_earlier_releases(
     """The embedded images, their order and the effect of limits never change."""
     max_train = None if evaluate_on == "test" else 40
     spec = replace(datasets[name], evaluate_on=evaluate_on, max_train=max_train)
-    prepare_data(data_job(spec), workspace=empty)
+    list(prepare_data(data_job(spec), workspace=empty))
     splits = [empty.split(spec.id, split) for split in ("train", "test")]
     content = b"".join(each.tobytes() for split in splits for each in (split.images, split.labels))
     assert hashlib.sha256(content).hexdigest() == GOLDEN[name, evaluate_on]
@@ -84,8 +84,9 @@ def test_second_preparation_loses_without_overwriting(
     """The first manifest stays, for images and for a base."""
     data = datasets["mnist_5k"]
     first = workspace.manifest("data", data.id), workspace.manifest("base", base.id)
+    *_, last = prepare_data(data_job(data), workspace=workspace)
     second = (
-        prepare_data(data_job(data), workspace=workspace),
+        last.committed,
         prepare_base(BaseJob(spec=base, path=None), workspace=workspace),
     )
     assert second == first
@@ -100,7 +101,7 @@ def test_two_preparations_give_the_same_bytes(
 ) -> None:
     """Two stores get equal files, so that everything derived from them is equal too."""
     data = datasets["mnist_5k"]
-    prepare_data(data_job(data), workspace=empty)
+    list(prepare_data(data_job(data), workspace=empty))
     prepare_base(BaseJob(spec=base, path=None), workspace=empty)
     for kind, artifact_id in [("data", data.id), ("base", base.id)]:
         files = [each.manifest(kind, artifact_id).files for each in (workspace, empty)]
@@ -127,8 +128,9 @@ def test_own_task_is_prepared_from_its_files(empty: Workspace, tmp_path: Path) -
         evaluate_on="test",
     )
     source = TaskSource(task=task, files=files)
-    manifest = prepare_data(DataJob(spec=spec, source=source), workspace=empty)
-    assert manifest.metrics["num_classes"] == 2
+    *_, last = prepare_data(DataJob(spec=spec, source=source), workspace=empty)
+    assert last.committed is not None
+    assert last.committed.metrics["num_classes"] == 2
     train, test = (empty.split(spec.id, split) for split in ("train", "test"))
     assert (train.images.shape, test.images.shape) == ((16, 8, 8, 3), (5, 8, 8, 3))
     assert sorted(train.labels.tolist()) == [0] * 8 + [1] * 8 != train.labels.tolist()
