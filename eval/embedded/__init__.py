@@ -1,1 +1,1 @@
-"""Composes the image tasks that ship with the project from compact vendored sources."""
+"""The embedded tasks: composes their images from compact vendored sources."""

@@ -1,6 +1,6 @@
-"""Draws backdrops: cuttings of the map of the Earth, gradients and noise.
+"""Draws backdrops: crops of a map of the Earth, gradients and noise.
 
-The two splits cut from different halves of the map, so that no stretch of it is seen in both.
+The two splits crop different parts of the map, so no place is seen in both.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ if TYPE_CHECKING:
 EARTH = "earth/bmng.jpg"
 """The map: 5,400 x 2,700 pixels, 15 to a degree, from 180 degrees west and 90 degrees north."""
 
-_ROWS = (450, 2100)  # 60 degrees north to 50 degrees south: beyond lie ice and grey sea
-_COLUMNS = {"train": (0, 3150), "test": (3150, 5400)}  # parted at 30 degrees east
-_MIN_MEAN = 45.0  # grey levels: the deep sea, half of the map, would hide whatever is dark
+_ROWS = (450, 2100)  # 60 degrees north to 50 degrees south; the rest is ice and grey sea
+_COLUMNS = {"train": (0, 3150), "test": (3150, 5400)}  # divided at 30 degrees east
+_MIN_MEAN = 45.0  # grey levels: on deep sea, half of the map, dark sprites would be invisible
 _NOISE_STD = 20.0
 _MODULUS = 1 << 32
 
 
 def draw_backdrop(size: int, *, split: str, rng: np.random.Generator) -> Pixels:
-    """Draws one backdrop, (size, size, 3); every second one is a cutting of the map."""
+    """Draws one backdrop, (size, size, 3); on average every second is a crop of the map."""
     kind = rng.integers(4)
     if kind == 0:
         return _gradient(size, rng=rng)
     if kind == 1:
         return _noise(size, rng=rng)
-    return _cutting(size, columns=_COLUMNS[split], rng=rng)
+    return _crop(size, columns=_COLUMNS[split], rng=rng)
 
 
-def _cutting(size: int, *, columns: tuple[int, int], rng: np.random.Generator) -> Pixels:
+def _crop(size: int, *, columns: tuple[int, int], rng: np.random.Generator) -> Pixels:
     while True:
         row = int(rng.integers(_ROWS[0], _ROWS[1] - size))
         column = int(rng.integers(columns[0], columns[1] - size))
-        cutting = read_picture(EARTH)[row : row + size, column : column + size]
-        if _sum_of(row - _ROWS[0], column, size=size) >= _MIN_MEAN * cutting.size:
-            return cutting
+        crop = read_picture(EARTH)[row : row + size, column : column + size]
+        if _sum_of(row - _ROWS[0], column, size=size) >= _MIN_MEAN * crop.size:
+            return crop
 
 
 def _sum_of(row: int, column: int, *, size: int) -> int:
-    """Adds up the pixels of a square of the map: most squares are sea, and are only looked at so.
+    """Returns the sum of the pixels of a square of the map, from running sums.
 
-    Taking the mean of each took three quarters of the time of composing a backdrop.
+    Most drawn squares are sea and are rejected. Averaging the pixels of each square took three
+    quarters of the time of composing a backdrop.
     """
     sums, bottom, right = _running_sums(), row + size, column + size
     corners = (sums[bottom, right], sums[row, column], sums[row, right], sums[bottom, column])
@@ -57,7 +58,7 @@ def _sum_of(row: int, column: int, *, size: int) -> int:
 
 @cache
 def _running_sums() -> NDArray[np.uint32]:
-    """Sums the map's rows in use above and left of each pixel, 36 MB; the sums wrap around."""
+    """Returns the sum of all used pixels above and left of each pixel, modulo 2^32; 36 MB."""
     grey = read_picture(EARTH)[slice(*_ROWS)].sum(axis=2, dtype=np.uint32)
     return np.pad(grey.cumsum(axis=0, dtype=np.uint32).cumsum(axis=1, dtype=np.uint32), (1, 0))
 

@@ -1,7 +1,7 @@
-"""Composes the splits of an embedded task at the size in which its material comes.
+"""Composes the splits of an embedded task at the native size of its sources.
 
-The same sources give the same bytes on every run. Pillow's and SciPy's versions are part of that
-promise, and the project's requirements pin them.
+The same sources give the same bytes on every run. This holds for the versions of Pillow, SciPy and
+NumPy that the project's requirements pin.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COMPOSERS: dict[str, Callable[[Task], dict[str, Split]]] = {
     "emoji_faces": compose_designs,
     "emoji_flags": compose_designs,
 }
-"""What composes each task, at the size in which its material comes, class by class."""
+"""The function that composes each task, class by class."""
 
 
 def compose_splits(task: Task) -> dict[str, Split]:

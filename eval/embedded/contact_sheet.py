@@ -1,4 +1,4 @@
-"""Draws some images of every embedded task: ``python -m eval.embedded.contact_sheet FILE``."""
+"""Draws sample images of every embedded task: ``python -m eval.embedded.contact_sheet FILE``."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from eval.images.decoding import resized
 if TYPE_CHECKING:
     from eval.embedded.vendored import Pixels
 
-_SIZE = 48  # pixels: of an image
-_NUM = {"train": 7, "test": 5}  # images in a row
+_SIZE = 48  # pixels, edge of an image
+_NUM = {"train": 7, "test": 5}  # images per row
 _GAP = 8  # pixels between the splits
 _LABEL_WIDTH = 124
-_QUALITY = 82  # of JPEG
+_QUALITY = 82  # JPEG
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Parses the command line and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.split(":", maxsplit=1)[0])
     parser.add_argument("file", type=Path, help="picture to write")
     parser.add_argument("tasks", nargs="*", default=read_index()["tasks"])
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def draw_sheet(task_names: list[str]) -> Image.Image:
-    """Draws a row for each task: its name, images of the training split, images of the test."""
+    """Draws one row per task: its name, then images of its training and of its test split."""
     width = _LABEL_WIDTH + sum(_NUM.values()) * _SIZE + _GAP
     sheet = Image.new("RGB", (width, len(task_names) * _SIZE), "white")
     for row, name in enumerate(task_names):

@@ -1,7 +1,7 @@
-"""Composes the emoji tasks: one emoji in the drawings of several designers.
+"""Composes the emoji tasks, in which several designers draw each emoji.
 
-The test split shows the drawings of a designer whom the training split does not show. OpenMoji,
-which another task is made of, serves the flags alone, so no two tasks share a drawing.
+The test split shows drawings of a designer that the training split does not show. OpenMoji's
+drawings, which `emoji_objects` uses, appear here only as flags, so no two tasks share a drawing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from eval.tasks import Task
 
 LISTING = "emoji/emoji.json"
-"""Which emoji make up each class, and where they are on each designer's sheet."""
+"""Source that lists the emoji of each class, and their positions on each designer's sheet."""
 
 _SHEET_SUFFIX = ".webp"
 
 
 def compose_designs(task: Task) -> dict[str, Split]:
-    """Composes an emoji task: the last sheet's drawings for the test, all others to train."""
+    """Composes an emoji task: the last sheet is the test split, all others are for training."""
     sprites: list[Image.Image] = []
     labels: list[int] = []
     pools: list[dict[str, list[int]]] = [{"train": [], "test": []} for _ in task.classes]
@@ -41,13 +41,13 @@ def compose_designs(task: Task) -> dict[str, Split]:
 
 
 def design_sheets(task_name: str) -> list[str]:
-    """Lists the sheets of the designers that a task shows; the last is the test's."""
+    """Returns the designers' sheets of a task; the last one is for the test split."""
     sources = read_index()["tasks"][task_name]["sources"]
     return [source for source in sources if source.endswith(_SHEET_SUFFIX)]
 
 
 def _drawings(task: Task, *, sheet: str) -> list[list[Image.Image]]:
-    """Cuts one designer's drawings of each class."""
+    """Returns one designer's drawings of each class."""
     listing = read_json(LISTING)
     place = {code: number for number, code in enumerate(listing["sheets"][sheet])}
     codes_of = listing["classes"][task.name]

@@ -1,4 +1,4 @@
-"""Composes the tasks that are plain arrays of handwritten digits and of garments."""
+"""Composes the tasks whose sources are arrays: handwritten digits and garments."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _MNIST = "digits/mnist_5k.npz"
 _FASHION = "digits/fashion_mnist_5k.npz"
 _UCI = "digits/uci_digits.npz"
-_UCI_LEVELS = 16  # above paper: blocks of 4 x 4 black or white pixels, counted
+_UCI_LEVELS = 16  # pixels in a block of 4 x 4, of which the source counts the black ones
 
 
 def compose_mnist(task: Task) -> dict[str, Split]:
-    """Splits the 5,000 digits, which come unsplit, by class.
+    """Splits the 5,000 digits by class; the source has no splits.
 
-    Two tasks are made of these digits; both get this one split, so that no digit is trained on in
-    one of them and tested in the other.
+    Two tasks use these digits. Both get this split, so no digit is in the training split of one and
+    in the test split of the other.
     """
     arrays = read_arrays(_MNIST)
     labels = arrays["labels"].astype(np.int64)
@@ -41,7 +41,7 @@ def compose_mnist(task: Task) -> dict[str, Split]:
 
 
 def compose_fashion(_task: Task) -> dict[str, Split]:
-    """Takes the garments as they are: each split was drawn from the original's own split."""
+    """Returns the garments of the source, whose splits come from Fashion-MNIST's own splits."""
     arrays = read_arrays(_FASHION)
     return {
         split: Split(
@@ -55,8 +55,8 @@ def compose_fashion(_task: Task) -> dict[str, Split]:
 def compose_uci(task: Task) -> dict[str, Split]:
     """Takes the first digits of each class for training and the last for the test.
 
-    The file does not name its thirteen writers; should it go from one to the next, its two ends
-    share hardly a hand.
+    The source does not identify its thirteen writers. If it lists one writer after another, the two
+    ends share at most one of them.
     """
     arrays = read_arrays(_UCI)
     grey = np.rint(arrays["images"] * (255 / _UCI_LEVELS)).astype(np.uint8)
@@ -77,10 +77,10 @@ def compose_uci(task: Task) -> dict[str, Split]:
 
 
 def mnist_digits() -> dict[str, Split]:
-    """Gives the split digits to the task that puts them on backdrops."""
+    """Returns the digits of the MNIST task, for the task that puts them on backdrops."""
     return compose_mnist(embedded_task("mnist_5k"))
 
 
 def with_channel(images: Pixels) -> Pixels:
-    """Gives greyscale images, (num, height, width), their channel axis."""
+    """Adds the channel axis to greyscale images, (num, height, width)."""
     return images[..., np.newaxis]

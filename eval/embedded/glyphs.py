@@ -1,7 +1,7 @@
-"""Composes the tasks of letters and of kana: glyphs of typefaces, moved, turned and bent.
+"""Composes the tasks of letters and of kana: glyphs of fonts, moved, rotated and bent.
 
-The test split shows only font families that the training split does not. Every class has two forms:
-a letter its lower and upper case, a syllable its hiragana and its katakana.
+The test split shows only font families that the training split does not show. Every class has two
+forms: lower and upper case for a letter, hiragana and katakana for a syllable.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from eval.tasks import Task
 
-_SIZE = 28  # as EMNIST's letters
+_SIZE = 28  # like EMNIST's letters
 _TEST_FAMILIES_FRAC = 0.22
-_BEND_SIGMA = 3.0  # pixels over which a bend is smooth
-_BEND_REACH = 6.0  # times a smoothed uniform draw (std about 0.06): bends of about 0.4 pixels
+_BEND_SIGMA = 3.0  # pixels, smoothing of the displacements
+_BEND_REACH = 6.0  # factor on smoothed uniform draws (std 0.06): displacements of 0.4 pixels
 _SCALES = (0.62, 0.92)
 _MAX_TURN_DEGREES = 12.0
 
 
 def compose_glyphs(task: Task) -> dict[str, Split]:
-    """Draws, for every class, glyphs of both forms from the split's families."""
+    """Composes every class from glyphs of both forms, in the split's font families."""
     faces_source, glyphs_source = read_index()["tasks"][task.name]["sources"]
     glyphs = read_arrays(glyphs_source)["glyphs"]  # (faces, 2 * classes, size, size)
     faces = faces_by_split(read_json(faces_source)["fonts"], task_name=task.name)
@@ -48,7 +48,7 @@ def compose_glyphs(task: Task) -> dict[str, Split]:
 
 
 def faces_by_split(fonts: list[dict[str, object]], *, task_name: str) -> dict[str, list[int]]:
-    """Deals font families to the splits of a task, and lists the faces of each split."""
+    """Assigns font families to the splits of a task, and returns the faces of each split."""
     families = sorted({str(font["family"]) for font in fonts})
     dealt = held_out(
         list(range(len(families))),
@@ -70,7 +70,7 @@ def _compose_split(glyphs: Pixels, *, num_per_class: int, rng: np.random.Generat
     placed = []
     for label in range(num_classes):
         pool = np.concatenate([glyphs[:, label], glyphs[:, num_classes + label]])
-        # A pool that is too small gives its glyphs again, in other places.
+        # A pool that is too small repeats its glyphs, in other positions.
         chosen = np.resize(rng.permutation(len(pool)), num_per_class)
         placed += [_placed(pool[glyph], rng=rng) for glyph in chosen]
     labels = np.repeat(np.arange(num_classes, dtype=np.int64), num_per_class)
@@ -78,7 +78,7 @@ def _compose_split(glyphs: Pixels, *, num_per_class: int, rng: np.random.Generat
 
 
 def _placed(glyph: Pixels, *, rng: np.random.Generator) -> Pixels:
-    """Scales a glyph, puts it somewhere on the canvas and turns it."""
+    """Scales a glyph, places it on the canvas and rotates it, all at random."""
     size = round(_SIZE * rng.uniform(*_SCALES))
     small = Image.fromarray(glyph).resize((size, size), Image.Resampling.BILINEAR)
     canvas = Image.new("L", (_SIZE, _SIZE))
@@ -89,7 +89,7 @@ def _placed(glyph: Pixels, *, rng: np.random.Generator) -> Pixels:
 
 
 def _bent(images: Pixels, *, rng: np.random.Generator) -> Pixels:
-    """Bends images by smooth random displacements, as a hand would."""
+    """Bends images by smooth random displacements, to resemble handwriting."""
     bends = rng.uniform(-1, 1, (2, *images.shape))
     smooth = ndimage.gaussian_filter(bends, (0, 0, _BEND_SIGMA, _BEND_SIGMA)) * _BEND_REACH
     number, row, column = np.indices(images.shape)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from eval.tasks import Task
 
 _SIZE = 32
-_MARGIN = 2  # around digits of 28 pixels
-_INVERTED_FRAC = 0.5  # the rest is inked in one colour
-_MIN_CONTRAST = 150  # between ink and mean backdrop, over three channels of 255
+_MARGIN = 2  # pixels around digits of 28 pixels
+_INVERTED_FRAC = 0.5  # of the digits invert the backdrop; the others have one colour
+_MIN_CONTRAST = 150  # between digit and mean backdrop, summed over three channels
 
 
 def compose_overlays(task: Task) -> dict[str, Split]:
@@ -44,7 +44,7 @@ def _overlaid(digit: Pixels, *, split: str, rng: np.random.Generator) -> Pixels:
 def _ink(
     behind: np.ndarray[tuple[int], np.dtype[np.float64]], *, rng: np.random.Generator
 ) -> Pixels:
-    """Draws a colour until it stands out from what is behind it."""
+    """Draws colours until one has enough contrast with the backdrop."""
     while True:
         ink = rng.integers(0, 256, 3).astype(np.uint8)
         if np.abs(ink - behind).sum() >= _MIN_CONTRAST:

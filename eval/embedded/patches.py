@@ -1,4 +1,4 @@
-"""Cuts labelled patches out of large pictures, from boxes that the splits do not share."""
+"""Crops labelled patches out of large pictures, from different boxes for each split."""
 
 from __future__ import annotations
 
@@ -19,54 +19,52 @@ if TYPE_CHECKING:
 
 _SIZE = 64
 _MIRRORED_FRAC = 0.5
-_MAX_DRAWS = 1000  # a patch is refused in at most half of the draws; more says that boxes are bad
+_MAX_DRAWS = 1000  # at most half of the draws are rejected, unless the boxes are wrong
 
 Box = tuple[int, int, int, int]
-"""Top, left, bottom and right of a part of a picture, in pixels; the last two are outside."""
+"""Top, left, bottom and right of a box in a picture, in pixels; bottom and right are exclusive."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quarry:
-    """Says where the patches of one class are cut."""
+class PatchArea:
+    """The parts of a picture from which the patches of one class are cropped."""
 
     picture: Pixels
     """Pixels, (height, width, 3)."""
     boxes: dict[str, list[Box]]
-    """Boxes of each split; a patch lies whole in one of them."""
+    """Boxes of each split; a patch lies completely in one box."""
     patch_size: int
     """Edge of a patch, in pixels of the picture."""
-    is_telling: Callable[[Pixels], bool]
-    """Tells whether a patch shows anything of its class."""
+    is_informative: Callable[[Pixels], bool]
+    """Returns whether a patch shows its class; other patches are drawn again."""
 
 
-def compose_patches(task: Task, *, quarries: list[Quarry]) -> dict[str, Split]:
-    """Cuts equally many patches of every quarry, one quarry a class."""
+def compose_patches(task: Task, *, areas: list[PatchArea]) -> dict[str, Split]:
+    """Crops the same number of patches from every area; there is one area per class."""
     composed = {}
     for split, total in zip(SPLITS, (task.num_train, task.num_test), strict=True):
         rng = random_stream(task.name, split)
         num_per_class = total // task.num_classes
-        images = [
-            _cut(quarry, split=split, rng=rng) for quarry in quarries for _ in range(num_per_class)
-        ]
+        images = [_cut(area, split=split, rng=rng) for area in areas for _ in range(num_per_class)]
         labels = np.repeat(np.arange(task.num_classes, dtype=np.int64), num_per_class)
         composed[split] = Split(images=np.stack(images), labels=labels)
     return composed
 
 
-def _cut(quarry: Quarry, *, split: str, rng: np.random.Generator) -> Pixels:
+def _cut(area: PatchArea, *, split: str, rng: np.random.Generator) -> Pixels:
     for _ in range(_MAX_DRAWS):
-        patch = _draw(quarry, split=split, rng=rng)
-        if quarry.is_telling(patch):
+        patch = _draw(area, split=split, rng=rng)
+        if area.is_informative(patch):
             break
     else:
-        raise AssertionError(f"no telling patch in {quarry.boxes[split]}")
+        raise AssertionError(f"no informative patch in {area.boxes[split]}")
     if rng.random() < _MIRRORED_FRAC:
         patch = np.ascontiguousarray(patch[:, ::-1])
     return np.asarray(Image.fromarray(patch).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC))
 
 
-def _draw(quarry: Quarry, *, split: str, rng: np.random.Generator) -> Pixels:
-    boxes, size = quarry.boxes[split], quarry.patch_size
+def _draw(area: PatchArea, *, split: str, rng: np.random.Generator) -> Pixels:
+    boxes, size = area.boxes[split], area.patch_size
     top, left, bottom, right = boxes[rng.integers(len(boxes))]
     row, column = rng.integers(top, bottom - size + 1), rng.integers(left, right - size + 1)
-    return quarry.picture[row : row + size, column : column + size]
+    return area.picture[row : row + size, column : column + size]

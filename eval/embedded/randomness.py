@@ -1,4 +1,4 @@
-"""Draws the random numbers that compose a task: fixed streams, one for each purpose."""
+"""Random streams, one per purpose, and the random assignment of images to splits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLITS = ("train", "test")
 
 
 def random_stream(*purpose: str) -> np.random.Generator:
-    """Opens the stream of a purpose, such as ``("mnist_m", "train")``."""
+    """Returns the generator of a purpose such as ``("mnist_m", "train")``, always the same."""
     seed = hashlib.sha256("/".join(purpose).encode()).digest()
     return np.random.default_rng(int.from_bytes(seed[:8], "big"))
 
@@ -23,13 +23,13 @@ def random_stream(*purpose: str) -> np.random.Generator:
 def split_per_class(
     labels: NDArray[np.int64], *, num_train: int, num_test: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.int64]]:
-    """Deals positions to two disjoint stratified splits.
+    """Assigns positions to two disjoint stratified splits.
 
     Args:
         labels: Class of each position, (num,).
-        num_train: Positions of each class for the training split.
-        num_test: Positions of each class for the test split.
-        rng: Stream that decides.
+        num_train: Positions of each class in the training split.
+        num_test: Positions of each class in the test split.
+        rng: Generator that decides the assignment.
     """
     train, test = [], []
     for label in np.unique(labels):
@@ -41,7 +41,7 @@ def split_per_class(
 
 
 def held_out(pool: list[int], *, frac: float, rng: np.random.Generator) -> dict[str, list[int]]:
-    """Deals a pool to the splits, at least two members for the test."""
+    """Assigns the members of a pool to the splits, at least two of them to the test split."""
     dealt = [int(member) for member in rng.permutation(pool)]
     num_test = max(2, round(len(dealt) * frac))
     return {"train": dealt[num_test:], "test": dealt[:num_test]}

@@ -1,11 +1,11 @@
-"""Composes the regions task: patches of a map of the Earth, labelled by where they lie."""
+"""Composes the regions task: patches of a map of the Earth, labelled by region."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from eval.embedded.backdrops import EARTH
-from eval.embedded.patches import Box, Quarry, compose_patches
+from eval.embedded.patches import Box, PatchArea, compose_patches
 from eval.embedded.randomness import held_out, random_stream
 from eval.embedded.vendored import Pixels, read_picture
 
@@ -35,32 +35,32 @@ REGIONS: dict[str, Box] = {
 
 _PIXELS_PER_DEGREE = 15
 _PATCH_SIZE = 40  # 2.7 degrees, about 300 km of latitude
-_CELL_SIZE = 60  # cells go whole to a split, so that patches of two splits share no pixel
+_CELL_SIZE = 60  # a cell belongs to one split, so patches of two splits share no pixel
 _TEST_CELLS_FRAC = 0.25
 _MAX_WATER_FRAC = 0.5  # the sea looks alike in every region
 
 
 def compose_regions(task: Task) -> dict[str, Split]:
-    """Cuts patches from the cells of every region, a quarter of them kept for the test."""
+    """Crops patches from the cells of every region; a quarter of the cells is for the test."""
     earth = read_picture(EARTH)
     rng = random_stream(task.name, "cells")
-    quarries = [_quarry(REGIONS[name], earth=earth, rng=rng) for name in task.classes]
-    return compose_patches(task, quarries=quarries)
+    areas = [_area(REGIONS[name], earth=earth, rng=rng) for name in task.classes]
+    return compose_patches(task, areas=areas)
 
 
-def _quarry(region: Box, *, earth: Pixels, rng: np.random.Generator) -> Quarry:
+def _area(region: Box, *, earth: Pixels, rng: np.random.Generator) -> PatchArea:
     cells = [cell for cell in _cells(region) if _is_land(_part(earth, box=cell))]
     dealt = held_out(list(range(len(cells))), frac=_TEST_CELLS_FRAC, rng=rng)
-    return Quarry(
+    return PatchArea(
         picture=earth,
         boxes={split: [cells[number] for number in chosen] for split, chosen in dealt.items()},
         patch_size=_PATCH_SIZE,
-        is_telling=_is_land,
+        is_informative=_is_land,
     )
 
 
 def _cells(region: Box) -> list[Box]:
-    """Tiles a region with whole cells."""
+    """Returns the whole cells that fit into a region."""
     south, west, north, east = region
     top, bottom = (90 - north) * _PIXELS_PER_DEGREE, (90 - south) * _PIXELS_PER_DEGREE
     left, right = (180 + west) * _PIXELS_PER_DEGREE, (180 + east) * _PIXELS_PER_DEGREE
@@ -72,7 +72,7 @@ def _cells(region: Box) -> list[Box]:
 
 
 def _is_land(pixels: Pixels) -> bool:
-    """Tells land from sea: the map's water is bluer than red by half, its ice is not."""
+    """Returns whether a crop is mostly land: in water, blue exceeds red by half; in ice, not."""
     red, blue = pixels[..., 0].astype(float), pixels[..., 2].astype(float)
     return bool((blue > 1.5 * red).mean() <= _MAX_WATER_FRAC)
 

@@ -1,4 +1,4 @@
-"""Composes tasks of pictograms: pasted on backdrops, then made to look like bad photographs."""
+"""Composes tasks of sprites: pasted on backdrops, then degraded to look like bad photographs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SIZE = 64
 _SCALES = (0.62, 1.0)
 _MAX_TURN_DEGREES = 18.0
-_MAX_SKEW_FRAC = 0.12  # how far a corner may move inwards, as a share of the sprite
+_MAX_SKEW_FRAC = 0.12  # largest inward shift of a corner, as a fraction of the sprite
 _BRIGHTNESS, _CONTRAST, _SATURATION = (0.55, 1.3), (0.6, 1.3), (0.5, 1.4)
 _BLURRED_FRAC = 0.5
 _BLUR_PIXELS = (0.2, 1.3)
@@ -29,7 +29,7 @@ _TEST_SPRITES_FRAC = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """Holds the pictograms of a task."""
+    """The sprites of a task."""
 
     sprites: tuple[Image.Image, ...]
     """RGBA squares."""
@@ -37,19 +37,19 @@ class Sheet:
     """Class of each sprite."""
 
     def of_class(self, label: int) -> list[int]:
-        """Lists the sprites of a class."""
-        return [number for number, of in enumerate(self.labels) if of == label]
+        """Returns the numbers of the sprites of a class."""
+        return [number for number, each in enumerate(self.labels) if each == label]
 
 
 def compose_signs(task: Task) -> dict[str, Split]:
-    """Composes traffic signs; as on the road, both splits show the same designs."""
+    """Composes traffic signs. As on the road, both splits show the same designs."""
     sheet = read_sheet("signs/signs")
     pools = [dict.fromkeys(SPLITS, sheet.of_class(label)) for label in range(task.num_classes)]
     return compose_sheet(task, sheet=sheet, pools=pools)
 
 
 def compose_emoji(task: Task) -> dict[str, Split]:
-    """Composes groups of emoji; no emoji of the test split is in the training split."""
+    """Composes groups of emoji. No emoji of the test split is in the training split."""
     sheet = read_sheet("openmoji/emoji")
     rng = random_stream(task.name, "pools")
     pools = [
@@ -60,7 +60,7 @@ def compose_emoji(task: Task) -> dict[str, Split]:
 
 
 def read_sheet(name: str) -> Sheet:
-    """Reads a sheet of sprites: a picture of rows of squares, and the list of what they are."""
+    """Reads a sheet of sprites: a picture with rows of squares, and the list of their classes."""
     listing = read_json(f"{name}.json")
     sprites = cut_sheet(
         f"{name}.png",
@@ -74,7 +74,7 @@ def read_sheet(name: str) -> Sheet:
 
 
 def cut_sheet(source: str, *, size: int, columns: int, numbers: list[int]) -> list[Image.Image]:
-    """Cuts the sprites with these numbers out of a sheet, RGBA; they are counted along its rows."""
+    """Crops the sprites with these numbers out of a sheet, RGBA; numbers run along its rows."""
     sheet = Image.fromarray(read_picture(source, mode="RGBA"))
     corners = [(number % columns * size, number // columns * size) for number in numbers]
     return [sheet.crop((x, y, x + size, y + size)) for x, y in corners]
@@ -83,11 +83,11 @@ def cut_sheet(source: str, *, size: int, columns: int, numbers: list[int]) -> li
 def compose_sheet(
     task: Task, *, sheet: Sheet, pools: list[dict[str, list[int]]]
 ) -> dict[str, Split]:
-    """Composes equally many images of every class.
+    """Composes the same number of images of every class.
 
     Args:
         task: The task.
-        sheet: Its pictograms.
+        sheet: The task's sprites.
         pools: For each class, the numbers of the sprites that each split may show.
     """
     composed = {}
@@ -116,7 +116,7 @@ def _photographed(sprite: Image.Image, *, split: str, rng: np.random.Generator) 
 
 
 def _posed(sprite: Image.Image, *, rng: np.random.Generator) -> Image.Image:
-    """Scales a sprite, turns it, and looks at it from aside."""
+    """Scales, rotates and skews a sprite."""
     size = int(_SIZE * rng.uniform(*_SCALES))
     small = sprite.resize((size, size), Image.Resampling.BILINEAR)
     angle = rng.uniform(-_MAX_TURN_DEGREES, _MAX_TURN_DEGREES)

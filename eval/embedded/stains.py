@@ -1,4 +1,4 @@
-"""Composes the stain task: is the tissue in the middle of a patch stained brown or not?
+"""Composes the stain task: whether the tissue in the middle of a patch is stained brown.
 
 As in PCam, only the middle of a patch decides, so its surroundings may mislead.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.embedded.patches import Quarry, compose_patches
+from eval.embedded.patches import PatchArea, compose_patches
 from eval.embedded.randomness import random_stream
 from eval.embedded.textures import TEST_SIDE_FRAC, TRAIN_SIDE_FRAC
 from eval.embedded.vendored import Pixels, read_picture
@@ -22,24 +22,27 @@ if TYPE_CHECKING:
 _PHOTOGRAPH = "skimage:ihc.png"
 _PATCH_SIZE = 32
 _MIDDLE = slice(10, 22)
-_BROWN_EXCESS = {"unstained": (-10.0, 3.0), "stained": (10.0, 25.0)}  # deeper colours are too easy
-_GAIN = (0.7, 1.15)  # of each colour: dyes and lamps differ between laboratories
+_BROWN_EXCESS = {
+    "unstained": (-10.0, 3.0),
+    "stained": (10.0, 25.0),
+}  # stronger colours are too easy
+_GAIN = (0.7, 1.15)  # factor on each colour: dyes and lamps differ between laboratories
 
 
 def compose_stains(task: Task) -> dict[str, Split]:
-    """Cuts patches on the sides of the photograph that the textures task gives each split."""
+    """Crops patches from the photograph's side that the textures task gives each split."""
     photograph = read_picture(_PHOTOGRAPH)
     height, width, _ = photograph.shape
     boxes = {
         "train": [(0, 0, height, int(TRAIN_SIDE_FRAC * width))],
         "test": [(0, int(TEST_SIDE_FRAC * width), height, width)],
     }
-    quarries = [
-        Quarry(
+    areas = [
+        PatchArea(
             picture=photograph,
             boxes=boxes,
             patch_size=_PATCH_SIZE,
-            is_telling=partial(_is_within, bounds=_BROWN_EXCESS[name]),
+            is_informative=partial(_is_within, bounds=_BROWN_EXCESS[name]),
         )
         for name in task.classes
     ]
@@ -48,12 +51,12 @@ def compose_stains(task: Task) -> dict[str, Split]:
             images=_relit(patches.images, rng=random_stream(task.name, split, "light")),
             labels=patches.labels,
         )
-        for split, patches in compose_patches(task, quarries=quarries).items()
+        for split, patches in compose_patches(task, areas=areas).items()
     }
 
 
 def brown_excess(patch: Pixels) -> float:
-    """Measures how much redder than blue the middle of a patch is, in grey levels."""
+    """Returns how much red exceeds blue in the middle of a patch, in grey levels."""
     middle = patch[_MIDDLE, _MIDDLE].astype(np.float64)
     return float((middle[..., 0] - middle[..., 2]).mean())
 

@@ -1,12 +1,13 @@
-"""Opens vendored sources, each checked against its digest first.
+"""Reads vendored sources, and checks the digest of each first.
 
-A task's fingerprint speaks of digests; a source that has changed under an unchanged index would
-give other images under the same fingerprint, so it is refused. Hashing all takes about 15 ms.
+A task's fingerprint covers the digests in the index. A source that changed while the index did not
+would give other images under the same fingerprint, so it is refused. Hashing all sources takes
+about 15 ms.
 
 Errors::
 
     ValueError
-    └── SourceDigestError    a source is not the file that the index knows
+    └── SourceDigestError    a source is not the file that the index describes
 """
 
 from __future__ import annotations
@@ -31,38 +32,38 @@ _SKIMAGE_PREFIX = "skimage:"
 
 
 class SourceDigestError(ValueError):
-    """Says which source differs from the index, and where it lies."""
+    """A source differs from the index; the message has its path and both digests."""
 
 
 def locate(source: str) -> Path:
-    """Finds a source: under ``sources/``, or among the photographs in scikit-image's wheel.
+    """Returns the path of a source: under ``sources/``, or in scikit-image's installation.
 
-    scikit-image is neither imported nor asked, since its own loaders may download.
+    scikit-image is not imported, because its own loaders may download.
     """
     if not source.startswith(_SKIMAGE_PREFIX):
         return SOURCES_DIR / source
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("scikit-image, whose photographs are a task, is not installed")
+        raise ModuleNotFoundError("scikit-image is not installed, and its photographs are sources")
     return Path(spec.submodule_search_locations[0], "data", source.removeprefix(_SKIMAGE_PREFIX))
 
 
 def digest(path: Path) -> str:
-    """Hashes a file, as hex sha256."""
+    """Returns the hex sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def verified(source: str) -> Path:
-    """Finds a source and checks it against the index.
+    """Returns the path of a source after checking its digest.
 
     Raises:
-        SourceDigestError: If its digest differs.
+        SourceDigestError: The digest is not the one in the index.
     """
     path = locate(source)
     expected, found = read_index()["files"][source], digest(path)
     if found != expected:
         raise SourceDigestError(
-            f"{path}: sha256 is {found}, the index knows {source} as {expected}; "
+            f"{path}: sha256 is {found}, but the index has {expected} for {source}; "
             "reinstall the project and its pinned dependencies"
         )
     return path
@@ -81,7 +82,7 @@ def read_json(source: str) -> dict[str, Any]:
 
 @cache
 def read_picture(source: str, *, mode: str = "RGB") -> Pixels:
-    """Decodes a picture, (height, width, channels); kept, and therefore read-only."""
+    """Decodes a picture, (height, width, channels). It is cached, and therefore read-only."""
     with Image.open(verified(source)) as picture:
         pixels = np.asarray(picture.convert(mode)).copy()
     pixels.flags.writeable = False

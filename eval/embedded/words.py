@@ -1,6 +1,7 @@
-"""Composes the review words task: which of twenty words of film reviews is it, in any typeface?
+"""Composes the review words task: twenty words of film reviews, in many fonts.
 
-The test split shows the same words in font families that the training split does not show.
+Each word is a class. The test split shows the same words in font families that the training split
+does not show.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 _WORDS = "words/words.json"
 _FACES, _GLYPHS = "glyphs/fonts.json", "glyphs/letters.npz"
 _SIZE = 64
-_FIRST_CAPITAL = 26  # of the 52 glyphs of a face; capitals alone stand on one line of equal height
-_CAP_HEIGHT = 20  # pixels, before a word is fitted
-_SPACE = 3  # pixels between letters, likewise
-_WIDTHS = (48, 60)  # pixels of a fitted word
+_FIRST_CAPITAL = 26  # of the 52 glyphs of a face; capitals share one baseline and height
+_CAP_HEIGHT = 20  # pixels, before a word is scaled
+_SPACE = 3  # pixels between letters, before a word is scaled
+_WIDTHS = (48, 60)  # pixels, width of a scaled word
 _MAX_HEIGHT = 30
 _MAX_TURN_DEGREES = 8.0
 
 
 def compose_words(task: Task) -> dict[str, Split]:
-    """Sets the word of each class, each time in another face of the split."""
+    """Renders the word of each class, each time in a random face of the split."""
     words = [word for group in read_json(_WORDS).values() for word in group]
     assert tuple(words) == task.classes, "the catalogue has other words as classes"
     glyphs = read_arrays(_GLYPHS)["glyphs"][:, _FIRST_CAPITAL:]
@@ -51,7 +52,7 @@ def compose_words(task: Task) -> dict[str, Split]:
 
 
 def _set(word: str, *, face: Pixels) -> Image.Image:
-    """Sets a word in capitals, ink 255 on paper 0."""
+    """Renders a word in capitals, white on black."""
     letters = [_trimmed(face[ord(letter) - ord("a")]) for letter in word]
     width = sum(letter.width for letter in letters) + _SPACE * (len(letters) - 1)
     line = Image.new("L", (width, _CAP_HEIGHT))
@@ -63,7 +64,7 @@ def _set(word: str, *, face: Pixels) -> Image.Image:
 
 
 def _trimmed(glyph: Pixels) -> Image.Image:
-    """Brings a letter, whose square is as wide as the letter is long, to the common height."""
+    """Scales a letter to the common height, without the margins of its square glyph."""
     picture = Image.fromarray(glyph)
     letter = picture.crop(picture.getbbox())
     width = max(1, round(letter.width * _CAP_HEIGHT / letter.height))
@@ -71,7 +72,7 @@ def _trimmed(glyph: Pixels) -> Image.Image:
 
 
 def _paper(line: Image.Image, *, rng: np.random.Generator) -> Pixels:
-    """Prints a word dark on light, or light on dark, somewhere on a sheet."""
+    """Places a word at random on an image, dark on light or light on dark."""
     width = int(rng.integers(_WIDTHS[0], _WIDTHS[1] + 1))
     height = min(_MAX_HEIGHT, max(1, round(line.height * width / line.width)))
     fitted = line.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,1 +1,1 @@
-"""Rebuilds the vendored sources from the packages that carry them; see `__main__`."""
+"""Rebuilds the vendored sources of the embedded tasks; `__main__` is the command."""

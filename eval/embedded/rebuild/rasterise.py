@@ -1,4 +1,4 @@
-"""Turns vector art into pixels, for rebuilding: pictograms into sheets, typefaces into glyphs."""
+"""Rasterises vector art: icons into sheets of sprites, fonts into glyphs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from eval.embedded.vendored import Pixels
 
 SPRITE_SIZE = 64
-"""Edge of a sprite, in pixels: as large as a composed image, so never enlarged."""
+"""Edge of a sprite in pixels: the size of a composed image, so sprites are never enlarged."""
 
 SHEET_COLUMNS = 32
-"""Sprites in a row of a sheet."""
+"""Sprites per row of a sheet."""
 
 _OVERSAMPLING = 3
 _GLYPH_SIZE = 32
-_FONT_SIZE = 96  # pixels to an em: about three times what is kept
+_FONT_SIZE = 96  # pixels per em, about three times the size of a glyph
 
 EMOJI_GROUPS: dict[str, tuple[str, ...]] = {
     "bird": ("animal-bird",),
@@ -39,11 +39,11 @@ EMOJI_GROUPS: dict[str, tuple[str, ...]] = {
     "clothing": ("clothing",),
     "tool": ("tool",),
 }
-"""Unicode subgroups that make up each class of emoji_objects."""
+"""The Unicode subgroups of each class of emoji_objects."""
 
 
 def find_signs(folder: Path, *, classes: list[str]) -> dict[Path, int]:
-    """Finds the national variants of each sign, ``<sign>--g<number>.svg``, with their labels."""
+    """Returns the labels of all national variants of the signs, ``<sign>--g<number>.svg``."""
     found = {}
     for path in sorted(folder.glob("*.svg")):
         sign = re.sub(r"--g\d+$", "", path.stem)
@@ -53,7 +53,7 @@ def find_signs(folder: Path, *, classes: list[str]) -> dict[Path, int]:
 
 
 def find_emoji(folder: Path, *, names: list[dict[str, Any]], classes: list[str]) -> dict[Path, int]:
-    """Finds the emoji of each class, one file for each, with their labels."""
+    """Returns the labels of the files of all emoji of the classes."""
     label_of = {group: i for i, c in enumerate(classes) for group in EMOJI_GROUPS[c]}
     found = {}
     for emoji in sorted(names, key=lambda emoji: int(emoji["sort_order"])):
@@ -67,8 +67,8 @@ def find_emoji(folder: Path, *, names: list[dict[str, Any]], classes: list[str])
 
 
 def rasterise_svg(svg: str) -> Image.Image:
-    """Draws an SVG in the middle of a clear square."""
-    # Imported by name: only rebuilding needs it, and it has no types.
+    """Draws an SVG in the middle of a transparent square."""
+    # Imported by name because it is optional and has no types.
     resvg = importlib.import_module("resvg_py")
     drawn = resvg.svg_to_bytes(svg_string=svg, width=SPRITE_SIZE * _OVERSAMPLING)
     picture = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
@@ -78,7 +78,7 @@ def rasterise_svg(svg: str) -> Image.Image:
 def sheet_of_sprites(
     sprites: dict[Path, tuple[int, Image.Image]],
 ) -> tuple[Image.Image, dict[str, Any]]:
-    """Lays sprites out in rows, without those that look like an earlier one, and lists them."""
+    """Arranges sprites in rows, without duplicates of earlier sprites, and lists them."""
     kept: dict[bytes, tuple[str, int, Image.Image]] = {}
     for path, (label, sprite) in sprites.items():
         kept.setdefault(sprite.tobytes(), (path.stem, label, sprite))
@@ -88,7 +88,7 @@ def sheet_of_sprites(
 
 
 def lay_out(sprites: list[Image.Image]) -> Image.Image:
-    """Lays sprites out in rows."""
+    """Arranges sprites in rows."""
     num_rows = -(-len(sprites) // SHEET_COLUMNS)
     sheet = Image.new("RGBA", (SHEET_COLUMNS * SPRITE_SIZE, num_rows * SPRITE_SIZE))
     for number, sprite in enumerate(sprites):
@@ -98,7 +98,7 @@ def lay_out(sprites: list[Image.Image]) -> Image.Image:
 
 
 def glyphs_of_fonts(paths: list[Path], *, characters: str) -> Pixels:
-    """Draws characters of each face, (faces, characters, size, size), ink 255 on paper 0."""
+    """Renders characters of each face, (faces, characters, size, size), white on black."""
     faces = [ImageFont.truetype(path, _FONT_SIZE) for path in paths]
     return np.stack([np.stack([_glyph(c, font=font) for c in characters]) for font in faces])
 

@@ -1,4 +1,4 @@
-"""Chooses the words of the review words task, for rebuilding."""
+"""Chooses the words of the review words task."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _STUDY = "additional_resources/hutto_ICWSM_2014.tar.gz"
 _SENTENCES = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _LENGTHS = (4, 5)  # letters: legible at 64 pixels
 _MIN_VALENCE = 1.5  # of 4: the mean of ten people's ratings
-_STEM = 4  # letters: `love` stands for `loved` and `lovely`
+_STEM = 4  # letters: `love`, `loved` and `lovely` have one stem
 _SIGNS = {"negative": -1, "positive": 1}
 
 
 def choose_words(folder: Path, *, num_words: int) -> dict[str, list[str]]:
-    """Finds the most frequent strong words of movie reviews, in the unpacked VADER sdist.
+    """Returns the most frequent strong words of movie reviews, from the unpacked VADER sdist.
 
-    Ties of frequency go by the alphabet; of words with one stem the most frequent is taken.
+    Words of equal frequency are in alphabetical order. Of words with one stem, the most frequent is
+    taken.
     """
     with tarfile.open(folder / _STUDY) as archive:
         member = archive.extractfile(_SENTENCES)
