@@ -69,5 +69,5 @@ def _weights(study: Study) -> Iterator[tuple[str, str]]:
     else:
         for model, weights in backbone.weights.items():
             yield f"backbone.weights.{model}", weights
-    for index, weights in enumerate(backbone.axes.weights or []):
+    for index, weights in enumerate(backbone.axes.weights):
         yield f"backbone.axes.weights[{index}]", weights

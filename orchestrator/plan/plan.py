@@ -133,7 +133,7 @@ def build_plan(
         study.finetune,
         backbone=study.backbone,
         tasks=study.task_names,
-        sizes=study.groups.sizes or [],
+        sizes=study.groups.sizes,
         seed=study.seed,
     )
     if groups is None:
@@ -190,7 +190,7 @@ def group_sampling(study: Study) -> GroupSampling:
 
 def group_sizes(study: Study) -> list[int]:
     """Returns the sizes that occur, ascending; the one size only where a setting uses it."""
-    sizes = set(study.groups.sizes or [])
+    sizes = set(study.groups.sizes)
     if study.finetune.axes.varied() or study.backbone.axes.varied() or not sizes:
         sizes.add(study.groups.size)
     return sorted(sizes)

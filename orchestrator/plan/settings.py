@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from orchestrator.study.schema import Backbone, Finetune
+from orchestrator.study.schema import BackboneSection, Finetune
 from workers.sampling.seeds import derive_seed
 from workers.specs.hyperparameters import Hyperparameters
 
@@ -56,7 +56,7 @@ class Setting:
 def plan_settings(
     finetune: Finetune,
     *,
-    backbone: Backbone,
+    backbone: BackboneSection,
     tasks: Sequence[str],
     sizes: Sequence[int],
     seed: int,
@@ -84,7 +84,12 @@ def plan_settings(
 
 
 def _design(
-    finetune: Finetune, *, backbone: Backbone, origin: Setting, default: Hyperparameters, seed: int
+    finetune: Finetune,
+    *,
+    backbone: BackboneSection,
+    origin: Setting,
+    default: Hyperparameters,
+    seed: int,
 ) -> list[Setting]:
     axes, base_axes = finetune.axes.varied(), backbone.axes.varied()
     if finetune.design == "random":
@@ -119,7 +124,11 @@ def _combine(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def _at(
-    origin: Setting, *, backbone: Backbone, default: Hyperparameters, values: Mapping[str, Any]
+    origin: Setting,
+    *,
+    backbone: BackboneSection,
+    default: Hyperparameters,
+    values: Mapping[str, Any],
 ) -> Setting:
     """Returns the setting at some values, named as a point of a grid."""
     of_base = {name: value for name, value in values.items() if name in _BASE_FIELDS}
@@ -133,7 +142,7 @@ def _at(
     )
 
 
-def _default_base(backbone: Backbone) -> BasePoint:
+def _default_base(backbone: BackboneSection) -> BasePoint:
     return BasePoint(
         model=backbone.model,
         weights=backbone.weights_of(backbone.model),
@@ -141,7 +150,9 @@ def _default_base(backbone: Backbone) -> BasePoint:
     )
 
 
-def _moved_base(default: BasePoint, *, backbone: Backbone, values: Mapping[str, Any]) -> BasePoint:
+def _moved_base(
+    default: BasePoint, *, backbone: BackboneSection, values: Mapping[str, Any]
+) -> BasePoint:
     model = values.get("model", default.model)
     return replace(default, **{"weights": backbone.weights_of(model), **values})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from eval.suites import SUITES, task_names
 from orchestrator.study.credentials import masked
 from orchestrator.study.problems import StudyProblem, suggest
-from orchestrator.study.schema import Backbone, Finetune, Pretrain
+from orchestrator.study.schema import BackboneSection, Finetune, Pretrain
 from workers.models.weight_sources import is_remote, parse_remote, read_digest
 from workers.models.weights import PACKAGED, WeightsError
 
@@ -14,7 +14,7 @@ _PATIENCE_S = 2.0  # someone waits
 
 
 def check_backbone(
-    backbone: Backbone, *, finetune: Finetune | None, own: Collection[str]
+    backbone: BackboneSection, *, finetune: Finetune | None, own: Collection[str]
 ) -> Iterator[StudyProblem]:
     """Yields what is wrong between the fields of a backbone that is well formed itself.
 
@@ -25,12 +25,12 @@ def check_backbone(
     """
     yield from _check_default(backbone)
     yield from _check_model_axis(backbone)
-    for index, weights in enumerate(backbone.axes.weights or []):
+    for index, weights in enumerate(backbone.axes.weights):
         field = f"backbone.axes.weights[{index}]"
         yield from _check_weights(field, weights=weights, model=backbone.model)
     if backbone.pretrain is not None:
         yield from _check_tasks(backbone.pretrain, own=own)
-    elif backbone.axes.pretrain_steps is not None:
+    elif backbone.axes.pretrain_steps:
         yield StudyProblem(
             field="backbone.axes.pretrain_steps",
             value=str(backbone.axes.pretrain_steps),
@@ -44,12 +44,12 @@ def check_backbone(
         )
 
 
-def _check_default(backbone: Backbone) -> Iterator[StudyProblem]:
+def _check_default(backbone: BackboneSection) -> Iterator[StudyProblem]:
     model = backbone.model
     if isinstance(backbone.weights, str):
         yield from _check_weights("backbone.weights", weights=backbone.weights, model=model)
         return
-    models = {model, *(backbone.axes.model or [])}
+    models = {model, *backbone.axes.model}
     for name in sorted(models - backbone.weights.keys()):
         yield StudyProblem(
             field="backbone.weights", value=f"no entry for {name!r}", allowed="one for each model"
@@ -64,10 +64,10 @@ def _check_default(backbone: Backbone) -> Iterator[StudyProblem]:
             )
 
 
-def _check_model_axis(backbone: Backbone) -> Iterator[StudyProblem]:
+def _check_model_axis(backbone: BackboneSection) -> Iterator[StudyProblem]:
     """Checks one source of weights against every model on the axis; a mapping has its own check."""
     if isinstance(backbone.weights, str):
-        for index, model in enumerate(backbone.axes.model or []):
+        for index, model in enumerate(backbone.axes.model):
             if model != backbone.model:
                 field = f"backbone.axes.model[{index}]"
                 yield from _check_weights(field, weights=backbone.weights, model=model)

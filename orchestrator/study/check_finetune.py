@@ -86,7 +86,7 @@ def _check_idle(finetune: Finetune) -> Iterator[StudyProblem]:
             yield StudyProblem(
                 field=field, value=str(value), allowed=f"it needs `average_weights: {mode}`"
             )
-        varies = getattr(finetune.axes, name) is not None
+        varies = bool(getattr(finetune.axes, name))
         if varies and all(
             point["average_weights"] != mode
             for point in _points(finetune, "average_weights", name)
@@ -112,7 +112,7 @@ def _check_linearised(finetune: Finetune, *, merges: Mapping[int, Merge]) -> Ite
             value="false",
             allowed="an expansion (`linearised: true`) has the base's running statistics: true",
         )
-    if finetune.design == "random" and finetune.axes.linearised is not None:
+    if finetune.design == "random" and finetune.axes.linearised:
         yield StudyProblem(
             field="finetune.axes.linearised",
             value="this axis",

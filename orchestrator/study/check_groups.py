@@ -28,7 +28,7 @@ def check_group_sizes(
 
 def _sizes(groups: Groups) -> Iterator[tuple[str, int]]:
     yield "groups.size", groups.size
-    for index, size in enumerate(groups.sizes or []):
+    for index, size in enumerate(groups.sizes):
         yield f"groups.sizes[{index}]", size
 
 

@@ -5,13 +5,17 @@ from pathlib import Path
 
 from eval.suites import SUITES, task_names
 from orchestrator.study.problems import StudyProblem, suggest
-from orchestrator.study.schema import Backbone, Finetune, ZeroShot
+from orchestrator.study.schema import BackboneSection, Finetune, ZeroShot
 from orchestrator.study.tasks import Tasks
 from workers.models.weights import SUFFIXES
 
 
 def check_zero_shot(
-    zero_shot: ZeroShot, *, finetune: Finetune, backbone: Backbone | None, tasks: Tasks | None
+    zero_shot: ZeroShot,
+    *,
+    finetune: Finetune,
+    backbone: BackboneSection | None,
+    tasks: Tasks | None,
 ) -> Iterator[StudyProblem]:
     """Yields what is wrong between a well-formed section and the rest of the study.
 
@@ -27,13 +31,13 @@ def check_zero_shot(
             value=repr(zero_shot.weights),
             allowed="one of open_clip's tags, or the path of an existing checkpoint file",
         )
-    if finetune.head.mode != "trained" or finetune.axes.head is not None:
+    if finetune.head.mode != "trained" or finetune.axes.head:
         yield StudyProblem(
             field="finetune.zero_shot",
             value="a zero-shot head",
             allowed="it is neither fitted nor trained: leave out finetune.head and axes.head",
         )
-    for model in () if backbone is None else (backbone.model, *(backbone.axes.model or ())):
+    for model in () if backbone is None else (backbone.model, *backbone.axes.model):
         if "clip" not in model:
             yield StudyProblem(
                 field="finetune.zero_shot",

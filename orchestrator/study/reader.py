@@ -20,7 +20,7 @@ from orchestrator.study.credentials import masked, remedy_for_credentials
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.problems import StudyError, StudyProblem, suggest
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
-from orchestrator.study.schema import Backbone, Finetune, Groups, Merge, Study
+from orchestrator.study.schema import BackboneSection, Finetune, Groups, Merge, Study
 from orchestrator.study.task_sources import check_own_tasks
 from orchestrator.study.tasks import Tasks
 from orchestrator.study.yaml_text import load_yaml
@@ -176,7 +176,7 @@ def _check_meaning(
     tasks = _valid_section(Tasks, values.get("tasks"))
     groups = _valid_section(Groups, values.get("groups", {}))
     finetune = _valid_section(Finetune, values.get("finetune", {}))
-    backbone = _valid_section(Backbone, values.get("backbone", {}))
+    backbone = _valid_section(BackboneSection, values.get("backbone", {}))
     entries = values.get("merge")
     merges = {
         index: valid

@@ -139,18 +139,18 @@ class Pretrain(Section):
 class BaseAxes(Section):
     """What the study varies of the base, and the values."""
 
-    model: Axis(str) = None  # type: ignore[valid-type]
+    model: Axis[str] = []
     """timm's names, the smallest first: figures keep the order."""
-    weights: Axis(str) = None  # type: ignore[valid-type]
-    pretrain_steps: Axis(Annotated[int, Field(ge=0)]) = None  # type: ignore[valid-type]
+    weights: Axis[str] = []
+    pretrain_steps: Axis[Annotated[int, Field(ge=0)]] = []
     """Instead of `pretrain.steps`; snapshots of one run unless the schedule is a cosine."""
 
     def varied(self) -> dict[str, list[Any]]:
         """Returns the axes that the study has, in the schema's order."""
-        return {name: values for name, values in self if values is not None}
+        return {name: values for name, values in self if values}
 
 
-class Backbone(Section):
+class BackboneSection(Section):
     """The model that is fine-tuned and merged."""
 
     model: str = "tf_efficientnet_lite0"
@@ -184,26 +184,26 @@ class Defaults(Section):
 class Axes(Section):
     """The hyperparameters that the study varies, and their values."""
 
-    lr: Axis(LearningRate) = None  # type: ignore[valid-type]
-    batch_size: Axis(BatchSize) = None  # type: ignore[valid-type]
-    steps: Axis(Steps) = None  # type: ignore[valid-type]
-    data_ratio: Axis(DataRatio) = None  # type: ignore[valid-type]
-    seed: Axis(Seed) = None  # type: ignore[valid-type]
-    optimizer: Axis(OptimizerName) = None  # type: ignore[valid-type]
-    weight_decay: Axis(WeightDecay) = None  # type: ignore[valid-type]
-    sam_rho: Axis(SamRadius) = None  # type: ignore[valid-type]
-    schedule: Axis(Schedule) = None  # type: ignore[valid-type]
-    warmup_steps: Axis(WarmupSteps) = None  # type: ignore[valid-type]
-    head: Axis(HeadMode) = None  # type: ignore[valid-type]
-    average_weights: Axis(Averaging) = None  # type: ignore[valid-type]
-    ema_decay: Axis(EmaDecay) = None  # type: ignore[valid-type]
-    swa_start: Axis(SwaStart) = None  # type: ignore[valid-type]
-    augment: Axis(Augmentation) = None  # type: ignore[valid-type]
-    linearised: Axis(bool) = None  # type: ignore[valid-type]
+    lr: Axis[LearningRate] = []
+    batch_size: Axis[BatchSize] = []
+    steps: Axis[Steps] = []
+    data_ratio: Axis[DataRatio] = []
+    seed: Axis[Seed] = []
+    optimizer: Axis[OptimizerName] = []
+    weight_decay: Axis[WeightDecay] = []
+    sam_rho: Axis[SamRadius] = []
+    schedule: Axis[Schedule] = []
+    warmup_steps: Axis[WarmupSteps] = []
+    head: Axis[HeadMode] = []
+    average_weights: Axis[Averaging] = []
+    ema_decay: Axis[EmaDecay] = []
+    swa_start: Axis[SwaStart] = []
+    augment: Axis[Augmentation] = []
+    linearised: Axis[bool] = []
 
     def varied(self) -> dict[str, list[Any]]:
         """Returns the axes that the study has, in the schema's order."""
-        return {name: values for name, values in self if values is not None}
+        return {name: values for name, values in self if values}
 
 
 class ZeroShot(Section):
@@ -278,7 +278,7 @@ class Groups(Section):
     """Distinct groups per size; all there are where there are fewer."""
     size: Annotated[int, Field(ge=1)] = 2
     """Tasks in a group."""
-    sizes: Axis(Annotated[int, Field(ge=1)]) = None  # type: ignore[valid-type]
+    sizes: Axis[Annotated[int, Field(ge=1)]] = []
     """The number-of-tasks axis, at the default point; groups are nested along it."""
     seed: Seed | None = None
     """Seeds the sampling; the study's seed when left out."""
@@ -331,7 +331,7 @@ class Study(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     """Names the study in the store and in MLflow: lower-case letters, digits, `.`, `_`, `-`."""
     seed: Seed = 0
-    backbone: Backbone = Backbone()
+    backbone: BackboneSection = BackboneSection()
     tasks: Tasks
     finetune: Finetune = Finetune()
     groups: Groups = Groups()

@@ -1,8 +1,10 @@
 """What all sections of the study file have in common."""
 
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
 
 
 class Section(BaseModel):
@@ -11,18 +13,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def distinct(values: list[Any]) -> list[Any]:
+def distinct(values: list[T]) -> list[T]:
     """Returns a list whose values all differ.
 
     Raises:
         ValueError: A value is there more than once.
     """
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = {str(value) for value in values if values.count(value) > 1}
     if repeated:
-        raise ValueError(f"values must differ; repeated: {', '.join(map(str, repeated))}")
+        raise ValueError(f"values must differ; repeated: {', '.join(sorted(repeated))}")
     return values
 
 
-def Axis(value: Any) -> Any:  # noqa: ANN401, N802 builds a type
-    """Returns the type of a list of distinct values."""
-    return Annotated[list[value], Field(min_length=1), AfterValidator(distinct)]
+Axis = Annotated[list[T], Field(min_length=1), AfterValidator(distinct)]
+"""The values of an axis, all distinct; an axis that the study does not vary has none."""

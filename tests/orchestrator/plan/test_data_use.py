@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,8 +42,7 @@ def test_labelled_images_are_not_told_again_without_their_labels(
     make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A method that reads training labels has seen what recalibration reads."""
-    card = CARDS["average"]
-    labelled = type(card)(title=card.title, paper=card.paper, data_use="labelled_train")
+    labelled = replace(CARDS["average"], data_use="labelled_train")
     monkeypatch.setitem(CARDS, "average", labelled)
     entry = {"method": "average", **RECALIBRATED, **SURGERY}
     for spec in make_plan(merge=[entry]).merges.values():

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.plan.settings import Setting, plan_settings
-from orchestrator.study.schema import Backbone, Finetune, Study
+from orchestrator.study.schema import BackboneSection, Finetune, Study
 from workers.specs.hyperparameters import Hyperparameters
 
 DEFAULTS = {"steps": 10, "batch_size": 8, "lr": 0.01, "data_ratio": 1.0, "seed": 0}
@@ -33,7 +33,7 @@ def lay_out(
     **fields: object,
 ) -> tuple[Setting, ...]:
     finetune = Finetune.model_validate({"defaults": DEFAULTS, "axes": axes or {}, **fields})
-    return plan_settings(finetune, backbone=Backbone(), tasks=tasks, sizes=sizes, seed=seed)
+    return plan_settings(finetune, backbone=BackboneSection(), tasks=tasks, sizes=sizes, seed=seed)
 
 
 def point(**changes: object) -> Hyperparameters:

@@ -36,7 +36,7 @@ def test_study_with_little_in_it_has_the_documented_defaults() -> None:
     assert study.finetune.defaults == Defaults(
         steps=4000, batch_size=64, lr=0.001, data_ratio=1.0, seed=0
     )
-    assert (study.groups.count, study.groups.size, study.groups.sizes) == (15, 2, None)
+    assert (study.groups.count, study.groups.size, study.groups.sizes) == (15, 2, [])
     assert (study.finetune.schedule, study.finetune.design) == ("constant", "one-factor")
     assert (study.finetune.optimizer.name, study.finetune.optimizer.momentum) == ("sgd", 0.9)
     assert (study.store, study.tracking, study.retries) == ("./mergesweep-store", None, 2)
