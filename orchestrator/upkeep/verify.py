@@ -1,4 +1,4 @@
-"""Reads every byte that a study left in its store again, and takes out what is broken."""
+"""Reads every byte of a study's artifacts and files again, and withdraws broken ones."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -27,77 +27,78 @@ from workers.specs.plan_file import PLAN_FILE, PlanFile
 from workers.store.protocol import Store
 
 FILE = "file"
-"""The kind of a fault in one of the study's own files."""
+"""The kind of a fault in a file of the study's own folder."""
 _OWN_FILES = {STUDY_FILE, PLAN_FILE, OUTPUTS_FILE, RESULTS_FILE, EXPERTS_FILE, REPORT_FILE}
 
 _REMADE = "made again by the next run"
 _REWRITTEN = "rewritten by the next run"
-_RESTORE = "restore it from your own copy and run it"
+_RESTORE = "restore it from your own copy, then run the study again"
 
 Ids = Mapping[str, AbstractSet[str]]
-"""Ids of artifacts by their kind."""
+"""Ids of artifacts by kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing of a study that is not as it was written."""
+    """One artifact or file that differs from what was written, or that is gone."""
 
     kind: str
-    """The artifact's kind, or `file` for a file in the study's own folder."""
+    """Kind of the artifact, or `file` for a file of the study's own folder."""
     id: str
-    """The artifact's id, or the file's name."""
+    """Id of the artifact, or name of the file."""
     what: str
-    """What is wrong with it."""
+    """The difference, in words."""
     next_step: str
-    """What happens to it now, or what the user has to do."""
+    """The next thing that happens to it, or that the user has to do."""
 
     def __str__(self) -> str:
-        """Returns the line that a user reads."""
+        """Returns the line that users see."""
         return f"{self.kind} {self.id}: {self.what}; {self.next_step}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """What verifying a study found."""
+    """The findings of verifying one study."""
 
     study: str
     faults: tuple[Fault, ...]
-    """The study's own files first, then base, data, experts and merges."""
+    """Faults in the study's own files first, then in bases, data, experts and merges."""
     num_checked: int
-    """Artifacts and files of the study that were there and were read."""
+    """Artifacts and files of the study that exist and were read."""
     bytes_checked: int
-    """How much was read, manifests aside."""
+    """Number of bytes read, without manifests."""
     warnings: tuple[str, ...]
-    """What could not be checked, and why; empty when everything was."""
+    """Things that could not be checked, with the reasons; empty if everything was checked."""
 
 
 def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> VerifyReport:
-    """Checks every artifact that a study's plan names, and the study's own files.
+    """Checks every artifact that a study's plan names, and the files of the study's own folder.
 
-    Broken artifacts, and a broken plan.json, are withdrawn: kept under another name, and missing
-    from then on, so that the next run makes them again and nothing else. Merges of an expert that
-    is broken stay: the expert that is made again has the same bytes. Broken tables and reports
-    need not be withdrawn, as a run writes them again when they do not match.
+    A broken artifact or plan.json can be withdrawn: it is kept under another name and counts as
+    missing, so that the next run makes it again. Merges of a broken expert are not withdrawn,
+    because the expert will have the same bytes again. Broken tables and reports need not be
+    withdrawn: every run writes them again if they do not match their digests.
 
-    Not checked are views and history, which nothing is computed from: tracking.json, failures,
-    lease, checkpoints in flight, replaced studies and plans, and what was withdrawn before. An
-    artifact whose manifest is gone is noticed if it was there when a run of the study last ended.
+    Views and history are not checked, because nothing is computed from them: tracking.json,
+    failures, lease, checkpoints in flight, replaced study files and plans, and withdrawn files. A
+    missing artifact is a fault only if it existed when a run of the study last ended.
 
-    No run of a study of this store may be active: what it is just writing looks broken.
+    No run of a study in this store may be active: files that it is writing would look broken.
 
     Args:
-        store: Where the study is.
+        store: The store of the study.
         name: The study's name.
-        withdraw: Take out what is broken; otherwise nothing in the store changes.
-        max_threads: Artifacts read at a time; from S3 each takes its largest file's size of disk.
+        withdraw: Whether to withdraw broken artifacts and plans; otherwise nothing is changed.
+        max_threads: Artifacts to read at a time. On S3, each thread needs free disk space for its
+            artifact's largest file.
 
     Raises:
-        StudyNotFoundError: The store has nothing under the study's name.
-        InvalidNameError: No study can have this name.
-        StoreError: The store failed; nothing was withdrawn if it failed while it was read.
+        StudyNotFoundError: The store has no files of the study.
+        InvalidNameError: The name cannot be that of a study.
+        StoreError: The store failed; if it failed while it was read, nothing was withdrawn.
     """
     folder, artifacts = StudyFolder(store, name), Artifacts(store)
-    sizes = _own_files(store, name)
+    sizes = _own_file_sizes(store, name)
     if not sizes:
         names = ", ".join(study_names(store)) or "none"
         raise StudyNotFoundError(f"{store.url} holds no study {name!r}; studies there: {names}")
@@ -124,24 +125,24 @@ def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class _OwnFiles:
-    """What the study's folder says, as far as it can be believed."""
+    """The content of the study's own folder, as far as it is undamaged."""
 
     problems: Mapping[str, str]
-    """What is wrong with a file, by its name."""
+    """Differences of broken files, in words, by file name."""
     has_broken_plan: bool
-    """Whether there is a plan.json that cannot be used, which would keep a run from starting."""
+    """Whether plan.json exists and is damaged, which keeps runs from starting."""
     planned: Ids
-    promised: Ids
-    """What is planned and existed when a run last ended."""
+    """Ids that the plan names; without a plan, ids that outputs.json lists."""
+    finished: Ids
+    """Planned artifacts that existed when a run of the study last ended."""
     warnings: tuple[str, ...]
 
 
-def _own_files(store: Store, name: str) -> dict[str, int]:
-    """Returns the sizes of the study's files that are checked, by name."""
-    prefix = Layout.study(name)
-    entries = store.list(prefix)
-    sizes = {entry.key.removeprefix(prefix): entry.size_bytes for entry in entries}
-    return {name: size for name, size in sizes.items() if name in _OWN_FILES}
+def _own_file_sizes(store: Store, name: str) -> dict[str, int]:
+    """Returns the sizes of those files of the study's own folder that are checked, by name."""
+    entries = store.list(Layout.study(name))
+    keys = ((Layout.parse_study_key(entry.key), entry.size_bytes) for entry in entries)
+    return {key.name: size for key, size in keys if key is not None and key.name in _OWN_FILES}
 
 
 def _check_own_files(folder: StudyFolder) -> _OwnFiles:
@@ -150,14 +151,14 @@ def _check_own_files(folder: StudyFolder) -> _OwnFiles:
     text_problem = study_problem(text, plan=plan)
     if plan is None and text is not None and text_problem is None:
         plan, text_problem = _rebuild_plan(text.decode(), folder=folder)
-    promised = promised_artifacts(folder)
-    planned = promised if plan is None else plan.artifact_ids()
+    finished = promised_artifacts(folder)
+    planned = finished if plan is None else plan.artifact_ids()
     problems = {STUDY_FILE: text_problem, PLAN_FILE: plan_problem, **output_problems(folder)}
     return _OwnFiles(
         problems={name: what for name, what in problems.items() if what is not None},
         has_broken_plan=plan_problem is not None and folder.read_bytes(PLAN_FILE) is not None,
         planned=planned,
-        promised={kind: ids & planned.get(kind, frozenset()) for kind, ids in promised.items()},
+        finished={kind: ids & planned.get(kind, frozenset()) for kind, ids in finished.items()},
         warnings=() if plan is not None else (_warning(num_known=sum(map(len, planned.values()))),),
     )
 
@@ -171,20 +172,20 @@ def _read_plan(folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
 
 
 def _rebuild_plan(text: str, *, folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
-    """Returns the plan that a text gives, or what is wrong with a text that gives none."""
+    """Returns the plan of a study file, or the reason why the file gives none."""
     try:
         study = parse_study(text, source=STUDY_FILE, store=folder.store_url)
         if study.name != folder.name:
-            return None, f"is that of study {study.name!r}"
+            return None, f"belongs to study {study.name!r}"
         return plan_file(build_plan(study)), None
     except StudyError as error:
-        return None, f"is no study that this release can run: {error}"
+        return None, f"cannot be run by this release: {error}"
 
 
 def _warning(*, num_known: int) -> str:
     return (
-        f"{STUDY_FILE} and {PLAN_FILE} are both damaged, so that nothing says what the study "
-        f"planned; of its artifacts only the {num_known} that {OUTPUTS_FILE} lists were checked"
+        f"{STUDY_FILE} and {PLAN_FILE} are both damaged, so the study's plan is not known; of its "
+        f"artifacts, only the {num_known} that {OUTPUTS_FILE} lists were checked"
     )
 
 
@@ -205,7 +206,7 @@ def _file_faults(own: _OwnFiles, *, withdraw: bool) -> Iterator[Fault]:
     for name, what in own.problems.items():
         next_step = _RESTORE if name == STUDY_FILE else _REWRITTEN
         if name == PLAN_FILE and STUDY_FILE in own.problems:
-            next_step = f"rewritten when {STUDY_FILE} is run from your own copy"
+            next_step = f"rewritten when you run {STUDY_FILE} from your own copy"
         if name == PLAN_FILE and own.has_broken_plan:
             next_step = _after_withdrawal(next_step, withdraw=withdraw)
         yield Fault(kind=FILE, id=name, what=what, next_step=next_step)
@@ -214,7 +215,7 @@ def _file_faults(own: _OwnFiles, *, withdraw: bool) -> Iterator[Fault]:
 def _after_withdrawal(next_step: str, *, withdraw: bool) -> str:
     if withdraw:
         return f"withdrawn, and {next_step}"
-    return f"{next_step} once it is withdrawn: verify without --dry-run"
+    return f"{next_step} after it is withdrawn: run verify without --dry-run"
 
 
 def _artifact_faults(
@@ -222,10 +223,10 @@ def _artifact_faults(
 ) -> Iterator[Fault]:
     after = _after_withdrawal(_REMADE, withdraw=withdraw)
     for kind, ids in own.planned.items():
-        lost = own.promised.get(kind, frozenset()) - existing[kind]
+        lost = own.finished.get(kind, frozenset()) - existing[kind]
         for artifact_id in sorted(ids):
             if (problem := broken.get((kind, artifact_id))) is not None:
                 yield Fault(kind=kind, id=artifact_id, what=problem, next_step=after)
             elif artifact_id in lost:
-                what = "is gone; it was there when a run of the study last ended"
+                what = "is gone; it existed when a run of the study last ended"
                 yield Fault(kind=kind, id=artifact_id, what=what, next_step=_REMADE)

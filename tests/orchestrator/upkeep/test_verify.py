@@ -247,7 +247,7 @@ def test_dry_run_changes_nothing_and_says_how_to_go_on(finished: Store) -> None:
     before = keys(finished)
     report = verify(finished, "small", withdraw=False)
     assert keys(finished) == before
-    assert all("verify without --dry-run" in fault.next_step for fault in report.faults)
+    assert all("run verify without --dry-run" in fault.next_step for fault in report.faults)
     assert names(report.faults) == names(verify(finished, "small", withdraw=True).faults)
     assert keys(finished) != before
 
@@ -272,7 +272,7 @@ def test_merges_of_a_broken_expert_stay(finished: Store) -> None:
     assert "found 511 bytes" in fault.what
     assert str(fault).endswith("; withdrawn, and made again by the next run")
     (again,) = verify(finished, "small", withdraw=True).faults
-    assert again.what == "is gone; it was there when a run of the study last ended"
+    assert again.what == "is gone; it existed when a run of the study last ended"
     assert again.next_step == "made again by the next run"
 
 
@@ -311,8 +311,8 @@ def test_lost_study_and_plan_leave_what_the_outputs_list(
     report = verify(finished, "small", withdraw=True)
     assert names(report.faults) == {"file study.yaml", "file plan.json", artifact_of(expert)}
     steps = {fault.id: fault.next_step for fault in report.faults}
-    assert steps["study.yaml"] == "restore it from your own copy and run it"
-    assert steps["plan.json"].endswith("rewritten when study.yaml is run from your own copy")
+    assert steps["study.yaml"] == "restore it from your own copy, then run the study again"
+    assert steps["plan.json"].endswith("rewritten when you run study.yaml from your own copy")
     (warning,) = report.warnings
     assert "only the 10 that outputs.json lists were checked" in warning
     finish("small", url=finished.url)
@@ -324,7 +324,7 @@ def test_study_of_another_name_is_found_without_a_plan(finished: Store) -> None:
     finished.put("studies/small/study.yaml", finished.get("studies/other/study.yaml"))
     finished.delete(["studies/small/plan.json"])
     faults = verify(finished, "small", withdraw=True).faults
-    assert [fault.what for fault in faults] == ["is that of study 'other'", "is missing"]
+    assert [fault.what for fault in faults] == ["belongs to study 'other'", "is missing"]
 
 
 def test_study_that_never_ended_misses_nothing(finished: Store) -> None:
