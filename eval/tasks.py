@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
+
+from eval.digests import sha256_of_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,4 +42,4 @@ class Task:
 
 def fingerprint_of(values: object) -> str:
     """Returns the fingerprint of plain values: the hex sha256 of their JSON."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return sha256_of_bytes(json.dumps(values, sort_keys=True).encode())

@@ -11,7 +11,7 @@ from orchestrator.results.rows import results_table
 from orchestrator.run.coordinator import preparation_jobs
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.reader import parse_study
-from workers.artifacts.cache import CACHE_VARIABLE
+from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.process import Worker
 from workers.train.checkpoint_interval import CheckpointInterval
 from workers.train.trainer import Trainer

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+from workers.artifacts.checksummed_json import DamagedJsonError, parse_checksummed
 from workers.artifacts.layout import Layout
-from workers.artifacts.sealed import SealError, unseal
 from workers.specs.data import DataJob, DataSpec, ZeroShotSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import PLAN_FILE, PlanFile, PlanFileError, PlannedTrial
@@ -56,8 +56,8 @@ def _plans(store: Store) -> Iterator[PlanFile]:
     for entry in store.list(Layout.studies()):
         key = Layout.parse_study_key(entry.key)
         if key is not None and key.name.startswith(PLAN_FILE):
-            with contextlib.suppress(PlanFileError, SealError):
-                yield PlanFile.from_json(unseal(store.get(entry.key)))
+            with contextlib.suppress(PlanFileError, DamagedJsonError):
+                yield PlanFile.from_json(parse_checksummed(store.get(entry.key)))
 
 
 def _find(plan: PlanFile, artifact_id: str) -> Planned | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from workers.artifacts.cache import cache_root
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.node_cache import cache_root
 from workers.merging.merge_job import run_merge
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data

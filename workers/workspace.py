@@ -15,14 +15,14 @@ from eval.evaluate import features_of
 from eval.images.shards import open_split, shard_names
 from eval.images.split import Split
 from workers.artifacts.artifacts import Artifacts
-from workers.artifacts.cache import NodeCache
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.node_cache import NodeCache
 from workers.models.backbones import Backbone, create_backbone
 from workers.models.heads import head_of
+from workers.models.linear_probe import fit_probe
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile
 from workers.sampling.batches import training_subset
-from workers.sampling.linear_probe import fit_probe
 from workers.specs.training import ExpertSpec
 from workers.store.opening import open_store
 

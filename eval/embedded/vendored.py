@@ -12,7 +12,6 @@ Errors::
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from functools import cache
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.digests import sha256_of_file
 from eval.embedded.index import SOURCES_DIR, read_index
 
 Pixels = NDArray[np.uint8]
@@ -48,11 +48,6 @@ def locate(source: str) -> Path:
     return Path(spec.submodule_search_locations[0], "data", source.removeprefix(_SKIMAGE_PREFIX))
 
 
-def digest(path: Path) -> str:
-    """Returns the hex sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def verified(source: str) -> Path:
     """Returns the path of a source after checking its digest.
 
@@ -60,7 +55,7 @@ def verified(source: str) -> Path:
         SourceDigestError: The digest is not the one in the index.
     """
     path = locate(source)
-    expected, found = read_index()["files"][source], digest(path)
+    expected, found = read_index()["files"][source], sha256_of_file(path)
     if found != expected:
         raise SourceDigestError(
             f"{path}: sha256 is {found}, but the index has {expected} for {source}; "

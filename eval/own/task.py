@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.digests import sha256_of_file
 from eval.own.files import FileListing, OwnFiles, OwnTaskError, name_some
 from eval.own.folders import list_folders
 from eval.tasks import Task, fingerprint_of
@@ -91,5 +91,4 @@ def _size_and_digest(path: Path) -> tuple[int, str]:
 @cache
 def _digest(path: str, _size: int, _mtime_ns: int) -> str:
     """Hashes a file once per process, although a process makes a study's plan several times."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of_file(Path(path))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from orchestrator.study.problems import StudyProblem
 from orchestrator.study.schema import Study
-from workers.models.weight_sources import is_remote
-from workers.models.weights import SUFFIXES
+from workers.models.pretrained_weights import SUFFIXES, is_remote
 
 _NOT_FILES = ("package", "timm", "none")
 _WEIGHTS = "weights lie in object storage for a cluster: s3://bucket/key#sha256=<digest>"

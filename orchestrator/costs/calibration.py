@@ -21,7 +21,7 @@ from merge.catalogue import CARDS
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import CALIBRATION_FILE, StudyFolder
 from orchestrator.study.schema import Study
-from workers.artifacts.sealed import SealError, seal, unseal
+from workers.artifacts.checksummed_json import DamagedJsonError, dump_checksummed, parse_checksummed
 from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.calibrate.speeds import Calibration, Speed, merge_key, parse_speeds, train_key
 from workers.specs.data import DataSpec
@@ -188,9 +188,9 @@ def read_calibrations(folder: StudyFolder) -> list[Calibration]:
     """Returns the study's calibrations, one a machine and device; none if the file is damaged."""
     content = folder.read_bytes(CALIBRATION_FILE)
     try:
-        fields = unseal(content) if content else {}
+        fields = parse_checksummed(content) if content else {}
         return [Calibration.from_json(each) for each in fields.get("calibrations", [])]
-    except (SealError, TypeError, KeyError):
+    except (DamagedJsonError, TypeError, KeyError):
         return []  # made by another release, or damaged: the next calibration writes it anew
 
 
@@ -201,7 +201,9 @@ def keep_calibration(folder: StudyFolder, calibration: Calibration) -> None:
         each for each in read_calibrations(folder) if (each.machine, each.device_name) != place
     ]
     kept = [each.to_json() for each in (*others, calibration)]
-    folder.write_bytes(CALIBRATION_FILE, seal({"study": folder.name, "calibrations": kept}))
+    folder.write_bytes(
+        CALIBRATION_FILE, dump_checksummed({"study": folder.name, "calibrations": kept})
+    )
 
 
 def fitting_calibration(calibrations: Iterable[Calibration], *, study: Study) -> Calibration | None:

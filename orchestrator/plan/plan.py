@@ -1,10 +1,10 @@
 """The plan: everything a study will run, worked out before anything runs."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from eval.digests import sha256_of_bytes
 from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
 from orchestrator.plan.groups import Group, num_possible, sample_groups
@@ -246,4 +246,4 @@ def _warnings(study: Study) -> tuple[str, ...]:
 def plan_digest(plan: Plan) -> str:
     """Returns a digest of all that the plan will make: its merges and their experts."""
     ids = [*plan.experts, *plan.merges, *plan.bases.by_id]
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    return sha256_of_bytes("\n".join(ids).encode())[:16]

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from eval.digests import sha256_of_file
 from eval.tasks import Task
 from merge.catalogue import CARDS, parse_params
 from orchestrator.plan.groups import Group
 from orchestrator.study.schema import Merge, Pretrain, Study, Surgery, ZeroShot
-from workers.models.weight_sources import is_remote, parse_remote
-from workers.models.weights import PACKAGED, sha256_of
+from workers.models.pretrained_weights import PACKAGED, is_remote, parse_remote
 from workers.specs.data import DataSpec, HeadJob, ZeroShotSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
@@ -28,7 +28,7 @@ def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
         digest, path = str(parse_remote(weights).digest), weights
     else:
         path = str(Path(weights).resolve())
-        digest = sha256_of(Path(path))
+        digest = sha256_of_file(Path(path))
     spec = BaseSpec(model=model, weights=f"sha256:{digest}", seed=0)
     return BaseJob(spec=spec, path=path)
 
@@ -69,7 +69,7 @@ def head_job(zero_shot: ZeroShot, *, task: Task) -> HeadJob:
     spec = ZeroShotSpec(
         task=task.name,
         model=zero_shot.model,
-        weights=zero_shot.weights if path is None else f"sha256:{sha256_of(Path(path))}",
+        weights=zero_shot.weights if path is None else f"sha256:{sha256_of_file(Path(path))}",
         classes=task.classes,
         templates=zero_shot.templates_of(task),
     )

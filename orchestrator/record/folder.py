@@ -1,11 +1,11 @@
 """A study's own files in the store: its text, plan, tables and what tracking has seen of them.
 
 study.yaml       the text; its digest stands in plan.json
-plan.json        sealed (`workers.artifacts.sealed`)
+plan.json        checksummed (`workers.artifacts.checksummed_json`)
 results.parquet, experts.parquet, report.html    their digests stand in outputs.json
-outputs.json     sealed; written last, with what was committed then
-calibration.json  sealed; how fast devices were, for estimates
-unfinished.json  sealed; seconds spent on trials that are not committed, where there is a budget
+outputs.json     checksummed; written last, with what was committed then
+calibration.json  checksummed; how fast devices were, for estimates
+unfinished.json  checksummed; seconds spent on uncommitted trials, if there is a budget
 tracking.json, failure-*.json, <name>.<n>, withdrawn-<n>-<name>    views and history
 
 LookupError
@@ -13,16 +13,16 @@ LookupError
 └── StudyDamagedError     it does, and something of it is not as it was written
 """
 
-import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from eval.digests import sha256_of_bytes
 from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan
+from workers.artifacts.checksummed_json import DamagedJsonError, dump_checksummed, parse_checksummed
 from workers.artifacts.layout import Layout
-from workers.artifacts.sealed import SealError, seal, unseal
 from workers.specs.plan_file import PLAN_FILE, PlanFile, PlanFileError
 from workers.store.protocol import NotFoundError, Store
 
@@ -85,7 +85,7 @@ class StudyFolder:
         Raises:
             StudyDamagedError: The plan is damaged, or belongs to another study.
         """
-        fields = self.read_sealed(PLAN_FILE)
+        fields = self.read_checksummed(PLAN_FILE)
         try:
             return None if fields is None else PlanFile.from_json(fields)
         except PlanFileError as error:
@@ -94,9 +94,9 @@ class StudyFolder:
     def write_plan(self, plan: Plan, *, study_text: str) -> None:
         """Writes the study's text and plan, keeping the ones that they replace."""
         text = study_text.encode()
-        file = replace(plan_file(plan), study_sha256=hashlib.sha256(text).hexdigest())
+        file = replace(plan_file(plan), study_sha256=sha256_of_bytes(text))
         self._write_revision(STUDY_FILE, text)
-        self._write_revision(PLAN_FILE, seal(file.to_json()))
+        self._write_revision(PLAN_FILE, dump_checksummed(file.to_json()))
 
     def _write_revision(self, name: str, content: bytes) -> None:
         key = self._key(name)
@@ -125,8 +125,8 @@ class StudyFolder:
         """Returns one of the study's files, None if it is not there."""
         return self._find(name)
 
-    def read_sealed(self, name: str) -> dict[str, Any] | None:
-        """Returns the fields of one of the study's sealed files, None if it is not there.
+    def read_checksummed(self, name: str) -> dict[str, Any] | None:
+        """Returns the fields of one of the study's checksummed JSON files, None if it is not there.
 
         Raises:
             StudyDamagedError: It is not as it was written, or that of another study.
@@ -135,8 +135,8 @@ class StudyFolder:
         if content is None:
             return None
         try:
-            fields = unseal(content)
-        except SealError as error:
+            fields = parse_checksummed(content)
+        except DamagedJsonError as error:
             raise self.damaged(f"{name} {error}") from error
         if fields.get("study") != self.name:
             raise self.damaged(f"{name} is that of study {fields.get('study')!r}")
@@ -178,7 +178,7 @@ def study_problem(content: bytes | None, *, plan: PlanFile | None) -> str | None
     """Says what is wrong with a study's text; None if nothing is, or no plan says what it was."""
     if content is None:
         return "is missing"
-    if plan is not None and hashlib.sha256(content).hexdigest() != plan.study_sha256:
+    if plan is not None and sha256_of_bytes(content) != plan.study_sha256:
         return (
             f"does not match its digest in {PLAN_FILE}: damaged, or a run was stopped while it "
             "wrote an edited study"

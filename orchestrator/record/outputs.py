@@ -1,12 +1,12 @@
 """What a study is for, in its folder: two tables and the report, and what they are checked by."""
 
-import hashlib
 import io
 from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eval.digests import sha256_of_bytes
 from orchestrator.record.folder import (
     EXPERTS_FILE,
     REPORT_FILE,
@@ -14,7 +14,7 @@ from orchestrator.record.folder import (
     StudyDamagedError,
     StudyFolder,
 )
-from workers.artifacts.sealed import seal
+from workers.artifacts.checksummed_json import dump_checksummed
 
 OUTPUTS_FILE = "outputs.json"
 _FILES = (RESULTS_FILE, EXPERTS_FILE, REPORT_FILE)
@@ -45,16 +45,16 @@ def store_outputs(
         folder.write_bytes(name, content)
     fields = {
         "study": folder.name,
-        "files": {name: _sha256(content) for name, content in contents.items()},
+        "files": {name: sha256_of_bytes(content) for name, content in contents.items()},
         "artifacts": {kind: sorted(ids) for kind, ids in committed.items()},
     }
-    folder.write_bytes(OUTPUTS_FILE, seal(fields))
+    folder.write_bytes(OUTPUTS_FILE, dump_checksummed(fields))
 
 
 def promised_artifacts(folder: StudyFolder) -> dict[str, frozenset[str]]:
     """Returns what was committed when the outputs were written; nothing if that is unreadable."""
     try:
-        outputs = folder.read_sealed(OUTPUTS_FILE)
+        outputs = folder.read_checksummed(OUTPUTS_FILE)
     except StudyDamagedError:
         return {}
     return {kind: frozenset(ids) for kind, ids in outputs["artifacts"].items()} if outputs else {}
@@ -66,7 +66,7 @@ def output_problems(folder: StudyFolder) -> dict[str, str]:
     Of a study that has none of them yet, nothing is wrong.
     """
     try:
-        outputs = folder.read_sealed(OUTPUTS_FILE)
+        outputs = folder.read_checksummed(OUTPUTS_FILE)
     except StudyDamagedError as error:
         return {OUTPUTS_FILE: error.what.removeprefix(f"{OUTPUTS_FILE} ")}
     found = {name: folder.read_bytes(name) for name in _FILES}
@@ -77,12 +77,8 @@ def output_problems(folder: StudyFolder) -> dict[str, str]:
     return {
         name: "is missing" if content is None else f"does not match its digest in {OUTPUTS_FILE}"
         for name, content in found.items()
-        if content is None or _sha256(content) != outputs["files"][name]
+        if content is None or sha256_of_bytes(content) != outputs["files"][name]
     }
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _to_parquet(table: pa.Table) -> bytes:

@@ -24,8 +24,8 @@ from orchestrator.study.reader import absolute_store, parse_study
 from orchestrator.study.schema import Study
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.artifacts import Artifacts, BrokenManifestsError
+from workers.artifacts.checksummed_json import dump_checksummed
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.sealed import seal
 from workers.calibrate.speeds import Calibration
 from workers.store.opening import open_store
 
@@ -80,7 +80,7 @@ class OpenedStudy:
         seconds = self.allowance.unfinished_s()
         if self.allowance.is_limited or self.folder.read_bytes(UNFINISHED_FILE) is not None:
             fields = {"study": self.folder.name, "seconds": seconds}
-            self.folder.write_bytes(UNFINISHED_FILE, seal(fields))
+            self.folder.write_bytes(UNFINISHED_FILE, dump_checksummed(fields))
 
     def has_room(self) -> bool:
         """Returns whether any missing artifact fits the budget, or nothing is missing."""
@@ -167,7 +167,7 @@ def _recorded_groups(folder: StudyFolder, *, study: Study) -> tuple[Group, ...] 
 def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
     """Returns the seconds that earlier runs spent on uncommitted trials; empty if garbled."""
     try:
-        fields = folder.read_sealed(UNFINISHED_FILE)
+        fields = folder.read_checksummed(UNFINISHED_FILE)
     except StudyDamagedError:
         return {}
     return dict(fields["seconds"]) if fields else {}

@@ -7,8 +7,13 @@ from eval.suites import SUITES, task_names
 from orchestrator.study.credentials import masked
 from orchestrator.study.problems import StudyProblem, suggest
 from orchestrator.study.schema import BackboneSection, Finetune, Pretrain
-from workers.models.weight_sources import is_remote, parse_remote, read_digest
-from workers.models.weights import PACKAGED, WeightsError
+from workers.models.pretrained_weights import (
+    PACKAGED,
+    WeightsError,
+    is_remote,
+    parse_remote,
+    read_digest,
+)
 
 _PATIENCE_S = 2.0  # someone waits
 

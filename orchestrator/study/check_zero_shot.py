@@ -7,7 +7,7 @@ from eval.suites import SUITES, task_names
 from orchestrator.study.problems import StudyProblem, suggest
 from orchestrator.study.schema import BackboneSection, Finetune, ZeroShot
 from orchestrator.study.tasks import Tasks
-from workers.models.weights import SUFFIXES
+from workers.models.pretrained_weights import SUFFIXES
 
 
 def check_zero_shot(

@@ -1,13 +1,14 @@
 """The content of one MLflow run, its text form, and the limits that MLflow sets."""
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
+
+from eval.digests import sha256_of_bytes
 
 Status = Literal["FINISHED", "FAILED", "RUNNING"]
 
@@ -93,7 +94,7 @@ class MlflowRun:
     @property
     def digest(self) -> str:
         """Digest of the content; MLflow runs with equal digests are not written again."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        return sha256_of_bytes(self.to_json().encode())[:16]
 
     def to_json(self) -> str:
         """Returns one line of JSON, with NaN and infinities as Python spells them."""

@@ -6,12 +6,12 @@ MLflow runs.
 """
 
 import fcntl
-import hashlib
 import os
 import tempfile
 import time
 from pathlib import Path
 
+from eval.digests import sha256_of_bytes
 from orchestrator.tracking.protocol import Target
 
 _POLL_S = 0.1
@@ -67,5 +67,5 @@ class PublisherLock:
 
 def lock_path(target: Target) -> Path:
     """Returns the lock's file for a study and a server; the file is never deleted."""
-    name = hashlib.sha256(f"{target.uri}\n{target.study}".encode()).hexdigest()[:16]
+    name = sha256_of_bytes(f"{target.uri}\n{target.study}".encode())[:16]
     return Path(tempfile.gettempdir()) / f"mergesweep-publisher-{os.getuid()}-{name}.lock"

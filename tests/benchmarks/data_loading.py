@@ -27,7 +27,7 @@ from eval.model_inputs import Normalization, to_inputs
 from eval.suites import find_task
 from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
-from workers.artifacts.cache import NodeCache
+from workers.artifacts.node_cache import NodeCache
 from workers.prepare.images import ImagePreparation, OpenedTask
 from workers.specs.data import DataSpec
 from workers.store.local import LocalStore

@@ -18,7 +18,7 @@ from eval.images.decoding import resized
 from eval.images.split import Split
 from eval.suites import SUITES, find_task
 from workers.models.backbones import Backbone, create_backbone, read_checkpoint
-from workers.models.weights import packaged_path
+from workers.models.pretrained_weights import packaged_path
 
 MODEL = "tf_efficientnet_lite0"
 IMAGE_SIZE = 64

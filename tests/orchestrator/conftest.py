@@ -13,7 +13,6 @@ from orchestrator.cli.main import cli
 from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
-from workers.artifacts.cache import CACHE_VARIABLE
 from workers.artifacts.manifests import FileEntry, Manifest
 from workers.artifacts.metrics import (
     ExpertMetrics,
@@ -21,6 +20,7 @@ from workers.artifacts.metrics import (
     PretrainMetrics,
     TrainingMetrics,
 )
+from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.models.model_sizes import ModelSize, keep_sizes
 from workers.specs.merge import MergeSpec
 from workers.specs.spec_json import spec_to_json

@@ -6,7 +6,7 @@ import pytest
 from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.study.reader import parse_study
-from workers.artifacts.sealed import seal
+from workers.artifacts.checksummed_json import dump_checksummed
 from workers.planned import NotPlannedError, find_planned
 from workers.specs.training import TrialSpec
 from workers.store.protocol import Store
@@ -51,7 +51,7 @@ def planned_store(store: Store, plan: Plan) -> Store:
 
 
 def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a plan
-    return seal({**plan_file(plan).to_json(), **changes})
+    return dump_checksummed({**plan_file(plan).to_json(), **changes})
 
 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workers import process
-from workers.artifacts.cache import CACHE_VARIABLE, cache_root
+from workers.artifacts.node_cache import CACHE_VARIABLE, cache_root
 from workers.process import Worker
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.merge import MergeSpec

@@ -8,8 +8,8 @@ from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.study.reader import parse_study
 from workers.artifacts.artifacts import Artifacts
-from workers.artifacts.cache import CACHE_VARIABLE
-from workers.artifacts.sealed import seal
+from workers.artifacts.checksummed_json import dump_checksummed
+from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.run import main
 from workers.store.local import LocalStore
 
@@ -33,7 +33,9 @@ def plan() -> Plan:
 def root(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns a store that contains only the plan."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
-    LocalStore(tmp_path / "store").put("studies/by-hand/plan.json", seal(plan_file(plan).to_json()))
+    LocalStore(tmp_path / "store").put(
+        "studies/by-hand/plan.json", dump_checksummed(plan_file(plan).to_json())
+    )
     return tmp_path / "store"
 
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.artifacts.cache import NodeCache
 from workers.artifacts.code_version import code_version as running_code
 from workers.artifacts.layout import InvalidNameError, Layout
 from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, ManifestOutcome
+from workers.artifacts.node_cache import NodeCache
 from workers.store.protocol import NotFoundError, Store
 
 

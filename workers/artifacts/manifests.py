@@ -4,14 +4,19 @@ It is sealed: any byte of it that changed after it was written is found when it 
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from workers.artifacts.sealed import CHECKSUM, SealError, check_seal, seal
+from eval.digests import sha256_of_bytes, sha256_of_file
+from workers.artifacts.checksummed_json import (
+    CHECKSUM,
+    DamagedJsonError,
+    dump_checksummed,
+    verify_checksum,
+)
 from workers.specs.ids import UnhashableSpecError, plain_json
 
 ManifestOutcome = Literal["done", "diverged"]
@@ -37,7 +42,7 @@ class FileEntry:
     @staticmethod
     def of(path: Path, *, name: str) -> "FileEntry":
         """Returns the entry of a local file, which is read once."""
-        return FileEntry(name=name, size_bytes=path.stat().st_size, sha256=_sha256(path))
+        return FileEntry(name=name, size_bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
     def difference(self, path: Path) -> str | None:
         """Says how a local file differs from this entry; None when it does not."""
@@ -93,7 +98,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The sha256 of the manifest's bytes in the store."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        return sha256_of_bytes(self.to_json())
 
     def file(self, name: str) -> FileEntry:
         """Returns the entry of a file.
@@ -119,7 +124,7 @@ class Manifest:
             plain = plain_json(fields)
         except UnhashableSpecError as error:
             raise ManifestError(f"manifest of {self.kind} {self.id}: {error}") from error
-        return seal(plain)
+        return dump_checksummed(plain)
 
     @staticmethod
     def from_json(content: bytes, *, key: str) -> "Manifest":
@@ -148,8 +153,8 @@ class Manifest:
         )
         # Last: a file made by hand hears which field is wrong, not that it has another checksum.
         try:
-            check_seal(content)
-        except SealError as error:
+            verify_checksum(content)
+        except DamagedJsonError as error:
             raise ManifestError(f"manifest {key} {error}") from error
         del fields[CHECKSUM]
         return Manifest(files=files, **fields)
@@ -187,8 +192,3 @@ def _checked_fields(
         if type(value) not in types[name]:  # exact, as a bool is an int to isinstance
             raise ManifestError(f"{where}: {name} is {value!r} of type {type(value).__name__}")
     return parsed
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

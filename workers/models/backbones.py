@@ -14,7 +14,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from eval.model_inputs import Normalization
-from workers.models.weights import WeightsError
+from workers.models.pretrained_weights import WeightsError
 from workers.sampling.seeds import derive_seed
 
 EMBEDDING_WIDTHS = frozenset({256, 384, 512, 640, 768, 1024, 1152, 1280})

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.artifacts.cache import cache_root
+from workers.artifacts.node_cache import cache_root
 
 TIMEOUT_S = 300.0
 """For importing torch and timm, seconds, on a busy machine too."""

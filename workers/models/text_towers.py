@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from workers.models.weights import WeightsError
+from workers.models.pretrained_weights import WeightsError
 
 INSTALL = "pip install 'mergesweep[clip]'"
 TEXTS_AT_ONCE = 256

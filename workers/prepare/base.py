@@ -8,11 +8,11 @@ import timm
 import torch
 from torch import Tensor
 
+from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
 from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
+from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
 from workers.models.tensor_files import write_tensors
-from workers.models.weight_sources import is_remote, parse_remote
-from workers.models.weights import WeightsError, packaged_path, sha256_of
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec
@@ -55,7 +55,7 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
     if job.path is not None and is_remote(job.path):
         remote = parse_remote(job.path)
         with remote.downloaded() as path:
-            return _checkpoint_tensors(path, spec=spec, shown=remote.shown)
+            return _checkpoint_tensors(path, spec=spec, shown=remote.display_url)
     path = Path(job.path) if job.path else packaged_path(spec.model)
     return _checkpoint_tensors(path, spec=spec, shown=str(path))
 
@@ -68,7 +68,7 @@ def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, 
         spec: The base.
         shown: The file's name in messages.
     """
-    digest = sha256_of(path)
+    digest = sha256_of_file(path)
     if spec.weights != f"sha256:{digest}":
         raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
     return read_checkpoint(path, model=spec.model)

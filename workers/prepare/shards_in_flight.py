@@ -9,7 +9,6 @@ result. Two workers on one task may both write, because equal shards have equal 
 of these objects, a preparation starts from the beginning.
 """
 
-import hashlib
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from eval.digests import sha256_of_file
 from eval.images.shards import SplitFormatError, open_shard, shard_name
 from workers.artifacts.layout import Layout
 from workers.store.protocol import NotFoundError, Store, StoreError
@@ -102,7 +102,7 @@ class ShardsInFlight:
         """
         self._may_exist = True
         key = Layout.shard(
-            self._data_id, split=expected.split, number=expected.number, sha256=_sha256(path)
+            self._data_id, split=expected.split, number=expected.number, sha256=sha256_of_file(path)
         )
         try:
             self._store.upload(key, path)
@@ -146,7 +146,7 @@ class ShardsInFlight:
         return own_file or path
 
     def _check(self, path: Path, *, sha256: str, expected: ExpectedShard) -> None:
-        if (found := _sha256(path)) != sha256:
+        if (found := sha256_of_file(path)) != sha256:
             raise SplitFormatError(f"its content has sha256 {found}")
         shard = open_shard(path)
         if dict(shard.about) != (about := expected.about(self._data_id)):
@@ -157,8 +157,3 @@ class ShardsInFlight:
             )
         if not np.array_equal(shard.labels, expected.labels):
             raise SplitFormatError("its labels differ from the task's")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
+from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
 from workers.models.text_towers import TextTower, open_text_tower
-from workers.models.weights import WeightsError, sha256_of
 from workers.specs.data import HeadJob
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
@@ -77,7 +78,7 @@ def _checked_weights(job: HeadJob) -> str:
     """Returns the tag of open_clip's weights, or the path of a checkpoint with the right sha256."""
     if job.path is None:
         return job.spec.weights
-    digest = sha256_of(Path(job.path))
+    digest = sha256_of_file(Path(job.path))
     if job.spec.weights != f"sha256:{digest}":
         raise WeightsError(f"{job.path}: sha256 is {digest}, the plan expects {job.spec.weights}")
     return job.path

@@ -106,7 +106,7 @@ class TrainingConstants:
     nesterov: bool = False
     """Whether SGD looks ahead along its momentum; False for the other optimizers."""
     probe_l2: float = 0.0
-    """Penalty of the linear probe (`workers.sampling.linear_probe`); 0 without a probe."""
+    """Penalty of the linear probe (`workers.models.linear_probe`); 0 without a probe."""
 
 
 def training_to_json(

@@ -5,11 +5,12 @@ turned into a string: a silent `str()` fallback would give one specification sev
 address in a repr) or several specifications one id.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from eval.digests import sha256_of_bytes
 
 VERSIONS: dict[str, int] = {"base": 2, "data": 2, "head": 1, "expert": 2, "merge": 4}
 """Versions of the kinds of artifacts; raised when the meaning of a kind's specification changes."""
@@ -82,7 +83,7 @@ def content_id(
     if isinstance(inputs, str):
         raise UnhashableSpecError(f"inputs is the str {inputs!r}; pass a list of ids")
     identity = {"kind": kind, "version": version, "spec": spec, "inputs": list(inputs)}
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:_ID_LENGTH]
+    return sha256_of_bytes(canonical_json(identity).encode())[:_ID_LENGTH]
 
 
 def _key(key: object, path: str) -> str:

@@ -7,7 +7,6 @@ a result. Two workers on one training may both write, because each of their chec
 Without any checkpoint, a training repeats all its steps.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from eval.digests import sha256_of_file
 from workers.artifacts.layout import CheckpointKey, Layout
 from workers.models.tensor_files import METADATA_KEY, TensorFile, write_tensors
 from workers.store.protocol import NotFoundError, Store, StoreError
@@ -102,7 +102,8 @@ class Checkpoints:
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / "checkpoint.safetensors"
                 write_tensors(path, trainer.state(), about=about)
-                key = Layout.checkpoint(self._training_id, step=trainer.step, sha256=_sha256(path))
+                sha256 = sha256_of_file(path)
+                key = Layout.checkpoint(self._training_id, step=trainer.step, sha256=sha256)
                 # Before the upload, because an upload that raises may still have succeeded.
                 self._superseded = superseded | {key}
                 self._store.upload(key, path)
@@ -144,7 +145,7 @@ class Checkpoints:
             if path is None:
                 path = Path(scratch) / "checkpoint.safetensors"
                 self._store.download(key, path)
-            if (sha256 := _sha256(path)) != listed.sha256:
+            if (sha256 := sha256_of_file(path)) != listed.sha256:
                 raise ValueError(f"its content has sha256 {sha256}")
             seconds = self._checked_seconds(path, step=listed.step)
             trainer.restore(TensorFile(path), step=listed.step)
@@ -160,8 +161,3 @@ class Checkpoints:
         if not (math.isfinite(seconds) and seconds >= 0):
             raise ValueError(f"it says that the training took {seconds} s")
         return seconds
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -11,8 +11,8 @@ from eval.evaluate import evaluate, evaluate_head
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
 from workers.models.backbones import Backbone
+from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
-from workers.models.weights import WeightsError
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.digests import sha256_of_file
 from eval.embedded.designs import LISTING, design_sheets
 from eval.embedded.index import SOURCES_DIR, read_index
 from eval.embedded.randomness import random_stream, split_per_class
@@ -48,7 +49,7 @@ from eval.embedded.rebuild.rasterise import (
 from eval.embedded.rebuild.textile_crops import sheet_of_crops
 from eval.embedded.rebuild.vocabulary import choose_words
 from eval.embedded.textile import SHEET as TEXTILE
-from eval.embedded.vendored import Pixels, digest, locate
+from eval.embedded.vendored import Pixels, locate
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -207,7 +208,7 @@ def _rebuild_index(out: Path) -> None:
     index = json.loads((SOURCES_DIR / "index.json").read_bytes())
     sources = {source for task in index["tasks"].values() for source in task["sources"]}
     index["files"] = {
-        source: digest(locate(source) if ":" in source else out / source)
+        source: sha256_of_file(locate(source) if ":" in source else out / source)
         for source in sorted(sources)
     }
     _write_json(out / "index.json", index)

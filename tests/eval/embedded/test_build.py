@@ -7,13 +7,14 @@ from functools import cache
 import numpy as np
 import pytest
 
+from eval.digests import sha256_of_file
 from eval.embedded import sprites, vendored
 from eval.embedded.build import COMPOSERS, compose_splits
 from eval.embedded.glyphs import faces_by_split
 from eval.embedded.index import SOURCES_DIR, read_index
 from eval.embedded.randomness import held_out, random_stream, split_per_class
 from eval.embedded.regions import REGIONS
-from eval.embedded.vendored import SourceDigestError, digest, read_json, verified
+from eval.embedded.vendored import SourceDigestError, read_json, verified
 from eval.images.decoding import resized
 from eval.images.split import Split
 from eval.suites import find_task
@@ -146,7 +147,7 @@ def test_pixels_say_more_than_chance(name: str) -> None:
 @pytest.mark.parametrize("source", sorted(read_index()["files"]))
 def test_source_matches_its_digest(source: str) -> None:
     """What is installed is what the fingerprints speak of."""
-    assert digest(vendored.locate(source)) == read_index()["files"][source]
+    assert sha256_of_file(vendored.locate(source)) == read_index()["files"][source]
 
 
 def test_index_lists_exactly_what_tasks_use() -> None:
@@ -165,7 +166,7 @@ def test_sources_stay_small() -> None:
 
 def test_changed_source_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other bytes under a known name are an error that names the file."""
-    monkeypatch.setattr(vendored, "digest", lambda _path: "0" * 64)
+    monkeypatch.setattr(vendored, "sha256_of_file", lambda _path: "0" * 64)
     with pytest.raises(SourceDigestError, match=r"mnist_5k\.npz: sha256 is 0000"):
         verified("digits/mnist_5k.npz")
 

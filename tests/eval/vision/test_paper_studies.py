@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from orchestrator.run.opened import open_study
 from orchestrator.study.reader import parse_study
-from workers.artifacts.cache import CACHE_VARIABLE
+from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.models.model_sizes import model_sizes
 from workers.prepare.zero_shot import prepare_head
 from workers.specs.data import HeadJob

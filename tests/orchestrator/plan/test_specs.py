@@ -11,7 +11,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.specs import base_job, data_spec
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.schema import Head, Merge, Study
-from workers.models.weights import PACKAGED
+from workers.models.pretrained_weights import PACKAGED
 from workers.specs.merge import SurgerySpec
 
 L2 = Head().l2

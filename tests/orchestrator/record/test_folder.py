@@ -14,8 +14,8 @@ from orchestrator.record.folder import (
     StudyNotFoundError,
     study_names,
 )
+from workers.artifacts.checksummed_json import dump_checksummed, parse_checksummed
 from workers.artifacts.layout import Layout
-from workers.artifacts.sealed import seal, unseal
 from workers.specs.plan_file import PLAN_FILE
 from workers.store.opening import open_store
 from workers.store.protocol import Store
@@ -71,7 +71,7 @@ def test_edited_study_keeps_what_it_replaces(
     assert folder.read_bytes(f"{STUDY_FILE}.0001") == b"first"
     assert folder.read_bytes(f"{STUDY_FILE}.0002") == b"second"
     assert folder.read_bytes(f"{STUDY_FILE}.0003") is None
-    replaced = unseal(folder.read_bytes(f"{PLAN_FILE}.0002") or b"")
+    replaced = parse_checksummed(folder.read_bytes(f"{PLAN_FILE}.0002") or b"")
     assert replaced["study_sha256"] == hashlib.sha256(b"second").hexdigest()
     assert study_names(directory) == ["small"]
 
@@ -104,8 +104,8 @@ def test_plan_is_read_back_with_the_digest_of_the_text(
         (lambda content: content.replace(b"mnist_5k", b"mnist_4k"), "does not match its checksum"),
         (lambda content: content.replace(b"0.01", b"1E-2"), "does not match its checksum"),
         (lambda _: b"[]", "does not match its checksum"),
-        (lambda _: seal({"study": "other"}), "is that of study 'other'"),
-        (lambda _: seal({"study": "small"}), "has no field 'groups_drawn_from'"),
+        (lambda _: dump_checksummed({"study": "other"}), "is that of study 'other'"),
+        (lambda _: dump_checksummed({"study": "small"}), "has no field 'groups_drawn_from'"),
     ],
 )
 def test_damaged_plan_is_refused(

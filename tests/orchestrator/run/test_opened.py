@@ -15,9 +15,9 @@ from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from orchestrator.tracking.tracker import PublishReport
+from workers.artifacts.checksummed_json import dump_checksummed
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.sealed import seal
 from workers.specs.plan_file import PLAN_FILE
 from workers.store.opening import open_store
 
@@ -97,7 +97,9 @@ def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]
     assert written is not None
     first, second = opened.plan.groups
     swapped = {first.name: second.tasks, second.name: first.tasks}
-    opened.folder.write_bytes(PLAN_FILE, seal(replace(written, groups=swapped).to_json()))
+    opened.folder.write_bytes(
+        PLAN_FILE, dump_checksummed(replace(written, groups=swapped).to_json())
+    )
     again = open_text(groups={"count": 2, "size": 2})
     assert [group.tasks for group in again.plan.groups] == [second.tasks, first.tasks]
     assert [cell.group.tasks for cell in again.plan.cells] == [second.tasks, first.tasks]

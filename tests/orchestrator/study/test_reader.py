@@ -238,10 +238,13 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
         *(
             ({"backbone": {"weights": url}}, "backbone.weights", said)
             for url, said in (
-                ("gs://bucket/x.pth", "not the URL of an object: give s3://bucket/key"),
-                ("s3://bucket", "not the URL of an object"),
-                ("s3://bucket/x.onnx", "x.onnx: a checkpoint ends in .safetensors, .pth"),
-                ("s3://bucket/x.pth#sha256=12", "'sha256=12' is no digest"),
+                ("gs://bucket/x.pth", "the URL names no object in a bucket; give s3://bucket/key"),
+                ("s3://bucket", "the URL names no object in a bucket"),
+                (
+                    "s3://bucket/x.onnx",
+                    "x.onnx is not a checkpoint: its name must end in .safe",
+                ),
+                ("s3://bucket/x.pth#sha256=12", "'sha256=12' is not a sha256 digest"),
                 ("s3://me:secret@bucket/x.pth", "has credentials in its URL"),
                 ("s3://bucket/x.pth?region=a", "unknown parameter region"),
             )

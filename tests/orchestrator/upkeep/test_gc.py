@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.upkeep.gc import Collected, CollectError, collect
 from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.checksummed_json import dump_checksummed
 from workers.artifacts.layout import Layout
-from workers.artifacts.sealed import seal
 from workers.specs.plan_file import GroupSampling, PlanFile, PlannedData, PlannedTrial
 from workers.store.local import LocalStore
 from workers.store.protocol import Store, StoreUnavailableError
@@ -71,7 +71,7 @@ def plan(name: str, ids: Iterable[tuple[str, str]]) -> bytes:
         merges={each: {} for each in of_kind["merge"]},
         cells=(),
     )
-    return seal(file.to_json())
+    return dump_checksummed(file.to_json())
 
 
 def commit(store: Store, kind: str, artifact_id: str, *, scratch: Path) -> set[str]:
@@ -270,10 +270,10 @@ def flip(content: bytes) -> bytes:
         (lambda _: b"", "mergesweep verify two --store"),
         (lambda content: content.replace(b'"two"', b'"one"'), "mergesweep verify two --store"),
         (
-            lambda _: seal({"study": "two", "base": 7}),
+            lambda _: dump_checksummed({"study": "two", "base": 7}),
             "study 'two' uses are not known",
         ),
-        (lambda _: seal({"study": "two"}), "study 'two' uses are not known"),
+        (lambda _: dump_checksummed({"study": "two"}), "study 'two' uses are not known"),
     ],
 )
 def test_damaged_plan_stops_the_collection(

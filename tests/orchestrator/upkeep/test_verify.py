@@ -15,9 +15,9 @@ from orchestrator.run.write_outputs import write_outputs
 from orchestrator.study.reader import parse_study
 from orchestrator.upkeep.verify import Fault, verify
 from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.checksummed_json import dump_checksummed, parse_checksummed
 from workers.artifacts.layout import InvalidNameError, Layout
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.sealed import seal, unseal
 from workers.specs.data import DataSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import PLAN_FILE
@@ -294,7 +294,7 @@ def test_lost_plan_is_built_again_from_the_study(
 
 
 def manifest_key_of_plan(plan: bytes) -> str:
-    return Layout.manifest("merge", next(iter(unseal(plan)["merges"])))
+    return Layout.manifest("merge", next(iter(parse_checksummed(plan)["merges"])))
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"name: small\nflavour: 1\n", b"name: [", None])
@@ -343,7 +343,7 @@ def test_artifacts_that_are_no_longer_planned_may_go(finished: Store) -> None:
     assert written is not None
     gone, *kept = written.merges
     edited = replace(written, merges={each: written.merges[each] for each in kept})
-    folder.write_bytes(PLAN_FILE, seal(edited.to_json()))
+    folder.write_bytes(PLAN_FILE, dump_checksummed(edited.to_json()))
     finished.delete([Layout.manifest("merge", gone)])
     assert verify(finished, "small", withdraw=True).faults == ()
 

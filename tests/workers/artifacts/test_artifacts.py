@@ -16,9 +16,9 @@ from workers.artifacts.artifacts import (
     Checked,
     CorruptArtifactError,
 )
-from workers.artifacts.cache import NodeCache
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest, ManifestError
+from workers.artifacts.node_cache import NodeCache
 from workers.store.opening import open_store
 from workers.store.protocol import NotFoundError, Store, StoreUnavailableError
 

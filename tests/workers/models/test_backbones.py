@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workers.models.backbones import create_backbone, read_checkpoint
-from workers.models.weights import WeightsError
+from workers.models.pretrained_weights import WeightsError
 
 CPU = torch.device("cpu")
 MODEL = "test_efficientnet"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers.artifacts.cache import CACHE_VARIABLE
+from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.models.backbones import create_backbone
 from workers.models.model_sizes import ModelSize, keep_sizes, model_sizes
 from workers.train.trainer import create_head

@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eval.digests import sha256_of_file
 from eval.own.files import OwnFiles
 from eval.own.task import describe_own_task
 from eval.suites import find_task
 from eval.task_source import TaskSource
 from workers.models.backbones import create_backbone
+from workers.models.pretrained_weights import PACKAGED, WeightsError
 from workers.models.tensor_files import TensorFile
-from workers.models.weights import PACKAGED, WeightsError, sha256_of
 from workers.prepare import base as base_preparation
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
@@ -150,7 +151,7 @@ def test_base_from_a_file_is_that_file(empty: Workspace, tmp_path: Path) -> None
     """A checkpoint of the user's own is found by its digest."""
     whole = timm.create_model("test_resnet", pretrained=False).state_dict()
     torch.save(whole, tmp_path / "x.pth")
-    digest = sha256_of(tmp_path / "x.pth")
+    digest = sha256_of_file(tmp_path / "x.pth")
     spec = BaseSpec(model="test_resnet", weights=f"sha256:{digest}", seed=0)
     manifest = prepare_base(BaseJob(spec=spec, path=str(tmp_path / "x.pth")), workspace=empty)
     committed = empty.base_tensors(spec.id)

@@ -15,9 +15,9 @@ from eval.images.shards import open_split, shard_names, write_shard
 from eval.images.split import Split
 from eval.suites import find_task
 from workers.artifacts.artifacts import Artifacts
-from workers.artifacts.cache import NodeCache
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.node_cache import NodeCache
 from workers.prepare.images import ImagePreparation, OpenedTask
 from workers.sampling.data_selection import select_images
 from workers.specs.data import DataSpec

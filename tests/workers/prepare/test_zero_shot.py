@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from eval.digests import sha256_of_file
 from eval.suites import find_task
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
 from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.models.heads import CosineHead, head_of
+from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import TensorFile
 from workers.models.text_towers import OpenClipTower, open_text_tower
-from workers.models.weights import WeightsError, sha256_of
 from workers.prepare.zero_shot import prepare_head, zero_shot_weight
 from workers.specs.data import HeadJob, ZeroShotSpec
 from workers.specs.merge import MergeSpec
@@ -219,7 +220,10 @@ def test_open_clip_file_gives_the_image_tower_and_the_head(
         assert embedded.shape == (2, backbone.num_features) == (2, 512)
         assert torch.allclose(embedded, whole.encode_image(images), atol=1e-4)
     named = replace(
-        spec, model="ViT-B-32-quickgelu", weights=f"sha256:{sha256_of(path)}", templates=("a {}",)
+        spec,
+        model="ViT-B-32-quickgelu",
+        weights=f"sha256:{sha256_of_file(path)}",
+        templates=("a {}",),
     )
     prepare_head(HeadJob(spec=named, path=str(path)), workspace=workspace)
     head = workspace.zero_shot_head(named.id)

