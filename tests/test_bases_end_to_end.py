@@ -78,10 +78,7 @@ def test_study_over_bases_is_resumed_to_the_same_table(
     resumed = opened("b")
     committed = resumed.ledger.committed()
     assert len(committed.bases) == 2 + 1  # the initial ones, and the first snapshot
-    assert [each.snapshots for each in committed.missing_pretraining()] == [
-        (30,),
-        (30,),
-    ]
+    assert [each.snapshots for each in committed.missing_trainings[:2]] == [(30,)] * 2
     run(resumed)
     table = results_table(resumed.ledger.committed())
     assert table.equals(results_table(undisturbed.ledger.committed()))
@@ -113,5 +110,5 @@ def _check_rows(table: pa.Table, *, opened: OpenedStudy) -> None:
     }
     assert len({row["base_accuracy"] for row in rows}) > 1
     bases = opened.ledger.committed().bases
-    curves = [bases[run.id].metrics["train_curve"] for run in opened.plan.bases.runs]
+    curves = [bases[run.id].metrics["train_curve"] for run in opened.plan.bases.trainings]
     assert all(curve[-1][1] < curve[0][1] for curve in curves)

@@ -9,10 +9,10 @@ from workers.specs.data import DataJob, DataSpec, ZeroShotSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import PLAN_FILE, PlanFile, PlanFileError, PlannedTrial
 from workers.specs.spec_json import head_from_json, surgery_from_json
-from workers.specs.training import BaseSpec, ExpertSpec, PretrainRun, TrialSpec
+from workers.specs.training import BaseSpec, ExpertSpec, Pretraining, TrialSpec
 from workers.store.protocol import Store
 
-Planned = BaseSpec | PretrainRun | DataJob | ZeroShotSpec | TrialSpec | MergeSpec
+Planned = BaseSpec | Pretraining | DataJob | ZeroShotSpec | TrialSpec | MergeSpec
 
 
 class NotPlannedError(LookupError):
@@ -76,7 +76,7 @@ def _find(plan: PlanFile, artifact_id: str) -> Planned | None:
     return None
 
 
-def _base(plan: PlanFile, artifact_id: str) -> BaseSpec | PretrainRun:
+def _base(plan: PlanFile, artifact_id: str) -> BaseSpec | Pretraining:
     spec = BaseSpec.from_json(plan.bases[artifact_id])
     if spec.pretrain is None:
         return spec
@@ -85,15 +85,14 @@ def _base(plan: PlanFile, artifact_id: str) -> BaseSpec | PretrainRun:
     if not hyperparameters.depends_on_total:
         others = [BaseSpec.from_json(each) for each in plan.bases.values()]
         snapshots |= {_steps_on_the_way(each, to=spec) for each in others} - {0}
-    return PretrainRun(longest=spec, snapshots=tuple(sorted(snapshots)))
+    return Pretraining(longest=spec, snapshots=tuple(sorted(snapshots)))
 
 
 def _steps_on_the_way(base: BaseSpec, *, to: BaseSpec) -> int:
     """Returns the steps of a base that the pretraining of another base passes; 0 if it does not."""
-    assert to.pretrain is not None
     if base.pretrain is None:
         return 0
-    steps, to_steps = base.pretrain.hyperparameters.steps, to.pretrain.hyperparameters.steps
+    steps, to_steps = base.hyperparameters.steps, to.hyperparameters.steps
     return steps if steps <= to_steps and base.with_steps(to_steps) == to else 0
 
 

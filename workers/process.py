@@ -15,7 +15,7 @@ from workers.prepare.progress import PreparationProgress
 from workers.prepare.zero_shot import prepare_head
 from workers.specs.data import DataJob, HeadJob
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, Run, TrialSpec
+from workers.specs.training import BaseJob, Training, TrialSpec
 from workers.train.pretrain import run_pretraining
 from workers.train.resumable import CHECKPOINT_EVERY_S, Timing, TrainingProgress
 from workers.train.trial import run_trial
@@ -41,7 +41,7 @@ class Worker:
 
     def run_trial(
         self,
-        spec: Run,
+        spec: Training,
         *,
         report_every_s: float,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,

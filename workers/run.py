@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from workers.planned import NotPlannedError, Planned, find_planned
 from workers.specs.data import DataJob, HeadJob, ZeroShotSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, BaseSpec, PretrainRun, Run, TrialSpec
+from workers.specs.training import BaseJob, BaseSpec, Pretraining, Training, TrialSpec
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
 
@@ -86,8 +86,8 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
         case TrialSpec():
             _say(f"trial on {planned.longest.task}: {planned.longest}")
             _run_trial(planned, worker=worker)
-        case PretrainRun():
-            _say(f"pretraining on {', '.join(planned.pretrain.tasks)}: {planned.longest}")
+        case Pretraining():
+            _say(f"pretraining on {', '.join(planned.recipe.tasks)}: {planned.longest}")
             _run_trial(planned, worker=worker)
         case MergeSpec():
             _say(f"merge by {planned.method} of {', '.join(e.task for e in planned.experts)}")
@@ -100,7 +100,7 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
             _show(worker.prepare_head(HeadJob(spec=planned, path=checkpoint)))
 
 
-def _run_trial(spec: Run, *, worker: Worker) -> None:
+def _run_trial(spec: Training, *, worker: Worker) -> None:
     for progress in worker.run_trial(spec, report_every_s=REPORT_EVERY_S):
         loss = "none" if progress.loss is None else f"{progress.loss:.4f}"
         _say(f"step {progress.step} of {spec.num_steps}, training loss {loss}")

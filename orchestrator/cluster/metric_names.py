@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "mergesweep_trials": ("Trials of a study, runs of pretraining included", ("study", "state")),
+    "mergesweep_trials": ("Trials of a study, pretraining included", ("study", "state")),
     "mergesweep_merges": ("Merge jobs of a study", ("study", "state")),
     "mergesweep_queue_depth": ("What could run now and no worker has", ("study", "queue")),
     "mergesweep_gpu_seconds": ("Seconds of workers times their share of a GPU", ("study",)),

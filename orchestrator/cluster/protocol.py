@@ -12,7 +12,7 @@ from orchestrator.progress.state import InUse
 from orchestrator.study.resources import Resources, Share
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
-from workers.specs.training import Run
+from workers.specs.training import Training
 
 
 class WorkerPool(JobQueue, Protocol):
@@ -141,7 +141,7 @@ class Cluster(Protocol):
 
     def run_trials(
         self,
-        trials: Sequence[Run],
+        trials: Sequence[Training],
         *,
         settings: TrialSettings,
         num_slots: Callable[[], int],

@@ -14,7 +14,7 @@ from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.cluster.trials import run_trials
 from orchestrator.progress.state import InUse
 from orchestrator.study.resources import Resources, Share
-from workers.specs.training import Run
+from workers.specs.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class RayCluster:
 
     def run_trials(
         self,
-        trials: Sequence[Run],
+        trials: Sequence[Training],
         *,
         settings: TrialSettings,
         num_slots: Callable[[], int],

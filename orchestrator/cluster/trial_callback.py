@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from orchestrator.cluster.connection import is_node_lost
 from orchestrator.cluster.protocol import TrialListener
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import Run
+from workers.specs.training import Training
 
 
 class NotPickled:
@@ -33,7 +33,7 @@ class TrialCallback(NotPickled, tune.Callback):
     keeps the first one in `error`, and `must_stop` ends the trials.
     """
 
-    def __init__(self, listener: TrialListener, *, trials: Sequence[Run]) -> None:
+    def __init__(self, listener: TrialListener, *, trials: Sequence[Training]) -> None:
         self._listener = listener
         self._trials = trials
         self.error: Exception | None = None
@@ -63,7 +63,7 @@ class TrialCallback(NotPickled, tune.Callback):
             self.running.remove(trial)
 
     def _id(self, trial: Trial) -> str:
-        spec: Run = self._trials[trial.config["trial"]]
+        spec: Training = self._trials[trial.config["trial"]]
         return spec.id
 
     def on_trial_start(

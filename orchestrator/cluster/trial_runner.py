@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.cluster.connection import create_worker
-from workers.specs.training import Run
+from workers.specs.training import Training
 
 REPORT_EVERY_S = 5.0
 """Seconds between two reports of a running trial. Rarer reports cost the driver less; more frequent
@@ -21,7 +21,7 @@ class TrialRunner(tune.Trainable):
         self,
         config: dict[str, Any],
         *,
-        trials: Sequence[Run] = (),
+        trials: Sequence[Training] = (),
         worker: str = "",
         store_url: str = "",
         num_cpus: float = 1,

@@ -19,7 +19,7 @@ from orchestrator.cluster.admission import AdmittingSearch, PausingScheduler
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
 from orchestrator.cluster.trial_runner import TrialRunner
-from workers.specs.training import Run
+from workers.specs.training import Training
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # would write five files per trial
@@ -56,7 +56,7 @@ class _StopWhen(NotPickled, tune.Stopper):
 
 
 def run_trials(
-    trials: Sequence[Run],
+    trials: Sequence[Training],
     *,
     worker: str,
     settings: TrialSettings,

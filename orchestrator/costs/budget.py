@@ -21,9 +21,9 @@ from orchestrator.study.resources import Resources
 from workers.calibrate.speeds import Calibration
 from workers.models.model_sizes import ModelSize
 from workers.specs.merge import MergeSpec
-from workers.specs.training import PretrainRun, Run, TrialSpec
+from workers.specs.training import Training
 
-PlannedJob = Run | MergeSpec
+PlannedJob = Training | MergeSpec
 CHOOSE_EVERY_S = 1.0
 """Least time between two choices while artifacts come in; each looks at the whole plan."""
 NUM_DIGITS = 2
@@ -180,13 +180,13 @@ class Allowance:
             sizes=None if models is None else Sizes(committed=committed, models=models),
             counted_s=counted_run_s(committed, unfinished_s=self.unfinished_s()),
         )
-        runs = {run.id: run for run in state.possible_trainings}
+        trainings = {each.id: each for each in state.possible_trainings}
         merges = {spec.id: spec for spec in state.possible_merges}
         used = self.used()
-        jobs: dict[str, PlannedJob] = {**runs, **merges}
+        jobs: dict[str, PlannedJob] = {**trainings, **merges}
         chosen = {each for each in self._admitted if each in jobs}
         taken = used + costs.preparation() + total(costs.of(jobs[each]) for each in chosen)
-        for unit in _units(self._ledger.plan, runs=runs, merges=merges):
+        for unit in _units(self._ledger.plan, trainings=trainings, merges=merges):
             new = [job for job in unit if job.id not in chosen]
             cost = total(costs.of(job) for job in new)
             if (taken + cost).fits(self._budget) and not used.reaches(self._budget):
@@ -216,8 +216,8 @@ class _Costs:
     def of(self, job: PlannedJob) -> Usage:
         if isinstance(job, MergeSpec):
             return usage_of(self._rates.merge(job).seconds, share=self._resources.merge)
-        left_s = self._rates.run(job).seconds - self._counted_s[job.id]
-        num_bytes = self._sizes.run_bytes(job) if self._sizes else 0
+        left_s = self._rates.training(job).seconds - self._counted_s[job.id]
+        num_bytes = self._sizes.output_bytes(job) if self._sizes else 0
         return usage_of(max(0.0, left_s), share=self._resources.trial, num_bytes=num_bytes)
 
     def preparation(self) -> Usage:
@@ -226,33 +226,32 @@ class _Costs:
 
 
 def _units(
-    plan: Plan, *, runs: Mapping[str, Run], merges: Mapping[str, MergeSpec]
+    plan: Plan, *, trainings: Mapping[str, Training], merges: Mapping[str, MergeSpec]
 ) -> Iterator[Sequence[PlannedJob]]:
-    """Yields merge jobs with the runs that they wait for, then runs that no merge waits for.
+    """Yields the jobs that get room together, in the order in which they get it.
 
-    A trial stands after the pretraining that it waits for itself.
+    First each merge job with the trainings that it waits for, then each trial that no merge waits
+    for, then pretraining that no trial waits for. A trial stands after the pretraining of its base.
     """
-    pretraining = {
-        base.id: run for run in runs.values() if isinstance(run, PretrainRun) for base in run.bases
+    makers = {output.id: each for each in trainings.values() for output in each.outputs}
+    chains = {
+        each.id: [makers[each.base_id], each] if each.base_id in makers else [each]
+        for each in trainings.values()
     }
-    chains: dict[str, list[PlannedJob]] = {}
-    maker: dict[str, str] = {}
-    for run in runs.values():
-        if isinstance(run, TrialSpec):
-            first = pretraining.get(run.longest.base_id)
-            chains[run.id] = [run] if first is None else [first, run]
-            maker |= {expert.id: run.id for expert in run.experts}
-    waited_for: set[str] = set()
+    for_merges: set[str] = set()
     for spec in plan.merges.values():
         if spec.id in merges:
             members = (expert.id for expert in (*spec.experts, *spec.held_out))
-            trials = [maker[each] for each in members if each in maker]
-            unit = {job.id: job for each in trials for job in chains[each]}
-            waited_for.update(trials)
+            needed = (makers[each] for each in members if each in makers)
+            unit = {job.id: job for training in needed for job in chains[training.id]}
+            for_merges |= unit.keys()
             yield [*unit.values(), spec]
-    yield from (chain for trial_id, chain in chains.items() if trial_id not in waited_for)
-    begun = {chain[0].id for chain in chains.values()}
-    yield from ([run] for run in pretraining.values() if run.id not in begun)
+    others = [each for each in trainings.values() if each.id not in for_merges]
+    yield from (chains[each.id] for each in others if each.output_kind == "expert")
+    base_ids = {each.base_id for each in trainings.values()}
+    for each in others:
+        if each.output_kind == "base" and base_ids.isdisjoint(base.id for base in each.outputs):
+            yield [each]
 
 
 def _rounded_up(amount: float) -> float:

@@ -26,7 +26,7 @@ def budget_lines(plan: Plan, *, allowance: Allowance) -> Iterator[str]:
     num_merges = len(choice.left_out & plan.merges.keys())
     num_pretrained = len(choice.left_out & plan.bases.by_id.keys())
     num_trials = len(choice.left_out) - num_merges - num_pretrained
-    pretraining = f"{num_pretrained} runs of pretraining, " if num_pretrained else ""
+    pretraining = f"{num_pretrained} pretrainings, " if num_pretrained else ""
     yield (
         f"left out, as estimated: {pretraining}{num_trials} trials and {num_merges} "
         f"merge jobs: {'; '.join(_settings_left_out(plan, left_out=choice.left_out))}"

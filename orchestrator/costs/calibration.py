@@ -55,10 +55,10 @@ def calibration_request(plan: Plan) -> CalibrationRequest:
         spec = trial.longest
         steps.setdefault(train_key(models[spec.base_id], image_size=size, spec=spec), spec)
     pretrained: dict[str, BaseSpec] = {}
-    for run in plan.bases.runs:
-        key = train_key(run.longest.model, image_size=size, spec=run.pretrain)
+    for training in plan.bases.trainings:
+        key = train_key(models[training.base_id], image_size=size, spec=training.recipe)
         if key not in steps:
-            pretrained.setdefault(key, run.longest)
+            pretrained.setdefault(key, training.longest)
     merges = sorted(_distinct_merges(plan, models=models), key=_reads_images)
     experts = [*steps.values(), *(merge.experts[0] for merge in merges)]
     data_ids = {each.data_id for each in experts}

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from orchestrator.costs.usage import training_seconds
 from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from workers.artifacts.manifests import Manifest
@@ -12,7 +13,7 @@ from workers.artifacts.metrics import MergeMetrics, steps_taken
 from workers.calibrate.speeds import Calibration, file_key, image_key, merge_key, train_key
 from workers.models.model_sizes import ModelSize
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec, PretrainRun, PretrainSpec, Run
+from workers.specs.training import ExpertSpec, PretrainSpec, Training
 
 # EfficientNet-Lite0 at 64 pixels on one CPU core, float32.
 GUESS_TRAIN_S_PER_IMAGE = 0.011
@@ -106,7 +107,7 @@ class Rates:
         self._image_size = plan.study.backbone.image_size
         self._num_images = {task: num_test_images(plan, task=task) for task in plan.sources}
         self._num_train_images = {task: num_train_images(plan, task=task) for task in plan.sources}
-        self._train = _speeds([*self._trained(committed), *self._pretrained(committed)])
+        self._train = _speeds(self._train_samples(committed))
         merged = [(plan.merges[each.id], each) for each in committed.merges.values()]
         self._merge = _speeds(self._merge_sample(spec, _merge_s(each)) for spec, each in merged)
         self._image = _speeds(
@@ -114,20 +115,16 @@ class Rates:
             for spec, each in merged
         )
 
-    def run(self, run: Run) -> Duration:
-        """Returns how long a whole trial or pretraining takes, evaluations and files included."""
-        if isinstance(run, PretrainRun):
-            spec: ExpertSpec | PretrainSpec = run.pretrain
-            base_id = run.longest.id
-        else:
-            spec, base_id = run.longest, run.longest.base_id
+    def training(self, training: Training) -> Duration:
+        """Returns the duration of a whole training, evaluations and files included."""
+        recipe, base_id = training.recipe, training.base_id
         model = self._models[base_id]
-        num_images: float = run.num_steps * spec.hyperparameters.batch_size
-        if (rate := self._train.of_kind.get(self._train_kind(spec, model=model))) is not None:
+        num_images: float = training.num_steps * recipe.hyperparameters.batch_size
+        if (rate := self._train.of_kind.get(self._train_kind(recipe, model=model))) is not None:
             return Duration(seconds=num_images * rate, basis="measured")
-        if (seconds := self._calibrated(run, spec=spec, model=model)) is not None:
+        if (seconds := self._calibrated(training, model=model)) is not None:
             return Duration(seconds=seconds, basis="calibrated")
-        num_images *= _step_factor(spec)
+        num_images *= _step_factor(recipe)
         if (near := self._train.near(model)) is not None:
             return Duration(seconds=num_images * near[0], basis=near[1])
         guess = GUESS_TRAIN_S_PER_IMAGE * self._size_beside_default(base_id)
@@ -160,27 +157,26 @@ class Rates:
             guess = self._forward_s(spec.base_id, gpu=gpu)
         return Duration(seconds=num_images * guess, basis="guessed")
 
-    def _calibrated(self, run: Run, *, spec: ExpertSpec | PretrainSpec, model: str) -> float | None:
+    def _calibrated(self, training: Training, *, model: str) -> float | None:
         """Adds up steps, an evaluation and a file a snapshot, and passes of the base.
 
         These are one over a trial's test images and, for a linear probe, one over its training
         images; a process that has them already is faster.
         """
-        step_s = self._speeds.get(train_key(model, image_size=self._image_size, spec=spec))
+        recipe = training.recipe
+        step_s = self._speeds.get(train_key(model, image_size=self._image_size, spec=recipe))
         of_base_s = self._image_speed(model, linearised=False)
-        image_s = self._image_speed(model, linearised=spec.hyperparameters.linearised)
+        image_s = self._image_speed(model, linearised=recipe.hyperparameters.linearised)
         if step_s is None or image_s is None or of_base_s is None:
             return None
-        if isinstance(spec, PretrainSpec):
-            num_images, num_of_base = sum(self._num_images[task] for task in spec.tasks), 0.0
-        else:
-            num_images = self._num_images[spec.task]
-            num_of_base = num_images
-            if spec.hyperparameters.head != "trained":
-                data_ratio = spec.hyperparameters.data_ratio
-                num_of_base += data_ratio * self._num_train_images[spec.task]
+        num_images = sum(self._num_images[task] for task in recipe.tasks)
+        num_of_base = num_images if recipe.evaluates_base else 0.0
+        if recipe.hyperparameters.head != "trained":
+            num_train_images = sum(self._num_train_images[task] for task in recipe.tasks)
+            num_of_base += recipe.hyperparameters.data_ratio * num_train_images
         snapshot_s = num_images * image_s + self._speeds.get(file_key(model), 0.0)
-        return run.num_steps * step_s + len(run.snapshots) * snapshot_s + num_of_base * of_base_s
+        seconds = training.num_steps * step_s + len(training.snapshots) * snapshot_s
+        return seconds + num_of_base * of_base_s
 
     def _image_speed(self, model: str, *, linearised: bool) -> float | None:
         key = image_key(model, image_size=self._image_size, linearised=linearised)
@@ -196,37 +192,18 @@ class Rates:
         """Guesses the seconds of a forward pass over an image, on a share of one GPU, not more."""
         return self._flops_per_image(base_id) / (GUESS_GPU_FLOPS_PER_S * min(gpu, 1))
 
-    def _trained(self, committed: Committed) -> Iterator[_Sample]:
-        for expert_id, manifest in committed.experts.items():
-            spec = committed.plan.experts[expert_id]
-            yield from self._train_samples(
-                spec,
-                model=self._models[spec.base_id],
-                manifest=manifest,
-                seconds=manifest.seconds["trial"],
-            )
-
-    def _pretrained(self, committed: Committed) -> Iterator[_Sample]:
-        for base_id, manifest in committed.bases.items():
-            base = committed.plan.bases.by_id[base_id]
-            if base.pretrain is not None:
-                yield from self._train_samples(
-                    base.pretrain,
-                    model=base.model,
-                    manifest=manifest,
-                    seconds=manifest.seconds["pretrain"],
-                )
-
-    def _train_samples(
-        self, spec: ExpertSpec | PretrainSpec, *, model: str, manifest: Manifest, seconds: float
-    ) -> Iterator[_Sample]:
-        if steps := steps_taken(manifest.metrics):
-            yield _Sample(
-                kind=self._train_kind(spec, model=model),
-                model=model,
-                seconds=seconds / (steps * spec.hyperparameters.batch_size),
-                factor=_step_factor(spec),
-            )
+    def _train_samples(self, committed: Committed) -> Iterator[_Sample]:
+        for training in committed.plan.trainings:
+            recipe, model = training.recipe, self._models[training.base_id]
+            for manifest in filter(None, map(committed.trained, (o.id for o in training.outputs))):
+                if steps := steps_taken(manifest.metrics):
+                    num_images = steps * recipe.hyperparameters.batch_size
+                    yield _Sample(
+                        kind=self._train_kind(recipe, model=model),
+                        model=model,
+                        seconds=training_seconds(manifest) / num_images,
+                        factor=_step_factor(recipe),
+                    )
 
     def _train_kind(self, spec: ExpertSpec | PretrainSpec, *, model: str) -> object:
         """Returns what runs with equal seconds an image have in common.

@@ -53,9 +53,8 @@ def estimate(
 ) -> Estimate:
     """Estimates the time of what is left of a plan; see `Rates` for where it comes from."""
     rates = Rates(committed, calibration=calibration, models=models)
-    trials = [rates.run(run) for run in committed.missing_pretraining()]
-    trials += [rates.run(run) for run in committed.missing_trials()]
-    merges = [rates.merge(spec) for spec in committed.missing_merges()]
+    trials = [rates.training(each) for each in committed.missing_trainings]
+    merges = [rates.merge(spec) for spec in committed.missing_merges]
     train_s, merge_s = (sum(each.seconds for each in jobs) for jobs in (trials, merges))
     resources = committed.plan.study.resources
     return Estimate(
@@ -116,7 +115,7 @@ def estimate_store(plan: Plan, *, sizes: Sizes, num_slots: int) -> StoreEstimate
     """Works the bytes out from the specifications."""
     experts = [sizes.expert_bytes(each) for each in plan.experts.values()]
     bases = [sizes.base_bytes(each) for each in plan.bases.by_id]
-    checkpoints = [sizes.checkpoint_bytes(run) for run in plan.runs]
+    checkpoints = [sizes.checkpoint_bytes(each) for each in plan.trainings]
     known_checkpoints = sorted((each for each in checkpoints if each is not None), reverse=True)
     return StoreEstimate(
         base_bytes=_known_sum(bases),

@@ -9,7 +9,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize, model_sizes
 from workers.specs.data import DataSpec, ZeroShotSpec
-from workers.specs.training import ExpertSpec, PretrainRun, PretrainSpec, Run
+from workers.specs.training import BaseSpec, ExpertSpec, Training
 
 LABEL_BYTES = 8
 _ADAMS_MOMENTA = 2
@@ -46,11 +46,14 @@ class Sizes:
         num_classes = self.committed.plan.sources[spec.task].task.num_classes
         return model.expert_bytes(num_classes=num_classes)
 
-    def run_bytes(self, run: Run) -> int:
-        """Returns the bytes of all that a run commits, as far as they are known."""
-        if isinstance(run, PretrainRun):
-            return sum(self.base_bytes(base.id) or 0 for base in run.bases)
-        return sum(self.expert_bytes(expert) or 0 for expert in run.experts)
+    def output_bytes(self, training: Training) -> int:
+        """Returns the bytes of all artifacts of a training, as far as they are known."""
+        return sum(self._output_bytes(output) or 0 for output in training.outputs)
+
+    def _output_bytes(self, output: BaseSpec | ExpertSpec) -> int | None:
+        if isinstance(output, BaseSpec):
+            return self.base_bytes(output.id)
+        return self.expert_bytes(output)
 
     def data_bytes(self, spec: DataSpec) -> int:
         """Returns the bytes of a task's images and labels."""
@@ -77,19 +80,15 @@ class Sizes:
             + sum(self.head_bytes(each) for each in heads if each.id not in done)
         )
 
-    def checkpoint_bytes(self, run: Run) -> int | None:
-        """Returns the bytes of a run's checkpoint: weights, buffers, momenta, their mean."""
-        if isinstance(run, PretrainRun):
-            spec: ExpertSpec | PretrainSpec = run.pretrain
-            model = self.models.get(run.longest.id)
-        else:
-            spec, model = run.longest, self.models.get(run.longest.base_id)
+    def checkpoint_bytes(self, training: Training) -> int | None:
+        """Returns the bytes of a training's checkpoint: weights, buffers, momenta, mean weights."""
+        model, recipe = self.models.get(training.base_id), training.recipe
         if model is None:
             return None
         num_momenta = _ADAMS_MOMENTA
-        if spec.hyperparameters.optimizer == "sgd":
-            num_momenta = 1 if spec.constants.momentum else 0
-        num_states = 1 if spec.hyperparameters.average_weights == "none" else 2
+        if recipe.hyperparameters.optimizer == "sgd":
+            num_momenta = 1 if recipe.constants.momentum else 0
+        num_states = 1 if recipe.hyperparameters.average_weights == "none" else 2
         return num_states * model.state_bytes + num_momenta * model.parameter_bytes
 
 

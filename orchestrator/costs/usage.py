@@ -7,7 +7,7 @@ from operator import add
 
 from orchestrator.record.committed import Committed
 from orchestrator.study.resources import Budget, Share
-from workers.specs.training import PretrainRun
+from workers.artifacts.manifests import Manifest
 
 HOUR_S = 3600.0
 GIGABYTE = 1e9
@@ -89,16 +89,19 @@ def counted_run_s(committed: Committed, *, unfinished_s: Mapping[str, float]) ->
         unfinished_s: What was spent on runs that are not committed yet.
     """
     counted: dict[str, float] = {}
-    for run in committed.plan.runs:
-        if isinstance(run, PretrainRun):
-            ids, manifests, name = [base.id for base in run.bases], committed.bases, "pretrain"
-        else:
-            ids, manifests, name = [expert.id for expert in run.experts], committed.experts, "trial"
-        done = [manifests[each].seconds[name] for each in ids if each in manifests]
-        missing = [each for each in ids if each not in manifests]
-        running = [unfinished_s.get(each, 0.0) for each in missing]
-        counted |= dict.fromkeys(ids, max((*done, *running)))
+    for training in committed.plan.trainings:
+        manifests = {output.id: committed.trained(output.id) for output in training.outputs}
+        seconds = [
+            unfinished_s.get(output_id, 0.0) if manifest is None else training_seconds(manifest)
+            for output_id, manifest in manifests.items()
+        ]
+        counted |= dict.fromkeys(manifests, max(seconds))
     return counted
+
+
+def training_seconds(manifest: Manifest) -> float:
+    """Returns the seconds from the start of a training to the commit of a base or expert."""
+    return sum(manifest.seconds.values())
 
 
 def usage_so_far(committed: Committed, *, unfinished_s: Mapping[str, float]) -> Usage:
@@ -110,7 +113,7 @@ def usage_so_far(committed: Committed, *, unfinished_s: Mapping[str, float]) -> 
     stored = prepared + list(committed.experts.values())
     return (
         usage_of(
-            sum(counted[run.id] for run in plan.runs),
+            sum(counted[training.id] for training in plan.trainings),
             share=plan.study.resources.trial,
         )
         + usage_of(

@@ -1,13 +1,13 @@
 """The bases of a study: one by default, several where the study varies them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from orchestrator.plan.settings import BasePoint
 from orchestrator.plan.specs import base_job, pretrain_spec
 from orchestrator.study.schema import Study
-from workers.specs.training import BaseJob, BaseSpec, PretrainRun
+from workers.specs.training import BaseJob, BaseSpec, Pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Bases:
 
     jobs: tuple[BaseJob, ...]
     """The bases whose weights are there from the start: drawn, or read from somewhere."""
-    runs: tuple[PretrainRun, ...]
+    trainings: tuple[Pretraining, ...]
     """What makes the others out of those; bases that differ only in the number of steps share."""
     by_point: Mapping[BasePoint, BaseSpec]
     """The base at each point of the study's settings."""
@@ -25,13 +25,13 @@ class Bases:
     def by_id(self) -> dict[str, BaseSpec]:
         """All of them by id: those that are pretrained after those that they are made of."""
         specs = [job.spec for job in self.jobs]
-        specs += [spec for run in self.runs for spec in run.bases]
+        specs += [spec for training in self.trainings for spec in training.outputs]
         return {spec.id: spec for spec in specs}
 
     @property
     def num_steps(self) -> int:
         """Optimizer steps that pretraining takes."""
-        return sum(run.num_steps for run in self.runs)
+        return sum(training.num_steps for training in self.trainings)
 
 
 def plan_bases(study: Study, *, points: Iterable[BasePoint], data_ids: Mapping[str, str]) -> Bases:
@@ -54,24 +54,8 @@ def plan_bases(study: Study, *, points: Iterable[BasePoint], data_ids: Mapping[s
         by_point[point] = replace(jobs[source].spec, pretrain=pretrain)
     return Bases(
         jobs=tuple({job.spec.id: job for job in jobs.values()}.values()),
-        runs=_share_prefixes(list(by_point.values())),
+        trainings=Pretraining.sharing_prefixes(
+            base for base in by_point.values() if base.pretrain is not None
+        ),
         by_point=by_point,
-    )
-
-
-def _share_prefixes(bases: Sequence[BaseSpec]) -> tuple[PretrainRun, ...]:
-    """Joins pretrained bases that differ only in the number of steps into one run.
-
-    Only under a schedule that does not depend on the total.
-    """
-    runs: dict[BaseSpec, dict[int, BaseSpec]] = {}
-    for base in bases:
-        if base.pretrain is not None:
-            prefix = base
-            if not base.pretrain.hyperparameters.depends_on_total:
-                prefix = base.with_steps(0)
-            runs.setdefault(prefix, {})[base.pretrain.hyperparameters.steps] = base
-    return tuple(
-        PretrainRun(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
-        for snapshots in runs.values()
     )

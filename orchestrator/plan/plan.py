@@ -16,7 +16,7 @@ from orchestrator.study.task_sources import task_sources
 from workers.specs.data import DataJob, DataSpec, HeadJob
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import GroupSampling
-from workers.specs.training import ExpertSpec, Run, TrialSpec
+from workers.specs.training import ExpertSpec, Training, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +61,14 @@ class Plan:
         }
 
     @property
-    def runs(self) -> tuple[Run, ...]:
-        """What takes steps: pretraining, then trials."""
-        return (*self.bases.runs, *self.trials)
+    def trainings(self) -> tuple[Training, ...]:
+        """All trainings: pretraining, then trials."""
+        return (*self.bases.trainings, *self.trials)
 
     @cached_property
     def experts(self) -> dict[str, ExpertSpec]:
         """All experts by id."""
-        return {expert.id: expert for trial in self.trials for expert in trial.experts}
+        return {expert.id: expert for trial in self.trials for expert in trial.outputs}
 
     @cached_property
     def merges(self) -> dict[str, MergeSpec]:
@@ -164,7 +164,9 @@ def build_plan(
         heads=heads,
         settings=settings,
         groups=tuple(groups),
-        trials=_share_prefixes(experts),
+        trials=TrialSpec.sharing_prefixes(
+            expert for by_task in experts for expert in by_task.values()
+        ),
         setting_experts=tuple(experts),
         cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
         warnings=_warnings(study),
@@ -194,23 +196,6 @@ def group_sizes(study: Study) -> list[int]:
     if study.finetune.axes.varied() or study.backbone.axes.varied() or not sizes:
         sizes.add(study.groups.size)
     return sorted(sizes)
-
-
-def _share_prefixes(experts: Iterable[Mapping[str, ExpertSpec]]) -> tuple[TrialSpec, ...]:
-    """Joins experts that differ only in the number of steps into one run that snapshots.
-
-    Experts whose steps depend on the total, as under a cosine, stay apart.
-    """
-    runs: dict[ExpertSpec, dict[int, ExpertSpec]] = {}
-    for by_task in experts:
-        for expert in by_task.values():
-            hyperparameters = expert.hyperparameters
-            prefix = expert if hyperparameters.depends_on_total else expert.with_steps(0)
-            runs.setdefault(prefix, {})[hyperparameters.steps] = expert
-    return tuple(
-        TrialSpec(longest=snapshots[max(snapshots)], snapshots=tuple(sorted(snapshots)))
-        for snapshots in runs.values()
-    )
 
 
 def _cells(

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from orchestrator.plan.plan import Plan
 from workers.artifacts.manifests import Manifest
 from workers.specs.merge import MergeSpec
-from workers.specs.training import PretrainRun, TrialSpec
+from workers.specs.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Committed:
 
     def is_lost(self, artifact_id: str) -> bool:
         """Returns whether a base or expert is committed without weights: its training diverged."""
-        manifest = self.bases.get(artifact_id) or self.experts.get(artifact_id)
+        manifest = self.trained(artifact_id)
         return manifest is not None and not manifest.files
 
     def has_experts_of(self, spec: MergeSpec) -> bool:
@@ -38,16 +39,18 @@ class Committed:
         manifests = (self.experts.get(expert.id) for expert in members)
         return all(manifest is not None and manifest.files for manifest in manifests)
 
-    def missing_trials(self) -> list[TrialSpec]:
-        """Returns the remainder of each trial that lacks an expert, in the plan's order."""
-        left = (trial.without(self.experts) for trial in self.plan.trials)
-        return [trial for trial in left if trial is not None]
+    def trained(self, artifact_id: str) -> Manifest | None:
+        """Returns the manifest of a base or expert, None if it is not committed."""
+        return self.experts.get(artifact_id) or self.bases.get(artifact_id)
 
-    def missing_pretraining(self) -> list[PretrainRun]:
-        """Returns the remainder of each pretraining that lacks a base, in the plan's order."""
-        left = (run.without(self.bases) for run in self.plan.bases.runs)
-        return [run for run in left if run is not None]
+    @cached_property
+    def missing_trainings(self) -> tuple[Training, ...]:
+        """The remainder of each training that lacks an artifact: pretraining, then trials."""
+        done = {"base": self.bases, "expert": self.experts}
+        left = (each.without(done[each.output_kind]) for each in self.plan.trainings)
+        return tuple(training for training in left if training is not None)
 
-    def missing_merges(self) -> list[MergeSpec]:
-        """Returns the merge jobs that are not committed, in the plan's order."""
-        return [spec for spec in self.plan.merges.values() if spec.id not in self.merges]
+    @cached_property
+    def missing_merges(self) -> tuple[MergeSpec, ...]:
+        """The merge jobs that are not committed, in the plan's order."""
+        return tuple(spec for spec in self.plan.merges.values() if spec.id not in self.merges)

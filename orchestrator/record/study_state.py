@@ -19,7 +19,7 @@ from orchestrator.record.holes import (
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import TrainingMetrics
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec, Run
+from workers.specs.training import ExpertSpec, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,29 +54,24 @@ class StudyState:
         return self.committed.plan
 
     @cached_property
-    def missing_trainings(self) -> tuple[Run, ...]:
-        """The remainders of all trainings that lack an artifact: pretraining, then trials."""
-        return (*self.committed.missing_pretraining(), *self.committed.missing_trials())
-
-    @cached_property
-    def possible_trainings(self) -> tuple[Run, ...]:
+    def possible_trainings(self) -> tuple[Training, ...]:
         """The missing trainings that can still run, without failed ones and those of lost bases.
 
         Trials whose base is still to be pretrained are among them.
         """
         return tuple(
             training
-            for training in self.missing_trainings
+            for training in self.committed.missing_trainings
             if training.id not in self.failures and self._base_blocker(training.base_id) is None
         )
 
     @cached_property
-    def runnable_trainings(self) -> tuple[Run, ...]:
+    def runnable_trainings(self) -> tuple[Training, ...]:
         """The possible trainings whose base does not have to be pretrained first.
 
         A base without pretraining counts as present: it is prepared before any training starts.
         """
-        pretrained = {base.id for run in self.plan.bases.runs for base in run.bases}
+        pretrained = {base.id for each in self.plan.bases.trainings for base in each.outputs}
         waiting = pretrained - self.committed.bases.keys()
         return tuple(each for each in self.possible_trainings if each.base_id not in waiting)
 
@@ -85,7 +80,7 @@ class StudyState:
         """The missing merge jobs that can still run, in the plan's order."""
         return tuple(
             spec
-            for spec in self.committed.missing_merges()
+            for spec in self.committed.missing_merges
             if spec.id not in self.failures and self._merge_blocker(spec) is None
         )
 
@@ -100,8 +95,9 @@ class StudyState:
 
         Failed trainings are not finished, as another run tries them again.
         """
-        left = (each for each in self.missing_trainings if not self.committed.is_lost(each.base_id))
-        return next(left, None) is None and not self.ready_merges
+        committed = self.committed
+        has_trainings = any(not committed.is_lost(t.base_id) for t in committed.missing_trainings)
+        return not has_trainings and not self.ready_merges
 
     def counts(self) -> Counts:
         """Returns how many experts and merges are done, blocked and failed."""
@@ -112,7 +108,7 @@ class StudyState:
             num_merges=len(merges),
             num_merges_done=len(self.committed.merges),
             num_merges_blocked=sum(
-                self._merge_blocker(spec) is not None for spec in self.committed.missing_merges()
+                self._merge_blocker(spec) is not None for spec in self.committed.missing_merges
             ),
             num_failed=len(self.failures),
         )
@@ -146,8 +142,9 @@ class StudyState:
         return (*self._base_holes(), *self._expert_holes(), *self._merge_holes())
 
     def _base_holes(self) -> Iterator[Hole]:
-        for training in self.plan.bases.runs:
-            for base, steps in zip(training.outputs, training.snapshots, strict=True):
+        for training in self.plan.bases.trainings:
+            for base in training.outputs:
+                steps = base.hyperparameters.steps
                 missing = MissingBase(model=base.model, steps=steps)
                 manifest = self.committed.bases.get(base.id)
                 if manifest is None:
@@ -212,7 +209,7 @@ class StudyState:
         """The reasons of failed trainings, by the ids of the artifacts that each did not commit."""
         return {
             output.id: self.failures[training.id]
-            for training in self.missing_trainings
+            for training in self.committed.missing_trainings
             if training.id in self.failures
             for output in training.outputs
         }
@@ -222,7 +219,7 @@ class StudyState:
         """The ids of the artifacts of trainings that the budget has no room for."""
         return frozenset(
             output.id
-            for training in self.missing_trainings
+            for training in self.committed.missing_trainings
             if training.id in self.left_out
             for output in training.outputs
         )

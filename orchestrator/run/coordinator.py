@@ -86,8 +86,12 @@ class Coordinator:
         """Step and time of the first report of each running trial, by the trial's id."""
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
-        self._experts = books.ledger.plan.experts
-        self._bases = books.ledger.plan.bases.by_id
+        self._names = {
+            output.id: (training.label, output.hyperparameters.steps)
+            for training in books.ledger.plan.trainings
+            for output in training.outputs
+        }
+        """Displayed name and number of steps by artifact: a training's remainder may end early."""
         self.prepare_errors: list[str] = []
         """One line for each preparation job that failed; the run cannot go on without them."""
         self.store_fault: StoreError | None = None
@@ -157,7 +161,7 @@ class Coordinator:
     def trial_started(self, trial_id: str) -> None:
         """Shows a trial as running; its seconds count from now on."""
         self._allowance.started(trial_id)
-        name, steps = self._name_and_steps(trial_id)
+        name, steps = self._names[trial_id]
         self._state.trials[trial_id] = RunningTrial(name=name, step=0, steps=steps, loss=None)
 
     def trial_progressed(
@@ -217,7 +221,7 @@ class Coordinator:
         return True
 
     def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
-        name, steps = self._name_and_steps(trial_id)
+        name, steps = self._names[trial_id]
         now_s = self._clock()
         # A resumed trial begins at its checkpoint's step, which only its first report says.
         first_step, first_s = self._first_reports.setdefault(trial_id, (step, now_s))
@@ -229,14 +233,6 @@ class Coordinator:
     def _forget(self, trial_id: str) -> None:
         self._state.trials.pop(trial_id, None)
         self._first_reports.pop(trial_id, None)
-
-    def _name_and_steps(self, trial_id: str) -> tuple[str, int]:
-        """Returns the displayed name of a trial or a pretraining, and its number of steps."""
-        base = self._bases.get(trial_id)
-        if base is not None and base.pretrain is not None:
-            return f"pretraining {base.model}", base.pretrain.hyperparameters.steps
-        spec = self._experts[trial_id]
-        return f"{spec.task} lr={spec.hyperparameters.lr}", spec.hyperparameters.steps
 
 
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:

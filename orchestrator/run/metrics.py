@@ -41,9 +41,9 @@ def _trainings(
     state: StudyState, *, running: frozenset[str], left_out: frozenset[str]
 ) -> Mapping[str, int]:
     possible = {training.id for training in state.possible_trainings}
-    num_missing = len(state.missing_trainings)
+    num_missing = len(state.committed.missing_trainings)
     return {
-        "done": len(state.plan.runs) - num_missing,
+        "done": len(state.plan.trainings) - num_missing,
         "running": len(possible & running),
         "waiting": len(possible - running - left_out),
         "left_out": len(possible & left_out - running),

@@ -9,7 +9,7 @@ from orchestrator.progress.live_state import LiveState
 from orchestrator.run.coordinator import Coordinator, preparation_jobs
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import Slots
-from workers.specs.training import Run
+from workers.specs.training import Training
 
 POLL_S = 0.2
 
@@ -108,7 +108,7 @@ class Stages:
         num_beside = self.slots.beside_trials(self.fair_share.num_slots)
         return num_trials + min(num_beside, self.pool.num_unfinished())
 
-    def _trials_with_room(self) -> Sequence[Run]:
+    def _trials_with_room(self) -> Sequence[Training]:
         """Returns the trials that could start now and fit the budget."""
         allowance = self.opened.allowance
         allowance.review()

@@ -44,7 +44,7 @@ class Worker(process.Worker):
     ) -> Iterator[TrainingProgress]:
         """Commits a few small tensors as each expert."""
         del report_every_s, checkpoint_every_s
-        for expert in spec.experts:
+        for expert in spec.outputs:
             manifest = self._commit_expert(expert)
             yield TrainingProgress(
                 step=expert.hyperparameters.steps, loss=0.1, committed=(manifest,)

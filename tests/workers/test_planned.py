@@ -57,7 +57,7 @@ def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
     """Base, images, trials and merges come back equal, and so do their ids."""
     wanted: dict[str, Any] = {job.spec.id: job.spec for job in plan.bases.jobs} | plan.merges
-    wanted |= {run.id: run for run in plan.bases.runs}
+    wanted |= {run.id: run for run in plan.bases.trainings}
     wanted |= {job.id: job for job in plan.data_jobs}
     wanted |= {trial.id: trial for trial in plan.trials}
     assert len(wanted) == 1 + 1 + 3 + len(plan.trials) + len(plan.merges)
@@ -70,7 +70,7 @@ def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan:
 def test_snapshot_is_found_as_the_trial_that_ends_with_it(planned_store: Store, plan: Plan) -> None:
     """An expert of two steps needs no third."""
     trial = next(trial for trial in plan.trials if trial.snapshots == (2, 3))
-    first = trial.experts[0]
+    first = trial.outputs[0]
     assert find_planned(planned_store, first.id) == TrialSpec(longest=first, snapshots=(2,))
 
 

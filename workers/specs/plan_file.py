@@ -193,7 +193,7 @@ class PlanFile:
 
 
 def _planned_trial(trial: TrialSpec) -> PlannedTrial:
-    ids = (expert.id for expert in trial.experts)
+    ids = (expert.id for expert in trial.outputs)
     return PlannedTrial(
         id=trial.id,
         snapshots=dict(zip(trial.snapshots, ids, strict=True)),

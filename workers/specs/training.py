@@ -1,9 +1,10 @@
-"""The specifications of bases and experts, and the jobs and runs that make them."""
+"""The specifications of bases and experts, and of the trainings that make them."""
 
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from workers.specs.hyperparameters import (
     Hyperparameters,
@@ -12,6 +13,8 @@ from workers.specs.hyperparameters import (
     training_to_json,
 )
 from workers.specs.ids import VERSIONS, content_id
+
+Output = TypeVar("Output", "BaseSpec", "ExpertSpec")
 
 _PRETRAINED_WITH: dict[str, Any] = {
     "data_ratio": 1.0,
@@ -37,6 +40,8 @@ class PretrainSpec:
     """Of the joint training; a batch mixes the images of all tasks, each image as likely as any."""
     constants: TrainingConstants
     trains_head: ClassVar[bool] = True
+    evaluates_base: ClassVar[bool] = False
+    """Whether the base itself is evaluated on the tasks' test images."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values that a base's manifest stores."""
@@ -106,12 +111,17 @@ class BaseSpec:
         spec = None if pretrain is None else PretrainSpec.from_json(pretrain)
         return BaseSpec(**{**values, "pretrain": spec})
 
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The hyperparameters of the pretraining, of a base that has one."""
+        assert self.pretrain is not None
+        return self.pretrain.hyperparameters
+
     def with_steps(self, steps: int) -> "BaseSpec":
         """Returns the base of the same pretraining after another number of steps."""
         assert self.pretrain is not None
-        hyperparameters = replace(self.pretrain.hyperparameters, steps=steps)
-        pretrain = replace(self.pretrain, hyperparameters=hyperparameters)
-        return replace(self, pretrain=pretrain)
+        hyperparameters = replace(self.hyperparameters, steps=steps)
+        return replace(self, pretrain=replace(self.pretrain, hyperparameters=hyperparameters))
 
     @property
     def initial(self) -> "BaseSpec":
@@ -130,59 +140,6 @@ class BaseJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainRun:
-    """One pretraining run, which Ray Tune schedules as a trial: a base at each snapshot."""
-
-    longest: BaseSpec
-    """The base with the most steps."""
-    snapshots: tuple[int, ...]
-    """Step counts at which a base is committed, ascending; the last is that of `longest`."""
-
-    @property
-    def pretrain(self) -> PretrainSpec:
-        """How the longest base is trained."""
-        assert self.longest.pretrain is not None
-        return self.longest.pretrain
-
-    @cached_property
-    def id(self) -> str:
-        """The id of the longest base, whose making makes the others."""
-        return self.longest.id
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps that the run takes."""
-        return self.pretrain.hyperparameters.steps
-
-    @cached_property
-    def bases(self) -> tuple[BaseSpec, ...]:
-        """The bases that the run commits, by ascending step count."""
-        return tuple(self.longest.with_steps(steps) for steps in self.snapshots)
-
-    @property
-    def base_id(self) -> str:
-        """The id of the base that the training starts from."""
-        return self.longest.initial.id
-
-    @property
-    def outputs(self) -> tuple[BaseSpec, ...]:
-        """The artifacts that the training commits, by ascending step count."""
-        return self.bases
-
-    def without(self, committed: Iterable[str]) -> "PretrainRun | None":
-        """Returns the run that is left when some bases exist; None when all do."""
-        gone = set(committed)
-        left = [
-            steps
-            for base, steps in zip(self.bases, self.snapshots, strict=True)
-            if base.id not in gone
-        ]
-        if not left:
-            return None
-        return PretrainRun(longest=self.longest.with_steps(left[-1]), snapshots=tuple(left))
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExpertSpec:
     """One snapshot of one fine-tuning run."""
 
@@ -193,6 +150,14 @@ class ExpertSpec:
     constants: TrainingConstants
     head_id: str | None = None
     """A zero-shot head that is never trained; None for a head that `hyperparameters` describe."""
+
+    evaluates_base: ClassVar[bool] = True
+    """Whether the base itself is evaluated on the task's test images."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The one task, as a pretraining has several."""
+        return (self.task,)
 
     @property
     def trains_head(self) -> bool:
@@ -233,51 +198,127 @@ class ExpertSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialSpec:
-    """One fine-tuning run that Ray Tune schedules: it commits an expert at each snapshot."""
+class TrainingSpec(ABC, Generic[Output]):
+    """One training: optimizer steps from a base, with an artifact committed at each snapshot.
 
-    longest: ExpertSpec
-    """The expert with the most steps."""
+    Trials make experts and pretraining makes bases. Ray Tune schedules both as its trials.
+    """
+
+    longest: Output
+    """The artifact after the most steps."""
     snapshots: tuple[int, ...]
-    """Step counts at which an expert is committed, ascending; the last is `longest.steps`."""
+    """Step counts at which an artifact is committed, ascending; the last is that of `longest`."""
 
-    @cached_property
+    output_kind: ClassVar[Literal["base", "expert"]]
+    """The kind of the artifacts that the training commits."""
+
+    @classmethod
+    def sharing_prefixes(cls, outputs: Iterable[Output]) -> tuple[Self, ...]:
+        """Returns the trainings that make some artifacts in as few steps as possible.
+
+        Artifacts that differ only in the number of steps are snapshots of one training, unless a
+        step depends on the total number of steps, as under a cosine schedule.
+        """
+        by_prefix: dict[Output, dict[int, Output]] = {}
+        for output in outputs:
+            hyperparameters = output.hyperparameters
+            prefix = output if hyperparameters.depends_on_total else output.with_steps(0)
+            by_prefix.setdefault(prefix, {})[hyperparameters.steps] = output
+        return tuple(
+            cls(longest=by_steps[max(by_steps)], snapshots=tuple(sorted(by_steps)))
+            for by_steps in by_prefix.values()
+        )
+
+    @property
+    @abstractmethod
+    def base_id(self) -> str:
+        """The id of the base that the training starts from."""
+
+    @property
+    @abstractmethod
+    def recipe(self) -> "PretrainSpec | ExpertSpec":
+        """The data, hyperparameters and constants of the training's steps."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """A name for people; several trainings of a study may have the same."""
+
+    @property
     def id(self) -> str:
-        """The id of the longest expert, whose making makes the others."""
+        """The id of the longest training's artifact."""
         return self.longest.id
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps that the run takes."""
-        return self.longest.hyperparameters.steps
+        """The number of optimizer steps."""
+        return self.snapshots[-1]
 
     @cached_property
-    def experts(self) -> tuple[ExpertSpec, ...]:
-        """The experts that the run commits, by ascending step count."""
-        return tuple(self.longest.with_steps(steps) for steps in self.snapshots)
+    def outputs(self) -> tuple[Output, ...]:
+        """The artifacts that the training commits: one for each of `snapshots`, in their order."""
+        return tuple(
+            self.longest if steps == self.num_steps else self.longest.with_steps(steps)
+            for steps in self.snapshots
+        )
+
+    def without(self, committed: Container[str]) -> Self | None:
+        """Returns the remainder of the training; None if all its artifacts are committed.
+
+        Args:
+            committed: Ids of committed artifacts. The remainder leaves their snapshots out, and
+                ends at the last missing one.
+        """
+        left = [output for output in self.outputs if output.id not in committed]
+        if not left:
+            return None
+        snapshots = tuple(output.hyperparameters.steps for output in left)
+        return replace(self, longest=left[-1], snapshots=snapshots)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(TrainingSpec[BaseSpec]):
+    """The pretraining of a base on several tasks at once."""
+
+    output_kind = "base"
 
     @property
     def base_id(self) -> str:
-        """The id of the base that the training starts from."""
+        """The id of the base that the pretraining starts from."""
+        return self.longest.initial.id
+
+    @property
+    def recipe(self) -> PretrainSpec:
+        """The data, hyperparameters and constants of the steps."""
+        assert self.longest.pretrain is not None
+        return self.longest.pretrain
+
+    @property
+    def label(self) -> str:
+        """`pretraining` and the model's name."""
+        return f"pretraining {self.longest.model}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec(TrainingSpec[ExpertSpec]):
+    """The fine-tuning of a base on one task."""
+
+    output_kind = "expert"
+
+    @property
+    def base_id(self) -> str:
+        """The id of the base that is fine-tuned."""
         return self.longest.base_id
 
     @property
-    def outputs(self) -> tuple[ExpertSpec, ...]:
-        """The artifacts that the training commits, by ascending step count."""
-        return self.experts
+    def recipe(self) -> ExpertSpec:
+        """The data, hyperparameters and constants of the steps."""
+        return self.longest
 
-    def without(self, committed: Iterable[str]) -> "TrialSpec | None":
-        """Returns the trial that is left when some experts exist; None when all do."""
-        gone = set(committed)
-        left = [
-            steps
-            for expert, steps in zip(self.experts, self.snapshots, strict=True)
-            if expert.id not in gone
-        ]
-        if not left:
-            return None
-        return TrialSpec(longest=self.longest.with_steps(left[-1]), snapshots=tuple(left))
+    @property
+    def label(self) -> str:
+        """The task and the learning rate."""
+        return f"{self.longest.task} lr={self.longest.hyperparameters.lr}"
 
 
-Run = TrialSpec | PretrainRun
-"""What Ray Tune schedules: it takes steps and commits at each snapshot."""
+Training = Pretraining | TrialSpec

@@ -15,7 +15,7 @@ from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.ids import VERSIONS
 from workers.specs.spec_json import spec_to_json
-from workers.specs.training import BaseSpec, PretrainRun, PretrainSpec
+from workers.specs.training import BaseSpec, Pretraining, PretrainSpec
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
 from workers.train.trainer_state import are_finite
@@ -26,13 +26,13 @@ from workers.workspace import BASE_FILE, Workspace
 class _Pretraining:
     """The model of a pretraining, and all that is needed to commit its bases."""
 
-    spec: PretrainRun
+    spec: Pretraining
     trainer: Trainer
     workspace: Workspace
 
 
 def run_pretraining(
-    spec: PretrainRun, *, workspace: Workspace, timing: Timing
+    spec: Pretraining, *, workspace: Workspace, timing: Timing
 ) -> Iterator[TrainingProgress]:
     """Pretrains; yields at an interval and at every snapshot. The last yield is the end.
 
@@ -57,7 +57,7 @@ def run_pretraining(
     pretraining = _start(spec, workspace=workspace)
     training = ResumableTraining(
         kind="base",
-        outputs=spec.bases,
+        outputs=spec.outputs,
         snapshots=spec.snapshots,
         trainer=pretraining.trainer,
         artifacts=workspace.artifacts,
@@ -79,11 +79,11 @@ def joint_split(pretrain: PretrainSpec, *, name: str, workspace: Workspace) -> J
     )
 
 
-def _start(spec: PretrainRun, *, workspace: Workspace) -> _Pretraining:
+def _start(spec: Pretraining, *, workspace: Workspace) -> _Pretraining:
     compute_deterministically()
-    pretrain = spec.pretrain
+    pretrain = spec.recipe
     train = joint_split(pretrain, name="train", workspace=workspace)
-    backbone = workspace.base_backbone(spec.longest.initial.id)
+    backbone = workspace.base_backbone(spec.base_id)
     head = create_head(
         backbone.num_features,
         num_classes=train.num_joint_classes,
@@ -129,14 +129,14 @@ def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _Pretraining) -> Manif
 
 def _inputs(pretraining: _Pretraining) -> dict[str, str]:
     spec, workspace = pretraining.spec, pretraining.workspace
-    initial_id = spec.longest.initial.id
-    data = {each: workspace.manifest("data", each).digest for each in spec.pretrain.data_ids}
+    initial_id = spec.base_id
+    data = {each: workspace.manifest("data", each).digest for each in spec.recipe.data_ids}
     return {initial_id: workspace.manifest("base", initial_id).digest, **data}
 
 
 def _scores(pretraining: _Pretraining) -> dict[str, TaskSums]:
     """Evaluates the base under the joint head on each task's test images."""
-    pretrain, trainer = pretraining.spec.pretrain, pretraining.trainer
+    pretrain, trainer = pretraining.spec.recipe, pretraining.trainer
     tests = joint_split(pretrain, name="test", workspace=pretraining.workspace).relabelled
     return {
         task: _evaluate(trainer, split=split)

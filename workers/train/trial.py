@@ -63,7 +63,7 @@ def run_trial(
     trial = _start(spec, workspace=workspace)
     training = ResumableTraining(
         kind="expert",
-        outputs=spec.experts,
+        outputs=spec.outputs,
         snapshots=spec.snapshots,
         trainer=trial.trainer,
         artifacts=workspace.artifacts,

@@ -104,7 +104,8 @@ def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Con
         highlight=False,
     )
     table = Table("", "planned", "already in the store")
-    missing = len(ledger.committed().missing_trials())
+    left = ledger.committed().missing_trainings
+    missing = sum(training.output_kind == "expert" for training in left)
     if len(plan.bases.by_id) > 1:
         table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.committed().bases)))
     table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
@@ -129,11 +130,11 @@ def axis_lines(plan: Plan) -> Sequence[str]:
 
 def base_lines(plan: Plan) -> Sequence[str]:
     """Returns a line on the pretraining of bases; none for a study that pretrains nothing."""
-    if not plan.bases.runs:
+    if not plan.bases.trainings:
         return []
-    num_bases = sum(len(run.snapshots) for run in plan.bases.runs)
-    runs, steps = len(plan.bases.runs), plan.bases.num_steps
-    return [f"pretraining: {num_bases} bases, snapshots of {runs} runs of {steps:,} steps in all"]
+    num_bases = sum(len(each.snapshots) for each in plan.bases.trainings)
+    num, steps = len(plan.bases.trainings), plan.bases.num_steps
+    return [f"pretraining: {num_bases} bases, snapshots of {num} trainings with {steps:,} steps"]
 
 
 def prefix_sharing_line(plan: Plan) -> str:

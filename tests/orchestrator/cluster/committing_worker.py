@@ -69,7 +69,7 @@ class Worker:
             "test": SCORES,
             "base": SCORES,
         }
-        for expert in spec.experts:
+        for expert in spec.outputs:
             made = self._commit("expert", expert, metrics=metrics)
             yield Progress(step=expert.hyperparameters.steps, loss=0.1, committed=(made,))
 

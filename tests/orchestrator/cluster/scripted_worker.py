@@ -92,7 +92,7 @@ class Worker:
         except GeneratorExit:
             self._note("closed")
             raise
-        for expert in spec.experts:
+        for expert in spec.outputs:
             yield Progress(
                 step=expert.hyperparameters.steps, loss=0.5, committed=(expert_manifest(expert),)
             )

@@ -170,7 +170,7 @@ def test_reports_and_manifests_arrive_from_few_processes(tmp_path: Path) -> None
     ids = {each.id for each in trials}
     assert set(listener.started) == set(listener.finished) == ids
     assert listener.failed == {}
-    assert set(listener.committed) == {expert.id for each in trials for expert in each.experts}
+    assert set(listener.committed) == {expert.id for each in trials for expert in each.outputs}
     of_first = [report[1:] for report in listener.progressed if report[0] == trials[0].id]
     assert of_first == [(1, None), (2, 0.5), (4, 0.5)]
     processes = {each.metrics["process"] for each in listener.committed.values()}
@@ -247,7 +247,7 @@ def test_what_the_watcher_raises_ends_the_run(tmp_path: Path) -> None:
 def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -> None:
     """What a store already has is not trained again, and the trial keeps its id."""
     whole = trial(1)
-    left = whole.without([whole.experts[0].id])
+    left = whole.without([whole.outputs[0].id])
     assert left == replace(whole, snapshots=(4,))
     listener = Listener()
     run([left], listener=listener, notes=tmp_path)

@@ -32,7 +32,7 @@ def seconds(amount: float) -> dict[str, float]:
 
 def needed_in_order(plan: Plan) -> list[TrialSpec]:
     """Returns the trials in the order in which the plan's merges need them."""
-    maker = {expert.id: trial for trial in plan.trials for expert in trial.experts}
+    maker = {expert.id: trial for trial in plan.trials for expert in trial.outputs}
     needed = (maker[each.id] for spec in plan.merges.values() for each in spec.experts)
     return list({trial.id: trial for trial in needed}.values())
 
@@ -176,7 +176,7 @@ def test_snapshots_of_one_trial_count_once(
     """The seconds of the later one have those of the earlier one in them."""
     steps = {"defaults": TWO_LRS["defaults"], "axes": {"steps": [10, 20]}}
     plan = make_plan(finetune=steps, tasks=TASKS)
-    early, late = plan.trials[0].experts
+    early, late = plan.trials[0].outputs
     made = [expert_manifest(early, seconds=1.0), expert_manifest(late, seconds=2.0)]
     ledger = Ledger(plan, manifests=made)
     used = usage_so_far(ledger.committed(), unfinished_s={})
@@ -257,12 +257,12 @@ def test_pretraining_has_room_together_with_what_waits_for_it(
     chosen = allowance.choice().chosen
     assert len(chosen - plan.merges.keys()) == num_runs
     assert len(chosen & plan.merges.keys()) == num_merges
-    (run,) = plan.bases.runs
+    (run,) = plan.bases.trainings
     assert (run.id in chosen) == (num_runs > 3)
     outcomes = [hole.outcome for hole in ledger.state().holes()]
     assert outcomes.count(Outcome.LEFT_OUT) == 7 - num_runs + 6 - num_merges
     said = " ".join(budget_lines(plan, allowance=allowance))
-    assert ("1 runs of pretraining" in said) == (run.id not in chosen)
+    assert ("1 pretrainings" in said) == (run.id not in chosen)
 
 
 def test_pretraining_counts_while_it_runs_and_when_it_is_committed(
@@ -270,7 +270,7 @@ def test_pretraining_counts_while_it_runs_and_when_it_is_committed(
 ) -> None:
     """At the share of a trial, and once."""
     plan = over_pretraining(make_plan, room_s=3600)
-    (run,) = plan.bases.runs
+    (run,) = plan.bases.trainings
     now_s = [0.0]
     ledger = Ledger(plan, manifests=[])
     allowance = Allowance(ledger, clock=lambda: now_s[0])

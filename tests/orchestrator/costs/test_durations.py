@@ -54,8 +54,8 @@ def test_bases_of_one_model_are_alike(
     resnet, vit = of_model(plan, "test_resnet"), of_model(plan, "test_vit")
     made = expert_manifest(resnet[0].longest, seconds=8.0)
     rates = Rates(Ledger(plan, manifests=[made]).committed(), calibration=None)
-    assert {rates.run(each) for each in resnet} == {Duration(seconds=8.0, basis="measured")}
-    assert rates.run(vit[0]) == Duration(seconds=8.0, basis="related")
+    assert {rates.training(each) for each in resnet} == {Duration(seconds=8.0, basis="measured")}
+    assert rates.training(vit[0]) == Duration(seconds=8.0, basis="related")
 
 
 def test_pretraining_is_estimated_as_its_steps(
@@ -63,12 +63,12 @@ def test_pretraining_is_estimated_as_its_steps(
 ) -> None:
     """By guess; by a calibration, its snapshots' evaluations and files; by a snapshot."""
     plan = over_bases(make_plan)
-    run, other = plan.bases.runs
-    guessed = Rates(Ledger(plan, manifests=[]).committed(), calibration=None).run(run)
+    run, other = plan.bases.trainings
+    guessed = Rates(Ledger(plan, manifests=[]).committed(), calibration=None).training(run)
     seconds = pytest.approx(50 * 16 * GUESS_TRAIN_S_PER_IMAGE / 4)
     assert guessed == Duration(seconds=seconds, basis="guessed")
     speeds = {
-        train_key("test_resnet", image_size=32, spec=run.pretrain): 0.2,
+        train_key("test_resnet", image_size=32, spec=run.recipe): 0.2,
         image_key("test_resnet", image_size=32, linearised=False): 0.001,
         file_key("test_resnet"): 0.5,
     }
@@ -76,13 +76,14 @@ def test_pretraining_is_estimated_as_its_steps(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     num_images = sum(num_test_images(plan, task=task) for task in PRETRAIN["tasks"])
-    calibrated = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration).run(run)
+    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration)
+    calibrated = rates.training(run)
     seconds = pytest.approx(50 * 0.2 + 2 * (0.5 + num_images * 0.001))
     assert calibrated == Duration(seconds=seconds, basis="calibrated")
-    ledger = Ledger(plan, manifests=[base_manifest(run.bases[0], seconds=7.0)])
+    ledger = Ledger(plan, manifests=[base_manifest(run.outputs[0], seconds=7.0)])
     rates = Rates(ledger.committed(), calibration=calibration)
-    assert rates.run(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
-    assert rates.run(other) == Duration(seconds=pytest.approx(50.0), basis="related")
+    assert rates.training(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
+    assert rates.training(other) == Duration(seconds=pytest.approx(50.0), basis="related")
 
 
 def heavy(plan: Plan, *, flops_per_pixel: float) -> dict[str, ModelSize]:
@@ -104,7 +105,7 @@ def test_guess_on_cores_grows_with_the_backbones_operations(
     plan = make_plan(finetune={"defaults": DEFAULTS})
     models = heavy(plan, flops_per_pixel=10 * GUESS_FLOPS_PER_PIXEL)
     rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
-    assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * GUESS_S)
+    assert rates.training(plan.trials[0]).seconds == pytest.approx(10 * GUESS_S)
     merge = next(iter(plan.merges.values()))
     num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
     seconds = num_images * 10 * GUESS_MERGE_S_PER_IMAGE / 4
@@ -119,7 +120,7 @@ def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
     plan = make_plan(finetune={"defaults": DEFAULTS}, resources=shares)
     models = heavy(plan, flops_per_pixel=GUESS_GPU_FLOPS_PER_S / 32**2)
     rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
-    assert rates.run(plan.trials[0]).seconds == pytest.approx(10 * 8 * 3 / 0.25)
+    assert rates.training(plan.trials[0]).seconds == pytest.approx(10 * 8 * 3 / 0.25)
     merge = next(iter(plan.merges.values()))
     num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
     assert rates.merge(merge).seconds == pytest.approx(num_images / 0.5)
@@ -136,13 +137,13 @@ def test_what_a_step_does_besides_is_a_kind_of_its_own(
     sharp = next(each for each in plan.trials if each.longest.hyperparameters.sam_rho)
     linear = by(plan.trials, linearised=True)
     for trial, factor in ((plain, 1), (sharp, 2), (linear, 2.5)):
-        assert guessed.run(trial).seconds == pytest.approx(factor * GUESS_S)
+        assert guessed.training(trial).seconds == pytest.approx(factor * GUESS_S)
     made = [expert_manifest(each.longest, seconds=s) for each, s in ((plain, 1.0), (sharp, 1.7))]
     rates = Rates(Ledger(plan, manifests=made).committed(), calibration=None)
-    assert rates.run(by(plan.trials, lr=0.1)).seconds == pytest.approx(1.0)
-    assert rates.run(sharp).seconds == pytest.approx(1.7)
+    assert rates.training(by(plan.trials, lr=0.1)).seconds == pytest.approx(1.0)
+    assert rates.training(sharp).seconds == pytest.approx(1.7)
     # The median of one second and of 1.7 seconds' half, two and a half times.
-    assert rates.run(linear).seconds == pytest.approx(2.5 * (1.0 + 0.85) / 2)
+    assert rates.training(linear).seconds == pytest.approx(2.5 * (1.0 + 0.85) / 2)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_speeds_of_other_kinds_are_not_measured_ones(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
-    found = Rates(Ledger(plan, manifests=made).committed(), calibration=calibration).run(other)
+    found = Rates(Ledger(plan, manifests=made).committed(), calibration=calibration).training(other)
     assert found == Duration(seconds=pytest.approx(5.0, abs=1e-3), basis="calibrated")
 
 
@@ -190,7 +191,9 @@ def test_learning_rate_and_weight_decay_change_no_speed(
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
     made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
     rates = Rates(Ledger(plan, manifests=made).committed(), calibration=None)
-    assert {rates.run(each) for each in plan.trials} == {Duration(seconds=8.0, basis="measured")}
+    assert {rates.training(each) for each in plan.trials} == {
+        Duration(seconds=8.0, basis="measured")
+    }
 
 
 def test_linear_probe_reads_the_training_images_once(make_plan: Callable[..., Plan]) -> None:
@@ -207,6 +210,8 @@ def test_linear_probe_reads_the_training_images_once(make_plan: Callable[..., Pl
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration)
-    seconds = {each.longest.hyperparameters.head: rates.run(each).seconds for each in plan.trials}
+    seconds = {
+        each.longest.hyperparameters.head: rates.training(each).seconds for each in plan.trials
+    }
     assert seconds["trained"] == pytest.approx(10 * 0.1 + 2 * 50 * 0.001)
     assert seconds["probe_first"] == pytest.approx(seconds["trained"] + 100 * 0.001)

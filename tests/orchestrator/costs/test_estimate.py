@@ -32,8 +32,8 @@ def calibration_of(plan: Plan, **changes: object) -> Calibration:
     for trial in plan.trials:
         spec = trial.longest
         speeds[train_key(bases[spec.base_id].model, image_size=size, spec=spec)] = 0.1
-    for run in plan.bases.runs:
-        speeds[train_key(run.longest.model, image_size=size, spec=run.pretrain)] = 0.2
+    for run in plan.bases.trainings:
+        speeds[train_key(run.longest.model, image_size=size, spec=run.recipe)] = 0.2
     for merge in plan.merges.values():
         speeds[merge_key(bases[merge.base_id].model, image_size=size, merge=merge)] = 0.01
     fields = {

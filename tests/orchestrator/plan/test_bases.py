@@ -13,7 +13,7 @@ from orchestrator.results.means import setting_means
 from orchestrator.results.rows import experts_table, results_table
 from orchestrator.tracking.study_runs import mlflow_run_of
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import BaseSpec, PretrainRun
+from workers.specs.training import BaseSpec, Pretraining
 
 Make = Callable[..., Manifest]
 DEFAULTS = {"steps": 10, "lr": 0.01, "batch_size": 8}
@@ -40,7 +40,7 @@ def test_study_without_axes_has_one_base_and_no_pretraining(make_plan: Callable[
     """As simple as it always was."""
     plan = make_plan()
     (job,) = plan.bases.jobs
-    assert plan.bases.runs == ()
+    assert plan.bases.trainings == ()
     assert list(plan.bases.by_id) == [job.spec.id]
     assert job.spec == BaseSpec(model="test_resnet", weights="none", seed=0)
     assert {expert.base_id for expert in plan.experts.values()} == {job.spec.id}
@@ -67,7 +67,7 @@ def test_every_value_of_an_axis_is_a_setting_with_its_own_base(plan: Plan) -> No
 
 def test_step_counts_of_pretraining_share_a_run(plan: Plan) -> None:
     """One run a model; the axis of the steps is snapshots of the first."""
-    assert [(run.longest.model, run.snapshots) for run in plan.bases.runs] == [
+    assert [(run.longest.model, run.snapshots) for run in plan.bases.trainings] == [
         ("test_resnet", (20, 50)),
         ("test_vit", (20,)),
     ]
@@ -78,7 +78,7 @@ def test_step_counts_share_nothing_under_a_cosine(make_plan: Callable[..., Plan]
     """As with trials: every step depends on the total."""
     pretrain = {**PRETRAIN, "schedule": "cosine"}
     plan = make_plan(backbone=backbone(pretrain=pretrain, axes={"pretrain_steps": [10, 20]}))
-    assert [run.snapshots for run in plan.bases.runs] == [(10,), (20,)]
+    assert [run.snapshots for run in plan.bases.trainings] == [(10,), (20,)]
 
 
 def test_groups_tasks_and_images_are_the_same_for_all_bases(plan: Plan) -> None:
@@ -115,7 +115,8 @@ def test_base_is_known_by_how_it_was_pretrained(make_plan: Callable[..., Plan]) 
     plans.append(make_plan(backbone=backbone(pretrain=PRETRAIN, image_size=33)))
     plans.append(make_plan(backbone=backbone(pretrain=PRETRAIN), seed=1))
     for plan in plans:
-        assert not {run.id for run in plan.bases.runs} & {run.id for run in first.bases.runs}
+        ids = {training.id for training in plan.bases.trainings}
+        assert ids.isdisjoint(training.id for training in first.bases.trainings)
         assert not set(plan.experts) & set(first.experts)
     again = backbone(pretrain={**PRETRAIN, "tasks": ["mnist_5k", "mnist_m"]})
     assert set(make_plan(backbone=again).experts) == set(first.experts)
@@ -152,30 +153,30 @@ def test_trials_wait_for_the_base_that_is_pretrained(plan: Plan, base_manifest: 
     """Pretraining comes first, beside the trials of bases that need none."""
     ledger = Ledger(plan, manifests=[])
     first = ledger.state().runnable_trainings
-    assert first[:2] == plan.bases.runs
+    assert first[:2] == plan.bases.trainings
     plain = named(plan)["pretrain_steps=0"]
     assert {trial.base_id for trial in first[2:]} == {plain.id}
-    short, long = plan.bases.runs[0].bases
+    short, long = plan.bases.trainings[0].outputs
     ledger.add(base_manifest(short))
     left, *_ = ledger.state().runnable_trainings
-    assert isinstance(left, PretrainRun)
+    assert isinstance(left, Pretraining)
     assert left.snapshots == (50,)
     trials = ledger.state().runnable_trainings[2:]
     assert {trial.base_id for trial in trials} == {plain.id, short.id}
     ledger.add(base_manifest(long))
-    assert plan.bases.runs[1] in ledger.state().runnable_trainings
+    assert plan.bases.trainings[1] in ledger.state().runnable_trainings
     assert not ledger.state().is_finished
 
 
 def test_failed_pretraining_blocks_what_needs_its_bases(plan: Plan) -> None:
     """By name: the bases have failed, their experts and merges are blocked by them."""
     ledger = Ledger(plan, manifests=[])
-    run = plan.bases.runs[0]
+    run = plan.bases.trainings[0]
     ledger.fail(run.id, reason="no room")
     assert run not in ledger.state().runnable_trainings
     holes = ledger.state().holes()
     failed = {hole.id: hole.reason for hole in holes if hole.outcome is Outcome.FAILED}
-    assert failed == {base.id: "no room" for base in run.bases}
+    assert failed == {base.id: "no room" for base in run.outputs}
     blocked = [hole.kind for hole in holes if hole.reason == f"blocked by failed base {run.id}"]
     assert Counter(blocked) == {"expert": 3, "merge": 3}
 
@@ -185,7 +186,7 @@ def test_diverged_base_ends_the_study_of_its_experts(
 ) -> None:
     """No trial could start from it, so that nothing is left to run."""
     plan = make_plan(backbone=backbone(pretrain=PRETRAIN))
-    (run,) = plan.bases.runs
+    (run,) = plan.bases.trainings
     ledger = Ledger(plan, manifests=[base_manifest(run.longest, has_weights=False)])
     assert ledger.state().runnable_trainings == ()
     assert ledger.state().is_finished
@@ -232,6 +233,6 @@ def test_plan_is_printed_with_its_bases(plan: Plan, make_plan: Callable[..., Pla
     assert [*axis_lines(plan), *base_lines(plan)] == [
         "axis model: test_resnet, test_vit",
         "axis pretrain_steps: 0, 20, 50",
-        "pretraining: 3 bases, snapshots of 2 runs of 70 steps in all",
+        "pretraining: 3 bases, snapshots of 2 trainings with 70 steps",
     ]
     assert base_lines(make_plan()) == []

@@ -27,7 +27,7 @@ def experts_of(plan: Plan) -> dict[str, ExpertSpec]:
 def test_empty_store_leaves_everything_to_do(plan: Plan) -> None:
     """Three trials, no merge ready, every expert and merge a hole."""
     ledger = Ledger(plan, manifests=[])
-    assert ledger.state().missing_trainings == ledger.state().runnable_trainings == plan.trials
+    assert ledger.committed().missing_trainings == ledger.state().runnable_trainings == plan.trials
     assert ledger.state().ready_merges == ()
     assert not ledger.state().is_finished
     assert vars(ledger.state().counts()) == {
@@ -98,7 +98,7 @@ def test_whole_study_is_finished_and_has_no_hole(
     ledger = Ledger(plan, manifests=reversed(all_manifests(plan)))
     assert ledger.state().is_finished
     assert ledger.state().holes() == ()
-    assert ledger.committed().missing_trials() == []
+    assert ledger.committed().missing_trainings == ()
 
 
 def test_manifest_of_another_study_is_not_counted(
@@ -118,8 +118,8 @@ def test_trial_goes_on_with_the_snapshots_that_are_missing(
     """Of 10 and 20 steps the first is there: the trial that is left commits the second alone."""
     plan = make_plan(finetune=STEPS)
     trial = plan.trials[0]
-    ledger = Ledger(plan, manifests=[expert_manifest(trial.experts[0])])
-    left = ledger.committed().missing_trials()
+    ledger = Ledger(plan, manifests=[expert_manifest(trial.outputs[0])])
+    left = ledger.committed().missing_trainings
     assert [each.snapshots for each in left] == [(20,), (10, 20), (10, 20)]
     assert left[0].id == trial.id
 
@@ -181,7 +181,7 @@ def test_failed_trial_is_not_tried_again_and_blocks_its_merges(
     bad = experts["mnist_5k"]
     ledger.fail(bad.id, reason="OSError: gone")
     assert bad.id not in [trial.id for trial in ledger.state().runnable_trainings]
-    assert bad.id in [trial.id for trial in ledger.committed().missing_trials()]
+    assert bad.id in [trial.id for trial in ledger.committed().missing_trainings]
     assert (ledger.state().counts().num_failed, ledger.state().counts().num_merges_blocked) == (
         1,
         2,
@@ -199,11 +199,11 @@ def test_snapshot_committed_before_its_trial_failed_is_no_hole(
     """A trial that fails after 10 of 20 steps lacks the second expert only."""
     plan = make_plan(finetune=STEPS)
     trial = plan.trials[0]
-    ledger = Ledger(plan, manifests=[expert_manifest(trial.experts[0])])
+    ledger = Ledger(plan, manifests=[expert_manifest(trial.outputs[0])])
     ledger.fail(trial.id, reason="killed")
     failed = [hole.what for hole in ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert len(failed) == 1
-    assert trial.experts[1].id in failed[0]
+    assert trial.outputs[1].id in failed[0]
 
 
 def test_failure_of_what_is_left_of_a_trial_names_its_experts(
@@ -211,9 +211,9 @@ def test_failure_of_what_is_left_of_a_trial_names_its_experts(
 ) -> None:
     """Where the longest expert is there, the trial that is left has the id of a shorter one."""
     plan = make_plan(finetune=STEPS)
-    short, long = plan.trials[0].experts
+    short, long = plan.trials[0].outputs
     ledger = Ledger(plan, manifests=[expert_manifest(long)])
-    assert ledger.committed().missing_trials()[0].id == short.id
+    assert ledger.committed().missing_trainings[0].id == short.id
     ledger.fail(short.id, reason="killed")
     failed = [hole.what for hole in ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert len(failed) == 1

@@ -108,7 +108,7 @@ def fail_trial(stage: Stage, error: Exception, *, is_lost: bool = False) -> None
 
 def finish_trials(stage: Stage, expert_manifest: Make) -> None:
     for trial in stage.plan.trials:
-        made = [expert_manifest(expert) for expert in trial.experts]
+        made = [expert_manifest(expert) for expert in trial.outputs]
         stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
 
 

@@ -47,7 +47,7 @@ def test_new_study_waits_for_everything(ledger: Ledger) -> None:
 def test_each_trial_and_merge_is_in_one_state(ledger: Ledger, expert_manifest: Make) -> None:
     """One trial done, one failed with the merges that need it, one held by a worker."""
     done, failed, running = ledger.plan.trials
-    for expert in done.experts:
+    for expert in done.outputs:
         ledger.add(expert_manifest(expert, seconds=7.0))
     ledger.fail(failed.id, reason="it was too hot")
     found = shown(ledger, running=[running.id])

@@ -177,7 +177,7 @@ class FakeCluster:
                 trial.id, error=error, reason=str(error), trace="trace", is_lost=False
             )
         elif not stopping.is_set():
-            committed = [self.manifest_of(expert) for expert in trial.experts]
+            committed = [self.manifest_of(expert) for expert in trial.outputs]
             listener.trial_progressed(trial.id, step=10, loss=0.5, committed=committed)
             listener.trial_finished(trial.id)
 

@@ -86,8 +86,8 @@ def finish(
         for made in (plan.bases.jobs[0].spec, *plan.datasets):
             if made.id not in opened.prepared:
                 commit(opened.artifacts, made, metrics={}, scratch=tmp_path)
-        for trial in opened.ledger.committed().missing_trials():
-            for expert in trial.experts:
+        for trial in opened.ledger.committed().missing_trainings:
+            for expert in trial.outputs:
                 metrics = expert_manifest(expert).metrics
                 commit(opened.artifacts, expert, metrics=metrics, scratch=tmp_path)
         for merge in plan.merges.values():

@@ -8,7 +8,7 @@ from workers.specs.data import DataSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
 from workers.specs.spec_json import spec_to_json, surgery_from_json
-from workers.specs.training import BaseSpec, ExpertSpec, TrialSpec
+from workers.specs.training import BaseSpec, ExpertSpec
 
 EXPERT = ExpertSpec(
     task="mnist_5k",
@@ -240,35 +240,6 @@ def test_surgery_comes_back_from_json() -> None:
     for surgery in (SURGERY, None):
         text = json.dumps(spec_to_json(replace(MERGE, surgery=surgery)))
         assert surgery_from_json(json.loads(text)["surgery"]) == surgery
-
-
-def test_trial_commits_an_expert_at_each_snapshot() -> None:
-    """The experts differ in their steps alone, and the trial has the id of the last."""
-    trial = TrialSpec(longest=EXPERT, snapshots=(10, 50, 100))
-    assert [each.hyperparameters.steps for each in trial.experts] == [10, 50, 100]
-    assert trial.experts[-1] == EXPERT
-    assert trial.id == EXPERT.id
-
-
-@pytest.mark.parametrize(
-    ("committed", "left"),
-    [((), (10, 50, 100)), ((10,), (50, 100)), ((100,), (10, 50)), ((10, 100), (50,))],
-)
-def test_trial_without_committed_experts_ends_with_the_last_missing(
-    committed: tuple[int, ...], left: tuple[int, ...]
-) -> None:
-    """A resumed study trains no further than it must."""
-    trial = TrialSpec(longest=EXPERT, snapshots=(10, 50, 100))
-    rest = trial.without(EXPERT.with_steps(steps).id for steps in committed)
-    assert rest is not None
-    assert rest.snapshots == left
-    assert rest.num_steps == left[-1]
-
-
-def test_nothing_is_left_of_a_trial_whose_experts_all_exist() -> None:
-    """A finished study runs no trial."""
-    trial = TrialSpec(longest=EXPERT, snapshots=(10, 100))
-    assert trial.without(expert.id for expert in trial.experts) is None
 
 
 def test_expert_comes_back_from_json_with_its_id() -> None:

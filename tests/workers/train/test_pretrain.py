@@ -14,7 +14,7 @@ from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.training import (
     BaseSpec,
     ExpertSpec,
-    PretrainRun,
+    Pretraining,
     PretrainSpec,
     TrialSpec,
 )
@@ -27,7 +27,7 @@ from workers.workspace import BASE_FILE, MissingArtifactError, Workspace
 
 CPU = torch.device("cpu")
 SILENT = Timing(report_every_s=1e9)
-Make = Callable[..., PretrainRun]
+Make = Callable[..., Pretraining]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def make_pretraining(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Make:
     """Returns a function that specifies a pretraining on three tasks, given its snapshots."""
     tasks = tuple(sorted(datasets))
 
-    def make(*snapshots: int, **changes: Any) -> PretrainRun:  # noqa: ANN401 any field
+    def make(*snapshots: int, **changes: Any) -> Pretraining:  # noqa: ANN401 any field
         spec = PretrainSpec(
             tasks=tasks,
             data_ids=tuple(datasets[task].id for task in tasks),
@@ -51,12 +51,12 @@ def make_pretraining(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Make:
             constants=TrainingConstants(momentum=0.9, freeze_batch_norm=False),
         )
         longest = replace(base, pretrain=replace(spec, **changes))
-        return PretrainRun(longest=longest, snapshots=snapshots)
+        return Pretraining(longest=longest, snapshots=snapshots)
 
     return make
 
 
-def pretrain(pretraining: PretrainRun, *, workspace: Workspace) -> list[Manifest]:
+def pretrain(pretraining: Pretraining, *, workspace: Workspace) -> list[Manifest]:
     return committed(run_pretraining(pretraining, workspace=workspace, timing=SILENT))
 
 
@@ -74,14 +74,14 @@ def test_base_learns_all_tasks_at_once(make_pretraining: Make, workspace: Worksp
     pretraining = make_pretraining(40)
     (manifest,) = pretrain(pretraining, workspace=workspace)
     assert (manifest.kind, manifest.id, manifest.outcome) == ("base", pretraining.id, "done")
-    classes = [find_task(task).num_classes for task in pretraining.pretrain.tasks]
+    classes = [find_task(task).num_classes for task in pretraining.recipe.tasks]
     assert manifest.metrics["num_classes"] == sum(classes)
     first, last = manifest.metrics["train_curve"][0][1], manifest.metrics["train_loss"]
     assert first > 2.5
     assert last < 0.8 * first
-    assert set(manifest.metrics["tasks"]) == set(pretraining.pretrain.tasks)
+    assert set(manifest.metrics["tasks"]) == set(pretraining.recipe.tasks)
     assert {sums["num_examples"] for sums in manifest.metrics["tasks"].values()} == {48}
-    consumed = {pretraining.longest.initial.id, *pretraining.pretrain.data_ids}
+    consumed = {pretraining.base_id, *pretraining.recipe.data_ids}
     assert set(manifest.inputs) == consumed
 
 
@@ -149,7 +149,7 @@ def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
     workspace = new_workspace()
     assert list(workspace.artifacts.store.list("in-flight/"))
     pretrain(pretraining, workspace=workspace)
-    found = [workspace.manifest("base", each.id) for each in pretraining.bases]
+    found = [workspace.manifest("base", each.id) for each in pretraining.outputs]
     assert [bits(each) for each in found] == [bits(each) for each in expected]
     assert sorted(steps) == sorted([*range(8), killed_at])
     assert not list(workspace.artifacts.store.list("in-flight/"))
@@ -184,7 +184,7 @@ def test_closed_pretraining_continues_from_its_last_step(
     workspace = new_workspace()
     pretrain(pretraining, workspace=workspace)
     assert steps == [4, 5]
-    found = [workspace.manifest("base", each.id) for each in pretraining.bases]
+    found = [workspace.manifest("base", each.id) for each in pretraining.outputs]
     assert [bits(each) for each in found] == [bits(each) for each in expected]
     assert not list(workspace.artifacts.store.list("in-flight/"))
 
