@@ -191,7 +191,7 @@ def test_page_needs_nothing_from_elsewhere() -> None:
 
 
 def test_page_is_well_formed_with_unique_ids() -> None:
-    """Every tag is closed in order, and every id, of the charts too, is there once."""
+    """Every tag is closed in order, and no id appears twice, in charts neither."""
     page = Tags(full_page())
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
@@ -199,20 +199,20 @@ def test_page_is_well_formed_with_unique_ids() -> None:
 
 
 def test_equal_results_give_an_equal_page() -> None:
-    """No date, random id or order of a set gets into the page."""
+    """The page has no dates, no random ids, and nothing in the order of a set."""
     rows = merge_rows({"lr": ("0.0003", "0.001")})
     assert render(rows) == render(rows)
 
 
-def test_page_has_four_figures_a_mean_for_every_axis() -> None:
-    """Three axes, two means, two quantities, line and bars, and the groups once: 25 charts."""
+def test_page_has_four_figures_per_mean_and_axis() -> None:
+    """Three axes, two means, two quantities, lines and bars, and one by group: 25 charts."""
     assert Tags(full_page()).started.count("svg") == 25
     for axis in AXES:
         assert f'aria-label="Mean loss against {axis}, macro (mean over tasks), bar' in full_page()
 
 
 def test_summary_is_computed_from_the_numbers() -> None:
-    """The best and worst setting stand in the first sentence with their points."""
+    """The first sentence has the best and the worst setting with their points."""
     assert (
         "Best: average at lr=0.0003 gains 12.3 points over the base. "
         "Worst: dare at lr=0.003 loses 26.1 points against the base."
@@ -220,7 +220,7 @@ def test_summary_is_computed_from_the_numbers() -> None:
 
 
 def test_summary_has_a_sentence_for_every_method() -> None:
-    """Every method is told at its best and at its worst setting."""
+    """The sentence of a method names its best and its worst setting."""
     (line, *others) = method_lines(setting_means(results_table(merge_rows())))
     assert line == (
         "average gains 12.3 points over the base at lr=0.0003, its best setting, "
@@ -230,7 +230,7 @@ def test_summary_has_a_sentence_for_every_method() -> None:
 
 
 def test_summary_without_a_base_tells_accuracies() -> None:
-    """Where no base was evaluated the sentence claims no gain."""
+    """The sentence claims no gain if the base was not evaluated."""
     rows = [row | {"base_accuracy": None} for row in merge_rows({"lr": ("0.0003", "0.003")})]
     text = headline(setting_means(results_table(rows)))
     assert text.startswith("Best: average at lr=0.0003 reaches 63.7 % accuracy.")
@@ -243,7 +243,7 @@ def hole_of(method: str, **fields: Any) -> Hole:  # noqa: ANN401 any field of a 
 
 
 def test_holes_come_first_with_outcome_and_reason() -> None:
-    """An incomplete study says so before the summary; a whole one has no box."""
+    """An incomplete study lists its holes before the summary; a complete one has no box."""
     blocker = Blocker(kind="expert", id="abc", outcome=Outcome.DIVERGED, task="mnist_5k")
     holes = [
         hole_of("ties", outcome=Outcome.FAILED, error="out of memory"),
@@ -257,7 +257,7 @@ def test_holes_come_first_with_outcome_and_reason() -> None:
 
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
 def test_names_from_outside_are_text(evil: str) -> None:
-    """Markup in any name or text is shown, not run."""
+    """Markup in names and texts is shown and not interpreted."""
     rows = [
         row | {"method": evil, "axis": evil, "value": evil, "setting": evil, "group": evil}
         for row in merge_rows({"lr": ("0.001",)}, ("average",))
@@ -283,15 +283,15 @@ def test_labels_are_drawn_as_they_are(method: str) -> None:
         assert f">{method}<" in drawn["accuracy_bars_lr.svg"].decode()
 
 
-def test_an_axis_with_one_value_has_bars_beside_the_names_of_methods() -> None:
-    """There is nothing to draw a line along, and a legend of many methods is hard to follow."""
+def test_axis_with_one_value_has_a_bar_per_method() -> None:
+    """There is nothing to draw a line along, and a long legend is hard to read."""
     drawn = draw(merge_rows({"lr": ("0.001",)}))
     assert "accuracy_bars_lr.png" in drawn
     assert not any("_vs_" in name for name in drawn)
 
 
-def test_what_reads_data_is_not_ranked_with_what_reads_none() -> None:
-    """The headline is about those with least; the best of every other kind has its own line."""
+def test_merges_that_read_data_are_ranked_apart() -> None:
+    """The headline covers merges that use least; every other kind has a line for its best."""
     plain, *others = setting_means(results_table(merge_rows({"lr": ("0.001",)}, ("a", "b", "c"))))
     reading = replace(others[0], data_use="labelled train")
     own = replace(others[1], per_task_modules=True)
@@ -305,7 +305,7 @@ def test_what_reads_data_is_not_ranked_with_what_reads_none() -> None:
 
 
 def test_figures_are_png_files_by_name() -> None:
-    """The files for the tracking server are PNG, named by quantity and axis."""
+    """Files for MLflow are PNG and named by quantity and axis."""
     drawn = draw(merge_rows({"lr": ("0.001", "0.0003")}))
     assert set(drawn) == {
         "accuracy_vs_lr.png",
@@ -322,7 +322,7 @@ def test_figures_are_png_files_by_name() -> None:
 
 
 def test_a_missing_method_leaves_the_others() -> None:
-    """A method that no group finished at one setting is absent there and drawn elsewhere."""
+    """A method without a finished group at one setting is left out there only."""
     rows = [
         row
         for row in merge_rows({"lr": ("0.0003", "0.001")})
@@ -333,8 +333,8 @@ def test_a_missing_method_leaves_the_others() -> None:
     assert render(rows).count(">ties</th>") == 2 + 1  # one value, and the heads of two tables
 
 
-def test_losses_that_are_not_numbers_are_said() -> None:
-    """The page counts diverged groups in words and in the cell, and draws the rest."""
+def test_losses_that_are_not_finite_are_counted() -> None:
+    """The page counts diverged groups in words and in the cell, and draws the others."""
     rows = merge_rows({"lr": ("0.001", "0.003")}, ("average",))
     for row in rows:
         if row["value"] == "0.003" and row["group"] < "4x03":
@@ -345,7 +345,7 @@ def test_losses_that_are_not_numbers_are_said() -> None:
 
 
 def test_setting_without_any_finite_loss_gets_a_cross() -> None:
-    """Where every group diverged the chart marks the method instead of leaving a gap."""
+    """The chart marks a method whose groups all diverged."""
     rows = merge_rows({"lr": ("0.001", "0.003")}, ("average",))
     sound = draw(rows, file_format="svg")["loss_vs_lr.svg"]
     broken = [row | ({"loss": math.nan} if row["value"] == "0.003" else {}) for row in rows]
@@ -358,13 +358,13 @@ def test_setting_without_any_finite_loss_gets_a_cross() -> None:
 
 
 def test_a_single_group_has_no_error() -> None:
-    """The one group of all six tasks is a mean without ± in the table."""
+    """The mean of a single group has no ± in the table."""
     page = render(merge_rows({"num_tasks": ("6",)}, ("average",)))
     assert "<td>+8.0</td>" in page
 
 
 def test_an_empty_study_still_has_a_page() -> None:
-    """Before the first merge the page tells that, with facts and study file."""
+    """Before the first merge, the page has that sentence, the facts and the study file."""
     page = render([], [])
     assert "No merge job has committed a result yet." in page
     assert "s3://bucket/demo" in page
@@ -373,7 +373,7 @@ def test_an_empty_study_still_has_a_page() -> None:
 
 @pytest.mark.parametrize("axis", ["grid", "random"])
 def test_designs_without_an_order_are_not_joined_by_lines(axis: str) -> None:
-    """Points of a grid or of random draws are names, even where they look like numbers."""
+    """Values of grids and random draws are names, even if they look like numbers."""
     scale = x_scale(axis, ["0", "1", "2"])
     assert not scale.continuous
     page = render(merge_rows({axis: ("0", "1", "2")}, ("average",)), expert_rows({axis: ("0",)}))
@@ -390,7 +390,7 @@ def test_focus_is_the_setting_that_axes_share() -> None:
 
 
 def test_focus_of_a_single_axis_is_its_best_setting() -> None:
-    """With one axis the default is unknown, and the page says what it shows instead."""
+    """With one axis the default is not known, and the page gives the reason of its choice."""
     table = results_table(merge_rows({"lr": AXES["lr"]}))
     focus = focus_of(table, setting_means(table))
     assert focus is not None
@@ -399,7 +399,7 @@ def test_focus_of_a_single_axis_is_its_best_setting() -> None:
 
 
 def test_held_out_tasks_are_named_and_outside_the_means() -> None:
-    """A held-out task has its row by task, and the means do not move."""
+    """A held-out task has a row in the table by task, and does not change the means."""
     rows = merge_rows({"lr": ("0.001",)}, ("average",))
     outside = [
         row | {"task": "sketches", "held_out": True, "accuracy": 0.01}
@@ -410,8 +410,8 @@ def test_held_out_tasks_are_named_and_outside_the_means() -> None:
     assert "sketches (held out)" in render(rows + outside)
 
 
-def test_axis_tables_tell_what_each_method_reads() -> None:
-    """Beside its name, and never beside the base or the experts."""
+def test_axis_tables_show_the_data_of_each_method() -> None:
+    """Rows of methods show the data that they read; rows of base and experts do not."""
     rows = merge_rows({"lr": ("0.001",)})
     for row in rows:
         if row["method"] == "ties":
@@ -422,33 +422,33 @@ def test_axis_tables_tell_what_each_method_reads() -> None:
 
 
 def test_experts_show_chance_and_base() -> None:
-    """Eight classes give 12.5 % chance, beside the base under the same head."""
+    """Eight classes give 12.5 % chance, beside the base with the same head."""
     table = expert_tables(experts_table(expert_rows()))["lr"]
     assert '<th scope="row">digits</th><td>8</td><td>12.5</td><td>50.0</td>' in table
     assert "lr=0.003" in table
 
 
 def test_settings_with_the_same_experts_share_a_column() -> None:
-    """The number of tasks changes no expert, so its values are one column."""
+    """The number of tasks changes no expert, so its values share one column."""
     assert "num_tasks=2, 4, 6" in expert_tables(experts_table(expert_rows()))["num_tasks"]
 
 
 def test_a_diverged_expert_is_marked() -> None:
-    """The cell says diverged, with the accuracy that the weights still had."""
+    """The cell says diverged and has the accuracy of the last finite weights."""
     rows = expert_rows({"lr": ("0.001",)})
     rows[0] |= {"outcome": "diverged", "accuracy": 0.125, "loss": math.nan}
     assert "12.5 diverged</td>" in expert_tables(experts_table(rows))["lr"]
 
 
 def test_a_missing_expert_is_not_hidden_in_the_mean() -> None:
-    """A mean over five of six tasks says so."""
+    """A mean over five of six tasks shows both numbers."""
     rows = [r for r in expert_rows({"lr": ("0.001", "0.003")}) if r["task"] != "emoji"]
     rows += expert_rows({"lr": ("0.003",)})[1:2]
     assert "80.0 (5 of 6)" in expert_tables(experts_table(rows))["lr"]
 
 
 def test_every_colour_has_one_meaning_in_the_page() -> None:
-    """A method has the same colour in the charts and before its name in the tables."""
+    """A method has the same colour in charts and tables."""
     color = method_styles(METHODS)["ties"].color
     assert f'<i style="background:{color}"></i>ties' in full_page()
     drawn = draw(merge_rows({"lr": ("0.001",)}), file_format="svg")

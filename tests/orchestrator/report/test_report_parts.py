@@ -11,14 +11,14 @@ from orchestrator.report.wording import percent
 
 
 def test_values_a_decade_apart_get_a_log_axis() -> None:
-    """0.0001 to 0.003 is logarithmic, 2 to 6 and values from zero are not."""
+    """0.0001 to 0.003 is logarithmic; 2 to 6, and values from zero on, are not."""
     assert x_scale("lr", ["0.0001", "0.003"]).log
     assert not x_scale("num_tasks", ["2", "4", "6"]).log
     assert not x_scale("dropout", ["0", "0.1", "10"]).log
 
 
 def test_shift_is_the_same_distance_on_both_kinds_of_axis() -> None:
-    """A hundredth of the axis is a sum on a linear axis and a factor on a logarithmic one."""
+    """A shift is a sum on a linear axis and a factor on a logarithmic axis."""
     linear = x_scale("num_tasks", ["2", "6"]).shifted(0.25)
     log = x_scale("lr", ["0.01", "100"]).shifted(0.25)
     assert list(linear.positions.values()) == [3.0, 7.0]
@@ -26,14 +26,14 @@ def test_shift_is_the_same_distance_on_both_kinds_of_axis() -> None:
 
 
 def test_many_methods_stay_apart() -> None:
-    """Where the colours repeat, marker and hatch still tell the methods apart."""
+    """Methods of the same colour differ in marker and hatch."""
     styles = method_styles(f"m{index}" for index in range(20))
     assert len({(s.color, s.marker) for s in styles.values()}) == 20
     assert len({(s.color, s.hatch) for s in styles.values()}) == 20
 
 
 def test_charts_follow_the_colours_of_the_page() -> None:
-    """The ink of a chart becomes the page's text colour, and its ids get the chart's name."""
+    """Ink becomes the page's text colour, and ids get the chart's name as a prefix."""
     svg = b'<?xml?><svg width="3pt" height="4pt"><g id="a" style="fill: %s"/><use href="#a"/></svg>'
     text = inline_svg(svg % INK.encode(), name="x", label='a "b"')
     assert text == (

@@ -40,7 +40,7 @@ def results(*rows: dict[str, Any]) -> pa.Table:
 
 
 def test_spread_is_the_sample_standard_deviation_and_its_error() -> None:
-    """Of 1, 2 and 6: mean 3, variance (4 + 1 + 9) / 2 = 7."""
+    """The values 1, 2 and 6 have mean 3 and variance (4 + 1 + 9) / 2 = 7."""
     found = spread([1.0, 2.0, 6.0])
     assert found.mean == pytest.approx(3.0)
     assert found.std == pytest.approx(math.sqrt(7))
@@ -49,29 +49,29 @@ def test_spread_is_the_sample_standard_deviation_and_its_error() -> None:
 
 
 def test_spread_of_one_group_has_no_deviation() -> None:
-    """One value has a mean; its standard deviation and error are nan, without a warning."""
+    """Standard deviation and error of one value are NaN, without a warning."""
     found = spread([0.25])
     assert found.mean == 0.25
     assert math.isnan(found.std)
     assert math.isnan(found.stderr)
 
 
-def test_spread_counts_what_is_not_finite_and_leaves_it_out() -> None:
-    """Nan, infinity and a missing value are counted apart and do not touch the mean."""
+def test_spread_counts_values_that_are_not_finite() -> None:
+    """NaN, infinity and missing values are counted apart and do not change the mean."""
     found = spread([1.0, math.nan, math.inf, None, 3.0])
     assert found.mean == pytest.approx(2.0)
     assert (found.num_groups, found.num_not_finite) == (2, 3)
 
 
 def test_spread_of_nothing_finite_is_nan() -> None:
-    """Where every group diverged there is no mean, and the count says so."""
+    """If every group diverged, the mean is NaN and the count has all groups."""
     found = spread([math.nan, math.nan])
     assert math.isnan(found.mean)
     assert (found.num_groups, found.num_not_finite) == (0, 2)
 
 
 def test_means_are_over_groups_and_apart_for_macro_and_union() -> None:
-    """The rows of the two means are never mixed, and single tasks are in neither."""
+    """Rows of the two means are never mixed, and rows of tasks are in neither."""
     table = results(
         row(group="2x00", accuracy=0.5),
         row(group="2x01", accuracy=0.7),
@@ -89,7 +89,7 @@ def test_means_are_over_groups_and_apart_for_macro_and_union() -> None:
 
 
 def test_gain_is_paired_with_the_base_of_the_same_group() -> None:
-    """Accuracies that follow the base give a gain without spread."""
+    """Accuracies that follow the base have a gain without spread."""
     table = results(
         row(group="2x00", accuracy=0.5, base_accuracy=0.4),
         row(group="2x01", accuracy=0.9, base_accuracy=0.8),
@@ -100,15 +100,15 @@ def test_gain_is_paired_with_the_base_of_the_same_group() -> None:
     assert found.macro.accuracy.std == pytest.approx(math.sqrt(0.08))
 
 
-def test_gain_is_unknown_where_the_base_was_not_evaluated() -> None:
-    """A missing base makes the gain missing and leaves the accuracy alone."""
+def test_gain_is_missing_if_the_base_was_not_evaluated() -> None:
+    """The accuracy is not affected."""
     (found,) = setting_means(results(row(base_accuracy=None)))
     assert found.macro.gain.num_not_finite == 1
     assert found.macro.accuracy.mean == 0.5
 
 
 def test_a_loss_that_is_not_a_number_leaves_the_accuracy_mean_whole() -> None:
-    """One diverged group of two is counted in the loss and stays in the accuracy."""
+    """A diverged group is counted in the loss and stays in the mean of the accuracy."""
     table = results(row(group="2x00", loss=math.nan), row(group="2x01", loss=3.0))
     (found,) = setting_means(table)
     assert found.macro.loss.mean == 3.0
@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_a_number_leaves_the_accuracy_mean_whole() -> None:
 
 
 def test_settings_come_in_the_order_of_the_plan() -> None:
-    """Axes and methods keep their first appearance; numeric values are sorted by size."""
+    """Axes and methods keep the order of appearance; numeric values are sorted."""
     table = results(
         row(axis="steps", value="1000", method="ties"),
         row(axis="steps", value="1000", method="average"),
@@ -134,37 +134,37 @@ def test_settings_come_in_the_order_of_the_plan() -> None:
 
 
 def test_values_that_are_names_keep_their_order() -> None:
-    """One value that is not a number keeps the whole axis in the order of appearance."""
+    """One value that is not a number leaves the whole axis in the order of appearance."""
     assert ordered_values(["sgd", "10", "9", "sgd"]) == ("sgd", "10", "9")
     assert ordered_values(["1e-2", "0.001", "10"]) == ("0.001", "1e-2", "10")
 
 
 def test_groups_of_several_sizes_have_no_number_of_tasks() -> None:
-    """A setting whose groups differ in size says None instead of one of the sizes."""
+    """A setting with groups of several sizes has None for the number of tasks."""
     table = results(row(group="2x00"), row(group="4x00", num_tasks=4))
     assert setting_means(table)[0].num_tasks is None
 
 
 def test_a_group_twice_is_refused_by_name() -> None:
-    """A group counted twice would shrink the error, so it is an error that names the group."""
+    """A group that is counted twice would shrink the standard error."""
     with pytest.raises(ValueError, match=r"'2x00'.*'average'.*'lr=0\.1'"):
         setting_means(results(row(), row()))
 
 
 @pytest.mark.parametrize("column", ["study", "backbone"])
 def test_a_mixed_table_is_refused(column: str) -> None:
-    """Two studies or two backbones are never averaged together."""
+    """Two studies, or two backbones, are never averaged together."""
     with pytest.raises(ValueError, match=column):
         setting_means(results(row(), row(**{column: "other", "group": "2x01"})))
 
 
 def test_an_empty_table_has_no_means() -> None:
-    """A study that has merged nothing yet gives nothing, not an error."""
+    """A study without merges has no means, and that is no error."""
     assert setting_means(results()) == ()
 
 
 def test_means_are_rows_for_other_programs() -> None:
-    """Macro and union apart; a deviation of one group is missing, not nan."""
+    """Macro and union have rows of their own; the deviation of one group is null."""
     table = results(
         row(group="2x00", accuracy=0.5),
         row(group="2x01", accuracy=0.7),

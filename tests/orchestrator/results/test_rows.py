@@ -35,7 +35,7 @@ BASES = {"font_letters": sums(100, 20, 250.0), "mnist_5k": sums(300, 120, 450.0)
 def pair_ledger(
     make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
 ) -> Callable[..., Ledger]:
-    """Makes the ledger of one pair with the sums given above."""
+    """Makes the ledger of one pair of tasks with the sums given above."""
 
     def make(
         *,
@@ -58,7 +58,7 @@ def by_task(table: pa.Table) -> dict[str, dict[str, Any]]:
     return {row["task"]: row for row in table.to_pylist()}
 
 
-def test_macro_and_union_are_those_worked_by_hand(pair_ledger: Callable[..., Ledger]) -> None:
+def test_macro_and_union_equal_the_values_by_hand(pair_ledger: Callable[..., Ledger]) -> None:
     """0.6 and 0.9 of 100 and 300 images: 0.75 over the tasks, 330/400 over the images."""
     rows = by_task(results_table(pair_ledger().committed()))
     macro, union = rows["macro"], rows["union"]
@@ -73,7 +73,7 @@ def test_macro_and_union_are_those_worked_by_hand(pair_ledger: Callable[..., Led
 
 
 def test_normalized_accuracy_is_merged_over_expert(pair_ledger: Callable[..., Ledger]) -> None:
-    """Per task 0.75 and 0.9; their mean under macro, 0.825/0.95 under union."""
+    """0.75 and 0.9 per task; the mean of both is macro, 0.825/0.95 is union."""
     rows = by_task(results_table(pair_ledger().committed()))
     normalized = {task: row["normalized_accuracy"] for task, row in rows.items()}
     assert normalized == pytest.approx(
@@ -82,7 +82,7 @@ def test_normalized_accuracy_is_merged_over_expert(pair_ledger: Callable[..., Le
 
 
 def test_rows_have_every_column_as_documented(pair_ledger: Callable[..., Ledger]) -> None:
-    """One row of a task, written out: only what has no effect is null."""
+    """One row of a task in full: only columns without effect are null."""
     ledger = pair_ledger(merge=[{"method": "ties", "label": "T"}])
     (merge,) = ledger.plan.merges.values()
     table = results_table(ledger.committed())
@@ -132,7 +132,7 @@ def test_rows_have_every_column_as_documented(pair_ledger: Callable[..., Ledger]
 
 
 def test_means_have_the_point_all_images_and_no_expert(pair_ledger: Callable[..., Ledger]) -> None:
-    """A mean leaves null the expert's id, and what has no effect anywhere."""
+    """The expert's id and hyperparameters without effect are null; all others are not."""
     rows = by_task(results_table(pair_ledger().committed()))
     for name in ("macro", "union"):
         null = [key for key, value in rows[name].items() if value is None]
@@ -140,7 +140,7 @@ def test_means_have_the_point_all_images_and_no_expert(pair_ledger: Callable[...
         assert (rows[name]["num_examples"], rows[name]["lr"]) == (400, 0.01)
 
 
-def test_loss_that_is_not_a_number_stays_one(pair_ledger: Callable[..., Ledger]) -> None:
+def test_loss_that_is_nan_stays_nan(pair_ledger: Callable[..., Ledger]) -> None:
     """A collapsed merge has accuracies; its loss is NaN in its row and in both means."""
     collapsed = {**MERGED, "mnist_5k": sums(300, 30, math.nan)}
     rows = by_task(results_table(pair_ledger(merged=collapsed).committed()))
@@ -152,7 +152,7 @@ def test_loss_that_is_not_a_number_stays_one(pair_ledger: Callable[..., Ledger])
 def test_expert_without_a_hit_has_no_normalized_accuracy(
     pair_ledger: Callable[..., Ledger],
 ) -> None:
-    """Nothing is divided by zero: NaN for the task and for the mean of the ratios."""
+    """Nothing is divided by zero: the task and the mean of the ratios are NaN."""
     experts = {**EXPERTS, "mnist_5k": sums(300, 0, 900.0)}
     rows = by_task(results_table(pair_ledger(experts=experts).committed()))
     assert math.isnan(rows["mnist_5k"]["normalized_accuracy"])
@@ -163,7 +163,7 @@ def test_expert_without_a_hit_has_no_normalized_accuracy(
 def test_held_out_task_has_a_row_and_is_in_no_mean(
     make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
 ) -> None:
-    """However good the third task is, the means are those of the pair."""
+    """The means are those of the pair, whatever the third task scores."""
     plan = make_plan(evaluation={"held_out": True})
     experts = [expert_manifest(each) for each in plan.experts.values()]
     cell = plan.cells[0]
@@ -181,7 +181,7 @@ def test_held_out_task_has_a_row_and_is_in_no_mean(
 def test_means_of_different_points_have_no_point(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """In the random design each task's row has its own expert's point, the means have none."""
+    """In a random design, a task's row has its expert's point, and the means have none."""
     plan = make_plan(finetune=RANDOM, **PAIR)
     rows = by_task(results_table(Ledger(plan, manifests=all_manifests(plan)).committed()))
     points = {expert.task: expert.hyperparameters.lr for expert in plan.cells[0].merge.experts}
@@ -194,7 +194,7 @@ def test_means_of_different_points_have_no_point(
 def test_table_has_every_setting_method_group_and_task(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """Groups x (tasks + 2) rows for each of 4 settings and 2 methods, shared points included."""
+    """Groups x (tasks + 2) rows for each of 4 settings and 2 methods, shared points too."""
     plan = make_plan(
         finetune={"defaults": DEFAULTS, "axes": {"lr": [0.01, 0.1], "steps": [10, 20]}},
         merge=[{"method": "average"}, {"method": "ties"}],
@@ -216,7 +216,7 @@ def test_table_has_every_setting_method_group_and_task(
 def test_merge_that_is_missing_has_no_rows(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """A table of an unfinished study has what there is, with all columns."""
+    """The table of an unfinished study has all columns and the rows of existing merges."""
     plan = make_plan()
     *manifests, _ = all_manifests(plan)
     assert results_table(Ledger(plan, manifests=manifests).committed()).num_rows == 2 * 4
@@ -227,7 +227,7 @@ def test_merge_that_is_missing_has_no_rows(
 def test_table_does_not_depend_on_the_order_of_commits(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """Two runs that commit in another order end with equal tables."""
+    """Two runs that commit in different orders end with equal tables."""
     plan = make_plan(merge=[{"method": "average"}, {"method": "ties"}])
     manifests = all_manifests(plan)
     forward, backward = Ledger(plan, manifests=manifests), Ledger(plan, manifests=manifests[::-1])
@@ -236,7 +236,7 @@ def test_table_does_not_depend_on_the_order_of_commits(
 
 
 def test_experts_have_a_row_with_every_column(pair_ledger: Callable[..., Ledger]) -> None:
-    """One row written out; the other task has its own."""
+    """One row in full; the other task has a row of its own."""
     ledger = pair_ledger()
     table = experts_table(ledger.committed())
     assert table.schema == EXPERTS_SCHEMA
@@ -281,7 +281,7 @@ def test_experts_have_a_row_with_every_column(pair_ledger: Callable[..., Ledger]
 def test_expert_without_weights_has_a_row_without_scores(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """The table says that it diverged; its scores are NaN over no image."""
+    """The row says that the expert diverged; its scores are NaN over no images."""
     plan = make_plan()
     expert = next(iter(plan.experts.values()))
     manifest = expert_manifest(expert, test=None, outcome="diverged")
@@ -293,7 +293,7 @@ def test_expert_without_weights_has_a_row_without_scores(
 def test_expert_that_axes_share_is_listed_under_each(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """One expert a task, two rows: under the learning rate and under the steps."""
+    """Each task has two rows: under the learning rate and under the steps."""
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": {"lr": [0.01], "steps": [10]}})
     rows = _rows(experts_table(Ledger(plan, manifests=all_manifests(plan)).committed()))
     assert [row["setting"] for row in rows] == ["lr=0.01"] * 3 + ["steps=10"] * 3

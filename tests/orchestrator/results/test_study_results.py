@@ -14,7 +14,7 @@ from workers.artifacts.manifests import Manifest
 def ledger(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> Ledger:
-    """Is the ledger of a finished study whose default lies on two axes."""
+    """Returns the ledger of a finished study whose default lies on two axes."""
     axes = {"lr": [0.01, 0.1], "steps": [10, 20]}
     defaults = {"steps": 10, "lr": 0.01, "batch_size": 8}
     plan = make_plan(finetune={"defaults": defaults, "axes": axes})
@@ -22,7 +22,7 @@ def ledger(
 
 
 def test_results_are_the_tables_and_means_of_one_snapshot(ledger: Ledger) -> None:
-    """Nothing else is computed, so all that show results show the same numbers."""
+    """Everything that shows results shows the same numbers."""
     committed = ledger.committed()
     results = StudyResults.of(committed)
     assert results.merges.equals(results_table(committed))

@@ -14,7 +14,7 @@ Shown = dict[tuple[str, ...], float]
 
 
 def shown(ledger: Ledger, *, running: Collection[str] = (), num_jobs_waiting: int = 0) -> Shown:
-    """Returns every reading by its name and the values of its labels."""
+    """Returns every metric value by its name and the values of its labels."""
     allowance = Allowance(ledger)
     found = metric_values(
         ledger.state(),
@@ -27,12 +27,12 @@ def shown(ledger: Ledger, *, running: Collection[str] = (), num_jobs_waiting: in
 
 @pytest.fixture
 def ledger(make_plan: Callable[..., Plan]) -> Ledger:
-    """Returns the ledger of three trials and three merges, of which nothing is done."""
+    """Returns the ledger of three trials and three merges, none of them done."""
     return Ledger(make_plan(), manifests=[])
 
 
 def test_new_study_waits_for_everything(ledger: Ledger) -> None:
-    """Every metric and state is there from the first moment, so that no rule lacks a series."""
+    """All metrics and states exist from the first moment, so that no rule lacks a series."""
     found = shown(ledger, num_jobs_waiting=4)
     assert {name for name, *_ in found} == METRICS.keys()
     for name, states in STATES.items():
@@ -63,7 +63,7 @@ def test_each_trial_and_merge_is_in_one_state(ledger: Ledger, expert_manifest: M
 def test_merge_is_ready_and_then_done(
     ledger: Ledger, expert_manifest: Make, merge_manifest: Make
 ) -> None:
-    """Its seconds count with those of the trials; its scores are no files."""
+    """Its seconds are added to those of the trials; it stores no bytes."""
     for expert in ledger.plan.experts.values():
         ledger.add(expert_manifest(expert, seconds=1.0))
     ledger.add(merge_manifest(next(iter(ledger.plan.merges.values())), merge_s=2.0))
@@ -72,8 +72,8 @@ def test_merge_is_ready_and_then_done(
     assert found["mergesweep_cpu_seconds",] == 3 * 1.0 + 2.0 + 1.5
 
 
-def test_what_the_budget_leaves_out_does_not_wait(make_plan: Callable[..., Plan]) -> None:
-    """A rule on waiting trials stays silent where they are not going to be run."""
+def test_jobs_that_the_budget_leaves_out_do_not_wait(make_plan: Callable[..., Plan]) -> None:
+    """An alert on waiting trials stays silent about trials that will not run."""
     small = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_test": 50}
     plan = make_plan(budget={"cpu_hours": 0.5 / 3600}, tasks=small)
     found = shown(Ledger(plan, manifests=[]))

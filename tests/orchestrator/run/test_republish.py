@@ -46,7 +46,7 @@ def opened(
     make_plan: Callable[..., Plan],
     all_manifests: Callable[[Plan], list[Manifest]],
 ) -> OpenedStudy:
-    """Is a finished study whose store was read by name."""
+    """Returns a finished study that was read from its store by name."""
     methods = [{"method": "average"}, {"method": "ties"}]
     text = yaml.safe_dump(study_fields(merge=methods))
     empty = open_study(parse_study(text, source="study.yaml"), text=text)
@@ -71,7 +71,7 @@ def held_runs(opened: OpenedStudy) -> list[Run]:
 
 
 def contents(opened: OpenedStudy) -> dict[str, Any]:
-    """Returns all that MLflow shows of the study, in words that do not name a run's id."""
+    """Returns all that MLflow has of the study, without the ids of MLflow runs."""
     runs = held_runs(opened)
     keys = {run.info.run_id: run.data.tags[KEY_TAG] for run in runs}
     assert len(set(keys.values())) == len(runs)
@@ -100,14 +100,14 @@ def _content(
 
 
 def publish_as_a_run_does(opened: OpenedStudy) -> None:
-    """Fills MLflow from this process, which has imported it."""
+    """Fills MLflow from this process, which has imported mlflow."""
     target = Target(uri=opened.tracking_uri, study="small", experiment_tags={}, rebuild=False)
     experiment = MlflowExperiment(target)
     hand_over(opened, publish=experiment.publish)
 
 
 def hand_over(opened: OpenedStudy, *, publish: Callable[[MlflowRun], Any]) -> None:
-    """Publishes all that the end of a run does."""
+    """Publishes everything that the end of a run publishes."""
     page = opened.folder.read_bytes(REPORT_FILE)
     assert page is not None
     committed = opened.ledger.committed()
@@ -118,7 +118,7 @@ def hand_over(opened: OpenedStudy, *, publish: Callable[[MlflowRun], Any]) -> No
 def test_rebuild_and_an_empty_mlflow_get_the_same_from_the_store_alone(
     opened: OpenedStudy, tmp_path: Path
 ) -> None:
-    """Spoilt and deleted runs are as they were, with new ids; runs of others are left alone."""
+    """Changed and deleted MLflow runs are restored under new ids; foreign ones stay."""
     publish_as_a_run_does(opened)
     before = contents(opened)
     assert len(before) == NUM_RUNS
@@ -146,7 +146,7 @@ def test_rebuild_and_an_empty_mlflow_get_the_same_from_the_store_alone(
 def test_rebuild_whose_publisher_is_killed_deletes_nothing_twice(
     opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The successor goes on where the dead one stopped: what that wrote stays."""
+    """The successor continues, and keeps the MLflow runs of the killed publisher."""
     monkeypatch.setattr("orchestrator.tracking.tracker._RESTART_WAIT_S", 0.1)
     publish_as_a_run_does(opened)
     old = {run.info.run_id for run in held_runs(opened)}
@@ -169,7 +169,7 @@ def test_rebuild_whose_publisher_is_killed_deletes_nothing_twice(
 
 
 def test_rebuild_without_an_answer_leaves_the_study_unpublished(opened: OpenedStudy) -> None:
-    """The next run sends what is pending: it must not take the study for published."""
+    """The next run sends pending MLflow runs, because the study does not count as published."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         unanswered = replace(opened, tracking_uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
         unanswered.note_published(

@@ -6,7 +6,7 @@ from orchestrator.tracking.protocol import Message, Settled, StateChanged
 
 
 class Server:
-    """Stands for MLflow: up or down, and refusing some runs."""
+    """A stand-in for MLflow that can be down and can refuse MLflow runs."""
 
     def __init__(self) -> None:
         self.up = True
@@ -15,7 +15,7 @@ class Server:
         self.num_broken_calls = 0
 
     def check(self) -> None:
-        """Fails while the server is down."""
+        """Raises while the server is down."""
         if self.num_broken_calls:
             self.num_broken_calls -= 1
             raise ConnectionResetError("broken")
@@ -23,7 +23,7 @@ class Server:
             raise ConnectionError("refused\n" * 50)
 
     def publish(self, run: MlflowRun) -> bool:
-        """Fails while it is down, or for a refused run."""
+        """Raises while the server is down, or for a refused MLflow run."""
         self.check()
         if run.key in self.refused:
             raise ValueError("bad request")
@@ -32,7 +32,7 @@ class Server:
 
 
 class Bench:
-    """A backlog with a clock set by hand."""
+    """A backlog with a clock that the test moves."""
 
     def __init__(self, *, open_experiment: Callable[[], Server] | None = None) -> None:
         self.server = Server()
@@ -46,7 +46,7 @@ class Bench:
         )
 
     def run_for(self, seconds: float) -> int:
-        """Steps as the publisher does and returns how often."""
+        """Steps as the publisher does; returns the number of steps."""
         end_s = self.now_s + seconds
         num_steps = 0
         while (wait_s := self.backlog.wait_s()) is not None and self.now_s + wait_s <= end_s:
@@ -57,7 +57,7 @@ class Bench:
         return num_steps
 
     def states(self) -> list[str]:
-        """Returns the states in the order of their announcement."""
+        """Returns the announced states in order."""
         return [reply.state for reply in self.replies if isinstance(reply, StateChanged)]
 
 
@@ -74,7 +74,7 @@ def make_run(key: str, *, parent_key: str | None = None, name: str = "n") -> Mlf
 
 
 def test_runs_are_published_in_order_with_parents_first() -> None:
-    """A parent that waits too is published before the child that came ahead of it."""
+    """A waiting parent is published before its child, even if the child came first."""
     bench = Bench()
     for run in (make_run("a", parent_key="p"), make_run("b"), make_run("p")):
         bench.backlog.add(run)
@@ -85,7 +85,7 @@ def test_runs_are_published_in_order_with_parents_first() -> None:
 
 
 def test_only_the_latest_of_equal_keys_is_published() -> None:
-    """A running trial's older state is dropped when a newer one came before it was written."""
+    """An older state of a running trial is dropped if a newer one arrives in time."""
     bench = Bench()
     newer = make_run("a", name="newer")
     bench.backlog.add(make_run("a", name="older"))
@@ -96,7 +96,7 @@ def test_only_the_latest_of_equal_keys_is_published() -> None:
 
 
 def test_outage_is_waited_out_with_growing_pauses() -> None:
-    """While the server is down few calls are made; once it is up, all runs arrive."""
+    """Few calls are made while the server is down; all MLflow runs arrive afterwards."""
     bench = Bench()
     bench.server.up = False
     for key in "abc":
@@ -109,8 +109,8 @@ def test_outage_is_waited_out_with_growing_pauses() -> None:
     assert bench.states()[-1] == "ok"
 
 
-def test_refused_run_does_not_hold_up_the_others_and_is_never_given_up() -> None:
-    """A server that answers but refuses one run gets all others, and that one when it relents."""
+def test_refused_run_does_not_delay_the_others_and_is_retried() -> None:
+    """The server gets all others, and the refused one as soon as it accepts it."""
     bench = Bench()
     bench.server.refused = {"a"}
     for key in "abc":
@@ -123,8 +123,8 @@ def test_refused_run_does_not_hold_up_the_others_and_is_never_given_up() -> None
     assert bench.server.published == ["b", "c", "a"]
 
 
-def test_refused_parent_does_not_hold_up_its_child() -> None:
-    """The child goes on without waiting for a parent that was refused once."""
+def test_refused_parent_does_not_delay_its_child() -> None:
+    """The child does not wait for a parent that was refused once."""
     bench = Bench()
     bench.server.refused = {"p"}
     bench.backlog.add(make_run("a", parent_key="p"))
@@ -134,7 +134,7 @@ def test_refused_parent_does_not_hold_up_its_child() -> None:
 
 
 def test_flush_tries_every_run_even_before_its_time() -> None:
-    """Closing neither waits for a pause to end nor loops over a run that stays refused."""
+    """Closing does not wait for pauses, and does not repeat a refused MLflow run for ever."""
     bench = Bench()
     bench.server.refused = {"a", "p"}
     bench.backlog.add(make_run("a"))
@@ -147,7 +147,7 @@ def test_flush_tries_every_run_even_before_its_time() -> None:
 
 
 def test_refused_run_is_named_until_it_is_published() -> None:
-    """Others that pass do not hide it; several are counted."""
+    """Later successes do not hide it; several refused ones are counted."""
     bench = Bench()
     bench.server.refused = {"a", "b"}
     for key in "abcd":
@@ -163,7 +163,7 @@ def test_refused_run_is_named_until_it_is_published() -> None:
 
 
 def test_flush_tries_a_refused_run_a_second_time() -> None:
-    """A connection that broke under one call is no reason to leave a run for the next session."""
+    """One broken connection does not leave an MLflow run to the next session."""
     bench = Bench()
     bench.server.num_broken_calls = 1
     for key in "ab":
@@ -173,7 +173,7 @@ def test_flush_tries_a_refused_run_a_second_time() -> None:
 
 
 def test_one_broken_connection_is_no_outage() -> None:
-    """A server closes a connection after an error: the call after that fails, the next does not."""
+    """A server that closes a connection after an error fails one call, not the next."""
     bench = Bench()
     bench.server.num_broken_calls = 2  # the run's own, and the first look at the server
     bench.backlog.add(make_run("a"))
@@ -182,7 +182,7 @@ def test_one_broken_connection_is_no_outage() -> None:
 
 
 def test_flush_stops_at_a_server_that_does_not_answer() -> None:
-    """A thousand runs cost one call that times out, not a thousand."""
+    """A thousand MLflow runs cost one call that times out, not a thousand."""
     bench = Bench()
     bench.server.up = False
     for number in range(1000):
@@ -195,7 +195,7 @@ def test_flush_stops_at_a_server_that_does_not_answer() -> None:
 
 
 def test_experiment_that_cannot_be_opened_counts_as_an_outage() -> None:
-    """A database that is not writable yet is tried again like a server that is down."""
+    """A database that is not writable yet is retried like a server that is down."""
     answers = [OSError("read-only"), OSError("read-only")]
 
     def open_experiment() -> Server:

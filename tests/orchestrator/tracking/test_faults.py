@@ -54,7 +54,7 @@ def start(uri: str, tmp_path: Path, *, study: str = "demo") -> Tracker:
 
 
 def points_by_key(database: Path, *, study: str) -> list[tuple[str, str, int]]:
-    """Returns key, status and number of metric points of each run of a study, ordered by key."""
+    """Returns key, status and number of points of each MLflow run of a study, by key."""
     query = """
         select tags.value, runs.status,
                (select count(*) from metrics where metrics.run_uuid = runs.run_uuid)
@@ -68,12 +68,12 @@ def points_by_key(database: Path, *, study: str) -> list[tuple[str, str, int]]:
 
 
 def whole(numbers: range) -> list[tuple[str, str, int]]:
-    """Returns what `points_by_key` must find: each run once, each point once."""
+    """Returns the expected value of `points_by_key`: each MLflow run and point once."""
     return sorted((f"expert/{number}", "FINISHED", NUM_POINTS) for number in numbers)
 
 
 class Server:
-    """A real MLflow server on SQLite, with its artifacts below its own directory."""
+    """A real MLflow server on SQLite, with artifacts in a directory of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.database = folder / "server.db"
@@ -85,7 +85,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts the server, or starts it again, and waits until it answers."""
+        """Starts or restarts the server and waits until it answers."""
         self._process = subprocess.Popen(
             ui_command(f"sqlite:///{self.database}", port=self.port),
             env=os.environ | UI_ENVIRONMENT,
@@ -97,7 +97,7 @@ class Server:
         wait_until(self._answers, timeout_s=120)
 
     def kill(self) -> None:
-        """Kills the server and its workers where they are."""
+        """Kills the server and its workers."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -110,7 +110,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Runs one server for the module: it takes ten seconds to start, more on a busy machine."""
+    """Runs one server for the module, because starting it takes ten seconds or more."""
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
@@ -118,7 +118,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class SlowProxy:
-    """Passes TCP connections on and holds back each answer."""
+    """A proxy that passes TCP connections on and delays each answer."""
 
     def __init__(self, port: int, *, delay_s: float) -> None:
         self._target = ("127.0.0.1", port)
@@ -128,7 +128,7 @@ class SlowProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Takes no further connection."""
+        """Accepts no more connections."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -162,7 +162,7 @@ class SlowProxy:
 
 
 def test_server_killed_in_the_middle_gets_every_run_once(server: Server, tmp_path: Path) -> None:
-    """Kill -9 among the calls for a run, more runs during the outage, then a new start."""
+    """The server is killed between the calls for an MLflow run, then restarted."""
     tracker = start(server.uri, tmp_path, study="killed")
     for number in range(60):
         tracker.publish(make_run(number))
@@ -179,8 +179,8 @@ def test_server_killed_in_the_middle_gets_every_run_once(server: Server, tmp_pat
     assert points_by_key(server.database, study="killed") == whole(range(80))
 
 
-def test_slow_server_holds_up_nobody(server: Server, tmp_path: Path) -> None:
-    """Handing over costs the driver nothing, closing ends in time, the rest is there next time."""
+def test_slow_server_delays_neither_driver_nor_closing(server: Server, tmp_path: Path) -> None:
+    """Closing ends in time, and the next session publishes the rest."""
     proxy = SlowProxy(server.port, delay_s=DELAY_S)
     tracker = start(proxy.uri, tmp_path, study="slow")
     waits_s = []
@@ -207,10 +207,10 @@ def test_slow_server_holds_up_nobody(server: Server, tmp_path: Path) -> None:
     assert points_by_key(server.database, study="slow") == whole(range(40))
 
 
-def test_artifacts_that_cannot_be_stored_hold_up_only_their_run(
+def test_artifacts_that_cannot_be_stored_delay_only_their_run(
     server: Server, tmp_path: Path
 ) -> None:
-    """The server's artifact directory is not writable: a file in its place stops root too."""
+    """A file in place of the server's artifact directory stops root as well."""
     shutil.rmtree(server.artifacts, ignore_errors=True)
     server.artifacts.write_bytes(b"in the way")
     report_run = make_run(0, key="report", artifacts={"report.html": b"page"})
@@ -257,7 +257,7 @@ sys.stdin.read()
 
 
 def test_locked_database_delays_runs_and_loses_none(tmp_path: Path) -> None:
-    """Another process writes for seconds, as a collection of deleted runs does."""
+    """Another process writes for seconds, as `mlflow gc` does."""
     database = tmp_path / "mlflow.db"
     tracker = start(f"sqlite:///{database}", tmp_path)
     tracker.publish(make_run(0))
@@ -275,7 +275,7 @@ def test_locked_database_delays_runs_and_loses_none(tmp_path: Path) -> None:
 def test_resumed_driver_and_the_publisher_of_the_killed_one_write_each_run_once(
     tmp_path: Path,
 ) -> None:
-    """The second waits for the first, which goes on after its driver's death."""
+    """The new publisher waits for the old one, which outlives its driver."""
     script = f"""
 import os, signal, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy and alembic unde
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Makes MLflow's tables once: 65 of them, two seconds."""
+    """Creates MLflow's 65 tables once, which takes two seconds."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     MlflowExperiment(
         Target(uri=f"sqlite:///{path}", study="other", experiment_tags={}, rebuild=False)
@@ -75,7 +75,7 @@ def make_run(key: str = "expert/a", **changes: object) -> MlflowRun:
 
 
 def test_published_run_holds_everything_with_its_own_times(uri: str) -> None:
-    """Params, tags, history, artifacts and times are those of the run, not of the publishing."""
+    """Times are those of the content, not of publishing."""
     run = make_run(artifacts={"figures/a.png": b"png", "table.csv": b"1,2"})
     assert open_experiment(uri).publish(run)
     held = read_runs(uri)["expert/a"]
@@ -93,8 +93,8 @@ def test_published_run_holds_everything_with_its_own_times(uri: str) -> None:
     assert held.info.artifact_uri.startswith(inside.as_uri())
 
 
-def test_second_session_writes_nothing_for_what_is_there(uri: str) -> None:
-    """A resumed study finds its runs again and leaves them alone."""
+def test_second_session_writes_no_run_again(uri: str) -> None:
+    """A resumed study finds its MLflow runs and leaves them as they are."""
     first = open_experiment(uri)
     runs = [make_run(f"expert/{number}") for number in range(7)]
     assert [first.publish(run) for run in runs] == [True] * 7
@@ -104,7 +104,7 @@ def test_second_session_writes_nothing_for_what_is_there(uri: str) -> None:
 
 
 def test_changed_run_is_completed_in_place_and_its_history_is_not_doubled(uri: str) -> None:
-    """A running trial that grows stays one run; the points that it had stay single."""
+    """A growing trial stays one MLflow run, and its points stay single."""
     metrics = make_run().metrics
     open_experiment(uri).publish(make_run(metrics=metrics[:3], status="RUNNING", name="begun"))
     assert read_runs(uri)["expert/a"].info.status == "RUNNING"
@@ -124,7 +124,7 @@ def test_failed_run_that_runs_again_is_running(uri: str) -> None:
 
 
 def test_changed_param_becomes_a_tag(uri: str) -> None:
-    """MLflow refuses another value for a param: the run is published all the same."""
+    """MLflow refuses a new value of a parameter; the MLflow run is published anyway."""
     open_experiment(uri).publish(make_run())
     assert open_experiment(uri).publish(make_run(params={"lr": "0.2", "seed": "3"}))
     held = read_runs(uri)["expert/a"]
@@ -132,8 +132,8 @@ def test_changed_param_becomes_a_tag(uri: str) -> None:
     assert held.data.tags[f"{CHANGED_PARAM_TAG}lr"] == "0.2"
 
 
-def test_child_points_to_its_parent_even_if_that_comes_later(uri: str) -> None:
-    """A parent is begun on demand and completed, name included, when its content arrives."""
+def test_child_points_to_a_parent_that_comes_later(uri: str) -> None:
+    """The parent is created on demand, and completed when its content arrives."""
     experiment = open_experiment(uri)
     experiment.publish(make_run("merge/1", parent_key="setting/s"))
     assert read_runs(uri)["setting/s"].info.status == "RUNNING"
@@ -184,7 +184,7 @@ def test_creation_whose_reply_was_lost_leaves_one_run(
 def test_publishing_cut_off_anywhere_is_redone(
     uri: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """No half-written run passes for a whole one in the next session."""
+    """The next session does not take a half-written MLflow run for a whole one."""
     run = make_run(artifacts={"a.txt": b"1"})
 
     def fail(*_args: object, **_kwargs: object) -> None:
@@ -202,7 +202,7 @@ def test_publishing_cut_off_anywhere_is_redone(
 
 
 def test_deleted_experiment_is_restored(uri: str) -> None:
-    """A study whose experiment was thrown away in the UI, even while it runs, gets it back."""
+    """Somebody deleted the experiment in MLflow, even while the study runs."""
     experiment = open_experiment(uri)
     experiment.publish(make_run("expert/1"))
     client = MlflowClient(tracking_uri=uri)
@@ -215,8 +215,8 @@ def test_deleted_experiment_is_restored(uri: str) -> None:
     assert sorted(read_runs(uri)) == ["expert/1", "expert/2"]
 
 
-def test_deleted_run_is_published_anew(uri: str) -> None:
-    """A run thrown away in the UI comes back in the next session."""
+def test_deleted_run_is_published_again(uri: str) -> None:
+    """The next session publishes an MLflow run that somebody deleted in MLflow."""
     open_experiment(uri).publish(make_run())
     first = read_runs(uri)["expert/a"].info.run_id
     MlflowClient(tracking_uri=uri).delete_run(first)
@@ -224,8 +224,8 @@ def test_deleted_run_is_published_anew(uri: str) -> None:
     assert read_runs(uri)["expert/a"].info.run_id != first
 
 
-def test_run_whose_parent_was_published_anew_points_to_the_new_one(uri: str) -> None:
-    """A setting thrown away in the UI comes back with its merges under it."""
+def test_run_points_to_a_parent_that_was_published_again(uri: str) -> None:
+    """A deleted setting comes back with its merges as children."""
     runs = [make_run("setting/s"), make_run("merge/1", parent_key="setting/s")]
     assert [open_experiment(uri).publish(run) for run in runs] == [True, True]
     MlflowClient(tracking_uri=uri).delete_run(read_runs(uri)["setting/s"].info.run_id)
@@ -237,7 +237,7 @@ def test_run_whose_parent_was_published_anew_points_to_the_new_one(uri: str) -> 
 
 
 def test_second_run_under_one_key_is_deleted_and_the_whole_one_stays(uri: str) -> None:
-    """Restoring an experiment brings back what was deleted in it before."""
+    """Restoring an experiment brings back MLflow runs that were deleted in it before."""
     open_experiment(uri).publish(make_run())
     kept = read_runs(uri)["expert/a"].info
     client = MlflowClient(tracking_uri=uri)
@@ -247,8 +247,8 @@ def test_second_run_under_one_key_is_deleted_and_the_whole_one_stays(uri: str) -
     assert read_runs(uri)["expert/a"].info.run_id == kept.run_id
 
 
-def test_deleting_the_runs_spares_those_of_others(uri: str) -> None:
-    """Only what carries a key is the study's; it is deleted as in the UI, and then written anew."""
+def test_deleting_the_runs_spares_runs_without_a_key(uri: str) -> None:
+    """MLflow runs with a key belong to the study; they go to the trash."""
     experiment = open_experiment(uri)
     experiment.publish(make_run())
     before = read_runs(uri)["expert/a"].info
@@ -263,7 +263,7 @@ def test_deleting_the_runs_spares_those_of_others(uri: str) -> None:
 
 
 def test_experiment_gets_its_tags_but_keeps_a_persons_description(uri: str) -> None:
-    """Links name the experiment's id; what somebody wrote in the UI is not overwritten."""
+    """Links contain the experiment's id; a description that a person wrote is kept."""
     tags = {NOTE_TAG: f"Charts: [lr](#/experiments/{EXPERIMENT_ID}/runs)", "store": "s3://b"}
     open_experiment(uri, **tags).publish(make_run())
     client = MlflowClient(tracking_uri=uri)
@@ -277,7 +277,7 @@ def test_experiment_gets_its_tags_but_keeps_a_persons_description(uri: str) -> N
 
 
 def test_database_is_in_write_ahead_mode_in_a_directory_of_its_own(tmp_path: Path) -> None:
-    """The first use makes the directory and sets the mode, which stays with the file."""
+    """The first use creates the directory and sets the mode, which the file keeps."""
     path = tmp_path / "new" / "store" / "mlflow.db"
     open_experiment(f"sqlite:///{path}").check()
     with closing(sqlite3.connect(path)) as connection:

@@ -23,7 +23,7 @@ def point(name: str, value: float = 0.5) -> MetricPoint:
 
 
 def test_run_comes_back_from_its_text() -> None:
-    """Everything survives the pipe: unicode, infinities, binary artifacts."""
+    """Unicode, infinities and binary artifacts survive the pipe."""
     run = make_run(
         parent_key="setting/lr=0.1/ties",
         params={"lr": "0.1"},
@@ -46,8 +46,8 @@ def test_digest_depends_on_the_content_and_not_on_the_order_of_names() -> None:
     assert make_run(artifacts={"a": b"1"}).digest != make_run(artifacts={"a": b"2"}).digest
 
 
-def test_what_mlflow_would_refuse_is_refused_at_once_and_in_one_message() -> None:
-    """The driver learns of a bad run when it makes it, not from a server's reply much later."""
+def test_content_that_mlflow_refuses_is_refused_at_once_in_one_message() -> None:
+    """The error comes when the driver makes the MLflow run, not with the server's reply."""
     with pytest.raises(ValueError, match="expert/ab12") as caught:
         make_run(
             params={"lr (max)": "0.1", "long": "x" * (MAX_PARAM_CHARS + 1)},

@@ -20,7 +20,7 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps the lock files of the tests to themselves."""
+    """Keeps the lock files of the tests in a directory of their own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -42,8 +42,8 @@ def hold(target: Target) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_second_publisher_is_told_who_is_the_first() -> None:
-    """The message names the study and the process; one of another study or server goes on."""
+def test_second_publisher_is_refused_with_the_process_of_the_first() -> None:
+    """Publishers of another study or server are not refused."""
     with hold(make_target()) as holder:
         with pytest.raises(PublisherBusyError, match=rf"process {holder.pid} .*'demo'"):
             PublisherLock(make_target(rebuild=True)).acquire(timeout_s=0.2)
@@ -53,7 +53,7 @@ def test_second_publisher_is_told_who_is_the_first() -> None:
 
 
 def test_lock_of_a_killed_publisher_is_free() -> None:
-    """Nothing has to be cleaned up after a kill -9, and holding the lock twice is no wait."""
+    """No cleanup is needed after kill -9, and acquiring a held lock again returns at once."""
     with hold(make_target()) as holder:
         holder.kill()
     lock = PublisherLock(make_target())

@@ -23,7 +23,7 @@ METHODS = [{"method": "average"}, {"method": "ties", "density": 0.3}]
 def ledger(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> Ledger:
-    """Is the ledger of a finished study of two axes and two methods."""
+    """Returns the ledger of a finished study with two axes and two methods."""
     plan = make_plan(finetune=TWO_AXES, merge=METHODS)
     return Ledger(plan, manifests=all_manifests(plan))
 
@@ -54,7 +54,7 @@ def test_every_expert_merge_setting_and_curve_has_one_run(ledger: Ledger) -> Non
 
 
 def test_merges_are_children_of_settings_that_exist(ledger: Ledger) -> None:
-    """Every merge lies under the run of its method at the first setting that shows it."""
+    """The parent is the setting and method of the first cell that shows the merge."""
     runs = by_kind(ledger)
     settings = {run.key: run for run in runs["setting"]}
     for run in runs["merge"]:
@@ -70,7 +70,7 @@ def test_merges_are_children_of_settings_that_exist(ledger: Ledger) -> None:
 
 
 def test_replay_gives_equal_runs(ledger: Ledger) -> None:
-    """Times come from the manifests: a second publication says nothing new, in any order."""
+    """Times come from the manifests, so a second publication changes nothing."""
     committed = ledger.committed()
     manifests = [*committed.merges.values(), *committed.experts.values()]
     again = Ledger(ledger.plan, manifests=manifests)
@@ -79,8 +79,8 @@ def test_replay_gives_equal_runs(ledger: Ledger) -> None:
     }
 
 
-def test_run_of_a_manifest_is_the_one_of_the_replay(ledger: Ledger) -> None:
-    """What is published as it commits equals what a replay publishes."""
+def test_run_of_a_manifest_equals_the_run_of_a_replay(ledger: Ledger) -> None:
+    """Publishing each artifact as it is committed equals publishing all at the end."""
     committed = ledger.committed()
     replayed = {run.key: run.digest for run in runs_of(ledger)}
     for manifest in (*committed.experts.values(), *committed.merges.values()):
@@ -92,7 +92,7 @@ def test_run_of_a_manifest_is_the_one_of_the_replay(ledger: Ledger) -> None:
 def test_expert_has_its_hyperparameters_curve_and_scores(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """One run written out; 5 s long, ending when the manifest was written."""
+    """One MLflow run in full; it took 5 s and ends when the manifest was written."""
     plan = make_plan(finetune=TWO_AXES)
     expert = plan.setting_experts[0]["mnist_5k"]
     manifest = expert_manifest(expert, at_s=1000.5, seconds=5.0)
@@ -146,7 +146,7 @@ def test_expert_has_its_hyperparameters_curve_and_scores(
 def test_diverged_expert_without_weights_has_a_run_without_scores(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """Its outcome and what it learned until then; no made-up zero."""
+    """It has its outcome and its loss curve, and no score is made up."""
     plan = make_plan()
     expert = next(iter(plan.experts.values()))
     manifest = expert_manifest(expert, test=None, outcome="diverged", train_curve=())
@@ -235,15 +235,15 @@ def test_setting_has_mean_and_spread_over_its_groups(
 def test_setting_of_a_grid_has_no_place_on_an_axis(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """`lr=0.01, steps=10` is no number."""
+    """The value `lr=0.01, steps=10` is not a number."""
     plan = make_plan(finetune={**TWO_AXES, "design": "grid"})
     runs = by_kind(Ledger(plan, manifests=all_manifests(plan)))["setting"]
     assert all("axis_value" not in metrics(run) for run in runs)
     assert runs[0].params["lr"] == "0.01"
 
 
-def test_curve_has_only_values_whose_groups_are_all_there(ledger: Ledger) -> None:
-    """A point of a curve cannot be taken back: a half-done setting is left out of it."""
+def test_curve_has_only_values_with_all_groups(ledger: Ledger) -> None:
+    """MLflow cannot delete a point, so unfinished settings are left out."""
     merges = list(ledger.committed().merges.values())
     half_done = [m for m in merges if m.id != ledger.plan.cells[0].merge.id]
     ended = Ledger(ledger.plan, manifests=[*ledger.committed().experts.values(), *half_done])
@@ -260,8 +260,8 @@ def test_curve_has_only_values_whose_groups_are_all_there(ledger: Ledger) -> Non
     }
 
 
-def test_unfinished_study_has_runs_of_what_there_is(ledger: Ledger) -> None:
-    """Experts alone have their runs, and no setting is made up."""
+def test_study_without_merges_has_runs_of_experts_only(ledger: Ledger) -> None:
+    """No setting is made up."""
     begun = Ledger(ledger.plan, manifests=ledger.committed().experts.values())
     assert {kind: len(runs) for kind, runs in by_kind(begun).items()} == {"expert": 9}
 
@@ -269,7 +269,7 @@ def test_unfinished_study_has_runs_of_what_there_is(ledger: Ledger) -> None:
 def test_no_run_has_more_metrics_than_a_page_can_show(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """All eight tasks at once, held-out ones too."""
+    """The study has all eight tasks at once, held-out tasks too."""
     plan = make_plan(
         tasks="embedded8", groups={"count": 1, "size": 7}, evaluation={"held_out": True}
     )
@@ -278,20 +278,20 @@ def test_no_run_has_more_metrics_than_a_page_can_show(
 
 
 def test_each_axis_has_a_view_with_its_values(ledger: Ledger) -> None:
-    """The saved charts of the experiment, in the study's order."""
+    """The saved charts are in the order of the study."""
     views = [(view.axis, tuple(view.values)) for view in axis_views(ledger.plan)]
     assert views == [("lr", ("0.01", "0.1")), ("steps", ("10", "20"))]
 
 
 def test_report_spans_the_study_and_carries_its_files(ledger: Ledger) -> None:
-    """From the first expert to the last merge."""
+    """It begins with the first commit and ends with the last."""
     run = report_run(ledger.committed(), artifacts={"report.html": b"<html>"})
     assert (run.kind, run.start_ms, run.end_ms) == ("report", 1_000_000, 2_000_000)
     assert run.artifacts == {"report.html": b"<html>"}
 
 
 def test_code_version_is_split_into_release_and_commit(ledger: Ledger) -> None:
-    """The page filters by the commit; a release without one has no such tag."""
+    """MLflow can filter by the commit; a release without a commit has no such tag."""
     manifest = next(iter(ledger.committed().experts.values()))
     built = Manifest(**{**vars(manifest), "code_version": "0.1.0+abc123"})
     tags = [run.tags for run in (mlflow_run_of(m, ledger=ledger) for m in (manifest, built)) if run]

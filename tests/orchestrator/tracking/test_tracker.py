@@ -42,7 +42,7 @@ def start(uri: str, tmp_path: Path) -> Tracker:
 
 
 def count_runs(database: Path) -> tuple[int, int]:
-    """Returns the number of runs and of metric points."""
+    """Returns the numbers of MLflow runs and of metric points."""
     with closing(sqlite3.connect(database)) as connection:
         runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
         points = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
@@ -115,10 +115,10 @@ def test_replay_in_a_second_session_adds_nothing(
     assert "mlflow" in (tmp_path / "logs" / "mlflow.log").read_text()
 
 
-def test_closing_with_an_unreachable_server_is_quick_and_counts_what_is_pending(
+def test_closing_with_an_unreachable_server_is_quick_and_counts_pending_runs(
     tmp_path: Path,
 ) -> None:
-    """Nothing listens: publishing returns at once, closing says what is missing and why."""
+    """Publishing returns at once, and closing gives the reason."""
     tracker = start(f"http://127.0.0.1:{free_port()}", tmp_path)
     began_s = time.monotonic()
     for number in range(2000):
@@ -135,7 +135,7 @@ def test_closing_with_an_unreachable_server_is_quick_and_counts_what_is_pending(
 
 
 def test_closing_never_takes_longer_than_it_may(tmp_path: Path) -> None:
-    """A server that accepts and never answers is left alone at the deadline."""
+    """A server that accepts connections and never answers is left at the deadline."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         tracker = start(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
         tracker.publish(make_run(0))
@@ -151,7 +151,7 @@ def test_closing_never_takes_longer_than_it_may(tmp_path: Path) -> None:
 def test_killed_publisher_is_replaced_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs that the dead one had not confirmed are given to its successor."""
+    """The successor gets the MLflow runs that the dead publisher had not confirmed."""
     monkeypatch.setattr("orchestrator.tracking.tracker._RESTART_WAIT_S", 0.1)
     database = tmp_path / "mlflow.db"
     tracker = start(f"sqlite:///{database}", tmp_path)
@@ -167,7 +167,7 @@ def test_killed_publisher_is_replaced_and_nothing_is_lost(
 
 @pytest.mark.slow
 def test_publisher_outlives_a_killed_driver_only_to_finish_its_work(tmp_path: Path) -> None:
-    """Kill -9 of the driver, after a Ctrl-C that the publisher ignores: its runs still arrive."""
+    """The publisher ignores Ctrl-C; after kill -9 of the driver, its MLflow runs arrive."""
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
@@ -193,7 +193,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:
-    """Tells a running process from one that is gone or waits to be reaped."""
+    """Returns whether a process is running: not gone and not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -223,7 +223,7 @@ def test_runs_arrive_once_the_server_is_up(tmp_path: Path) -> None:
 
 
 def test_driver_does_not_load_mlflow() -> None:
-    """All that the driver imports leaves mlflow's 3.5 s to the publisher."""
+    """No import of the driver loads mlflow, which takes 3.5 s."""
     modules = "orchestrator.tracking.tracker, orchestrator.tracking.views, orchestrator.tracking.ui"
     script = f"import sys, {modules}; print('mlflow' in sys.modules)"
     loaded = subprocess.run(
@@ -233,7 +233,7 @@ def test_driver_does_not_load_mlflow() -> None:
 
 
 def test_open_server_needs_no_command_and_a_file_gets_a_local_one() -> None:
-    """The pages of a database are served to this machine alone."""
+    """The pages of a database are served to this machine only."""
     command = ui_command("sqlite:////store/mlflow.db", port=5001)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--backend-store-uri") + 1] == "sqlite:////store/mlflow.db"

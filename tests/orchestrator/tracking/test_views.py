@@ -27,12 +27,12 @@ def make_means(*values: str) -> dict[str, dict[str, float]]:
 def test_position_is_logarithmic_only_for_wide_positive_axes(
     values: tuple[str, ...], x_metric: str | None
 ) -> None:
-    """Wide numbers get decades, narrow ones themselves, words their place in the list."""
+    """Wide ranges use log10, narrow ones the number, and names their rank."""
     assert make_view(values=values).x_metric == x_metric
 
 
-def test_curve_holds_its_points_in_numerical_order_with_their_positions() -> None:
-    """The study's order does not matter: the line must not go back and forth."""
+def test_curve_has_its_points_in_numerical_order_with_their_positions() -> None:
+    """The line does not go back and forth if the study's order does."""
     run = curve_run(
         make_view(), method="ties", means=make_means("0.1", "0.001", "0.01"), start_ms=5, end_ms=9
     )
@@ -43,7 +43,7 @@ def test_curve_holds_its_points_in_numerical_order_with_their_positions() -> Non
 
 
 def test_curve_leaves_holes_and_later_adds_only_the_missing_point() -> None:
-    """A point keeps its step and timestamp when others join, so a replay adds nothing twice."""
+    """A point keeps its step and timestamp when others are added later."""
     early = curve_run(make_view(), method="t", means=make_means("0.1"), start_ms=5, end_ms=9)
     late = curve_run(make_view(), method="t", means=make_means("0.1", "0.01"), start_ms=5, end_ms=9)
     assert set(early.metrics) < set(late.metrics)
@@ -51,7 +51,7 @@ def test_curve_leaves_holes_and_later_adds_only_the_missing_point() -> None:
 
 
 def test_views_fit_in_tags_and_name_the_charts() -> None:
-    """Each axis has a saved view in the form that the page reads, and a link in the description."""
+    """Each axis has a saved view in MLflow's format, and a link in the description."""
     tags = experiment_tags([make_view(), make_view(axis="steps", values=("100", "200"))])
     envelope = json.loads(tags["mlflow.sharedViewState.against-lr"])
     state = json.loads(envelope["state"])
@@ -64,7 +64,7 @@ def test_views_fit_in_tags_and_name_the_charts() -> None:
 
 
 def test_axis_of_words_is_drawn_by_step() -> None:
-    """No chart asks for a position metric that the curves do not have."""
+    """No chart uses a position metric that the curves do not have."""
     view = make_view(axis="optimizer", values=("sgd", "adam"))
     state = json.loads(
         json.loads(experiment_tags([view])["mlflow.sharedViewState.against-optimizer"])["state"]
@@ -73,5 +73,5 @@ def test_axis_of_words_is_drawn_by_step() -> None:
 
 
 def test_study_without_axes_has_no_description() -> None:
-    """Nothing to chart leaves the page's description alone."""
+    """Without charts, the description of the page is left alone."""
     assert experiment_tags([]) == {"mlflow.experimentKind": "custom_model_development"}

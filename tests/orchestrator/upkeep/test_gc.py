@@ -23,7 +23,7 @@ STUDIES = ("one", "two", "three")
 
 @dataclass(kw_only=True)
 class World:
-    """A store with several studies and all that can be left in one, and what is to stay."""
+    """A store with several studies, and the keys that a collection must keep or delete."""
 
     store: Store
     planned: set[str] = field(default_factory=set)
@@ -38,11 +38,11 @@ class World:
         (self.kept if is_kept else self.garbage).add(key)
 
     def keys(self) -> set[str]:
-        """Returns what the store holds."""
+        """Returns the keys of all objects in the store."""
         return {entry.key for entry in self.store.list("")}
 
     def check(self) -> None:
-        """Fails unless every artifact that exists is whole, and every planned one exists."""
+        """Checks that every existing artifact is whole and every planned one exists."""
         artifacts = Artifacts(self.store)
         for artifact_id, kind in self.committed.items():
             checked = artifacts.check(kind, artifact_id)
@@ -55,7 +55,7 @@ def new_id(chance: random.Random) -> str:
 
 
 def plan(name: str, ids: Iterable[tuple[str, str]]) -> bytes:
-    """Returns the plan of a study with artifacts of given kinds and ids."""
+    """Returns the plan file of a study with artifacts of the given kinds and ids."""
     of_kind = {kind: [each for its, each in ids if its == kind] for kind in KINDS}
     file = PlanFile(
         study=name,
@@ -75,7 +75,7 @@ def plan(name: str, ids: Iterable[tuple[str, str]]) -> bytes:
 
 
 def commit(store: Store, kind: str, artifact_id: str, *, scratch: Path) -> set[str]:
-    """Commits an artifact, a merge without files; returns its keys."""
+    """Commits an artifact (a merge without files) and returns its keys."""
     path = scratch / "weights"
     path.write_bytes(artifact_id.encode())
     names = [] if kind == "merge" else ["a.arrow", "weights"]
@@ -98,7 +98,7 @@ def commit(store: Store, kind: str, artifact_id: str, *, scratch: Path) -> set[s
 
 
 def build(store: Store, *, seed: int, scratch: Path) -> World:
-    """Fills a store by chance: shared, torn, lost, withdrawn, unreferenced, foreign."""
+    """Fills a store at random: shared, torn, lost, withdrawn, unreferenced and foreign objects."""
     chance = random.Random(seed)
     world = World(store=store)
     addresses = [(kind, new_id(chance)) for kind, number in KINDS.items() for _ in range(number)]
@@ -125,7 +125,7 @@ def build(store: Store, *, seed: int, scratch: Path) -> World:
 def add_artifact(
     world: World, kind: str, artifact_id: str, *, chance: random.Random, scratch: Path
 ) -> None:
-    """Commits an artifact or not, with torn, lost and withdrawn attempts beside it."""
+    """Commits an artifact or not, and adds torn, lost and withdrawn attempts."""
     is_planned = artifact_id in world.planned
     if chance.random() < 0.4:
         withdrawn = commit(world.store, kind, artifact_id, scratch=scratch)
@@ -145,7 +145,7 @@ def add_artifact(
 
 
 def add_checkpoints(world: World, artifact_id: str, *, chance: random.Random) -> None:
-    """Writes some checkpoints, of which the last counts if the trial is still to be made."""
+    """Writes checkpoints; only the last counts, and only if its trial is unfinished."""
     is_used = artifact_id in world.planned and artifact_id not in world.committed
     steps = chance.choice([[], [], [20], [5, 30, 100]])
     for step in steps:
@@ -154,7 +154,7 @@ def add_checkpoints(world: World, artifact_id: str, *, chance: random.Random) ->
 
 
 def add_shards(world: World, artifact_id: str, *, chance: random.Random) -> None:
-    """Writes some shards, which all count if the images are still to be made."""
+    """Writes shards; all of them count if the images are unfinished."""
     is_used = artifact_id in world.planned and artifact_id not in world.committed
     for split, number in chance.choice([[], [("train", 0)], [("train", 0), ("train", 1)]]):
         sha256 = f"{chance.getrandbits(256):064x}"
@@ -163,16 +163,16 @@ def add_shards(world: World, artifact_id: str, *, chance: random.Random) -> None
 
 
 def collect_old(store: Store, *, dry_run: bool = False) -> Collected:
-    """Collects as if two hours had passed."""
+    """Collects garbage as if two hours had passed."""
     now_s = time.time() + 2 * HOUR_S
     return collect(store, min_age_s=HOUR_S, now_s=now_s, dry_run=dry_run)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_collecting_leaves_what_is_used_and_nothing_else(
+def test_collection_deletes_all_garbage_and_nothing_else(
     store: Store, seed: int, tmp_path: Path
 ) -> None:
-    """Of a store filled by chance, the planned artifacts stay whole and all garbage goes."""
+    """In a store filled at random, planned artifacts stay whole and all garbage is deleted."""
     world = build(store, seed=seed, scratch=tmp_path)
     assert world.keys() == world.kept | world.garbage
     promised = collect_old(store, dry_run=True)
@@ -185,8 +185,8 @@ def test_collecting_leaves_what_is_used_and_nothing_else(
     assert collect_old(store).entries == ()
 
 
-def test_nothing_young_is_touched(store: Store, tmp_path: Path) -> None:
-    """What was written within the last hour may be in the middle of being made."""
+def test_young_objects_are_kept(store: Store, tmp_path: Path) -> None:
+    """Objects written within the last hour may belong to work in progress."""
     world = build(store, seed=0, scratch=tmp_path)
     collected = collect(store, min_age_s=HOUR_S, now_s=time.time(), dry_run=False)
     assert collected.entries == ()
@@ -194,8 +194,8 @@ def test_nothing_young_is_touched(store: Store, tmp_path: Path) -> None:
     assert world.keys() == world.kept | world.garbage
 
 
-def test_what_a_killed_collection_leaves_is_whole(tmp_path: Path) -> None:
-    """Wherever it stops, no manifest is without its files, and the next one ends the work."""
+def test_killed_collection_leaves_whole_artifacts(tmp_path: Path) -> None:
+    """Every remaining manifest has its files, and the next collection deletes the rest."""
 
     class DyingStore(LocalStore):
         def delete(self, keys: Iterable[str]) -> None:
@@ -222,7 +222,7 @@ def test_what_a_killed_collection_leaves_is_whole(tmp_path: Path) -> None:
 
 
 def test_artifact_is_as_young_as_its_youngest_object(tmp_path: Path) -> None:
-    """An unplanned artifact at which a worker may be stays whole, manifest and all."""
+    """An unplanned artifact is kept whole if one of its objects is young."""
     store = LocalStore(tmp_path / "store")
     commit(store, "expert", "a" * 16, scratch=tmp_path)
     for path in (tmp_path / "store").rglob("*"):
@@ -235,7 +235,7 @@ def test_artifact_is_as_young_as_its_youngest_object(tmp_path: Path) -> None:
 
 
 def test_interrupted_writes_are_collected(tmp_path: Path) -> None:
-    """A killed writer's temporary file goes; one beside the store's own folders stays."""
+    """A killed writer's temporary file is deleted; one outside the store's own folders stays."""
     store = LocalStore(tmp_path)
     left = tmp_path / "artifacts" / "expert" / f".{'0' * 16}.tmp"
     foreign = tmp_path / "photos" / f".{'0' * 16}.tmp"
@@ -279,7 +279,7 @@ def flip(content: bytes) -> bytes:
 def test_damaged_plan_stops_the_collection(
     world: World, damage: Callable[[bytes], bytes], problem: str
 ) -> None:
-    """Nothing is deleted while it is not certain what a study uses; the message names it."""
+    """Nothing is deleted if a plan cannot be read, and the message names the study."""
     key = Layout.study("two", "plan.json")
     world.store.put(key, damage(world.store.get(key)))
     with pytest.raises(CollectError, match=problem):
@@ -288,7 +288,7 @@ def test_damaged_plan_stops_the_collection(
 
 
 def test_missing_plan_stops_the_collection(world: World) -> None:
-    """A study without its plan may use anything."""
+    """A study without a plan may use any artifact."""
     world.store.delete([Layout.study("two", "plan.json")])
     with pytest.raises(CollectError, match=r"study 'two' in .* has no plan.json"):
         collect_old(world.store)
@@ -296,7 +296,7 @@ def test_missing_plan_stops_the_collection(world: World) -> None:
 
 
 def test_folder_of_leases_alone_is_no_study(world: World) -> None:
-    """A run that ended before it had a plan does not stop collections for good."""
+    """A run that ended before it had a plan does not block later collections."""
     for name in ("lease-00000001.json", "beat-00000001.json"):
         world.put(Layout.study("never-planned", name), is_kept=True)
     collect_old(world.store)
@@ -304,7 +304,7 @@ def test_folder_of_leases_alone_is_no_study(world: World) -> None:
 
 
 def test_study_that_is_being_run_stops_the_collection(world: World) -> None:
-    """The message says which study, and who runs it."""
+    """The message names the study and the holder of its lease."""
     holders = {"three": "user@host, pid 7"}
     with pytest.raises(CollectError, match=r"study 'three' in .* is being run: user@host, pid 7"):
         collect(world.store, min_age_s=0, now_s=2e9, is_held=holders.get, dry_run=False)
@@ -324,7 +324,7 @@ def at_second_look(act: Callable[[], object]) -> Callable[[str], None]:
 
 
 def test_artifact_that_a_plan_begins_to_use_is_kept(world: World) -> None:
-    """Plans are read again before anything goes; what one names by then stops the collection."""
+    """Plans are read again before a deletion; a new use of an artifact stops the collection."""
     unplanned = [(kind, each) for each, kind in world.committed.items()]
     unplanned = [(kind, each) for kind, each in unplanned if each not in world.planned]
     changed = plan("one", [("base", "b" * 16), *unplanned])
@@ -336,7 +336,7 @@ def test_artifact_that_a_plan_begins_to_use_is_kept(world: World) -> None:
 
 
 def test_attempt_that_wins_meanwhile_is_kept(tmp_path: Path) -> None:
-    """A worker that nobody knew of commits between the listing and the deletion."""
+    """An unknown worker commits between the listing and the deletion."""
     store, ids = LocalStore(tmp_path / "store"), [("base", "b" * 16), ("expert", "a" * 16)]
     for name in STUDIES:
         store.put(Layout.study(name, "plan.json"), plan(name, ids))
@@ -350,8 +350,8 @@ def test_attempt_that_wins_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{}", b"", b"\xff\x00"])
-def test_damaged_manifest_keeps_all_that_is_beside_it(world: World, content: bytes) -> None:
-    """Which attempt won is not known, so each of them may hold the artifact's files."""
+def test_damaged_manifest_keeps_the_files_beside_it(world: World, content: bytes) -> None:
+    """Any of the attempts may be the one that the manifest named."""
     (artifact_id, kind), *_ = (
         each for each in world.committed.items() if each[0] in world.planned and each[1] != "merge"
     )
@@ -365,8 +365,8 @@ def test_damaged_manifest_keeps_all_that_is_beside_it(world: World, content: byt
     assert world.keys() == world.kept | beside
 
 
-def test_reads_one_listing_each_and_no_manifest_of_what_has_no_files(tmp_path: Path) -> None:
-    """A thousand merges cost nothing; only plans and manifests with files beside are read."""
+def test_reads_one_listing_per_prefix_and_no_manifest_without_files(tmp_path: Path) -> None:
+    """A thousand merges cost no request: only plans and contested manifests are read."""
     store = LocalStore(tmp_path / "store")
     chance = random.Random(0)
     merges = [("merge", new_id(chance)) for _ in range(50)]

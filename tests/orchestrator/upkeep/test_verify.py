@@ -48,13 +48,13 @@ Texts = Mapping[str, str]
 
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares thousands of syncs, which wait for whatever the machine writes."""
+    """Skips thousands of disk syncs, which would wait for all other writes of the machine."""
     monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 @pytest.fixture
 def texts(study_fields: Callable[..., dict[str, Any]]) -> Texts:
-    """Returns two studies that share their images and nothing else."""
+    """Returns two study files that share images and nothing else."""
     fields = [
         study_fields(name=name, seed=seed) for name, seed in zip(STUDIES, (0, 7), strict=True)
     ]
@@ -69,7 +69,7 @@ def finish(
     merge_manifest: Callable[..., Manifest],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., OpenedStudy]:
-    """Does what a run does, without training: commits what is missing and writes the outputs."""
+    """Finishes a study without training: commits missing artifacts, writes the outputs."""
     # The figures of a real page take half a second, hundreds of times.
     monkeypatch.setattr(
         "orchestrator.run.write_outputs.report_page",
@@ -109,7 +109,7 @@ def commit(
     metrics: Mapping[str, Any],
     scratch: Path,
 ) -> None:
-    """Commits an artifact whose files have some bytes of their own."""
+    """Commits an artifact whose files have content of their own."""
     kind = type(spec).__name__.removesuffix("Spec").lower()
     files = {name: scratch / name for name in FILES[kind]}
     for name, path in files.items():
@@ -141,13 +141,13 @@ def keys(store: Store) -> dict[str, bytes]:
 
 
 def kind_of(key: str) -> str:
-    """Returns what files can be swapped with: those of one name, of artifacts of one kind."""
+    """Returns the group of a file: files of one name and artifact kind can be swapped."""
     top, kind, *_, name = key.split("/")
     return f"{kind} {name}" if top == "artifacts" else name
 
 
 def artifact_of(key: str) -> str:
-    """Returns the kind and id of the artifact that a file is of, or the name of a study's file."""
+    """Returns kind and id of the artifact that owns a file, or the name of a study's file."""
     top, kind, _, *rest = key.split("/")
     return f"{kind} {rest[0]}" if top == "artifacts" else f"file {key.rpartition('/')[2]}"
 
@@ -172,7 +172,7 @@ MUTATIONS = (*CHANGES, "delete", "swap")
 
 
 def mutate(store: Store, *, chance: random.Random) -> tuple[str, list[str]]:
-    """Breaks one file, or swaps two; returns how, and which. Draws again what changes nothing."""
+    """Breaks one file or swaps two; returns the change and the files."""
     found = [entry.key for entry in store.list("")]
     kind = chance.choice(sorted({kind_of(key) for key in found}))
     first, *others = chance.sample(same := [k for k in found if kind_of(k) == kind], len(same))
@@ -210,7 +210,7 @@ def restore(store: Store, content: Mapping[str, bytes]) -> None:
 def test_every_one_of_200_mutations_is_found_and_mended(
     finished: Store, finish: Callable[..., OpenedStudy]
 ) -> None:
-    """What is broken is named and nothing else; withdrawn, it is missing, and a run remakes it."""
+    """Exactly the broken artifacts are named; after withdrawal a run makes them again."""
     whole = keys(finished)
     hit: set[tuple[str, str]] = set()
     for seed in range(NUM_MUTATIONS):
@@ -231,7 +231,7 @@ def test_every_one_of_200_mutations_is_found_and_mended(
 
 
 def test_whole_store_has_no_faults(finished: Store, finish: Callable[..., OpenedStudy]) -> None:
-    """Everything was read: a base, three data sets, experts and merges, six files of the study."""
+    """All was read: a base, three data sets, experts, merges and six files of the study."""
     report = verify(finished, "small", withdraw=True)
     assert (report.study, report.faults, report.warnings) == ("small", (), ())
     assert report.num_checked == 1 + 3 + 3 + 3 + 6
@@ -241,7 +241,7 @@ def test_whole_store_has_no_faults(finished: Store, finish: Callable[..., Opened
 
 
 def test_dry_run_changes_nothing_and_says_how_to_go_on(finished: Store) -> None:
-    """The same faults, each with what would mend it."""
+    """The faults are the same, and each has its next step."""
     for key in ("studies/small/plan.json", manifest_key(finished, "merge")):
         finished.put(key, b"{")
     before = keys(finished)
@@ -253,7 +253,7 @@ def test_dry_run_changes_nothing_and_says_how_to_go_on(finished: Store) -> None:
 
 
 def manifest_key(store: Store, kind: str, *, name: str = "small") -> str:
-    """Returns the key of a manifest that a study's plan has and the other's has not."""
+    """Returns the key of a manifest that only one of the two studies has planned."""
     plans = {each: StudyFolder(store, each).read_plan() for each in STUDIES}
     ids = {each: plan.artifact_ids()[kind] for each, plan in plans.items() if plan is not None}
     others = frozenset[str]().union(*(ids[each] for each in STUDIES if each != name))
@@ -261,7 +261,7 @@ def manifest_key(store: Store, kind: str, *, name: str = "small") -> str:
 
 
 def test_merges_of_a_broken_expert_stay(finished: Store) -> None:
-    """One line, with what was expected and found: the expert that is made again is the same."""
+    """The one fault has expected and found bytes; the expert is made again with equal bytes."""
     key = manifest_key(finished, "expert")
     attempt = Manifest.from_json(finished.get(key), key=key).attempt
     path = key.replace("manifest.json", f"{attempt}/expert.safetensors")
@@ -279,7 +279,7 @@ def test_merges_of_a_broken_expert_stay(finished: Store) -> None:
 def test_lost_plan_is_built_again_from_the_study(
     finished: Store, finish: Callable[..., OpenedStudy]
 ) -> None:
-    """The artifacts are checked as planned, and the next run writes the same plan."""
+    """The planned artifacts are checked, and the next run writes the same plan."""
     plan = finished.get("studies/small/plan.json")
     finished.put("studies/small/plan.json", plan[:-2])
     finished.delete([merge := manifest_key_of_plan(plan)])
@@ -298,10 +298,10 @@ def manifest_key_of_plan(plan: bytes) -> str:
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"name: small\nflavour: 1\n", b"name: [", None])
-def test_lost_study_and_plan_leave_what_the_outputs_list(
+def test_without_study_and_plan_the_listed_artifacts_are_checked(
     finished: Store, finish: Callable[..., OpenedStudy], text: bytes | None
 ) -> None:
-    """Both are named, with a warning; artifacts are checked all the same; the file mends all."""
+    """Both files are faults, a warning is given, and running the file mends everything."""
     expert = manifest_key(finished, "expert")
     finished.put(expert, b"{}")
     finished.put("studies/small/plan.json", b"{}")
@@ -320,7 +320,7 @@ def test_lost_study_and_plan_leave_what_the_outputs_list(
 
 
 def test_study_of_another_name_is_found_without_a_plan(finished: Store) -> None:
-    """A text that was swapped says whose it is."""
+    """The fault of a swapped study file names the study that the file belongs to."""
     finished.put("studies/small/study.yaml", finished.get("studies/other/study.yaml"))
     finished.delete(["studies/small/plan.json"])
     faults = verify(finished, "small", withdraw=True).faults
@@ -328,7 +328,7 @@ def test_study_of_another_name_is_found_without_a_plan(finished: Store) -> None:
 
 
 def test_study_that_never_ended_misses_nothing(finished: Store) -> None:
-    """Without outputs nothing says what there was: what is missing is simply not made yet."""
+    """Without outputs.json, missing artifacts count as not made yet."""
     outputs = OWN_FILES - {"study.yaml", "plan.json"}
     finished.delete([f"studies/small/{name}" for name in outputs])
     finished.delete([manifest_key(finished, "merge")])
@@ -337,7 +337,7 @@ def test_study_that_never_ended_misses_nothing(finished: Store) -> None:
 
 
 def test_artifacts_that_are_no_longer_planned_may_go(finished: Store) -> None:
-    """Of an edited study, the outputs still list what the plan before it had."""
+    """After an edit, outputs.json still lists artifacts of the plan before."""
     folder = StudyFolder(finished, "small")
     written = folder.read_plan()
     assert written is not None
@@ -349,14 +349,14 @@ def test_artifacts_that_are_no_longer_planned_may_go(finished: Store) -> None:
 
 
 def test_views_and_history_are_not_checked(finished: Store) -> None:
-    """Nothing is computed from them, so that nothing can be wrong because of them."""
+    """Nothing is computed from these files, so their damage harms nothing."""
     for name in ("tracking.json", "failure-x-1.json", "plan.json.0001", "withdrawn-0001-plan.json"):
         finished.put(f"studies/small/{name}", b"{")
     assert verify(finished, "small", withdraw=True).faults == ()
 
 
-def test_unknown_study_is_named_beside_those_that_are(finished: Store) -> None:
-    """A slip in the name is no damage; a name that cannot be one is refused."""
+def test_unknown_study_is_an_error_that_lists_the_studies(finished: Store) -> None:
+    """A mistyped name is not damage; an impossible name is refused."""
     with pytest.raises(StudyNotFoundError, match="no study 'smal'; studies there: other, small"):
         verify(finished, "smal", withdraw=True)
     with pytest.raises(InvalidNameError):
@@ -366,7 +366,7 @@ def test_unknown_study_is_named_beside_those_that_are(finished: Store) -> None:
 def test_store_that_fails_while_it_is_read_loses_nothing(
     finished: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not be read is not broken, and what is broken stays until all is read."""
+    """Unreadable artifacts are not withdrawn, and broken ones only after all are read."""
     merge, expert = manifest_key(finished, "merge"), manifest_key(finished, "expert")
     finished.put(expert, b"{}")
     before, get = keys(finished), finished.get
@@ -384,7 +384,7 @@ def test_store_that_fails_while_it_is_read_loses_nothing(
 
 
 def test_both_kinds_of_store_are_verified(finished: Store, store: Store) -> None:
-    """A file in S3 is read as well as one on the disk."""
+    """Files in S3 are read as well as files on disk."""
     for key, content in keys(finished).items():
         store.put(key, content)
     assert all_faults(store, withdraw=False) == []
