@@ -20,14 +20,14 @@ BINARY = Split(
 
 
 class FirstChannel(nn.Module):
-    """Gives the mean of the first channel, and remembers what came in."""
+    """A backbone whose feature is the mean of the first channel; it records its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inputs: list[Tensor] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns (batch, 1)."""
+        """Returns features, (batch, 1)."""
         self.inputs.append(images)
         return images[:, 0].mean(dim=(1, 2))[:, None]
 
@@ -51,7 +51,7 @@ def test_sums_are_those_worked_out_by_hand() -> None:
 
 
 def test_backbone_sees_normalized_colour_images_with_channels_last() -> None:
-    """Grey images arrive three times over, in the layout that convolutions like."""
+    """Grey images have three equal channels, in the layout that is fast for convolutions."""
     backbone = FirstChannel()
     features_of(backbone, split=BINARY, normalization=PLAIN, device=CPU)
     (inputs,) = backbone.inputs
@@ -62,7 +62,7 @@ def test_backbone_sees_normalized_colour_images_with_channels_last() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
 def test_batch_size_changes_no_count(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every image is seen once, in order, however the split is cut."""
+    """Every image is evaluated once, for every batch size."""
     rng = np.random.default_rng(0)
     split = Split(
         images=rng.integers(0, 256, (65, 4, 4, 3), dtype=np.uint8),
@@ -78,7 +78,7 @@ def test_batch_size_changes_no_count(batch_size: int, monkeypatch: pytest.Monkey
 
 
 def test_dropout_and_statistics_are_those_of_evaluation() -> None:
-    """A model that comes from training is put into evaluation mode, and no statistic moves."""
+    """A model in training mode is switched to evaluation mode, and no statistic changes."""
     norm = nn.BatchNorm2d(3)
     backbone = nn.Sequential(norm, nn.Dropout(0.9), nn.Flatten())
     backbone.train()
@@ -90,7 +90,7 @@ def test_dropout_and_statistics_are_those_of_evaluation() -> None:
 
 
 def test_collapsed_model_scores_chance() -> None:
-    """Equal logits cost ln(classes) an image; the first class is the answer."""
+    """Equal logits cost ln(classes) per image, and the answer is the first class."""
     head = linear(weight=[[0.0]] * 4, bias=[0.0] * 4)
     sums = evaluate(FirstChannel(), head, split=BINARY, normalization=PLAIN, device=CPU)
     assert sums.num_correct == 3
@@ -98,7 +98,7 @@ def test_collapsed_model_scores_chance() -> None:
 
 
 def test_logits_of_nan_give_a_loss_of_nan_and_no_correct_answer() -> None:
-    """Class 0, which argmax would answer, must not score on a broken model."""
+    """Argmax would answer class 0, which must not count as correct."""
     head = linear(weight=[[math.nan], [0.0]], bias=[0.0, 0.0])
     sums = evaluate(FirstChannel(), head, split=BINARY, normalization=PLAIN, device=CPU)
     assert math.isnan(sums.loss_sum)
@@ -107,7 +107,7 @@ def test_logits_of_nan_give_a_loss_of_nan_and_no_correct_answer() -> None:
 
 
 def test_head_on_features_scores_what_the_whole_model_scores() -> None:
-    """The base's features are kept and every head is tried on them: bit for bit the same."""
+    """A head on stored features gives the same bits as the whole model."""
     head = linear(weight=[[-1.3], [0.7]], bias=[0.3, 0.1])
     features = features_of(FirstChannel(), split=BINARY, normalization=PLAIN, device=CPU)
     on_features = evaluate_head(head, features=features, labels=BINARY.labels)
@@ -116,7 +116,7 @@ def test_head_on_features_scores_what_the_whole_model_scores() -> None:
 
 
 def test_empty_split_is_refused() -> None:
-    """An accuracy over no image has no value."""
+    """An accuracy over no image is undefined."""
     with pytest.raises(ValueError, match="empty split"):
         evaluate(
             FirstChannel(),

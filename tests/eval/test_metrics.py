@@ -28,14 +28,14 @@ def test_union_mean_counts_every_image_the_same() -> None:
 
 
 def test_two_means_agree_on_tasks_of_one_size() -> None:
-    """What sets them apart is the number of images alone."""
+    """The means differ only if the numbers of images differ."""
     other = TaskSums(num_examples=10, num_correct=3, loss_sum=20.0)
     assert macro_mean([SMALL, other]).accuracy == pytest.approx(union_mean([SMALL, other]).accuracy)
     assert macro_mean([SMALL, other]).loss == pytest.approx(union_mean([SMALL, other]).loss)
 
 
 def test_loss_that_is_not_finite_spoils_both_means_and_no_accuracy() -> None:
-    """A hole in the losses is seen, and does not hide what is known."""
+    """A NaN loss shows in the mean losses and leaves the accuracies intact."""
     broken = TaskSums(num_examples=10, num_correct=1, loss_sum=math.nan)
     for mean in (macro_mean([SMALL, broken]), union_mean([SMALL, broken])):
         assert math.isnan(mean.loss)
@@ -44,14 +44,14 @@ def test_loss_that_is_not_finite_spoils_both_means_and_no_accuracy() -> None:
 
 @pytest.mark.parametrize("mean", [macro_mean, union_mean])
 def test_mean_over_no_task_is_refused(mean: type) -> None:
-    """It has no value, and 0 would look like one."""
+    """The mean is undefined, and 0 would look like a value."""
     with pytest.raises(ValueError, match="at least one task"):
         mean([])
 
 
 @pytest.mark.parametrize("loss_sum", [math.nan, math.inf, -math.inf])
 def test_loss_that_is_not_finite_is_null_in_json(loss_sum: float) -> None:
-    """JSON has no NaN; reading it gives NaN, whichever it was."""
+    """JSON has no NaN; null is read as NaN."""
     sums = TaskSums(num_examples=10, num_correct=1, loss_sum=loss_sum)
     text = json.dumps(sums.to_json(), allow_nan=False)
     assert json.loads(text)["loss_sum"] is None
@@ -59,6 +59,6 @@ def test_loss_that_is_not_finite_is_null_in_json(loss_sum: float) -> None:
 
 
 def test_sums_come_back_from_json_exactly() -> None:
-    """Means are taken from what is stored, so no bit may go missing."""
+    """Means are derived from stored sums, so no bit may be lost."""
     sums = TaskSums(num_examples=3, num_correct=1, loss_sum=0.1 + 0.2)
     assert TaskSums.from_json(json.loads(json.dumps(sums.to_json()))) == sums

@@ -20,7 +20,7 @@ def test_pixels_are_normalized_by_channel() -> None:
 
 
 def test_grey_is_repeated_to_three_channels() -> None:
-    """Each channel gets the same pixels, normalized by its own numbers."""
+    """Each channel has the same pixels, normalized by its own mean and deviation."""
     image = np.array([[0, 255], [128, 64]], dtype=np.uint8).reshape(1, 2, 2, 1)
     inputs = to_inputs(image, normalization=PLAIN, device=CPU)
     assert inputs.shape == (1, 3, 2, 2)
@@ -31,7 +31,7 @@ def test_grey_is_repeated_to_three_channels() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_columns_and_layout_are_kept(channels: int) -> None:
-    """Height stays height; in memory the channels come last."""
+    """Height and width keep their order, and channels are last in memory."""
     image = np.zeros((2, 4, 5, channels), dtype=np.uint8)
     image[1, 3, 2] = 255
     inputs = to_inputs(image, normalization=PLAIN, device=CPU)
@@ -42,7 +42,7 @@ def test_rows_columns_and_layout_are_kept(channels: int) -> None:
 
 
 def test_mapped_images_are_taken_as_they_are(tmp_path: Path) -> None:
-    """Their arrays are read-only, of which torch would warn, and tests fail on warnings."""
+    """Torch warns about read-only arrays, and tests fail on warnings."""
     images = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
     write_shard(tmp_path / "x.arrow", images, np.zeros(2, dtype=np.int64))
     mapped = open_split([tmp_path / "x.arrow"]).images

@@ -15,12 +15,12 @@ PUBLISHED = tuple(name for name in task_names() if not is_embedded(name))
 
 
 def test_embedded20_lists_every_embedded_task_in_order() -> None:
-    """The large embedded suite needs no download either, in the order that is documented."""
+    """The suite has all embedded tasks in the order of the index."""
     assert SUITES["embedded20"] == EMBEDDED
     assert len(EMBEDDED) == 20
 
 
-def test_embedded8_is_the_start_of_the_catalogue() -> None:
+def test_embedded8_is_the_start_of_the_index() -> None:
     """The default suite keeps its tasks and their order, on which sampled groups depend."""
     assert SUITES["embedded8"] == task_names()[:8]
     assert SUITES["embedded8"] == (
@@ -36,7 +36,7 @@ def test_embedded8_is_the_start_of_the_catalogue() -> None:
 
 
 def test_vision_suites_are_those_of_the_papers() -> None:
-    """8, 14 and 20 published data sets, each suite within the next."""
+    """The suites have 8, 14 and 20 data sets, each suite within the next."""
     assert [len(SUITES[each]) for each in ("vision8", "vision14", "vision20")] == [8, 14, 20]
     assert SUITES["vision20"][:14] == SUITES["vision14"]
     assert SUITES["vision14"][:8] == SUITES["vision8"]
@@ -45,7 +45,7 @@ def test_vision_suites_are_those_of_the_papers() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_task_is_well_formed(name: str) -> None:
-    """Classes are distinct, and every number is there."""
+    """Classes are distinct, and counts and channels are valid."""
     task = find_task(name)
     assert len(set(task.classes)) == task.num_classes >= 2
     assert task.channels in (1, 3)
@@ -56,7 +56,7 @@ def test_published_task_is_well_formed(name: str) -> None:
 def test_fingerprint_changes_with_what_a_published_task_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another split or revision is another task; another word to people is not."""
+    """Another split or digest makes another task; another text for people does not."""
     before = find_task("dtd").fingerprint
     entry = read_catalogue()["dtd"]
     for key, value, is_same in [
@@ -85,27 +85,27 @@ def test_task_is_well_formed(name: str) -> None:
 
 
 def test_fingerprints_are_distinct_hex_digests() -> None:
-    """No two tasks share a fingerprint, even where they share sources."""
+    """No two tasks share a fingerprint, even if they share sources."""
     fingerprints = {find_task(name).fingerprint for name in task_names()}
     assert len(fingerprints) == len(task_names())
     assert all(len(bytes.fromhex(fingerprint)) == 32 for fingerprint in fingerprints)
 
 
 def test_fingerprints_of_the_first_eight_are_what_they_were() -> None:
-    """Results that exist for the eight tasks stay valid."""
+    """Existing results for the eight tasks stay valid."""
     joined = "".join(find_task(name).fingerprint for name in SUITES["embedded8"])
     assert hashlib.sha256(joined.encode()).hexdigest().startswith("9ee38d4756e932e2")
 
 
 def test_fingerprint_changes_with_the_composer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Composing differently is another data set, and gets other ids."""
+    """Images that are composed differently are another data set with other ids."""
     before = find_task("mnist_m").fingerprint
     monkeypatch.setattr(index, "COMPOSER_VERSION", index.COMPOSER_VERSION + 1)
     assert find_task("mnist_m").fingerprint != before
 
 
 def test_fingerprint_changes_with_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed source changes the tasks made of it, and no other."""
+    """A changed source changes the tasks that use it, and no others."""
     before = {name: find_task(name).fingerprint for name in task_names()}
     known = index.read_index()
     changed = {**known, "files": {**known["files"], "digits/mnist_5k.npz": "0" * 64}}
@@ -115,19 +115,19 @@ def test_fingerprint_changes_with_a_source(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_unknown_task_names_the_close_ones() -> None:
-    """A slip of the pen is answered with what was probably meant."""
+    """A misspelt name is answered with similar names."""
     with pytest.raises(UnknownTaskError, match=r"unknown task 'mnist5k'; did you mean mnist_5k"):
         find_task("mnist5k")
 
 
 def test_unknown_task_lists_all_when_none_is_close() -> None:
-    """A name like no other gets no guess, but the list."""
+    """A name without similar ones is answered with all names."""
     with pytest.raises(UnknownTaskError, match=r"unknown task 'zzz'; The tasks are mnist_5k"):
         find_task("zzz")
 
 
 def test_task_is_frozen() -> None:
-    """A task cannot be changed under the ids that were derived from it."""
+    """A task cannot change after ids were derived from it."""
     with pytest.raises(FrozenInstanceError):
         find_task("mnist_m").name = "other"  # type: ignore[misc]
 

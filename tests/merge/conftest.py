@@ -1,4 +1,4 @@
-"""Small states and the ways to merge them that the tests of merging share."""
+"""Small states, and the ways to merge them that the tests share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tensors() -> Callable[..., dict[str, Tensor]]:
 
 @pytest.fixture
 def merged_lists() -> Callable[..., dict[str, list[float]]]:
-    """Merges and returns every tensor as a list."""
+    """Merges states and returns every tensor as a list."""
 
     def run(
         base: dict[str, Tensor],
@@ -54,7 +54,7 @@ def merged_lists() -> Callable[..., dict[str, list[float]]]:
 
 @pytest.fixture
 def weight() -> Callable[..., Weight]:
-    """Makes one weight called w out of lists, the base's at zero unless given."""
+    """Makes one weight out of lists; its base is zero unless given."""
 
     def make(*experts: list[float], base: list[float] | None = None, name: str = "w") -> Weight:
         zeros = [0.0] * len(experts[0])
@@ -69,19 +69,19 @@ def weight() -> Callable[..., Weight]:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyProbe:
-    """Answers from a function of weights and inputs, by autograd; one row of numbers is an image.
+    """A probe of a function of weights and inputs, by autograd; an image is one row of numbers.
 
-    Tasks have no heads of their own. The one weight with a Gram matrix sees the images themselves.
+    Tasks have no own heads. The inputs of the one weight with a Gram matrix are the images.
     """
 
     model: Model
     """Weights and inputs to logits."""
     images: Sequence[Tensor]
-    """Of each task, (images, width)."""
+    """The images of each task, (images, width)."""
     labels: Sequence[Tensor]
-    """Of each task, (images,)."""
+    """The labels of each task, (images,)."""
     matrix: str = ""
-    """Name of the weight that is a matrix on the images, if there is one."""
+    """Name of the weight that multiplies the images as a matrix, if there is one."""
 
     @property
     def num_tasks(self) -> int:
@@ -97,7 +97,7 @@ class ToyProbe:
         batch_size: int,
         task: int | None = None,
     ) -> Mapping[str, Tensor]:
-        """Returns the gradient of the summed losses; a batch wraps around."""
+        """Returns the gradient of the summed losses; batches wrap around."""
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights}
         total = torch.zeros(())
         for each in range(self.num_tasks) if task is None else (task,):
@@ -111,7 +111,7 @@ class ToyProbe:
     def squared_gradients(
         self, weights: Tensors, *, task: int, num_images: int, is_exact: bool
     ) -> Mapping[str, Tensor]:
-        """Returns the mean over images of the expectation over labels, each of them in turn."""
+        """Returns the mean over images of the exact expectation over labels."""
         assert not is_exact
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights}
         squares = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
@@ -129,7 +129,7 @@ class ToyProbe:
         return squares
 
     def gram_names(self) -> Collection[str]:
-        """Returns the one matrix."""
+        """Returns the name of the one matrix, if there is one."""
         return [self.matrix] if self.matrix else []
 
     def grams(
@@ -141,12 +141,12 @@ class ToyProbe:
         names: Collection[str],
     ) -> Mapping[str, Tensor]:
         """Returns X^T X of the images."""
-        dict(weights)  # reads them, as a model would
+        dict(weights)  # reads the weights, as a model would
         rows = self.images[task][:num_images].double()
         return dict.fromkeys(names, rows.T @ rows)
 
     def accuracies(self, weights: Tensors, *, num_images: int) -> Sequence[float]:
-        """Returns the share of right answers among the first images of each task."""
+        """Returns each task's accuracy on its first images."""
         state = dict(weights)
         return [
             float((self.model(state, x[:num_images]).argmax(1) == y[:num_images]).double().mean())
@@ -168,7 +168,7 @@ _LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
 
 @pytest.fixture
 def toy_probe() -> Callable[..., ToyProbe]:
-    """Makes a probe of a model, with random images and labels of each task unless given."""
+    """Makes a probe of a model; images and labels are random unless given."""
 
     def make(
         model: Model,

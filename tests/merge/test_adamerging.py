@@ -23,7 +23,7 @@ NUM_EXPERTS = 3
 
 
 def network() -> Module:
-    """Returns a small network of convolution, normalization and matrix, in evaluation mode."""
+    """Returns a small network with a convolution, a normalization and a matrix."""
     generator = torch.Generator().manual_seed(0)
     layers = nn.Sequential(
         nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
@@ -59,7 +59,7 @@ def learned_by_autograd(
     probe: Any,  # noqa: ANN401 the class is a fixture's
     vectors: list[dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """Merges with everything in one graph, coefficients included: what is to be reproduced."""
+    """Merges with coefficients and model in one autograd graph, as the reference."""
     base, _ = weights_of_group()
     num_rows = len(base) if params.level == "tensor" else 1
     free = torch.full((num_rows, NUM_EXPERTS), params.initial, requires_grad=True)
@@ -100,7 +100,7 @@ def learned_by_autograd(
 def test_coefficients_are_those_of_one_graph_over_all_experts(
     params: AdaMergingParams, toy_probe: MakeProbe
 ) -> None:
-    """Through functional_call autograd gives the same steps of Adam, at the cost of all experts."""
+    """Autograd through a graph of all experts gives the same steps of Adam."""
     base, experts = weights_of_group()
     weights = [Weight(name=name, base_state=base, expert_states=experts) for name in base]
     vectors = []
@@ -115,7 +115,7 @@ def test_coefficients_are_those_of_one_graph_over_all_experts(
 
 
 def line(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """Two classes, of which w times the image is the difference of the logits."""
+    """A model of two classes, whose logits differ by w times the image."""
     difference = state["w"] * images
     return torch.cat([difference, torch.zeros_like(difference)], dim=1)
 
@@ -126,7 +126,7 @@ def test_the_first_step_moves_by_the_step_size_towards_certainty(
 ) -> None:
     """Adam's first step is its step size, and larger logits are more certain: 0.3 goes to 0.4.
 
-    From 0.95 it goes to 1.05, which the clamp takes for 1.
+    From 0.95 it goes to 1.05, which is clamped to 1.
     """
     base, expert = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
     params = AdaMergingParams(initial=initial, steps=1, lr=0.1)

@@ -25,7 +25,7 @@ def test_average_is_the_mean_of_the_experts(
 
 @pytest.mark.parametrize("num_experts", [1, 2, 3, 7, 20])
 def test_equal_experts_are_a_fixed_point_of_averaging(num_experts: int) -> None:
-    """The mean of copies is the copy, to the rounding of the sum."""
+    """The mean of equal experts is the expert, up to the rounding of the sum."""
     generator = torch.Generator().manual_seed(0)
     base, expert = (torch.randn(1000, generator=generator) for _ in range(2))
     merged = dict(

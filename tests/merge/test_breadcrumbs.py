@@ -26,7 +26,7 @@ TEN = [1, -2, 3, -4, 5, -6, 7, -8, 9, -10]
 
 
 def test_both_ends_are_dropped_by_hand(tensors: Make, merged_lists: Merge) -> None:
-    """A fifth of ten from the top is 10 and 9, the half below is 8 to 4; halved, on ones."""
+    """The top fifth of ten entries, 10 and 9, is dropped; 8 to 4 are kept and scaled by 1/2."""
     params = BreadcrumbsParams(density=0.5, gamma=0.2, scaling=0.5)
     merged = merged_lists(
         tensors(w=[1] * 10), [tensors(w=[1 + entry for entry in TEN])], params=params
@@ -35,7 +35,7 @@ def test_both_ends_are_dropped_by_hand(tensors: Make, merged_lists: Merge) -> No
 
 
 def test_every_expert_and_tensor_has_its_own_band(tensors: Make, merged_lists: Merge) -> None:
-    """Of four entries the largest goes and two stay: (3 2), (-30 20); (7 -6), (1 1) in b."""
+    """The largest of four entries is dropped and two are kept: (3 2), (-30 20); (7 -6), (1 1)."""
     experts = [
         tensors(a=[4, 3, 2, 1], b=[5, 7, -6, 8]),
         tensors(a=[10, 20, -30, 40], b=[1, 1, 0, 3]),
@@ -47,7 +47,7 @@ def test_every_expert_and_tensor_has_its_own_band(tensors: Make, merged_lists: M
 
 
 def test_the_density_comes_before_the_outliers(weight: Callable[..., Weight]) -> None:
-    """Nine of ten stay, so that of the two to be dropped only one can be."""
+    """Nine of ten entries are kept, so only one of two outliers can be dropped."""
     params = BreadcrumbsParams(density=0.9, gamma=0.2)
     assert band(weight(TEN), 0, params=params) == (1, 9)
 
@@ -59,14 +59,14 @@ def test_the_density_comes_before_the_outliers(weight: Callable[..., Weight]) ->
 def test_entries_that_tie_with_an_end_are_all_kept(
     tensors: Make, merged_lists: Merge, vector: list[float], kept: list[float]
 ) -> None:
-    """One of five is dropped and one kept; what is as large as the kept one stays with it."""
+    """One of five entries is dropped and one kept, with all entries equal to it."""
     params = BreadcrumbsParams(density=0.2, gamma=0.2, scaling=1)
     merged = merged_lists(tensors(w=[0] * 5), [tensors(w=vector)], params=params)
     assert merged["w"] == kept
 
 
 def test_a_single_entry_is_never_an_outlier(tensors: Make, merged_lists: Merge) -> None:
-    """Something stays of every tensor, whatever the fractions."""
+    """At least one entry of every tensor is kept, for all fractions."""
     params = BreadcrumbsParams(density=0.1, gamma=1, scaling=1)
     assert merged_lists(tensors(w=[0]), [tensors(w=[-3])], params=params) == {"w": [-3]}
 
@@ -90,7 +90,7 @@ def test_density_one_is_task_arithmetic() -> None:
     gamma=st.floats(min_value=0, max_value=1),
 )
 def test_the_number_kept_is_that_of_the_density(size: int, density: float, gamma: float) -> None:
-    """Without ties the rounded share stays, at least one entry, however many are outliers."""
+    """Without ties, the rounded density is kept (at least one entry), for every gamma."""
     vector = torch.randperm(size, generator=torch.Generator().manual_seed(0)) + 1.0
     params = BreadcrumbsParams(density=density, gamma=gamma, scaling=1)
     merged = dict(

@@ -56,14 +56,14 @@ def test_statistics_follow_the_policy(policy: BatchNormPolicy, expected: list[fl
 
 
 def test_statistics_follow_the_policy_whatever_the_method() -> None:
-    """TIES at scaling 10 would extrapolate a variance below zero; it never sees one."""
+    """TIES at scaling 10 would extrapolate a variance below zero, but it gets no statistics."""
     experts = [state(0, 2), state(4, 10)]
     params = TiesParams(density=1, scaling=10)
     assert merged(experts, base=state(7, 20), params=params)[:2] == [2, 6]
 
 
 def test_statistics_do_not_take_part_in_the_trim() -> None:
-    """One of the two weights is kept, although the statistics moved a thousand times as far."""
+    """One of two weights is kept, although statistics moved a thousand times as far."""
     base = {"w": torch.zeros(2), **state(0, 1)}
     expert = {"w": torch.tensor([1.0, 2.0]), **state(1000, 1001)}
     params = TiesParams(density=0.5, scaling=1)
@@ -77,7 +77,7 @@ def test_statistics_of_a_bare_layer_are_recognized() -> None:
 
 
 def test_a_lone_running_mean_is_a_weight() -> None:
-    """Without its sibling a tensor of that name belongs to no normalization: 0 + 1 * (3 + 5)."""
+    """Without a variance beside it, the tensor belongs to no normalization: 0 + 1 * (3 + 5)."""
     base, *experts = ({"x.running_mean": torch.tensor([value])} for value in (0.0, 3.0, 5.0))
     params = TiesParams(density=1, scaling=1)
     assert merged(experts, base=base, params=params, policy="base") == [8]
@@ -104,7 +104,7 @@ def test_a_variance_of_zero_is_a_dead_channel_and_no_error() -> None:
 
 
 def test_statistics_that_are_not_finite_name_the_expert() -> None:
-    """A diverged expert's statistics are refused as its weights are."""
+    """A diverged expert's statistics are refused like its weights."""
     with pytest.raises(NonFiniteInputError, match=r"bn\.running_mean of expert 1"):
         merged([state(0, 1), state(float("nan"), 1)], base=state(0, 1))
 

@@ -40,7 +40,7 @@ def problems(method: str, **values: object) -> list[tuple[str, object]]:
 
 
 def test_defaults_are_the_published_ones() -> None:
-    """A method without parameters gets the defaults whose sources the fields name."""
+    """A method without given parameters gets the defaults of the fields' sources."""
     assert parse_params("average", {}) == AverageParams()
     assert parse_params("task_arithmetic", {}) == TaskArithmeticParams(scaling=0.3)
     assert parse_params("weighted_average", {}) == WeightedAverageParams(weights=())
@@ -74,13 +74,13 @@ def test_defaults_are_the_published_ones() -> None:
 
 
 def test_given_values_replace_defaults() -> None:
-    """What the caller gives is what the parameters hold."""
+    """The parameters hold the given values."""
     params = parse_params("ties", {"density": 0.1, "consensus": "mean", "scope": "tensor"})
     assert params == TiesParams(density=0.1, scaling=0.3, consensus="mean", scope="tensor")
 
 
 def test_an_integer_stands_for_the_float_of_the_same_value() -> None:
-    """1 and 1.0 give one identity, whether parsed or constructed."""
+    """1 and 1.0 give the same parameters, parsed or constructed."""
     for params in (parse_params("ties", {"density": 1}), TiesParams(density=1)):
         assert isinstance(params, TiesParams)
         assert repr(params.density) == "1.0"
@@ -88,7 +88,7 @@ def test_an_integer_stands_for_the_float_of_the_same_value() -> None:
 
 @pytest.mark.parametrize("weights", [[1, 2], (1, 2), [1.0, 2.0]])
 def test_a_list_of_weights_becomes_a_tuple_of_floats(weights: object) -> None:
-    """What a file gives as a list is hashable, and one identity however it was written."""
+    """Lists from a file become hashable, and equal however they were written."""
     params = parse_params("weighted_average", {"weights": weights})
     assert repr(params) == "WeightedAverageParams(weights=(1.0, 2.0))"
 
@@ -97,7 +97,7 @@ def test_a_list_of_weights_becomes_a_tuple_of_floats(weights: object) -> None:
     "weights", [1, "12", [1, -1], [0, 0.0], [1, True], [1, math.nan], [1, [2]], [1001], {"a": 1}]
 )
 def test_weights_that_are_no_shares_are_refused(weights: object) -> None:
-    """Negative, infinite and nested weights are, and a list of zeros, which cannot be divided."""
+    """Negative, infinite and nested weights are refused, and lists of only zeros."""
     assert problems("weighted_average", weights=weights) == [("weights", weights)]
 
 
@@ -106,12 +106,12 @@ def test_weights_that_are_no_shares_are_refused(weights: object) -> None:
     [(1, True), (3, True), (0, False), (4, False), (2.0, False), (True, False)],
 )
 def test_a_count_is_a_whole_number(value: object, *, accepted: bool) -> None:
-    """Neither a float of whole value nor a bool counts anything."""
+    """Neither a whole float nor a bool is a count."""
     assert Count(at_least=1, at_most=3).accepts(value) is accepted
 
 
 def test_the_number_of_experts_comes_from_the_method_or_from_its_parameters() -> None:
-    """SLERP goes between two, a list of weights says how many, and all else merges any number."""
+    """SLERP merges two, weights give a number, and all other methods merge any number."""
     assert num_experts_of(SlerpParams()) == 2
     assert num_experts_of(WeightedAverageParams(weights=(1, 1, 1))) == 3
     assert num_experts_of(WeightedAverageParams()) is None
@@ -119,7 +119,7 @@ def test_the_number_of_experts_comes_from_the_method_or_from_its_parameters() ->
 
 
 def test_every_problem_is_reported_at_once() -> None:
-    """An unknown name, a wrong type and two values out of range are four problems in order."""
+    """An unknown name, a wrong type and two values out of range are four problems."""
     found = problems("ties", densty=0.2, scaling="0.3", density=1.5, consensus="median")
     assert found == [
         ("densty", 0.2),
@@ -156,31 +156,31 @@ def test_a_value_outside_its_range_is_refused(name: str, value: object) -> None:
 
 @pytest.mark.parametrize("value", [0, -3, 1.0, True, "5", None, 1_000_001])
 def test_a_count_is_a_whole_number_in_its_range(value: object) -> None:
-    """A float never stands for one, not even of the same value: there is no half an image."""
+    """A float is not accepted for a number of images, even if it is whole."""
     assert problems("fisher", images=value) == [("images", value)]
 
 
 def test_a_count_stays_an_int() -> None:
-    """Where numbers become floats, counts index images and stay what they are."""
+    """Numbers become floats, but counts stay ints."""
     params = parse_params("fisher", {"images": 7})
     assert isinstance(params, FisherParams)
     assert repr(params.images) == "7"
 
 
-def test_the_range_of_a_count_is_told_in_words() -> None:
-    """A user who wrote 1.5 learns what is wanted."""
+def test_the_range_of_a_count_is_reported_in_words() -> None:
+    """A user who wrote 1.5 learns which values are allowed."""
     with pytest.raises(ParameterErrors, match=r"images=1\.5 .* a whole number from 1 to 1000000"):
         parse_params("fisher", {"images": 1.5})
 
 
 def test_constructing_parameters_checks_them_too() -> None:
-    """No value out of range exists, however it was made."""
+    """Constructed parameters are checked like parsed ones."""
     with pytest.raises(ParameterErrors, match="density=7"):
         TiesParams(density=7)
 
 
 def test_an_unknown_method_names_its_nearest() -> None:
-    """A misspelt method is told what was probably meant, and all there is."""
+    """A misspelt method is answered with similar names and all names."""
     with pytest.raises(ParameterErrors, match="did you mean ties") as raised:
         parse_params("tise", {"nonsense": 1})
     (problem,) = raised.value.problems
@@ -189,13 +189,13 @@ def test_an_unknown_method_names_its_nearest() -> None:
 
 
 def test_an_unknown_parameter_names_its_nearest() -> None:
-    """A misspelt parameter is told what was probably meant."""
+    """A misspelt parameter is answered with similar names."""
     with pytest.raises(ParameterErrors, match="did you mean density"):
         parse_params("ties", {"densty": 0.2})
 
 
 def test_a_method_without_parameters_says_so() -> None:
-    """A parameter given to averaging is answered with the fact, not with an empty list."""
+    """The message says that averaging has no parameters."""
     with pytest.raises(ParameterErrors, match=r"average: scaling=1 .* takes no parameters"):
         parse_params("average", {"scaling": 1})
 
@@ -211,7 +211,7 @@ def test_the_message_gives_what_is_allowed_on_one_line_a_problem() -> None:
 
 
 def test_parameter_errors_survive_a_process_boundary() -> None:
-    """An error raised in a worker arrives with its problems."""
+    """An error raised in a worker keeps its problems."""
     with pytest.raises(ParameterErrors) as raised:
         parse_params("ties", {"density": 2})
     arrived = pickle.loads(pickle.dumps(raised.value))
@@ -220,13 +220,13 @@ def test_parameter_errors_survive_a_process_boundary() -> None:
 
 
 def test_parameters_cannot_be_changed() -> None:
-    """Parameters are part of an identity and stay what they were."""
+    """Parameters are part of an id, so they are immutable."""
     with pytest.raises(FrozenInstanceError):
         TiesParams().density = 0.5  # type: ignore[misc]
 
 
 def test_every_parameter_declares_its_range_and_has_a_default() -> None:
-    """Each field of each method can be checked and left out."""
+    """Each field of each method can be checked and omitted."""
     for name, params_class in PARAMS.items():
         params = params_class()
         assert method_of(params) == name
@@ -235,6 +235,6 @@ def test_every_parameter_declares_its_range_and_has_a_default() -> None:
 
 
 def test_parameters_and_cards_are_free_of_torch() -> None:
-    """A process that only checks a study does not pay for loading torch."""
+    """A process that only checks a study does not load torch."""
     code = "import sys, merge.catalogue; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

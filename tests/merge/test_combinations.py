@@ -28,13 +28,13 @@ def test_slopes_are_inner_products_with_the_task_vectors(weight: Callable[..., W
 
 
 def test_slopes_add_up_over_blocks(weight: Callable[..., Weight]) -> None:
-    """A tensor of two blocks and a rest: as many ones as it has entries."""
+    """A tensor of ones with two blocks and a rest sums to its number of entries."""
     num = 2 * BLOCK_ENTRIES + 3
     assert slopes(weight([1.0] * num), torch.ones(num)).tolist() == [num]
 
 
 def test_slopes_follow_the_gradient_in_any_memory_layout(weight: Callable[..., Weight]) -> None:
-    """A kernel's gradient is channels-last, and its task vector is not."""
+    """A kernel's gradient may be channels-last although its task vector is not."""
     given = weight(torch.arange(24.0).reshape(2, 3, 2, 2).tolist(), base=[0.0])
     given.base_state["w"].resize_(2, 3, 2, 2).zero_()
     gradient = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))

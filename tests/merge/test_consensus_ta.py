@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 def test_entries_are_kept_by_the_number_of_their_users(
     tensors: Make, merged_lists: Merge, min_tasks: int, expected: list[float]
 ) -> None:
-    """Sums 4 3 4 1 with 1, 3, 1 and 2 users; half of what is kept on tens.
+    """The sums 4 3 4 1 have 1, 3, 1 and 2 users; half of each kept sum is added to 10.
 
-    Against half of the others' sum: 3 1 0 against 0.5 1.5 2, one user. 1 1 1 against 1 1 1, three,
-    since equal is enough. 0 0 4 against 2 2 0, one. 2.5 -1.5 0 against 0.75 1.25 0.5, two.
+    Entries and half of the others' sums: 3 1 0 and 0.5 1.5 2, one user. 1 1 1 and 1 1 1, three
+    users, since equal is enough. 0 0 4 and 2 2 0, one. 2.5 -1.5 0 and 0.75 1.25 0.5, two.
     """
     experts = [
         tensors(w=[13, 11, 10, 12.5]),
@@ -57,8 +57,8 @@ def test_when_every_entry_has_users_it_is_task_arithmetic() -> None:
     assert torch.equal(consensus["w"], arithmetic["w"])
 
 
-def test_an_entry_that_one_task_alone_uses_goes(tensors: Make, merged_lists: Merge) -> None:
-    """Task vectors without a common entry have no consensus, and the base stays."""
+def test_an_entry_that_one_task_alone_uses_is_dropped(tensors: Make, merged_lists: Merge) -> None:
+    """Task vectors without a common entry have no consensus, so the base stays."""
     base = tensors(w=[1, 1])
     experts = [tensors(w=[5, 1]), tensors(w=[1, -9])]
     assert merged_lists(base, experts, params=ConsensusTaParams()) == {"w": [1, 1]}

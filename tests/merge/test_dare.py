@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ONES = [1.0] * 64
 DIGEST = sha256(b"a mask").digest()
 GOLDEN = [0, 0, 0, 1, 1, 1, 1, 0, 1, 0, 1, 1]
-"""Mask of seed 0, expert 0, tensor w at density 1/2."""
+"""The mask of seed 0, expert 0 and tensor w at density 1/2."""
 
 
 def mask(weight: Weight, *, expert: int = 0, seed: int = 0, density: float = 0.5) -> list[float]:
@@ -39,19 +39,19 @@ def test_without_rescaling_kept_entries_stay(weight: Callable[..., Weight]) -> N
 
 
 def test_the_mask_of_a_seed_never_changes(weight: Callable[..., Weight]) -> None:
-    """Results of a study are reproduced by a later version, so the mask is written down here."""
+    """A later version must reproduce a study's results, so a golden mask is stored here."""
     assert mask(weight([1.0] * 12)) == GOLDEN
 
 
 def test_masks_differ_between_seeds_experts_and_tensors(weight: Callable[..., Weight]) -> None:
-    """Four draws that differ in one thing each are four masks of 64 coins."""
+    """Four draws that differ in one input each give four masks of 64 entries."""
     two = weight(ONES, ONES)
     draws = [mask(two), mask(two, seed=1), mask(two, expert=1), mask(weight(ONES, name="v"))]
     assert len({tuple(draw) for draw in draws}) == 4
 
 
 def test_a_mask_ignores_the_other_experts(weight: Callable[..., Weight]) -> None:
-    """What comes after an expert, and how much of it, leaves the expert's mask alone."""
+    """Further experts do not change an expert's mask."""
     alone = mask(weight(ONES))
     assert mask(weight(ONES, [2.0] * 64, [3.0] * 64)) == alone
 
@@ -60,7 +60,7 @@ def test_a_mask_ignores_the_other_experts(weight: Callable[..., Weight]) -> None
 def test_the_share_of_kept_entries_is_the_density(
     weight: Callable[..., Weight], density: float
 ) -> None:
-    """Of 40,000 entries the kept share is within five standard errors, 0.0125, of the density."""
+    """The kept share of 40,000 entries is within five standard errors, 0.0125."""
     kept = mask(weight([1.0] * 40_000), density=density)
     assert sum(kept) / len(kept) == pytest.approx(density, abs=0.0125)
 
@@ -105,7 +105,7 @@ def test_dare_adds_the_thinned_vectors(weight: Callable[..., Weight]) -> None:
 
 @pytest.mark.parametrize("chance", [0.0, 1e-6, 0.3, 1 / 3, 0.5, 1.0])
 def test_flags_are_true_by_the_chance(chance: float) -> None:
-    """Of four million flags the share is within six standard errors; 0 and 1 are exact."""
+    """The share of True in four million is within six standard errors; 0 and 1 are exact."""
     num = 4_000_000
     share = bernoulli(num, chance=chance, digest=DIGEST).mean()
     assert abs(share - chance) <= 6 * (chance * (1 - chance) / num) ** 0.5

@@ -27,7 +27,7 @@ def test_density_one_is_ties() -> None:
 
 
 def test_the_trim_counts_dropped_entries(weight: Callable[..., Weight]) -> None:
-    """Of eight entries, thinned to fewer, the trim keeps the two largest that are left."""
+    """A quarter of all eight entries is kept: the two largest that were not dropped."""
     one = weight([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     thinned = thin(one, 0, density=0.5, rescale=True, seed=0)
     largest = thinned.sort(descending=True).values[:2]
@@ -40,7 +40,7 @@ def test_the_trim_counts_dropped_entries(weight: Callable[..., Weight]) -> None:
 
 
 def test_the_seed_changes_the_result() -> None:
-    """Two seeds drop other entries."""
+    """Two seeds drop different entries."""
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"w": torch.randn(50, generator=generator)} for _ in range(3))
     first, second = (

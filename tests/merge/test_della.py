@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 NUM_ROWS = 20_000
 ROW = [3.0, -1.0, 0.5, 2.0, -4.0]
 RANKS = [3, 1, 0, 2, 4]
-"""Of the entries of the row above, from the least magnitude."""
+"""The ranks of the row's entries, from the least magnitude."""
 GOLDEN = [1, 0, 1, 1, 0, 1, 0, 1, 0, 1, 0, 0]
-"""Which of 12 11 ... 1 are kept, at seed 0, expert 0, tensor w and density 1/2."""
+"""The mask of 12 11 ... 1, at seed 0, expert 0, tensor w and density 1/2."""
 
 
 def pruned(
     weight: Weight, *, num_columns: int, seed: int = 0, expert: int = 0, **values: float
 ) -> Tensor:
-    """Prunes all of a weight of fewer entries than a block."""
+    """Prunes a whole weight that has fewer entries than a block."""
     (block,) = weight.blocks
     recipe = Recipe(params=DellaParams(**values), seed=seed, group_result=None)  # type: ignore[arg-type]
     return prune(block, expert, num_columns=num_columns, recipe=recipe)
 
 
 def shares(weight: Callable[..., Weight], *, density: float, epsilon: float) -> Tensor:
-    """Returns in how many of many equal rows each entry is kept."""
+    """Returns the fraction of equal rows in which each entry is kept."""
     rows = pruned(weight(ROW * NUM_ROWS), num_columns=5, density=density, epsilon=epsilon)
     return (rows.view(-1, 5) != 0).double().mean(dim=0)
 
 
 def test_the_chance_of_an_entry_goes_by_its_rank(weight: Callable[..., Weight]) -> None:
-    """Chances 0.4 0.5 0.6 0.7 0.8 from the least magnitude up, to five standard errors."""
+    """Probabilities 0.4 to 0.8 from the least magnitude up, within five standard errors."""
     expected = torch.tensor([0.4 + 0.1 * rank for rank in RANKS], dtype=torch.float64)
     found = shares(weight, density=0.6, epsilon=0.4)
     torch.testing.assert_close(found, expected, rtol=0, atol=0.018)
@@ -54,7 +54,7 @@ def test_the_chance_of_an_entry_goes_by_its_rank(weight: Callable[..., Weight]) 
 def test_the_window_narrows_where_it_would_leave_the_unit_interval(
     weight: Callable[..., Weight],
 ) -> None:
-    """Around 0.9 there is room for 0.8 to 1 and no more, whatever epsilon."""
+    """Around 0.9 the widest window is 0.8 to 1, for every larger epsilon."""
     expected = torch.tensor([0.8 + 0.05 * rank for rank in RANKS], dtype=torch.float64)
     found = shares(weight, density=0.9, epsilon=1)
     torch.testing.assert_close(found, expected, rtol=0, atol=0.015)
@@ -62,7 +62,7 @@ def test_the_window_narrows_where_it_would_leave_the_unit_interval(
 
 
 def test_kept_entries_are_divided_by_their_chance(weight: Callable[..., Weight]) -> None:
-    """Each entry is 0 or its value over the chance of its rank."""
+    """Each entry is 0, or its value divided by the probability of its rank."""
     rows = pruned(weight(ROW * 100), num_columns=5, density=0.6, epsilon=0.4).view(-1, 5)
     for column, value, rank in zip(rows.T, ROW, RANKS, strict=True):
         kept = column[column != 0]
@@ -71,13 +71,13 @@ def test_kept_entries_are_divided_by_their_chance(weight: Callable[..., Weight])
 
 
 def test_a_row_of_one_entry_is_kept_by_the_density(weight: Callable[..., Weight]) -> None:
-    """There is no rank to go by, so a quarter of 10,000 stays, to five standard errors."""
+    """Without ranks, a quarter of 10,000 is kept, within five standard errors."""
     rows = pruned(weight([1.0] * 10_000), num_columns=1, density=0.25, epsilon=0.4)
     assert float((rows != 0).double().mean()) == pytest.approx(0.25, abs=0.022)
 
 
 def test_the_mask_of_a_seed_never_changes(weight: Callable[..., Weight]) -> None:
-    """Results of a study are reproduced by a later version, so the mask is written down here."""
+    """A later version must reproduce a study's results, so a golden mask is stored here."""
     kept = pruned(
         weight([12.0 - rank for rank in range(12)]), num_columns=12, density=0.5, epsilon=0.2
     )
@@ -85,7 +85,7 @@ def test_the_mask_of_a_seed_never_changes(weight: Callable[..., Weight]) -> None
 
 
 def test_masks_differ_between_seeds_experts_and_tensors(weight: Callable[..., Weight]) -> None:
-    """Four draws that differ in one thing each are four masks of 64 coins."""
+    """Four draws that differ in one input each give four masks of 64 entries."""
     ones = [1.0] * 64
     two = weight(ones, ones)
     draws = [
@@ -98,7 +98,7 @@ def test_masks_differ_between_seeds_experts_and_tensors(weight: Callable[..., We
 
 
 def test_a_kernel_is_the_matrix_of_its_filters() -> None:
-    """Rows are what one filter has, in two dimensions as in four."""
+    """A row has all entries of one filter, in a kernel as in its matrix."""
     vector = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     zeros = torch.zeros_like(vector)
     kernel = dict(merge({"w": zeros}, [{"w": vector}], options=MergeOptions(params=DellaParams())))[
@@ -115,7 +115,7 @@ def test_a_kernel_is_the_matrix_of_its_filters() -> None:
 
 
 def test_a_tensor_of_many_blocks_is_pruned_throughout() -> None:
-    """Of 600 rows of 1,000 each, in three blocks, every row keeps about its density, not alike."""
+    """Each of 600 rows in three blocks keeps about its density, with another mask."""
     vector = torch.ones(600, 1000)
     params = DellaParams(density=0.5, epsilon=0, scaling=1)
     merged = dict(
@@ -143,7 +143,7 @@ def test_the_consensus_by_hand(
     elect: bool,
     expected: list[float],
 ) -> None:
-    """With nothing dropped, sums 3 0 -1 elect + and - and, where values cancel, neither."""
+    """With nothing dropped, sums 3, 0 and -1 elect +, neither and -."""
     experts = [tensors(w=[2, 1, -3]), tensors(w=[2, -1, 1]), tensors(w=[-1, 0, 1])]
     params = DellaParams(density=1, scaling=1, consensus=consensus, elect=elect)
     merged = merged_lists(tensors(w=[0, 0, 0]), experts, params=params)

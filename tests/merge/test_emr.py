@@ -39,7 +39,7 @@ def for_task(
 
 
 def test_the_unified_task_vector_by_hand(tensors: Make, merged_lists: Merge) -> None:
-    """Sums (3 -8 0 | 5.75) elect (+ - . | +): the largest of these signs are (4 -6 0 | 5)."""
+    """Sums (3 -8 0 | 5.75) elect (+ - . | +); the largest such values are (4 -6 0 | 5)."""
     base, experts = two_experts(tensors)
     assert merged_lists(base, experts, params=EmrParams()) == {"a": [5, -5, 1], "b": [7]}
 
@@ -52,7 +52,7 @@ def test_the_models_of_both_tasks_by_hand(tensors: Make) -> None:
 
 
 def test_one_expert_is_its_own_model(tensors: Make) -> None:
-    """Its signs are the elected ones, and the rescaler is one."""
+    """The expert's signs are elected, and its rescaler is one."""
     base, experts = two_experts(tensors)
     assert for_task(base, experts[:1], 0) == {
         name: tensor.tolist() for name, tensor in experts[0].items()
@@ -68,14 +68,14 @@ def test_the_expert_equal_to_the_base_leaves_its_task_the_base(tensors: Make) ->
 
 
 def test_values_whose_product_underflows_are_masked_by_their_signs(tensors: Make) -> None:
-    """1e-30 squared is zero in float32, and the two still agree."""
+    """1e-30 squared is zero in float32, but the signs agree."""
     tiny = tensors(w=[1e-30, -1e-30])
     assert for_task(tensors(w=[0, 0]), [tiny, tiny], 1)["w"] == tiny["w"].tolist()
 
 
 @given(vectors=VECTORS)
 def test_every_task_keeps_the_magnitude_of_its_task_vector(vectors: list[list[float]]) -> None:
-    """That is what the rescaler is for; a model with an empty mask is the base."""
+    """The rescaler restores the L1 norm; a model with an empty mask is the base."""
     base = {"w": torch.zeros(len(vectors[0]))}
     experts = [{"w": torch.tensor(vector)} for vector in vectors]
     tasks = range(len(experts))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def logistic(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """Logistic regression: the difference of the logits is the image times w."""
+    """Logistic regression, whose logits differ by the image times w."""
     difference = images @ state["w"]
     return torch.stack([difference, torch.zeros_like(difference)], dim=1)
 
@@ -55,7 +55,7 @@ def merged_by(params: FisherParams, *, toy_probe: MakeProbe) -> list[float]:
 def test_entries_are_weighted_by_the_fisher_of_a_logistic_regression(
     toy_probe: MakeProbe,
 ) -> None:
-    """By hand the Fisher is p (1 - p) x^2, and labels have no part in it."""
+    """By hand the Fisher information is p (1 - p) x^2, without labels."""
     first, second = fishers_by_hand()
     expected = [
         (first[0] * 1.0 + second[0] * -2.0) / (first[0] + second[0]),
@@ -66,7 +66,7 @@ def test_entries_are_weighted_by_the_fisher_of_a_logistic_regression(
 
 
 def test_normalized_fishers_have_norm_1_over_all_weights(toy_probe: MakeProbe) -> None:
-    """An expert that is certain, and so has a small Fisher, does not lose to the others."""
+    """An expert with certain predictions, whose Fisher information is small, keeps its weight."""
     first, second = fishers_by_hand()
     first, second = (
         [entry / (each[0] ** 2 + each[1] ** 2) ** 0.5 for entry in each] for each in (first, second)
@@ -80,7 +80,7 @@ def test_normalized_fishers_have_norm_1_over_all_weights(toy_probe: MakeProbe) -
 
 
 def test_a_floor_above_all_fishers_gives_the_average(toy_probe: MakeProbe) -> None:
-    """With norm 1 no entry exceeds 1."""
+    """After scaling to norm 1 no entry exceeds the floor of 1."""
     merged = merged_by(FisherParams(floor=1.0), toy_probe=toy_probe)
     assert merged == pytest.approx([-0.5, 0.25])
 
@@ -98,7 +98,7 @@ def test_entries_that_no_expert_needs_are_averaged(toy_probe: MakeProbe) -> None
 
 
 def test_only_as_many_images_are_read_as_asked(toy_probe: MakeProbe) -> None:
-    """The first image alone, by hand: p (1 - p) x^2 of each."""
+    """By hand, with only the first image: p (1 - p) x^2 for each expert."""
     (p, q), (v, w) = (chance(2.0), chance(-2.0)), (1.0, -2.0)
     expected = (p * (1 - p) * v + q * (1 - q) * w) / (p * (1 - p) + q * (1 - q))
     merged = merged_by(FisherParams(images=1, normalize=False), toy_probe=toy_probe)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def margins(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """Logistic regression on the concatenated weights; class 0 wins where the sum is positive."""
+    """Logistic regression on the joined weights; class 0 wins if the sum is positive."""
     difference = images @ torch.cat([state["a"], state["b"]])
     return torch.stack([difference, torch.zeros_like(difference)], dim=1)
 
@@ -40,7 +40,7 @@ def toward(
     pool: Sequence[Mapping[str, Tensor]] = POOL,
     **params: Any,  # noqa: ANN401 any field
 ) -> list[float]:
-    """Merges a pool from (0 0) on tasks of images that all are of class 0."""
+    """Merges a pool from (0 0) on tasks whose images are all of class 0."""
     images = [torch.tensor(task) for task in tasks]
     labels = [torch.zeros(len(task)).long() for task in tasks]
     probe = toy_probe(margins, images=images, labels=labels)
@@ -55,7 +55,7 @@ def toward(
 
 
 def test_the_first_move_is_learned_from_a_share_of_the_expert_chosen(toy_probe: MakeProbe) -> None:
-    """By hand: (0 3) has the least product; Adam's first step takes its 0.3 of b to 0.4."""
+    """By hand: (0 3) has the least product, and Adam's first step moves its 0.3 to 0.4."""
     found = toward([[0.0, 1.0]], toy_probe=toy_probe, **ONE_STEP)
     assert found == pytest.approx([0.0, 0.4 * 3])
 
@@ -68,14 +68,14 @@ def test_later_moves_go_part_of_the_way_that_is_left(toy_probe: MakeProbe) -> No
 
 
 def test_a_move_beyond_the_best_expert_is_taken_back(toy_probe: MakeProbe) -> None:
-    """Gradients are by the way that is left: from 1.2 x 3 the loss still falls, but away from 3."""
+    """From 1.2 x 3 the loss still falls, in the direction away from 3."""
     params = ONE_STEP | {"iterations": 2, "initial": 1.1, "initial_later": 0.2}
     found = toward([[0.0, 1.0]], toy_probe=toy_probe, **params)
     assert found[1] == pytest.approx(3.6 + (0.2 - 0.1) * (3 - 3.6))
 
 
 def test_each_task_chooses_an_expert_that_is_left(toy_probe: MakeProbe) -> None:
-    """Both want (0 3); the second takes (1 0), which it does not mind, and nobody (-5 -5)."""
+    """Both tasks prefer (0 3); the second takes (1 0), and none takes (-5 -5)."""
     found = toward([[0.0, 1.0]], [[0.0, 1.0]], toy_probe=toy_probe, **ONE_STEP)
     assert found == pytest.approx([0.3, 1.2])
 
@@ -86,14 +86,14 @@ def test_each_task_chooses_an_expert_that_is_left(toy_probe: MakeProbe) -> None:
 def test_the_first_k_are_chosen_by_the_summed_loss(
     toy_probe: MakeProbe, top_k: int, expected: list[float]
 ) -> None:
-    """By hand: products are -0.5, -1.5 and 5. (-5 -5) has its 0.3 lowered to 0.2."""
+    """By hand: products are -0.5, -1.5 and 5; the 0.3 of (-5 -5) falls to 0.2."""
     tasks = [[1.0, 0.0]], [[0.0, 1.0]]
     found = toward(*tasks, toy_probe=toy_probe, top_k=top_k, **ONE_STEP)
     assert found == pytest.approx(expected)
 
 
 def test_each_tensor_may_choose_its_own(toy_probe: MakeProbe) -> None:
-    """By hand: a takes (1 0) and b takes (0 3), where the model would take the first for both."""
+    """By hand: a chooses (1 0) and b chooses (0 3); the model would choose (1 0) for both."""
     images = [[1.0, 0.3]]
     apart = toward(images, toy_probe=toy_probe, granularity="tensor", **ONE_STEP)
     assert apart == pytest.approx([0.4, 1.2])
@@ -104,7 +104,7 @@ def test_each_tensor_may_choose_its_own(toy_probe: MakeProbe) -> None:
 def test_irrelevant_experts_in_the_pool_change_no_bit(
     toy_probe: MakeProbe, granularity: str
 ) -> None:
-    """The pool may be larger than the number of tasks; who is never chosen has no part."""
+    """The pool may exceed the number of tasks; experts that are never chosen have no effect."""
     params = {"iterations": 3, "steps": 5, "lr": 0.05, "granularity": granularity}
     tasks = [[1.0, 0.2], [0.8, 0.1]], [[0.1, 1.0]]
     alone = toward(*tasks, toy_probe=toy_probe, pool=POOL[:2], **params)
@@ -114,7 +114,7 @@ def test_irrelevant_experts_in_the_pool_change_no_bit(
 
 
 class CountingState(Mapping[str, Tensor]):
-    """Counts how often its tensors are read."""
+    """A state that counts how often its tensors are read."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
@@ -132,7 +132,7 @@ class CountingState(Mapping[str, Tensor]):
 
 
 def test_an_expert_that_was_never_chosen_is_read_once_a_choice(toy_probe: MakeProbe) -> None:
-    """Steps of Adam read nothing of it, so that a large pool costs little."""
+    """Steps of Adam do not read it, so a large pool costs little."""
     counts = []
     for steps in (1, 20):
         idle = CountingState(POOL[2])
@@ -143,7 +143,7 @@ def test_an_expert_that_was_never_chosen_is_read_once_a_choice(toy_probe: MakePr
 
 
 def test_one_expert_is_reached_and_stays(toy_probe: MakeProbe) -> None:
-    """With all of the way as the first move there is no way left for the second."""
+    """After a first move of the whole way, later moves have no effect."""
     params = {"initial": 1.0, "initial_later": 0.5, "iterations": 3, "steps": 1, "lr": 1e-9}
     found = toward([[0.0, 1.0]], toy_probe=toy_probe, pool=POOL[1:2], **params)
     assert found == pytest.approx([0.0, 3.0])
@@ -151,7 +151,7 @@ def test_one_expert_is_reached_and_stays(toy_probe: MakeProbe) -> None:
 
 @pytest.mark.parametrize("top_k", [0, 2])
 def test_equal_experts_give_a_model_on_the_way_to_them(toy_probe: MakeProbe, top_k: int) -> None:
-    """Within the hull it is between base and expert, however the experts share the way."""
+    """In the hull the model lies between base and expert, whichever experts move it."""
     pool = [state(1, 2)] * 4
     params = {"iterations": 3, "steps": 4, "lr": 0.2, "in_hull": True, "top_k": top_k}
     found = toward([[1.0, 1.0]], [[0.5, 1.0]], toy_probe=toy_probe, pool=pool, **params)
@@ -160,7 +160,7 @@ def test_equal_experts_give_a_model_on_the_way_to_them(toy_probe: MakeProbe, top
 
 
 def test_equal_products_go_to_the_first(toy_probe: MakeProbe) -> None:
-    """Without a gradient order decides, and not chance, and Adam does not move."""
+    """Without a gradient the order decides, and Adam does not move."""
     assert toward([[0.0, 0.0]], toy_probe=toy_probe, **ONE_STEP) == pytest.approx([0.3, 0.0])
 
 
@@ -168,7 +168,7 @@ def test_equal_products_go_to_the_first(toy_probe: MakeProbe) -> None:
 def test_a_weight_that_no_prediction_depends_on_follows_the_model_or_stays(
     toy_probe: MakeProbe, granularity: str, expected: float
 ) -> None:
-    """It has no gradient to choose by: the model's choice takes it along unlearned."""
+    """It has no gradient: it moves with the model's choice, or stays if tensors choose."""
     base = state(0, 0) | {"unused": torch.zeros(1)}
     experts = [each | {"unused": torch.tensor([2.0])} for each in POOL]
     probe = toy_probe(margins, images=[torch.ones(1, 2)], labels=[torch.zeros(1).long()])
@@ -178,9 +178,9 @@ def test_a_weight_that_no_prediction_depends_on_follows_the_model_or_stays(
 
 
 def test_moves_approach_the_best_mixture(toy_probe: MakeProbe) -> None:
-    """The loss is convex; a has fractions of its own, from -5 to 1, and so has b, from -5 to 3.
+    """The loss is convex; a ranges from -5 to 1 and b from -5 to 3, each with its own fractions.
 
-    The least value there is found by a grid. Experts are chosen two at a time.
+    A grid finds the least value. Two experts are chosen for each move.
     """
     images = [[1.0, -0.2], [-0.4, 1.0], [-2.0, -1.0]]
 
@@ -229,7 +229,7 @@ def chosen_by(
     probe: Any,  # noqa: ANN401
     experts: Sequence[Mapping[str, Tensor]],
 ) -> list[int]:
-    """Chooses by products with whole experts, not task vectors."""
+    """Chooses experts by products with whole experts, not with task vectors."""
     every = range(len(probe.images))
     rows = torch.arange(params.images) % 12
     chosen: list[int] = []
@@ -263,7 +263,7 @@ def moved_by_autograd(
     base: Mapping[str, Tensor],
     experts: Sequence[Mapping[str, Tensor]],
 ) -> Mapping[str, Tensor]:
-    """Moves whole models, with the fractions in one graph: what is to be reproduced."""
+    """Moves whole models with the fractions in one autograd graph, as the reference."""
     model = base
     for iteration in range(params.iterations):
         chosen = chosen_by(model, params=params, probe=probe, experts=experts)
@@ -296,7 +296,7 @@ def moved_by_autograd(
 def test_moves_are_those_of_whole_models_in_one_graph(
     toy_probe: MakeProbe, params: FrankWolfeSoftParams
 ) -> None:
-    """A pool of five for two tasks, reproduced with models in place of coefficients."""
+    """A pool of five experts for two tasks gives the models of the reference."""
     generator = torch.Generator().manual_seed(5)
 
     def draw(scale: float) -> dict[str, Tensor]:
@@ -313,7 +313,7 @@ def test_moves_are_those_of_whole_models_in_one_graph(
 
 
 def test_rows_are_taken_to_the_nearest_in_the_hull() -> None:
-    """By hand; the third is 0.3 too much for either of its two."""
+    """By hand: 0.3 too much is taken from both entries of the third row."""
     rows = [[0.5, 0.25], [2.0, 0.0], [0.9, 0.7], [-1.0, 0.5], [-1.0, -2.0], [1.0, 1.0]]
     expected = [[0.5, 0.25], [1.0, 0.0], [0.6, 0.4], [0.0, 0.5], [0.0, 0.0], [0.5, 0.5]]
     found = into_hull(torch.tensor(rows, dtype=torch.float64))
@@ -321,7 +321,7 @@ def test_rows_are_taken_to_the_nearest_in_the_hull() -> None:
 
 
 def test_no_row_in_the_hull_is_nearer() -> None:
-    """Random rows against random rows of the hull; what is in the hull stays as it is."""
+    """No random row of the hull is nearer, and rows in the hull do not move."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(200, 5, generator=generator, dtype=torch.float64)
     found = into_hull(rows)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def nearest(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """An image is right where it is within 1 of w: one label a class, of 0 for right."""
+    """A model that is right on images within 1 of w; the right label is 0."""
     distance = (images - state["w"]).abs()
     return torch.cat([1 - distance, torch.zeros_like(distance)], dim=1)
 
 
 def soup(*experts: float, images: list[list[float]], toy_probe: MakeProbe) -> float:
-    """Merges one-number experts by how many images are within 1 of them."""
+    """Merges experts of one number, scored by how many images are within 1 of them."""
     rows = [torch.tensor(each)[:, None] for each in images]
     labels = [torch.zeros(len(each), dtype=torch.int64) for each in rows]
     probe = toy_probe(nearest, images=rows, labels=labels)
@@ -50,24 +50,24 @@ def soup(*experts: float, images: list[list[float]], toy_probe: MakeProbe) -> fl
 def test_experts_stay_out_that_would_lower_the_accuracy(
     toy_probe: MakeProbe, experts: tuple[float, ...], expected: float
 ) -> None:
-    """Counted by hand, on one task."""
+    """The expected soups are counted by hand, on one task."""
     found = soup(*experts, images=[[0.0, 0.5, 1.0, 5.0]], toy_probe=toy_probe)
     assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_tasks_count_the_same_whatever_their_images(toy_probe: MakeProbe) -> None:
-    """Five images at 0, one at 10 and one at 10: the second expert has 2/3, and stays alone."""
+    """Tasks of 5, 1 and 1 images: the second expert has 2/3 and stays alone."""
     images = [[0.0] * 5, [10.0], [10.0]]
     assert soup(0.0, 10.0, images=images, toy_probe=toy_probe) == 10.0
 
 
 def test_of_equals_the_groups_order_decides(toy_probe: MakeProbe) -> None:
-    """Each has one task right, and the mean of both none: the first stays."""
+    """Each expert is right on one task and their mean on none, so the first stays."""
     images = [[0.0], [10.0]]
     assert soup(0.0, 10.0, images=images, toy_probe=toy_probe) == 0.0
     assert soup(10.0, 0.0, images=images, toy_probe=toy_probe) == 10.0
 
 
 def test_a_soup_of_one_is_the_expert_itself(toy_probe: MakeProbe) -> None:
-    """Bit for bit, without a detour over the base."""
+    """The bits are the expert's, without a subtraction of the base."""
     assert soup(0.1, 9.7, images=[[0.0]], toy_probe=toy_probe) == float(torch.tensor(0.1))

@@ -33,7 +33,7 @@ def states(num_states: int, *, size: int = 40) -> list[dict[str, Tensor]]:
 
 
 class CountedState(Mapping[str, Tensor]):
-    """Counts how often each tensor is taken anew: again only after another one."""
+    """A state that counts how often each tensor is read after another tensor."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self.state = state
@@ -55,7 +55,7 @@ class CountedState(Mapping[str, Tensor]):
 
 @pytest.mark.parametrize("name", ["average", "task_arithmetic", "ties", "dare", "dare_ties"])
 def test_groups_merged_together_have_the_bits_of_groups_merged_apart(name: str) -> None:
-    """Neither the other groups nor what they share of an expert's measures shows in a result."""
+    """Other groups and shared measurements have no effect on a group's result."""
     base, *experts = states(5)
     options = MergeOptions(params=parse_params(name, {}), seed=3)
     together = dict(merge_groups(base, experts, groups=GROUPS, options=options))
@@ -68,7 +68,7 @@ def test_groups_merged_together_have_the_bits_of_groups_merged_apart(name: str) 
 
 @pytest.mark.parametrize("name", ["average", "ties", "dare", "dare_ties"])
 def test_the_number_of_threads_shows_in_no_bit(name: str) -> None:
-    """Tensors are independent, and every sum is taken in one thread."""
+    """Tensors are independent, and every sum is computed by one thread."""
     base, *experts = states(4, size=200)
     one, three = (
         dict(
@@ -83,7 +83,7 @@ def test_the_number_of_threads_shows_in_no_bit(name: str) -> None:
 
 
 def test_fifteen_groups_read_every_expert_once() -> None:
-    """Averaging 15 groups of 8 takes every tensor of the 20 experts once after the check."""
+    """Averaging 15 groups of 8 reads every tensor of the 20 experts once after the check."""
     base, *experts = (CountedState(state) for state in states(21))
     generator = torch.Generator().manual_seed(1)
     groups = [torch.randperm(20, generator=generator)[:8].tolist() for _ in range(15)]
@@ -97,7 +97,7 @@ def test_fifteen_groups_read_every_expert_once() -> None:
 
 
 def test_threads_that_are_left_midway_end() -> None:
-    """Whoever takes one tensor and no more leaves no thread behind, and no error."""
+    """A caller that takes one tensor and stops leaves no thread behind."""
     base, *experts = states(4)
     before = threading.active_count()
     merged = merge(base, experts, options=MergeOptions(params=AverageParams(), num_threads=2))
@@ -107,7 +107,7 @@ def test_threads_that_are_left_midway_end() -> None:
 
 
 def test_an_error_in_a_thread_reaches_whoever_takes_the_tensors() -> None:
-    """It names tensor and expert, as without threads."""
+    """The error names tensor and expert, as without threads."""
     base, *experts = states(3)
     experts[1]["conv.weight"][0] = float("nan")
     merged = merge(base, experts, options=MergeOptions(params=AverageParams(), num_threads=2))
@@ -116,7 +116,7 @@ def test_an_error_in_a_thread_reaches_whoever_takes_the_tensors() -> None:
 
 
 def test_results_and_errors_of_threads_come_in_the_order_of_the_items() -> None:
-    """What was computed before the item that fails is given first, however late it is done."""
+    """Results of items before a failing item are returned first."""
     given = in_order(lambda item: 12 // item, [4, 3, 0, 2], num_threads=3)
     assert [next(given), next(given)] == [3, 4]
     with pytest.raises(ZeroDivisionError):
@@ -124,7 +124,7 @@ def test_results_and_errors_of_threads_come_in_the_order_of_the_items() -> None:
 
 
 def test_blocks_do_not_show_in_the_result() -> None:
-    """A tensor of two blocks and a bit averages as torch averages it whole."""
+    """A tensor of two blocks and a rest has the average that torch computes for the whole."""
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"w": torch.randn(2 * BLOCK_ENTRIES + 5, generator=generator)} for _ in "abc")
     merged = dict(merge(base, experts, options=MergeOptions(params=AverageParams())))
@@ -133,7 +133,7 @@ def test_blocks_do_not_show_in_the_result() -> None:
 
 @pytest.mark.parametrize("groups", [[], [[0], []]])
 def test_an_empty_group_is_refused(groups: list[list[int]]) -> None:
-    """There is no merge of nothing, also beside others."""
+    """A merge of no expert is undefined, also beside other groups."""
     base, *experts = states(3)
     with pytest.raises(MergeError, match="at least one expert"):
         merge_groups(base, experts, groups=groups, options=MergeOptions(params=AverageParams()))

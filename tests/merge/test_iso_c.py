@@ -15,7 +15,7 @@ def merged_matrix(*vectors: Tensor, scaling: float = 1) -> Tensor:
 
 
 def test_all_directions_of_the_sum_take_the_mean_value() -> None:
-    """diag(4 1) and diag(-1 -2) add up to diag(3 -1), of mean value two: half of diag(2 -2)."""
+    """diag(4 1) + diag(-1 -2) = diag(3 -1) has the mean value 2: half of diag(2 -2)."""
     merged = merged_matrix(
         torch.diag(torch.tensor([4.0, 1.0])), torch.diag(torch.tensor([-1.0, -2.0])), scaling=0.5
     )
@@ -35,7 +35,7 @@ def test_directions_that_the_sum_lacks_stay_lacking() -> None:
 
 
 def test_the_merged_matrix_is_an_isometry_times_the_mean() -> None:
-    """All singular values equal the mean of the sum's, for a wide kernel."""
+    """All singular values of a wide kernel equal the mean of the sum's values."""
     generator = torch.Generator().manual_seed(0)
     vectors = [torch.randn(8, 3, 3, 3, generator=generator) for _ in range(3)]
     mean = torch.linalg.svdvals(torch.stack(vectors).sum(dim=0).flatten(1)).mean()

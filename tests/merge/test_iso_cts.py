@@ -48,29 +48,29 @@ def test_common_and_own_directions_by_hand() -> None:
         (5, 3, 1, (5, 0)),
     ],
 )
-def test_what_is_not_common_is_shared_evenly(
+def test_directions_that_are_not_common_are_shared_evenly(
     full: int, num_experts: int, common_fraction: float, expected: tuple[int, int]
 ) -> None:
-    """64 - 51 = 13 are two for each of eight and 48 common; a share below half is none."""
+    """64 - 51 = 13 gives two for each of eight tasks and 48 common; below a half gives none."""
     assert ranks(full, num_experts=num_experts, common_fraction=common_fraction) == expected
 
 
 def test_with_all_directions_common_it_is_iso_c() -> None:
-    """No task has a place of its own."""
+    """Without task-specific directions the two methods are equal."""
     vectors = random_vectors(3, 8, 20)
     there = merged_matrix(*vectors, params=IsoCtsParams(common_fraction=1))
     torch.testing.assert_close(there, merged_matrix(*vectors, params=IsoCParams()))
 
 
 def test_one_expert_has_the_same_directions_common_and_own() -> None:
-    """What its leading directions leave are its other ones, so that Iso-C is the result."""
+    """The expert's own directions are its remaining ones, so the result is Iso-C's."""
     vectors = random_vectors(1, 8, 20)
     there = merged_matrix(*vectors, params=IsoCtsParams())
     torch.testing.assert_close(there, merged_matrix(*vectors, params=IsoCParams()))
 
 
 def test_nothing_common_leaves_each_task_its_leading_directions() -> None:
-    """Of rank four each of two tasks has two: values 9, 8 and 6, 5, whose mean is 7."""
+    """Each of two tasks has two of rank four: values 9, 8 and 6, 5, whose mean is 7."""
     merged = merged_matrix(
         torch.diag(torch.tensor([9.0, 8.0, 1.0, 0.0])),
         torch.diag(torch.tensor([0.0, 1.0, 6.0, 5.0])),

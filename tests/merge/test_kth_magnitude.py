@@ -16,8 +16,8 @@ def test_the_rank_runs_over_all_tensors_together() -> None:
     assert largest_magnitude(lambda: tensors, rank=3, num_entries=5) == 3.0
 
 
-def test_values_that_share_the_upper_half_of_their_bits_are_told_apart() -> None:
-    """Neighbouring floats differ in the last bit only, and the second pass sees it."""
+def test_values_that_share_the_upper_half_of_their_bits_are_distinguished() -> None:
+    """Neighbouring floats differ only in the last bit, which the second pass counts."""
     one = torch.tensor(1.0)
     above = torch.nextafter(one, torch.tensor(2.0))
     tensors = [torch.stack([one, above, one])]
@@ -27,7 +27,7 @@ def test_values_that_share_the_upper_half_of_their_bits_are_told_apart() -> None
 
 @given(values=FLOATS, place=st.floats(min_value=0, max_value=1), cut=st.integers(0, 50))
 def test_selection_equals_sorting(values: list[float], place: float, cut: int) -> None:
-    """For any values, any rank and any division into tensors, sorting gives the same number."""
+    """Sorting gives the same number for any values, rank and division into tensors."""
     vector = torch.tensor(values)
     rank = 1 + round(place * (len(values) - 1))
     found = largest_magnitude(
@@ -38,14 +38,14 @@ def test_selection_equals_sorting(values: list[float], place: float, cut: int) -
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_rank_outside_the_entries_is_refused(rank: int) -> None:
-    """There is no zeroth and no fourth of three entries."""
+    """Three entries have no zeroth and no fourth."""
     with pytest.raises(ValueError, match=f"rank {rank}"):
         largest_magnitude(lambda: [torch.ones(3)], rank=rank, num_entries=3)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 1000, 100_000, 199_999, 200_000])
 def test_a_bracket_from_a_sample_finds_what_sorting_finds(rank: int) -> None:
-    """Of 200,000 entries in tensors of three scales a few are kept, and the right one is found."""
+    """The right one of 200,000 entries in tensors of three scales is found."""
     generator = torch.Generator().manual_seed(rank)
     tensors = [
         torch.randn(num, generator=generator) * scale
@@ -58,7 +58,7 @@ def test_a_bracket_from_a_sample_finds_what_sorting_finds(rank: int) -> None:
 
 @pytest.mark.parametrize("rank", [1, 70_000, 140_000])
 def test_a_sample_that_misleads_changes_nothing(rank: int) -> None:
-    """The bracket misses when the sample says that all entries are 9, and radix selection helps."""
+    """With a sample of nines the bracket misses, and the radix selection finds the value."""
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(140_000, generator=generator)
     found = largest_magnitude(
@@ -71,7 +71,7 @@ def test_a_sample_that_misleads_changes_nothing(rank: int) -> None:
 
 
 def test_a_vector_of_ties_is_selected_from() -> None:
-    """Equal entries fill the bracket, and any rank among them gives their magnitude."""
+    """Equal entries fill the bracket, and every rank among them gives their magnitude."""
     vector = torch.full((100_000,), 0.5)
     vector[::2] = 0.0
     assert largest_magnitude(lambda: [vector], rank=50_000, num_entries=100_000) == 0.5
@@ -80,7 +80,7 @@ def test_a_vector_of_ties_is_selected_from() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-45, 3e38])
 def test_nothing_lies_between_a_value_and_the_one_just_below(value: float) -> None:
-    """The next float32 above it is the value again."""
+    """The next float32 above the result is the value."""
     below = just_below(value)
     assert below < value
     assert float(torch.nextafter(torch.tensor(below), torch.tensor(torch.inf))) == float(

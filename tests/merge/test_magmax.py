@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def test_the_largest_magnitude_wins_by_hand(tensors: Make, merged_lists: Merge) -> None:
-    """Of 1 -2 0, -3 0 1 and 0.5 0 0.5 the largest are -2, -3 and 0.5; half of them on ones."""
+    """The largest of 1 -2 0, -3 0 1 and 0.5 0 0.5 are -2, -3 and 0.5; half is added to ones."""
     experts = [tensors(w=[2, -2, 1.5]), tensors(w=[-1, 1, 1]), tensors(w=[1, 2, 1.5])]
     merged = merged_lists(tensors(w=[1, 1, 1]), experts, params=MagMaxParams(scaling=0.5))
     assert merged["w"] == [0, -0.5, 1.25]
 
 
 def test_the_first_of_equal_magnitudes_wins(tensors: Make, merged_lists: Merge) -> None:
-    """-3 and 3 tie, and the order of experts decides."""
+    """-3 and 3 tie, so the order of the experts decides."""
     experts = [tensors(w=[1, -3]), tensors(w=[-3, 3]), tensors(w=[3, 3])]
     params = MagMaxParams(scaling=1)
     assert merged_lists(tensors(w=[0, 0]), experts, params=params) == {"w": [-3, -3]}
@@ -43,7 +43,7 @@ def test_the_first_of_equal_magnitudes_wins(tensors: Make, merged_lists: Merge) 
     )
 )
 def test_every_entry_is_one_experts(vectors: list[list[float]]) -> None:
-    """For any vectors the merged entry is the first of greatest magnitude, to the bit."""
+    """The merged entry is the first of greatest magnitude, with its bits, for any vectors."""
     experts = [{"w": torch.tensor(vector)} for vector in vectors]
     base = {"w": torch.zeros(len(vectors[0]))}
     merged = dict(merge(base, experts, options=MergeOptions(params=MagMaxParams(scaling=1))))["w"]

@@ -17,7 +17,7 @@ def difference(base: dict[str, Tensor], expert: dict[str, Tensor]) -> str:
 
 
 def test_equal_architectures_match() -> None:
-    """Values may differ; names, shapes and dtypes do not. One entry more, and they do."""
+    """Only values may differ; one more entry is an error."""
     check_match({"w": torch.zeros(2)}, experts=[{"w": torch.ones(2)}])
     with pytest.raises(MismatchError):
         check_match({"w": torch.zeros(2)}, experts=[{"w": torch.ones(3)}])
@@ -29,19 +29,19 @@ def test_a_missing_name_is_named() -> None:
 
 
 def test_an_additional_name_is_named() -> None:
-    """A tensor that the base does not have is no part of a merge."""
+    """A tensor that the base does not have cannot be merged."""
     base = {"w": torch.zeros(2)}
     assert "expert 1: v is unknown" in difference(base, {**base, "v": torch.zeros(2)})
 
 
 def test_a_shape_is_named_with_both_sides() -> None:
-    """The message shows what is there and what should be."""
+    """The message has the found and the expected shape."""
     message = difference({"w": torch.zeros(2)}, {"w": torch.zeros(2, 1)})
     assert "expert 1: w is float32[2, 1] and the base's float32[2]" in message
 
 
 def test_a_dtype_is_named_with_both_sides() -> None:
-    """Half precision is never silently mixed with single."""
+    """Half precision is never silently mixed with single precision."""
     message = difference({"w": torch.zeros(2)}, {"w": torch.zeros(2, dtype=torch.float16)})
     assert "w is float16[2] and the base's float32[2]" in message
 
@@ -56,7 +56,7 @@ def test_of_many_differences_five_are_shown_and_the_rest_counted() -> None:
 
 
 def test_a_mismatch_survives_a_process_boundary() -> None:
-    """An error raised in a worker arrives with its differences."""
+    """An error raised in a worker keeps its differences."""
     error = MismatchError(["expert 0: w is missing"])
     arrived = pickle.loads(pickle.dumps(error))
     assert str(arrived) == str(error)

@@ -36,7 +36,7 @@ from merge.table import METHODS
 if TYPE_CHECKING:
     from merge.parameters.method_params import MethodParams
 
-# Methods that read data need a model to read it: test_reading_data.py holds the same of them.
+# Methods that read data need a model; test_reading_data.py tests them.
 DEFAULTS = [
     pytest.param(params_class(), id=name)
     for name, params_class in PARAMS.items()
@@ -101,13 +101,13 @@ def states(num_states: int, *, dtype: torch.dtype = torch.float32) -> list[dict[
 def states_for(
     params: MethodParams, *, dtype: torch.dtype = torch.float32
 ) -> list[dict[str, Tensor]]:
-    """Makes a base and as many experts as the method merges, three where it merges any number."""
+    """Makes a base and as many experts as the method merges, or three."""
     return states(1 + (num_experts_of(params) or 3), dtype=dtype)
 
 
 @pytest.mark.parametrize("params", DEFAULTS)
 def test_the_merge_has_the_names_shapes_and_dtypes_of_the_base(params: MethodParams) -> None:
-    """The merged state is one of the same architecture, in the base's order."""
+    """The merged state has the base's architecture and order."""
     base, *experts = states_for(params)
     merged = dict(merge(base, experts, options=MergeOptions(params=params)))
     assert list(merged) == list(base)
@@ -117,7 +117,7 @@ def test_the_merge_has_the_names_shapes_and_dtypes_of_the_base(params: MethodPar
 
 @pytest.mark.parametrize("params", UNSCALED, ids=repr)
 def test_scaling_zero_gives_the_base(params: MethodParams) -> None:
-    """Without task vectors weights and, by policy, statistics are the base's, bit for bit."""
+    """Weights and, by policy, statistics are the base's, bit for bit."""
     base, *experts = states(4)
     for name, tensor in merge(
         base, experts, options=MergeOptions(params=params, batch_norm="base")
@@ -136,7 +136,7 @@ def test_one_expert_with_nothing_dropped_gives_the_expert(params: MethodParams) 
 
 @pytest.mark.parametrize("params", DEFAULTS)
 def test_merging_again_gives_the_same_bits(params: MethodParams) -> None:
-    """Two runs with the same inputs and seed cannot be told apart, whatever the global seed."""
+    """Two merges with the same inputs and seed are equal, whatever the global seed."""
     base, *experts = states_for(params)
     torch.manual_seed(1)
     first = dict(merge(base, experts, options=MergeOptions(params=params, seed=7)))
@@ -147,7 +147,7 @@ def test_merging_again_gives_the_same_bits(params: MethodParams) -> None:
 
 @pytest.mark.parametrize("params", DEFAULTS)
 def test_merging_changes_no_input(params: MethodParams) -> None:
-    """Base and experts may be memory-mapped files and are left as they were."""
+    """Base and experts may be memory-mapped files, so they must not change."""
     inputs, copies = states_for(params), states_for(params)
     for _, tensor in merge(
         inputs[0], inputs[1:], options=MergeOptions(params=params, batch_norm="base")
@@ -185,7 +185,7 @@ def test_another_order_of_experts_changes_no_more_than_rounding(params: MethodPa
 def test_half_precision_is_merged_in_single_and_rounded_once(
     params: MethodParams, dtype: torch.dtype
 ) -> None:
-    """The result is that of the same numbers in float32, rounded to the base's dtype at the end."""
+    """The result is the merge of the same numbers in float32, rounded to the base's dtype."""
     base, *experts = states_for(params, dtype=dtype)
     halves = dict(merge(base, experts, options=MergeOptions(params=params)))
     single = [
@@ -197,7 +197,7 @@ def test_half_precision_is_merged_in_single_and_rounded_once(
 
 
 def test_averaging_half_precision_does_not_overflow_on_the_way() -> None:
-    """60,000 + 60,000 is beyond float16, their mean is not."""
+    """60,000 + 60,000 is beyond float16, but their mean is not."""
     large = {"w": torch.tensor([60_000.0], dtype=torch.float16)}
     merged = dict(merge(large, [large, large], options=MergeOptions(params=AverageParams())))
     assert torch.equal(merged["w"], large["w"])
@@ -214,7 +214,7 @@ def test_a_result_beyond_the_dtype_is_an_error() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("params", DEFAULTS)
 def test_an_expert_that_is_not_finite_is_named(params: MethodParams, value: float) -> None:
-    """A diverged expert is refused with its place and the tensor, by every method."""
+    """Every method refuses a diverged expert with its position and the tensor."""
     base, *experts = states_for(params)
     experts[-1]["fc.weight"][3, 1] = value
     with pytest.raises(NonFiniteInputError, match=rf"fc\.weight of expert {len(experts) - 1}"):
@@ -222,7 +222,7 @@ def test_an_expert_that_is_not_finite_is_named(params: MethodParams, value: floa
 
 
 def test_a_base_that_is_not_finite_is_named() -> None:
-    """The base is checked as the experts are."""
+    """The base is checked like the experts."""
     base, expert = states(2)
     base["fc.bias"][0] = float("nan")
     with pytest.raises(NonFiniteInputError, match=r"fc\.bias of the base"):
@@ -230,7 +230,7 @@ def test_a_base_that_is_not_finite_is_named() -> None:
 
 
 def test_differing_architectures_are_refused_by_the_call_itself() -> None:
-    """The error comes before the first tensor is asked for."""
+    """The error comes before the first tensor is requested."""
     base, expert = states(2)
     del expert["fc.bias"]
     with pytest.raises(MismatchError, match=r"expert 0: fc\.bias is missing"):
@@ -238,7 +238,7 @@ def test_differing_architectures_are_refused_by_the_call_itself() -> None:
 
 
 def test_no_expert_is_refused_by_the_call_itself() -> None:
-    """There is no merge of nothing."""
+    """A merge of no expert is undefined."""
     with pytest.raises(MergeError, match="at least one expert"):
         merge(states(1)[0], [], options=MergeOptions(params=AverageParams()))
 
@@ -246,7 +246,7 @@ def test_no_expert_is_refused_by_the_call_itself() -> None:
 @pytest.mark.parametrize("params", DEFAULTS)
 @pytest.mark.parametrize("shape", [(0,), (3, 0)])
 def test_a_tensor_without_entries_stays_one(params: MethodParams, shape: tuple[int, ...]) -> None:
-    """Empty tensors have no extremes and no threshold, and pass through every method."""
+    """Empty tensors have neither extremes nor a threshold, and pass through every method."""
     empty = {"empty": torch.zeros(shape)}
     for state in (empty, {"w": torch.ones(2), **empty}):
         experts = [state] * (num_experts_of(params) or 1)
@@ -257,14 +257,14 @@ def test_a_tensor_without_entries_stays_one(params: MethodParams, shape: tuple[i
 
 
 def test_a_state_of_buffers_alone_merges_by_ties() -> None:
-    """The extra pass over the weights has nothing to measure and says nothing."""
+    """The pass over the weights has nothing to measure and raises no error."""
     counters = [{"num_batches_tracked": torch.tensor(number)} for number in (0, 3, 2)]
     merged = dict(merge(counters[0], counters[1:], options=MergeOptions(params=TiesParams())))
     assert int(merged["num_batches_tracked"]) == 3
 
 
 class LazyState(Mapping[str, Tensor]):
-    """Makes a tensor only when asked, as a memory-mapped file does."""
+    """A state that makes a tensor on each read, like a memory-mapped file."""
 
     def __init__(self, shapes: dict[str, int], *, value: float) -> None:
         self.shapes, self.value = shapes, value
@@ -283,7 +283,7 @@ class LazyState(Mapping[str, Tensor]):
 
 
 class LiveEntries(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the entries of all tensors alive, but for small ones and the counts of a selection."""
+    """Counts the entries of all live tensors, except small ones and a selection's counts."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -293,7 +293,7 @@ class LiveEntries(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 torch leaves them open
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and 1000 < made.numel() != 1 << 16:
-            # Views share their memory, and an operation in place returns what is counted already.
+            # Views share memory, and in-place operations return tensors that are already counted.
             memory = (made.untyped_storage().data_ptr(), made.untyped_storage().nbytes() // 4)
             self.live[memory] += 1
             self.peak = max(self.peak, sum(entries for _, entries in self.live))
@@ -307,7 +307,7 @@ class LiveEntries(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 NUM_ENTRIES = 70_000
-"""Of a tensor: more than a selection holds of a model that is small."""
+"""Entries of a tensor: more than a selection keeps of a small model."""
 
 
 def peak_entries(params: MethodParams, *, num_experts: int, num_tensors: int) -> int:
@@ -324,8 +324,8 @@ def peak_entries(params: MethodParams, *, num_experts: int, num_tensors: int) ->
 def test_peak_memory_depends_neither_on_experts_nor_on_tensors(params: MethodParams) -> None:
     """Three experts with three tensors and nine with twelve hold equally many entries at the peak.
 
-    Eleven tensors, which DELLA needs, are the bound. Averaging needs five, with three experts as
-    with nine, and would need eleven with nine if it held them all.
+    The bound is eleven tensors, which DELLA needs. Averaging needs five with three experts and with
+    nine; it would need eleven with nine if it held them all.
     """
     small = peak_entries(params, num_experts=3, num_tensors=3)
     large = peak_entries(params, num_experts=9, num_tensors=12)

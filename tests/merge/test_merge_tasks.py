@@ -1,4 +1,4 @@
-"""What holds for every method that keeps modules of each task."""
+"""Properties of every method that keeps modules of each task."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def models(
 
 @pytest.mark.parametrize("options", PER_TASK)
 def test_every_model_has_the_names_shapes_and_dtypes_of_the_base(options: MergeOptions) -> None:
-    """A task's model is one of the same architecture."""
+    """A task's model has the base's architecture."""
     base, *experts = states(4)
     for model in models(base, experts, tasks=[0, 1, 2], options=options):
         assert list(model) == list(base)
@@ -60,7 +60,7 @@ def test_every_model_has_the_names_shapes_and_dtypes_of_the_base(options: MergeO
 def test_a_model_depends_neither_on_the_others_made_with_it_nor_on_threads(
     options: MergeOptions,
 ) -> None:
-    """How many are made at once is a matter of memory, and no bit depends on it."""
+    """The number of models made at once affects memory, and no bit."""
     base, *experts = states(4)
     together = models(base, experts, tasks=[2, 0, 1], options=options)
     threaded = MergeOptions(params=options.params, seed=options.seed, num_threads=3)
@@ -88,7 +88,7 @@ def test_weights_differ_by_task_and_statistics_do_not(options: MergeOptions) -> 
 
 @pytest.mark.parametrize("options", PER_TASK)
 def test_one_experts_own_model_lacks_nothing_but_rank(options: MergeOptions) -> None:
-    """Vectors have no rank and are the expert's; a matrix is nearer to it than the base is."""
+    """Vectors are the expert's; a matrix is nearer to the expert's than the base's is."""
     base, expert = states(2)
     (model,) = models(base, [expert], tasks=[0], options=options)
     torch.testing.assert_close(model["fc.bias"], expert["fc.bias"])
@@ -98,7 +98,7 @@ def test_one_experts_own_model_lacks_nothing_but_rank(options: MergeOptions) -> 
 
 @pytest.mark.parametrize("options", PER_TASK)
 def test_making_models_changes_no_input(options: MergeOptions) -> None:
-    """Base and experts may be memory-mapped files and are left as they were."""
+    """Base and experts may be memory-mapped files, so they must not change."""
     inputs, copies = states(4), states(4)
     for model in models(inputs[0], inputs[1:], tasks=[0, 2], options=options):
         for tensor in model.values():
@@ -109,7 +109,7 @@ def test_making_models_changes_no_input(options: MergeOptions) -> None:
 
 @pytest.mark.parametrize("options", PER_TASK)
 def test_an_expert_that_is_not_finite_is_named(options: MergeOptions) -> None:
-    """Also where the model is another task's."""
+    """The error is raised even if the model is for another task."""
     base, *experts = states(4)
     experts[2]["fc.weight"][3, 1] = float("nan")
     with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 2"):
@@ -117,7 +117,7 @@ def test_an_expert_that_is_not_finite_is_named(options: MergeOptions) -> None:
 
 
 def test_a_method_with_one_model_for_all_tasks_is_refused_by_the_call_itself() -> None:
-    """An average has no modules of a task."""
+    """Averaging has no modules of a task."""
     base, expert = states(2)
     with pytest.raises(MergeError, match="average makes one model for all tasks"):
         merge_tasks(base, [expert], tasks=[0], options=MergeOptions(params=AverageParams()))

@@ -52,7 +52,7 @@ def test_three_experts_by_hand(
 
 @pytest.mark.parametrize("angle", ["cosine", "degrees"])
 def test_each_tensor_has_its_own_ratio(tensors: Make, merged_lists: Merge, angle: Angle) -> None:
-    """Orthogonal task vectors leave a at the base, parallel ones carry b to their mean."""
+    """Orthogonal task vectors leave a at the base; parallel ones move b to their mean."""
     experts = [tensors(a=[2, 0], b=[1, 1]), tensors(a=[0, 2], b=[3, 3])]
     params = ModelStockParams(angle=angle)
     merged = merged_lists(tensors(a=[0, 0], b=[0, 0]), experts, params=params)
@@ -74,7 +74,7 @@ def test_equal_experts_are_a_fixed_point(tensors: Make, merged_lists: Merge, ang
 def test_experts_that_disagree_give_the_base(
     tensors: Make, merged_lists: Merge, vectors: list[list[float]], angle: Angle
 ) -> None:
-    """Below a cosine of zero the formula would lead away from them, at -1/(N-1) without bound."""
+    """Below a cosine of zero the formula would lead away from the experts, without bound."""
     base = tensors(w=[0.5] * len(vectors[0]))
     experts = [{"w": base["w"] + torch.tensor(vector)} for vector in vectors]
     merged = merged_lists(base, experts, params=ModelStockParams(angle=angle))
@@ -82,7 +82,7 @@ def test_experts_that_disagree_give_the_base(
 
 
 def test_a_task_vector_of_zeros_is_orthogonal_to_all(tensors: Make, merged_lists: Merge) -> None:
-    """Cosines 1, 0 and 0 have the mean 1/3: t = 1 / (2/3 + 1) = 0.6, of the mean 4/3."""
+    """Cosines 1, 0 and 0 have the mean 1/3: t = 1 / (2/3 + 1) = 0.6, times the mean 4/3."""
     experts = [tensors(w=[2, 0]), tensors(w=[2, 0]), tensors(w=[0, 0])]
     merged = merged_lists(tensors(w=[0, 0]), experts, params=ModelStockParams())
     assert merged["w"] == pytest.approx([0.8, 0])
@@ -92,7 +92,7 @@ def test_a_task_vector_of_zeros_is_orthogonal_to_all(tensors: Make, merged_lists
 def test_nearly_orthogonal_experts_are_measured_exactly(
     monkeypatch: pytest.MonkeyPatch, angle: Angle
 ) -> None:
-    """Over many blocks the streamed ratio is that of all pairs in float64, to seven digits."""
+    """Over many blocks the ratio is that of all pairs in float64, to seven digits."""
     monkeypatch.setattr("merge.weight.BLOCK_ENTRIES", 1 << 10)
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(20_000, generator=generator)

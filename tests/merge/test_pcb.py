@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def merged_flat(vectors: Tensor, *, density: float, num_outliers: int) -> Tensor:
-    """Merges the rows of a matrix in float64 by sorting, as the method is defined."""
+    """Merges the rows of a matrix in float64 by sorting, as the reference."""
     sizes = vectors.abs()
     ordered = sizes.sort(dim=1).values
     low, high = ordered[:, [num_outliers]], ordered[:, [-1 - num_outliers]]
@@ -36,8 +36,8 @@ def merged_flat(vectors: Tensor, *, density: float, num_outliers: int) -> Tensor
 def test_two_experts_by_hand(tensors: Make, merged_lists: Merge) -> None:
     """(2 1 0) and (1 1 2), sums 3 2 2, positions 1 1/2 0 and 0 0 1; half of the mean on ones.
 
-    The first scores e^2 tanh 6, e^(1/2) tanh 2 and 0, and all is kept, so its last weight is 0. The
-    second scores tanh 3, tanh 2 and e^2 tanh 4, and its second weight is 0.
+    The first expert scores e^2 tanh 6, e^(1/2) tanh 2 and 0. All scores are kept, so the last has
+    weight 0. The second expert scores tanh 3, tanh 2 and e^2 tanh 4; its second weight is 0.
     """
     share = (tanh(3) - tanh(2)) / (exp(2) * tanh(4) - tanh(2))
     expected = [(2 + share) / (1 + share), 1, 2]
@@ -48,7 +48,7 @@ def test_two_experts_by_hand(tensors: Make, merged_lists: Merge) -> None:
 
 
 def test_the_best_scores_of_the_model_are_kept(tensors: Make, merged_lists: Merge) -> None:
-    """Of four entries two are kept over both tensors, and the second best has weight 0."""
+    """Two of four entries in two tensors are kept, and the second best has weight 0."""
     experts = [tensors(a=[4, 3], b=[2, 1])]
     params = PcbParams(density=0.5, scaling=1)
     merged = merged_lists(tensors(a=[0, 0], b=[0, 0]), experts, params=params)
@@ -56,14 +56,14 @@ def test_the_best_scores_of_the_model_are_kept(tensors: Make, merged_lists: Merg
 
 
 def test_a_single_kept_entry_has_the_whole_weight(tensors: Make, merged_lists: Merge) -> None:
-    """Least and greatest score are one, which is no reason to lose it."""
+    """If least and greatest score are equal, the entry has weight 1."""
     params = PcbParams(density=0.1, scaling=1)
     experts = [tensors(w=[1, -4, 2])]
     assert merged_lists(tensors(w=[0, 0, 0]), experts, params=params) == {"w": [0, -4, 0]}
 
 
 def test_an_entry_against_all_others_yields(tensors: Make, merged_lists: Merge) -> None:
-    """-2 against a sum of 4 scores below zero, and the half that is kept does without it."""
+    """-2 against a sum of 4 scores below zero and is not in the kept half."""
     experts = [tensors(w=[3, 1]), tensors(w=[3, 1]), tensors(w=[-2, 1])]
     params = PcbParams(density=0.5, scaling=1)
     merged = merged_lists(tensors(w=[0, 0]), experts, params=params)
@@ -71,7 +71,7 @@ def test_an_entry_against_all_others_yields(tensors: Make, merged_lists: Merge) 
 
 
 def test_experts_equal_to_the_base_merge_to_it(tensors: Make, merged_lists: Merge) -> None:
-    """Task vectors of zeros have no range and no score, and change nothing."""
+    """Task vectors of zeros have neither range nor scores and change nothing."""
     base = tensors(w=[1, -2, 0.25])
     assert merged_lists(base, [base, base], params=PcbParams()) == {"w": [1, -2, 0.25]}
 
@@ -81,9 +81,9 @@ def test_experts_equal_to_the_base_merge_to_it(tensors: Make, merged_lists: Merg
 def test_the_streamed_merge_is_the_one_by_sorting(
     monkeypatch: pytest.MonkeyPatch, density: float, num_experts: int
 ) -> None:
-    """Over 30,000 entries in three tensors and many blocks, outliers drawn in, negative scores too.
+    """The two agree over 30,000 entries in three tensors and many blocks, with negative scores.
 
-    Three entries at either end are outliers, one ten-thousandth.
+    Three entries at either end, one ten-thousandth, are outliers and clamped.
     """
     monkeypatch.setattr("merge.weight.BLOCK_ENTRIES", 1 << 12)
     flat = torch.randn(num_experts, 30_000, generator=torch.Generator().manual_seed(0)) ** 3
@@ -101,7 +101,7 @@ def named(flat: Tensor, *, sizes: Sequence[int]) -> dict[str, Tensor]:
 
 
 def test_a_hundred_experts_do_not_overflow() -> None:
-    """exp(100) is beyond float32; equal experts merge to themselves where they are large."""
+    """exp(100) is beyond float32; large entries of equal experts merge to themselves."""
     vector = torch.randn(50, generator=torch.Generator().manual_seed(0))
     params = PcbParams(density=0.5)
     merged = dict(

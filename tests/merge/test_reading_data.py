@@ -1,4 +1,4 @@
-"""What every method that reads data keeps to, on a model of all kinds of weights."""
+"""Properties of every method that reads data, on a model with all kinds of weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SHAPES = {"fc.weight": (7, 5), "conv.weight": (4, 3, 3, 3), "fc.bias": (7,), "sc
 
 
 def model(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """Uses every weight: (images, 5) to (images, 7)."""
+    """A model that uses every weight: (images, 5) to (images, 7)."""
     logits = (images @ state["fc.weight"].T + state["fc.bias"]) * state["scale"]
     return logits + torch.nn.functional.pad(state["conv.weight"].sum(dim=(1, 2, 3)), (0, 3))
 
@@ -81,7 +81,7 @@ def probe(toy_probe: MakeProbe) -> Any:  # noqa: ANN401 the class is a fixture's
 
 
 def test_all_methods_that_read_data_are_here() -> None:
-    """A method added to the table is tested for all of this."""
+    """A method that is added to the table is tested here."""
     reading = {name for name, method in METHODS.items() if method.learn is not None}
     assert reading == {method_of(params) for params in PARAMS}
 
@@ -91,7 +91,7 @@ def test_the_merge_has_the_names_shapes_and_dtypes_of_the_base(
     params: MethodParams,
     probe: Any,  # noqa: ANN401
 ) -> None:
-    """The merged state is one of the same architecture, in the base's order."""
+    """The merged state has the base's architecture and order."""
     base, *experts = states(4)
     merged = dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))
     assert list(merged) == list(base)
@@ -104,7 +104,7 @@ def test_merging_again_gives_the_same_bits_and_changes_no_input(
     params: MethodParams,
     probe: Any,  # noqa: ANN401
 ) -> None:
-    """The second time after the first result was overwritten, and on threads."""
+    """The second merge runs on threads, after the first result was overwritten."""
     inputs, copies = states(4), states(4)
     first = dict(merge(inputs[0], inputs[1:], options=MergeOptions(params=params, probe=probe)))
     kept = {name: tensor.clone() for name, tensor in first.items()}
@@ -126,7 +126,7 @@ def test_half_precision_is_merged_in_single_and_rounded_once(
     params: MethodParams,
     probe: Any,  # noqa: ANN401
 ) -> None:
-    """The result is that of the same numbers in float32, rounded at the end."""
+    """The result is the merge of the same numbers in float32, rounded at the end."""
     base, *experts = states(4, dtype=torch.bfloat16)
     halves = dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))
     single = [
@@ -144,7 +144,7 @@ def test_an_expert_that_is_not_finite_is_named(
     params: MethodParams,
     probe: Any,  # noqa: ANN401
 ) -> None:
-    """Before the model is asked anything about it."""
+    """The error is raised before the model is used."""
     base, *experts = states(4)
     experts[2]["fc.weight"][3, 1] = float("nan")
     with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 2"):
@@ -155,7 +155,7 @@ def test_an_expert_that_is_not_finite_is_named(
 def test_a_state_without_weights_is_merged_without_a_question(
     params: MethodParams, toy_probe: MakeProbe
 ) -> None:
-    """Counters alone: there is nothing to learn."""
+    """Counters alone leave nothing to learn."""
     counters = [{"num_batches_tracked": torch.tensor(number)} for number in (0, 3, 2)]
     probe = toy_probe(model)
     merged = dict(
@@ -166,14 +166,14 @@ def test_a_state_without_weights_is_merged_without_a_question(
 
 @pytest.mark.parametrize("params", PARAMS, ids=repr)
 def test_without_data_the_call_itself_is_refused(params: MethodParams) -> None:
-    """A method that reads data cannot do without."""
+    """A method that reads data needs a probe."""
     base, *experts = states(3)
     with pytest.raises(MergeError, match="reads data, but the options have no probe"):
         merge(base, experts, options=MergeOptions(params=params))
 
 
 def test_two_groups_at_once_are_refused(probe: Any) -> None:  # noqa: ANN401
-    """The probe knows the tasks of one group."""
+    """A probe has the tasks of one group."""
     base, *experts = states(4)
     options = MergeOptions(params=FisherParams(), probe=probe)
     with pytest.raises(MergeError, match="one group at a time"):
@@ -181,7 +181,7 @@ def test_two_groups_at_once_are_refused(probe: Any) -> None:  # noqa: ANN401
 
 
 class LazyState(Mapping[str, Tensor]):
-    """Makes a tensor only when asked, as a memory-mapped file does."""
+    """A state that makes a tensor on each read, like a memory-mapped file."""
 
     def __init__(self, *, value: float) -> None:
         self.value = value
@@ -200,7 +200,7 @@ class LazyState(Mapping[str, Tensor]):
 
 
 class LiveEntries(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the entries of all tensors alive, but for small ones and the counts of a selection."""
+    """Counts the entries of all live tensors, except small ones and a selection's counts."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -233,10 +233,10 @@ def sums_of_weights(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
 def test_peak_memory_does_not_depend_on_the_number_of_experts(
     params: MethodParams, toy_probe: MakeProbe
 ) -> None:
-    """Three experts and nine: whole models are held, but not one an expert.
+    """Three and nine experts need the same number of models in memory.
 
-    Seven models of 20,000 entries are the bound; nine experts would be nine already. Three are the
-    toy's own: the weights it was given, their gradient and its square.
+    The bound is seven models of 20,000 entries; nine experts alone would be nine. Three models
+    belong to the toy probe: the given weights, their gradient and its square.
     """
     peaks = []
     for num_experts in (3, 9):

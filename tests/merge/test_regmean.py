@@ -41,7 +41,7 @@ def merged_w(
 
 
 def test_without_reduction_it_is_least_squares_on_the_union(toy_probe: MakeProbe) -> None:
-    """Regressing what each expert gives on its own images, over all images together."""
+    """It regresses the experts' outputs on their own images, over all images together."""
     images = [draw(20, WIDTH, seed=5), 3 * draw(30, WIDTH, seed=6)]
     merged, bias = merged_w(RegMeanParams(reduce=1), images=images, toy_probe=toy_probe)
     targets = [x @ expert["w"].T for x, expert in zip(images, experts(), strict=True)]
@@ -51,7 +51,7 @@ def test_without_reduction_it_is_least_squares_on_the_union(toy_probe: MakeProbe
 
 
 def test_reduction_scales_what_is_off_the_diagonal(toy_probe: MakeProbe) -> None:
-    """The formula as the paper has it, with the inverse written out."""
+    """The result is the paper's formula with an explicit inverse."""
     images = [draw(20, WIDTH, seed=5), 3 * draw(30, WIDTH, seed=6)]
     merged, _ = merged_w(RegMeanParams(reduce=0.3), images=images, toy_probe=toy_probe)
     grams = []
@@ -66,7 +66,7 @@ def test_reduction_scales_what_is_off_the_diagonal(toy_probe: MakeProbe) -> None
 def test_reduced_to_the_diagonal_columns_are_weighted_by_their_inputs(
     toy_probe: MakeProbe,
 ) -> None:
-    """By hand: inputs of square 1 and 3 weigh the experts' columns 1 to 3."""
+    """By hand: inputs with squares 1 and 3 weight the experts' columns 1 to 3."""
     images = [torch.ones(1, WIDTH), 3**0.5 * torch.ones(1, WIDTH)]
     merged, _ = merged_w(RegMeanParams(reduce=0), images=images, toy_probe=toy_probe)
     first, second = (expert["w"] for expert in experts())
@@ -77,7 +77,7 @@ def test_reduced_to_the_diagonal_columns_are_weighted_by_their_inputs(
 def test_an_input_that_is_always_zero_leaves_its_column_averaged(
     toy_probe: MakeProbe, reduce: float
 ) -> None:
-    """Its equations say nothing, and are singular; the other columns are solved for."""
+    """Its equations are singular; the other columns are solved for."""
     mask = torch.tensor([1.0, 0.0, 1.0, 1.0])
     images = [draw(20, WIDTH, seed=5) * mask, draw(20, WIDTH, seed=6) * mask]
     merged, _ = merged_w(RegMeanParams(reduce=reduce), images=images, toy_probe=toy_probe)
@@ -88,7 +88,7 @@ def test_an_input_that_is_always_zero_leaves_its_column_averaged(
 
 @pytest.mark.parametrize("reduce", [0.9, 1.0])
 def test_fewer_images_than_inputs_have_a_solution(toy_probe: MakeProbe, reduce: float) -> None:
-    """Two images an expert in a space of four: with a = 1 all of them are met exactly."""
+    """Without reduction, the outputs on all images are met exactly."""
     images = [draw(2, WIDTH, seed=5), draw(1, WIDTH, seed=6)]
     merged, _ = merged_w(RegMeanParams(reduce=reduce), images=images, toy_probe=toy_probe)
     for x, expert in zip(images, experts(), strict=True):
@@ -98,7 +98,7 @@ def test_fewer_images_than_inputs_have_a_solution(toy_probe: MakeProbe, reduce: 
 
 
 def test_equal_experts_are_a_fixed_point(toy_probe: MakeProbe) -> None:
-    """Whatever their inputs are; the correction is to their mean, and zero."""
+    """The correction to the experts' mean is zero, whatever their inputs are."""
     expert = experts()[0]
     probe = toy_probe(linear, num_tasks=2, width=WIDTH, matrix="w")
     merged = dict(
@@ -108,7 +108,7 @@ def test_equal_experts_are_a_fixed_point(toy_probe: MakeProbe) -> None:
 
 
 def test_portions_change_no_bit(toy_probe: MakeProbe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are independent: one at a time or all together."""
+    """Layers are independent, solved one at a time or all together."""
     state = {"a": draw(2, 5, seed=1), "b": draw(3, 5, seed=2), "c": draw(1, 5, seed=3)}
     others = {name: tensor + 1 for name, tensor in state.items()}
     probe = toy_probe(lambda *_: torch.zeros(1), num_tasks=2, width=5)

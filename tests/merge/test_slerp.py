@@ -37,7 +37,7 @@ def test_a_right_angle_by_hand(
 
 
 def test_the_ends_are_the_experts(tensors: Make, merged_lists: Merge) -> None:
-    """At 0 the first expert stands, at 1 the second, in the group's order."""
+    """At 0 the result is the first expert, at 1 the second, in the group's order."""
     experts = [tensors(w=[3, -1]), tensors(w=[0.5, 2])]
     base = tensors(w=[0, 0])
     for t, expert in enumerate(experts):
@@ -64,7 +64,7 @@ def test_without_an_arc_the_line_is_taken(
 
 @pytest.mark.parametrize(("cosine", "is_arc"), [(0.9994, True), (0.9996, False)])
 def test_the_line_begins_at_the_documented_cosine(cosine: float, *, is_arc: bool) -> None:
-    """Between vectors of length 1 the arc keeps the length and the line cuts it short."""
+    """Between vectors of length 1 the arc keeps the length, and the line shortens it."""
     experts = [
         {"w": torch.tensor([math.cos(angle), math.sin(angle)])} for angle in (0, math.acos(cosine))
     ]
@@ -75,7 +75,7 @@ def test_the_line_begins_at_the_documented_cosine(cosine: float, *, is_arc: bool
 
 
 def test_the_angle_is_that_of_a_whole_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tensor in many blocks and two dimensions is one vector, and has one angle."""
+    """A tensor of many blocks and two dimensions is one vector with one angle."""
     monkeypatch.setattr("merge.weight.BLOCK_ENTRIES", 7)
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(10, 10, generator=generator) for _ in range(2))
@@ -91,7 +91,7 @@ def test_the_angle_is_that_of_a_whole_tensor(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("num_experts", [1, 3])
 def test_another_number_of_experts_than_two_is_refused(tensors: Make, num_experts: int) -> None:
-    """The call itself says that there must be two."""
+    """The call itself raises the error."""
     state = tensors(w=[1])
     with pytest.raises(MergeError, match=rf"exactly 2 experts, not {num_experts}"):
         merge(state, [state] * num_experts, options=MergeOptions(params=SlerpParams()))

@@ -35,7 +35,7 @@ def merged_tensor(tensors: Sequence[Tensor], *, params: MethodParams) -> Tensor:
 
 
 def with_spectrum(rows: int, columns: int, *, values: Tensor) -> Tensor:
-    """Makes a float64 matrix of given singular values."""
+    """Makes a float64 matrix with given singular values."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     left, _, right = torch.linalg.svd(noise, full_matrices=False)
@@ -56,17 +56,15 @@ def with_spectrum(rows: int, columns: int, *, values: Tensor) -> Tensor:
         ((2, 2), True),
     ],
 )
-def test_matrices_are_what_has_several_rows_and_columns(
-    shape: tuple[int, ...], *, expected: bool
-) -> None:
-    """Kernels count, depthwise ones too; biases, tokens and single rows or columns do not."""
+def test_matrices_have_several_rows_and_columns(shape: tuple[int, ...], *, expected: bool) -> None:
+    """Kernels count, also depthwise; biases, tokens and single rows or columns do not."""
     weight = Weight(name="w", base_state={"w": torch.zeros(shape)}, expert_states=())
     assert is_matrix(weight) is expected
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(40, 70), (70, 40)])
 def test_triples_are_those_of_a_decomposition(rows: int, columns: int) -> None:
-    """Over a spectrum down to 1e-4 values agree to 1e-7 and the rank-k part to 1e-9."""
+    """Over a spectrum down to 1e-4, values agree to 1e-7 and the rank-k part to 1e-9."""
     matrix = with_spectrum(rows, columns, values=torch.logspace(0, -4, 40, dtype=torch.float64))
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     triples = leading_triples(matrix, rank=25)
@@ -77,7 +75,7 @@ def test_triples_are_those_of_a_decomposition(rows: int, columns: int) -> None:
 
 
 def test_triples_of_value_zero_have_vectors_of_zero() -> None:
-    """The library's choice of vectors for what is not there never leaves the function."""
+    """The library's arbitrary vectors for zero values are never returned."""
     triples = leading_triples(torch.diag(torch.tensor([0.0, 5.0, 0.0]).double()), rank=3)
     assert triples.values.tolist() == [5, 0, 0]
     assert torch.equal(triples.left.norm(dim=0), torch.tensor([1.0, 0.0, 0.0]).double())
@@ -85,7 +83,7 @@ def test_triples_of_value_zero_have_vectors_of_zero() -> None:
 
 
 def test_the_nearest_isometry_by_hand() -> None:
-    """(1 .6; 0 .8) turns into the rotation (3 1; -1 3) / sqrt(10)."""
+    """(1 .6; 0 .8) becomes the rotation (3 1; -1 3) / sqrt(10)."""
     found = nearest_isometry(torch.tensor([[1, 0.6], [0, 0.8]], dtype=torch.float64))
     expected = torch.tensor([[3, 1], [-1, 3]], dtype=torch.float64) / 10**0.5
     torch.testing.assert_close(found, expected)
@@ -93,7 +91,7 @@ def test_the_nearest_isometry_by_hand() -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(6, 20), (20, 6)])
 def test_the_nearest_isometry_is_orthonormal(rows: int, columns: int) -> None:
-    """All its singular values are one, to float64."""
+    """All its singular values are one, in float64."""
     matrix = with_spectrum(rows, columns, values=torch.logspace(0, -3, 6, dtype=torch.float64))
     values = torch.linalg.svdvals(nearest_isometry(matrix))
     torch.testing.assert_close(values, torch.ones(6, dtype=torch.float64), rtol=0, atol=1e-9)
@@ -104,7 +102,7 @@ def test_the_nearest_isometry_is_orthonormal(rows: int, columns: int) -> None:
 def test_a_kernel_merges_as_the_matrix_of_its_output_channels(
     params: MethodParams, kernel: tuple[int, ...]
 ) -> None:
-    """Reshaping before or after gives the same bits, grouped kernels included."""
+    """Reshaping before or after the merge gives the same bits, also for grouped kernels."""
     tensors = random_tensors(*kernel)
     matrices = [tensor.flatten(1) for tensor in tensors]
     expected = merged_tensor(matrices, params=params).view(kernel)
@@ -113,7 +111,7 @@ def test_a_kernel_merges_as_the_matrix_of_its_output_channels(
 
 @every_method
 def test_matrices_do_not_merge_as_vectors_do(params: MethodParams) -> None:
-    """On kernels a spectral method is no average."""
+    """On kernels a spectral method does more than average."""
     tensors = random_tensors(6, 2, 3, 3)
     mean = torch.stack(tensors[1:]).mean(dim=0)
     assert (merged_tensor(tensors, params=params) - mean).abs().max() > 0.1
@@ -142,7 +140,7 @@ def test_vectors_take_the_scaled_mean_of_the_task_vectors(
 def test_permuted_channels_merge_to_the_permuted_result(
     params: MethodParams, shape: tuple[int, int]
 ) -> None:
-    """Neither inputs nor outputs have an order that a method may see."""
+    """The order of inputs and outputs does not affect a method."""
     tensors = random_tensors(*shape)
     generator = torch.Generator().manual_seed(1)
     rows = torch.randperm(shape[0], generator=generator)
@@ -154,7 +152,7 @@ def test_permuted_channels_merge_to_the_permuted_result(
 
 @pytest.mark.parametrize("params", [TsvMParams(), IsoCParams()], ids=["tsv_m", "iso_c"])
 def test_transposed_matrices_merge_to_the_transposed_result(params: MethodParams) -> None:
-    """Both sides are treated alike, except by the methods that look at one side."""
+    """These methods treat both sides of a matrix alike."""
     tensors = random_tensors(7, 20)
     there = merged_tensor([tensor.T for tensor in tensors], params=params)
     expected = merged_tensor(tensors, params=params).T
@@ -163,7 +161,7 @@ def test_transposed_matrices_merge_to_the_transposed_result(params: MethodParams
 
 @every_method
 def test_the_order_of_experts_changes_no_more_than_rounding(params: MethodParams) -> None:
-    """Concatenations are permuted and sums rounded differently."""
+    """Concatenations are permuted, and sums are rounded differently."""
     base, *experts = random_tensors(9, 30)
     there = merged_tensor([base, *experts], params=params)
     back = merged_tensor([base, *experts[::-1]], params=params)
@@ -172,14 +170,14 @@ def test_the_order_of_experts_changes_no_more_than_rounding(params: MethodParams
 
 @every_method
 def test_experts_equal_to_the_base_merge_to_it(params: MethodParams) -> None:
-    """Matrices of zeros have no directions, and the base stays, bit for bit."""
+    """Matrices of zeros have no directions, so the base stays, bit for bit."""
     base = random_tensors(6, 2, 3, 3)[0]
     assert torch.equal(merged_tensor([base, base, base], params=params), base)
 
 
 @every_method
 def test_one_expert_equal_to_the_base_is_no_obstacle(params: MethodParams) -> None:
-    """A single matrix of zeros among others divides nothing by zero."""
+    """A matrix of zeros among others leads to no division by zero."""
     base, *experts = random_tensors(6, 10)
     merged = merged_tensor([base, base, *experts], params=params)
     assert (merged - base).abs().max() > 0.1
@@ -189,9 +187,9 @@ def test_one_expert_equal_to_the_base_is_no_obstacle(params: MethodParams) -> No
 def test_matrices_that_lack_directions_merge_as_a_function_of_their_entries(
     params: MethodParams,
 ) -> None:
-    """On matrices of rank two of six, with rows of zeros, permuting still permutes the result.
+    """For matrices of rank two of six, with a row of zeros, permuting permutes the result.
 
-    Vectors that a decomposition makes up for zeros would not follow the permutation.
+    Arbitrary vectors of zero values would not follow the permutation.
     """
     factors = random_tensors(6, 2, number=3), random_tensors(2, 12, number=3, seed=1)
     vectors = [left @ right for left, right in zip(*factors, strict=True)]
@@ -207,14 +205,14 @@ def test_matrices_that_lack_directions_merge_as_a_function_of_their_entries(
 
 @every_method
 def test_more_experts_than_directions_merge(params: MethodParams) -> None:
-    """Seven experts share a rank of two, and the result has finite entries of their size."""
+    """Seven experts share a rank of two, and the result has entries of their size."""
     merged = merged_tensor(random_tensors(2, 30, number=8), params=params)
     assert 0.01 < merged.abs().max() < 100
 
 
 @every_method
 def test_threads_change_no_bit(params: MethodParams) -> None:
-    """Tensors decomposed at the same time do not see each other."""
+    """Tensors that are decomposed at the same time do not affect each other."""
     states = [
         {f"w{index}": tensor for index, tensor in enumerate(random_tensors(24, 60, seed=seed))}
         for seed in range(4)
@@ -234,7 +232,7 @@ def test_threads_change_no_bit(params: MethodParams) -> None:
 def test_nearly_all_of_a_backbone_is_matrices(
     params: MethodParams, name: str, percent: float
 ) -> None:
-    """What is averaged is normalizations, biases, the class token and the table of positions."""
+    """Only normalizations, biases, the class token and the position table are averaged."""
     with torch.device("meta"):
         state = timm.create_model(name, num_classes=0).state_dict()
     assert round(100 * coverage(state, params=params), 2) == percent

@@ -12,17 +12,17 @@ def test_the_table_and_the_catalogue_have_the_same_names_in_the_same_order() -> 
 
 
 def test_parameter_classes_are_distinct() -> None:
-    """A method is found by the class of its parameters, so that no two may share one."""
+    """The class of the parameters identifies the method, so no two methods may share one."""
     assert len(set(PARAMS.values())) == len(PARAMS)
 
 
 def test_every_card_cites_a_paper() -> None:
-    """A reader can find every method's source."""
+    """Every card has an arXiv number."""
     for name, card in CARDS.items():
         assert re.search(r"arXiv:\d{4}\.\d{5}", card.paper), name
 
 
 def test_cards_mark_the_methods_that_keep_modules_of_each_task() -> None:
-    """What such a method scores has to be told from what one model scores."""
+    """Scores of such methods are not comparable with scores of one model."""
     for name, method in METHODS.items():
         assert CARDS[name].is_per_task == (method.combine_for_task is not None), name

@@ -28,10 +28,9 @@ def of_both_tasks(tensors: Make, *, tall_lambda: float) -> list[list[float]]:
     ("tall_lambda", "second"), [(0.5, [1, -3, 1]), (0.25, [6, -3, 1]), (2, [1, 1, 1])]
 )
 def test_masks_by_hand(tensors: Make, tall_lambda: float, second: list[float]) -> None:
-    """The second task's 1 stands against 4 of the first, its -2 against -2, its -1 against 1.
+    """The second task's entries 1, -2 and -1 meet 4, -2 and 1 of the first; the sum is (5 -4 0).
 
-    At a half it keeps the entries where the two are level, at a quarter 1 is just enough, at two
-    nothing is; the sum is kept whole, (5 -4 0).
+    With 1/2 the task keeps the entries of equal magnitude, with 1/4 also the first, with 2 none.
     """
     assert of_both_tasks(tensors, tall_lambda=tall_lambda)[1] == second
 
@@ -43,7 +42,7 @@ def test_lambda_zero_keeps_the_whole_sum_for_every_task(tensors: Make) -> None:
 
 @pytest.mark.parametrize("tall_lambda", [0, 0.4, 10])
 def test_one_expert_is_its_own_model(tensors: Make, tall_lambda: float) -> None:
-    """There is nothing that others add."""
+    """No other task adds anything."""
     options = MergeOptions(params=TallMaskParams(tall_lambda=tall_lambda))
     expert = tensors(w=[3, 1, -2])
     merged = merge_tasks(tensors(w=[1, 1, 1]), [expert], tasks=[0], options=options)

@@ -80,7 +80,7 @@ def test_where_values_cancel_the_majority_sign_decides(
     second: list[float],
     expected: list[float],
 ) -> None:
-    """2 and -2 cancel; two positive sums elect 2, two negative ones -2, one of each leaves zero."""
+    """2 and -2 cancel; two positive sums elect 2, two negative sums -2, one of each zero."""
     params = TiesParams(density=1, scaling=1)
     experts = [tensors(w=first), tensors(w=second)]
     assert merged_lists(tensors(w=[0, 0, 0]), experts, params=params) == {"w": expected}
@@ -90,7 +90,7 @@ def test_where_values_cancel_the_majority_sign_decides(
 def test_the_majority_is_that_of_the_scope(
     tensors: Make, merged_lists: Merge, scope: Literal["model", "tensor"], expected: list[float]
 ) -> None:
-    """In a, 2 and -2 cancel; b is negative throughout, which counts only over the model."""
+    """2 and -2 cancel in a; b is negative, which counts only over the model."""
     experts = [tensors(a=[2], b=[-1, -1]), tensors(a=[-2], b=[-1, -1])]
     params = TiesParams(density=1, scaling=1, scope=scope)
     merged = merged_lists(tensors(a=[0], b=[0, 0]), experts, params=params)
@@ -100,7 +100,7 @@ def test_the_majority_is_that_of_the_scope(
 def test_entries_that_tie_with_the_last_kept_one_are_all_kept(
     tensors: Make, merged_lists: Merge
 ) -> None:
-    """A quarter of four is one entry; the three of magnitude 2 tie for it and all stay."""
+    """A quarter of four is one entry; all three entries of magnitude 2 tie and are kept."""
     params = TiesParams(density=0.25, scaling=1)
     experts = [tensors(w=[2, -2, 2, 1])]
     assert merged_lists(tensors(w=[0, 0, 0, 0]), experts, params=params) == {"w": [2, -2, 2, 0]}
@@ -110,7 +110,7 @@ def test_entries_that_tie_with_the_last_kept_one_are_all_kept(
 def test_a_density_below_one_entry_keeps_one(
     tensors: Make, merged_lists: Merge, scope: Literal["model", "tensor"]
 ) -> None:
-    """A tenth of three entries is less than one, and the largest stays."""
+    """A tenth of three entries is below one, and the largest is kept."""
     params = TiesParams(density=0.1, scaling=1, scope=scope)
     experts = [tensors(w=[1, -3, 2])]
     assert merged_lists(tensors(w=[0, 0, 0]), experts, params=params) == {"w": [0, -3, 0]}
@@ -154,7 +154,7 @@ def test_the_order_of_experts_is_irrelevant_where_sums_are_exact(
 
 
 def test_thresholds_equal_those_of_a_sorted_flat_copy() -> None:
-    """Over 20,000 entries in three tensors the streamed threshold is the sorted one, exactly."""
+    """The streamed threshold over 20,000 entries in three tensors equals the sorted one."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"a": (64, 3, 5, 5), "b": (64,), "c": (100, 150)}
     base, *experts = (

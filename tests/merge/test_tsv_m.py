@@ -16,7 +16,7 @@ def merged_matrix(*vectors: Tensor, scaling: float = 1) -> Tensor:
 
 
 def test_tasks_in_orthogonal_subspaces_merge_to_their_sum() -> None:
-    """diag(3 0) and diag(0 -2) each keep one triple and do not meet: half of diag(3 -2)."""
+    """diag(3 0) and diag(0 -2) keep one triple each, without overlap: half of diag(3 -2)."""
     merged = merged_matrix(
         torch.diag(torch.tensor([3.0, 0.0])), torch.diag(torch.tensor([0.0, -2.0])), scaling=0.5
     )
@@ -33,7 +33,7 @@ def test_oblique_left_vectors_are_orthogonalised_by_hand() -> None:
 
 
 def test_a_shared_left_vector_is_shared_out() -> None:
-    """2 (1 0)'(1 0) and (1 0)'(0 1) each keep (1 0) at 1 / sqrt(2); nothing is made up."""
+    """2 (1 0)'(1 0) and (1 0)'(0 1) each keep (1 0) at 1 / sqrt(2), and no new vector."""
     merged = merged_matrix(
         torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]])
     )
@@ -51,13 +51,13 @@ def test_each_task_keeps_its_share_of_the_rank_rounded_down() -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 30), (30, 5), (6, 3, 3, 3)])
 def test_one_expert_is_itself(shape: tuple[int, ...]) -> None:
-    """All of its triples are kept, and they are orthonormal already."""
+    """All of its triples are kept, and they are already orthonormal."""
     vector = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(merged_matrix(vector), vector, rtol=0, atol=1e-6)
 
 
 def test_equal_experts_of_low_rank_merge_to_themselves() -> None:
-    """Rank two fits into the share of three that each of four experts has of twelve."""
+    """Rank two fits into each expert's share of three, of rank twelve."""
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(12, 2, generator=generator), torch.randn(2, 20, generator=generator)
     vector = left @ right
@@ -65,7 +65,7 @@ def test_equal_experts_of_low_rank_merge_to_themselves() -> None:
 
 
 def test_singular_values_are_those_of_the_tasks() -> None:
-    """The spectrum of the merged matrix is the union of the spectra that were kept."""
+    """The spectrum of the merged matrix is the union of the kept spectra."""
     generator = torch.Generator().manual_seed(0)
     vectors = [torch.randn(12, 40, generator=generator) for _ in range(3)]
     kept = torch.cat([torch.linalg.svdvals(vector)[:4] for vector in vectors])

@@ -33,9 +33,9 @@ def random_states(num_states: int, shape: tuple[int, ...]) -> list[dict[str, Ten
 
 
 def test_both_models_by_hand() -> None:
-    """Half the sum is diag(2 1.5); left are diag(2 -0.5) and diag(-2 0.5), of which rank one stays.
+    """The shared model is diag(2 1.5), half the sum; differences: diag(2 -0.5), diag(-2 0.5).
 
-    Added to the shared model, diag(2 0) and diag(-2 0) give diag(4 1.5) and diag(0 1.5).
+    Their parts of rank one, diag(2 0) and diag(-2 0), give diag(4 1.5) and diag(0 1.5).
     """
     first, second = models(
         {"w": torch.zeros(2, 2)}, DIAGONALS, params=TwinParams(scaling=0.5, rank_frac=0.5)
@@ -45,14 +45,14 @@ def test_both_models_by_hand() -> None:
 
 
 def test_the_shared_model_is_task_arithmetic(merged_lists: Merge) -> None:
-    """A quarter of diag(4 3)."""
+    """The shared model is a quarter of diag(4 3)."""
     merged = merged_lists({"w": torch.zeros(2, 2)}, DIAGONALS, params=TwinParams(scaling=0.25))
     assert merged == {"w": [[1, 0], [0, 0.75]]}
 
 
 @pytest.mark.parametrize("shape", [(7,), (), (4, 3), (6, 2, 3, 3)])
 def test_full_rank_gives_every_task_its_expert(shape: tuple[int, ...]) -> None:
-    """What the shared model lacks is added back whole."""
+    """The whole difference to the expert is added back."""
     base, *experts = random_states(4, shape)
     for model, expert in zip(
         models(base, experts, params=TwinParams(rank_frac=1)), experts, strict=True
@@ -61,7 +61,7 @@ def test_full_rank_gives_every_task_its_expert(shape: tuple[int, ...]) -> None:
 
 
 def test_vectors_are_kept_whole_at_any_rank() -> None:
-    """A bias has no rank to cut."""
+    """A bias has no rank to truncate."""
     base, *experts = random_states(4, (7,))
     for model, expert in zip(models(base, experts, params=TwinParams()), experts, strict=True):
         torch.testing.assert_close(model["w"], expert["w"], rtol=0, atol=1e-6)
@@ -71,7 +71,7 @@ def test_vectors_are_kept_whole_at_any_rank() -> None:
 def test_exclusive_parts_are_truncated_singular_value_decompositions(
     shape: tuple[int, ...],
 ) -> None:
-    """Of the kernel as a matrix of a row an output, whether it is wide or tall."""
+    """A kernel counts as a matrix with one row per output, wide or tall."""
     base, *experts = random_states(3, shape)
     shared = base["w"] + 0.29 * sum(expert["w"] - base["w"] for expert in experts)
     params = TwinParams(rank_frac=0.25)
@@ -84,7 +84,7 @@ def test_exclusive_parts_are_truncated_singular_value_decompositions(
 
 
 def test_at_least_rank_one_is_kept() -> None:
-    """A hundredth of two is no rank at all, and a matrix of rank one comes back whole."""
+    """A hundredth of rank two rounds to zero, but a matrix of rank one is returned whole."""
     expert = {"w": torch.tensor([[1.0, 2.0], [2.0, 4.0]])}
     (model,) = models({"w": torch.zeros(2, 2)}, [expert], params=TwinParams(rank_frac=0.01))
     torch.testing.assert_close(model["w"], expert["w"])

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def test_weights_are_shares_by_hand(tensors: Make, merged_lists: Merge) -> None:
-    """3 and 1 are three quarters and one: 0.75 * (1 8) + 0.25 * (3 -4) = (1.5 5)."""
+    """Weights 3 and 1 are shares 3/4 and 1/4: 0.75 * (1 8) + 0.25 * (3 -4) = (1.5 5)."""
     experts = [tensors(w=[1, 8]), tensors(w=[3, -4])]
     params = WeightedAverageParams(weights=(3, 1))
     assert merged_lists(tensors(w=[9, 9]), experts, params=params) == {"w": [1.5, 5]}
 
 
 def test_only_the_ratios_of_weights_count(tensors: Make, merged_lists: Merge) -> None:
-    """Twice the weights are the same shares."""
+    """Doubled weights give the same shares."""
     experts = [tensors(w=[1, 0.3]), tensors(w=[3, 0.7])]
     small, large = (WeightedAverageParams(weights=weights) for weights in [(0.5, 1.5), (1, 3)])
     base = tensors(w=[0, 0])
@@ -41,7 +41,7 @@ def test_without_weights_experts_count_alike(tensors: Make, merged_lists: Merge)
 
 
 def test_an_expert_without_weight_leaves_no_trace(tensors: Make, merged_lists: Merge) -> None:
-    """All the weight on one expert gives its bits."""
+    """With all weight on one expert, the result has that expert's bits."""
     experts = [tensors(w=[0.1, -7]), tensors(w=[1e6, 3])]
     params = WeightedAverageParams(weights=(5, 0))
     merged = merged_lists(tensors(w=[0, 0]), experts, params=params)
@@ -52,7 +52,7 @@ def test_an_expert_without_weight_leaves_no_trace(tensors: Make, merged_lists: M
 def test_another_number_of_weights_than_of_experts_is_refused(
     tensors: Make, weights: tuple[float, ...]
 ) -> None:
-    """The call itself says how many weights there are, and how many experts."""
+    """The call itself raises an error with both numbers."""
     state = tensors(w=[1])
     with pytest.raises(MergeError, match=rf"weights=.*exactly {len(weights)} experts, not 2"):
         merge(

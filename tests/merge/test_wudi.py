@@ -26,7 +26,7 @@ def random_vectors(number: int, *shape: int, seed: int = 0) -> list[Tensor]:
 
 
 def published_loss(merged: Tensor, *, vectors: list[Tensor]) -> Tensor:
-    """The loss as the paper writes it, in the dtype of the merged matrix."""
+    """Returns the loss as in the paper, in the dtype of the merged matrix."""
     terms = [
         ((merged - vector) @ vector.T).square().sum() / vector.square().sum()
         for vector in (each.to(merged.dtype) for each in vectors)
@@ -35,12 +35,12 @@ def published_loss(merged: Tensor, *, vectors: list[Tensor]) -> Tensor:
 
 
 SHAPES = pytest.mark.parametrize("shape", [(4, 5), (9, 3), (2, 20)])
-"""The last is so wide that the Gram matrix is kept in its two factors."""
+"""The last shape is so wide that the Gram matrix is stored as its two factors."""
 
 
 @SHAPES
 def test_the_closed_gradient_is_that_of_the_published_loss(shape: tuple[int, int]) -> None:
-    """At the sum and one away from it, autograd finds the same in float64."""
+    """Autograd gives the same gradient in float64, at the sum and elsewhere."""
     vectors = [vector.double() for vector in random_vectors(3, *shape)]
     for step in (torch.zeros(shape).double(), random_vectors(1, *shape, seed=1)[0].double()):
         merged = (torch.stack(vectors).sum(dim=0) + step).requires_grad_()
@@ -51,7 +51,7 @@ def test_the_closed_gradient_is_that_of_the_published_loss(shape: tuple[int, int
 
 @SHAPES
 def test_the_merge_is_what_adam_makes_of_the_published_loss(shape: tuple[int, int]) -> None:
-    """Fifty steps of torch's own Adam by autograd in float64 end at the same matrix."""
+    """Fifty steps of torch's Adam with autograd in float64 end at the same matrix."""
     vectors = random_vectors(3, *shape)
     merged = torch.stack(vectors).double().sum(dim=0).requires_grad_()
     optimizer = torch.optim.Adam([merged], lr=1e-2)
@@ -64,7 +64,7 @@ def test_the_merge_is_what_adam_makes_of_the_published_loss(shape: tuple[int, in
 
 
 def test_the_first_step_is_as_long_as_the_learning_rate() -> None:
-    """Two identities add up to 2 I, whose gradient is 2 I: a step of 1/2 leads to 1.5 I."""
+    """Two identities sum to 2 I with the gradient 2 I; a step of 1/2 leads to 1.5 I."""
     merged = merged_matrix(torch.eye(2), torch.eye(2), steps=1, lr=0.5)
     torch.testing.assert_close(merged, 1.5 * torch.eye(2))
 
@@ -76,20 +76,20 @@ def test_without_steps_it_is_the_sum() -> None:
 
 
 def test_equal_experts_come_back_to_themselves() -> None:
-    """The loss of equal task vectors is zero at one of them alone."""
+    """The loss of equal task vectors is zero only at that vector."""
     vector = random_vectors(1, 4, 4)[0]
     merged = merged_matrix(vector, vector, vector, steps=3000, lr=1e-2)
     torch.testing.assert_close(merged, vector, rtol=0, atol=1e-3)
 
 
 def test_tasks_with_orthogonal_inputs_stay_at_their_sum() -> None:
-    """Without interference there is no gradient, and no rounding that Adam could enlarge."""
+    """Without interference the gradient is exactly zero, so Adam does not move."""
     first, second = torch.tensor([[3.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 2.0], [0.0, 5.0]])
     assert torch.equal(merged_matrix(first, second), first + second)
 
 
 def test_one_expert_is_itself() -> None:
-    """A lone task disturbs nobody; the result has its bits."""
+    """A single task has no interference; the result has its bits."""
     vector = random_vectors(1, 6, 3, 3, 3)[0]
     assert torch.equal(merged_matrix(vector), vector)
 
@@ -103,7 +103,7 @@ def test_one_expert_is_itself() -> None:
 def test_the_loss_does_not_rise(
     shape: tuple[int, int], number: int, size: float, seed: int
 ) -> None:
-    """Forty published steps lead down from the sum, for small task vectors and large ones."""
+    """Forty steps lower the loss, for small and large task vectors."""
     vectors = [size * vector for vector in random_vectors(number, *shape, seed=seed)]
     before = published_loss(torch.stack(vectors).double().sum(dim=0), vectors=vectors)
     after = published_loss(merged_matrix(*vectors, steps=40).double(), vectors=vectors)

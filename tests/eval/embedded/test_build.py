@@ -21,8 +21,8 @@ from eval.suites import find_task
 
 EMBEDDED = tuple(read_index()["tasks"])
 
-# sha256 of train images, train labels, test images, test labels at 16 pixels. One that changes with
-# a new Pillow, SciPy or NumPy calls for a new COMPOSER_VERSION in eval/embedded/index.py.
+# sha256 of train images, train labels, test images, test labels at 16 pixels. If one changes with a
+# new Pillow, SciPy or NumPy, raise COMPOSER_VERSION in eval/embedded/index.py.
 GOLDEN = {
     "mnist_5k": "04c5c9c0612473c5b8c1cfdc1bd1404f82f05099e8335445b8900a0b0189ce8c",
     "fashion_mnist_5k": "9cdba4c62cea171d6030bb25c7c9779685c3fdfb04d1784ab67ba6e553048a72",
@@ -59,14 +59,14 @@ BUILT = tuple(
     pytest.param(name, marks=pytest.mark.large) if name in _SAME_COMPOSER else name
     for name in EMBEDDED
 )
-# Where a flaw may lie anywhere, no pixel says anything by itself: test_embedded_material.py holds
-# that images of cloth belong to their labels.
+# A flaw can be anywhere, so no single pixel tells the class. test_material.py tests that images of
+# cloth match their labels.
 NOT_LINEAR = ("textile",)
 
 
 @cache
 def built(name: str) -> dict[str, Split]:
-    """Composes a task, shuffles each split as it is stored, and shrinks the images."""
+    """Composes a task, shuffles each split as a study stores it, and shrinks the images."""
     return shuffled_and_shrunk(name)
 
 
@@ -86,13 +86,13 @@ def content_digest(splits: dict[str, Split]) -> str:
 
 
 def test_every_task_has_a_composer() -> None:
-    """The catalogue and the table of composers name the same tasks."""
+    """The index and the table of composers have the same tasks."""
     assert tuple(COMPOSERS) == EMBEDDED
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_task_builds_as_the_catalogue_says(name: str) -> None:
-    """Counts, shapes and dtypes are the promised ones, and classes share each split equally."""
+def test_task_builds_as_the_index_says(name: str) -> None:
+    """Counts, shapes and dtypes are right, and classes share each split equally."""
     task, splits = find_task(name), built(name)
     assert list(splits) == ["train", "test"]
     for split, num in (("train", task.num_train), ("test", task.num_test)):
@@ -105,19 +105,19 @@ def test_task_builds_as_the_catalogue_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_task_builds_the_same_bytes_on_every_machine(name: str) -> None:
-    """The pixels and labels are those that the fingerprint has stood for so far."""
+    """Pixels and labels are still those that the task's fingerprint stands for."""
     assert content_digest(built(name)) == GOLDEN[name]
 
 
 @pytest.mark.parametrize("name", ["font_letters", "bluemarble_regions", "mnist_m", "ihc_stain"])
 def test_second_build_equals_the_first(name: str) -> None:
-    """Nothing is left over in a process that would change what it builds next."""
+    """The first build leaves no state in the process that changes the second."""
     assert content_digest(shuffled_and_shrunk(name)) == content_digest(built(name))
 
 
 @pytest.mark.parametrize("name", BUILT)
 def test_no_test_image_is_a_training_image(name: str) -> None:
-    """The splits share no image, not even one that only looks alike when it is small."""
+    """No image is in both splits, even after shrinking."""
     splits = built(name)
     train = {image.tobytes() for image in splits["train"].images}
     assert sum(image.tobytes() in train for image in splits["test"].images) == 0
@@ -125,7 +125,7 @@ def test_no_test_image_is_a_training_image(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_labels_are_shuffled(name: str) -> None:
-    """A prefix of a split has nearly every class, so that a small subset is a fair one."""
+    """A short prefix of a split has nearly every class, so a small subset is representative."""
     task = find_task(name)
     prefix = built(name)["train"].labels[: 8 * task.num_classes]
     assert len(np.unique(prefix)) >= 0.9 * task.num_classes
@@ -133,7 +133,7 @@ def test_labels_are_shuffled(name: str) -> None:
 
 @pytest.mark.parametrize("name", [each for each in BUILT if each not in NOT_LINEAR])
 def test_pixels_say_more_than_chance(name: str) -> None:
-    """Images belong to their labels: a linear fit to the pixels beats chance by half."""
+    """Images match their labels: a linear fit to the pixels is 1.5 times as good as chance."""
     task, splits = find_task(name), built(name)
     train, test = (splits[s].images.reshape(len(splits[s]), -1) / 255 for s in ("train", "test"))
     centre = train.mean(axis=0)
@@ -146,12 +146,12 @@ def test_pixels_say_more_than_chance(name: str) -> None:
 
 @pytest.mark.parametrize("source", sorted(read_index()["files"]))
 def test_source_matches_its_digest(source: str) -> None:
-    """What is installed is what the fingerprints speak of."""
+    """The installed source is the file that the fingerprints cover."""
     assert sha256_of_file(vendored.locate(source)) == read_index()["files"][source]
 
 
 def test_index_lists_exactly_what_tasks_use() -> None:
-    """No source is listed but unused, none used but unlisted, and none lies about unlisted."""
+    """The index, the tasks and the folder have the same sources."""
     index = read_index()
     used = {source for task in index["tasks"].values() for source in task["sources"]}
     assert used == set(index["files"])
@@ -165,14 +165,14 @@ def test_sources_stay_small() -> None:
 
 
 def test_changed_source_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other bytes under a known name are an error that names the file."""
+    """A source with other bytes raises an error that names the file."""
     monkeypatch.setattr(vendored, "sha256_of_file", lambda _path: "0" * 64)
     with pytest.raises(SourceDigestError, match=r"mnist_5k\.npz: sha256 is 0000"):
         verified("digits/mnist_5k.npz")
 
 
-def test_building_never_reaches_for_the_network() -> None:
-    """Textures are read from the wheel: scikit-image's downloader is not even imported."""
+def test_building_never_uses_the_network() -> None:
+    """Photographs are read from scikit-image's wheel, and its downloader is not even imported."""
     code = (
         "import sys, socket; socket.socket.connect = None;"
         "from eval.embedded.build import compose_splits;"
@@ -187,7 +187,7 @@ def test_building_never_reaches_for_the_network() -> None:
 
 
 def test_the_two_digit_tasks_share_one_split() -> None:
-    """A digit that one task trains on is never tested by the other."""
+    """A digit in one task's training split is never in the other's test split."""
     composed = COMPOSERS["mnist_m"](find_task("mnist_m"))
     digits = COMPOSERS["mnist_5k"](find_task("mnist_5k"))
     for split in ("train", "test"):
@@ -204,7 +204,7 @@ def test_the_two_digit_tasks_share_one_split() -> None:
 def test_font_families_are_in_one_split_each(
     task_name: str, source: str, num_families: tuple[int, int]
 ) -> None:
-    """Bold and regular of a family never lie on both sides."""
+    """The bold and the regular font of a family are in the same split."""
     fonts = read_json(source)["fonts"]
     faces = faces_by_split(fonts, task_name=task_name)
     train, test = ({fonts[face]["family"] for face in faces[split]} for split in ("train", "test"))
@@ -214,7 +214,7 @@ def test_font_families_are_in_one_split_each(
 
 
 def test_emoji_of_the_test_are_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every emoji belongs to one split, and both splits show every class."""
+    """Every emoji is in one split, and both splits show every class."""
     pools: list[dict[str, list[int]]] = []
     monkeypatch.setattr(sprites, "compose_sheet", lambda _task, *, sheet, pools: (sheet, pools))
     sheet, pools = sprites.compose_emoji(find_task("emoji_objects"))  # type: ignore[assignment]
@@ -224,14 +224,14 @@ def test_emoji_of_the_test_are_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_two_sprites_are_alike() -> None:
-    """No emoji comes twice under two names, which could put it into both splits."""
+    """No drawing has two names, which could put it into both splits."""
     for name in ("openmoji/emoji", "signs/signs"):
         pictures = [sprite.tobytes() for sprite in sprites.read_sheet(name).sprites]
         assert len(set(pictures)) == len(pictures)
 
 
 def test_regions_do_not_overlap() -> None:
-    """No stretch of the Earth has two labels."""
+    """No place on the map has two labels."""
     for one, other in itertools.combinations(REGIONS, 2):
         (south, west, north, east), (south2, west2, north2, east2) = REGIONS[one], REGIONS[other]
         apart = north <= south2 or north2 <= south or east <= west2 or east2 <= west
@@ -239,13 +239,13 @@ def test_regions_do_not_overlap() -> None:
 
 
 def test_streams_differ_by_purpose() -> None:
-    """Two purposes draw different numbers, one purpose the same ones again."""
+    """Two purposes give different numbers, and one purpose always gives the same."""
     assert random_stream("a", "train").random() == random_stream("a", "train").random()
     assert random_stream("a", "train").random() != random_stream("a", "test").random()
 
 
 def test_split_per_class_is_stratified_and_disjoint() -> None:
-    """Each class gives its number to each split, and no position goes to both."""
+    """Each split gets the requested number of each class, and no position is in both."""
     labels = np.array([0, 1, 2] * 10)
     dealt = split_per_class(labels, num_train=6, num_test=3, rng=random_stream("test"))
     assert np.bincount(labels[dealt["train"]]).tolist() == [6, 6, 6]
@@ -254,7 +254,7 @@ def test_split_per_class_is_stratified_and_disjoint() -> None:
 
 
 def test_held_out_keeps_at_least_two_for_the_test() -> None:
-    """A small pool still tests on more than one member."""
+    """Even a small pool has two members for the test."""
     dealt = held_out([5, 6, 7, 8], frac=0.01, rng=random_stream("test"))
     assert len(dealt["test"]) == 2
     assert sorted(dealt["train"] + dealt["test"]) == [5, 6, 7, 8]

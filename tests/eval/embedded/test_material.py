@@ -1,4 +1,4 @@
-"""What the tasks beyond the first eight are made of, and that their splits share none of it."""
+"""The sources of the twelve tasks beyond the first eight, and the separation of their splits."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ EMOJI_TASKS = [name for name in SUITES["embedded20"] if design_sheets(name)]
 
 @pytest.mark.parametrize("name", EMOJI_TASKS)
 def test_designers_are_in_one_split_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test shows every class as one designer drew it, and training as the others did."""
+    """The test split shows every class by one designer, training by all others."""
     monkeypatch.setattr(designs, "compose_sheet", lambda _task, *, sheet, pools: (sheet, pools))
     sheet: Sheet
     pools: list[dict[str, list[int]]]
@@ -34,14 +34,14 @@ def test_designers_are_in_one_split_each(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_training_shows_no_test_designer() -> None:
-    """EmojiOne's drawings are the test of six tasks, and OpenMoji's that of the flags."""
+    """EmojiOne's drawings are the test split of six tasks, OpenMoji's that of the flags."""
     tests = {name: design_sheets(name)[-1] for name in EMOJI_TASKS}
     assert tests.pop("emoji_flags") == "openmoji/flags.webp"
     assert list(tests.values()) == ["emoji/emojione.webp"] * 6
 
 
 def test_no_drawing_is_shared_between_designers_or_emoji() -> None:
-    """No drawing comes twice, which could put it into both splits or under two labels."""
+    """No drawing occurs twice, which could put it into both splits or under two labels."""
     listing = read_json(LISTING)
     drawings: list[bytes] = []
     for source, codes in listing["sheets"].items():
@@ -62,20 +62,20 @@ def test_no_emoji_is_blank() -> None:
 
 
 def test_share_alike_drawings_lie_in_their_own_folder() -> None:
-    """What is made of OpenMoji says so, and no other sheet of emoji is share-alike."""
+    """Exactly the tasks that use OpenMoji have its share-alike licence."""
     for name, entry in read_index()["tasks"].items():
         uses_openmoji = any(source.startswith("openmoji/") for source in entry["sources"])
         assert uses_openmoji == ("CC-BY-SA-4.0" in entry["licence"]), name
 
 
 def test_no_licence_forbids_commercial_use() -> None:
-    """A study may be run by anyone."""
+    """Anyone may run a study on the embedded tasks."""
     for name in SUITES["embedded20"]:
         assert "NC" not in find_task(name).licence
 
 
 def test_digits_of_the_two_splits_are_from_two_ends() -> None:
-    """The training digits of each class are the first of the file, its test digits the last."""
+    """Training digits of each class are the first of the file, test digits the last."""
     arrays, task = read_arrays("digits/uci_digits.npz"), find_task("digits8x8")
     composed = COMPOSERS["digits8x8"](task)
     grey = np.rint(arrays["images"] * (255 / 16)).astype(np.uint8)[..., np.newaxis]
@@ -87,7 +87,7 @@ def test_digits_of_the_two_splits_are_from_two_ends() -> None:
 
 
 def test_stain_is_that_of_the_middle() -> None:
-    """The middle decides: what surrounds it is not looked at."""
+    """Only the middle of a patch decides, not its surroundings."""
     blue, brown = (90, 90, 160), (150, 110, 80)
     patch = np.full((32, 32, 3), blue, np.uint8)
     assert brown_excess(patch) == -70
@@ -96,15 +96,15 @@ def test_stain_is_that_of_the_middle() -> None:
 
 
 def test_every_word_is_a_class_and_legible() -> None:
-    """The classes are the words that were chosen, short enough to be set at a legible size."""
+    """The classes are the chosen words, which are short enough to be legible."""
     vocabulary = read_json("words/words.json")
     chosen = [*vocabulary["negative"], *vocabulary["positive"]]
     assert tuple(chosen) == find_task("review_words").classes
     assert all(word.isascii() and word.islower() and len(word) <= 5 for word in chosen)
 
 
-def test_words_are_set_in_the_split_s_own_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faces of the test are never seen in training, in this task and in the letters' task alike."""
+def test_words_use_fonts_of_their_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No font of the test split is in the training split, as in the task of letters."""
     glyphs = read_arrays("glyphs/letters.npz")["glyphs"][:, 26:]
     number_of = {face.tobytes(): number for number, face in enumerate(glyphs)}
     words_set: list[str] = []
@@ -124,8 +124,8 @@ def test_words_are_set_in_the_split_s_own_families(monkeypatch: pytest.MonkeyPat
     assert words_set == [find_task("review_words").classes[label] for label in labels]
 
 
-def test_local_flaws_are_in_sight() -> None:
-    """The most jagged spot of cloth with a local flaw stands out, as it does in no other class."""
+def test_local_flaws_are_visible() -> None:
+    """The roughest spot of cloth with a local flaw stands out more than in other classes."""
     task = find_task("textile")
     test = COMPOSERS["textile"](task)["test"]
     jagged = ndimage.laplace(test.images[..., 0].astype(float), axes=(1, 2)) ** 2
@@ -136,7 +136,7 @@ def test_local_flaws_are_in_sight() -> None:
 
 
 def test_cloth_shows_no_frame() -> None:
-    """No cutting reaches the white line in which the pictures end."""
+    """No crop reaches the white line at the edge of the pictures."""
     for split in COMPOSERS["textile"](find_task("textile")).values():
         edges = [split.images[:, :, -1], split.images[:, -1]]
         assert max(edge.mean(axis=(1, 2)).max() for edge in edges) < 220

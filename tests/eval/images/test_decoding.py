@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_is_that_of_clips_preprocessing(height: int, width: int, channels: int) -> None:
-    """The bits of torchvision's `Resize` and `CenterCrop` on the same picture."""
+    """The bits equal torchvision's `Resize` and `CenterCrop` on the same picture."""
     image = RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
     theirs = Compose([Resize(32, interpolation=InterpolationMode.BICUBIC), CenterCrop(32)])
     expected = np.asarray(theirs(Image.fromarray(image[..., 0] if channels == 1 else image)))
@@ -27,7 +27,7 @@ def test_resizing_is_that_of_clips_preprocessing(height: int, width: int, channe
 
 
 def test_grey_image_among_coloured_ones_gets_three_equal_channels() -> None:
-    """The same as if its channels had been repeated first."""
+    """The result equals that of an image whose channel was repeated first."""
     image = RNG.integers(0, 256, (50, 70, 1), dtype=np.uint8)
     repeated = np.repeat(image, 3, axis=-1)
     np.testing.assert_array_equal(
@@ -36,14 +36,14 @@ def test_grey_image_among_coloured_ones_gets_three_equal_channels() -> None:
 
 
 def test_coloured_image_of_a_grey_task_is_refused() -> None:
-    """Nothing is thrown away in silence."""
+    """Colours are not dropped silently."""
     with pytest.raises(ImageSourceError, match="has 3 channels, its task has 1"):
         resized(np.zeros((4, 4, 3), np.uint8), image_size=4, channels=1)
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_decoded_images_come_in_the_order_asked_for(num_threads: int) -> None:
-    """Whatever the number of threads, and the same image twice."""
+    """The order holds for any number of threads, and for a position that occurs twice."""
     images = RNG.integers(0, 256, (90, 9, 12, 3), dtype=np.uint8)
     source = Split(images=images, labels=np.zeros(90, dtype=np.int64))
     positions = RNG.permutation(90)[:70]
@@ -64,7 +64,7 @@ class Broken:
         self.num_asked = 0
 
     def image(self, index: int) -> np.ndarray:
-        """Fails at the 41st image."""
+        """Raises an error for the 41st image."""
         self.num_asked += 1
         if index == 40:
             raise ImageSourceError(f"{Path('x') / '40.png'}: not an image")
@@ -72,7 +72,7 @@ class Broken:
 
 
 def test_image_that_cannot_be_decoded_ends_it_at_once() -> None:
-    """The error is the source's, what was not begun is dropped, and no thread is left."""
+    """The source's error is raised, remaining images are skipped, and no thread stays alive."""
     source = Broken()
     chunks = decode_images(source, np.arange(3200), image_size=4, channels=3, num_threads=2)
     with pytest.raises(ImageSourceError, match=r"40\.png: not an image"):

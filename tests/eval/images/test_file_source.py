@@ -16,7 +16,7 @@ def encoded(image: Image.Image, kind: str = "png") -> bytes:
 
 
 def test_every_mode_becomes_rgb() -> None:
-    """Palettes, alpha, CMYK, grey and bilevel images come as three channels of 8 bits."""
+    """Palettes, alpha, CMYK, grey and bilevel images become three channels of 8 bits."""
     red = Image.new("RGB", (3, 2), (255, 0, 0))
     clear = Image.new("RGBA", (3, 2), (255, 0, 0, 0))
     palette = red.convert("P")
@@ -38,21 +38,21 @@ def test_every_mode_becomes_rgb() -> None:
 
 
 def test_grey_stays_one_channel_where_the_task_is_grey() -> None:
-    """A colour image among them becomes grey by Pillow's weights."""
+    """A colour image of a grey task becomes grey by Pillow's weights."""
     assert decode_bytes(encoded(Image.new("L", (3, 2), 9)), channels=1, name="x").shape == (2, 3, 1)
     white = decode_bytes(encoded(Image.new("RGB", (3, 2), "white")), channels=1, name="x")
     assert white.tolist() == np.full((2, 3, 1), 255).tolist()
 
 
 def test_sixteen_bits_are_refused() -> None:
-    """Pillow would cut all above 255 off."""
+    """Pillow would clip all values above 255."""
     deep = Image.fromarray(np.full((2, 3), 40_000, dtype=np.uint16))
     with pytest.raises(ImageSourceError, match=r"scan: .* mode is I;16; save it with 8 bits"):
         decode_bytes(encoded(deep), channels=3, name="scan")
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
-    """A file that is cut off, one that is no image, and one that is gone."""
+    """The error names an incomplete file, a file that is no image, and a missing file."""
     (tmp_path / "cut.png").write_bytes(encoded(Image.new("RGB", (64, 64)))[:60])
     (tmp_path / "text.png").write_text("no image")
     paths = [tmp_path / name for name in ("cut.png", "text.png", "gone.png")]

@@ -22,12 +22,12 @@ JOINT = JointSplit(
 
 
 def test_images_of_all_tasks_stand_one_after_another() -> None:
-    """Six images of nine classes, whether all classes occur or not."""
+    """The six images have nine classes, although not all classes occur."""
     assert (len(JOINT), JOINT.num_joint_classes) == (6, 9)
 
 
 def test_batch_mixes_tasks_in_the_order_that_was_asked() -> None:
-    """Grey becomes colour; labels begin after the classes of the tasks before."""
+    """Grey images get three channels, and labels follow those of the previous task."""
     batch = JOINT.take(np.array([4, 0, 5, 2, 3, 0]))
     images, labels = batch.images, batch.labels
     assert images.shape == (6, 2, 2, 3)
@@ -37,13 +37,13 @@ def test_batch_mixes_tasks_in_the_order_that_was_asked() -> None:
 
 
 def test_batch_of_one_task_has_no_other() -> None:
-    """Tasks without an image in the batch are passed over."""
+    """Tasks without an image in the batch are skipped."""
     batch = JOINT.take(np.array([5]))
     assert (batch.images.shape, batch.labels.tolist()) == ((1, 2, 2, 3), [7])
 
 
 def test_relabelled_splits_are_the_tasks_own_images() -> None:
-    """What a joint head is evaluated on, task by task; nothing is copied."""
+    """A joint head is evaluated on these splits, task by task; no image is copied."""
     first, second, third = JOINT.relabelled
     assert [each.labels.tolist() for each in (first, second, third)] == [[0, 1, 1], [6, 4], [7]]
     assert second.images is JOINT.splits[1].images

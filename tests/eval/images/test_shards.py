@@ -39,7 +39,7 @@ def test_split_comes_back_as_written(tmp_path: Path, channels: int) -> None:
 
 
 def test_shards_are_one_split(tmp_path: Path) -> None:
-    """In the order of their files; nothing but the labels is copied."""
+    """Images have the order of the files, and only labels are copied."""
     paths = [tmp_path / shard_name("train", number) for number in range(3)]
     for path, (start, stop) in zip(paths, [(0, 3), (3, 6), (6, 7)], strict=True):
         write_shard(path, IMAGES[start:stop], LABELS[start:stop])
@@ -52,7 +52,7 @@ def test_shards_are_one_split(tmp_path: Path) -> None:
 
 
 def test_shards_of_other_shapes_are_refused(tmp_path: Path) -> None:
-    """Files of two artifacts are no split."""
+    """Files of two artifacts do not make a split."""
     write_shard(tmp_path / "a.arrow", IMAGES, LABELS)
     write_shard(tmp_path / "b.arrow", IMAGES[..., :1], LABELS)
     with pytest.raises(SplitFormatError, match=r"2 shards .* have images of shapes"):
@@ -60,19 +60,19 @@ def test_shards_of_other_shapes_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_shards_are_no_split() -> None:
-    """An artifact of another version has files of other names."""
+    """Files of another version of artifacts have other names and are not found."""
     with pytest.raises(SplitFormatError, match="0 shards"):
         open_split([])
 
 
-def test_shard_says_whose_it_is(tmp_path: Path) -> None:
-    """What its writer said of it comes back, apart from the shape of its images."""
+def test_metadata_of_the_writer_come_back(tmp_path: Path) -> None:
+    """The writer's metadata are read back without the geometry of the images."""
     write_shard(tmp_path / "x.arrow", IMAGES, LABELS, about={"data": "0123", "shard": "7"})
     assert open_shard(tmp_path / "x.arrow").about == {"data": "0123", "shard": "7"}
 
 
 def test_shards_of_a_split_are_found_by_name_in_their_order() -> None:
-    """Those of the other split and other files are passed over."""
+    """Shards of the other split and other files are ignored."""
     names = [shard_name("test", 0), *(shard_name("train", number) for number in (10, 2, 0))]
     assert shard_names([*names, "train.arrow"], split="train") == [
         "train-00000.arrow",
@@ -85,20 +85,20 @@ def test_shards_of_a_split_are_found_by_name_in_their_order() -> None:
     ("image_size", "channels", "expected"), [(224, 3, 1783), (32, 3, 87381), (10_000, 3, 1)]
 )
 def test_shard_holds_256_megabytes(image_size: int, channels: int, expected: int) -> None:
-    """Where a split is cut is part of what is stored: another number is another artifact."""
+    """The files of an artifact depend on this number."""
     assert SHARD_BYTES == 2**28
     assert images_per_shard(image_size=image_size, channels=channels) == expected
 
 
 def test_equal_arrays_give_equal_files(tmp_path: Path) -> None:
-    """Two nodes that build one split write the same bytes, whatever the arrays' strides."""
+    """Two nodes write the same bytes for one split, whatever the strides of the arrays."""
     write_shard(tmp_path / "a.arrow", IMAGES, LABELS)
     write_shard(tmp_path / "b.arrow", np.asfortranarray(IMAGES), LABELS.copy())
     assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
 
 
 def test_opened_split_is_a_view_of_the_file(tmp_path: Path) -> None:
-    """Opening maps the file: nothing is copied, and nothing can be written."""
+    """Opening maps the file: no image is copied, and no array can be written to."""
     write_shard(tmp_path / "x.arrow", np.zeros((1000, 64, 64, 3), np.uint8), np.zeros(1000, int))
     before = pa.total_allocated_bytes()
     split = open_split([tmp_path / "x.arrow"])
@@ -110,7 +110,7 @@ def test_opened_split_is_a_view_of_the_file(tmp_path: Path) -> None:
 
 
 def test_split_outlives_its_reader(tmp_path: Path) -> None:
-    """The arrays keep the mapping alive, even when the file's name is gone."""
+    """The arrays keep the mapping alive after the file was deleted."""
     write_shard(tmp_path / "x.arrow", IMAGES, LABELS)
     images = open_split([tmp_path / "x.arrow"]).images
     (tmp_path / "x.arrow").unlink()
@@ -119,7 +119,7 @@ def test_split_outlives_its_reader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 5, 200, -20])
 def test_torn_file_is_refused_by_name(tmp_path: Path, keep: int) -> None:
-    """A file that was cut off is an error that names it, never a shorter split."""
+    """An incomplete file raises an error with its name, and never gives a shorter split."""
     path = tmp_path / "torn.arrow"
     write_shard(path, IMAGES, LABELS)
     path.write_bytes(path.read_bytes()[:keep])
@@ -128,27 +128,27 @@ def test_torn_file_is_refused_by_name(tmp_path: Path, keep: int) -> None:
 
 
 def test_other_content_is_refused(tmp_path: Path) -> None:
-    """A file that is not Arrow is an error of the same kind."""
+    """A file that is not Arrow raises the same error."""
     (tmp_path / "x.arrow").write_text("not arrow at all, but long enough to be read as if it were")
     with pytest.raises(SplitFormatError, match="not a whole Arrow file"):
         open_split([tmp_path / "x.arrow"])
 
 
 def test_missing_file_is_a_missing_file(tmp_path: Path) -> None:
-    """Absence is not corruption."""
+    """A missing file is not reported as a damaged one."""
     with pytest.raises(FileNotFoundError):
         open_split([tmp_path / "none.arrow"])
 
 
 def test_arrow_file_without_geometry_is_refused(tmp_path: Path) -> None:
-    """Another table is told from a split by its metadata."""
+    """An Arrow file without the metadata of a shard is no shard."""
     write_table(tmp_path / "x.arrow", pa.table({"label": LABELS}))
     with pytest.raises(SplitFormatError, match="no valid height/width/channels"):
         open_split([tmp_path / "x.arrow"])
 
 
 def test_columns_that_contradict_the_geometry_are_refused(tmp_path: Path) -> None:
-    """Images of another size than the metadata promises are not reshaped into noise."""
+    """Images of another size than the metadata's are not reshaped."""
     images = pa.array([b"123"] * 7, pa.binary(3))
     geometry = {"height": "2", "width": "2", "channels": "1"}
     table = pa.table({"image": images, "label": LABELS}).replace_schema_metadata(geometry)
@@ -158,7 +158,7 @@ def test_columns_that_contradict_the_geometry_are_refused(tmp_path: Path) -> Non
 
 
 def test_file_of_two_batches_is_refused(tmp_path: Path) -> None:
-    """A shard is one run of bytes; a second batch would be dropped silently."""
+    """A shard has one record batch; a second one would be ignored silently."""
     schema = pa.schema({"label": pa.int64()})
     batch = pa.record_batch([pa.array(LABELS)], schema=schema)
     path = tmp_path / "x.arrow"
@@ -170,7 +170,7 @@ def test_file_of_two_batches_is_refused(tmp_path: Path) -> None:
 
 
 def test_nulls_are_refused(tmp_path: Path) -> None:
-    """A missing label is not read as whatever lies in the buffer."""
+    """A missing label is not read as an arbitrary number."""
     images = pa.array([b"1"] * 2, pa.binary(1))
     geometry = {"height": "1", "width": "1", "channels": "1"}
     table = pa.table({"image": images, "label": pa.array([1, None], pa.int64())})
@@ -192,7 +192,7 @@ def test_nulls_are_refused(tmp_path: Path) -> None:
 def test_wrong_arrays_are_refused_before_writing(
     tmp_path: Path, images: np.ndarray, labels: np.ndarray, message: str
 ) -> None:
-    """Arrays that are no split leave no file behind."""
+    """Arrays of a wrong shape or dtype leave no file behind."""
     with pytest.raises(SplitFormatError, match=message):
         write_shard(tmp_path / "x.arrow", images, labels)
     assert not (tmp_path / "x.arrow").exists()

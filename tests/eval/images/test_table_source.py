@@ -50,7 +50,7 @@ def as_stream(table: pa.Table, path: Path) -> None:
 def test_rows_come_in_the_order_of_the_shards(
     write: Write, cached_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the order and the threads in which they are asked for, and however few fit."""
+    """Images match their rows in any order, on several threads, and with a cache of any size."""
     monkeypatch.setattr(table_source, "CACHED_BYTES", cached_bytes)
     write(rows(0, 7), tmp_path / "train-0")
     write(rows(7, 12), tmp_path / "train-1")
@@ -78,7 +78,7 @@ def test_rows_come_in_the_order_of_the_shards(
     ],
 )
 def test_shards_are_found_as_people_and_the_hub_name_them(name: str, tmp_path: Path) -> None:
-    """In folders, too; neither another split nor what a downloader notes is taken for one."""
+    """Folders count too; other splits and a downloader's own files are ignored."""
     for each in (name, "training", "test", ".cache/train", "train_sets/y"):
         path = tmp_path / f"{each}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def test_shards_are_found_as_people_and_the_hub_name_them(name: str, tmp_path: P
 
 
 def test_two_configurations_of_a_data_set_are_not_mixed(tmp_path: Path) -> None:
-    """SVHN has its images twice, cut and whole."""
+    """SVHN has its images twice, cropped and whole."""
     for name in ("cropped_digits", "full_numbers"):
         (tmp_path / name).mkdir()
         as_parquet(rows(0, 1), tmp_path / name / "train-0")
@@ -109,14 +109,14 @@ def test_labels_are_integers_booleans_or_strings(
     expected: list[Any],
     tmp_path: Path,
 ) -> None:
-    """Of any width."""
+    """Labels may have any integer width, be booleans, strings or dictionary-encoded."""
     as_parquet(pa.table({"label": column}), tmp_path / "train")
     shards = find_shards(tmp_path, split="train")
     assert read_labels(shards, column="label").values.tolist() == expected
 
 
 def test_class_names_stand_beside_the_schema(tmp_path: Path) -> None:
-    """As Hugging Face's `datasets` writes them."""
+    """Names are read from the metadata that Hugging Face's `datasets` writes."""
     features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     as_parquet(rows(0, 4).replace_schema_metadata(metadata), tmp_path / "train")
@@ -124,8 +124,8 @@ def test_class_names_stand_beside_the_schema(tmp_path: Path) -> None:
     assert read_labels(shards, column="label").names == ("cat", "dog")
 
 
-def test_wrong_columns_are_told_with_those_there_are(tmp_path: Path) -> None:
-    """A name that is not there, numbers for images, gaps, labels that are no labels."""
+def test_wrong_columns_are_reported_with_the_existing_ones(tmp_path: Path) -> None:
+    """A missing column, numbers for images, nulls and labels of a wrong type are reported."""
     path = tmp_path / "train"
     as_parquet(pa.table({"image": [1, 2], "label": [0, None], "score": [0.1, 0.2]}), path)
     shards = find_shards(tmp_path, split="train")
@@ -141,14 +141,14 @@ def test_wrong_columns_are_told_with_those_there_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
 def test_torn_file_is_named(suffix: str, tmp_path: Path) -> None:
-    """A download that broke off."""
+    """An incomplete download raises an error with the file's name."""
     (tmp_path / f"train{suffix}").write_bytes(b"PAR1 and no more")
     with pytest.raises(ImageSourceError, match=rf"train\{suffix}: not a whole"):
         read_labels([tmp_path / f"train{suffix}"], column="label")
 
 
 def test_cell_without_bytes_is_named(tmp_path: Path) -> None:
-    """Some data sets on the hub have paths of files that are not there."""
+    """Some data sets of the hub have paths of files that do not exist."""
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     cells = pa.array([{"bytes": None, "path": "a.png"}], kind)
     as_parquet(pa.table({"image": cells, "label": [0]}), tmp_path / "train")

@@ -24,7 +24,7 @@ COLOURS = {"daisy": (250, 240, 10), "rose": (200, 10, 30)}
 
 @pytest.fixture
 def flowers(tmp_path: Path) -> OwnFiles:
-    """Makes a folder of two classes: three images each to train, two each to test."""
+    """Makes a folder of two classes, with three training and two test images each."""
     for split, size in (("train", 3), ("test", 2)):
         for name, colour in COLOURS.items():
             for number in range(size):
@@ -46,7 +46,7 @@ def write_table(path: Path, labels: object) -> None:
 
 @pytest.fixture
 def animals(tmp_path: Path) -> OwnFiles:
-    """Makes Parquet files with string labels, in columns with names of their own."""
+    """Makes Parquet files with string labels and unusual column names."""
     write_table(tmp_path / "animals" / "train-0.parquet", ["newt", "crow", "newt"])
     write_table(tmp_path / "animals" / "train-1.parquet", ["crow"])
     write_table(tmp_path / "animals" / "val.parquet", ["crow", "newt"])
@@ -65,7 +65,7 @@ def problems(files: OwnFiles) -> str:
 
 
 def test_folder_is_a_task(flowers: OwnFiles) -> None:
-    """Classes by name, images counted, and each beside its label."""
+    """The task has the folders as classes, and every image has its label."""
     task = described(flowers)
     assert task.classes == ("daisy", "rose")
     assert (task.num_train, task.num_test, task.channels) == (6, 4, 3)
@@ -80,7 +80,7 @@ def test_folder_is_a_task(flowers: OwnFiles) -> None:
 
 
 def test_tables_are_a_task(animals: OwnFiles) -> None:
-    """Several files a split, a test split called `val`, strings numbered by name."""
+    """Splits may have several files, the test split may be `val`, and strings are sorted."""
     task = described(animals)
     assert task.classes == ("crow", "newt")
     sources = open_images(TaskSource(task=task, files=animals))
@@ -89,8 +89,8 @@ def test_tables_are_a_task(animals: OwnFiles) -> None:
     assert [int(sources["train"].image(n)[0, 0, 0]) for n in range(4)] == [0, 1, 2, 0]
 
 
-def test_grey_is_asked_for(flowers: OwnFiles) -> None:
-    """One channel in place of three is another task."""
+def test_one_channel_makes_images_grey(flowers: OwnFiles) -> None:
+    """One channel instead of three makes another task."""
     grey = replace(flowers, channels=1)
     task = described(grey)
     assert open_images(TaskSource(task=task, files=grey))["train"].image(0).shape == (5, 6, 1)
@@ -100,7 +100,7 @@ def test_grey_is_asked_for(flowers: OwnFiles) -> None:
 def test_fingerprint_is_of_the_content_and_not_of_the_place(
     flowers: OwnFiles, tmp_path: Path
 ) -> None:
-    """A copy is the same task; another image, name or split of an image is not."""
+    """A copy is the same task; another image, file name or split of an image is another task."""
     before = described(flowers).fingerprint
     copy = tmp_path / "copy"
     shutil.copytree(flowers.place, copy)
@@ -115,31 +115,31 @@ def test_fingerprint_is_of_the_content_and_not_of_the_place(
 
 
 def test_files_that_changed_since_the_plan_are_refused(flowers: OwnFiles) -> None:
-    """What they were is in the ids of everything that would be made of them."""
+    """The content of the files is in the ids of all artifacts that are made from them."""
     source = TaskSource(task=described(flowers), files=flowers)
     Image.new("RGB", (6, 5)).save(Path(flowers.place) / "train" / "rose" / "new.png")
     with pytest.raises(ImageSourceError, match="are not those that were planned for: 7 training"):
         open_images(source)
 
 
-def test_what_is_no_task_is_told(flowers: OwnFiles, tmp_path: Path) -> None:
-    """A missing directory, missing splits, classes of one split alone, files that are no images."""
+def test_files_that_make_no_task_are_reported(flowers: OwnFiles, tmp_path: Path) -> None:
+    """A missing directory, split or class and a file that is no image are reported."""
     assert "is no directory on this machine" in problems(replace(flowers, place="/nowhere"))
     (tmp_path / "empty").mkdir()
-    told = problems(replace(flowers, place=str(tmp_path / "empty")))
-    assert "no folder train" in told
-    assert "no folder test or val" in told
+    found = problems(replace(flowers, place=str(tmp_path / "empty")))
+    assert "no folder train" in found
+    assert "no folder test or val" in found
     base = Path(flowers.place)
     (base / "train" / "tulip").mkdir()
     (base / "test" / "rose" / "notes.txt").write_text("x")
-    told = problems(flowers)
-    assert f"{base / 'test'} has no class tulip, which the other split has" in told
-    assert "files that are no images, or in no class" in told
-    assert "notes.txt" in told
+    found = problems(flowers)
+    assert f"{base / 'test'} has no class tulip, which the other split has" in found
+    assert "files that are no images, or in no class" in found
+    assert "notes.txt" in found
 
 
 def test_classes_need_images_and_a_choice(flowers: OwnFiles) -> None:
-    """At least two, and one image of each in each split."""
+    """A task needs two classes, and each split an image of each class."""
     base = Path(flowers.place)
     for path in (base / "test" / "rose").iterdir():
         path.unlink()
@@ -150,7 +150,7 @@ def test_classes_need_images_and_a_choice(flowers: OwnFiles) -> None:
 
 
 def test_integer_labels_need_names(tmp_path: Path) -> None:
-    """By `classes`, as many as there are numbers."""
+    """`classes` must name as many labels as there are."""
     for split in ("train", "test"):
         write_table(tmp_path / f"{split}.parquet", [0, 1, 2])
     files = OwnFiles(layout="tables", place=str(tmp_path), image="picture", label="kind")
@@ -159,21 +159,21 @@ def test_integer_labels_need_names(tmp_path: Path) -> None:
     assert described(replace(files, classes=("a", "b", "c"))).num_classes == 3
 
 
-def test_test_label_that_is_no_class_is_told(animals: OwnFiles) -> None:
-    """A string that no training image has."""
+def test_test_label_that_is_no_class_is_reported(animals: OwnFiles) -> None:
+    """A string in the test split that no training image has is reported."""
     write_table(Path(animals.place) / "val.parquet", ["crow", "wolf"])
     assert "its test split has labels that are not among its classes: ['wolf']" in problems(animals)
 
 
-def test_missing_column_and_split_of_tables_are_told(animals: OwnFiles) -> None:
-    """With the columns there are, and the file names that are looked for."""
+def test_missing_column_and_split_of_tables_are_reported(animals: OwnFiles) -> None:
+    """The message has the existing columns and the expected file names."""
     assert "no column 'image'; its columns are" in problems(replace(animals, image="image"))
     (Path(animals.place) / "val.parquet").unlink()
     assert "no .parquet or .arrow file of the split test or val" in problems(animals)
 
 
 def test_snapshot_of_the_hub_is_a_task(tmp_path: Path) -> None:
-    """In either layout, told apart by id and revision, without hashing its files."""
+    """Both layouts work, and name and revision identify the task without hashing files."""
     files = OwnFiles(
         layout="hub",
         place="me/birds",
@@ -198,7 +198,7 @@ def test_snapshot_of_the_hub_is_a_task(tmp_path: Path) -> None:
 
 
 def test_snapshot_of_another_revision_is_refused(tmp_path: Path) -> None:
-    """As far as `huggingface_hub` has noted what it downloaded; the remedy is told."""
+    """The error has the revision that `huggingface_hub` recorded, and the remedy."""
     notes = tmp_path / "me--birds" / ".cache" / "huggingface" / "download" / "data"
     notes.mkdir(parents=True)
     (notes / "train.parquet.metadata").write_text(f"{REVISION}\netag\n1.5\n")
@@ -210,7 +210,7 @@ def test_snapshot_of_another_revision_is_refused(tmp_path: Path) -> None:
 
 
 def test_source_comes_back_from_json(flowers: OwnFiles) -> None:
-    """An own task with its files; one of the catalogue by its name."""
+    """An own task is stored with its files, a catalogued task by its name."""
     own = TaskSource(task=described(flowers), files=flowers, root="/data")
     assert source_from_json("mine", source_to_json(own)) == own
     published = TaskSource(task=find_task("mnist"), root="/data")
@@ -219,7 +219,7 @@ def test_source_comes_back_from_json(flowers: OwnFiles) -> None:
 
 
 def test_embedded_sources_are_those_that_are_composed() -> None:
-    """Labels and images of a task that needs no files."""
+    """Labels and images of an embedded task need no files of the user."""
     sources = open_images(TaskSource(task=find_task("mnist_5k")))
     task = find_task("mnist_5k")
     assert [len(sources[split].labels) for split in ("train", "test")] == [

@@ -1,9 +1,9 @@
-"""All twenty published data sets, three images a class, in the formats that they are published in.
+"""All twenty published data sets in their published formats, with three images per class.
 
-Two are also made as large as they are published, for runs, which refuse a part of a data set. An
-image says what it is: its red (or grey) is a function of its label, its green the opposite, its
-blue 128. torchvision checks digests of files as it opens them, and goes on doing so: against those
-of the files made here.
+Two of them are also made at their published sizes, for runs, which refuse a part of a data set. The
+colour of an image encodes its label: red (or grey) is a function of the label, green is 255 minus
+red, and blue is 128. torchvision checks digests of files as it opens them. Here it checks them
+against the digests of the made files.
 """
 
 import csv
@@ -30,18 +30,18 @@ from eval.vision import catalogue
 from eval.vision.catalogue import VisionEntry, read_catalogue
 
 SIZES = {"train": 2, "test": 1}
-"""Images of a class in each split."""
+"""Images per class in each split."""
 NUM_SCENES = 5
-"""Of SUN397's classes, found by their names."""
+"""Number of SUN397's classes that are made."""
 
 Maker = Callable[[VisionEntry, Path], None]
 
 
 class SizedMaker(Protocol):
-    """Makes a data set of any size."""
+    """A function that makes a data set of any size."""
 
     def __call__(self, entry: VisionEntry, root: Path, *, sizes: Mapping[str, int] = SIZES) -> None:
-        """Makes so many images of a class in each split."""
+        """Makes the given number of images per class in each split."""
 
 
 def shade(label: int) -> int:
@@ -66,7 +66,7 @@ def pixels(label: int, *, side: int) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def made_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Makes all data sets, once a session; tests only read them."""
+    """Makes all data sets once per session; tests only read them."""
     root = tmp_path_factory.mktemp("data")
     for name, entry in read_catalogue().items():
         MAKERS[name](entry, root)
@@ -75,7 +75,7 @@ def made_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Makes MNIST and EuroSAT as large as they are published: a grey one, and one in colour."""
+    """Makes MNIST and EuroSAT at their published sizes: one grey and one colour data set."""
     root = tmp_path_factory.mktemp("whole")
     for name, make in (("mnist", _idx("MNIST", _MNIST)), ("eurosat", _tables())):
         entry = read_catalogue()[name]
@@ -87,14 +87,14 @@ def whole_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def vision_root(made_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns the data root, its files' digests in the place of the published ones."""
+    """Returns the data root, after replacing the published digests by those of the made files."""
     _expect_made_files(monkeypatch, root=made_root)
     return made_root
 
 
 @pytest.fixture(scope="session")
 def made_labels() -> Callable[[str, str], list[int]]:
-    """Returns the labels of a data set's split as it was made."""
+    """Returns the labels with which a data set's split was made."""
 
     def made(name: str, split: str) -> list[int]:
         if name == "sun397":
@@ -111,7 +111,7 @@ def shade_of() -> Callable[[int], int]:
 
 
 def scenes() -> list[int]:
-    """Returns the labels of the scenes that are made: a class within a class among them."""
+    """Returns the labels of the made scenes; one of them is a subclass of a place."""
     classes = read_catalogue()["sun397"]["classes"]
     names = ["abbey", "apartment building outdoor", "jail cell", "jail indoor", "youth hostel"]
     assert len(names) == NUM_SCENES
@@ -324,7 +324,7 @@ def _reviews(entry: VisionEntry, root: Path) -> None:
 
 
 def _tables(*, names: bool = True) -> SizedMaker:
-    """Makes what `datasets` writes: structs of bytes and path, the features beside the schema."""
+    """Makes Parquet files like `datasets`: structs of bytes and path, features in the metadata."""
 
     def make(entry: VisionEntry, root: Path, *, sizes: Mapping[str, int] = SIZES) -> None:
         folder = root / entry["source"]["hub"].replace("/", "--") / "data"
@@ -341,7 +341,7 @@ def _tables(*, names: bool = True) -> SizedMaker:
 
 
 def hub_table(labels: Sequence[int], *, classes: list[str] | None) -> pa.Table:
-    """Returns a table as Hugging Face's `datasets` writes it; labels are booleans without names."""
+    """Returns a table like Hugging Face's `datasets`; without names, labels are booleans."""
     cells = [{"bytes": _png(int(label)), "path": None} for label in labels]
     kind = pa.int64() if classes else pa.bool_()
     values = [int(label) if classes else bool(label) for label in labels]

@@ -1,9 +1,9 @@
-"""What a plan of each of the paper's studies says, and each study in small, run to its end.
+"""The plan of each of the paper's studies, and a small run of each study to its end.
 
-A run in small has two data sets, in the files that they are published in, few images of each, and
-two values an axis. Its backbone has random weights, in the place where timm keeps what it has
-downloaded. All else is the study's own: the backbone and its images' size, optimizer, schedule,
-heads, the axes and the merging methods.
+A small run has two data sets in their published formats, few images of each, and two values per
+axis. Its backbone has random weights, in the cache where timm keeps downloads. Everything else is
+the study's own: the backbone and its image size, the optimizer, schedule, heads, axes and merging
+methods.
 """
 
 import os
@@ -45,7 +45,7 @@ TIMEOUT_S = 1800
 
 
 class Home:
-    """A directory in which the command line runs; it finds made weights, and no network."""
+    """A directory for the command line, with made weights and without a network."""
 
     def __init__(self, folder: Path, *, cache: Path) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Home:
         }
 
     def call(self, *arguments: str) -> str:
-        """Runs a command to its end and returns what it printed."""
+        """Runs a command to its end and returns its output."""
         ended = subprocess.run(
             [str(Path(sys.executable).with_name("mergesweep")), *arguments],
             cwd=self.folder,
@@ -80,7 +80,7 @@ class Home:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the cache of a node that knows the sizes of the studies' backbones."""
+    """Returns the cache of a node that has the sizes of the studies' backbones."""
     cache = tmp_path_factory.mktemp("node")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(cache))
@@ -90,18 +90,18 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, node: Path) -> Iterator[Home]:
-    """Returns a home, and removes what it holds at the end: gigabytes."""
+    """Returns a home, and deletes its gigabytes at the end."""
     yield Home(tmp_path, cache=node)
     shutil.rmtree(tmp_path)
 
 
 class MadeTower:
-    """Draws a text's embedding from the text; open_clip's towers are an optional package."""
+    """A text tower that derives embeddings from the text; open_clip is an optional package."""
 
     logit_scale = 100.0
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Returns embeddings as wide as those of CLIP's ViT-B/32, of norm 1."""
+        """Returns embeddings of norm 1, as wide as those of CLIP's ViT-B/32."""
         drawn = [_drawn(zlib.crc32(text.encode())) for text in texts]
         return nn.functional.normalize(torch.stack(drawn))
 
@@ -112,7 +112,7 @@ def _drawn(seed: int) -> Tensor:
 
 @pytest.mark.parametrize("name", RESNETS)
 def test_plan_of_a_resnet_study_has_all_tasks_and_axes(name: str, home: Home) -> None:
-    """The 20 tasks, the values of the authors' scripts, what is run, and what it costs."""
+    """The plan shows the 20 tasks, the values of the authors' scripts, the jobs and the costs."""
     printed = home.call("plan", str(STUDIES / f"{name}.yaml"), "--slots", "64")
     assert f"study {name}: 20 tasks" in printed
     assert planned(printed) == {"trials": 7 * 20, "experts": 10 * 20, "merge jobs": 10 * 15 + 121}
@@ -125,7 +125,7 @@ def test_plan_of_a_resnet_study_has_all_tasks_and_axes(name: str, home: Home) ->
 
 
 def test_plan_of_the_clip_study_has_eight_tasks_and_the_axes(home: Home) -> None:
-    """All eight are merged, but where their number varies: 83 groups of fewer."""
+    """All eight tasks are merged, except on the axis of their number: 83 smaller groups."""
     printed = home.call("plan", str(STUDIES / f"{CLIP}.yaml"), "--slots", "64")
     assert f"study {CLIP}: 8 tasks" in printed
     merges = (10 + 83) * 4
@@ -136,7 +136,7 @@ def test_plan_of_the_clip_study_has_eight_tasks_and_the_axes(home: Home) -> None
 
 
 def planned(printed: str) -> dict[str, int]:
-    """Returns the numbers of the table that a plan begins with."""
+    """Returns the numbers of the table at the start of a plan."""
     rows = re.findall(r"│ (trials|experts|merge jobs) +│ (\d+) ", printed)
     return {what: int(number) for what, number in rows}
 
@@ -149,13 +149,13 @@ def check_costs(printed: str) -> None:
 @pytest.mark.large
 @pytest.mark.parametrize("name", ["paper-resnet18", *LARGE])
 def test_study_in_small_goes_through_to_its_end(name: str, whole_root: Path, home: Home) -> None:
-    """Every expert and merge is made and tabled, on all five axes; a plan says how many before."""
+    """A small run makes all experts and merges of the plan, on all five axes, with tables."""
     text = yaml.safe_dump(in_small(read(name), data_root=whole_root, store=home.store))
     (home.folder / "study.yaml").write_text(text)
     plan = open_study(parse_study(text, source="study.yaml"), text=text).plan
-    num_merges = (5 + 2) * len(plan.study.merge)  # of both tasks; of either at the default point
+    num_merges = (5 + 2) * len(plan.study.merge)  # of both; at the default point of each too
     assert len(plan.trials) == 4 * 2  # the default point, and another value on three axes
-    assert len(plan.experts) == 5 * 2  # and what is left after one step
+    assert len(plan.experts) == 5 * 2  # and an expert after one step
     assert len(plan.merges) == num_merges
     keep_made_weights(plan.study.backbone.model, hub=home.hub)
     keep_made_heads(plan.heads.values(), home=home)
@@ -200,13 +200,13 @@ def in_small(study: dict[str, Any], *, data_root: Path, store: Path) -> dict[str
 
 
 def two_of(values: Sequence[float], *, default: float) -> list[float]:
-    """Returns the default and another value of an axis."""
+    """Returns the default and one other value of an axis."""
     assert default in values
     return sorted({default, next(value for value in values if value != default)})
 
 
 def keep_made_weights(model: str, *, hub: Path) -> None:
-    """Writes random weights to where a download of the model's from the hub would be."""
+    """Writes random weights to the path where timm keeps a download of the model."""
     name: str = timm.get_pretrained_cfg(model).hf_hub_id
     kept, commit = hub / f"models--{name.replace('/', '--')}", "0" * 40
     (kept / "refs").mkdir(parents=True)
@@ -218,7 +218,7 @@ def keep_made_weights(model: str, *, hub: Path) -> None:
 
 
 def keep_made_heads(jobs: Iterable[HeadJob], *, home: Home) -> None:
-    """Commits the zero-shot heads that a study asks for, if any, to its store."""
+    """Commits the zero-shot heads of a study to its store."""
     workspace = Workspace(str(home.store), cache_root=home.cache, device=torch.device("cpu"))
     for job in jobs:
         prepare_head(job, workspace=workspace, open_tower=lambda *_, **__: MadeTower())

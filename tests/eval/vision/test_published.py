@@ -23,7 +23,7 @@ def test_every_data_set_opens_from_the_files_it_is_published_in(
     made_labels: Callable[[str, str], list[int]],
     shade_of: Callable[[int], int],
 ) -> None:
-    """Labels by the catalogue's classes, images beside their labels, of the task's channels."""
+    """Labels are positions in the catalogue's classes, and images match their labels."""
     channels = read_catalogue()[name]["channels"]
     for split, source in open_vision(name, root=vision_root, check_counts=False).items():
         assert source.labels.dtype == np.int64
@@ -41,15 +41,15 @@ def test_every_data_set_opens_from_the_files_it_is_published_in(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_part_of_a_data_set_is_refused_with_both_numbers(name: str, vision_root: Path) -> None:
-    """A download that was cut short is no smaller data set."""
+    """An incomplete download is not read as a smaller data set."""
     expected = f"{read_catalogue()[name]['num_train']:,}"
     with pytest.raises(ImageSourceError, match=rf"{name}, train .* images, .* has {expected}"):
         open_vision(name, root=vision_root)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_files_are_told_with_place_and_remedy(name: str, tmp_path: Path) -> None:
-    """The directory, what is expected in it, and the command, or where a person finds them."""
+def test_missing_files_are_reported_with_place_and_remedy(name: str, tmp_path: Path) -> None:
+    """The message has the directory, the expected files, and how to get them."""
     source = read_catalogue()[name]["source"]
     with pytest.raises(ImageSourceError) as caught:
         open_vision(name, root=tmp_path)
@@ -60,7 +60,7 @@ def test_missing_files_are_told_with_place_and_remedy(name: str, tmp_path: Path)
 
 
 def test_letters_stand_upright_and_are_numbered_from_0(vision_root: Path) -> None:
-    """The file has them on their sides, from 1: the mark in row 3, column 20 changes places."""
+    """The file has transposed letters from 1: the mark in row 3, column 20 changes places."""
     for name, place in [("emnist_letters", (20, 3)), ("mnist", (3, 20))]:
         train = open_vision(name, root=vision_root, check_counts=False)["train"]
         assert int(train.labels[0]) == 0
@@ -68,7 +68,7 @@ def test_letters_stand_upright_and_are_numbered_from_0(vision_root: Path) -> Non
 
 
 def test_labels_need_no_image(vision_root: Path, tmp_path: Path) -> None:
-    """Images that cannot be decoded are found when they are asked for, and named."""
+    """A damaged image is found and named only when it is read."""
     root = Path(shutil.copytree(vision_root / "dtd", tmp_path / "dtd")).parent
     for path in root.rglob("banded_*.jpg"):
         path.write_bytes(b"no image")
@@ -80,14 +80,14 @@ def test_labels_need_no_image(vision_root: Path, tmp_path: Path) -> None:
 
 
 def test_two_official_splits_are_read_one_after_the_other(vision_root: Path) -> None:
-    """DTD's training images are its `train` and its `val`, as FusionBench has them."""
+    """DTD's training images are its `train` and `val` lists, as in FusionBench."""
     train = open_vision("dtd", root=vision_root, check_counts=False)["train"]
     assert (train.image(46) == train.image(46 + 47)).all()
     assert int(train.labels[46]) == int(train.labels[46 + 47]) == 46
 
 
 def test_classes_other_than_the_catalogues_are_refused(vision_root: Path, tmp_path: Path) -> None:
-    """A class that is missing would shift the numbers of those after it."""
+    """A missing class would shift the labels of all later classes."""
     root = Path(shutil.copytree(vision_root / "dtd", tmp_path / "dtd")).parent
     listed = root / "dtd" / "dtd" / "labels" / "test1.txt"
     listed.write_text(listed.read_text().replace("blotchy", "blotched"))
@@ -96,7 +96,7 @@ def test_classes_other_than_the_catalogues_are_refused(vision_root: Path, tmp_pa
 
 
 def test_scene_of_no_class_is_refused(vision_root: Path, tmp_path: Path) -> None:
-    """SUN397's lists have names, not numbers."""
+    """SUN397's lists have names, not numbers, so unknown names must be reported."""
     root = Path(shutil.copytree(vision_root / "SUN397", tmp_path / "SUN397")).parent
     (root / "SUN397" / "Testing_01.txt").write_text("/m/moon_base/sun_a.jpg\n")
     with pytest.raises(ImageSourceError, match="no classes of SUN397: moon base"):
@@ -117,7 +117,7 @@ def test_scene_of_no_class_is_refused(vision_root: Path, tmp_path: Path) -> None
 def test_files_with_known_digests_are_checked_when_opened(
     name: str, file: str, vision_root: Path, tmp_path: Path
 ) -> None:
-    """So no pickle of CIFAR's is read that is not its authors'."""
+    """A changed file is refused before a pickle in it is read."""
     top = file.split("/", maxsplit=1)[0]
     if (vision_root / top).is_dir():
         shutil.copytree(vision_root / top, tmp_path / top)
@@ -134,7 +134,7 @@ def test_files_with_known_digests_are_checked_when_opened(
 def test_greyscale_photographs_among_colours_get_three_channels(
     vision_root: Path, tmp_path: Path
 ) -> None:
-    """SUN397, Pets and others have some."""
+    """SUN397, Pets and other data sets have some grey photographs."""
     root = Path(shutil.copytree(vision_root / "oxford-iiit-pet", tmp_path / "oxford-iiit-pet"))
     Image.new("L", (10, 8), 77).save(root / "images" / "abyssinian_test0.jpg")
     test = open_vision("oxford_iiit_pet", root=tmp_path, check_counts=False)["test"]
@@ -142,7 +142,7 @@ def test_greyscale_photographs_among_colours_get_three_channels(
 
 
 def test_digests_are_those_of_torchvision() -> None:
-    """What enters the fingerprints is what torchvision checks a download against."""
+    """The digests in the fingerprints are those that torchvision checks downloads against."""
     known = {
         "dtd": datasets.DTD._MD5,
         "emnist_letters": datasets.EMNIST.md5,
@@ -166,7 +166,7 @@ def test_digests_are_those_of_torchvision() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_templates_have_one_place_for_the_class(name: str) -> None:
-    """`str.format` puts one name into each."""
+    """`str.format` fills in exactly one class name."""
     templates = read_catalogue()[name]["templates"]
     assert templates
     assert all(each.count("{}") == each.count("{") == 1 for each in templates)

@@ -1,4 +1,4 @@
-"""Small networks, whose every vector differs from channel to channel, and shuffled copies."""
+"""Small networks whose vectors differ from channel to channel, and shuffled copies of them."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 
 @pytest.fixture(params=SMALL)
 def strangers(request: pytest.FixtureRequest) -> tuple[State, State]:
-    """Makes two states of each of the small networks that have nothing in common."""
+    """Makes two unrelated states of each of the small networks."""
     first, second = (make_network(**SMALL[request.param], seed=seed) for seed in (0, 1))
     return first.state_dict(), second.state_dict()
 
 
 @pytest.fixture
 def make() -> Callable[..., nn.Module]:
-    """Makes a backbone with random values; vectors and statistics are not zeros and ones."""
+    """Makes a backbone with random values; its vectors and statistics are not zeros and ones."""
     return make_network
 
 
@@ -79,7 +79,7 @@ def shuffled() -> Callable[[State, int], State]:
 
 @pytest.fixture
 def noisy() -> Callable[..., dict[str, Tensor]]:
-    """Adds noise to all floats of a state, as a part of each tensor's own standard deviation."""
+    """Adds noise to all floats of a state, in units of each tensor's standard deviation."""
 
     def add(state: State, *, noise_frac: float, seed: int = 0) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)

@@ -39,7 +39,7 @@ def distance(state: State, reference: State) -> float:
 def test_a_shuffled_network_comes_back_bit_for_bit(
     network: nn.Module, shuffled: Shuffle, seed: int
 ) -> None:
-    """Weights, statistics and counters of all kinds of networks find back to their places."""
+    """Weights, statistics and counters of all kinds of networks return to their places."""
     state = network.state_dict()
     moved = shuffled(state, seed)
     assert not is_same(moved, state)
@@ -47,7 +47,7 @@ def test_a_shuffled_network_comes_back_bit_for_bit(
 
 
 def test_a_shuffled_resnet18_comes_back_bit_for_bit(make: Make, shuffled: Shuffle) -> None:
-    """The same at full width: 11 million weights in 12 groups."""
+    """The same holds at full width: 11 million weights in 12 groups."""
     state = make(model_name="resnet18").state_dict()
     assert is_same(align(state, shuffled(state, 0), seed=0), state)
 
@@ -55,21 +55,21 @@ def test_a_shuffled_resnet18_comes_back_bit_for_bit(make: Make, shuffled: Shuffl
 def test_a_shuffled_and_trained_network_comes_back_in_order(
     network: nn.Module, shuffled: Shuffle, noisy: Noise
 ) -> None:
-    """Weights that are a tenth of their spread apart still tell which channel is which."""
+    """Noise of a tenth of the weights' deviation does not hide which channel is which."""
     state = network.state_dict()
     trained = noisy(state, noise_frac=0.1)
     assert is_same(align(state, shuffled(trained, 0), seed=0), trained)
 
 
 def test_experts_of_one_base_are_left_alone(network: nn.Module, noisy: Noise) -> None:
-    """Fine-tuning exchanges no channels: the expert itself comes back, not a copy or a view."""
+    """Fine-tuning exchanges no channels, so the expert itself is returned."""
     base = network.state_dict()
     expert = noisy(base, noise_frac=0.05)
     assert align(base, expert, seed=0) is expert
 
 
 def test_untrained_twins_are_left_alone(make: Make) -> None:
-    """Where all channels are alike every order is as good, and the present one stays."""
+    """If all channels are equal every order is as good, and the present one stays."""
     network = make(model_name="resnet18", channels=(64, 8, 8, 8))
     state = {name: torch.ones_like(tensor) for name, tensor in network.state_dict().items()}
     other = dict(state)
@@ -77,13 +77,13 @@ def test_untrained_twins_are_left_alone(make: Make) -> None:
 
 
 def test_strangers_come_closer(strangers: tuple[State, State]) -> None:
-    """Networks that have nothing in common are nearer after alignment than before."""
+    """Unrelated networks are nearer after alignment than before."""
     reference, other = strangers
     assert distance(align(reference, other, seed=0), reference) < distance(other, reference)
 
 
 def test_a_seed_gives_one_result_and_another_seed_another(make: Make) -> None:
-    """The order in which groups take their turns decides where the descent ends."""
+    """The order in which groups are visited decides where the descent ends."""
     networks = [make(model_name="resnet18", channels=(64, 8, 8, 8), seed=seed) for seed in (0, 1)]
     reference, other = (network.state_dict() for network in networks)
     first, again, different = (align(reference, other, seed=seed) for seed in (0, 0, 1))
@@ -92,7 +92,7 @@ def test_a_seed_gives_one_result_and_another_seed_another(make: Make) -> None:
 
 
 def test_half_precision_comes_back_as_it_was_stored(make: Make) -> None:
-    """Matching reads float32 whatever the dtype; what the view returns has the stored one."""
+    """Matching reads float32, but the view returns the stored dtype."""
     networks = [make(model_name="resnet18", channels=(64, 8, 8, 8), seed=seed) for seed in (0, 1)]
     reference, other = (network.half().state_dict() for network in networks)
     aligned = align(reference, other, seed=0)
@@ -103,7 +103,7 @@ def test_half_precision_comes_back_as_it_was_stored(make: Make) -> None:
 
 
 def test_an_aligned_state_merges(make: Make, shuffled: Shuffle) -> None:
-    """The view stands for a state: the average with a shuffled self is the network itself."""
+    """The average of a network with its aligned shuffled copy is the network itself."""
     state = make(model_name="resnet18", channels=(64, 8, 8, 8)).state_dict()
     aligned = align(state, shuffled(state, 0), seed=0)
     merged = dict(merge(state, [state, aligned], options=MergeOptions(params=AverageParams())))
@@ -111,14 +111,14 @@ def test_an_aligned_state_merges(make: Make, shuffled: Shuffle) -> None:
 
 
 def test_tensors_are_permuted_when_they_are_read(make: Make, shuffled: Shuffle) -> None:
-    """No tensor of the view exists before it is asked for, nor after."""
+    """The view keeps no permuted tensor."""
     state = make(model_name="resnet18", channels=(64, 8, 8, 8)).state_dict()
     aligned = align(state, shuffled(state, 0), seed=0)
     assert aligned["conv1.weight"] is not aligned["conv1.weight"]
 
 
 def test_models_of_two_architectures_do_not_match(make: Make) -> None:
-    """The first difference is named before anything is matched."""
+    """The error names the first difference before any matching."""
     wide, narrow = (
         make(model_name="resnet18", channels=(64, 8, 8, last)).state_dict() for last in (8, 16)
     )

@@ -31,7 +31,7 @@ def refusal(state: State) -> str:
 def test_permuted_networks_are_the_same_function(
     network: nn.Module, shuffled: Callable[[State, int], State]
 ) -> None:
-    """Every group is shuffled, and outputs differ by rounding although most weights have moved."""
+    """With every group shuffled most weights move, and outputs differ only by rounding."""
     size = 32 if hasattr(network, "blocks") else 64
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     original = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -46,7 +46,7 @@ def test_permuted_networks_are_the_same_function(
 
 
 def test_an_identity_shortcut_shares_the_stream() -> None:
-    """Until the first projection all blocks write to and read from the order of the stem."""
+    """Up to the first projection all blocks use the stem's order of channels."""
     state = state_without_values("resnet18")
     assert groups_of(state, "conv1.weight") == [(0, "stem")]
     assert groups_of(state, "layer1.1.conv2.weight") == [(0, "stem"), (1, "layer1.1.conv1")]
@@ -55,7 +55,7 @@ def test_an_identity_shortcut_shares_the_stream() -> None:
 
 
 def test_a_bottleneck_has_two_inner_groups() -> None:
-    """Its first stage already projects, from the stem's 64 channels to 256."""
+    """The first stage already has a projection, from the stem's 64 channels to 256."""
     state = state_without_values("resnet50")
     specification = specification_of(state)
     assert groups_of(state, "layer1.0.conv2.weight") == [
@@ -68,8 +68,8 @@ def test_a_bottleneck_has_two_inner_groups() -> None:
 
 
 @pytest.mark.parametrize("model", ["resnet18", "resnet50"])
-def test_what_the_head_reads_does_not_move(model: str) -> None:
-    """The last stream keeps its order through all blocks of the last stage."""
+def test_channels_that_the_head_reads_do_not_move(model: str) -> None:
+    """The last stream keeps its order in all blocks of the last stage."""
     state = state_without_values(model)
     last = "conv3" if model == "resnet50" else "conv2"
     assert groups_of(state, f"layer4.1.{last.replace('conv', 'bn')}.running_var") == []
@@ -89,7 +89,7 @@ def test_a_vit_moves_hidden_units_and_whole_heads() -> None:
 
 
 def test_an_unknown_architecture_is_named_by_its_first_tensors() -> None:
-    """Five names tell which backbone it is; the rest is counted."""
+    """The message has the first five names and the number of the others."""
     state = {f"stages.{index}.weight": torch.zeros(1) for index in range(7)}
     assert refusal(state) == (
         "channels cannot be matched: the tensors are those of neither a timm ResNet nor a timm "
@@ -113,18 +113,18 @@ def test_an_unknown_architecture_is_named_by_its_first_tensors() -> None:
     ],
 )
 def test_relatives_are_refused_with_the_reason(model: str, reason: str) -> None:
-    """Attention over channels, group normalization, grouped convolutions, scales of other names."""
+    """Channel attention, group normalization, grouped convolutions and unknown scales differ."""
     assert reason in refusal(state_without_values(model))
 
 
 def test_a_gated_mlp_is_refused() -> None:
-    """Its first layer makes hidden units and their gates, twice as many as the second one reads."""
+    """Its first layer has hidden units and gates, twice as many as the second layer reads."""
     with pytest.raises(UnalignableError, match=r"blocks\.0\.mlp\.fc2\.weight\[1536, 4096\]"):
         specification_of(state_without_values("vit_giant_patch14_dinov2"), head_dim=64)
 
 
 def test_a_head_is_refused() -> None:
-    """It would be merged where the last stream is said to be read by a head of each task."""
+    """A head in the state would be merged, although each task has its own."""
     state = {**state_without_values("resnet18"), "fc.weight": torch.zeros(10, 512)}
     assert "without its head: fc.weight is unknown" in refusal(state)
 
@@ -136,7 +136,7 @@ def test_the_size_of_wide_heads_may_be_given() -> None:
 
 
 def test_a_refusal_survives_a_process_boundary() -> None:
-    """An error raised in a worker arrives with its causes."""
+    """An error raised in a worker keeps its causes."""
     error = UnalignableError("this is none", ["a is unknown"])
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 

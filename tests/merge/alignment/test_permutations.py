@@ -36,14 +36,14 @@ def test_both_axes_of_a_tensor_move() -> None:
 
 
 def test_where_nothing_moves_the_tensor_itself_comes_back() -> None:
-    """An identity costs no copy."""
+    """An identity permutation copies nothing."""
     tensor = torch.zeros(2)
     axes = [Axis(dim=0, group="g")]
     assert permute(tensor, axes=axes, permutations={"g": torch.arange(2)}) is tensor
 
 
 def test_the_rows_of_a_unit_hold_all_its_entries() -> None:
-    """Of two heads, each has two entries in each of three repeats, times two columns."""
+    """Each of two heads has two entries in each of three repeats, times two columns."""
     tensor = torch.arange(24).reshape(12, 2)
     rows = by_unit(tensor, axis=Axis(dim=0, group="heads", num_repeats=3, num_inner=2))
     assert rows.tolist() == [
@@ -60,7 +60,7 @@ def test_axes_of_one_group_must_have_one_size() -> None:
 
 
 def test_an_axis_must_hold_whole_units() -> None:
-    """No three units of four entries fit into ten."""
+    """Units of four entries do not fit into ten entries."""
     axes = {"a": (Axis(dim=0, group="g", num_inner=4),)}
     with pytest.raises(UnalignableError, match=r"a\[10\]"):
         specify(axes, shapes={"a": (10,)})

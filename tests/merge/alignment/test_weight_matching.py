@@ -25,7 +25,7 @@ def state(first: list[list[float]], second: list[list[float]]) -> dict[str, Tens
 
 
 def test_all_tensors_that_touch_a_group_vote_by_hand() -> None:
-    """Similarities (first + second) of units: 0-1 8, 1-2 6 + 1, 2-0 4; no other pair has any."""
+    """Similarities (first + second): units 0-1 8, 1-2 6 + 1, 2-0 4; all other pairs 0."""
     reference = state([[2, 0], [0, 3], [0, 0]], [[0, 1, 2]])
     other = state([[0, 0], [4, 0], [0, 2]], [[2, 0, 1]])
     assert matched(reference, other) == [1, 2, 0]
@@ -40,21 +40,21 @@ def test_the_best_assignment_is_not_the_greedy_one() -> None:
 
 @pytest.mark.parametrize("present", [[0, 1, 2], [2, 0, 1], [1, 0, 2]])
 def test_ties_keep_the_present_order(present: list[int]) -> None:
-    """Units that are all alike have six best assignments; the one that there is stays."""
+    """Equal units have six best assignments; the present one stays."""
     permutation = torch.tensor(present)
     assert _best(torch.ones(3, 3, dtype=torch.float64), present=permutation) is permutation
 
 
 @pytest.mark.parametrize("present", [[0, 1], [1, 0]])
 def test_ties_among_rivals_keep_the_present_order(present: list[int]) -> None:
-    """Both units want the first one most and gain 2 + 1 in either order."""
+    """Both units prefer the first one, and either order gains 2 + 1."""
     permutation = torch.tensor(present)
     similarity = torch.tensor([[2.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
     assert _best(similarity, present=permutation) is permutation
 
 
 def test_a_gain_of_rounding_keeps_the_present_order() -> None:
-    """Dead units and twins differ in the last bits of a sum, which says nothing about them."""
+    """Dead and equal units differ only in the last bits of a sum."""
     similarity = torch.ones(2, 2, dtype=torch.float64)
     similarity[0, 1] += 1e-13
     present = torch.arange(2)
@@ -64,7 +64,7 @@ def test_a_gain_of_rounding_keeps_the_present_order() -> None:
 
 
 def test_running_statistics_do_not_vote() -> None:
-    """The scale says that the units are in order; the statistics, a thousand times as large, no."""
+    """The weights favour the present order, and statistics a thousand times as large do not."""
     names = ["weight", "running_mean", "running_var"]
     specification = Specification(
         axes={name: (Axis(dim=0, group="g"),) for name in names}, sizes={"g": 2}
@@ -77,7 +77,7 @@ def test_running_statistics_do_not_vote() -> None:
 
 
 def test_a_weight_that_is_not_finite_names_the_tensor() -> None:
-    """A diverged expert has no channels to match."""
+    """The channels of a diverged expert cannot be matched."""
     reference = state([[1, 0], [0, 1], [0, 0]], [[0, 0, 0]])
     other = {**reference, "second": torch.tensor([[float("nan"), 0, 0]])}
     with pytest.raises(NonFiniteInputError, match="second of expert 0"):
