@@ -217,7 +217,6 @@ def _submission(details: Any) -> Submission | None:  # noqa: ANN401 Ray is untyp
         store_url=metadata.get(STORE_KEY, ""),
         state=str(details.status),
         message=details.message or "",
-        started_at_s=(details.start_time or 0) / 1000,
         exit_code=details.driver_exit_code,
     )
 

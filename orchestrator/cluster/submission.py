@@ -54,8 +54,6 @@ class Submission:
     """Ray's state: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
     message: str
     """Ray's explanation of the state."""
-    started_at_s: float
-    """The time of submission, in seconds since 1970 by the head's clock."""
     exit_code: int | None
     """The command's exit code, once it has ended by itself."""
 

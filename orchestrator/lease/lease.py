@@ -171,11 +171,6 @@ class Lease:
         """Releases the study."""
         self.release()
 
-    @property
-    def is_lost(self) -> bool:
-        """Returns whether this driver has lost the study."""
-        return self._lost_reason is not None
-
     def start(self, on_lost: Callable[[str], None], *, beat_every_s: float = BEAT_EVERY_S) -> None:
         """Starts to write heartbeats in a background thread; call it once.
 

@@ -43,7 +43,7 @@ def ended_at_once(last: str) -> subprocess.CompletedProcess[str]:
     ("last", "code"), [("sys.exit()", 0), ("sys.exit(0)", 0), ("sys.exit(3)", 3)]
 )
 def test_an_exit_keeps_its_code_its_output_and_its_handlers(last: str, code: int) -> None:
-    """More output than a pipe holds arrives whole, and nothing is taken apart."""
+    """Output larger than a pipe's buffer arrives whole, and the interpreter is not torn down."""
     process = ended_at_once(last)
     assert process.returncode == code
     assert process.stdout == "x" * 300_000 + "\nhandlers ran\n"
@@ -54,7 +54,7 @@ def test_an_exit_keeps_its_code_its_output_and_its_handlers(last: str, code: int
     ("last", "said"), [("sys.exit('why')", "why"), ("raise KeyError('why')", "KeyError: 'why'")]
 )
 def test_an_end_with_a_message_is_left_to_the_interpreter(last: str, said: str) -> None:
-    """It prints the message or the traceback, and exits with 1."""
+    """The interpreter prints the message or the traceback and exits with 1."""
     process = ended_at_once(last)
     assert process.returncode == 1
     assert said in process.stderr
@@ -63,7 +63,7 @@ def test_an_end_with_a_message_is_left_to_the_interpreter(last: str, said: str) 
 
 
 def test_output_that_cannot_be_flushed_shows_in_the_exit_code() -> None:
-    """The interpreter reports it, as it does when a process ends in the usual way."""
+    """The interpreter reports it, as at the usual end of a process."""
     code = "sys.stdout = open('/dev/full', 'w')\nsys.__stdout__ = sys.stdout\nprint('lost')\n"
     usual = ended(code)
     process = ended(
@@ -83,8 +83,8 @@ def merged(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return ended("from orchestrator.cli.main import main\nmain()\n", *words)
 
 
-def test_a_merge_ends_at_once_with_its_file_and_its_word(tmp_path: Path) -> None:
-    """The command line's own process, with its output in a pipe."""
+def test_a_merge_ends_at_once_with_its_file_and_its_message(tmp_path: Path) -> None:
+    """This runs the command line's own process, with its output in a pipe."""
     process = merged(tmp_path, "--set", "scaling=2")
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.endswith(f"wrote {tmp_path / 'out.safetensors'}\nhandlers ran\n")
@@ -101,15 +101,15 @@ def test_a_merge_ends_at_once_with_its_file_and_its_word(tmp_path: Path) -> None
 def test_a_merge_that_is_refused_says_why_and_exits_with_2(
     tmp_path: Path, options: list[str], said: str
 ) -> None:
-    """Before torch is loaded and after."""
+    """This holds for errors found before torch is loaded, and after."""
     process = merged(tmp_path, *options)
     assert process.returncode == 2
     assert said in process.stderr
     assert "taken apart" not in process.stderr
 
 
-def test_loading_looks_for_no_garbage_and_what_follows_does() -> None:
-    """Collection is off inside, and on again outside; what was off stays off."""
+def test_loading_turns_garbage_collection_off_and_on_again() -> None:
+    """Collection is off inside and on again outside, unless it was off before."""
     with loading():
         assert not gc.isenabled()
     assert gc.isenabled()

@@ -1,4 +1,4 @@
-"""The ten broken study files, and what each command loads."""
+"""The command line: ten broken study files, the help texts, and the modules that a verb loads."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def write_study(study_fields: Fields, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Takes every way to AWS credentials away; returns the home that is left."""
+    """Removes every source of AWS credentials; returns the home directory."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -102,7 +102,7 @@ def test_broken_study_file_is_refused_in_words_and_starts_nothing(
     broken: str,
     command: str,
 ) -> None:
-    """Exit code 2; file, field, value and what is allowed; and nothing on the disk."""
+    """Exit code 2 comes with file, field, value and allowed values; nothing is written."""
     changes, said = BROKEN[broken]
     path = write_study(**changes)
     started = time.monotonic()
@@ -119,7 +119,7 @@ def test_broken_study_file_is_refused_in_words_and_starts_nothing(
 def test_file_with_many_problems_has_them_all_in_one_answer(
     call: Callable[..., Result], write_study: Callable[..., Path]
 ) -> None:
-    """All of the broken files in one: nobody mends a study in nine rounds."""
+    """One message lists every problem, so that nobody mends a study in nine rounds."""
     path = write_study(
         finetune={"defaults": {"steps": 0, "learning_rate": 1}, "axes": {"lr": [1, 1, -1]}},
         tasks=["mnist_5k", "font_leters", "mnist_m"],
@@ -145,7 +145,7 @@ def test_file_with_many_problems_has_them_all_in_one_answer(
 
 
 def test_missing_study_file_is_bad_input(call: Callable[..., Result], tmp_path: Path) -> None:
-    """The path is in the message."""
+    """The message has the path."""
     result = call("run", tmp_path / "none.yaml")
     assert result.exit_code == 2
     assert f"{tmp_path / 'none.yaml'}" in result.output
@@ -157,7 +157,7 @@ def test_missing_study_file_is_bad_input(call: Callable[..., Result], tmp_path: 
 def test_study_that_the_store_has_not_is_bad_input(
     call: Callable[..., Result], tmp_path: Path, verb: str, name: str
 ) -> None:
-    """Exit code 2 and the name, whichever command asks; no directory is made for it."""
+    """Every verb exits with 2 and names the study; no directory is created for it."""
     result = call(verb, name, "--store", tmp_path / "store")
     assert result.exit_code == 2
     assert repr(name) in result.output
@@ -172,7 +172,7 @@ def test_means_of_experts_are_bad_input(call: Callable[..., Result]) -> None:
 
 
 def test_every_command_says_what_it_does() -> None:
-    """A sentence for each command, and one for each option."""
+    """Each command has a sentence, and each option too."""
     views = {"plan", "status", "results", "report", "ui"}
     assert set(cli.commands) == {
         *views,
@@ -188,7 +188,7 @@ def test_every_command_says_what_it_does() -> None:
 
 
 def test_help_lists_commands_and_exit_codes(call: Callable[..., Result]) -> None:
-    """A newcomer sees what there is."""
+    """`--help` shows a newcomer all commands."""
     result = call("--help")
     assert result.exit_code == 0
     output = " ".join(result.output.split())
@@ -211,12 +211,12 @@ def test_plan_prints_counts_sharing_and_cost(
         assert part in output
 
 
-def test_calibration_that_fits_no_worker_is_told(
+def test_calibration_that_fits_no_worker_is_reported(
     call: Callable[..., Result],
     write_study: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Timed on cores for a study that asks for GPUs: it is kept, and the plan is a guess still."""
+    """A CPU calibration of a study that uses GPUs is stored and not used."""
     timed = Calibration(device="cpu", device_name="a core", machine="m", at_s=1.0, speeds={"x": 1})
     monkeypatch.setattr(plan_verb, "calibrate", lambda *_, **__: timed)
     study = write_study(resources={"trial": {"gpu": 0.5}, "merge": {"gpu": 0.5}})
@@ -229,7 +229,7 @@ def test_calibration_that_fits_no_worker_is_told(
 def test_plan_as_json_is_the_whole_plan(
     call: Callable[..., Result], write_study: Callable[..., Path]
 ) -> None:
-    """Machine-readable, with every cell and the summary."""
+    """The JSON has every cell and the summary."""
     result = call("plan", "--json", write_study())
     plan = json.loads(result.stdout)
     assert (len(plan["trials"]), len(plan["merges"]), len(plan["cells"])) == (3, 3, 3)
@@ -238,7 +238,7 @@ def test_plan_as_json_is_the_whole_plan(
 
 
 def loaded_after(*arguments: str, directory: Path) -> set[str]:
-    """Returns the top-level modules that a command has loaded when it ends."""
+    """Returns the top-level modules that are loaded when a command ends."""
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print('\\nLOADED', *{m.split('.')[0] for m in sys.modules}))\n"
@@ -268,7 +268,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_plan_loads_neither_ray_nor_mlflow_nor_torch(
     write_study: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The driver never loads torch, and planning needs no cluster and no tracking."""
+    """The driver never loads torch, and planning needs neither cluster nor tracking."""
     loaded = loaded_after("plan", str(write_study()), directory=tmp_path)
     assert "pydantic" in loaded
     assert not loaded & {"ray", "mlflow", "torch", "torchvision", "timm", "boto3", "matplotlib"}

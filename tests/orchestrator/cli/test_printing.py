@@ -55,8 +55,8 @@ def printed(*, width: int) -> list[str]:
     return text.getvalue().splitlines()
 
 
-def test_results_tell_beside_each_method_what_it_reads() -> None:
-    """Rows that are not like for like say so."""
+def test_results_have_the_data_that_each_method_reads() -> None:
+    """A reader sees which rows are not comparable."""
     lines = printed(width=140)
     (first, _) = (line for line in lines if "twin (surgery)" in line)
     assert "unlabelled train, unlabelled test, per-task modules" in first
@@ -64,7 +64,7 @@ def test_results_tell_beside_each_method_what_it_reads() -> None:
 
 
 def test_results_fit_80_columns_without_breaking_a_word_or_a_number() -> None:
-    """The width of a terminal that nobody has widened."""
+    """80 columns are the default width of terminals."""
     lines = printed(width=80)
     assert max(map(len, lines)) <= 80
     words = " ".join(lines).split()
@@ -74,7 +74,7 @@ def test_results_fit_80_columns_without_breaking_a_word_or_a_number() -> None:
 
 
 def test_plan_names_each_axis_with_its_values(make_plan: Callable[..., Plan]) -> None:
-    """As the study file writes them; a grid is counted and not listed."""
+    """Values are written as in the study file; the axes of a grid are not listed."""
     axes = {"head": ["trained", "frozen"], "linearised": [False, True]}
     plan = make_plan(finetune={"axes": axes}, groups={"size": 2, "sizes": [2, 3]})
     assert axis_lines(plan) == [

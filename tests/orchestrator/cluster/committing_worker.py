@@ -1,7 +1,7 @@
-"""A worker that computes nothing and commits real artifacts, its trials when they are let.
+"""A worker that computes nothing and commits artifacts.
 
-Runs in Ray's processes. Its notes lie beside the store: `running-<trial>` while a process has a
-trial, `left-<trial>` once one was stopped on its way; all trials end when there is a note `go`.
+It runs in Ray's processes and keeps notes beside the store: `running-<trial>` while a process has a
+trial, `left-<trial>` after a trial was stopped. All trials end once there is a note `go`.
 """
 
 import os
@@ -27,7 +27,7 @@ SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}
 
 
 class Worker:
-    """Does what a real worker does, without the work."""
+    """Commits the artifacts of a real worker without the computation."""
 
     def __init__(self, store_url: str, *, num_cpus: float) -> None:
         self._artifacts = Artifacts(open_store(store_url), code_version=lambda: "test")
@@ -48,7 +48,7 @@ class Worker:
     def run_trial(
         self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
     ) -> Iterator[Progress]:
-        """Reports ten times a second until it may end."""
+        """Reports ten times a second until the note `go` exists."""
         del report_every_s, checkpoint_every_s
         note = self._notes / f"running-{spec.id}"
         note.write_text(str(os.getpid()))

@@ -1,4 +1,4 @@
-"""A Ray of this machine, whose processes find the scripted worker."""
+"""A local Ray whose processes find the scripted worker."""
 
 from collections.abc import Iterator
 from pathlib import Path

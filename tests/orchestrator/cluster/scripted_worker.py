@@ -1,4 +1,4 @@
-"""A worker that does what its orders say: answers, fails, dies. Runs in Ray's processes."""
+"""A worker that follows orders: it answers, fails or dies. It runs in Ray's processes."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ class Progress:
 
 
 class Worker:
-    """Keeps its notes in the directory that the store's URL names."""
+    """Keeps its notes in the directory of the store's URL."""
 
     def __init__(self, store_url: str, *, num_cpus: float) -> None:
         self._notes = Path(store_url)
@@ -34,7 +34,7 @@ class Worker:
         return manifest_of("merge", name)
 
     def wait(self, name: str) -> Manifest:
-        """Succeeds when a note of this name appears."""
+        """Succeeds once a note of this name exists."""
         while not (self._notes / name).exists():
             time.sleep(0.02)
         return manifest_of("merge", name)
@@ -54,7 +54,7 @@ class Worker:
         return manifest_of("merge", name) if self._is_noted(name) else self.die(name)
 
     def prepare(self, name: str) -> Iterator[PreparationProgress]:
-        """Reports three times, the last time with what it has made."""
+        """Reports three times, the last time with a manifest."""
         for num_done in (1, 2):
             yield progress_of(name, num_done=num_done)
         yield progress_of(name, num_done=3, committed=manifest_of("data", name))
@@ -75,7 +75,7 @@ class Worker:
     def run_trial(
         self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
     ) -> Iterator[Progress]:
-        """Reports once halfway and once at each snapshot; the task may ask for trouble."""
+        """Reports halfway and at each snapshot, unless the task's name asks for trouble."""
         assert report_every_s > 0
         assert checkpoint_every_s > 0
         task = spec.longest.task
@@ -119,7 +119,7 @@ def progress_of(
 
 
 def manifest_of(kind: str, artifact_id: str) -> Manifest:
-    """Makes a manifest that says which process made it."""
+    """Makes a manifest with the pid of this process."""
     return Manifest(
         kind=kind,
         id=artifact_id,

@@ -21,7 +21,7 @@ from orchestrator.cluster.connection import (
 
 
 def test_slots_are_bounded_by_the_scarcer_resource(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fraction of a GPU counts as one worker's share; processors may run out first."""
+    """A fraction of a GPU is one worker's share; cores may run out first."""
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
     assert num_slots(cpu=1, gpu=0) == 8
     assert num_slots(cpu=1, gpu=0.25) == 4
@@ -29,13 +29,13 @@ def test_slots_are_bounded_by_the_scarcer_resource(monkeypatch: pytest.MonkeyPat
 
 
 def test_smallest_cluster_has_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the share is larger than the cluster, one worker still is planned."""
+    """A share that is larger than the cluster still gives one worker."""
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
     assert num_slots(cpu=2, gpu=0) == 1
 
 
 def test_cluster_that_grows_has_the_slots_of_its_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that counted what is there at its start would keep the autoscaler at that."""
+    """If only present slots counted, the autoscaler would never add any."""
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 24.0, "memory": 1.0})
     monkeypatch.setenv(MAX_RESOURCES_VARIABLE, '{"CPU": 16, "GPU": 2}')
     assert num_slots(cpu=2, gpu=0.25) == 8
@@ -45,7 +45,7 @@ def test_cluster_that_grows_has_the_slots_of_its_full_size(monkeypatch: pytest.M
 def test_ray_is_the_drivers_own_unless_an_address_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Then nobody else can be on it."""
+    """No other driver can join a Ray of one's own."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert is_own_ray()
     monkeypatch.setenv("RAY_ADDRESS", "local")
@@ -63,7 +63,7 @@ def test_worker_is_created_from_its_name(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_dead_node_is_told_from_a_dead_process() -> None:
-    """What took a whole node away is no fault of the trial that ran there."""
+    """A lost node is not the fault of the trial that ran on it."""
     node = "The actor died because its node has died. Node Id: 1234"
     process = "The actor is dead because its worker process has died."
     assert is_node_lost(RayActorError(error_msg=node))
@@ -74,29 +74,29 @@ def test_dead_node_is_told_from_a_dead_process() -> None:
     assert not is_node_lost(None)
 
 
-def test_head_that_no_longer_answers_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While its port is open nothing is said, and nothing after the end of the session."""
+def test_lost_head_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no call while its port is open, and none after the connection was closed."""
     monkeypatch.setattr(session, "CHECK_HEAD_EVERY_S", 0.01)
     monkeypatch.setattr(session, "HEAD_LOST_AFTER_S", 0.05)
-    told: list[str] = []
+    reasons: list[str] = []
     closing = threading.Event()
     head = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{head.getsockname()[1]}"
-    watch = threading.Thread(target=session._watch_head, args=(address, closing, told.append))
+    watch = threading.Thread(target=session._watch_head, args=(address, closing, reasons.append))
     watch.start()
     time.sleep(0.3)
-    assert told == []
+    assert reasons == []
     head.close()
     watch.join(10)
-    assert len(told) == 1
-    assert f"the Ray head at {address} no longer answers" in told[0]
+    assert len(reasons) == 1
+    assert f"the Ray head at {address} no longer answers" in reasons[0]
     closing.set()
-    session._watch_head(address, closing, told.append)
-    assert len(told) == 1
+    session._watch_head(address, closing, reasons.append)
+    assert len(reasons) == 1
 
 
-def test_driver_does_not_load_what_its_worker_needs() -> None:
-    """Importing the cluster package loads Ray and not torch; the worker's name is enough."""
+def test_driver_does_not_load_torch() -> None:
+    """Importing the cluster package loads Ray and not torch."""
     code = "import sys, orchestrator.cluster.trials; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -115,7 +115,7 @@ print("stops itself", len(got))
 
 
 def test_sigterm_stays_with_the_driver() -> None:
-    """Slurm and Kubernetes send it; Ray's handler would end the process without a word."""
+    """Slurm and Kubernetes send it; Ray's handler would end the process at once."""
     done = subprocess.run(
         [sys.executable, "-c", _TERMINATED],
         capture_output=True,

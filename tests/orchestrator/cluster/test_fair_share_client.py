@@ -17,7 +17,7 @@ CORES = {"CPU": 8.0, "GPU": 0.0}
 
 
 class Method:
-    """Calls at once what Ray would call somewhere else."""
+    """A method that runs at once in place of a remote call."""
 
     def __init__(self, call: Callable[..., object]) -> None:
         self._call = call
@@ -28,7 +28,7 @@ class Method:
 
 
 class Actor:
-    """Stands for the register's process, which may be away."""
+    """Stands for the register's process, which may be unreachable."""
 
     def __init__(self) -> None:
         self.register = FairShareRegister()
@@ -43,7 +43,7 @@ class Actor:
         return self.register.report(*arguments)
 
     def find(self) -> "Actor":
-        """Looks it up by its name."""
+        """Returns the register, as looking it up by its name does."""
         self.num_found += 1
         return self
 
@@ -57,7 +57,7 @@ class Actor:
 
 @pytest.fixture
 def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
-    """Puts the register's process in the place of Ray."""
+    """Puts a register in this process in the place of Ray's actor."""
     actor = Actor()
     monkeypatch.setattr(ray, "cluster_resources", lambda: CORES)
     monkeypatch.setattr(ray, "get", lambda answer, **_: answer)
@@ -67,14 +67,14 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
 
 
 def begin(client: FairShareClient, share: Share | None = None) -> list[int]:
-    """Begins a stage that wants all; returns the numbers of slots that its user was told."""
-    told: list[int] = []
-    client.begin_stage(share or Share(), num_wanted=lambda: 100, set_slots=told.append)
-    return told
+    """Begins a stage that wants every slot; returns the list of slots that were set."""
+    given: list[int] = []
+    client.begin_stage(share or Share(), num_wanted=lambda: 100, set_slots=given.append)
+    return given
 
 
 def test_own_ray_is_shared_with_nobody(actor: Actor) -> None:
-    """Only the quota counts, and no process is started for the others that cannot be."""
+    """Only the quota counts, and no register is started."""
     client = FairShareClient("alone", resources=Resources(quota=Quota(cpu=3)), is_shared=False)
     with client.reporting():
         assert begin(client) == [3]
@@ -82,35 +82,35 @@ def test_own_ray_is_shared_with_nobody(actor: Actor) -> None:
     assert (client.describe(), actor.num_found) == ("", 0)
 
 
-def test_user_of_slots_is_told_as_others_come_and_go(actor: Actor) -> None:
-    """By a thread; and a study that is alone says nothing of it."""
+def test_slots_change_as_other_studies_come_and_go(actor: Actor) -> None:
+    """A thread sets the slots; a study that is alone has no text."""
     client = FairShareClient("one", is_shared=True, resources=Resources())
     with client.reporting():
-        told = begin(client)
-        assert (told, client.describe()) == ([8], "")
+        given = begin(client)
+        assert (given, client.describe()) == ([8], "")
         actor.other_reports()
-        wait_until(lambda: told[-1] == 4)
+        wait_until(lambda: given[-1] == 4)
         assert client.describe() == (
             "shares the cluster with other (priority 0): may use 4 of 8 slots"
         )
         actor.register.sign_off("other")
-        wait_until(lambda: told[-1] == 8)
+        wait_until(lambda: given[-1] == 8)
 
 
 def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
-    """As they begin, and not at every report; a changed number of slots is no news."""
+    """A changed number of slots is not worth a note."""
     notes: list[str] = []
     client = FairShareClient("one", is_shared=True, resources=Resources(), note=notes.append)
     with client.reporting():
-        told = begin(client)
+        given = begin(client)
         actor.other_reports(num_wanted=2)
-        wait_until(lambda: told[-1] == 6)
+        wait_until(lambda: given[-1] == 6)
         actor.other_reports(num_wanted=3)
-        wait_until(lambda: told[-1] == 5)
+        wait_until(lambda: given[-1] == 5)
         actor.other_reports(priority=1)
-        wait_until(lambda: told[-1] == 0)
+        wait_until(lambda: given[-1] == 0)
         actor.register.sign_off("other")
-        wait_until(lambda: told[-1] == 8)
+        wait_until(lambda: given[-1] == 8)
     assert notes == [
         "shares the cluster with other (priority 0): may use 6 of 8 slots",
         "waits for other (priority 1), no slot of the cluster is left",
@@ -118,8 +118,8 @@ def test_waiting_and_its_end_are_noted_once(actor: Actor) -> None:
     ]
 
 
-def test_driver_that_ends_leaves_the_register(actor: Actor) -> None:
-    """So that nobody waits for it."""
+def test_driver_that_ends_signs_off(actor: Actor) -> None:
+    """Otherwise the others would wait for its slots."""
     client = FairShareClient("one", is_shared=True, resources=Resources(priority=5))
     with client.reporting():
         begin(client)
@@ -128,22 +128,22 @@ def test_driver_that_ends_leaves_the_register(actor: Actor) -> None:
 
 
 def test_register_that_does_not_answer_changes_nothing(actor: Actor) -> None:
-    """What was told last counts until it is found again, by its name."""
+    """The last answer stays in force until the register is found again by its name."""
     client = FairShareClient("one", is_shared=True, resources=Resources())
     actor.other_reports(priority=1, num_wanted=6)
     with client.reporting():
-        told = begin(client)
+        given = begin(client)
         actor.is_away = True
         actor.register.sign_off("other")
-        num_told, num_found = len(told), actor.num_found
-        wait_until(lambda: len(told) > num_told + 2 and actor.num_found > num_found + 2)
-        assert set(told) == {2}
+        num_given, num_found = len(given), actor.num_found
+        wait_until(lambda: len(given) > num_given + 2 and actor.num_found > num_found + 2)
+        assert set(given) == {2}
         actor.is_away = False
-        wait_until(lambda: told[-1] == 8)
+        wait_until(lambda: given[-1] == 8)
 
 
 def test_study_without_any_answer_has_the_cluster(actor: Actor) -> None:
-    """As it would without a register, and it says so: what its file asks for is not heeded."""
+    """Without any answer a study uses the whole cluster and says so."""
     actor.is_away = True
     client = FairShareClient("one", is_shared=True, resources=Resources())
     with client.reporting():
@@ -156,7 +156,7 @@ def test_study_without_any_answer_has_the_cluster(actor: Actor) -> None:
 
 
 def test_stages_have_slots_of_their_own_size(actor: Actor) -> None:
-    """What is told for one is never taken for the other."""
+    """The answer for one stage is never used in another."""
     actor.other_reports()
     client = FairShareClient("one", is_shared=True, resources=Resources(merge=Share(cpu=2)))
     with client.reporting():
@@ -165,7 +165,7 @@ def test_stages_have_slots_of_their_own_size(actor: Actor) -> None:
 
 
 def test_waiting_for_a_slot_ends_with_a_slot_or_a_stop(actor: Actor) -> None:
-    """A higher study that ends lets it go on; a stop does not wait for that."""
+    """A slot is free once the study of higher priority has ended."""
     actor.other_reports(priority=1)
     client = FairShareClient("one", is_shared=True, resources=Resources())
     stopping = threading.Event()

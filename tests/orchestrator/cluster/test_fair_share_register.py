@@ -15,7 +15,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def register(clock: ManualClock) -> FairShareRegister:
-    """Returns a register that has heard of nobody."""
+    """Returns a register without any report."""
     return FairShareRegister(clock)
 
 
@@ -28,15 +28,15 @@ def report(
     return register.report(driver, demand, CORES).num_slots
 
 
-def test_drivers_are_told_what_is_theirs_as_others_come(register: FairShareRegister) -> None:
-    """The first one learns of the second by its next report."""
+def test_answers_change_as_other_drivers_come(register: FairShareRegister) -> None:
+    """The first driver learns of the second by its next report."""
     assert report(register, "first") == 8
     assert report(register, "second") == 4
     assert report(register, "first") == 4
 
 
 def test_silent_driver_is_forgotten(register: FairShareRegister, clock: ManualClock) -> None:
-    """Not before its time: one that was slow once loses nothing."""
+    """A driver that was slow once, within the limit, loses nothing."""
     report(register, "first")
     clock.now_s += EXPIRES_AFTER_S
     assert report(register, "second") == 4
@@ -46,7 +46,7 @@ def test_silent_driver_is_forgotten(register: FairShareRegister, clock: ManualCl
 
 
 def test_driver_that_leaves_frees_its_slots_at_once(register: FairShareRegister) -> None:
-    """Twice is once, and a stranger may leave too."""
+    """Signing off twice, or without any report, is no error."""
     report(register, "first", priority=5)
     assert report(register, "second") == 0
     for driver in ("first", "first", "stranger"):
@@ -55,7 +55,7 @@ def test_driver_that_leaves_frees_its_slots_at_once(register: FairShareRegister)
 
 
 def test_lost_register_knows_all_again_after_one_report_each(clock: ManualClock) -> None:
-    """Nothing of it is kept anywhere else."""
+    """Its state is stored nowhere else."""
     register = FairShareRegister(clock)
     report(register, "high", priority=1, num_wanted=6)
     assert report(register, "low") == 2
@@ -68,9 +68,9 @@ def test_drivers_of_one_study_name_are_two(register: FairShareRegister) -> None:
     """Users choose names without asking one another."""
     demand = Demand(study="same", priority=0, share={"cpu": 1}, quota={}, num_wanted=100)
     register.report("one", demand, CORES)
-    told = register.report("two", demand, CORES)
-    assert told.num_slots == 4
-    assert [each.study for each in told.neighbours] == ["same"]
+    allotment = register.report("two", demand, CORES)
+    assert allotment.num_slots == 4
+    assert [each.study for each in allotment.neighbours] == ["same"]
 
 
 def test_cluster_is_as_large_as_any_driver_knows(register: FairShareRegister) -> None:

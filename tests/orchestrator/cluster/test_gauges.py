@@ -14,8 +14,8 @@ TIMEOUT_S = 90
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray")
-def test_readings_are_on_the_page_that_prometheus_scrapes() -> None:
-    """Ray puts `ray_` in front; labels are the study's and the reading's own."""
+def test_metrics_are_on_the_page_that_prometheus_scrapes() -> None:
+    """Ray adds the prefix `ray_`; each line has the study's label and the metric's own."""
     values = {name: float(number) for number, name in enumerate(METRICS, start=1)}
     labels = {"state": "done", "queue": "jobs"}
     found = [
@@ -36,7 +36,7 @@ def test_readings_are_on_the_page_that_prometheus_scrapes() -> None:
 
 
 def _scraped(*, num_metrics: int) -> list[str]:
-    """Returns our own lines of the node's metrics, once they are complete."""
+    """Returns our lines of the node's metrics page, once they are complete."""
     (node,) = ray_module.nodes()
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     deadline_s = time.monotonic() + TIMEOUT_S

@@ -81,7 +81,7 @@ def process_of(end: JobEnd) -> int:
 def test_jobs_end_once_each_and_in_the_order_of_submission(
     make_pool: Callable[..., JobPool],
 ) -> None:
-    """One worker takes jobs first in, first out, all in one process."""
+    """One worker process runs all jobs, first in, first out."""
     ends: list[JobEnd] = []
     names = [f"job{number}" for number in range(6)]
     run(make_pool(ends.append), *map(job, names))
@@ -90,7 +90,7 @@ def test_jobs_end_once_each_and_in_the_order_of_submission(
 
 
 def test_error_of_a_job_arrives_as_the_worker_raised_it(make_pool: Callable[..., JobPool]) -> None:
-    """The driver decides by the type whether to try again, and shows the worker's traceback."""
+    """The driver decides about a retry by the type, and shows the worker's traceback."""
     ends: list[JobEnd] = []
     run(make_pool(ends.append), job("bad", order=Order.REFUSE), job("good"))
     assert type(ends[0].error) is NonFiniteMergeError
@@ -100,14 +100,14 @@ def test_error_of_a_job_arrives_as_the_worker_raised_it(make_pool: Callable[...,
 
 
 def test_job_whose_worker_is_killed_runs_again_elsewhere(make_pool: Callable[..., JobPool]) -> None:
-    """A killed process costs neither its job nor the one that waited behind it."""
+    """A killed process loses neither its job nor the job that waited behind it."""
     ends: list[JobEnd] = []
     run(make_pool(ends.append), job("a", order=Order.DIE_ONCE), job("b"), job("c"))
     assert sorted(end.job.id for end in ends if end.manifest) == ["a", "b", "c"]
 
 
 def test_job_that_reports_is_followed_to_its_end(make_pool: Callable[..., JobPool]) -> None:
-    """Its reports in their order, then its manifest, once; the job behind it runs afterwards."""
+    """Reports come in order, then the manifest, once; the next job runs afterwards."""
     ends: list[JobEnd] = []
     seen: list[tuple[str, int]] = []
     pool = make_pool(
@@ -123,7 +123,7 @@ def test_job_that_reports_is_followed_to_its_end(make_pool: Callable[..., JobPoo
 
 
 def test_job_that_reports_may_fail_or_lose_its_worker(make_pool: Callable[..., JobPool]) -> None:
-    """Errors keep their type; what died with its process begins again elsewhere."""
+    """Errors keep their type; a job that lost its process begins again elsewhere."""
     ends: dict[str, JobEnd] = {}
     seen: list[int] = []
     pool = make_pool(
@@ -156,7 +156,7 @@ def test_job_that_kills_every_worker_is_given_up(
 def test_grown_pool_runs_jobs_side_by_side(
     make_pool: Callable[..., JobPool], tmp_path: Path
 ) -> None:
-    """With one worker two jobs would wait for each other; a second one takes the other job."""
+    """With one worker two jobs would wait for each other; a second worker takes one."""
     ends: list[JobEnd] = []
     pool = make_pool(ends.append)
     run(pool, job("warm"))
@@ -195,7 +195,7 @@ def test_shrunk_pool_lets_running_jobs_end(
 def test_shrunk_pool_gives_back_its_workers_while_jobs_wait(
     make_pool: Callable[..., JobPool], tmp_path: Path
 ) -> None:
-    """Down to none: each ends what it was handed, and what waits goes on when the pool grows."""
+    """A pool without workers keeps the waiting jobs until it grows again."""
     ends: list[JobEnd] = []
     pool = make_pool(ends.append, num_workers=2)
     for number in range(8):
@@ -214,7 +214,7 @@ def test_shrunk_pool_gives_back_its_workers_while_jobs_wait(
 
 
 def test_worker_for_which_there_is_no_room_gets_no_job(make_pool: Callable[..., JobPool]) -> None:
-    """A job given to a process that cannot start would wait until others make room."""
+    """A job given to a process that cannot start would wait until other studies make room."""
     ends: list[JobEnd] = []
     pool = make_pool(ends.append)
     pool.resize(50, reserve=True)
@@ -223,7 +223,7 @@ def test_worker_for_which_there_is_no_room_gets_no_job(make_pool: Callable[..., 
 
 
 def test_closed_pool_abandons_its_jobs(make_pool: Callable[..., JobPool]) -> None:
-    """Stopping waits for nothing; what was not committed runs in the next session."""
+    """Closing waits for no job; uncommitted jobs run in the next session."""
     ends: list[JobEnd] = []
     pool = make_pool(ends.append)
     pool.submit(job("endless", order=Order.WAIT))
@@ -235,7 +235,7 @@ def test_closed_pool_abandons_its_jobs(make_pool: Callable[..., JobPool]) -> Non
 
 
 def test_error_in_the_driver_reaches_whoever_waits(make_pool: Callable[..., JobPool]) -> None:
-    """A store that fails while an end is noted must not leave the driver waiting for ever."""
+    """If the store fails in `on_end`, the driver must not wait for ever."""
 
     def fail(end: JobEnd) -> None:
         raise OSError(f"cannot note {end.job.id}")

@@ -13,7 +13,7 @@ from orchestrator.cluster.submission import ClusterAccessError
 
 
 class Answering(BaseHTTPRequestHandler):
-    """Answers as a Ray dashboard of some version does, or as something else."""
+    """Answers like a Ray dashboard of some version, or like another server."""
 
     answers: Mapping[str, object]
 
@@ -53,7 +53,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 def dashboard(*, ray_version: str = ray.__version__, python: str = "") -> dict[str, object]:
-    """Returns the answers of a head, as Ray 2.60's are."""
+    """Returns the answers of a head with Ray 2.60."""
     versions = {
         "rayVersion": ray_version,
         "pythonVersion": python or platform.python_version(),
@@ -78,7 +78,7 @@ def refusal(address: str) -> str:
 
 
 def test_cluster_of_these_versions_is_taken(serve) -> None:  # noqa: ANN001 the fixture says it
-    """A trailing slash and another patch release of Python change nothing."""
+    """A trailing slash and another patch release of Python make no difference."""
     major, minor, _ = platform.python_version_tuple()
     address = serve(dashboard(python=f"{major}.{minor}.99"))
     assert JobsApi(f"{address}/").address == address
@@ -86,12 +86,12 @@ def test_cluster_of_these_versions_is_taken(serve) -> None:  # noqa: ANN001 the 
 
 @pytest.mark.parametrize("address", ["head:8265", "auto", "10.0.0.1:6379", "ray://head:10001"])
 def test_address_that_is_no_dashboard_s_is_refused(address: str) -> None:
-    """RAY_ADDRESS may hold what drivers take; what is right is said."""
+    """RAY_ADDRESS may have a driver's address; the message shows a right one."""
     assert "http://head:8265" in refusal(address)
 
 
 def test_refused_connection_is_one_line() -> None:
-    """The address and the reason."""
+    """The message has the address and the reason."""
     said = refusal("http://127.0.0.1:1")
     assert "nothing answers at http://127.0.0.1:1" in said
     assert "refused" in said
@@ -99,18 +99,18 @@ def test_refused_connection_is_one_line() -> None:
 
 @pytest.mark.parametrize("answer", [b"<html>hello</html>", {"status": "ok"}, None, [1]])
 def test_other_server_is_told_from_a_dashboard(serve, answer: object) -> None:  # noqa: ANN001 as above
-    """A web server, a head without the Jobs API, another program's JSON."""
+    """It may be a web server, a head without the Jobs API, or another program's JSON."""
     assert "is not a Ray dashboard" in refusal(serve({"/api/version": answer}))
 
 
 def test_other_release_of_ray_is_refused_with_both(serve) -> None:  # noqa: ANN001 as above
-    """Before anything is uploaded; with what to install."""
+    """It is refused before the upload, with the versions and what to install."""
     said = refusal(serve(dashboard(ray_version="2.59.1")))
     assert "has Ray 2.59.1, and this is Ray" in said
     assert "ray[default]==2.59.1" in said
 
 
 def test_other_python_is_refused_with_both(serve) -> None:  # noqa: ANN001 as above
-    """The minor version counts."""
+    """The minor version must be the same."""
     said = refusal(serve(dashboard(python="3.9.1")))
     assert f"has Python 3.9.1, and this is Python {platform.python_version()}" in said

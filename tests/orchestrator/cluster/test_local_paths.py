@@ -17,7 +17,7 @@ Read = Callable[..., Study]
 def read(
     study_fields: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Read:
-    """Reads a study of a directory with a checkpoint, without looking at its store."""
+    """Reads a study in a directory with a checkpoint, without contacting its store."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.safetensors").write_bytes(b"")
 
@@ -38,7 +38,7 @@ def fields(study: Study) -> list[str]:
 
 
 def test_study_in_object_storage_can_go_anywhere(read: Read) -> None:
-    """With a server for MLflow, or none: the file on the head can be made again elsewhere."""
+    """MLflow may be a server, or left out: it can be filled later."""
     for tracking in (None, "http://mlflow:5000", "postgresql://db/mlflow"):
         study = read(store=S3, tracking=tracking)
         assert fields(study) == []
@@ -47,14 +47,14 @@ def test_study_in_object_storage_can_go_anywhere(read: Read) -> None:
 
 @pytest.mark.parametrize("store", ["./store", "/data/store", "file:///data/store"])
 def test_store_in_a_directory_is_refused(read: Read, store: str) -> None:
-    """Whatever its form; what is right is said."""
+    """Any form of path is refused, and the message shows a right value."""
     (problem,) = local_problems(read(store=store))
     assert problem.field == "store"
     assert "s3://bucket/prefix" in str(problem)
 
 
-def test_everything_that_is_here_only_is_named_at_once(read: Read) -> None:
-    """Store, tracking, weights, their axis and the task root."""
+def test_all_local_paths_are_named_at_once(read: Read) -> None:
+    """These are the store, tracking, weights, their axis and the task root."""
     study = read(
         store="./store",
         tracking="sqlite:///runs.db",
@@ -70,8 +70,8 @@ def test_everything_that_is_here_only_is_named_at_once(read: Read) -> None:
     ]
 
 
-def test_absolute_paths_are_for_the_nodes_to_tell(read: Read, tmp_path: Path) -> None:
-    """A directory that all machines share is none of the submitter's business."""
+def test_absolute_paths_are_left_to_the_nodes(read: Read, tmp_path: Path) -> None:
+    """A directory may be shared by all machines, so the submitter does not judge it."""
     weights = str(tmp_path / "base.safetensors")
     study = read(
         store=S3,

@@ -8,14 +8,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 
 
 def test_node_that_has_everything_has_no_problem(tmp_path: Path) -> None:
-    """Its packages, a path of the study, and a store that it can write to."""
+    """It has the packages, a path of the study, and a store that it can write to."""
     found = check_nodes(paths={"tasks.root": str(tmp_path)}, store_url=str(tmp_path / "store"))
     assert (found.num_nodes, found.problems) == (1, ())
     assert not list((tmp_path / "store").rglob("*.json"))
 
 
-def test_everything_that_a_node_lacks_is_told_at_once(tmp_path: Path) -> None:
-    """Paths by the fields that name them; the store's own words."""
+def test_all_problems_of_a_node_are_reported_at_once(tmp_path: Path) -> None:
+    """Paths are named with their fields; the store's error is quoted."""
     (tmp_path / "file").touch()
     paths = {"tasks.root": "/no/such/root", "backbone.weights": "/no/such/file"}
     found = check_nodes(paths=paths, store_url=str(tmp_path / "file" / "store"))
@@ -26,7 +26,7 @@ def test_everything_that_a_node_lacks_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_missing_packages_are_named(tmp_path: Path) -> None:
-    """All of them; the store is not tried, as that needs ours."""
+    """All are named; the store is not tried, as that needs our packages."""
     packages = (*WORKER_PACKAGES, "no_such_package", "nor_this_one")
     found = check_nodes(paths={}, store_url=str(tmp_path), packages=packages)
     (problem,) = found.problems

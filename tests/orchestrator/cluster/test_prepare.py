@@ -30,7 +30,7 @@ def prepare(study: Path) -> subprocess.CompletedProcess[str]:
 def test_preparation_makes_base_and_images_once_and_nothing_else(
     study_fields: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """It says what it made; a second call has nothing left, and a third mends what is gone."""
+    """It lists what it made; a second call has nothing to do, a third replaces a lost manifest."""
     study = tmp_path / "study.yaml"
     tasks = {"names": ["mnist_5k", "emoji_objects"], "max_train": 64, "max_test": 32}
     study.write_text(yaml.safe_dump(study_fields(tasks=tasks)))

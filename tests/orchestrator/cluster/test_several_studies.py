@@ -1,4 +1,4 @@
-"""Several drivers, processes of their own, on one cluster of two slots."""
+"""Several drivers, each in its own process, on one cluster of two slots."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ class Driver:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Runs the study, or goes on with it."""
+        """Runs the study, or continues it."""
         (self.folder / "study.yaml").write_text(yaml.safe_dump(self.fields))
         environment = {
             **os.environ,
@@ -66,7 +66,7 @@ class Driver:
             )
 
     def num_running(self) -> int:
-        """Returns how many trials processes have now; those of a killed driver die with it."""
+        """Returns the number of trials in live processes; a killed driver's processes die too."""
         pids = [_pid(note) for note in self.folder.glob("running-*")]
         return sum(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -83,11 +83,11 @@ class Driver:
             self.process.wait(WAIT_S)
 
     def log(self) -> str:
-        """Returns what it has printed."""
+        """Returns the driver's output."""
         return (self.folder / "log").read_text()
 
     def opened(self) -> OpenedStudy:
-        """Opens what it has made."""
+        """Opens the study with its artifacts."""
         text = yaml.safe_dump(self.fields)
         return open_study(parse_study(text, source="study.yaml"), text=text)
 
@@ -103,7 +103,7 @@ def _pid(note: Path) -> str:
 def make_driver(
     cluster: str, study_fields: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> Iterator[Callable[..., Driver]]:
-    """Makes drivers, and ends those that are left."""
+    """Makes drivers, and ends the remaining ones."""
     drivers: list[Driver] = []
 
     def make(name: str, **resources: object) -> Driver:
@@ -119,7 +119,7 @@ def make_driver(
 
 
 def wait_for(num_running: dict[str, int], *drivers: Driver) -> None:
-    """Waits until each driver's study has so many trials running."""
+    """Waits until each driver's study has a number of running trials."""
     deadline_s = time.monotonic() + WAIT_S
     while {each.fields["name"]: each.num_running() for each in drivers} != num_running:
         assert time.monotonic() < deadline_s, "\n".join(each.log() for each in drivers)
@@ -134,7 +134,7 @@ def is_complete(driver: Driver) -> bool:
 def test_equals_share_and_a_killed_driver_frees_its_slots(
     make_driver: Callable[..., Driver],
 ) -> None:
-    """Who came first gives back a slot; the killed study goes on, within its quota, to its end."""
+    """The first driver gives back a slot; the killed study later ends, within its quota."""
     first, second = make_driver("first"), make_driver("second")
     first.start()
     wait_for({"first": 2}, first)

@@ -12,7 +12,6 @@ def submission(study: str = "tiny", *, attempt: int = 1, **changes: object) -> S
         "store_url": "s3://bucket/prefix",
         "state": "FAILED",
         "message": "",
-        "started_at_s": 0.0,
         "exit_code": 1,
         **changes,
     }
@@ -21,22 +20,22 @@ def submission(study: str = "tiny", *, attempt: int = 1, **changes: object) -> S
 
 @pytest.mark.parametrize("study", ["tiny", "tiny-2", "a.b_c-10-3"])
 def test_attempt_is_told_from_a_study_that_ends_in_a_number(study: str) -> None:
-    """Names may have dashes and digits at their ends."""
+    """Names may end in dashes and digits."""
     assert attempt_of(submission_id(study, attempt=12), study=study) == 12
     assert attempt_of(submission_id(f"{study}-1", attempt=12), study=study) is None
 
 
 def test_newest_is_the_highest_attempt() -> None:
-    """By number and not by spelling; other studies do not count."""
+    """Attempts are compared as numbers; other studies do not count."""
     found = [submission(attempt=n) for n in (2, 10, 9)] + [submission("other", attempt=99)]
     assert newest_of(found, study="tiny") == found[1]
     assert newest_of(found, study="none") is None
 
 
 def test_reason_is_one_line_with_every_problem() -> None:
-    """What the job has found out comes first; otherwise what the shell, Python or Ray says."""
-    told = "Running entrypoint\nerror: on node a: not installed: timm\nerror: on node b: no x\n"
-    assert _reason(submission(exit_code=2), log=told) == (
+    """The job's own findings come first, then those of the shell, Python or Ray."""
+    log = "Running entrypoint\nerror: on node a: not installed: timm\nerror: on node b: no x\n"
+    assert _reason(submission(exit_code=2), log=log) == (
         "tiny-1: on node a: not installed: timm; on node b: no x"
     )
     shell = "sh: 1: exec: python: not found"

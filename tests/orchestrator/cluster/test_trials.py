@@ -1,4 +1,4 @@
-"""Trials on a real Ray Tune, with a worker that does what it is told."""
+"""Trials on a real Ray Tune, with a worker that follows orders."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 
 
 class Listener:
-    """Writes down what it is told."""
+    """Records every event."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -34,11 +34,11 @@ class Listener:
         self.stopping = threading.Event()
 
     def may_start(self, trial_id: str) -> bool:
-        """Lets everything start."""
+        """Lets every trial start."""
         return bool(trial_id)
 
     def may_go_on(self) -> bool:
-        """Lets everything go on."""
+        """Lets every trial go on."""
         return True
 
     def trial_started(self, trial_id: str) -> None:
@@ -60,7 +60,7 @@ class Listener:
         self.failed[trial_id] = (reason, trace, is_lost)
 
     def trial_paused(self, trial_id: str) -> None:
-        """Notes that a trial has no worker for now."""
+        """Notes that a trial was paused."""
         self.paused.append(trial_id)
 
     def trial_finished(self, trial_id: str) -> None:
@@ -78,7 +78,7 @@ class StoppingListener(Listener):
 
 
 class ThriftyListener(Listener):
-    """Lets two trials start, and none go on once one has reported thrice."""
+    """Lets two trials start, and stops them after nine reports."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ThriftyListener(Listener):
 
 
 class SqueezedListener(Listener):
-    """Has two slots, then one when two trials have reported, then none when one was paused."""
+    """Has two slots; one after two trials have reported; none after one was paused."""
 
     def __init__(self, notes: Path) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class SqueezedListener(Listener):
         self.free_when_paused: float | None = None
 
     def num_slots(self) -> int:
-        """Gives back a slot a time; all of them when what was paused has been waiting."""
+        """Takes away one slot at a time; returns all once Ray has the cores of paused trials."""
         if self.free_when_paused is not None:
             return 2
         reported = {trial_id for trial_id, _, _ in self.progressed}
@@ -163,7 +163,7 @@ def run(
 
 
 def test_reports_and_manifests_arrive_from_few_processes(tmp_path: Path) -> None:
-    """Every trial is told from start to end, and trials share the two warm processes."""
+    """Every trial is reported from start to end, and trials share two warm processes."""
     listener = Listener()
     trials = [trial(seed) for seed in range(6)]
     run(trials, listener=listener, notes=tmp_path)
@@ -180,7 +180,7 @@ def test_reports_and_manifests_arrive_from_few_processes(tmp_path: Path) -> None
 def test_failed_and_killed_trials_leave_the_others_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The listener is told why; the terminal, which belongs to the progress display, is not."""
+    """The listener gets the reason; nothing is printed on the terminal, which shows progress."""
     listener = Listener()
     failing, dying = trial(task="failing"), trial(task="dying")
     others = [trial(seed) for seed in range(3)]
@@ -219,7 +219,7 @@ def test_stopping_ends_running_trials_early(
 
 
 def test_trials_that_may_not_start_are_left_out(tmp_path: Path) -> None:
-    """The others run to their end, and the left out ones are no failures."""
+    """The others run to their end, and the trials left out are no failures."""
     listener = ThriftyListener()
     trials = [trial(seed) for seed in range(5)]
     run(trials, listener=listener, notes=tmp_path)
@@ -229,15 +229,15 @@ def test_trials_that_may_not_start_are_left_out(tmp_path: Path) -> None:
 
 
 def test_trials_that_may_not_go_on_are_closed(tmp_path: Path) -> None:
-    """The worker is told, so that it can leave a checkpoint of where the trial is."""
+    """The worker gets the chance to write a checkpoint."""
     listener = ThriftyListener()
     run([trial(task="endless")], listener=listener, notes=tmp_path)
     assert (listener.finished, listener.failed) == ([], {})
     assert (tmp_path / "closed").exists()
 
 
-def test_what_the_watcher_raises_ends_the_run(tmp_path: Path) -> None:
-    """A driver whose store fails is not a failure of the trial that it was told about."""
+def test_error_of_the_listener_ends_the_run(tmp_path: Path) -> None:
+    """If the driver's store fails, the trial of the report has not failed."""
     listener = FailingListener()
     with pytest.raises(OSError, match="cannot note"):
         run([trial(1), trial(task="endless")], listener=listener, notes=tmp_path)
@@ -245,7 +245,7 @@ def test_what_the_watcher_raises_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -> None:
-    """What a store already has is not trained again, and the trial keeps its id."""
+    """Committed snapshots are not trained again, and the trial keeps its id."""
     whole = trial(1)
     left = whole.without([whole.outputs[0].id])
     assert left == replace(whole, snapshots=(4,))
@@ -254,8 +254,8 @@ def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -
     assert list(listener.committed) == [whole.id]
 
 
-def test_fewer_slots_pause_the_last_trials_and_free_what_they_held(tmp_path: Path) -> None:
-    """Down to none; what was paused left a checkpoint and goes on before anything new starts."""
+def test_fewer_slots_pause_the_last_trials_and_free_their_cores(tmp_path: Path) -> None:
+    """Paused trials left a checkpoint and go on before a new trial starts."""
     listener = SqueezedListener(tmp_path)
     trials = [trial(seed, task="waiting") for seed in range(3)]
     run(trials, listener=listener, notes=tmp_path, num_slots=listener.num_slots)
@@ -271,7 +271,7 @@ def test_fewer_slots_pause_the_last_trials_and_free_what_they_held(tmp_path: Pat
 
 
 def test_without_any_slot_nothing_is_begun(tmp_path: Path) -> None:
-    """The run returns at once, so that whoever called it waits and not Tune, which would hang."""
+    """The run returns at once, so that its caller waits and not Tune, which would hang."""
     listener = Listener()
     run([trial()], listener=listener, notes=tmp_path, num_slots=lambda: 0)
     assert listener.started == []

@@ -13,7 +13,7 @@ from workers.artifacts.code_version import code_version
 def test_folder_has_the_study_and_nothing_of_this_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Data, results and .env of the directory that a user submits from stay there."""
+    """Data, results and .env in the submitter's directory are not uploaded."""
     (tmp_path / ".env").write_text("SECRET=1")
     monkeypatch.chdir(tmp_path)
     with upload_folder(
@@ -25,8 +25,8 @@ def test_folder_has_the_study_and_nothing_of_this_directory(
     assert not folder.exists()
 
 
-def test_shipped_code_is_what_is_imported_there() -> None:
-    """A checkout's four packages, without caches, win over what a node has installed."""
+def test_uploaded_code_is_imported_on_the_head() -> None:
+    """A checkout's four packages, without caches, win over a node's installed ones."""
     code = checkout()
     assert code is not None
     with upload_folder(study_text="", job_input={}, code=code) as folder:
@@ -44,8 +44,8 @@ def test_shipped_code_is_what_is_imported_there() -> None:
         assert all(path.startswith(str(folder)) for path in done.stdout.split())
 
 
-def test_shipped_code_has_the_version_of_the_checkout() -> None:
-    """Artifacts name the commit that they were made with, on nodes that have no release too."""
+def test_uploaded_code_has_the_version_of_the_checkout() -> None:
+    """Artifacts name their commit even on nodes without an installed release."""
     with upload_folder(study_text="", job_input={}, code=checkout()) as folder:
         done = subprocess.run(
             [
@@ -62,7 +62,7 @@ def test_shipped_code_has_the_version_of_the_checkout() -> None:
 
 
 def test_folder_that_is_too_large_is_refused_with_its_largest_files(tmp_path: Path) -> None:
-    """Before anything is uploaded."""
+    """It is refused before the upload."""
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "large.bin").write_bytes(bytes(3 * 2**20))
     (tmp_path / "small.py").write_bytes(b"x")

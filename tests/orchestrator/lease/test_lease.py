@@ -35,7 +35,7 @@ time.sleep(60)
 
 
 class FakeTime:
-    """A clock that only sleeping moves; `on_sleep` is what the world does meanwhile."""
+    """A clock that only sleeping moves; `on_sleep` is called meanwhile."""
 
     def __init__(self, *, on_sleep: Callable[[], None] = lambda: None) -> None:
         self.now_s = 0.0
@@ -57,7 +57,7 @@ class FakeTime:
 
 
 class SlowStore:
-    """A store on which racers wait for each other between their first look and their put."""
+    """A store on which racing drivers wait for each other before they write their claims."""
 
     def __init__(self, store: Store, *, before_put: Callable[[], object]) -> None:
         self._store = store
@@ -84,7 +84,7 @@ def contents(store: Store) -> dict[str, bytes]:
 
 @contextmanager
 def holding_process(store: Store) -> Iterator[subprocess.Popen[str]]:
-    """Runs a process that holds the study; it is killed in the end."""
+    """Starts a process that holds the study, and kills it at the end."""
     command = [sys.executable, "-c", HOLD, store.url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -98,14 +98,14 @@ def holding_process(store: Store) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_first_driver_gets_the_study(store: Store) -> None:
-    """Nobody held it: the first generation, without a wait."""
+    """Without an earlier holder, the first generation is given without a wait."""
     lease = Lease.acquire(store, STUDY, clocks=Clocks(sleep=pytest.fail))
     assert lease.generation == 1
     lease.check()
 
 
 def test_released_study_is_free_at_once(store: Store) -> None:
-    """For a driver on another machine too, which has no pid to look up."""
+    """This also holds for a driver on another machine, whose pid cannot be looked up."""
     with Lease.acquire(store, STUDY, claim=claim_elsewhere()) as first:
         first.start(pytest.fail)
     assert find_holder(store, STUDY) is None
@@ -113,8 +113,8 @@ def test_released_study_is_free_at_once(store: Store) -> None:
     assert second.generation == 2
 
 
-def test_release_deletes_what_earlier_holders_left(store: Store) -> None:
-    """Of three generations the last one's claim and heartbeat stay, so that numbers only grow."""
+def test_release_deletes_the_objects_of_earlier_holders(store: Store) -> None:
+    """After three generations the last claim and heartbeat stay, so that numbers only grow."""
     for _ in range(3):
         with Lease.acquire(store, STUDY):
             pass
@@ -122,7 +122,7 @@ def test_release_deletes_what_earlier_holders_left(store: Store) -> None:
 
 
 def test_live_holder_on_this_machine_is_named_at_once(store: Store) -> None:
-    """No wait: its process is there."""
+    """The holder's process exists, so nothing is waited for."""
     with holding_process(store) as process, pytest.raises(StudyHeldError) as refused:
         Lease.acquire(store, STUDY, clocks=Clocks(sleep=pytest.fail))
     message = str(refused.value)
@@ -131,7 +131,7 @@ def test_live_holder_on_this_machine_is_named_at_once(store: Store) -> None:
 
 
 def test_killed_holder_on_this_machine_is_followed_at_once(store: Store) -> None:
-    """Killed by SIGKILL and still a zombie, as in a container whose init collects no children."""
+    """The holder is a zombie after SIGKILL, as in a container whose init collects no children."""
     with holding_process(store) as process:
         process.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -140,7 +140,7 @@ def test_killed_holder_on_this_machine_is_followed_at_once(store: Store) -> None
 
 
 def test_of_eight_drivers_at_once_one_gets_the_study(store: Store) -> None:
-    """The others are refused, and the one that was told so is the holder."""
+    """Seven drivers are refused, and the store names the eighth as the holder."""
     start = threading.Barrier(NUM_RACERS, timeout=20)
 
     def race(_: int) -> Lease | None:
@@ -157,7 +157,7 @@ def test_of_eight_drivers_at_once_one_gets_the_study(store: Store) -> None:
 
 
 def test_of_eight_that_take_over_at_once_one_gets_the_study(store: Store) -> None:
-    """They meant the dead run, not each other."""
+    """Taking over is meant for the dead run, and not for the other seven."""
     Lease.acquire(store, STUDY)
     together = threading.Barrier(NUM_RACERS, timeout=20)
 
@@ -173,7 +173,7 @@ def test_of_eight_that_take_over_at_once_one_gets_the_study(store: Store) -> Non
 
 
 def test_beating_holder_on_another_machine_is_left_alone(store: Store) -> None:
-    """Its counter moves while we watch, which we say once; that ends the wait early."""
+    """A new heartbeat ends the wait early; the user is told once that the driver waits."""
     holder, said = Lease.acquire(store, STUDY, claim=claim_elsewhere()), list[str]()
     holder.beat()
     fake = FakeTime(on_sleep=lambda: holder.beat() if fake.now_s == 5 else None)
@@ -185,7 +185,7 @@ def test_beating_holder_on_another_machine_is_left_alone(store: Store) -> None:
 
 
 def test_silent_holder_on_another_machine_is_followed_after_the_watch(store: Store) -> None:
-    """Not before: it may be between two heartbeats."""
+    """Before that, the holder may be between two heartbeats."""
     Lease.acquire(store, STUDY, claim=claim_elsewhere()).beat()
     fake = FakeTime()
     lease = Lease.acquire(store, STUDY, clocks=fake.clocks)
@@ -193,7 +193,7 @@ def test_silent_holder_on_another_machine_is_followed_after_the_watch(store: Sto
 
 
 def test_release_ends_the_watch(store: Store) -> None:
-    """A holder that ends in order while it is watched is followed without the rest of the wait."""
+    """If the holder releases the study while it is watched, the rest of the wait is saved."""
     holder = Lease.acquire(store, STUDY, claim=claim_elsewhere())
     fake = FakeTime(on_sleep=lambda: holder.release() if fake.now_s == 3 else None)
     lease = Lease.acquire(store, STUDY, clocks=fake.clocks)
@@ -201,7 +201,7 @@ def test_release_ends_the_watch(store: Store) -> None:
 
 
 def test_rival_that_takes_over_during_the_watch_is_respected(store: Store) -> None:
-    """Two wait for one dead holder; the second one to be done finds the first."""
+    """Of two drivers that wait for one dead holder, the second finds the first."""
     Lease.acquire(store, STUDY, claim=claim_elsewhere())
 
     def take_it() -> None:
@@ -218,7 +218,7 @@ def test_rival_that_takes_over_during_the_watch_is_respected(store: Store) -> No
 def test_wall_clocks_years_apart_change_nothing(
     tmp_path: Path, offset_s: float, *, is_beating: bool
 ) -> None:
-    """A beating holder is respected and a silent one followed, whatever the two clocks say."""
+    """A beating holder is respected and a silent one replaced, whatever both clocks say."""
     store = open_store(str(tmp_path))
     wall_s = time.time() + offset_s
     far = claim_elsewhere(started_at_s=wall_s)
@@ -234,7 +234,7 @@ def test_wall_clocks_years_apart_change_nothing(
 
 
 def test_take_over_waits_for_nobody(store: Store) -> None:
-    """Not even for a holder that is alive on this machine."""
+    """Even a live holder on this machine is replaced."""
     holder = Lease.acquire(store, STUDY)
     lease = Lease.acquire(store, STUDY, take_over=True, clocks=Clocks(sleep=pytest.fail))
     lease.check()
@@ -243,12 +243,12 @@ def test_take_over_waits_for_nobody(store: Store) -> None:
 
 
 def test_zombie_learns_of_its_successor_and_writes_nothing(store: Store) -> None:
-    """It wakes up after the takeover: one call of `on_lost`, and not a byte changes."""
+    """A driver that wakes up after a takeover calls `on_lost` once and changes no byte."""
     zombie, reasons = Lease.acquire(store, STUDY), list[str]()
     Lease.acquire(store, STUDY, claim=claim_elsewhere(), take_over=True).beat()
     before = contents(store)
     zombie.start(reasons.append, beat_every_s=0.01)
-    wait_until(lambda: zombie.is_lost)
+    wait_until(lambda: zombie._lost_reason is not None)
     zombie.beat()
     zombie.release()
     assert contents(store) == before
@@ -257,7 +257,7 @@ def test_zombie_learns_of_its_successor_and_writes_nothing(store: Store) -> None
 
 
 def test_zombie_from_before_the_last_holder_is_lost_too(store: Store) -> None:
-    """Its own objects and those of its successor are long deleted."""
+    """Its own objects and its successor's are already deleted."""
     zombie = Lease.acquire(store, STUDY)
     for _ in range(2):
         Lease.acquire(store, STUDY, take_over=True).release()
@@ -280,7 +280,7 @@ def test_heartbeats_go_on_in_the_background(store: Store) -> None:
 
 
 def test_release_from_the_loss_itself_does_not_wait_for_its_own_thread(store: Store) -> None:
-    """A driver may stop everything in the call that tells it of the loss."""
+    """A driver may call `release` from `on_lost`."""
     lease, took_s = Lease.acquire(store, STUDY), list[float]()
     Lease.acquire(store, STUDY, take_over=True)
 
@@ -297,7 +297,7 @@ def test_release_from_the_loss_itself_does_not_wait_for_its_own_thread(store: St
 def test_credentials_of_the_environment_reach_no_object_and_no_message(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every byte that a holder's life leaves behind is searched, and the refusal too."""
+    """Every byte that a holder writes is searched, and the refusal's text too."""
     secret = "Zq8-very-secret"
     for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "USER", "LOGNAME", "X"):
         monkeypatch.setenv(name, secret)

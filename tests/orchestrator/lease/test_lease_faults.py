@@ -56,7 +56,7 @@ class FailingStore(LocalStore):
         self.answers.set()
 
     def put(self, key: str, content: bytes) -> None:
-        """Fails or hangs as told."""
+        """Fails or hangs if it is switched to."""
         if self.hangs(content):
             self.answers.wait()
         if self.is_failing:
@@ -68,7 +68,7 @@ class WeakStore(LocalStore):
     """A local store that ignores the condition of a put, as some S3 servers do."""
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Overwrites, and says that it won."""
+        """Overwrites the object and reports success."""
         self.put(key, content)
         return True
 
@@ -77,13 +77,13 @@ class LateListing(LocalStore):
     """A local store that lists nothing yet, as a network mount may for seconds."""
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Yields nothing, and fails a caller that asks without end."""
+        """Yields nothing; fails a caller that asks again and again."""
         assert self.num_requests < 50, prefix
         yield from ()
 
 
 class SlowStore:
-    """A store on which racers wait for each other between their first look and their put."""
+    """A store on which racing drivers wait for each other before they write their claims."""
 
     def __init__(self, store: Store, *, before_put: Callable[[], object]) -> None:
         self._store = store
@@ -109,12 +109,17 @@ def claim_elsewhere(*, host: str = "far", started_at_s: float = 0.0) -> Claim:
     return replace(here, host=host, machine=f"{host} pid:[1]", user="alice", pid=4711)
 
 
+def is_lost(lease: Lease) -> bool:
+    """Returns whether the driver has noticed that it no longer holds the study."""
+    return lease._lost_reason is not None
+
+
 def contents(store: Store) -> dict[str, bytes]:
     return {entry.key: store.get(entry.key) for entry in store.list("")}
 
 
 def test_store_without_conditional_puts_has_one_holder_too(tmp_path: Path) -> None:
-    """All eight believe their put; who is overwritten reads another's claim and gives up."""
+    """All eight writes succeed; a driver whose claim is overwritten reads it and gives up."""
     weak, together = WeakStore(tmp_path / "weak"), threading.Barrier(NUM_RACERS, timeout=20)
 
     def race(_: int) -> bool:
@@ -132,7 +137,7 @@ def test_store_without_conditional_puts_has_one_holder_too(tmp_path: Path) -> No
 
 
 def test_racer_that_overwrites_late_is_found_out_at_the_next_heartbeat(tmp_path: Path) -> None:
-    """One of the two holders that a weak store may make stops by itself."""
+    """A weak store may make two holders; one of them stops by itself."""
     weak = WeakStore(tmp_path / "weak")
     overwritten = Lease.acquire(weak, STUDY, is_weak=True, clocks=Clocks(sleep=lambda _: None))
     rival = claim_elsewhere()
@@ -146,24 +151,24 @@ def test_racer_that_overwrites_late_is_found_out_at_the_next_heartbeat(tmp_path:
     weak.put(claim_key(STUDY, 1), to_json(rival))
     overwritten.beat()
     late.beat()
-    assert (overwritten.is_lost, late.is_lost) == (True, False)
+    assert (is_lost(overwritten), is_lost(late)) == (True, False)
 
 
 def test_generation_that_is_taken_but_not_listed_is_looked_at(tmp_path: Path) -> None:
-    """The put is refused, and then its key is read: no endless tries, and the holder is named."""
+    """The put is refused, and the key is read: no endless retries, and the holder is named."""
     holder = Lease.acquire(LocalStore(tmp_path), STUDY)
     with pytest.raises(StudyHeldError, match=f"pid {holder.claim.pid}"):
         Lease.acquire(LateListing(tmp_path), STUDY)
 
 
 def test_failed_heartbeat_is_made_up_for_by_the_next(failing: FailingStore) -> None:
-    """One fault of the store costs nobody a study."""
+    """A single store error does not lose the study."""
     lease = Lease.acquire(failing, STUDY)
     failing.is_failing = True
     lease.beat()
     failing.is_failing = False
     lease.beat()
-    assert not lease.is_lost
+    assert not is_lost(lease)
     assert find_holder(failing, STUDY) is not None
 
 
@@ -171,7 +176,7 @@ def test_failed_heartbeat_is_made_up_for_by_the_next(failing: FailingStore) -> N
 def test_driver_that_cannot_beat_stops_before_a_rival_may_think_it_dead(
     failing: FailingStore, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
 ) -> None:
-    """On a weak store, whether it fails at once or keeps it waiting; it is told once."""
+    """On a weak store that fails or hangs, `on_lost` is called once, in time."""
     monkeypatch.setattr(lease_module, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(lease_module, "RELEASE_TIMEOUT_S", 0.2)
     fake, reasons = FakeTime(), list[str]()
@@ -197,7 +202,7 @@ def test_driver_that_cannot_beat_stops_before_a_rival_may_think_it_dead(
 def test_driver_rides_out_an_outage_of_a_store_that_keeps_the_first_of_two_writers(
     failing: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No rival can overwrite anything there: it is found at the first heartbeat that works."""
+    """No rival can overwrite a claim there: it would be found at the next heartbeat."""
     monkeypatch.setattr(lease_module, "_LOOK_EVERY_S", 0.01)
     fake, reasons = FakeTime(), list[str]()
     lease = Lease.acquire(failing, STUDY, clocks=Clocks(monotonic=fake.clock))
@@ -215,7 +220,7 @@ def test_driver_rides_out_an_outage_of_a_store_that_keeps_the_first_of_two_write
 def test_release_outlasts_a_store_that_hangs(
     failing: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It returns after its limit, the second call too; the study is free once the store answers."""
+    """Both calls return after the limit; the study is free once the store answers."""
     monkeypatch.setattr(lease_module, "RELEASE_TIMEOUT_S", 0.1)
     lease = Lease.acquire(failing, STUDY)
     failing.answers.clear()
@@ -226,8 +231,8 @@ def test_release_outlasts_a_store_that_hangs(
     wait_until(lambda: find_holder(failing, STUDY) is None)
 
 
-def test_heartbeat_in_flight_does_not_overwrite_the_last_word(failing: FailingStore) -> None:
-    """The release waits for it; else the study would look held once it arrived."""
+def test_heartbeat_in_flight_does_not_overwrite_the_release(failing: FailingStore) -> None:
+    """The release waits for the heartbeat, which would make the study look held."""
     lease, in_flight = Lease.acquire(failing, STUDY), threading.Event()
 
     def hangs(content: bytes) -> bool:
@@ -246,7 +251,7 @@ def test_heartbeat_in_flight_does_not_overwrite_the_last_word(failing: FailingSt
 
 @pytest.mark.parametrize("garbage", [None, b"", b'{"token":', b"\xff\x00", b"[]", b'{"pid": 1}'])
 def test_garbled_objects_cost_a_watch_and_no_crash(store: Store, garbage: bytes | None) -> None:
-    """None stands for an object that vanished; who holds the study cannot be said then."""
+    """None stands for an object that vanished; the holder then has no known name."""
     Lease.acquire(store, STUDY, claim=claim_elsewhere()).beat()
     if garbage is None:
         store.delete([claim_key(STUDY, 1)])
@@ -261,7 +266,7 @@ def test_garbled_objects_cost_a_watch_and_no_crash(store: Store, garbage: bytes 
 
 
 def test_holder_whose_objects_vanished_keeps_the_study(store: Store) -> None:
-    """A newcomer that found no trace of it, and began at the first generation, gives way."""
+    """A newcomer that found no trace, and began at generation 1, gives way."""
     for _ in range(2):
         Lease.acquire(store, STUDY).release()
     holder = Lease.acquire(store, STUDY)
@@ -270,4 +275,4 @@ def test_holder_whose_objects_vanished_keeps_the_study(store: Store) -> None:
     assert newcomer.generation == 1
     holder.beat()
     newcomer.beat()
-    assert (holder.is_lost, newcomer.is_lost) == (False, True)
+    assert (is_lost(holder), is_lost(newcomer)) == (False, True)

@@ -36,7 +36,7 @@ def preparing(num_done: int) -> PreparationProgress:
 
 
 def test_display_prints_lines_and_each_note_once() -> None:
-    """Where the output is no terminal; what was noted at the very end too."""
+    """Without a terminal there are plain lines; a note at the very end is printed too."""
     printed = StringIO()
     state = LiveState()
     with Display(state, console=Console(file=printed, width=120), current=lambda: PROGRESS):
@@ -54,6 +54,6 @@ def test_display_prints_lines_and_each_note_once() -> None:
 
 
 def test_task_that_has_just_begun_has_no_speed_yet() -> None:
-    """A speed of zero would be none."""
+    """A speed of 0 would be misleading."""
     assert preparation_line(preparing(0)) == "mnist_5k 0 of 1,000 images"
     assert preparation_line(preparing(250)) == "mnist_5k 250 of 1,000 images, 50 a second"

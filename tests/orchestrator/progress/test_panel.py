@@ -43,7 +43,7 @@ def panel(progress: Progress) -> list[str]:
 
 
 def test_line_of_a_run_has_the_images_that_are_being_made() -> None:
-    """Before the experts, which cannot begin yet."""
+    """They stand before the experts, which cannot begin yet."""
     assert progress_text(PROGRESS) == (
         "[00:00] preparing the base and the images, mnist_5k 250 of 1,000 images, 50 a second, "
         "mnist_m 0 of 1,000 images, experts 2/6, merges 0/3, about 2 min left"
@@ -51,7 +51,7 @@ def test_line_of_a_run_has_the_images_that_are_being_made() -> None:
 
 
 def test_studies_on_the_same_cluster_are_shown() -> None:
-    """In the line, whatever the stage, and first in the panel."""
+    """They are in the line in every stage, and first in the panel."""
     sharing = "shares the cluster with deep (priority 5): may use 3 of 8 slots"
     shared = replace(PROGRESS, sharing=sharing)
     assert progress_text(shared).endswith(f"about 2 min left, {sharing}")
@@ -61,7 +61,7 @@ def test_studies_on_the_same_cluster_are_shown() -> None:
 
 
 def test_line_of_a_preparation_has_nothing_else() -> None:
-    """Experts are none of its business."""
+    """`prepare` makes no experts, so the line has none."""
     preparation = replace(PROGRESS, stages=(IMAGES,), images=("mnist_m 0 of 1,000 images",))
     assert progress_text(preparation) == (
         "[00:00] preparing the base and the images, mnist_m 0 of 1,000 images"
@@ -69,7 +69,7 @@ def test_line_of_a_preparation_has_nothing_else() -> None:
 
 
 def test_line_counts_failures_and_names_trouble_with_mlflow() -> None:
-    """What a user has to look after is in every line."""
+    """Every line has the problems that a user has to look into."""
     line = progress_text(replace(PROGRESS, num_failures=2, tracking="unreachable: refused"))
     assert ", failed 2, " in line
     assert line.endswith(", MLflow unreachable: refused")
@@ -77,7 +77,7 @@ def test_line_counts_failures_and_names_trouble_with_mlflow() -> None:
 
 @pytest.mark.parametrize("stages", [RUN, (IMAGES,)])
 def test_panel_has_a_line_for_each_task(stages: tuple[Tally, ...]) -> None:
-    """With and without the bars of a run."""
+    """This holds with and without the bars of a run."""
     lines = panel(replace(PROGRESS, stages=stages))
     assert "mnist_5k 250 of 1,000 images, 50 a second" in lines
     assert "mnist_m 0 of 1,000 images" in lines
@@ -85,7 +85,7 @@ def test_panel_has_a_line_for_each_task(stages: tuple[Tally, ...]) -> None:
 
 
 def test_panel_has_axes_trials_and_speeds() -> None:
-    """What `watch` is for."""
+    """The panel shows bars, running trials, speeds and allocated resources."""
     lines = panel(
         replace(
             PROGRESS,
@@ -109,7 +109,7 @@ def test_panel_has_axes_trials_and_speeds() -> None:
 
 
 def test_panel_shows_a_few_of_many() -> None:
-    """The last failures; how many more there are of each."""
+    """It shows the first trials and the last failures, and counts the others."""
     trial = RunningTrial(name="a", step=0, steps=10, loss=None)
     failures = tuple(f"trial {number} failed: OSError: disk" for number in range(20))
     lines = panel(
@@ -124,6 +124,6 @@ def test_panel_shows_a_few_of_many() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.2, "1 s"), (60, "60 s"), (600, "10 min"), (9000, "2.5 h")]
 )
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    """One figure and its unit."""
+def test_duration_has_the_unit_that_suits_it(seconds: float, said: str) -> None:
+    """A duration has one figure and its unit."""
     assert duration(seconds) == said

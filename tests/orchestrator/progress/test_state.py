@@ -39,44 +39,44 @@ def stages(num_experts: int) -> tuple[Tally, ...]:
     return (Tally(name="experts", num_done=num_experts, num_planned=100),)
 
 
-def test_what_is_left_is_what_is_read() -> None:
-    """Every field comes back, a trial without loss and speed too."""
+def test_published_progress_is_read_back() -> None:
+    """Every field comes back, even for a trial without loss and speed."""
     silent = RunningTrial(name="a", step=0, steps=10, loss=None)
     for progress in (PROGRESS, replace(PROGRESS, trials=(silent,), seconds_left=None)):
         assert parse_progress(progress_json(progress)) == progress
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\xff", b"[" * 100_000])
-def test_what_is_missing_or_garbled_says_nothing(content: bytes | None) -> None:
-    """A watcher waits for the next word; it never fails."""
+def test_missing_or_garbled_progress_is_none(content: bytes | None) -> None:
+    """A watcher waits for the next report and never fails."""
     assert parse_progress(content) is None
 
 
-def test_object_of_another_release_says_nothing() -> None:
-    """A field that is not there makes no half of a picture."""
+def test_progress_of_another_release_is_none() -> None:
+    """A progress without a known field is not used at all."""
     fields = asdict(PROGRESS)
     del fields["stage"]
     assert parse_progress(json.dumps(fields).encode()) is None
 
 
-def test_texts_do_not_steer_a_terminal() -> None:
-    """A failure's reason may hold anything that a file was named."""
+def test_control_characters_become_spaces() -> None:
+    """A failure's reason may contain control characters of a file name."""
     failures = ("\x1b]0;title\x07 and\nmore",)
     read = parse_progress(progress_json(replace(PROGRESS, failures=failures)))
     assert read is not None
     assert read.failures == (" ]0;title  and more",)
 
 
-def test_holder_is_read_by_its_generation(tmp_path: Path) -> None:
-    """What an earlier driver left is not taken for the present one's."""
+def test_progress_is_read_by_its_generation(tmp_path: Path) -> None:
+    """The progress of an earlier driver is not taken for the present one's."""
     store = open_store(str(tmp_path))
     store.put(progress_key("small", 3), progress_json(PROGRESS))
     assert read_progress(store, "small", generation=3) == PROGRESS
     assert read_progress(store, "small", generation=4) is None
 
 
-def test_pace_is_that_of_the_last_minutes() -> None:
-    """A start with nothing done has no speed, and a slow beginning is forgotten."""
+def test_throughput_is_that_of_the_last_minutes() -> None:
+    """There is no speed before the first artifact, and a slow beginning is forgotten."""
     throughput = Throughput()
     assert throughput.per_minute(stages(0), at_s=0) == {}
     assert throughput.per_minute(stages(0), at_s=30) == {}
@@ -85,16 +85,16 @@ def test_pace_is_that_of_the_last_minutes() -> None:
     assert throughput.per_minute(stages(31), at_s=480) == {"experts": 10.0}
 
 
-def test_last_word_is_left_when_the_run_ends() -> None:
-    """A run that is shorter than the interval leaves where it ended."""
+def test_progress_is_published_when_the_run_ends() -> None:
+    """A run that is shorter than the interval publishes its end."""
     left: list[bytes] = []
     with publishing_progress(lambda: PROGRESS, write=left.append, every_s=3600):
         pass
     assert left == [progress_json(PROGRESS)]
 
 
-def test_word_is_left_now_and_then() -> None:
-    """Several times in a run that lasts."""
+def test_progress_is_published_every_few_seconds() -> None:
+    """A longer run publishes several times."""
     left: list[bytes] = []
 
     def write(content: bytes) -> None:

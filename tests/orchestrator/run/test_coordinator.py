@@ -28,7 +28,7 @@ SMALL = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_test": 50}
 
 @dataclass(kw_only=True)
 class Stage:
-    """A coordinator and all that it does to others."""
+    """A coordinator, and records of everything that it does to others."""
 
     plan: Plan
     ledger: Ledger
@@ -113,7 +113,7 @@ def finish_trials(stage: Stage, expert_manifest: Make) -> None:
 
 
 def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: ManualClock) -> None:
-    """A resumed trial begins at its checkpoint's step, which nothing tells before."""
+    """A resumed trial begins at its checkpoint's step, which only its first report says."""
     trial = stage.plan.trials[0]
     stage.coordinator.trial_started(trial.id)
     clock.now_s += 60
@@ -127,7 +127,7 @@ def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: Manu
 
 
 def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manifest: Make) -> None:
-    """Each once, and each expert is published."""
+    """Each merge is submitted once, and each expert is published."""
     finish_trials(stage, expert_manifest)
     stage.coordinator.submit_merges(stage.ledger.state().ready_merges)
     assert [job.kind for job in stage.submitted] == [JobKind.MERGE] * 3
@@ -150,7 +150,7 @@ def test_merge_that_ends_is_counted_and_published(
 def test_merge_that_fails_is_tried_again_and_then_given_up(
     stage: Stage, expert_manifest: Make
 ) -> None:
-    """One retry, then a hole with the reason and a note for the user."""
+    """After one retry there is a hole with the reason, and a note for the user."""
     finish_trials(stage, expert_manifest)
     job = stage.submitted[0]
     stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
@@ -173,7 +173,7 @@ def test_merge_that_cannot_be_made_is_not_tried_again(stage: Stage, expert_manif
 
 
 def test_preparation_that_fails_is_an_error_of_the_run(stage: Stage) -> None:
-    """Without the base nothing can run: no retry, and the reason for whoever ends the run."""
+    """Nothing can run without the base, so there is no retry, and the run gets the reason."""
     job = preparation_jobs(stage.plan, done=())[0]
     stage.coordinator.job_ended(JobEnd(job=job, error=ValueError("no weights"), trace="t"))
     assert stage.submitted == []
@@ -184,7 +184,7 @@ def test_preparation_that_fails_is_an_error_of_the_run(stage: Stage) -> None:
 
 
 def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
-    """Name, step of steps and loss; gone when it ends."""
+    """Name, step, number of steps and loss are shown until the trial ends."""
     trial = stage.plan.trials[0]
     stage.coordinator.trial_started(trial.id)
     assert stage.state.trials[trial.id].step == 0
@@ -201,7 +201,7 @@ def test_trial_is_shown_while_it_runs(stage: Stage) -> None:
 
 
 def test_paused_trial_is_shown_again_once_it_goes_on(stage: Stage, clock: ManualClock) -> None:
-    """Its speed is that since it went on; a pause is no failure."""
+    """Its speed is measured anew, and a pause is no failure."""
     trial = stage.plan.trials[0]
     stage.coordinator.trial_started(trial.id)
     stage.coordinator.trial_progressed(trial.id, step=4, loss=0.5, committed=[])
@@ -229,7 +229,7 @@ def test_trial_fails_for_good_after_its_last_try(stage: Stage) -> None:
 
 
 def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
-    """Preempted nine times, a trial is still to be run."""
+    """A trial that was preempted nine times may still run."""
     trial = stage.plan.trials[0]
     for _ in range(9):
         fail_trial(stage, RuntimeError("lost"), is_lost=True)
@@ -241,7 +241,7 @@ def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
 def test_failing_store_stops_the_run_and_counts_for_no_trial(
     stage: Stage, fault: type[StoreError], tmp_path: Path
 ) -> None:
-    """The next trial would meet the same; nothing is written to a store that does not answer."""
+    """The next trial would fail too; nothing is written to a store that does not answer."""
     trial = stage.plan.trials[0]
     for number in range(3):
         fail_trial(stage, fault(f"fault {number}"))
@@ -251,8 +251,8 @@ def test_failing_store_stops_the_run_and_counts_for_no_trial(
     assert list(tmp_path.rglob("failure-*")) == []
 
 
-def test_failing_store_stops_the_run_when_a_merge_meets_it(stage: Stage) -> None:
-    """The job is neither tried again nor given up: it is left for the next run."""
+def test_failing_store_stops_the_run_in_a_merge_too(stage: Stage) -> None:
+    """The job is neither retried nor given up: the next run makes it."""
     spec = next(iter(stage.plan.merges.values()))
     job = Job(id=spec.id, kind=JobKind.MERGE, argument=spec)
     stage.coordinator.job_ended(JobEnd(job=job, error=StoreFullError("full")))
@@ -262,14 +262,14 @@ def test_failing_store_stops_the_run_when_a_merge_meets_it(stage: Stage) -> None
 
 
 def test_object_that_is_gone_is_a_failure_of_the_job_that_needs_it(stage: Stage) -> None:
-    """A store that answers is not stopped for: the other jobs go on."""
+    """The store answers, so the other jobs go on."""
     fail_trial(stage, NotFoundError("no such object"))
     assert not stage.stopping.is_set()
     assert stage.coordinator.store_fault is None
 
 
 def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -> None:
-    """What is committed is not made again."""
+    """Committed artifacts are not made again."""
     plan = stage.plan
     jobs = preparation_jobs(plan, done=())
     assert [job.kind for job in jobs] == [JobKind.BASE] + [JobKind.IMAGES] * 3
@@ -280,7 +280,7 @@ def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -
 
 
 def test_preparation_is_shown_until_it_ends_in_one_line(stage: Stage, merge_manifest: Make) -> None:
-    """A user sees how far each task is, and keeps what it took."""
+    """A user sees each task's progress, and afterwards a line with its size and time."""
     job = preparation_jobs(stage.plan, done=())[1]
     progress = PreparationProgress(
         task="mnist_5k", num_images=5000, num_done=1200, images_per_s=350.4
@@ -298,7 +298,7 @@ def test_preparation_is_shown_until_it_ends_in_one_line(stage: Stage, merge_mani
 
 
 def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
-    """It is told as what it is: an error that nothing can go on from."""
+    """It ends as an error of the run, and not as a note."""
     job = preparation_jobs(stage.plan, done=())[1]
     progress = PreparationProgress(
         task="mnist_5k", num_images=5000, num_done=1200, images_per_s=350.4
@@ -314,7 +314,7 @@ def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
 def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
     make_plan: Callable[..., Plan], tmp_path: Path, clock: ManualClock, expert_manifest: Make
 ) -> None:
-    """A trial is guessed at 0.22 s: two and their merge fit 0.5 s of a core, the third does not."""
+    """0.5 s of a core fit two trials of an estimated 0.22 s and their merge, not a third."""
     plan = make_plan(budget={"cpu_hours": 0.5 / 3600}, tasks=SMALL)
     stage = set_up(plan, tmp_path=tmp_path, clock=clock)
     merge = next(iter(plan.merges.values()))
@@ -334,7 +334,7 @@ def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
 def test_trial_that_takes_longer_than_the_budget_is_stopped(
     make_plan: Callable[..., Plan], tmp_path: Path, clock: ManualClock
 ) -> None:
-    """At the report after the limit; jobs that wait are taken back, and nothing more starts."""
+    """Its next report stops it; waiting jobs are removed, and nothing more starts."""
     plan = make_plan(budget={"cpu_hours": 1 / 3600}, tasks=SMALL)
     stage = set_up(plan, tmp_path=tmp_path, clock=clock)
     trial = plan.trials[0]
@@ -352,14 +352,14 @@ def test_trial_that_takes_longer_than_the_budget_is_stopped(
     assert "the budget is reached" in stage.state.notes[0]
 
 
-def test_merge_that_reaches_the_budget_takes_the_waiting_ones_back(
+def test_merge_that_reaches_the_budget_cancels_the_waiting_ones(
     make_plan: Callable[..., Plan],
     tmp_path: Path,
     clock: ManualClock,
     expert_manifest: Make,
     merge_manifest: Make,
 ) -> None:
-    """All three were guessed to fit; the first took 2 s in place of 0.05."""
+    """Three were estimated to fit, but the first took 2 s in place of 0.05 s."""
     plan = make_plan(budget={"cpu_hours": 16 / 3600}, tasks=SMALL)
     stage = set_up(plan, tmp_path=tmp_path, clock=clock)
     for trial in plan.trials:

@@ -58,12 +58,12 @@ def test_empty_store_opens_with_everything_to_do(open_text: Callable[..., Opened
     assert not opened.is_published()
 
 
-def test_what_the_store_has_of_the_plan_is_counted(
+def test_committed_artifacts_of_the_plan_are_counted(
     open_text: Callable[..., OpenedStudy],
     make_plan: Callable[..., Plan],
     all_manifests: Callable[[Plan], list[Manifest]],
 ) -> None:
-    """Experts and merges of this study, whichever study made them; not those of another seed."""
+    """Artifacts of the plan count, whichever study made them; those of another seed do not."""
     *manifests, _ = all_manifests(make_plan(name="earlier"))
     url = open_text().store_url
     put([*manifests, *all_manifests(make_plan(seed=7))], url=url)
@@ -74,7 +74,7 @@ def test_what_the_store_has_of_the_plan_is_counted(
 def test_base_and_images_that_are_there_need_no_preparation(
     open_text: Callable[..., OpenedStudy], expert_manifest: Callable[..., Manifest]
 ) -> None:
-    """The base's manifest is at hand, and the ids of both are known."""
+    """The base's manifest is read, and the ids of both are known."""
     opened = open_text()
     template = expert_manifest(next(iter(opened.plan.experts.values())))
     base_id, data_id = opened.plan.bases.jobs[0].spec.id, opened.plan.datasets[0].id
@@ -90,7 +90,7 @@ def test_base_and_images_that_are_there_need_no_preparation(
 
 
 def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]) -> None:
-    """The plan in the store says which groups there are, whatever sampling gives today."""
+    """The stored plan's groups are used, whatever sampling gives today."""
     opened = open_text(groups={"count": 2, "size": 2})
     opened.folder.write_plan(opened.plan, study_text=opened.text)
     written = opened.folder.read_plan()
@@ -108,7 +108,7 @@ def test_groups_of_an_earlier_run_are_kept(open_text: Callable[..., OpenedStudy]
 def test_study_opens_by_name_from_its_store_alone(
     open_text: Callable[..., OpenedStudy], tmp_path: Path
 ) -> None:
-    """Also after the store was moved: the place that was given counts, not the written one."""
+    """After the store was moved, the given location counts and not the written one."""
     opened = open_text()
     opened.folder.write_plan(opened.plan, study_text=opened.text)
     moved = (tmp_path / "store").rename(tmp_path / "moved")
@@ -122,7 +122,7 @@ def test_study_opens_by_name_from_its_store_alone(
 def test_study_that_this_release_cannot_read_is_named(
     open_text: Callable[..., OpenedStudy],
 ) -> None:
-    """A text in the store is checked like a file."""
+    """A stored study text is checked like a file."""
     opened = open_text()
     opened.folder.write_bytes("study.yaml", b"name: small\nflavour: 1\n")
     with pytest.raises(StudyError, match="flavour") as caught:
@@ -134,7 +134,7 @@ def test_published_is_remembered_until_something_is_added(
     open_text: Callable[..., OpenedStudy],
     expert_manifest: Callable[..., Manifest],
 ) -> None:
-    """The next run asks MLflow nothing; a new expert, method or server makes it ask."""
+    """The next run does not ask MLflow, unless there is a new expert, method or server."""
     opened = open_text()
     opened.note_published(report(num_pending=0))
     assert not open_text().is_published()  # nothing was written for anyone to read
@@ -152,7 +152,7 @@ def test_published_is_remembered_until_something_is_added(
 def test_outputs_that_are_gone_or_damaged_are_written_again(
     open_text: Callable[..., OpenedStudy], name: str, content: bytes | None
 ) -> None:
-    """A finished study whose table, report or list of digests is broken is not published."""
+    """A finished study with a broken table, report or list of digests is not published."""
     opened = open_text()
     write(opened)
     opened.note_published(report(num_pending=0))
@@ -167,7 +167,7 @@ def test_outputs_that_are_gone_or_damaged_are_written_again(
 
 
 @pytest.mark.parametrize("content", [b"", b'{"uri": ', b"[1]", b"\xff"])
-def test_damaged_note_of_what_tracking_has_is_no_note(
+def test_damaged_note_on_tracking_counts_as_missing(
     open_text: Callable[..., OpenedStudy], content: bytes
 ) -> None:
     """The run asks MLflow again instead of ending in a traceback."""
@@ -182,7 +182,7 @@ def test_finished_study_without_its_base_has_something_to_run(
     make_plan: Callable[..., Plan],
     all_manifests: Callable[[Plan], list[Manifest]],
 ) -> None:
-    """Experts and merges are there; the base and the images are missing pieces like any other."""
+    """The missing base and images are made although all experts and merges exist."""
     manifests = all_manifests(make_plan())
     opened = open_text()
     prepared = [
@@ -204,7 +204,7 @@ def test_broken_manifests_are_named_in_one_error(
     make_plan: Callable[..., Plan],
     all_manifests: Callable[[Plan], list[Manifest]],
 ) -> None:
-    """Five of them with their ids, the number of the others, and the command that mends it."""
+    """The error names five ids, the number of the others, and the command that mends them."""
     manifests = all_manifests(make_plan())
     opened = open_text()
     put(manifests, url=opened.store_url)
@@ -226,7 +226,7 @@ def test_broken_manifests_are_named_in_one_error(
 def test_damaged_study_does_not_open_by_name(
     open_text: Callable[..., OpenedStudy], name: str, change: bytes | None
 ) -> None:
-    """Nobody goes on with another study than the one that was run."""
+    """Nobody continues another study than the one that was run."""
     opened = open_text()
     opened.folder.write_plan(opened.plan, study_text=opened.text)
     content = opened.folder.read_bytes(name) or b""
@@ -239,7 +239,7 @@ def test_damaged_study_does_not_open_by_name(
 
 
 def test_study_is_mended_by_running_the_file_again(open_text: Callable[..., OpenedStudy]) -> None:
-    """A damaged text in the store is no obstacle for who has the file."""
+    """A user with the file is not stopped by a damaged text in the store."""
     opened = open_text()
     opened.folder.write_plan(opened.plan, study_text=opened.text)
     opened.folder.write_bytes("study.yaml", b"name: sm")
@@ -251,7 +251,7 @@ def test_study_is_mended_by_running_the_file_again(open_text: Callable[..., Open
 def test_unsent_runs_are_not_remembered_as_published(
     open_text: Callable[..., OpenedStudy],
 ) -> None:
-    """A server that was away gets them next time, and the report says that it lacks them."""
+    """A server that was away gets them next time, and the report says so."""
     opened = open_text()
     assert opened.missing_in_mlflow() is None
     opened.note_published(report(num_pending=1))
@@ -266,7 +266,7 @@ def test_unsent_runs_are_not_remembered_as_published(
 def test_tracking_is_what_the_study_says_or_beside_the_store(
     make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server by its address; else SQLite in the store's directory, or here for S3."""
+    """Without an address it is SQLite in the store's directory, or here for S3."""
     monkeypatch.chdir(tmp_path)
     study = make_study()
     said = make_study(tracking="http://mlflow:5000")
@@ -277,6 +277,6 @@ def test_tracking_is_what_the_study_says_or_beside_the_store(
 
 
 def test_folder_is_that_of_the_study(open_text: Callable[..., OpenedStudy]) -> None:
-    """Two studies of one store do not meet."""
+    """Two studies of one store have separate folders."""
     assert open_text(name="other").folder.name == "other"
     assert isinstance(open_text().folder, StudyFolder)

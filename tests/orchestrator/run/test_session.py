@@ -345,7 +345,7 @@ def test_store_fault_in_a_merge_ends_the_run_with_the_fault(setup: Setup) -> Non
 def test_error_of_the_pool_ends_the_run(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The driver's own store may fail in the pool's thread; the workers end all the same."""
+    """The driver's store may fail in the pool's thread; the workers are ended all the same."""
 
     def fail(_: FakePool) -> bool:
         raise StoreFullError(str(tmp_path))
@@ -358,7 +358,7 @@ def test_error_of_the_pool_ends_the_run(
 
 
 def test_reached_budget_starts_nothing_more(make_setup: Callable[..., Setup]) -> None:
-    """The first trial takes a hundred times its estimate; the others and all merges are left."""
+    """The first trial takes a hundred times its estimate, so nothing else starts."""
     setup = make_setup(seconds=20.0, budget={"cpu_hours": 10 / 3600}, tasks=SMALL_TASKS)
     printed = setup.run()
     assert setup.cluster.events == [*PREPARATION, "trial"]
@@ -377,7 +377,7 @@ def test_stopped_run_starts_nothing_more(setup: Setup) -> None:
 
 
 def test_run_that_is_stopped_while_it_prepares_trains_nothing(setup: Setup) -> None:
-    """The stop is seen after the job that is running."""
+    """The stop takes effect after the running job."""
     setup.session.stopping.set()
     setup.run()
     assert "trial" not in setup.cluster.events
@@ -414,7 +414,7 @@ def test_each_expert_and_merge_is_published_once(setup: Setup) -> None:
 
 
 def test_last_published_progress_has_everything_done(setup: Setup) -> None:
-    """A watcher sees where the run ended, and what the cluster has allocated."""
+    """A watcher sees the end of the run and the allocated resources."""
     setup.run()
     last = parse_progress(setup.written[-1])
     assert last is not None

@@ -4,7 +4,7 @@ from orchestrator.run.slots import Slots
 
 
 def test_small_cluster_has_merge_workers_beside_its_trials() -> None:
-    """All slots are the trials'; with half of the slots there are half of the merge workers."""
+    """Trials get all slots; half of the slots have half of the merge workers."""
     slots = Slots(most_trials=2, most_jobs=4)
     assert not slots.reserves
     assert [slots.for_trials(num) for num in range(3)] == [0, 1, 2]
@@ -18,7 +18,7 @@ def test_small_cluster_has_merge_workers_beside_its_trials() -> None:
 def test_large_cluster_sets_an_eighth_aside(
     num_slots: int, num_trials: int, num_beside: int
 ) -> None:
-    """A study with few slots at the time has all of them for trials."""
+    """A study that has few slots at the time uses all of them for trials."""
     slots = Slots(most_trials=64, most_jobs=64)
     assert slots.reserves
     assert slots.for_trials(num_slots) == num_trials

@@ -12,7 +12,7 @@ from merge.catalogue import PARAMS
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """A base of zeros and three experts of one, two and three, as files."""
+    """Writes a base of zeros and three experts of ones, twos and threes; returns the paths."""
     paths = {name: tmp_path / f"{name}.safetensors" for name in ("base", "a", "b", "c")}
     for number, path in enumerate(paths.values()):
         save_file({"w": torch.full((4,), float(number))}, path)
@@ -27,7 +27,7 @@ def merge_arguments(files: dict[str, Path], output: Path, *options: str) -> list
 def test_merge_writes_the_merge_of_files(
     call: Callable[..., Result], files: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Half of one, two and three on zeros is three; the output is named."""
+    """Half of one, two and three on zeros is three; the output's name is printed."""
     output = tmp_path / "out.safetensors"
     arguments = merge_arguments(files, output, "--method", "task_arithmetic", "--set")
     result = call(*arguments[:4], "scaling=5e-1", *arguments[4:])
@@ -63,7 +63,7 @@ WRONG_MERGES = {
 def test_wrong_merge_is_refused_in_words_and_writes_nothing(
     call: Callable[..., Result], files: dict[str, Path], tmp_path: Path, wrong: str
 ) -> None:
-    """Exit code 2, all that is wrong, and no output."""
+    """Exit code 2 comes with every problem, and there is no output."""
     options, said = WRONG_MERGES[wrong]
     output = tmp_path / "out.safetensors"
     result = call(*merge_arguments(files, output, *options))
@@ -72,10 +72,10 @@ def test_wrong_merge_is_refused_in_words_and_writes_nothing(
     assert not output.exists()
 
 
-def test_merge_replaces_a_file_only_when_told(
+def test_merge_replaces_a_file_only_with_overwrite(
     call: Callable[..., Result], files: dict[str, Path], tmp_path: Path
 ) -> None:
-    """What lies there stays unless --overwrite is given."""
+    """An existing file stays unless --overwrite is given."""
     output = tmp_path / "out.safetensors"
     output.write_text("precious")
     arguments = merge_arguments(files, output, "--method", "average")

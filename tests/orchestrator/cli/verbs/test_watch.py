@@ -40,7 +40,7 @@ PROGRESS = Progress(
 
 @pytest.fixture
 def url(study_fields: Callable[..., dict[str, Any]]) -> str:
-    """Returns the store of a small study that was planned and not run."""
+    """Returns the store of a small study that was planned and never run."""
     text = yaml.safe_dump(study_fields())
     opened = open_study(parse_study(text, source="study.yaml"), text=text)
     opened.folder.write_plan(opened.plan, study_text=text)
@@ -49,12 +49,12 @@ def url(study_fields: Callable[..., dict[str, Any]]) -> str:
 
 @pytest.fixture
 def store(url: str) -> Store:
-    """Opens it."""
+    """Opens the study's store."""
     return open_store(url)
 
 
 def held(store: Store, *, host: str = "far") -> Lease:
-    """Returns the lease of a driver on another machine, which has begun."""
+    """Returns the lease of a driver on another machine that has published its progress."""
     claim = replace(Claim.here(started_at_s=0.0), host=host, machine="another")
     lease = Lease.acquire(store, "small", claim=claim)
     lease.beat()
@@ -67,8 +67,8 @@ def console() -> tuple[Console, StringIO]:
     return Console(file=printed, width=200), printed
 
 
-def test_driver_elsewhere_is_seen_with_what_it_left(store: Store) -> None:
-    """Its stage and counts, by the store alone."""
+def test_driver_elsewhere_is_seen_with_its_progress(store: Store) -> None:
+    """Stage and counts are read from the store alone."""
     held(store)
     activity = StudyWatch(store, "small", submissions=None).look()
     assert activity.is_running
@@ -80,14 +80,14 @@ def test_driver_elsewhere_is_seen_with_what_it_left(store: Store) -> None:
 
 
 def test_study_that_nobody_runs_has_its_status_at_once(url: str) -> None:
-    """The exit code is that of status: 3 where something is missing."""
+    """The exit code is that of `status`: 3, as something is missing."""
     out, printed = console()
     assert watch_study("small", store_url=url, submissions=None, console=out) == 3
     assert "experts 0 of 3" in printed.getvalue()
 
 
 def test_watch_ends_with_the_run(url: str, store: Store) -> None:
-    """Lines while it goes on, and then the status."""
+    """Lines are printed during the run, and then the status."""
     lease = held(store)
     out, printed = console()
     code = watch_study(
@@ -100,7 +100,7 @@ def test_watch_ends_with_the_run(url: str, store: Store) -> None:
 
 
 def test_driver_whose_heartbeat_stands_still_is_given_up(store: Store) -> None:
-    """By the watcher's own clock, from the first look on; another beat brings it back."""
+    """Silence is measured by the watcher's clock from its first look; a new beat ends it."""
     lease, clock = held(store), ManualClock()
     watch = StudyWatch(store, "small", submissions=None, clock=clock)
     assert watch.look().is_running
@@ -114,7 +114,7 @@ def test_driver_whose_heartbeat_stands_still_is_given_up(store: Store) -> None:
 
 
 def test_panel_has_trials_speeds_and_failures(url: str, store: Store) -> None:
-    """On a terminal, the reasons of failures too."""
+    """A terminal also shows the reasons of failures."""
     lease = held(store)
     printed = StringIO()
     out = Console(file=printed, width=120, force_terminal=True)
@@ -128,7 +128,7 @@ def test_panel_has_trials_speeds_and_failures(url: str, store: Store) -> None:
 def test_watching_writes_nothing(
     url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a key that only reads is enough."""
+    """A key with read access is enough."""
     lease = held(store)
 
     def refuse(*_: object) -> None:
@@ -148,8 +148,8 @@ def test_watching_writes_nothing(
     assert {path for path in tmp_path.rglob("*") if "lease" not in path.name} == before
 
 
-def test_what_an_earlier_holder_left_goes_with_its_lease(store: Store) -> None:
-    """A study's folder does not fill with what nobody reads."""
+def test_progress_of_an_earlier_holder_is_deleted_with_its_lease(store: Store) -> None:
+    """A study's folder does not fill with objects that nobody reads."""
     held(store).release()
     held(store).release()
     left = [entry.key for entry in store.list("studies/small/progress-")]
