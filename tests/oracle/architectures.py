@@ -1,4 +1,4 @@
-"""Random models of several architectures, as state dicts: a base and three experts."""
+"""Makes random models of several architectures, as state dicts: a base and three experts."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 NUM_EXPERTS = 3
 STATISTICS = ("running_mean", "running_var")
 DEVIATION = 0.05
-"""Of task vectors, around a hundredfold of what fine-tuning does: sums of weights of order one are
-rounded at 1e-7, which must stay small beside what is compared."""
+"""Standard deviation of task vectors, about a hundred times that of fine-tuning. Sums of weights of
+order one are rounded at 1e-7, which must be small beside the compared differences."""
 
 State = dict[str, Tensor]
 
 
 @cache
 def base_and_experts(architecture: str) -> tuple[State, list[State]]:
-    """Returns random weights, the same in every run, with counters that differ as steps do."""
+    """Returns random weights that are the same in every run; counters differ between experts."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -46,7 +46,7 @@ def is_statistic(name: str) -> bool:
 
 
 def weights_of(state: State) -> State:
-    """Returns the weights alone: no running statistics, no counters."""
+    """Returns the weights without running statistics and counters."""
     return {
         name: tensor
         for name, tensor in state.items()
@@ -58,7 +58,7 @@ def _initial(name: str, *, tensor: Tensor, generator: torch.Generator) -> Tensor
     if is_statistic(name):
         return 0.5 + torch.rand(tensor.shape, generator=generator)
     if tensor.is_floating_point():
-        # Layers that start at zero or one would hide what is done to the base.
+        # Layers that start at zero or one would hide changes of the base.
         return tensor + DEVIATION * torch.randn(tensor.shape, generator=generator)
     return tensor.clone()
 
@@ -68,7 +68,7 @@ def _tuned(
 ) -> Tensor:
     if not tensor.is_floating_point():
         return tensor + 1000 * (index + 1)
-    # Task vectors that point apart are what Model Stock has no answer for: their cosine is 0.64.
+    # A shared part gives task vectors a cosine of 0.64; Model Stock needs positive cosines.
     own = torch.randn(tensor.shape, generator=generator)
     noise = DEVIATION * (0.8 * shared + 0.6 * own)
     return tensor + (noise.abs() if is_statistic(name) else noise)

@@ -1,8 +1,8 @@
-"""Ours beside FusionBench: a literal table."""
+"""The cases of FusionBench."""
 
 from collections.abc import Mapping
 
-from case import SMALL, WITH_BATCH_NORM, Case
+from case_schema import SMALL, WITH_BATCH_NORM, Case
 
 WEIGHTS = [1.0, 2.0, 5.0]
 VIT = ("small_vit",)
@@ -85,7 +85,7 @@ CASES: dict[str, Case] = {
         ours=("ties", {"density": 0.2, "scaling": 0.3}),
         peer="fusion_bench",
         theirs=_fusion_bench_ties("sum", 0.3),
-        # On the other rounding to the nearest gives the entry more as well.
+        # On small_vit, rounding to the nearest integer also gives the additional entry.
         architectures=("small_resnet", "small_resnet_groupnorm", "resnet18"),
     ),
     "fusion_bench ties, statistics": Case(

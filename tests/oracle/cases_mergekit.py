@@ -1,15 +1,15 @@
-"""Ours beside mergekit: a literal table."""
+"""The cases of mergekit."""
 
 from collections.abc import Mapping
 
-from case import SMALL, WITH_BATCH_NORM, Case
+from case_schema import SMALL, WITH_BATCH_NORM, Case
 
 THREE = [1.0, 1.0, 1.0]
 WEIGHTS = [1.0, 2.0, 5.0]
 WITHOUT_TIES = ("small_resnet",)
-"""In others two entries of a row are equally large, and which ranks first is the sort's whim."""
+"""In the other architectures two entries of a row tie, and the order of a sort is arbitrary."""
 DELLA = {"density": 0.5, "epsilon": 0.25}
-"""mergekit's epsilon is half of ours."""
+"""mergekit's epsilon is half of this project's."""
 
 
 def _mergekit(method: str, scaling: float, **others: object) -> tuple[str, Mapping[str, object]]:

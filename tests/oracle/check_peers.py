@@ -1,4 +1,4 @@
-"""Ours against the peers' own implementations: `make oracle`, never part of `make test`."""
+"""Compares merges with the peers' own implementations: `make oracle`, no part of `make test`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,21 +6,21 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from architectures import State, base_and_experts, is_statistic, weights_of
-from case import Case, Part
+from case_schema import Case, Part
 from cases import CASES, DIFFERENCES
 from measurements import RandomProbe
-from peers import SEED, Answer, Answers, PeerRefusedError, ask, write_models
+from run_peers import SEED, Answer, Answers, PeerRefusedError, ask, write_models
 
 from merge.catalogue import parse_params
 from merge.merge import MergeOptions, merge_groups, merge_tasks
 
 TOLERANCE = 1e-5
-"""Of the largest entry of a task vector."""
+"""Largest accepted difference, as a fraction of the largest entry of a task vector."""
 
 
 @pytest.fixture(scope="session")
 def answers(request: pytest.FixtureRequest) -> Iterator[Answers]:
-    """Asks every peer once for all that is selected; the files are gone afterwards."""
+    """Asks every peer once for all selected cases, and deletes the files at the end."""
     chosen = [
         (item.callspec.params["name"], item.callspec.params["architecture"])
         for item in request.session.items
@@ -45,8 +45,8 @@ def points(*, explained: bool) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "architecture"), points(explained=False))
-def test_ours_agrees_with_the_peer(name: str, architecture: str, answers: Answers) -> None:
-    """The largest difference, over the largest entry of a task vector, is below the tolerance."""
+def test_merge_agrees_with_the_peer(name: str, architecture: str, answers: Answers) -> None:
+    """The largest difference, relative to the task vectors, is within the tolerance."""
     case = CASES[name]
     theirs = answers[name, architecture].state()
     assert largest_difference(case, architecture=architecture, theirs=theirs) <= TOLERANCE
@@ -56,7 +56,7 @@ def test_ours_agrees_with_the_peer(name: str, architecture: str, answers: Answer
 def test_an_explained_difference_is_still_there(
     name: str, architecture: str, answers: Answers
 ) -> None:
-    """What the table explains happens: the results differ, or the peer refuses with its words."""
+    """The results differ, or the peer raises the expected error, as the table explains."""
     case, difference = CASES[name], DIFFERENCES[name]
     answer = answers[name, architecture]
     if difference.kind == "the peer refuses":
@@ -68,14 +68,14 @@ def test_an_explained_difference_is_still_there(
 
 
 def test_every_explanation_is_of_a_case() -> None:
-    """Neither an explanation nor the case that it points to has gone."""
+    """Every explanation, and every case that it refers to, still exists."""
     named = {shown for difference in DIFFERENCES.values() for shown in difference.shown_by}
     assert set(DIFFERENCES) <= set(CASES)
     assert named <= set(CASES) - set(DIFFERENCES)
 
 
 def largest_difference(case: Case, *, architecture: str, theirs: State) -> float:
-    """Returns the largest difference of the part compared, relative to the task vectors."""
+    """Returns the largest difference of the compared part, relative to the task vectors."""
     base, experts = base_and_experts(architecture)
     ours = merged(case, base=base, experts=experts[: case.num_experts])
     names = names_of(case.part, state=base)
@@ -89,7 +89,7 @@ def largest_difference(case: Case, *, architecture: str, theirs: State) -> float
 
 
 def merged(case: Case, *, base: State, experts: list[State]) -> State:
-    """Merges with ours."""
+    """Returns this project's merge of a case."""
     method, values = case.ours
     if case.one_entry_more:
         num_entries = sum(tensor.numel() for tensor in weights_of(base).values())

@@ -1,4 +1,4 @@
-"""Random measurements in the place of images: the same numbers go to the peer and to ours."""
+"""Random measurements instead of images; the peer and this project get the same numbers."""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -10,7 +10,7 @@ MATRIX = 2
 
 
 def fisher(weights: State, expert: int) -> State:
-    """Returns a diagonal Fisher information: positive, of one order of magnitude."""
+    """Returns a random diagonal Fisher information: positive, of one order of magnitude."""
     generator = torch.Generator().manual_seed(expert)
     return {
         name: 0.1 + torch.rand(tensor.shape, generator=generator)
@@ -19,7 +19,7 @@ def fisher(weights: State, expert: int) -> State:
 
 
 def grams(weights: State, expert: int) -> State:
-    """Returns Gram matrices for the weights of linear layers, of four inputs an entry."""
+    """Returns Gram matrices for the weights of linear layers, from random inputs."""
     generator = torch.Generator().manual_seed(expert)
     inputs = {
         name: torch.randn(4 * tensor.shape[1], tensor.shape[1], generator=generator)
@@ -30,7 +30,7 @@ def grams(weights: State, expert: int) -> State:
 
 
 class RandomProbe:
-    """Answers what methods with data ask with the random measurements."""
+    """A probe that returns the random measurements."""
 
     def __init__(self, weights: State) -> None:
         self._weights = weights
@@ -43,7 +43,7 @@ class RandomProbe:
         return fisher(self._weights, task)
 
     def gram_names(self) -> Collection[str]:
-        """Returns the weights of linear layers."""
+        """Returns the names of the weights of linear layers."""
         return set(grams(self._weights, 0))
 
     def grams(

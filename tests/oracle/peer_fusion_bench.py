@@ -1,4 +1,4 @@
-"""FusionBench's side of the cross-check and of the benchmark; runs in the oracle's environment.
+"""Runs FusionBench for the cross-check and the benchmark, in the oracle's environment.
 
 python peer_fusion_bench.py requests.json answers.json
 """
@@ -12,12 +12,12 @@ from unittest.mock import patch
 
 import torch
 import typing_extensions
-from answering import Request, answer_all
+from peer_answers import Request, answer_all
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 if not hasattr(typing, "override"):
-    # FusionBench declares Python 3.10 and imports from typing what typing has from 3.12 on.
+    # FusionBench declares Python 3.10 but imports `override`, which typing has from 3.12 on.
     typing.override = typing_extensions.override
 
 from fusion_bench import BaseModelPool
@@ -40,23 +40,23 @@ ALGORITHMS = {
     "iso_cts": ("isotropic_merging", "ISO_CTS_Merge"),
     "wudi": ("wudi", "WUDIMerging"),
 }
-"""Modules of `fusion_bench.method`, loaded only for those asked for: the benchmark counts that."""
+"""Modules of `fusion_bench.method`. Only requested ones are loaded, as the benchmark needs it."""
 WITHOUT_BASE = ("slerp",)
-"""Slerp wants a pool of exactly two models, none of them the pretrained one."""
+"""Methods whose pool has no pretrained model: Slerp needs exactly two models."""
 
 
 class FilePool(BaseModelPool):
-    """A pool that reads a model from its safetensors file whenever an algorithm asks for it."""
+    """A pool that reads a model from its safetensors file on every request."""
 
     def load_model(self, model_name_or_config: str) -> nn.Module:
-        """Returns the model, read anew: some algorithms write into what they are given."""
+        """Returns a newly read model, since some algorithms write into their models."""
         return as_module(load_file(self._models[model_name_or_config])).to(
             torch.get_default_dtype()
         )
 
 
 def as_module(state: Mapping[str, Tensor]) -> nn.Module:
-    """Returns a module that does nothing but hold a state dict, as the algorithms take modules."""
+    """Returns a module that only holds a state dict, since the algorithms take modules."""
     root = nn.Module()
     for name, tensor in state.items():
         *path, last = name.split(".")
@@ -73,7 +73,7 @@ def as_module(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def merge(request: Request) -> State:
-    """Merges as the request says and returns the merged state dict."""
+    """Returns the merged state dict of a request."""
     pool, parameters = pool_of(request), request["parameters"]
     if request["method"] in FUNCTIONS:
         statistics = [load_file(path) for path in request.get("statistics", ())]
@@ -85,7 +85,7 @@ def merge(request: Request) -> State:
 
 
 def prepare(request: Request) -> None:
-    """Loads what a request needs."""
+    """Imports the modules for a request."""
     if request["method"] in ALGORITHMS:
         algorithm(request["method"])
 
@@ -105,9 +105,9 @@ def pool_of(request: Request) -> FilePool:
 
 
 def emr(pool: FilePool, _: Sequence[State], *, task: int) -> State:
-    """Returns the weights that EMR's model has for one task.
+    """Returns the weights of EMR's model for one task.
 
-    Its wrapper computes them inside `forward`, from what this function of FusionBench's gives.
+    FusionBench's wrapper computes them inside `forward`, from the results of this function.
     """
     functions = importlib.import_module("fusion_bench.method.emr_merging.utils")
     base, task_vectors = pool.load_pretrained_model_and_task_vectors()
@@ -119,7 +119,7 @@ def emr(pool: FilePool, _: Sequence[State], *, task: int) -> State:
 
 
 def fisher(pool: FilePool, statistics: Sequence[State], *, normalize: bool) -> State:
-    """Returns the mean weighted by given Fisher information: the algorithms measure it on CLIP."""
+    """Returns the mean weighted by given Fisher information; the algorithm measures it on CLIP."""
     functions = importlib.import_module("fusion_bench.method.fisher_merging.fisher_merging")
     return functions.merging_with_fisher_weights(
         by_name(pool),
@@ -130,7 +130,7 @@ def fisher(pool: FilePool, statistics: Sequence[State], *, normalize: bool) -> S
 
 
 def regmean(pool: FilePool, statistics: Sequence[State], *, reduce: float) -> State:
-    """Returns RegMean's solution for given Gram matrices: the algorithms measure them on CLIP."""
+    """Returns RegMean's solution for given Gram matrices; the algorithm measures them on CLIP."""
     grams = [
         {name.removesuffix(".weight"): gram for name, gram in each.items()} for each in statistics
     ]
@@ -141,21 +141,21 @@ def regmean(pool: FilePool, statistics: Sequence[State], *, reduce: float) -> St
 
 
 def by_name(pool: FilePool) -> dict[str, list[Tensor]]:
-    """Returns every tensor of all experts."""
+    """Returns the tensors of all experts by name."""
     states = [pool.load_model(name).state_dict() for name in pool.model_names]
     return {name: [state[name] for state in states] for name in states[0]}
 
 
 FUNCTIONS = {"emr": emr, "fisher": fisher, "regmean": regmean}
-"""What FusionBench has as functions, but not as algorithms for any model."""
+"""Methods that FusionBench has as functions, but not as algorithms for any model."""
 
 
 @contextlib.contextmanager
 def dropping(paths: Sequence[str] | None, *, base: str) -> Iterator[None]:
-    """Lets DARE keep what files say, one an expert, instead of drawing.
+    """Makes DARE keep the entries that files list, one file per expert, instead of drawing.
 
     FusionBench draws for every parameter of the first expert, then of the second, and keeps an
-    entry where its number is above the sparsity.
+    entry if its number is above the sparsity.
     """
     if paths is None:
         yield

@@ -1,4 +1,4 @@
-"""mergekit's side of the cross-check and of the benchmark; runs in the oracle's environment.
+"""Runs mergekit for the cross-check and the benchmark, in the oracle's environment.
 
 python peer_mergekit.py requests.json answers.json
 """
@@ -9,18 +9,18 @@ from collections.abc import Iterator, Sequence
 from unittest.mock import patch
 
 import torch
-from answering import Request, answer_all
 from mergekit.merge_methods.api import merge_state_dicts
+from peer_answers import Request, answer_all
 from safetensors.torch import load_file
 from torch import Tensor
 
 WITHOUT_BASE = ("linear",)
 BETWEEN_EXPERTS = ("slerp",)
-"""Of the two models that slerp takes it calls the first the base."""
+"""Methods that call the first of two experts the base."""
 
 
 def merge(request: Request) -> dict[str, Tensor]:
-    """Merges as the request says and returns the merged state dict."""
+    """Returns the merged state dict of a request."""
     models = {f"expert_{index}": load_file(path) for index, path in enumerate(request["experts"])}
     base = None
     if request["method"] in BETWEEN_EXPERTS:
@@ -41,10 +41,10 @@ def merge(request: Request) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def dropping(request: Request, *, names: Sequence[str]) -> Iterator[None]:
-    """Lets DARE and DELLA keep what files say, one an expert, instead of drawing.
+    """Makes DARE and DELLA keep the entries that files list, one file per expert.
 
-    mergekit draws for every expert of the first tensor, then of the second. It cannot divide what
-    is kept by the probability: where that is asked for, the mask does.
+    mergekit draws for every expert of the first tensor, then of the second. It cannot divide kept
+    entries by their probability, so the mask does it if that is requested.
     """
     if "kept" not in request:
         yield

@@ -1,4 +1,4 @@
-"""Runs the peers: writes the models as files, asks each peer once for all its cases."""
+"""Runs the peers: writes the models to files, and asks each peer once for all its cases."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from architectures import State, base_and_experts, weights_of
-from case import Case
+from case_schema import Case
 from cases import CASES
 from measurements import fisher, grams
 from safetensors.torch import load_file, save_file
@@ -31,16 +31,18 @@ class PeerRefusedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a peer made of one case on one architecture."""
+    """A peer's result for one case on one architecture."""
 
     error: str | None
+    """The peer's error; None if it merged."""
     merged: Path
+    """The file of the merged state."""
 
     def state(self) -> State:
         """Returns the merged state.
 
         Raises:
-            PeerRefusedError: there is none.
+            PeerRefusedError: The peer raised an error.
         """
         if self.error is not None:
             raise PeerRefusedError(self.error)
@@ -52,7 +54,7 @@ Answers = Mapping[tuple[str, str], Answer]
 
 
 def ask(peer: str, *, points: Iterable[tuple[str, str]], directory: Path) -> Answers:
-    """Asks one peer for its cases in one process: its imports take longer than the merges."""
+    """Asks one peer for its cases in one process, since imports take longer than merges."""
     directory.mkdir()
     keys = [(name, architecture) for name, architecture in points if CASES[name].peer == peer]
     requests = [
@@ -119,7 +121,7 @@ def _write(states: Iterable[State], *, beside: Path, kind: str) -> list[str]:
 
 
 def write_models(directory: Path, *, architectures: Iterable[str]) -> None:
-    """Writes every architecture's models: whole, weights alone, and these with flat kernels."""
+    """Writes every architecture's models: whole, only weights, and weights with flat kernels."""
     for architecture in architectures:
         base, experts = base_and_experts(architecture)
         named = {"base": base, **{f"expert_{i}": each for i, each in enumerate(experts)}}
@@ -148,9 +150,10 @@ def _measured(case: Case, *, architecture: str, expert: int) -> State:
 
 
 def _kept(case: Case, *, architecture: str, expert: int) -> State:
-    """Returns which entries of an expert ours keeps: those not zero in a merge of it alone.
+    """Returns which entries of an expert this project keeps.
 
-    The base and the other experts are zeros, and nothing else is done to what is kept.
+    They are the non-zero entries of a merge in which the base and all other experts are zero, and
+    which does nothing but drop entries.
     """
     base, experts = base_and_experts(architecture)
     zeros = {name: torch.zeros_like(tensor) for name, tensor in weights_of(base).items()}
@@ -164,7 +167,7 @@ def _kept(case: Case, *, architecture: str, expert: int) -> State:
 
 
 def _thinning(case: Case) -> tuple[str, dict[str, object]]:
-    """Returns our method that does to an expert what the case's does before the experts meet."""
+    """Returns the method that only drops entries as the case's method does."""
     method, values = case.ours
     dropping = {"density": values["density"], "scaling": 1.0}
     if method == "della":
