@@ -53,7 +53,7 @@ class Trainer:
     """A model in training: weights, optimizer, and the number of steps taken."""
 
     spec: ExpertSpec | PretrainSpec
-    """The hyperparameters, with the step count of the last snapshot."""
+    """The specification of the training's last snapshot."""
     backbone: Backbone
     head: nn.Linear
     train: Split | JointSplit
