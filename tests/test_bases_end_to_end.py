@@ -56,7 +56,7 @@ def run(opened: OpenedStudy) -> None:
     while trials := opened.ledger.state().runnable_trainings:
         worker = Worker(opened.store_url, num_cpus=1)
         for trial in trials:
-            for progress in worker.run_trial(trial, report_every_s=1e9):
+            for progress in worker.run_training(trial, report_every_s=1e9):
                 for manifest in progress.committed:
                     opened.ledger.add(manifest)
     for merge in opened.ledger.state().ready_merges:

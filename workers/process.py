@@ -39,7 +39,7 @@ class Worker:
             store_url, cache_root=root, device=device, cache_bytes=_cache_bytes(root)
         )
 
-    def run_trial(
+    def run_training(
         self,
         spec: Training,
         *,

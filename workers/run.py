@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="the file of a base or a text tower that the study reads from a file",
+        help="file of the base or text tower, if the study reads it from a file",
     )
     return parser
 
@@ -85,10 +85,10 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
     match planned:
         case TrialSpec():
             _say(f"trial on {planned.longest.task}: {planned.longest}")
-            _run_trial(planned, worker=worker)
+            _run_training(planned, worker=worker)
         case Pretraining():
             _say(f"pretraining on {', '.join(planned.recipe.tasks)}: {planned.longest}")
-            _run_trial(planned, worker=worker)
+            _run_training(planned, worker=worker)
         case MergeSpec():
             _say(f"merge by {planned.method} of {', '.join(e.task for e in planned.experts)}")
             _show(worker.run_merge(planned))
@@ -100,8 +100,8 @@ def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
             _show(worker.prepare_head(HeadJob(spec=planned, path=checkpoint)))
 
 
-def _run_trial(spec: Training, *, worker: Worker) -> None:
-    for progress in worker.run_trial(spec, report_every_s=REPORT_EVERY_S):
+def _run_training(spec: Training, *, worker: Worker) -> None:
+    for progress in worker.run_training(spec, report_every_s=REPORT_EVERY_S):
         loss = "none" if progress.loss is None else f"{progress.loss:.4f}"
         _say(f"step {progress.step} of {spec.num_steps}, training loss {loss}")
         for manifest in progress.committed:
@@ -112,7 +112,7 @@ def _prepare_data(job: DataJob, *, worker: Worker) -> None:
     for progress in worker.prepare_data(job):
         _say(
             f"{progress.task}: {progress.num_done} of {progress.num_images} images, "
-            f"{progress.images_per_s:.0f} a second"
+            f"{progress.images_per_s:.0f} per second"
         )
         if progress.committed is not None:
             _show(progress.committed)

@@ -48,7 +48,7 @@ class TrialRunner(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Runs the trial until its next report."""
         if self._progress is None:
-            self._progress = self._create_worker().run_trial(
+            self._progress = self._create_worker().run_training(
                 self._spec,
                 report_every_s=REPORT_EVERY_S,
                 checkpoint_every_s=self._checkpoint_every_s,

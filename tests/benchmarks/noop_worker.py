@@ -39,7 +39,7 @@ class Worker(process.Worker):
         self._artifacts = Artifacts(open_store(store_url))
         self._digests: dict[str, str] = {}
 
-    def run_trial(
+    def run_training(
         self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
     ) -> Iterator[TrainingProgress]:
         """Commits a few small tensors as each expert."""

@@ -37,7 +37,7 @@ def test_worker_does_a_study_from_preparation_to_merge(
     assert prepared.committed.id == data.id
     expert = make_expert()
     trial = TrialSpec(longest=expert, snapshots=(expert.hyperparameters.steps,))
-    (progress,) = worker.run_trial(trial, report_every_s=1e9)
+    (progress,) = worker.run_training(trial, report_every_s=1e9)
     assert [manifest.id for manifest in progress.committed] == [expert.id]
     merge = MergeSpec(
         method="average",
@@ -65,7 +65,7 @@ def test_interval_between_checkpoints_reaches_the_trial(
     monkeypatch.setattr(process, "run_trial", take)
     worker = Worker(str(tmp_path / "store"), num_cpus=1)
     trial = TrialSpec(longest=make_expert(), snapshots=(3,))
-    assert list(worker.run_trial(trial, report_every_s=2.0, checkpoint_every_s=7.0)) == []
+    assert list(worker.run_training(trial, report_every_s=2.0, checkpoint_every_s=7.0)) == []
     assert asked.pop("workspace") is worker._workspace
     assert asked == {"spec": trial, "timing": Timing(report_every_s=2.0, checkpoint_every_s=7.0)}
 

@@ -23,8 +23,8 @@ from workers.workspace import BASE_FILE, Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pretraining:
-    """The model of a pretraining, and all that is needed to commit its bases."""
+class _StartedPretraining:
+    """A pretraining with its model, ready for the first step."""
 
     spec: Pretraining
     trainer: Trainer
@@ -56,9 +56,7 @@ def run_pretraining(
     started_s = timing.clock()
     pretraining = _start(spec, workspace=workspace)
     training = ResumableTraining(
-        kind="base",
-        outputs=spec.outputs,
-        snapshots=spec.snapshots,
+        spec=spec,
         trainer=pretraining.trainer,
         artifacts=workspace.artifacts,
         timing=timing,
@@ -79,7 +77,7 @@ def joint_split(pretrain: PretrainSpec, *, name: str, workspace: Workspace) -> J
     )
 
 
-def _start(spec: Pretraining, *, workspace: Workspace) -> _Pretraining:
+def _start(spec: Pretraining, *, workspace: Workspace) -> _StartedPretraining:
     compute_deterministically()
     pretrain = spec.recipe
     train = joint_split(pretrain, name="train", workspace=workspace)
@@ -97,10 +95,10 @@ def _start(spec: Pretraining, *, workspace: Workspace) -> _Pretraining:
         train=train,
         device=workspace.device,
     )
-    return _Pretraining(spec=spec, trainer=trainer, workspace=workspace)
+    return _StartedPretraining(spec=spec, trainer=trainer, workspace=workspace)
 
 
-def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _Pretraining) -> Manifest:
+def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -> Manifest:
     trainer, workspace = pretraining.trainer, pretraining.workspace
     tensors = trainer.backbone.module.state_dict()
     is_usable = not at.diverged and are_finite(tensors.values())
@@ -127,14 +125,14 @@ def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _Pretraining) -> Manif
     return manifest
 
 
-def _inputs(pretraining: _Pretraining) -> dict[str, str]:
+def _inputs(pretraining: _StartedPretraining) -> dict[str, str]:
     spec, workspace = pretraining.spec, pretraining.workspace
     initial_id = spec.base_id
     data = {each: workspace.manifest("data", each).digest for each in spec.recipe.data_ids}
     return {initial_id: workspace.manifest("base", initial_id).digest, **data}
 
 
-def _scores(pretraining: _Pretraining) -> dict[str, TaskSums]:
+def _scores(pretraining: _StartedPretraining) -> dict[str, TaskSums]:
     """Evaluates the base under the joint head on each task's test images."""
     pretrain, trainer = pretraining.spec.recipe, pretraining.trainer
     tests = joint_split(pretrain, name="test", workspace=pretraining.workspace).relabelled

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic
 
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import BaseSpec, ExpertSpec
+from workers.specs.training import Output, TrainingSpec
 from workers.train.checkpoint_interval import CheckpointInterval
 from workers.train.checkpoints import Checkpoints
 from workers.train.trainer import DivergedError, Trainer, recent_loss
@@ -17,9 +17,6 @@ CHECKPOINT_EVERY_S = 30.0
 """Least time between two checkpoints if the study does not set one."""
 NUM_LISTINGS = 3
 """Most listings in search of a checkpoint while another worker keeps replacing it."""
-
-Output = TypeVar("Output", ExpertSpec, BaseSpec)
-"""The specification of the artifact that a training commits at a snapshot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +58,7 @@ class Snapshot:
 class ResumableTraining(Generic[Output]):
     """A training in progress, which another worker can resume after an interruption."""
 
-    kind: str
-    """The kind of the committed artifacts."""
-    outputs: tuple[Output, ...]
-    """The artifacts to commit, by ascending step count."""
-    snapshots: tuple[int, ...]
-    """The step count of each of `outputs`."""
+    spec: TrainingSpec[Output]
     trainer: Trainer
     """At step 0."""
     artifacts: Artifacts
@@ -77,8 +69,7 @@ class ResumableTraining(Generic[Output]):
     _diverged: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        training_id = self.outputs[-1].id
-        self._checkpoints = Checkpoints(self.artifacts.store, training_id=training_id)
+        self._checkpoints = Checkpoints(self.artifacts.store, training_id=self.spec.id)
 
     def run(self, commit: Callable[[Output, Snapshot], Manifest]) -> Iterator[TrainingProgress]:
         """Resumes from the last usable checkpoint, trains, and commits at each snapshot.
@@ -88,7 +79,7 @@ class ResumableTraining(Generic[Output]):
         at once. A training whose generator is closed writes a checkpoint.
 
         Args:
-            commit: Commits the model as it is now, as one of `outputs`.
+            commit: Commits the model as it is now, as one of the training's outputs.
 
         Raises:
             StoreError: The store fails, except while a checkpoint is written or removed.
@@ -99,11 +90,11 @@ class ResumableTraining(Generic[Output]):
             min_interval_s=self.timing.checkpoint_every_s, clock=self.timing.clock
         )
         with self._checkpoint_when_closed():
-            for output, steps in zip(self.outputs, self.snapshots, strict=True):
+            for output, steps in zip(self.spec.outputs, self.spec.snapshots, strict=True):
                 for _ in self._advance(until=steps, interval=interval):
                     yield self._progress(self.trainer.step)
                 manifest = committed.get(output.id) or commit(output, self._snapshot())
-                if steps == self.snapshots[-1]:
+                if steps == self.spec.num_steps:
                     self._checkpoints.remove()
                 yield self._progress(steps, manifest)
                 self.trainer.set_training_mode()
@@ -121,7 +112,7 @@ class ResumableTraining(Generic[Output]):
             if self.trainer.step > 0 or not self._checkpoints.refresh():
                 break
             committed = self._committed_before(self._checkpoints.last_step)
-            limit = self.snapshots[len(committed)]
+            limit = self.spec.snapshots[len(committed)]
             self.started_s -= self._checkpoints.restore(self.trainer, max_step=limit)
         return committed
 
@@ -131,8 +122,9 @@ class ResumableTraining(Generic[Output]):
         The last snapshot is not among them.
         """
         found = []
-        for output, steps in zip(self.outputs[:-1], self.snapshots[:-1], strict=True):
-            manifest = self.artifacts.find(self.kind, output.id) if steps < step else None
+        kind, outputs, snapshots = self.spec.output_kind, self.spec.outputs, self.spec.snapshots
+        for output, steps in zip(outputs[:-1], snapshots[:-1], strict=True):
+            manifest = self.artifacts.find(kind, output.id) if steps < step else None
             if manifest is None:
                 break
             found.append(manifest)
@@ -160,7 +152,7 @@ class ResumableTraining(Generic[Output]):
         try:
             yield
         except GeneratorExit:
-            if 0 < self.trainer.step < self.snapshots[-1] and not self._diverged:
+            if 0 < self.trainer.step < self.spec.num_steps and not self._diverged:
                 self._write_checkpoint()
             raise
 

@@ -24,8 +24,8 @@ from workers.workspace import EXPERT_FILE, Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trial:
-    """The model of a trial, and all that is needed to commit its experts."""
+class _StartedTrial:
+    """A trial with its model, ready for the first step."""
 
     spec: TrialSpec
     trainer: Trainer
@@ -62,9 +62,7 @@ def run_trial(
     started_s = timing.clock()
     trial = _start(spec, workspace=workspace)
     training = ResumableTraining(
-        kind="expert",
-        outputs=spec.outputs,
-        snapshots=spec.snapshots,
+        spec=spec,
         trainer=trial.trainer,
         artifacts=workspace.artifacts,
         timing=timing,
@@ -73,7 +71,7 @@ def run_trial(
     yield from training.run(lambda expert, at: _commit(expert, at=at, trial=trial))
 
 
-def _start(spec: TrialSpec, *, workspace: Workspace) -> _Trial:
+def _start(spec: TrialSpec, *, workspace: Workspace) -> _StartedTrial:
     longest = spec.longest
     compute_deterministically()
     base_features = workspace.base_features(longest.base_id, longest.data_id)
@@ -88,7 +86,9 @@ def _start(spec: TrialSpec, *, workspace: Workspace) -> _Trial:
         train=workspace.split(longest.data_id, "train"),
         device=workspace.device,
     )
-    return _Trial(spec=spec, trainer=trainer, base_features=base_features, workspace=workspace)
+    return _StartedTrial(
+        spec=spec, trainer=trainer, base_features=base_features, workspace=workspace
+    )
 
 
 def _head(spec: ExpertSpec, *, backbone: Backbone, workspace: Workspace) -> nn.Linear:
@@ -109,7 +109,7 @@ def _head(spec: ExpertSpec, *, backbone: Backbone, workspace: Workspace) -> nn.L
     return head
 
 
-def _commit(expert: ExpertSpec, *, at: Snapshot, trial: _Trial) -> Manifest:
+def _commit(expert: ExpertSpec, *, at: Snapshot, trial: _StartedTrial) -> Manifest:
     with trial.trainer.expert_weights() as tensors:
         manifest = _commit_weights(expert, tensors=tensors, at=at, trial=trial)
     trial.workspace.remember(manifest)
@@ -117,7 +117,7 @@ def _commit(expert: ExpertSpec, *, at: Snapshot, trial: _Trial) -> Manifest:
 
 
 def _commit_weights(
-    expert: ExpertSpec, *, tensors: Mapping[str, Tensor], at: Snapshot, trial: _Trial
+    expert: ExpertSpec, *, tensors: Mapping[str, Tensor], at: Snapshot, trial: _StartedTrial
 ) -> Manifest:
     """Commits the tensors, which are the model's own, and their scores."""
     workspace = trial.workspace
@@ -144,7 +144,7 @@ def _inputs(expert: ExpertSpec, *, workspace: Workspace) -> dict[str, str]:
     return {each: workspace.manifest(kind, each).digest for kind, each in consumed.items() if each}
 
 
-def _metrics(trial: _Trial, *, finite: bool) -> ExpertMetrics:
+def _metrics(trial: _StartedTrial, *, finite: bool) -> ExpertMetrics:
     """Evaluates the expert, and the base under the expert's head, if the weights are finite."""
     trainer = trial.trainer
     if not finite:

@@ -45,7 +45,7 @@ class Worker:
             task=job.spec.task, num_images=1, num_done=1, images_per_s=1.0, committed=committed
         )
 
-    def run_trial(
+    def run_training(
         self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
     ) -> Iterator[Progress]:
         """Reports ten times a second until the note `go` exists."""

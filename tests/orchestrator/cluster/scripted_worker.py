@@ -72,7 +72,7 @@ class Worker:
             self.die(name)
         yield from self.prepare(name)
 
-    def run_trial(
+    def run_training(
         self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
     ) -> Iterator[Progress]:
         """Reports halfway and at each snapshot, unless the task's name asks for trouble."""
