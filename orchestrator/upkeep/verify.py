@@ -21,7 +21,7 @@ from orchestrator.record.folder import (
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems, promised_artifacts
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
-from workers.artifacts.artifacts import Artifacts, Checked
+from workers.artifacts.artifacts import Artifacts, CheckResult
 from workers.artifacts.layout import Layout
 from workers.specs.plan_file import PLAN_FILE, PlanFile
 from workers.store.protocol import Store
@@ -191,7 +191,7 @@ def _warning(*, num_known: int) -> str:
 
 def _check_all(
     artifacts: Artifacts, existing: Ids, *, max_threads: int
-) -> dict[tuple[str, str], Checked]:
+) -> dict[tuple[str, str], CheckResult]:
     addresses = [(kind, each) for kind, ids in existing.items() for each in sorted(ids)]
     with ThreadPoolExecutor(max_threads) as threads:
         found = threads.map(lambda address: artifacts.check(*address), addresses)

@@ -15,11 +15,10 @@ from safetensors.torch import save_file
 from workers import process
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.provenance import Provenance
 from workers.prepare.progress import PreparationProgress
 from workers.specs.data import DataJob, DataSpec
-from workers.specs.ids import VERSIONS
 from workers.specs.merge import MergeSpec
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
 from workers.store.opening import open_store
 from workers.train.resumable import TrainingProgress
@@ -108,13 +107,8 @@ class Worker(process.Worker):
             for name, path in files.items():
                 save_file(dict(tensors[name]), path)
             return self._artifacts.commit(
-                kind,
-                spec.id,
-                version=VERSIONS[kind],
-                spec=spec_to_json(spec),
-                inputs=inputs,
+                Provenance.of(spec, kind=kind, inputs=inputs),
                 files=files,
-                outcome="done",
                 metrics=metrics,
                 seconds=dict.fromkeys(("trial", "merge", "evaluate"), 0.001),
             )

@@ -1,1 +1,1 @@
-"""Committed artifacts: layout, manifests, cache."""
+"""The commit protocol for artifacts in a store: paths, manifests, checksums and node cache."""

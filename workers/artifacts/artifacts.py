@@ -1,12 +1,13 @@
-"""The commit protocol: an artifact exists if and only if its manifest does, and then it is whole.
+"""The commit protocol: an artifact exists if and only if its manifest exists, and then it is whole.
 
-A worker uploads its files under a fresh attempt and then writes the manifest on the condition that
-there is none. Of several workers on one artifact the first wins; a worker that was thought dead
-and comes back can only lose. What a worker leaves that dies before its manifest, no reader sees.
+A worker uploads its files under a new attempt, and then writes the manifest with a conditional put.
+If several workers make the same artifact, the first manifest wins. A worker that was wrongly taken
+for dead can therefore never overwrite anything. Files of a worker that dies before it writes its
+manifest are invisible to readers.
 
-    ManifestError (ValueError)    a manifest that cannot be written or read
-    └── BrokenManifestsError      those of several artifacts, with their ids
-    CorruptArtifactError          a file that is not what its manifest says
+    ManifestError (ValueError)    a manifest cannot be written or read
+    └── BrokenManifestsError      several manifests cannot be read; has the ids
+    CorruptArtifactError          a file differs from the entry in its manifest
 """
 
 import secrets
@@ -23,15 +24,16 @@ from workers.artifacts.code_version import code_version as running_code
 from workers.artifacts.layout import InvalidNameError, Layout
 from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, ManifestOutcome
 from workers.artifacts.node_cache import NodeCache
+from workers.artifacts.provenance import Provenance
 from workers.store.protocol import NotFoundError, Store
 
 
 class CorruptArtifactError(Exception):
-    """A file is not what its manifest says; the message has both sizes and digests."""
+    """A file differs from the entry in its manifest; the message has both sizes and digests."""
 
 
 class BrokenManifestsError(ManifestError):
-    """Manifests of some artifacts cannot be read; `problems` says of each id what is wrong."""
+    """The manifests of some artifacts cannot be read; `problems` has the reason for each id."""
 
     def __init__(self, kind: str, *, problems: Mapping[str, str]) -> None:
         self.kind = kind
@@ -40,14 +42,14 @@ class BrokenManifestsError(ManifestError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What reading an artifact whole found."""
+class CheckResult:
+    """The result of reading all files of an artifact."""
 
     problem: str | None
-    """What is wrong with it, in words; None when every byte is what was committed."""
+    """A sentence for the user that says what is broken; None if every byte is as committed."""
 
     size_bytes: int
-    """How much of its files was read."""
+    """Number of bytes that were read."""
 
 
 def random_attempt() -> str:
@@ -56,9 +58,9 @@ def random_attempt() -> str:
 
 
 class Artifacts:
-    """Finds, commits and fetches the artifacts of a store; safe for any number of threads.
+    """The artifacts of a store; safe to use from any number of threads.
 
-    Every method may raise the errors of the store's contract.
+    Every method may raise the errors of `workers.store.protocol`.
     """
 
     def __init__(
@@ -69,13 +71,13 @@ class Artifacts:
         new_attempt: Callable[[], str] = random_attempt,
         code_version: Callable[[], str] = running_code,
     ) -> None:
-        """Asks nothing of the store yet.
+        """Takes the store, without a request to it.
 
         Args:
-            store: Where the artifacts are.
-            clock: Seconds since 1970, for the manifests.
-            new_attempt: A name that no other attempt has.
-            code_version: What the manifests say made the artifacts.
+            store: The store that holds the artifacts.
+            clock: Returns the seconds since 1970; manifests record them.
+            new_attempt: Returns a name that no other attempt has.
+            code_version: Returns the version of mergesweep that manifests record.
         """
         self.store = store
         self._clock = clock
@@ -84,10 +86,10 @@ class Artifacts:
         self._verified: set[str] = set()
 
     def find(self, kind: str, artifact_id: str) -> Manifest | None:
-        """Returns an artifact's manifest, or None while it is not committed; one request.
+        """Returns an artifact's manifest, or None if it is not committed; costs one request.
 
         Raises:
-            ManifestError: What lies under the key is not this artifact's manifest.
+            ManifestError: The object under the manifest's key is not this artifact's manifest.
         """
         key = Layout.manifest(kind, artifact_id)
         try:
@@ -96,71 +98,80 @@ class Artifacts:
             return None
         manifest = Manifest.from_json(content, key=key)
         if (manifest.kind, manifest.id) != (kind, artifact_id):
-            raise ManifestError(f"manifest {key} is that of {manifest.kind} {manifest.id}")
+            raise ManifestError(
+                f"manifest {key} belongs to {manifest.kind} {manifest.id}, not to {kind} "
+                f"{artifact_id}"
+            )
         return manifest
 
     def find_all(
         self, kind: str, artifact_ids: Iterable[str], *, max_threads: int = 16
     ) -> dict[str, Manifest]:
-        """Returns the manifests of those artifacts that are committed, by id; one request each.
+        """Returns the manifests of the committed artifacts among some ids; one request per id.
 
-        The order is that of the ids. Where few of many are expected, ask `committed_ids` first.
+        The result has the order of the ids. If only few of many ids are expected to be committed,
+        call `committed_ids` first.
 
         Raises:
-            BrokenManifestsError: What lies under some of the keys is no manifest of theirs.
+            BrokenManifestsError: The manifests of one or more ids cannot be read.
         """
         ids = list(dict.fromkeys(artifact_ids))
         with ThreadPoolExecutor(max_threads) as threads:
-            found = dict(
-                zip(ids, threads.map(lambda each: self._look(kind, each), ids), strict=True)
-            )
-        problems = {each: str(what) for each, what in found.items() if isinstance(what, Exception)}
+            answers = threads.map(lambda each: self._find_or_error(kind, each), ids)
+            found = dict(zip(ids, answers, strict=True))
+        problems = {
+            each: str(answer) for each, answer in found.items() if isinstance(answer, ManifestError)
+        }
         if problems:
             raise BrokenManifestsError(kind, problems=problems)
-        return {each: what for each, what in found.items() if isinstance(what, Manifest)}
+        return {each: answer for each, answer in found.items() if isinstance(answer, Manifest)}
 
-    def _look(self, kind: str, artifact_id: str) -> Manifest | ManifestError | None:
+    def _find_or_error(self, kind: str, artifact_id: str) -> Manifest | ManifestError | None:
         try:
             return self.find(kind, artifact_id)
         except ManifestError as error:
             return error
 
     def committed_ids(self, kind: str) -> set[str]:
-        """Returns the ids of all committed artifacts of a kind, from a listing alone."""
+        """Returns the ids of all committed artifacts of a kind, from a listing of the store."""
         entries = self.store.list(Layout.artifacts(kind))
         addresses = (Layout.parse_manifest_key(entry.key) for entry in entries)
         return {address.id for address in addresses if address is not None}
 
     def commit(
         self,
-        kind: str,
-        artifact_id: str,
+        provenance: Provenance,
         *,
-        version: int,
-        spec: Mapping[str, Any],
-        inputs: Mapping[str, str],
         files: Mapping[str, Path],
-        outcome: ManifestOutcome,
         metrics: Mapping[str, Any],
         seconds: Mapping[str, float],
+        outcome: ManifestOutcome = "done",
     ) -> Manifest:
-        """Uploads files and makes the artifact exist, unless another attempt was first.
+        """Uploads files and then writes the manifest, unless another attempt has already done so.
 
-        One request a file (more for one that travels in parts) and one for the manifest.
+        Costs one request for each file (more for a file that is uploaded in parts) and one for the
+        manifest.
+
+        Args:
+            provenance: The artifact's identity, specification and inputs.
+            files: Local files by their names in the artifact; empty if it has none.
+            metrics: See `Manifest.metrics`.
+            seconds: See `Manifest.seconds`.
+            outcome: See `Manifest.outcome`.
 
         Returns:
-            The winner's manifest: this attempt's, or the one that was there. In that case this
-            attempt's files are removed.
+            The manifest of the winner. If another attempt was first, this attempt's files are
+            deleted and the result is the other attempt's manifest.
 
         Raises:
-            ManifestError: A value is not exact in JSON, NaN for example; nothing was uploaded.
+            ManifestError: A value has no exact form in JSON, for example NaN. Nothing was uploaded.
         """
         manifest = Manifest(
-            kind=kind,
-            id=artifact_id,
-            version=version,
-            spec=spec,
-            inputs=inputs,
+            kind=provenance.kind,
+            id=provenance.id,
+            version=provenance.version,
+            spec=provenance.spec,
+            inputs=provenance.inputs,
             files=tuple(FileEntry.of(files[name], name=name) for name in sorted(files)),
             attempt=self._new_attempt(),
             outcome=outcome,
@@ -169,24 +180,25 @@ class Artifacts:
             created_at_s=self._clock(),
             code_version=self._code_version(),
         )
-        key, content = Layout.manifest(kind, artifact_id), manifest.to_json()
+        key, content = Layout.manifest(manifest.kind, manifest.id), manifest.to_json()
         for entry in manifest.files:
             self.store.upload(_file_key(manifest, entry), files[entry.name])
         if self.store.put_if_absent(key, content):
-            return Manifest.from_json(content, key=key)  # as every reader sees it: no tuples
+            # Parsed again, so that the result equals what readers get: lists in place of tuples.
+            return Manifest.from_json(content, key=key)
         return self._yield_to_winner(manifest)
 
     def fetch(self, manifest: Manifest, name: str, cache: NodeCache) -> Path:
         """Returns a local, read-only file of an artifact, verified against its manifest.
 
-        From a local store that is the store's own file, read once by each process to verify it and
-        never copied; from S3 it is the node's cached copy, downloaded by one process and verified
-        before any process sees it.
+        A local store returns its own file without a copy; each process reads the file once to
+        verify it. From S3, one process of the node downloads and verifies the file, and all
+        processes use the copy in the node's cache.
 
         Raises:
             ManifestError: The artifact has no file of this name.
-            CorruptArtifactError: The content is not what the manifest says.
-            NotFoundError: The manifest is there and the file is not.
+            CorruptArtifactError: The content differs from the manifest.
+            NotFoundError: The manifest exists, but the file does not.
         """
         entry = manifest.file(name)
         key = _file_key(manifest, entry)
@@ -198,29 +210,31 @@ class Artifacts:
             self._verified.add(key)
         return own_file
 
-    def check(self, kind: str, artifact_id: str) -> Checked | None:
-        """Reads an artifact whole and compares it with its manifest; None if there is none.
+    def check(self, kind: str, artifact_id: str) -> CheckResult | None:
+        """Compares all files of an artifact with its manifest; returns None if it has no manifest.
 
-        Files come from S3 one at a time into a temporary file, so that a thread takes as much of
-        the disk as the largest file. Nothing is remembered: every call reads every byte.
+        Each call reads every byte again. From S3, a thread downloads one file at a time to a
+        temporary file, and so needs as much disk space as the largest file.
         """
         try:
             manifest = self.find(kind, artifact_id)
             if manifest is None:
                 return None
-            found = [self._check_file(manifest, entry) for entry in manifest.files]
+            results = [self._check_file(manifest, entry) for entry in manifest.files]
         except (ManifestError, InvalidNameError) as error:
-            return Checked(problem=str(error), size_bytes=0)
-        problems = [each.problem for each in found if each.problem]
-        return Checked(
-            problem="; ".join(problems) or None, size_bytes=sum(each.size_bytes for each in found)
+            return CheckResult(problem=str(error), size_bytes=0)
+        problems = [result.problem for result in results if result.problem]
+        return CheckResult(
+            problem="; ".join(problems) or None,
+            size_bytes=sum(result.size_bytes for result in results),
         )
 
     def withdraw(self, kind: str, artifact_id: str) -> str | None:
-        """Takes a broken artifact out: it no longer exists, and whoever needs it makes it again.
+        """Removes a broken artifact, so that the next run that needs it makes it again.
 
-        What lay under the manifest's key is kept beside it; the files of the attempt stay too.
-        Not for an artifact that someone is making: only while no run uses the store's studies.
+        The manifest is copied to another key and then deleted. The attempt's files are kept. Call
+        this only while no run uses the studies of the store: another worker may be making the
+        artifact.
 
         Returns:
             The key of the manifest's copy; None if there was no manifest.
@@ -230,14 +244,15 @@ class Artifacts:
             content = self.store.get(key)
         except NotFoundError:
             return None
-        # Counted, not put on a condition: a weak store would overwrite the one before.
+        # Counted instead of put conditionally: a store that ignores the condition would overwrite
+        # the previous copy.
         number = 1 + sum(1 for _ in self.store.list(Layout.withdrawn(kind, artifact_id)))
         copy = Layout.withdrawn(kind, artifact_id, number)
         self.store.put(copy, content)
         self.store.delete([key])
         return copy
 
-    def _check_file(self, manifest: Manifest, entry: FileEntry) -> Checked:
+    def _check_file(self, manifest: Manifest, entry: FileEntry) -> CheckResult:
         try:
             with self._local_copy(_file_key(manifest, entry)) as path:
                 problem, size_bytes = entry.difference(path), path.stat().st_size
@@ -245,7 +260,7 @@ class Artifacts:
             problem, size_bytes = "it is missing", 0
         if problem is not None:
             problem = f"file {entry.name} of attempt {manifest.attempt}: {problem}"
-        return Checked(problem=problem, size_bytes=size_bytes)
+        return CheckResult(problem=problem, size_bytes=size_bytes)
 
     @contextmanager
     def _local_copy(self, key: str) -> Iterator[Path]:
@@ -267,18 +282,20 @@ class Artifacts:
         if problem is not None:
             raise CorruptArtifactError(
                 f"{manifest.kind} {manifest.id}, file {entry.name} of attempt {manifest.attempt}: "
-                f"{problem}; `mergesweep verify STUDY --store {self.store.url}` takes it out, and "
-                "the next run makes it again"
+                f"{problem}; run `mergesweep verify STUDY --store {self.store.url}`, which "
+                "withdraws the artifact, and then the study again, which makes it again"
             )
 
     def _yield_to_winner(self, loser: Manifest) -> Manifest:
         winner = self.find(loser.kind, loser.id)
         if winner is None:
             raise NotFoundError(
-                f"{loser.kind} {loser.id} was committed and deleted while attempt {loser.attempt} "
-                f"committed it to {self.store.url}; run the same command again"
+                f"while attempt {loser.attempt} committed {loser.kind} {loser.id} to "
+                f"{self.store.url}, another attempt committed it and it was deleted again; run the "
+                "same command again"
             )
-        # A store that repeated a request may call the attempt that won the loser.
+        # The store may have repeated a put that had succeeded, and then reports the winner as the
+        # loser. The winner's files must stay.
         if winner.attempt != loser.attempt:
             self.store.delete([_file_key(loser, entry) for entry in loser.files])
         return winner

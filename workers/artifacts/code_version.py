@@ -1,4 +1,4 @@
-"""Which code made an artifact: release, and git commit where it runs from a checkout."""
+"""The version of the running code: its release and, in a git checkout, its commit."""
 
 import subprocess
 from functools import cache
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @cache
 def code_version() -> str:
-    """Returns `0.1.0`, or `0.1.0+` and the git commit for code that lies in a checkout."""
+    """Returns the release, such as `0.1.0`; in a git checkout followed by `+` and the commit."""
     release = version("mergesweep")
     commit = _git_commit(Path(__file__).resolve().parents[2])
     return f"{release}+{commit}" if commit else release

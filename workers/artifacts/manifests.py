@@ -1,6 +1,6 @@
 """The manifest of an artifact: the file that is written last and makes the artifact exist.
 
-It is sealed: any byte of it that changed after it was written is found when it is read.
+A manifest is checksummed JSON, so that a reader notices any byte that changed after writing.
 """
 
 import dataclasses
@@ -20,91 +20,94 @@ from workers.artifacts.checksummed_json import (
 from workers.specs.ids import UnhashableSpecError, plain_json
 
 ManifestOutcome = Literal["done", "diverged"]
+"""`diverged` if a training loss or the final weights were NaN or infinite."""
 
 
 class ManifestError(ValueError):
-    """A manifest cannot be written or read; the message names its key and the field."""
+    """A manifest cannot be written or read; the message has its key and the field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """One file of an artifact, as it was uploaded."""
+    """The name, size and digest of one file of an artifact."""
 
     name: str
-    """Its name inside the attempt, without directories."""
+    """File name inside the attempt, without directories."""
 
     size_bytes: int
-    """Its length."""
+    """Length of the file."""
 
     sha256: str
-    """The digest of its content, 64 hexadecimal digits."""
+    """Digest of the content, 64 hexadecimal digits."""
 
     @staticmethod
     def of(path: Path, *, name: str) -> "FileEntry":
-        """Returns the entry of a local file, which is read once."""
+        """Returns the entry of a local file; reads the file once."""
         return FileEntry(name=name, size_bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
     def difference(self, path: Path) -> str | None:
-        """Says how a local file differs from this entry; None when it does not."""
+        """Returns how a local file differs from this entry, for a message; None if it does not."""
         found = FileEntry.of(path, name=self.name)
         if found == self:
             return None
         return (
             f"expected {self.size_bytes} bytes with sha256 {self.sha256}, found "
-            f"{found.size_bytes} bytes with {found.sha256}"
+            f"{found.size_bytes} bytes with sha256 {found.sha256}"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that a reader needs to know of an artifact before it opens a file of it."""
+    """The description of a committed artifact: origin, files, outcome and measurements."""
 
     kind: str
-    """What it is, such as `expert` or `merge`."""
+    """See `Provenance.kind`."""
 
     id: str
-    """The content id of kind, version, spec and inputs."""
+    """See `Provenance.id`."""
 
     version: int
-    """The meaning of the kind when it was made."""
+    """Version of the kind when the artifact was made."""
 
     spec: Mapping[str, Any]
-    """All that defines the result."""
+    """See `Provenance.spec`."""
 
     inputs: Mapping[str, str]
-    """The artifacts consumed: id to the digest of the manifest that was read."""
+    """See `Provenance.inputs`."""
 
     files: tuple[FileEntry, ...]
-    """The files, ordered by name."""
+    """Entries of the files, ordered by name."""
 
     attempt: str
-    """The attempt that won, and with it the prefix under which the files lie."""
+    """Name of the attempt that won; its files lie under the prefix `Layout.attempt`."""
 
     outcome: ManifestOutcome
-    """`done`, or `diverged` when the training loss became NaN or infinite."""
+    """See `ManifestOutcome`."""
 
     metrics: Mapping[str, Any]
-    """What was measured and is the same in every run of this spec; None where there is no value."""
+    """Measurements that are equal whenever the specification is run; None for a missing value.
+
+    See `workers.artifacts.metrics` for those of experts, pretrained bases and merges."""
 
     seconds: Mapping[str, float]
-    """How long each phase took, in seconds; differs from run to run."""
+    """Duration of each phase, in seconds; differs between attempts."""
 
     created_at_s: float
-    """When the commit began, in seconds since 1970 (UTC)."""
+    """Time at which the commit began, in seconds since 1970 (UTC)."""
 
     code_version: str
-    """The version of mergesweep that made it."""
+    """Version of mergesweep that made the artifact."""
 
     @property
     def digest(self) -> str:
-        """The sha256 of the manifest's bytes in the store."""
+        """The sha256 of the manifest's bytes in the store, 64 hexadecimal digits."""
         return sha256_of_bytes(self.to_json())
 
     def file(self, name: str) -> FileEntry:
         """Returns the entry of a file.
 
         Raises:
-            ManifestError: The artifact has no such file; the message lists those that it has.
+            ManifestError: The artifact has no such file; the message lists its files.
         """
         for entry in self.files:
             if entry.name == name:
@@ -113,10 +116,10 @@ class Manifest:
         raise ManifestError(f"{self.kind} {self.id} has no file {name!r}; its files: {names}")
 
     def to_json(self) -> bytes:
-        """Returns the bytes that are stored; reading and writing them again changes nothing.
+        """Returns the bytes to store; parsing and writing them again gives the same bytes.
 
         Raises:
-            ManifestError: A spec, metric or duration is not exact in JSON, NaN for example.
+            ManifestError: A value has no exact form in JSON, for example NaN.
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["files"] = [dataclasses.asdict(entry) for entry in self.files]
@@ -128,15 +131,15 @@ class Manifest:
 
     @staticmethod
     def from_json(content: bytes, *, key: str) -> "Manifest":
-        """Returns the manifest that the bytes say.
+        """Parses a manifest from the bytes that `to_json` returned.
 
         Args:
-            content: What `to_json` returned.
-            key: Where it was read; only messages use it.
+            content: The bytes.
+            key: The manifest's key, for messages.
 
         Raises:
-            ManifestError: Not JSON, a field is missing, unknown or of another type, or a byte is
-                not as it was written.
+            ManifestError: The bytes are not JSON; a field is missing, unknown or of another type;
+                or the checksum does not match.
         """
         try:
             parsed = json.loads(content)
@@ -144,14 +147,17 @@ class Manifest:
             raise ManifestError(f"manifest {key} is not JSON: {error}") from error
         fields = _checked_fields(parsed, types=_MANIFEST_TYPES, where=f"manifest {key}")
         if fields["outcome"] not in get_args(ManifestOutcome):
-            raise ManifestError(f"manifest {key}: outcome is {fields['outcome']!r}")
+            raise ManifestError(
+                f"manifest {key}: outcome is {fields['outcome']!r}, expected one of "
+                f"{', '.join(get_args(ManifestOutcome))}"
+            )
         files = tuple(
             FileEntry(
                 **_checked_fields(entry, types=_FILE_TYPES, where=f"manifest {key}: files[{i}]")
             )
             for i, entry in enumerate(fields.pop("files"))
         )
-        # Last: a file made by hand hears which field is wrong, not that it has another checksum.
+        # Last, so that a file that was edited by hand fails with the name of the wrong field.
         try:
             verify_checksum(content)
         except DamagedJsonError as error:
@@ -160,7 +166,7 @@ class Manifest:
         return Manifest(files=files, **fields)
 
 
-# What JSON parses into; a mapping or tuple in a dataclass is an object or array in the file.
+# Python types of the parsed JSON values.
 _FILE_TYPES: dict[str, tuple[type, ...]] = {"name": (str,), "size_bytes": (int,), "sha256": (str,)}
 _MANIFEST_TYPES: dict[str, tuple[type, ...]] = {
     CHECKSUM: (str,),
@@ -183,12 +189,15 @@ def _checked_fields(
     parsed: object, *, types: Mapping[str, tuple[type, ...]], where: str
 ) -> dict[str, Any]:
     if not isinstance(parsed, dict):
-        raise ManifestError(f"{where} is a {type(parsed).__name__}, not an object")
+        raise ManifestError(f"{where} is a {type(parsed).__name__}, expected a JSON object")
     if missing := sorted(types.keys() - parsed.keys()):
         raise ManifestError(f"{where} has no field {', '.join(missing)}")
     if unknown := sorted(parsed.keys() - types.keys()):
         raise ManifestError(f"{where} has the unknown field {', '.join(unknown)}")
     for name, value in parsed.items():
-        if type(value) not in types[name]:  # exact, as a bool is an int to isinstance
-            raise ManifestError(f"{where}: {name} is {value!r} of type {type(value).__name__}")
+        if type(value) not in types[name]:  # not isinstance, for which a bool is an int
+            expected = " or ".join(each.__name__ for each in types[name])
+            raise ManifestError(
+                f"{where}: {name} is {value!r} of type {type(value).__name__}, expected {expected}"
+            )
     return parsed

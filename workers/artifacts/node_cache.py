@@ -1,4 +1,4 @@
-"""A node's cache of artifact files on its local disk, shared by all worker processes."""
+"""A cache of artifact files on a node's local disk, shared by all worker processes of the node."""
 
 import fcntl
 import os
@@ -11,25 +11,25 @@ from pathlib import Path
 from workers.store.atomic import replacing
 
 CACHE_VARIABLE = "MERGESWEEP_CACHE"
-"""Environment variable: where a node keeps files fetched from the store."""
-# A path that was handed out may not be open yet; what was used this recently is not evicted.
+"""Environment variable with the directory of the node's cache."""
+# A worker may not have opened a path yet that it has just received, so files stay this long.
 _GRACE_S = 600.0
 _READ_ONLY = 0o444
 
 
 def cache_root() -> Path:
-    """Returns the node's cache directory, shared by all its workers."""
+    """Returns the directory of the node's cache, which all its workers share."""
     default = Path(tempfile.gettempdir()) / f"mergesweep-cache-{os.getuid()}"
     return Path(os.environ.get(CACHE_VARIABLE, default))
 
 
 class NodeCache:
-    """Keeps files by the sha256 of their content; a file is whole and never changes.
+    """Files by the sha256 of their content; a file is complete and never changes.
 
-    Any number of processes and threads use one directory: the first that wants a file gets it, the
-    others wait for that. With a limit, the files used longest ago make room for new ones; those
-    of the last ten minutes stay, so that the limit can be exceeded by what is in use. A file that
-    is open or memory-mapped outlives its eviction.
+    Any number of processes and threads may use one directory. The first that needs a file downloads
+    it, and the others wait for the download. If there is a size limit, a new file evicts the least
+    recently used files. Files used in the last ten minutes are never evicted, so the files in use
+    may exceed the limit. A file that is open or memory-mapped remains readable after its eviction.
     """
 
     def __init__(
@@ -39,32 +39,33 @@ class NodeCache:
         max_bytes: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Touches no file yet.
+        """Takes the directory, without touching it.
 
         Args:
-            root: A directory on a local disk; made when it is first needed.
-            max_bytes: What all files together may take; None for no limit.
-            clock: Seconds since 1970.
+            root: A directory on a local disk; created when the first file is added.
+            max_bytes: Largest total size of the files; None for no limit.
+            clock: Returns the seconds since 1970.
         """
         self._root = root
         self._max_bytes = max_bytes
         self._clock = clock
 
     def get(self, sha256: str, fill: Callable[[Path], None]) -> Path:
-        """Returns the read-only file of a digest, filled now if the cache does not have it.
+        """Returns the read-only file with a digest; calls `fill` if the cache does not have it.
 
         Args:
-            sha256: The digest of the content.
-            fill: Writes that content to the path it is given, or raises; checking it is its job.
+            sha256: Digest of the content.
+            fill: Writes the content to the path that it receives and verifies it, or raises.
         """
         path = self._root / sha256[:2] / sha256
-        if not self._use(path):
+        if not self._mark_used(path):
             with self._locked(sha256):
-                if not self._use(path):
-                    self._fill(path, fill)
+                if not self._mark_used(path):
+                    self._add(path, fill)
         return path
 
-    def _use(self, path: Path) -> bool:
+    def _mark_used(self, path: Path) -> bool:
+        """Sets the time of the last use; returns False if the file is not in the cache."""
         now_s = self._clock()
         try:
             os.utime(path, (now_s, now_s))
@@ -72,20 +73,20 @@ class NodeCache:
             return False
         return True
 
-    def _fill(self, path: Path, fill: Callable[[Path], None]) -> None:
+    def _add(self, path: Path, fill: Callable[[Path], None]) -> None:
         with replacing(path) as temporary:
             fill(temporary)
             temporary.chmod(_READ_ONLY)
-        self._use(path)
+        self._mark_used(path)
         if self._max_bytes is not None:
             self._evict(self._max_bytes)
 
     def _evict(self, max_bytes: int) -> None:
-        used = sorted((stat.st_mtime, stat.st_size, path) for path, stat in self._files())
-        total_bytes = sum(size_bytes for _, size_bytes, _ in used)
-        newest_s = self._clock() - _GRACE_S
-        for used_at_s, size_bytes, path in used:
-            if total_bytes <= max_bytes or used_at_s > newest_s:
+        by_last_use = sorted((stat.st_mtime, stat.st_size, path) for path, stat in self._files())
+        total_bytes = sum(size_bytes for _, size_bytes, _ in by_last_use)
+        grace_began_s = self._clock() - _GRACE_S
+        for used_at_s, size_bytes, path in by_last_use:
+            if total_bytes <= max_bytes or used_at_s > grace_began_s:
                 return
             path.unlink(missing_ok=True)
             total_bytes -= size_bytes
@@ -99,10 +100,10 @@ class NodeCache:
 
     @contextmanager
     def _locked(self, sha256: str) -> Iterator[None]:
-        """Holds the lock of a digest; the system releases it if the process dies.
+        """Holds the lock of a digest; the operating system releases it if the process dies.
 
-        Lock files are never removed, as a removed one can still be held. 4096 of them are few, and
-        enough for downloads side by side seldom to meet.
+        Lock files are never deleted, because another process may hold the lock of a deleted file.
+        There are 4096, so that parallel downloads rarely share a lock.
         """
         path = self._root / "locks" / sha256[:3]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from eval.images.shards import shard_name, write_shard
+from workers.artifacts.provenance import Provenance
 from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.models.backbones import Backbone
 from workers.models.tensor_files import write_tensors
 from workers.prepare.base import prepare_base
-from workers.specs.ids import VERSIONS
 from workers.specs.merge import MergeSpec
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec
 from workers.train.trainer import create_head
 from workers.train.trainer_state import model_tensors
@@ -129,13 +128,8 @@ def _commit_expert(spec: ExpertSpec, *, tensors: Mapping[str, Tensor], store: Sa
     path = store.scratch / EXPERT_FILE
     write_tensors(path, tensors, about={"id": spec.id})
     store.workspace.artifacts.commit(
-        "expert",
-        spec.id,
-        version=VERSIONS["expert"],
-        spec=spec_to_json(spec),
-        inputs={},
+        Provenance.of(spec, kind="expert", inputs={}),
         files={EXPERT_FILE: path},
-        outcome="done",
         metrics={},
         seconds={},
     )
@@ -155,13 +149,8 @@ def _commit_images(data_id: str, *, sample: ImageSample, store: SampleStore) -> 
             generator.integers(sample.num_classes, size=count),
         )
     store.workspace.artifacts.commit(
-        "data",
-        data_id,
-        version=VERSIONS["data"],
-        spec=spec_to_json(sample.spec),
-        inputs={},
+        replace(Provenance.of(sample.spec, kind="data", inputs={}), id=data_id),
         files=files,
-        outcome="done",
         metrics={"num_classes": sample.num_classes},
         seconds={},
     )

@@ -13,6 +13,7 @@ from merge.merge import MergeOptions, coverage, merge
 from merge.table import METHODS
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics
+from workers.artifacts.provenance import Provenance
 from workers.merging.group_probe import GroupProbe
 from workers.merging.surgery import adapt
 from workers.merging.task_models import task_models
@@ -20,9 +21,7 @@ from workers.models.backbones import Backbone
 from workers.models.batch_norm import copy_statistics, recalibrate
 from workers.sampling.determinism import compute_deterministically
 from workers.sampling.seeds import derive_seed
-from workers.specs.ids import VERSIONS
 from workers.specs.merge import MergeSpec
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import ExpertSpec
 from workers.workspace import Workspace
 
@@ -51,13 +50,8 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     params = parse_params(spec.method, spec.params)
     covered = coverage(workspace.base_tensors(spec.base_id), params=params)
     return workspace.artifacts.commit(
-        "merge",
-        spec.id,
-        version=VERSIONS["merge"],
-        spec=spec_to_json(spec),
-        inputs=_inputs(spec, workspace=workspace),
+        Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
         files={},
-        outcome="done",
         metrics=MergeMetrics(tasks=sums, coverage=covered).to_json(),
         seconds={"merge": merge_s, "evaluate": evaluate_s},
     )

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.provenance import Provenance
 from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
 from workers.models.tensor_files import write_tensors
-from workers.specs.ids import VERSIONS
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec
 from workers.workspace import BASE_FILE, Workspace
 
@@ -32,13 +31,8 @@ def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
         path = Path(scratch) / BASE_FILE
         write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})
         return workspace.artifacts.commit(
-            "base",
-            spec.id,
-            version=VERSIONS["base"],
-            spec=spec_to_json(spec),
-            inputs={},
+            Provenance.of(spec, kind="base", inputs={}),
             files={BASE_FILE: path},
-            outcome="done",
             metrics={"num_entries": sum(tensor.numel() for tensor in tensors.values())},
             seconds={"prepare": time.monotonic() - started},
         )

@@ -16,12 +16,11 @@ from eval.open_images import open_images
 from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.provenance import Provenance
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.shards_in_flight import ExpectedShard, ShardsInFlight
 from workers.sampling.data_selection import Selection, select_images
 from workers.specs.data import DataJob, DataSpec
-from workers.specs.ids import VERSIONS
-from workers.specs.spec_json import spec_to_json
 from workers.store.protocol import NotFoundError
 from workers.workspace import Workspace
 
@@ -168,13 +167,8 @@ class ImagePreparation:
         sizes = {name: len(each.positions) for name, each in self._selections.items()}
         try:
             return self._artifacts.commit(
-                "data",
-                spec.id,
-                version=VERSIONS["data"],
-                spec=spec_to_json(spec),
-                inputs={},
+                Provenance.of(spec, kind="data", inputs={}),
                 files=files,
-                outcome="done",
                 metrics={
                     "num_classes": self._task.num_classes,
                     "num_train": sizes["train"],

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.provenance import Provenance
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
 from workers.models.text_towers import TextTower, open_text_tower
 from workers.specs.data import HeadJob
-from workers.specs.ids import VERSIONS
-from workers.specs.spec_json import spec_to_json
 from workers.workspace import HEAD_FILE, Workspace
 
 OpenTower = Callable[..., TextTower]
@@ -62,13 +61,8 @@ def prepare_head(
         path = Path(scratch) / HEAD_FILE
         write_tensors(path, {"weight": weight}, about={"task": spec.task, "id": spec.id})
         return workspace.artifacts.commit(
-            "head",
-            spec.id,
-            version=VERSIONS["head"],
-            spec=spec_to_json(spec),
-            inputs={},
+            Provenance.of(spec, kind="head", inputs={}),
             files={HEAD_FILE: path},
-            outcome="done",
             metrics={"num_classes": len(spec.classes), "width": weight.shape[1]},
             seconds={"prepare": time.monotonic() - started},
         )

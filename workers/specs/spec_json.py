@@ -8,10 +8,11 @@ from workers.specs.data import DataSpec, ZeroShotSpec
 from workers.specs.merge import MergeSpec, SurgerySpec
 from workers.specs.training import BaseSpec, ExpertSpec
 
+ArtifactSpec = BaseSpec | DataSpec | ZeroShotSpec | ExpertSpec | MergeSpec
+"""A specification of any kind of artifact."""
 
-def spec_to_json(
-    spec: BaseSpec | DataSpec | ZeroShotSpec | ExpertSpec | MergeSpec,
-) -> dict[str, Any]:
+
+def spec_to_json(spec: ArtifactSpec) -> dict[str, Any]:
     """Returns a specification as the plain values that its manifest carries.
 
     A merge names its experts by id; their own manifests say what they are.

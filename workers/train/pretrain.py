@@ -11,10 +11,9 @@ from eval.images.split import Split
 from eval.metrics import TaskSums
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import PretrainMetrics
+from workers.artifacts.provenance import Provenance
 from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
-from workers.specs.ids import VERSIONS
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseSpec, Pretraining, PretrainSpec
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
@@ -107,11 +106,7 @@ def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -
         if is_usable:
             write_tensors(path, tensors, about={"model": base.model, "id": base.id})
         manifest = workspace.artifacts.commit(
-            "base",
-            base.id,
-            version=VERSIONS["base"],
-            spec=spec_to_json(base),
-            inputs=_inputs(pretraining),
+            Provenance.of(base, kind="base", inputs=_inputs(pretraining)),
             files={BASE_FILE: path} if is_usable else {},
             outcome="done" if is_usable else "diverged",
             metrics=PretrainMetrics(

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from eval.evaluate import evaluate, evaluate_head
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
+from workers.artifacts.provenance import Provenance
 from workers.models.backbones import Backbone
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
-from workers.specs.ids import VERSIONS
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import ExpertSpec, TrialSpec
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
@@ -127,11 +126,7 @@ def _commit_weights(
         if finite:
             write_tensors(path, tensors, about={"task": expert.task, "id": expert.id})
         return workspace.artifacts.commit(
-            "expert",
-            expert.id,
-            version=VERSIONS["expert"],
-            spec=spec_to_json(expert),
-            inputs=_inputs(expert, workspace=workspace),
+            Provenance.of(expert, kind="expert", inputs=_inputs(expert, workspace=workspace)),
             files={EXPERT_FILE: path} if finite else {},
             outcome="diverged" if at.diverged or not finite else "done",
             metrics=_metrics(trial, finite=finite).to_json(),

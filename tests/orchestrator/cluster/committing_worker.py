@@ -15,11 +15,10 @@ from scripted_worker import Progress
 
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.provenance import Provenance
 from workers.prepare.progress import PreparationProgress
 from workers.specs.data import DataJob, DataSpec
-from workers.specs.ids import VERSIONS
 from workers.specs.merge import MergeSpec
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
 from workers.store.opening import open_store
 
@@ -91,13 +90,8 @@ class Worker:
             file = Path(scratch) / "file"
             file.write_text(kind)
             return self._artifacts.commit(
-                kind,
-                spec.id,
-                version=VERSIONS[kind],
-                spec=spec_to_json(spec),
-                inputs={},
+                Provenance.of(spec, kind=kind, inputs={}),
                 files={"file": file},
-                outcome="done",
                 metrics=metrics,
                 seconds={"trial": 0.1} if kind == "expert" else {"merge": 0.1, "evaluate": 0.1},
             )

@@ -12,6 +12,7 @@ from orchestrator.upkeep.gc import Collected, CollectError, collect
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.checksummed_json import dump_checksummed
 from workers.artifacts.layout import Layout
+from workers.artifacts.provenance import Provenance
 from workers.specs.plan_file import GroupSampling, PlanFile, PlannedData, PlannedTrial
 from workers.store.local import LocalStore
 from workers.store.protocol import Store, StoreUnavailableError
@@ -80,13 +81,8 @@ def commit(store: Store, kind: str, artifact_id: str, *, scratch: Path) -> set[s
     path.write_bytes(artifact_id.encode())
     names = [] if kind == "merge" else ["a.arrow", "weights"]
     manifest = Artifacts(store).commit(
-        kind,
-        artifact_id,
-        version=1,
-        spec={},
-        inputs={},
+        Provenance(kind=kind, id=artifact_id, version=1, spec={}, inputs={}),
         files=dict.fromkeys(names, path),
-        outcome="done",
         metrics={},
         seconds={},
     )

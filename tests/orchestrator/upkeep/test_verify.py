@@ -18,10 +18,10 @@ from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.checksummed_json import dump_checksummed, parse_checksummed
 from workers.artifacts.layout import InvalidNameError, Layout
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.provenance import Provenance
 from workers.specs.data import DataSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import PLAN_FILE
-from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseSpec, ExpertSpec
 from workers.store.opening import open_store
 from workers.store.protocol import Store, StoreUnavailableError
@@ -115,13 +115,8 @@ def commit(
     for name, path in files.items():
         path.write_bytes(hashlib.sha512(f"{spec.id} {name}".encode()).digest() * 8)
     artifacts.commit(
-        kind,
-        spec.id,
-        version=1,
-        spec=spec_to_json(spec),
-        inputs={},
+        Provenance.of(spec, kind=kind, inputs={}),
         files=files,
-        outcome="done",
         metrics=metrics,
         seconds={"trial": 1.0},
     )

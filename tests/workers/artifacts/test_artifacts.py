@@ -1,11 +1,12 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,30 +14,32 @@ import pytest
 from workers.artifacts.artifacts import (
     Artifacts,
     BrokenManifestsError,
-    Checked,
+    CheckResult,
     CorruptArtifactError,
 )
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest, ManifestError
 from workers.artifacts.node_cache import NodeCache
+from workers.artifacts.provenance import Provenance
 from workers.store.opening import open_store
 from workers.store.protocol import NotFoundError, Store, StoreUnavailableError
 
 ID = "0123456789abcdef"
 OTHER_ID = "fedcba9876543210"
 
-# Commits as a worker would, and dies where its manifest would have been written.
+# Commits like a worker, and is killed before it writes the manifest.
 KILLED_WORKER = """
 import os, signal, sys
 from pathlib import Path
 from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.provenance import Provenance
 from workers.store.opening import open_store
 
 store = open_store(sys.argv[1])
 store.put_if_absent = lambda key, content: os.kill(os.getpid(), signal.SIGKILL)
 Artifacts(store).commit(
-    "expert", sys.argv[2], version=1, spec={}, inputs={}, files={"weights": Path(sys.argv[3])},
-    outcome="done", metrics={}, seconds={},
+    Provenance(kind="expert", id=sys.argv[2], version=1, spec={}, inputs={}),
+    files={"weights": Path(sys.argv[3])}, metrics={}, seconds={},
 )
 """
 
@@ -45,7 +48,7 @@ OPERATIONS = {"get", "put", "put_if_absent", "upload", "download", "list", "dele
 
 
 class FaultyStore:
-    """Fails every third operation: half of those before it is done, half after."""
+    """Fails every third operation, alternately before and after the operation takes effect."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -66,7 +69,7 @@ class FaultyStore:
 
 
 class DeafStore(FaultyStore):
-    """Says that a conditional put lost when it won, as after a lost answer."""
+    """A store that reports a won conditional put as lost, as happens when an answer is lost."""
 
     def _call(self, operation: Callable[..., object], *arguments: object) -> object:
         result = operation(*arguments)
@@ -75,28 +78,33 @@ class DeafStore(FaultyStore):
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """Writes the file that tests commit."""
+    """Returns the file that tests commit."""
     path = tmp_path / "weights"
     path.write_bytes(b"weights")
     return path
 
 
-def commit(artifacts: Artifacts, path: Path, **changes: Any) -> Manifest:  # noqa: ANN401 any argument of commit
-    arguments: dict[str, Any] = {
-        "version": 1,
-        "spec": {"lr": 0.1, "betas": (0.9, 0.999)},
-        "inputs": {OTHER_ID: "0" * 64},
-        "files": {"weights": path, "config.json": path},
-        "outcome": "done",
-        "metrics": {"accuracy": 0.5},
-        "seconds": {"trial": 1.5},
-    }
-    artifact_id = changes.pop("artifact_id", ID)
-    return artifacts.commit("expert", artifact_id, **{**arguments, **changes})
+def commit(
+    artifacts: Artifacts,
+    path: Path,
+    *,
+    artifact_id: str = ID,
+    metrics: Mapping[str, Any] = MappingProxyType({"accuracy": 0.5}),
+) -> Manifest:
+    """Commits an expert that has two files with the same content."""
+    provenance = Provenance(
+        kind="expert",
+        id=artifact_id,
+        version=1,
+        spec={"lr": 0.1, "betas": (0.9, 0.999)},
+        inputs={OTHER_ID: "0" * 64},
+    )
+    files = {"weights": path, "config.json": path}
+    return artifacts.commit(provenance, files=files, metrics=metrics, seconds={"trial": 1.5})
 
 
 def test_committed_artifact_is_found(store: Store, weights: Path) -> None:
-    """What commit returns is what every reader finds, with all that was said."""
+    """`commit` returns the manifest that every reader finds, with all fields as given."""
     artifacts = Artifacts(
         store,
         clock=lambda: 1_700_000_000.5,
@@ -112,14 +120,14 @@ def test_committed_artifact_is_found(store: Store, weights: Path) -> None:
     assert [(f.name, f.size_bytes) for f in manifest.files] == [("config.json", 7), ("weights", 7)]
 
 
-def test_commit_costs_a_request_a_file_and_one(store: Store, weights: Path) -> None:
-    """Two files and a manifest are three requests."""
+def test_commit_costs_one_request_per_file_and_one_more(store: Store, weights: Path) -> None:
+    """Two files and a manifest cost three requests."""
     commit(Artifacts(store), weights)
     assert store.num_requests == 3
 
 
 def test_second_commit_loses_without_overwriting(store: Store, weights: Path) -> None:
-    """The loser gets the winner's manifest and takes its own files away."""
+    """The loser returns the winner's manifest and deletes its own files."""
     artifacts = Artifacts(store)
     won = commit(artifacts, weights, metrics={"accuracy": 0.5})
     keys = [entry.key for entry in store.list("")]
@@ -129,7 +137,7 @@ def test_second_commit_loses_without_overwriting(store: Store, weights: Path) ->
 
 
 def test_racing_workers_agree_on_one_winner(store: Store, weights: Path) -> None:
-    """Four workers that commit one id at once return the same manifest, whose files are there."""
+    """Four workers that commit one id at once return the same manifest, and its files exist."""
     artifacts = Artifacts(store)
     with ThreadPoolExecutor(4) as threads:
         manifests = list(threads.map(lambda _: commit(artifacts, weights), range(4)))
@@ -139,8 +147,8 @@ def test_racing_workers_agree_on_one_winner(store: Store, weights: Path) -> None
     assert len(list(store.list(""))) == 3
 
 
-def test_winner_that_was_told_it_lost_keeps_its_files(store: Store, weights: Path) -> None:
-    """A lost answer must not make the winner delete what its manifest promises."""
+def test_winner_that_was_reported_as_loser_keeps_its_files(store: Store, weights: Path) -> None:
+    """After a lost answer, the winner must not delete the files that its manifest lists."""
     manifest = commit(Artifacts(DeafStore(store)), weights)
     prefix = Layout.attempt("expert", ID, manifest.attempt)
     assert [e.key for e in store.list(prefix)] == [f"{prefix}config.json", f"{prefix}weights"]
@@ -149,7 +157,7 @@ def test_winner_that_was_told_it_lost_keeps_its_files(store: Store, weights: Pat
 def test_worker_killed_before_the_manifest_leaves_nothing_visible(
     store: Store, weights: Path, tmp_path: Path
 ) -> None:
-    """Uploaded files without a manifest are no artifact, and do not hinder the next attempt."""
+    """Uploaded files without a manifest are not an artifact, and the next attempt succeeds."""
     command = [sys.executable, "-c", KILLED_WORKER, store.url, ID, str(weights)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert len(list(store.list("artifacts/"))) == 1
@@ -164,7 +172,7 @@ def test_worker_killed_before_the_manifest_leaves_nothing_visible(
 def test_store_that_fails_every_third_call_ends_with_whole_artifacts(
     store: Store, weights: Path, tmp_path: Path
 ) -> None:
-    """Whatever failed, an artifact is absent or whole, and trying again completes it."""
+    """After every failure, each artifact is absent or whole, and a retry completes it."""
     faulty, sound = Artifacts(FaultyStore(store)), Artifacts(store)
     cache = NodeCache(tmp_path / "cache")
     ids = [f"{i:016x}" for i in range(6)]
@@ -181,14 +189,14 @@ def test_store_that_fails_every_third_call_ends_with_whole_artifacts(
 
 
 def test_inexact_metric_is_refused_before_anything_is_uploaded(store: Store, weights: Path) -> None:
-    """A NaN costs no upload, and the message names it."""
+    """A NaN is refused by its path, before the first request."""
     with pytest.raises(ManifestError, match=r"metrics\.loss is nan"):
         commit(Artifacts(store), weights, metrics={"loss": float("nan")})
     assert store.num_requests == 0
 
 
-def test_find_all_keeps_order_and_leaves_out_what_is_missing(store: Store, weights: Path) -> None:
-    """Ids asked twice are fetched once; the result is ordered as asked."""
+def test_find_all_keeps_order_and_leaves_out_missing_artifacts(store: Store, weights: Path) -> None:
+    """An id that occurs twice costs one request; the result has the order of the ids."""
     artifacts = Artifacts(store)
     for artifact_id in (ID, OTHER_ID):
         commit(artifacts, weights, artifact_id=artifact_id)
@@ -199,7 +207,7 @@ def test_find_all_keeps_order_and_leaves_out_what_is_missing(store: Store, weigh
 
 
 def test_committed_ids_counts_manifests_of_the_kind_only(store: Store, weights: Path) -> None:
-    """Other kinds, and files under an attempt, are not artifacts of this kind."""
+    """Manifests of other kinds, and files of an attempt without a manifest, do not count."""
     artifacts = Artifacts(store)
     commit(artifacts, weights)
     store.put(Layout.attempt_file("expert", OTHER_ID, attempt="0" * 16, name="weights"), b"")
@@ -208,18 +216,18 @@ def test_committed_ids_counts_manifests_of_the_kind_only(store: Store, weights: 
 
 
 def test_manifest_of_another_artifact_is_refused(store: Store, weights: Path) -> None:
-    """A manifest copied by hand to another id is not believed."""
+    """A manifest that was copied by hand to another id is refused."""
     artifacts = Artifacts(store)
     manifest = commit(artifacts, weights)
     store.put(Layout.manifest("expert", OTHER_ID), manifest.to_json())
-    with pytest.raises(ManifestError, match=f"is that of expert {ID}"):
+    with pytest.raises(ManifestError, match=f"belongs to expert {ID}"):
         artifacts.find("expert", OTHER_ID)
 
 
-def test_fetched_file_is_downloaded_once_a_node(
+def test_fetched_file_is_downloaded_once_per_node(
     store: Store, weights: Path, tmp_path: Path
 ) -> None:
-    """A second process with the same cache asks the store nothing."""
+    """A second process with the same cache makes no request to the store."""
     manifest = commit(Artifacts(store), weights)
     cache = NodeCache(tmp_path / "cache")
     path = Artifacts(store).fetch(manifest, "weights", cache)
@@ -229,8 +237,8 @@ def test_fetched_file_is_downloaded_once_a_node(
     assert store.num_requests == before
 
 
-def test_local_store_hands_out_its_own_file(weights: Path, tmp_path: Path) -> None:
-    """On one machine nothing is copied: the cache stays empty."""
+def test_local_store_returns_its_own_file(weights: Path, tmp_path: Path) -> None:
+    """On one machine no file is copied, and the cache stays empty."""
     store = open_store(str(tmp_path / "store"))
     artifacts = Artifacts(store)
     path = artifacts.fetch(commit(artifacts, weights), "weights", NodeCache(tmp_path / "cache"))
@@ -239,10 +247,10 @@ def test_local_store_hands_out_its_own_file(weights: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"WEIGHTS", b"weigh", b""])
-def test_corrupt_file_is_refused_with_what_was_expected(
+def test_corrupt_file_is_refused_with_both_sizes(
     store: Store, weights: Path, tmp_path: Path, content: bytes
 ) -> None:
-    """Flipped bits and a truncated file are found out; the message has artifact, file and sizes."""
+    """Changed and truncated files are refused; the message has artifact, file and both sizes."""
     artifacts = Artifacts(store)
     manifest = commit(artifacts, weights)
     key = Layout.attempt_file("expert", ID, attempt=manifest.attempt, name="weights")
@@ -256,10 +264,10 @@ def test_corrupt_file_is_refused_with_what_was_expected(
     assert f"found {len(content)} bytes" in message
 
 
-def test_lost_file_and_unknown_file_are_told_apart(
+def test_lost_file_and_unknown_file_raise_different_errors(
     store: Store, weights: Path, tmp_path: Path
 ) -> None:
-    """A file that the manifest promises and the store lost is an error of the store."""
+    """A wrong name is a `ManifestError`; a listed file that the store lost is `NotFoundError`."""
     artifacts, cache = Artifacts(store), NodeCache(tmp_path / "cache")
     manifest = commit(artifacts, weights)
     with pytest.raises(ManifestError, match=r"its files: config\.json, weights"):
@@ -270,7 +278,7 @@ def test_lost_file_and_unknown_file_are_told_apart(
 
 
 def test_broken_manifests_are_all_named(store: Store, weights: Path) -> None:
-    """Reading many says of each broken one what is wrong, and of the whole ones nothing."""
+    """The error has the reason for each broken manifest, and none for the intact one."""
     artifacts = Artifacts(store)
     whole, half, another = ID, OTHER_ID, "0" * 16
     manifest = commit(artifacts, weights)
@@ -281,21 +289,19 @@ def test_broken_manifests_are_all_named(store: Store, weights: Path) -> None:
     assert caught.value.kind == "expert"
     assert list(caught.value.problems) == [half, another]
     assert "is not JSON" in caught.value.problems[half]
-    assert f"is that of expert {ID}" in str(caught.value)
+    assert f"belongs to expert {ID}" in str(caught.value)
 
 
 def test_whole_artifact_passes_the_check(store: Store, weights: Path) -> None:
-    """Every byte of its files is read; of what is not committed there is nothing to say."""
+    """The check reads every byte of its files; for an artifact without manifest it is None."""
     artifacts = Artifacts(store)
     commit(artifacts, weights)
-    assert artifacts.check("expert", ID) == Checked(problem=None, size_bytes=14)
+    assert artifacts.check("expert", ID) == CheckResult(problem=None, size_bytes=14)
     assert artifacts.check("expert", OTHER_ID) is None
 
 
-def test_check_reads_again_what_was_fetched_before(
-    store: Store, weights: Path, tmp_path: Path
-) -> None:
-    """A file that a process has verified once can break later."""
+def test_check_reads_fetched_files_again(store: Store, weights: Path, tmp_path: Path) -> None:
+    """A file can be damaged after a process has verified it."""
     artifacts = Artifacts(store)
     manifest = commit(artifacts, weights)
     artifacts.fetch(manifest, "weights", NodeCache(tmp_path / "cache"))
@@ -312,7 +318,7 @@ def test_check_reads_again_what_was_fetched_before(
 
 
 def test_check_names_every_broken_file(store: Store, weights: Path) -> None:
-    """Two files are two problems in one line."""
+    """Two broken files give one line with both problems."""
     artifacts = Artifacts(store)
     manifest = commit(artifacts, weights)
     for entry in manifest.files:
@@ -324,8 +330,8 @@ def test_check_names_every_broken_file(store: Store, weights: Path) -> None:
     assert "; file weights" in str(checked.problem)
 
 
-def test_manifest_whose_names_leave_the_root_is_a_problem(store: Store, weights: Path) -> None:
-    """Whoever wrote it, sealed and all: nothing outside the artifact is read."""
+def test_file_name_that_leaves_the_root_is_a_problem(store: Store, weights: Path) -> None:
+    """Even with a valid checksum, a manifest cannot make a reader open other files."""
     artifacts = Artifacts(store)
     manifest = commit(artifacts, weights)
     outside = replace(manifest.files[0], name="../../../secret")
@@ -336,7 +342,7 @@ def test_manifest_whose_names_leave_the_root_is_a_problem(store: Store, weights:
 
 
 def test_withdrawn_artifact_can_be_committed_again(store: Store, weights: Path) -> None:
-    """It does not exist any more, its manifest is kept, and the next attempt wins."""
+    """The artifact no longer exists, a copy of its manifest does, and the next attempt wins."""
     artifacts = Artifacts(store)
     first = commit(artifacts, weights)
     key = Layout.manifest("expert", ID)
@@ -348,11 +354,11 @@ def test_withdrawn_artifact_can_be_committed_again(store: Store, weights: Path) 
     assert artifacts.committed_ids("expert") == set()
     second = commit(artifacts, weights)
     assert second.attempt != first.attempt
-    assert artifacts.check("expert", ID) == Checked(problem=None, size_bytes=14)
+    assert artifacts.check("expert", ID) == CheckResult(problem=None, size_bytes=14)
 
 
 def test_withdrawing_again_keeps_both_manifests(store: Store, weights: Path) -> None:
-    """The second copy has the next number; of what is not there, nothing is withdrawn."""
+    """The second copy has the next number; withdrawing a missing artifact returns None."""
     artifacts = Artifacts(store)
     assert artifacts.withdraw("expert", ID) is None
     contents = [commit(artifacts, weights, metrics={"n": 1}).to_json()]

@@ -8,7 +8,7 @@ SHA256 = "0f" * 32
 
 
 def test_paths_are_those_of_the_design() -> None:
-    """Stores outlive releases: a path that changes loses what was computed."""
+    """Stores outlive releases: a path that changes would lose computed artifacts."""
     artifact = f"artifacts/expert/01/{ID}"
     assert Layout.artifacts("expert") == "artifacts/expert/"
     assert Layout.manifest("expert", ID) == f"{artifact}/manifest.json"
@@ -25,7 +25,7 @@ def test_paths_are_those_of_the_design() -> None:
 
 
 def test_manifest_key_is_parsed_back() -> None:
-    """Kind and id come back out of the key that was made of them."""
+    """Parsing a manifest's key returns the kind and id that it was made from."""
     assert Layout.parse_manifest_key(Layout.manifest("merge", ID)) == ("merge", ID)
 
 
@@ -89,7 +89,7 @@ def test_every_path_lies_below_a_prefix_of_the_layout() -> None:
 
 
 def test_checkpoint_key_is_parsed_back() -> None:
-    """Trial, step and digest come back out of the key that was made of them."""
+    """Parsing a checkpoint's key returns the training, step and digest that it was made from."""
     key = Layout.checkpoint(ID, step=70, sha256=SHA256)
     assert Layout.parse_checkpoint_key(key) == (ID, 70, SHA256)
 
@@ -109,12 +109,12 @@ def test_checkpoint_key_is_parsed_back() -> None:
     ],
 )
 def test_other_key_is_no_checkpoint(key: str) -> None:
-    """Whatever lies beside the checkpoints is not taken for one."""
+    """Objects with other names beside the checkpoints are not checkpoints."""
     assert Layout.parse_checkpoint_key(key) is None
 
 
 def test_shard_key_is_parsed_back() -> None:
-    """Images, split, number and digest come back out of the key that was made of them."""
+    """Parsing a shard's key returns the data id, split, number and digest it was made from."""
     key = Layout.shard(ID, split="test", number=12, sha256=SHA256)
     assert Layout.parse_shard_key(key) == (ID, "test", 12, SHA256)
     assert Layout.parse_checkpoint_key(key) is None
@@ -133,13 +133,13 @@ def test_shard_key_is_parsed_back() -> None:
     ],
 )
 def test_other_key_is_no_shard(key: str) -> None:
-    """Whatever lies beside the shards is not taken for one."""
+    """Objects with other names beside the shards are not shards."""
     assert Layout.parse_shard_key(key) is None
 
 
 @pytest.mark.parametrize("sha256", ["/../x", "a/b", "\n"])
 def test_checkpoint_key_cannot_escape_its_trial(sha256: str) -> None:
-    """The digest is part of a name that is checked as a whole."""
+    """A digest that contains a path is refused, because the whole file name is checked."""
     with pytest.raises(InvalidNameError, match="file name"):
         Layout.checkpoint(ID, step=1, sha256=sha256)
 
@@ -148,7 +148,7 @@ def test_checkpoint_key_cannot_escape_its_trial(sha256: str) -> None:
     "name", ["", "..", ".hidden", "a/b", "../x", "UPPER", "-dash", "a b", "a\n", "x" * 64, "ü"]
 )
 def test_bad_study_name_is_refused(name: str) -> None:
-    """The message shows the name and the pattern."""
+    """The message has the name."""
     with pytest.raises(InvalidNameError, match="study name") as caught:
         Layout.study(name)
     assert repr(name) in str(caught.value)
@@ -156,7 +156,7 @@ def test_bad_study_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("part", ["", ".", "..", "a/b", "../../x", "/x", ".tmp", "a\0", "a\n"])
 def test_bad_file_name_is_refused(part: str) -> None:
-    """Neither an attempt's file nor a study's escapes its directory."""
+    """No file of an attempt, a study or an unfinished artifact leaves its directory."""
     for spell in [
         lambda: Layout.attempt_file("expert", ID, attempt=ATTEMPT, name=part),
         lambda: Layout.study("s", "ok", part),
@@ -176,7 +176,7 @@ def test_bad_id_is_refused(artifact_id: str) -> None:
 
 
 def test_bad_kind_and_attempt_are_refused() -> None:
-    """These two become directories as well."""
+    """A kind and an attempt become directories, so their names are checked too."""
     with pytest.raises(InvalidNameError, match="kind"):
         Layout.artifacts("a/b")
     with pytest.raises(InvalidNameError, match="attempt"):

@@ -25,32 +25,32 @@ MANIFEST = Manifest(
 
 
 def changed(**fields: object) -> bytes:
-    """Returns the manifest's bytes with fields changed; `...` removes one."""
+    """Returns the manifest's bytes with other values of fields; `...` removes a field."""
     parsed = {**json.loads(MANIFEST.to_json()), **fields}
     kept = {name: value for name, value in parsed.items() if value is not ...}
     return json.dumps(kept).encode()
 
 
 def test_read_manifest_equals_the_written_one() -> None:
-    """Writing and reading lose nothing, and the bytes are the same the second time."""
+    """A parsed manifest equals the original, and gives the same bytes again."""
     content = MANIFEST.to_json()
     again = Manifest.from_json(content, key="k")
     assert again == MANIFEST
     assert again.to_json() == content
 
 
-def test_digest_is_that_of_the_stored_bytes() -> None:
-    """A consumer's record of its input can be checked with sha256sum."""
+def test_digest_is_the_sha256_of_the_stored_bytes() -> None:
+    """The digest that a consumer records of its input can be checked with sha256sum."""
     assert MANIFEST.digest == hashlib.sha256(MANIFEST.to_json()).hexdigest()
 
 
 def test_manifest_can_be_sent_between_processes() -> None:
-    """Workers return manifests to the driver."""
+    """A manifest can be pickled, since workers return manifests to the driver."""
     assert pickle.loads(pickle.dumps(MANIFEST)) == MANIFEST
 
 
 def test_nan_metric_is_refused_with_its_path() -> None:
-    """A diverged loss is None in a manifest: NaN is not JSON."""
+    """JSON has no NaN; a manifest stores a diverged loss as None."""
     diverged = replace(MANIFEST, metrics={"train": {"loss": float("nan")}})
     with pytest.raises(ManifestError, match=r"metrics\.train\.loss is nan"):
         diverged.to_json()
@@ -61,7 +61,7 @@ def test_nan_metric_is_refused_with_its_path() -> None:
     [
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b"[]", "a list, not an object"),
+        (b"[]", "a list, expected a JSON object"),
         (changed(spec=..., metrics=...), "no field metrics, spec"),
         (changed(colour="red"), "unknown field colour"),
         (changed(version="1"), "version is '1' of type str"),
@@ -77,21 +77,21 @@ def test_nan_metric_is_refused_with_its_path() -> None:
     ],
 )
 def test_broken_manifest_is_refused_with_key_and_problem(content: bytes, problem: str) -> None:
-    """The message says where the manifest is and what is wrong with it."""
+    """The message has the manifest's key and the problem."""
     with pytest.raises(ManifestError, match=problem) as caught:
         Manifest.from_json(content, key="artifacts/expert/01/x/manifest.json")
     assert "artifacts/expert/01/x/manifest.json" in str(caught.value)
 
 
-def test_missing_file_is_refused_with_those_there_are() -> None:
-    """Asking for a file by a wrong name shows the right ones."""
+def test_unknown_file_is_refused_with_the_known_names() -> None:
+    """The message for a wrong name lists the names of the artifact's files."""
     with pytest.raises(ManifestError, match=r"no file 'x'.*expert\.safetensors"):
         MANIFEST.file("x")
     assert MANIFEST.file("expert.safetensors").size_bytes == 12
 
 
 def test_file_is_compared_with_its_entry(tmp_path: Path) -> None:
-    """Equal bytes under any name are no difference; others are told with both sizes and digests."""
+    """Other bytes give a message with both sizes and digests; the file's name does not matter."""
     path = tmp_path / "x"
     path.write_bytes(b"weights")
     entry = FileEntry.of(path, name="weights")
@@ -101,5 +101,5 @@ def test_file_is_compared_with_its_entry(tmp_path: Path) -> None:
     path.write_bytes(b"weighty")
     digest = hashlib.sha256(b"weighty").hexdigest()
     assert entry.difference(path) == (
-        f"expected 7 bytes with sha256 {entry.sha256}, found 7 bytes with {digest}"
+        f"expected 7 bytes with sha256 {entry.sha256}, found 7 bytes with sha256 {digest}"
     )

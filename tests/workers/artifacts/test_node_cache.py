@@ -15,7 +15,7 @@ def digest_of(content: bytes) -> str:
 
 
 class Source:
-    """Fills a cache and remembers how often it had to."""
+    """A file's content, with a counter of how often the cache asked for it."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -29,7 +29,7 @@ class Source:
 
 
 def test_second_get_fills_nothing(tmp_path: Path) -> None:
-    """A file is fetched once and is read-only."""
+    """The cache calls `fill` once, and the file is read-only."""
     cache, source = NodeCache(tmp_path), Source(b"weights")
     first = cache.get(source.sha256, source.fill)
     assert cache.get(source.sha256, source.fill) == first
@@ -39,7 +39,7 @@ def test_second_get_fills_nothing(tmp_path: Path) -> None:
 
 
 def test_failed_fill_leaves_nothing(tmp_path: Path) -> None:
-    """After an error half way the file is absent, and the next get fills it."""
+    """After an error in `fill` the file is absent, and the next `get` fills it."""
 
     def fail(path: Path) -> None:
         path.write_bytes(b"wei")
@@ -53,7 +53,7 @@ def test_failed_fill_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_racing_threads_fill_once(tmp_path: Path) -> None:
-    """Eight threads that want one file at once cause one download."""
+    """Eight threads that need one file at once cause one download."""
     cache, source, start = NodeCache(tmp_path), Source(b"weights" * 1000), threading.Barrier(8)
 
     def get(_: int) -> bytes:
@@ -77,7 +77,7 @@ def _get_in_process(root: Path, fills: Path) -> None:
 
 
 def test_racing_processes_fill_once(tmp_path: Path) -> None:
-    """The lock holds between processes too."""
+    """The lock also works between processes."""
     context = multiprocessing.get_context("spawn")
     arguments = (tmp_path / "cache", tmp_path / "fills")
     processes = [context.Process(target=_get_in_process, args=arguments) for _ in range(3)]
@@ -89,8 +89,8 @@ def test_racing_processes_fill_once(tmp_path: Path) -> None:
     assert (tmp_path / "fills").read_text() == "x"
 
 
-def test_file_used_longest_ago_makes_room(tmp_path: Path) -> None:
-    """Beyond the limit the least recently used file goes; a used one stays."""
+def test_least_recently_used_file_is_evicted(tmp_path: Path) -> None:
+    """Beyond the limit, the least recently used file is evicted and the others stay."""
     clock = ManualClock(1_700_000_000.0)
     cache = NodeCache(tmp_path, max_bytes=25, clock=clock)
     sources = [Source(letter * 10) for letter in (b"a", b"b", b"c")]
@@ -106,7 +106,7 @@ def test_file_used_longest_ago_makes_room(tmp_path: Path) -> None:
 
 
 def test_files_in_use_may_exceed_the_limit(tmp_path: Path) -> None:
-    """What was handed out within ten minutes is not taken away."""
+    """A file that was returned in the last ten minutes is not evicted."""
     clock = ManualClock(1_700_000_000.0)
     cache = NodeCache(tmp_path, max_bytes=15, clock=clock)
     paths = []
@@ -118,7 +118,7 @@ def test_files_in_use_may_exceed_the_limit(tmp_path: Path) -> None:
 
 
 def test_mapped_file_outlives_its_eviction(tmp_path: Path) -> None:
-    """An open file keeps its content after the cache has dropped it."""
+    """An open file keeps its content after the cache has evicted it."""
     clock = ManualClock(1_700_000_000.0)
     cache = NodeCache(tmp_path, max_bytes=10, clock=clock)
     old, new = Source(b"a" * 10), Source(b"b" * 10)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.provenance import Provenance
 from workers.store.opening import check_store, open_store, supports_conditional_put
 from workers.store.protocol import NotFoundError, Store, StoreCredentialsError
 
@@ -144,13 +145,8 @@ def test_artifact_is_committed_and_found(weak_store: Store, tmp_path: Path) -> N
     weights.write_bytes(b"weights")
     artifacts = Artifacts(weak_store)
     manifest = artifacts.commit(
-        "expert",
-        "a" * 16,
-        version=1,
-        spec={},
-        inputs={},
+        Provenance(kind="expert", id="a" * 16, version=1, spec={}, inputs={}),
         files={"weights": weights},
-        outcome="done",
         metrics={},
         seconds={},
     )
