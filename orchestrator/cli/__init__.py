@@ -1,1 +1,1 @@
-"""The command line, one module per verb."""
+"""The command line: declarations of the verbs here, their work in `verbs`."""

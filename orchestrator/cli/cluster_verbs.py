@@ -64,7 +64,7 @@ optional_store_option = click.option(
     "--wait", "is_waiting", is_flag=True, help="Print the study's output until it has ended."
 )
 def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
-    """Run STUDY.yaml, or what is left of it, as a job on the head of a Ray cluster.
+    """Run STUDY.yaml, or the rest of it, as a job on the head of a Ray cluster.
 
     Returns when the job has checked that the cluster's nodes can run the study. The same command
     again continues a study that has stopped, and leaves a running one alone. The study's store must

@@ -58,8 +58,8 @@ def cli() -> None:
 def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrated: bool) -> None:
     """Show what STUDY.yaml will run, what prefix sharing saves, and what the rest will cost.
 
-    Also shows what does not fit the budget, and what the estimates are based on. Runs nothing of
-    the study.
+    Also shows which jobs do not fit the budget, and the basis of the estimates. Runs nothing of the
+    study.
     """
     from orchestrator.cli.verbs.plan import calibrate_here, show_plan
     from orchestrator.costs.calibration import CalibrationError
@@ -92,7 +92,7 @@ def prepare(study_file: Path, *, take_over: bool) -> None:
 @study_argument
 @take_over_option
 def run(study_file: Path, *, take_over: bool) -> None:
-    """Run STUDY.yaml, or what is left of it.
+    """Run STUDY.yaml, or the rest of it.
 
     Uses the Ray cluster that RAY_ADDRESS names, or this machine. Ctrl-C stops the run cleanly:
     everything that was committed is kept, and the same command continues from there.
@@ -215,7 +215,7 @@ def verify(name: str, store: str, *, dry_run: bool) -> None:
     help="Keep objects younger than this many hours, as a worker may still be writing them.",
 )
 def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
-    """List what no study in the store uses: artifacts of old plans, torn uploads, checkpoints.
+    """List objects that no study in the store uses: old artifacts, torn uploads, checkpoints.
 
     Looks at every study of the store. Deletes nothing without --delete, and never deletes an
     artifact that a study's plan names.

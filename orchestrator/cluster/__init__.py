@@ -1,1 +1,1 @@
-"""The one place that imports Ray: its session, Tune trials, and the pool of job workers."""
+"""The cluster: trials, jobs, fair share and submissions. No other room imports Ray."""

@@ -1,6 +1,6 @@
 """Decides which trials run in Ray Tune, for a number of slots that changes while they run.
 
-With more slots, paused trials go on first, and then new ones start. With fewer slots, the trials
+With more slots, paused trials go on first, and then new trials start. With fewer slots, the trials
 that began last are paused at their next report. Their processes end instead of being kept for
 reuse, so that other studies can use the resources.
 """
@@ -30,7 +30,7 @@ class AdmittingSearch(NotPickled, BasicVariantGenerator):
         return len(self._live_trials) - len(self.paused) < self._num_slots()
 
     def next_trial(self) -> Trial | None:
-        """Returns the next trial that may start, None if there is none or paused ones go first."""
+        """Returns the next trial that may start, None if none may or a paused one goes first."""
         while not self.paused:
             trial: Trial | None = super().next_trial()  # type: ignore[no-untyped-call]
             if trial is None or self._callback.may_start(trial):

@@ -85,7 +85,7 @@ def num_fitting(share: Amounts, *, within: Amounts) -> int | None:
 
 
 def allotment_text(allotment: Allotment, *, max_slots: int) -> str:
-    """Returns a text on the other studies and this one's part; empty if the study is alone.
+    """Returns a text on the other studies and the study's part; empty if the study is alone.
 
     Args:
         allotment: The part that the study may use.

@@ -1,4 +1,4 @@
-"""Reports what a study could use to the cluster's register, and follows the register's answers.
+"""Reports a study's demand to the cluster's register, and follows the register's answers.
 
 A Ray that this process has started itself has no other study. Nothing is reported then, and only
 the study's own quota limits it.
@@ -76,7 +76,7 @@ class FairShareClient:
         return on_cluster if by_quota is None else max(1, min(on_cluster, by_quota))
 
     def describe(self) -> str:
-        """Returns a text on the other studies and this one's part; empty if it is alone."""
+        """Returns a text on the other studies and the study's part; empty if it is alone."""
         if self._allotment is None:
             return self._trouble
         return allotment_text(self._allotment, max_slots=self._max_slots)
@@ -125,7 +125,7 @@ class FairShareClient:
             self._sign_off()
 
     def _report(self) -> None:
-        """Sends a report and follows the answer; without an answer the last one stays in force."""
+        """Sends a report and follows the answer; without one the last answer stays in force."""
         before = self._allotment
         if self._is_shared:
             try:
@@ -148,7 +148,7 @@ class FairShareClient:
             reference = self._register.report.remote(self._driver, self._demand(), _total())
             answer: Allotment = ray.get(reference, timeout=timeout_s)
         except RayError:
-            self._register = None  # the next report looks it up: it may have been started anew
+            self._register = None  # the next report looks it up again: Ray may have restarted it
             raise
         return answer
 

@@ -1,4 +1,4 @@
-"""Answers the reports of all drivers on a cluster: one actor, which divides the cluster anew.
+"""Divides a cluster anew at each report of a driver, in one actor for all drivers.
 
 The register keeps the reports of the last seconds in memory and writes nothing. A register that is
 lost starts empty, and is complete again after the drivers' next reports.

@@ -26,7 +26,7 @@ ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 STOP_WAIT_S = 60
 """The time in which a stopped driver must end: its trials write checkpoints. Ray's is 3 s."""
 ANSWER_WAIT_S = 10.0
-"""The timeout of the first request. Ray's client has none but that of TCP."""
+"""The timeout of the first request. Ray's client sets none, so TCP's would apply."""
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mergesweep_trials": ("Trials of a study, pretraining included", ("study", "state")),
     "mergesweep_merges": ("Merge jobs of a study", ("study", "state")),
-    "mergesweep_queue_depth": ("What could run now and no worker has", ("study", "queue")),
+    "mergesweep_queue_depth": ("Trials and jobs that wait for a worker", ("study", "queue")),
     "mergesweep_gpu_seconds": ("Seconds of workers times their share of a GPU", ("study",)),
     "mergesweep_cpu_seconds": ("Seconds of workers times their cores", ("study",)),
     "mergesweep_store_bytes": ("Bytes of a study's committed files in its store", ("study",)),

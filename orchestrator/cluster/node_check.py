@@ -1,4 +1,4 @@
-"""Checks every node of a cluster, before anything is scheduled, for what a study needs."""
+"""Checks whether every node of a cluster could run a study, before anything is scheduled."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -64,14 +64,14 @@ def check_nodes(
     )
 
 
-def _ask(node_id: str, **what: object) -> Any:  # noqa: ANN401 Ray's references are untyped here
+def _ask(node_id: str, **arguments: object) -> Any:  # noqa: ANN401 Ray's references are untyped here
     probe: Any = node_probe.probe_node
     task = ray.remote(probe).options(
         num_cpus=0,
         max_retries=0,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
     )
-    return task.remote(**what)
+    return task.remote(**arguments)
 
 
 def _answer(reference: Any) -> list[str]:  # noqa: ANN401 as above

@@ -82,7 +82,7 @@ class FairShare(Protocol):
         """Returns the slots that the study could use if it were alone, at least 1."""
 
     def describe(self) -> str:
-        """Returns a text on the other studies and this one's part; empty if it is alone."""
+        """Returns a text on the other studies and the study's part; empty if it is alone."""
 
     def reporting(self) -> AbstractContextManager[None]:
         """Returns a context in which the study's demand is reported every few seconds."""
@@ -132,7 +132,7 @@ class Cluster(Protocol):
 
         Args:
             study: The study's name, which other studies see.
-            resources: What the study takes, its priority and its quota.
+            resources: The study's shares, priority and quota.
             note: Is called when other studies come or go, and when this one waits or goes on.
         """
 

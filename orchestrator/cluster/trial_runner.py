@@ -10,8 +10,8 @@ from orchestrator.cluster.connection import create_worker
 from workers.specs.training import Training
 
 REPORT_EVERY_S = 5.0
-"""Seconds between two reports of a running trial. Rarer reports cost the driver less; more frequent
-ones stop a trial sooner and show more."""
+"""Seconds between two reports of a running trial. A report costs the driver time, and a trial can
+be stopped or paused only at a report."""
 
 
 class TrialRunner(tune.Trainable):

@@ -1,4 +1,4 @@
-"""Runs trials and pretraining with Ray Tune.
+"""Runs trainings with Ray Tune: trials and pretraining. Both are trials of Tune.
 
 A class Trainable with actor reuse keeps a worker process, its device, the base and the images from
 trial to trial. That costs 11 ms of orchestration per trial, where a process per trial costs

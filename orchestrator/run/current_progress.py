@@ -18,7 +18,7 @@ and the panel is drawn 4 times a second."""
 
 
 class CurrentProgress:
-    """The progress of one session, as it is at the time of each call."""
+    """The progress of one session at the time of each call."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class CurrentProgress:
             state: The running trials and preparations, and the failures.
             stages: Names of the tallies that the command makes, such as `images`.
             fair_share: Other studies on the cluster.
-            tracking: Returns `ok`, or what is wrong with MLflow.
+            tracking: Returns `ok`, or the trouble with MLflow.
         """
         self._opened = opened
         self._state = state

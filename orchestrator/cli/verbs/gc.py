@@ -50,7 +50,7 @@ def collect_garbage(store: Store, *, delete: bool, min_age_hours: float, console
 
 
 def _holder_of_new_study(store: Store, names: Collection[str]) -> Callable[[str], str | None]:
-    """Returns a function that names the holder of a study whose lease this process has not."""
+    """Returns a function that names the holder of a study that this process does not hold."""
 
     def holder_of(name: str) -> str | None:
         holder = None if name in names else find_holder(store, name)

@@ -1,4 +1,4 @@
-"""`mergesweep plan`: print what a study will run and cost; time samples of it with --calibrate."""
+"""`mergesweep plan`: print a study's plan and its cost; with --calibrate, time samples first."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`mergesweep run` and `resume`: make everything that a study lacks, then tables and report."""
+"""`mergesweep run` and `resume`: make a study's missing artifacts, then tables and report."""
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ not answer is given up within seconds."""
 
 
 def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False) -> int:
-    """Runs what is left of a study and prints how it ended; returns the exit code.
+    """Makes the missing artifacts of a study and its outputs; returns the exit code.
 
     Args:
         opened: The study.

@@ -16,7 +16,7 @@ from orchestrator.run.slots import slots_here
 
 
 def show_activity(activity: StudyActivity, *, console: Console) -> None:
-    """Prints who works on a study and the progress; prints nothing if nobody does."""
+    """Prints the driver that works on a study and its progress; nothing if there is no driver."""
     if activity.is_running:
         say(console, f"at work: {activity.line()}")
     elif activity.submission is not None:
