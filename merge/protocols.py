@@ -37,14 +37,14 @@ class Recipe(Generic[P, S]):
 
 
 class Combine(Protocol):
-    """Merges one tensor. Every method has this function, and most methods have no other."""
+    """The function that merges one tensor, the only function of most methods."""
 
     def __call__(self, weight: Weight, *, recipe: Recipe[Any, Any]) -> Tensor:
         """Returns the merged tensor as a new float32 tensor; reads no tensor but `weight`."""
 
 
 class MeasureExpert(Protocol):
-    """Measures one expert over all tensors, with the same result in every group."""
+    """A function that measures one expert over all tensors, for every group that it is in."""
 
     def __call__(
         self, weights: Sequence[Weight], index: int, *, recipe: Recipe[Any, None]
@@ -53,14 +53,14 @@ class MeasureExpert(Protocol):
 
 
 class MeasureGroup(Protocol):
-    """Measures a group over all tensors, by reading the tensors one after another."""
+    """A function that measures a group by reading its tensors one after another."""
 
     def __call__(self, weights: Sequence[Weight], *, recipe: Recipe[Any, None]) -> object:
         """Returns the `Recipe.group_result` for the merge of every tensor."""
 
 
 class Learn(Protocol):
-    """Learns from data, with the help of a probe that can run the model."""
+    """A function that learns from data through a probe, which can run the model."""
 
     def __call__(
         self, weights: Sequence[Weight], *, recipe: Recipe[Any, None], probe: Probe
@@ -69,21 +69,21 @@ class Learn(Protocol):
 
 
 class CombineForTask(Protocol):
-    """Merges one tensor of the model for one task; the task is known at test time."""
+    """A function that merges one tensor of the model for one task, known at test time."""
 
     def __call__(self, weight: Weight, task: int, *, recipe: Recipe[Any, Any]) -> Tensor:
         """Returns a new float32 tensor for the task of the expert at position `task`."""
 
 
 class DeferredEntriesOf(Protocol):
-    """Returns the entries that were left until every tensor had been merged."""
+    """A function that yields the entries left until every tensor has been merged."""
 
     def __call__(self, *, recipe: Recipe[Any, Any]) -> Iterator[DeferredEntries]:
         """Yields the entries, tensor by tensor."""
 
 
 class Covers(Protocol):
-    """Decides on which tensors a method does more than average."""
+    """A function that tells on which tensors a method does more than average."""
 
     def __call__(self, weight: Weight) -> bool:
         """Returns whether the method does more than average this tensor; reads no entries."""

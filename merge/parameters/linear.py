@@ -13,12 +13,12 @@ Angle = Literal["cosine", "degrees"]
 
 @dataclass(frozen=True, kw_only=True)
 class AverageParams(MethodParams):
-    """Simple averaging has no parameter."""
+    """Parameters of averaging, which has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskArithmeticParams(MethodParams):
-    """Task arithmetic adds the scaled sum of the task vectors to the base."""
+    """Parameters of task arithmetic, which adds the scaled sum of the task vectors to the base."""
 
     scaling: float = field(default=0.3, metadata=allow(SCALING))
     """Factor on the sum of the task vectors; 1/N is the average. Default: FusionBench."""
@@ -26,7 +26,7 @@ class TaskArithmeticParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedAverageParams(MethodParams):
-    """Weighted averaging multiplies each expert by its share of the sum of the weights."""
+    """Parameters of weighted averaging, which gives each expert its share of the weights' sum."""
 
     weights: tuple[float, ...] = field(default=(), metadata=allow(Numbers(at_most=1000)))
     """One weight per expert, in the group's order; only their ratios count. Empty for equal weights
@@ -41,7 +41,7 @@ class WeightedAverageParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStockParams(MethodParams):
-    """Model Stock interpolates from the base to the average, further if the experts agree more."""
+    """Parameters of Model Stock, which moves from the base to the average as experts agree."""
 
     angle: Angle = field(default="cosine", metadata=allow(Choice(get_args(Angle))))
     """The quantity that is averaged over pairs of experts: the cosines of their angles, as in
@@ -51,7 +51,7 @@ class ModelStockParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class SlerpParams(MethodParams):
-    """Spherical interpolation moves along an arc from the first of two experts to the second."""
+    """Parameters of spherical interpolation, which follows an arc between two experts."""
 
     t: float = field(default=0.5, metadata=allow(Number(at_least=0, at_most=1)))
     """Fraction of the way to the second expert. Default: the middle."""

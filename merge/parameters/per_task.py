@@ -10,12 +10,12 @@ from merge.ranges import Number, allow
 
 @dataclass(frozen=True, kw_only=True)
 class EmrParams(MethodParams):
-    """EMR-Merging has no parameter."""
+    """Parameters of EMR-Merging, which has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TallMaskParams(MethodParams):
-    """TALL masks keep, for each task, the entries of the multi-task vector that it needs."""
+    """Parameters of TALL masks, which keep the entries of the sum that a task needs."""
 
     tall_lambda: float = field(default=0.4, metadata=allow(Number(at_least=0, at_most=10)))
     """A task keeps an entry if it is at least this many times as large as the sum of the other
@@ -28,7 +28,7 @@ class TallMaskParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class TwinParams(MethodParams):
-    """Twin-Merging adds to a shared model its difference to each expert, in low rank."""
+    """Parameters of Twin-Merging, which adds low-rank differences to a shared model."""
 
     scaling: float = field(default=0.29, metadata=allow(SCALING))
     """Factor on the sum of the task vectors in the shared model. Default: the authors'

@@ -11,7 +11,7 @@ from merge.ranges import Choice, Count, Flag, Number, allow
 
 @dataclass(frozen=True, kw_only=True)
 class TiesParams(MethodParams):
-    """TIES trims each task vector, elects signs and merges the entries that agree.
+    """Parameters of TIES, which trims task vectors, elects signs and merges agreeing entries.
 
     The defaults are FusionBench's. The paper's defaults, consensus `mean` with scaling 1, are
     another operating point.
@@ -29,7 +29,7 @@ class TiesParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class DareParams(MethodParams):
-    """DARE drops entries at random, then adds as task arithmetic does."""
+    """Parameters of DARE, which drops entries at random before task arithmetic."""
 
     density: float = field(default=0.5, metadata=allow(DENSITY))
     """Probability that an entry is kept, the paper's 1 - p. Default: FusionBench (p = 0.5)."""
@@ -41,7 +41,7 @@ class DareParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class DareTiesParams(MethodParams):
-    """DARE drops entries at random, then merges as TIES does, trimming over the whole model."""
+    """Parameters of DARE + TIES, which drops entries at random before TIES over the model."""
 
     density: float = field(default=0.5, metadata=allow(DENSITY))
     """Probability that the random drop keeps an entry. Default: FusionBench (p = 0.5)."""
@@ -57,7 +57,7 @@ class DareTiesParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class BreadcrumbsParams(MethodParams):
-    """Breadcrumbs drops the largest and the smallest entries of each tensor, then adds.
+    """Parameters of Breadcrumbs, which drops the largest and smallest entries of each tensor.
 
     The paper and the authors' code count the fractions from other ends; this is mergekit's meaning.
     """
@@ -73,7 +73,7 @@ class BreadcrumbsParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class DellaParams(MethodParams):
-    """DELLA drops entries at random, small ones more often, then merges as TIES does.
+    """Parameters of DELLA, which drops small entries more often, then merges like TIES.
 
     The defaults are the example in the authors' code, one of the points that the authors searched.
     """
@@ -94,7 +94,7 @@ class DellaParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class ConsensusTaParams(MethodParams):
-    """Consensus task arithmetic keeps the entries of the sum that enough tasks use."""
+    """Parameters of consensus task arithmetic, which keeps entries that enough tasks use."""
 
     tall_lambda: float = field(default=0.4, metadata=allow(SCALING))
     """A task uses an entry if it is at least this many times as large as the sum of the other
@@ -108,7 +108,7 @@ class ConsensusTaParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class PcbParams(MethodParams):
-    """PCB scores entries by their size and their agreement with the other experts, keeps the best.
+    """Parameters of PCB, which keeps the entries with the best size and agreement.
 
     Its scope is the model: sizes and ranks are taken over all weights of an expert.
     """
@@ -121,7 +121,7 @@ class PcbParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class MagMaxParams(MethodParams):
-    """MagMax takes each entry from the task vector with the largest magnitude there."""
+    """Parameters of MagMax, which takes each entry from the largest task vector there."""
 
     scaling: float = field(default=0.5, metadata=allow(SCALING))
     """Factor on the chosen entries. Default: the paper."""

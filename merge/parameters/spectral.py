@@ -10,7 +10,7 @@ from merge.ranges import Count, Number, allow
 
 @dataclass(frozen=True, kw_only=True)
 class TsvMParams(MethodParams):
-    """TSV-M keeps each task's leading singular vectors and orthogonalises them across tasks."""
+    """Parameters of TSV-M, which orthogonalises the tasks' leading singular vectors."""
 
     scaling: float = field(default=1.0, metadata=allow(SCALING))
     """Factor on the merged task vector. Default: FusionBench (paper: searched up to 3)."""
@@ -18,7 +18,7 @@ class TsvMParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class IsoCParams(MethodParams):
-    """Iso-C sums the task vectors and gives all directions of the sum the same singular value."""
+    """Parameters of Iso-C, which gives all directions of the sum the same singular value."""
 
     scaling: float = field(default=1.0, metadata=allow(SCALING))
     """Factor on the merged task vector. Default: FusionBench (its documentation's runs: 1.5)."""
@@ -26,7 +26,7 @@ class IsoCParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class IsoCtsParams(MethodParams):
-    """Iso-CTS replaces the sum's last directions by the tasks' own before it equalizes them."""
+    """Parameters of Iso-CTS, which replaces the sum's last directions by the tasks' own first."""
 
     common_fraction: float = field(default=0.8, metadata=allow(Number(at_least=0, at_most=1)))
     """Fraction of the rank for the sum's directions. Default: the paper."""
@@ -36,7 +36,7 @@ class IsoCtsParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class WudiParams(MethodParams):
-    """WUDI moves the sum of the task vectors to where it interferes least with the tasks' inputs.
+    """Parameters of WUDI, which moves the sum of the task vectors to reduce interference.
 
     Few small steps are part of the method: an entry moves at most about steps x lr from the sum.
     """

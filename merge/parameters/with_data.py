@@ -21,7 +21,7 @@ STEPS = Count(at_most=100_000)
 
 @dataclass(frozen=True, kw_only=True)
 class AdaMergingParams(MethodParams):
-    """AdaMerging learns the task vectors' coefficients on unlabelled test images.
+    """Parameters of AdaMerging, which learns coefficients on unlabelled test images.
 
     The defaults are the paper's. FusionBench takes 1,000 steps and does not clamp.
     """
@@ -46,7 +46,7 @@ class AdaMergingParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class FisherParams(MethodParams):
-    """Fisher merging weights every entry by its expert's diagonal Fisher information."""
+    """Parameters of Fisher merging, which weights entries by their Fisher information."""
 
     images: int = field(default=256, metadata=allow(IMAGES))
     """Training images per task, without labels. Default: FusionBench (paper: 4,096)."""
@@ -65,7 +65,7 @@ class FisherParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class RegMeanParams(MethodParams):
-    """RegMean fits each layer to the experts' outputs on their own inputs, by least squares."""
+    """Parameters of RegMean, which fits each layer to the experts' outputs by least squares."""
 
     images: int = field(default=256, metadata=allow(IMAGES))
     """Training images per task, without labels. Default: FusionBench (paper: about 1,000)."""
@@ -75,7 +75,7 @@ class RegMeanParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class FrankWolfeParams(MethodParams):
-    """Frank-Wolfe merging moves towards the expert that lowers the loss most, by its gradient.
+    """Parameters of Frank-Wolfe merging, which moves to the expert that lowers the loss most.
 
     The defaults are FusionBench's, without its second factor of 0.3 on every step.
     """
@@ -97,7 +97,7 @@ class FrankWolfeParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class FrankWolfeSoftParams(MethodParams):
-    """Soft Frank-Wolfe merging learns how far to move towards each of several experts at once.
+    """Parameters of soft Frank-Wolfe merging, which learns moves towards several experts.
 
     The defaults are FusionBench's, except for the loss. The paper uses `top_k` with `in_hull`.
     """
@@ -139,7 +139,7 @@ class FrankWolfeSoftParams(MethodParams):
 
 @dataclass(frozen=True, kw_only=True)
 class GreedySoupParams(MethodParams):
-    """A greedy soup averages the experts that do not lower its accuracy, the best first."""
+    """Parameters of greedy soups, which average the experts that do not lower the accuracy."""
 
     images: int = field(default=256, metadata=allow(IMAGES))
     """Labelled training images per task for the choice; images that the task's expert was not
