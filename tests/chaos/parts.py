@@ -34,7 +34,7 @@ def adopt_orphans() -> None:
 
 
 def clean_up_when_terminated() -> None:
-    """Makes SIGTERM raise SystemExit, so that this process ends what it started."""
+    """Makes SIGTERM raise SystemExit, so that this process ends its descendants."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         del frame

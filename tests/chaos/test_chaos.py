@@ -35,7 +35,7 @@ def test_study_ends_with_the_same_bytes_whatever_part_of_it_is_killed() -> None:
         printed, _ = harness.communicate(timeout=TIMEOUT_S)
     finally:
         if harness.poll() is None:
-            harness.terminate()  # the harness then kills what it started
+            harness.terminate()  # the harness then kills its descendants
             harness.wait(TEARDOWN_S)
     assert harness.returncode == 0, printed
     assert "1 of 1 seeds ended with the same bytes and nothing lost; 4 faults" in printed
