@@ -27,6 +27,8 @@ from workers.store.protocol import NotFoundError, Store
 
 _LEASE, _BEAT = "lease", "beat"
 _NAME = re.compile(rf"(?:{_LEASE}|{_BEAT})-(\d{{8,}})\.json")
+LEASE_FILE_PREFIXES = (f"{_LEASE}-", f"{_BEAT}-")
+"""How the names of claims and heartbeats begin in a study's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +193,8 @@ def lease_objects(store: Store, study: str) -> Iterator[tuple[int, str]]:
     """
     for kind in (_LEASE, _BEAT):
         for entry in store.list(Layout.study(study, f"{kind}-")):
-            if name := _NAME.fullmatch(entry.key.rpartition("/")[2]):
+            key = Layout.parse_study_key(entry.key)
+            if key is not None and (name := _NAME.fullmatch(key.name)):
                 yield int(name[1]), entry.key
 
 

@@ -33,7 +33,7 @@ from orchestrator.results.means import SettingMean
 from orchestrator.results.schema import MACRO, UNION
 from orchestrator.results.study_results import StudyResults
 
-# An axis with one value has a bar chart with the same numbers as the sentences about methods.
+# At a single setting with more methods than this, the bar chart replaces the sentences.
 _MAX_SENTENCES = 8
 _NUM_BROAD_BARS = 40  # a chart of more bars than this is shown wider than a phone
 

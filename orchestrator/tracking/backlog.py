@@ -30,7 +30,7 @@ class _Waiting:
 
 
 class Backlog:
-    """Publishes MLflow runs one at a time, in order of arrival, until each has succeeded.
+    """The queue of MLflow runs, published one at a time in order of arrival until all succeed.
 
     A failed MLflow run is retried with growing waits. After a failure, a second call that changes
     nothing tells why: if the server answers it, the server has refused the MLflow run, and only
@@ -135,7 +135,7 @@ class Backlog:
             self._set_state(f"unreachable: {_first_line(outage)}")
             return False
         key, num_refusals = waiting.run.key, waiting.num_refusals + 1
-        del self._waiting[key]  # to the end of the queue
+        del self._waiting[key]  # moves it to the end of the queue
         self._waiting[key] = replace(
             waiting,
             num_refusals=num_refusals,

@@ -52,7 +52,7 @@ class PublishReport:
 
 
 class Tracker:
-    """Owns the publisher process: starts it, feeds it, restarts it if it dies, and ends it.
+    """The owner of the publisher process, which it starts, feeds, restarts and ends.
 
     All methods may be called from any thread. The tracker keeps MLflow runs until the publisher
     confirms them, so that nothing is lost if the publisher dies.

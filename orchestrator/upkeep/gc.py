@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from itertools import chain
 from typing import TypeVar
 
+from orchestrator.lease.holder import LEASE_FILE_PREFIXES
 from orchestrator.record.folder import CALIBRATION_FILE, StudyDamagedError, StudyFolder
 from orchestrator.upkeep.gc_units import (
     StoredArtifact,
@@ -34,7 +35,7 @@ _MAX_THREADS = 16
 _Item = TypeVar("_Item")
 # A study's folder may hold these files without a plan: a run can end before it has planned, and a
 # study can be calibrated without ever being run.
-_PLANLESS_FILES = ("lease-", "beat-", CALIBRATION_FILE)
+_PLANLESS_FILES = (*LEASE_FILE_PREFIXES, CALIBRATION_FILE)
 
 
 class CollectError(Exception):

@@ -99,11 +99,11 @@ def build(store: Store, *, seed: int, scratch: Path) -> World:
     world = World(store=store)
     addresses = [(kind, new_id(chance)) for kind, number in KINDS.items() for _ in range(number)]
     for name in STUDIES:
-        # A study has one base; the second is nobody's.
+        # A study has one base; no study uses the second.
         chosen = [addresses[0], *(each for each in addresses[2:] if chance.random() < 0.35)]
         world.planned |= {artifact_id for _, artifact_id in chosen}
         store.put(Layout.study(name, "plan.json"), plan(name, chosen))
-        # A plan that was replaced holds on to nothing.
+        # A replaced plan keeps no artifact.
         store.put(Layout.study(name, "plan.json.0001"), plan(name, addresses))
         world.kept |= {Layout.study(name, each) for each in ("plan.json", "plan.json.0001")}
     for kind, artifact_id in addresses:

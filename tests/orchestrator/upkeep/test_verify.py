@@ -70,7 +70,7 @@ def finish(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., OpenedStudy]:
     """Finishes a study without training: commits missing artifacts, writes the outputs."""
-    # The figures of a real page take half a second, hundreds of times.
+    # Drawing the figures takes half a second per page, and the tests make hundreds of pages.
     monkeypatch.setattr(
         "orchestrator.run.write_outputs.report_page",
         lambda opened, *, results: f"{opened.plan.study.name}: {results.merges.num_rows} rows",
