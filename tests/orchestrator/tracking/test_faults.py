@@ -280,7 +280,7 @@ def test_resumed_driver_and_the_publisher_of_the_killed_one_write_each_run_once(
 import os, signal, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_tracking_faults import make_run, start
+from test_faults import make_run, start
 tracker = start("sqlite:///{tmp_path}/mlflow.db", Path("{tmp_path}"))
 for number in range(300):
     tracker.publish(make_run(number))
