@@ -24,11 +24,12 @@ from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.ui import UI_ENVIRONMENT, ui_command
 
 pytestmark = pytest.mark.slow
+SUPPORT = Path(__file__).parents[2] / "support"
 NUM_POINTS = 5
 DELAY_S = 0.5
-"""Of each answer through the slow proxy; a tenth of the 5 s that a bad day has."""
+"""Delay of each answer through the slow proxy; slow servers have ten times as much."""
 PUBLISH_S = 0.01
-"""The longest that the driver may be held up by handing a run over."""
+"""The longest time that queueing an MLflow run may take."""
 
 
 def make_run(number: int, **changes: object) -> MlflowRun:
@@ -278,7 +279,7 @@ def test_resumed_driver_and_the_publisher_of_the_killed_one_write_each_run_once(
     """The new publisher waits for the old one, which outlives its driver."""
     script = f"""
 import os, signal, sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(SUPPORT)]!r}
 from pathlib import Path
 from test_faults import make_run, start
 tracker = start("sqlite:///{tmp_path}/mlflow.db", Path("{tmp_path}"))
