@@ -1,4 +1,4 @@
-"""Runs `python -m orchestrator`."""
+"""Runs the command line for `python -m orchestrator`."""
 
 from orchestrator.cli.main import main
 

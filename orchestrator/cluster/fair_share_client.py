@@ -21,7 +21,7 @@ from orchestrator.study.resources import Resources, Share
 REPORT_EVERY_S = 3.0
 POLL_S = 0.2
 NAMESPACE = "mergesweep"
-REGISTER_NAME = "register-2"
+REGISTER_NAME = "register-1"
 """The actor's name. The number is the version of the objects that drivers and register exchange."""
 _ON_HEAD = {"node:__internal_head__": 0.001}
 """Ray's label of the head's node. There the register lives as long as the cluster does."""
