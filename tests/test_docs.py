@@ -1,49 +1,289 @@
-"""The documentation says what is there: every command, and only files that exist."""
+"""The documentation is true: its commands, options, fields, columns, files and links exist."""
 
+import importlib.util
 import re
+import shlex
+import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Union, get_args, get_origin
 
 import pytest
+import yaml
+from _pytest.mark import ParameterSet
+from click import Context
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from eval.suites import find_task
+from eval.task_source import TaskSource
+from merge.catalogue import CARDS
 from orchestrator.cli.main import cli
+from orchestrator.results.schema import EXPERTS_SCHEMA, POINT_COLUMNS, RESULTS_SCHEMA
+from orchestrator.study.reader import parse_study
+from orchestrator.study.schema import Study
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+MANUAL = [README, *sorted((ROOT / "docs").glob("*.md"))]
+"""The pages for users: README.md and docs/."""
 PAGES = sorted(
     path
     for path in ROOT.rglob("*.md")
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
-LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
+"""Every page of the repository, the READMEs of packages and rooms too."""
+MAX_README_BYTES = 8 * 1024
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`]+)`")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+PATH = re.compile(r"(?:orchestrator|workers|merge|eval|tests|deploy|docker|docs)/[\w./-]*")
+PYTHON_MODULE = re.compile(r"python -m ([\w.]+)")
+
+of_manual = pytest.mark.parametrize("page", MANUAL, ids=lambda page: page.name)
+of_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("command", sorted(cli.commands))
-def test_every_command_is_in_the_readme(command: str) -> None:
-    """A newcomer finds each verb in README.md."""
-    assert f"mergesweep {command}" in (ROOT / "README.md").read_text("utf-8")
+def text_of(page: Path) -> str:
+    return page.read_text("utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def prose_of(page: Path) -> str:
+    """Returns a page without its fenced blocks."""
+    return FENCE.sub("", text_of(page))
+
+
+def spans_of(page: Path) -> list[str]:
+    """Returns the inline code of a page; a span may go on in the next line."""
+    return [" ".join(span.split()) for span in SPAN.findall(prose_of(page))]
+
+
+def code_lines_of(page: Path) -> list[str]:
+    """Returns all lines of code: inline code, and the fenced lines."""
+    fenced = [line for _, block in FENCE.findall(text_of(page)) for line in block.splitlines()]
+    return [*spans_of(page), *(line.strip() for line in fenced)]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings, as forges make them."""
+    kept = (re.sub(r"[^\w\- ]", "", title.lower()) for title in HEADING.findall(prose_of(page)))
+    return {title.strip().replace(" ", "-") for title in kept}
+
+
+def section_of(page: Path, heading: str) -> str:
+    """Returns the text below a heading, up to the next one."""
+    _, _, rest = text_of(page).partition(f"\n{heading}\n")
+    return re.split(r"\n#+ ", rest)[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """Returns the first cell of every row of the tables in a text."""
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+
+
+@of_pages
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    """A link to a file that was moved or renamed fails here."""
-    links = [link for link in LINK.findall(page.read_text("utf-8")) if "://" not in link]
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    """The file exists, and so does the heading that the link names."""
+    dead = []
+    for link in LINK.findall(prose_of(page)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" in link:
+            continue
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            dead.append(link)
+    assert dead == []
 
 
-def test_readme_study_is_a_valid_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The annotated study.yaml of README.md passes the checks that a user's file must pass."""
-    from orchestrator.study.reader import parse_study  # noqa: PLC0415 only this test needs it
+@of_manual
+def test_every_path_in_the_manual_exists(page: Path) -> None:
+    """A module or folder that was moved is found in the text."""
+    named = [span for span in spans_of(page) if PATH.fullmatch(span)]
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
+
+@of_pages
+def test_every_module_that_a_command_runs_exists(page: Path) -> None:
+    """`python -m NAME` works."""
+    names = {each for line in code_lines_of(page) for each in PYTHON_MODULE.findall(line)}
+    assert [name for name in sorted(names) if importlib.util.find_spec(name) is None] == []
+
+
+@of_pages
+def test_every_make_target_exists(page: Path) -> None:
+    """Each `make TARGET` of a page stands in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {
+        each
+        for line in code_lines_of(page)
+        for each in re.findall(r"(?:^|&& )make ([a-z-]+)", line)
+    }
+    assert named <= targets
+
+
+def test_readme_is_short() -> None:
+    """A page that is read to its end."""
+    assert len(README.read_bytes()) <= MAX_README_BYTES
+
+
+def test_readme_links_every_page_of_docs() -> None:
+    """Whoever reads README.md finds the rest."""
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(text_of(README))}
+    assert set(MANUAL[1:]) <= linked
+
+
+def test_readme_lists_exactly_the_commands() -> None:
+    """The table of commands has every verb, and no other."""
+    cells = first_cells(section_of(README, "## Commands"))
+    verbs = [span.split()[0] for cell in cells[2:] for span in SPAN.findall(cell)]
+    assert sorted(verbs) == sorted(cli.commands)
+
+
+def test_readme_layout_names_existing_files() -> None:
+    """Each room exists, and each module that a row names is in a room of that row."""
+    rows = section_of(README, "## Layout").splitlines()
+    for row in (line for line in rows if line.startswith("| `")):
+        _, rooms, content, _ = row.split("|")
+        names = SPAN.findall(rooms)
+        package = names[0].split("/")[0]
+        folders = [ROOT / name for name in (names[0], *names[1:])]
+        folders = [each if each.exists() else ROOT / package / each.name for each in folders]
+        assert [folder for folder in folders if not folder.is_dir()] == []
+        modules = [span for span in SPAN.findall(content) if span.endswith(".py")]
+        missing = [name for name in modules if not any((each / name).exists() for each in folders)]
+        assert missing == []
+
+
+@of_manual
+def test_every_command_line_is_accepted(page: Path) -> None:
+    """A command with its arguments is parsed as the program would; a verb alone exists."""
+    for line in code_lines_of(page):
+        if not line.startswith("mergesweep "):
+            continue
+        verb, *arguments = shlex.split(line, comments=True)[1:]
+        if verb.startswith("-"):
+            continue
+        assert verb in cli.commands, line
+        if arguments:
+            cli.commands[verb].make_context(verb, arguments, parent=Context(cli))
+
+
+@of_manual
+def test_every_option_exists(page: Path) -> None:
+    """An option that the text names is one of a verb."""
+    known = {
+        option
+        for command in cli.commands.values()
+        for each in command.params
+        for option in each.opts
+    }
+    named = {span.split()[0] for span in spans_of(page) if span.startswith("--")}
+    assert named <= known
+
+
+def studies() -> Iterator[ParameterSet]:
+    for page in MANUAL:
+        blocks = [block for language, block in FENCE.findall(text_of(page)) if language == "yaml"]
+        for number, block in enumerate(blocks):
+            yield pytest.param(block, id=f"{page.name}-{number}")
+
+
+@pytest.mark.parametrize("text", list(studies()))
+def test_every_yaml_block_is_a_valid_study(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes the checks of a user's file; the files of its own tasks need not exist here."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text("utf-8")
-    example = text.partition("```yaml\n")[2].partition("```")[0]
-    study = parse_study(example, source="README.md", store=str(tmp_path))
-    assert study.groups.sizes == [2, 4, 6]
+    tasks = yaml.safe_load(text)["tasks"]
+    own = tasks.get("own", {}) if isinstance(tasks, dict) else {}
+    recorded = {name: TaskSource(task=find_task("mnist_5k")) for name in own}
+    parse_study(text, source="the page", store=str(tmp_path), recorded=recorded)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "studies").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_study_is_valid(path: Path, tmp_path: Path) -> None:
-    """A study in deploy/ never lags behind the schema."""
-    from orchestrator.study.reader import parse_study  # noqa: PLC0415 as above
+    """A study in deploy/ follows the schema; those in deploy/studies/ have their file's name."""
+    text = text_of(path)
+    if not text.startswith("name:") and path.parent.name != "studies":
+        pytest.skip("not a study")
+    study = parse_study(text, source=str(path), store=str(tmp_path))
+    assert study.name == path.stem or path.parent != ROOT / "deploy" / "studies"
 
-    text = path.read_text("utf-8")
-    assert parse_study(text, source=str(path), store=str(tmp_path)).name == path.stem
+
+def sections_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yields the sections of a study with their dotted paths."""
+    yield path, model
+    for name, field in model.model_fields.items():
+        below = f"{path}.{name}" if path else name
+        for section, is_by_name in models_in(field.annotation):
+            yield from sections_of(section, f"{below}.NAME" if is_by_name else below)
+
+
+def models_in(annotation: object) -> Iterator[tuple[type[BaseModel], bool]]:
+    """Yields the sections that a type holds, and whether users name them: in a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, False
+    elif get_origin(annotation) in (list, dict, Union, types.UnionType):
+        for each in get_args(annotation):
+            for model, is_by_name in models_in(each):
+                yield model, is_by_name or get_origin(annotation) is dict
+
+
+PATHS: dict[type[BaseModel], set[str]] = {}
+"""The paths at which a study file has each section."""
+for _path, _model in sections_of(Study):
+    PATHS.setdefault(_model, set()).add(_path)
+
+
+@pytest.mark.parametrize("model", PATHS, ids=lambda model: model.__name__)
+def test_every_field_of_a_study_is_documented(model: type[BaseModel]) -> None:
+    """Each section has a table with all its fields in order, and their true defaults."""
+    page = ROOT / "docs" / "study-file.md"
+    headings = re.findall(r"^### .+$", text_of(page), re.MULTILINE)
+    (heading,) = [each for each in headings if PATHS[model] & paths_in(each)]
+    rows = [line.split("|") for line in section_of(page, heading).splitlines()]
+    shown = {row[1].strip(" `"): row[2].strip() for row in rows if "`" in "".join(row[1:2])}
+    assert list(shown) == list(model.model_fields)
+    for name, field in model.model_fields.items():
+        assert shown[name] == "required" if field.is_required() else is_default(shown[name], field)
+
+
+def paths_in(heading: str) -> set[str]:
+    """Returns the sections that a heading names; the whole study is the empty path."""
+    return {""} if heading == "### The whole study" else set(SPAN.findall(heading))
+
+
+def is_default(cell: str, field: FieldInfo) -> bool:
+    """Returns whether the cell of a table says a field's default."""
+    default = field.get_default(call_default_factory=True)
+    if cell == "none":
+        return default is None or default == []
+    if isinstance(default, BaseModel):
+        written = {} if cell == "section" else yaml.safe_load(cell.strip("`"))
+        return type(default).model_validate(written) == default
+    return bool(yaml.safe_load(cell.strip("`")) == default)
+
+
+def test_every_column_is_documented() -> None:
+    """Both result tables, in the order of their columns."""
+    page = ROOT / "docs" / "results.md"
+    shown = [
+        span
+        for cell in first_cells(section_of(page, "## The result table"))
+        for span in SPAN.findall(cell)
+    ]
+    assert shown == RESULTS_SCHEMA.names
+    cells = first_cells(section_of(page, "## The experts table"))
+    span = f"`{POINT_COLUMNS[0]}` to `{POINT_COLUMNS[-1]}`"
+    assert span in cells
+    others = [name for cell in cells if cell != span for name in SPAN.findall(cell)]
+    assert others == [name for name in EXPERTS_SCHEMA.names if name not in POINT_COLUMNS]
+    assert f"the {len(POINT_COLUMNS)} hyperparameters" in section_of(page, "## The experts table")
+
+
+def test_every_method_is_documented() -> None:
+    """docs/methods.md sorts each method by what it is given."""
+    cells = text_of(ROOT / "docs" / "methods.md").partition("## ")[0]
+    assert [name for name in CARDS if f"`{name}`" not in cells] == []
