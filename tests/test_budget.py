@@ -60,7 +60,7 @@ def test_study_stops_within_its_budget_and_goes_on_when_it_is_raised(tmp_path: P
     """Nothing, then two experts of three and their merge, then all; nothing is made twice."""
     home = Home(tmp_path)
     printed = home.run({"cpu_hours": 1e-9}, exit_code=3)
-    assert "left out, as estimated: 3 trials and 3 merge jobs" in printed
+    assert "left out, by the estimates: 3 trials and 3 merge jobs" in printed
     assert "budget.cpu_hours: " in printed
     assert not home.manifests("base")
     # Base and images take 0.9 MB, an expert 0.42 MB.

@@ -12,7 +12,7 @@ from orchestrator.cli.printing import (
     print_holes,
     print_results,
 )
-from orchestrator.costs.budget_lines import budget_lines
+from orchestrator.costs.budget import budget_lines
 from orchestrator.progress.say import say
 from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.ledger import Ledger
@@ -26,7 +26,7 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
     ledger = opened.ledger
     print_results(results.means, console=console)
     print_holes(ledger.state().holes(), console=console)
-    for line in budget_lines(opened.plan, allowance=opened.allowance):
+    for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)
     for label, text in (
         ("report", opened.folder.location(REPORT_FILE)),

@@ -1,51 +1,37 @@
-"""What a study's budget still allows: the one place where it is kept.
-
-A job starts only if its estimate fits what is left after all that was used, and after all that is
-running at its own estimate. Room is given in the plan's order, to a merge job together with the
-trials that it waits for and the pretraining that these wait for: what is left out stands at the
-plan's end, and whole groups are finished. A pretraining is a trial here in all but its unit.
-"""
+"""The keeper of a study's budget, and the lines that report on the budget."""
 
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 
-from orchestrator.costs.durations import Rates
+from orchestrator.costs.allocation import Allocation, JobCosts, allocate
+from orchestrator.costs.durations import Durations
 from orchestrator.costs.sizes import Sizes
-from orchestrator.costs.usage import Usage, counted_run_s, total, usage_of, usage_so_far
+from orchestrator.costs.usage import Usage, spent_by_training, usage_so_far
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
-from orchestrator.study.resources import Resources
 from workers.calibrate.speeds import Calibration
 from workers.models.model_sizes import ModelSize
-from workers.specs.merge import MergeSpec
-from workers.specs.training import Training
 
-PlannedJob = Training | MergeSpec
-CHOOSE_EVERY_S = 1.0
-"""Least time between two choices while artifacts come in; each looks at the whole plan."""
+ALLOCATE_EVERY_S = 1.0
+"""Least seconds between two allocations while artifacts come in: each reads the whole plan."""
 NUM_DIGITS = 2
-"""Of the limits that are proposed, rounded up."""
+"""Significant digits of a proposed limit, which is rounded up."""
+_UNITS = {
+    "gpu_hours": "GPU-hours",
+    "cpu_hours": "CPU-core-hours",
+    "usd": "USD",
+    "gigabytes": "GB in the store",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which of the missing jobs the budget has room for."""
+class BudgetKeeper:
+    """Admits jobs while they fit the study's budget. Thread-safe.
 
-    chosen: frozenset[str]
-    """Ids of pretraining, trials and merge jobs."""
-    left_out: frozenset[str]
-    """Those that can be made and do not fit."""
-    used: Usage
-    """By what is committed and what runs has taken so far."""
-    needed: Usage
-    """All in all for the whole study, as estimated."""
-
-
-class Allowance:
-    """Admits jobs while they fit the study's budget; without limits, all of them. Thread-safe."""
+    A job starts only if its estimate fits the rest of the budget: the limits minus the usage so far
+    and the estimates of running jobs. A study without limits admits every job.
+    """
 
     def __init__(
         self,
@@ -56,202 +42,171 @@ class Allowance:
         unfinished_s: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begins with what the store has.
+        """Creates a keeper, and tells the ledger which jobs do not fit.
 
         Args:
-            ledger: The plan, and what of it is committed.
-            calibration: For estimates of what was never run.
-            models: Backbones by the ids of their bases, for estimates of bytes and guesses of time;
-                without them only the bytes of committed files count.
-            unfinished_s: Seconds that earlier runs spent on trials which are not committed yet.
-            clock: Seconds, from any origin.
+            ledger: The records of the study.
+            calibration: Timed speeds, for jobs of a kind that is not committed yet.
+            models: Sizes of the backbones by the ids of their bases, for estimates of bytes and for
+                guesses of times. None counts only the bytes of committed files.
+            unfinished_s: Seconds that earlier runs spent on trainings that are not committed yet.
+            clock: Returns seconds from any origin.
         """
         self._ledger = ledger
         self._budget = ledger.plan.study.budget
         self._calibration = calibration
+        self._models = models
         self._clock = clock
         self._lock = threading.RLock()
-        self._before_s = dict(unfinished_s or {})
+        self._spent_s = dict(unfinished_s or {})
+        """Seconds spent on trainings, without the time since `_started_s`."""
         self._started_s: dict[str, float] = {}
+        """The time at which the worker of each running training started, by id."""
         self._admitted: set[str] = set()
-        self._choice: Choice | None = None
-        self._chosen_s = -math.inf
-        self._models = models
-        if self.is_limited:
-            ledger.leave_out(self.choice().left_out)
+        self._allocation: Allocation | None = None
+        self._allocated_s = -math.inf
+        self._tell_ledger()
 
     @property
     def is_limited(self) -> bool:
-        """Whether the study limits anything."""
+        """Whether the study has a limit."""
         return bool(self._budget.limits())
 
     def has_room_for(self, job_id: str) -> bool:
-        """Tells whether a trial or merge job fits what is left."""
+        """Returns whether a training or merge job fits the budget."""
         if not self.is_limited:
             return True
         with self._lock:
-            if self._clock() - self._chosen_s > CHOOSE_EVERY_S:
-                self.review()
-            return job_id in self._admitted or job_id in self.choice().chosen
+            if self._clock() - self._allocated_s > ALLOCATE_EVERY_S:
+                self.refresh()
+            return job_id in self._admitted or job_id in self.allocation().affordable
 
-    def admits(self, job_id: str) -> bool:
-        """Tells whether a trial or merge job may start; if so its room is kept until it ends."""
+    def admit(self, job_id: str) -> bool:
+        """Returns whether a training or merge job may start; keeps its room until it ends."""
         with self._lock:
             if not self.has_room_for(job_id):
                 return False
             self._admitted.add(job_id)
             return True
 
-    def started(self, trial_id: str) -> None:
-        """Notes that a worker has begun with a run: from now on its time counts."""
+    def started(self, training_id: str) -> None:
+        """Records that a worker has started a training: its seconds count from now on."""
         with self._lock:
-            self._started_s.setdefault(trial_id, self._clock())
+            self._started_s.setdefault(training_id, self._clock())
+
+    def paused(self, training_id: str) -> None:
+        """Records that no worker holds a training any more; the training keeps its room."""
+        with self._lock:
+            if (started_s := self._started_s.pop(training_id, None)) is not None:
+                spent_s = self._clock() - started_s
+                self._spent_s[training_id] = self._spent_s.get(training_id, 0.0) + spent_s
 
     def ended(self, job_id: str) -> None:
-        """Notes that a job was committed, failed or was lost; its room is free again."""
+        """Records that a job is committed, failed or lost, which frees its room."""
         with self._lock:
             self.paused(job_id)
             self._admitted.discard(job_id)
 
-    def paused(self, trial_id: str) -> None:
-        """Notes that no worker has a run for now: its time stands still, its room is kept."""
-        with self._lock:
-            self._add_time(trial_id)
-            self._started_s.pop(trial_id, None)
-
     def is_spent(self) -> bool:
-        """Tells whether a limit is reached by what was measured, running trials included."""
-        return self.is_limited and self.used().reaches(self._budget)
+        """Returns whether the measured usage reaches a limit, running trainings included."""
+        return self.is_limited and self.usage().reaches(self._budget)
 
-    def used(self) -> Usage:
-        """Returns what committed artifacts took, and uncommitted trials until now."""
+    def usage(self) -> Usage:
+        """Returns the usage of committed artifacts and of unfinished trainings until now."""
         return usage_so_far(self._ledger.committed(), unfinished_s=self.unfinished_s())
 
     def unfinished_s(self) -> dict[str, float]:
-        """Returns the seconds spent on trials that are not committed, in earlier runs too."""
+        """Returns the seconds spent on uncommitted trainings by id, earlier runs included."""
         now_s = self._clock()
         with self._lock:
-            seconds = dict(self._before_s)
-            for trial_id, started_s in self._started_s.items():
-                seconds[trial_id] = seconds.get(trial_id, 0.0) + now_s - started_s
+            seconds = dict(self._spent_s)
+            for training_id, started_s in self._started_s.items():
+                seconds[training_id] = seconds.get(training_id, 0.0) + now_s - started_s
         return {each: s for each, s in seconds.items() if not self._ledger.is_committed(each)}
 
-    def close(self) -> None:
-        """Notes that nothing runs any more, and what was left out."""
+    def refresh(self) -> None:
+        """Makes the next question allocate anew, from the artifacts committed by then."""
         with self._lock:
-            for job_id in list(self._started_s):
-                self.ended(job_id)
-            self._admitted.clear()
-            self.review()
-            if self.is_limited:
-                self._ledger.leave_out(self.choice().left_out)
+            self._allocation = None
 
-    def review(self) -> None:
-        """Chooses anew from what is known by now."""
+    def allocation(self) -> Allocation:
+        """Returns the jobs that fit the budget and the jobs that do not."""
         with self._lock:
-            self._choice = None
+            if self._allocation is None:
+                self._allocation = self._allocate()
+                self._allocated_s = self._clock()
+            return self._allocation
 
-    def choice(self) -> Choice:
-        """Returns which jobs fit, in the plan's order, after those that run."""
-        with self._lock:
-            if self._choice is None:
-                self._choice = self._choose()
-                self._chosen_s = self._clock()
-            return self._choice
+    def left_out(self) -> frozenset[str]:
+        """Returns the ids of the jobs that do not fit the budget."""
+        return self.allocation().left_out if self.is_limited else frozenset()
 
-    def proposals(self) -> dict[str, float]:
-        """Returns the limits that are too low for the whole study, and what would be enough."""
-        needed, limits = self.choice().needed.amounts(self._budget), self._budget.limits()
+    def sufficient_limits(self) -> dict[str, float]:
+        """Returns the limits that are too low for the whole study, raised to be sufficient."""
+        needed, limits = self.allocation().needed.amounts(self._budget), self._budget.limits()
         return {
             name: _rounded_up(amount) for name, amount in needed.items() if amount > limits[name]
         }
 
-    def _add_time(self, trial_id: str) -> None:
-        if trial_id in self._started_s:
-            spent_s = self._clock() - self._started_s[trial_id]
-            self._before_s[trial_id] = self._before_s.get(trial_id, 0.0) + spent_s
+    def close(self) -> None:
+        """Records that nothing runs any more, and tells the ledger which jobs do not fit."""
+        with self._lock:
+            for training_id in list(self._started_s):
+                self.ended(training_id)
+            self._admitted.clear()
+            self.refresh()
+            self._tell_ledger()
 
-    def _choose(self) -> Choice:
+    def _tell_ledger(self) -> None:
+        if self.is_limited:
+            self._ledger.leave_out(self.allocation().left_out)
+
+    def _allocate(self) -> Allocation:
         state, models = self._ledger.state(), self._models
-        committed = state.committed
-        costs = _Costs(
-            committed.plan.study.resources,
-            rates=Rates(committed, calibration=self._calibration, models=models),
+        committed, unfinished_s = state.committed, self.unfinished_s()
+        costs = JobCosts(
+            resources=committed.plan.study.resources,
+            durations=Durations(committed, calibration=self._calibration, models=models),
             sizes=None if models is None else Sizes(committed=committed, models=models),
-            counted_s=counted_run_s(committed, unfinished_s=self.unfinished_s()),
+            spent_s=spent_by_training(committed, unfinished_s=unfinished_s),
         )
-        trainings = {each.id: each for each in state.possible_trainings}
-        merges = {spec.id: spec for spec in state.possible_merges}
-        used = self.used()
-        jobs: dict[str, PlannedJob] = {**trainings, **merges}
-        chosen = {each for each in self._admitted if each in jobs}
-        taken = used + costs.preparation() + total(costs.of(jobs[each]) for each in chosen)
-        for unit in _units(self._ledger.plan, trainings=trainings, merges=merges):
-            new = [job for job in unit if job.id not in chosen]
-            cost = total(costs.of(job) for job in new)
-            if (taken + cost).fits(self._budget) and not used.reaches(self._budget):
-                taken += cost
-                chosen |= {job.id for job in new}
-        left_out = frozenset(jobs.keys() - chosen)
-        rest = total(costs.of(job) for job in jobs.values() if job.id in left_out)
-        return Choice(chosen=frozenset(chosen), left_out=left_out, used=used, needed=taken + rest)
+        used = usage_so_far(committed, unfinished_s=unfinished_s)
+        return allocate(state, costs=costs, used=used, admitted=self._admitted)
 
 
-class _Costs:
-    """What jobs are estimated to use, beyond what counts for them already."""
-
-    def __init__(
-        self,
-        resources: Resources,
-        *,
-        rates: Rates,
-        sizes: Sizes | None,
-        counted_s: Mapping[str, float],
-    ) -> None:
-        self._resources = resources
-        self._rates = rates
-        self._sizes = sizes
-        self._counted_s = counted_s
-
-    def of(self, job: PlannedJob) -> Usage:
-        if isinstance(job, MergeSpec):
-            return usage_of(self._rates.merge(job).seconds, share=self._resources.merge)
-        left_s = self._rates.training(job).seconds - self._counted_s[job.id]
-        num_bytes = self._sizes.output_bytes(job) if self._sizes else 0
-        return usage_of(max(0.0, left_s), share=self._resources.trial, num_bytes=num_bytes)
-
-    def preparation(self) -> Usage:
-        """Returns the bytes of the bases, images and heads that are missing; not their time."""
-        return Usage(num_bytes=self._sizes.missing_preparation_bytes() if self._sizes else 0)
+def budget_lines(plan: Plan, *, keeper: BudgetKeeper) -> Iterator[str]:
+    """Yields lines for people: the usage, the jobs left out, and limits for the whole study."""
+    if not keeper.is_limited:
+        return
+    budget, allocation = plan.study.budget, keeper.allocation()
+    used, limits = allocation.used.amounts(budget), budget.limits()
+    amounts = (f"{used[name]:.3g} of {limits[name]:g} {_UNITS[name]}" for name in limits)
+    yield f"budget: used {', '.join(amounts)}"
+    left_out = allocation.left_out
+    if not left_out:
+        return
+    num_merges = len(left_out & plan.merges.keys())
+    num_pretrainings = len(left_out & plan.bases.by_id.keys())
+    num_trials = len(left_out) - num_merges - num_pretrainings
+    pretraining = f"{num_pretrainings} pretrainings, " if num_pretrainings else ""
+    yield (
+        f"left out, by the estimates: {pretraining}{num_trials} trials and {num_merges} "
+        f"merge jobs: {'; '.join(_settings_left_out(plan, left_out=left_out))}"
+    )
+    limits = keeper.sufficient_limits()
+    proposed = ", ".join(f"budget.{name}: {each:g}" for name, each in limits.items())
+    yield f"enough for all: {proposed or 'more'}; raise it in the study file and run that again"
 
 
-def _units(
-    plan: Plan, *, trainings: Mapping[str, Training], merges: Mapping[str, MergeSpec]
-) -> Iterator[Sequence[PlannedJob]]:
-    """Yields the jobs that get room together, in the order in which they get it.
-
-    First each merge job with the trainings that it waits for, then each trial that no merge waits
-    for, then pretraining that no trial waits for. A trial stands after the pretraining of its base.
-    """
-    makers = {output.id: each for each in trainings.values() for output in each.outputs}
-    chains = {
-        each.id: [makers[each.base_id], each] if each.base_id in makers else [each]
-        for each in trainings.values()
-    }
-    for_merges: set[str] = set()
-    for spec in plan.merges.values():
-        if spec.id in merges:
-            members = (expert.id for expert in (*spec.experts, *spec.held_out))
-            needed = (makers[each] for each in members if each in makers)
-            unit = {job.id: job for training in needed for job in chains[training.id]}
-            for_merges |= unit.keys()
-            yield [*unit.values(), spec]
-    others = [each for each in trainings.values() if each.id not in for_merges]
-    yield from (chains[each.id] for each in others if each.output_kind == "expert")
-    base_ids = {each.base_id for each in trainings.values()}
-    for each in others:
-        if each.output_kind == "base" and base_ids.isdisjoint(base.id for base in each.outputs):
-            yield [each]
+def _settings_left_out(plan: Plan, *, left_out: Collection[str]) -> Iterator[str]:
+    """Yields the settings whose merges are left out; of a setting without merges, its experts."""
+    for setting, experts in zip(plan.settings, plan.setting_experts, strict=True):
+        merges = {cell.merge.id for cell in plan.cells if cell.setting == setting}
+        wanted = merges or {expert.id for expert in experts.values()}
+        missing = wanted.intersection(left_out)
+        if missing:
+            part = "" if missing == wanted else f" ({len(missing)} of {len(wanted)})"
+            yield f"{setting.name}{part}"
 
 
 def _rounded_up(amount: float) -> float:

@@ -1,10 +1,9 @@
-"""How many bytes a plan's artifacts take: as committed, or worked out from the specifications."""
+"""The sizes of a plan: images per task, and bytes of every artifact and checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from orchestrator.costs.durations import num_test_images, num_train_images
 from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize, model_sizes
@@ -12,20 +11,23 @@ from workers.specs.data import DataSpec, ZeroShotSpec
 from workers.specs.training import BaseSpec, ExpertSpec, Training
 
 LABEL_BYTES = 8
-_ADAMS_MOMENTA = 2
-"""Tensors as large as the parameters that it keeps; SGD keeps one, none without momentum."""
+_ADAM_STATE_TENSORS = 2
+"""Tensors of the parameters' size that Adam keeps; SGD keeps one, or none without momentum."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Bytes of what a plan makes; None for models that timm does not know."""
+    """The bytes of a plan's artifacts: of the committed file, else from the specification.
+
+    The size of an artifact of a model that timm does not know is None.
+    """
 
     committed: Committed
     models: Mapping[str, ModelSize]
-    """By the id of each base of the model."""
+    """Sizes of the backbones, by the ids of the bases."""
 
     def base_bytes(self, base_id: str) -> int | None:
-        """Returns the bytes of a base's file; those of another base of its model if need be."""
+        """Returns the bytes of a base's file; of another base of the same model if need be."""
         bases, committed = self.committed.plan.bases.by_id, self.committed.bases
         if base_id in committed:
             return sum(file.size_bytes for file in committed[base_id].files)
@@ -47,7 +49,7 @@ class Sizes:
         return model.expert_bytes(num_classes=num_classes)
 
     def output_bytes(self, training: Training) -> int:
-        """Returns the bytes of all artifacts of a training, as far as they are known."""
+        """Returns the bytes of all artifacts of a training; unknown sizes count as 0."""
         return sum(self._output_bytes(output) or 0 for output in training.outputs)
 
     def _output_bytes(self, output: BaseSpec | ExpertSpec) -> int | None:
@@ -58,19 +60,20 @@ class Sizes:
     def data_bytes(self, spec: DataSpec) -> int:
         """Returns the bytes of a task's images and labels."""
         plan = self.committed.plan
-        num_images = sum(
-            count(plan, task=spec.task) for count in (num_train_images, num_test_images)
-        )
+        num_images = num_train_images(plan, task=spec.task) + num_test_images(plan, task=spec.task)
         shape = (spec.image_size, spec.image_size, plan.sources[spec.task].task.channels)
         return num_images * (prod(shape) + LABEL_BYTES)
 
     def head_bytes(self, spec: ZeroShotSpec) -> int:
-        """Returns the bytes of a zero-shot head, whose width is that of the backbone's features."""
+        """Returns the bytes of a zero-shot head, which is as wide as the backbone's features."""
         width = max((model.num_features for model in self.models.values()), default=0)
         return HEAD_ENTRY_BYTES * len(spec.classes) * width
 
     def missing_preparation_bytes(self) -> int:
-        """Returns the bytes of the images, zero-shot heads and first bases that are missing."""
+        """Returns the bytes of the missing images, zero-shot heads and bases to be prepared.
+
+        Bases that are pretrained belong to trainings and do not count.
+        """
         plan, done = self.committed.plan, self.committed.prepared
         bases = (job.spec.id for job in plan.bases.jobs)
         heads = (job.spec for job in plan.heads.values())
@@ -85,7 +88,7 @@ class Sizes:
         model, recipe = self.models.get(training.base_id), training.recipe
         if model is None:
             return None
-        num_momenta = _ADAMS_MOMENTA
+        num_momenta = _ADAM_STATE_TENSORS
         if recipe.hyperparameters.optimizer == "sgd":
             num_momenta = 1 if recipe.constants.momentum else 0
         num_states = 1 if recipe.hyperparameters.average_weights == "none" else 2
@@ -93,10 +96,25 @@ class Sizes:
 
 
 def sizes_by_base(plan: Plan) -> dict[str, ModelSize]:
-    """Returns the size of the model of each base, by the base's id, as far as timm knows it.
+    """Returns the size of each base's model by the base's id, for models that timm knows.
 
     Models that this machine has not measured yet are measured in another process.
     """
     bases = plan.bases.by_id.values()
     found = model_sizes(base.model for base in bases)
     return {base.id: found[base.model] for base in bases if base.model in found}
+
+
+def num_test_images(plan: Plan, *, task: str) -> int:
+    """Returns the number of images that a task is evaluated on."""
+    tasks, found = plan.study.tasks, plan.sources[task].task
+    available = found.num_train // 5 if tasks.evaluate_on == "validation" else found.num_test
+    return min(available, tasks.max_test or available)
+
+
+def num_train_images(plan: Plan, *, task: str) -> int:
+    """Returns the number of a task's training images in the store."""
+    tasks, found = plan.study.tasks, plan.sources[task].task
+    held_out = found.num_train // 5 if tasks.evaluate_on == "validation" else 0
+    available = found.num_train - held_out
+    return min(available, tasks.max_train or available)

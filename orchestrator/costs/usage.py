@@ -1,4 +1,4 @@
-"""What jobs use of a cluster and of the store: processor time, bytes, and what they cost."""
+"""The resources that a study uses: processor time, bytes in the store, and their price."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Usage:
     """An amount of each resource that a budget can limit."""
 
     gpu_s: float = 0.0
-    """Seconds of workers times their share of a GPU."""
+    """Worker-seconds times the worker's share of a GPU."""
     cpu_s: float = 0.0
-    """Seconds of workers times their cores."""
+    """Worker-seconds times the worker's cores."""
     num_bytes: int = 0
-    """Of files in the store."""
+    """Bytes of files in the store."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -33,21 +33,21 @@ class Usage:
 
     @property
     def gpu_hours(self) -> float:
-        """The same in hours."""
+        """`gpu_s` in hours."""
         return self.gpu_s / HOUR_S
 
     @property
     def cpu_hours(self) -> float:
-        """The same in hours."""
+        """`cpu_s` in hours."""
         return self.cpu_s / HOUR_S
 
     def usd(self, budget: Budget) -> float:
-        """Returns what the time costs at a budget's prices; 0 without any."""
+        """Returns the price of the processor time in USD; 0 for a budget without prices."""
         of_gpus = self.gpu_hours * (budget.usd_per_gpu_hour or 0)
         return of_gpus + self.cpu_hours * (budget.usd_per_cpu_hour or 0)
 
     def amounts(self, budget: Budget) -> dict[str, float]:
-        """Returns how much this is of everything that a budget limits, in the budget's units."""
+        """Returns the amount of each resource that a budget limits, in the budget's units."""
         values = {
             "gpu_hours": self.gpu_hours,
             "cpu_hours": self.cpu_hours,
@@ -57,46 +57,24 @@ class Usage:
         return {name: values[name] for name in budget.limits()}
 
     def fits(self, budget: Budget) -> bool:
-        """Tells whether no limit is exceeded."""
+        """Returns whether no limit of a budget is exceeded."""
         limits = budget.limits()
         return all(amount <= limits[name] for name, amount in self.amounts(budget).items())
 
     def reaches(self, budget: Budget) -> bool:
-        """Tells whether a limit is reached: nothing more may be used."""
+        """Returns whether a limit of a budget is reached, so that nothing more may be used."""
         limits = budget.limits()
         return any(amount >= limits[name] for name, amount in self.amounts(budget).items())
 
 
 def usage_of(seconds: float, *, share: Share, num_bytes: int = 0) -> Usage:
-    """Returns what a worker with a share uses in so many seconds."""
+    """Returns the usage of a worker with a share that works for some seconds."""
     return Usage(gpu_s=seconds * share.gpu, cpu_s=seconds * share.cpu, num_bytes=num_bytes)
 
 
-def total(usages: Iterable[Usage]) -> Usage:
-    """Returns the sum."""
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """Returns the sum of some usages."""
     return reduce(add, usages, Usage())
-
-
-def counted_run_s(committed: Committed, *, unfinished_s: Mapping[str, float]) -> dict[str, float]:
-    """Returns the seconds that count for each run of a plan, by the id of each of its snapshots.
-
-    The seconds of an expert are those of its trial until it was committed, so that of a trial's
-    snapshots the last one counts; so are those of a base that is pretrained. What failed tries and
-    lost nodes took of a run that is committed is in no manifest and does not count.
-
-    Args:
-        committed: The plan, and the manifests of its committed artifacts.
-        unfinished_s: What was spent on runs that are not committed yet.
-    """
-    counted: dict[str, float] = {}
-    for training in committed.plan.trainings:
-        manifests = {output.id: committed.trained(output.id) for output in training.outputs}
-        seconds = [
-            unfinished_s.get(output_id, 0.0) if manifest is None else training_seconds(manifest)
-            for output_id, manifest in manifests.items()
-        ]
-        counted |= dict.fromkeys(manifests, max(seconds))
-    return counted
 
 
 def training_seconds(manifest: Manifest) -> float:
@@ -104,20 +82,45 @@ def training_seconds(manifest: Manifest) -> float:
     return sum(manifest.seconds.values())
 
 
+def spent_by_training(
+    committed: Committed, *, unfinished_s: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the seconds spent on each training of a plan, by the id of each of its outputs.
+
+    The manifest of each output has the seconds since the training started, so the longest time
+    of a training counts. Failed tries and lost nodes of a committed training are in no manifest and
+    do not count.
+
+    Args:
+        committed: The plan, and the manifests of its committed artifacts.
+        unfinished_s: Seconds spent on trainings that are not committed yet, by id.
+    """
+    spent: dict[str, float] = {}
+    for training in committed.plan.trainings:
+        manifests = {output.id: committed.trained(output.id) for output in training.outputs}
+        seconds = [
+            unfinished_s.get(output_id, 0.0) if manifest is None else training_seconds(manifest)
+            for output_id, manifest in manifests.items()
+        ]
+        spent |= dict.fromkeys(manifests, max(seconds))
+    return spent
+
+
 def usage_so_far(committed: Committed, *, unfinished_s: Mapping[str, float]) -> Usage:
-    """Returns what a plan has used: runs, merge jobs, preparation, and the files in the store."""
-    plan = committed.plan
-    counted = counted_run_s(committed, unfinished_s=unfinished_s)
+    """Returns the usage of a study: trainings, merge jobs, preparation, and files in the store.
+
+    Args:
+        committed: The plan, and the manifests of its committed artifacts.
+        unfinished_s: Seconds spent on trainings that are not committed yet, by id.
+    """
+    plan, resources = committed.plan, committed.plan.study.resources
+    spent = spent_by_training(committed, unfinished_s=unfinished_s)
     prepared = list(committed.prepared.values())
-    jobs = [each for each in prepared if each.id not in counted] + list(committed.merges.values())
+    jobs = [each for each in prepared if each.id not in spent] + list(committed.merges.values())
     stored = prepared + list(committed.experts.values())
+    job_s = sum(sum(each.seconds.values()) for each in jobs)
     return (
-        usage_of(
-            sum(counted[training.id] for training in plan.trainings),
-            share=plan.study.resources.trial,
-        )
-        + usage_of(
-            sum(sum(each.seconds.values()) for each in jobs), share=plan.study.resources.merge
-        )
+        usage_of(sum(spent[each.id] for each in plan.trainings), share=resources.trial)
+        + usage_of(job_s, share=resources.merge)
         + Usage(num_bytes=sum(file.size_bytes for each in stored for file in each.files))
     )

@@ -17,7 +17,7 @@ from orchestrator.record.holes import (
     Outcome,
 )
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import TrainingMetrics
+from workers.artifacts.metrics import steps_taken
 from workers.specs.merge import MergeSpec
 from workers.specs.training import ExpertSpec, Training
 
@@ -256,5 +256,5 @@ def _diverged(manifest: Manifest, artifact: MissingBase | MissingExpert) -> Hole
         id=manifest.id,
         artifact=artifact,
         outcome=Outcome.DIVERGED,
-        steps_taken=TrainingMetrics.from_json(manifest.metrics).steps_taken,
+        steps_taken=steps_taken(manifest.metrics),
     )

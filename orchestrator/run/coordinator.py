@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from merge.errors import MergeError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind, JobQueue
-from orchestrator.costs.budget import Allowance
+from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.panel import prepared_line
@@ -42,7 +42,7 @@ class Bookkeeping:
 
     ledger: Ledger
     """The artifacts that are committed."""
-    allowance: Allowance
+    budget_keeper: BudgetKeeper
     """The rest of the budget."""
     failures: Failures
     """The failed tries."""
@@ -75,7 +75,7 @@ class Coordinator:
             clock: Returns seconds from any origin, for the speed of trials.
         """
         self._ledger = books.ledger
-        self._allowance = books.allowance
+        self._budget_keeper = books.budget_keeper
         self._failures = books.failures
         self._jobs = jobs
         self._state = state
@@ -107,7 +107,7 @@ class Coordinator:
         num_submitted = 0
         for spec in () if self.is_spent else specs:
             with self._lock:
-                is_new = spec.id not in self._submitted and self._allowance.admits(spec.id)
+                is_new = spec.id not in self._submitted and self._budget_keeper.admit(spec.id)
                 if is_new:
                     self._submitted.add(spec.id)
             if is_new:
@@ -126,7 +126,7 @@ class Coordinator:
             self._state.notes.append(prepared_line(progress, manifest=end.manifest))
         if end.manifest is not None:
             self._ledger.add(end.manifest)
-            self._allowance.ended(end.job.id)
+            self._budget_keeper.ended(end.job.id)
             self._check_budget()
             self._on_commit(end.manifest)
             return
@@ -145,14 +145,14 @@ class Coordinator:
             self._jobs.submit(end.job)
         elif is_merge:
             self._ledger.fail(end.job.id, reason=final_reason)
-            self._allowance.ended(end.job.id)
+            self._budget_keeper.ended(end.job.id)
             self._state.note_failure(f"merge {end.job.id} failed: {final_reason}")
         else:
             self.prepare_errors.append(f"{end.job.id}: {final_reason}")
 
     def may_start(self, trial_id: str) -> bool:
         """Returns whether a trial fits the budget."""
-        return not self.is_spent and self._allowance.admits(trial_id)
+        return not self.is_spent and self._budget_keeper.admit(trial_id)
 
     def may_go_on(self) -> bool:
         """Returns whether running trials may go on: the budget is not reached."""
@@ -160,7 +160,7 @@ class Coordinator:
 
     def trial_started(self, trial_id: str) -> None:
         """Shows a trial as running; its seconds count from now on."""
-        self._allowance.started(trial_id)
+        self._budget_keeper.started(trial_id)
         name, steps = self._names[trial_id]
         self._state.trials[trial_id] = RunningTrial(name=name, step=0, steps=steps, loss=None)
 
@@ -183,7 +183,7 @@ class Coordinator:
         A trial whose node was lost (`is_lost`) has not failed: it is simply run again.
         """
         self._forget(trial_id)
-        self._allowance.ended(trial_id)
+        self._budget_keeper.ended(trial_id)
         if is_lost:
             self._state.notes.append(f"a node was lost: trial {trial_id} goes on elsewhere")
             return
@@ -197,17 +197,17 @@ class Coordinator:
 
     def trial_paused(self, trial_id: str) -> None:
         """Stops a trial's clock and shows it no longer, until it starts again."""
-        self._allowance.paused(trial_id)
+        self._budget_keeper.paused(trial_id)
         self._forget(trial_id)
 
     def trial_finished(self, trial_id: str) -> None:
         """Frees the trial's room in the budget and shows it no longer."""
-        self._allowance.ended(trial_id)
+        self._budget_keeper.ended(trial_id)
         self._forget(trial_id)
 
     def _check_budget(self) -> None:
         """Cancels waiting jobs, and so stops trials, once measured use reaches the budget."""
-        if not self.is_spent and self._allowance.is_spent():
+        if not self.is_spent and self._budget_keeper.is_spent():
             self.is_spent = True
             self._jobs.cancel_waiting()
             self._state.notes.append("the budget is reached: no further trial or merge starts")

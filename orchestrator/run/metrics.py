@@ -3,22 +3,26 @@
 from collections.abc import Iterator, Mapping
 
 from orchestrator.cluster.metric_names import STATES, MetricValue
-from orchestrator.costs.budget import Allowance
+from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.record.study_state import StudyState
 
 
 def metric_values(
-    state: StudyState, *, allowance: Allowance, running: frozenset[str], num_jobs_waiting: int
+    state: StudyState,
+    *,
+    budget_keeper: BudgetKeeper,
+    running: frozenset[str],
+    num_jobs_waiting: int,
 ) -> Iterator[MetricValue]:
     """Yields every metric of a study; a state that counts nothing has the value 0.
 
     Args:
         state: The state of the study.
-        allowance: The budget; gives the trainings and merges that it leaves out, and the usage.
+        budget_keeper: Gives the trainings and merges that the budget leaves out, and the usage.
         running: Ids of the trainings that workers are running.
         num_jobs_waiting: Submitted preparation and merge jobs that no worker has taken yet.
     """
-    left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
+    left_out = budget_keeper.left_out()
     trainings = _trainings(state, running=running, left_out=left_out)
     yield from _by_state("mergesweep_trials", trainings)
     yield from _by_state("mergesweep_merges", _merges(state, left_out=left_out))
@@ -26,7 +30,7 @@ def metric_values(
     queues = {"trials": len(runnable - running - left_out), "jobs": num_jobs_waiting}
     for queue, depth in queues.items():
         yield MetricValue(name="mergesweep_queue_depth", value=depth, labels={"queue": queue})
-    used = allowance.used()
+    used = budget_keeper.usage()
     yield MetricValue(name="mergesweep_gpu_seconds", value=used.gpu_s)
     yield MetricValue(name="mergesweep_cpu_seconds", value=used.cpu_s)
     yield MetricValue(name="mergesweep_store_bytes", value=used.num_bytes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eval.task_source import TaskSource
-from orchestrator.costs.budget import Allowance
+from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.costs.calibration import fitting_calibration, read_calibrations
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.plan.groups import Group
@@ -50,7 +50,7 @@ class OpenedStudy:
     """Ids of the bases, images and zero-shot heads that are committed."""
     calibration: Calibration | None
     """Measured times of the study's work on workers like its own; None if it was not calibrated."""
-    allowance: Allowance
+    budget_keeper: BudgetKeeper
     """The rest of the study's budget."""
 
     def note_published(self, report: PublishReport) -> None:
@@ -77,15 +77,15 @@ class OpenedStudy:
 
     def note_unfinished(self) -> None:
         """Stores the seconds spent on uncommitted trials, for the budget of later runs."""
-        seconds = self.allowance.unfinished_s()
-        if self.allowance.is_limited or self.folder.read_bytes(UNFINISHED_FILE) is not None:
+        seconds = self.budget_keeper.unfinished_s()
+        if self.budget_keeper.is_limited or self.folder.read_bytes(UNFINISHED_FILE) is not None:
             fields = {"study": self.folder.name, "seconds": seconds}
             self.folder.write_bytes(UNFINISHED_FILE, dump_checksummed(fields))
 
     def has_room(self) -> bool:
         """Returns whether any missing artifact fits the budget, or nothing is missing."""
-        choice = self.allowance.choice()
-        return bool(choice.chosen) or not choice.left_out
+        allocation = self.budget_keeper.allocation()
+        return bool(allocation.affordable) or not allocation.left_out
 
     def is_finished(self) -> bool:
         """Returns whether a run would make nothing: no artifact that can be made is missing."""
@@ -147,7 +147,7 @@ def open_study(
         tracking_uri=tracking_uri(study, store_url=store_url),
         prepared=frozenset(ledger.committed().prepared),
         calibration=calibration,
-        allowance=Allowance(
+        budget_keeper=BudgetKeeper(
             ledger,
             calibration=calibration,
             models=sizes_by_base(plan) if study.budget.limits() else None,

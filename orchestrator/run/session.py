@@ -122,7 +122,7 @@ class Session:
         coordinator = Coordinator(
             Bookkeeping(
                 ledger=self.opened.ledger,
-                allowance=self.opened.allowance,
+                budget_keeper=self.opened.budget_keeper,
                 failures=Failures(self.opened.folder, retries=study.retries),
             ),
             jobs=pool,
@@ -136,7 +136,7 @@ class Session:
                 yield pool, coordinator
         finally:
             pool.close()
-            self.opened.allowance.close()
+            self.opened.budget_keeper.close()
         if coordinator.store_fault is not None:
             raise coordinator.store_fault
 
@@ -149,7 +149,7 @@ class Session:
     def _metrics(self, pool: WorkerPool) -> Iterable[MetricValue]:
         return metric_values(
             self.opened.ledger.state(),
-            allowance=self.opened.allowance,
+            budget_keeper=self.opened.budget_keeper,
             running=frozenset(self._state.trials.copy()),
             num_jobs_waiting=pool.num_waiting(),
         )

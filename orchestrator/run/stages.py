@@ -84,7 +84,7 @@ class Stages:
         self._begin_job_stage()
         self._wait_for_pool()
         while not self.stopping.is_set():
-            self.opened.allowance.review()
+            self.opened.budget_keeper.refresh()
             if not self.coordinator.submit_merges(self.opened.ledger.state().ready_merges):
                 return
             self._wait_for_pool()
@@ -99,8 +99,8 @@ class Stages:
 
     def _num_wanted_by_training(self) -> int:
         """Returns the slots that trials, and merge workers that hold a share, could fill."""
-        allowance = self.opened.allowance
-        left_out = allowance.choice().left_out if allowance.is_limited else frozenset()
+        budget_keeper = self.opened.budget_keeper
+        left_out = budget_keeper.left_out()
         runnable = self.opened.ledger.state().runnable_trainings
         num_trials = sum(training.id not in left_out for training in runnable)
         if not self.slots.reserves:
@@ -110,10 +110,10 @@ class Stages:
 
     def _trials_with_room(self) -> Sequence[Training]:
         """Returns the trials that could start now and fit the budget."""
-        allowance = self.opened.allowance
-        allowance.review()
+        budget_keeper = self.opened.budget_keeper
+        budget_keeper.refresh()
         runnable = self.opened.ledger.state().runnable_trainings
-        return [trial for trial in runnable if allowance.has_room_for(trial.id)]
+        return [trial for trial in runnable if budget_keeper.has_room_for(trial.id)]
 
     def _wait_for_pool(self) -> None:
         while not self.pool.is_idle() and not self.stopping.wait(POLL_S):

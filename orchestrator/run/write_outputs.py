@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from orchestrator.costs.budget_lines import budget_lines
+from orchestrator.costs.budget import budget_lines
 from orchestrator.plan.plan import plan_digest
 from orchestrator.record.committed import Committed
 from orchestrator.record.folder import REPORT_FILE
@@ -81,7 +81,7 @@ def _facts(opened: OpenedStudy) -> Mapping[str, str]:
         for each in manifests
     ]
     counts, pending = ledger.state().counts(), opened.missing_in_mlflow()
-    budget = "; ".join(budget_lines(ledger.plan, allowance=opened.allowance))
+    budget = "; ".join(budget_lines(ledger.plan, keeper=opened.budget_keeper))
     return {
         "store": opened.store_url,
         "plan": plan_digest(ledger.plan),

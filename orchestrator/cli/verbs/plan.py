@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.costs.budget_lines import budget_lines
+from orchestrator.costs.budget import budget_lines
 from orchestrator.costs.calibration import (
     CALIBRATION_S,
     calibrate,
@@ -39,7 +39,7 @@ def show_plan(
     left = estimate(committed, calibration=opened.calibration, models=models)
     store = estimate_store(plan, sizes=Sizes(committed=committed, models=models), num_slots=slots)
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
-    about_budget = list(budget_lines(plan, allowance=opened.allowance))
+    about_budget = list(budget_lines(plan, keeper=opened.budget_keeper))
     if not as_json:
         print_plan(plan, ledger=ledger, lines=[*lines, *about_budget], console=console)
         return
@@ -165,7 +165,7 @@ def estimate_lines(
     return (
         f"left: about {wall} on {num_slots} workers at once: {', '.join(takes)}",
         f"of one worker's time: trials {trials}, merge jobs {merges}",
-        f"times are {estimate.basis}" if is_anything_left else "nothing is left to run",
+        f"times are {estimate.sources}" if is_anything_left else "nothing is left to run",
         f"in the store: experts {experts}, bases {bases}, images {images}",
         f"in the store while trials run, in addition: checkpoints {in_flight}",
     )

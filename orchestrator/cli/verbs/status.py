@@ -6,7 +6,7 @@ from orchestrator.cli.ending import exit_code_of
 from orchestrator.cli.exit_codes import DONE
 from orchestrator.cli.printing import print_holes
 from orchestrator.cli.study_watch import StudyActivity
-from orchestrator.costs.budget_lines import budget_lines
+from orchestrator.costs.budget import budget_lines
 from orchestrator.costs.estimate import estimate
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.progress.panel import duration
@@ -41,6 +41,6 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     slots = slots_here(opened.plan.study)
     console.print(f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
     print_holes(holes, console=console)
-    for line in budget_lines(opened.plan, allowance=opened.allowance):
+    for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)
     return exit_code_of(opened.ledger)

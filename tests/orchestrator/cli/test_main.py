@@ -223,7 +223,7 @@ def test_calibration_that_fits_no_worker_is_reported(
     output = call("plan", "--calibrate", study).output
     assert "stored but not used: this machine has a core, and resources.trial gives" in output
     assert "GPU-hours" in output
-    assert "times are a guess by the backbone's floating point operations, at 5 TFLOP/s" in output
+    assert "times are a guess from the backbone's floating point operations, at 5 TFLOP/s" in output
 
 
 def test_plan_as_json_is_the_whole_plan(

@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.costs.budget import Allowance
-from orchestrator.costs.budget_lines import budget_lines
+from orchestrator.costs.budget import BudgetKeeper, budget_lines
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.costs.usage import usage_so_far
 from orchestrator.plan.plan import Plan
@@ -40,10 +39,10 @@ def needed_in_order(plan: Plan) -> list[TrialSpec]:
 def test_study_without_a_budget_may_do_everything(make_plan: Callable[..., Plan]) -> None:
     """Nothing is counted and nothing said."""
     plan = make_plan()
-    allowance = Allowance(Ledger(plan, manifests=[]))
-    assert not allowance.is_limited
-    assert all(allowance.admits(each) for each in (*plan.experts, *plan.merges))
-    assert list(budget_lines(plan, allowance=allowance)) == []
+    keeper = BudgetKeeper(Ledger(plan, manifests=[]))
+    assert not keeper.is_limited
+    assert all(keeper.admit(each) for each in (*plan.experts, *plan.merges))
+    assert list(budget_lines(plan, keeper=keeper)) == []
 
 
 @pytest.mark.parametrize(
@@ -63,10 +62,10 @@ def test_room_is_given_in_the_order_of_the_plan_to_whole_groups(
     """First setting first; a trial only together with a merge that it is for."""
     plan = make_plan(finetune=TWO_LRS, tasks=TASKS, budget=seconds(room_s * 1.001))
     ledger = Ledger(plan, manifests=[])
-    allowance = Allowance(ledger)
+    keeper = BudgetKeeper(ledger)
     trials = [trial.id for trial in needed_in_order(plan)]
     expected = {*trials[:num_trials], *list(plan.merges)[:num_merges]}
-    assert allowance.choice().chosen == expected
+    assert keeper.allocation().affordable == expected
     outcomes = [hole.outcome for hole in ledger.state().holes()]
     assert outcomes.count(Outcome.LEFT_OUT) == 6 - num_trials + 6 - num_merges
 
@@ -77,15 +76,15 @@ def test_plan_names_what_is_left_out_and_the_limit_that_is_enough(
     """Settings from the end of the plan; the number, rounded up, fits the whole study."""
     fields = {"finetune": TWO_LRS, "tasks": TASKS}
     plan = make_plan(**fields, budget=seconds(SETTING_S + 2 * TRIAL_S + MERGE_S + 0.01))
-    allowance = Allowance(Ledger(plan, manifests=[]))
-    used, left_out, enough = budget_lines(plan, allowance=allowance)
+    keeper = BudgetKeeper(Ledger(plan, manifests=[]))
+    used, left_out, enough = budget_lines(plan, keeper=keeper)
     assert used.startswith("budget: used 0 of 0.00036")
     assert "1 trials and 2 merge jobs: lr=0.001 (2 of 3)" in left_out
-    proposed = allowance.proposals()["cpu_hours"]
+    proposed = keeper.sufficient_limits()["cpu_hours"]
     assert 2 * SETTING_S / 3600 <= proposed < 1.1 * 2 * SETTING_S / 3600
     assert f"budget.cpu_hours: {proposed:g}" in enough
     again = make_plan(**fields, budget={"cpu_hours": proposed})
-    assert Allowance(Ledger(again, manifests=[])).choice().left_out == frozenset()
+    assert BudgetKeeper(Ledger(again, manifests=[])).allocation().left_out == frozenset()
 
 
 def test_raised_budget_goes_on_where_the_first_one_ended(
@@ -97,10 +96,10 @@ def test_raised_budget_goes_on_where_the_first_one_ended(
     assert list(low.merges) == list(high.merges)
     made = [expert_manifest(trial.longest, seconds=0.25) for trial in low.trials[:3]]
     made += [merge_manifest(spec, merge_s=0.1) for spec in list(low.merges.values())[:3]]
-    assert not Allowance(Ledger(low, manifests=made)).choice().chosen
-    allowance = Allowance(Ledger(high, manifests=made))
-    assert allowance.used().cpu_s == pytest.approx(3 * 0.25 + 3 * 1.6)
-    assert len(allowance.choice().chosen) == 6
+    assert not BudgetKeeper(Ledger(low, manifests=made)).allocation().affordable
+    keeper = BudgetKeeper(Ledger(high, manifests=made))
+    assert keeper.usage().cpu_s == pytest.approx(3 * 0.25 + 3 * 1.6)
+    assert len(keeper.allocation().affordable) == 6
 
 
 def test_running_job_keeps_its_room_until_it_ends(
@@ -110,20 +109,20 @@ def test_running_job_keeps_its_room_until_it_ends(
     plan = make_plan(tasks=TASKS, budget=seconds(3 * TRIAL_S + 3 * MERGE_S + 0.05))
     now_s = [0.0]
     ledger = Ledger(plan, manifests=[])
-    allowance = Allowance(ledger, clock=lambda: now_s[0])
+    keeper = BudgetKeeper(ledger, clock=lambda: now_s[0])
     first, second, third = needed_in_order(plan)
-    assert allowance.admits(first.id)
-    allowance.started(first.id)
+    assert keeper.admit(first.id)
+    keeper.started(first.id)
     now_s[0] = TRIAL_S + 0.3
-    allowance.review()
-    assert allowance.used().cpu_s == pytest.approx(TRIAL_S + 0.3)
-    assert allowance.admits(second.id)
-    assert not allowance.admits(third.id)
+    keeper.refresh()
+    assert keeper.usage().cpu_s == pytest.approx(TRIAL_S + 0.3)
+    assert keeper.admit(second.id)
+    assert not keeper.admit(third.id)
     ledger.add(expert_manifest(first.longest, seconds=0.1))
-    allowance.ended(first.id)
-    allowance.review()
-    assert allowance.used().cpu_s == pytest.approx(0.1)
-    assert allowance.admits(third.id)
+    keeper.ended(first.id)
+    keeper.refresh()
+    assert keeper.usage().cpu_s == pytest.approx(0.1)
+    assert keeper.admit(third.id)
 
 
 def test_time_of_a_stopped_trial_counts_in_the_next_run_until_it_is_committed(
@@ -132,21 +131,21 @@ def test_time_of_a_stopped_trial_counts_in_the_next_run_until_it_is_committed(
     """A budget is not had again by running the command again."""
     plan = make_plan(tasks=TASKS, budget=seconds(1.0))
     now_s = [0.0]
-    first = Allowance(Ledger(plan, manifests=[]), clock=lambda: now_s[0])
+    first = BudgetKeeper(Ledger(plan, manifests=[]), clock=lambda: now_s[0])
     trial = plan.trials[0]
-    assert first.admits(trial.id)
+    assert first.admit(trial.id)
     first.started(trial.id)
     now_s[0] = 1.5
     assert first.is_spent()
     first.close()
     assert first.unfinished_s() == {trial.id: 1.5}
     ledger = Ledger(plan, manifests=[])
-    again = Allowance(ledger, unfinished_s=first.unfinished_s())
+    again = BudgetKeeper(ledger, unfinished_s=first.unfinished_s())
     assert again.is_spent()
-    assert not again.choice().chosen
+    assert not again.allocation().affordable
     ledger.add(expert_manifest(trial.longest, seconds=0.9))
     assert again.unfinished_s() == {}
-    assert again.used().cpu_s == pytest.approx(0.9)
+    assert again.usage().cpu_s == pytest.approx(0.9)
 
 
 def test_paused_trial_keeps_its_room_and_its_time_stands_still(
@@ -155,19 +154,19 @@ def test_paused_trial_keeps_its_room_and_its_time_stands_still(
     """Nobody else gets what it needs to go on."""
     plan = make_plan(tasks=TASKS, budget=seconds(2 * TRIAL_S + MERGE_S + 0.05))
     now_s = [0.0]
-    allowance = Allowance(Ledger(plan, manifests=[]), clock=lambda: now_s[0])
+    keeper = BudgetKeeper(Ledger(plan, manifests=[]), clock=lambda: now_s[0])
     first, second, third = needed_in_order(plan)
-    assert allowance.admits(first.id)
-    allowance.started(first.id)
+    assert keeper.admit(first.id)
+    keeper.started(first.id)
     now_s[0] += 0.05
-    allowance.paused(first.id)
+    keeper.paused(first.id)
     now_s[0] += 3600
-    assert allowance.unfinished_s() == pytest.approx({first.id: 0.05})
-    assert allowance.admits(second.id)
-    assert not allowance.admits(third.id)
-    allowance.started(first.id)
+    assert keeper.unfinished_s() == pytest.approx({first.id: 0.05})
+    assert keeper.admit(second.id)
+    assert not keeper.admit(third.id)
+    keeper.started(first.id)
     now_s[0] += 0.05
-    assert allowance.used().cpu_s == pytest.approx(0.1)
+    assert keeper.usage().cpu_s == pytest.approx(0.1)
 
 
 def test_snapshots_of_one_trial_count_once(
@@ -196,11 +195,11 @@ def test_gpu_hours_and_dollars_follow_the_share(
         budget={"gpu_hours": 0.3, "usd": 1.0, "usd_per_gpu_hour": 2.5, "usd_per_cpu_hour": 0.1},
     )
     made = [expert_manifest(plan.trials[0].longest, seconds=3600.0)]
-    allowance = Allowance(Ledger(plan, manifests=made))
-    amounts = allowance.used().amounts(plan.study.budget)
+    keeper = BudgetKeeper(Ledger(plan, manifests=made))
+    amounts = keeper.usage().amounts(plan.study.budget)
     assert amounts == {"gpu_hours": pytest.approx(0.25), "usd": pytest.approx(0.825)}
-    assert set(allowance.proposals()) == {"gpu_hours", "usd"}
-    assert not allowance.choice().chosen
+    assert set(keeper.sufficient_limits()) == {"gpu_hours", "usd"}
+    assert not keeper.allocation().affordable
 
 
 def test_bytes_count_base_images_and_experts(make_plan: Callable[..., Plan]) -> None:
@@ -208,10 +207,10 @@ def test_bytes_count_base_images_and_experts(make_plan: Callable[..., Plan]) -> 
     tasks = {**TASKS, "max_train": 100}
     plan = make_plan(tasks=tasks, budget={"gigabytes": (1.5 + 0.9 + 3.2) / 1000})
     ledger = Ledger(plan, manifests=[])
-    allowance = Allowance(ledger, models=sizes_by_base(plan))
-    chosen = [each.id in allowance.choice().chosen for each in needed_in_order(plan)]
+    keeper = BudgetKeeper(ledger, models=sizes_by_base(plan))
+    chosen = [each.id in keeper.allocation().affordable for each in needed_in_order(plan)]
     assert chosen == [True, True, False]
-    assert allowance.proposals() == {"gigabytes": pytest.approx(0.0070, abs=0.0003)}
+    assert keeper.sufficient_limits() == {"gigabytes": pytest.approx(0.0070, abs=0.0003)}
 
 
 def test_failed_trials_are_failures_and_not_left_out(make_plan: Callable[..., Plan]) -> None:
@@ -219,7 +218,7 @@ def test_failed_trials_are_failures_and_not_left_out(make_plan: Callable[..., Pl
     plan = make_plan(tasks=TASKS, budget=seconds(1e-3))
     ledger = Ledger(plan, manifests=[])
     ledger.fail(needed_in_order(plan)[0].id, reason="broken")
-    Allowance(ledger)
+    BudgetKeeper(ledger)
     outcomes = sorted(hole.outcome for hole in ledger.state().holes())
     assert outcomes == ["failed", *["not run"] * 2, *[Outcome.LEFT_OUT] * 3]
 
@@ -253,15 +252,15 @@ def test_pretraining_has_room_together_with_what_waits_for_it(
     """Left out with its trials and merges, and each is said."""
     plan = over_pretraining(make_plan, room_s=room_s)
     ledger = Ledger(plan, manifests=[])
-    allowance = Allowance(ledger)
-    chosen = allowance.choice().chosen
+    keeper = BudgetKeeper(ledger)
+    chosen = keeper.allocation().affordable
     assert len(chosen - plan.merges.keys()) == num_runs
     assert len(chosen & plan.merges.keys()) == num_merges
     (run,) = plan.bases.trainings
     assert (run.id in chosen) == (num_runs > 3)
     outcomes = [hole.outcome for hole in ledger.state().holes()]
     assert outcomes.count(Outcome.LEFT_OUT) == 7 - num_runs + 6 - num_merges
-    said = " ".join(budget_lines(plan, allowance=allowance))
+    said = " ".join(budget_lines(plan, keeper=keeper))
     assert ("1 pretrainings" in said) == (run.id not in chosen)
 
 
@@ -273,17 +272,17 @@ def test_pretraining_counts_while_it_runs_and_when_it_is_committed(
     (run,) = plan.bases.trainings
     now_s = [0.0]
     ledger = Ledger(plan, manifests=[])
-    allowance = Allowance(ledger, clock=lambda: now_s[0])
-    assert allowance.admits(run.id)
-    allowance.started(run.id)
+    keeper = BudgetKeeper(ledger, clock=lambda: now_s[0])
+    assert keeper.admit(run.id)
+    keeper.started(run.id)
     now_s[0] = 2.0
-    assert allowance.used().cpu_s == pytest.approx(2.0)
-    assert allowance.unfinished_s() == {run.id: 2.0}
+    assert keeper.usage().cpu_s == pytest.approx(2.0)
+    assert keeper.unfinished_s() == {run.id: 2.0}
     ledger.add(base_manifest(run.longest, seconds=1.5))
-    allowance.ended(run.id)
-    assert allowance.unfinished_s() == {}
-    assert allowance.used().cpu_s == pytest.approx(1.5)
-    assert allowance.used().num_bytes == 4000
+    keeper.ended(run.id)
+    assert keeper.unfinished_s() == {}
+    assert keeper.usage().cpu_s == pytest.approx(1.5)
+    assert keeper.usage().num_bytes == 4000
 
 
 def test_images_and_bases_that_are_prepared_count_for_the_share_of_a_merge(

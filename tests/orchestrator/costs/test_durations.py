@@ -12,9 +12,9 @@ from orchestrator.costs.durations import (
     GUESS_MERGE_S_PER_IMAGE,
     GUESS_TRAIN_S_PER_IMAGE,
     Duration,
-    Rates,
-    num_test_images,
+    Durations,
 )
+from orchestrator.costs.sizes import num_test_images
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
@@ -53,9 +53,10 @@ def test_bases_of_one_model_are_alike(
     plan = over_bases(make_plan)
     resnet, vit = of_model(plan, "test_resnet"), of_model(plan, "test_vit")
     made = expert_manifest(resnet[0].longest, seconds=8.0)
-    rates = Rates(Ledger(plan, manifests=[made]).committed(), calibration=None)
-    assert {rates.training(each) for each in resnet} == {Duration(seconds=8.0, basis="measured")}
-    assert rates.training(vit[0]) == Duration(seconds=8.0, basis="related")
+    durations = Durations(Ledger(plan, manifests=[made]).committed(), calibration=None)
+    measured = Duration(seconds=8.0, basis="measured")
+    assert {durations.training(each) for each in resnet} == {measured}
+    assert durations.training(vit[0]) == Duration(seconds=8.0, basis="related")
 
 
 def test_pretraining_is_estimated_as_its_steps(
@@ -64,7 +65,7 @@ def test_pretraining_is_estimated_as_its_steps(
     """By guess; by a calibration, its snapshots' evaluations and files; by a snapshot."""
     plan = over_bases(make_plan)
     run, other = plan.bases.trainings
-    guessed = Rates(Ledger(plan, manifests=[]).committed(), calibration=None).training(run)
+    guessed = Durations(Ledger(plan, manifests=[]).committed(), calibration=None).training(run)
     seconds = pytest.approx(50 * 16 * GUESS_TRAIN_S_PER_IMAGE / 4)
     assert guessed == Duration(seconds=seconds, basis="guessed")
     speeds = {
@@ -76,14 +77,14 @@ def test_pretraining_is_estimated_as_its_steps(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     num_images = sum(num_test_images(plan, task=task) for task in PRETRAIN["tasks"])
-    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration)
-    calibrated = rates.training(run)
+    durations = Durations(Ledger(plan, manifests=[]).committed(), calibration=calibration)
+    calibrated = durations.training(run)
     seconds = pytest.approx(50 * 0.2 + 2 * (0.5 + num_images * 0.001))
     assert calibrated == Duration(seconds=seconds, basis="calibrated")
     ledger = Ledger(plan, manifests=[base_manifest(run.outputs[0], seconds=7.0)])
-    rates = Rates(ledger.committed(), calibration=calibration)
-    assert rates.training(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
-    assert rates.training(other) == Duration(seconds=pytest.approx(50.0), basis="related")
+    durations = Durations(ledger.committed(), calibration=calibration)
+    assert durations.training(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
+    assert durations.training(other) == Duration(seconds=pytest.approx(50.0), basis="related")
 
 
 def heavy(plan: Plan, *, flops_per_pixel: float) -> dict[str, ModelSize]:
@@ -104,12 +105,12 @@ def test_guess_on_cores_grows_with_the_backbones_operations(
     """Ten times those of the default backbone take ten times as long, to train and to evaluate."""
     plan = make_plan(finetune={"defaults": DEFAULTS})
     models = heavy(plan, flops_per_pixel=10 * GUESS_FLOPS_PER_PIXEL)
-    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
-    assert rates.training(plan.trials[0]).seconds == pytest.approx(10 * GUESS_S)
+    durations = Durations(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
+    assert durations.training(plan.trials[0]).seconds == pytest.approx(10 * GUESS_S)
     merge = next(iter(plan.merges.values()))
     num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
     seconds = num_images * 10 * GUESS_MERGE_S_PER_IMAGE / 4
-    assert rates.merge(merge) == Duration(seconds=pytest.approx(seconds), basis="guessed")
+    assert durations.merge(merge) == Duration(seconds=pytest.approx(seconds), basis="guessed")
 
 
 def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
@@ -119,11 +120,11 @@ def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
     shares = {"trial": {"gpu": 0.25}, "merge": {"gpu": 0.5}}
     plan = make_plan(finetune={"defaults": DEFAULTS}, resources=shares)
     models = heavy(plan, flops_per_pixel=GUESS_GPU_FLOPS_PER_S / 32**2)
-    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
-    assert rates.training(plan.trials[0]).seconds == pytest.approx(10 * 8 * 3 / 0.25)
+    durations = Durations(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
+    assert durations.training(plan.trials[0]).seconds == pytest.approx(10 * 8 * 3 / 0.25)
     merge = next(iter(plan.merges.values()))
     num_images = sum(num_test_images(plan, task=each.task) for each in merge.experts)
-    assert rates.merge(merge).seconds == pytest.approx(num_images / 0.5)
+    assert durations.merge(merge).seconds == pytest.approx(num_images / 0.5)
 
 
 def test_what_a_step_does_besides_is_a_kind_of_its_own(
@@ -132,18 +133,18 @@ def test_what_a_step_does_besides_is_a_kind_of_its_own(
     """Sharpness-aware and linearised steps are guessed as so much longer, and measured apart."""
     axes = {"sam_rho": [0.0, 0.05], "linearised": [False, True], "lr": [0.1, 0.01]}
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
-    guessed = Rates(Ledger(plan, manifests=[]).committed(), calibration=None)
+    guessed = Durations(Ledger(plan, manifests=[]).committed(), calibration=None)
     plain = by(plan.trials, lr=0.01, linearised=False)
     sharp = next(each for each in plan.trials if each.longest.hyperparameters.sam_rho)
     linear = by(plan.trials, linearised=True)
     for trial, factor in ((plain, 1), (sharp, 2), (linear, 2.5)):
         assert guessed.training(trial).seconds == pytest.approx(factor * GUESS_S)
     made = [expert_manifest(each.longest, seconds=s) for each, s in ((plain, 1.0), (sharp, 1.7))]
-    rates = Rates(Ledger(plan, manifests=made).committed(), calibration=None)
-    assert rates.training(by(plan.trials, lr=0.1)).seconds == pytest.approx(1.0)
-    assert rates.training(sharp).seconds == pytest.approx(1.7)
+    durations = Durations(Ledger(plan, manifests=made).committed(), calibration=None)
+    assert durations.training(by(plan.trials, lr=0.1)).seconds == pytest.approx(1.0)
+    assert durations.training(sharp).seconds == pytest.approx(1.7)
     # The median of one second and of 1.7 seconds' half, two and a half times.
-    assert rates.training(linear).seconds == pytest.approx(2.5 * (1.0 + 0.85) / 2)
+    assert durations.training(linear).seconds == pytest.approx(2.5 * (1.0 + 0.85) / 2)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,9 @@ def test_speeds_of_other_kinds_are_not_measured_ones(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
     made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
-    found = Rates(Ledger(plan, manifests=made).committed(), calibration=calibration).training(other)
+    found = Durations(Ledger(plan, manifests=made).committed(), calibration=calibration).training(
+        other
+    )
     assert found == Duration(seconds=pytest.approx(5.0, abs=1e-3), basis="calibrated")
 
 
@@ -190,8 +193,8 @@ def test_learning_rate_and_weight_decay_change_no_speed(
     axes = {"lr": [0.1, 0.01], "weight_decay": [0.0, 0.1], "schedule": ["constant", "cosine"]}
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
     made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
-    rates = Rates(Ledger(plan, manifests=made).committed(), calibration=None)
-    assert {rates.training(each) for each in plan.trials} == {
+    durations = Durations(Ledger(plan, manifests=made).committed(), calibration=None)
+    assert {durations.training(each) for each in plan.trials} == {
         Duration(seconds=8.0, basis="measured")
     }
 
@@ -209,9 +212,9 @@ def test_linear_probe_reads_the_training_images_once(make_plan: Callable[..., Pl
     calibration = Calibration(
         device="cpu", device_name="a core", machine="here", at_s=0.0, speeds=speeds
     )
-    rates = Rates(Ledger(plan, manifests=[]).committed(), calibration=calibration)
+    durations = Durations(Ledger(plan, manifests=[]).committed(), calibration=calibration)
     seconds = {
-        each.longest.hyperparameters.head: rates.training(each).seconds for each in plan.trials
+        each.longest.hyperparameters.head: durations.training(each).seconds for each in plan.trials
     }
     assert seconds["trained"] == pytest.approx(10 * 0.1 + 2 * 50 * 0.001)
     assert seconds["probe_first"] == pytest.approx(seconds["trained"] + 100 * 0.001)

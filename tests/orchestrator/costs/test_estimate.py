@@ -58,19 +58,19 @@ def test_empty_store_is_a_guess_that_says_so(make_plan: Callable[..., Plan]) -> 
     left = estimate(Ledger(plan, manifests=[]).committed(), calibration=None)
     assert left.train_s == pytest.approx(3 * 30 * 8 * GUESS_TRAIN_S_PER_IMAGE / 4)
     assert left.merge_s == pytest.approx(6 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4)
-    assert left.basis.startswith("a guess")
+    assert left.sources.startswith("a guess")
 
 
 def test_guess_for_a_gpu_says_what_it_rests_on(make_plan: Callable[..., Plan]) -> None:
     """A rounded speed; merges on cores alone are guessed otherwise, and that is said too."""
     share = {"gpu": 0.25}
     plan = make_plan(resources={"trial": share, "merge": share})
-    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).basis
-    assert "at 5 TFLOP/s a GPU" in said
+    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).sources
+    assert "at 5 TFLOP/s per GPU" in said
     assert "trials: " not in said
     plan = make_plan(resources={"trial": share})
-    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).basis
-    assert "merge jobs: a guess by the backbone's floating point operations, at Effi" in said
+    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).sources
+    assert "merge jobs: a guess from the backbone's floating point operations, at Effi" in said
 
 
 def test_calibration_takes_the_place_of_the_guess(make_plan: Callable[..., Plan]) -> None:
@@ -79,7 +79,7 @@ def test_calibration_takes_the_place_of_the_guess(make_plan: Callable[..., Plan]
     left = estimate(Ledger(plan, manifests=[]).committed(), calibration=calibration_of(plan))
     assert left.train_s == pytest.approx(3 * (30 * 0.1 + 2 * 0.5 + 3 * 50 * 0.001))
     assert left.merge_s == pytest.approx(6 * (2 * 0.01 + 2 * 50 * 0.001))
-    assert left.basis == "calibrated on a core at 1970-01-01 00:00 UTC, one worker alone"
+    assert left.sources == "calibrated on a core at 1970-01-01 00:00 UTC, one worker alone"
 
 
 def test_what_a_calibration_lacks_is_guessed_and_that_is_said(
@@ -93,8 +93,8 @@ def test_what_a_calibration_lacks_is_guessed_and_that_is_said(
         Ledger(plan, manifests=[]).committed(), calibration=calibration_of(plan, speeds=speeds)
     )
     assert left.merge_s == pytest.approx(3 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4)
-    assert left.basis.startswith("trials: calibrated on a core")
-    assert "merge jobs: a guess" in left.basis
+    assert left.sources.startswith("trials: calibrated on a core")
+    assert "merge jobs: a guess" in left.sources
 
 
 def test_what_was_measured_wins_over_a_calibration(
@@ -109,7 +109,7 @@ def test_what_was_measured_wins_over_a_calibration(
     left = estimate(ledger.committed(), calibration=calibration_of(plan))
     assert left.train_s == pytest.approx(10 * 8 * 0.1)
     assert left.merge_s == pytest.approx(2 * (2 * 0.25 + 2 * 100 * 0.0075))
-    assert left.basis == "measured in this store"
+    assert left.sources == "measured in this store"
     assert left.wall_s(num_slots=2) == pytest.approx((8 + 4) / 2)
 
 
@@ -122,7 +122,7 @@ def test_calibrated_batch_size_is_not_taken_from_another_that_was_measured(
     measured = [expert_manifest(trial.longest, seconds=8.0) for trial in plan.trials[:1]]
     left = estimate(Ledger(plan, manifests=measured).committed(), calibration=calibration_of(plan))
     assert left.train_s == pytest.approx(2 * 8.0 + 3 * (10 * 0.1 + 0.5 + 2 * 100 * 0.001))
-    assert left.basis.startswith("trials: measured in this store and calibrated on a core")
+    assert left.sources.startswith("trials: measured in this store and calibrated on a core")
 
 
 def test_hours_are_those_of_what_workers_are_given(make_plan: Callable[..., Plan]) -> None:
@@ -139,7 +139,7 @@ def test_finished_study_has_nothing_left(
     """Zero seconds."""
     plan = make_plan()
     left = estimate(Ledger(plan, manifests=all_manifests(plan)).committed(), calibration=None)
-    assert (left.train_s, left.merge_s, left.basis) == (0, 0, "nothing is left")
+    assert (left.train_s, left.merge_s, left.sources) == (0, 0, "nothing is left")
 
 
 def test_validation_images_are_a_fifth_of_the_training_images(

@@ -8,7 +8,7 @@ from manual_clock import ManualClock
 
 from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
-from orchestrator.costs.budget import Allowance
+from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.live_state import LiveState
 from orchestrator.record.failures import Failures
@@ -79,7 +79,7 @@ def set_up(plan: Plan, *, tmp_path: Path, clock: ManualClock) -> Stage:
     coordinator = Coordinator(
         Bookkeeping(
             ledger=ledger,
-            allowance=Allowance(ledger, clock=clock),
+            budget_keeper=BudgetKeeper(ledger, clock=clock),
             failures=Failures(folder, retries=1),
         ),
         jobs=jobs,

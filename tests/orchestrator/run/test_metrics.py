@@ -3,7 +3,7 @@ from collections.abc import Callable, Collection
 import pytest
 
 from orchestrator.cluster.metric_names import METRICS, STATES
-from orchestrator.costs.budget import Allowance
+from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.run.metrics import metric_values
@@ -15,10 +15,10 @@ Shown = dict[tuple[str, ...], float]
 
 def shown(ledger: Ledger, *, running: Collection[str] = (), num_jobs_waiting: int = 0) -> Shown:
     """Returns every metric value by its name and the values of its labels."""
-    allowance = Allowance(ledger)
+    budget_keeper = BudgetKeeper(ledger)
     found = metric_values(
         ledger.state(),
-        allowance=allowance,
+        budget_keeper=budget_keeper,
         running=frozenset(running),
         num_jobs_waiting=num_jobs_waiting,
     )
