@@ -49,7 +49,7 @@ DataUse = Literal["none", "unlabelled_test", "unlabelled_train", "labelled_train
 """The data that a method reads while merging. Methods that differ in it are not comparable."""
 
 BatchNormPolicy = Literal["average", "pooled", "base", "recalibrate", "per_task"]
-"""How a merge makes running statistics; `merge.buffers` has the rules."""
+"""Policies for BatchNorm's running statistics; `merge.buffers` has the rules."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ class MergeOptions:
     params: MethodParams
     """The method's parameters; their class determines the method."""
     batch_norm: BatchNormPolicy = "average"
-    """How running statistics are merged."""
+    """Policy for running statistics."""
     seed: int = 0
     """Seed of methods that draw random numbers."""
     num_threads: int = 1

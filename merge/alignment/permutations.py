@@ -30,7 +30,7 @@ class Axis:
     group: str
     """Name of the group whose permutation acts on the axis."""
     num_repeats: int = 1
-    """How often the axis repeats the group: three times for queries, keys and values."""
+    """Number of times that the axis repeats the group: three for queries, keys and values."""
     num_inner: int = 1
     """Adjacent entries of one unit: the size of an attention head, or one for a channel."""
 

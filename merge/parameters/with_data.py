@@ -53,7 +53,7 @@ class FisherParams(MethodParams):
     expectation: Expectation = field(
         default="random_signs", metadata=allow(Choice(get_args(Expectation)))
     )
-    """How to compute the expectation over labels: `exact` takes one backward pass per image and
+    """Estimator of the expectation over labels: `exact` takes one backward pass per image and
     class; `random_signs` takes one per image and has the same mean. Default: the cheaper one
     (paper: exact)."""
     normalize: bool = field(default=True, metadata=allow(Flag()))
