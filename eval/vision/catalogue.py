@@ -29,7 +29,7 @@ class VisionSource(TypedDict, total=False):
     digests: dict[str, str]
     """Digest of each archive or file, which torchvision checks on download or on opening."""
     by_hand: str
-    """Instructions for a person who has to fetch the files; empty if a program can."""
+    """Instructions for a person who has to fetch the files; absent if a program can."""
     hub: str
     """Owner and name on the hub."""
     revision: str
