@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.study.problems import StudyProblem
+from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Study
 from workers.models.pretrained_weights import SUFFIXES, is_remote
 
@@ -20,23 +20,22 @@ def local_problems(study: Study) -> Iterator[StudyProblem]:
     if not study.store.startswith("s3://"):
         yield StudyProblem(
             field="store",
-            value=f"{study.store!r}, a directory,",
-            allowed="the nodes of a cluster share no directory with this machine: use "
-            "s3://bucket/prefix",
+            fault=f"{study.store!r} is a directory, which a cluster's nodes do not share",
+            remedy="use s3://bucket/prefix",
         )
     if study.tracking is not None and study.tracking.startswith(("sqlite:", "file:")):
-        yield StudyProblem(
-            field="tracking",
-            value=repr(study.tracking),
-            allowed="the driver runs on the head, which does not have this file: give an MLflow "
+        yield wrong_value(
+            "tracking",
+            study.tracking,
+            remedy="the driver runs on the head, which does not have this file; give an MLflow "
             "server's address, or leave the field out and use `mergesweep track` afterwards",
         )
     for field, path, advice in _paths(study):
         if not Path(path).is_absolute():
             yield StudyProblem(
                 field=field,
-                value=f"{path!r}, relative to this directory,",
-                allowed=f"{advice}; or an absolute path that every node has",
+                fault=f"{path!r} is relative to this directory, which the nodes do not have",
+                remedy=f"{advice}; or give an absolute path that every node has",
             )
 
 

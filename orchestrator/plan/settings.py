@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from orchestrator.study.schema import BackboneSection, Finetune
+from orchestrator.study.backbone import BackboneSection
+from orchestrator.study.finetune import Finetune
 from workers.sampling.seeds import derive_seed
 from workers.specs.hyperparameters import Hyperparameters
 

@@ -8,7 +8,9 @@ from eval.digests import sha256_of_file
 from eval.tasks import Task
 from merge.catalogue import CARDS, parse_params
 from orchestrator.plan.groups import Group
-from orchestrator.study.schema import Merge, Pretrain, Study, Surgery, ZeroShot
+from orchestrator.study.backbone import Pretrain
+from orchestrator.study.finetune import ZeroShot
+from orchestrator.study.schema import Merge, Study, Surgery
 from workers.models.pretrained_weights import PACKAGED, is_remote, parse_remote
 from workers.specs.data import DataSpec, HeadJob, ZeroShotSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants

@@ -1,1 +1,1 @@
-"""The study file: schema, reading, every problem at once."""
+"""Reads study files: their schema, checks between fields, and every problem at once."""

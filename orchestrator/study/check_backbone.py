@@ -1,12 +1,13 @@
-"""Checks that the bases of a study can be had: their weights, their pretraining, their axes."""
+"""Checks the bases of a study: their weights, their pretraining and their axes."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from eval.suites import SUITES, task_names
+from orchestrator.study.backbone import BackboneSection, Pretrain
 from orchestrator.study.credentials import masked
-from orchestrator.study.problems import StudyProblem, suggest
-from orchestrator.study.schema import BackboneSection, Finetune, Pretrain
+from orchestrator.study.finetune import Finetune
+from orchestrator.study.problems import StudyProblem, suggest, wrong_value
 from workers.models.pretrained_weights import (
     PACKAGED,
     WeightsError,
@@ -15,17 +16,17 @@ from workers.models.pretrained_weights import (
     read_digest,
 )
 
-_PATIENCE_S = 2.0  # someone waits
+_PATIENCE_S = 2.0  # a person waits for the answer
 
 
 def check_backbone(
     backbone: BackboneSection, *, finetune: Finetune | None, own: Collection[str]
 ) -> Iterator[StudyProblem]:
-    """Yields what is wrong between the fields of a backbone that is well formed itself.
+    """Yields the problems between the fields of a section that is valid by itself.
 
     Args:
         backbone: The section.
-        finetune: The study's; None while it is wrong itself.
+        finetune: The study's section; None if that is invalid.
         own: The names of the study's own tasks.
     """
     yield from _check_default(backbone)
@@ -36,16 +37,17 @@ def check_backbone(
     if backbone.pretrain is not None:
         yield from _check_tasks(backbone.pretrain, own=own)
     elif backbone.axes.pretrain_steps:
-        yield StudyProblem(
-            field="backbone.axes.pretrain_steps",
-            value=str(backbone.axes.pretrain_steps),
-            allowed="it needs backbone.pretrain, which says on which tasks and how",
+        yield wrong_value(
+            "backbone.axes.pretrain_steps",
+            backbone.axes.pretrain_steps,
+            remedy="add backbone.pretrain, which says how and on which tasks to pretrain",
         )
     if finetune is not None and finetune.design == "random" and backbone.axes.varied():
-        yield StudyProblem(
-            field="finetune.design",
-            value="'random' with backbone.axes",
-            allowed="experts of different bases cannot be merged: use one-factor or grid",
+        yield wrong_value(
+            "finetune.design",
+            "random",
+            remedy="backbone.axes gives experts different bases, and experts of different bases "
+            "cannot be merged; use one-factor or grid",
         )
 
 
@@ -57,20 +59,21 @@ def _check_default(backbone: BackboneSection) -> Iterator[StudyProblem]:
     models = {model, *backbone.axes.model}
     for name in sorted(models - backbone.weights.keys()):
         yield StudyProblem(
-            field="backbone.weights", value=f"no entry for {name!r}", allowed="one for each model"
+            field="backbone.weights",
+            fault=f"no weights for the model {name!r}",
+            remedy="add an entry for every model of the study",
         )
     for name, weights in backbone.weights.items():
         field = f"backbone.weights.{name}"
         if name in models:
             yield from _check_weights(field, weights=weights, model=name)
         else:
-            yield StudyProblem(
-                field=field, value="this model", allowed=suggest(name, known=sorted(models))
-            )
+            remedy = suggest(name, known=sorted(models), kind="models of the study")
+            yield StudyProblem(field=field, fault="unknown model", remedy=remedy)
 
 
 def _check_model_axis(backbone: BackboneSection) -> Iterator[StudyProblem]:
-    """Checks one source of weights against every model on the axis; a mapping has its own check."""
+    """Checks one source for every model on the axis; `_check_default` checks a mapping."""
     if isinstance(backbone.weights, str):
         for index, model in enumerate(backbone.axes.model):
             if model != backbone.model:
@@ -80,50 +83,46 @@ def _check_model_axis(backbone: BackboneSection) -> Iterator[StudyProblem]:
 
 def _check_weights(field: str, *, weights: str, model: str) -> Iterator[StudyProblem]:
     if weights == "package" and model not in PACKAGED:
-        yield StudyProblem(
-            field=field,
-            value="'package'",
-            allowed=f"no package carries weights for {model!r}, only for: "
-            f"{', '.join(PACKAGED)}; use timm, none, or the path of a checkpoint",
+        yield wrong_value(
+            field,
+            weights,
+            remedy=f"no Python package contains weights for {model!r}, only for "
+            f"{', '.join(PACKAGED)}; use timm, none, or the path of a checkpoint file",
         )
     elif is_remote(weights):
         yield from _check_remote(field, weights=weights)
     elif weights not in ("package", "timm", "none") and not Path(weights).is_file():
-        yield StudyProblem(
-            field=field,
-            value=repr(weights),
-            allowed="package, timm, none, the path of an existing checkpoint file, or "
+        yield wrong_value(
+            field,
+            weights,
+            remedy="expected package, timm, none, the path of an existing checkpoint file, or "
             "s3://bucket/key#sha256=<digest>",
         )
 
 
 def _check_remote(field: str, *, weights: str) -> Iterator[StudyProblem]:
-    """Checks a URL; the object is read where its digest is lacking, to tell it."""
+    """Checks a URL; if it has no digest, reads the object to tell the digest."""
     try:
         remote = parse_remote(weights)
         if remote.digest is None:
             digest = read_digest(remote, patience_s=_PATIENCE_S)
             yield StudyProblem(
                 field=field,
-                value="a URL without a digest",
-                allowed=f"the object now has #sha256={digest}: append that",
+                fault="the URL has no digest",
+                remedy=f"append #sha256={digest}, the digest of the object as it is now",
             )
     except WeightsError as error:
-        yield StudyProblem(field=field, value=masked(repr(weights)), allowed=masked(str(error)))
+        yield wrong_value(field, weights, remedy=masked(str(error)))
 
 
 def _check_tasks(pretrain: Pretrain, *, own: Collection[str]) -> Iterator[StudyProblem]:
+    field = "backbone.pretrain.tasks"
     if isinstance(pretrain.tasks, str):
         if pretrain.tasks not in SUITES:
-            allowed = suggest(pretrain.tasks, known=list(SUITES))
-            yield StudyProblem(
-                field="backbone.pretrain.tasks", value=repr(pretrain.tasks), allowed=allowed
-            )
+            remedy = suggest(pretrain.tasks, known=SUITES, kind="suites")
+            yield wrong_value(field, pretrain.tasks, remedy=remedy)
         return
     for index, name in enumerate(pretrain.tasks):
         if name not in (known := (*task_names(), *own)):
-            yield StudyProblem(
-                field=f"backbone.pretrain.tasks[{index}]",
-                value=repr(name),
-                allowed=suggest(name, known=known),
-            )
+            remedy = suggest(name, known=known, kind="tasks")
+            yield wrong_value(f"{field}[{index}]", name, remedy=remedy)

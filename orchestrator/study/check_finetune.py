@@ -1,31 +1,32 @@
-"""Checks that the choices of fine-tuning go together, with one another and with the merges."""
+"""Checks that the choices of fine-tuning fit each other and the merges."""
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from orchestrator.study.problems import StudyProblem
-from orchestrator.study.schema import Axes, Finetune, Merge
+from orchestrator.study.finetune import Finetune, FinetuneAxes
+from orchestrator.study.problems import StudyProblem, wrong_value
+from orchestrator.study.schema import Merge
 from workers.specs.hyperparameters import USED_BY
 
 READS_LAYERS = "regmean"
-"""The method that watches what each layer is given, which an expansion does not show."""
+"""The method that reads the inputs of each layer, which an expansion at the base does not have."""
 
 
 def check_finetune(
     finetune: Finetune, *, merges: Mapping[int, Merge], base_axes: Collection[str]
 ) -> Iterator[StudyProblem]:
-    """Yields what is wrong between the fields of a well-formed section.
+    """Yields the problems between the fields of a section that is valid by itself.
 
     Args:
         finetune: The section.
-        merges: The study's well-formed methods, by place in the file.
-        base_axes: The names of what the study varies of the base.
+        merges: The study's valid merges, by position in the file.
+        base_axes: The names of the axes under `backbone.axes`.
     """
     yield from _check_design(finetune, base_axes=base_axes)
     yield from _check_nesterov(finetune)
     yield from _check_warmup(finetune)
-    yield from _check_idle(finetune)
+    yield from _check_unused(finetune)
     if True in _values(finetune, "linearised"):
         yield from _check_linearised(finetune, merges=merges)
 
@@ -33,115 +34,114 @@ def check_finetune(
 def _check_design(finetune: Finetune, *, base_axes: Collection[str]) -> Iterator[StudyProblem]:
     varied = {*finetune.axes.varied(), *(base_axes if finetune.design == "grid" else ())}
     if finetune.design != "one-factor" and not varied:
-        yield StudyProblem(
-            field="finetune.design",
-            value=repr(finetune.design),
-            allowed=f"it needs an axis under finetune.axes: {', '.join(Axes.model_fields)}",
+        yield wrong_value(
+            "finetune.design",
+            finetune.design,
+            remedy="this design needs at least one axis under finetune.axes: "
+            f"{', '.join(FinetuneAxes.model_fields)}",
         )
     if finetune.design != "random" and finetune.draws != 1:
-        yield StudyProblem(
-            field="finetune.draws",
-            value=str(finetune.draws),
-            allowed="only `design: random` draws; leave it out",
+        yield wrong_value(
+            "finetune.draws",
+            finetune.draws,
+            remedy="only the random design draws; leave this field out, or set `design: random`",
         )
 
 
 def _check_nesterov(finetune: Finetune) -> Iterator[StudyProblem]:
     if not finetune.optimizer.nesterov:
         return
+    field = "finetune.optimizer.nesterov"
     if "sgd" not in _values(finetune, "optimizer"):
-        yield StudyProblem(
-            field="finetune.optimizer.nesterov",
-            value="true",
-            allowed="only sgd looks ahead along its momentum; leave it out",
-        )
+        remedy = "only sgd has Nesterov momentum; leave this field out"
+        yield wrong_value(field, value=True, remedy=remedy)
     elif finetune.optimizer.momentum == 0:
-        yield StudyProblem(
-            field="finetune.optimizer.nesterov",
-            value="true",
-            allowed="it needs finetune.optimizer.momentum above 0",
-        )
+        remedy = "Nesterov momentum needs finetune.optimizer.momentum above 0"
+        yield wrong_value(field, value=True, remedy=remedy)
 
 
 def _check_warmup(finetune: Finetune) -> Iterator[StudyProblem]:
     for point in _points(finetune, "schedule", "warmup_steps", "steps"):
         schedule, warmup, steps = point["schedule"], point["warmup_steps"], point["steps"]
         if schedule != "constant" and warmup >= steps:
-            yield StudyProblem(
-                field="finetune.warmup_steps",
-                value=str(warmup),
-                allowed=f"less than the steps of every run: {steps} of them with `{schedule}` "
-                "leave none to decay over",
+            yield wrong_value(
+                "finetune.warmup_steps",
+                warmup,
+                remedy=f"expected less than {steps}: a training of {steps} steps with the "
+                f"schedule `{schedule}` needs steps after the warmup",
             )
             return
 
 
-def _check_idle(finetune: Finetune) -> Iterator[StudyProblem]:
-    """Yields constants and axes that would change no expert."""
-    for name, mode in USED_BY.items():
-        field = f"finetune.average_weights.{name}"
+def _check_unused(finetune: Finetune) -> Iterator[StudyProblem]:
+    """Yields constants and axes that would not change any expert."""
+    for name, user in USED_BY.items():
+        default = getattr(finetune.average_weights, name)
         is_written = name in finetune.average_weights.model_fields_set
-        if is_written and mode not in _values(finetune, "average_weights"):
-            value = getattr(finetune.average_weights, name)
-            yield StudyProblem(
-                field=field, value=str(value), allowed=f"it needs `average_weights: {mode}`"
+        if is_written and user not in _values(finetune, "average_weights"):
+            yield wrong_value(
+                f"finetune.average_weights.{name}",
+                default,
+                remedy=f"only `average_weights: {user}` uses it; set that, or leave this field out",
             )
-        varies = bool(getattr(finetune.axes, name))
-        if varies and all(
-            point["average_weights"] != mode
-            for point in _points(finetune, "average_weights", name)
-            if point[name] != getattr(finetune.average_weights, name)
-        ):
+        others = [
+            point for point in _points(finetune, "average_weights", name) if point[name] != default
+        ]
+        is_varied = bool(getattr(finetune.axes, name))
+        if is_varied and all(point["average_weights"] != user for point in others):
             yield StudyProblem(
                 field=f"finetune.axes.{name}",
-                value="this axis",
-                allowed=f"it changes nothing without `average_weights: {mode}` beside it",
+                fault="this axis would not change any expert",
+                remedy=f"only `average_weights: {user}` uses it; set that beside the axis, or vary "
+                "both in a grid",
             )
     if "l2" in finetune.head.model_fields_set and _values(finetune, "head") == {"trained"}:
-        yield StudyProblem(
-            field="finetune.head.l2",
-            value=str(finetune.head.l2),
-            allowed="only a probe has it: `mode: frozen` or `probe_first`",
+        yield wrong_value(
+            "finetune.head.l2",
+            finetune.head.l2,
+            remedy="only a linear probe uses it; set `mode: frozen` or `mode: probe_first`, or "
+            "leave this field out",
         )
 
 
 def _check_linearised(finetune: Finetune, *, merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
     if not finetune.freeze_batch_norm:
-        yield StudyProblem(
-            field="finetune.freeze_batch_norm",
-            value="false",
-            allowed="an expansion (`linearised: true`) has the base's running statistics: true",
+        yield wrong_value(
+            "finetune.freeze_batch_norm",
+            value=False,
+            remedy="a linearised model keeps the base's BatchNorm statistics; expected true",
         )
     if finetune.design == "random" and finetune.axes.linearised:
         yield StudyProblem(
             field="finetune.axes.linearised",
-            value="this axis",
-            allowed="experts of one merge are all linearised or none is; `design: random` mixes",
+            fault="this axis does not fit the random design, which mixes its values in a group",
+            remedy="the experts of a merge must be all linearised or all not; use one-factor or "
+            "grid",
         )
     for index, merge in merges.items():
         if merge.batch_norm == "recalibrate":
-            yield StudyProblem(
-                field=f"merge[{index}].batch_norm",
-                value="'recalibrate'",
-                allowed="an expansion (`linearised: true`) has the base's running statistics; "
-                "leave it out",
+            yield wrong_value(
+                f"merge[{index}].batch_norm",
+                merge.batch_norm,
+                remedy="a linearised model (`linearised: true`) keeps the base's BatchNorm "
+                "statistics; leave this field out",
             )
         if merge.method == READS_LAYERS:
-            yield StudyProblem(
-                field=f"merge[{index}].method",
-                value=repr(merge.method),
-                allowed="it reads the inputs of layers, which an expansion (`linearised: true`) "
-                "applies at the base; any other method",
+            yield wrong_value(
+                f"merge[{index}].method",
+                merge.method,
+                remedy="it reads the inputs of layers, which a linearised model "
+                "(`linearised: true`) computes at the base only; use another method",
             )
 
 
 def _values(finetune: Finetune, name: str) -> set[Any]:
-    """Returns the values that a hyperparameter has anywhere in the study."""
+    """Returns all values of a hyperparameter in the study."""
     return {point[name] for point in _points(finetune, name)}
 
 
 def _points(finetune: Finetune, *names: str) -> Iterator[dict[str, Any]]:
-    """Yields the combinations of some hyperparameters that the design can visit."""
+    """Yields the combinations of some hyperparameters that can occur in the design."""
     default = {name: getattr(finetune.default_point, name) for name in names}
     varied = {name: axis for name, axis in finetune.axes.varied().items() if name in names}
     if finetune.design == "one-factor":

@@ -1,10 +1,10 @@
-"""Checks that groups can have the sizes that a study gives them."""
+"""Checks that the study's tasks and methods allow its sizes of groups."""
 
 from collections.abc import Iterator, Mapping
 
 from merge.catalogue import num_experts_of, parse_params
 from merge.errors import ParameterErrors
-from orchestrator.study.problems import StudyProblem
+from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Groups, Merge
 from orchestrator.study.tasks import Tasks
 
@@ -12,12 +12,12 @@ from orchestrator.study.tasks import Tasks
 def check_group_sizes(
     groups: Groups, *, tasks: Tasks | None, merges: Mapping[int, Merge]
 ) -> Iterator[StudyProblem]:
-    """Yields what is wrong with a size, given the tasks that there are and the methods.
+    """Yields sizes that the number of tasks or a method does not allow.
 
     Args:
-        groups: The section that holds the sizes.
-        tasks: The study's; None while they are wrong themselves.
-        merges: The study's well-formed methods, by place in the file.
+        groups: The section with the sizes.
+        tasks: The study's section; None if that is invalid.
+        merges: The study's valid merges, by position in the file.
     """
     for field, size in _sizes(groups):
         if tasks is not None:
@@ -35,15 +35,17 @@ def _sizes(groups: Groups) -> Iterator[tuple[str, int]]:
 def _check_tasks(field: str, *, size: int, tasks: Tasks) -> Iterator[StudyProblem]:
     num_tasks = len(tasks.all_names)
     if size > num_tasks:
-        allowed = f"the study has {num_tasks} tasks, so at most {num_tasks}"
-        yield StudyProblem(field=field, value=str(size), allowed=allowed)
+        remedy = f"the study has {num_tasks} tasks, so a group has at most {num_tasks}"
+        yield wrong_value(field, size, remedy=remedy)
 
 
 def _check_method(field: str, *, size: int, index: int, merge: Merge) -> Iterator[StudyProblem]:
     try:
         needed = num_experts_of(parse_params(merge.method, merge.params))
     except ParameterErrors:
-        return  # told where methods are checked
+        return  # the check of the merges reports it
     if needed not in (None, size):
-        allowed = f"merge[{index}] ({merge.method}) merges exactly {needed} experts, so {needed}"
-        yield StudyProblem(field=field, value=str(size), allowed=allowed)
+        remedy = (
+            f"merge[{index}] ({merge.method}) merges exactly {needed} experts; expected {needed}"
+        )
+        yield wrong_value(field, size, remedy=remedy)

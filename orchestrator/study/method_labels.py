@@ -1,4 +1,4 @@
-"""Names the methods of a study."""
+"""Names the merging methods of a study for tables and figures."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,10 @@ from orchestrator.study.schema import Merge
 
 
 def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
-    """Names the study's methods: by method alone where it stands once, else with parameters.
+    """Returns a label for each merge of a study.
 
-    Surgery is always named: with it a method is another one.
+    The label that the study gives comes first. Otherwise the method's name is the label. The
+    written parameters are added if the method occurs more than once, and surgery always is.
     """
     names = [method.method for method in methods]
     return tuple(
@@ -18,8 +19,8 @@ def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
 
 
 def _described(method: Merge, *, is_only: bool) -> str:
-    given = {} if is_only else _given(method)
-    inside = [f"{name}={value}" for name, value in sorted(given.items())]
+    written = {} if is_only else _written(method)
+    inside = [f"{name}={value}" for name, value in sorted(written.items())]
     if method.surgery is not None:
         changed = method.surgery.model_dump(exclude_defaults=True)
         inside.append(" ".join(["surgery", *(f"{name}={each}" for name, each in changed.items())]))
@@ -28,8 +29,8 @@ def _described(method: Merge, *, is_only: bool) -> str:
     return f"{method.method} ({', '.join(inside) or 'defaults'})"
 
 
-def _given(method: Merge) -> dict[str, object]:
-    given = dict(method.params)
+def _written(method: Merge) -> dict[str, object]:
+    written = dict(method.params)
     if method.batch_norm != "average":
-        given["batch_norm"] = method.batch_norm
-    return given
+        written["batch_norm"] = method.batch_norm
+    return written

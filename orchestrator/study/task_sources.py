@@ -1,4 +1,4 @@
-"""A study's tasks with their files: those of the catalogues, and its own."""
+"""Finds the tasks of a study and their files: tasks of the catalogues, and the study's own."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,24 +9,24 @@ from eval.own.files import OwnFiles, OwnTaskError
 from eval.own.task import describe_own_task
 from eval.suites import find_task, task_names
 from eval.task_source import TaskSource
-from orchestrator.study.problems import StudyProblem
+from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Study
 from orchestrator.study.tasks import OwnTask, Tasks
 
 OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
-"""What a study may call a task of its own."""
+"""The names that a study may give to its own tasks."""
 
 
 def task_sources(study: Study, *, recorded: Mapping[str, TaskSource]) -> dict[str, TaskSource]:
-    """Returns the study's tasks by name in its order, then those that are only pretrained on.
+    """Returns the study's tasks by name, in its order, then further tasks of its pretraining.
 
     Args:
         study: A checked study.
-        recorded: Own tasks as a plan of this very study found them; their files are not looked at,
-            so that a study can be opened where they are not.
+        recorded: Own tasks as an earlier plan of this study recorded them. Their files are not
+            read, so that a study opens on machines without the files.
 
     Raises:
-        OwnTaskError: Files of the study's own do not make a task any more.
+        OwnTaskError: The files of an own task no longer make a task.
     """
     own, root = study.tasks.own, study.tasks.root
     pretrain = study.backbone.pretrain
@@ -40,21 +40,22 @@ def task_sources(study: Study, *, recorded: Mapping[str, TaskSource]) -> dict[st
 
 
 def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iterator[StudyProblem]:
-    """Yields what is wrong with a study's own tasks: names, files, splits, classes."""
+    """Yields the problems of a study's own tasks: names, files, splits and classes."""
     taken = set(task_names())
     for name, own in tasks.own.items():
         field = f"tasks.own.{name}"
         if OWN_NAME.fullmatch(name) is None:
-            allowed = "1 to 40 lower-case letters, digits and _, the first no _"
-            yield StudyProblem(field=field, value=repr(name), allowed=allowed)
+            remedy = "expected 1 to 40 lower-case letters, digits or '_', not starting with '_'"
+            yield wrong_value(field, name, remedy=remedy)
         if name in taken:
-            allowed = "a task of the catalogue has this name; take another"
-            yield StudyProblem(field=field, value=repr(name), allowed=allowed)
+            remedy = "a task of the catalogue has this name; choose another"
+            yield wrong_value(field, name, remedy=remedy)
         try:
             _own_source(name, own, root=tasks.root, recorded=recorded.get(name))
         except OwnTaskError as error:
+            fault = f"{own.place!r} is not a usable task"
             for problem in error.problems:
-                yield StudyProblem(field=field, value=repr(own.place), allowed=problem)
+                yield StudyProblem(field=field, fault=fault, remedy=problem)
 
 
 def _own_source(

@@ -1,33 +1,50 @@
-"""The study file's section on data sets."""
+"""The study file's section `tasks`: the data sets, and how many of their images are used."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from eval.suites import SUITES
-from orchestrator.study.section import Section, distinct
+from orchestrator.study.problems import suggest
+from orchestrator.study.section import Section, Text, distinct, matching
 from workers.specs.data import EvaluateOn
+
+HubName = Annotated[
+    str, matching(r"[\w.-]+/[\w.-]+", expected="an owner and a name, such as `owner/flowers`")
+]
+Revision = Annotated[
+    str, matching(r"[0-9a-f]{40}", expected="the 40 hexadecimal digits of a commit")
+]
+
+
+def _known_suite(name: str) -> str:
+    if name not in SUITES:
+        raise ValueError(suggest(name, known=SUITES, kind="suites"))
+    return name
+
+
+Suite = Annotated[str, AfterValidator(_known_suite)]
 
 
 class OwnTask(Section):
     """A data set of the user's own, with a training and a test split."""
 
-    folder: Annotated[str, Field(min_length=1)] | None = None
+    folder: Text | None = None
     """A directory of `train/<class>/*` and `test/<class>/*`, images of any usual format."""
-    parquet: Annotated[str, Field(min_length=1)] | None = None
-    """A directory of `train*.parquet` and `test*.parquet`, or `.arrow`."""
-    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    """Owner and name of a data set on Hugging Face's hub, downloaded before."""
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """The hub's commit, 40 hex digits."""
+    parquet: Text | None = None
+    """A directory of `train*.parquet` and `test*.parquet`, or `.arrow` files."""
+    hub: HubName | None = None
+    """Owner and name of a downloaded data set of Hugging Face's hub."""
+    revision: Revision | None = None
+    """The commit of the hub's data set."""
     image: str = "image"
     """Column of the images, in tables."""
     label: str = "label"
     """Column of the labels, in tables."""
     classes: Annotated[list[str], AfterValidator(distinct)] | None = None
-    """Names of integer labels in their order, where the tables do not have them."""
+    """Names of integer labels in their order, for tables without class names."""
     channels: Literal[1, 3] = 3
-    """1 makes all images grey, 3 makes all of them RGB."""
+    """1 converts all images to greyscale, 3 converts all of them to RGB."""
 
     @property
     def place(self) -> str:
@@ -37,33 +54,39 @@ class OwnTask(Section):
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
         if [self.folder, self.parquet, self.hub].count(None) != 2:  # noqa: PLR2004 one is left
-            raise ValueError("give one of folder, parquet and hub")
+            raise ValueError("give exactly one of folder, parquet and hub")
         if (self.hub is None) != (self.revision is None):
-            raise ValueError("hub and revision go together: a commit says which files are meant")
+            raise ValueError(
+                "give hub and revision together: the commit fixes which files are used"
+            )
         in_tables = {"image", "label", "classes"} & self.model_fields_set
         if self.folder and in_tables:
-            raise ValueError(f"a folder has no {', '.join(sorted(in_tables))}; leave it out")
+            raise ValueError(
+                f"leave out {', '.join(sorted(in_tables))}: a folder takes labels from the names "
+                "of its subfolders"
+            )
         return self
 
 
 class Tasks(Section):
-    """The data sets and how much of them is used."""
+    """The data sets of a study."""
 
-    suite: Literal[tuple(SUITES)] | None = None  # type: ignore[valid-type]
-    """A named list of tasks; with `names`, a choice from it."""
+    suite: Suite | None = None
+    """A named list of tasks; `names` selects from it."""
     names: Annotated[list[str], AfterValidator(distinct)] | None = None
-    """Tasks by name."""
+    """Names of tasks."""
     own: dict[str, OwnTask] = Field(default_factory=dict)
-    """The user's own tasks by name, besides those of `suite` and `names`."""
-    root: Annotated[str, Field(min_length=1)] | None = None
-    """Where published data sets lie on every node; each node's MERGESWEEP_DATA, or else
-    ~/.cache/mergesweep/data, when left out."""
+    """The user's own tasks by name, in addition to `suite` and `names`."""
+    root: Text | None = None
+    """Directory of published data sets on every node. When left out, each node's MERGESWEEP_DATA,
+    or else ~/.cache/mergesweep/data."""
     max_train: Annotated[int, Field(ge=1)] | None = None
-    """Keeps this many training images a task; all when left out."""
+    """Most training images per task; all when left out."""
     max_test: Annotated[int, Field(ge=1)] | None = None
-    """Keeps this many test images a task; all when left out."""
+    """Most test images per task; all when left out."""
     evaluate_on: EvaluateOn = "test"
-    """`validation` holds out a fifth of the training images and never touches the test images."""
+    """`validation` evaluates on a fifth of the training images, held out, and never reads the test
+    images."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,11 +99,11 @@ class Tasks(Section):
     @model_validator(mode="after")
     def _has_tasks(self) -> Self:
         if self.suite is None and not self.names and not self.own:
-            raise ValueError("name a suite, or tasks under names, or your own under own")
+            raise ValueError("give a suite, a list of task names, or tasks of your own under `own`")
         return self
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """The names, or all of the suite, and then the user's own tasks."""
+        """The names, or all names of the suite, followed by the user's own tasks."""
         named = self.names or (SUITES[self.suite] if self.suite else ())
         return (*named, *self.own)

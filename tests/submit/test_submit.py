@@ -158,8 +158,8 @@ def test_study_with_local_places_is_refused_without_asking_the_cluster(
     study = write("local", root=", root: data", store="./store")
     said = program.run("submit", study, "--address", "http://127.0.0.1:1", exit_code=2)
     assert "2 problems" in said
-    assert "store: './store', a directory, is not allowed" in said
-    assert "tasks.root: 'data', relative to this directory, is not allowed" in said
+    assert "store: './store' is a directory, which a cluster's nodes do not share" in said
+    assert "tasks.root: 'data' is relative to this directory" in said
 
 
 def test_study_that_was_never_submitted_is_bad_input(

@@ -3,7 +3,9 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.plan.settings import Setting, plan_settings
-from orchestrator.study.schema import BackboneSection, Finetune, Study
+from orchestrator.study.backbone import BackboneSection
+from orchestrator.study.finetune import Finetune
+from orchestrator.study.schema import Study
 from workers.specs.hyperparameters import Hyperparameters
 
 DEFAULTS = {"steps": 10, "batch_size": 8, "lr": 0.01, "data_ratio": 1.0, "seed": 0}

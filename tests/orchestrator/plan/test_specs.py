@@ -9,8 +9,9 @@ from eval.suites import find_task
 from merge.catalogue import CARDS, PARAMS
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.specs import base_job, data_spec
+from orchestrator.study.finetune import Head
 from orchestrator.study.method_labels import method_labels
-from orchestrator.study.schema import Head, Merge, Study
+from orchestrator.study.schema import Merge, Study
 from workers.models.pretrained_weights import PACKAGED
 from workers.specs.merge import SurgerySpec
 

@@ -14,51 +14,51 @@ RECALIBRATED = [{"method": "average"}, {"method": "ties", "batch_norm": "recalib
 
 
 def problems_of(fields: dict[str, Any]) -> dict[str, str]:
-    """Returns value and allowed of each problem, by field."""
+    """Returns fault and remedy of each problem, by field."""
     with pytest.raises(StudyError) as caught:
         parse_study(yaml.safe_dump(fields), source="study.yaml")
-    return {each.field: f"{each.value} | {each.allowed}" for each in caught.value.problems}
+    return {each.field: f"{each.fault} | {each.remedy}" for each in caught.value.problems}
 
 
 @pytest.mark.parametrize(
     ("finetune", "field", "said"),
     [
-        ({"optimizer": {"sam_rho": -1}}, "optimizer.sam_rho", "greater than or equal to 0"),
+        ({"optimizer": {"sam_rho": -1}}, "optimizer.sam_rho", "0 or more"),
         ({"optimizer": {"name": "adam", "nesterov": True}}, "optimizer.nesterov", "only sgd"),
         ({"optimizer": {"momentum": 0, "nesterov": True}}, "optimizer.nesterov", "above 0"),
-        ({"head": "frosen"}, "head.mode", "'probe_first'"),
-        ({"head": {"mode": "frozen", "l2": 0}}, "head.l2", "greater than 0"),
-        ({"head": {"l2": 1}}, "head.l2", "only a probe has it"),
-        ({"average_weights": "mean"}, "average_weights.mode", "'swa'"),
-        ({"average_weights": {"ema_decay": 0.9}}, "average_weights.ema_decay", "it needs"),
+        ({"head": "frosen"}, "head.mode", "did you mean 'frozen'?"),
+        ({"head": {"mode": "frozen", "l2": 0}}, "head.l2", "more than 0"),
+        ({"head": {"l2": 1}}, "head.l2", "only a linear probe uses it"),
+        ({"average_weights": "mean"}, "average_weights.mode", "none, ema, swa"),
+        ({"average_weights": {"ema_decay": 0.9}}, "average_weights.ema_decay", "only"),
         (
             {"average_weights": {"mode": "ema", "swa_start": 0.9}},
             "average_weights.swa_start",
-            "it needs `average_weights: swa`",
+            "only `average_weights: swa` uses it",
         ),
-        ({"axes": {"ema_decay": [0.9]}}, "axes.ema_decay", "changes nothing without"),
+        ({"axes": {"ema_decay": [0.9]}}, "axes.ema_decay", "would not change any expert"),
         (
             {"axes": {"swa_start": [0.5], "average_weights": ["none", "swa"]}},
             "axes.swa_start",
-            "changes nothing without `average_weights: swa` beside it",
+            "only `average_weights: swa` uses it; set that beside the axis",
         ),
-        ({"schedule": "cosine", "warmup_steps": 10}, "warmup_steps", "10 of them with `cosine`"),
+        ({"schedule": "cosine", "warmup_steps": 10}, "warmup_steps", "expected less than 10"),
         (
             {"axes": {"schedule": ["constant", "linear"]}, "warmup_steps": 20},
             "warmup_steps",
-            "less than the steps of every run",
+            "a training of 10 steps with the schedule `linear`",
         ),
-        ({"axes": {"augment": ["crop"]}}, "axes.augment[0]", "'crop_flip'"),
-        ({"axes": {"linearised": [1]}}, "axes.linearised[0]", "boolean"),
+        ({"axes": {"augment": ["crop"]}}, "axes.augment[0]", "crop_flip"),
+        ({"axes": {"linearised": [1]}}, "axes.linearised[0]", "true or false"),
         (
             {"linearised": True, "freeze_batch_norm": False},
             "freeze_batch_norm",
-            "the base's running statistics",
+            "keeps the base's BatchNorm statistics",
         ),
         (
             {"axes": {"linearised": [True, False]}, "design": "random"},
             "axes.linearised",
-            "all linearised or none",
+            "all linearised or all not",
         ),
     ],
     ids=str,

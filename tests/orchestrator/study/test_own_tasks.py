@@ -95,25 +95,25 @@ def test_everything_wrong_with_own_tasks_is_told_at_once(
     }
     message = problems(study_fields(tasks={"names": ["mnist_5k", "birds"], "own": own}))
     assert message.startswith("study.yaml: 6 problems")
-    assert "tasks.names[1]: 'birds' is not allowed; what stands under tasks.own is taken" in message
+    assert "tasks.names[1]: 'birds' is not allowed; tasks under tasks.own always" in message
     assert "tasks.own.mnist: 'mnist' is not allowed; a task of the catalogue has this" in message
     assert "test has no class rose, which the other split has" in message
-    assert "tasks.own.My-Set: 'My-Set' is not allowed; 1 to 40 lower-case letters" in message
-    assert "tasks.own.My-Set: '/nowhere' is not allowed; /nowhere is no directory" in message
+    assert "tasks.own.My-Set: 'My-Set' is not allowed; expected 1 to 40 lower-case" in message
+    assert "tasks.own.My-Set: '/nowhere' is not a usable task; /nowhere is " in message
     assert "python -m eval.vision.download me/birds --revision 000000" in message
 
 
 @pytest.mark.parametrize(
     ("own", "told"),
     [
-        ({}, "give one of folder, parquet and hub"),
-        ({"folder": "a", "parquet": "b"}, "give one of folder, parquet and hub"),
-        ({"hub": "me/birds"}, "hub and revision go together"),
-        ({"folder": "a", "revision": "0" * 40}, "hub and revision go together"),
+        ({}, "give exactly one of folder, parquet and hub"),
+        ({"folder": "a", "parquet": "b"}, "give exactly one of folder, parquet and hub"),
+        ({"hub": "me/birds"}, "give hub and revision together"),
+        ({"folder": "a", "revision": "0" * 40}, "give hub and revision together"),
         ({"hub": "birds", "revision": "0" * 40}, "tasks.own.mine.hub: 'birds'"),
         ({"hub": "me/birds", "revision": "main"}, "tasks.own.mine.revision: 'main'"),
-        ({"folder": "a", "label": "kind"}, "a folder has no label; leave it out"),
-        ({"foldr": "a"}, "tasks.own.mine.foldr: this field is not allowed; did you mean 'folder'"),
+        ({"folder": "a", "label": "kind"}, "leave out label: a folder takes labels"),
+        ({"foldr": "a"}, "tasks.own.mine.foldr: unknown field; did you mean 'folder'"),
         ({"parquet": "a", "channels": 4}, "tasks.own.mine.channels: 4"),
     ],
 )

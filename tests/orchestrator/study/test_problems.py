@@ -1,10 +1,10 @@
 import pytest
 
-from orchestrator.study.problems import StudyError, StudyProblem, suggest
+from orchestrator.study.problems import StudyError, StudyProblem, suggest, wrong_value
 
 
 def problem(field: str) -> StudyProblem:
-    return StudyProblem(field=field, value="-1", allowed="1 or more")
+    return StudyProblem(field=field, fault="-1 is not allowed", remedy="expected 1 or more")
 
 
 def test_error_names_the_source_and_one_line_per_problem() -> None:
@@ -12,8 +12,8 @@ def test_error_names_the_source_and_one_line_per_problem() -> None:
     error = StudyError("a.yaml", problems=[problem("steps"), problem("lr")])
     assert str(error).splitlines() == [
         "a.yaml: 2 problems",
-        "  steps: -1 is not allowed; 1 or more",
-        "  lr: -1 is not allowed; 1 or more",
+        "  steps: -1 is not allowed; expected 1 or more",
+        "  lr: -1 is not allowed; expected 1 or more",
     ]
 
 
@@ -23,8 +23,22 @@ def test_one_problem_is_said_in_the_singular() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "start"), [("tiess", "did you mean 'ties'? known: average, ties"), ("x", "known:")]
+    ("wrong", "remedy"),
+    [
+        ("tiess", "did you mean 'ties'? Known methods: average, ties"),
+        ("x", "known methods: average, ties"),
+    ],
 )
-def test_only_a_close_name_is_suggested(wrong: str, start: str) -> None:
+def test_only_a_close_name_is_suggested(wrong: str, remedy: str) -> None:
     """A wild guess would send the user astray; the known names always follow."""
-    assert suggest(wrong, known=["average", "ties"]).startswith(start)
+    assert suggest(wrong, known=["average", "ties"], kind="methods") == remedy
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (None, "null"), ("true", "'true'"), (1e-4, "0.0001"), ([1, 2], "[1, 2]")],
+)
+def test_value_is_shown_as_the_file_spells_it(value: object, text: str) -> None:
+    """Python's True and None are not words of YAML."""
+    problem = wrong_value("seed", value, remedy="expected 0 or more")
+    assert str(problem) == f"seed: {text} is not allowed; expected 0 or more"

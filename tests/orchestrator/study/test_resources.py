@@ -65,19 +65,19 @@ def test_quota_without_room_for_one_worker_is_refused(study_fields: Fields) -> N
     }
     by_cpu, by_gpu = problems(study_fields(resources=resources))
     assert by_cpu == (
-        "resources.quota.cpu: 3 is not allowed; one worker is given 4 (resources.merge.cpu): "
-        "at least as much is expected"
+        "resources.quota.cpu: 3 is not allowed; one worker gets 4 (resources.merge.cpu), so the "
+        "quota must be at least 4"
     )
-    assert by_gpu.startswith("resources.quota.gpu: 0.1 is not allowed; one worker is given 0.25")
+    assert by_gpu.startswith("resources.quota.gpu: 0.1 is not allowed; one worker gets 0.25")
 
 
 def test_priorities_are_whole_numbers_and_quotas_positive(study_fields: Fields) -> None:
     """Everything wrong at once, beside a budget that is checked all the same."""
     resources = {"priority": "high", "quota": {"cpu": 0, "gpus": 1}}
     found = problems(study_fields(resources=resources))
-    assert [each.split(" is not")[0] for each in found] == [
-        "resources.priority: 'high'",
-        "resources.quota.cpu: 0",
-        "resources.quota.gpus: this field",
+    assert [str(each).partition(";")[0] for each in found] == [
+        "resources.priority: 'high' is not allowed",
+        "resources.quota.cpu: 0 is not allowed",
+        "resources.quota.gpus: unknown field",
     ]
-    assert found[2].endswith("did you mean 'gpu'? known: cpu, gpu")
+    assert found[2].endswith("did you mean 'gpu'? Known fields: cpu, gpu")

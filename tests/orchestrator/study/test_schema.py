@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from merge.catalogue import PARAMS
 from orchestrator.plan.plan import Plan
 from orchestrator.results.schema import POINT_COLUMNS
-from orchestrator.study.schema import Axes, Defaults, Study
+from orchestrator.study.finetune import Defaults, FinetuneAxes
+from orchestrator.study.schema import Study
 from workers.specs.hyperparameters import Hyperparameters
 
 AXES: dict[str, list[Any]] = {
@@ -46,7 +47,7 @@ def test_study_with_little_in_it_has_the_documented_defaults() -> None:
 
 def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None:
     """An axis without its field elsewhere would be varied without effect."""
-    axes = set(Axes.model_fields)
+    axes = set(FinetuneAxes.model_fields)
     assert axes == set(Hyperparameters.__dataclass_fields__) == set(POINT_COLUMNS)
     assert set(Defaults.model_fields) <= axes
 
@@ -65,7 +66,7 @@ def test_every_axis_makes_other_experts(make_plan: Callable[..., Plan], axis: st
 
 def test_every_axis_is_tried_above() -> None:
     """One that is added is, too."""
-    assert list(AXES) == list(Axes.model_fields)
+    assert list(AXES) == list(FinetuneAxes.model_fields)
 
 
 def test_fields_beside_a_method_never_take_a_parameters_name() -> None:
@@ -85,7 +86,7 @@ def test_only_what_is_not_a_field_is_a_methods_parameter(
 
 def test_varied_axes_are_in_the_order_of_the_schema() -> None:
     """The order in the file does not change the order of a grid."""
-    axes = Axes.model_validate({"steps": [1], "lr": [0.1]})
+    axes = FinetuneAxes.model_validate({"steps": [1], "lr": [0.1]})
     assert list(axes.varied()) == ["lr", "steps"]
 
 

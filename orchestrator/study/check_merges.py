@@ -1,0 +1,51 @@
+"""Checks the merging methods of a study: their parameters, and that no two are the same."""
+
+from collections.abc import Iterator, Mapping
+
+from merge.catalogue import PARAMS, parse_params
+from merge.errors import ParameterErrors, Problem
+from orchestrator.study.method_labels import method_labels
+from orchestrator.study.problems import StudyProblem, wrong_value
+from orchestrator.study.schema import Merge
+
+
+def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
+    """Yields wrong methods and parameters, repeated merges and repeated labels.
+
+    Args:
+        merges: The study's valid entries, by position in the file.
+    """
+    labels = method_labels(list(merges.values()))
+    index_of_label: dict[str, int] = {}
+    index_of_merge: dict[object, int] = {}
+    for (index, method), label in zip(merges.items(), labels, strict=True):
+        field = f"merge[{index}]"
+        same_label = index_of_label.setdefault(label, index)
+        try:
+            params = parse_params(method.method, method.params)
+        except ParameterErrors as error:
+            for problem in error.problems:
+                yield _parameter_problem(field, method=method.method, problem=problem)
+            continue
+        merge = (params, method.batch_norm, method.recalibration_images, method.surgery)
+        same_merge = index_of_merge.setdefault(merge, index)
+        if same_merge != index:
+            yield StudyProblem(
+                field=field,
+                fault=f"this entry is the same merge as merge[{same_merge}]",
+                remedy="leave one of them out, or give them different parameters",
+            )
+        elif same_label != index:
+            yield StudyProblem(
+                field=field,
+                fault=f"the label {label!r} is that of merge[{same_label}]",
+                remedy="give one of them another `label`",
+            )
+
+
+def _parameter_problem(field: str, *, method: str, problem: Problem) -> StudyProblem:
+    field = f"{field}.{problem.field}"
+    if problem.field != "method" and problem.field not in PARAMS[method].__dataclass_fields__:
+        fault = f"unknown parameter of {method}"
+        return StudyProblem(field=field, fault=fault, remedy=problem.allowed)
+    return wrong_value(field, problem.value, remedy=f"expected {problem.allowed}")
