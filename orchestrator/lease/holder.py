@@ -28,7 +28,7 @@ from workers.store.protocol import NotFoundError, Store
 _LEASE, _BEAT = "lease", "beat"
 _NAME = re.compile(rf"(?:{_LEASE}|{_BEAT})-(\d{{8,}})\.json")
 LEASE_FILE_PREFIXES = (f"{_LEASE}-", f"{_BEAT}-")
-"""How the names of claims and heartbeats begin in a study's folder."""
+"""The beginnings of the file names of claims and heartbeats in a study's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
