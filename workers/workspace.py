@@ -1,7 +1,6 @@
-"""What a worker process keeps warm between jobs: store, caches, backbone, images."""
+"""The state that a worker process keeps between jobs: store, caches, backbones and images."""
 
 import hashlib
-from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from eval.images.split import Split
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.node_cache import NodeCache
+from workers.lru_cache import LruCache
 from workers.models.backbones import Backbone, create_backbone
 from workers.models.heads import head_of
 from workers.models.linear_probe import fit_probe
@@ -32,32 +32,28 @@ HEAD_FILE = "head.safetensors"
 BACKBONE_PREFIX = "backbone."
 HEAD_PREFIX = "head."
 
-
-NUM_MANIFESTS = 1024
-"""Manifests that a process keeps, of the last used: some 10 kB each with the loss curve."""
-BACKBONE_BYTES = 1 << 30
-"""Most that backbones of several models take on the device, 1 GB; the one in use is always kept."""
-FEATURE_BYTES = 1 << 28
-"""Most that a process keeps of the base's features, on the device: 256 MB; the same of experts'."""
-
-
-IMAGES_AT_ONCE = 1024
-"""Training images that are copied out of their file at a time: 154 MB at 224 pixels."""
-NUM_PROBES = 64
-"""Linear probes that a process keeps, of the last used: 0.4 MB for 50 classes of 2,048 features."""
+MAX_MANIFESTS = 1024
+"""Manifests that a process keeps; a manifest with a loss curve takes about 10 kB."""
+MAX_BACKBONE_BYTES = 1 << 30
+"""Device memory for backbones of several models, 1 GB."""
+MAX_FEATURE_BYTES = 1 << 28
+"""Device memory for features of bases, 256 MB, and as much for features of experts."""
+MAX_PROBES = 64
+"""Linear probes that a process keeps; a probe of 50 classes and 2,048 features takes 0.4 MB."""
+PROBE_IMAGES_AT_ONCE = 1024
+"""Training images of a linear probe that are in memory at a time: 154 MB at 224 pixels."""
 
 
 class MissingArtifactError(Exception):
-    """An input that a job needs is not in the store: not committed, or committed without files."""
+    """An input of a job is not committed, or was committed without files."""
 
 
 class Workspace:
-    """Owns one process's connection to the store and what it has loaded from it.
+    """One process's connection to the store, and the objects that it has loaded from the store.
 
-    Backbones are built once a model, for all bases of it, and reloaded in place; images stay
-    memory-mapped, which costs addresses and no memory; manifests, being immutable, are read once. A
-    process serves one study: what grows with the number of trials, of bases or of images, is
-    bounded here.
+    A backbone is built once for each model and gets the weights of each base in place. Images stay
+    memory-mapped. Manifests never change, so each is read once. A process serves one study; caches
+    whose size depends on the number of trials, bases or images have a limit.
     """
 
     def __init__(
@@ -68,66 +64,68 @@ class Workspace:
         device: torch.device,
         cache_bytes: int | None = None,
     ) -> None:
-        """Opens the store; nothing is read yet.
+        """Opens the store, without a request to it.
 
         Args:
             store_url: See `workers.store.opening.open_store`.
-            cache_root: The node's cache of files, shared by its processes.
-            device: Where models run.
-            cache_bytes: What the node's cache may take; None for no limit.
+            cache_root: Directory of the node's cache, which its processes share.
+            device: Device on which models run.
+            cache_bytes: Size limit of the node's cache; None for no limit.
         """
         self.device = device
         self.artifacts = Artifacts(open_store(store_url))
-        self._cache = NodeCache(cache_root, max_bytes=cache_bytes)
-        self._manifests: dict[tuple[str, str], Manifest] = {}
-        self._backbones: dict[str, Backbone] = {}
+        self._node_cache = NodeCache(cache_root, max_bytes=cache_bytes)
+        self._manifests = LruCache[tuple[str, str], Manifest](max_size=MAX_MANIFESTS)
+        self._backbones = LruCache[str, Backbone](
+            max_size=MAX_BACKBONE_BYTES, size_of=_backbone_bytes
+        )
         self._splits: dict[tuple[str, str], Split] = {}
         self._base_features: dict[tuple[str, str], Tensor] = {}
-        self._expert_features: dict[str, Tensor] = {}
-        self._probes: dict[tuple[object, ...], nn.Linear] = {}
+        self._expert_features = LruCache[str, Tensor](
+            max_size=MAX_FEATURE_BYTES, size_of=_tensor_bytes
+        )
+        self._probes = LruCache[tuple[object, ...], nn.Linear](max_size=MAX_PROBES)
 
     def manifest(self, kind: str, artifact_id: str) -> Manifest:
         """Returns a committed artifact's manifest.
 
         Raises:
-            MissingArtifactError: It is not committed.
+            MissingArtifactError: The artifact is not committed.
         """
-        known = self._manifests.get((kind, artifact_id))
-        found = known or self.artifacts.find(kind, artifact_id)
-        if found is None:
-            raise MissingArtifactError(
-                f"{kind} {artifact_id} is not committed in the store {self.artifacts.store.url}"
-            )
-        self.remember(found)
-        return found
+
+        def find() -> Manifest:
+            found = self.artifacts.find(kind, artifact_id)
+            if found is None:
+                raise MissingArtifactError(
+                    f"{kind} {artifact_id} is not committed in the store {self.artifacts.store.url}"
+                )
+            return found
+
+        return self._manifests.get_or_make((kind, artifact_id), find)
 
     def remember(self, manifest: Manifest) -> None:
-        """Keeps a manifest that this process has just read or committed."""
-        key = (manifest.kind, manifest.id)
-        self._manifests.pop(key, None)
-        self._manifests[key] = manifest  # the last used stands last
-        if len(self._manifests) > NUM_MANIFESTS:
-            del self._manifests[next(iter(self._manifests))]
+        """Adds a manifest that this process has just committed to the cache of manifests."""
+        self._manifests.put((manifest.kind, manifest.id), manifest)
 
     def file(self, kind: str, artifact_id: str, name: str) -> Path:
-        """Returns a local path of one file of an artifact, fetched once per node and verified.
+        """Returns a local path of a file of an artifact; the node fetches and verifies it once.
 
         Raises:
-            MissingArtifactError: It is not committed, or without files, as a diverged expert whose
-                weights are not finite.
+            MissingArtifactError: The artifact is not committed, or has no files, like a diverged
+                expert whose weights are not finite.
         """
         manifest = self.manifest(kind, artifact_id)
         if not manifest.files:
             raise MissingArtifactError(
                 f"{kind} {artifact_id} has no files: its outcome is {manifest.outcome!r}"
             )
-        return self.artifacts.fetch(manifest, name, self._cache)
+        return self.artifacts.fetch(manifest, name, self._node_cache)
 
     def split(self, data_id: str, name: str) -> Split:
         """Returns the `train` or `test` images of a data artifact, memory-mapped.
 
         Raises:
-            MissingArtifactError: They are not committed.
+            MissingArtifactError: The data artifact is not committed.
         """
         key = (data_id, name)
         if key not in self._splits:
@@ -141,7 +139,7 @@ class Workspace:
         return int(self.manifest("data", data_id).metrics["num_classes"])
 
     def base_tensors(self, base_id: str) -> TensorFile:
-        """Returns the base's tensors, memory-mapped."""
+        """Returns a base's tensors, memory-mapped."""
         return TensorFile(self.file("base", base_id, BASE_FILE))
 
     def expert_tensors(self, expert_id: str) -> TensorFile:
@@ -159,21 +157,24 @@ class Workspace:
         return head_of(TensorFile(self.file("head", head_id, HEAD_FILE))).to(self.device)
 
     def base_backbone(self, base_id: str, *, linearised: bool = False) -> Backbone:
-        """Returns the process's one backbone of a base's model, its weights set to the base's.
+        """Returns the process's backbone of the base's model, with the base's weights.
 
-        The module is shared: a job owns it until the next call.
+        The process has one module for each model. A job may change its weights until the next call
+        of this method.
         """
         backbone = self._backbone(base_id, linearised=linearised)
         backbone.module.load_state_dict(dict(self.base_tensors(base_id)))
-        backbone.module.zero_grad(set_to_none=True)  # the last trial's, as large as the weights
+        # Frees the gradients of the previous trial, which take as much memory as the weights.
+        backbone.module.zero_grad(set_to_none=True)
         return backbone
 
     def base_features(self, base_id: str, data_id: str) -> Tensor:
-        """Returns the base's features of a task's test images; computed once a process.
+        """Returns the base's features of a task's test images.
 
-        Sets the shared backbone back to the base when it has to compute. Beyond `FEATURE_BYTES` it
-        forgets those of other bases, then computes every time: trials go through the tasks in
-        turn, where forgetting the longest unused would never find anything kept.
+        Resets the shared backbone to the base if it has to compute the features. Features that do
+        not fit into `MAX_FEATURE_BYTES` evict the features of other bases. If they still do not
+        fit, every call computes them again. An LRU cache would be useless here once it is too
+        small: trials visit the tasks in turn, so it would always evict the features needed next.
 
         Shapes:
             returns: (test images, features).
@@ -182,24 +183,48 @@ class Workspace:
         if key in self._base_features:
             return self._base_features[key]
         backbone = self.base_backbone(base_id)
-        features = features_of(
-            backbone.module,
-            split=self.split(data_id, "test"),
-            normalization=backbone.normalization,
-            device=self.device,
-        )
+        features = self._features(backbone, split=self.split(data_id, "test"))
         if not self._has_room(features):
-            mine = {each: kept for each, kept in self._base_features.items() if each[0] == base_id}
-            self._base_features = mine
+            of_this_base = {
+                each: kept for each, kept in self._base_features.items() if each[0] == base_id
+            }
+            self._base_features = of_this_base
         if self._has_room(features):
             self._base_features[key] = features
         return features
 
-    def linear_probe(self, expert: ExpertSpec) -> nn.Linear:
-        """Returns a copy of the classifier fitted to the base's features of an expert's images.
+    def _has_room(self, features: Tensor) -> bool:
+        kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
+        return kept_bytes + features.nbytes <= MAX_FEATURE_BYTES
 
-        It depends on the base, the set of training images and the penalty: experts that differ in
-        nothing of it share one fit. Sets the shared backbone back to the base to compute it.
+    def expert_features(self, expert: ExpertSpec) -> Tensor:
+        """Returns an expert's features of its own task's test images.
+
+        The weights of the shared backbone are the same afterwards. The features are kept, because
+        consecutive merges often share experts.
+
+        Shapes:
+            returns: (test images, features).
+        """
+        return self._expert_features.get_or_make(
+            expert.id, lambda: self._compute_expert_features(expert)
+        )
+
+    def _compute_expert_features(self, expert: ExpertSpec) -> Tensor:
+        linearised = expert.hyperparameters.linearised
+        backbone = self._backbone(expert.base_id, linearised=linearised)
+        module = backbone.module
+        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(dict(self.expert_tensors(expert.id)))
+        features = self._features(backbone, split=self.split(expert.data_id, "test"))
+        module.load_state_dict(before)
+        return features
+
+    def linear_probe(self, expert: ExpertSpec) -> nn.Linear:
+        """Returns a copy of the classifier that is fitted to the base's features.
+
+        Experts with the same base, training images and penalty share one fit. Resets the shared
+        backbone to the base if it has to compute features.
         """
         train = self.split(expert.data_id, "train")
         trained = expert.hyperparameters
@@ -207,24 +232,14 @@ class Workspace:
         kept.sort()
         digest = hashlib.sha256(kept.tobytes()).digest()
         key = (expert.base_id, expert.data_id, expert.constants.probe_l2, digest)
-        probe = self._probes.pop(key, None) or self._fit_probe(expert, kept=kept)
-        self._probes[key] = probe  # the last used stands last
-        if len(self._probes) > NUM_PROBES:
-            del self._probes[next(iter(self._probes))]
-        return deepcopy(probe)
+        return deepcopy(self._probes.get_or_make(key, lambda: self._fit_probe(expert, kept=kept)))
 
     def _fit_probe(self, expert: ExpertSpec, *, kept: NDArray[np.int64]) -> nn.Linear:
         train = self.split(expert.data_id, "train")
         backbone = self.base_backbone(expert.base_id)
-        starts = range(0, len(kept), IMAGES_AT_ONCE)
         features = [
-            features_of(
-                backbone.module,
-                split=train.take(kept[start : start + IMAGES_AT_ONCE]),
-                normalization=backbone.normalization,
-                device=self.device,
-            )
-            for start in starts
+            self._features(backbone, split=train.take(kept[start : start + PROBE_IMAGES_AT_ONCE]))
+            for start in range(0, len(kept), PROBE_IMAGES_AT_ONCE)
         ]
         return fit_probe(
             torch.cat(features),
@@ -233,60 +248,29 @@ class Workspace:
             l2=expert.constants.probe_l2,
         )
 
-    def _has_room(self, features: Tensor) -> bool:
-        kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
-        return kept_bytes + features.nbytes <= FEATURE_BYTES
-
-    def expert_features(self, expert: ExpertSpec) -> Tensor:
-        """Returns an expert's features of its own task's test images.
-
-        Leaves the shared backbone as it is. Keeps `FEATURE_BYTES` of those used last: merges that
-        share experts follow one another.
-
-        Shapes:
-            returns: (test images, features).
-        """
-        features = self._expert_features.pop(expert.id, None)
-        if features is None:
-            features = self._features_of_expert(expert)
-        self._expert_features[expert.id] = features
-        while sum(kept.nbytes for kept in self._expert_features.values()) > FEATURE_BYTES:
-            del self._expert_features[next(iter(self._expert_features))]
-        return features
-
-    def _features_of_expert(self, expert: ExpertSpec) -> Tensor:
-        linearised = expert.hyperparameters.linearised
-        backbone = self._backbone(expert.base_id, linearised=linearised)
-        module = backbone.module
-        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        module.load_state_dict(dict(self.expert_tensors(expert.id)))
-        features = features_of(
+    def _features(self, backbone: Backbone, *, split: Split) -> Tensor:
+        return features_of(
             backbone.model,
-            split=self.split(expert.data_id, "test"),
+            split=split,
             normalization=backbone.normalization,
             device=self.device,
         )
-        module.load_state_dict(before)
-        return features
 
     def _backbone(self, base_id: str, *, linearised: bool) -> Backbone:
-        """Returns the process's one backbone of a base's model, with whatever weights it has.
-
-        Those that were not used for longest are forgotten beyond `BACKBONE_BYTES`.
-        """
+        """Returns the process's backbone of the base's model, with the weights that it has now."""
         model = str(self.manifest("base", base_id).spec["model"])
-        backbone = self._backbones.pop(model, None)
-        if backbone is None:
-            backbone = create_backbone(model, seed=0, device=self.device)
-        self._backbones[model] = backbone
-        while len(self._backbones) > 1 and _num_bytes(self._backbones.values()) > BACKBONE_BYTES:
-            del self._backbones[next(iter(self._backbones))]
+        backbone = self._backbones.get_or_make(
+            model, lambda: create_backbone(model, seed=0, device=self.device)
+        )
         if not linearised:
             return backbone
         expansion = Tangent(backbone.module, base=self.base_tensors(base_id))
         return replace(backbone, expansion=expansion)
 
 
-def _num_bytes(backbones: Iterable[Backbone]) -> int:
-    modules = (backbone.module for backbone in backbones)
-    return sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
+def _backbone_bytes(backbone: Backbone) -> int:
+    return sum(tensor.nbytes for tensor in backbone.module.state_dict().values())
+
+
+def _tensor_bytes(tensor: Tensor) -> int:
+    return tensor.nbytes

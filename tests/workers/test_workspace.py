@@ -9,9 +9,12 @@ from workers.specs.data import DataSpec
 from workers.specs.training import BaseSpec, ExpertSpec
 from workers.workspace import MissingArtifactError, Workspace
 
+FEATURES_BYTES = 48 * 256 * 4
+"""Features of 48 test images, 256 entries wide, in float32."""
+
 
 def test_backbone_comes_back_as_the_base(workspace: Workspace, base: BaseSpec) -> None:
-    """Whatever a job did to weights, buffers and gradients."""
+    """Weights, buffers and gradients that a job has changed are reset."""
     backbone = workspace.base_backbone(base.id).module
     for parameter in backbone.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -25,13 +28,13 @@ def test_backbone_comes_back_as_the_base(workspace: Workspace, base: BaseSpec) -
     assert all(parameter.grad is None for parameter in again.parameters())
 
 
-def test_features_are_those_of_the_base_after_any_trial(
+def test_base_features_do_not_depend_on_earlier_trials(
     workspace: Workspace,
     new_workspace: Callable[[], Workspace],
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
 ) -> None:
-    """Computed late they are what they are when computed first."""
+    """Features computed after a trial equal those of a fresh process."""
     spec = make_expert()
     run(spec, workspace=workspace)
     other = make_expert("bluemarble_regions")
@@ -39,66 +42,86 @@ def test_features_are_those_of_the_base_after_any_trial(
     assert torch.equal(late, new_workspace().base_features(other.base_id, other.data_id))
 
 
-def test_features_are_kept_up_to_a_limit(
+def test_base_features_are_kept_up_to_a_limit(
     workspace: Workspace,
     base: BaseSpec,
     datasets: Mapping[str, DataSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Beyond it they are computed again, and are the same; what is kept stays kept."""
+    """Features beyond the limit are computed again and are equal; the kept ones stay."""
     first, second, _ = (data.id for data in datasets.values())
-    one = 48 * 256 * 4
-    monkeypatch.setattr(module, "FEATURE_BYTES", one)
-    kept, passing = (workspace.base_features(base.id, data_id) for data_id in (first, second))
-    assert kept.nbytes == one
+    monkeypatch.setattr(module, "MAX_FEATURE_BYTES", FEATURES_BYTES)
+    kept, not_kept = (workspace.base_features(base.id, data_id) for data_id in (first, second))
+    assert kept.nbytes == FEATURES_BYTES
     assert workspace.base_features(base.id, first) is kept
     again = workspace.base_features(base.id, second)
-    assert again is not passing
-    assert torch.equal(again, passing)
+    assert again is not not_kept
+    assert torch.equal(again, not_kept)
+
+
+def test_base_features_evict_features_of_another_base(
+    workspace: Workspace,
+    base: BaseSpec,
+    datasets: Mapping[str, DataSpec],
+    make_base: Callable[..., BaseSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Features of a base that trials no longer use are evicted first."""
+    data_id, other = datasets["mnist_5k"].id, make_base(model=base.model, seed=1)
+    kept = workspace.base_features(base.id, data_id)
+    monkeypatch.setattr(module, "MAX_FEATURE_BYTES", kept.nbytes)
+    later = workspace.base_features(other.id, data_id)
+    assert workspace.base_features(other.id, data_id) is later
+    assert not torch.equal(later, kept)
 
 
 def test_features_of_an_expert_leave_the_backbone_as_it_is(
     workspace: Workspace, base: BaseSpec, experts: tuple[ExpertSpec, ...]
 ) -> None:
-    """They are asked for while a merged model stands in it."""
-    module = workspace.base_backbone(base.id).module
-    for tensor in module.state_dict().values():
+    """A merge asks for them while the backbone has the merged weights."""
+    backbone = workspace.base_backbone(base.id).module
+    for tensor in backbone.state_dict().values():
         tensor.fill_(1)
     workspace.expert_features(experts[0])
-    assert all(torch.equal(each, torch.ones_like(each)) for each in module.state_dict().values())
+    state = backbone.state_dict().values()
+    assert all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in state)
 
 
-def test_features_of_the_experts_used_last_are_kept(
-    workspace: Workspace, experts: tuple[ExpertSpec, ...], monkeypatch: pytest.MonkeyPatch
+def test_features_of_recently_used_experts_are_kept(
+    new_workspace: Callable[[], Workspace],
+    experts: tuple[ExpertSpec, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Merges of one setting share experts and follow one another."""
+    """With room for two experts, the third evicts the least recently used one."""
+    monkeypatch.setattr(module, "MAX_FEATURE_BYTES", 2 * FEATURES_BYTES)
+    workspace = new_workspace()
     first, second, third = experts
-    monkeypatch.setattr(module, "FEATURE_BYTES", 2 * 48 * 256 * 4)
-    kept, passing = (workspace.expert_features(expert) for expert in (first, second))
+    kept, evicted = (workspace.expert_features(expert) for expert in (first, second))
     assert workspace.expert_features(first) is kept
     workspace.expert_features(third)
     assert workspace.expert_features(first) is kept
     again = workspace.expert_features(second)
-    assert again is not passing
-    assert torch.equal(again, passing)
+    assert again is not evicted
+    assert torch.equal(again, evicted)
 
 
 def test_manifests_are_read_once(workspace: Workspace, base: BaseSpec) -> None:
-    """They never change; a merge asks for those of its experts again and again."""
+    """A manifest never changes, so the second call makes no request."""
     workspace.manifest("base", base.id)
     before = workspace.artifacts.store.num_requests
     workspace.manifest("base", base.id)
     assert workspace.artifacts.store.num_requests == before
 
 
-def test_only_the_last_used_manifests_are_kept(
-    workspace: Workspace,
+def test_number_of_kept_manifests_is_limited(
+    new_workspace: Callable[[], Workspace],
     base: BaseSpec,
     datasets: Mapping[str, DataSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A process that lives through thousands of trials does not grow with them."""
-    monkeypatch.setattr(module, "NUM_MANIFESTS", 2)
+    """The memory of a process does not grow with the number of its trials."""
+    monkeypatch.setattr(module, "MAX_MANIFESTS", 2)
+    workspace = new_workspace()
     first, second, _ = (data.id for data in datasets.values())
     workspace.manifest("base", base.id)
     workspace.manifest("data", first)
@@ -111,14 +134,14 @@ def test_only_the_last_used_manifests_are_kept(
     assert workspace.artifacts.store.num_requests == before + 1
 
 
-def test_what_is_not_committed_is_missing(workspace: Workspace) -> None:
-    """The message has the kind, the id and the store."""
+def test_uncommitted_artifact_is_missing(workspace: Workspace) -> None:
+    """The message has the kind and the id."""
     with pytest.raises(MissingArtifactError, match="expert 0123456789abcdef is not committed"):
         workspace.expert_head("0123456789abcdef")
 
 
 def test_images_are_mapped_once(workspace: Workspace, datasets: Mapping[str, DataSpec]) -> None:
-    """Every trial on the task reads the same pages."""
+    """All trials on a task share the same memory-mapped images."""
     data_id = datasets["mnist_5k"].id
     assert workspace.split(data_id, "train") is workspace.split(data_id, "train")
     assert not workspace.split(data_id, "train").images.flags.owndata
@@ -127,47 +150,41 @@ def test_images_are_mapped_once(workspace: Workspace, datasets: Mapping[str, Dat
 def test_bases_of_one_model_share_a_backbone(
     workspace: Workspace, base: BaseSpec, make_base: Callable[..., BaseSpec]
 ) -> None:
-    """A base that is pretrained for longer costs no further model on the device."""
+    """Another base of the same model takes no more device memory."""
     other = make_base(model=base.model, seed=1)
-    module = workspace.base_backbone(base.id).module
-    assert workspace.base_backbone(other.id).module is module
+    backbone = workspace.base_backbone(base.id).module
+    assert workspace.base_backbone(other.id).module is backbone
     weights = dict(workspace.base_tensors(other.id))
-    assert torch.equal(module.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
+    assert torch.equal(backbone.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
 
 
 def test_backbones_of_several_models_are_kept_up_to_a_limit(
-    workspace: Workspace,
+    new_workspace: Callable[[], Workspace],
     base: BaseSpec,
     make_base: Callable[..., BaseSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The one in use always is; the one that was not used for longest goes first."""
-    others = [make_base(model=model, seed=0) for model in ("test_resnet", "test_vit")]
+    """With room for two models, the third evicts the least recently used one."""
+    resnet, vit = (make_base(model=model, seed=0) for model in ("test_resnet", "test_vit"))
+    sizes = [
+        sum(tensor.nbytes for tensor in new_workspace().base_tensors(each.id).values())
+        for each in (base, resnet, vit)
+    ]
+    monkeypatch.setattr(module, "MAX_BACKBONE_BYTES", sum(sizes) - min(sizes))
+    workspace = new_workspace()
     first = workspace.base_backbone(base.id).module
-    second = workspace.base_backbone(others[0].id).module
+    second = workspace.base_backbone(resnet.id).module
     assert workspace.base_backbone(base.id).module is first
-    sizes = [sum(t.nbytes for t in module.state_dict().values()) for module in (first, second)]
-    monkeypatch.setattr("workers.workspace.BACKBONE_BYTES", sum(sizes))
-    third = workspace.base_backbone(others[1].id).module
-    assert workspace.base_backbone(others[1].id).module is third
-    assert base.model in workspace._backbones
-    assert "test_resnet" not in workspace._backbones
-    monkeypatch.setattr("workers.workspace.BACKBONE_BYTES", 0)
+    third = workspace.base_backbone(vit.id).module
+    assert workspace.base_backbone(vit.id).module is third
     assert workspace.base_backbone(base.id).module is first
-    assert list(workspace._backbones) == [base.model]
+    assert workspace.base_backbone(resnet.id).module is not second
 
 
-def test_features_of_another_base_make_room(
-    workspace: Workspace,
-    base: BaseSpec,
-    datasets: Mapping[str, DataSpec],
-    make_base: Callable[..., BaseSpec],
-    monkeypatch: pytest.MonkeyPatch,
+def test_backbone_in_use_is_kept_even_if_it_exceeds_the_limit(
+    new_workspace: Callable[[], Workspace], base: BaseSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the base that trials have left behind are forgotten first."""
-    data_id, other = datasets["mnist_5k"].id, make_base(model=base.model, seed=1)
-    kept = workspace.base_features(base.id, data_id)
-    monkeypatch.setattr("workers.workspace.FEATURE_BYTES", kept.nbytes)
-    later = workspace.base_features(other.id, data_id)
-    assert workspace.base_features(other.id, data_id) is later
-    assert not torch.equal(later, kept)
+    """A model larger than the limit is not built again for every job."""
+    monkeypatch.setattr(module, "MAX_BACKBONE_BYTES", 0)
+    workspace = new_workspace()
+    assert workspace.base_backbone(base.id).module is workspace.base_backbone(base.id).module

@@ -67,7 +67,7 @@ def test_a_merge_has_finite_positive_statistics_scores_and_a_coverage(
         ),
         workspace=workspace,
     )
-    state = workspace._backbones["test_resnet"].module.state_dict()
+    state = workspace._backbone(group[0].base_id, linearised=False).module.state_dict()
     statistics = {name: each for name, each in state.items() if "running" in name}
     assert statistics
     for name, tensor in state.items():

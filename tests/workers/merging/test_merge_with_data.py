@@ -48,7 +48,7 @@ def merge_of(experts: Experts, *, method: str, **changes: Any) -> MergeSpec:  # 
 def merged_by(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Tensor]:
     """Runs a merge and returns a copy of the state that was evaluated."""
     run_merge(spec, workspace=workspace)
-    module = workspace._backbones["test_efficientnet"].module
+    module = workspace._backbone(spec.base_id, linearised=False).module
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
@@ -76,7 +76,7 @@ def test_no_gradient_stays_in_the_backbone(
 ) -> None:
     """A gradient is as large as the model. Running statistics follow the policy."""
     merged = merged_by(merge_of(experts, method=method), workspace=workspace)
-    module = workspace._backbones["test_efficientnet"].module
+    module = workspace._backbone(experts[0].base_id, linearised=False).module
     assert all(weight.grad is None for weight in module.parameters())
     average = merged_by(merge_of(experts, method="average"), workspace=workspace)
     assert not any("running" in name for name in differing(merged, average))
