@@ -16,7 +16,7 @@ from workers.models.pretrained_weights import (
     read_digest,
 )
 
-_PATIENCE_S = 2.0  # a person waits for the answer
+_RETRY_TIMEOUT_S = 2.0  # a person waits for the answer
 
 
 def check_backbone(
@@ -105,7 +105,7 @@ def _check_remote(field: str, *, weights: str) -> Iterator[StudyProblem]:
     try:
         remote = parse_remote(weights)
         if remote.digest is None:
-            digest = read_digest(remote, patience_s=_PATIENCE_S)
+            digest = read_digest(remote, retry_timeout_s=_RETRY_TIMEOUT_S)
             yield StudyProblem(
                 field=field,
                 fault="the URL has no digest",

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from eval.digests import sha256_of_file
 from workers.store.opening import open_store
-from workers.store.protocol import PATIENCE_S, NotFoundError, StoreError
+from workers.store.protocol import RETRY_TIMEOUT_S, NotFoundError, StoreError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """File name extensions of checkpoints; all but the first are files that `torch.save` wrote."""
@@ -103,11 +103,11 @@ class RemoteWeights:
         return f"{self.store_url.partition('?')[0].rstrip('/')}/{self.name}"
 
     @contextmanager
-    def downloaded(self, *, patience_s: float = PATIENCE_S) -> Iterator[Path]:
+    def downloaded(self, *, retry_timeout_s: float = RETRY_TIMEOUT_S) -> Iterator[Path]:
         """Yields a local copy of the object, which is deleted at the end of the context.
 
         Args:
-            patience_s: How long the store repeats a request that meets a transient fault.
+            retry_timeout_s: How long the store repeats a request that meets a transient fault.
 
         Raises:
             WeightsError: The object does not exist or cannot be read.
@@ -115,7 +115,9 @@ class RemoteWeights:
         with tempfile.TemporaryDirectory(prefix="mergesweep-weights-") as scratch:
             path = Path(scratch) / self.name
             try:
-                open_store(self.store_url, patience_s=patience_s).download(self.name, path)
+                open_store(self.store_url, retry_timeout_s=retry_timeout_s).download(
+                    self.name, path
+                )
             except NotFoundError as error:
                 raise WeightsError(f"{self.display_url}: the bucket has no such object") from error
             except StoreError as error:
@@ -154,13 +156,13 @@ def parse_remote(weights: str) -> RemoteWeights:
     return RemoteWeights(store_url=store_url, name=name, digest=match[1] if match else None)
 
 
-def read_digest(weights: RemoteWeights, *, patience_s: float) -> str:
+def read_digest(weights: RemoteWeights, *, retry_timeout_s: float) -> str:
     """Downloads an object and returns its sha256.
 
     Raises:
         WeightsError: The object does not exist or cannot be read.
     """
-    with weights.downloaded(patience_s=patience_s) as path:
+    with weights.downloaded(retry_timeout_s=retry_timeout_s) as path:
         return sha256_of_file(path)
 
 

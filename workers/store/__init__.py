@@ -1,1 +1,1 @@
-"""Keeps objects under keys: in a directory or in an S3 bucket, behind one contract."""
+"""Object storage in a directory or an S3 bucket, behind one contract."""

@@ -1,4 +1,4 @@
-"""Files that appear whole: written beside their final name, then renamed."""
+"""Atomic writes to a directory: a file is written under a temporary name and then renamed."""
 
 import os
 import re
@@ -11,16 +11,17 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def is_temporary(name: str) -> bool:
-    """Returns whether a file of this name is one of `temporary_beside`."""
+    """Returns whether a file name is a temporary name from this module."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Yields a fresh name in the directory of `path`, made if it is missing; removes it afterwards.
+    """Yields an unused name in the directory of `path`; deletes the file of that name at the end.
 
-    Beside, because a rename or link is atomic only inside one file system. The name begins with a
-    dot, which no key does. Random, because hosts that share a directory may share process ids.
+    Creates the directory if necessary. The name is in the same directory because renames and links
+    are atomic only inside one file system. It begins with a dot, as no key does. It is random
+    because hosts that share a directory may have equal process ids.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -32,9 +33,9 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a name to write to; what was written there takes the place of `path` at the end.
+    """Yields a temporary name to write to, and renames the file to `path` at the end.
 
-    If the block raises, `path` is as it was.
+    If the block raises, `path` is unchanged.
     """
     with temporary_beside(path) as temporary:
         yield temporary
@@ -44,19 +45,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def link_if_absent(temporary: Path, path: Path) -> bool:
-    """Gives a written file its final name unless that is taken; returns whether it did."""
+    """Gives a written file its final name if no file has the name; returns whether it did."""
     _sync(temporary)
     try:
         os.link(temporary, path)
     except FileExistsError:
-        # Over NFS an answer can be lost and the request repeated: two links mean that it was ours.
+        # NFS may lose an answer and repeat the request. A second link to the file then means that
+        # the first request succeeded.
         return temporary.stat().st_nlink > 1
     _sync(path.parent)
     return True
 
 
 def _sync(path: Path) -> None:
-    """Makes a file's content, or a directory's names, outlive a power cut (0.1 ms on an SSD)."""
+    """Flushes a file or directory to the disk, so that it survives a power cut (0.1 ms on SSD)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A store in a directory: on this machine's disk, or on one that all machines mount."""
+"""A store in a directory, on a local disk or on a file system that all machines mount."""
 
 import errno
 import os
@@ -22,16 +22,16 @@ from workers.store.protocol import (
 
 _COPY_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-# EEXIST and ENOTDIR: a file stands where a directory is needed.
+# EEXIST and ENOTDIR: a file has the name of a required directory.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EOPNOTSUPP}
 _ABSENT = {errno.ENOENT, errno.EISDIR}
 
 
 class LocalStore:
-    """Keeps every object as a file of the same relative path. Meets `Store`'s contract.
+    """A `Store` whose objects are files with the same relative paths.
 
-    Conditional writes need hard links, which exFAT and some network mounts lack: there they raise
-    `StoreNotWritableError` and nothing is written.
+    Conditional puts need hard links. On exFAT and on some network mounts, which have none, they
+    raise `StoreNotWritableError` and write nothing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -41,12 +41,12 @@ class LocalStore:
 
     @property
     def url(self) -> str:
-        """The absolute path of the directory."""
+        """Absolute path of the directory."""
         return str(self._root)
 
     @property
     def num_requests(self) -> int:
-        """How many operations were made."""
+        """Number of operations so far."""
         return self._num_requests
 
     def get(self, key: str) -> bytes:
@@ -55,19 +55,19 @@ class LocalStore:
             return path.read_bytes()
 
     def put(self, key: str, content: bytes) -> None:
-        """Writes an object, in place of one that has the key already."""
+        """Writes an object, and replaces an object with the same key."""
         with self._operation(key) as path, replacing(path) as temporary:
             temporary.write_bytes(content)
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Writes an object unless its key is taken; returns whether it did."""
+        """Writes an object if no object has the key; returns whether it did."""
         with self._operation(key) as path, temporary_beside(path) as temporary:
             temporary.write_bytes(content)
             return link_if_absent(temporary, path)
 
     def upload(self, key: str, path: Path) -> None:
         """Writes an object from a file."""
-        # Opened first: a source that cannot be read is no fault of the store.
+        # Opened first, so that an unreadable source raises OSError and not StoreError.
         with path.open("rb"), self._operation(key) as target, replacing(target) as temporary:
             shutil.copyfile(path, temporary)
 
@@ -79,14 +79,14 @@ class LocalStore:
             shutil.copyfileobj(opened, copy, _COPY_BYTES)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Yields the objects whose keys begin with a prefix, ordered by key."""
+        """Yields the objects whose keys start with a prefix, ordered by key."""
         directory, _, _ = checked_prefix(prefix).rpartition("/")
         self._count()
         with self._translated(prefix):
             yield from _walk(self._root / directory, below=directory, prefix=prefix)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Removes objects; emptied directories stay, so that no write loses its directory."""
+        """Deletes objects. Empty directories stay, because a concurrent write may need them."""
         for key in keys:
             with self._operation(key) as path:
                 path.unlink(missing_ok=True)
@@ -94,13 +94,13 @@ class LocalStore:
     def remove_unfinished(
         self, prefix: str, *, before_s: float, dry_run: bool = False
     ) -> tuple[Entry, ...]:
-        """Removes the temporary files of writers that were killed."""
+        """Deletes temporary files of writers that were killed."""
         directory, _, beginning = checked_prefix(prefix).rpartition("/")
         self._count()
         found = []
         with self._translated(prefix):
             for path in _temporary_files(self._root / directory, beginning=beginning):
-                with suppress(FileNotFoundError):  # its writer has just ended
+                with suppress(FileNotFoundError):  # the writer has just finished
                     entry = _entry(path.stat(), key=path.relative_to(self._root).as_posix())
                     if entry.modified_at_s < before_s:
                         found.append(entry)
@@ -109,7 +109,7 @@ class LocalStore:
         return tuple(sorted(found, key=lambda entry: entry.key))
 
     def local_path(self, key: str) -> Path:
-        """Returns the file that is the object."""
+        """Returns the file of an object."""
         path = self._root / checked_key(key)
         if not path.is_file():
             raise _not_found(self.url, key=key)
@@ -135,7 +135,7 @@ class LocalStore:
 
 
 def _walk(directory: Path, *, below: str, prefix: str) -> Iterator[Entry]:
-    """Yields files in the order of their keys: a directory sorts as its name with a slash."""
+    """Yields entries in the order of their keys; a directory sorts like its name with a slash."""
     try:
         with os.scandir(directory) as entries:
             found = [(_sort_name(e), e) for e in entries if not e.name.startswith(".")]
@@ -144,18 +144,18 @@ def _walk(directory: Path, *, below: str, prefix: str) -> Iterator[Entry]:
     for name, entry in sorted(found, key=lambda pair: pair[0]):
         key = f"{below}/{name}" if below else name
         if name.endswith("/"):
-            # Below the prefix, or on the way to it.
+            # The directory is below the prefix, or the prefix is below the directory.
             if key.startswith(prefix) or prefix.startswith(key):
                 yield from _walk(Path(entry.path), below=key.rstrip("/"), prefix=prefix)
         elif key.startswith(prefix):
             try:
                 yield _entry(entry.stat(), key=key)
             except FileNotFoundError:
-                continue  # deleted since the directory was read
+                continue  # it was deleted after the directory was read
 
 
 def _temporary_files(directory: Path, *, beginning: str) -> Iterator[Path]:
-    """Yields the temporary files in and below a directory's children that begin so."""
+    """Yields the temporary files below those children of a directory whose names begin so."""
     for folder, children, names in os.walk(directory):
         if beginning and Path(folder) == directory:
             children[:] = [child for child in children if child.startswith(beginning)]
@@ -179,8 +179,8 @@ def _store_error(error: OSError, *, url: str, key: str) -> StoreError:
         return StoreFullError(f"{at}; free some space, then run the same command again")
     if error.errno in _REFUSED:
         return StoreNotWritableError(
-            f"{at} ({error.filename}); choose a directory that this user may write and that is "
-            "on a file system with hard links"
+            f"{at} ({error.filename}); choose a directory that this user may write to, on a file "
+            "system with hard links"
         )
     return StoreUnavailableError(f"{at}; check the disk or mount, then run the same command again")
 

@@ -1,4 +1,4 @@
-"""Opens a store by its URL, and checks one before work is scheduled on it."""
+"""Opening a store by its URL, and checks of a store before work is scheduled."""
 
 import os
 import re
@@ -9,8 +9,8 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from workers.store.local import LocalStore
 from workers.store.protocol import (
-    PATIENCE_S,
     PROBES_PREFIX,
+    RETRY_TIMEOUT_S,
     Store,
     StoreError,
     StoreUrlError,
@@ -20,24 +20,27 @@ from workers.store.protocol import (
 _FORMS = "a path, file:///path or s3://bucket/prefix[?endpoint_url=http://host:port]"
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
-_CHECK_PATIENCE_S = 2.0  # a check is for someone who waits
+_CHECK_RETRY_TIMEOUT_S = 2.0  # short, because a user waits for the check
 
 
 def open_store(
-    url: str, *, environment: Mapping[str, str] = os.environ, patience_s: float = PATIENCE_S
+    url: str,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    retry_timeout_s: float = RETRY_TIMEOUT_S,
 ) -> Store:
-    """Returns the store that a URL names; nothing is read or written yet.
+    """Returns the store with a URL, without a request to it.
 
     Args:
-        url: A path, `file:///path`, or `s3://bucket/prefix`, which takes the server's address as
-            `?endpoint_url=http://host:port`. Credentials come from the environment, never from
-            here.
-        environment: Names the S3 server where the URL does not: `AWS_ENDPOINT_URL_S3`, or else
-            `AWS_ENDPOINT_URL`.
-        patience_s: For how long an S3 request that meets a passing fault is sent again.
+        url: A path, `file:///path`, or `s3://bucket/prefix`, optionally followed by the server's
+            address, `?endpoint_url=http://host:port`. Credentials must not be in the URL; they
+            come from the environment.
+        environment: If the URL has no `endpoint_url`, the S3 server is taken from
+            `AWS_ENDPOINT_URL_S3`, or else from `AWS_ENDPOINT_URL`.
+        retry_timeout_s: How long an S3 request that meets a transient fault is repeated.
 
     Raises:
-        StoreUrlError: Another scheme, an unknown parameter, no bucket, or credentials inside.
+        StoreUrlError: The URL has another scheme, an unknown parameter, no bucket, or credentials.
         StoreCredentialsError: The AWS profile that the environment names does not exist.
     """
     if "://" not in url:
@@ -47,17 +50,19 @@ def open_store(
         case "file":
             return LocalStore(_checked_path(_file_path(parts, url=url)))
         case "s3":
-            return _open_s3(parts, environment=environment, patience_s=patience_s)
+            return _open_s3(parts, environment=environment, retry_timeout_s=retry_timeout_s)
     raise StoreUrlError(f"store {url!r} has the scheme {parts.scheme!r}; give {_FORMS}")
 
 
 def check_store(url: str) -> None:
-    """Lists, writes, reads and deletes in a store, so that a fault shows before work is scheduled.
+    """Checks that a store can be listed, written, read and deleted from.
+
+    Call this before work is scheduled, so that the user learns of a fault at once.
 
     Raises:
-        StoreError: One of the contract's errors; its message says what to do.
+        StoreError: An operation failed; the message says what to do.
     """
-    store = open_store(url, patience_s=_CHECK_PATIENCE_S)
+    store = open_store(url, retry_timeout_s=_CHECK_RETRY_TIMEOUT_S)
     key = _probe_key()
     written = key.encode()
     for _ in store.list(PROBES_PREFIX):
@@ -68,14 +73,16 @@ def check_store(url: str) -> None:
     finally:
         store.delete([key])
     if read != written:
-        raise StoreError(f"store {url} returned other bytes than were written; it cannot be used")
+        raise StoreError(
+            f"store {url} returned other bytes than were written to it; use another one"
+        )
 
 
 def supports_conditional_put(store: Store) -> bool:
-    """Returns whether the store keeps the first of two conditional writes, as it must.
+    """Returns whether the store keeps the first of two conditional puts.
 
-    Some S3 servers accept the condition and ignore it: there, two workers on one artifact
-    overwrite each other's manifests, and only one driver at a time may use the store.
+    Some S3 servers accept the condition and ignore it. On such a server, two workers that make the
+    same artifact overwrite each other's manifests, so only one driver at a time may use it.
     """
     key = _probe_key()
     try:
@@ -92,20 +99,22 @@ def _probe_key() -> str:
 
 def _checked_path(path: str) -> Path:
     if not path:
-        raise StoreUrlError(f"the store's URL is empty; give {_FORMS}")
+        raise StoreUrlError(f"the URL of the store is empty; give {_FORMS}")
     return Path(path).expanduser()
 
 
 def _file_path(parts: SplitResult, *, url: str) -> str:
     if parts.netloc not in {"", "localhost"}:
         raise StoreUrlError(
-            f"store {url!r} names the host {parts.netloc!r}; a local path has three slashes: "
+            f"store {url!r} has the host {parts.netloc!r}; a local path has three slashes: "
             f"file:///{parts.netloc}{parts.path}"
         )
     return unquote(parts.path)
 
 
-def _open_s3(parts: SplitResult, *, environment: Mapping[str, str], patience_s: float) -> Store:
+def _open_s3(
+    parts: SplitResult, *, environment: Mapping[str, str], retry_timeout_s: float
+) -> Store:
     shown = f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
     _refuse_credentials(parts.netloc, shown=shown)
     if not _BUCKET.fullmatch(parts.netloc):
@@ -116,14 +125,14 @@ def _open_s3(parts: SplitResult, *, environment: Mapping[str, str], patience_s: 
     if endpoint_url is not None:
         _check_endpoint(endpoint_url, shown=shown)
     prefix = parts.path.strip("/")
-    # Late: boto3 takes 0.4 s to load, and a local store needs none of it.
+    # Imported here because boto3 takes 0.4 s to load and local stores do not need it.
     from workers.store.s3 import S3Store  # noqa: PLC0415
 
     return S3Store(
         parts.netloc,
         prefix=checked_key(prefix) if prefix else "",
         endpoint_url=endpoint_url,
-        patience_s=patience_s,
+        retry_timeout_s=retry_timeout_s,
     )
 
 
@@ -132,7 +141,7 @@ def _endpoint_in_query(query: str, *, shown: str) -> str | None:
     if unknown := sorted(parameters.keys() - {"endpoint_url"}):
         raise StoreUrlError(
             f"store {shown!r} has the unknown parameter {', '.join(unknown)}; "
-            "only endpoint_url is one"
+            "the only parameter is endpoint_url"
         )
     return parameters.get("endpoint_url", [None])[-1]
 
@@ -150,6 +159,6 @@ def _check_endpoint(endpoint_url: str, *, shown: str) -> None:
 def _refuse_credentials(netloc: str, *, shown: str) -> None:
     if "@" in netloc:
         raise StoreUrlError(
-            f"store {shown!r} has credentials in its URL, where logs would show them; set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, instead"
+            f"store {shown!r} has credentials in its URL, which would appear in logs; remove them "
+            "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )

@@ -1,28 +1,28 @@
-"""The contract of a store; every implementation passes one and the same suite of tests.
+"""The contract of stores; all implementations pass the tests in `tests/workers/store`.
 
-*Keys* are relative paths with `/` between their parts. No part is empty or begins with a dot, so
-no key leaves the root and none meets a temporary file.
+*Keys.* A key is a relative path whose parts are separated by `/`. No part is empty or starts with
+a dot, so no key leaves the root or equals the name of a temporary file.
 
-*Atomicity.* An object is seen whole or not at all, in its old version or in its new one; a write
-that was interrupted, by the death of the process too, changes nothing that `get` or `list` shows.
+*Atomicity.* A reader sees an object as a whole: the old version, the new version, or no object. A
+write that is interrupted, even by the death of the process, has no effect on `get` and `list`.
 
-*Ordering.* What a call wrote before it returned, every later call of every process sees.
+*Ordering.* After a write has returned, every later call in every process sees its effect.
 
-*Threads and processes.* One instance serves any number of threads. Instances are not sent between
-processes: the other process opens `url` again.
+*Threads and processes.* One instance may be used by any number of threads. Instances cannot be
+sent to other processes, which open the same `url` instead.
 
-*Failures.* Passing faults are tried again inside, on S3 for `PATIENCE_S`; what is raised
-is final. A write that raises may still have happened, but never in part.
+*Failures.* Stores retry transient faults themselves, on S3 for `RETRY_TIMEOUT_S`, so callers do
+not retry. A write that raises may still have succeeded, but never in part.
 
     StoreError
     ├── NotFoundError           no object has this key
-    ├── StoreNotFoundError      the bucket itself does not exist
-    ├── StoreCredentialsError   no credentials, wrong ones, or not allowed to do this
+    ├── StoreNotFoundError      the bucket does not exist
+    ├── StoreCredentialsError   credentials are missing, wrong, or lack a permission
     ├── StoreNotWritableError   the directory cannot be read or written
-    ├── StoreFullError          no space, or a quota is used up
+    ├── StoreFullError          the disk is full or a quota is used up
     ├── StoreUnavailableError   no usable answer, after all retries
-    ├── StoreUrlError           a URL that cannot name a store (a ValueError too)
-    └── InvalidKeyError         a key that would leave the root (a ValueError too)
+    ├── StoreUrlError           the URL is not the URL of a store (also a ValueError)
+    └── InvalidKeyError         the key would leave the root (also a ValueError)
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,14 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-# An S3 server that was killed is back after up to 20 s; three times that.
-PATIENCE_S = 60.0
+RETRY_TIMEOUT_S = 60.0
+"""Duration of retries on S3: three times as long as a killed server needs to restart, 20 s."""
 PROBES_PREFIX = "probes/"
-"""The prefix of the objects that checks of a store write and delete."""
+"""Prefix of the objects that checks of a store write and delete."""
 
 
 class StoreError(Exception):
-    """A store did not do what was asked; the message says which store, which key, what to do."""
+    """A store operation failed; the message has the store, the key and what to do."""
 
 
 class NotFoundError(StoreError):
@@ -49,7 +49,7 @@ class StoreNotFoundError(StoreError):
 
 
 class StoreCredentialsError(StoreError):
-    """There are no credentials, they are wrong, or they do not allow the request."""
+    """The credentials are missing, are wrong, or do not allow the request."""
 
 
 class StoreNotWritableError(StoreError):
@@ -65,40 +65,40 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreUrlError(StoreError, ValueError):
-    """The URL cannot name a store."""
+    """The URL is not the URL of a store."""
 
 
 class InvalidKeyError(StoreError, ValueError):
-    """The key or prefix would leave the root or hide from listings."""
+    """The key or prefix would leave the root or be hidden from listings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of a listing."""
+    """An object in a listing."""
 
     key: str
-    """The object's key."""
+    """Key of the object."""
 
     size_bytes: int
-    """The object's length."""
+    """Length of the content."""
 
     modified_at_s: float
-    """When it was written, by the store's clock, in seconds since 1970; S3 has whole seconds."""
+    """Time of the last write by the store's clock, in seconds since 1970; on S3 whole seconds."""
 
 
 class Store(Protocol):
-    """The whole of what mergesweep asks of storage. See the module's text for what holds always.
+    """Object storage. The module's docstring has the guarantees that hold for all methods.
 
-    Every method may raise any `StoreError`; *Raises* names what a caller would want to catch.
+    Every method may raise any `StoreError`; *Raises* lists the errors that callers often catch.
     """
 
     @property
     def url(self) -> str:
-        """The URL that opens the same store in any process, without credentials in it."""
+        """URL that opens the same store in any process; it contains no credentials."""
 
     @property
     def num_requests(self) -> int:
-        """How many requests were made: HTTP requests with every part and retry, or operations."""
+        """Number of requests so far: on S3, HTTP requests with all parts and retries."""
 
     def get(self, key: str) -> bytes:
         """Returns an object's content.
@@ -108,69 +108,71 @@ class Store(Protocol):
         """
 
     def put(self, key: str, content: bytes) -> None:
-        """Writes an object, in place of one that has the key already."""
+        """Writes an object, and replaces an object with the same key."""
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Writes an object unless its key is taken: of any number of racers, one wins.
+        """Writes an object if no object has the key; of concurrent calls exactly one succeeds.
 
-        Racers write contents that differ: where a winner's answer is lost on the way and the
-        request is repeated, the content is what tells whether this call had won.
+        Concurrent callers must write different contents. If the answer to a successful request is
+        lost, the request is repeated and finds an object; the store then compares the contents to
+        decide whether this call wrote it.
 
         Returns:
-            True if this call wrote the object; False if the key was taken, which changes nothing.
+            True if this call wrote the object; False if the key was taken, and nothing changed.
         """
 
     def upload(self, key: str, path: Path) -> None:
-        """Writes an object from a file, in parallel parts where it is large.
+        """Writes an object from a file; S3 stores upload large files in parallel parts.
 
         Raises:
             OSError: The file cannot be read.
         """
 
     def download(self, key: str, path: Path) -> None:
-        """Writes an object's content to a file, beside its final name first.
+        """Writes an object's content to a file atomically: to a temporary name, then a rename.
 
         Raises:
-            NotFoundError: No object has this key; the file is as it was.
+            NotFoundError: No object has this key; the file is unchanged.
             OSError: The file cannot be written.
         """
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Yields the objects whose keys begin with a prefix, ordered by key."""
+        """Yields the objects whose keys start with a prefix, ordered by key."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Removes objects; a key that no object has is no error."""
+        """Deletes objects; keys without an object are ignored."""
 
     def remove_unfinished(
         self, prefix: str, *, before_s: float, dry_run: bool = False
     ) -> tuple[Entry, ...]:
-        """Removes what interrupted writes left behind, which no listing of objects shows.
+        """Deletes the temporary files or parts of interrupted writes, which no listing shows.
 
-        A write that still goes on fails, or begins again, if it is taken for an interrupted one:
-        `before_s` is to lie well in the past.
+        If this deletes the files or parts of a write in progress, that write fails or starts again.
+        Therefore `before_s` should lie well in the past.
 
         Args:
-            prefix: Of the objects that were being written.
-            before_s: Only what was last written to before this time goes, in seconds since 1970.
-            dry_run: Remove nothing.
+            prefix: Prefix of the keys of the objects that were being written.
+            before_s: Leaves files and parts alone that were modified at or after this time, in
+                seconds since 1970.
+            dry_run: Deletes nothing.
 
         Returns:
-            What was removed, ordered by key. The key is the object's that was being written, or
-            that of a temporary file, which begins with a dot and can be used for nothing.
+            The deleted files or uploads, ordered by key. On S3, the key is the key of the object.
+            In a directory, it is the path of the temporary file, which is not a valid key.
         """
 
     def local_path(self, key: str) -> Path | None:
-        """Returns the file that is the object, or None where no object is a file of this machine.
+        """Returns the local file of an object; None if the store's objects are not local files.
 
-        The file belongs to the store: it may be read and memory-mapped, never written.
+        The file belongs to the store: callers may read and memory-map it, but not write to it.
 
         Raises:
-            NotFoundError: Objects are files of this machine, and none has this key.
+            NotFoundError: The store's objects are local files, and no object has this key.
         """
 
 
 def is_key(name: str) -> bool:
-    """Returns whether a name could be a key; other programs' objects may have names that cannot."""
+    """Returns whether a name is a valid key; objects of other programs may have other names."""
     return name.isprintable() and all(part and not part.startswith(".") for part in name.split("/"))
 
 
@@ -178,20 +180,20 @@ def checked_key(key: str) -> str:
     """Returns the key.
 
     Raises:
-        InvalidKeyError: A part is empty, begins with a dot or has a control character.
+        InvalidKeyError: A part is empty, starts with a dot or has an unprintable character.
     """
     if is_key(key):
         return key
     raise InvalidKeyError(
-        f"{key!r} cannot be a key: no part may be empty, begin with a dot or be unprintable"
+        f"{key!r} cannot be a key: a part is empty, starts with a dot or is unprintable"
     )
 
 
 def checked_prefix(prefix: str) -> str:
-    """Returns the prefix; the empty one stands for all objects.
+    """Returns the prefix; the empty prefix selects all objects.
 
     Raises:
-        InvalidKeyError: It is no beginning of any key.
+        InvalidKeyError: No valid key starts with the prefix.
     """
     directory, _, beginning = prefix.rpartition("/")
     if directory or prefix.startswith("/"):

@@ -1,4 +1,4 @@
-"""A store in an S3 bucket, on AWS or any server with conditional puts. The home of boto3."""
+"""A store in an S3 bucket, on AWS or another server; the only room that imports boto3."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ from botocore.exceptions import (
 
 from workers.store.atomic import replacing
 from workers.store.protocol import (
-    PATIENCE_S,
+    RETRY_TIMEOUT_S,
     Entry,
     NotFoundError,
     StoreError,
@@ -28,33 +28,34 @@ from workers.store.protocol import (
     is_key,
 )
 from workers.store.s3_errors import code_of, num_retries, translated
-from workers.store.s3_patience import PASSING_CODES, backoff_s, be_patient
+from workers.store.s3_retries import TRANSIENT_CODES, backoff_s, install_retries
 from workers.store.s3_unfinished import abort_unfinished, find_unfinished
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# The longest silence on a connection; the first also bounds each piece of a body that is sent.
+# Timeouts of a silent connection; the first also applies to each chunk of a body that is sent.
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 30.0
 _NUM_CONNECTIONS = 32
 _NUM_PARTS_AT_ONCE = 8
-# Below it one request is faster than the four of the smallest multipart upload.
+# A smaller file is faster with one request than with the four of the smallest multipart upload.
 _MULTIPART_THRESHOLD_BYTES = 16 << 20
 _NUM_KEYS_PER_DELETE = 1000  # the most that S3 takes
-# Of what the server answers in place of doing it: a condition that met another writer's in flight,
-# a key of a batch that was not deleted. 6 to 13 s with the waits between them.
+# Attempts of a request that the server answers with a conflict of conditional puts, or without
+# deleting all keys of a batch. With the waits between them, all attempts take 6 to 13 s.
 _NUM_ANSWERED_ATTEMPTS = 7
 _NUM_BODY_ATTEMPTS = 4
-# An answer that began well and broke off; the client's own retries end where a body begins.
+# Errors while a body is read, which the client's own retries do not cover.
 _BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
 class S3Store:
-    """Keeps every object under a prefix of a bucket. Meets `Store`'s contract.
+    """A `Store` whose objects are below a prefix of a bucket.
 
-    A process killed during a multipart upload leaves parts that no listing shows and that are paid
-    for: `remove_unfinished` removes them, or a lifecycle rule that aborts incomplete uploads.
+    A process that is killed during a multipart upload leaves parts that no listing shows and that
+    cost money. `remove_unfinished` deletes them; so does a lifecycle rule of the bucket that aborts
+    incomplete uploads.
     """
 
     def __init__(
@@ -63,19 +64,20 @@ class S3Store:
         *,
         prefix: str = "",
         endpoint_url: str | None = None,
-        patience_s: float = PATIENCE_S,
+        retry_timeout_s: float = RETRY_TIMEOUT_S,
         read_timeout_s: float = _READ_TIMEOUT_S,
         multipart_threshold_bytes: int = _MULTIPART_THRESHOLD_BYTES,
     ) -> None:
-        """Connects to nothing yet.
+        """Creates the client, without a request to the server.
 
         Args:
-            bucket: An existing bucket.
-            prefix: What all keys are below, without slashes at its ends; empty for the bucket.
-            endpoint_url: The server; None for AWS.
-            patience_s: For how long a request that meets a passing fault is sent again.
+            bucket: Name of an existing bucket.
+            prefix: Prefix of all keys, without slashes at its ends; empty for the whole bucket.
+            endpoint_url: URL of the server; None for AWS.
+            retry_timeout_s: How long a request that meets a transient fault is repeated.
             read_timeout_s: How long a server may be silent before its answer counts as lost.
-            multipart_threshold_bytes: From which size files travel in parallel parts of this size.
+            multipart_threshold_bytes: Files of at least this size are transferred in parallel
+                parts of this size.
         """
         self._bucket = bucket
         self._root = f"{prefix}/" if prefix else ""
@@ -83,7 +85,7 @@ class S3Store:
         self._url = f"s3://{bucket}/{prefix}".rstrip("/") + query
         with translated(url=self._url, key=""):
             self._client = _connect(endpoint_url, read_timeout_s=read_timeout_s)
-        be_patient(self._client, patience_s=patience_s)
+        install_retries(self._client, retry_timeout_s=retry_timeout_s)
         self._transfer = TransferConfig(
             multipart_threshold=multipart_threshold_bytes,
             multipart_chunksize=multipart_threshold_bytes,
@@ -95,12 +97,12 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """Bucket, prefix and server, so that a worker on another machine opens the same store."""
+        """URL with bucket, prefix and server, so that another machine can open the same store."""
         return self._url
 
     @property
     def num_requests(self) -> int:
-        """How many HTTP requests were sent: every part, page and retry."""
+        """Number of HTTP requests so far, with all parts, pages and retries."""
         return self._num_requests
 
     def get(self, key: str) -> bytes:
@@ -115,12 +117,12 @@ class S3Store:
             return self._client.get_object(Bucket=self._bucket, Key=name)["Body"].read()
 
     def put(self, key: str, content: bytes) -> None:
-        """Writes an object, in place of one that has the key already."""
+        """Writes an object, and replaces an object with the same key."""
         with self._translated(key) as name:
             self._client.put_object(Bucket=self._bucket, Key=name, Body=content)
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Writes an object unless its key is taken; returns whether it did."""
+        """Writes an object if no object has the key; returns whether it did."""
         was_sent_before = False
         with self._translated(key) as name:
             for attempt in range(1, _NUM_ANSWERED_ATTEMPTS + 1):
@@ -131,7 +133,7 @@ class S3Store:
                 except ClientError as error:
                     was_sent_before |= num_retries(error) > 0
                     if code_of(error) == "PreconditionFailed":
-                        # A repeated request may have met the object that its first sending wrote.
+                        # A repeated request may find the object that the first request wrote.
                         return was_sent_before and self._holds(key, content)
                     if (
                         code_of(error) != "ConditionalRequestConflict"
@@ -144,20 +146,20 @@ class S3Store:
         raise AssertionError
 
     def upload(self, key: str, path: Path) -> None:
-        """Writes an object from a file, in parallel parts where it is large."""
+        """Writes an object from a file; uploads large files in parallel parts."""
         with path.open("rb") as content, self._translated(key) as name:
             try:
                 self._client.upload_fileobj(content, self._bucket, name, Config=self._transfer)
             except ClientError as error:
                 if code_of(error) not in {"NoSuchUpload", "NoSuchKey"}:
                     raise
-                # Completed by a request whose answer was lost, or removed as unfinished meanwhile.
-                # The two cannot be told apart, and writing the object again is right after both.
+                # Either a request whose answer was lost completed the upload, or garbage collection
+                # removed it as unfinished. Both give this error, and uploading again is right.
                 content.seek(0)
                 self._client.upload_fileobj(content, self._bucket, name, Config=self._transfer)
 
     def download(self, key: str, path: Path) -> None:
-        """Writes an object's content to a file, in parallel ranges where it is large."""
+        """Writes an object's content to a file; downloads large objects in parallel ranges."""
         with (
             replacing(path) as temporary,
             temporary.open("wb") as copy,
@@ -166,7 +168,7 @@ class S3Store:
             self._client.download_fileobj(self._bucket, name, copy, Config=self._transfer)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Yields the objects whose keys begin with a prefix, ordered by key."""
+        """Yields the objects whose keys start with a prefix, ordered by key."""
         with self._translated(prefix, check=checked_prefix) as name:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=name
@@ -180,13 +182,13 @@ class S3Store:
                 for page in pages
                 for item in page.get("Contents", [])
             )
-            # Not a console's stand-in for a directory, nor a server's own temporary object.
+            # Leaves out directory markers of web consoles and temporary objects of servers.
             found = [entry for entry in entries if is_key(entry.key)]
-        # Some servers list as a directory tree does, `a/b` before `a-b`.
+        # Some servers list in the order of a directory tree, `a/b` before `a-b`.
         yield from sorted(found, key=lambda entry: entry.key)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Removes objects, a thousand with one request."""
+        """Deletes objects; one request deletes up to a thousand."""
         names = [self._root + checked_key(key) for key in keys]
         for start in range(0, len(names), _NUM_KEYS_PER_DELETE):
             self._delete_batch(names[start : start + _NUM_KEYS_PER_DELETE])
@@ -194,9 +196,11 @@ class S3Store:
     def remove_unfinished(
         self, prefix: str, *, before_s: float, dry_run: bool = False
     ) -> tuple[Entry, ...]:
-        """Aborts multipart uploads; needs s3:ListBucketMultipartUploads and AbortMultipartUpload.
+        """Aborts multipart uploads that were neither completed nor aborted.
 
-        One request a page, and two for each upload.
+        Needs the permissions s3:ListBucketMultipartUploads, s3:ListMultipartUploadParts and
+        s3:AbortMultipartUpload. Costs one request for each page of the listing and two for each
+        upload.
         """
         with self._translated(prefix, check=checked_prefix) as name:
             found = [
@@ -217,7 +221,7 @@ class S3Store:
         return tuple(sorted(entries, key=lambda entry: entry.key))
 
     def local_path(self, key: str) -> None:
-        """Returns None: no object is a file of this machine."""
+        """Returns None, because no object is a local file."""
         checked_key(key)
 
     def _holds(self, key: str, content: bytes) -> bool:
@@ -237,10 +241,10 @@ class S3Store:
             if not errors:
                 return
             if attempt == _NUM_ANSWERED_ATTEMPTS or any(
-                error.get("Code") not in PASSING_CODES for error in errors
+                error.get("Code") not in TRANSIENT_CODES for error in errors
             ):
                 first = "; ".join(f"{e.get('Key')}: {e.get('Message')}" for e in errors[:5])
-                raise StoreError(f"store {self._url}: {len(errors)} objects not deleted: {first}")
+                raise StoreError(f"store {self._url} did not delete {len(errors)} objects: {first}")
             names = [error["Key"] for error in errors]
             time.sleep(backoff_s(attempt))
 
@@ -260,11 +264,11 @@ def _connect(endpoint_url: str | None, *, read_timeout_s: float) -> "S3Client":
         connect_timeout=min(_CONNECT_TIMEOUT_S, read_timeout_s),
         read_timeout=read_timeout_s,
         max_pool_connections=_NUM_CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": 1},  # see s3_patience
+        retries={"mode": "standard", "total_max_attempts": 1},  # see s3_retries
     )
     if endpoint_url is not None:
-        # Other servers seldom answer at <bucket>.<host>, and some refuse trailing checksums (Ceph:
-        # HTTP 411); every file's sha256 is in its manifest anyway.
+        # Few other servers answer at <bucket>.<host>, and some refuse trailing checksums (Ceph:
+        # HTTP 411). The manifests have the sha256 of every file anyway.
         server = Config(
             s3={"addressing_style": "path"},
             request_checksum_calculation="when_required",

@@ -1,4 +1,4 @@
-"""Turns what boto3 raises into the errors of the contract, with what to do about each."""
+"""Translation of boto3's exceptions into the errors of the contract, with a remedy for each."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,11 +39,11 @@ _CREDENTIAL_ERRORS = (
     TokenRetrievalError,
     UnknownCredentialError,
 )
-# An expired session is a 400 on AWS; every other refusal is a 401 or 403.
+# AWS answers 400 for an expired session, and 401 or 403 for every other refusal.
 _REFUSED_CODES = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
 _REFUSED_STATUS = {401, 403}
 _FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
-# The code is the status where the answer has no body, as to HEAD, or a body that broke off.
+# Codes of answers without a complete body, such as answers to HEAD; they have only a status.
 _CODES_OF_STATUS = {
     "404": "NoSuchKey",
     "409": "ConditionalRequestConflict",
@@ -56,7 +56,7 @@ _SERVER_ERROR = 500
 
 @contextmanager
 def translated(*, url: str, key: str) -> Iterator[None]:
-    """Raises a `StoreError` in place of any error of boto3, botocore and s3transfer."""
+    """Raises a `StoreError` in place of every error of boto3, botocore and s3transfer."""
     try:
         yield
     except ClientError as error:
@@ -64,23 +64,23 @@ def translated(*, url: str, key: str) -> Iterator[None]:
     except _CREDENTIAL_ERRORS as error:
         raise StoreCredentialsError(
             f"no usable credentials for store {url}: {error}; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where the command and its workers run"
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, for the command and on all nodes"
         ) from error
     except (BotoCoreError, RetriesExceededError, TransferRetriesExceededError) as error:
         raise StoreUnavailableError(
-            f"store {url} gave no answer for {key!r}, after retries: {error}; check the endpoint "
-            "and the network, then run the same command again"
+            f"store {url} did not answer a request for {key!r}, after retries: {error}; check the "
+            "endpoint and the network, then run the same command again"
         ) from error
 
 
 def code_of(error: ClientError) -> str:
-    """Returns the code that the server answered, `NoSuchKey` for example."""
+    """Returns the error code of the server's answer, for example `NoSuchKey`."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return _CODES_OF_STATUS.get(code, code)
 
 
 def num_retries(error: ClientError) -> int:
-    """Returns how often the request had been sent before this answer came."""
+    """Returns how many times the request was repeated before this answer."""
     return int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
@@ -89,22 +89,24 @@ def _from_answer(error: ClientError, *, url: str, key: str) -> StoreError:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code == "NoSuchBucket":
         return StoreNotFoundError(
-            f"store {url}: the bucket does not exist; create it, or correct `store`"
+            f"the bucket of store {url} does not exist; create it, or correct `store`"
         )
     if code == "NoSuchKey":
         return NotFoundError(f"store {url} has no object {key!r}")
     if status in _REFUSED_STATUS or code in _REFUSED_CODES:
         return StoreCredentialsError(
-            f"store {url} refused {key!r}: {error}; the credentials are wrong or expired, or do "
-            "not allow s3:ListBucket, GetObject, PutObject and DeleteObject here"
+            f"store {url} refused a request for {key!r}: {error}; the credentials are wrong or "
+            "expired, or lack the permissions s3:ListBucket, s3:GetObject, s3:PutObject and "
+            "s3:DeleteObject for it"
         )
     if status == _INSUFFICIENT_STORAGE or code in _FULL_CODES:
         return StoreFullError(
-            f"store {url} has no space for {key!r}: {error}; free some, then run the same command "
-            "again"
+            f"store {url} has no space for {key!r}: {error}; free some space, then run the same "
+            "command again"
         )
     if status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS:
         return StoreUnavailableError(
-            f"store {url} failed on {key!r}, after retries: {error}; run the same command again"
+            f"store {url} failed at a request for {key!r}, after retries: {error}; run the same "
+            "command again"
         )
     return StoreError(f"store {url}, key {key!r}: {error}")

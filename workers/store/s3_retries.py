@@ -1,8 +1,9 @@
-"""Sends a request to an S3 server again, until a passing fault has passed or patience ends.
+"""Retries of requests to an S3 server that meet a transient fault.
 
-botocore's own retries do not fit a cluster of workers. Their first waits are of 0.05 s, so that
-five attempts are over within half a second, and all threads of a client share one allowance of 35
-retries: sixteen threads use it up in the first seconds of a server's restart, which takes 20.
+They replace botocore's own retries, which do not suit a cluster of workers. botocore waits 0.05 s
+at first, so that five attempts take less than half a second. All threads of a client share a budget
+of 35 retries, which sixteen threads use up in the first seconds of a server restart; a restart
+takes 20 s.
 """
 
 import random
@@ -16,16 +17,17 @@ from botocore.exceptions import HTTPClientError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# The wait before the n-th repetition is drawn from 0.5 to 1 times min(0.25 * 2**(n-1), 5) s, so
-# that many workers do not come back in step. The first five take 5.8 s on average and each further
-# one 3.75 s: within PATIENCE_S of 60 s some 20 attempts, and a server that is back is met at most
-# 5 s later.
+# The wait before the n-th retry is drawn at random from 0.5 to 1 times min(0.25 * 2**(n-1), 5) s,
+# so that workers do not retry in step. The first five waits take 5.8 s on average and each further
+# wait 3.75 s. This makes about 20 attempts in RETRY_TIMEOUT_S, 60 s, and the first request after a
+# restart comes at most 5 s late.
 _FIRST_DELAY_S = 0.25
 _LONGEST_DELAY_S = 5.0
-# 429 and 503 are throttling, the others a server or gateway in trouble. Not 507: a full disk.
-_PASSING_STATUS = {429, 500, 502, 503, 504}
-# RequestTimeout is a 400: the server waited too long for the body.
-PASSING_CODES = {
+# 429 and 503 are throttling; the others are faults of a server or gateway. 507 is a full disk and
+# therefore not transient.
+_TRANSIENT_STATUS = {429, 500, 502, 503, 504}
+# RequestTimeout has status 400: the server waited too long for the body.
+TRANSIENT_CODES = {
     "InternalError",
     "RequestTimeout",
     "ServiceUnavailable",
@@ -36,22 +38,22 @@ PASSING_CODES = {
 _FIRST_FAILURE = "mergesweep_first_failure_s"
 
 
-def be_patient(
+def install_retries(
     client: "S3Client",
     *,
-    patience_s: float,
+    retry_timeout_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Makes a client repeat a request that met a passing fault, in place of botocore's retries.
+    """Makes a client repeat requests that meet a transient fault, in place of botocore's retries.
 
-    That covers the requests that a transfer in parts makes too. A refused request, for its
-    credentials for example, is not repeated.
+    This includes the requests of multipart transfers. A refused request, for example with wrong
+    credentials, is not repeated.
 
     Args:
-        client: Its retries must be switched off (`total_max_attempts` 1).
-        patience_s: No attempt begins later than this after the first one failed. All in all a
-            request takes at most this and two attempts, each as long as its timeouts.
-        clock: Seconds that only grow.
+        client: A client whose own retries are switched off (`total_max_attempts` 1).
+        retry_timeout_s: No attempt starts later than this after the first failure. In total, a
+            request takes at most this time plus two attempts, each as long as its timeouts.
+        clock: Returns monotonic seconds.
     """
 
     def delay_before_retry(
@@ -62,32 +64,32 @@ def be_patient(
         request_dict: Mapping[str, Any],
         **_: object,
     ) -> float | None:
-        if not _is_passing(response, caught_exception):
+        if not _is_transient(response, caught_exception):
             return None
         now_s = clock()
         since_s = request_dict["context"].setdefault(_FIRST_FAILURE, now_s)
         delay_s = backoff_s(attempts)
-        return delay_s if now_s + delay_s - since_s <= patience_s else None
+        return delay_s if now_s + delay_s - since_s <= retry_timeout_s else None
 
-    # Else messages would end in "reached max retries: 0".
+    # Otherwise messages end with "reached max retries: 0".
     client.meta.events.unregister("needs-retry.s3", unique_id="retry-config-s3")
-    # The stubs know only handlers that return nothing; of this event the answer is used.
+    # The type stubs only know handlers without a result; botocore uses the result of this event.
     client.meta.events.register("needs-retry.s3", delay_before_retry)  # type: ignore[arg-type]
 
 
 def backoff_s(num_attempts: int) -> float:
-    """Returns how long to wait after so many attempts, drawn at random."""
+    """Returns a random waiting time for after a number of attempts."""
     longest_s = min(_FIRST_DELAY_S * 2.0 ** min(num_attempts - 1, 16), _LONGEST_DELAY_S)
     return longest_s * random.uniform(0.5, 1)  # noqa: S311 spreads the workers
 
 
-def _is_passing(
+def _is_transient(
     response: tuple[Any, Mapping[str, Any]] | None, caught_exception: Exception | None
 ) -> bool:
     if response is None:
-        # Refused, reset, timed out, or an answer that broke off.
+        # The connection was refused or reset, timed out, or ended in the middle of the answer.
         return isinstance(caught_exception, (NoConnectionError, HTTPClientError))
     answer, parsed = response
-    # An error in a body with status 200, as of a multipart upload's end, comes here as a 500.
+    # botocore turns an error in the body of a 200, which ends some multipart uploads, into a 500.
     code = parsed.get("Error", {}).get("Code")
-    return answer.status_code in _PASSING_STATUS or code in PASSING_CODES
+    return answer.status_code in _TRANSIENT_STATUS or code in TRANSIENT_CODES

@@ -1,4 +1,4 @@
-"""Multipart uploads that were begun and neither completed nor aborted: a bucket's hidden cost."""
+"""Multipart uploads that were neither completed nor aborted, whose parts cost money."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,28 +17,29 @@ _NO_SUCH_OPERATION = {"MethodNotAllowed", "NotImplemented"}
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedUpload:
-    """A multipart upload that is under way, or whose writer died."""
+    """A multipart upload that is in progress, or whose writer died."""
 
     name: str
-    """The object that it would become, in the bucket."""
+    """Name in the bucket of the object that was being written."""
 
     upload_id: str
-    """What tells it from other uploads of the same object."""
+    """Id that distinguishes several uploads of the same object."""
 
     size_bytes: int
-    """The sum of its parts."""
+    """Total size of the parts."""
 
     modified_at_s: float
-    """When it began or, if later, its last part arrived; in seconds since 1970."""
+    """Time of the last part, or of the start if there is no part; in seconds since 1970."""
 
 
 def find_unfinished(client: "S3Client", *, bucket: str, prefix: str) -> list[UnfinishedUpload]:
-    """Returns the unfinished uploads of objects below a prefix; a request a page and an upload.
+    """Returns the unfinished uploads of objects below a prefix.
 
-    A server that cannot list them has none to speak of.
+    Costs one request for each page of the listing and one for each upload. For a server that does
+    not support the listing, the result is empty.
 
     Raises:
-        ClientError: The server refuses to list them.
+        ClientError: The server refuses the listing.
     """
     pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
     try:
@@ -49,7 +50,7 @@ def find_unfinished(client: "S3Client", *, bucket: str, prefix: str) -> list[Unf
         raise
     found = []
     for upload in uploads:
-        # Not all servers heed the prefix.
+        # Some servers ignore the prefix.
         if not upload["Key"].startswith(prefix):
             continue
         with _unless_gone():
@@ -66,10 +67,10 @@ def find_unfinished(client: "S3Client", *, bucket: str, prefix: str) -> list[Unf
 
 
 def abort_unfinished(client: "S3Client", *, bucket: str, upload: UnfinishedUpload) -> None:
-    """Removes an upload with its parts; its writer, if it lives, meets `NoSuchUpload`.
+    """Deletes an upload and its parts; a writer that is still alive gets `NoSuchUpload`.
 
     Raises:
-        ClientError: The server refuses to.
+        ClientError: The server refuses the request.
     """
     with _unless_gone():
         client.abort_multipart_upload(Bucket=bucket, Key=upload.name, UploadId=upload.upload_id)
@@ -90,7 +91,7 @@ def _measure(
 
 @contextmanager
 def _unless_gone() -> Iterator[None]:
-    """Passes over an upload that was completed or aborted since it was listed."""
+    """Ignores the error of an upload that was completed or aborted after the listing."""
     try:
         yield
     except ClientError as error:

@@ -103,7 +103,7 @@ def uploaded(s3_url: str, tmp_path: Path) -> str:
 @pytest.mark.s3
 def test_base_is_read_from_a_bucket(uploaded: str, tmp_path: Path) -> None:
     """With the credentials of stores; no copy is left behind."""
-    digest = read_digest(parse_remote(uploaded), patience_s=2)
+    digest = read_digest(parse_remote(uploaded), retry_timeout_s=2)
     assert digest == sha256_of_file(tmp_path / "x.safetensors")
     workspace = Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
     spec = BaseSpec(model="test_resnet", weights=f"sha256:{digest}", seed=0)
@@ -118,7 +118,7 @@ def test_base_is_read_from_a_bucket(uploaded: str, tmp_path: Path) -> None:
 def test_object_that_is_not_there_is_named(uploaded: str) -> None:
     """And a bucket that is not."""
     with pytest.raises(WeightsError, match=r"weights/y\.pth: the bucket has no such object"):
-        read_digest(parse_remote(uploaded.replace("x.safetensors", "y.pth")), patience_s=2)
+        read_digest(parse_remote(uploaded.replace("x.safetensors", "y.pth")), retry_timeout_s=2)
 
 
 @pytest.mark.s3
@@ -126,4 +126,4 @@ def test_refused_credentials_are_told(uploaded: str, monkeypatch: pytest.MonkeyP
     """In the store's own words, with the object's name before them."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(WeightsError, match=r"weights/x\.safetensors: .*credentials"):
-        read_digest(parse_remote(uploaded), patience_s=2)
+        read_digest(parse_remote(uploaded), retry_timeout_s=2)

@@ -1,4 +1,4 @@
-"""One suite over every store: what holds for a directory holds for a real S3 server."""
+"""The contract of stores, checked with a directory and with a real S3 server."""
 
 import hashlib
 import threading
@@ -21,8 +21,8 @@ def keys_of(store: Store, prefix: str = "") -> list[str]:
     return [entry.key for entry in store.list(prefix)]
 
 
-def test_what_is_put_is_got(store: Store) -> None:
-    """An object comes back byte for byte, the empty one too."""
+def test_get_returns_the_put_content(store: Store) -> None:
+    """An object is read byte for byte, also an empty one."""
     store.put("a/b", b"\x00\xff text")
     store.put("a/empty", b"")
     assert store.get("a/b") == b"\x00\xff text"
@@ -30,14 +30,14 @@ def test_what_is_put_is_got(store: Store) -> None:
 
 
 def test_put_replaces(store: Store) -> None:
-    """The second put of a key is what is read."""
+    """A read after two puts of one key returns the second content."""
     store.put("key", b"first")
     store.put("key", b"second")
     assert store.get("key") == b"second"
 
 
 def test_missing_key_raises_not_found_with_url_and_key(store: Store) -> None:
-    """The message of a missing object says which store and which key."""
+    """The message has the key and the store's URL."""
     store.put("other", b"")
     with pytest.raises(NotFoundError) as caught:
         store.get("not/there")
@@ -53,14 +53,14 @@ def test_conditional_put_keeps_the_first(store: Store) -> None:
 
 
 def test_conditional_put_loses_to_a_plain_put(store: Store) -> None:
-    """A key is taken however it was written."""
+    """A key that a plain put wrote is taken for a conditional put too."""
     store.put("key", b"plain")
     assert store.put_if_absent("key", b"conditional") is False
     assert store.get("key") == b"plain"
 
 
 def test_conditional_put_wins_again_after_delete(store: Store) -> None:
-    """A deleted key is free."""
+    """After a delete, the key is free again."""
     store.put_if_absent("key", b"first")
     store.delete(["key"])
     assert store.put_if_absent("key", b"second") is True
@@ -68,7 +68,7 @@ def test_conditional_put_wins_again_after_delete(store: Store) -> None:
 
 
 def test_exactly_one_of_eight_racers_wins(store: Store) -> None:
-    """Of threads that put one key at once, one is told that it won, and its content is there."""
+    """Of eight threads that put one key at once, one wins, and the object has its content."""
     start = threading.Barrier(8)
 
     def race(racer: int) -> bool:
@@ -82,13 +82,13 @@ def test_exactly_one_of_eight_racers_wins(store: Store) -> None:
 
 
 def test_conditional_puts_are_found_to_be_supported(store: Store) -> None:
-    """The probe says yes for stores that keep the first, and leaves nothing behind."""
+    """The probe returns True for a store that keeps the first content, and deletes its object."""
     assert supports_conditional_put(store)
     assert keys_of(store) == []
 
 
 def test_small_file_travels_both_ways(store: Store, tmp_path: Path) -> None:
-    """Upload then download gives the same bytes, into a directory that did not exist."""
+    """An upload and a download give the same bytes; the download creates its directory."""
     source, copy = tmp_path / "source", tmp_path / "new" / "copy"
     source.write_bytes(b"weights")
     store.upload("files/weights", source)
@@ -98,7 +98,7 @@ def test_small_file_travels_both_ways(store: Store, tmp_path: Path) -> None:
 
 
 def test_large_file_travels_both_ways(store: Store, tmp_path: Path) -> None:
-    """A file of several parts comes back with its digest; S3 needs more than one request for it."""
+    """A file of several parts keeps its content; its upload to S3 costs more than one request."""
     source, copy = tmp_path / "source", tmp_path / "copy"
     content = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(40_000_000 // 32))
     source.write_bytes(content)
@@ -111,7 +111,7 @@ def test_large_file_travels_both_ways(store: Store, tmp_path: Path) -> None:
 
 
 def test_download_of_missing_key_leaves_the_file_alone(store: Store, tmp_path: Path) -> None:
-    """What was there stays, and nothing temporary is left beside it."""
+    """An existing file keeps its content, and no temporary file remains beside it."""
     directory = tmp_path / "downloads"
     directory.mkdir()
     (directory / "file").write_bytes(b"old")
@@ -122,14 +122,14 @@ def test_download_of_missing_key_leaves_the_file_alone(store: Store, tmp_path: P
 
 
 def test_upload_of_missing_file_is_an_os_error(store: Store, tmp_path: Path) -> None:
-    """A source that is not there is the caller's error, not the store's."""
+    """A source file that does not exist raises `FileNotFoundError`, not a `StoreError`."""
     with pytest.raises(FileNotFoundError):
         store.upload("key", tmp_path / "not-there")
     assert keys_of(store) == []
 
 
 def test_list_is_ordered_by_key(store: Store) -> None:
-    """Keys come in their own order, not in that of a directory tree (`-` and `.` before `/`)."""
+    """Entries have the order of their keys, not of a directory tree (`-` and `.` before `/`)."""
     keys = ["p/A", "p/a-b", "p/a.c", "p/a/b", "p/ab/x", "q/a"]
     for key in reversed(keys):
         store.put(key, b"12")
@@ -138,7 +138,7 @@ def test_list_is_ordered_by_key(store: Store) -> None:
 
 
 def test_list_takes_any_beginning_of_a_key_as_prefix(store: Store) -> None:
-    """A prefix may end inside a part; one that nothing has gives nothing."""
+    """A prefix may end inside a part of a key; an unused prefix gives an empty listing."""
     for key in ["study/one/a", "study/one/b", "study/other", "study-2/a"]:
         store.put(key, b"")
     assert keys_of(store, "study/one/") == ["study/one/a", "study/one/b"]
@@ -148,7 +148,7 @@ def test_list_takes_any_beginning_of_a_key_as_prefix(store: Store) -> None:
 
 
 def test_delete_removes_and_ignores_missing_keys(store: Store) -> None:
-    """Deleted objects are neither listed nor read; deleting them again is no error."""
+    """Deleted objects can neither be listed nor read; deleting a missing object is no error."""
     for key in ["a/1", "a/2", "b"]:
         store.put(key, b"")
     store.delete(["a/1", "b", "not/there"])
@@ -161,7 +161,7 @@ def test_delete_removes_and_ignores_missing_keys(store: Store) -> None:
 
 @pytest.mark.parametrize("key", BAD_KEYS)
 def test_key_that_would_leave_the_root_is_refused(store: Store, tmp_path: Path, key: str) -> None:
-    """No operation takes a key that escapes, hides or is ambiguous."""
+    """No operation accepts a key that leaves the root, is hidden or has empty parts."""
     (tmp_path / "file").write_bytes(b"")
     for operation in [
         lambda: store.get(key),
@@ -178,13 +178,13 @@ def test_key_that_would_leave_the_root_is_refused(store: Store, tmp_path: Path, 
 
 @pytest.mark.parametrize("prefix", ["/", "../", "a/../", ".x", "a//b"])
 def test_prefix_that_would_leave_the_root_is_refused(store: Store, prefix: str) -> None:
-    """A listing cannot look outside the root either."""
+    """A listing cannot leave the root either."""
     with pytest.raises(InvalidKeyError):
         list(store.list(prefix))
 
 
 def test_small_operations_cost_one_request_each(store: Store) -> None:
-    """Put, conditional put, get, list and delete are one request each."""
+    """Put, conditional put, get, list and delete cost one request each."""
     for operation in [
         lambda: store.put("a", b""),
         lambda: store.put_if_absent("b", b""),
@@ -199,7 +199,7 @@ def test_small_operations_cost_one_request_each(store: Store) -> None:
 
 
 def test_requests_of_many_threads_are_all_counted(store: Store) -> None:
-    """The counter loses nothing when threads use one instance."""
+    """The counter is exact if several threads use one instance."""
     store.put("key", b"x")
     before = store.num_requests
     with ThreadPoolExecutor(8) as threads:
@@ -208,7 +208,7 @@ def test_requests_of_many_threads_are_all_counted(store: Store) -> None:
 
 
 def test_url_opens_the_same_store(store: Store) -> None:
-    """What one instance wrote, another that was opened by its URL reads."""
+    """A second instance, opened by the first one's URL, reads the first one's objects."""
     store.put("a/b", b"shared")
     again = open_store(store.url)
     assert again.get("a/b") == b"shared"
@@ -216,7 +216,7 @@ def test_url_opens_the_same_store(store: Store) -> None:
 
 
 def test_overwritten_object_is_never_seen_torn(store: Store) -> None:
-    """A reader sees one version or the other, whole, while writers replace the object."""
+    """While a writer replaces an object, a reader always sees one whole version."""
     versions = [letter * 200_000 for letter in (b"a", b"b")]
     store.put("hot", versions[0])
     done = threading.Event()
@@ -233,15 +233,21 @@ def test_overwritten_object_is_never_seen_torn(store: Store) -> None:
         writing.result()
 
 
-def test_local_path_is_the_object_or_none(store: Store) -> None:
-    """A path that a store gives holds the object's content."""
+def test_local_path_is_the_object_in_a_directory_and_none_in_a_bucket(store: Store) -> None:
+    """Only a local store has a file for each object, and refuses keys without an object."""
     store.put("a/b", b"content")
-    path = store.local_path("a/b")
-    assert path is None or path.read_bytes() == b"content"
+    if not isinstance(store, LocalStore):
+        assert store.local_path("a/b") is None
+        assert store.local_path("not/there") is None
+        return
+    assert store.local_path("a/b").read_bytes() == b"content"
+    for key in ("not/there", "a"):
+        with pytest.raises(NotFoundError, match=key):
+            store.local_path(key)
 
 
 def test_listing_says_when_objects_were_written(store: Store) -> None:
-    """The time is that of the last write, to the second, on the clock of this machine here."""
+    """The time of an entry is the time of its last write, with a precision of one second."""
     store.put("key", b"first")
     time.sleep(1.1)
     before_s = time.time()
@@ -251,7 +257,7 @@ def test_listing_says_when_objects_were_written(store: Store) -> None:
 
 
 def leave_unfinished(store: Store, key: str) -> None:
-    """Leaves behind what a writer leaves that is killed after it wrote 7 bytes of an object."""
+    """Leaves the same files or parts as a writer that is killed after writing 7 bytes."""
     if isinstance(store, LocalStore):
         path = Path(store.url, key).with_name(".0123456789abcdef.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +271,7 @@ def leave_unfinished(store: Store, key: str) -> None:
 
 
 def test_interrupted_writes_are_found_and_removed(store: Store) -> None:
-    """They are in no listing; a dry run finds them, the next call removes them."""
+    """Interrupted writes are in no listing; a dry run finds them and the next call removes them."""
     store.put("a/whole", b"")
     leave_unfinished(store, "a/torn")
     assert keys_of(store) == ["a/whole"]
@@ -280,7 +286,7 @@ def test_interrupted_writes_are_found_and_removed(store: Store) -> None:
 
 
 def test_interrupted_writes_that_are_young_or_elsewhere_stay(store: Store) -> None:
-    """One may still be going on; below another prefix it is somebody else's."""
+    """Writes younger than `before_s`, or outside the prefix, are left alone."""
     leave_unfinished(store, "a/b/torn")
     now_s = time.time()
     assert store.remove_unfinished("", before_s=now_s - MINUTE_S) == ()
@@ -289,6 +295,6 @@ def test_interrupted_writes_that_are_young_or_elsewhere_stay(store: Store) -> No
     assert len(store.remove_unfinished("a/b", before_s=now_s + MINUTE_S)) == 1
 
 
-def test_searching_where_nothing_is_finds_nothing(store: Store) -> None:
-    """A store that was never written to has no interrupted writes."""
+def test_empty_store_has_no_interrupted_writes(store: Store) -> None:
+    """Removal also works in a store to which nothing was ever written."""
     assert store.remove_unfinished("artifacts/", before_s=time.time()) == ()

@@ -1,4 +1,4 @@
-"""A real S3 server behind a real proxy that drops, delays, cuts and refuses by plan."""
+"""A real S3 server behind a proxy that injects faults: lost, late, truncated, refused answers."""
 
 import hashlib
 import http.client
@@ -38,13 +38,13 @@ Fault = Callable[["Handler", Send], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client; each request is forwarded or meets a fault."""
+    """Handler of one client connection; forwards each request or applies a fault to it."""
 
     protocol_version = "HTTP/1.1"
     proxy: "FaultProxy"
 
     def answer(self) -> None:
-        """Reads a request and lets its fault, if it has one, deal with it."""
+        """Reads a request and forwards it, or calls its fault if one is planned."""
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.proxy.fault_of(f"{self.command} {self.path}")
         with suppress(OSError):
@@ -56,10 +56,10 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815 names of http.server
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Suppresses the log of requests."""
 
     def hang_up(self, *, linger: bool) -> None:
-        """Ends the connection; without lingering, as a reset."""
+        """Closes the connection; without `linger` by a TCP reset."""
         option = struct.pack("ii", not linger, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
         self.close_connection = True
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FaultProxy:
-    """Forwards requests to an S3 server, some of which meet a planned fault."""
+    """A proxy before an S3 server that applies planned faults to some requests."""
 
     def __init__(self, endpoint_url: str) -> None:
         self.upstream = urlsplit(endpoint_url).netloc
@@ -95,15 +95,15 @@ class FaultProxy:
 
     @property
     def endpoint_url(self) -> str:
-        """Where clients find it."""
+        """URL of the proxy, for clients."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def inject(self, fault: Fault, *, times: int = 1, on: str = "") -> None:
-        """Lets the next requests fail that have `on` in their method and path."""
+        """Applies a fault to the next requests whose method and path contain `on`."""
         self.planned += [(fault, on)] * times
 
     def fault_of(self, request: str) -> Fault | None:
-        """Returns what happens to a request; None for nothing."""
+        """Returns the fault of a request; None to forward it."""
         with self._lock:
             for fault, on in self.planned:
                 if on in request:
@@ -112,7 +112,7 @@ class FaultProxy:
             return self.choose()
 
     def kill_for(self, seconds: float) -> None:
-        """Refuses connections for a while, and resets those that are open."""
+        """Resets open connections and refuses new ones for some time, like a killed server."""
         port = self._server.server_address[1]
         self.choose = lambda: reset
         self.close()
@@ -121,7 +121,7 @@ class FaultProxy:
         self._listen(port)
 
     def close(self) -> None:
-        """Takes no further connections."""
+        """Stops accepting connections."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -132,7 +132,7 @@ class FaultProxy:
 
 
 def refusing(status: int, code: str) -> Fault:
-    """Makes a fault: an error that the server answers without having done anything."""
+    """Returns a fault that answers with an error, without forwarding the request."""
 
     def fault(handler: Handler, _: Send) -> None:
         body = f"<Error><Code>{code}</Code><Message>planned</Message></Error>".encode()
@@ -143,30 +143,30 @@ def refusing(status: int, code: str) -> Fault:
 
 
 def reset(handler: Handler, _: Send) -> None:
-    """Resets the connection; the server saw nothing."""
+    """Resets the connection without forwarding the request."""
     handler.hang_up(linger=False)
 
 
 def late_answer(handler: Handler, send: Send) -> None:
-    """Lets the server do it, and answers when the client has given up."""
+    """Forwards the request, and answers after the client's timeout."""
     answer = send()
     time.sleep(READ_TIMEOUT_S * 1.5)
     handler.connection.sendall(answer)
 
 
 def lost_answer(handler: Handler, send: Send) -> None:
-    """Lets the server do it, and resets the connection."""
+    """Forwards the request, and resets the connection in place of the answer."""
     send()
     handler.hang_up(linger=False)
 
 
 def cut_answer(handler: Handler, send: Send) -> None:
-    """Lets the server do it, and ends the answer 5 bytes before its end."""
+    """Forwards the request, and omits the last 5 bytes of the answer."""
     handler.connection.sendall(send()[:-5])
     handler.hang_up(linger=True)
 
 
-PASSING = {
+TRANSIENT = {
     "slow down": refusing(503, "SlowDown"),
     "throttled": refusing(429, "TooManyRequests"),
     "internal error": refusing(500, "InternalError"),
@@ -180,7 +180,7 @@ PASSING = {
 
 @pytest.fixture
 def proxy(s3_url: str) -> Iterator[FaultProxy]:
-    """Runs a proxy before the server."""
+    """Starts a proxy before the server."""
     proxy = FaultProxy(s3_url.partition("?endpoint_url=")[2])
     yield proxy
     proxy.close()
@@ -188,20 +188,20 @@ def proxy(s3_url: str) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def direct(s3_url: str) -> Store:
-    """Opens the store without the proxy: what is really there."""
+    """Opens the store without the proxy, to see which objects really exist."""
     return open_store(s3_url)
 
 
 @pytest.fixture
 def through(s3_url: str, proxy: FaultProxy) -> Callable[..., S3Store]:
-    """Opens the store through the proxy, with timeouts for tests."""
+    """Returns a function that opens the store through the proxy, with short timeouts."""
     parts = urlsplit(s3_url)
     return partial(
         S3Store,
         parts.netloc,
         prefix=parts.path.strip("/"),
         endpoint_url=proxy.endpoint_url,
-        patience_s=20.0,
+        retry_timeout_s=20.0,
         read_timeout_s=READ_TIMEOUT_S,
         multipart_threshold_bytes=PART_BYTES,
     )
@@ -209,7 +209,7 @@ def through(s3_url: str, proxy: FaultProxy) -> Callable[..., S3Store]:
 
 @pytest.fixture
 def large_file(tmp_path: Path) -> Path:
-    """Returns a file that travels in three parts."""
+    """Returns a file that is uploaded in three parts."""
     (tmp_path / "large").write_bytes(LARGE)
     return tmp_path / "large"
 
@@ -218,16 +218,16 @@ def contents(store: Store) -> dict[str, bytes]:
     return {entry.key: store.get(entry.key) for entry in store.list("")}
 
 
-@pytest.mark.parametrize("name", PASSING)
-def test_passing_fault_changes_no_result(
+@pytest.mark.parametrize("name", TRANSIENT)
+def test_transient_fault_changes_no_result(
     name: str, proxy: FaultProxy, through: Callable[..., S3Store], direct: Store
 ) -> None:
-    """Every small operation meets the fault and does what the contract says."""
+    """Each small operation succeeds in spite of one fault."""
     store = through()
 
     def meets_fault(on: str) -> None:
         assert not proxy.planned
-        proxy.inject(PASSING[name], on=on)
+        proxy.inject(TRANSIENT[name], on=on)
 
     meets_fault("PUT")
     store.put("a", b"first")
@@ -248,32 +248,32 @@ def test_passing_fault_changes_no_result(
 @pytest.mark.parametrize(
     "name", ["internal error", "reset", "late answer", "lost answer", "cut answer"]
 )
-def test_passing_fault_harms_no_transfer_in_parts(
+def test_transient_fault_breaks_no_transfer_in_parts(
     name: str,
     proxy: FaultProxy,
     through: Callable[..., S3Store],
     direct: Store,
     large_file: Path,
 ) -> None:
-    """A part, the begin and the end of an upload, and a range of a download meet the fault."""
+    """Uploads with a fault at the start, a part and the end succeed; so do downloads."""
     store = through()
     for on in ["POST", "partNumber=2", "uploadId"]:
-        proxy.inject(PASSING[name], on=on)
+        proxy.inject(TRANSIENT[name], on=on)
     store.upload("large", large_file)
     assert hashlib.sha256(direct.get("large")).digest() == hashlib.sha256(LARGE).digest()
-    proxy.inject(PASSING[name], on="GET", times=2)
+    proxy.inject(TRANSIENT[name], on="GET", times=2)
     store.download("large", large_file.with_name("copy"))
     assert not proxy.planned
     assert large_file.with_name("copy").read_bytes() == LARGE
     assert [entry.key for entry in direct.list("")] == ["large"]
-    # The one whose beginning was answered to nobody.
+    # If the answer to the start of the upload is lost, a second upload is started.
     assert len(direct.remove_unfinished("", before_s=time.time() + 60)) <= 1
 
 
 def test_bodies_that_break_off_again_and_again_are_read_in_the_end(
     proxy: FaultProxy, through: Callable[..., S3Store], direct: Store, tmp_path: Path
 ) -> None:
-    """Three torn answers in a row are not taken for the object."""
+    """Three truncated answers in a row are not returned as the object."""
     direct.put("key", b"0123456789")
     proxy.inject(cut_answer, on="GET", times=3)
     assert through().get("key") == b"0123456789"
@@ -286,11 +286,11 @@ def test_bodies_that_break_off_again_and_again_are_read_in_the_end(
 def test_one_of_many_racers_wins_through_a_storm(
     proxy: FaultProxy, through: Callable[..., S3Store], direct: Store
 ) -> None:
-    """With every third request lost on either way, one racer is told that it won, and it has."""
+    """With a fault on every third request, exactly one racer wins each key."""
     chance = random.Random(0)
     faults = [*[None] * 6, refusing(503, "SlowDown"), reset, lost_answer]
     proxy.choose = lambda: chance.choice(faults)
-    stores = [through(patience_s=60) for _ in range(3)]
+    stores = [through(retry_timeout_s=60) for _ in range(3)]
 
     def race(racer: int) -> list[bool]:
         return [stores[racer].put_if_absent(f"race/{i}", b"%d" % racer) for i in range(8)]
@@ -304,8 +304,8 @@ def test_one_of_many_racers_wins_through_a_storm(
 def test_server_that_is_killed_and_restarted_is_waited_for(
     proxy: FaultProxy, through: Callable[..., S3Store], direct: Store, large_file: Path
 ) -> None:
-    """Sixteen threads outlive three seconds in which nobody listens, an upload in parts too."""
-    store = through(patience_s=60)
+    """Sixteen threads and an upload in parts succeed in spite of an outage of three seconds."""
+    store = through(retry_timeout_s=60)
     store.put("before", b"")  # its connection is open when the server goes
     killing = threading.Thread(target=proxy.kill_for, args=(3,))
     killing.start()
@@ -328,10 +328,10 @@ def test_lasting_fault_ends_within_its_patience(
     direct: Store,
     large_file: Path,
 ) -> None:
-    """Every operation gives up in bounded time, and nothing half written is seen."""
+    """Each operation fails within its time limit, and no partial object is visible."""
     direct.put("old", b"old")
-    proxy.choose = lambda: PASSING[name]
-    store = through(patience_s=0.5)
+    proxy.choose = lambda: TRANSIENT[name]
+    store = through(retry_timeout_s=0.5)
     copy = large_file.with_name("copy")
     copy.write_bytes(b"as it was")
     for operation in [
@@ -355,11 +355,11 @@ def test_lasting_fault_ends_within_its_patience(
 def test_upload_that_is_cut_short_is_invisible_and_removable(
     proxy: FaultProxy, through: Callable[..., S3Store], direct: Store, large_file: Path
 ) -> None:
-    """Parts whose upload could not even be aborted are found and removed later."""
+    """Parts of an upload that could not be aborted are found and removed later."""
     proxy.inject(reset, on="partNumber=2", times=99)
     proxy.inject(reset, on="DELETE", times=99)
     with pytest.raises(StoreUnavailableError):
-        through(patience_s=0.5).upload("large", large_file)
+        through(retry_timeout_s=0.5).upload("large", large_file)
     assert list(direct.list("")) == []
     (left,) = direct.remove_unfinished("", before_s=time.time() + 60)
     assert (left.key, left.size_bytes) == ("large", len(LARGE) - PART_BYTES)
@@ -382,10 +382,10 @@ def test_refusal_is_final_at_once(  # noqa: PLR0917 pytest passes them by name
     direct: Store,
     large_file: Path,
 ) -> None:
-    """Writes that the server refuses are not repeated, and leave nothing; reads go on."""
+    """Refused writes are not repeated and leave no objects; reads still succeed."""
     direct.put("old", b"old")
     proxy.inject(refusing(*refusal), on="PUT", times=99)
-    store = through(patience_s=60)
+    store = through(retry_timeout_s=60)
     for operation in [
         lambda: store.put("new", b""),
         lambda: store.put_if_absent("new", b""),
@@ -393,7 +393,7 @@ def test_refusal_is_final_at_once(  # noqa: PLR0917 pytest passes them by name
     ]:
         with pytest.raises(error_type, match=f"'new'.*{refusal[1]}"):
             operation()
-    # One for each of the small ones; of the large one its begin, its three parts and its end.
+    # One request for each small put; start, three parts and end for the upload.
     assert store.num_requests <= 7
     assert store.get("old") == b"old"
     assert contents(direct) == {"old": b"old"}

@@ -1,4 +1,4 @@
-"""What only a directory has: faults of the disk, and racers fast enough to meet."""
+"""Properties of local stores only: disk faults, and many races in a short time."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ from workers.store.protocol import (
 
 
 def test_each_of_many_races_has_one_winner(tmp_path: Path) -> None:
-    """Looking first and writing then would have two winners in some of these races."""
+    """A store that checks first and writes later would have two winners in some races."""
     store = open_store(str(tmp_path))
     start = threading.Barrier(8)
 
@@ -48,14 +48,14 @@ def test_each_of_many_races_has_one_winner(tmp_path: Path) -> None:
         (errno.EIO, StoreUnavailableError, "check the disk"),
     ],
 )
-def test_fault_of_the_disk_is_reported_with_its_remedy(
+def test_disk_fault_is_reported_with_its_remedy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     code: int,
     error_type: type[StoreError],
     remedy: str,
 ) -> None:
-    """A write that the system refuses says what to do, and leaves nothing visible."""
+    """The error of a refused write says what to do, and no file remains."""
 
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -70,7 +70,7 @@ def test_fault_of_the_disk_is_reported_with_its_remedy(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mounts a real file system of 1 MB, which takes the right to."""
+    """Mounts a file system of 1 MB; skips if this user may not mount."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
@@ -81,7 +81,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk_harms_nothing_that_was_written(small_disk: Path, tmp_path: Path) -> None:
-    """Every write says that there is no space, and leaves neither an object nor a piece of one."""
+    """Each write raises `StoreFullError`, and leaves neither an object nor a temporary file."""
     store = open_store(str(small_disk))
     store.put("artifacts/whole", b"w" * 400_000)
     large = tmp_path / "large"
@@ -102,7 +102,7 @@ def test_full_disk_harms_nothing_that_was_written(small_disk: Path, tmp_path: Pa
 
 
 def test_full_disk_stops_no_reader_and_no_deletion(small_disk: Path, tmp_path: Path) -> None:
-    """A store on a disk without a byte left is read from, and space is freed."""
+    """A store on a full disk can be read, and deleting objects frees space."""
     store = open_store(str(small_disk))
     with pytest.raises(StoreFullError):
         deque(store.put(f"k/{i:03}", b"x" * 4096) for i in range(300))

@@ -18,10 +18,10 @@ ENDPOINT = "http://127.0.0.1:1"  # nothing listens on port 1
 
 
 class ForgetfulStore(LocalStore):
-    """Accepts the condition of a conditional put and ignores it, as some S3 servers do."""
+    """A store that ignores the condition of a conditional put, like some S3 servers."""
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Overwrites and claims to have won."""
+        """Writes the object in any case, and reports a win."""
         self.put(key, content)
         return True
 
@@ -29,7 +29,7 @@ class ForgetfulStore(LocalStore):
 def test_path_and_file_url_open_a_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Relative paths become absolute, so that a worker elsewhere opens the same directory."""
+    """Relative paths become absolute, so that other processes open the same directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")
     assert open_store("./store").url == str(tmp_path / "store")
@@ -38,14 +38,14 @@ def test_path_and_file_url_open_a_directory(
 
 
 def test_opening_writes_nothing(tmp_path: Path) -> None:
-    """A wrong path leaves no directory behind; reading an absent store finds nothing."""
+    """A mistyped path creates no directory, and its store is empty."""
     store = open_store(str(tmp_path / "store"))
     assert list(store.list("")) == []
     assert not (tmp_path / "store").exists()
 
 
 def test_opening_a_directory_does_not_load_boto3(tmp_path: Path) -> None:
-    """boto3 takes longer to load than `--help` may take."""
+    """Importing boto3 takes longer than `--help` may take."""
     script = (
         "import sys; from workers.store.opening import check_store, open_store; "
         "import workers.artifacts.artifacts; "
@@ -69,7 +69,7 @@ def test_opening_a_directory_does_not_load_boto3(tmp_path: Path) -> None:
     ],
 )
 def test_bad_url_is_refused_with_what_is_allowed(url: str, problem: str) -> None:
-    """The message says what is wrong with the URL."""
+    """The message has the problem."""
     with pytest.raises(ValueError, match=problem):
         open_store(url)
 
@@ -78,14 +78,14 @@ def test_bad_url_is_refused_with_what_is_allowed(url: str, problem: str) -> None
     "url", ["s3://AKIA:hush@bucket/x", "s3://bucket/x?endpoint_url=http://AKIA:hush@host:9000"]
 )
 def test_credentials_in_url_are_refused_and_not_shown(url: str) -> None:
-    """The message would be the first log that shows the secret."""
+    """The error message does not show the secret."""
     with pytest.raises(StoreUrlError, match="credentials") as caught:
         open_store(url)
     assert "hush" not in str(caught.value)
 
 
 def test_endpoint_comes_from_the_url_or_else_the_environment() -> None:
-    """The store's own URL says the server, wherever it came from."""
+    """A store's own URL contains its endpoint, whether URL or environment named it."""
     environment = {"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": "http://b:2"}
     opened = open_store("s3://bucket/x/", environment=environment)
     assert opened.url == "s3://bucket/x?endpoint_url=http://b:2"
@@ -95,13 +95,13 @@ def test_endpoint_comes_from_the_url_or_else_the_environment() -> None:
 
 
 def test_writable_directory_passes_the_check(tmp_path: Path) -> None:
-    """The check leaves an empty store."""
+    """The check leaves no object behind."""
     check_store(str(tmp_path / "store"))
     assert list(open_store(str(tmp_path / "store")).list("")) == []
 
 
 def test_file_in_place_of_the_directory_fails_the_check(tmp_path: Path) -> None:
-    """A path that cannot become a directory is reported, with the path."""
+    """The error for a path that cannot be a directory has the path."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreNotWritableError, match="file"):
         check_store(str(tmp_path / "file"))
@@ -109,8 +109,8 @@ def test_file_in_place_of_the_directory_fails_the_check(tmp_path: Path) -> None:
         check_store(str(tmp_path / "file" / "below"))
 
 
-def test_store_that_ignores_conditions_is_found_out(tmp_path: Path) -> None:
-    """The probe says no for a store where the second conditional put wins as well."""
+def test_store_that_ignores_conditions_is_detected(tmp_path: Path) -> None:
+    """The probe returns False for a store where the second conditional put wins as well."""
     store = ForgetfulStore(tmp_path)
     assert not supports_conditional_put(store)
     assert list(store.list("")) == []
@@ -118,14 +118,14 @@ def test_store_that_ignores_conditions_is_found_out(tmp_path: Path) -> None:
 
 @pytest.mark.s3
 def test_bucket_on_a_real_server_passes_the_check(s3_url: str) -> None:
-    """The check leaves an empty store."""
+    """The check leaves no object behind."""
     check_store(s3_url)
     assert list(open_store(s3_url).list("")) == []
 
 
 @pytest.mark.s3
 def test_missing_credentials_are_reported(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without credentials the message names the variables to set."""
+    """The message names the environment variables to set."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StoreCredentialsError, match="AWS_ACCESS_KEY_ID"):
@@ -137,7 +137,7 @@ def test_missing_credentials_are_reported(s3_url: str, monkeypatch: pytest.Monke
 def test_wrong_credentials_are_reported(
     s3_url: str, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """The server's refusal becomes the same error, for an unknown key and for a wrong secret."""
+    """An unknown access key and a wrong secret give the same error."""
     monkeypatch.setenv(variable, "wrong")
     with pytest.raises(StoreCredentialsError, match="wrong or expired"):
         check_store(s3_url)
@@ -145,7 +145,7 @@ def test_wrong_credentials_are_reported(
 
 @pytest.mark.s3
 def test_unknown_profile_is_reported(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt AWS_PROFILE is a matter of credentials, not a crash."""
+    """A misspelt AWS_PROFILE is a `StoreCredentialsError`."""
     monkeypatch.setenv("AWS_PROFILE", "misspelt")
     with pytest.raises(StoreCredentialsError, match="misspelt"):
         check_store(s3_url)
@@ -159,7 +159,7 @@ def test_missing_bucket_is_reported(s3_url: str) -> None:
 
 
 def test_silent_server_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing listens, the message says to check the endpoint."""
+    """If nothing listens at the endpoint, the message says to check it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with pytest.raises(StoreUnavailableError, match="check the endpoint"):

@@ -1,4 +1,4 @@
-"""What only S3 has: answers lost on the way, conflicts, broken bodies."""
+"""Properties of S3 stores only: lost answers, conflicting conditional puts, truncated bodies."""
 
 import io
 import socket
@@ -20,7 +20,7 @@ ENDPOINT = "http://127.0.0.1:1"  # stubbed: nothing is sent
 
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Store, Stubber]]:
-    """Opens a store whose answers the test writes; all of them must be asked for."""
+    """Opens a store whose answers the test provides; the test fails if one is not used."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     store = S3Store("bucket", prefix="root", endpoint_url=ENDPOINT)
@@ -30,7 +30,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Store, Stubber]
 
 
 class LossyProxy:
-    """Forwards connections to a server; of the first, what the server answers never arrives."""
+    """A proxy before a server that drops the answer to the first connection."""
 
     def __init__(self, endpoint_url: str) -> None:
         server = urlsplit(endpoint_url)
@@ -40,7 +40,7 @@ class LossyProxy:
         _start(self._serve)
 
     def close(self) -> None:
-        """Takes no further connections."""
+        """Stops accepting connections."""
         self._listener.close()
 
     def _serve(self) -> None:
@@ -65,7 +65,7 @@ def _forward(source: socket.socket, target: socket.socket) -> None:
 
 
 def _lose(source: socket.socket, target: socket.socket) -> None:
-    """Waits until the server has done what it was asked, then hangs up."""
+    """Waits for the server's successful answer, then closes both connections."""
     answered = b""
     while b"HTTP/1.1 200" not in answered:
         answered += source.recv(65536)
@@ -75,7 +75,7 @@ def _lose(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture
 def lossy_url(s3_url: str) -> Iterator[str]:
-    """Returns the URL of an empty store that is reached through a proxy."""
+    """Returns the URL of an empty store behind a proxy that loses the first answer."""
     url, _, endpoint_url = s3_url.partition("?endpoint_url=")
     proxy = LossyProxy(endpoint_url)
     yield f"{url}?endpoint_url={proxy.endpoint_url}"
@@ -83,16 +83,16 @@ def lossy_url(s3_url: str) -> Iterator[str]:
 
 
 @pytest.mark.s3
-def test_winner_whose_answer_was_lost_is_told_that_it_won(lossy_url: str) -> None:
-    """The repeated request meets the object that the first one wrote: that is a win, not a loss."""
+def test_conditional_put_with_a_lost_answer_returns_true(lossy_url: str) -> None:
+    """The repeated request finds the object that the first one wrote, which is a win."""
     store = open_store(lossy_url)
     assert store.put_if_absent("key", b"mine") is True
-    assert store.num_requests == 3  # the lost put, its repetition, the read that decides
+    assert store.num_requests == 3  # the put, its repetition, and the read that decides
     assert store.put_if_absent("key", b"mine") is False
 
 
-def test_conflicting_condition_is_tried_again(stubbed: tuple[S3Store, Stubber]) -> None:
-    """A 409 means that another writer is in flight, not that the key is taken."""
+def test_conflicting_conditional_put_is_repeated(stubbed: tuple[S3Store, Stubber]) -> None:
+    """A 409 means that another put is in progress, not that the key is taken."""
     store, stubber = stubbed
     stubber.add_client_error(
         "put_object", service_error_code="ConditionalRequestConflict", http_status_code=409
@@ -101,10 +101,10 @@ def test_conflicting_condition_is_tried_again(stubbed: tuple[S3Store, Stubber]) 
     assert store.put_if_absent("key", b"x") is True
 
 
-def test_winner_in_conflict_with_its_own_lost_request_is_told_that_it_won(
+def test_conditional_put_in_conflict_with_its_own_lost_request_returns_true(
     stubbed: tuple[S3Store, Stubber],
 ) -> None:
-    """A repeated request that conflicts says that the first may win yet: that is remembered."""
+    """A conflict on a repeated request means that the first request may still win."""
     store, stubber = stubbed
     stubber.add_client_error(
         "put_object",
@@ -119,16 +119,16 @@ def test_winner_in_conflict_with_its_own_lost_request_is_told_that_it_won(
     assert store.put_if_absent("key", b"mine") is True
 
 
-def test_body_that_breaks_off_is_read_again(stubbed: tuple[S3Store, Stubber]) -> None:
-    """An answer shorter than its length is not taken for the object."""
+def test_truncated_body_is_read_again(stubbed: tuple[S3Store, Stubber]) -> None:
+    """A body that is shorter than its announced length is not returned as the object."""
     store, stubber = stubbed
     stubber.add_response("get_object", {"Body": StreamingBody(io.BytesIO(b"sho"), 7)})
     stubber.add_response("get_object", {"Body": StreamingBody(io.BytesIO(b"whole!!"), 7)})
     assert store.get("key") == b"whole!!"
 
 
-def test_body_that_always_breaks_off_is_an_error(stubbed: tuple[S3Store, Stubber]) -> None:
-    """Reading is tried a bounded number of times."""
+def test_body_that_is_always_truncated_is_an_error(stubbed: tuple[S3Store, Stubber]) -> None:
+    """The number of attempts is limited."""
     store, stubber = stubbed
     for _ in range(4):
         stubber.add_response("get_object", {"Body": StreamingBody(io.BytesIO(b"sho"), 7)})
@@ -137,18 +137,18 @@ def test_body_that_always_breaks_off_is_an_error(stubbed: tuple[S3Store, Stubber
 
 
 def test_refused_deletion_is_an_error(stubbed: tuple[S3Store, Stubber]) -> None:
-    """S3 answers 200 to a batch of which it deleted nothing."""
+    """S3 answers 200 even if it deleted no object of a batch."""
     store, stubber = stubbed
     errors = {"Errors": [{"Key": "root/a", "Code": "AccessDenied", "Message": "Access Denied"}]}
     stubber.add_response("delete_objects", errors)
-    with pytest.raises(StoreError, match="1 objects not deleted: root/a: Access Denied"):
+    with pytest.raises(StoreError, match="did not delete 1 objects: root/a: Access Denied"):
         store.delete(["a", "b"])
 
 
-def test_deletion_that_the_server_put_off_is_asked_for_again(
+def test_deletion_that_failed_transiently_is_repeated(
     stubbed: tuple[S3Store, Stubber],
 ) -> None:
-    """Only those keys of a batch are sent again that a passing fault kept."""
+    """Only the keys of a batch that a transient fault kept are sent again."""
     store, stubber = stubbed
     errors = {"Errors": [{"Key": "root/b", "Code": "SlowDown", "Message": "Slow down"}]}
     stubber.add_response("delete_objects", errors, batch_of("root/a", "root/b"))
@@ -163,8 +163,8 @@ def batch_of(*names: str) -> dict[str, object]:
 
 
 @pytest.mark.s3
-def test_objects_whose_names_are_no_keys_are_not_listed(s3_url: str) -> None:
-    """A console's stand-in for a directory and a server's temporary object are not the store's."""
+def test_objects_with_invalid_names_are_not_listed(s3_url: str) -> None:
+    """Directory markers of a web console and temporary objects of a server are left out."""
     store = open_store(s3_url)
     assert isinstance(store, S3Store)
     for name in ["a/", "a/.temporary", "a/key"]:
@@ -173,8 +173,8 @@ def test_objects_whose_names_are_no_keys_are_not_listed(s3_url: str) -> None:
 
 
 @pytest.mark.s3
-def test_deleting_more_than_a_batch_takes_a_request_a_thousand(s3_url: str) -> None:
-    """2,001 keys are three requests."""
+def test_deleting_costs_one_request_per_thousand_keys(s3_url: str) -> None:
+    """Deleting 2,001 keys costs three requests."""
     store = open_store(s3_url)
     store.put("k/2000", b"")
     store.delete([f"k/{i:04}" for i in range(2001)])

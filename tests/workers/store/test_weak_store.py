@@ -1,4 +1,4 @@
-"""A real S3 server without conditional writes: rclone's, which accepts the headers, keeps none."""
+"""A real S3 server that ignores conditions of puts: rclone accepts the header without effect."""
 
 import os
 import secrets
@@ -25,7 +25,7 @@ BUCKET = "weak"
 
 @pytest.fixture(scope="module")
 def weak_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
-    """Serves a directory by S3; in CI its absence fails, elsewhere it skips."""
+    """Starts rclone's S3 server; without rclone, CI fails and other machines skip."""
     directory = tmp_path_factory.mktemp("rclone")
     (directory / BUCKET).mkdir()
     with socket.socket() as probe:
@@ -72,7 +72,7 @@ def _wait_until_listening(address: str) -> None:
 
 @pytest.fixture
 def weak_url(weak_server: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Returns the URL of an empty store on the server, and gives the test its credentials."""
+    """Returns the URL of an empty store, and sets the server's credentials."""
     endpoint_url, access_key, secret_key = weak_server
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -84,18 +84,18 @@ def weak_url(weak_server: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def weak_store(weak_url: str) -> Store:
-    """Opens the store."""
+    """Opens an empty store on the server."""
     return open_store(weak_url)
 
 
-def test_ignored_conditions_are_found_out(weak_store: Store) -> None:
-    """The server says that the second of two conditional puts won, too; nothing is left."""
+def test_ignored_conditions_are_detected(weak_store: Store) -> None:
+    """The probe returns False, and deletes its object."""
     assert supports_conditional_put(weak_store) is False
     assert list(weak_store.list("")) == []
 
 
 def test_weak_server_passes_the_check(weak_url: str) -> None:
-    """It can be used: the driver's lease keeps a second writer away."""
+    """The server is usable, because the lease allows only one driver per study."""
     check_store(weak_url)
     assert list(open_store(weak_url).list("")) == []
 
@@ -103,14 +103,14 @@ def test_weak_server_passes_the_check(weak_url: str) -> None:
 def test_wrong_credentials_of_a_weak_server_are_reported(
     weak_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The refusal is the contract's error here too."""
+    """Wrong credentials raise the same error as on other servers."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreCredentialsError, match="wrong or expired"):
         check_store(weak_url)
 
 
 def test_objects_are_put_got_listed_and_deleted(weak_store: Store) -> None:
-    """What does not need conditions does what the contract says."""
+    """All operations without a condition fulfil the contract."""
     for key in ["a/b", "a-b", "c/d/e"]:
         weak_store.put(key, key.encode())
     assert weak_store.get("a/b") == b"a/b"
@@ -130,7 +130,7 @@ def test_objects_are_put_got_listed_and_deleted(weak_store: Store) -> None:
 def test_large_files_travel_both_ways_without_trailing_checksums(
     weak_store: Store, tmp_path: Path
 ) -> None:
-    """Parts arrive whole: the server refuses what newer clients send unless told otherwise."""
+    """Multipart transfers work, because the client does not send trailing checksums."""
     source, copy = tmp_path / "source", tmp_path / "copy"
     source.write_bytes(secrets.token_bytes(20_000_000))
     weak_store.upload("large", source)
@@ -140,7 +140,7 @@ def test_large_files_travel_both_ways_without_trailing_checksums(
 
 
 def test_artifact_is_committed_and_found(weak_store: Store, tmp_path: Path) -> None:
-    """The commit protocol works for a lone writer."""
+    """The commit protocol works for a single writer."""
     weights = tmp_path / "weights"
     weights.write_bytes(b"weights")
     artifacts = Artifacts(weak_store)
