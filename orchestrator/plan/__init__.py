@@ -1,1 +1,1 @@
-"""A study worked out: settings, groups, bases, specifications."""
+"""Works out a study: settings, groups, bases, and specifications with their ids."""

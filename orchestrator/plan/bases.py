@@ -1,4 +1,4 @@
-"""The bases of a study: one by default, several where the study varies them."""
+"""Works out the bases of a study: one by default, several if the study varies them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,35 +12,35 @@ from workers.specs.training import BaseJob, BaseSpec, Pretraining
 
 @dataclass(frozen=True, kw_only=True)
 class Bases:
-    """What experts start from; equal bases appear once."""
+    """The bases that a study's experts start from; equal bases appear once."""
 
     jobs: tuple[BaseJob, ...]
-    """The bases whose weights are there from the start: drawn, or read from somewhere."""
+    """The bases without pretraining: random weights, or weights that are read from somewhere."""
     trainings: tuple[Pretraining, ...]
-    """What makes the others out of those; bases that differ only in the number of steps share."""
+    """The trainings that make the other bases. Bases that differ only in steps share a training."""
     by_point: Mapping[BasePoint, BaseSpec]
     """The base at each point of the study's settings."""
 
     @cached_property
     def by_id(self) -> dict[str, BaseSpec]:
-        """All of them by id: those that are pretrained after those that they are made of."""
+        """All bases by id; bases without pretraining come first."""
         specs = [job.spec for job in self.jobs]
         specs += [spec for training in self.trainings for spec in training.outputs]
         return {spec.id: spec for spec in specs}
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps that pretraining takes."""
+        """Optimizer steps of all pretraining."""
         return sum(training.num_steps for training in self.trainings)
 
 
 def plan_bases(study: Study, *, points: Iterable[BasePoint], data_ids: Mapping[str, str]) -> Bases:
-    """Works out the bases at some points; reads the digests of checkpoint files.
+    """Returns the bases at some points; reads checkpoint files to compute their digests.
 
     Args:
         study: A checked study.
-        points: Those of its settings.
-        data_ids: The images of every task that the study fine-tunes or pretrains on.
+        points: The points of the study's settings; repeated points are allowed.
+        data_ids: The id of the images of every task that the study fine-tunes or pretrains on.
     """
     jobs: dict[tuple[str, str], BaseJob] = {}
     by_point: dict[BasePoint, BaseSpec] = {}

@@ -1,7 +1,7 @@
-"""What a merge has besides the experts' weights: data that it reads, and modules of each task.
+"""Describes what a merge uses besides the experts' weights: data, and modules of each task.
 
-Methods that differ in it are not like for like, so every table says it. Both can come with the
-method, with the policy for running statistics, and with surgery.
+Methods that differ in this are not comparable, so every table shows it. The method, the policy for
+running statistics and surgery can each add to it.
 """
 
 from merge.catalogue import CARDS, parse_params
@@ -11,9 +11,9 @@ _DATA = ("labelled_train", "unlabelled_train", "unlabelled_test")
 
 
 def data_use(spec: MergeSpec) -> str:
-    """Returns the data that a merge reads, `none` or `unlabelled train, unlabelled test`.
+    """Returns the data that a merge reads: `none`, or `unlabelled train, unlabelled test`.
 
-    Test images are those that the merge is evaluated on, whatever split they are of.
+    Test images are the images that the merge is evaluated on, from whichever split.
     """
     uses = {str(CARDS[spec.method].data_use)}
     if spec.batch_norm == "recalibrate":
@@ -26,19 +26,19 @@ def data_use(spec: MergeSpec) -> str:
 
 
 def has_task_modules(spec: MergeSpec) -> bool:
-    """Returns whether the evaluation of a task uses parts that are that task's alone.
+    """Returns whether the model has parts that are used for one task only.
 
-    Such a merge holds more parameters than one model, and has to be told the task.
+    Such a merge has more parameters than one model, and its evaluation needs to know the task.
     """
-    is_own = CARDS[spec.method].is_per_task or spec.batch_norm == "per_task"
-    return is_own or spec.surgery is not None
+    is_per_task = CARDS[spec.method].is_per_task or spec.batch_norm == "per_task"
+    return is_per_task or spec.surgery is not None
 
 
 def use_columns(spec: MergeSpec) -> dict[str, str | bool]:
-    """Returns both under the names that they have in the result table."""
+    """Returns the columns `data_use` and `per_task_modules` of the result table."""
     return {"data_use": data_use(spec), "per_task_modules": has_task_modules(spec)}
 
 
 def use_text(data: str, *, per_task_modules: bool) -> str:
-    """Returns both in a few words, for a table."""
+    """Returns both columns as one short text for a table."""
     return f"{data}, per-task modules" if per_task_modules else data

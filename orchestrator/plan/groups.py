@@ -1,9 +1,9 @@
-"""Samples which tasks are merged together.
+"""Samples the groups of tasks whose experts are merged.
 
-Groups are sets of distinct tasks, distinct within a size, and nested along the sizes: the third
-group of two tasks lies inside the third of four. Only where the larger size has fewer groups can
-some of the smaller ones find no superset of their own; the others keep theirs. The same groups
-serve every setting and method, so that comparisons are paired.
+A group is a set of distinct tasks. Groups of one size are all different. Groups are nested along
+the sizes: the third group of four tasks contains the third group of two. If the larger size has
+fewer groups, some of the smaller groups have no larger group of their own. All settings and methods
+use the same groups, so that comparisons are paired.
 """
 
 import itertools
@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from workers.sampling.seeds import derive_seed
 
 MAX_CANDIDATES = 2000
-"""Supersets of a group that are tried; all of them up to this number."""
+"""Most supersets of a group that are tried; if more exist, so many are sampled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Tasks that are merged together."""
+    """Tasks whose experts are merged."""
 
     name: str
     """Size and number: `4x03`."""
     tasks: tuple[str, ...]
-    """Sorted by name: the order in which their experts are summed."""
+    """Sorted by name, which is the order in which experts are summed."""
 
     @property
     def size(self) -> int:
@@ -34,14 +34,17 @@ class Group:
 
 
 def num_possible(num_tasks: int, *, size: int) -> int:
-    """Returns how many distinct groups of a size exist."""
+    """Returns the number of distinct groups of a size."""
     return math.comb(num_tasks, size)
 
 
 def sample_groups(
     tasks: Sequence[str], *, sizes: Sequence[int], count: int, seed: int
 ) -> tuple[Group, ...]:
-    """Samples `count` distinct groups of each size, or all where fewer exist, nested along sizes.
+    """Samples `count` distinct groups of each size, nested along the sizes.
+
+    Of a size with fewer groups, all groups are returned. The order of tasks and sizes does not
+    matter.
 
     Raises:
         ValueError: A size is not between 1 and the number of tasks.
@@ -69,33 +72,35 @@ def sample_groups(
 def _nest(
     smaller: Sequence[frozenset[str]], *, names: Sequence[str], size: int, generator: random.Random
 ) -> dict[int, frozenset[str]]:
-    """Gives each smaller group a superset of its own: a bipartite matching by augmenting paths.
+    """Assigns supersets to smaller groups: a bipartite matching by augmenting paths.
 
     Returns:
-        The superset by the number of the smaller group; without those that go away empty.
+        The superset of each smaller group, by its number. Groups without a superset of their own
+        are missing.
     """
     candidates = [
         _supersets(group, names=names, size=size, generator=generator) for group in smaller
     ]
     owner: dict[frozenset[str], int] = {}
     for index in range(len(smaller)):
-        _claim(index, candidates=candidates, owner=owner, seen=set())
+        _assign(index, candidates=candidates, owner=owner, seen=set())
     return {index: superset for superset, index in owner.items()}
 
 
-def _claim(
+def _assign(
     index: int,
     *,
     candidates: Sequence[Sequence[frozenset[str]]],
     owner: dict[frozenset[str], int],
     seen: set[frozenset[str]],
 ) -> bool:
+    """Gives a group a superset, reassigning other groups if needed; returns whether it has one."""
     for superset in candidates[index]:
         if superset in seen:
             continue
         seen.add(superset)
         holder = owner.get(superset)
-        if holder is None or _claim(holder, candidates=candidates, owner=owner, seen=seen):
+        if holder is None or _assign(holder, candidates=candidates, owner=owner, seen=seen):
             owner[superset] = index
             return True
     return False
@@ -121,7 +126,7 @@ def _fill(
     wanted: int,
     generator: random.Random,
 ) -> list[frozenset[str]]:
-    """Gives the numbers that have no group a random one, distinct from all others."""
+    """Gives each number without a group a random group that differs from all others."""
     others = _others(nested, names=names, size=size, generator=generator)
     if wanted == num_possible(len(names), size=size):
         others = _all_others(nested, names=names, size=size, generator=generator)

@@ -1,4 +1,4 @@
-"""The plan: everything a study will run, worked out before anything runs."""
+"""Builds a study's plan: everything that the study consists of, before anything runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,39 +21,40 @@ from workers.specs.training import ExpertSpec, Training, TrialSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One entry of the result table: a method on a group at a setting."""
+    """One entry of the result table: one method on one group at one setting."""
 
     setting: Setting
     label: str
-    """The method's name in this study."""
+    """The method's name in the study's tables."""
     group: Group
     merge: MergeSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a study comes down to; equal specifications appear once."""
+    """Everything that a study consists of; equal specifications appear once."""
 
     study: Study
     sources: Mapping[str, TaskSource]
-    """The tasks by name, and where their files lie: in the order of `datasets`."""
+    """The tasks with their files, by name, in the order of `datasets`."""
     bases: Bases
     datasets: tuple[DataSpec, ...]
-    """The images of the study's tasks, then of those that are only pretrained on."""
+    """The images of the study's tasks, then of further tasks of the pretraining."""
     heads: Mapping[str, HeadJob]
-    """The zero-shot heads by task; empty where heads are trained."""
+    """The zero-shot heads by task; empty if the study has none."""
     settings: tuple[Setting, ...]
     groups: tuple[Group, ...]
     trials: tuple[TrialSpec, ...]
-    """In the order of the settings, so that whole groups finish early."""
+    """In the order of the settings, so that the first groups are complete early."""
     setting_experts: tuple[Mapping[str, ExpertSpec], ...]
     """The expert of every task, for each of `settings`."""
     cells: tuple[Cell, ...]
+    """In the order in which their merges run."""
     warnings: tuple[str, ...]
 
     @property
     def prepared_ids(self) -> dict[str, set[str]]:
-        """Ids of what there has to be before experts, by kind."""
+        """The ids of the artifacts that experts are made from, by kind."""
         return {
             "base": set(self.bases.by_id),
             "data": {data.id for data in self.datasets},
@@ -77,12 +78,12 @@ class Plan:
 
     @cached_property
     def first_cells(self) -> dict[str, Cell]:
-        """The first cell that shows each merge, by the merge's id."""
+        """The first cell of each merge, by the merge's id."""
         return {cell.merge.id: cell for cell in reversed(self.cells)}
 
     @cached_property
     def settings_of(self) -> dict[str, list[Setting]]:
-        """The settings that each expert serves, by the expert's id."""
+        """The settings that use each expert, by the expert's id."""
         settings: dict[str, list[Setting]] = {}
         for setting, experts in zip(self.settings, self.setting_experts, strict=True):
             for spec in experts.values():
@@ -91,17 +92,17 @@ class Plan:
 
     @property
     def data_jobs(self) -> tuple[DataJob, ...]:
-        """What makes each of `datasets`, in their order."""
+        """The job that makes each of `datasets`, in their order."""
         return tuple(DataJob(spec=each, source=self.sources[each.task]) for each in self.datasets)
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps that the trials take."""
+        """Optimizer steps of all trials."""
         return sum(trial.num_steps for trial in self.trials)
 
     @property
     def num_steps_unshared(self) -> int:
-        """Optimizer steps if every setting trained its own experts from the start."""
+        """Optimizer steps of all trials if no experts or prefixes were shared."""
         settings = [each for each in self.settings if each.axis != NUM_TASKS_AXIS]
         return sum(
             point.steps
@@ -116,16 +117,18 @@ def build_plan(
     groups: Sequence[Group] | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
 ) -> Plan:
-    """Works out a study's plan; pure, apart from the digests of its own checkpoint and tasks.
+    """Returns a study's plan.
+
+    The plan depends on the study alone, apart from the digests of its checkpoint files and the
+    files of its own tasks.
 
     Args:
         study: A checked study.
-        groups: Groups that an earlier run wrote down; sampled anew when None.
-        recorded: The study's own tasks as an earlier plan of it found them; read from their files
-            when None.
+        groups: The groups that an earlier run recorded; None to sample them.
+        recorded: The study's own tasks as an earlier plan recorded them; None to read their files.
 
     Raises:
-        OwnTaskError: Files of the study's own do not make a task any more.
+        OwnTaskError: The files of an own task no longer make a task.
     """
     sources = task_sources(study, recorded=recorded or {})
     datasets = tuple(data_spec(study, task=source.task) for source in sources.values())
@@ -137,8 +140,8 @@ def build_plan(
         seed=study.seed,
     )
     if groups is None:
-        drawn = group_sampling(study)
-        groups = sample_groups(drawn.tasks, sizes=drawn.sizes, count=drawn.count, seed=drawn.seed)
+        by = group_sampling(study)
+        groups = sample_groups(by.tasks, sizes=by.sizes, count=by.count, seed=by.seed)
     data_ids = {data.task: data.id for data in datasets}
     bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
     heads = _heads(study, sources=sources)
@@ -181,7 +184,7 @@ def _heads(study: Study, *, sources: Mapping[str, TaskSource]) -> dict[str, Head
 
 
 def group_sampling(study: Study) -> GroupSampling:
-    """Returns what the sampling of a study's groups depends on: of all sizes that occur."""
+    """Returns everything that determines a study's groups."""
     return GroupSampling(
         tasks=tuple(sorted(study.task_names)),
         sizes=tuple(group_sizes(study)),
@@ -191,7 +194,10 @@ def group_sampling(study: Study) -> GroupSampling:
 
 
 def group_sizes(study: Study) -> list[int]:
-    """Returns the sizes that occur, ascending; the one size only where a setting uses it."""
+    """Returns the sizes of the study's groups, ascending.
+
+    `groups.size` is among them unless the number-of-tasks axis is the study's only axis.
+    """
     sizes = set(study.groups.sizes)
     if study.finetune.axes.varied() or study.backbone.axes.varied() or not sizes:
         sizes.add(study.groups.size)
@@ -221,14 +227,14 @@ def _cells(
 def _warnings(study: Study) -> tuple[str, ...]:
     num_tasks = len(study.task_names)
     return tuple(
-        f"groups.count: only {num_possible(num_tasks, size=size)} distinct groups of {size} of "
-        f"{num_tasks} tasks exist, not {study.groups.count}; all of them are used"
+        f"groups.count is {study.groups.count}, but {num_tasks} tasks have only "
+        f"{num_possible(num_tasks, size=size)} distinct groups of {size}; all of them are used"
         for size in group_sizes(study)
         if num_possible(num_tasks, size=size) < study.groups.count
     )
 
 
 def plan_digest(plan: Plan) -> str:
-    """Returns a digest of all that the plan will make: its merges and their experts."""
+    """Returns a digest of the ids of all experts, merges and bases."""
     ids = [*plan.experts, *plan.merges, *plan.bases.by_id]
     return sha256_of_bytes("\n".join(ids).encode())[:16]

@@ -1,4 +1,4 @@
-"""Settings: the points of the hyperparameter space that a study visits."""
+"""Lays out a study's settings: the points of the hyperparameter space that the study visits."""
 
 import itertools
 import random
@@ -17,11 +17,11 @@ NUM_TASKS_AXIS = "num_tasks"
 
 @dataclass(frozen=True, kw_only=True)
 class BasePoint:
-    """Which base the experts of a setting start from."""
+    """The values that select one of a study's bases."""
 
     model: str
     weights: str
-    """Where they come from, as written in the study."""
+    """Source of the weights, as written in the study."""
     pretrain_steps: int
     """Steps of the study's own pretraining; 0 for none."""
 
@@ -31,25 +31,27 @@ _BASE_FIELDS = {field.name for field in fields(BasePoint)}
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One value on one axis, and the point at which each task's expert is made."""
+    """One value on one axis, with the hyperparameters of each task's expert."""
 
     axis: str
+    """Name of the axis, or `default`, `grid`, `random` or `num_tasks`."""
     value: str
+    """The value as text: `0.001`; in a grid, the values of all axes."""
     points: Mapping[str, Hyperparameters]
-    """By task; all equal except in the random design."""
+    """By task; equal for all tasks except in the random design."""
     base: BasePoint
-    """One for all tasks: experts of different bases cannot be merged."""
+    """The base of all tasks, because experts of different bases cannot be merged."""
     size: int | None = None
-    """Tasks per group on the number-of-tasks axis; None for the study's one size."""
+    """Tasks per group on the number-of-tasks axis; None for the study's `groups.size`."""
 
     @property
     def name(self) -> str:
-        """How the setting is written: `lr=0.001`."""
+        """The setting's name in tables: `lr=0.001`."""
         return self.value if self.axis in ("grid", DEFAULT_AXIS) else f"{self.axis}={self.value}"
 
     @property
     def shared_point(self) -> Hyperparameters | None:
-        """The point that all experts have in common; None where they differ."""
+        """The hyperparameters of all experts; None if the experts differ."""
         points = set(self.points.values())
         return points.pop() if len(points) == 1 else None
 
@@ -62,23 +64,24 @@ def plan_settings(
     sizes: Sequence[int],
     seed: int,
 ) -> tuple[Setting, ...]:
-    """Lays out the study's settings, in the order in which they run.
+    """Returns a study's settings in the order in which they run.
 
-    One factor at a time: every value of every axis, the other hyperparameters at their defaults;
-    the axes of the base come last. In a grid they are axes like others.
-    A study without axes has the single setting `default`. The number-of-tasks axis stands at the
-    default point, in every design but the random one, where it stands at the first draw.
+    One-factor design: every value of every axis, with the other hyperparameters at their defaults.
+    The axes of the base come last, so that a worker changes its model rarely. Grid: every
+    combination. Random design: one setting per draw. A study without axes has the single setting
+    `default`. The number-of-tasks axis follows, at the default hyperparameters, or at the first
+    draw of the random design.
     """
     default = finetune.default_point
     origin = Setting(
         axis=DEFAULT_AXIS,
         value=DEFAULT_AXIS,
-        points=_same(default, tasks),
+        points=_same_for_all(default, tasks),
         base=_default_base(backbone),
     )
     settings = _design(finetune, backbone=backbone, origin=origin, default=default, seed=seed)
-    of_sizes = settings[0] if finetune.design == "random" else origin
-    by_size = [replace(of_sizes, axis=NUM_TASKS_AXIS, value=str(size), size=size) for size in sizes]
+    at = settings[0] if finetune.design == "random" else origin
+    by_size = [replace(at, axis=NUM_TASKS_AXIS, value=str(size), size=size) for size in sizes]
     if settings == [origin] and by_size:
         return tuple(by_size)
     return (*settings, *by_size)
@@ -95,17 +98,17 @@ def _design(
     axes, base_axes = finetune.axes.varied(), backbone.axes.varied()
     if finetune.design == "random":
         return [
-            _draw(draw, origin=origin, default=default, axes=axes, seed=seed)
+            _drawn(draw, origin=origin, default=default, axes=axes, seed=seed)
             for draw in range(finetune.draws)
         ]
     if finetune.design == "grid":
         return [
-            _at(origin, backbone=backbone, default=default, values=values)
-            for values in _combine({**base_axes, **axes})  # a base's settings follow one another
+            _moved(origin, backbone=backbone, default=default, values=values)
+            for values in _combinations({**base_axes, **axes})  # all settings of a base in a row
         ]
     settings = [
         replace(
-            _at(origin, backbone=backbone, default=default, values={axis: value}),
+            _moved(origin, backbone=backbone, default=default, values={axis: value}),
             axis=axis,
             value=value_text(value),
         )
@@ -120,25 +123,25 @@ def value_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _combine(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+def _combinations(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _at(
+def _moved(
     origin: Setting,
     *,
     backbone: BackboneSection,
     default: Hyperparameters,
     values: Mapping[str, Any],
 ) -> Setting:
-    """Returns the setting at some values, named as a point of a grid."""
+    """Returns the setting with some values in place of the defaults, named as a grid's."""
     of_base = {name: value for name, value in values.items() if name in _BASE_FIELDS}
     of_point = {name: value for name, value in values.items() if name not in _BASE_FIELDS}
     return replace(
         origin,
         axis="grid",
         value=", ".join(f"{axis}={value_text(value)}" for axis, value in values.items()),
-        points=_same(replace(default, **of_point), origin.points),
+        points=_same_for_all(replace(default, **of_point), origin.points),
         base=_moved_base(origin.base, backbone=backbone, values=of_base),
     )
 
@@ -158,7 +161,7 @@ def _moved_base(
     return replace(default, **{"weights": backbone.weights_of(model), **values})
 
 
-def _draw(
+def _drawn(
     draw: int,
     *,
     origin: Setting,
@@ -166,15 +169,18 @@ def _draw(
     axes: Mapping[str, list[Any]],
     seed: int,
 ) -> Setting:
+    """Returns a setting of the random design.
+
+    A task's point depends on the seed, the draw and the task alone. Further tasks or draws
+    therefore leave earlier points as they are.
+    """
     points = {}
     for task in origin.points:
         generator = random.Random(derive_seed(seed, "draw", draw, task))  # noqa: S311 not secret
-        drawn = {
-            axis: values[int(generator.random() * len(values))] for axis, values in axes.items()
-        }
-        points[task] = replace(default, **drawn)
+        values = {axis: each[int(generator.random() * len(each))] for axis, each in axes.items()}
+        points[task] = replace(default, **values)
     return replace(origin, axis="random", value=str(draw), points=points)
 
 
-def _same(point: Hyperparameters, tasks: Iterable[str]) -> dict[str, Hyperparameters]:
+def _same_for_all(point: Hyperparameters, tasks: Iterable[str]) -> dict[str, Hyperparameters]:
     return dict.fromkeys(tasks, point)

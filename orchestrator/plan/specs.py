@@ -1,4 +1,4 @@
-"""Turns a study's words into the specifications that define each artifact."""
+"""Turns a study into the specifications of its artifacts, from which their ids follow."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,7 +19,10 @@ from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, PretrainSpec
 
 
 def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
-    """Returns a base's specification before any pretraining, and where its checkpoint lies."""
+    """Returns the job of a base before any pretraining.
+
+    The digest of its weights is in its id; the place of its checkpoint is not.
+    """
     if weights == "none":
         return BaseJob(spec=BaseSpec(model=model, weights="none", seed=seed), path=None)
     if weights == "timm":
@@ -38,7 +41,7 @@ def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
 def pretrain_spec(
     pretrain: Pretrain | None, *, steps: int, data_ids: Mapping[str, str]
 ) -> PretrainSpec | None:
-    """Returns how a base is pretrained for some steps; None for no steps."""
+    """Returns the specification of a pretraining of some steps; None for no steps."""
     if pretrain is None or steps == 0:
         return None
     optimizer = pretrain.optimizer
@@ -65,7 +68,7 @@ def pretrain_spec(
 
 
 def head_job(zero_shot: ZeroShot, *, task: Task) -> HeadJob:
-    """Returns a task's zero-shot head, and where the text tower's checkpoint lies."""
+    """Returns the job of a task's zero-shot head."""
     is_file = Path(zero_shot.weights).is_file()
     path = str(Path(zero_shot.weights).resolve()) if is_file else None
     spec = ZeroShotSpec(
@@ -101,7 +104,7 @@ def expert_spec(
 ) -> ExpertSpec:
     """Returns the specification of a task's expert at a point.
 
-    What has no effect there is at a fixed value, so that it makes no other expert.
+    Unused settings get fixed values, so that they do not change the id.
     """
     finetune = study.finetune
     constants = TrainingConstants(
@@ -127,9 +130,13 @@ def merge_spec(
     group: Group,
     experts: Mapping[str, ExpertSpec],
 ) -> MergeSpec:
-    """Returns the specification of a method on a group, given the experts at a setting.
+    """Returns the specification of a method on a group.
 
-    All of them start from one base.
+    Args:
+        study: A checked study.
+        method: One of the study's methods.
+        group: The tasks whose experts are merged.
+        experts: The expert of every task of the study, by task; all have the same base.
     """
     params = parse_params(method.method, method.params)
     others = [task for task in sorted(experts) if task not in group.tasks]
