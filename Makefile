@@ -51,7 +51,7 @@ format: .venv/ready  ## Rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/ready  ## Measure what the README's table claims
+bench: .venv/ready  ## Measure figures of docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/run_all.py
 
 bench-merge: .venv/ready $(ORACLE)/ready  ## Measure merging beside the peers; MERGE="--experts 8" for options

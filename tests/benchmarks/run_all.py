@@ -8,7 +8,7 @@ import trial_overhead
 
 
 def main() -> None:
-    """Prints the table that README.md contains."""
+    """Prints figures of docs/benchmarks.md."""
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n")  # noqa: T201 its output
     print("| what | measured | bound |")  # noqa: T201 as above
     print("| --- | ---: | ---: |")  # noqa: T201 as above
