@@ -1,7 +1,8 @@
-"""Times samples of a study's work on this machine, in a process of its own, and keeps the result.
+"""Times samples of a study's work on this machine and stores the speeds.
 
-A driver never loads torch: `workers.calibrate` runs beside it and prints what it measures. The
-study's folder keeps one calibration a machine and device, in `calibration.json`.
+The driver never loads torch, so a process of its own, `workers.calibrate`, runs the samples and
+prints the speeds. `calibration.json` in the study's folder keeps one calibration per machine and
+device.
 """
 
 import contextlib
@@ -29,24 +30,24 @@ from workers.specs.merge import MergeSpec
 from workers.specs.training import BaseSpec, ExpertSpec
 
 CALIBRATION_S = 60.0
-"""How long a calibration may take a model once torch is loaded; what it did not come to is a guess.
-"""
+"""Longest time of a calibration per model, after torch is loaded. Kinds of work that it does not
+reach stay estimates."""
 IMPORTS_S = 300.0
-"""How long loading torch may take."""
-
+"""Longest time for loading torch."""
 NUM_LAST_LINES = 20
-"""Of what a process that measured nothing has said."""
+"""Lines of stderr in the error for a process that measured nothing."""
 
 
 class CalibrationError(Exception):
-    """The calibrating process measured nothing; the message has its last words."""
+    """The calibrating process measured nothing; the message has the end of its stderr."""
 
 
 def calibration_request(plan: Plan) -> CalibrationRequest:
-    """Returns one of each kind of job in a plan: methods that read images last, as they take long.
+    """Returns a request with one sample of each kind of job in a plan.
 
-    Each model's first kind of step comes before any model's second, should the time be too short. A
-    method is timed on a group of the size that most of its merges have.
+    As the time may be too short for all samples, the first kind of step of each model comes before
+    the second kind of any model, and methods that read images, which take long, come last. A method
+    is timed on the group size that most of its merges have.
     """
     models = {base_id: base.model for base_id, base in plan.bases.by_id.items()}
     size = plan.study.backbone.image_size
@@ -85,7 +86,7 @@ def _image_sample(data: DataSpec, *, task: Task) -> ImageSample:
 
 
 def _in_turn(experts: Iterable[ExpertSpec], *, models: Mapping[str, str]) -> Iterator[ExpertSpec]:
-    """Yields the first expert of each model, then their seconds, and so on."""
+    """Yields the first expert of each model, then the second of each, and so on."""
     by_model: dict[str, list[ExpertSpec]] = {}
     for spec in experts:
         by_model.setdefault(models[spec.base_id], []).append(spec)
@@ -111,15 +112,15 @@ def _reads_images(spec: MergeSpec) -> bool:
 def calibrate(
     request: CalibrationRequest, *, seconds: float, progress: Callable[[str], None]
 ) -> Calibration:
-    """Times what is asked for on this machine's device, its GPU where there is one.
+    """Times samples on this machine's GPU, or on its CPU if it has none.
 
     Args:
-        request: What to time.
-        seconds: Ends it after so long, with what is known by then.
-        progress: Is told each speed.
+        request: The samples.
+        seconds: Time limit. The speeds that are known by then are returned.
+        progress: Is called with a line of text for each speed.
 
     Raises:
-        CalibrationError: Nothing was measured.
+        CalibrationError: Nothing was measured within the limit.
     """
     with subprocess.Popen(
         [sys.executable, "-m", "workers.calibrate"],
@@ -128,32 +129,36 @@ def calibrate(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        # Read beside: its warnings would fill the pipe and stop it.
+        # A thread reads stderr, as warnings that fill the pipe would block the process.
         errors: list[str] = []
-        listener = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
-        listener.start()
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+        reader.start()
         try:
-            device, speeds = _listen(process, request=request, seconds=seconds, progress=progress)
+            device, speeds = _read_speeds(
+                process, request=request, seconds=seconds, progress=progress
+            )
         finally:
             process.kill()
             process.wait()
-            listener.join()
+            reader.join()
     if not speeds:
-        said = "".join(errors[-NUM_LAST_LINES:])
-        raise CalibrationError(f"no speed was known after {seconds:.0f} s\n{said}")
+        last_lines = "".join(errors[-NUM_LAST_LINES:])
+        raise CalibrationError(
+            f"no speed was measured within {seconds:.0f} s; the process ended with:\n{last_lines}"
+        )
     return Calibration(
         **device, at_s=time.time(), speeds={speed.what: speed.seconds for speed in speeds}
     )
 
 
-def _listen(
+def _read_speeds(
     process: "subprocess.Popen[str]",
     *,
     request: CalibrationRequest,
     seconds: float,
     progress: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[Speed]]:
-    """Returns the device and its speeds, as far as they are known when the time is up."""
+    """Returns the device and the speeds that are known when the process ends or is killed."""
     assert process.stdin is not None
     assert process.stdout is not None
     device: dict[str, Any] = {}
@@ -185,17 +190,17 @@ def _kill_after(seconds: float, *, process: "subprocess.Popen[str]") -> threadin
 
 
 def read_calibrations(folder: StudyFolder) -> list[Calibration]:
-    """Returns the study's calibrations, one a machine and device; none if the file is damaged."""
+    """Returns the study's calibrations, one per machine and device; none if the file is damaged."""
     content = folder.read_bytes(CALIBRATION_FILE)
     try:
         fields = parse_checksummed(content) if content else {}
         return [Calibration.from_json(each) for each in fields.get("calibrations", [])]
     except (DamagedJsonError, TypeError, KeyError):
-        return []  # made by another release, or damaged: the next calibration writes it anew
+        return []  # by another release, or damaged: the next calibration replaces the file
 
 
-def keep_calibration(folder: StudyFolder, calibration: Calibration) -> None:
-    """Writes a calibration down, in place of an earlier one of the same machine and device."""
+def store_calibration(folder: StudyFolder, calibration: Calibration) -> None:
+    """Stores a calibration; replaces an earlier one of the same machine and device."""
     place = calibration.machine, calibration.device_name
     others = [
         each for each in read_calibrations(folder) if (each.machine, each.device_name) != place
@@ -207,9 +212,10 @@ def keep_calibration(folder: StudyFolder, calibration: Calibration) -> None:
 
 
 def fitting_calibration(calibrations: Iterable[Calibration], *, study: Study) -> Calibration | None:
-    """Returns the calibration for the study's workers: on a GPU if they get one, of this machine.
+    """Returns the calibration for a study's workers, None if no calibration fits.
 
-    Of those that are equal in that the newest; one of another kind of device is never taken.
+    Only calibrations of a GPU fit trials that get one, and only those of a CPU fit other trials.
+    Prefers this machine, then the newest.
     """
     device = "cuda" if study.resources.trial.gpu else "cpu"
     fitting = [each for each in calibrations if each.device == device]

@@ -1,6 +1,7 @@
-"""Failures of trials and jobs: counted for retries, kept in the store for whoever looks."""
+"""Counts the failed tries of trainings and jobs, and writes each traceback to the store."""
 
 import json
+import shlex
 import threading
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ class Failure:
     """One try that failed."""
 
     artifact_id: str
+    """The id of the training, merge job or preparation job."""
     reason: str
     """The exception's type and message."""
     trace: str
@@ -19,7 +21,7 @@ class Failure:
 
 
 class Failures:
-    """Counts the tries of this run that failed and writes each down in the study's folder."""
+    """The failed tries of one run, each with a file in the study's folder. Thread-safe."""
 
     def __init__(self, folder: StudyFolder, *, retries: int) -> None:
         self._folder = folder
@@ -28,11 +30,16 @@ class Failures:
         self._counts: dict[str, int] = {}
 
     def note(self, failure: Failure, *, is_final: bool = False) -> str | None:
-        """Writes a failure down; returns why there is no further try, None when there is one.
+        """Records a failed try.
 
         Args:
-            failure: What happened.
-            is_final: The same would happen again, for example a merge that is not finite.
+            failure: The failed try.
+            is_final: Whether another try would fail in the same way; a merge that is not finite
+                would.
+
+        Returns:
+            None if the job is to be tried again. Otherwise the reason with the number of tries, the
+            place of the traceback and a command that runs the job in a shell.
         """
         with self._lock:
             number = self._counts.get(failure.artifact_id, 0) + 1
@@ -43,6 +50,7 @@ class Failures:
         if not is_final and number <= self._retries:
             return None
         return (
-            f"{failure.reason} (tried {number}x; trace: {self._folder.location(name)}; by hand: "
-            f"python -m workers.run {failure.artifact_id} --store {self._folder.store_url})"
+            f"{failure.reason} (tried {number}x; traceback: {self._folder.location(name)}; run by "
+            f"hand: python -m workers.run {failure.artifact_id} --store "
+            f"{shlex.quote(self._folder.store_url)})"
         )

@@ -1,16 +1,22 @@
-"""A study's own files in the store: its text, plan, tables and what tracking has seen of them.
+"""Reads and writes the files of a study's own folder, `studies/<name>/` in the store.
 
-study.yaml       the text; its digest stands in plan.json
-plan.json        checksummed (`workers.artifacts.checksummed_json`)
-results.parquet, experts.parquet, report.html    their digests stand in outputs.json
-outputs.json     checksummed; written last, with what was committed then
-calibration.json  checksummed; how fast devices were, for estimates
-unfinished.json  checksummed; seconds spent on uncommitted trials, if there is a budget
-tracking.json, failure-*.json, <name>.<n>, withdrawn-<n>-<name>    views and history
+study.yaml                 the study file; plan.json has its digest
+plan.json                  the plan
+results.parquet, experts.parquet, report.html   the outputs; outputs.json has their digests
+outputs.json               written after the outputs, with the ids of all committed artifacts
+calibration.json           measured speeds of devices, for estimates
+unfinished.json            seconds spent on uncommitted trainings, for the budget
+tracking.json              whether MLflow has everything
+failure-<id>-<n>.json      the traceback of a failed try
+<file>.<n>                 an earlier version of study.yaml or plan.json
+withdrawn-<n>-<file>       a damaged file that `verify` took out
+
+plan.json, outputs.json, calibration.json and unfinished.json carry a checksum
+(`workers.artifacts.checksummed_json`).
 
 LookupError
-├── StudyNotFoundError    the store holds no study of this name
-└── StudyDamagedError     it does, and something of it is not as it was written
+├── StudyNotFoundError    the store has no study of this name
+└── StudyDamagedError     a file of the study, or the manifest of an artifact, is damaged
 """
 
 import shlex
@@ -36,25 +42,28 @@ UNFINISHED_FILE = "unfinished.json"
 
 
 class StudyNotFoundError(LookupError):
-    """The store holds no study of this name."""
+    """The store has no study of this name."""
 
 
 class StudyDamagedError(LookupError):
-    """Something of a study is not as it was written; the message has the command that mends it."""
+    """A file of a study or the manifest of an artifact is damaged.
 
-    def __init__(self, what: str, *, study: str, store_url: str) -> None:
-        self.what = what
+    The message names the file and the command that shows and repairs the damage.
+    """
+
+    def __init__(self, damage: str, *, study: str, store_url: str) -> None:
+        self.damage = damage
         super().__init__(
-            f"study {study!r} in {store_url} is damaged: {what}; see what is broken and mend it: "
-            f"mergesweep verify {study} --store {shlex.quote(store_url)}"
+            f"study {study!r} in {store_url} is damaged: {damage}; list and repair the damage "
+            f"with: mergesweep verify {study} --store {shlex.quote(store_url)}"
         )
 
 
 class StudyFolder:
-    """Reads and writes `studies/<name>/` in a store.
+    """The folder of one study in a store.
 
-    A study's text may be edited and run again; the text and plan that it replaces are kept beside
-    it under a number.
+    A study file may be edited and run again. The folder keeps the replaced study file and plan
+    under numbered names.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -62,17 +71,17 @@ class StudyFolder:
         self.name = name
 
     def read_study(self) -> str:
-        """Returns the study's text as it was last run.
+        """Returns the text of the study file that was run last.
 
         Raises:
-            StudyNotFoundError: No such study was run in this store.
-            StudyDamagedError: The text or the plan is not as it was written.
+            StudyNotFoundError: The store has neither study file nor plan of this study.
+            StudyDamagedError: The study file or the plan is damaged.
         """
         content, plan = self._find(STUDY_FILE), self.read_plan()
         if content is None and plan is None:
             names = ", ".join(study_names(self._store)) or "none"
             raise StudyNotFoundError(
-                f"{self._store.url} holds no study {self.name!r}; studies there: {names}"
+                f"{self._store.url} has no study {self.name!r}; studies there: {names}"
             )
         problem = study_problem(content, plan=plan)
         if content is None or problem is not None:
@@ -92,7 +101,7 @@ class StudyFolder:
             raise self.damaged(f"{PLAN_FILE} {error}") from error
 
     def write_plan(self, plan: Plan, *, study_text: str) -> None:
-        """Writes the study's text and plan, keeping the ones that they replace."""
+        """Writes the study file and the plan; keeps the replaced ones under numbered names."""
         text = study_text.encode()
         file = replace(plan_file(plan), study_sha256=sha256_of_bytes(text))
         self._write_revision(STUDY_FILE, text)
@@ -109,7 +118,7 @@ class StudyFolder:
         self._store.put(key, content)
 
     def withdraw(self, name: str) -> None:
-        """Takes a broken file of the study out, and keeps it under another name."""
+        """Renames a damaged file to `withdrawn-<n>-<name>`; does nothing if it is missing."""
         content = self._find(name)
         if content is None:
             return
@@ -117,19 +126,19 @@ class StudyFolder:
         self.write_bytes(f"withdrawn-{number:04d}-{name}", content)
         self._store.delete([self._key(name)])
 
-    def damaged(self, what: str) -> StudyDamagedError:
-        """Returns the error that says what of this study is damaged."""
-        return StudyDamagedError(what, study=self.name, store_url=self.store_url)
+    def damaged(self, damage: str) -> StudyDamagedError:
+        """Returns the error for a damage of this study, such as `plan.json is not JSON`."""
+        return StudyDamagedError(damage, study=self.name, store_url=self.store_url)
 
     def read_bytes(self, name: str) -> bytes | None:
-        """Returns one of the study's files, None if it is not there."""
+        """Returns the content of a file, None if it is missing."""
         return self._find(name)
 
     def read_checksummed(self, name: str) -> dict[str, Any] | None:
-        """Returns the fields of one of the study's checksummed JSON files, None if it is not there.
+        """Returns the fields of a checksummed JSON file, None if it is missing.
 
         Raises:
-            StudyDamagedError: It is not as it was written, or that of another study.
+            StudyDamagedError: The checksum does not fit, or the file names another study.
         """
         content = self._find(name)
         if content is None:
@@ -139,24 +148,24 @@ class StudyFolder:
         except DamagedJsonError as error:
             raise self.damaged(f"{name} {error}") from error
         if fields.get("study") != self.name:
-            raise self.damaged(f"{name} is that of study {fields.get('study')!r}")
+            raise self.damaged(f"{name} belongs to study {fields.get('study')!r}")
         return fields
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Replaces one of the study's files."""
+        """Writes or replaces a file."""
         self._store.put(self._key(name), content)
 
     @property
     def store_url(self) -> str:
-        """Where the store is."""
+        """The store's URL."""
         return self._store.url
 
     def location(self, name: str) -> str:
-        """Returns where one of the study's files lies, a path or a URL."""
-        url, mark, server = self._store.url, "", ""
+        """Returns the path or URL of a file."""
+        url, mark, query = self._store.url, "", ""
         if url.startswith("s3://"):
-            url, mark, server = url.partition("?")
-        return f"{url.rstrip('/')}/{self._key(name)}{mark}{server}"
+            url, mark, query = url.partition("?")
+        return f"{url.rstrip('/')}/{self._key(name)}{mark}{query}"
 
     def _find(self, name: str) -> bytes | None:
         try:
@@ -169,13 +178,18 @@ class StudyFolder:
 
 
 def study_names(store: Store) -> Sequence[str]:
-    """Returns the names of the studies that were run in a store."""
+    """Returns the names of all studies of a store, sorted."""
     keys = (Layout.parse_study_key(entry.key) for entry in store.list(Layout.studies()))
     return sorted({key.study for key in keys if key is not None and key.name == STUDY_FILE})
 
 
 def study_problem(content: bytes | None, *, plan: PlanFile | None) -> str | None:
-    """Says what is wrong with a study's text; None if nothing is, or no plan says what it was."""
+    """Returns the damage of a study file in words, None if there is none.
+
+    Args:
+        content: The study file; None if it is missing.
+        plan: The stored plan, which has the digest; None leaves the digest unchecked.
+    """
     if content is None:
         return "is missing"
     if plan is not None and sha256_of_bytes(content) != plan.study_sha256:

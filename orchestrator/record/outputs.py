@@ -1,4 +1,4 @@
-"""What a study is for, in its folder: two tables and the report, and what they are checked by."""
+"""Writes and checks the outputs of a study: two tables and the report."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -28,15 +28,15 @@ def store_outputs(
     page: str,
     committed: Mapping[str, Iterable[str]],
 ) -> None:
-    """Writes tables and report, then outputs.json; equal ones give equal bytes.
+    """Writes the tables and the report, then outputs.json. Equal arguments give equal bytes.
 
     Args:
-        folder: The study's.
+        folder: The study's folder.
         results: The result table.
         experts: The table of the experts on their own tasks.
-        page: The report.
-        committed: By kind, the ids of the study's artifacts that exist now: one that is gone
-            later was lost.
+        page: The report, as HTML.
+        committed: Ids of the committed artifacts by kind. `verify` reports any of them that is
+            missing later.
     """
     contents = dict(
         zip(_FILES, (_to_parquet(results), _to_parquet(experts), page.encode()), strict=True)
@@ -52,7 +52,10 @@ def store_outputs(
 
 
 def promised_artifacts(folder: StudyFolder) -> dict[str, frozenset[str]]:
-    """Returns what was committed when the outputs were written; nothing if that is unreadable."""
+    """Returns the ids of the artifacts that were committed when the outputs were written, by kind.
+
+    Without a readable outputs.json there are none.
+    """
     try:
         outputs = folder.read_checksummed(OUTPUTS_FILE)
     except StudyDamagedError:
@@ -61,19 +64,19 @@ def promised_artifacts(folder: StudyFolder) -> dict[str, frozenset[str]]:
 
 
 def output_problems(folder: StudyFolder) -> dict[str, str]:
-    """Says of each output, by file name, how it is not as it was written.
+    """Returns the damage of each damaged output in words, by file name.
 
-    Of a study that has none of them yet, nothing is wrong.
+    A study without any outputs has none.
     """
     try:
         outputs = folder.read_checksummed(OUTPUTS_FILE)
     except StudyDamagedError as error:
-        return {OUTPUTS_FILE: error.what.removeprefix(f"{OUTPUTS_FILE} ")}
+        return {OUTPUTS_FILE: error.damage.removeprefix(f"{OUTPUTS_FILE} ")}
     found = {name: folder.read_bytes(name) for name in _FILES}
     if outputs is None:
-        there = [name for name, content in found.items() if content is not None]
-        lost = f"is missing beside {', '.join(there)}: lost, or a run was stopped at its end"
-        return {OUTPUTS_FILE: lost} if there else {}
+        others = [name for name, content in found.items() if content is not None]
+        lost = f"is missing beside {', '.join(others)}: lost, or a run was stopped at its end"
+        return {OUTPUTS_FILE: lost} if others else {}
     return {
         name: "is missing" if content is None else f"does not match its digest in {OUTPUTS_FILE}"
         for name, content in found.items()

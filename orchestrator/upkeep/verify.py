@@ -167,7 +167,7 @@ def _read_plan(folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
     try:
         plan = folder.read_plan()
     except StudyDamagedError as error:
-        return None, error.what.removeprefix(f"{PLAN_FILE} ")
+        return None, error.damage.removeprefix(f"{PLAN_FILE} ")
     return plan, "is missing" if plan is None else None
 
 

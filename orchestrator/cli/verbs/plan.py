@@ -12,7 +12,7 @@ from orchestrator.costs.calibration import (
     CALIBRATION_S,
     calibrate,
     calibration_request,
-    keep_calibration,
+    store_calibration,
 )
 from orchestrator.costs.estimate import Estimate, StoreEstimate, estimate, estimate_store
 from orchestrator.costs.sizes import Sizes, sizes_by_base
@@ -79,7 +79,7 @@ def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
     for key in request.speed_keys():
         if key not in calibration.speeds:
             say(console, f"  not timed, so it stays an estimate: {key}")
-    keep_calibration(opened.folder, calibration)
+    store_calibration(opened.folder, calibration)
     fresh = open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
     if fresh.calibration is None:
         given = "a GPU" if opened.plan.study.resources.trial.gpu else "no GPU"

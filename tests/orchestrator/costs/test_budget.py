@@ -25,7 +25,7 @@ PRETRAIN_S = 20 * 16 * 0.011 / 4
 
 
 def seconds(amount: float) -> dict[str, float]:
-    """Returns a budget of so many seconds of a core."""
+    """Returns a budget of some seconds of one core."""
     return {"cpu_hours": amount / 3600}
 
 
@@ -36,8 +36,8 @@ def needed_in_order(plan: Plan) -> list[TrialSpec]:
     return list({trial.id: trial for trial in needed}.values())
 
 
-def test_study_without_a_budget_may_do_everything(make_plan: Callable[..., Plan]) -> None:
-    """Nothing is counted and nothing said."""
+def test_study_without_a_budget_admits_every_job(make_plan: Callable[..., Plan]) -> None:
+    """Nothing is reported."""
     plan = make_plan()
     keeper = BudgetKeeper(Ledger(plan, manifests=[]))
     assert not keeper.is_limited
@@ -49,17 +49,17 @@ def test_study_without_a_budget_may_do_everything(make_plan: Callable[..., Plan]
     ("room_s", "num_trials", "num_merges"),
     [
         (0.1, 0, 0),
-        (2 * TRIAL_S, 0, 0),  # trials without their merge are of no use
+        (2 * TRIAL_S, 0, 0),  # two trials without their merge are useless
         (2 * TRIAL_S + MERGE_S, 2, 1),
         (SETTING_S, 3, 3),
         (SETTING_S + 2 * TRIAL_S + MERGE_S, 5, 4),
         (2 * SETTING_S, 6, 6),
     ],
 )
-def test_room_is_given_in_the_order_of_the_plan_to_whole_groups(
+def test_whole_groups_get_room_in_the_order_of_the_plan(
     make_plan: Callable[..., Plan], room_s: float, num_trials: int, num_merges: int
 ) -> None:
-    """First setting first; a trial only together with a merge that it is for."""
+    """A trial gets room only together with a merge that needs it."""
     plan = make_plan(finetune=TWO_LRS, tasks=TASKS, budget=seconds(room_s * 1.001))
     ledger = Ledger(plan, manifests=[])
     keeper = BudgetKeeper(ledger)
@@ -70,10 +70,10 @@ def test_room_is_given_in_the_order_of_the_plan_to_whole_groups(
     assert outcomes.count(Outcome.LEFT_OUT) == 6 - num_trials + 6 - num_merges
 
 
-def test_plan_names_what_is_left_out_and_the_limit_that_is_enough(
+def test_lines_name_the_settings_left_out_and_a_sufficient_limit(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """Settings from the end of the plan; the number, rounded up, fits the whole study."""
+    """The proposed limit is rounded up and fits the whole study."""
     fields = {"finetune": TWO_LRS, "tasks": TASKS}
     plan = make_plan(**fields, budget=seconds(SETTING_S + 2 * TRIAL_S + MERGE_S + 0.01))
     keeper = BudgetKeeper(Ledger(plan, manifests=[]))
@@ -87,10 +87,10 @@ def test_plan_names_what_is_left_out_and_the_limit_that_is_enough(
     assert BudgetKeeper(Ledger(again, manifests=[])).allocation().left_out == frozenset()
 
 
-def test_raised_budget_goes_on_where_the_first_one_ended(
+def test_raised_budget_admits_the_rest_of_the_plan(
     make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
 ) -> None:
-    """The plan is the same; what is committed counts, and what is missing starts."""
+    """The plan is the same; committed artifacts count as used."""
     low = make_plan(finetune=TWO_LRS, tasks=TASKS, budget=seconds(SETTING_S))
     high = make_plan(finetune=TWO_LRS, tasks=TASKS, budget=seconds(3600))
     assert list(low.merges) == list(high.merges)
@@ -105,7 +105,7 @@ def test_raised_budget_goes_on_where_the_first_one_ended(
 def test_running_job_keeps_its_room_until_it_ends(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """At its estimate, and at what it took once that is more; then at what its manifest says."""
+    """It counts its estimate, its own time once that is longer, and in the end its manifest."""
     plan = make_plan(tasks=TASKS, budget=seconds(3 * TRIAL_S + 3 * MERGE_S + 0.05))
     now_s = [0.0]
     ledger = Ledger(plan, manifests=[])
@@ -125,10 +125,10 @@ def test_running_job_keeps_its_room_until_it_ends(
     assert keeper.admit(third.id)
 
 
-def test_time_of_a_stopped_trial_counts_in_the_next_run_until_it_is_committed(
+def test_seconds_of_a_stopped_trial_count_in_the_next_run(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """A budget is not had again by running the command again."""
+    """Running the command again does not renew the budget. A commit replaces the seconds."""
     plan = make_plan(tasks=TASKS, budget=seconds(1.0))
     now_s = [0.0]
     first = BudgetKeeper(Ledger(plan, manifests=[]), clock=lambda: now_s[0])
@@ -148,10 +148,10 @@ def test_time_of_a_stopped_trial_counts_in_the_next_run_until_it_is_committed(
     assert again.usage().cpu_s == pytest.approx(0.9)
 
 
-def test_paused_trial_keeps_its_room_and_its_time_stands_still(
+def test_paused_trial_keeps_its_room_and_adds_no_time(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """Nobody else gets what it needs to go on."""
+    """No other job gets the room that the trial needs to continue."""
     plan = make_plan(tasks=TASKS, budget=seconds(2 * TRIAL_S + MERGE_S + 0.05))
     now_s = [0.0]
     keeper = BudgetKeeper(Ledger(plan, manifests=[]), clock=lambda: now_s[0])
@@ -172,7 +172,7 @@ def test_paused_trial_keeps_its_room_and_its_time_stands_still(
 def test_snapshots_of_one_trial_count_once(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """The seconds of the later one have those of the earlier one in them."""
+    """The seconds of the later snapshot include those of the earlier one."""
     steps = {"defaults": TWO_LRS["defaults"], "axes": {"steps": [10, 20]}}
     plan = make_plan(finetune=steps, tasks=TASKS)
     early, late = plan.trials[0].outputs
@@ -202,8 +202,8 @@ def test_gpu_hours_and_dollars_follow_the_share(
     assert not keeper.allocation().affordable
 
 
-def test_bytes_count_base_images_and_experts(make_plan: Callable[..., Plan]) -> None:
-    """Room for two experts of three beside what is prepared: 1.5 MB each, 0.9 MB of images."""
+def test_bytes_of_base_images_and_experts_count(make_plan: Callable[..., Plan]) -> None:
+    """The limit fits the base, the images (0.9 MB) and two of three experts (1.5 MB each)."""
     tasks = {**TASKS, "max_train": 100}
     plan = make_plan(tasks=tasks, budget={"gigabytes": (1.5 + 0.9 + 3.2) / 1000})
     ledger = Ledger(plan, manifests=[])
@@ -213,8 +213,8 @@ def test_bytes_count_base_images_and_experts(make_plan: Callable[..., Plan]) -> 
     assert keeper.sufficient_limits() == {"gigabytes": pytest.approx(0.0070, abs=0.0003)}
 
 
-def test_failed_trials_are_failures_and_not_left_out(make_plan: Callable[..., Plan]) -> None:
-    """Whatever the budget, nobody waits for them."""
+def test_failed_trials_are_not_left_out(make_plan: Callable[..., Plan]) -> None:
+    """They cannot run, whatever the budget."""
     plan = make_plan(tasks=TASKS, budget=seconds(1e-3))
     ledger = Ledger(plan, manifests=[])
     ledger.fail(needed_in_order(plan)[0].id, reason="broken")
@@ -224,7 +224,7 @@ def test_failed_trials_are_failures_and_not_left_out(make_plan: Callable[..., Pl
 
 
 def over_pretraining(make_plan: Callable[..., Plan], *, room_s: float) -> Plan:
-    """Makes a plan of a base as it is and after 20 steps of 16 images, on three tasks."""
+    """Makes a plan over a base without pretraining and after 20 steps of 16 images."""
     return make_plan(
         tasks=TASKS,
         backbone={
@@ -239,56 +239,78 @@ def over_pretraining(make_plan: Callable[..., Plan], *, room_s: float) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("room_s", "num_runs", "num_merges"),
+    ("room_s", "num_trainings", "num_merges"),
     [
-        (SETTING_S + PRETRAIN_S, 3, 3),  # a base without its experts is of no use
+        (SETTING_S + PRETRAIN_S, 3, 3),  # a base without its experts is useless
         (SETTING_S + PRETRAIN_S + 2 * TRIAL_S + MERGE_S, 6, 4),
         (2 * SETTING_S + PRETRAIN_S, 7, 6),
     ],
 )
-def test_pretraining_has_room_together_with_what_waits_for_it(
-    make_plan: Callable[..., Plan], room_s: float, num_runs: int, num_merges: int
+def test_pretraining_gets_room_together_with_a_merge(
+    make_plan: Callable[..., Plan], room_s: float, num_trainings: int, num_merges: int
 ) -> None:
-    """Left out with its trials and merges, and each is said."""
+    """Without room for a merge on its base, it is left out with its trials."""
     plan = over_pretraining(make_plan, room_s=room_s)
     ledger = Ledger(plan, manifests=[])
     keeper = BudgetKeeper(ledger)
     chosen = keeper.allocation().affordable
-    assert len(chosen - plan.merges.keys()) == num_runs
+    assert len(chosen - plan.merges.keys()) == num_trainings
     assert len(chosen & plan.merges.keys()) == num_merges
-    (run,) = plan.bases.trainings
-    assert (run.id in chosen) == (num_runs > 3)
+    (training,) = plan.bases.trainings
+    assert (training.id in chosen) == (num_trainings > 3)
     outcomes = [hole.outcome for hole in ledger.state().holes()]
-    assert outcomes.count(Outcome.LEFT_OUT) == 7 - num_runs + 6 - num_merges
-    said = " ".join(budget_lines(plan, keeper=keeper))
-    assert ("1 pretrainings" in said) == (run.id not in chosen)
+    assert outcomes.count(Outcome.LEFT_OUT) == 7 - num_trainings + 6 - num_merges
+    lines = " ".join(budget_lines(plan, keeper=keeper))
+    assert ("1 pretrainings" in lines) == (training.id not in chosen)
+
+
+@pytest.mark.parametrize(
+    ("room_s", "num_affordable"),
+    [
+        (3 * TRIAL_S + PRETRAIN_S, 3),  # a base without an expert is useless
+        (4 * TRIAL_S + PRETRAIN_S, 5),
+        (6 * TRIAL_S + PRETRAIN_S, 7),
+    ],
+)
+def test_pretraining_gets_room_together_with_a_trial_that_no_merge_needs(
+    make_plan: Callable[..., Plan], room_s: float, num_affordable: int
+) -> None:
+    """After failed merges the trials get room in the plan's order, with their pretraining."""
+    plan = over_pretraining(make_plan, room_s=room_s)
+    ledger = Ledger(plan, manifests=[])
+    for merge_id in plan.merges:
+        ledger.fail(merge_id, reason="MergeError: not finite")
+    affordable = BudgetKeeper(ledger).allocation().affordable
+    assert len(affordable) == num_affordable
+    (training,) = plan.bases.trainings
+    assert (training.id in affordable) == (num_affordable > 3)
 
 
 def test_pretraining_counts_while_it_runs_and_when_it_is_committed(
     make_plan: Callable[..., Plan], base_manifest: Make
 ) -> None:
-    """At the share of a trial, and once."""
+    """It counts once, at the share of a trial."""
     plan = over_pretraining(make_plan, room_s=3600)
-    (run,) = plan.bases.trainings
+    (training,) = plan.bases.trainings
     now_s = [0.0]
     ledger = Ledger(plan, manifests=[])
     keeper = BudgetKeeper(ledger, clock=lambda: now_s[0])
-    assert keeper.admit(run.id)
-    keeper.started(run.id)
+    assert keeper.admit(training.id)
+    keeper.started(training.id)
     now_s[0] = 2.0
     assert keeper.usage().cpu_s == pytest.approx(2.0)
-    assert keeper.unfinished_s() == {run.id: 2.0}
-    ledger.add(base_manifest(run.longest, seconds=1.5))
-    keeper.ended(run.id)
+    assert keeper.unfinished_s() == {training.id: 2.0}
+    ledger.add(base_manifest(training.longest, seconds=1.5))
+    keeper.ended(training.id)
     assert keeper.unfinished_s() == {}
     assert keeper.usage().cpu_s == pytest.approx(1.5)
     assert keeper.usage().num_bytes == 4000
 
 
-def test_images_and_bases_that_are_prepared_count_for_the_share_of_a_merge(
+def test_preparation_counts_at_the_share_of_a_merge(
     make_plan: Callable[..., Plan], base_manifest: Make
 ) -> None:
-    """Their seconds are those of the workers that make them."""
+    """Merge workers prepare the bases and the images."""
     plan = over_pretraining(make_plan, room_s=3600)
     initial = plan.bases.jobs[0].spec
     made = replace(base_manifest(initial), seconds={"prepare": 3.0})

@@ -9,8 +9,8 @@ from orchestrator.costs.calibration import (
     calibrate,
     calibration_request,
     fitting_calibration,
-    keep_calibration,
     read_calibrations,
+    store_calibration,
 )
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import CALIBRATION_FILE, StudyFolder
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 
 def test_request_has_one_sample_of_each_kind(make_plan: Callable[..., Plan]) -> None:
-    """A batch size is another kind, a learning rate is not; methods that read images come last."""
+    """Learning rates are one kind, batch sizes are not. Methods that read images come last."""
     plan = make_plan(
         finetune={"axes": {"lr": [0.1, 0.01], "batch_size": [8, 16]}},
         groups={"size": 2, "sizes": [2, 3]},
@@ -44,7 +44,7 @@ def test_request_has_one_sample_of_each_kind(make_plan: Callable[..., Plan]) -> 
 
 
 def test_request_has_each_model_and_each_kind_of_step(make_plan: Callable[..., Plan]) -> None:
-    """One of each model first; bases of one model are one kind, and pretraining is a kind too."""
+    """Each model's first kind comes first. Bases of one model are one kind; pretraining is one."""
     plan = make_plan(
         backbone={
             "model": "test_resnet",
@@ -72,13 +72,13 @@ def test_request_has_each_model_and_each_kind_of_step(make_plan: Callable[..., P
     assert CalibrationRequest.from_json(request.to_json()) == request
 
 
-def test_calibrations_are_kept_by_machine_and_device(folder: StudyFolder) -> None:
-    """The newest of each; a file that is damaged is none, as it can be made again."""
+def test_newest_calibration_of_each_machine_and_device_is_stored(folder: StudyFolder) -> None:
+    """A damaged file counts as empty, as a calibration can be repeated."""
     assert read_calibrations(folder) == []
     other = replace(HERE, device="cuda", device_name="a GPU", machine="two")
     newer = replace(HERE, at_s=2.0)
     for each in (HERE, other, newer):
-        keep_calibration(folder, each)
+        store_calibration(folder, each)
     assert read_calibrations(folder) == [other, newer]
     content = folder.read_bytes(CALIBRATION_FILE)
     assert content is not None
@@ -86,10 +86,10 @@ def test_calibrations_are_kept_by_machine_and_device(folder: StudyFolder) -> Non
     assert read_calibrations(folder) == []
 
 
-def test_calibration_fits_the_device_that_workers_are_given(
+def test_calibration_is_of_the_kind_of_device_that_workers_get(
     make_study: Callable[..., Study],
 ) -> None:
-    """A study on GPUs takes none of a CPU, from wherever it is planned."""
+    """A study on GPUs uses no calibration of a CPU, whatever machine plans it."""
     cpu, gpu = make_study(), make_study(resources={"trial": {"gpu": 1}})
     on_gpu = replace(HERE, device="cuda")
     newer = replace(HERE, at_s=2.0)
@@ -98,10 +98,10 @@ def test_calibration_fits_the_device_that_workers_are_given(
     assert fitting_calibration([HERE], study=gpu) is None
 
 
-def test_calibration_that_measured_nothing_in_time_is_an_error(
+def test_calibration_without_a_speed_is_an_error(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """It is ended at its limit, which loading torch does not count for."""
+    """The process is ended at its limit, which begins after torch is loaded."""
     request = calibration_request(make_plan())
-    with pytest.raises(CalibrationError, match="no speed was known after 0 s"):
+    with pytest.raises(CalibrationError, match="no speed was measured within 0 s"):
         calibrate(request, seconds=0.0, progress=print)

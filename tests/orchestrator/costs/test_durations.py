@@ -1,5 +1,3 @@
-"""Durations of studies of several bases, and of steps of several kinds."""
-
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -30,7 +28,7 @@ GUESS_S = 10 * 8 * GUESS_TRAIN_S_PER_IMAGE / 4
 
 
 def over_bases(make_plan: Callable[..., Plan]) -> Plan:
-    """Makes a plan of a model without pretraining, after 20 and 50 steps, and of another one."""
+    """Makes a plan of two models, each without pretraining and after 20 and 50 steps."""
     axes = {"pretrain_steps": [0, 20, 50], "model": ["test_resnet", "test_vit"]}
     return make_plan(backbone={**BACKBONE, "pretrain": PRETRAIN, "axes": axes})
 
@@ -46,10 +44,10 @@ def by(trials: tuple[TrialSpec, ...], **fields: object) -> TrialSpec:
     )
 
 
-def test_bases_of_one_model_are_alike(
+def test_bases_of_one_model_are_equally_fast(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """An expert of one base says how long those of its others take; another model is not it."""
+    """One expert gives the duration on all bases of its model, and a related one on others."""
     plan = over_bases(make_plan)
     resnet, vit = of_model(plan, "test_resnet"), of_model(plan, "test_vit")
     made = expert_manifest(resnet[0].longest, seconds=8.0)
@@ -59,17 +57,17 @@ def test_bases_of_one_model_are_alike(
     assert durations.training(vit[0]) == Duration(seconds=8.0, basis="related")
 
 
-def test_pretraining_is_estimated_as_its_steps(
+def test_pretraining_is_guessed_then_calibrated_then_measured(
     make_plan: Callable[..., Plan], base_manifest: Make
 ) -> None:
-    """By guess; by a calibration, its snapshots' evaluations and files; by a snapshot."""
+    """A calibration adds an evaluation and a file for each snapshot."""
     plan = over_bases(make_plan)
-    run, other = plan.bases.trainings
-    guessed = Durations(Ledger(plan, manifests=[]).committed(), calibration=None).training(run)
+    first, other = plan.bases.trainings
+    guessed = Durations(Ledger(plan, manifests=[]).committed(), calibration=None).training(first)
     seconds = pytest.approx(50 * 16 * GUESS_TRAIN_S_PER_IMAGE / 4)
     assert guessed == Duration(seconds=seconds, basis="guessed")
     speeds = {
-        train_key("test_resnet", image_size=32, spec=run.recipe): 0.2,
+        train_key("test_resnet", image_size=32, spec=first.recipe): 0.2,
         image_key("test_resnet", image_size=32, linearised=False): 0.001,
         file_key("test_resnet"): 0.5,
     }
@@ -78,17 +76,17 @@ def test_pretraining_is_estimated_as_its_steps(
     )
     num_images = sum(num_test_images(plan, task=task) for task in PRETRAIN["tasks"])
     durations = Durations(Ledger(plan, manifests=[]).committed(), calibration=calibration)
-    calibrated = durations.training(run)
+    calibrated = durations.training(first)
     seconds = pytest.approx(50 * 0.2 + 2 * (0.5 + num_images * 0.001))
     assert calibrated == Duration(seconds=seconds, basis="calibrated")
-    ledger = Ledger(plan, manifests=[base_manifest(run.outputs[0], seconds=7.0)])
+    ledger = Ledger(plan, manifests=[base_manifest(first.outputs[0], seconds=7.0)])
     durations = Durations(ledger.committed(), calibration=calibration)
-    assert durations.training(run) == Duration(seconds=pytest.approx(50.0), basis="measured")
+    assert durations.training(first) == Duration(seconds=pytest.approx(50.0), basis="measured")
     assert durations.training(other) == Duration(seconds=pytest.approx(50.0), basis="related")
 
 
 def heavy(plan: Plan, *, flops_per_pixel: float) -> dict[str, ModelSize]:
-    """Returns sizes that give each base's model so many operations a pixel."""
+    """Returns sizes in which each model has a number of operations per pixel."""
     size = ModelSize(
         num_parameters=1,
         parameter_bytes=4,
@@ -99,10 +97,10 @@ def heavy(plan: Plan, *, flops_per_pixel: float) -> dict[str, ModelSize]:
     return dict.fromkeys(plan.bases.by_id, size)
 
 
-def test_guess_on_cores_grows_with_the_backbones_operations(
+def test_guess_on_cores_grows_with_the_operations_of_the_backbone(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """Ten times those of the default backbone take ten times as long, to train and to evaluate."""
+    """Ten times the operations of the default backbone take ten times as long."""
     plan = make_plan(finetune={"defaults": DEFAULTS})
     models = heavy(plan, flops_per_pixel=10 * GUESS_FLOPS_PER_PIXEL)
     durations = Durations(Ledger(plan, manifests=[]).committed(), calibration=None, models=models)
@@ -113,10 +111,10 @@ def test_guess_on_cores_grows_with_the_backbones_operations(
     assert durations.merge(merge) == Duration(seconds=pytest.approx(seconds), basis="guessed")
 
 
-def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
+def test_guess_on_a_gpu_depends_on_the_share_of_the_worker(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """An image's forward pass takes a second of the whole; training has three of them."""
+    """A forward pass takes a second on the whole GPU here; a step has three."""
     shares = {"trial": {"gpu": 0.25}, "merge": {"gpu": 0.5}}
     plan = make_plan(finetune={"defaults": DEFAULTS}, resources=shares)
     models = heavy(plan, flops_per_pixel=GUESS_GPU_FLOPS_PER_S / 32**2)
@@ -127,10 +125,10 @@ def test_guess_on_a_gpu_is_the_workers_share_of_its_operations(
     assert durations.merge(merge).seconds == pytest.approx(num_images / 0.5)
 
 
-def test_what_a_step_does_besides_is_a_kind_of_its_own(
+def test_sharp_and_linearised_steps_are_kinds_of_their_own(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """Sharpness-aware and linearised steps are guessed as so much longer, and measured apart."""
+    """Without a measurement they take a fixed multiple of a plain step."""
     axes = {"sam_rho": [0.0, 0.05], "linearised": [False, True], "lr": [0.1, 0.01]}
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
     guessed = Durations(Ledger(plan, manifests=[]).committed(), calibration=None)
@@ -157,14 +155,14 @@ def test_what_a_step_does_besides_is_a_kind_of_its_own(
         ("optimizer", ["sgd", "adam"], "optimizer"),
     ],
 )
-def test_speeds_of_other_kinds_are_not_measured_ones(
+def test_calibrated_kind_is_not_replaced_by_a_measured_other_kind(
     make_plan: Callable[..., Plan],
     expert_manifest: Make,
     axis: str,
     values: list[object],
     name: str,
 ) -> None:
-    """A calibration knows better than an expert that was trained otherwise."""
+    """A measurement counts for its own kind; the calibration comes before related kinds."""
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": {axis: values}})
 
     def differs(spec: ExpertSpec) -> bool:
@@ -189,7 +187,7 @@ def test_speeds_of_other_kinds_are_not_measured_ones(
 def test_learning_rate_and_weight_decay_change_no_speed(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """What was measured at one of them holds at the others."""
+    """One measured trial gives the durations of all."""
     axes = {"lr": [0.1, 0.01], "weight_decay": [0.0, 0.1], "schedule": ["constant", "cosine"]}
     plan = make_plan(finetune={"defaults": DEFAULTS, "axes": axes})
     made = [expert_manifest(plan.trials[0].longest, seconds=8.0)]
@@ -199,8 +197,8 @@ def test_learning_rate_and_weight_decay_change_no_speed(
     }
 
 
-def test_linear_probe_reads_the_training_images_once(make_plan: Callable[..., Plan]) -> None:
-    """A pass of the base that a trained head does not need."""
+def test_linear_probe_adds_a_pass_over_the_training_images(make_plan: Callable[..., Plan]) -> None:
+    """A head that is trained from random weights needs no such pass of the base."""
     tasks = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_train": 100}
     tasks["max_test"] = 50
     axes = {"head": ["trained", "probe_first"]}

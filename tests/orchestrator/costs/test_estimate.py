@@ -32,8 +32,8 @@ def calibration_of(plan: Plan, **changes: object) -> Calibration:
     for trial in plan.trials:
         spec = trial.longest
         speeds[train_key(bases[spec.base_id].model, image_size=size, spec=spec)] = 0.1
-    for run in plan.bases.trainings:
-        speeds[train_key(run.longest.model, image_size=size, spec=run.recipe)] = 0.2
+    for training in plan.bases.trainings:
+        speeds[train_key(training.longest.model, image_size=size, spec=training.recipe)] = 0.2
     for merge in plan.merges.values():
         speeds[merge_key(bases[merge.base_id].model, image_size=size, merge=merge)] = 0.01
     fields = {
@@ -47,13 +47,13 @@ def calibration_of(plan: Plan, **changes: object) -> Calibration:
 
 
 def sizes_of(plan: Plan) -> Sizes:
-    """Returns the sizes of a plan of which nothing is committed."""
+    """Returns the sizes of a plan without committed artifacts."""
     committed = Ledger(plan, manifests=[]).committed()
     return Sizes(committed=committed, models=sizes_by_base(plan))
 
 
-def test_empty_store_is_a_guess_that_says_so(make_plan: Callable[..., Plan]) -> None:
-    """Three trials of 30 steps of 8 images; 6 merges of 2 tasks of 50 images; a quarter pixels."""
+def test_empty_store_gives_a_guess_and_says_so(make_plan: Callable[..., Plan]) -> None:
+    """Trials of 30 steps of 8 images, merges on 50 images per task, a quarter of the pixels."""
     plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})
     left = estimate(Ledger(plan, manifests=[]).committed(), calibration=None)
     assert left.train_s == pytest.approx(3 * 30 * 8 * GUESS_TRAIN_S_PER_IMAGE / 4)
@@ -61,19 +61,19 @@ def test_empty_store_is_a_guess_that_says_so(make_plan: Callable[..., Plan]) -> 
     assert left.sources.startswith("a guess")
 
 
-def test_guess_for_a_gpu_says_what_it_rests_on(make_plan: Callable[..., Plan]) -> None:
-    """A rounded speed; merges on cores alone are guessed otherwise, and that is said too."""
+def test_guess_for_a_gpu_names_its_speed(make_plan: Callable[..., Plan]) -> None:
+    """Merges on cores alone are guessed differently, so both sources are named."""
     share = {"gpu": 0.25}
     plan = make_plan(resources={"trial": share, "merge": share})
-    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).sources
-    assert "at 5 TFLOP/s per GPU" in said
-    assert "trials: " not in said
+    sources = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).sources
+    assert "at 5 TFLOP/s per GPU" in sources
+    assert "trials: " not in sources
     plan = make_plan(resources={"trial": share})
-    said = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).sources
-    assert "merge jobs: a guess from the backbone's floating point operations, at Effi" in said
+    sources = estimate(Ledger(plan, manifests=[]).committed(), calibration=None).sources
+    assert "merge jobs: a guess from the backbone's floating point operations, at Effi" in sources
 
 
-def test_calibration_takes_the_place_of_the_guess(make_plan: Callable[..., Plan]) -> None:
+def test_calibration_replaces_the_guess(make_plan: Callable[..., Plan]) -> None:
     """A trial: 30 steps, two snapshots with files, three evaluations. A merge: two experts."""
     plan = make_plan(finetune=STEPS, tasks={"names": TASKS, "max_test": 50})
     left = estimate(Ledger(plan, manifests=[]).committed(), calibration=calibration_of(plan))
@@ -82,10 +82,10 @@ def test_calibration_takes_the_place_of_the_guess(make_plan: Callable[..., Plan]
     assert left.sources == "calibrated on a core at 1970-01-01 00:00 UTC, one worker alone"
 
 
-def test_what_a_calibration_lacks_is_guessed_and_that_is_said(
+def test_kinds_that_a_calibration_lacks_are_guessed(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """It ran out of time before the merges."""
+    """The calibration ran out of time before the merges; both sources are named."""
     plan = make_plan(tasks={"names": TASKS, "max_test": 50})
     whole = calibration_of(plan)
     speeds = {what: speed for what, speed in whole.speeds.items() if "merged" not in what}
@@ -97,10 +97,10 @@ def test_what_a_calibration_lacks_is_guessed_and_that_is_said(
     assert "merge jobs: a guess" in left.sources
 
 
-def test_what_was_measured_wins_over_a_calibration(
+def test_measurement_comes_before_a_calibration(
     make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
 ) -> None:
-    """0.1 s an image trained; 0.25 s an expert merged and 0.0075 s an image, for what is left."""
+    """0.1 s per training image; 0.25 s per expert merged and 0.0075 s per image."""
     plan = make_plan(tasks={"names": TASKS, "max_test": 100})
     experts = list(plan.experts.values())
     made = [expert_manifest(each, seconds=8.0) for each in experts[:2]]
@@ -113,10 +113,10 @@ def test_what_was_measured_wins_over_a_calibration(
     assert left.wall_s(num_slots=2) == pytest.approx((8 + 4) / 2)
 
 
-def test_calibrated_batch_size_is_not_taken_from_another_that_was_measured(
+def test_calibrated_batch_size_is_not_replaced_by_another_measured_one(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """A measurement counts for what is like it; the rest is as it was calibrated."""
+    """A measurement counts for its own batch size, the calibration for the other."""
     axes = {"defaults": STEPS["defaults"], "axes": {"batch_size": [8, 16]}}
     plan = make_plan(finetune=axes, tasks={"names": TASKS, "max_test": 100})
     measured = [expert_manifest(trial.longest, seconds=8.0) for trial in plan.trials[:1]]
@@ -125,7 +125,7 @@ def test_calibrated_batch_size_is_not_taken_from_another_that_was_measured(
     assert left.sources.startswith("trials: measured in this store and calibrated on a core")
 
 
-def test_hours_are_those_of_what_workers_are_given(make_plan: Callable[..., Plan]) -> None:
+def test_hours_follow_the_shares_of_the_workers(make_plan: Callable[..., Plan]) -> None:
     """A quarter of a GPU for trials, half of one for merges, and their cores."""
     plan = make_plan(resources=GPUS, tasks={"names": TASKS, "max_test": 50})
     left = estimate(Ledger(plan, manifests=[]).committed(), calibration=None)
@@ -133,7 +133,7 @@ def test_hours_are_those_of_what_workers_are_given(make_plan: Callable[..., Plan
     assert left.usage.cpu_hours == pytest.approx((left.train_s * 2 + left.merge_s) / 3600)
 
 
-def test_finished_study_has_nothing_left(
+def test_finished_study_has_no_work_left(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
     """Zero seconds."""
@@ -145,15 +145,15 @@ def test_finished_study_has_nothing_left(
 def test_validation_images_are_a_fifth_of_the_training_images(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """The merges are evaluated on what was held out, not on the test images."""
+    """Merges are evaluated on the held-out training images, not on the test images."""
     plan = make_plan(tasks={"names": ["mnist_5k", "mnist_m"], "evaluate_on": "validation"})
     sizes = [find_task(task).num_train // 5 for task in ("mnist_5k", "mnist_m")]
     left = estimate(Ledger(plan, manifests=[]).committed(), calibration=None)
     assert left.merge_s == pytest.approx(sum(sizes) * GUESS_MERGE_S_PER_IMAGE / 4)
 
 
-def test_bytes_are_worked_out_before_anything_exists(make_plan: Callable[..., Plan]) -> None:
-    """Weights, buffers and a head an expert; pixels and labels; and checkpoints."""
+def test_bytes_are_estimated_before_anything_exists(make_plan: Callable[..., Plan]) -> None:
+    """Weights, buffers and a head per expert; pixels and labels; checkpoints."""
     plan = make_plan(tasks={"names": TASKS, "max_train": 100, "max_test": 50})
     store = estimate_store(plan, sizes=sizes_of(plan), num_slots=2)
     heads = sum(4 * 97 * find_task(task).num_classes for task in TASKS)
@@ -163,10 +163,10 @@ def test_bytes_are_worked_out_before_anything_exists(make_plan: Callable[..., Pl
     assert store.checkpoint_bytes == 2 * (1_499_192 + 1_490_752)
 
 
-def test_optimizer_without_momentum_leaves_smaller_checkpoints(
+def test_checkpoint_of_an_optimizer_without_momentum_is_smaller(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """The weights alone; Adam keeps two momenta."""
+    """SGD without momentum keeps the weights alone; Adam keeps two more tensors of their size."""
     expected = {"sgd": 1_499_192, "adam": 1_499_192 + 2 * 1_490_752}
     for name, num_bytes in expected.items():
         optimizer = {"name": name, "momentum": 0.0 if name == "sgd" else 0.9}

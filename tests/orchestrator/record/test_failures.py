@@ -19,39 +19,39 @@ def failure(artifact_id: str = FIRST) -> Failure:
     return Failure(artifact_id=artifact_id, reason="OSError: gone", trace="Traceback ...")
 
 
-def test_failure_is_tried_again_as_often_as_the_study_says(folder: StudyFolder) -> None:
-    """Two retries are three tries; the answer to the last one gives up."""
+def test_job_is_tried_again_as_often_as_the_study_allows(folder: StudyFolder) -> None:
+    """Two retries are three tries; there is no retry after the last one."""
     failures = Failures(folder, retries=2)
     assert [failures.note(failure()) is None for _ in range(3)] == [True, True, False]
 
 
-def test_no_retries_give_up_at_once(folder: StudyFolder) -> None:
-    """`retries: 0` means one try."""
+def test_without_retries_the_first_failure_is_final(folder: StudyFolder) -> None:
+    """`retries: 0` allows one try."""
     assert Failures(folder, retries=0).note(failure()) is not None
 
 
-def test_tries_are_counted_for_each_artifact(folder: StudyFolder) -> None:
-    """One trial's failures are not another's."""
+def test_tries_are_counted_for_each_job(folder: StudyFolder) -> None:
+    """A failure of one trial takes no try from another."""
     failures = Failures(folder, retries=1)
     assert failures.note(failure(FIRST)) is None
     assert failures.note(failure(OTHER)) is None
     assert failures.note(failure(FIRST)) is not None
 
 
-def test_what_would_happen_again_is_not_tried_again(folder: StudyFolder) -> None:
-    """A merge that is not finite stays so."""
-    hopeless = Failures(folder, retries=5).note(failure(), is_final=True)
-    assert hopeless is not None
-    assert "tried 1x" in hopeless
+def test_final_failure_is_not_tried_again(folder: StudyFolder) -> None:
+    """A merge that is not finite would be the same again, whatever the number of retries."""
+    final = Failures(folder, retries=5).note(failure(), is_final=True)
+    assert final is not None
+    assert "tried 1x" in final
 
 
-def test_each_failure_is_kept_with_its_trace(folder: StudyFolder) -> None:
-    """The message names the file, which has what the worker saw."""
+def test_each_failure_is_stored_with_its_traceback(folder: StudyFolder) -> None:
+    """The reason names the file of the last one and the command that runs the job by hand."""
     failures = Failures(folder, retries=1)
     failures.note(failure())
-    hopeless = failures.note(failure())
-    assert hopeless is not None
-    assert "OSError: gone (tried 2x" in hopeless
+    final = failures.note(failure())
+    assert final is not None
+    assert "OSError: gone (tried 2x" in final
     for number in (1, 2):
         content = folder.read_bytes(f"failure-{FIRST}-{number}.json")
         assert content is not None
@@ -60,5 +60,5 @@ def test_each_failure_is_kept_with_its_trace(folder: StudyFolder) -> None:
             "reason": "OSError: gone",
             "trace": "Traceback ...",
         }
-    assert folder.location(f"failure-{FIRST}-2.json") in hopeless
-    assert FIRST in hopeless
+    assert folder.location(f"failure-{FIRST}-2.json") in final
+    assert f"python -m workers.run {FIRST} --store {folder.store_url}" in final

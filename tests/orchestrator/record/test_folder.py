@@ -35,17 +35,19 @@ def keys(store: Store) -> list[str]:
     return [entry.key for entry in store.list("studies/")]
 
 
-def test_study_is_read_back_as_written(folder: StudyFolder, make_plan: Callable[..., Plan]) -> None:
-    """Byte for byte, comments and all."""
+def test_study_file_is_read_back_as_written(
+    folder: StudyFolder, make_plan: Callable[..., Plan]
+) -> None:
+    """The bytes are equal, comments and non-ASCII letters included."""
     text = "name: small  # größer wäre besser\n"
     folder.write_plan(make_plan(), study_text=text)
     assert folder.read_study() == text
 
 
-def test_study_that_is_not_there_is_named_beside_those_that_are(
+def test_unknown_study_is_reported_with_the_names_of_the_store(
     directory: Store, make_plan: Callable[..., Plan]
 ) -> None:
-    """A slip in the name shows the right one."""
+    """A user who mistyped a name sees the right one. A folder without a study file is no study."""
     for name in ("b-study", "a-study"):
         StudyFolder(directory, name).write_plan(make_plan(name=name), study_text="x")
     directory.put("studies/half/plan.json", b"{}")
@@ -55,15 +57,15 @@ def test_study_that_is_not_there_is_named_beside_those_that_are(
 
 
 def test_empty_store_has_no_studies(folder: StudyFolder) -> None:
-    """The message says so instead of ending in nothing."""
+    """The message says `none`."""
     with pytest.raises(StudyNotFoundError, match="studies there: none"):
         folder.read_study()
 
 
-def test_edited_study_keeps_what_it_replaces(
+def test_replaced_study_files_and_plans_are_kept(
     folder: StudyFolder, directory: Store, make_plan: Callable[..., Plan]
 ) -> None:
-    """Three texts leave two revisions, in order; the current one has the plain name."""
+    """Three versions leave two numbered ones, in order; the last has the plain name."""
     plan = make_plan()
     for text in ("first", "second", "third"):
         folder.write_plan(plan, study_text=text)
@@ -76,20 +78,20 @@ def test_edited_study_keeps_what_it_replaces(
     assert study_names(directory) == ["small"]
 
 
-def test_same_study_again_writes_nothing_new(
+def test_unchanged_study_leaves_no_revision(
     folder: StudyFolder, directory: Store, make_plan: Callable[..., Plan]
 ) -> None:
-    """A resumed study leaves no revisions behind."""
+    """Resuming a study writes no further files."""
     folder.write_plan(make_plan(), study_text="x")
     before = keys(directory)
     folder.write_plan(make_plan(), study_text="x")
     assert keys(directory) == before == ["studies/small/plan.json", "studies/small/study.yaml"]
 
 
-def test_plan_is_read_back_with_the_digest_of_the_text(
+def test_plan_is_read_back_with_the_digest_of_the_study_file(
     folder: StudyFolder, make_plan: Callable[..., Plan]
 ) -> None:
-    """What ran is written down whole, and which text it came from."""
+    """The stored plan is complete and names the study file that it was made from."""
     plan = make_plan()
     folder.write_plan(plan, study_text="x")
     digest = hashlib.sha256(b"x").hexdigest()
@@ -104,7 +106,7 @@ def test_plan_is_read_back_with_the_digest_of_the_text(
         (lambda content: content.replace(b"mnist_5k", b"mnist_4k"), "does not match its checksum"),
         (lambda content: content.replace(b"0.01", b"1E-2"), "does not match its checksum"),
         (lambda _: b"[]", "does not match its checksum"),
-        (lambda _: dump_checksummed({"study": "other"}), "is that of study 'other'"),
+        (lambda _: dump_checksummed({"study": "other"}), "belongs to study 'other'"),
         (lambda _: dump_checksummed({"study": "small"}), "has no field 'groups_drawn_from'"),
     ],
 )
@@ -114,7 +116,7 @@ def test_damaged_plan_is_refused(
     change: Callable[[bytes], bytes],
     problem: str,
 ) -> None:
-    """Wrong groups are worse than none: the message has what is wrong and the command."""
+    """A run with the wrong groups would be worse than no run. The message says what helps."""
     folder.write_plan(make_plan(), study_text="x")
     folder.write_bytes(PLAN_FILE, change(folder.read_bytes(PLAN_FILE) or b""))
     with pytest.raises(StudyDamagedError, match=rf"plan\.json {problem}") as caught:
@@ -126,14 +128,14 @@ def test_damaged_plan_is_refused(
     ("content", "problem"),
     [(b"y", "does not match its digest"), (b"", "does not match"), (None, "is missing")],
 )
-def test_study_that_is_not_the_planned_one_is_refused(
+def test_study_file_that_differs_from_the_planned_one_is_refused(
     folder: StudyFolder,
     directory: Store,
     make_plan: Callable[..., Plan],
     content: bytes | None,
     problem: str,
 ) -> None:
-    """The plan knows the text's digest; a lost text is damage, not an unknown name."""
+    """The plan has the digest. A missing study file is a damage, not an unknown name."""
     folder.write_plan(make_plan(), study_text="x")
     if content is None:
         directory.delete([Layout.study("small", STUDY_FILE)])
@@ -143,8 +145,8 @@ def test_study_that_is_not_the_planned_one_is_refused(
         folder.read_study()
 
 
-def test_study_without_a_plan_is_believed(folder: StudyFolder) -> None:
-    """A run that was stopped between the two leaves a text that can go on."""
+def test_study_file_without_a_plan_is_read(folder: StudyFolder) -> None:
+    """A run that was stopped between the two writes can be resumed."""
     folder.write_bytes(STUDY_FILE, b"x")
     assert folder.read_study() == "x"
     folder.write_bytes(STUDY_FILE, b"\xff")
@@ -153,7 +155,7 @@ def test_study_without_a_plan_is_believed(folder: StudyFolder) -> None:
 
 
 def test_withdrawn_file_is_kept_under_another_name(folder: StudyFolder, directory: Store) -> None:
-    """It is missing afterwards; the second one does not overwrite the first."""
+    """A second withdrawal does not overwrite the first; a missing file is ignored."""
     for content in (b"first", b"second"):
         folder.write_bytes(PLAN_FILE, content)
         folder.withdraw(PLAN_FILE)
@@ -165,15 +167,17 @@ def test_withdrawn_file_is_kept_under_another_name(folder: StudyFolder, director
     assert folder.read_bytes("withdrawn-0002-plan.json") == b"second"
 
 
-def test_location_is_a_path_that_exists(folder: StudyFolder, tmp_path: Path) -> None:
-    """What is printed can be opened."""
+def test_location_of_a_local_file_is_its_path(folder: StudyFolder, tmp_path: Path) -> None:
+    """A user can open the printed path."""
     folder.write_bytes("report.html", b"<html>")
     assert Path(folder.location("report.html")).read_bytes() == b"<html>"
     assert folder.location("report.html").startswith(str(tmp_path))
 
 
-def test_location_on_a_server_of_ones_own_names_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server stands behind the whole key, not in the middle of it."""
+def test_location_on_an_s3_server_ends_with_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The query with the server follows the whole key."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     store = open_store("s3://bucket/prefix?endpoint_url=http://127.0.0.1:9")
     assert StudyFolder(store, "small").location("report.html") == (

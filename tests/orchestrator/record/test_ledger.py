@@ -25,7 +25,7 @@ def experts_of(plan: Plan) -> dict[str, ExpertSpec]:
 
 
 def test_empty_store_leaves_everything_to_do(plan: Plan) -> None:
-    """Three trials, no merge ready, every expert and merge a hole."""
+    """Three trials can run, no merge is ready, and every expert and merge is a hole."""
     ledger = Ledger(plan, manifests=[])
     assert ledger.committed().missing_trainings == ledger.state().runnable_trainings == plan.trials
     assert ledger.state().ready_merges == ()
@@ -44,7 +44,7 @@ def test_empty_store_leaves_everything_to_do(plan: Plan) -> None:
 
 
 def test_merge_is_ready_with_its_last_expert(plan: Plan, expert_manifest: Make) -> None:
-    """The first expert releases nothing, the second the pair, the third the other two pairs."""
+    """The first expert makes no merge ready, the second one pair, the third the other two pairs."""
     ledger = Ledger(plan, manifests=[])
     released = [
         [spec.id for spec in ledger.add(expert_manifest(expert))]
@@ -55,10 +55,10 @@ def test_merge_is_ready_with_its_last_expert(plan: Plan, expert_manifest: Make) 
     assert [spec.id for spec in ledger.state().ready_merges] == list(plan.merges)
 
 
-def test_stages_and_axes_say_how_much_there_is(
+def test_stages_and_axes_count_committed_artifacts(
     make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
 ) -> None:
-    """A merge at the default counts on every axis that it lies on."""
+    """A merge at the default point counts on every axis that the point lies on."""
     plan = make_plan(finetune={**STEPS, "axes": {"lr": [0.01, 0.02], "steps": [10, 20]}})
     ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
     times = Counter(cell.merge.id for cell in plan.cells)
@@ -70,20 +70,20 @@ def test_stages_and_axes_say_how_much_there_is(
     assert axes == {"lr": (1, 6), "steps": (1, 6)}
 
 
-def test_held_out_expert_is_waited_for(
+def test_merge_waits_for_held_out_experts(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """A merge of two that is evaluated on the third needs the head of the third."""
+    """A merge of two that is evaluated on a third task needs the head of the third expert."""
     plan = make_plan(evaluation={"held_out": True})
     ledger = Ledger(plan, manifests=[])
     released = [len(ledger.add(expert_manifest(expert))) for expert in plan.experts.values()]
     assert released == [0, 0, 3]
 
 
-def test_committed_merge_is_no_longer_ready(
+def test_committed_merge_is_not_ready(
     plan: Plan, expert_manifest: Make, merge_manifest: Make
 ) -> None:
-    """What the store has is not run again, and no merge is released by it."""
+    """It is not run again, and it makes no other merge ready."""
     ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
     done = ledger.state().ready_merges[0]
     assert ledger.add(merge_manifest(done)) == []
@@ -91,31 +91,31 @@ def test_committed_merge_is_no_longer_ready(
     assert ledger.state().counts().num_merges_done == 1
 
 
-def test_whole_study_is_finished_and_has_no_hole(
+def test_complete_study_is_finished_and_has_no_hole(
     plan: Plan, all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """A ledger read from a full store has nothing to do, in whatever order it was read."""
+    """In whatever order the manifests were read."""
     ledger = Ledger(plan, manifests=reversed(all_manifests(plan)))
     assert ledger.state().is_finished
     assert ledger.state().holes() == ()
     assert ledger.committed().missing_trainings == ()
 
 
-def test_manifest_of_another_study_is_not_counted(
+def test_artifacts_of_other_plans_are_ignored(
     plan: Plan,
     make_plan: Callable[..., Plan],
     all_manifests: Callable[[Plan], list[Manifest]],
 ) -> None:
-    """Studies share a store; another one's experts and merges are none of this one's."""
+    """Studies share a store."""
     ledger = Ledger(plan, manifests=all_manifests(make_plan(seed=9)))
     committed = ledger.committed()
     assert (committed.experts, committed.merges) == ({}, {})
 
 
-def test_trial_goes_on_with_the_snapshots_that_are_missing(
+def test_remainder_of_a_trial_has_the_missing_snapshots(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """Of 10 and 20 steps the first is there: the trial that is left commits the second alone."""
+    """After the first of two snapshots the remainder commits the second alone."""
     plan = make_plan(finetune=STEPS)
     trial = plan.trials[0]
     ledger = Ledger(plan, manifests=[expert_manifest(trial.outputs[0])])
@@ -125,7 +125,7 @@ def test_trial_goes_on_with_the_snapshots_that_are_missing(
 
 
 def test_diverged_expert_with_finite_weights_is_merged(plan: Plan, expert_manifest: Make) -> None:
-    """Divergence is an outcome; weights that are finite can be merged and are no hole."""
+    """Its weights can be used, so it is no hole."""
     experts = plan.experts.values()
     ledger = Ledger(plan, manifests=[expert_manifest(e, outcome="diverged") for e in experts])
     assert len(ledger.state().ready_merges) == 3
@@ -135,7 +135,7 @@ def test_diverged_expert_with_finite_weights_is_merged(plan: Plan, expert_manife
 def test_diverged_expert_without_weights_blocks_its_merges(
     plan: Plan, expert_manifest: Make
 ) -> None:
-    """Its two pairs are not run, blocked by it by name; the third pair runs."""
+    """The two merges that need it name it as the reason; the third merge is ready."""
     experts = experts_of(plan)
     bad = experts["mnist_5k"]
     ledger = Ledger(
@@ -159,10 +159,10 @@ def test_diverged_expert_without_weights_blocks_its_merges(
     ]
 
 
-def test_study_that_can_go_no_further_is_finished(
+def test_study_with_only_blocked_merges_is_finished(
     plan: Plan, expert_manifest: Make, merge_manifest: Make
 ) -> None:
-    """What is blocked for good is not waited for."""
+    """No run could make the blocked merges."""
     experts = experts_of(plan)
     good = [expert_manifest(experts[task]) for task in ("emoji_objects", "font_letters")]
     bad = expert_manifest(experts["mnist_5k"], test=None, outcome="diverged")
@@ -172,10 +172,8 @@ def test_study_that_can_go_no_further_is_finished(
     assert ledger.state().is_finished
 
 
-def test_failed_trial_is_not_tried_again_and_blocks_its_merges(
-    plan: Plan, expert_manifest: Make
-) -> None:
-    """The expert is the failed hole with its reason; its merges were not run because of it."""
+def test_failed_trial_cannot_run_and_blocks_its_merges(plan: Plan, expert_manifest: Make) -> None:
+    """Its expert is a failed hole with the reason; the merges that need it name it."""
     experts = experts_of(plan)
     ledger = Ledger(plan, manifests=[expert_manifest(experts["font_letters"])])
     bad = experts["mnist_5k"]
@@ -193,10 +191,10 @@ def test_failed_trial_is_not_tried_again_and_blocks_its_merges(
     assert blocked == [f"blocked by failed expert {bad.id} of mnist_5k"] * 2
 
 
-def test_snapshot_committed_before_its_trial_failed_is_no_hole(
+def test_committed_snapshot_of_a_failed_trial_is_no_hole(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """A trial that fails after 10 of 20 steps lacks the second expert only."""
+    """A trial that fails after 10 of 20 steps lacks the second expert alone."""
     plan = make_plan(finetune=STEPS)
     trial = plan.trials[0]
     ledger = Ledger(plan, manifests=[expert_manifest(trial.outputs[0])])
@@ -206,10 +204,10 @@ def test_snapshot_committed_before_its_trial_failed_is_no_hole(
     assert trial.outputs[1].id in failed[0]
 
 
-def test_failure_of_what_is_left_of_a_trial_names_its_experts(
+def test_failed_remainder_of_a_trial_names_the_missing_expert(
     make_plan: Callable[..., Plan], expert_manifest: Make
 ) -> None:
-    """Where the longest expert is there, the trial that is left has the id of a shorter one."""
+    """If the longest expert exists, the remainder has the id of a shorter one."""
     plan = make_plan(finetune=STEPS)
     short, long = plan.trials[0].outputs
     ledger = Ledger(plan, manifests=[expert_manifest(long)])
@@ -220,8 +218,8 @@ def test_failure_of_what_is_left_of_a_trial_names_its_experts(
     assert short.id in failed[0]
 
 
-def test_failed_merge_is_not_ready_again(plan: Plan, expert_manifest: Make) -> None:
-    """It is a hole with its reason, and the study ends without it."""
+def test_failed_merge_is_not_ready(plan: Plan, expert_manifest: Make) -> None:
+    """It is a hole with its reason."""
     ledger = Ledger(plan, manifests=[expert_manifest(each) for each in plan.experts.values()])
     bad = ledger.state().ready_merges[1]
     ledger.fail(bad.id, reason="MismatchError: shapes")
@@ -231,7 +229,7 @@ def test_failed_merge_is_not_ready_again(plan: Plan, expert_manifest: Make) -> N
     assert failed.reason == "MismatchError: shapes"
 
 
-def test_commit_after_a_failure_takes_the_failure_back(plan: Plan, expert_manifest: Make) -> None:
+def test_commit_cancels_an_earlier_failure(plan: Plan, expert_manifest: Make) -> None:
     """A worker that was given up may still have committed."""
     expert = next(iter(plan.experts.values()))
     ledger = Ledger(plan, manifests=[])
@@ -242,7 +240,7 @@ def test_commit_after_a_failure_takes_the_failure_back(plan: Plan, expert_manife
 
 
 def test_snapshot_cannot_be_changed(plan: Plan, expert_manifest: Make) -> None:
-    """Neither its mappings nor its fields, by whoever reads it."""
+    """Neither its mappings nor its fields."""
     expert, other = list(plan.experts.values())[:2]
     committed = Ledger(plan, manifests=[expert_manifest(expert)]).committed()
     with pytest.raises(TypeError):
@@ -252,7 +250,7 @@ def test_snapshot_cannot_be_changed(plan: Plan, expert_manifest: Make) -> None:
 
 
 def test_snapshot_is_copied_only_after_a_commit(plan: Plan, expert_manifest: Make) -> None:
-    """An older snapshot stays as it was; without a commit in between the same one is returned."""
+    """An older snapshot stays as it was; without a commit the same one is returned."""
     ledger = Ledger(plan, manifests=[])
     before = ledger.committed()
     assert ledger.committed() is before
@@ -262,10 +260,10 @@ def test_snapshot_is_copied_only_after_a_commit(plan: Plan, expert_manifest: Mak
     assert ledger.committed().experts == {manifest.id: manifest}
 
 
-def test_snapshots_are_whole_while_another_thread_commits(
+def test_snapshots_are_consistent_while_another_thread_commits(
     plan: Plan, all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """Every snapshot holds a prefix of the commits: as many experts as there were before."""
+    """Every snapshot holds the experts that were committed first, without a gap."""
     experts = [each for each in all_manifests(plan) if each.kind == "expert"]
     ledger = Ledger(plan, manifests=[])
     start, stop = threading.Barrier(2), threading.Event()
@@ -306,8 +304,8 @@ def test_single_artifacts_are_looked_up_without_a_snapshot(
     assert ledger.is_committed(spec.id)
 
 
-def test_state_is_made_again_only_after_a_change(plan: Plan, expert_manifest: Make) -> None:
-    """A commit, a failure and an exclusion give a new state; an old one keeps its answers."""
+def test_state_is_made_anew_only_after_a_change(plan: Plan, expert_manifest: Make) -> None:
+    """A commit, a failure and an exclusion give a new state; an older state keeps its answers."""
     expert, other = list(plan.experts.values())[:2]
     ledger = Ledger(plan, manifests=[])
     states = [ledger.state()]
@@ -325,7 +323,7 @@ def test_state_is_made_again_only_after_a_change(plan: Plan, expert_manifest: Ma
 
 
 def test_blocked_merge_is_not_said_to_lack_budget(plan: Plan) -> None:
-    """A merge that no budget could make names its failed expert, although it is left out."""
+    """It names its failed expert, although the budget leaves it out as well."""
     ledger = Ledger(plan, manifests=[])
     ledger.leave_out(plan.merges)
     bad = next(iter(plan.experts.values()))

@@ -21,8 +21,8 @@ from workers.store.opening import open_store
 from workers.store.protocol import Store
 
 
-class NotedStore:
-    """Notes the keys in the order in which they are written."""
+class RecordingStore:
+    """A store that records the names of written files in their order."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -38,8 +38,8 @@ class NotedStore:
 
 
 @pytest.fixture
-def directory(tmp_path_factory: pytest.TempPathFactory) -> NotedStore:
-    return NotedStore(open_store(str(tmp_path_factory.mktemp("store"))))
+def directory(tmp_path_factory: pytest.TempPathFactory) -> RecordingStore:
+    return RecordingStore(open_store(str(tmp_path_factory.mktemp("store"))))
 
 
 @pytest.fixture
@@ -66,10 +66,8 @@ def write(folder: StudyFolder, committed: Committed) -> None:
     )
 
 
-def test_tables_are_written_byte_for_byte_the_same(
-    folder: StudyFolder, committed: Committed
-) -> None:
-    """Equal tables are equal files, and a reader gets the table back."""
+def test_equal_outputs_are_equal_bytes(folder: StudyFolder, committed: Committed) -> None:
+    """A second run writes the same files, and a table is read back unchanged."""
     written: list[list[bytes | None]] = []
     for _ in range(2):
         write(folder, committed)
@@ -81,26 +79,28 @@ def test_tables_are_written_byte_for_byte_the_same(
 
 
 def test_digests_are_written_last(
-    folder: StudyFolder, directory: NotedStore, committed: Committed
+    folder: StudyFolder, directory: RecordingStore, committed: Committed
 ) -> None:
-    """A run that is stopped before leaves outputs that do not match, and the next writes all."""
+    """After an interrupted write the digests do not match, so the next run writes again."""
     write(folder, committed)
     assert directory.written[-1] == OUTPUTS_FILE
     assert sorted(directory.written[:-1]) == [EXPERTS_FILE, REPORT_FILE, RESULTS_FILE]
 
 
-def test_whole_outputs_and_none_at_all_have_no_problem(
+def test_complete_outputs_and_no_outputs_are_undamaged(
     folder: StudyFolder, committed: Committed
 ) -> None:
-    """A study that never ended has nothing to compare."""
+    """A study that never ended has no outputs to check."""
     assert output_problems(folder) == {}
     assert promised_artifacts(folder) == {}
     write(folder, committed)
     assert output_problems(folder) == {}
 
 
-def test_what_was_committed_is_remembered(folder: StudyFolder, committed: Committed) -> None:
-    """By kind; of damaged outputs nothing is believed."""
+def test_ids_of_committed_artifacts_are_read_back(
+    folder: StudyFolder, committed: Committed
+) -> None:
+    """By kind. A damaged outputs.json gives no ids."""
     write(folder, committed)
     experts = frozenset(committed.experts)
     assert promised_artifacts(folder) == {"expert": experts, "base": {"0" * 16}}
@@ -112,16 +112,16 @@ def test_what_was_committed_is_remembered(folder: StudyFolder, committed: Commit
 def test_changed_output_does_not_match_its_digest(
     folder: StudyFolder, committed: Committed, name: str
 ) -> None:
-    """It alone is named."""
+    """Only the changed file is named."""
     write(folder, committed)
     folder.write_bytes(name, b"changed")
     assert output_problems(folder) == {name: "does not match its digest in outputs.json"}
 
 
-def test_lost_outputs_are_named(
-    folder: StudyFolder, directory: NotedStore, committed: Committed
+def test_missing_outputs_are_named(
+    folder: StudyFolder, directory: RecordingStore, committed: Committed
 ) -> None:
-    """One that is gone; and the digests, as long as anything is left that they were of."""
+    """A missing file, and missing digests as long as any output is left."""
     write(folder, committed)
     directory.delete([f"studies/small/{REPORT_FILE}"])
     assert output_problems(folder) == {REPORT_FILE: "is missing"}
@@ -131,10 +131,10 @@ def test_lost_outputs_are_named(
 
 
 def test_outputs_of_another_study_are_refused(
-    folder: StudyFolder, directory: NotedStore, committed: Committed
+    folder: StudyFolder, directory: RecordingStore, committed: Committed
 ) -> None:
-    """A folder copied under another name says so."""
+    """A folder that was copied under another name is a damage."""
     write(StudyFolder(directory, "other"), committed)
     for name in (RESULTS_FILE, EXPERTS_FILE, REPORT_FILE, OUTPUTS_FILE):
         folder.write_bytes(name, directory.get(f"studies/other/{name}"))
-    assert output_problems(folder) == {OUTPUTS_FILE: "is that of study 'other'"}
+    assert output_problems(folder) == {OUTPUTS_FILE: "belongs to study 'other'"}
