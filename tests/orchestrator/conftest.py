@@ -21,7 +21,7 @@ from workers.artifacts.metrics import (
     TrainingMetrics,
 )
 from workers.artifacts.node_cache import CACHE_VARIABLE
-from workers.models.model_sizes import ModelSize, keep_sizes
+from workers.models.model_sizes import ModelSize, cache_sizes
 from workers.specs.merge import MergeSpec
 from workers.specs.spec_json import spec_to_json
 from workers.specs.training import BaseSpec, ExpertSpec
@@ -52,7 +52,7 @@ BASE_SUMS = TaskSums(num_examples=100, num_correct=40, loss_sum=150.0)
 def known_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares every test the process that asks timm: a node knows these models already."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path.with_name(f"{tmp_path.name}-node")))
-    keep_sizes(MODEL_SIZES)
+    cache_sizes(MODEL_SIZES)
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Backbones, heads and the tensors of their checkpoints."""
+"""Backbones, classifiers and their tensors: timm, torch and safetensors, without scheduling."""

@@ -1,4 +1,4 @@
-"""Backbones: timm models without their classifier, and where their weights come from."""
+"""Backbones: timm models without their classifier, and reading their checkpoints."""
 
 import pickle
 from collections.abc import Mapping
@@ -18,37 +18,40 @@ from workers.models.pretrained_weights import WeightsError
 from workers.sampling.seeds import derive_seed
 
 EMBEDDING_WIDTHS = frozenset({256, 384, 512, 640, 768, 1024, 1152, 1280})
-"""Of CLIP's image towers among timm's weights; those fine-tuned to ImageNet have 1,000 classes and
-more, none of which is one of these."""
+"""Widths of the embeddings of CLIP's image towers in timm. CLIP towers that were fine-tuned on
+ImageNet have 1,000 classes or more, and no such number is in this set."""
 OPEN_CLIP_NAME = "visual.class_embedding"
-"""Is in every checkpoint of open_clip's whole ViT models, which timm's own names are made of."""
+"""Name of a tensor in every checkpoint of a whole ViT model from open_clip. timm converts such
+checkpoints to its own names."""
 BATCH_COUNT = ".num_batches_tracked"
+"""How the names of BatchNorm's batch counters end."""
 NUM_NAMES_SHOWN = 5
-"""A checkpoint of another model differs in hundreds of tensors; the first tell which it is."""
+"""Names in a message; a checkpoint of another model differs in hundreds of tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A feature extractor and what its inputs and outputs look like."""
+    """A feature extractor, with the normalization of its inputs and the width of its outputs."""
 
     module: nn.Module
-    """Where the weights are, channels-last in memory."""
+    """The timm model, whose weights are channels-last in memory."""
     num_features: int
+    """Width of the features."""
     normalization: Normalization
     expansion: nn.Module | None = None
-    """The module's expansion at the base (`workers.models.tangent`), in the module's weights; None
-    for a backbone that is not linearised."""
+    """The expansion of `module` at the base (`workers.models.tangent`); None for a backbone that is
+    not linearised."""
 
     @property
     def model(self) -> nn.Module:
-        """What is trained and evaluated: (batch, 3, height, width) to (batch, num_features)."""
+        """The model to train and evaluate: (batch, 3, height, width) to (batch, num_features)."""
         return self.expansion or self.module
 
 
 def create_backbone(model: str, *, seed: int, device: torch.device) -> Backbone:
-    """Builds a timm model without its classifier, with random weights drawn from the seed.
+    """Builds a timm model without its classifier, with random weights that depend on the seed.
 
-    CLIP's image towers keep their projection: it is no classifier, see `embedding_width`.
+    CLIP's image towers keep their projection, which is not a classifier; see `embedding_width`.
 
     Raises:
         WeightsError: timm has no such model.
@@ -59,8 +62,8 @@ def create_backbone(model: str, *, seed: int, device: torch.device) -> Backbone:
         module = timm.create_model(model, pretrained=False, num_classes=width)
     module = module.to(device).to(memory_format=torch.channels_last)
     defaults: Any = module.default_cfg
-    # Some models, MobileNetV3 for one, widen their features in a layer that precedes the classifier
-    # and stays: there timm's `num_features` is the width before it.
+    # Some models, for example MobileNetV3, have a layer before the classifier that widens the
+    # features. It stays, and timm's `num_features` is the width before it.
     num_features: Any = width or getattr(module, "head_hidden_size", None) or module.num_features
     return Backbone(
         module=module,
@@ -70,11 +73,11 @@ def create_backbone(model: str, *, seed: int, device: torch.device) -> Backbone:
 
 
 def embedding_width(model: str) -> int:
-    """Returns the width of the embedding that a CLIP image tower ends in, 0 for other models.
+    """Returns the width of a CLIP image tower's embedding; 0 for other models.
 
-    timm has the projection to it as the model's last layer. It belongs to the backbone that is
-    fine-tuned and merged: it is the last layer of the image encoder (Ilharco 2023 merge it too),
-    and CLIP's text embeddings, of which zero-shot heads are made, have its width.
+    In timm, the projection to the embedding is the model's last layer. It belongs to the backbone
+    and is fine-tuned and merged with it: it is the last layer of the image encoder, which Ilharco
+    2023 merge as well. CLIP's text embeddings, which zero-shot heads consist of, have its width.
 
     Raises:
         WeightsError: timm has no such model.
@@ -87,25 +90,27 @@ def embedding_width(model: str) -> int:
 
 
 def check_model(model: str) -> None:
-    """Refuses a name that timm does not know.
+    """Checks that timm has a model.
 
     Raises:
-        WeightsError: timm has no such model; the message names some that begin alike.
+        WeightsError: timm has no such model; the message has some similar names.
     """
     if not timm.is_model(model):
         near = ", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "see timm.list_models()"
-        raise WeightsError(f"timm has no model {model!r}; close: {near}")
+        raise WeightsError(f"timm has no model {model!r}; similar names: {near}")
 
 
 def read_checkpoint(path: Path, *, model: str) -> dict[str, Tensor]:
-    """Reads a checkpoint of the whole model and returns its backbone's tensors under timm's names.
+    """Reads a checkpoint of a whole model and returns the backbone's tensors by timm's names.
 
-    Of open_clip's ViT models the image tower is taken. Other names that differ from timm's are
-    matched in order, which needs equal last parts of the names throughout, equal shapes in the
-    backbone, and a file that keeps the order: safetensors files, which are sorted, need timm's
-    names; torchvision's ResNets have them. Files from before BatchNorm counted its batches,
-    torchvision's oldest, are taken as having counted none. Other float types become the model's. No
-    pickle runs.
+    * A checkpoint of an open_clip ViT model gives the tensors of its image tower.
+    * If the tensors have other names than in timm, they are matched by order. The last parts of the
+      names and the shapes must agree. Safetensors files are sorted by name, which loses the order,
+      so they must have timm's names; torchvision's ResNets have them.
+    * The batch counters of BatchNorm may be missing, as in torchvision's oldest files, and are then
+      zero.
+    * Floating point tensors are converted to the model's dtypes.
+    * No pickled code is executed.
 
     Raises:
         WeightsError: The file does not fit the model, or timm has no such model.
@@ -131,12 +136,14 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a checkpoint that can be read: {error}") from error
+        raise WeightsError(f"{path} cannot be read as a checkpoint: {error}") from error
     if not isinstance(found, Mapping) or not all(
         isinstance(each, Tensor) for each in found.values()
     ):
         inside = list(found)[:NUM_NAMES_SHOWN] if isinstance(found, Mapping) else type(found)
-        raise WeightsError(f"{path}: not a flat mapping of names to tensors but {inside}")
+        raise WeightsError(
+            f"{path} must contain a flat mapping of names to tensors, but contains {inside}"
+        )
     return found
 
 
@@ -144,12 +151,14 @@ def _renamed(found: Mapping[str, Tensor], *, path: Path, model: str) -> Mapping[
     whole = list(timm.create_model(model, pretrained=False).state_dict())
     if path.suffix == ".safetensors":
         missing = [name for name in whole if name not in found][:NUM_NAMES_SHOWN]
-        raise WeightsError(f"{path}: names are not timm's for {model}; missing: {missing}")
+        raise WeightsError(
+            f"{path} does not have timm's names for the tensors of {model}; it lacks {missing}"
+        )
     if len(whole) != len(found):
-        raise WeightsError(f"{path}: {len(found)} tensors, {model} has {len(whole)}")
+        raise WeightsError(f"{path} has {len(found)} tensors, but {model} has {len(whole)}")
     for ours, theirs in zip(whole, found, strict=True):
         if ours.rpartition(".")[2] != theirs.rpartition(".")[2]:
-            raise WeightsError(f"{path}: tensor {theirs!r} stands where timm has {ours!r}")
+            raise WeightsError(f"{path} has the tensor {theirs!r} in the place of timm's {ours!r}")
     return dict(zip(whole, found.values(), strict=True))
 
 

@@ -1,7 +1,7 @@
-"""Running statistics of a merged model that its experts' own do not give: two of the policies.
+"""Two policies for the BatchNorm statistics of a merged model: `recalibrate` and `per_task`.
 
-`merge.buffers` has the policies that are arithmetic on the experts' statistics; these two need
-images, or the task under evaluation.
+They need images, or the task under evaluation. The other policies are arithmetic on the experts'
+statistics and are in `merge.buffers`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,21 +15,22 @@ from eval.model_inputs import to_inputs
 from workers.models.backbones import Backbone
 
 BATCH_SIZE = 64
-"""Images of a recalibration batch, at least; on every device alike, as it enters the result."""
+"""Least number of images of a recalibration batch; the same on every device, because the result
+depends on it."""
 
 _STATISTICS = (".running_mean", ".running_var")
 
 
 def recalibrate(backbone: Backbone, *, images: Sequence[Split], device: torch.device) -> None:
-    """Estimates BatchNorm statistics anew, in place, on unlabelled images of several tasks.
+    """Re-estimates the BatchNorm statistics of a backbone on unlabelled images, in place.
 
-    Every batch holds its share of every task's images, so that the variance has the differences
-    between tasks in it; statistics are plain averages over the batches.
+    Every batch has the same fraction of each task's images, so that the variance includes the
+    differences between tasks. The statistics are plain averages over the batches.
 
     Args:
-        backbone: Not linearised; left in evaluation mode.
+        backbone: A backbone that is not linearised; it is in evaluation mode afterwards.
         images: The images of each task, in the order of the tasks.
-        device: Where the backbone is.
+        device: Device of the backbone.
     """
     norms = batch_norms(backbone.module)
     momenta = [norm.momentum for norm in norms]
@@ -37,7 +38,7 @@ def recalibrate(backbone: Backbone, *, images: Sequence[Split], device: torch.de
     try:
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # averages instead of forgetting
+            norm.momentum = None  # a plain average instead of an exponential one
             norm.train()
         with torch.no_grad():
             for inputs in _mixed_batches(images, backbone=backbone, device=device):
@@ -49,7 +50,7 @@ def recalibrate(backbone: Backbone, *, images: Sequence[Split], device: torch.de
 
 
 def copy_statistics(tensors: Mapping[str, Tensor], *, module: nn.Module) -> None:
-    """Gives a model another's running statistics, in place."""
+    """Copies running statistics from the tensors of another model to a module, in place."""
     destination = module.state_dict()
     with torch.no_grad():
         for name in destination:
@@ -59,9 +60,10 @@ def copy_statistics(tensors: Mapping[str, Tensor], *, module: nn.Module) -> None
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Lets BatchNorm normalize by the batch without taking it into its statistics, for a while.
+    """Keeps BatchNorm layers in training mode from updating their statistics inside the context.
 
-    Layers that normalize by their statistics go on to.
+    They still normalize by the batch. Layers in evaluation mode still normalize by their
+    statistics.
     """
     training = [norm for norm in batch_norms(module) if norm.training and norm.track_running_stats]
     for norm in training:

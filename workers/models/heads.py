@@ -1,4 +1,4 @@
-"""The classifiers of tasks: linear maps of features, or of their directions where CLIP's are."""
+"""The classifiers of tasks: linear maps of features, or cosine heads like CLIP's."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class CosineHead(nn.Linear):
-    """Takes features by their direction alone: logits are scaled cosines. It is never trained."""
+    """A classifier whose logits are scaled cosines of features and weights; it is never trained."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(num_features, num_classes, bias=False)
@@ -23,7 +23,7 @@ class CosineHead(nn.Linear):
 
 
 def head_of(tensors: Mapping[str, Tensor]) -> nn.Linear:
-    """Returns the classifier with these tensors; one without a bias is a cosine head."""
+    """Returns the classifier with the given tensors; without a bias it is a `CosineHead`."""
     num_classes, num_features = tensors["weight"].shape
     kind = nn.Linear if "bias" in tensors else CosineHead
     head = kind(num_features, num_classes)

@@ -1,4 +1,4 @@
-"""The inputs that a model's layers see, as matrices: what Gram matrices are made of."""
+"""The inputs of a model's linear and convolutional layers as matrices, for Gram matrices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 OnInputs = Callable[[str, Callable[[], Tensor]], None]
-"""Takes the name of a weight, and what makes the inputs' matrix if that is wanted."""
+"""Called with the name of a weight and a function that returns the matrix of its inputs."""
 
 
 class LayerInputs(TorchFunctionMode):
-    """Tells the inputs of every matrix that a model applies, while it is active.
+    """A context that reports the inputs of every weight matrix and kernel that a model applies.
 
-    It watches the calls rather than the layers: what a layer does to its input first, such as
-    padding to the stride, has been done by then, and a kernel that a layer standardizes before use
-    is rightly no weight of the model.
+    It intercepts calls of torch functions, not of layers. At that point, a layer has already
+    changed its input, for example padded it. A kernel that a layer standardizes before use is not a
+    weight of the model, and is not reported.
     """
 
     def __init__(self, module: nn.Module, *, on_inputs: OnInputs) -> None:
@@ -32,20 +32,20 @@ class LayerInputs(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        """Looks at a call of torch, and makes it."""
+        """Reports the inputs of a linear map or convolution, and then calls the function."""
         kwargs = kwargs or {}
         if func is functional.linear:
-            self._tell_linear(*args, **kwargs)
+            self._report_linear(*args, **kwargs)
         elif func is functional.conv2d:
-            self._tell_convolution(*args, **kwargs)
+            self._report_convolution(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _tell_linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    def _report_linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
         del bias
         if id(weight) in self._names:
             self._on_inputs(self._names[id(weight)], lambda: inputs.reshape(-1, inputs.shape[-1]))
 
-    def _tell_convolution(  # noqa: PLR0917 the order is torch's
+    def _report_convolution(  # noqa: PLR0917 the order is torch's
         self,
         inputs: Tensor,
         weight: Tensor,
@@ -78,11 +78,12 @@ def patches(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> Tensor:
-    """Returns what a kernel is applied to, one patch a row.
+    """Returns the patches that a kernel is applied to, one per row.
 
     Shapes:
         inputs: (batch, channels, height, width).
-        returns: (batch x places, channels x kernel height x kernel width), in a kernel's order.
+        returns: (batch x positions, channels x kernel height x kernel width), with columns in the
+            order of a flattened kernel.
     """
     if tuple(size) == (1, 1) and padding == (0, 0):
         strided = inputs[:, :, :: stride[0], :: stride[1]]
@@ -94,10 +95,10 @@ def patches(
 
 
 def add_gram(sums: dict[str, Tensor], name: str, inputs: Tensor) -> None:
-    """Adds the inputs' Gram matrix to a sum, in place.
+    """Adds the Gram matrix of a batch of inputs to the sum of a weight, in place.
 
-    One batch is multiplied in float32, batches are added in float64: what RegMean inverts is the
-    sum.
+    The product of a batch is in float32. The sum over batches is in float64, because RegMean
+    inverts it.
 
     Shapes:
         inputs: (rows, width). sums: (width, width), float64.

@@ -1,4 +1,4 @@
-"""The linear probe: the classifier that fits the base's features best, fitted and not trained."""
+"""Linear probes: classifiers that are fitted to features by L-BFGS."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,25 +7,28 @@ from torch import Tensor, nn
 
 MAX_ITERATIONS = 500
 GRADIENT_TOLERANCE = 1e-6
-"""Largest entry of the mean loss's gradient at which a fit ends, nats for features of norm 1."""
+"""A fit ends when no entry of the gradient of the mean loss is larger, in nats for features of
+norm 1."""
 HISTORY = 10
-"""Pairs of steps and gradients that L-BFGS keeps, each as large as the classifier."""
+"""Pairs of steps and gradients that L-BFGS keeps; each is as large as the classifier."""
 
 
 def fit_probe(
     features: Tensor, *, labels: npt.NDArray[np.int64], num_classes: int, l2: float
 ) -> nn.Linear:
-    """Fits a multinomial logistic regression, by L-BFGS in float64 from zero.
+    """Fits a multinomial logistic regression by L-BFGS in float64, starting from zero.
 
-    It minimizes the sum of the images' cross-entropies plus `l2 / 2` times the squared weights, the
-    bias free of it, on features centred and scaled to a mean squared norm of 1. That makes the
-    penalty independent of the backbone's scale and width: 1 is a standard normal prior on each
-    weight, under which logits of an average image have variance 1.
+    The fit minimizes the sum of the images' cross-entropies plus `l2 / 2` times the sum of the
+    squared weights; the bias has no penalty. The features are centred and scaled to a mean squared
+    norm of 1 first, so that the penalty does not depend on the backbone's scale and width. A
+    penalty of 1 is a standard normal prior on each weight, under which the logits of an average
+    image have variance 1.
 
     Shapes:
         features: (images, features), on any device; the fit runs there.
         labels: (images,).
-        returns: (batch, features) to (batch, num_classes), float32, for features as they came.
+        returns: a map of (batch, features) to (batch, num_classes), in float32, for features that
+            are neither centred nor scaled.
     """
     exact = features.double()
     mean = exact.mean(dim=0)

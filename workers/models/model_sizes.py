@@ -1,7 +1,8 @@
-"""How large timm models are, asked of timm in a process of its own: a driver never loads torch.
+"""Sizes of timm models, computed in a subprocess because the driver must not load torch.
 
-`python -m workers.models.model_sizes MODEL...` builds models without memory for their weights and
-prints their sizes as JSON. What was asked once is kept in the node's cache, by the version of timm.
+`python -m workers.models.model_sizes MODEL...` builds models on torch's meta device, without memory
+for their weights, and prints their sizes as JSON. The node's cache keeps the sizes for each version
+of timm.
 """
 
 import contextlib
@@ -18,42 +19,43 @@ from typing import Any
 from workers.artifacts.node_cache import cache_root
 
 TIMEOUT_S = 300.0
-"""For importing torch and timm, seconds, on a busy machine too."""
-HEAD_ENTRY_BYTES = 4
+"""Timeout of the subprocess; importing torch and timm takes long on a busy machine."""
+HEAD_ENTRY_BYTES = 4  # float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """What a backbone without its classifier takes."""
+    """The size of a backbone without its classifier."""
 
     num_parameters: int
-    """Trained weights."""
+    """Number of trainable weights."""
     parameter_bytes: int
+    """Size of the trainable weights."""
     state_bytes: int
-    """Parameters and buffers: what a checkpoint of the weights holds."""
+    """Size of parameters and buffers, which a checkpoint consists of."""
     num_features: int
-    """Inputs of a classifier."""
+    """Width of the features, the inputs of a classifier."""
     flops_per_pixel: float | None
-    """Floating point operations of a forward pass over an image of the model's own size, divided by
-    its height and width; None for a model that cannot run without memory for its weights."""
+    """Floating point operations of a forward pass over an image of the model's default size,
+    divided by the number of pixels; None if the model cannot run on the meta device."""
 
     def expert_bytes(self, *, num_classes: int) -> int:
-        """Returns the bytes of an expert's tensors: the backbone and a linear head."""
+        """Returns the size of an expert's tensors: backbone and linear head."""
         return self.state_bytes + HEAD_ENTRY_BYTES * num_classes * (self.num_features + 1)
 
 
 def model_sizes(models: Iterable[str]) -> dict[str, ModelSize]:
-    """Returns the sizes of timm models by name; without those that cannot be asked about."""
+    """Returns the sizes of timm models by name, without models whose size cannot be computed."""
     wanted = sorted(set(models))
-    known = _kept()
+    known = _cached_sizes()
     missing = [model for model in wanted if model not in known]
     if missing:
-        known = {**known, **_ask(missing)}
-        keep_sizes(known)
+        known = {**known, **_compute_sizes(missing)}
+        cache_sizes(known)
     return {model: known[model] for model in wanted if model in known}
 
 
-def _ask(models: Sequence[str]) -> dict[str, ModelSize]:
+def _compute_sizes(models: Sequence[str]) -> dict[str, ModelSize]:
     command = [sys.executable, "-m", "workers.models.model_sizes", *models]
     try:
         answer = subprocess.run(  # noqa: S603 our own module
@@ -71,18 +73,18 @@ def _parse(content: bytes) -> dict[str, ModelSize]:
         return {}
 
 
-def _kept() -> dict[str, ModelSize]:
+def _cached_sizes() -> dict[str, ModelSize]:
     try:
         return _parse(_cache_path().read_bytes())
     except OSError:
         return {}
 
 
-def keep_sizes(sizes: Mapping[str, ModelSize]) -> None:
-    """Writes the sizes down that this node knows, in place of those that it knew."""
+def cache_sizes(sizes: Mapping[str, ModelSize]) -> None:
+    """Replaces the sizes in the node's cache."""
     path = _cache_path()
     content = {model: asdict(size) for model, size in sizes.items()}
-    with contextlib.suppress(OSError):  # asked again the next time
+    with contextlib.suppress(OSError):  # the next call computes them again
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{os.getpid()}")
         beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -94,8 +96,8 @@ def _cache_path() -> Path:
 
 
 def main(models: Sequence[str]) -> int:
-    """Prints the sizes of those models that timm knows; returns the exit code."""
-    # Seconds of imports, which whoever imports this module does not want.
+    """Prints the sizes of the models that timm knows; returns the exit code."""
+    # Imported here because the driver imports this module, and must not load torch.
     import timm  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
@@ -126,7 +128,7 @@ def _flops_per_pixel(module: Any) -> float | None:  # noqa: ANN401 its type woul
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module.eval()(torch.empty(1, channels, height, width))
-    except Exception:  # noqa: BLE001 whatever a model raises that cannot run without memory
+    except Exception:  # noqa: BLE001 models fail on the meta device in various ways
         return None
     return float(counter.get_total_flops() / (height * width))
 

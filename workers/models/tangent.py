@@ -1,7 +1,7 @@
-"""Linearised backbones: a model's first-order expansion in its weights, at the base.
+"""Linearised backbones: the first-order Taylor expansion of a model in its weights, at the base.
 
-A linearised expert stores weights as any other; its specification says that they are to be read so.
-What is evaluated, of experts and of merges of them, is the expansion at these weights.
+A linearised expert stores weights like any other expert; only its specification says that it is
+linearised. Evaluations of linearised experts and of their merges use the expansion at the weights.
 """
 
 import warnings
@@ -15,59 +15,60 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class Tangent(nn.Module):
-    """A module's expansion f(x; base) + J(x; base) (weights - base), in the module's own weights.
+    """The expansion f(x; base) + J(x; base) (weights - base) at the current weights of a module.
 
-    Its gradients are those of the module's parameters. Running statistics and other buffers are the
-    base's, whatever the module's are; training mode, for dropout, is the module's.
+    Gradients flow to the parameters of the module. Running statistics and other buffers are always
+    those of the base. Training mode, which dropout depends on, is the mode of the module.
 
     Source: Ortiz-Jimenez 2023, Task Arithmetic in the Tangent Space, arXiv:2305.12827, equation 5.
     """
 
     def __init__(self, module: nn.Module, *, base: Mapping[str, Tensor]) -> None:
-        """Expands a module.
+        """Copies the base's tensors to the module's device.
 
         Args:
-            module: Where the weights are, those of now and of later.
-            base: All its tensors at the point of expansion, by name; copied to its device.
+            module: The module; every forward pass uses its current weights.
+            base: All tensors of the module at the point of expansion, by name.
         """
         super().__init__()
         _load_forward_derivatives()
         self.module = module
-        self._weights = {
+        self._base_weights = {
             name: torch.empty_like(weight).copy_(base[name])
             for name, weight in module.named_parameters()
         }
-        self._buffers_there = {
+        self._base_buffers = {
             name: torch.empty_like(buffer).copy_(base[name])
             for name, buffer in module.state_dict().items()
-            if name not in self._weights
+            if name not in self._base_weights
         }
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the expansion's features.
+        """Returns the features of the expansion.
 
-        Attention is computed by its formula: fused kernels have no forward derivative.
+        Attention runs unfused, because fused kernels have no forward derivative.
 
         Shapes:
-            inputs, returns: the module's.
+            inputs, returns: as in the module.
         """
 
         def features(weights: dict[str, Tensor]) -> Tensor:
-            there: Tensor = functional_call(
-                self.module, {**weights, **self._buffers_there}, (inputs,)
+            at_base: Tensor = functional_call(
+                self.module, {**weights, **self._base_buffers}, (inputs,)
             )
-            return there
+            return at_base
 
         moved = {
-            name: weight - self._weights[name] for name, weight in self.module.named_parameters()
+            name: weight - self._base_weights[name]
+            for name, weight in self.module.named_parameters()
         }
         with sdpa_kernel(SDPBackend.MATH):
-            there, change = jvp(features, (self._weights,), (moved,))[:2]
-        return there + change  # type: ignore[no-any-return]
+            at_base, change = jvp(features, (self._base_weights,), (moved,))[:2]
+        return at_base + change  # type: ignore[no-any-return]
 
 
 def _load_forward_derivatives() -> None:
-    """Makes torch load some of its own, without its warning that they are TorchScript."""
+    """Makes torch load its forward derivatives, and suppresses its warning about TorchScript."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", FutureWarning)
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))  # type: ignore[no-untyped-call]

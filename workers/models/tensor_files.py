@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: written to equal bytes, read one by one from mapped memory."""
+"""Safetensors files that are written deterministically and read tensor by tensor from a mapping."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,7 @@ from torch import Tensor
 from workers.specs.ids import canonical_json
 
 METADATA_KEY = "mergesweep"
-"""The file's one metadata entry; a JSON text."""
-
+"""Name of the file's only metadata entry, whose value is a JSON text."""
 
 _DTYPES = {
     "F64": torch.float64,
@@ -26,18 +25,18 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""The dtypes that nearly all files hold, by their names in a file's header."""
+"""Common dtypes by their names in a file's header; safetensors itself reads the others."""
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file under one prefix, memory-mapped and read one by one.
+    """The tensors of a safetensors file whose names have a prefix, by name without the prefix.
 
-    A tensor is a view of the mapped file; making one takes ten times as long as finding it again,
-    so they are kept. They must not be changed in place.
+    The file is memory-mapped and each tensor is a view of it, so callers must not change tensors in
+    place. Views are kept, because creating one takes ten times as long as finding it again.
     """
 
     def __init__(self, path: Path, *, prefix: str = "") -> None:
-        self._file: Any = safe_open(path, framework="pt")  # checks the whole header
+        self._file: Any = safe_open(path, framework="pt")  # validates the header
         self._bytes = _mapped(path)
         start, header = _header(path)
         names = (name for name in _keys(self._file) if name.startswith(prefix))
@@ -62,7 +61,7 @@ class TensorFile(Mapping[str, Tensor]):
         return len(self._entries)
 
     def _view(self, name: str) -> Tensor:
-        """Cuts a tensor out of the mapped bytes, in a quarter of safetensors' own time."""
+        """Returns a view of the mapped bytes, in a quarter of the time that safetensors needs."""
         entry = self._entries[name]
         dtype = _DTYPES.get(entry["dtype"])
         start, stop = (self._start + offset for offset in entry["data_offsets"])
@@ -73,13 +72,13 @@ class TensorFile(Mapping[str, Tensor]):
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, about: Mapping[str, str]) -> None:
-    """Writes tensors as safetensors; equal tensors give equal bytes, whatever their layout.
+    """Writes tensors to a safetensors file; equal tensors give equal bytes in any memory layout.
 
     Args:
-        path: The file, written anew.
-        tensors: On any device, in any memory layout.
-        about: What the tensors are. One metadata entry holds it all: safetensors writes several
-            in random order, which gave equal experts different digests.
+        path: The file to create or overwrite.
+        tensors: Tensors by name, on any device and in any memory layout.
+        about: A description of the tensors. It is one metadata entry, because safetensors writes
+            several entries in random order, so that equal experts had different digests.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, path, metadata={METADATA_KEY: canonical_json(about)})
@@ -90,13 +89,13 @@ def _keys(file: Any) -> list[str]:  # noqa: ANN401 safetensors has no types
 
 
 def _mapped(path: Path) -> Tensor:
-    """Returns a file's bytes, mapped; whoever writes into them writes into a copy."""
+    """Returns the memory-mapped bytes of a file; writes go to a private copy of the page."""
     size = path.stat().st_size
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Returns where a file's tensors start, and their dtypes, shapes and places by their names."""
+    """Returns the offset of the first tensor, and the header: dtype, shape and offsets by name."""
     with path.open("rb") as file:
         num_bytes = int.from_bytes(file.read(8), "little")
         return 8 + num_bytes, json.loads(file.read(num_bytes))

@@ -1,4 +1,4 @@
-"""The text tower of a CLIP model, from open_clip: the one importer of that optional package."""
+"""Text towers of CLIP models; the only module that imports the optional package open_clip."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,22 +11,22 @@ from workers.models.pretrained_weights import WeightsError
 
 INSTALL = "pip install 'mergesweep[clip]'"
 TEXTS_AT_ONCE = 256
-"""Texts that are encoded together: 0.6 GB of activations in ViT-B/32's tower."""
+"""Texts of one batch; the activations of ViT-B/32's tower take 0.6 GB."""
 
 
 class TextTower(Protocol):
-    """What a zero-shot head asks of a CLIP model."""
+    """The part of a CLIP model that a zero-shot head is made with."""
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied with to become logits."""
+        """Factor from cosines to logits."""
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Returns (texts, width) embeddings of norm 1, float32."""
+        """Returns the embeddings of texts, (texts, width), of norm 1 in float32."""
 
 
 class OpenClipTower:
-    """The text tower of a model of open_clip."""
+    """The text tower of an open_clip model."""
 
     def __init__(self, model: Any, *, tokenizer: Any) -> None:  # noqa: ANN401 open_clip is untyped
         self._model = model.eval()
@@ -34,11 +34,11 @@ class OpenClipTower:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied with to become logits."""
+        """Factor from cosines to logits."""
         return float(self._model.logit_scale.detach().exp())
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Returns (texts, width) embeddings of norm 1, float32."""
+        """Returns the embeddings of texts, (texts, width), of norm 1 in float32."""
         with torch.inference_mode():
             return torch.cat(
                 [
@@ -53,30 +53,32 @@ class OpenClipTower:
 
 
 def open_text_tower(model: str, *, weights: str | Path) -> OpenClipTower:
-    """Loads a model of open_clip, on the CPU: it runs once a task.
+    """Loads an open_clip model on the CPU, where it runs once per task.
 
     Args:
-        model: open_clip's name, such as `ViT-B-32`.
-        weights: One of open_clip's tags, such as `openai`, or a checkpoint of the whole model.
+        model: The model's name in open_clip, such as `ViT-B-32`.
+        weights: One of open_clip's tags, such as `openai`, or the path of a checkpoint of the whole
+            model.
 
     Raises:
-        WeightsError: open_clip is not installed, has no such model, or the weights cannot be had.
+        WeightsError: open_clip is not installed, has no such model, or cannot load the weights.
     """
     try:
         import open_clip  # noqa: PLC0415 optional
     except ImportError as error:
         raise WeightsError(
-            f"zero-shot heads need open_clip on every node ({error}): {INSTALL}"
+            f"zero-shot heads need open_clip on every node ({error}); run: {INSTALL}"
         ) from error
     if model not in (known := open_clip.list_models()):
         near = ", ".join(name for name in known if name[:5] == model[:5]) or ", ".join(known)
-        raise WeightsError(f"open_clip has no model {model!r}; close: {near}")
+        raise WeightsError(f"open_clip has no model {model!r}; similar names: {near}")
     try:
         tower = open_clip.create_model(model, pretrained=str(weights), require_pretrained=True)
         return OpenClipTower(tower, tokenizer=open_clip.get_tokenizer(model))
     except Exception as error:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
         raise WeightsError(
-            f"{weights} gave no weights of open_clip's {model} ({error}); its tags: {tags}; or "
-            "give a checkpoint of the whole model as finetune.zero_shot.weights"
+            f"open_clip cannot load the weights {weights} of {model} ({error}); set "
+            f"finetune.zero_shot.weights to one of its tags ({tags}) or to a checkpoint of the "
+            "whole model"
         ) from error

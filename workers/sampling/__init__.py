@@ -1,1 +1,1 @@
-"""Seeds, batches and subsets of images."""
+"""Seeds, subsets of images and batches, all functions of the specification alone."""

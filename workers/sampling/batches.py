@@ -1,4 +1,4 @@
-"""Which training images a run keeps, and which of them each of its steps sees."""
+"""Subsets of training images, and the images of each training step."""
 
 import math
 
@@ -9,10 +9,10 @@ from workers.sampling.seeds import derive_seed
 
 
 def training_subset(num_images: int, *, data_ratio: float, seed: int) -> npt.NDArray[np.int64]:
-    """Returns which training images a data ratio keeps: nested, the smaller inside the larger.
+    """Returns the training images that a data ratio keeps; smaller ratios keep a subset.
 
     Shapes:
-        returns: (ceil(data_ratio * num_images),), positions in the training split.
+        returns: (ceil(data_ratio * num_images),), positions in the training split, 1 or more.
     """
     generator = np.random.default_rng(derive_seed(seed, "data ratio"))
     kept = math.ceil(data_ratio * num_images - 1e-9)
@@ -22,10 +22,10 @@ def training_subset(num_images: int, *, data_ratio: float, seed: int) -> npt.NDA
 def batch_positions(
     subset: npt.NDArray[np.int64], *, step: int, batch_size: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Returns the images of one step: a cut out of an endless stream of shuffled epochs.
+    """Returns the images of one step, a slice of an endless sequence of shuffled epochs.
 
-    Epochs follow one another without a short batch between them, so that every step has
-    `batch_size` images, also where the subset is smaller than a batch.
+    A batch may span two epochs, so that every step has `batch_size` images, even if the subset is
+    smaller than a batch.
 
     Shapes:
         returns: (batch_size,).

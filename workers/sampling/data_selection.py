@@ -1,4 +1,4 @@
-"""Chooses which images of a task a study keeps, and in which order, before any is decoded."""
+"""Selection of the images of a task that a study keeps, before any image is decoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from eval.embedded.randomness import random_stream
 from workers.specs.data import DataSpec
 
 VALIDATION_FRACTION = 0.2
-"""Share of the training images that `evaluate_on: validation` holds out."""
+"""Fraction of the training images that `evaluate_on: validation` holds out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """The images that one stored split is made of."""
+    """The images of one stored split."""
 
     source: str
-    """`train` or `test`: the split of the task that they are read from."""
+    """Split of the task that the images are read from: `train` or `test`."""
     positions: npt.NDArray[np.int64]
-    """Their positions in that source, (num,), in the order in which they are stored."""
+    """Positions of the images in the source, (num,), in the order in which they are stored."""
 
 
 def select_images(num_images: Mapping[str, int], *, spec: DataSpec) -> dict[str, Selection]:
-    """Returns what `train` and `test` are made of: a fixed shuffle of each source, cut short.
+    """Returns the images of `train` and `test`: the first images of a fixed shuffle of each source.
 
-    The shuffle depends on the names of the task and of its split alone, so that smaller limits are
-    nested.
+    The shuffle depends only on the names of the task and the split, so that a smaller limit keeps a
+    subset of the images.
 
     Args:
-        num_images: The sizes of the task's own `train` and `test`.
-        spec: The limits, and whether the test images are the task's own.
+        num_images: Sizes of the task's own `train` and `test` splits.
+        spec: The specification, with the limits and the choice of evaluation images.
     """
     train, test = (
         Selection(source=name, positions=_shuffled(spec.task, name, num_images[name]))

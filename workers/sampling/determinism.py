@@ -1,4 +1,4 @@
-"""Equal specifications give equal bits: what torch must be told for that."""
+"""Settings of torch under which equal specifications give equal bits."""
 
 import os
 
@@ -6,12 +6,12 @@ import torch
 
 
 def compute_deterministically() -> None:
-    """Makes torch choose deterministic kernels in this process, or raise where there are none.
+    """Makes torch use deterministic kernels in this process, and raise if there is none.
 
-    Memory is not filled before use, which torch does by default in this mode: no result here reads
-    memory that it has not written, and filling took 15 % of an evaluation on CPU.
+    By default, torch also fills uninitialized memory in this mode. This is switched off: no result
+    depends on uninitialized memory, and filling it took 15 % of an evaluation on CPU.
     """
-    # cuBLAS needs this before its first call to give the same bits every time.
+    # cuBLAS is only deterministic if this is set before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -29,14 +29,14 @@ FORMATS = [
 
 @pytest.fixture
 def whole() -> dict[str, Tensor]:
-    """Returns the state of a whole model, classifier included, in timm's order and names."""
+    """Returns the tensors of a whole model with its classifier, in timm's order and names."""
     torch.manual_seed(5)
     state: dict[str, Tensor] = timm.create_model(MODEL, pretrained=False).state_dict()
     return state
 
 
 def prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the same tensors under names of which the last part alone is timm's."""
+    """Returns the same tensors under other names; only the last parts of the names are timm's."""
     return {
         f"_layers.{i}.{name.rpartition('.')[2]}": t for i, (name, t) in enumerate(state.items())
     }
@@ -50,7 +50,7 @@ def prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     ],
 )
 def test_head_fits_the_features_of_the_backbone(model: str) -> None:
-    """Also where a model widens them before its classifier."""
+    """`num_features` is right even if the model widens its features before the classifier."""
     backbone = create_backbone(model, seed=0, device=CPU)
     backbone.module.eval()
     with torch.inference_mode():
@@ -58,7 +58,7 @@ def test_head_fits_the_features_of_the_backbone(model: str) -> None:
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
-    """Neither on what the process drew before, nor does drawing them change what it draws next."""
+    """Weights do not depend on earlier random numbers of the process, nor change later ones."""
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
@@ -71,7 +71,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_inputs_are_normalized_as_the_model_was_pretrained() -> None:
-    """The numbers are timm's: EfficientNet-Lite takes 0.5 for everything, others ImageNet's."""
+    """Timm has 0.5 for EfficientNet-Lite, and ImageNet's numbers for the other model."""
     lite = create_backbone("tf_efficientnet_lite0", seed=0, device=CPU).normalization
     assert lite.mean == lite.std == (0.5, 0.5, 0.5)
     tiny = create_backbone(MODEL, seed=0, device=CPU).normalization
@@ -79,13 +79,13 @@ def test_inputs_are_normalized_as_the_model_was_pretrained() -> None:
     assert tiny.std == (0.229, 0.224, 0.225)
 
 
-def test_unknown_model_is_refused_with_close_names(tmp_path: Path) -> None:
-    """A slip of the pen is told at once, in the words that would have been right."""
+def test_unknown_model_is_refused_with_similar_names(tmp_path: Path) -> None:
+    """The message for a mistyped name has similar names."""
     for call in (
         lambda: create_backbone("resnet18x", seed=0, device=CPU),
         lambda: read_checkpoint(tmp_path / "x.pth", model="resnet18x"),
     ):
-        with pytest.raises(WeightsError, match=r"'resnet18x'; close: .*resnet"):
+        with pytest.raises(WeightsError, match=r"'resnet18x'; similar names: .*resnet"):
             call()
 
 
@@ -93,7 +93,7 @@ def test_unknown_model_is_refused_with_close_names(tmp_path: Path) -> None:
 def test_checkpoint_gives_the_backbone_without_its_classifier(
     whole: dict[str, Tensor], tmp_path: Path, name: str, save: Save
 ) -> None:
-    """In both formats, under timm's names, ready to be loaded strictly."""
+    """Both formats give tensors with timm's names that load strictly."""
     save(whole, tmp_path / name)
     read = read_checkpoint(tmp_path / name, model=MODEL)
     create_backbone(MODEL, seed=0, device=CPU).module.load_state_dict(read, strict=True)
@@ -102,35 +102,37 @@ def test_checkpoint_gives_the_backbone_without_its_classifier(
 
 
 def test_other_names_are_matched_in_order(whole: dict[str, Tensor], tmp_path: Path) -> None:
-    """As the packaged EfficientNet needs it."""
+    """The packaged EfficientNet has other names than timm."""
     torch.save(prefixed(whole), tmp_path / "x.pth")
     read = read_checkpoint(tmp_path / "x.pth", model=MODEL)
     assert all(torch.equal(tensor, whole[key]) for key, tensor in read.items())
 
 
 def test_sorted_file_with_other_names_is_refused(whole: dict[str, Tensor], tmp_path: Path) -> None:
-    """Safetensors files are sorted: equal shapes would be exchanged and nothing would notice."""
+    """Matching a sorted file by order could silently exchange tensors of equal shapes."""
     save_file(prefixed(whole), tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match=r"not timm's.*conv_stem\.weight"):
+    with pytest.raises(WeightsError, match=r"does not have timm's names.*conv_stem\.weight"):
         read_checkpoint(tmp_path / "x.safetensors", model=MODEL)
 
 
 def test_names_in_another_order_are_refused(whole: dict[str, Tensor], tmp_path: Path) -> None:
-    """A bias where a weight belongs is noticed by its name."""
+    """A bias in the place of a weight is detected by its name."""
     torch.save(dict(reversed(prefixed(whole).items())), tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match="stands where timm has"):
+    with pytest.raises(WeightsError, match="in the place of timm's"):
         read_checkpoint(tmp_path / "x.pth", model=MODEL)
 
 
 def test_other_number_of_tensors_is_refused(whole: dict[str, Tensor], tmp_path: Path) -> None:
-    """Both numbers are in the message."""
+    """The message has both numbers."""
     torch.save(dict(list(prefixed(whole).items())[:-1]), tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=f"{len(whole) - 1} tensors, {MODEL} has {len(whole)}"):
+    with pytest.raises(
+        WeightsError, match=f"{len(whole) - 1} tensors, but {MODEL} has {len(whole)}"
+    ):
         read_checkpoint(tmp_path / "x.pth", model=MODEL)
 
 
 def test_wrong_shapes_are_named_up_to_five(whole: dict[str, Tensor], tmp_path: Path) -> None:
-    """A checkpoint of another width differs everywhere: the first five say enough."""
+    """The message for a checkpoint of another width has the first five tensors only."""
     wrong = {name: tensor.reshape(*tensor.shape, 1) for name, tensor in whole.items()}
     torch.save(wrong, tmp_path / "x.pth")
     with pytest.raises(WeightsError) as caught:
@@ -142,10 +144,10 @@ def test_wrong_shapes_are_named_up_to_five(whole: dict[str, Tensor], tmp_path: P
     assert re.search(r"; and \d+ more$", message)
 
 
-def test_half_precision_becomes_the_type_of_the_model(
+def test_half_precision_is_converted_to_the_dtypes_of_the_model(
     whole: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """Experts are float32: a base in another type could not be merged with them."""
+    """A base in another dtype than its experts could not be merged with them."""
     half = {name: t.half() if t.is_floating_point() else t for name, t in whole.items()}
     torch.save(half, tmp_path / "x.pth")
     read = read_checkpoint(tmp_path / "x.pth", model=MODEL)
@@ -157,26 +159,26 @@ def test_half_precision_becomes_the_type_of_the_model(
 @pytest.mark.parametrize(
     ("name", "content"), [("x.pth", b"no checkpoint"), ("x.safetensors", b"{}"), ("x.pth", b"")]
 )
-def test_file_that_is_no_checkpoint_is_refused_by_name(
+def test_file_that_is_not_a_checkpoint_is_refused_by_name(
     tmp_path: Path, name: str, content: bytes
 ) -> None:
-    """Whatever the reader raises, the user sees the path."""
+    """The message has the path, whichever error the reader raises."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=re.escape(str(tmp_path / name))):
         read_checkpoint(tmp_path / name, model=MODEL)
 
 
-def test_nested_checkpoint_is_refused_with_what_is_inside(
+def test_nested_checkpoint_is_refused_with_its_keys(
     whole: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """Which of its parts is meant cannot be guessed."""
+    """The message has the keys, because the reader cannot know which part to take."""
     torch.save({"epoch": 3, "state_dict": whole}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"flat mapping.*'epoch', 'state_dict'"):
         read_checkpoint(tmp_path / "x.pth", model=MODEL)
 
 
 class Exploding:
-    """Leaves a trace when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -186,7 +188,7 @@ class Exploding:
 
 
 def test_no_pickle_is_executed(tmp_path: Path) -> None:
-    """A checkpoint from anywhere runs no code."""
+    """Reading a checkpoint never executes pickled code."""
     torch.save({"x": Exploding(tmp_path / "trace")}, tmp_path / "x.pth")
     with pytest.raises(WeightsError):
         read_checkpoint(tmp_path / "x.pth", model=MODEL)
@@ -194,7 +196,7 @@ def test_no_pickle_is_executed(tmp_path: Path) -> None:
 
 
 def test_weights_of_torchvision_resnets_are_taken_as_they_are(tmp_path: Path) -> None:
-    """Their names are timm's; the oldest files lack the counts of batches that later ones have."""
+    """They have timm's names; the oldest files lack the batch counters of later ones."""
     whole = torchvision.models.resnet18(weights=None).state_dict()
     old = {name: t for name, t in whole.items() if not name.endswith("num_batches_tracked")}
     torch.save(whole, tmp_path / "new.pth")
@@ -206,10 +208,10 @@ def test_weights_of_torchvision_resnets_are_taken_as_they_are(tmp_path: Path) ->
         assert all(torch.equal(tensor, whole[key]) for key, tensor in read.items())
 
 
-def test_count_of_batches_stands_in_for_no_other_tensor(tmp_path: Path) -> None:
-    """A file that lacks a weight as well is no whole model."""
+def test_only_batch_counters_may_be_missing(tmp_path: Path) -> None:
+    """A file that also lacks a weight is refused."""
     whole = torchvision.models.resnet18(weights=None).state_dict()
     del whole["bn1.num_batches_tracked"], whole["bn1.weight"]
     save_file(whole, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match=r"missing: .*bn1\.weight"):
+    with pytest.raises(WeightsError, match=r"lacks .*bn1\.weight"):
         read_checkpoint(tmp_path / "x.safetensors", model="resnet18")

@@ -15,7 +15,7 @@ PLAIN = Normalization(mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 class Counting(nn.Module):
-    """Normalizes, and remembers the sizes of batches and their share of white pixels."""
+    """A model with one BatchNorm layer that records the size and mean of each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Counting(nn.Module):
 
 @pytest.fixture
 def backbone() -> Backbone:
-    """Returns a model with one BatchNorm layer whose statistics are far from any image's."""
+    """Returns a model whose BatchNorm statistics differ from those of any image."""
     module = Counting()
     module.norm.running_mean.fill_(50.0)  # type: ignore[union-attr]
     return Backbone(module=module, num_features=3, normalization=PLAIN)
@@ -44,7 +44,7 @@ def plain_split(value: int, *, num: int, channels: int = 3) -> Split:
 
 
 def test_statistics_are_those_of_all_images_together(backbone: Backbone) -> None:
-    """By hand: half black and half white has mean 1/2 and variance 1/4, within no task any."""
+    """Black and white tasks together have mean 1/2 and variance 1/4; each alone has variance 0."""
     splits = [plain_split(0, num=BATCH_SIZE), plain_split(255, num=BATCH_SIZE, channels=1)]
     recalibrate(backbone, images=splits, device=CPU)
     (norm,) = batch_norms(backbone.module)
@@ -63,28 +63,28 @@ def test_statistics_are_those_of_all_images_together(backbone: Backbone) -> None
         ((96, 32), [(64, 0.25), (64, 0.25)]),
     ],
 )
-def test_every_batch_has_its_share_of_every_task(
+def test_every_batch_has_the_same_fraction_of_each_task(
     backbone: Backbone, sizes: tuple[int, int], batches: list[tuple[int, float]]
 ) -> None:
-    """No batch is small: one image over would otherwise be a batch, which BatchNorm refuses."""
+    """No batch has a single image, which BatchNorm would refuse."""
     splits = [plain_split(0, num=sizes[0]), plain_split(255, num=sizes[1])]
     recalibrate(backbone, images=splits, device=CPU)
     assert isinstance(backbone.module, Counting)
     assert backbone.module.batches == batches
 
 
-def test_layers_forget_as_before_when_all_is_done(backbone: Backbone) -> None:
-    """Momentum and mode are the layers' own again, so that later trials train as ever."""
+def test_momentum_and_mode_are_restored(backbone: Backbone) -> None:
+    """Later trials of the process train with the layers' own momentum."""
     recalibrate(backbone, images=[plain_split(9, num=4)], device=CPU)
     (norm,) = batch_norms(backbone.module)
     assert norm.momentum == 0.1
     assert not norm.training
 
 
-def test_layers_forget_as_before_after_an_error(
+def test_momentum_and_mode_are_restored_after_an_error(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model is shared by all jobs of the process, and this job's failure is its own."""
+    """All jobs of a process share the model, so a failed job must not affect the others."""
 
     def fail(_images: Tensor) -> Tensor:
         raise MemoryError
@@ -97,8 +97,8 @@ def test_layers_forget_as_before_after_an_error(
     assert not norm.training
 
 
-def test_copied_statistics_are_the_only_thing_copied(backbone: Backbone) -> None:
-    """Weights stay; the means and variances are the other's."""
+def test_only_running_statistics_are_copied(backbone: Backbone) -> None:
+    """Means and variances change; weights do not."""
     other = Counting().state_dict()
     for name in other:
         other[name] = torch.full_like(other[name], 7)
@@ -112,6 +112,8 @@ def test_copied_statistics_are_the_only_thing_copied(backbone: Backbone) -> None
 @pytest.mark.parametrize(
     ("make", "num"), [(nn.BatchNorm1d, 1), (nn.SyncBatchNorm, 1), (nn.InstanceNorm2d, 0)]
 )
-def test_layers_are_found_by_their_kind(make: Callable[[int], nn.Module], num: int) -> None:
-    """Every BatchNorm there is, and no other norm."""
+def test_batch_norm_layers_are_found_by_their_class(
+    make: Callable[[int], nn.Module], num: int
+) -> None:
+    """All classes of BatchNorm are found, and no other normalization."""
     assert len(batch_norms(nn.Sequential(make(3), nn.ReLU()))) == num

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def seen(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Returns the inputs' matrices by name of the weight."""
+    """Returns the matrices of inputs by the names of the weights."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str, inputs: Callable[[], Tensor]) -> None:
@@ -44,7 +44,7 @@ def draw(*shape: int) -> Tensor:
     ids=repr,
 )
 def test_a_convolution_is_a_matrix_on_its_patches(layer: nn.Conv2d) -> None:
-    """The patches times the flattened kernel are what the layer gives, whatever its geometry."""
+    """The patches times the flattened kernel equal the layer's output for all geometries."""
     images = draw(2, 3, 7, 8)
     patches = seen(layer, images)["weight"]
     given = patches @ layer.weight.reshape(5, -1).T + layer.bias
@@ -52,8 +52,8 @@ def test_a_convolution_is_a_matrix_on_its_patches(layer: nn.Conv2d) -> None:
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_linear_layer_sees_a_row_for_each_place() -> None:
-    """All dimensions before the last are places."""
+def test_a_linear_layer_has_one_row_per_position() -> None:
+    """All dimensions before the last become rows."""
     inputs = draw(2, 3, 4)
     assert torch.equal(seen(nn.Linear(4, 2), inputs)["weight"], inputs.reshape(6, 4))
 
@@ -67,18 +67,18 @@ def test_a_linear_layer_sees_a_row_for_each_place() -> None:
     ],
     ids=["depthwise", "grouped", "padding by name"],
 )
-def test_what_is_no_single_matrix_is_not_told(layer: nn.Module) -> None:
-    """Groups have a matrix each; padding by name is not a number of pixels."""
+def test_layers_without_a_single_matrix_are_not_reported(layer: nn.Module) -> None:
+    """Grouped kernels have several matrices, and padding by name has no number of pixels."""
     assert seen(layer, draw(1, 4, 6, 6)) == {}
 
 
-def test_a_kernel_that_is_standardized_before_use_is_not_told() -> None:
-    """What is applied is another tensor than the model's weight."""
+def test_a_kernel_that_is_standardized_before_use_is_not_reported() -> None:
+    """The applied kernel is another tensor than the model's weight."""
     assert seen(StdConv2d(4, 4, 3), draw(1, 4, 6, 6)) == {}
 
 
-def test_nothing_is_told_when_it_is_over() -> None:
-    """Later calls of the model are its own."""
+def test_nothing_is_reported_after_the_context() -> None:
+    """Calls after the end of the context are not intercepted."""
     layer = nn.Linear(4, 2)
     found = []
     with LayerInputs(layer, on_inputs=lambda name, _: found.append(name)):
@@ -88,7 +88,7 @@ def test_nothing_is_told_when_it_is_over() -> None:
 
 
 def test_gram_matrices_add_up_over_batches() -> None:
-    """In float64: X^T X of all rows."""
+    """The sum over batches equals X^T X of all rows, in float64."""
     rows, sums = draw(10, 3), {}
     add_gram(sums, "w", rows[:4])
     add_gram(sums, "w", rows[4:])

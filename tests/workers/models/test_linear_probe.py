@@ -11,7 +11,7 @@ LABELS = np.arange(60) % NUM_CLASSES
 
 
 def features() -> Tensor:
-    """Returns features that tell the classes apart, but not all of them."""
+    """Returns features that separate the classes imperfectly."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(60, 8, generator=generator)
     return noise + functional.one_hot(torch.from_numpy(LABELS), 8).float() * 2 + 5
@@ -21,8 +21,8 @@ def fitted(given: Tensor, *, l2: float = 1.0) -> torch.nn.Linear:
     return fit_probe(given, labels=LABELS, num_classes=NUM_CLASSES, l2=l2)
 
 
-def test_fit_is_where_the_penalized_loss_is_least() -> None:
-    """Its gradient vanishes, in the weights of features centred and scaled to a norm of 1."""
+def test_fit_minimizes_the_penalized_loss() -> None:
+    """The gradient is zero for features that are centred and scaled to a norm of 1."""
     given, l2 = features().double(), 0.7
     probe = fitted(given.float(), l2=l2)
     centred = given - given.mean(dim=0)
@@ -42,7 +42,7 @@ def test_fit_is_where_the_penalized_loss_is_least() -> None:
 
 
 def test_scale_and_origin_of_the_features_change_no_logit() -> None:
-    """One penalty serves every backbone."""
+    """The same penalty therefore works for all backbones."""
     given = features()
     moved = given * 100 - 7
     expected = fitted(given)(given).detach()
@@ -50,7 +50,7 @@ def test_scale_and_origin_of_the_features_change_no_logit() -> None:
 
 
 def test_smaller_penalty_fits_closer() -> None:
-    """The largest leaves the class frequencies."""
+    """The largest penalty gives the class frequencies, and smaller ones a smaller loss."""
     labels = torch.from_numpy(LABELS)
     losses = [
         float(functional.cross_entropy(fitted(features(), l2=l2)(features()), labels).detach())
@@ -61,7 +61,7 @@ def test_smaller_penalty_fits_closer() -> None:
 
 
 def test_two_fits_are_the_same_bits() -> None:
-    """Nothing is drawn that enters the result."""
+    """The random state of the process does not affect the fit."""
     torch.manual_seed(0)
     first = fitted(features())
     torch.manual_seed(1)
@@ -71,14 +71,14 @@ def test_two_fits_are_the_same_bits() -> None:
     assert first.weight.dtype == torch.float32
 
 
-def test_features_that_do_not_differ_give_the_class_frequencies() -> None:
-    """A subset of one image has no spread to scale by."""
+def test_equal_features_give_the_class_frequencies() -> None:
+    """Features without any spread, as of a single image, cannot be scaled."""
     probe = fitted(torch.ones(60, 4))
     chances = probe(torch.ones(1, 4)).softmax(dim=1)
     torch.testing.assert_close(chances, torch.full((1, 3), 1 / 3))
 
 
 def test_class_without_an_image_stays_finite() -> None:
-    """A small subset may lack one."""
+    """A small training subset may lack a class."""
     probe = fit_probe(features(), labels=LABELS, num_classes=5, l2=1.0)
     assert bool(torch.isfinite(probe(features())).all())

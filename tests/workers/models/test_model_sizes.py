@@ -5,7 +5,7 @@ import torch
 
 from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.models.backbones import create_backbone
-from workers.models.model_sizes import ModelSize, keep_sizes, model_sizes
+from workers.models.model_sizes import ModelSize, cache_sizes, model_sizes
 from workers.train.trainer import create_head
 from workers.train.trainer_state import model_tensors
 
@@ -14,17 +14,14 @@ MODELS = ["test_resnet", "test_vit", "tf_efficientnet_lite0"]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns the cache of a node that knows nothing yet."""
+    """Sets an empty node cache and returns its directory."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
     return tmp_path / "node"
 
 
 @pytest.mark.slow
-def test_sizes_are_those_of_the_models(own_cache: Path) -> None:
-    """Of backbone and head together, as experts are written; a name that timm has not is left out.
-
-    What was asked once is kept.
-    """
+def test_sizes_equal_those_of_built_models(own_cache: Path) -> None:
+    """Sizes include backbone and head, unknown models are left out, and the cache keeps sizes."""
     found = model_sizes([*MODELS, "no_such_model"])
     assert sorted(found) == MODELS
     for model, size in found.items():
@@ -53,12 +50,12 @@ def test_sizes_are_those_of_the_models(own_cache: Path) -> None:
     assert found["test_resnet"] == resnet
 
 
-def test_known_sizes_need_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second plan of the same study is as fast as ever."""
+def test_cached_sizes_need_no_subprocess(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second plan of the same study starts no subprocess."""
     size = ModelSize(
         num_parameters=1, parameter_bytes=4, state_bytes=8, num_features=2, flops_per_pixel=1.0
     )
-    keep_sizes({"known": size})
+    cache_sizes({"known": size})
     monkeypatch.setattr("subprocess.run", None)
     assert model_sizes(["known"]) == {"known": size}
     assert size.expert_bytes(num_classes=3) == 8 + 4 * 3 * 3

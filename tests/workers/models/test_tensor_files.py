@@ -13,7 +13,7 @@ TENSORS = {"a.x": torch.arange(3.0), "a.y": torch.tensor(7), "b.x": torch.ones(2
 
 
 def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
-    """With several metadata entries one file in two came out different."""
+    """With several metadata entries, every second file had other bytes."""
     digests = set()
     for number in range(20):
         path = tmp_path / f"{number}.safetensors"
@@ -23,22 +23,22 @@ def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_memory_layout_does_not_reach_the_file(tmp_path: Path) -> None:
-    """Channels-last weights of a device are written as any others."""
+    """Channels-last tensors give the same bytes as contiguous ones."""
     weights = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
     for name, layout in [("a", torch.contiguous_format), ("b", torch.channels_last)]:
         write_tensors(tmp_path / name, {"w": weights.contiguous(memory_format=layout)}, about={})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_metadata_says_what_the_tensors_are(tmp_path: Path) -> None:
-    """Whoever finds the file alone learns which artifact it was."""
+def test_metadata_describes_the_tensors(tmp_path: Path) -> None:
+    """A file that is found alone identifies its artifact."""
     write_tensors(tmp_path / "x", TENSORS, about={"task": "mnist", "id": "0"})
     with safe_open(tmp_path / "x", framework="pt") as file:
         assert json.loads(file.metadata()["mergesweep"]) == {"task": "mnist", "id": "0"}
 
 
 def test_prefix_selects_tensors_and_is_stripped(tmp_path: Path) -> None:
-    """What lies under another prefix is not there at all."""
+    """Tensors with other prefixes are not in the mapping."""
     write_tensors(tmp_path / "x", TENSORS, about={})
     below_a = TensorFile(tmp_path / "x", prefix="a.")
     assert set(below_a) == {"x", "y"}
@@ -50,7 +50,7 @@ def test_prefix_selects_tensors_and_is_stripped(tmp_path: Path) -> None:
 
 
 def test_unknown_name_is_a_key_error(tmp_path: Path) -> None:
-    """As in any mapping, so that `get` and `in` work."""
+    """An unknown name raises `KeyError`, as in any mapping."""
     write_tensors(tmp_path / "x", TENSORS, about={})
     with pytest.raises(KeyError, match=r"b\.x"):
         TensorFile(tmp_path / "x", prefix="a.")["b.x"]
@@ -63,8 +63,8 @@ def test_unknown_name_is_a_key_error(tmp_path: Path) -> None:
         *(torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool),
     ],
 )
-def test_tensors_are_those_that_safetensors_reads(dtype: torch.dtype, tmp_path: Path) -> None:
-    """Of every dtype, in all shapes; with the odd bytes before them that a bool leaves, too."""
+def test_tensors_equal_those_that_safetensors_reads(dtype: torch.dtype, tmp_path: Path) -> None:
+    """All dtypes and shapes are read, also at odd offsets after a tensor of bools."""
     written = {
         "odd": torch.ones(3, dtype=torch.bool),
         "matrix": torch.arange(6).reshape(2, 3).to(dtype),
@@ -81,8 +81,8 @@ def test_tensors_are_those_that_safetensors_reads(dtype: torch.dtype, tmp_path: 
     assert set(found) == set(expected)
 
 
-def test_tensors_at_odd_places_are_read(tmp_path: Path) -> None:
-    """The format asks for no alignment."""
+def test_tensors_at_odd_offsets_are_read(tmp_path: Path) -> None:
+    """The format does not require aligned offsets."""
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]}
     flag = {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}
     header = json.dumps({"flag": flag, "w": entry}).encode()
@@ -92,7 +92,7 @@ def test_tensors_at_odd_places_are_read(tmp_path: Path) -> None:
 
 
 def test_writing_into_a_tensor_does_not_reach_the_file(tmp_path: Path) -> None:
-    """What a careless reader changes is its own copy."""
+    """A write to a tensor changes a private copy only."""
     write_tensors(tmp_path / "x", TENSORS, about={})
     before = (tmp_path / "x").read_bytes()
     TensorFile(tmp_path / "x")["a.x"].fill_(9)

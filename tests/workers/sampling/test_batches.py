@@ -12,7 +12,7 @@ from workers.sampling.batches import batch_positions, training_subset
     [(1.0, 1000), (0.5, 500), (0.1, 100), (0.3, 300), (0.0301, 31), (0.001, 1), (0.0001, 1)],
 )
 def test_subset_has_the_share_asked_for_rounded_up(data_ratio: float, size: int) -> None:
-    """0.3 of 1000 is 300, although 0.3 * 1000 is a little more in binary; one image at least."""
+    """0.3 of 1000 is 300, although 0.3 * 1000 is slightly more in binary; at least one image."""
     subset = training_subset(1000, data_ratio=data_ratio, seed=0)
     assert len(subset) == size
     assert len(set(subset.tolist())) == size
@@ -20,14 +20,14 @@ def test_subset_has_the_share_asked_for_rounded_up(data_ratio: float, size: int)
 
 
 def test_smaller_subset_lies_inside_the_larger() -> None:
-    """The data axis adds images and exchanges none."""
+    """A larger data ratio only adds images."""
     ratios = (0.01, 0.1, 0.25, 0.5, 1.0)
     subsets = [set(training_subset(777, data_ratio=ratio, seed=3).tolist()) for ratio in ratios]
     assert all(small < large for small, large in pairwise(subsets))
 
 
 def test_subset_depends_on_the_seed_alone() -> None:
-    """Another seed keeps other images; the same seed the same."""
+    """Only another seed keeps other images."""
     first = training_subset(500, data_ratio=0.1, seed=0).tolist()
     assert training_subset(500, data_ratio=0.1, seed=0).tolist() == first
     assert training_subset(500, data_ratio=0.1, seed=1).tolist() != first
@@ -35,7 +35,7 @@ def test_subset_depends_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 10, 23, 64])
 def test_every_epoch_has_each_image_once(batch_size: int) -> None:
-    """Also where batches straddle epochs, and where one batch is larger than the subset."""
+    """This holds if batches span epochs, and if a batch is larger than the subset."""
     subset = np.array([3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
     stream = np.concatenate(
         [batch_positions(subset, step=step, batch_size=batch_size, seed=0) for step in range(40)]
@@ -47,7 +47,7 @@ def test_every_epoch_has_each_image_once(batch_size: int) -> None:
 
 
 def test_epochs_are_shuffled_anew_and_by_seed() -> None:
-    """No epoch repeats the order of the one before, nor that of another seed."""
+    """Each epoch and each seed has another order."""
     subset = np.arange(20)
     orders = {
         tuple(batch_positions(subset, step=epoch, batch_size=20, seed=seed).tolist())
@@ -57,8 +57,8 @@ def test_epochs_are_shuffled_anew_and_by_seed() -> None:
     assert len(orders) == 9
 
 
-def test_stream_of_images_does_not_depend_on_how_it_is_cut() -> None:
-    """One step of 8 sees what two steps of 4 see."""
+def test_sequence_of_images_does_not_depend_on_the_batch_size() -> None:
+    """One step of 8 images has the same images as two steps of 4."""
     subset = np.arange(11)
     whole = batch_positions(subset, step=2, batch_size=8, seed=0)
     halves = [batch_positions(subset, step=step, batch_size=4, seed=0) for step in (4, 5)]

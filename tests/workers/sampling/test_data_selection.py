@@ -12,25 +12,25 @@ SIZES = {"train": 100, "test": 40}
 
 @pytest.fixture
 def spec(datasets: Mapping[str, DataSpec]) -> DataSpec:
-    """Returns a task's images, all of them."""
+    """Returns the specification of all images of a task."""
     return replace(datasets["mnist_5k"], max_train=None, max_test=None)
 
 
 def chosen(spec: DataSpec, split: str) -> list[tuple[str, int]]:
-    """Returns the images of a split as names of their source and positions there."""
+    """Returns the images of a split as pairs of source and position."""
     selection = select_images(SIZES, spec=spec)[split]
     return [(selection.source, position) for position in selection.positions.tolist()]
 
 
-def test_splits_are_whole_where_nothing_is_asked(spec: DataSpec) -> None:
-    """Null means all, shuffled."""
+def test_splits_are_whole_without_limits(spec: DataSpec) -> None:
+    """Without limits, a split has all images, shuffled."""
     for split, size in SIZES.items():
         assert sorted(chosen(spec, split)) == [(split, position) for position in range(size)]
         assert chosen(spec, split) != sorted(chosen(spec, split))
 
 
 def test_validation_takes_the_last_fifth_of_training_and_no_test_image(spec: DataSpec) -> None:
-    """Defaults chosen on it have seen neither a test image nor one they were trained on."""
+    """Held-out images are neither test images nor images that experts are trained on."""
     held_out = replace(spec, evaluate_on="validation")
     whole = chosen(spec, "train")
     assert chosen(held_out, "train") == whole[:80]
@@ -38,7 +38,7 @@ def test_validation_takes_the_last_fifth_of_training_and_no_test_image(spec: Dat
 
 
 def test_limits_on_validation_never_reach_into_training(spec: DataSpec) -> None:
-    """A limit shortens either side and moves no border."""
+    """A limit shortens each side, and does not move the boundary between them."""
     held_out = replace(spec, evaluate_on="validation", max_train=500, max_test=15)
     whole = chosen(spec, "train")
     assert chosen(held_out, "train") == whole[:80]
@@ -47,7 +47,7 @@ def test_limits_on_validation_never_reach_into_training(spec: DataSpec) -> None:
 
 @pytest.mark.parametrize("evaluate_on", ["test", "validation"])
 def test_smaller_limits_are_nested(spec: DataSpec, evaluate_on: EvaluateOn) -> None:
-    """More images are the same images and others besides."""
+    """A larger limit only adds images."""
     for split in ("train", "test"):
         sizes = [
             chosen(replace(spec, evaluate_on=evaluate_on, max_train=size, max_test=size), split)
@@ -59,7 +59,7 @@ def test_smaller_limits_are_nested(spec: DataSpec, evaluate_on: EvaluateOn) -> N
 
 
 def test_order_depends_on_task_and_split_alone(spec: DataSpec) -> None:
-    """Another size of the images is the same choice of them; another task is not."""
+    """Another image size keeps the selection; another task changes it."""
     same = chosen(replace(spec, image_size=224), "train")
     other = chosen(replace(spec, task="mnist_m"), "train")
     assert same == chosen(spec, "train") != other

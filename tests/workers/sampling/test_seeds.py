@@ -2,7 +2,7 @@ from workers.sampling.seeds import derive_seed
 
 
 def test_seed_depends_on_every_argument() -> None:
-    """Two uses of randomness never share a stream, also where their parts run together."""
+    """Different purposes give different seeds, even if their parts concatenate to equal texts."""
     seeds = [
         derive_seed(0),
         derive_seed(1),
@@ -17,11 +17,11 @@ def test_seed_depends_on_every_argument() -> None:
 
 
 def test_seed_fits_every_generator() -> None:
-    """A signed 64-bit integer takes it, and it is never negative."""
+    """A seed is a non-negative number that fits a signed 64-bit integer."""
     assert all(0 <= derive_seed(seed, "x") < 2**63 for seed in range(100))
 
 
-def test_seed_is_the_same_for_good() -> None:
-    """The numbers are written out: another derivation would silently change every result."""
+def test_seed_never_changes() -> None:
+    """The expected numbers are literal, because another derivation would change every result."""
     assert derive_seed(0, "head", "mnist_5k") == 9_132_833_272_623_872_664
     assert derive_seed(7) == 4_359_823_973_405_836_615
