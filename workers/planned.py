@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 from workers.artifacts.checksummed_json import DamagedJsonError, parse_checksummed
 from workers.artifacts.layout import Layout
-from workers.specs.data import DataJob, DataSpec, ZeroShotSpec
+from workers.specs.base import BaseSpec
+from workers.specs.data import DataJob, DataSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.head import ZeroShotSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import PLAN_FILE, PlanFile, PlanFileError, PlannedTrial
-from workers.specs.spec_json import head_from_json, surgery_from_json
-from workers.specs.training import BaseSpec, ExpertSpec, Pretraining, TrialSpec
+from workers.specs.training import Pretraining, TrialSpec
 from workers.store.protocol import Store
 
 Planned = BaseSpec | Pretraining | DataJob | ZeroShotSpec | TrialSpec | MergeSpec
@@ -65,9 +67,9 @@ def _find(plan: PlanFile, artifact_id: str) -> Planned | None:
         return _base(plan, artifact_id)
     for task, data in plan.data.items():
         if data.id == artifact_id:
-            return DataJob(spec=DataSpec(**data.spec), source=plan.source(task))
+            return DataJob(spec=DataSpec.from_json(data.spec), source=plan.source(task))
     if artifact_id in plan.heads:
-        return head_from_json(plan.heads[artifact_id])
+        return ZeroShotSpec.from_json(plan.heads[artifact_id])
     for trial in plan.trials:
         if artifact_id in trial.snapshots.values():
             return _trial(trial, artifact_id)
@@ -108,10 +110,11 @@ def _merge(plan: PlanFile, artifact_id: str) -> MergeSpec:
     experts = {
         expert_id: expert for trial in plan.trials for expert_id, expert in _experts(trial).items()
     }
-    members = {
-        name: tuple(experts[each] for each in fields[name]) for name in ("experts", "held_out")
-    }
-    return MergeSpec(**{**fields, **members, "surgery": surgery_from_json(fields["surgery"])})
+    return MergeSpec.from_json(
+        fields,
+        experts=tuple(experts[each] for each in fields["experts"]),
+        held_out=tuple(experts[each] for each in fields["held_out"]),
+    )
 
 
 def _experts(trial: PlannedTrial) -> dict[str, ExpertSpec]:

@@ -13,9 +13,11 @@ from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.zero_shot import prepare_head
-from workers.specs.data import DataJob, HeadJob
+from workers.specs.base import BaseJob
+from workers.specs.data import DataJob
+from workers.specs.head import HeadJob
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, Training, TrialSpec
+from workers.specs.training import Training, TrialSpec
 from workers.train.pretrain import run_pretraining
 from workers.train.resumable import CHECKPOINT_EVERY_S, Timing, TrainingProgress
 from workers.train.trial import run_trial

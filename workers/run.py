@@ -10,9 +10,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.specs.data import DataJob, HeadJob, ZeroShotSpec
+from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.data import DataJob
+from workers.specs.head import HeadJob, ZeroShotSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, BaseSpec, Pretraining, Training, TrialSpec
+from workers.specs.training import Pretraining, Training, TrialSpec
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
 

@@ -23,7 +23,7 @@ from workers.models.linear_probe import fit_probe
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile
 from workers.sampling.batches import training_subset
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 from workers.store.opening import open_store
 
 BASE_FILE = "backbone.safetensors"

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.tasks import Task
 from merge.catalogue import CARDS
@@ -26,8 +26,11 @@ from workers.artifacts.checksummed_json import DamagedJsonError, dump_checksumme
 from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.calibrate.speeds import Calibration, Speed, merge_key, parse_speeds, train_key
 from workers.specs.data import DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseSpec, ExpertSpec
+
+if TYPE_CHECKING:
+    from workers.specs.base import BaseSpec
 
 CALIBRATION_S = 60.0
 """Longest time of a calibration per model, after torch is loaded. Kinds of work that it does not

@@ -7,7 +7,8 @@ from functools import cached_property
 from orchestrator.plan.settings import BasePoint
 from orchestrator.plan.specs import base_job, pretrain_spec
 from orchestrator.study.schema import Study
-from workers.specs.training import BaseJob, BaseSpec, Pretraining
+from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.training import Pretraining
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,12 @@ from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_spec
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.schema import Study
 from orchestrator.study.task_sources import task_sources
-from workers.specs.data import DataJob, DataSpec, HeadJob
+from workers.specs.data import DataJob, DataSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.head import HeadJob
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import GroupSampling
-from workers.specs.training import ExpertSpec, Training, TrialSpec
+from workers.specs.training import Training, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,12 @@ from orchestrator.study.backbone import Pretrain
 from orchestrator.study.finetune import ZeroShot
 from orchestrator.study.schema import Merge, Study, Surgery
 from workers.models.pretrained_weights import PACKAGED, is_remote, parse_remote
-from workers.specs.data import DataSpec, HeadJob, ZeroShotSpec
+from workers.specs.base import BaseJob, BaseSpec, PretrainSpec
+from workers.specs.data import DataSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.head import HeadJob, ZeroShotSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, PretrainSpec
 
 
 def base_job(*, model: str, weights: str, seed: int) -> BaseJob:

@@ -18,8 +18,9 @@ from orchestrator.record.holes import (
 )
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import steps_taken
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec, Training
+from workers.specs.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from orchestrator.record.committed import Committed
 from orchestrator.results.schema import EXPERTS_SCHEMA, MACRO, RESULTS_SCHEMA, UNION
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics, MergeMetrics
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 
 Columns = dict[str, Any]
 """Some or all columns of a row, by name."""

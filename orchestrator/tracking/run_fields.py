@@ -12,7 +12,7 @@ from orchestrator.results.schema import MEANS
 from orchestrator.tracking.mlflow_run import MetricPoint
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 
 MAX_TASK_METRICS = 16
 """Largest number of tasks whose accuracies become metrics of a merge's MLflow run.

@@ -31,7 +31,7 @@ from orchestrator.tracking.run_fields import (
 from orchestrator.tracking.views import AxisView, curve_run
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 
 CURVE_METRICS = (
     "macro_accuracy_mean",

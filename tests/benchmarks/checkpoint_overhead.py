@@ -18,9 +18,11 @@ from eval.suites import find_task
 from eval.task_source import TaskSource
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
+from workers.specs.base import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
+from workers.specs.training import TrialSpec
 from workers.train.checkpoints import Checkpoints
 from workers.train.resumable import Timing, TrainingProgress
 from workers.train.trainer import Trainer

@@ -22,9 +22,9 @@ from workers.artifacts.metrics import (
 )
 from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.models.model_sizes import ModelSize, cache_sizes
+from workers.specs.base import BaseSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.spec_json import spec_to_json
-from workers.specs.training import BaseSpec, ExpertSpec
 
 MODEL_SIZES = {
     "test_resnet": ModelSize(
@@ -199,7 +199,7 @@ def _manifest(spec: BaseSpec | ExpertSpec | MergeSpec, **fields: Any) -> Manifes
     made = Manifest(
         id=spec.id,
         version=1,
-        spec=spec_to_json(spec),
+        spec=spec.to_json(),
         inputs={},
         attempt="0" * 16,
         code_version="0.1.0",

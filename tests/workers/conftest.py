@@ -14,9 +14,11 @@ from eval.task_source import TaskSource
 from workers.artifacts.manifests import Manifest
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
+from workers.specs.base import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
+from workers.specs.training import TrialSpec
 from workers.train.resumable import Timing
 from workers.train.trial import run_trial
 from workers.workspace import Workspace

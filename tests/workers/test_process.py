@@ -8,9 +8,11 @@ import torch
 from workers import process
 from workers.artifacts.node_cache import CACHE_VARIABLE, cache_root
 from workers.process import Worker
+from workers.specs.base import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
+from workers.specs.training import TrialSpec
 from workers.train.resumable import Timing, TrainingProgress
 
 

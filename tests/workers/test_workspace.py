@@ -5,8 +5,9 @@ import torch
 
 from workers import workspace as module
 from workers.artifacts.manifests import Manifest
+from workers.specs.base import BaseSpec
 from workers.specs.data import DataSpec
-from workers.specs.training import BaseSpec, ExpertSpec
+from workers.specs.expert import ExpertSpec
 from workers.workspace import MissingArtifactError, Workspace
 
 FEATURES_BYTES = 48 * 256 * 4

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workers.specs.ids import VERSIONS
-from workers.specs.spec_json import ArtifactSpec, spec_to_json
+from workers.specs.ids import VERSIONS, ArtifactSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,6 @@ class Provenance:
             kind=kind,
             id=spec.id,
             version=VERSIONS[kind],
-            spec=spec_to_json(spec),
+            spec=spec.to_json(),
             inputs=inputs,
         )

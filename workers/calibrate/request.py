@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from workers.calibrate.speeds import file_key, image_key, merge_key, train_key
+from workers.specs.base import BaseSpec
 from workers.specs.data import DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.spec_json import surgery_from_json
-from workers.specs.training import BaseSpec, ExpertSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,21 +111,20 @@ class CalibrationRequest:
 
 
 def _sample_from_json(fields: Mapping[str, Any]) -> ImageSample:
-    return ImageSample(**{**fields, "spec": DataSpec(**fields["spec"])})
+    return ImageSample(**{**fields, "spec": DataSpec.from_json(fields["spec"])})
 
 
 def _merge_to_json(merge: MergeSpec) -> dict[str, Any]:
     return {
-        **asdict(replace(merge, experts=(), held_out=())),
+        **merge.to_json(),
         "experts": [expert.to_json() for expert in merge.experts],
         "held_out": [expert.to_json() for expert in merge.held_out],
     }
 
 
 def _merge_from_json(fields: Mapping[str, Any]) -> MergeSpec:
-    members = {
-        name: tuple(ExpertSpec.from_json(each) for each in fields[name])
-        for name in ("experts", "held_out")
-    }
-    surgery = surgery_from_json(fields["surgery"])
-    return MergeSpec(**{**fields, **members, "surgery": surgery})
+    return MergeSpec.from_json(
+        fields,
+        experts=tuple(ExpertSpec.from_json(each) for each in fields["experts"]),
+        held_out=tuple(ExpertSpec.from_json(each) for each in fields["held_out"]),
+    )

@@ -15,8 +15,9 @@ from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.models.backbones import Backbone
 from workers.models.tensor_files import write_tensors
 from workers.prepare.base import prepare_base
+from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec
 from workers.train.trainer import create_head
 from workers.train.trainer_state import model_tensors
 from workers.workspace import EXPERT_FILE, Workspace

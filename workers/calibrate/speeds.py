@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from workers.specs.base import PretrainSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec, PretrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

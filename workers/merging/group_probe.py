@@ -23,8 +23,8 @@ from workers.models.batch_norm import copy_statistics
 from workers.models.layer_inputs import LayerInputs, add_gram
 from workers.sampling.batches import batch_positions, training_subset
 from workers.sampling.seeds import derive_seed
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec
 from workers.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from workers.models.backbones import Backbone
 from workers.models.batch_norm import copy_statistics, recalibrate
 from workers.sampling.determinism import compute_deterministically
 from workers.sampling.seeds import derive_seed
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec
 from workers.workspace import Workspace
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from merge.catalogue import BatchNormPolicy, parse_params
 from merge.merge import MergeOptions, merge_tasks
 from workers.models.backbones import Backbone
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec
 from workers.workspace import Workspace
 
 MODEL_BYTES = 1 << 30

@@ -14,7 +14,7 @@ from workers.artifacts.provenance import Provenance
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
 from workers.models.text_towers import TextTower, open_text_tower
-from workers.specs.data import HeadJob
+from workers.specs.head import HeadJob
 from workers.workspace import HEAD_FILE, Workspace
 
 OpenTower = Callable[..., TextTower]

@@ -1,8 +1,9 @@
-"""The specifications of images and zero-shot heads, and the jobs that make them."""
+"""The specification of a task's images, and the job that prepares them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from eval.task_source import TaskSource
 from workers.specs.ids import VERSIONS, content_id
@@ -20,56 +21,41 @@ class DataSpec:
     image_size: int
     """Height and width, in pixels."""
     max_train: int | None
-    """Keeps this many training images (the first of a fixed shuffle); all when null."""
+    """Number of training images to keep, the first of a fixed shuffle; None for all."""
     max_test: int | None
-    """Keeps this many test images; all when null."""
+    """Number of test images to keep; None for all."""
     evaluate_on: EvaluateOn
-    """`validation` holds the last fifth of the training images out and calls them the test split,
+    """`validation` holds the last fifth of the training images out and makes them the test split,
     so that defaults can be chosen without looking at the test images."""
 
     @cached_property
     def id(self) -> str:
         """The content address."""
-        return content_id("data", version=VERSIONS["data"], spec=asdict(self))
+        return content_id("data", version=VERSIONS["data"], spec=self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "DataSpec":
+        """Returns the specification whose `to_json` returned the values.
+
+        Raises:
+            TypeError: A field is missing or unknown.
+        """
+        return DataSpec(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataJob:
-    """Images to commit, and where the task's files lie."""
+    """The preparation of a task's images."""
 
     spec: DataSpec
     source: TaskSource
+    """The task's files; the id does not depend on where they lie."""
 
     @property
     def id(self) -> str:
-        """The images' content address, which does not depend on where the files lie."""
+        """The content address of the images."""
         return self.spec.id
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZeroShotSpec:
-    """A task's classifier made of its classes' names by the text tower of a CLIP model."""
-
-    task: str
-    model: str
-    """open_clip's name of the model."""
-    weights: str
-    """One of open_clip's tags, or `sha256:` and the digest of a checkpoint of the whole model."""
-    classes: tuple[str, ...]
-    """In the order of the labels."""
-    templates: tuple[str, ...]
-    """Texts with `{}` where the class's name belongs."""
-
-    @cached_property
-    def id(self) -> str:
-        """The content address."""
-        return content_id("head", version=VERSIONS["head"], spec=asdict(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadJob:
-    """A zero-shot head to commit, and where the text tower's checkpoint lies."""
-
-    spec: ZeroShotSpec
-    path: str | None
-    """A checkpoint file; None where `weights` is a tag."""

@@ -1,50 +1,62 @@
-"""Content-addressed ids: the same specification has the same id, on every machine and for good.
+"""Computes content-addressed ids: a specification has the same id on every machine, forever.
 
-An id is the hash of a canonical JSON text. What JSON cannot say exactly is refused rather than
-turned into a string: a silent `str()` fallback would give one specification several ids (an object
-address in a repr) or several specifications one id.
+An id is the hash of a canonical JSON text. Values without an exact JSON form are errors. A silent
+fallback to `str()` would give one specification several ids (through an object's address in its
+repr), or several specifications one id.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from eval.digests import sha256_of_bytes
 
 VERSIONS: dict[str, int] = {"base": 2, "data": 2, "head": 1, "expert": 2, "merge": 4}
-"""Versions of the kinds of artifacts; raised when the meaning of a kind's specification changes."""
+"""Versions of the kinds of artifacts. Raise one when equal specifications of the kind begin to give
+another result."""
 
 # 64 bits: at 100,000 artifacts the odds of any collision are 3e-10.
 _ID_LENGTH = 16
 
 
 class UnhashableSpecError(TypeError):
-    """A value has no exact JSON form; the message names its path, such as `optimizer.lr`."""
+    """A value without an exact JSON form; the message has its path, such as `optimizer.lr`."""
+
+
+class ArtifactSpec(Protocol):
+    """The specification of an artifact of any kind."""
+
+    @property
+    def id(self) -> str:
+        """The content address."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores."""
 
 
 def canonical_json(value: object) -> str:
-    """Returns the one JSON text of a value: sorted keys, no spaces, ASCII only.
+    """Returns the only JSON text of a value: sorted keys, no spaces, ASCII only.
 
-    An int and a float of the same value are different texts (`1` and `1.0`), as in the Python
-    they came from: whoever makes a specification fixes the type of each field. Tuples are lists.
+    An int and a float of the same value have different texts (`1` and `1.0`), so every field of a
+    specification needs a fixed type. Tuples become lists.
 
     Args:
-        value: Dicts with str keys, lists, tuples, str, bool, int, finite float and None, nested.
-            A frozen dataclass goes through `dataclasses.asdict` first.
+        value: Nested dicts with str keys, lists, tuples, str, bool, int, finite float and None.
 
     Raises:
-        UnhashableSpecError: Another type, a key that is not a str, or a NaN or infinite float.
+        UnhashableSpecError: The value contains another type, a key that is not a str, or a float
+            that is NaN or infinite.
     """
     return json.dumps(plain_json(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def plain_json(value: object, *, path: str = "") -> Any:  # noqa: ANN401 any JSON value
-    """Returns a value as plain dicts, lists and scalars, or refuses what is not exact in JSON.
+    """Returns a value as plain dicts, lists and scalars.
 
     Args:
         value: See `canonical_json`.
-        path: Where the value stands in what surrounds it; only messages use it.
+        path: Path of the value inside an outer value, for messages.
 
     Raises:
         UnhashableSpecError: See `canonical_json`.
@@ -68,20 +80,19 @@ def plain_json(value: object, *, path: str = "") -> Any:  # noqa: ANN401 any JSO
 def content_id(
     kind: str, *, version: int, spec: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> str:
-    """Returns the id of what a specification produces: 16 hexadecimal digits.
+    """Returns the id of an artifact: 16 hexadecimal digits.
 
     Args:
-        kind: What is produced, such as `expert`.
-        version: The meaning of the kind; bumped when equal specifications begin to give another
-            result.
-        spec: All that defines the result and nothing else: no resources, URLs or names.
-        inputs: The ids of the artifacts consumed. Their order counts.
+        kind: Kind of the artifact, such as `expert`.
+        version: Version of the kind, from `VERSIONS`.
+        spec: Everything that defines the artifact and nothing else: no resources, URLs or names.
+        inputs: The ids of the artifacts that it is made from. Their order matters.
 
     Raises:
-        UnhashableSpecError: See `canonical_json`; also a str in place of a list of inputs.
+        UnhashableSpecError: See `canonical_json`; also if `inputs` is a str.
     """
     if isinstance(inputs, str):
-        raise UnhashableSpecError(f"inputs is the str {inputs!r}; pass a list of ids")
+        raise UnhashableSpecError(f"inputs is the str {inputs!r}; expected a list of ids")
     identity = {"kind": kind, "version": version, "spec": spec, "inputs": list(inputs)}
     return sha256_of_bytes(canonical_json(identity).encode())[:_ID_LENGTH]
 
@@ -102,5 +113,5 @@ def _finite(value: float, path: str) -> float:
     if math.isfinite(value):
         return value
     raise UnhashableSpecError(
-        f"{path or 'the value'} is {value}, which JSON cannot say; use None for 'no value'"
+        f"{path or 'the value'} is {value}, which JSON cannot express; use None for 'no value'"
     )

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from workers.specs.expert import ExpertSpec
 from workers.specs.ids import VERSIONS, content_id
-from workers.specs.training import ExpertSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,36 +16,36 @@ class SurgerySpec:
     rank: int
     """Width of an adapter between its two maps."""
     steps: int
-    """Steps of Adam for each task."""
+    """Steps of Adam per task."""
     lr: float
     batch_size: int
-    """Images a step."""
+    """Images per step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeSpec:
-    """One method with its parameters, on one group of experts: merge, then evaluate."""
+    """One method with its parameters on one group of experts: merge, then evaluate."""
 
     method: str
     params: Mapping[str, Any]
-    """The method's parameters, every one of them, by name."""
+    """All parameters of the method, by name."""
     batch_norm: str
-    """What becomes of running statistics: see `merge.catalogue.BatchNormPolicy`."""
+    """How running statistics are made: see `merge.catalogue.BatchNormPolicy`."""
     recalibration_images: int
     """Unlabelled training images per task for `recalibrate`; 0 for every other policy."""
     seed: int
-    """Seeds methods that draw random numbers, and surgery; 0 where nothing is drawn."""
+    """Seeds surgery and methods that draw random numbers; 0 if nothing is drawn."""
     base_id: str
     experts: tuple[ExpertSpec, ...]
-    """The group, ordered by task name: the order in which sums are taken."""
+    """The group, ordered by task name: the order in which experts are summed."""
     held_out: tuple[ExpertSpec, ...]
-    """Experts outside the group whose heads and tasks the merge is evaluated on as well."""
+    """Experts outside the group whose heads and tasks the merge is also evaluated on."""
     surgery: SurgerySpec | None = None
-    """What is done to the merged model's features for each task of the group; None for nothing."""
+    """Surgery on the merged model's features for each task of the group; None for none."""
 
     @property
     def linearised(self) -> bool:
-        """Whether the experts are linearised, and with them the merged model."""
+        """Whether the experts are linearised, and therefore the merged model."""
         members = (*self.experts, *self.held_out)
         (linearised,) = {expert.hyperparameters.linearised for expert in members}
         return linearised
@@ -53,16 +53,48 @@ class MergeSpec:
     @cached_property
     def id(self) -> str:
         """The content address."""
-        spec: dict[str, Any] = {
+        spec: dict[str, Any] = {**self._own_fields(), "num_experts": len(self.experts)}
+        if self.surgery is not None:  # ids of merges without surgery are older than surgery
+            spec["surgery"] = asdict(self.surgery)
+        members = (expert.id for expert in (*self.experts, *self.held_out))
+        inputs = (self.base_id, *members)
+        return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores.
+
+        Experts are named by id. Their own manifests hold their specifications, so that merges of 20
+        experts do not repeat them.
+        """
+        return {
+            **self._own_fields(),
+            "base_id": self.base_id,
+            "surgery": None if self.surgery is None else asdict(self.surgery),
+            "experts": {expert.task: expert.id for expert in self.experts},
+            "held_out": {expert.task: expert.id for expert in self.held_out},
+        }
+
+    @staticmethod
+    def from_json(
+        values: Mapping[str, Any],
+        *,
+        experts: tuple[ExpertSpec, ...],
+        held_out: tuple[ExpertSpec, ...],
+    ) -> "MergeSpec":
+        """Returns a merge from its values and from the specifications of its experts.
+
+        Raises:
+            KeyError, TypeError: A field is missing or unknown.
+        """
+        surgery = None if values["surgery"] is None else SurgerySpec(**values["surgery"])
+        members = {"experts": experts, "held_out": held_out}
+        return MergeSpec(**{**values, **members, "surgery": surgery})
+
+    def _own_fields(self) -> dict[str, Any]:
+        return {
             "method": self.method,
             "params": dict(self.params),
             "batch_norm": self.batch_norm,
             "recalibration_images": self.recalibration_images,
             "seed": self.seed,
-            "num_experts": len(self.experts),
         }
-        if self.surgery is not None:  # so that the ids of all other merges are as they were
-            spec["surgery"] = asdict(self.surgery)
-        members = (expert.id for expert in (*self.experts, *self.held_out))
-        inputs = (self.base_id, *members)
-        return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)

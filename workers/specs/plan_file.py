@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from eval.task_source import TaskSource, source_from_json, source_to_json
-from workers.specs.data import DataSpec, ZeroShotSpec
+from workers.specs.base import BaseSpec
+from workers.specs.data import DataSpec
+from workers.specs.head import ZeroShotSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseSpec, TrialSpec
+from workers.specs.training import TrialSpec
 
 PLAN_FILE = "plan.json"
 """Name of the file. Replaced plans have this name and a number: `plan.json.0001`."""
@@ -117,8 +119,8 @@ class PlanFile:
             sampling=sampling,
             groups=groups,
             bases={base.id: base.to_json() for base in bases},
-            heads={head.id: asdict(head) for head in heads},
-            data={each.task: PlannedData(id=each.id, spec=asdict(each)) for each in data},
+            heads={head.id: head.to_json() for head in heads},
+            data={each.task: PlannedData(id=each.id, spec=each.to_json()) for each in data},
             sources={name: source_to_json(source) for name, source in sources.items()},
             trials=tuple(_planned_trial(trial) for trial in trials),
             merges={merge.id: _merge_to_json(merge) for merge in merges},
@@ -203,13 +205,7 @@ def _planned_trial(trial: TrialSpec) -> PlannedTrial:
 
 def _merge_to_json(merge: MergeSpec) -> dict[str, Any]:
     return {
-        "method": merge.method,
-        "params": dict(merge.params),
-        "batch_norm": merge.batch_norm,
-        "recalibration_images": merge.recalibration_images,
-        "seed": merge.seed,
-        "base_id": merge.base_id,
-        "surgery": None if merge.surgery is None else asdict(merge.surgery),
+        **merge.to_json(),
         "experts": [expert.id for expert in merge.experts],
         "held_out": [expert.id for expert in merge.held_out],
     }

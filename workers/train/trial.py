@@ -15,7 +15,8 @@ from workers.models.backbones import Backbone
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
-from workers.specs.training import ExpertSpec, TrialSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.training import TrialSpec
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
 from workers.train.trainer_state import are_finite

@@ -29,7 +29,7 @@ from orchestrator.study.reader import parse_study
 from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.models.model_sizes import model_sizes
 from workers.prepare.zero_shot import prepare_head
-from workers.specs.data import HeadJob
+from workers.specs.head import HeadJob
 from workers.workspace import Workspace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

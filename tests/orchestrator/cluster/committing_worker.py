@@ -17,9 +17,11 @@ from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.provenance import Provenance
 from workers.prepare.progress import PreparationProgress
+from workers.specs.base import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec, TrialSpec
+from workers.specs.training import TrialSpec
 from workers.store.opening import open_store
 
 SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}

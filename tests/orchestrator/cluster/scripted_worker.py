@@ -10,7 +10,8 @@ from pathlib import Path
 from merge.errors import NonFiniteMergeError
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
-from workers.specs.training import ExpertSpec, TrialSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.training import TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)

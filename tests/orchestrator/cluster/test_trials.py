@@ -13,8 +13,9 @@ from orchestrator.cluster.protocol import TrialSettings
 from orchestrator.cluster.trials import run_trials
 from orchestrator.study.resources import Share
 from workers.artifacts.manifests import Manifest
+from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
-from workers.specs.training import ExpertSpec, TrialSpec
+from workers.specs.training import TrialSpec
 
 NUM_CPUS = os.cpu_count()
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]

@@ -18,7 +18,8 @@ from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
 from workers.calibrate.speeds import Calibration, file_key, image_key, train_key
 from workers.models.model_sizes import ModelSize
-from workers.specs.training import ExpertSpec, TrialSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.training import TrialSpec
 
 Make = Callable[..., Manifest]
 DEFAULTS = {"steps": 10, "lr": 0.01, "batch_size": 8}

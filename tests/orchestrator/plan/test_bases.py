@@ -13,7 +13,8 @@ from orchestrator.results.means import setting_means
 from orchestrator.results.rows import experts_table, results_table
 from orchestrator.tracking.study_runs import mlflow_run_of
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import BaseSpec, Pretraining
+from workers.specs.base import BaseSpec
+from workers.specs.training import Pretraining
 
 Make = Callable[..., Manifest]
 DEFAULTS = {"steps": 10, "lr": 0.01, "batch_size": 8}

@@ -9,7 +9,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 
 Make = Callable[..., Manifest]
 STEPS = {"defaults": {"steps": 10, "lr": 0.01, "batch_size": 8}, "axes": {"steps": [10, 20]}}

@@ -11,8 +11,9 @@ from merge.catalogue import PARAMS, num_experts_of, parse_params
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
 from workers.prepare.base import prepare_base
+from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseJob, BaseSpec, ExpertSpec
 from workers.workspace import Workspace
 
 SHORT: dict[str, dict[str, Any]] = {

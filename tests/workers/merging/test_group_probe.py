@@ -12,8 +12,8 @@ from torch.func import functional_call
 from eval.evaluate import evaluate
 from eval.model_inputs import to_inputs
 from workers.merging.group_probe import GroupProbe, fisher_roots, unseen_first
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec
 from workers.train.trainer import training_subset
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from eval.evaluate import evaluate
 from merge.errors import MismatchError
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec
 from workers.workspace import MissingArtifactError, Workspace
 
 Experts = tuple[ExpertSpec, ...]

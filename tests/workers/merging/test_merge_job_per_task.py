@@ -15,8 +15,8 @@ from workers.merging import task_models
 from workers.merging.merge_job import run_merge
 from workers.merging.surgery import adapt
 from workers.sampling.seeds import derive_seed
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec, SurgerySpec
-from workers.specs.training import ExpertSpec
 from workers.workspace import Workspace
 
 Experts = tuple[ExpertSpec, ...]

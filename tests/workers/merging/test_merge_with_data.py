@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from workers.merging.merge_job import run_merge
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from workers.models.pretrained_weights import (
     read_digest,
 )
 from workers.prepare.base import prepare_base
-from workers.specs.training import BaseJob, BaseSpec
+from workers.specs.base import BaseJob, BaseSpec
 from workers.store.opening import open_store
 from workers.workspace import Workspace
 

@@ -20,8 +20,8 @@ from workers.models.tensor_files import TensorFile
 from workers.prepare import base as base_preparation
 from workers.prepare.base import prepare_base
 from workers.prepare.images import prepare_data
+from workers.specs.base import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec, EvaluateOn
-from workers.specs.training import BaseJob, BaseSpec
 from workers.workspace import Workspace
 
 CPU = torch.device("cpu")

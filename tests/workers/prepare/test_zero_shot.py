@@ -20,9 +20,9 @@ from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import TensorFile
 from workers.models.text_towers import OpenClipTower, open_text_tower
 from workers.prepare.zero_shot import prepare_head, zero_shot_weight
-from workers.specs.data import HeadJob, ZeroShotSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.head import HeadJob, ZeroShotSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import ExpertSpec
 from workers.workspace import EXPERT_FILE, HEAD_FILE, Workspace
 
 CPU = torch.device("cpu")

@@ -3,15 +3,10 @@ from dataclasses import replace
 
 import pytest
 
+from workers.specs.base import BaseSpec, PretrainSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
-from workers.specs.training import (
-    BaseSpec,
-    ExpertSpec,
-    Pretraining,
-    PretrainSpec,
-    Training,
-    TrialSpec,
-)
+from workers.specs.training import Pretraining, Training, TrialSpec
 
 HYPERPARAMETERS = Hyperparameters(
     steps=100, batch_size=32, lr=0.01, data_ratio=1.0, optimizer="sgd", seed=0

@@ -10,7 +10,7 @@ from torch import nn
 from eval.images.split import Split
 from eval.model_inputs import Normalization
 from workers.models.backbones import Backbone
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 from workers.train.trainer import Trainer, create_head
 
 TRAIN = Split(

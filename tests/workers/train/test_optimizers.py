@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 from workers.train.optimizers import create_optimizer, perturbed_by_gradient
 
 

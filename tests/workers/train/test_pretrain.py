@@ -9,15 +9,11 @@ import torch
 
 from eval.suites import find_task
 from workers.artifacts.manifests import Manifest
+from workers.specs.base import BaseSpec, PretrainSpec
 from workers.specs.data import DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
-from workers.specs.training import (
-    BaseSpec,
-    ExpertSpec,
-    Pretraining,
-    PretrainSpec,
-    TrialSpec,
-)
+from workers.specs.training import Pretraining, TrialSpec
 from workers.train.checkpoint_interval import CheckpointInterval
 from workers.train.pretrain import run_pretraining
 from workers.train.resumable import Timing, TrainingProgress

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 from workers.train.schedules import learning_rate
 
 

@@ -11,7 +11,7 @@ from eval.images.split import Split
 from eval.model_inputs import Normalization
 from workers.models.backbones import Backbone
 from workers.models.tangent import Tangent
-from workers.specs.training import ExpertSpec
+from workers.specs.expert import ExpertSpec
 from workers.train.schedules import learning_rate
 from workers.train.trainer import (
     CURVE_POINTS,

@@ -15,8 +15,10 @@ from eval.metrics import TaskSums
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
 from workers.models.tensor_files import TensorFile
+from workers.specs.base import BaseSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.training import BaseSpec, ExpertSpec, TrialSpec
+from workers.specs.training import TrialSpec
 from workers.train.resumable import Timing
 from workers.train.trainer import DivergedError, Trainer
 from workers.train.trial import run_trial

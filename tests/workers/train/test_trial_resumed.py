@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from workers.artifacts.manifests import Manifest
-from workers.specs.training import ExpertSpec, TrialSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.training import TrialSpec
 from workers.store.protocol import StoreUnavailableError
 from workers.train.checkpoint_interval import CheckpointInterval
 from workers.train.checkpoints import Checkpoints

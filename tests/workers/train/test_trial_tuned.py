@@ -14,8 +14,8 @@ from workers.merging.merge_job import run_merge
 from workers.models.linear_probe import fit_probe
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile
+from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec, SurgerySpec
-from workers.specs.training import ExpertSpec
 from workers.workspace import EXPERT_FILE, Workspace
 
 Run = Callable[..., list[Manifest]]

@@ -1,0 +1,73 @@
+"""The specification of an expert: a base that was fine-tuned on one task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from workers.specs.hyperparameters import (
+    Hyperparameters,
+    TrainingConstants,
+    training_from_json,
+    training_to_json,
+)
+from workers.specs.ids import VERSIONS, content_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertSpec:
+    """A base and a classifier after some steps of fine-tuning on one task."""
+
+    task: str
+    base_id: str
+    data_id: str
+    """The id of the task's images."""
+    hyperparameters: Hyperparameters
+    constants: TrainingConstants
+    head_id: str | None = None
+    """The id of a zero-shot head, which is never trained; None for a head that `hyperparameters`
+    describes."""
+    evaluates_base: ClassVar[bool] = True
+    """Whether the base itself is evaluated on the task's test images."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The task, in the form of a pretraining's several tasks."""
+        return (self.task,)
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the classifier is trained with the backbone."""
+        return self.hyperparameters.head != "frozen" and self.head_id is None
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        spec = {key: value for key, value in self.to_json().items() if not key.endswith("_id")}
+        inputs = (self.base_id, self.data_id, *([self.head_id] if self.head_id else ()))
+        return content_id("expert", version=VERSIONS["expert"], spec=spec, inputs=inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores."""
+        return {
+            "task": self.task,
+            "base_id": self.base_id,
+            "data_id": self.data_id,
+            "head_id": self.head_id,
+            **training_to_json(self.hyperparameters, self.constants),
+        }
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "ExpertSpec":
+        """Returns the expert whose `to_json` returned the values.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field is unknown.
+        """
+        hyperparameters, constants, rest = training_from_json(values)
+        return ExpertSpec(hyperparameters=hyperparameters, constants=constants, **rest)
+
+    def with_steps(self, steps: int) -> "ExpertSpec":
+        """Returns the expert after another number of steps of the same training."""
+        return replace(self, hyperparameters=replace(self.hyperparameters, steps=steps))
