@@ -69,7 +69,7 @@ class BudgetKeeper:
 
     @property
     def is_limited(self) -> bool:
-        """Whether the study has a limit."""
+        """Returns whether the study has a limit."""
         return bool(self._budget.limits())
 
     def has_room_for(self, job_id: str) -> bool:
@@ -125,7 +125,7 @@ class BudgetKeeper:
         return {each: s for each, s in seconds.items() if not self._ledger.is_committed(each)}
 
     def refresh(self) -> None:
-        """Makes the next question allocate anew, from the artifacts committed by then."""
+        """Makes the next question allocate again, from the artifacts committed by then."""
         with self._lock:
             self._allocation = None
 

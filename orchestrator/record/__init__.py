@@ -1,1 +1,1 @@
-"""What exists of a plan, what is missing and why; a study's own files."""
+"""The state of a study: committed and missing artifacts, failures, and the study's own files."""

@@ -28,7 +28,7 @@ class Committed:
     prepared: Mapping[str, Manifest]
     """Bases, images and zero-shot heads by id: `bases`, and all else that experts are made from."""
 
-    def is_lost(self, artifact_id: str) -> bool:
+    def lacks_weights(self, artifact_id: str) -> bool:
         """Returns whether a base or expert is committed without weights: its training diverged."""
         manifest = self.trained(artifact_id)
         return manifest is not None and not manifest.files

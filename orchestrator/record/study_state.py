@@ -56,9 +56,10 @@ class StudyState:
 
     @cached_property
     def possible_trainings(self) -> tuple[Training, ...]:
-        """The missing trainings that can still run, without failed ones and those of lost bases.
+        """The missing trainings that can still run, without failed ones.
 
-        Trials whose base is still to be pretrained are among them.
+        Trials cannot run on a base that failed or has no weights. They can run on a base that is
+        still to be pretrained.
         """
         return tuple(
             training
@@ -92,12 +93,14 @@ class StudyState:
 
     @property
     def is_finished(self) -> bool:
-        """Whether another run has nothing to do: no missing artifact can be made any more.
+        """Returns whether another run has nothing to do: no missing artifact can be made any more.
 
         Failed trainings are not finished, as another run tries them again.
         """
         committed = self.committed
-        has_trainings = any(not committed.is_lost(t.base_id) for t in committed.missing_trainings)
+        has_trainings = any(
+            not committed.lacks_weights(t.base_id) for t in committed.missing_trainings
+        )
         return not has_trainings and not self.ready_merges
 
     def counts(self) -> Counts:
@@ -150,7 +153,7 @@ class StudyState:
                 manifest = self.committed.bases.get(base.id)
                 if manifest is None:
                     yield self._missing_output(base.id, missing, base_id=base.initial.id)
-                elif self.committed.is_lost(base.id):
+                elif self.committed.lacks_weights(base.id):
                     yield _diverged(manifest, missing)
 
     def _expert_holes(self) -> Iterator[Hole]:
@@ -229,7 +232,7 @@ class StudyState:
         """Returns a base as blocker if its training failed or diverged, None otherwise."""
         if base_id in self._failed_outputs:
             return Blocker(kind="base", id=base_id, outcome=Outcome.FAILED)
-        if self.committed.is_lost(base_id):
+        if self.committed.lacks_weights(base_id):
             return Blocker(kind="base", id=base_id, outcome=Outcome.DIVERGED)
         return None
 
@@ -242,7 +245,7 @@ class StudyState:
         """Returns an expert without weights, or its base, as blocker; None for any other expert."""
         if expert.id in self._failed_outputs:
             outcome = Outcome.FAILED
-        elif self.committed.is_lost(expert.id):
+        elif self.committed.lacks_weights(expert.id):
             outcome = Outcome.DIVERGED
         elif expert.id in self.committed.experts:
             return None

@@ -121,7 +121,7 @@ class BaseSpec:
         hyperparameters = replace(self.hyperparameters, steps=steps)
         return replace(self, pretrain=replace(self.pretrain, hyperparameters=hyperparameters))
 
-    @property
+    @cached_property
     def initial(self) -> "BaseSpec":
         """The base that the pretraining starts from; the base itself without pretraining."""
         return replace(self, pretrain=None)
