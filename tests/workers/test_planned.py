@@ -55,7 +55,7 @@ def written(plan: Plan, **changes: Any) -> bytes:  # noqa: ANN401 any part of a 
 
 
 def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan: Plan) -> None:
-    """Base, images, trials and merges come back equal, and so do their ids."""
+    """Bases, images, trials and merges are read back with their ids."""
     wanted: dict[str, Any] = {job.spec.id: job.spec for job in plan.bases.jobs} | plan.merges
     wanted |= {run.id: run for run in plan.bases.trainings}
     wanted |= {job.id: job for job in plan.data_jobs}
@@ -68,14 +68,14 @@ def test_every_planned_id_is_found_as_it_was_planned(planned_store: Store, plan:
 
 
 def test_snapshot_is_found_as_the_trial_that_ends_with_it(planned_store: Store, plan: Plan) -> None:
-    """An expert of two steps needs no third."""
+    """The trial of an expert of two steps ends after two steps."""
     trial = next(trial for trial in plan.trials if trial.snapshots == (2, 3))
     first = trial.outputs[0]
     assert find_planned(planned_store, first.id) == TrialSpec(longest=first, snapshots=(2,))
 
 
 def test_plan_that_was_replaced_is_searched_as_well(planned_store: Store, plan: Plan) -> None:
-    """What failed may have been planned before the study was edited."""
+    """A failed job may come from a plan that was written before the study was edited."""
     planned_store.put(f"{NAME}.0001", written(plan))
     planned_store.put(NAME, written(plan, merges={}))
     merge = next(iter(plan.merges.values()))
@@ -83,19 +83,19 @@ def test_plan_that_was_replaced_is_searched_as_well(planned_store: Store, plan: 
 
 
 def test_damaged_plan_of_another_study_hides_nothing(planned_store: Store, plan: Plan) -> None:
-    """What is wrong with it, `mergesweep verify` says."""
+    """A damaged plan is skipped; `mergesweep verify` reports it."""
     planned_store.put("studies/another/plan.json", written(plan)[:100])
     assert find_planned(planned_store, plan.bases.jobs[0].spec.id) == plan.bases.jobs[0].spec
 
 
 def test_unknown_id_is_refused(planned_store: Store) -> None:
-    """With the number of plans that were read, and the store."""
+    """The message has the number of plans and the store."""
     with pytest.raises(NotPlannedError, match="0123456789abcdef is in none of the 1 plans of"):
         find_planned(planned_store, "0123456789abcdef")
 
 
 def test_plan_of_another_release_is_refused(planned_store: Store, plan: Plan) -> None:
-    """Where the fields give another id, running them would commit something else."""
+    """Running fields that give another id would commit another artifact."""
     merge = next(iter(plan.merges.values()))
     changed = plan_file(plan).to_json()["merges"][merge.id] | {"batch_norm": "pooled"}
     planned_store.put(NAME, written(plan, merges={merge.id: changed}))
@@ -107,7 +107,7 @@ def test_plan_of_another_release_is_refused(planned_store: Store, plan: Plan) ->
 def test_fields_that_this_release_does_not_have_are_told_to_be_of_another(
     planned_store: Store, plan: Plan
 ) -> None:
-    """Running without the unknown field would commit something else."""
+    """Running without the unknown field would commit another artifact."""
     merge = next(iter(plan.merges.values()))
     changed = plan_file(plan).to_json()["merges"][merge.id] | {"dropout": 0.5}
     planned_store.put(NAME, written(plan, merges={merge.id: changed}))

@@ -38,7 +38,7 @@ def named(plan: Plan) -> dict[str, BaseSpec]:
 
 
 def test_study_without_axes_has_one_base_and_no_pretraining(make_plan: Callable[..., Plan]) -> None:
-    """As simple as it always was."""
+    """A study that does not vary the base has one base and no pretraining."""
     plan = make_plan()
     (job,) = plan.bases.jobs
     assert plan.bases.trainings == ()
@@ -48,7 +48,7 @@ def test_study_without_axes_has_one_base_and_no_pretraining(make_plan: Callable[
 
 
 def test_every_value_of_an_axis_is_a_setting_with_its_own_base(plan: Plan) -> None:
-    """No steps is the initial base; the default stands on both axes and is made once."""
+    """No steps means the initial base. The default is on both axes and is made once."""
     bases = named(plan)
     assert list(bases) == [
         "model=test_resnet",
@@ -67,7 +67,7 @@ def test_every_value_of_an_axis_is_a_setting_with_its_own_base(plan: Plan) -> No
 
 
 def test_step_counts_of_pretraining_share_a_run(plan: Plan) -> None:
-    """One run a model; the axis of the steps is snapshots of the first."""
+    """Each model has one pretraining; values of the steps axis are snapshots of the first."""
     assert [(run.longest.model, run.snapshots) for run in plan.bases.trainings] == [
         ("test_resnet", (20, 50)),
         ("test_vit", (20,)),
@@ -76,14 +76,14 @@ def test_step_counts_of_pretraining_share_a_run(plan: Plan) -> None:
 
 
 def test_step_counts_share_nothing_under_a_cosine(make_plan: Callable[..., Plan]) -> None:
-    """As with trials: every step depends on the total."""
+    """Under a cosine every step depends on the total number of steps, as in trials."""
     pretrain = {**PRETRAIN, "schedule": "cosine"}
     plan = make_plan(backbone=backbone(pretrain=pretrain, axes={"pretrain_steps": [10, 20]}))
     assert [run.snapshots for run in plan.bases.trainings] == [(10,), (20,)]
 
 
 def test_groups_tasks_and_images_are_the_same_for_all_bases(plan: Plan) -> None:
-    """Comparisons are paired; images of tasks that are only pretrained on come last."""
+    """All bases use the same groups, and images for pretraining alone come last."""
     groups: dict[str, list[str]] = {}
     for cell in plan.cells:
         groups.setdefault(cell.setting.name, []).append(cell.group.name)
@@ -93,7 +93,7 @@ def test_groups_tasks_and_images_are_the_same_for_all_bases(plan: Plan) -> None:
 
 
 def test_group_is_merged_on_the_base_of_its_experts(plan: Plan) -> None:
-    """Task vectors of one merge are differences from one base."""
+    """All experts of a merge have the same base, so that task vectors can be summed."""
     for cell in plan.cells:
         base = plan.bases.by_point[cell.setting.base]
         assert cell.merge.base_id == base.id
@@ -124,7 +124,7 @@ def test_base_is_known_by_how_it_was_pretrained(make_plan: Callable[..., Plan]) 
 
 
 def test_grid_crosses_bases_with_hyperparameters(make_plan: Callable[..., Plan]) -> None:
-    """A base's settings follow one another, so that a worker changes it seldom."""
+    """All settings of a base follow one another, so that a worker changes its model rarely."""
     plan = make_plan(
         backbone=backbone(axes={"model": ["test_resnet", "test_vit"]}),
         finetune={"defaults": DEFAULTS, "axes": {"lr": [0.1, 0.2]}, "design": "grid"},
@@ -140,7 +140,7 @@ def test_grid_crosses_bases_with_hyperparameters(make_plan: Callable[..., Plan])
 def test_models_can_have_weights_of_their_own(
     make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    """One file each, where one source does not serve all."""
+    """A mapping gives each model weights of its own."""
     (tmp_path / "vit.pth").write_bytes(b"any")
     weights = {"test_resnet": "none", "test_vit": str(tmp_path / "vit.pth")}
     plan = make_plan(
@@ -151,7 +151,7 @@ def test_models_can_have_weights_of_their_own(
 
 
 def test_trials_wait_for_the_base_that_is_pretrained(plan: Plan, base_manifest: Make) -> None:
-    """Pretraining comes first, beside the trials of bases that need none."""
+    """Pretraining starts at once, together with the trials of bases without pretraining."""
     ledger = Ledger(plan, manifests=[])
     first = ledger.state().runnable_trainings
     assert first[:2] == plan.bases.trainings
@@ -170,7 +170,7 @@ def test_trials_wait_for_the_base_that_is_pretrained(plan: Plan, base_manifest: 
 
 
 def test_failed_pretraining_blocks_what_needs_its_bases(plan: Plan) -> None:
-    """By name: the bases have failed, their experts and merges are blocked by them."""
+    """Holes name the failed bases, and the experts and merges that they block."""
     ledger = Ledger(plan, manifests=[])
     run = plan.bases.trainings[0]
     ledger.fail(run.id, reason="no room")
@@ -185,7 +185,7 @@ def test_failed_pretraining_blocks_what_needs_its_bases(plan: Plan) -> None:
 def test_diverged_base_ends_the_study_of_its_experts(
     make_plan: Callable[..., Plan], base_manifest: Make
 ) -> None:
-    """No trial could start from it, so that nothing is left to run."""
+    """No trial can start from a diverged base, so nothing is left to run."""
     plan = make_plan(backbone=backbone(pretrain=PRETRAIN))
     (run,) = plan.bases.trainings
     ledger = Ledger(plan, manifests=[base_manifest(run.longest, has_weights=False)])
@@ -202,7 +202,7 @@ def test_diverged_base_ends_the_study_of_its_experts(
 def test_tables_and_tracking_say_which_base(
     plan: Plan, all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
-    """Means are over the groups of one base; models stand in the order of the study."""
+    """Means are taken over the groups of one base, and models keep the study's order."""
     manifests = all_manifests(plan)
     ledger = Ledger(plan, manifests=manifests)
     results = results_table(ledger.committed())
@@ -230,7 +230,7 @@ def test_tables_and_tracking_say_which_base(
 
 
 def test_plan_is_printed_with_its_bases(plan: Plan, make_plan: Callable[..., Plan]) -> None:
-    """What is varied, and what pretraining shares; nothing for a study of one base."""
+    """The lines name the axes and shared pretraining; a study of one base has none."""
     assert [*axis_lines(plan), *base_lines(plan)] == [
         "axis model: test_resnet, test_vit",
         "axis pretrain_steps: 0, 20, 50",

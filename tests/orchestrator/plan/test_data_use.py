@@ -33,7 +33,7 @@ SURGERY = {"surgery": {}}
 def test_method_policy_and_surgery_add_up(
     make_plan: Callable[..., Plan], entry: dict[str, Any], *, data: str, per_task_modules: bool
 ) -> None:
-    """What any of the three reads or keeps, the merge does."""
+    """The merge uses the data and modules of its method, its policy and its surgery together."""
     for spec in make_plan(merge=[entry]).merges.values():
         assert use_columns(spec) == {"data_use": data, "per_task_modules": per_task_modules}
 
@@ -41,7 +41,7 @@ def test_method_policy_and_surgery_add_up(
 def test_labelled_images_are_not_told_again_without_their_labels(
     make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A method that reads training labels has seen what recalibration reads."""
+    """A method that reads labelled training images also reads them without labels."""
     labelled = replace(CARDS["average"], data_use="labelled_train")
     monkeypatch.setitem(CARDS, "average", labelled)
     entry = {"method": "average", **RECALIBRATED, **SURGERY}
@@ -51,7 +51,7 @@ def test_labelled_images_are_not_told_again_without_their_labels(
 
 @pytest.mark.parametrize("method", CARDS)
 def test_every_method_is_told_by_its_card(make_plan: Callable[..., Plan], method: str) -> None:
-    """Without policy and surgery there is nothing else."""
+    """Without a policy or surgery, the method's card gives the columns."""
     for spec in make_plan(merge=[{"method": method}]).merges.values():
         assert use_columns(spec) == {
             "data_use": CARDS[method].data_use.replace("_", " "),
@@ -60,6 +60,6 @@ def test_every_method_is_told_by_its_card(make_plan: Callable[..., Plan], method
 
 
 def test_text_has_both() -> None:
-    """As a table shows it."""
+    """The text joins both columns."""
     assert use_text("none", per_task_modules=False) == "none"
     assert use_text("unlabelled test", per_task_modules=True) == "unlabelled test, per-task modules"

@@ -16,7 +16,7 @@ def by_size(groups: tuple[Group, ...]) -> dict[int, list[Group]]:
 
 
 def test_groups_of_a_seed_are_those_written_here() -> None:
-    """Another sampling would give every stored study other groups when it is planned anew."""
+    """A change in the sampling would change the groups of every study."""
     groups = sample_groups(("d", "c", "b", "a"), sizes=[2, 3], count=3, seed=7)
     assert [(group.name, "".join(group.tasks)) for group in groups] == [
         ("2x00", "bd"),
@@ -35,13 +35,13 @@ def test_order_in_which_tasks_are_listed_changes_nothing() -> None:
 
 
 def test_seeds_sample_other_groups() -> None:
-    """A seed that did nothing would give one sample for good."""
+    """Ten seeds give ten different samples."""
     samples = {sample_groups(SIX, sizes=[3], count=5, seed=seed) for seed in range(10)}
     assert len(samples) == 10
 
 
 def test_six_tasks_have_fifteen_pairs_and_fours_nested_one_to_one() -> None:
-    """All 15 of either size exist, and each pair has a four of its own around it."""
+    """All 15 groups of both sizes are used, and each pair lies in a group of four of its own."""
     sizes = by_size(sample_groups(SIX, sizes=[2, 4], count=15, seed=0))
     assert [len(sizes[2]), len(sizes[4])] == [15, 15]
     assert len({group.tasks for group in sizes[4]}) == 15
@@ -50,21 +50,21 @@ def test_six_tasks_have_fifteen_pairs_and_fours_nested_one_to_one() -> None:
 
 
 def test_all_groups_are_used_where_fewer_exist() -> None:
-    """Six tasks have six groups of five and one of six, whatever is asked for."""
+    """Six tasks have only six groups of five and one of six."""
     sizes = by_size(sample_groups(SIX, sizes=[2, 5, 6], count=15, seed=0))
     assert [len(members) for members in sizes.values()] == [15, 6, 1]
     assert {group.tasks for group in sizes[5]} == set(itertools.combinations(SIX, 5))
 
 
 def test_a_group_without_a_superset_of_its_own_does_not_move_the_others() -> None:
-    """Seed 0 draws six fours that cannot all nest: one has a random five, five keep their own."""
+    """With seed 0 one of six groups of four cannot nest; the other five still do."""
     sizes = by_size(sample_groups(SIX, sizes=[2, 4, 5], count=6, seed=0))
     pairs = zip(sizes[4], sizes[5], strict=True)
     assert [set(four.tasks) < set(five.tasks) for four, five in pairs].count(False) == 1
 
 
 def test_many_candidates_are_sampled_and_still_nested() -> None:
-    """Of twenty tasks a pair has 18,564 supersets of eight: a sample of them is enough."""
+    """A pair of twenty tasks has 18,564 supersets of eight, of which a sample is tried."""
     names = [f"t{number:02d}" for number in range(20)]
     sizes = by_size(sample_groups(names, sizes=[2, 8, 20], count=15, seed=1))
     assert len({group.tasks for group in sizes[8]}) == 15
@@ -83,7 +83,7 @@ def test_many_candidates_are_sampled_and_still_nested() -> None:
 def test_groups_are_distinct_counted_sorted_and_nested(
     num_tasks: int, count: int, seed: int, drawn: set[int]
 ) -> None:
-    """What holds for every study: right numbers, no repeats, and nesting where it can be."""
+    """Every sample has the right numbers, no repeats, and nesting where it is possible."""
     names = [f"t{number:02d}" for number in range(num_tasks)]
     wanted_sizes = sorted({min(size, num_tasks) for size in drawn})
     sizes = by_size(sample_groups(names, sizes=wanted_sizes, count=count, seed=seed))

@@ -1,4 +1,4 @@
-"""The golden file makes a changed id of a study a diff that someone reviews."""
+"""Tests of the plan. The golden file makes a changed id a diff that someone reviews."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def ids(plan: Plan) -> dict[str, Any]:
 def test_ids_of_a_small_study_are_those_of_the_golden_file(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """An id that changes trains and merges anew what every store has."""
+    """A changed id would train and merge again what stores already have."""
     plan = make_plan(
         finetune=TWO_AXES,
         merge=[{"method": "average"}, {"method": "dare", "scaling": 1}],
@@ -47,14 +47,14 @@ def test_ids_of_a_small_study_are_those_of_the_golden_file(
 def test_step_counts_share_one_trial_under_a_constant_schedule(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """Three step counts of three tasks are three trials of 40 steps instead of nine."""
+    """Three step counts of three tasks take three trials of 40 steps instead of nine trials."""
     plan = make_plan(finetune=STEPS)
     assert [trial.snapshots for trial in plan.trials] == [(10, 20, 40)] * 3
     assert (len(plan.experts), plan.num_steps, plan.num_steps_unshared) == (9, 120, 210)
 
 
 def test_step_counts_share_nothing_under_a_cosine(make_plan: Callable[..., Plan]) -> None:
-    """The learning rate of every step depends on the total, so that each count is its own run."""
+    """Under a cosine every learning rate depends on the total, so each count has its own trial."""
     plan = make_plan(finetune={**STEPS, "schedule": "cosine"})
     assert [trial.snapshots for trial in plan.trials] == [(10,)] * 3 + [(20,)] * 3 + [(40,)] * 3
     assert plan.num_steps == plan.num_steps_unshared == 210
@@ -73,12 +73,12 @@ def test_step_counts_share_nothing_under_a_cosine(make_plan: Callable[..., Plan]
 def test_step_counts_share_a_run_unless_its_steps_depend_on_them(
     make_plan: Callable[..., Plan], changes: dict[str, Any], num_trials: int
 ) -> None:
-    """A moving mean and a warmup are prefixes; where a plain mean begins depends on the total."""
+    """EMA and warmup allow shared prefixes; the start of SWA depends on the total."""
     assert len(make_plan(finetune={**STEPS, **changes}).trials) == num_trials
 
 
 def test_only_step_counts_are_joined(make_plan: Callable[..., Plan]) -> None:
-    """Two learning rates are two trials; the default one has the snapshots of the steps axis."""
+    """Two learning rates are two trials; the default's has the snapshots of the steps axis."""
     plan = make_plan(finetune=TWO_AXES)
     by_lr = {(trial.longest.hyperparameters.lr, trial.snapshots) for trial in plan.trials}
     assert len(plan.trials) == 6
@@ -86,7 +86,7 @@ def test_only_step_counts_are_joined(make_plan: Callable[..., Plan]) -> None:
 
 
 def test_point_that_axes_share_is_made_once(make_plan: Callable[..., Plan]) -> None:
-    """The default stands on both axes: four settings, three experts a task, merges alike."""
+    """The default is on both axes, so four settings need three experts per task."""
     plan = make_plan(finetune=TWO_AXES)
     assert [setting.name for setting in plan.settings] == [
         "lr=0.01",
@@ -108,7 +108,7 @@ def test_point_that_axes_share_is_made_once(make_plan: Callable[..., Plan]) -> N
 def test_groups_are_the_same_for_every_setting_and_method(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """Comparisons are paired: each pair of setting and method has all groups, in one order."""
+    """Every method at every setting has all groups in the same order, so comparisons are paired."""
     plan = make_plan(finetune=TWO_AXES, merge=[{"method": "average"}, {"method": "ties"}])
     groups: dict[tuple[str, str], list[str]] = {}
     for cell in plan.cells:
@@ -118,7 +118,7 @@ def test_groups_are_the_same_for_every_setting_and_method(
 
 
 def test_merge_has_its_groups_experts_at_its_setting(make_plan: Callable[..., Plan]) -> None:
-    """The right experts, in the order of the group's tasks."""
+    """A merge has the experts of its setting, in the order of the group's tasks."""
     plan = make_plan(finetune=TWO_AXES)
     for cell in plan.cells:
         assert tuple(expert.task for expert in cell.merge.experts) == cell.group.tasks
@@ -132,7 +132,7 @@ def test_merge_has_its_groups_experts_at_its_setting(make_plan: Callable[..., Pl
 
 
 def test_number_of_tasks_has_groups_of_each_size(make_plan: Callable[..., Plan]) -> None:
-    """Each size merges its own groups; a size that is the study's own is merged once."""
+    """Each size merges its own groups, and the study's own size is merged once."""
     finetune = {"defaults": DEFAULTS, "axes": {"lr": [0.01]}}
     plan = make_plan(finetune=finetune, groups={"size": 2, "sizes": [1, 2, 3]})
     counts = {
@@ -147,14 +147,14 @@ def test_number_of_tasks_has_groups_of_each_size(make_plan: Callable[..., Plan])
 def test_the_one_size_is_not_sampled_where_no_setting_uses_it(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """A study of sizes alone has no groups beside them."""
+    """A study whose only axis is the number of tasks has no groups of `groups.size`."""
     plan = make_plan(groups={"size": 2, "sizes": [1, 3]})
     assert {group.size for group in plan.groups} == {1, 3}
     assert [setting.name for setting in plan.settings] == ["num_tasks=1", "num_tasks=3"]
 
 
 def test_held_out_tasks_are_the_rest_of_the_study(make_plan: Callable[..., Plan]) -> None:
-    """Each merge of two of three tasks is evaluated on the third as well."""
+    """A merge of two of three tasks is also evaluated on the third."""
     plan = make_plan(evaluation={"held_out": True})
     for cell in plan.cells:
         (held_out,) = cell.merge.held_out
@@ -178,7 +178,7 @@ def test_held_out_tasks_are_the_rest_of_the_study(make_plan: Callable[..., Plan]
 def test_what_does_not_define_a_result_changes_no_id(
     make_plan: Callable[..., Plan], changes: dict[str, Any]
 ) -> None:
-    """Names, places, resources, order and labels are outside the ids of experts and merges."""
+    """Ids depend neither on names, places and resources nor on order and labels."""
     weights = {"backbone": {"model": "tf_efficientnet_lite0"}}
     plan, changed = make_plan(**weights), make_plan(**weights, **changes)
     assert set(changed.experts) == set(plan.experts)
@@ -186,7 +186,7 @@ def test_what_does_not_define_a_result_changes_no_id(
 
 
 def test_store_is_outside_the_ids(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
-    """A store that moves keeps all that is in it."""
+    """All ids stay the same after a store was moved."""
     assert plan_digest(make_plan(store=str(tmp_path / "b"))) == plan_digest(make_plan())
 
 
@@ -221,7 +221,7 @@ def test_store_is_outside_the_ids(make_plan: Callable[..., Plan], tmp_path: Path
 def test_what_defines_a_result_changes_every_id(
     make_plan: Callable[..., Plan], changes: dict[str, Any]
 ) -> None:
-    """One field that were left out of the ids would hand out another study's experts."""
+    """A field that is missing in the ids would make a study use another study's experts."""
     plan, changed = make_plan(), make_plan(**changes)
     assert not set(changed.experts) & set(plan.experts)
     assert not set(changed.merges) & set(plan.merges)
@@ -244,7 +244,7 @@ def test_what_defines_a_result_changes_every_id(
 def test_method_and_policy_change_the_merges_and_no_expert(
     make_plan: Callable[..., Plan], method: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    """Experts know nothing of how they are merged."""
+    """Experts do not depend on the methods that merge them."""
     plan, other = make_plan(merge=[method]), make_plan(merge=[changed])
     assert set(other.experts) == set(plan.experts)
     assert not set(other.merges) & set(plan.merges)
@@ -263,12 +263,12 @@ def test_method_and_policy_change_the_merges_and_no_expert(
 def test_another_way_to_write_a_merge_is_the_same_merge(
     make_plan: Callable[..., Plan], method: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    """A default spelled out, a whole number, and images that the policy ignores."""
+    """A written default, a whole number and an unused setting make no other merge."""
     assert set(make_plan(merge=[method]).merges) == set(make_plan(merge=[changed]).merges)
 
 
 def test_seed_of_the_study_enters_only_merges_that_draw(make_plan: Callable[..., Plan]) -> None:
-    """A pretrained base and a fixed group seed leave the seed to DARE alone."""
+    """With a pretrained base and a fixed group seed, the study's seed only affects DARE."""
     fixed = {"backbone": {"model": "tf_efficientnet_lite0"}, "groups": {"seed": 0}}
     methods = [{"method": "dare"}, {"method": "ties"}]
     first, second = (
@@ -283,7 +283,7 @@ def test_seed_of_the_study_enters_only_merges_that_draw(make_plan: Callable[...,
 
 
 def test_fewer_groups_than_asked_for_is_a_warning(make_plan: Callable[..., Plan]) -> None:
-    """The plan says that all three pairs are used; asking for three says nothing."""
+    """The plan warns that only three pairs exist; a study that asks for three is not warned."""
     (warning,) = make_plan().warnings
     assert "3 tasks have only 3 distinct groups of 2" in warning
     assert make_plan(groups={"count": 3, "size": 2}).warnings == ()
@@ -292,7 +292,7 @@ def test_fewer_groups_than_asked_for_is_a_warning(make_plan: Callable[..., Plan]
 def test_groups_that_were_written_down_are_used_as_they_are(
     make_study: Callable[..., Study],
 ) -> None:
-    """A resumed study merges what it merged before, whatever sampling would give today."""
+    """A resumed study keeps its groups even if sampling would give others."""
     written = (Group(name="2x00", tasks=("font_letters", "mnist_5k")),)
     plan = build_plan(make_study(), groups=written)
     assert plan.groups == written
@@ -300,7 +300,7 @@ def test_groups_that_were_written_down_are_used_as_they_are(
 
 
 def test_digest_changes_with_an_expert_or_a_merge(make_plan: Callable[..., Plan]) -> None:
-    """Whether MLflow has everything is remembered under the digest."""
+    """A change to the plan changes the digest, under which the state of MLflow is recorded."""
     studies = [make_plan(), make_plan(merge=[{"method": "ties"}]), make_plan(finetune=TWO_AXES)]
     digests = [plan_digest(plan) for plan in studies]
     assert len(set(digests)) == 3
@@ -310,7 +310,7 @@ def test_digest_changes_with_an_expert_or_a_merge(make_plan: Callable[..., Plan]
 def test_zero_shot_heads_are_made_once_a_task(
     make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    """All experts of a task have its one head, which enters their ids."""
+    """All experts of a task have the same head, whose id is in theirs."""
     clip = {"model": "vit_base_patch32_clip_224.openai", "weights": "none", "image_size": 224}
     axes = {"lr": [0.01, 0.1]}
     trained = make_plan(backbone=clip, finetune={"axes": axes})

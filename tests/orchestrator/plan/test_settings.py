@@ -47,7 +47,7 @@ def names(settings: tuple[Setting, ...]) -> list[str]:
 
 
 def test_one_factor_varies_one_axis_around_the_defaults() -> None:
-    """Every value of every axis, in the study's order, with all else at the defaults."""
+    """Each value of each axis is a setting, with all other hyperparameters at the defaults."""
     settings = lay_out(axes=AXES)
     assert names(settings) == ["lr=0.1", "lr=0.01", "steps=10", "steps=20"]
     assert [setting.axis for setting in settings] == ["lr", "lr", "steps", "steps"]
@@ -60,13 +60,13 @@ def test_one_factor_varies_one_axis_around_the_defaults() -> None:
 
 
 def test_every_task_is_at_the_same_point_outside_the_random_design() -> None:
-    """Homogeneous experts: the tasks of a setting differ in nothing."""
+    """All tasks of a setting have equal hyperparameters."""
     (setting,) = lay_out(axes={"lr": [0.5]})
     assert setting.points == dict.fromkeys(("a", "b", "c"), point(lr=0.5))
 
 
 def test_no_axis_gives_the_one_default_setting() -> None:
-    """A study without axes is a study all the same."""
+    """A study without axes has one setting."""
     (setting,) = lay_out()
     assert (setting.axis, setting.name, setting.shared_point) == ("default", "default", point())
 
@@ -85,7 +85,7 @@ def test_grid_has_every_combination_by_name() -> None:
 
 
 def test_whole_number_on_a_float_axis_is_a_float() -> None:
-    """An id hashes the point, where 1 and 1.0 are two texts."""
+    """An id is a hash of text, in which 1 and 1.0 differ."""
     (setting,) = lay_out(axes={"lr": [1]})
     shared = setting.shared_point
     assert shared is not None
@@ -94,14 +94,14 @@ def test_whole_number_on_a_float_axis_is_a_float() -> None:
 
 
 def test_named_choices_are_axes_under_their_names() -> None:
-    """A truth value is written as the study file writes it."""
+    """True is written as `true`, as in the study file."""
     settings = lay_out(axes={"linearised": [True, False], "head": ["frozen"]}, design="grid")
     assert names(settings) == ["head=frozen, linearised=true", "head=frozen, linearised=false"]
     assert settings[0].shared_point == point(head="frozen", linearised=True)
 
 
 def test_choices_of_the_study_are_the_default_point() -> None:
-    """An axis varies around what the section says, in short or at length."""
+    """An axis varies around the values of the section, in the short form and in the long form."""
     (setting,) = lay_out(
         axes={"lr": [0.5]},
         optimizer={"name": "adamw", "weight_decay": 0.1, "sam_rho": 0.05},
@@ -126,7 +126,7 @@ def test_choices_of_the_study_are_the_default_point() -> None:
 
 
 def test_number_of_tasks_stands_at_the_default_point() -> None:
-    """Each size is a setting of its own axis; the other axes keep the study's one size."""
+    """Each size is a setting of the number-of-tasks axis; other axes keep `groups.size`."""
     settings = lay_out(axes={"lr": [0.1]}, sizes=(2, 3))
     assert names(settings) == ["lr=0.1", "num_tasks=2", "num_tasks=3"]
     assert [setting.size for setting in settings] == [None, 2, 3]
@@ -157,7 +157,7 @@ def test_each_expert_of_a_random_setting_draws_its_own_point() -> None:
 
 
 def test_random_draws_reach_every_value_of_an_axis_and_no_other() -> None:
-    """The first and the last value are drawn too."""
+    """All three values of an axis are drawn, the first and the last included."""
     settings = lay_out(axes={"lr": [0.1, 0.2, 0.3]}, design="random", draws=20)
     drawn = {each.lr for setting in settings for each in setting.points.values()}
     assert drawn == {0.1, 0.2, 0.3}
@@ -171,7 +171,7 @@ def test_random_draws_come_back_with_the_seed_and_only_with_it() -> None:
 
 
 def test_random_draw_of_a_task_does_not_depend_on_the_other_tasks() -> None:
-    """A task added to a study leaves the experts of the others as they were."""
+    """Adding a task to a study does not change the experts of the other tasks."""
     few = lay_out(axes=WIDE, design="random", tasks=("a", "b"))
     more = lay_out(axes=WIDE, design="random", tasks=("c", "b", "a"))
     assert {task: more[0].points[task] for task in ("a", "b")} == few[0].points
@@ -184,14 +184,14 @@ def test_further_draws_leave_the_first_ones_as_they_were() -> None:
 
 
 def test_number_of_tasks_stands_at_the_first_draw_of_the_random_design() -> None:
-    """The axis shares the experts of the first draw."""
+    """The number-of-tasks axis uses the experts of the first draw."""
     settings = lay_out(axes=WIDE, design="random", draws=2, sizes=(2,))
     assert settings[-1].axis == "num_tasks"
     assert settings[-1].points == settings[0].points != settings[1].points
 
 
 def test_schedule_of_a_study_reaches_its_settings(make_study: Callable[..., Study]) -> None:
-    """The settings of a study file are those of its `finetune` section."""
+    """The settings follow from the study file's section `finetune`."""
     study = make_study(finetune={"defaults": DEFAULTS, "axes": {"data_ratio": [0.5, 1]}})
     settings = plan_settings(
         study.finetune, backbone=study.backbone, tasks=study.task_names, sizes=(), seed=0

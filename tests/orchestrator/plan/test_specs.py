@@ -23,12 +23,12 @@ def labels(*entries: dict[str, Any]) -> tuple[str, ...]:
 
 
 def test_method_that_stands_once_is_called_by_its_name() -> None:
-    """Parameters are no part of a label that is unique without them."""
+    """A label that is unique without parameters has none."""
     assert labels({"method": "ties", "density": 0.1}, {"method": "dare"}) == ("ties", "dare")
 
 
 def test_method_that_stands_twice_is_told_apart_by_what_was_written() -> None:
-    """Parameters by name, the BatchNorm policy too; nothing written is `defaults`."""
+    """Written parameters and the BatchNorm policy are added; without any, `defaults` is."""
     assert labels(
         {"method": "ties"},
         {"method": "ties", "scaling": 1, "density": 0.1},
@@ -37,7 +37,7 @@ def test_method_that_stands_twice_is_told_apart_by_what_was_written() -> None:
 
 
 def test_surgery_is_part_of_every_label() -> None:
-    """With it a method is another one; what is not the default tells two surgeries apart."""
+    """Surgery is always named, with the values that differ from its defaults."""
     assert labels(
         {"method": "ties", "density": 0.1, "surgery": {}},
         {"method": "average"},
@@ -52,7 +52,7 @@ def test_surgery_is_part_of_every_label() -> None:
 
 
 def test_label_of_the_study_comes_first() -> None:
-    """Whatever the user calls it."""
+    """A label from the study file is used as it is."""
     assert labels({"method": "ties", "label": "mine"}, {"method": "ties"}) == (
         "mine",
         "ties (defaults)",
@@ -60,14 +60,14 @@ def test_label_of_the_study_comes_first() -> None:
 
 
 def test_packaged_weights_are_known_by_their_digest() -> None:
-    """Where they are installed is no part of the id."""
+    """The id does not depend on the place of the installation."""
     job = base_job(model="tf_efficientnet_lite0", weights="package", seed=3)
     assert job.spec.weights == f"sha256:{PACKAGED['tf_efficientnet_lite0'].sha256}"
     assert (job.path, job.spec.seed) == (None, 0)
 
 
 def test_checkpoint_is_known_by_its_content_and_not_by_its_path(tmp_path: Path) -> None:
-    """A copy under another name is the same base; another content is another one."""
+    """A copy under another name is the same base; a file with other content is another base."""
     specs = []
     for name, content in (("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")):
         path = tmp_path / name
@@ -82,7 +82,7 @@ def test_checkpoint_is_known_by_its_content_and_not_by_its_path(tmp_path: Path) 
 def test_checkpoint_is_found_from_any_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers run elsewhere: a relative path becomes absolute."""
+    """Workers run in other directories, so a relative path becomes absolute."""
     (tmp_path / "a.pth").write_bytes(b"1")
     monkeypatch.chdir(tmp_path)
     job = base_job(model="resnet18", weights="a.pth", seed=0)
@@ -108,17 +108,17 @@ def test_seed_enters_random_weights_alone(weights: str, seed: int) -> None:
     ],
     ids=str,
 )
-def test_what_has_no_effect_makes_no_other_expert(
+def test_unused_settings_make_no_other_expert(
     make_plan: Callable[..., Plan], changes: dict[str, Any], same: dict[str, Any]
 ) -> None:
-    """Defaults written out, whole numbers, and choices of what is not used."""
+    """Written defaults, whole numbers and settings of unused techniques do not change an id."""
     assert make_plan(finetune=changes).experts.keys() == make_plan(finetune=same).experts.keys()
 
 
 def test_images_are_specified_by_task_size_and_selection(
     make_study: Callable[..., Study],
 ) -> None:
-    """Every field of the study that changes an image or a label."""
+    """The specification has every field of the study that changes an image or a label."""
     tasks = {"names": ["mnist_5k"], "max_train": 7, "max_test": 5, "evaluate_on": "validation"}
     study = make_study(tasks=tasks, groups={"size": 1})
     spec = data_spec(study, task=find_task("mnist_5k"))
@@ -136,7 +136,7 @@ def test_images_are_specified_by_task_size_and_selection(
 def test_merge_carries_every_parameter_of_its_method(
     make_plan: Callable[..., Plan], method: str
 ) -> None:
-    """Defaults too: a default that changes later does not change what a manifest says."""
+    """Defaults are written too, so that a later default does not change an older manifest."""
     plan = make_plan(merge=[{"method": method}], seed=3)
     for spec in plan.merges.values():
         assert set(spec.params) == set(PARAMS[method].__dataclass_fields__)
@@ -146,7 +146,7 @@ def test_merge_carries_every_parameter_of_its_method(
 def test_surgery_is_carried_with_every_field_and_draws_from_the_studys_seed(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """A whole number for the learning rate is the same surgery."""
+    """A learning rate of 1 is that of 1.0."""
     entry = {"method": "average", "surgery": {"rank": 8, "lr": 1}}
     for spec in make_plan(merge=[entry], seed=3).merges.values():
         assert spec.surgery == SurgerySpec(rank=8, steps=1000, lr=1.0, batch_size=16)
@@ -157,7 +157,7 @@ def test_surgery_is_carried_with_every_field_and_draws_from_the_studys_seed(
 def test_recalibration_images_count_only_for_that_policy(
     make_plan: Callable[..., Plan],
 ) -> None:
-    """For the other policies they are 0, whatever was written."""
+    """Policies that do not recalibrate have 0 images."""
     entries = [
         {"method": "average", "batch_norm": policy, "recalibration_images": 9}
         for policy in ("recalibrate", "pooled")

@@ -63,10 +63,10 @@ def problems_of(fields: dict[str, Any]) -> dict[str, str]:
     ],
     ids=str,
 )
-def test_choice_that_cannot_be_is_one_problem(
+def test_impossible_choice_is_one_problem(
     study_fields: Fields, finetune: dict[str, Any], field: str, said: str
 ) -> None:
-    """Of one field, or of two that do not go together, with what would be right."""
+    """A wrong field, or a pair of fields that do not fit, gives one problem with its remedy."""
     finetune = {"defaults": {"steps": 10}, **finetune}
     found = problems_of(study_fields(finetune=finetune))
     assert list(found) == [f"finetune.{field}"]
@@ -77,10 +77,10 @@ def test_choice_that_cannot_be_is_one_problem(
     ("merge", "field"), [(REGMEAN, "merge[0].method"), (RECALIBRATED, "merge[1].batch_norm")]
 )
 @pytest.mark.parametrize("finetune", [{"linearised": True}, {"axes": {"linearised": [True]}}])
-def test_merge_that_an_expansion_has_no_answer_for_is_refused(
+def test_merge_that_a_linearised_model_does_not_allow_is_refused(
     study_fields: Fields, finetune: dict[str, Any], merge: list[dict[str, Any]], field: str
 ) -> None:
-    """Nothing is trained before it is known."""
+    """The study is refused before anything is trained."""
     assert list(problems_of(study_fields(finetune=finetune, merge=merge))) == [field]
 
 
@@ -102,7 +102,7 @@ def test_merge_that_an_expansion_has_no_answer_for_is_refused(
 def test_choices_that_go_together_are_accepted(
     make_study: Callable[..., Study], finetune: dict[str, Any]
 ) -> None:
-    """What an axis brings in counts as there; the study has what was asked for."""
+    """A value on an axis counts as present, and the study has the requested values."""
     read = make_study(finetune=finetune).finetune
     given = read.model_dump(exclude_unset=True)
     assert given.keys() >= finetune.keys()

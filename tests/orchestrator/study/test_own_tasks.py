@@ -20,7 +20,7 @@ from workers.store.opening import open_store
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Makes a folder of two classes, two images each a split."""
+    """Makes a folder of two classes with two images of each class per split."""
     for split in ("train", "test"):
         for label, name in enumerate(("daisy", "rose")):
             for number in range(2):
@@ -39,7 +39,7 @@ def problems(fields: dict[str, Any]) -> str:
 def test_own_tasks_come_after_those_of_the_suite(
     make_plan: Callable[..., Plan], folder: Path
 ) -> None:
-    """Their classes and counts are their files'; the plan has their files beside their images."""
+    """Classes and counts come from the files, and the plan names the files beside the images."""
     own = {"my_flowers": {"folder": str(folder)}}
     plan = make_plan(tasks={"names": ["mnist_5k"], "own": own})
     assert plan.study.task_names == ("mnist_5k", "my_flowers")
@@ -53,7 +53,7 @@ def test_own_tasks_come_after_those_of_the_suite(
 
 
 def test_own_tasks_are_enough(make_plan: Callable[..., Plan], folder: Path) -> None:
-    """Without a suite or names."""
+    """A study needs neither a suite nor names if it has tasks of its own."""
     own = {"a": {"folder": str(folder)}, "b": {"folder": str(folder)}}
     plan = make_plan(tasks={"own": own})
     assert plan.study.task_names == ("a", "b")
@@ -75,7 +75,7 @@ def test_ids_do_not_depend_on_where_files_lie(
 
 
 def test_published_suites_are_planned_without_their_files(make_plan: Callable[..., Plan]) -> None:
-    """A plan needs no download; workers have the study's data root, or each node its own."""
+    """A plan needs no download; workers read from the study's data root, or from their node's."""
     plan = make_plan(tasks={"suite": "vision20", "root": "/nowhere"}, groups={"size": 8})
     assert len(plan.datasets) == 20
     assert {source.root for source in plan.sources.values()} == {"/nowhere"}
@@ -86,7 +86,7 @@ def test_published_suites_are_planned_without_their_files(make_plan: Callable[..
 def test_everything_wrong_with_own_tasks_is_told_at_once(
     study_fields: Callable[..., dict[str, Any]], folder: Path
 ) -> None:
-    """Names, places, splits and classes, of all of them."""
+    """One error lists the wrong names, places, splits and classes of all own tasks."""
     shutil.rmtree(folder / "test" / "rose")
     own = {
         "mnist": {"folder": str(folder)},
@@ -120,12 +120,12 @@ def test_everything_wrong_with_own_tasks_is_told_at_once(
 def test_wrong_field_of_an_own_task_is_told(
     own: dict[str, Any], told: str, study_fields: Callable[..., dict[str, Any]]
 ) -> None:
-    """Before any file is looked for."""
+    """The schema refuses the field before any file is read."""
     assert told in problems(study_fields(tasks={"names": ["mnist_5k"], "own": {"mine": own}}))
 
 
 def test_groups_count_own_tasks(study_fields: Callable[..., dict[str, Any]], folder: Path) -> None:
-    """Two tasks make no group of three."""
+    """One named task and one own task are two tasks, too few for a group of three."""
     tasks = {"names": ["mnist_5k"], "own": {"mine": {"folder": str(folder)}}}
     message = problems(study_fields(tasks=tasks, groups={"size": 3}))
     assert "groups.size: 3 is not allowed; the study has 2 tasks" in message
@@ -134,7 +134,7 @@ def test_groups_count_own_tasks(study_fields: Callable[..., dict[str, Any]], fol
 def test_study_of_own_tasks_is_opened_where_their_files_are_not(
     make_study: Callable[..., Study], study_fields: Callable[..., dict[str, Any]], folder: Path
 ) -> None:
-    """By its name, from its store: the plan has what the files were. Its file needs them."""
+    """Opening a study by name reads own tasks from the plan; a study file needs their files."""
     fields = study_fields(tasks={"names": ["mnist_5k"], "own": {"mine": {"folder": str(folder)}}})
     text = yaml.safe_dump(fields)
     opened = open_study(parse_study(text, source="study.yaml"), text=text)
@@ -150,7 +150,7 @@ def test_study_of_own_tasks_is_opened_where_their_files_are_not(
 
 
 def test_plans_of_embedded_tasks_name_no_files(make_plan: Callable[..., Plan]) -> None:
-    """Nothing about this machine stands in them."""
+    """Their plans contain nothing about this machine."""
     plan = make_plan()
     assert all(
         source == TaskSource(task=source.task, files=None, root=None)

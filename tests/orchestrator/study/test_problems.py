@@ -8,7 +8,7 @@ def problem(field: str) -> StudyProblem:
 
 
 def test_error_names_the_source_and_one_line_per_problem() -> None:
-    """A user reads which file, how many problems, and each on a line of its own."""
+    """The error names the file and the number of problems, and has one line per problem."""
     error = StudyError("a.yaml", problems=[problem("steps"), problem("lr")])
     assert str(error).splitlines() == [
         "a.yaml: 2 problems",
@@ -18,7 +18,7 @@ def test_error_names_the_source_and_one_line_per_problem() -> None:
 
 
 def test_one_problem_is_said_in_the_singular() -> None:
-    """The count is grammatical."""
+    """One problem is not counted as `1 problems`."""
     assert str(StudyError("a.yaml", problems=[problem("lr")])).startswith("a.yaml: 1 problem\n")
 
 
@@ -30,7 +30,7 @@ def test_one_problem_is_said_in_the_singular() -> None:
     ],
 )
 def test_only_a_close_name_is_suggested(wrong: str, remedy: str) -> None:
-    """A wild guess would send the user astray; the known names always follow."""
+    """A dissimilar name is not suggested; the known names always follow."""
     assert suggest(wrong, known=["average", "ties"], kind="methods") == remedy
 
 

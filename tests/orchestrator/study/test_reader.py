@@ -24,7 +24,7 @@ def problems_of(text: str) -> dict[str, str]:
     [("1e-4", 0.0001), ("1E-4", 0.0001), ("1.5e-3", 0.0015), (".5e-3", 0.0005), ("2", 2.0)],
 )
 def test_numbers_are_those_of_yaml_1_2(study_fields: Fields, written: str, value: float) -> None:
-    """PyYAML alone reads `1e-4` as a string; whole numbers are floats where floats belong."""
+    """PyYAML alone reads `1e-4` as a string; a whole number becomes a float in a float's field."""
     fields = yaml.safe_dump({key: v for key, v in study_fields().items() if key != "finetune"})
     study = parse_study(f"{fields}\nfinetune: {{defaults: {{lr: {written}}}}}", source="s")
     assert study.finetune.defaults.lr == value
@@ -59,7 +59,7 @@ def test_suite_and_list_are_short_for_tasks(make_study: Callable[..., Study]) ->
     ],
 )
 def test_text_that_is_no_mapping_is_one_problem(text: str, expected: str) -> None:
-    """An empty file, a list or broken YAML is said to be what it is."""
+    """The message tells an empty file, a list, text and broken YAML apart."""
     with pytest.raises(StudyError, match=r"study\.yaml: 1 problem") as caught:
         parse_study(text, source="study.yaml")
     assert expected in str(caught.value)
@@ -69,7 +69,7 @@ def test_text_that_is_no_mapping_is_one_problem(text: str, expected: str) -> Non
 def test_file_that_cannot_be_read_is_a_problem_with_its_path(
     tmp_path: Path, content: bytes | None
 ) -> None:
-    """A missing file and one that is no text are named."""
+    """A missing file and a file that is not text are named."""
     path = tmp_path / "study.yaml"
     if content is not None:
         path.write_bytes(content)
@@ -319,14 +319,14 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
 def test_wrong_field_is_named_with_its_value_and_what_is_allowed(
     study_fields: Fields, changes: dict[str, Any], field: str, said: str
 ) -> None:
-    """One thing wrong is one problem, in words that tell how to mend it."""
+    """One mistake is one problem, which says how to correct it."""
     problems = problems_of(yaml.safe_dump(study_fields(**changes)))
     assert list(problems) == [field]
     assert said in problems[field]
 
 
 def test_all_problems_are_told_at_once(study_fields: Fields) -> None:
-    """Of every kind: unknown, wrong type, out of range, missing, and what lies between fields."""
+    """Unknown, missing, mistyped, out-of-range and contradicting fields are reported together."""
     fields = study_fields(
         nmae="x",
         seed="0",
@@ -384,7 +384,7 @@ def test_credentials_in_the_tracking_address_are_refused(
 def test_tracking_address_without_a_secret_is_accepted(
     make_study: Callable[..., Study], uri: str
 ) -> None:
-    """A database's user is no secret, and a path may have any characters."""
+    """A database's user name is no secret, and a path may contain any characters."""
     assert make_study(tracking=uri).tracking == uri
 
 
@@ -399,7 +399,7 @@ def test_tracking_address_without_a_secret_is_accepted(
 def test_wrong_value_is_shown_without_its_password(
     study_fields: Fields, field: str, value: object
 ) -> None:
-    """What is wrong with an address can be told without what nobody else may read."""
+    """A message about an address never contains its credentials."""
     text = yaml.safe_dump(study_fields(**{field: value}))
     with pytest.raises(StudyError) as caught:
         parse_study(text, source="study.yaml")
@@ -416,7 +416,7 @@ def test_long_value_is_cut_in_messages(study_fields: Fields) -> None:
 
 
 def test_checkpoint_by_path_is_accepted(make_study: Callable[..., Study], tmp_path: Path) -> None:
-    """Any model has weights if the user brings them."""
+    """A checkpoint file gives weights to any model."""
     path = tmp_path / "weights.pth"
     path.write_bytes(b"weights")
     study = make_study(backbone={"model": "resnet18", "weights": str(path)})
@@ -426,26 +426,26 @@ def test_checkpoint_by_path_is_accepted(make_study: Callable[..., Study], tmp_pa
 def test_store_given_apart_takes_the_place_of_the_files(
     study_fields: Fields, tmp_path: Path
 ) -> None:
-    """A study read back from a store that was moved runs where it lies now."""
+    """A study that is read from a moved store uses the store's present place."""
     text = yaml.safe_dump(study_fields(store="s3://gone/bucket"))
     study = parse_study(text, source="s", store=str(tmp_path / "moved"))
     assert study.store == str(tmp_path / "moved")
 
 
 def test_directory_of_a_broken_study_is_not_created(study_fields: Fields, tmp_path: Path) -> None:
-    """Nothing is left behind by a file that cannot run."""
+    """A study file with problems leaves no store behind."""
     problems_of(yaml.safe_dump(study_fields(seed=-1)))
     assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/x", "file:///tmp/x", "gs://bucket/x"])
 def test_url_is_no_relative_path(url: str) -> None:
-    """A scheme that no store has must not become a directory called `gs:`."""
+    """An unknown scheme must not become a directory called `gs:`."""
     assert absolute_store(url) == url
 
 
 def test_relative_store_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers run in other directories."""
+    """Workers run in other directories, where a relative path means something else."""
     monkeypatch.chdir(tmp_path)
     assert absolute_store("./a/../store") == str(tmp_path / "store")
     monkeypatch.setenv("HOME", "/home/someone")
@@ -453,7 +453,7 @@ def test_relative_store_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_two_entries_for_one_merge_are_refused(study_fields: Fields) -> None:
-    """The default written out is the same merge, whatever its label."""
+    """Writing a default or a label does not make another merge."""
     fields = study_fields(
         merge=[{"method": "ties"}, {"method": "ties", "density": 0.2, "label": "again"}]
     )

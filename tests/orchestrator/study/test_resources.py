@@ -18,7 +18,7 @@ def problems(fields: dict[str, Any]) -> list[str]:
 
 
 def test_limits_that_mean_nothing_are_refused_at_once(study_fields: Fields) -> None:
-    """GPU-hours of a study without GPUs, dollars without a price, and a negative number."""
+    """GPU-hours without GPUs, dollars without a price and negative limits are refused together."""
     found = problems(study_fields(budget={"gpu_hours": 3, "usd": 5, "usd_per_gpu_hour": 2}))
     assert [each.split(":")[0] for each in found] == ["budget.gpu_hours", "budget.usd"]
     assert "limit cpu_hours" in found[0]
@@ -28,7 +28,7 @@ def test_limits_that_mean_nothing_are_refused_at_once(study_fields: Fields) -> N
 
 
 def test_dollars_of_a_study_on_gpus_need_the_price_of_a_gpu(study_fields: Fields) -> None:
-    """The price of a core alone would count next to nothing."""
+    """With the price of a core alone, a study on GPUs would cost almost nothing."""
     budget = {"usd": 5, "usd_per_cpu_hour": 0.01}
     (problem,) = problems(study_fields(budget=budget, resources=GPU))
     assert "budget.usd_per_gpu_hour" in problem
@@ -39,14 +39,14 @@ def test_dollars_of_a_study_on_gpus_need_the_price_of_a_gpu(study_fields: Fields
 
 
 def test_budget_is_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
-    """Raising it makes nothing anew."""
+    """Changing the budget changes no id, so nothing is made again."""
     free, limited = make_plan(), make_plan(budget={"cpu_hours": 1})
     assert list(free.experts) == list(limited.experts)
     assert list(free.merges) == list(limited.merges)
 
 
 def test_priority_and_quota_are_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
-    """They say when something is made, and how much at once."""
+    """Priority and quota decide when artifacts are made, not which."""
     free = make_plan()
     shared = make_plan(resources={"priority": 5, "quota": {"cpu": 3, "gpu": 0}})
     assert shared.study.resources.priority == 5
@@ -57,7 +57,7 @@ def test_priority_and_quota_are_no_part_of_any_id(make_plan: Callable[..., Any])
 
 
 def test_quota_without_room_for_one_worker_is_refused(study_fields: Fields) -> None:
-    """Nothing could ever run; the larger share is named, and both resources at once."""
+    """Both resources are reported at once, each with the larger share."""
     resources = {
         "trial": {"cpu": 2, "gpu": 0.25},
         "merge": {"cpu": 4, "gpu": 0.25},
@@ -72,7 +72,7 @@ def test_quota_without_room_for_one_worker_is_refused(study_fields: Fields) -> N
 
 
 def test_priorities_are_whole_numbers_and_quotas_positive(study_fields: Fields) -> None:
-    """Everything wrong at once, beside a budget that is checked all the same."""
+    """All wrong fields of the section are reported at once."""
     resources = {"priority": "high", "quota": {"cpu": 0, "gpus": 1}}
     found = problems(study_fields(resources=resources))
     assert [str(each).partition(";")[0] for each in found] == [

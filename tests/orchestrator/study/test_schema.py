@@ -32,7 +32,7 @@ AXES: dict[str, list[Any]] = {
 
 
 def test_study_with_little_in_it_has_the_documented_defaults() -> None:
-    """A name, tasks and a method are a study: the defaults are part of what users rely on."""
+    """A study needs only a name, tasks and a method; users rely on the defaults of the rest."""
     study = Study.model_validate({"name": "a", "tasks": "embedded8", "merge": [{"method": "ties"}]})
     assert study.finetune.defaults == Defaults(
         steps=4000, batch_size=64, lr=0.001, data_ratio=1.0, seed=0
@@ -46,7 +46,7 @@ def test_study_with_little_in_it_has_the_documented_defaults() -> None:
 
 
 def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None:
-    """An axis without its field elsewhere would be varied without effect."""
+    """An axis whose hyperparameter is missing elsewhere would have no effect."""
     axes = set(FinetuneAxes.model_fields)
     assert axes == set(Hyperparameters.__dataclass_fields__) == set(POINT_COLUMNS)
     assert set(Defaults.model_fields) <= axes
@@ -54,7 +54,7 @@ def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None
 
 @pytest.mark.parametrize("axis", list(AXES))
 def test_every_axis_makes_other_experts(make_plan: Callable[..., Plan], axis: str) -> None:
-    """Its values reach the specification, and the tables under their own name."""
+    """Each value of an axis reaches the specification, and the tables under the axis's name."""
     beside = {"ema_decay": "ema", "swa_start": "swa"}
     fields = {"average_weights": beside[axis]} if axis in beside else {}
     defaults = {"steps": 9, "lr": 0.01, "batch_size": 8}
@@ -65,7 +65,7 @@ def test_every_axis_makes_other_experts(make_plan: Callable[..., Plan], axis: st
 
 
 def test_every_axis_is_tried_above() -> None:
-    """One that is added is, too."""
+    """An axis that is added to the schema has to be added to the table above."""
     assert list(AXES) == list(FinetuneAxes.model_fields)
 
 
@@ -76,10 +76,10 @@ def test_fields_beside_a_method_never_take_a_parameters_name() -> None:
         assert not reserved & set(params.__dataclass_fields__)
 
 
-def test_only_what_is_not_a_field_is_a_methods_parameter(
+def test_fields_that_the_schema_does_not_know_are_the_methods_parameters(
     make_study: Callable[..., Study],
 ) -> None:
-    """What the study writes beside the fields reaches the method as it stands."""
+    """Fields that the schema does not know reach the method unchanged."""
     entry = {"method": "dare", "label": "d", "batch_norm": "base", "density": 0.5, "scaling": 1}
     assert make_study(merge=[entry]).merge[0].params == {"density": 0.5, "scaling": 1}
 
@@ -91,6 +91,6 @@ def test_varied_axes_are_in_the_order_of_the_schema() -> None:
 
 
 def test_study_cannot_be_changed(make_study: Callable[..., Study]) -> None:
-    """What was checked is what runs."""
+    """A study cannot change after it was checked."""
     with pytest.raises(ValidationError, match="frozen"):
         make_study().seed = 1

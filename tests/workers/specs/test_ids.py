@@ -1,4 +1,4 @@
-"""The golden file makes a changed id a diff that someone reviews."""
+"""Tests of ids. The golden file makes a changed id a diff that someone reviews."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ values = st.recursive(
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["why"])
 def test_ids_are_those_of_the_golden_file(case: dict[str, Any]) -> None:
-    """An id that changes forks every store: what was trained would be trained again."""
+    """A changed id would make stores train again what they already have."""
     made = content_id(
         case["kind"], version=case["version"], spec=case["spec"], inputs=case["inputs"]
     )
@@ -32,18 +32,18 @@ def test_ids_are_those_of_the_golden_file(case: dict[str, Any]) -> None:
 
 
 def test_golden_ids_are_all_different() -> None:
-    """Each case differs from the others in one respect, and that respect is in the hash."""
+    """Each case differs from the others in one respect, which the hash contains."""
     assert len({case["id"] for case in GOLDEN}) == len(GOLDEN)
 
 
 def test_canonical_json_is_sorted_compact_and_ascii() -> None:
-    """The text is written out here so that no refactoring changes it unseen."""
+    """The whole text stands here, so that no refactoring changes it unnoticed."""
     value = {"b": [1, 1.0, True, None], "a": {"ü": "x y", "A": -0.5}}
     assert canonical_json(value) == r'{"a":{"A":-0.5,"\u00fc":"x y"},"b":[1,1.0,true,null]}'
 
 
 def test_tuple_and_list_are_the_same() -> None:
-    """JSON has one sequence."""
+    """JSON has lists and no tuples."""
     assert canonical_json((1, (2,))) == canonical_json([1, [2]])
 
 
@@ -75,12 +75,12 @@ def test_order_of_keys_does_not_matter(value: dict[str, object]) -> None:
     ],
 )
 def test_inexact_value_is_refused_with_its_path(spec: dict[str, Any], path: str) -> None:
-    """What JSON cannot say exactly has no id, and the message says where it stands."""
+    """A value without an exact JSON form has no id; the message has the value's path."""
     with pytest.raises(UnhashableSpecError, match=path.replace("[", r"\[")):
         content_id("trial", version=1, spec=spec)
 
 
 def test_single_string_as_inputs_is_refused() -> None:
-    """A str would be taken for a list of one-letter ids."""
+    """A str would count as a list of ids of one letter each."""
     with pytest.raises(UnhashableSpecError, match="inputs"):
         content_id("trial", version=1, spec={}, inputs="0123456789abcdef")

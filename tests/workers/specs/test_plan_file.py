@@ -48,7 +48,7 @@ def test_form_of_the_file_is_the_same_for_good() -> None:
 
 
 def test_printed_plan_has_no_digest_of_the_study() -> None:
-    """`mergesweep plan --json` prints a plan that no text was stored for."""
+    """`mergesweep plan --json` prints a plan without storing the study's text."""
     printed = replace(PLAN, study_sha256=None)
     assert "study_sha256" not in printed.to_json()
     assert PlanFile.from_json(printed.to_json()) == printed
@@ -84,14 +84,14 @@ def test_groups_come_back_in_the_order_of_the_sampling() -> None:
     ],
 )
 def test_fields_of_another_form_are_refused(change: dict[str, Any], problem: str) -> None:
-    """A plan that is half understood could cost a study its artifacts."""
+    """`gc` could delete a study's artifacts if it read only half of its plan."""
     with pytest.raises(PlanFileError, match=problem):
         PlanFile.from_json({**FIELDS, **change})
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != "study_sha256"])
 def test_missing_field_is_named(name: str) -> None:
-    """The message says which one."""
+    """The message names the missing field."""
     fields = {key: value for key, value in FIELDS.items() if key != name}
     with pytest.raises(PlanFileError, match=f"has no field '{name}'"):
         PlanFile.from_json(fields)

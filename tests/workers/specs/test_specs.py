@@ -114,7 +114,7 @@ def tuned(**changes: Any) -> ExpertSpec:  # noqa: ANN401 any hyperparameter
 
 
 def test_ids_are_the_same_for_good() -> None:
-    """An id that changes forks every store: what was trained would be trained again."""
+    """A changed id would make stores train again what they already have."""
     assert [each.id for each in (BASE, IMAGES, EXPERT, MERGE, replace(MERGE, surgery=SURGERY))] == [
         "4bad13207a1250eb",
         "16398a6e4f342146",
@@ -132,25 +132,25 @@ def test_every_field_of_an_expert_is_in_its_id(field: str) -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Hyperparameters)])
 def test_every_hyperparameter_is_in_the_id(name: str) -> None:
-    """Alone, without the others."""
+    """Changing one hyperparameter alone changes the id."""
     assert tuned(**{name: HYPERPARAMETERS[name]}).id != EXPERT.id
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(TrainingConstants)])
 def test_every_constant_of_training_is_in_the_id(name: str) -> None:
-    """Alone, without the others."""
+    """Changing one constant alone changes the id."""
     constants = replace(EXPERT.constants, **{name: CONSTANTS[name]})
     assert replace(EXPERT, constants=constants).id != EXPERT.id
 
 
 def test_stored_json_of_an_expert_is_the_same_for_good() -> None:
-    """Manifests and plans have this form: some fields stand inside objects."""
+    """Manifests and plans have this form, in which some fields stand inside objects."""
     assert EXPERT.to_json() == EXPERT_JSON
     assert ExpertSpec.from_json(EXPERT_JSON) == EXPERT
 
 
 def test_stored_json_of_a_pretrained_base_is_the_same_for_good() -> None:
-    """Settings that no study can vary for a pretraining are not in it."""
+    """The JSON leaves out settings that no study can vary for pretraining."""
     values = {"model": "resnet18", "weights": "timm", "seed": 0, "pretrain": PRETRAIN_JSON}
     base = BaseSpec.from_json(values)
     assert json.loads(json.dumps(base.to_json())) == values
@@ -158,7 +158,7 @@ def test_stored_json_of_a_pretrained_base_is_the_same_for_good() -> None:
 
 
 def test_pretraining_keeps_what_its_json_usually_leaves_out() -> None:
-    """A value that no study sets yet is neither lost nor left out of the id."""
+    """A value that no study can set yet is kept, and it changes the id."""
     base = BaseSpec.from_json({**asdict(BASE), "pretrain": PRETRAIN_JSON})
     assert base.pretrain is not None
     warm = replace(base.pretrain.hyperparameters, warmup_steps=3)
@@ -169,7 +169,7 @@ def test_pretraining_keeps_what_its_json_usually_leaves_out() -> None:
 
 @pytest.mark.parametrize("kind", ["none", "ema", "swa"])
 def test_unused_hyperparameters_are_fixed_in_the_id_and_null_in_the_tables(kind: str) -> None:
-    """Two points that train alike are one expert."""
+    """Two points that train identical experts have one id."""
     point = tuned(average_weights=kind, ema_decay=0.9, swa_start=0.5).hyperparameters
     used = {
         "ema_decay": 0.9 if kind == "ema" else None,
@@ -194,12 +194,12 @@ def test_unused_hyperparameters_are_fixed_in_the_id_and_null_in_the_tables(kind:
 def test_expert_knows_whether_its_steps_depend_on_their_number(
     change: dict[str, Any], *, depends: bool
 ) -> None:
-    """What may share a run follows from this alone."""
+    """This property alone decides which step counts share a training."""
     assert tuned(**change).hyperparameters.depends_on_total is depends
 
 
 def test_merge_is_linearised_as_its_experts_are() -> None:
-    """A mixture of both has no model that it could be evaluated as."""
+    """A mixture of linearised and other experts cannot be evaluated."""
     linearised = replace(EXPERT.hyperparameters, linearised=True)
     tangents = tuple(replace(each, hyperparameters=linearised) for each in MERGE.experts)
     assert not MERGE.linearised
@@ -224,19 +224,19 @@ def test_merge_is_linearised_as_its_experts_are() -> None:
     ],
 )
 def test_every_field_of_a_merge_is_in_its_id(change: dict[str, Any]) -> None:
-    """An expert moved out of the group to the held-out ones is another merge, too."""
+    """Moving an expert from the group to the held-out experts makes another merge."""
     assert replace(MERGE, **change).id != MERGE.id
 
 
 @pytest.mark.parametrize("change", [{"rank": 8}, {"steps": 9}, {"lr": 0.1}, {"batch_size": 8}])
 def test_every_field_of_a_surgery_is_in_its_merges_id(change: dict[str, Any]) -> None:
-    """Adapters trained otherwise give other scores."""
+    """Adapters with other settings give other scores."""
     merge = replace(MERGE, surgery=SURGERY)
     assert replace(merge, surgery=replace(SURGERY, **change)).id != merge.id
 
 
 def test_surgery_comes_back_from_json() -> None:
-    """A merge's JSON has its fields, or null."""
+    """The JSON of a merge has the surgery's fields, or null."""
     for surgery in (SURGERY, None):
         merge = replace(MERGE, surgery=surgery)
         written = json.loads(json.dumps(merge.to_json()))
@@ -245,7 +245,7 @@ def test_surgery_comes_back_from_json() -> None:
 
 
 def test_expert_comes_back_from_json_with_its_id() -> None:
-    """Numbers keep their types through the text: 1.0 and 1 would be two ids."""
+    """Numbers keep their types, because 1.0 and 1 give two ids."""
     for expert in (EXPERT, replace(EXPERT, **CHANGES)):
         text = json.dumps(expert.to_json())
         assert ExpertSpec.from_json(json.loads(text)) == expert
@@ -254,12 +254,12 @@ def test_expert_comes_back_from_json_with_its_id() -> None:
 
 @pytest.mark.parametrize("spec", [BASE, IMAGES])
 def test_plain_specs_come_back_from_json_with_their_ids(spec: BaseSpec | DataSpec) -> None:
-    """Their fields are plain values, so the class itself reads them."""
+    """Bases and images that are read from JSON have the same ids."""
     assert type(spec).from_json(json.loads(json.dumps(spec.to_json()))).id == spec.id
 
 
 def test_json_of_a_merge_names_its_experts_by_id() -> None:
-    """A group of 20 experts would otherwise write every expert into every merge."""
+    """Otherwise every merge of 20 experts would repeat 20 specifications."""
     spec = replace(MERGE, experts=(EXPERT,), held_out=(OTHER_EXPERT,))
     assert spec.to_json() == {
         "method": "ties",
@@ -275,6 +275,6 @@ def test_json_of_a_merge_names_its_experts_by_id() -> None:
 
 
 def test_json_with_an_unknown_field_is_refused() -> None:
-    """A field of another release is not dropped in silence: it may have changed the result."""
+    """A field of another release is an error, because it may have changed the result."""
     with pytest.raises(TypeError, match="dropout"):
         ExpertSpec.from_json({**EXPERT.to_json(), "dropout": 0.5})
