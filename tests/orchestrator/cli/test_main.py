@@ -204,13 +204,18 @@ def test_help_lists_commands_and_exit_codes(call: Callable[..., Result]) -> None
 def test_plan_prints_counts_sharing_and_cost(
     call: Callable[..., Result], write_study: Callable[..., Path]
 ) -> None:
-    """What a user wants to know before starting."""
+    """A plan says what is run, which steps are shared, how long it takes and what it stores."""
     result = call("plan", write_study(finetune={"axes": {"steps": [10, 20]}}))
     assert result.exit_code == 0, result.output
     output = " ".join(result.output.split())
     for part in (
         "study small: 3 tasks",
         "only 3 distinct groups of 2",
+        "trials │ 3 │ 0",
+        "experts │ 6 │ 0",
+        "merge jobs │ 6 │ 0",
+        "prefix sharing: 60 optimizer steps instead of 90 (33% saved), 6 merge jobs for 6 table",
+        "CPU-core-hours of one worker's time: trials ",
         "in the store: experts 9.0 MB",
     ):
         assert part in output

@@ -4,6 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
+import ray
 from ray.exceptions import RayError
 from waiting import wait_until
 
@@ -220,6 +221,7 @@ def test_worker_for_which_there_is_no_room_gets_no_job(make_pool: Callable[..., 
     pool.resize(50, reserve=True)
     run(pool, *[job(f"job{number}") for number in range(8)])
     assert len(ends) == 8
+    assert len({process_of(end) for end in ends}) <= int(ray.cluster_resources()["CPU"])
 
 
 def test_closed_pool_abandons_its_jobs(make_pool: Callable[..., JobPool]) -> None:
