@@ -27,7 +27,7 @@ from orchestrator.tracking.tracker import Tracker
 from workers.store.protocol import StoreError
 
 CLOSE_EARLY_S = 5.0
-"""How long an early end waits for MLflow: nobody wants to wait, and the next run sends the rest."""
+"""Seconds that an early end waits for MLflow. The next run sends the rest."""
 KEPT = "everything that was committed is kept"
 
 

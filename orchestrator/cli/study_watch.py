@@ -25,7 +25,7 @@ class StudyActivity:
     submission: Submission | None
     """The cluster's newest submission; None if there is none, or if no cluster was asked."""
     silent_s: float
-    """How long the holder's heartbeat has not changed, by this machine's clock."""
+    """Time since the holder's heartbeat last changed, by this machine's clock."""
 
     @property
     def is_held(self) -> bool:

@@ -89,18 +89,9 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener hears of every error
     callback = TrialCallback(listener, trials=trials)
     admission = AdmittingSearch(callback, num_slots=num_slots)
-    parameters = {
-        "trials": list(trials),
-        "worker": worker,
-        "store_url": settings.store_url,
-        "num_cpus": settings.share.cpu,
-        "checkpoint_every_s": settings.checkpoint_every_s,
-    }
-    resources = {"cpu": settings.share.cpu, "gpu": settings.share.gpu}
-    trainable = tune.with_resources(tune.with_parameters(TrialRunner, **parameters), resources)
     with tempfile.TemporaryDirectory(prefix="mergesweep-tune-") as scratch:
         tune.Tuner(
-            trainable,
+            _trainable(trials, worker=worker, settings=settings),
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
@@ -119,3 +110,16 @@ def run_trials(
         ).fit()
     if callback.error is not None:
         raise callback.error
+
+
+def _trainable(trials: Sequence[Training], *, worker: str, settings: TrialSettings) -> Any:  # noqa: ANN401 Tune has no type for it
+    """Returns the runner of trials with their specifications and the share of each worker."""
+    parameters = {
+        "trials": list(trials),
+        "worker": worker,
+        "store_url": settings.store_url,
+        "num_cpus": settings.share.cpu,
+        "checkpoint_every_s": settings.checkpoint_every_s,
+    }
+    resources = {"cpu": settings.share.cpu, "gpu": settings.share.gpu}
+    return tune.with_resources(tune.with_parameters(TrialRunner, **parameters), resources)

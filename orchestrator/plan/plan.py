@@ -119,10 +119,7 @@ def build_plan(
     groups: Sequence[Group] | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
 ) -> Plan:
-    """Returns a study's plan.
-
-    The plan depends on the study alone, apart from the digests of its checkpoint files and the
-    files of its own tasks.
+    """Returns a study's plan; it also depends on its checkpoint files and its own tasks' files.
 
     Args:
         study: A checked study.
@@ -147,6 +144,7 @@ def build_plan(
     data_ids = {data.task: data.id for data in datasets}
     bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
     heads = _heads(study, sources=sources)
+    head_ids = {task: job.spec.id for task, job in heads.items()}
     experts = [
         {
             task: expert_spec(
@@ -155,12 +153,13 @@ def build_plan(
                 point=point,
                 base=bases.by_point[setting.base],
                 data_ids=data_ids,
-                head_id=heads[task].spec.id if heads else None,
+                head_id=head_ids.get(task),
             )
             for task, point in setting.points.items()
         }
         for setting in settings
     ]
+    every_expert = (expert for by_task in experts for expert in by_task.values())
     return Plan(
         study=study,
         sources=sources,
@@ -169,9 +168,7 @@ def build_plan(
         heads=heads,
         settings=settings,
         groups=tuple(groups),
-        trials=TrialSpec.sharing_prefixes(
-            expert for by_task in experts for expert in by_task.values()
-        ),
+        trials=TrialSpec.sharing_prefixes(every_expert),
         setting_experts=tuple(experts),
         cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
         warnings=_warnings(study),

@@ -39,7 +39,7 @@ class Optimizer(Section):
 
 
 class Head(Section):
-    """How the classifier of a task is made."""
+    """The section on the classifier of a task."""
 
     mode: HeadMode = "trained"
     """`trained`: from random weights, together with the backbone. `frozen`: the linear probe of the
@@ -146,7 +146,7 @@ class ZeroShot(Section):
 
 
 class Finetune(Section):
-    """How experts are made."""
+    """The section on fine-tuning: the defaults, the axes and their design."""
 
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = "constant"

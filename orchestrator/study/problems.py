@@ -19,9 +19,9 @@ class StudyProblem:
     field: str
     """Path of the field: `finetune.axes.lr[1]`."""
     fault: str
-    """What is wrong: `-1 is not allowed` or `unknown field`."""
+    """The problem: `-1 is not allowed` or `unknown field`."""
     remedy: str
-    """What would be right: `expected a number above 0`."""
+    """The correction: `expected a number above 0`."""
 
     def __str__(self) -> str:
         """Returns the line that a user reads."""

@@ -69,7 +69,7 @@ class Merge(BaseModel):
     label: Label | None = None
     """The method's name in tables and figures; made of method and parameters when left out."""
     batch_norm: BatchNormPolicy = "average"
-    """How the merge makes BatchNorm's running statistics."""
+    """Policy for BatchNorm's running statistics."""
     recalibration_images: Annotated[int, Field(ge=1)] = 256
     """Unlabelled training images per task, for `batch_norm: recalibrate`."""
     surgery: Surgery | None = None

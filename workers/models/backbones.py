@@ -24,7 +24,7 @@ OPEN_CLIP_NAME = "visual.class_embedding"
 """Name of a tensor in every checkpoint of a whole ViT model from open_clip. timm converts such
 checkpoints to its own names."""
 BATCH_COUNT = ".num_batches_tracked"
-"""How the names of BatchNorm's batch counters end."""
+"""End of the names of BatchNorm's batch counters."""
 NUM_NAMES_SHOWN = 5
 """Names in a message; a checkpoint of another model differs in hundreds of tensors."""
 

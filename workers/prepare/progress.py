@@ -7,7 +7,7 @@ from workers.artifacts.manifests import Manifest
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationProgress:
-    """How much of one task's images is prepared."""
+    """The state of preparing one task's images."""
 
     task: str
     num_images: int

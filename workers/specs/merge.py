@@ -30,7 +30,7 @@ class MergeSpec:
     params: Mapping[str, Any]
     """All parameters of the method, by name."""
     batch_norm: str
-    """How running statistics are made: see `merge.catalogue.BatchNormPolicy`."""
+    """Policy for running statistics: see `merge.catalogue.BatchNormPolicy`."""
     recalibration_images: int
     """Unlabelled training images per task for `recalibrate`; 0 for every other policy."""
     seed: int
