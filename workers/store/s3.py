@@ -1,4 +1,4 @@
-"""A store in an S3 bucket, on AWS or another server; the only room that imports boto3."""
+"""A store in an S3 bucket, on AWS or on another S3 server."""
 
 import threading
 import time
