@@ -21,7 +21,7 @@ class StudyProblem:
     fault: str
     """The problem: `-1 is not allowed` or `unknown field`."""
     remedy: str
-    """The correction: `expected a number above 0`."""
+    """The correction: `expected 1 or more`."""
 
     def __str__(self) -> str:
         """Returns the line that a user reads."""

@@ -37,9 +37,9 @@ class PretrainSpec:
     """A batch mixes the images of all tasks; every image is as likely as any other."""
     constants: TrainingConstants
     trains_head: ClassVar[bool] = True
-    """Whether the classifier is trained with the backbone."""
+    """True: the joint head is trained with the backbone."""
     evaluates_base: ClassVar[bool] = False
-    """Whether the base itself is evaluated on the tasks' test images."""
+    """False: the base that the pretraining starts from is not evaluated."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the base's manifest stores."""

@@ -28,7 +28,7 @@ class ExpertSpec:
     """The id of a zero-shot head, which is never trained; None for a head that `hyperparameters`
     describes."""
     evaluates_base: ClassVar[bool] = True
-    """Whether the base itself is evaluated on the task's test images."""
+    """True: the base is evaluated on the task's test images as well."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ class ExpertSpec:
 
     @property
     def trains_head(self) -> bool:
-        """Whether the classifier is trained with the backbone."""
+        """Returns whether the classifier is trained with the backbone."""
         return self.hyperparameters.head != "frozen" and self.head_id is None
 
     @cached_property

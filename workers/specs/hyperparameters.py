@@ -28,9 +28,9 @@ _NESTED = {
         "swa_start": "swa_start",
     },
 }
-"""The objects inside a specification's JSON: the field of this module behind each of their keys.
+"""The objects inside a specification's JSON, with the field of this module for each of their keys.
 
-Every other field stands at the top level under its own name. The form is part of every id.
+All other fields are at the top level under their own names. The form is part of every id.
 """
 
 Part = TypeVar("Part", "Hyperparameters", "TrainingConstants")
@@ -73,11 +73,11 @@ class Hyperparameters:
     """For `swa`: fraction of the steps after which the mean begins."""
     augment: Augmentation = "none"
     linearised: bool = False
-    """Whether the backbone is its first-order expansion at the base (`workers.models.tangent`)."""
+    """Replaces the backbone by its first-order expansion at the base (`workers.models.tangent`)."""
 
     @property
     def depends_on_total(self) -> bool:
-        """Whether a step depends on the total number of steps.
+        """Returns whether a step depends on the total number of steps.
 
         If not, the first k steps of a long training are a training of k steps.
         """
@@ -104,7 +104,7 @@ class TrainingConstants:
     freeze_batch_norm: bool
     """Keeps BatchNorm's statistics at the base's."""
     nesterov: bool = False
-    """Whether SGD looks ahead along its momentum; False for the other optimizers."""
+    """Nesterov momentum; False for optimizers other than SGD."""
     probe_l2: float = 0.0
     """Penalty of the linear probe (`workers.models.linear_probe`); 0 without a probe."""
 

@@ -45,7 +45,7 @@ class MergeSpec:
 
     @property
     def linearised(self) -> bool:
-        """Whether the experts are linearised, and therefore the merged model."""
+        """Returns whether the experts are linearised, and therefore the merged model."""
         members = (*self.experts, *self.held_out)
         (linearised,) = {expert.hyperparameters.linearised for expert in members}
         return linearised
