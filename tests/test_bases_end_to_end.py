@@ -1,4 +1,4 @@
-"""A study over bases, run job by job in this process, as its driver would hand the jobs out."""
+"""Resumes a study that pretrains its own bases; a worker in this process does all its jobs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ store: {store}
 def opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], OpenedStudy]]:
-    """Returns what opens the study in a store of a name."""
+    """Returns a function that opens the study in the store with a given name."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
     def open_one(name: str) -> OpenedStudy:
@@ -48,7 +48,7 @@ def opened(
 
 
 def run(opened: OpenedStudy) -> None:
-    """Runs all that is left, in rounds, each in a process that knows nothing of the one before."""
+    """Runs all remaining jobs; each round of trials gets a new worker without any cached state."""
     worker = Worker(opened.store_url, num_cpus=1)
     for job in preparation_jobs(opened.plan, done=opened.prepared):
         made = getattr(worker, job.kind.value)(job.argument)
@@ -66,7 +66,10 @@ def run(opened: OpenedStudy) -> None:
 def test_study_over_bases_is_resumed_to_the_same_table(
     opened: Callable[[str], OpenedStudy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two bases of one run and one of another model; killed in the middle of the pretraining."""
+    """A study killed in the middle of a pretraining resumes to the table of an undisturbed study.
+
+    One training yields two bases (snapshots at steps 10 and 30); another model yields a third.
+    """
     undisturbed = opened("a")
     run(undisturbed)
     assert undisturbed.ledger.state().is_finished
@@ -77,7 +80,7 @@ def test_study_over_bases_is_resumed_to_the_same_table(
             run(opened("b"))
     resumed = opened("b")
     committed = resumed.ledger.committed()
-    assert len(committed.bases) == 2 + 1  # the initial ones, and the first snapshot
+    assert len(committed.bases) == 2 + 1  # two initial bases and the snapshot at step 10
     assert [each.snapshots for each in committed.missing_trainings[:2]] == [(30,)] * 2
     run(resumed)
     table = results_table(resumed.ledger.committed())
@@ -87,7 +90,7 @@ def test_study_over_bases_is_resumed_to_the_same_table(
 
 
 def _kill_at(step: int, *, patch: pytest.MonkeyPatch) -> None:
-    """Writes a checkpoint at a step and ends there with what nothing catches."""
+    """Makes trainings write a checkpoint at a step and then raise an error that nothing catches."""
     advance = Trainer.advance
     patch.setattr(CheckpointInterval, "is_due", lambda _, trainer: trainer.step == step)
 

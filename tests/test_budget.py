@@ -1,4 +1,4 @@
-"""A study that runs out of its budget on a real cluster, and goes on when that is raised."""
+"""Runs a study on a real cluster until its budget is spent, then with a higher budget."""
 
 import os
 import subprocess
@@ -27,13 +27,13 @@ STUDY = {
 
 
 class Home:
-    """A directory with the study file, in which the command line runs."""
+    """A directory that holds the study file and in which the commands run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def run(self, budget: dict[str, float], *, exit_code: int) -> str:
-        """Runs the study under a budget and returns what it printed."""
+        """Runs the study under a budget and returns the printed output."""
         (self.folder / "study.yaml").write_text(yaml.safe_dump({**STUDY, "budget": budget}))
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         ended = subprocess.run(
@@ -51,19 +51,23 @@ class Home:
         return ended.stdout
 
     def manifests(self, kind: str) -> dict[Path, bytes]:
-        """Reads the manifests of a kind."""
+        """Returns the manifests of a kind of artifacts by path."""
         found = (self.folder / "store" / "artifacts" / kind).glob("*/*/manifest.json")
         return {path: path.read_bytes() for path in found}
 
 
 def test_study_stops_within_its_budget_and_goes_on_when_it_is_raised(tmp_path: Path) -> None:
-    """Nothing, then two experts of three and their merge, then all; nothing is made twice."""
+    """Each higher budget lets the study make more, and no committed artifact is made again.
+
+    The first budget allows nothing, the second two of three experts and their merge, the third
+    all artifacts.
+    """
     home = Home(tmp_path)
     printed = home.run({"cpu_hours": 1e-9}, exit_code=3)
     assert "left out, by the estimates: 3 trials and 3 merge jobs" in printed
     assert "budget.cpu_hours: " in printed
     assert not home.manifests("base")
-    # Base and images take 0.9 MB, an expert 0.42 MB.
+    # The base and the images take 0.9 MB, each expert 0.42 MB: two experts fit into 1.9 MB.
     printed = home.run({"gigabytes": 0.0019}, exit_code=3)
     assert "not run (budget): " in printed
     assert "budget.gigabytes: " in printed

@@ -1,4 +1,4 @@
-"""Secrets of the environment stay there: everything that a study leaves behind is searched."""
+"""Searches everything that a study writes or prints for the secrets of its environment."""
 
 import base64
 import os
@@ -39,27 +39,27 @@ TIMEOUT_S = 240
 
 
 def make_secret() -> str:
-    """Returns what is found nowhere by chance, and is written otherwise in an address."""
+    """Returns a random secret with characters that are escaped in a URL."""
     return f"{uuid4().hex}/+&{uuid4().hex}"
 
 
 def forms_of(secret: str) -> list[bytes]:
-    """Returns a secret as it is, as in an address, and in base64 wherever it begins there."""
+    """Returns a secret as plain text, escaped for a URL, and in base64 at each of three offsets."""
     plain = secret.encode()
     found = [plain, quote(secret).encode(), quote(secret, safe="").encode()]
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + plain)
-        found.append(encoded[4 if offset else 0 : -4])  # the ends hold the neighbours' bits too
+        found.append(encoded[4 if offset else 0 : -4])  # the outer groups encode other bytes too
     return found
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """An MLflow server that wants another password, and writes down which one it was given."""
+    """An MLflow server that rejects every password and records each one that it receives."""
 
     seen: list[str]
 
     def do_GET(self) -> None:
-        """Refuses."""
+        """Answers with 401 and records the Authorization header."""
         self.seen.append(self.headers.get("Authorization", ""))
         body = b'{"error_code": "PERMISSION_DENIED", "message": "wrong password"}'
         self.send_response(401)
@@ -67,15 +67,15 @@ class Refusing(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET  # noqa: N815 the name that http.server calls
+    do_POST = do_GET  # noqa: N815 http.server calls this name
 
     def log_message(self, *_: object) -> None:
-        """Prints nothing."""
+        """Keeps the requests out of the tests' output."""
 
 
 @pytest.fixture
 def refusing_server() -> Iterator[tuple[str, list[str]]]:
-    """Runs a server that refuses every request; yields its address and the headers it got."""
+    """Runs a server that refuses every request; yields its address and the received headers."""
     seen: list[str] = []
     handler = type("Handler", (Refusing,), {"seen": seen})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -85,7 +85,7 @@ def refusing_server() -> Iterator[tuple[str, list[str]]]:
 
 
 class Home:
-    """A directory that takes everything which commands leave on this machine."""
+    """A directory that receives every file that the commands write on this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -108,7 +108,7 @@ class Home:
         return text
 
     def run(self, *arguments: str, exit_code: int, **environment: str) -> str:
-        """Runs a command to its end and keeps what it printed."""
+        """Runs a command to its end; keeps and returns its printed output."""
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         done = subprocess.run(
             arguments,
@@ -124,12 +124,12 @@ class Home:
         return done.stdout.decode()
 
     def mergesweep(self, *arguments: str, exit_code: int, **environment: str) -> str:
-        """Runs the program."""
+        """Runs a mergesweep command."""
         program = str(Path(sys.executable).with_name("mergesweep"))
         return self.run(program, *arguments, exit_code=exit_code, **environment)
 
     def left_behind(self) -> Iterator[tuple[str, bytes]]:
-        """Yields what was printed and every file that was written, with its name."""
+        """Yields the printed output and every written file, each with its name."""
         yield "what was printed", self.printed
         for path in self.folder.rglob("*"):
             if path.is_file():
@@ -138,14 +138,14 @@ class Home:
 
 @pytest.fixture
 def home() -> Iterator[Home]:
-    """Makes a directory with a name short enough for Ray's sockets."""
+    """Makes a directory with a path short enough for Ray's sockets."""
     folder = Path(tempfile.mkdtemp(prefix="ms-", dir="/tmp"))
     yield Home(folder)
     shutil.rmtree(folder)
 
 
 def store_contents(url: str) -> Iterator[tuple[str, bytes]]:
-    """Yields every object of a store with its key; tables also as text."""
+    """Yields the key and content of every object in a store, and adds the text of tables."""
     store = open_store(url)
     for entry in store.list(""):
         content = store.get(entry.key)
@@ -155,7 +155,7 @@ def store_contents(url: str) -> Iterator[tuple[str, bytes]]:
 
 
 def lose_images(home: Home, *, text: str) -> None:
-    """Commits a task's images and then removes their file, so that its trial fails."""
+    """Commits a task's images and then removes their files, so that the task's trial fails."""
     opened = open_study(parse_study(text, source="study.yaml"), text=text)
     opened.folder.write_plan(opened.plan, study_text=text)
     images = opened.plan.datasets[-1].id
@@ -168,7 +168,7 @@ def lose_images(home: Home, *, text: str) -> None:
 
 
 def run_every_command(home: Home, *, url: str) -> None:
-    """Runs the study, of which a trial fails, and looks at it in every way."""
+    """Runs the study, in which one trial fails, and then every command that reads a study."""
     home.mergesweep("run", "study.yaml", exit_code=1)
     for command in (("status",), ("results",), ("report",)):
         home.mergesweep(command[0], "small", "--store", url, *command[1:], exit_code=3)
@@ -185,7 +185,11 @@ def test_no_secret_leaves_the_environment(
     refusing_server: tuple[str, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Store, MLflow, logs, report and terminal, of a study with a failed trial and two refusals."""
+    """No store object, MLflow run, log, report or terminal output contains a secret.
+
+    The study has a failed trial, an MLflow server that refuses its password, and a store that
+    refuses its keys.
+    """
     tracking, headers = refusing_server
     text = home.write_study(store=s3_url, tracking=tracking)
     lose_images(home, text=text)
@@ -220,7 +224,7 @@ def test_no_secret_leaves_the_environment(
 
 
 def test_search_finds_a_secret_in_every_form() -> None:
-    """What the search above relies on."""
+    """`forms_of` recognises a secret in plain text, in a URL and inside a base64 text."""
     secret = make_secret()
     for text in (secret, quote(secret), quote(secret, safe="")):
         assert any(form in f"a{text}b".encode() for form in forms_of(secret))

@@ -1,4 +1,4 @@
-"""The documentation is true: its commands, options, fields, columns, files and links exist."""
+"""Checks that the documentation's commands, options, fields, columns, files and links exist."""
 
 import importlib.util
 import re
@@ -32,7 +32,7 @@ PAGES = sorted(
     for path in ROOT.rglob("*.md")
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
-"""Every page of the repository, the READMEs of packages and rooms too."""
+"""Every page of the repository, including the READMEs of packages and rooms."""
 MAX_README_BYTES = 8 * 1024
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -51,23 +51,23 @@ def text_of(page: Path) -> str:
 
 
 def prose_of(page: Path) -> str:
-    """Returns a page without its fenced blocks."""
+    """Returns the text of a page without its fenced blocks."""
     return FENCE.sub("", text_of(page))
 
 
 def spans_of(page: Path) -> list[str]:
-    """Returns the inline code of a page; a span may go on in the next line."""
+    """Returns the inline code of a page, with line breaks inside a span as spaces."""
     return [" ".join(span.split()) for span in SPAN.findall(prose_of(page))]
 
 
 def code_lines_of(page: Path) -> list[str]:
-    """Returns all lines of code: inline code, and the fenced lines."""
+    """Returns the inline code and the lines of the fenced blocks of a page."""
     fenced = [line for _, block in FENCE.findall(text_of(page)) for line in block.splitlines()]
     return [*spans_of(page), *(line.strip() for line in fenced)]
 
 
 def anchors_of(page: Path) -> set[str]:
-    """Returns the anchors of a page's headings, as forges make them."""
+    """Returns the anchors of a page's headings, spelled as code hosting sites spell them."""
     kept = (re.sub(r"[^\w\- ]", "", title.lower()) for title in HEADING.findall(prose_of(page)))
     return {title.strip().replace(" ", "-") for title in kept}
 
@@ -85,7 +85,7 @@ def first_cells(text: str) -> list[str]:
 
 @of_pages
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    """The file exists, and so does the heading that the link names."""
+    """Every relative link leads to an existing file and, if it names one, an existing heading."""
     dead = []
     for link in LINK.findall(prose_of(page)):
         path, _, anchor = link.partition("#")
@@ -99,21 +99,21 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 @of_manual
 def test_every_path_in_the_manual_exists(page: Path) -> None:
-    """A module or folder that was moved is found in the text."""
+    """Every path that the manual names in inline code exists, also after files have moved."""
     named = [span for span in spans_of(page) if PATH.fullmatch(span)]
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @of_pages
 def test_every_module_that_a_command_runs_exists(page: Path) -> None:
-    """`python -m NAME` works."""
+    """Every NAME in a documented `python -m NAME` is an importable module."""
     names = {each for line in code_lines_of(page) for each in PYTHON_MODULE.findall(line)}
     assert [name for name in sorted(names) if importlib.util.find_spec(name) is None] == []
 
 
 @of_pages
 def test_every_make_target_exists(page: Path) -> None:
-    """Each `make TARGET` of a page stands in the Makefile."""
+    """Every documented `make TARGET` is a target of the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = {
         each
@@ -124,25 +124,25 @@ def test_every_make_target_exists(page: Path) -> None:
 
 
 def test_readme_is_short() -> None:
-    """A page that is read to its end."""
+    """README.md takes at most 8 KiB, so that people read it to its end."""
     assert len(README.read_bytes()) <= MAX_README_BYTES
 
 
 def test_readme_links_every_page_of_docs() -> None:
-    """Whoever reads README.md finds the rest."""
+    """README.md links every page of docs/, so that its readers find them."""
     linked = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(text_of(README))}
     assert set(MANUAL[1:]) <= linked
 
 
 def test_readme_lists_exactly_the_commands() -> None:
-    """The table of commands has every verb, and no other."""
+    """The table of commands in README.md has every verb of the program and no other."""
     cells = first_cells(section_of(README, "## Commands"))
     verbs = [span.split()[0] for cell in cells[2:] for span in SPAN.findall(cell)]
     assert sorted(verbs) == sorted(cli.commands)
 
 
 def test_readme_layout_names_existing_files() -> None:
-    """Each room exists, and each module that a row names is in a room of that row."""
+    """Every room in the layout table exists, and every module in a row is in that row's rooms."""
     rows = section_of(README, "## Layout").splitlines()
     for row in (line for line in rows if line.startswith("| `")):
         _, rooms, content, _ = row.split("|")
@@ -158,7 +158,7 @@ def test_readme_layout_names_existing_files() -> None:
 
 @of_manual
 def test_every_command_line_is_accepted(page: Path) -> None:
-    """A command with its arguments is parsed as the program would; a verb alone exists."""
+    """Every documented command line parses; a verb without arguments only has to exist."""
     for line in code_lines_of(page):
         if not line.startswith("mergesweep "):
             continue
@@ -172,7 +172,7 @@ def test_every_command_line_is_accepted(page: Path) -> None:
 
 @of_manual
 def test_every_option_exists(page: Path) -> None:
-    """An option that the text names is one of a verb."""
+    """Every option that the text names is an option of some verb."""
     known = {
         option
         for command in cli.commands.values()
@@ -194,7 +194,7 @@ def studies() -> Iterator[ParameterSet]:
 def test_every_yaml_block_is_a_valid_study(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It passes the checks of a user's file; the files of its own tasks need not exist here."""
+    """Every YAML block passes the checks of a study file; files of its own tasks may be absent."""
     monkeypatch.chdir(tmp_path)
     tasks = yaml.safe_load(text)["tasks"]
     own = tasks.get("own", {}) if isinstance(tasks, dict) else {}
@@ -211,7 +211,7 @@ SHIPPED = [
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_shipped_study_is_valid(path: Path, tmp_path: Path) -> None:
-    """A study in deploy/ follows the schema; a file named after its study has its name."""
+    """Every study in deploy/ is valid and has the name of its file, unless that is study.yaml."""
     study = parse_study(text_of(path), source=str(path), store=str(tmp_path))
     assert path.name == "study.yaml" or study.name == path.stem
 
@@ -226,7 +226,7 @@ def sections_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, t
 
 
 def models_in(annotation: object) -> Iterator[tuple[type[BaseModel], bool]]:
-    """Yields the sections that a type holds, and whether users name them: in a mapping."""
+    """Yields the sections in a type, and whether each is in a mapping whose keys users choose."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, False
     elif get_origin(annotation) in (list, dict, Union, types.UnionType):
@@ -243,7 +243,7 @@ for _path, _model in sections_of(Study):
 
 @pytest.mark.parametrize("model", PATHS, ids=lambda model: model.__name__)
 def test_every_field_of_a_study_is_documented(model: type[BaseModel]) -> None:
-    """Each section has a table with all its fields in order, and their true defaults."""
+    """Every section has a table of all its fields in schema order with their actual defaults."""
     page = ROOT / "docs" / "study-file.md"
     headings = re.findall(r"^### .+$", text_of(page), re.MULTILINE)
     (heading,) = [each for each in headings if PATHS[model] & paths_in(each)]
@@ -255,12 +255,12 @@ def test_every_field_of_a_study_is_documented(model: type[BaseModel]) -> None:
 
 
 def paths_in(heading: str) -> set[str]:
-    """Returns the sections that a heading names; the whole study is the empty path."""
+    """Returns the paths of the sections in a heading; the whole study has the empty path."""
     return {""} if heading == "### The whole study" else set(SPAN.findall(heading))
 
 
 def is_default(cell: str, field: FieldInfo) -> bool:
-    """Returns whether the cell of a table says a field's default."""
+    """Returns whether the cell of a table states the default of a field."""
     default = field.get_default(call_default_factory=True)
     if cell == "none":
         return default is None or default == []
@@ -271,7 +271,7 @@ def is_default(cell: str, field: FieldInfo) -> bool:
 
 
 def test_every_column_is_documented() -> None:
-    """Both result tables, in the order of their columns."""
+    """docs/results.md lists every column of both tables in the order of the schemas."""
     page = ROOT / "docs" / "results.md"
     shown = [
         span
@@ -288,6 +288,6 @@ def test_every_column_is_documented() -> None:
 
 
 def test_every_method_is_documented() -> None:
-    """docs/methods.md sorts each method by what it is given."""
+    """docs/methods.md names every method of the catalogue in its introduction."""
     cells = text_of(ROOT / "docs" / "methods.md").partition("## ")[0]
     assert [name for name in CARDS if f"`{name}`" not in cells] == []

@@ -1,4 +1,4 @@
-"""One small study through the real command line: undisturbed, disturbed, and on S3."""
+"""Runs one small study through the real command line: undisturbed, disturbed, and on S3."""
 
 import os
 import re
@@ -34,7 +34,7 @@ merge: [{{method: average}}, {{method: ties}}]
 resources: {{trial: {{cpu: 2}}, merge: {{cpu: 2}}}}
 store: {store}
 """
-NUM_EXPERTS = 3 * 3  # tasks x (two lrs, and one more number of steps at one of them)
+NUM_EXPERTS = 3 * 3  # tasks x points: (lr, steps) = (0.001, 6), (0.01, 6), (0.001, 3)
 NUM_MERGES = 3 * 3 * 2  # groups x points x methods
 NUM_ROWS = 4 * 3 * 2 * (2 + 2)  # settings x groups x methods x (tasks and means)
 MARK = "MERGESWEEP_TEST_RUN"
@@ -43,7 +43,7 @@ GONE_S = 120
 
 
 class Home:
-    """A directory with the study file, in which the command line runs."""
+    """A directory that holds the study file and in which the commands run."""
 
     def __init__(self, folder: Path, *, store: str = "./store") -> None:
         folder.mkdir()
@@ -60,7 +60,7 @@ class Home:
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts a command in a process group of its own, as a terminal does."""
+        """Starts a command in its own process group, as a terminal does."""
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("mergesweep")), *arguments],
             cwd=self.folder,
@@ -72,11 +72,11 @@ class Home:
         )
 
     def run(self, *arguments: str, exit_code: int = 0) -> str:
-        """Runs a command to its end and returns what it printed."""
+        """Runs a command to its end and returns its printed output."""
         return self.end(self.start(*arguments), exit_code=exit_code)
 
     def end(self, process: subprocess.Popen[str], *, exit_code: int) -> str:
-        """Waits for a command's end and returns what it printed."""
+        """Waits for the end of a command and returns its printed output."""
         try:
             printed, _ = process.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -90,16 +90,16 @@ class Home:
         return sum(1 for _ in (self.store / "artifacts" / kind).glob("*/*/manifest.json"))
 
     def manifests(self) -> dict[Path, bytes]:
-        """Reads every manifest in the store."""
+        """Returns every manifest in the store by path."""
         found = (self.store / "artifacts").glob("*/*/*/manifest.json")
         return {path.relative_to(self.store): path.read_bytes() for path in found}
 
     def study_file(self, name: str) -> Path:
-        """Returns a file of the study."""
+        """Returns the path of a file of the study."""
         return self.store / "studies" / NAME / name
 
     def runs_by_kind(self) -> dict[str, int]:
-        """Counts the runs in MLflow's database."""
+        """Counts the MLflow runs of each kind in the database."""
         with closing(sqlite3.connect(self.store / "mlflow.db")) as database:
             query = "select value, count(*) from tags where key = 'kind' group by value"
             return dict(database.execute(query).fetchall())
@@ -112,12 +112,12 @@ class Home:
                 if f"{MARK}={self.mark}".encode() in (process / "environ").read_bytes():
                     found.append((process / "cmdline").read_text().replace("\0", " "))
             except OSError:
-                continue  # it has ended
+                continue  # the process has ended
         return found
 
 
 def wait_until_gone(home: Home) -> None:
-    """Waits until nothing is left of the commands that were started."""
+    """Waits until all processes of this home's commands have ended."""
     deadline_s = time.monotonic() + GONE_S
     while left := home.processes():
         assert time.monotonic() < deadline_s, left
@@ -136,7 +136,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def test_study_leaves_tables_report_and_runs(undisturbed: Home) -> None:
-    """Every expert and merge is committed, tabled, and a run in MLflow."""
+    """A finished study has tables, a report, and an MLflow run for every expert and merge."""
     assert undisturbed.num_committed("expert") == NUM_EXPERTS
     assert undisturbed.num_committed("merge") == NUM_MERGES
     results = pq.read_table(undisturbed.study_file("results.parquet"))
@@ -151,7 +151,10 @@ def test_study_leaves_tables_report_and_runs(undisturbed: Home) -> None:
 
 
 def test_finished_study_runs_nothing(undisturbed: Home) -> None:
-    """A second run says so within seconds; twice the promised five, for a busy machine."""
+    """A run of a finished study ends within 10 s and says that nothing is left to run.
+
+    The promise is 5 s; the test allows twice as long, for a busy machine.
+    """
     before = undisturbed.manifests()
     started_s = time.monotonic()
     printed = undisturbed.run("run", "study.yaml")
@@ -161,7 +164,7 @@ def test_finished_study_runs_nothing(undisturbed: Home) -> None:
 
 
 def test_replay_adds_no_run_to_mlflow(undisturbed: Home) -> None:
-    """What MLflow is sent a second time, it has already."""
+    """Sending all artifacts to MLflow a second time adds no MLflow run."""
     before = undisturbed.runs_by_kind()
     undisturbed.study_file(TRACKING_FILE).unlink()
     undisturbed.run("resume", NAME, "--store", "./store")
@@ -172,7 +175,11 @@ def test_replay_adds_no_run_to_mlflow(undisturbed: Home) -> None:
 def test_killed_and_interrupted_study_ends_with_the_same_bytes(
     undisturbed: Home, tmp_path: Path
 ) -> None:
-    """Killed among the trials, stopped by Ctrl-C among the merges, then resumed by name."""
+    """A study whose driver was killed and interrupted ends with the same tables, byte for byte.
+
+    The driver is killed during the trials, stopped by Ctrl-C during the merges, and resumed by
+    the study's name.
+    """
     home = Home(tmp_path / "home")
     _kill_after_first_expert(home)
     committed = home.manifests()
@@ -184,7 +191,7 @@ def test_killed_and_interrupted_study_ends_with_the_same_bytes(
     for name in ("results.parquet", "experts.parquet"):
         assert home.study_file(name).read_bytes() == undisturbed.study_file(name).read_bytes()
     now = home.manifests()
-    assert {path: now[path] for path in committed} == committed  # nothing was made twice
+    assert {path: now[path] for path in committed} == committed  # no artifact was made again
     assert home.runs_by_kind() == undisturbed.runs_by_kind()
 
 
@@ -211,7 +218,7 @@ def _interrupt_after_first_merge(home: Home) -> str:
 
 
 def test_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
-    """It says whose the study is and changes nothing; taken over, the first one stops."""
+    """A second run is refused and names the first; with --take-over, the first run stops."""
     home = Home(tmp_path / "home")
     text = STUDY.format(store="./store").replace("steps: 6", "steps: 5000")
     (home.folder / "study.yaml").write_text(text.replace("[3, 6]", "[3, 5000]"))
@@ -231,7 +238,7 @@ def test_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
 
 
 def test_broken_expert_is_found_and_made_again(undisturbed: Home, tmp_path: Path) -> None:
-    """It, and nothing else, is trained again; what it leaves behind is garbage."""
+    """A run retrains a corrupted expert and no other; `gc` then deletes the corrupted file."""
     home = Home(tmp_path / "home")
     shutil.copytree(undisturbed.store, home.store)
     before = home.manifests()
@@ -256,7 +263,7 @@ def test_broken_expert_is_found_and_made_again(undisturbed: Home, tmp_path: Path
 
 
 def test_runs_are_made_again_from_the_store_alone(undisturbed: Home, tmp_path: Path) -> None:
-    """An empty MLflow gets the same runs."""
+    """`track --rebuild` gives an empty MLflow the same runs, from the store alone."""
     home = Home(tmp_path / "home")
     shutil.copytree(undisturbed.store, home.store)
     for path in home.store.glob("mlflow*"):
@@ -268,7 +275,7 @@ def test_runs_are_made_again_from_the_store_alone(undisturbed: Home, tmp_path: P
 @pytest.mark.s3
 @pytest.mark.large
 def test_study_on_s3_has_the_same_results(undisturbed: Home, tmp_path: Path, s3_url: str) -> None:
-    """Where artifacts lie changes nothing that is computed from them."""
+    """A study with its store on S3 has the same result rows as one with a local store."""
     home = Home(tmp_path / "home", store=s3_url)
     home.run("run", "study.yaml")
     home.run("results", NAME, "--store", s3_url, "--format", "table")

@@ -1,4 +1,4 @@
-"""Opens a finished study that an earlier release wrote: of November 2026, before the rooms.
+"""Opens a finished study written by the release of November 2026, before the rooms.
 
 The archive has the manifests and the study's own files, without the artifacts' tensors and images.
 Its study pretrains two bases and varies steps, heads, averaged weights, sharpness-aware
@@ -21,7 +21,7 @@ NAME = "before"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unpacks the store."""
+    """Unpacks the archive and returns the folder of the store."""
     folder = tmp_path_factory.mktemp("old") / "store"
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_study_is_found_finished(store: Path) -> None:
-    """Every id of the plan is that of a manifest in the store."""
+    """Every planned id is found among the old manifests, so the study counts as finished."""
     ended = CliRunner().invoke(cli, ["status", NAME, "--store", str(store)])
     assert ended.exit_code == 0, ended.output
     assert "experts 18 of 18, merge jobs 52 of 52" in ended.output
@@ -38,7 +38,7 @@ def test_study_is_found_finished(store: Path) -> None:
 
 @pytest.mark.parametrize(("options", "name"), [((), "results"), (("--experts",), "experts")])
 def test_tables_are_the_same(store: Path, options: tuple[str, ...], name: str) -> None:
-    """They are made of the manifests, and equal those that the earlier release wrote."""
+    """Tables computed from the old manifests equal the earlier release's tables, byte for byte."""
     command = ["results", NAME, "--store", str(store), "--format", "parquet", *options]
     ended = CliRunner().invoke(cli, command)
     assert ended.exit_code == 0, ended.stderr

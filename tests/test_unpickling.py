@@ -1,4 +1,4 @@
-"""Nothing that a store holds is ever unpickled: whoever can write there could run code."""
+"""Checks that no module unpickles content of a store: its writers could run code on readers."""
 
 import ast
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("orchestrator", "workers", "merge", "eval")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 
-# Libraries that run code while they read; `pickle` alone is imported for its error class.
+# Libraries that can run code while they read. `pickle` may be imported, for its error class.
 UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve"}
 UNSAFE_CALLS = {
     *("pickle.load", "pickle.loads", "pickle.Unpickler"),
     *("cloudpickle.load", "cloudpickle.loads"),
     *("pd.read_pickle", "pandas.read_pickle", "yaml.unsafe_load", "yaml.full_load"),
 }
-# Calls that are safe with one argument, and only with that one.
+# Calls that are safe only with the given argument.
 SAFE_ONLY_WITH = {
     "torch.load": "weights_only=True",
     "np.load": "allow_pickle=False",
@@ -25,13 +25,13 @@ SAFE_ONLY_WITH = {
     "yaml.load": "Loader=_Loader",
 }
 ALLOWED = {
-    # What Ray Tune wrote on this machine when a trial of this run failed; never from a store.
+    # Reads the error that Ray Tune wrote on this machine for a failed trial of this run.
     ("orchestrator/cluster/trial_callback.py", "ray.cloudpickle.loads"),
 }
 
 
 def unsafe_reads(source: str) -> Iterator[str]:
-    """Yields the calls and imports of a module that could run what they read."""
+    """Yields the calls and imports in a module that could run code from the content they read."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
@@ -50,14 +50,14 @@ def unsafe_reads(source: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_unpickles_what_it_reads(path: Path) -> None:
-    """Weights are safetensors, tables Parquet and Arrow, all else JSON and plain YAML."""
+    """No module reads a format that can run code: only safetensors, Parquet, Arrow, JSON, YAML."""
     name = path.relative_to(ROOT).as_posix()
     found = {(name, call) for call in unsafe_reads(path.read_text("utf-8"))}
     assert found - ALLOWED == set()
 
 
 def test_every_exception_is_needed() -> None:
-    """A reason for code that is gone would excuse the next one."""
+    """Every allowed call still exists: a stale entry would excuse new code."""
     for name, call in ALLOWED:
         assert call in set(unsafe_reads((ROOT / name).read_text("utf-8")))
 
@@ -78,11 +78,11 @@ def test_every_exception_is_needed() -> None:
     ],
 )
 def test_unsafe_reads_are_recognised(source: str) -> None:
-    """The search would find each of the usual ways."""
+    """The search finds each usual way to unpickle content."""
     assert len(list(unsafe_reads(source))) == 1
 
 
 def test_safe_reads_are_not() -> None:
-    """Nor is a class that refuses to be pickled, or the error of a file that is no checkpoint."""
+    """The search accepts safe loads, pickling, and an import of `pickle` for its error class."""
     source = "import pickle\ntorch.load(p, weights_only=True)\njson.loads(t)\npickle.dumps(x)"
     assert list(unsafe_reads(source)) == []

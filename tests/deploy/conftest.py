@@ -1,4 +1,4 @@
-"""Tools that check what is deployed, overlays as they are applied, and KubeRay's own schemas."""
+"""Fixtures that run external checkers, render overlays, and apply KubeRay's own schemas."""
 
 import copy
 import os
@@ -25,7 +25,7 @@ Resource = dict[str, Any]
 
 @pytest.fixture(scope="session")
 def tool() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a binary that a development requirement puts beside the interpreter."""
+    """Returns a function that runs a binary installed by the development requirements."""
 
     def run(
         name: str,
@@ -55,7 +55,7 @@ def tool() -> Callable[..., subprocess.CompletedProcess[str]]:
 def render(
     tool: Callable[..., subprocess.CompletedProcess[str]],
 ) -> Callable[[str], list[Resource]]:
-    """Returns an overlay's resources as kubectl would apply them, a new copy each time."""
+    """Returns a function that renders an overlay's resources as kubectl would apply them."""
 
     @cache
     def text(overlay: str) -> str:
@@ -68,7 +68,7 @@ def render(
 
 @pytest.fixture(scope="session")
 def problems() -> Callable[[Resource], list[str]]:
-    """Says what the API server would find wrong with a resource, before any operator sees it."""
+    """Returns a function that lists the reasons why the API server would refuse a resource."""
     schemas = {
         (f"ray.io/{version['name']}", definition["spec"]["names"]["kind"]): version["schema"][
             "openAPIV3Schema"
@@ -104,7 +104,7 @@ def _strict_validator(schema: Resource) -> jsonschema.Draft202012Validator:
 
 
 def _strict(schema: Resource) -> Resource:
-    """Translates a structural schema into one that refuses fields which it does not name."""
+    """Translates a structural schema into a JSON schema that refuses unknown fields."""
     of_kubernetes = {name for name in schema if name.startswith("x-kubernetes-")}
     left_out = of_kubernetes | {"default", "description", "nullable", "format"}
     made: Resource = {name: each for name, each in schema.items() if name not in left_out}
@@ -124,7 +124,7 @@ def _strict(schema: Resource) -> Resource:
 
 
 def _set_defaults(value: object, *, schema: Resource) -> None:
-    """Adds the defaults that the API server adds before it looks at anything."""
+    """Adds the schema's defaults, as the API server does before it validates a resource."""
     if isinstance(value, list):
         for each in value:
             _set_defaults(each, schema=schema.get("items", {}))
@@ -137,7 +137,7 @@ def _set_defaults(value: object, *, schema: Resource) -> None:
 
 
 def _broken_rules(value: object, *, schema: Resource, path: str) -> Iterator[str]:
-    """Evaluates the rules in CEL, without those that compare with what was there before."""
+    """Yields the messages of broken CEL rules; skips rules that compare with an earlier version."""
     for rule in schema.get("x-kubernetes-validations", []):
         if "oldSelf" not in rule["rule"]:
             environment = celpy.Environment()

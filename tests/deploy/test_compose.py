@@ -18,7 +18,7 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(params=[["compose.yaml"], ["compose.yaml", "gpu.yaml"]], ids=["cpu", "gpu"])
 def composed(request: pytest.FixtureRequest, tool: Tool) -> dict[str, Any]:
-    """Returns the services as Docker Compose starts them."""
+    """Returns the services as Docker Compose resolves them."""
     options = [part for name in request.param for part in ("-f", FOLDER / name)]
     ended = tool("docker-compose", *options, "config", environment=GIVEN)
     assert ended.returncode == 0, ended.stderr
@@ -27,7 +27,7 @@ def composed(request: pytest.FixtureRequest, tool: Tool) -> dict[str, Any]:
 
 
 def test_compose_file_is_valid(composed: dict[str, Any]) -> None:
-    """By Docker Compose itself; the four services, and what makes the bucket."""
+    """Docker Compose accepts the file and finds four services and the job that makes the bucket."""
     assert composed.keys() == {"ray", "s3", "bucket", "postgres", "mlflow"}
 
 
@@ -47,7 +47,7 @@ def test_compose_file_is_valid(composed: dict[str, Any]) -> None:
     ],
 )
 def test_broken_field_is_found(tool: Tool, tmp_path: Path, right: str, wrong: str) -> None:
-    """Names, types and references between services."""
+    """Docker Compose refuses wrong names, types and references between services."""
     text = (FOLDER / "compose.yaml").read_text("utf-8")
     assert right in text
     broken = tmp_path / "compose.yaml"
@@ -57,7 +57,7 @@ def test_broken_field_is_found(tool: Tool, tmp_path: Path, right: str, wrong: st
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_nothing_starts_without_its_secrets(tool: Tool, secret: str) -> None:
-    """No secret is in the file, and none has a default."""
+    """Docker Compose refuses to start without each secret: the file contains no default."""
     given = {name: each for name, each in GIVEN.items() if name != secret} | {secret: ""}
     ended = tool("docker-compose", "-f", FOLDER / "compose.yaml", "config", "-q", environment=given)
     assert ended.returncode != 0
@@ -65,14 +65,14 @@ def test_nothing_starts_without_its_secrets(tool: Tool, secret: str) -> None:
 
 
 def test_ports_are_on_loopback_only(composed: dict[str, Any]) -> None:
-    """The server's network sees neither the dashboard nor MLflow nor the store."""
+    """The dashboard, MLflow and the store listen on loopback only, not on the host's network."""
     ports = [port for each in composed.values() for port in each.get("ports", [])]
     assert len(ports) == 3
     assert {each["host_ip"] for each in ports} == {"127.0.0.1"}
 
 
 def test_ray_asks_for_the_token_and_notices_silent_hosts(composed: dict[str, Any]) -> None:
-    """Its driver has the same environment, as it is started inside."""
+    """Ray's container requires the token and sends keepalives; drivers inside inherit both."""
     environment = composed["ray"]["environment"]
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN"] == "given"
@@ -88,7 +88,7 @@ def mlflow_on_kubernetes() -> dict[str, Any]:
 
 
 def test_mlflow_is_the_same_as_on_kubernetes(composed: dict[str, Any]) -> None:
-    """The command with its options, and the time that a first start may take."""
+    """MLflow has the same command, options and start-up time in Compose as on Kubernetes."""
     elsewhere = mlflow_on_kubernetes()
     assert composed["mlflow"]["command"] == [*elsewhere["command"], *elsewhere["args"]]
     probe = elsewhere["startupProbe"]
@@ -97,7 +97,10 @@ def test_mlflow_is_the_same_as_on_kubernetes(composed: dict[str, Any]) -> None:
 
 
 def test_slow_workers_of_mlflow_are_not_killed(composed: dict[str, Any]) -> None:
-    """Uvicorn gives them 5 s, and starts new ones for ever where trials take all cores."""
+    """MLflow's workers have at least 60 s to answer uvicorn's health check.
+
+    With the default of 5 s, uvicorn kills and restarts them forever while trials use all cores.
+    """
     given = [each for each in composed["mlflow"]["command"] if each.startswith("--uvicorn-opts=")]
     assert len(given) == 1
     options = shlex.split(given[0].partition("=")[2])
@@ -108,14 +111,20 @@ def test_slow_workers_of_mlflow_are_not_killed(composed: dict[str, Any]) -> None
 
 
 def test_what_stays_up_is_pinned_and_watched(composed: dict[str, Any]) -> None:
-    """Ray's health check is the image's own; the bucket is made once."""
+    """Images are pinned, and services have health checks.
+
+    Ray's health check is part of its image; the bucket's job ends and needs none.
+    """
     for name, service in composed.items():
         assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", service["image"])
         assert ("test" in service.get("healthcheck", {})) is (name not in ("ray", "bucket"))
 
 
 def test_our_user_can_write_to_the_volumes(composed: dict[str, Any]) -> None:
-    """A new volume takes over whose the image's folder is, and is root's where there is none."""
+    """The image creates the folder of the volume for its own user.
+
+    A new volume takes its owner from that folder; without the folder, root owns the volume.
+    """
     made = (FOLDER.parents[1] / "docker" / "Dockerfile").read_text("utf-8")
     targets = [
         volume["target"]
@@ -129,7 +138,7 @@ def test_our_user_can_write_to_the_volumes(composed: dict[str, Any]) -> None:
 
 
 def test_gpus_are_the_only_difference(tool: Tool) -> None:
-    """Everything else is said once."""
+    """gpu.yaml changes only the image and devices of Ray's service, and Compose checks it."""
     text = (FOLDER / "gpu.yaml").read_text("utf-8")
     assert yaml.safe_load(text)["services"].keys() == {"ray"}
     assert yaml.safe_load(text)["services"]["ray"].keys() == {"image", "deploy"}

@@ -13,7 +13,7 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_dockerfile_is_clean(tool: Tool) -> None:
-    """By hadolint with all its rules."""
+    """Hadolint finds no problem in the Dockerfile with all its rules on."""
     ended = tool("hadolint", DOCKERFILE)
     assert (ended.returncode, ended.stdout) == (0, "")
 
@@ -33,13 +33,16 @@ def test_dockerfile_is_clean(tool: Tool) -> None:
     ],
 )
 def test_broken_dockerfile_is_found(tool: Tool, right: str, wrong: str) -> None:
-    """Syntax, what is not pinned, and root."""
+    """Hadolint finds syntax errors, versions that are not pinned, and a root user."""
     assert right in TEXT
     assert tool("hadolint", "-", stdin=TEXT.replace(right, wrong, 1)).returncode != 0
 
 
 def test_every_package_is_installed_by_hash() -> None:
-    """Apart from PyTorch's processor builds, which have the versions of the lock file."""
+    """Every package is installed with a hash, except PyTorch's CPU builds and our own wheel.
+
+    The CPU builds have the versions of the lock file.
+    """
     installs = re.findall(r"uv pip install(?:[^\n]|\\\n)*", TEXT)
     unchecked = [each for each in installs if "--require-hashes" not in each]
     assert len(installs) == 4
@@ -60,7 +63,7 @@ def names(requirements: str) -> set[str]:
 
 
 def test_image_without_gpus_lacks_what_only_they_need(tool: Tool) -> None:
-    """The Dockerfile's own filter, run on the lock file."""
+    """The Dockerfile's filter removes the packages for GPUs, and no others, from the lock file."""
     found = re.search(r"awk '(.*)'", TEXT)
     assert found is not None
     requirements = ROOT / "requirements.txt"
@@ -73,7 +76,7 @@ def test_image_without_gpus_lacks_what_only_they_need(tool: Tool) -> None:
 
 
 def test_both_images_are_of_the_same_user_and_health_check() -> None:
-    """Both come from the stage that has them, and none changes the user again."""
+    """Both images inherit the user and the health check from one stage and change neither."""
     assert re.findall(r"(?m)^FROM node AS (\w+)$", TEXT) == ["cpu", "gpu"]
     assert re.findall(r"(?m)^USER (.*)$", TEXT) == ["1000"]
     assert TEXT.index("AS node") < TEXT.index("USER 1000") < TEXT.index("FROM node AS cpu")
@@ -87,7 +90,7 @@ def stages() -> dict[str, str]:
 
 @pytest.mark.parametrize("image", ["cpu", "gpu"])
 def test_change_of_the_code_leaves_the_layer_of_packages_as_it_is(image: str) -> None:
-    """The packages are copied from a stage without the code, which comes last and alone."""
+    """The packages' layer comes from a stage without the code; the code's layer comes last."""
     copied = re.findall(r"(?m)^COPY (.*)$", stages()[image])
     assert copied == [
         f"--from=packages-{image} /opt/mergesweep /opt/mergesweep",
@@ -97,7 +100,10 @@ def test_change_of_the_code_leaves_the_layer_of_packages_as_it_is(image: str) ->
 
 
 def test_health_check_is_as_patient_as_a_node_whose_trials_take_all_cores() -> None:
-    """Ray may take minutes to start there, and an answer more than 5 s."""
+    """The health check allows 300 s for a start and 15 s for an answer.
+
+    On a node whose trials use all cores, Ray takes minutes to start and over 5 s to answer.
+    """
     found = re.search(r"--timeout=(\d+)s --start-period=(\d+)s .*(?:\n.*)timeout=(\d+)\)", TEXT)
     assert found is not None
     limit_s, start_s, answer_s = map(int, found.groups())
@@ -107,7 +113,10 @@ def test_health_check_is_as_patient_as_a_node_whose_trials_take_all_cores() -> N
 
 
 def test_build_sees_the_packages_and_nothing_private() -> None:
-    """The context is a list of what goes in; a new package must be added to it."""
+    """.dockerignore admits every package and the requirements, and no private file.
+
+    It lists the admitted files, so a new package must be added there.
+    """
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     assert "*" in lines
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -119,6 +128,6 @@ def test_build_sees_the_packages_and_nothing_private() -> None:
 
 
 def test_keepalives_and_the_token_are_the_images_own() -> None:
-    """Whoever runs it by hand has them too."""
+    """The image itself sets keepalives and the token mode, so a manual start has them as well."""
     for setting in ("RAY_AUTH_MODE=token", "RAY_grpc_client_keepalive_time_ms=10000"):
         assert setting in TEXT

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 DEPLOY = HERE.parents[1] / "deploy"
 OVERLAYS = ("cpu", "gpu", "cpu-job", "gpu-job")
 SECRETS = {"ray-auth", "s3-credentials", "postgres"}
-"""Made by hand, as deploy/README.md says; no manifest has one."""
+"""The secrets that users create by hand, as deploy/README.md says; no manifest contains them."""
 KEEPALIVES = {
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
@@ -63,7 +63,7 @@ def settings_of(resources: list[Resource], container: Resource) -> dict[str, str
 
 @every_overlay
 def test_every_manifest_is_valid(overlay: str, render: Render, problems: Problems) -> None:
-    """KubeRay's definitions with their rules, and the strict schemas of Kubernetes' own kinds."""
+    """Every manifest meets KubeRay's schemas and CEL rules or Kubernetes' own strict schemas."""
     found = {
         f"{each['kind']} {each['metadata']['name']}": problems(each) for each in render(overlay)
     }
@@ -118,7 +118,7 @@ BROKEN = [
 def test_broken_field_is_found(
     broken: tuple[str, str, object, str], render: Render, problems: Problems
 ) -> None:
-    """Types, names, choices and quantities, at any depth, and each rule between fields."""
+    """The check finds wrong types, names, choices and quantities at any depth, and broken rules."""
     kind, path, value, message = broken
     resource = next(
         each for each in render("gpu-job" if kind == JOB else "gpu") if each["kind"] == kind
@@ -136,14 +136,14 @@ def test_broken_field_is_found(
 def test_job_has_the_cluster_of_its_overlay_and_no_other(
     job: str, cluster: str, render: Render
 ) -> None:
-    """One place says what a cluster is; applying a job starts no second one."""
+    """A job's overlay takes its cluster from the cluster's overlay and starts no second cluster."""
     assert cluster_of(render(job)) == one(render(cluster), "RayCluster")["spec"]
     assert "RayCluster" not in [each["kind"] for each in render(job)]
 
 
 @every_overlay
 def test_every_ray_process_notices_a_silent_host(overlay: str, render: Render) -> None:
-    """Head, workers and autoscaler alike: on one side alone keepalives help half."""
+    """Head, workers and autoscaler all send keepalives: on one side alone they would half help."""
     resources = render(overlay)
     cluster = cluster_of(resources)
     containers = [cluster["autoscalerOptions"]]
@@ -156,7 +156,10 @@ def test_every_ray_process_notices_a_silent_host(overlay: str, render: Render) -
 
 @every_overlay
 def test_spot_nodes_are_tried_before_the_others(overlay: str, render: Render) -> None:
-    """Both kinds grow from nothing; only the order and the place differ."""
+    """Spot nodes have the higher priority; otherwise only the node selector of the groups differs.
+
+    Both groups start with no node.
+    """
     spot, other = cluster_of(render(overlay))["workerGroupSpecs"]
     assert spot["priority"] > other["priority"]
     assert [spot["minReplicas"], other["minReplicas"]] == [0, 0]
@@ -167,7 +170,10 @@ def test_spot_nodes_are_tried_before_the_others(overlay: str, render: Render) ->
 
 @every_overlay
 def test_head_knows_what_its_groups_have_together(overlay: str, render: Render) -> None:
-    """A driver hands out as many trials as fit at the cluster's largest."""
+    """The head's variable holds the sum of the worker groups' maximum resources.
+
+    A driver submits as many trials as fit on the cluster at its maximum size.
+    """
     resources = render(overlay)
     cluster = cluster_of(resources)
     total: dict[str, int] = {}
@@ -182,7 +188,7 @@ def test_head_knows_what_its_groups_have_together(overlay: str, render: Render) 
 
 @every_overlay
 def test_secrets_are_named_and_never_written(overlay: str, render: Render) -> None:
-    """No Secret is in the manifests, and no variable that sounds like one has a value."""
+    """Manifests refer to secrets by name and contain no Secret and no secret variable's value."""
     resources = render(overlay)
     assert "Secret" not in [each["kind"] for each in resources]
     named = {each["secretRef"]["name"] for each in dicts_in(resources) if "secretRef" in each}
@@ -200,13 +206,13 @@ def test_secrets_are_named_and_never_written(overlay: str, render: Render) -> No
 
 @every_overlay
 def test_cluster_asks_for_a_token(overlay: str, render: Render) -> None:
-    """The dashboard and the Jobs API answer nobody without it."""
+    """The cluster's dashboard and Jobs API require a token."""
     assert cluster_of(render(overlay))["authOptions"] == {"mode": "token", "secretName": "ray-auth"}
 
 
 @every_overlay
 def test_no_pod_has_rights_or_resources_without_limit(overlay: str, render: Render) -> None:
-    """Every pod is what Kubernetes calls restricted, and has limits."""
+    """Every pod meets Kubernetes' restricted security profile and has CPU and memory limits."""
     pods = pods_in(render(overlay))
     assert len(pods) == 5
     for pod in pods:
@@ -222,7 +228,7 @@ def test_no_pod_has_rights_or_resources_without_limit(overlay: str, render: Rend
 
 @every_overlay
 def test_what_pods_take_their_settings_from_is_there(overlay: str, render: Render) -> None:
-    """A ConfigMap that nobody makes keeps a pod from starting."""
+    """Every ConfigMap that a pod refers to is in the overlay; without it the pod does not start."""
     resources = render(overlay)
     made = {each["metadata"]["name"] for each in resources if each["kind"] == "ConfigMap"}
     wanted = {
@@ -234,7 +240,7 @@ def test_what_pods_take_their_settings_from_is_there(overlay: str, render: Rende
 
 @every_overlay
 def test_network_policies_select_pods_that_exist(overlay: str, render: Render) -> None:
-    """A label that no pod has makes a policy that protects nothing."""
+    """Every network policy selects labels of existing pods; otherwise it would protect nothing."""
     resources = render(overlay)
     by_operator = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
     labels = set(by_operator.items())
@@ -251,7 +257,7 @@ STUDIES = [*DEPLOY.glob("kuberay/**/study.yaml"), *DEPLOY.glob("compose/studies/
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
 def test_study_of_a_deployment_fits_it(path: Path, tmp_path: Path) -> None:
-    """It keeps its artifacts in the bucket and its runs on the server that come with it."""
+    """A study uses its deployment's bucket and MLflow server, and GPUs if there are any."""
     text = path.read_text("utf-8")
     study = parse_study(text, source=str(path), store=str(tmp_path))
     assert yaml.safe_load(text)["store"] == "s3://mergesweep/studies"
@@ -260,7 +266,7 @@ def test_study_of_a_deployment_fits_it(path: Path, tmp_path: Path) -> None:
 
 
 def test_vendored_schemas_are_as_they_were_published() -> None:
-    """An edited schema would agree with an edited manifest."""
+    """The schemas have their published hashes: an edited schema could hide a wrong manifest."""
     folder = HERE / "vendored" / "kuberay"
     readme = (folder / "README.md").read_text("utf-8")
     for path in folder.glob("*.yaml"):

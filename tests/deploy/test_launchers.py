@@ -25,7 +25,7 @@ def read(cloud: str) -> Config:
 
 @pytest.fixture(scope="module")
 def problems() -> Callable[[Config], list[str]]:
-    """Says what Ray's launcher would find wrong with a file."""
+    """Returns a function that lists the problems that Ray's launcher finds in a configuration."""
     spec = importlib.util.find_spec("ray")
     assert spec is not None
     assert spec.origin is not None
@@ -38,7 +38,7 @@ def problems() -> Callable[[Config], list[str]]:
 
 @both
 def test_launcher_file_is_valid(cloud: str, problems: Callable[[Config], list[str]]) -> None:
-    """By the schema with which `ray up` checks it."""
+    """Each launcher file meets the schema with which `ray up` checks it."""
     assert problems(read(cloud)) == []
 
 
@@ -66,7 +66,7 @@ def test_launcher_file_is_valid(cloud: str, problems: Callable[[Config], list[st
 def test_broken_field_is_found(
     cloud: str, path: str, value: object, problems: Callable[[Config], list[str]]
 ) -> None:
-    """Names and types at every depth that Ray's schema knows."""
+    """The schema finds wrong names and types at every depth that it describes."""
     config = read(cloud)
     *steps, last = path.split(".")
     place = config
@@ -77,7 +77,7 @@ def test_broken_field_is_found(
 
 
 def ec2_problems(node_config: Config) -> str:
-    """Says what the EC2 API would refuse of a node's configuration."""
+    """Returns the problems that the EC2 API would find in a node's configuration, as text."""
     model = botocore.session.get_session().get_service_model("ec2")
     shape = model.operation_model("RunInstances").input_shape
     report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node_config}, shape)
@@ -85,7 +85,7 @@ def ec2_problems(node_config: Config) -> str:
 
 
 def test_nodes_on_aws_are_what_its_api_takes() -> None:
-    """Ray hands a node's configuration on unread."""
+    """Node configurations are valid for the EC2 API, to which Ray passes them unchecked."""
     types = read("aws")["available_node_types"]
     assert {
         name: ec2_problems(each["node_config"]) for name, each in types.items()
@@ -99,7 +99,10 @@ def test_nodes_on_aws_are_what_its_api_takes() -> None:
 
 @both
 def test_spot_nodes_are_tried_before_the_others(cloud: str) -> None:
-    """Both kinds grow from nothing, and the whole may have as many as both."""
+    """Spot nodes have the higher priority; both kinds start with no node.
+
+    The cluster's limit is the sum of both limits.
+    """
     config = read(cloud)
     types = config["available_node_types"]
     spot, other = types["gpu_spot"], types["gpu_on_demand"]
@@ -114,7 +117,7 @@ def test_spot_nodes_are_tried_before_the_others(cloud: str) -> None:
 
 @both
 def test_every_node_notices_a_silent_host_and_asks_for_the_token(cloud: str) -> None:
-    """Each node's container has the same environment, and the token as a file."""
+    """Every node's container sends keepalives and requires the token, which comes as a file."""
     config = read(cloud)
     options = config["docker"]["run_options"]
     assert "--env RAY_grpc_client_keepalive_time_ms=10000" in options
@@ -128,7 +131,10 @@ def test_every_node_notices_a_silent_host_and_asks_for_the_token(cloud: str) -> 
 
 @both
 def test_head_knows_what_its_groups_have_together(cloud: str) -> None:
-    """A driver hands out as many trials as fit at the cluster's largest."""
+    """The head's variable holds the sum of the node types' maximum resources.
+
+    A driver submits as many trials as fit on the cluster at its maximum size.
+    """
     config = read(cloud)
     total: dict[str, int] = {}
     for name, each in config["available_node_types"].items():

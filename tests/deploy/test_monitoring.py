@@ -36,7 +36,7 @@ def selectors(expression: str) -> Iterator[promql_parser.VectorSelector]:
 
 
 def problems(expression: str) -> list[str]:
-    """Says which names in an expression nothing exports."""
+    """Returns the metrics, labels and states in an expression that the program does not export."""
     found: list[str] = []
     for selector in selectors(expression):
         name = str(selector.name).removeprefix("ray_")
@@ -53,7 +53,7 @@ def problems(expression: str) -> list[str]:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_expression_names_only_what_is_exported(expression: str) -> None:
-    """A renamed metric, label or state fails here, not on the day of the alert."""
+    """Rules and panels use only exported metrics, labels and states, also after a renaming."""
     assert len(list(selectors(expression))) > 0
     assert problems(expression) == []
 
@@ -69,26 +69,26 @@ def test_expression_names_only_what_is_exported(expression: str) -> None:
     ],
 )
 def test_expression_that_names_anything_else_is_found(broken: str) -> None:
-    """At any depth of an expression."""
+    """The check finds an unknown metric, label or state at any depth of an expression."""
     assert len(problems(broken)) == 1
 
 
 @pytest.mark.parametrize("broken", ["max by (study (ray_mergesweep_trials)", "deriv(x)[5m", "x ="])
 def test_expression_that_is_no_promql_is_found(broken: str) -> None:
-    """By the grammar of Prometheus."""
+    """The parser refuses expressions that break the grammar of Prometheus."""
     with pytest.raises(ValueError, match=r"."):
         promql_parser.parse(broken)
 
 
 def test_every_metric_is_on_the_board() -> None:
-    """What nobody looks at need not be exported."""
+    """The board shows every exported metric: a metric that is not shown need not be exported."""
     assert {str(each.name) for text in BOARD_EXPRESSIONS for each in selectors(text)} == {
         f"ray_{name}" for name in METRICS
     }
 
 
 def test_every_metric_is_documented() -> None:
-    """With its labels and states."""
+    """deploy/README.md lists every metric with its labels and states."""
     readme = (MONITORING.parent / "README.md").read_text("utf-8")
     for name, (_, labels) in METRICS.items():
         (line,) = [each for each in readme.splitlines() if f"`{name}`" in each]
@@ -96,7 +96,7 @@ def test_every_metric_is_documented() -> None:
 
 
 def test_every_alert_says_what_to_do() -> None:
-    """Its severity, the study, and a sentence; nothing but what a rule may have."""
+    """Every alert has a severity, a summary with the study, a description, and no unknown key."""
     for rule in RULES:
         if "record" in rule:
             assert rule.keys() == {"record", "expr"}
@@ -109,7 +109,7 @@ def test_every_alert_says_what_to_do() -> None:
 
 
 def test_board_has_no_overlap_and_no_server_of_its_own() -> None:
-    """It is imported anywhere: its Prometheus is chosen on the page."""
+    """The board's panels do not overlap, and users choose its Prometheus server on the page."""
     ids = [panel["id"] for panel in BOARD["panels"]]
     assert len(set(ids)) == len(ids)
     cells = [
@@ -126,7 +126,7 @@ def test_board_has_no_overlap_and_no_server_of_its_own() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is in no Python package")
 def test_rules_fire_when_they_should() -> None:
-    """Prometheus's own tool evaluates them over series of forty minutes."""
+    """Promtool confirms that alerts fire at the right times over series of 40 minutes."""
     cases = Path(__file__).with_name("rules_cases.yaml")
     tested = subprocess.run(["promtool", "test", "rules", cases], check=False)
     assert tested.returncode == 0

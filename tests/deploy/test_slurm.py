@@ -13,7 +13,7 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def started(tmp_path: Path) -> dict[str, str]:
-    """Runs the script as Slurm does on its first node; `srun` writes down how it is called."""
+    """Runs the script as Slurm does on its first node; returns `srun`'s call and environment."""
     (tmp_path / "study.yaml").write_text("name: here\n")
     srun = tmp_path / "srun"
     srun.write_text('#!/bin/sh\necho "$@" > called\nenv > environment\n')
@@ -33,7 +33,7 @@ def started(tmp_path: Path) -> dict[str, str]:
 
 
 def test_script_is_clean(tool: Tool) -> None:
-    """By bash itself and by shellcheck with all that it knows."""
+    """Bash and shellcheck find no problem in the script."""
     assert tool("bash", "-n", SCRIPT).returncode == 0
     ended = tool("shellcheck", "--shell=bash", SCRIPT)
     assert ended.stdout == ""
@@ -49,7 +49,7 @@ def test_script_is_clean(tool: Tool) -> None:
     ],
 )
 def test_broken_script_is_found(tool: Tool, right: str, wrong: str) -> None:
-    """Unquoted words, misspelt names, brackets that do not close."""
+    """Shellcheck finds unquoted words, misspelt names and unclosed brackets."""
     text = SCRIPT.read_text("utf-8")
     assert right in text
     ended = tool("shellcheck", "--shell=bash", "-", stdin=text.replace(right, wrong, 1))
@@ -57,11 +57,11 @@ def test_broken_script_is_found(tool: Tool, right: str, wrong: str) -> None:
 
 
 HEAD_ONLY = {"--head", "--port", "--include-dashboard", "--redis-shard-ports"}
-"""Options of `ray start` that it refuses on a worker; the line is the same on all nodes."""
+"""Options that `ray start` refuses on a worker: the command line is the same on all nodes."""
 
 
 def unknown_options(call: str) -> list[str]:
-    """Returns the options before `--` that `ray symmetric-run` and `ray start` do not all take."""
+    """Returns options before `--` that `ray symmetric-run` or `ray start` refuses on some node."""
     words = shlex.split(call)
     options = words[words.index("symmetric-run") + 1 : words.index("--")]
     parameters = (*symmetric_run.symmetric_run.params, *scripts.start.params)
@@ -70,7 +70,10 @@ def unknown_options(call: str) -> list[str]:
 
 
 def test_every_node_runs_the_same_line(started: dict[str, str]) -> None:
-    """Each becomes head or worker by its address; the study runs on the head, on that cluster."""
+    """Every node runs the same line, and its address makes it head or worker.
+
+    The study runs on the head and uses the cluster of that head.
+    """
     call = started["called"]
     assert unknown_options(call) == []
     for wrong in ("--gpus", "--include-dashboard"):
@@ -83,7 +86,7 @@ def test_every_node_runs_the_same_line(started: dict[str, str]) -> None:
 
 
 def test_every_process_has_the_token_and_notices_silent_hosts(started: dict[str, str]) -> None:
-    """`srun` passes the environment on; the token is new for each job."""
+    """Each job has a new token, which `srun` passes on together with the keepalive settings."""
     assert started["RAY_AUTH_MODE"] == "token"
     assert re.fullmatch(r"[0-9a-f]{64}", started["RAY_AUTH_TOKEN"])
     assert started["RAY_AUTH_TOKEN"] not in started["called"]
@@ -92,7 +95,7 @@ def test_every_process_has_the_token_and_notices_silent_hosts(started: dict[str,
 
 
 def test_without_a_study_it_says_how_to_call_it(tool: Tool) -> None:
-    """Before anything is started."""
+    """Without a study, the script prints its usage and exits before it starts anything."""
     ended = tool("bash", SCRIPT)
     assert ended.returncode != 0
     assert "usage: sbatch mergesweep.sbatch STUDY.yaml" in ended.stderr

@@ -1,4 +1,4 @@
-"""A real Ray head with its Jobs API behind a token, nodes that join it, and the program beside."""
+"""Starts a real Ray head whose Jobs API requires a token, further nodes, and the program."""
 
 import os
 import secrets
@@ -20,12 +20,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 READY_S = 300
-"""For a head to answer, on a machine that has other things to do."""
+"""Limit for a node to start, long enough for a busy machine."""
 COMMAND_S = 600
 _FOREIGN = ("AWS_", "RAY_", "MLFLOW_", "MERGESWEEP_")
 _STARTED = "Ray runtime started"
 _SLOW_MACHINE = {
-    "RAY_worker_niceness": "0",  # Ray's own 15 gives them nothing while others compute
+    "RAY_worker_niceness": "0",  # with Ray's default, 15, workers get no time on a busy machine
     "RAY_raylet_start_wait_time_s": "180",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
@@ -40,7 +40,7 @@ _EPHEMERAL_PORTS = (
 
 @dataclass(kw_only=True)
 class Head:
-    """A head of one core; `join` adds nodes."""
+    """A cluster whose head has one core; `join` adds nodes."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -50,7 +50,7 @@ class Head:
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, name: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Starts `ray start` and waits until it has joined."""
+        """Runs `ray start` and waits until the node has joined."""
         log = self.folder / f"{name}.log"
         command = [
             *[str(Path(sys.executable).with_name("ray")), "start", *options, "--block"],
@@ -73,12 +73,12 @@ class Head:
         return process
 
     def join(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Starts a further node of one core."""
+        """Starts another node with one core."""
         return self.start(name, "--address", self.gcs_address, **environment)
 
     def answers(self) -> bool:
-        """Tells whether the Jobs API answers whoever brings the token."""
-        request = urllib.request.Request(  # the address is ours
+        """Returns whether the Jobs API answers a request with the token."""
+        request = urllib.request.Request(  # an address on loopback
             f"{self.address}/api/jobs/", headers={"Authorization": f"Bearer {self.token}"}
         )
         try:
@@ -88,7 +88,7 @@ class Head:
             return False
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Ends a node with all its descendants."""
+        """Kills the processes of a node."""
         if process.poll() is None:
             family = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
@@ -99,7 +99,7 @@ class Head:
         self._started.remove(process)
 
     def close(self) -> None:
-        """Ends everything that was started."""
+        """Kills all nodes that were started."""
         for process in reversed(list(self._started)):
             self.kill(process)
 
@@ -117,7 +117,7 @@ def wait_for(
     process: subprocess.Popen[bytes],
     log: Path,
 ) -> None:
-    """Waits until something is true."""
+    """Waits until a condition is true; fails if the node's process ends or READY_S pass."""
     deadline_s = time.monotonic() + READY_S
     while not is_true():
         if process.poll() is not None or time.monotonic() > deadline_s:
@@ -126,9 +126,9 @@ def wait_for(
 
 
 @pytest.fixture(scope="session")
-def head(s3_server) -> Iterator[Head]:  # noqa: ANN001 the fixture of tests/conftest.py
-    """Starts a head that has the credentials of the S3 server; submitters need none."""
-    from ray.util import get_node_ip_address  # noqa: PLC0415 a second, of these tests alone
+def head(s3_server) -> Iterator[Head]:  # noqa: ANN001 a fixture of tests/conftest.py
+    """Starts a head with the credentials of the S3 server, which submitters do not need."""
+    from ray.util import get_node_ip_address  # noqa: PLC0415 takes a second; only these tests need it
 
     folder = Path(tempfile.mkdtemp(prefix="ms-", dir="/tmp"))
     token, port, dashboard = secrets.token_hex(32), free_port(), free_port()
@@ -169,13 +169,13 @@ def head(s3_server) -> Iterator[Head]:  # noqa: ANN001 the fixture of tests/conf
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """The command line of a submitter, who has the token and none of the store's credentials."""
+    """The command line of a submitter who has the token but no credentials of the store."""
 
     folder: Path
     environment: Mapping[str, str]
 
     def run(self, *arguments: str, exit_code: int = 0, **environment: str) -> str:
-        """Runs a command to its end; returns what it printed."""
+        """Runs a command to its end and returns its printed output."""
         done = subprocess.run(
             [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments],
             cwd=self.folder,
@@ -192,7 +192,7 @@ class Program:
 
 @pytest.fixture
 def program(head: Head, tmp_path: Path) -> Program:
-    """Returns the program, which finds the head by Ray's own variable."""
+    """Returns the program with the head's address in Ray's own environment variable."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     path = f"{ROOT}:{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(ROOT)
     return Program(
@@ -203,7 +203,7 @@ def program(head: Head, tmp_path: Path) -> Program:
             "RAY_API_SERVER_ADDRESS": head.address,
             "RAY_AUTH_TOKEN": head.token,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "HOME": str(tmp_path),  # Ray would find a token there
+            "HOME": str(tmp_path),  # Ray looks for a token in the home directory
             "MERGESWEEP_CACHE": str(tmp_path / "cache"),
         },
     )

@@ -1,4 +1,4 @@
-"""A study on a cluster, from submission to results, through the program alone."""
+"""Takes studies on a cluster from submission to results, through the command line only."""
 
 import os
 import urllib.request
@@ -29,7 +29,7 @@ WAIT_S = 300
 
 @pytest.fixture
 def write(program: Any, s3_url: str) -> Callable[..., str]:  # noqa: ANN401 as in conftest
-    """Writes a study where the program runs."""
+    """Returns a function that writes a study file into the program's directory."""
 
     def make(
         name: str,
@@ -49,13 +49,13 @@ def write(program: Any, s3_url: str) -> Callable[..., str]:  # noqa: ANN401 as i
 
 @pytest.fixture
 def reading(s3_environment: object) -> dict[str, str]:
-    """Returns the environment of someone who may read the store."""
-    del s3_environment  # which sets it
+    """Returns environment variables with which a command can read the store."""
+    del s3_environment  # the fixture sets the variables
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
 def jobs(head: Any) -> str:  # noqa: ANN401 as in conftest
-    """Returns all that the cluster tells of its jobs."""
+    """Returns the answer of the Jobs API about all jobs."""
     request = urllib.request.Request(
         f"{head.address}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
     )
@@ -70,7 +70,11 @@ def test_study_is_submitted_watched_and_done_and_leaves_no_secret(
     reading: dict[str, str],
     s3_url: str,
 ) -> None:
-    """While it runs a second submission reports it; once it is done, a third finds nothing left."""
+    """A study can be submitted, watched and resubmitted, and leaves no secret behind.
+
+    A second submission during the run submits nothing. A third, after the end, finds nothing left
+    to run.
+    """
     study = write("first")
     password = "of-mlflow-0123456789"
     said = program.run("submit", study, MLFLOW_TRACKING_PASSWORD=password, **reading)
@@ -82,7 +86,7 @@ def test_study_is_submitted_watched_and_done_and_leaves_no_secret(
     watched = program.run("watch", "first", **reading)
     assert "experts 3 of 3, merge jobs 3 of 3" in watched
     assert "finished" in watched
-    assert "first: [" in watched  # a line while it ran
+    assert "first: [" in watched  # a progress line printed during the run
     assert "accuracy in %" in program.run("logs", "first")
     assert "experts 3 of 3" in program.run("status", "first", **reading)
     assert "has ended already: SUCCEEDED" in program.run("stop", "first")
@@ -100,8 +104,8 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     reading: dict[str, str],
     s3_url: str,
 ) -> None:
-    """`stop` lets running trials leave checkpoints; the same command then ends the study."""
-    study = write("halted", tasks=TASKS[:2], steps=1500)  # a trial outlives what `stop` takes
+    """`stop` lets running trials write checkpoints; a new submission then finishes the study."""
+    study = write("halted", tasks=TASKS[:2], steps=1500)  # trials take longer than `stop`
     program.run("submit", study)
     store = open_store(s3_url)
     wait_until(lambda: any(store.list("studies/halted/progress-")), poll_s=0.5)
@@ -121,7 +125,7 @@ def test_token_is_asked_for(
     program: Any,  # noqa: ANN401 as in conftest
     write: Callable[..., str],
 ) -> None:
-    """None, and one of another cluster: one line each, exit code 2."""
+    """Without a token, or with a wrong one, `submit` prints one line and exits with 2."""
     study = write("refused")
     lacking = program.run("submit", study, exit_code=2, RAY_AUTH_TOKEN="")
     assert "requires a token (401): set RAY_AUTH_TOKEN" in lacking
@@ -136,7 +140,7 @@ def test_what_one_node_lacks_is_told_before_anything_is_scheduled(
     write: Callable[..., str],
     s3_url: str,
 ) -> None:
-    """A node whose key the store refuses, and a task root that no node has, in one line."""
+    """One line names the node whose key the store refuses and the task root that no node has."""
     node = head.join("far", AWS_SECRET_ACCESS_KEY="wrong" * 8)
     try:
         said = program.run("submit", write("lacking", root=", root: /no/such"), exit_code=2)
@@ -146,7 +150,7 @@ def test_what_one_node_lacks_is_told_before_anything_is_scheduled(
     assert line.startswith("Error: lacking-1: on ")
     assert "on every node: not there: tasks.root /no/such" in line
     assert ": the store cannot be used: " in line
-    assert line.count("the store cannot be used") == 1  # the head's own key is right
+    assert line.count("the store cannot be used") == 1  # the head has the right key
     assert list(open_store(s3_url).list("studies/")) == []
 
 
@@ -154,7 +158,7 @@ def test_study_with_local_places_is_refused_without_asking_the_cluster(
     program: Any,  # noqa: ANN401 as in conftest
     write: Callable[..., str],
 ) -> None:
-    """All of them at once."""
+    """One message lists all paths of the study that exist only on the submitter's machine."""
     study = write("local", root=", root: data", store="./store")
     said = program.run("submit", study, "--address", "http://127.0.0.1:1", exit_code=2)
     assert "2 problems" in said
@@ -165,13 +169,13 @@ def test_study_with_local_places_is_refused_without_asking_the_cluster(
 def test_study_that_was_never_submitted_is_bad_input(
     program: Any,  # noqa: ANN401 as in conftest
 ) -> None:
-    """Whichever command asks."""
+    """`logs`, `stop` and `watch` exit with 2 for a study that was never submitted."""
     for verb in ("logs", "stop", "watch"):
         assert "knows no submission of study 'never'" in program.run(verb, "never", exit_code=2)
 
 
 def assert_no_secrets(head: Any, *, secrets: list[str], store_url: str) -> None:  # noqa: ANN401 as in conftest
-    """Searches what the Jobs API tells, the nodes' logs and files, and the studies in the store."""
+    """Checks the Jobs API's answer, the nodes' files and the store's studies for secrets."""
     store = open_store(store_url)
     found = {
         "jobs": jobs(head).encode(),
@@ -184,5 +188,5 @@ def assert_no_secrets(head: Any, *, secrets: list[str], store_url: str) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Returns the files that nodes have written, without sockets."""
+    """Returns all regular files in a folder, without links and sockets."""
     return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
