@@ -60,10 +60,14 @@ class Undisturbed:
 
 
 def study_fields(*, is_short: bool) -> dict[str, Any]:
-    """Returns the study file's fields; a short seed has one learning rate and two groups."""
+    """Returns the study file's fields.
+
+    A short seed has one learning rate, half the steps and two groups.
+    """
     study: dict[str, Any] = yaml.safe_load(STUDY.read_text("utf-8"))
     if is_short:
-        study["finetune"]["axes"] = {"steps": study["finetune"]["axes"]["steps"]}
+        study["finetune"]["defaults"]["steps"] = 200
+        study["finetune"]["axes"] = {"steps": [100, 200]}
         study["groups"]["count"] = 2
     return study
 

@@ -105,7 +105,7 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     s3_url: str,
 ) -> None:
     """`stop` lets running trials write checkpoints; a new submission then finishes the study."""
-    study = write("halted", tasks=TASKS[:2], steps=1500)  # trials take longer than `stop`
+    study = write("halted", tasks=TASKS[:2], steps=2000)  # trials take longer than `stop`
     program.run("submit", study)
     store = open_store(s3_url)
     wait_until(lambda: any(store.list("studies/halted/progress-")), poll_s=0.5)

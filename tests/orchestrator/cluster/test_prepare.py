@@ -1,4 +1,4 @@
-"""`mergesweep prepare` through the real command line, on a Ray of its own."""
+"""`mergesweep prepare` through the real command line, on the Ray of this module."""
 
 import os
 import subprocess
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("ray")]
 
 
 def prepare(study: Path) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end in the study's folder."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     return subprocess.run(
         [str(Path(sys.executable).with_name("mergesweep")), "prepare", str(study)],
         cwd=study.parent,
