@@ -217,6 +217,7 @@ def _interrupt_after_first_merge(home: Home) -> str:
     return printed
 
 
+@pytest.mark.large
 def test_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
     """A second run is refused and names the first; with --take-over, the first run stops."""
     home = Home(tmp_path / "home")

