@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from workers.artifacts.checksummed_json import DamagedJsonError, parse_checksummed
 from workers.artifacts.layout import Layout
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.head import ZeroShotSpec

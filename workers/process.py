@@ -9,11 +9,11 @@ import torch
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.node_cache import cache_root
 from workers.merging.merge_job import run_merge
-from workers.prepare.base import prepare_base
+from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.zero_shot import prepare_head
-from workers.specs.base import BaseJob
+from workers.specs.bases import BaseJob
 from workers.specs.data import DataJob
 from workers.specs.head import HeadJob
 from workers.specs.merge import MergeSpec
@@ -62,7 +62,7 @@ class Worker:
         return run_merge(spec, workspace=self._workspace)
 
     def prepare_base(self, job: BaseJob) -> Manifest:
-        """Commits a base; see `workers.prepare.base.prepare_base`."""
+        """Commits a base; see `workers.prepare.bases.prepare_base`."""
         return prepare_base(job, workspace=self._workspace)
 
     def prepare_data(self, job: DataJob) -> Iterator[PreparationProgress]:

@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
-from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.data import DataJob
 from workers.specs.head import HeadJob, ZeroShotSpec
 from workers.specs.merge import MergeSpec

@@ -30,7 +30,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 
 if TYPE_CHECKING:
-    from workers.specs.base import BaseSpec
+    from workers.specs.bases import BaseSpec
 
 CALIBRATION_S = 60.0
 """Longest time of a calibration per model, after torch is loaded. Kinds of work that it does not

@@ -11,7 +11,7 @@ from orchestrator.record.committed import Committed
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics, steps_taken
 from workers.calibrate.speeds import merge_key, train_key
-from workers.specs.base import PretrainSpec
+from workers.specs.bases import PretrainSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 

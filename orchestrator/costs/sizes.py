@@ -7,7 +7,7 @@ from math import prod
 from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize, model_sizes
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.head import ZeroShotSpec

@@ -7,7 +7,7 @@ from functools import cached_property
 from orchestrator.plan.settings import BasePoint
 from orchestrator.plan.specs import base_job, pretrain_spec
 from orchestrator.study.schema import Study
-from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.training import Pretraining
 
 

@@ -12,7 +12,7 @@ from orchestrator.study.backbone import Pretrain
 from orchestrator.study.finetune import ZeroShot
 from orchestrator.study.schema import Merge, Study, Surgery
 from workers.models.pretrained_weights import PACKAGED, is_remote, parse_remote
-from workers.specs.base import BaseJob, BaseSpec, PretrainSpec
+from workers.specs.bases import BaseJob, BaseSpec, PretrainSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.head import HeadJob, ZeroShotSpec

@@ -22,7 +22,7 @@ from workers.artifacts.metrics import (
 )
 from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.models.model_sizes import ModelSize, cache_sizes
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 

@@ -12,9 +12,9 @@ import torch
 from eval.suites import find_task
 from eval.task_source import TaskSource
 from workers.artifacts.manifests import Manifest
-from workers.prepare.base import prepare_base
+from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
-from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants

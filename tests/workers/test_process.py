@@ -8,7 +8,7 @@ import torch
 from workers import process
 from workers.artifacts.node_cache import CACHE_VARIABLE, cache_root
 from workers.process import Worker
-from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec

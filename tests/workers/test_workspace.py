@@ -5,7 +5,7 @@ import torch
 
 from workers import workspace as module
 from workers.artifacts.manifests import Manifest
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.workspace import MissingArtifactError, Workspace

@@ -27,7 +27,7 @@ from workers.calibrate.speeds import Speed, file_key, merge_key, train_key
 from workers.merging.merge_job import run_merge
 from workers.models.backbones import Backbone
 from workers.sampling.determinism import compute_deterministically
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.train.trainer import Trainer, create_head

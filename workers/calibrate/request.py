@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from workers.calibrate.speeds import file_key, image_key, merge_key, train_key
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec

@@ -14,8 +14,8 @@ from workers.artifacts.provenance import Provenance
 from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.models.backbones import Backbone
 from workers.models.tensor_files import write_tensors
-from workers.prepare.base import prepare_base
-from workers.specs.base import BaseJob, BaseSpec
+from workers.prepare.bases import prepare_base
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.train.trainer import create_head

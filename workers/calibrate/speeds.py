@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workers.specs.base import PretrainSpec
+from workers.specs.bases import PretrainSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 

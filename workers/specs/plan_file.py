@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from eval.task_source import TaskSource, source_from_json, source_to_json
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.head import ZeroShotSpec
 from workers.specs.merge import MergeSpec

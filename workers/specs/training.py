@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Generic, Literal, Self, TypeVar
 
-from workers.specs.base import BaseSpec, PretrainSpec
+from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.expert import ExpertSpec
 
 Output = TypeVar("Output", BaseSpec, ExpertSpec)

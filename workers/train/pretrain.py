@@ -14,7 +14,7 @@ from workers.artifacts.metrics import PretrainMetrics
 from workers.artifacts.provenance import Provenance
 from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
-from workers.specs.base import BaseSpec, PretrainSpec
+from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.training import Pretraining
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head

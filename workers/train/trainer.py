@@ -24,7 +24,7 @@ from workers.models.backbones import Backbone
 from workers.models.batch_norm import batch_norms, statistics_kept
 from workers.sampling.batches import batch_positions, training_subset
 from workers.sampling.seeds import derive_seed
-from workers.specs.base import PretrainSpec
+from workers.specs.bases import PretrainSpec
 from workers.specs.expert import ExpertSpec
 from workers.train.augmentation import augmented
 from workers.train.averaging import WeightAverage

@@ -17,7 +17,7 @@ from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.provenance import Provenance
 from workers.prepare.progress import PreparationProgress
-from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec

@@ -13,7 +13,7 @@ from orchestrator.results.means import setting_means
 from orchestrator.results.rows import experts_table, results_table
 from orchestrator.tracking.study_runs import mlflow_run_of
 from workers.artifacts.manifests import Manifest
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.training import Pretraining
 
 Make = Callable[..., Manifest]

@@ -19,7 +19,7 @@ from workers.artifacts.checksummed_json import dump_checksummed, parse_checksumm
 from workers.artifacts.layout import InvalidNameError, Layout
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.provenance import Provenance
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec

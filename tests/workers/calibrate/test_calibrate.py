@@ -19,7 +19,7 @@ from workers.calibrate.speeds import (
     train_key,
 )
 from workers.merging.merge_job import run_merge
-from workers.specs.base import BaseSpec, PretrainSpec
+from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec, SurgerySpec

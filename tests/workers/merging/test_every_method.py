@@ -10,8 +10,8 @@ import torch
 from merge.catalogue import PARAMS, num_experts_of, parse_params
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
-from workers.prepare.base import prepare_base
-from workers.specs.base import BaseJob, BaseSpec
+from workers.prepare.bases import prepare_base
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.workspace import Workspace

@@ -16,8 +16,8 @@ from workers.models.pretrained_weights import (
     parse_remote,
     read_digest,
 )
-from workers.prepare.base import prepare_base
-from workers.specs.base import BaseJob, BaseSpec
+from workers.prepare.bases import prepare_base
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.store.opening import open_store
 from workers.workspace import Workspace
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from workers.specs.base import BaseSpec, PretrainSpec
+from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.training import Pretraining, Training, TrialSpec

@@ -9,7 +9,7 @@ import torch
 
 from eval.suites import find_task
 from workers.artifacts.manifests import Manifest
-from workers.specs.base import BaseSpec, PretrainSpec
+from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants

@@ -15,7 +15,7 @@ from eval.metrics import TaskSums
 from workers.artifacts.manifests import Manifest
 from workers.merging.merge_job import run_merge
 from workers.models.tensor_files import TensorFile
-from workers.specs.base import BaseSpec
+from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import TrialSpec

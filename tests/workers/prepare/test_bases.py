@@ -18,9 +18,9 @@ from workers.models.backbones import create_backbone
 from workers.models.pretrained_weights import PACKAGED, WeightsError
 from workers.models.tensor_files import TensorFile
 from workers.prepare import base as base_preparation
-from workers.prepare.base import prepare_base
+from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
-from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.specs.data import DataJob, DataSpec, EvaluateOn
 from workers.workspace import Workspace
 

@@ -14,7 +14,7 @@ from workers.artifacts.provenance import Provenance
 from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
 from workers.models.tensor_files import write_tensors
-from workers.specs.base import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob, BaseSpec
 from workers.workspace import BASE_FILE, Workspace
 
 
