@@ -199,7 +199,8 @@ def test_every_yaml_block_is_a_valid_study(
     tasks = yaml.safe_load(text)["tasks"]
     own = tasks.get("own", {}) if isinstance(tasks, dict) else {}
     recorded = {name: TaskSource(task=find_task("mnist_5k")) for name in own}
-    parse_study(text, source="the page", store=str(tmp_path), recorded=recorded)
+    study = parse_study(text, source="the page", store=str(tmp_path), recorded=recorded)
+    assert study.store == str(tmp_path)
 
 
 SHIPPED = [

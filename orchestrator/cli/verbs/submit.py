@@ -8,7 +8,6 @@ from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.submissions import LOOK_EVERY_S, wait_until_over
-from orchestrator.cluster.local_paths import local_problems, node_paths
 from orchestrator.cluster.submission import (
     CHECKED,
     COMMAND,
@@ -23,6 +22,7 @@ from orchestrator.cluster.submission import (
 )
 from orchestrator.cluster.upload import checkout, upload_folder
 from orchestrator.progress.say import say
+from orchestrator.study.local_paths import local_problems, node_paths
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import absolute_store, read_study
 from orchestrator.study.schema import Study

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cluster.local_paths import local_problems, node_paths
+from orchestrator.study.local_paths import local_problems, node_paths
 from orchestrator.study.reader import read_study
 from orchestrator.study.schema import Study
 
