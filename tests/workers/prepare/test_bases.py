@@ -17,7 +17,7 @@ from eval.task_source import TaskSource
 from workers.models.backbones import create_backbone
 from workers.models.pretrained_weights import PACKAGED, WeightsError
 from workers.models.tensor_files import TensorFile
-from workers.prepare import base as base_preparation
+from workers.prepare import bases as base_preparation
 from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
 from workers.specs.bases import BaseJob, BaseSpec
