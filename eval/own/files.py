@@ -8,7 +8,8 @@ Errors::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ Layout = Literal["folder", "tables", "hub"]
 
 TEST_NAMES = ("test", "val", "validation", "valid")
 """Accepted names of a test split; the first one found is used."""
+OUTSIDE = "outside"
+"""Key of the files that lie in no split's folder, in `FileListing.left_out`."""
 MAX_NAMED = 5
 """Most files or classes that a message names."""
 
@@ -57,6 +60,22 @@ class OwnFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Files that a task does not use, all for the same reason."""
+
+    reason: str
+    """A noun phrase for the files: ``hidden files``, ``files of no split``."""
+    num_files: int
+    examples: tuple[str, ...]
+    """The first names below the task's directory, at most `MAX_NAMED`."""
+
+    def __str__(self) -> str:
+        """Returns the line that a user reads."""
+        more = ", ..." if self.num_files > len(self.examples) else ""
+        return f"{self.num_files:,} {self.reason} ({', '.join(self.examples)}{more})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileListing:
     """The classes, labels and files found for a task, before they are checked."""
 
@@ -66,6 +85,24 @@ class FileListing:
     """Positions in `classes`, one per image, by split."""
     paths: Mapping[str, Sequence[tuple[str, Path]]]
     """Files by split, each with its name below the split."""
+    left_out: Mapping[str, Sequence[LeftOut]] = field(default_factory=dict)
+    """The files that are not used, by split; `OUTSIDE` for files in the folder of no split."""
+    remarks: tuple[str, ...] = ()
+    """Whole sentences about anything else that a user should look at once."""
+
+    def class_counts(self, split: str) -> tuple[int, ...]:
+        """Returns the number of a split's images of each class, in the order of the classes."""
+        counts = Counter(self.labels[split])
+        return tuple(counts[number] for number in range(len(self.classes)))
+
+
+def leave_out(names: Mapping[str, Sequence[str]]) -> tuple[LeftOut, ...]:
+    """Returns the files that are not used, by reason, given their names by reason."""
+    return tuple(
+        LeftOut(reason=reason, num_files=len(each), examples=tuple(each[:MAX_NAMED]))
+        for reason, each in names.items()
+        if each
+    )
 
 
 def name_some(names: Iterable[object]) -> str:

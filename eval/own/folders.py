@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eval.own.files import TEST_NAMES, FileListing, OwnTaskError, name_some
+from eval.own.files import TEST_NAMES, FileListing, OwnTaskError, leave_out, name_some
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +14,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".ti
 """File name suffixes of images, in upper or lower case."""
 IGNORED = ("thumbs.db", "desktop.ini")
 """Files that file managers create. Files whose name begins with a dot are ignored too."""
+HIDDEN = "hidden files or files of file managers"
+"""Reason for which such files are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class _ClassFolders:
     """Images by class; classes and images are in ascending order of their names."""
     strays: tuple[Path, ...]
     """Files that are no images, or lie in no class folder."""
+    hidden: tuple[Path, ...]
+    """Hidden files and files that file managers create."""
 
 
 def list_folders(name: str, *, directory: Path) -> FileListing:
@@ -54,7 +58,11 @@ def list_folders(name: str, *, directory: Path) -> FileListing:
         in_order = [(n, path) for n, each in enumerate(classes) for path in found.images[each]]
         labels[split] = [number for number, _ in in_order]
         paths[split] = [(path.relative_to(bases[split]).as_posix(), path) for _, path in in_order]
-    return FileListing(classes=classes, labels=labels, paths=paths)
+    left_out = {
+        split: leave_out({HIDDEN: [path.relative_to(directory).as_posix() for path in each.hidden]})
+        for split, each in listed.items()
+    }
+    return FileListing(classes=classes, labels=labels, paths=paths, left_out=left_out)
 
 
 def _split_folders(name: str, *, directory: Path) -> dict[str, Path]:
@@ -79,8 +87,10 @@ def _list_classes(split: Path) -> _ClassFolders:
     """Lists the files below each folder of a split, at any depth."""
     images: dict[str, tuple[Path, ...]] = {}
     strays: list[Path] = []
+    hidden: list[Path] = []
     for entry in sorted(split.iterdir()):
         if _is_ignored(entry):
+            hidden.append(entry)
             continue
         if not entry.is_dir():
             strays.append(entry)
@@ -88,8 +98,9 @@ def _list_classes(split: Path) -> _ClassFolders:
         below = [path for path in sorted(entry.rglob("*")) if path.is_file()]
         seen = [path for path in below if not _is_ignored(path)]
         images[entry.name] = tuple(path for path in seen if _is_image(path))
+        hidden += [path for path in below if _is_ignored(path)]
         strays += [path for path in seen if not _is_image(path)]
-    return _ClassFolders(images=images, strays=tuple(strays))
+    return _ClassFolders(images=images, strays=tuple(strays), hidden=tuple(hidden))
 
 
 def _is_ignored(path: Path) -> bool:

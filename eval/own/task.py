@@ -36,7 +36,7 @@ def describe_own_task(name: str, *, files: OwnFiles, root: Path) -> Task:
     Raises:
         OwnTaskError: Files are missing or do not make a task; the error lists every problem.
     """
-    listing = _list(name, files=files, root=root)
+    listing = list_own_files(name, files=files, root=root)
     counts = {split: Counter(listing.labels[split]) for split in ("train", "test")}
     problems = _class_problems(counts, classes=listing.classes)
     if problems:
@@ -56,7 +56,14 @@ def describe_own_task(name: str, *, files: OwnFiles, root: Path) -> Task:
     )
 
 
-def _list(name: str, *, files: OwnFiles, root: Path) -> FileListing:
+def list_own_files(name: str, *, files: OwnFiles, root: Path) -> FileListing:
+    """Lists a task's files with their labels, and the files that are left out with the reasons.
+
+    No image is opened. Of tables, the labels are read.
+
+    Raises:
+        OwnTaskError: Files are missing or do not make a task; the error lists every problem.
+    """
     if files.layout == "folder":
         return list_folders(name, directory=Path(files.place))
     from eval.own.tables import list_tables  # noqa: PLC0415 loads Arrow, which folders do not need

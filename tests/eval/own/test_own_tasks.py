@@ -13,7 +13,7 @@ from eval.hub_snapshots import snapshot_directory
 from eval.images.protocol import ImageSourceError
 from eval.open_images import open_images
 from eval.own.files import OwnFiles, OwnTaskError
-from eval.own.task import describe_own_task
+from eval.own.task import describe_own_task, list_own_files
 from eval.suites import find_task
 from eval.task_source import TaskSource, source_from_json, source_to_json
 from eval.tasks import Task
@@ -228,3 +228,20 @@ def test_embedded_sources_are_those_that_are_composed() -> None:
     ]
     assert np.unique(sources["test"].labels).tolist() == list(range(task.num_classes))
     assert sources["test"].image(0).shape == (28, 28, 1)
+
+
+def test_files_that_are_left_out_are_counted(flowers: OwnFiles, animals: OwnFiles) -> None:
+    """A listing has the images of each class, and the files that it does not use by reason."""
+    base = Path(flowers.place)
+    (base / "train" / "rose" / ".DS_Store").write_bytes(b"x")
+    (base / "train" / "Thumbs.db").write_bytes(b"x")
+    listing = list_own_files("mine", files=flowers, root=Path("/nowhere"))
+    assert listing.class_counts("train") == (3, 3)
+    assert listing.left_out["test"] == ()
+    assert [str(each) for each in listing.left_out["train"]] == [
+        "2 hidden files or files of file managers (train/Thumbs.db, train/rose/.DS_Store)"
+    ]
+    assert list_own_files("mine", files=animals, root=Path("/nowhere")).class_counts("train") == (
+        2,
+        2,
+    )
