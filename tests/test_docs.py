@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from eval.suites import find_task
 from eval.task_source import TaskSource
 from merge.catalogue import CARDS
-from orchestrator.cli.main import cli
+from orchestrator.cli.command_line import cli
 from orchestrator.results.schema import EXPERTS_SCHEMA, POINT_COLUMNS, RESULTS_SCHEMA
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study

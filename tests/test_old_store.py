@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.cli.main import cli
+from orchestrator.cli.command_line import cli
 
 ARCHIVE = Path(__file__).parent / "golden" / "finished_store.tar.xz"
 NAME = "before"

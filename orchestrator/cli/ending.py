@@ -33,7 +33,7 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
         ("rows", command_line("results", opened, "--format csv")),
         ("MLflow", command_line("ui", opened)),
     ):
-        console.print(f"{label:7} {text}", soft_wrap=True, highlight=False)
+        say(console, f"{label:7} {text}")
     return exit_code_of(ledger)
 
 

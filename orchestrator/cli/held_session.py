@@ -15,13 +15,13 @@ from rich.console import Console
 
 from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
 from orchestrator.cli.leases import acquire_lease
+from orchestrator.cli.signals import stop_on_signals
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
-from orchestrator.run.signals import stop_on_signals
 from orchestrator.run.stages import PreparationError
 from orchestrator.tracking.tracker import Tracker
 from workers.store.protocol import StoreError

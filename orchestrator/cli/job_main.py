@@ -30,7 +30,7 @@ def main() -> NoReturn:
         _refuse([f"on the head: {sys.executable}, its `python`, lacks {', '.join(missing)}"])
     job_input = json.loads(Path(JOB_INPUT_FILE).read_text(encoding="utf-8"))
     _check_nodes(paths=job_input["paths"], store_url=job_input["store"])
-    from orchestrator.cli.main import cli  # noqa: PLC0415 its packages are checked only now
+    from orchestrator.cli.command_line import cli  # noqa: PLC0415 its packages are checked only now
 
     sys.argv[0] = "mergesweep"  # for the commands that the run prints
     cli(["run", STUDY_FILE], prog_name="mergesweep")

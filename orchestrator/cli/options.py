@@ -1,6 +1,5 @@
 """Options, consoles and ways to open a study that several verbs use."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +10,11 @@ import click
 from orchestrator.cli.exit_codes import BAD_INPUT
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from orchestrator.progress.plain_console import PlainConsole
     from orchestrator.run.opened import OpenedStudy
     from workers.store.protocol import Store
 
 DEFAULT_STORE = "./mergesweep-store"
-PIPED_WIDTH = 120
-"""The width of tables in columns where the output is a file or another program."""
 
 store_option = click.option(
     "--store",
@@ -44,14 +40,11 @@ class BadInputError(click.ClickException):
     exit_code = BAD_INPUT
 
 
-def new_console(*, stderr: bool = False) -> "Console":
-    """Returns a console; without a terminal it is as wide as a table needs."""
-    from rich.console import Console
+def new_console(*, stderr: bool = False) -> "PlainConsole":
+    """Returns a console on standard output, or on standard error."""
+    from orchestrator.progress.plain_console import PlainConsole
 
-    console = Console(stderr=stderr)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    return console
+    return PlainConsole(stderr=stderr)
 
 
 def open_file(path: Path) -> "OpenedStudy":

@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.progress.say import say
 from orchestrator.record.holes import Hole
 from orchestrator.results.means import SettingMean, Spread
 
@@ -85,6 +86,6 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
 def print_holes(holes: Sequence[Hole], *, console: Console) -> None:
     """Prints the first holes with their reasons, and the number of the others."""
     for hole in holes[:MAX_HOLES_SHOWN]:
-        console.print(f"{hole.outcome}: {hole.what}: {hole.reason}", highlight=False, markup=False)
+        say(console, f"{hole.outcome}: {hole.what}: {hole.reason}")
     if len(holes) > MAX_HOLES_SHOWN:
-        console.print(f"and {len(holes) - MAX_HOLES_SHOWN} more; the report lists all of them")
+        say(console, f"and {len(holes) - MAX_HOLES_SHOWN} more; the report lists all of them")

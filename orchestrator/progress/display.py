@@ -10,6 +10,7 @@ from rich.live import Live
 
 from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.panel import progress_panel, progress_text
+from orchestrator.progress.say import say
 from orchestrator.progress.state import Progress
 
 LINE_EVERY_S = 10.0
@@ -65,10 +66,8 @@ class Display:
             self._print_notes()
             if time.monotonic() >= next_line_s:
                 next_line_s += LINE_EVERY_S
-                line = progress_text(self._current())
-                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+                say(self._console, progress_text(self._current()))
 
     def _print_notes(self) -> None:
         while self._state.notes:
-            note = self._state.notes.pop(0)
-            self._console.print(note, soft_wrap=True, highlight=False, markup=False)
+            say(self._console, self._state.notes.pop(0))

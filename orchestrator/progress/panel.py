@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
-from rich.text import Text
 
 from orchestrator.progress.state import InUse, Progress, RunningTrial, Tally
+from orchestrator.progress.visible_text import visible
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 
@@ -45,15 +45,16 @@ def progress_panel(progress: Progress) -> RenderableType:
         *_failure_lines(progress),
         *_tracking_trouble(progress),
     ]
-    text = Text("\n".join(f"  {line}" for line in lines))
-    return Group(Text(", ".join(head)), _bars(progress.stages), _bars(progress.axes), text)
+    text = "\n".join(f"  {line}" for line in lines)
+    return Group(", ".join(head), _bars(progress.stages), _bars(progress.axes), text)
 
 
 def _bars(tallies: tuple[Tally, ...]) -> RenderableType:
-    bars = Bars(TextColumn("  {task.description:14}"), BarColumn(40), MofNCompleteColumn())
+    names = TextColumn("  {task.description:14}", markup=False)
+    bars = Bars(names, BarColumn(40), MofNCompleteColumn())
     for tally in tallies:
         name = tally.name[:_MAX_NAME_CHARS]
-        bars.add_task(name, total=tally.num_planned, completed=tally.num_done)
+        bars.add_task(visible(name), total=tally.num_planned, completed=tally.num_done)
     return bars
 
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _plan() -> None:
-    from orchestrator.cli.main import cli  # noqa: PLC0415 part of what is measured
+    from orchestrator.cli.command_line import cli  # noqa: PLC0415 part of what is measured
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.yaml"

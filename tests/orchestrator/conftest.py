@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from eval.metrics import TaskSums
-from orchestrator.cli.main import cli
+from orchestrator.cli.command_line import cli
 from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study

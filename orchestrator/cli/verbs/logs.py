@@ -13,7 +13,7 @@ def show_log(
     try:
         follow = submissions.follow(submission.id) if is_following else None
         for part in follow or [submissions.log(submission.id)]:
-            console.out(part, end="", highlight=False)
+            console.print(part, end="", soft_wrap=True)
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE

@@ -27,19 +27,19 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     """Prints counts, holes, the estimated time left and the budget; returns the exit code."""
     state = opened.ledger.state()
     counts = state.counts()
-    console.print(
+    say(
+        console,
         f"study {opened.plan.study.name}: experts {counts.num_experts_done} of "
         f"{counts.num_experts}, merge jobs {counts.num_merges_done} of {counts.num_merges}",
-        highlight=False,
     )
     holes = state.holes()
     if not holes:
-        console.print("finished")
+        say(console, "finished")
         return DONE
     models = sizes_by_base(opened.plan)
     left = estimate(state.committed, calibration=opened.calibration, models=models)
     slots = slots_here(opened.plan.study)
-    console.print(f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
+    say(console, f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
     print_holes(holes, console=console)
     for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)

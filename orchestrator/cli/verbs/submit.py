@@ -77,7 +77,7 @@ def submit_study(
         _wait_until_checked(running, submissions=submissions, console=console, sleep=sleep)
         if is_waiting:
             for part in submissions.follow(running.id):
-                console.out(part, end="", highlight=False)
+                console.print(part, end="", soft_wrap=True)
             return _exit_code(wait_until_over(running, submissions=submissions, sleep=sleep))
     except KeyboardInterrupt:
         say(console, f"{running.id} keeps running; `mergesweep stop {study.name}` would stop it")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE
+from orchestrator.progress.say import say
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.tracking.study_runs import axis_views
 from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
@@ -23,10 +24,10 @@ def serve_ui(opened: OpenedStudy, *, port: int, console: Console) -> int:
     is_running = uri.startswith(("http://", "https://"))
     address = uri.rstrip("/") if is_running else f"http://127.0.0.1:{port}"
     for line in _page_links(opened, address=address):
-        console.print(line, soft_wrap=True, highlight=False)
+        say(console, line)
     if is_running:
         return DONE
-    console.print("Press Ctrl-C to end")
+    say(console, "Press Ctrl-C to end")
     command = ui_command(uri, port=port)
     server = subprocess.Popen(command, env={**os.environ, **UI_ENVIRONMENT})  # noqa: S603 our own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server gets it too and ends itself

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.text import Text
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.study_watch import LOOK_EVERY_S, StudyActivity, StudyWatch
@@ -84,7 +83,7 @@ def _show_end(name: str, last: StudyActivity, *, store_url: str, console: Consol
 
 
 def _panel(name: str, activity: StudyActivity) -> RenderableType:
-    head = Text(f"{name}: {activity.workers()}")
+    head = f"{name}: {activity.workers()}"
     if activity.progress is None or not activity.is_held:
         return head
     return Group(head, progress_panel(activity.progress))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import Result
 
-from orchestrator.cli.main import cli
+from orchestrator.cli.command_line import cli
 from orchestrator.cli.verbs import plan as plan_verb
 from workers.calibrate.speeds import Calibration
 

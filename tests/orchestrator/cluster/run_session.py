@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
+from orchestrator.run.signals import stop_on_signals
 from rich.console import Console
 
 from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.run.opened import open_study
 from orchestrator.run.session import Session
-from orchestrator.run.signals import stop_on_signals
 from orchestrator.study.reader import parse_study
 
 path = Path(sys.argv[1])

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 from manual_clock import ManualClock
-from rich.console import Console
 
 from orchestrator.cli.study_watch import StudyWatch
 from orchestrator.cli.verbs.status import show_activity
 from orchestrator.cli.verbs.watch import watch_study
 from orchestrator.lease.holder import Claim
 from orchestrator.lease.lease import STALE_AFTER_S, Lease
+from orchestrator.progress.plain_console import PlainConsole
 from orchestrator.progress.state import Progress, Tally, progress_json
 from orchestrator.run.opened import open_study
 from orchestrator.study.reader import parse_study
@@ -62,9 +62,9 @@ def held(store: Store, *, host: str = "far") -> Lease:
     return lease
 
 
-def console() -> tuple[Console, StringIO]:
+def console() -> tuple[PlainConsole, StringIO]:
     printed = StringIO()
-    return Console(file=printed, width=200), printed
+    return PlainConsole(file=printed, width=200), printed
 
 
 def test_driver_elsewhere_is_seen_with_its_progress(store: Store) -> None:
@@ -117,7 +117,7 @@ def test_panel_has_trials_speeds_and_failures(url: str, store: Store) -> None:
     """A terminal also shows the reasons of failures."""
     lease = held(store)
     printed = StringIO()
-    out = Console(file=printed, width=120, force_terminal=True)
+    out = PlainConsole(file=printed, width=120, force_terminal=True)
     watch_study(
         "small", store_url=url, submissions=None, console=out, sleep=lambda _: lease.release()
     )

@@ -1,0 +1,217 @@
+"""Declares the verbs on a study and its store.
+
+Each declaration imports its verb's module when it is called, so that `--help` stays fast and a verb
+loads only what it needs.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.options import (
+    bad_input,
+    name_argument,
+    new_console,
+    open_file,
+    open_name,
+    store_at,
+    store_option,
+    study_argument,
+    take_over_option,
+)
+
+
+@click.command()
+@study_argument
+@click.option("--json", "as_json", is_flag=True, help="Print the whole plan as JSON.")
+@click.option(
+    "--slots",
+    "num_slots",
+    type=click.IntRange(min=1),
+    help="The number of workers at once, for the estimated time; by default as many as fit this "
+    "machine's cores.",
+)
+@click.option(
+    "--calibrate",
+    "is_calibrated",
+    is_flag=True,
+    help="First time a few steps, evaluations and merges on this machine, for at most a minute per "
+    "model, and store the times with the study. Needs neither the study's images nor its weights.",
+)
+def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrated: bool) -> None:
+    """Show what STUDY.yaml will run, what prefix sharing saves, and what the rest will cost.
+
+    Also shows which jobs do not fit the budget, and the basis of the estimates. Runs nothing of the
+    study.
+    """
+    from orchestrator.cli.verbs.plan import calibrate_here, show_plan
+    from orchestrator.costs.calibration import CalibrationError
+
+    opened = open_file(study_file)
+    if is_calibrated:
+        try:
+            opened = calibrate_here(opened, console=new_console(stderr=as_json))
+        except CalibrationError as error:
+            raise click.ClickException(f"nothing could be timed: {error}") from error
+    show_plan(opened, console=new_console(), as_json=as_json, num_slots=num_slots)
+
+
+@click.command()
+@study_argument
+@take_over_option
+def prepare(study_file: Path, *, take_over: bool) -> None:
+    """Make the base and the images of STUDY.yaml, and nothing else.
+
+    This is the first stage of a run: every image is decoded, resized and stored once. Ctrl-C stops
+    it; the same command, or a run, continues from the finished shards.
+    """
+    from orchestrator.cli.verbs.prepare import prepare_opened
+
+    opened = open_file(study_file)
+    sys.exit(prepare_opened(opened, console=new_console(), take_over=take_over))
+
+
+@click.command()
+@study_argument
+@take_over_option
+def run(study_file: Path, *, take_over: bool) -> None:
+    """Run STUDY.yaml, or the rest of it.
+
+    Uses the Ray cluster that RAY_ADDRESS names, or this machine. Ctrl-C stops the run cleanly:
+    everything that was committed is kept, and the same command continues from there.
+    """
+    from orchestrator.cli.verbs.run import run_opened
+
+    opened = open_file(study_file)
+    sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
+
+
+@click.command()
+@name_argument
+@store_option
+@take_over_option
+def resume(name: str, store: str, *, take_over: bool) -> None:
+    """Continue study NAME from its store alone, without the YAML file."""
+    from orchestrator.cli.verbs.run import run_opened
+
+    opened = open_name(name, store)
+    sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
+
+
+@click.command()
+@name_argument
+@store_option
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="table: means over the groups. The other formats write every row to standard output.",
+)
+@click.option("--experts", is_flag=True, help="Show the experts on their own tasks instead.")
+@click.option("--means", is_flag=True, help="Write means over the groups in the other formats too.")
+def results(name: str, store: str, output_format: str, *, experts: bool, means: bool) -> None:
+    """Print the results that study NAME has so far."""
+    from orchestrator.cli.verbs.results import show_results
+
+    if experts and means:
+        raise click.UsageError("--means are over groups of experts: leave out --experts")
+    sys.exit(
+        show_results(
+            open_name(name, store, is_read_only=True),
+            console=new_console(),
+            output_format=output_format,
+            experts=experts,
+            means=means,
+        )
+    )
+
+
+@click.command()
+@name_argument
+@store_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write; NAME-report.html by default.",
+)
+def report(name: str, store: str, output: Path | None) -> None:
+    """Write the report of study NAME: one HTML page with figures, tables and holes."""
+    from orchestrator.cli.verbs.report import write_report
+
+    opened = open_name(name, store, is_read_only=True)
+    sys.exit(
+        write_report(opened, path=output or Path(f"{name}-report.html"), console=new_console())
+    )
+
+
+@click.command()
+@name_argument
+@store_option
+@click.option("--port", default=5000, show_default=True, help="The port on this machine.")
+def ui(name: str, store: str, port: int) -> None:
+    """Open MLflow's pages on the runs of study NAME."""
+    from orchestrator.cli.verbs.ui import serve_ui
+
+    sys.exit(serve_ui(open_name(name, store), port=port, console=new_console()))
+
+
+@click.command()
+@name_argument
+@store_option
+@click.option("--rebuild", is_flag=True, help="Delete the study's runs in MLflow first.")
+def track(name: str, store: str, *, rebuild: bool) -> None:
+    """Send MLflow the runs that it lacks of study NAME, from the store alone."""
+    from orchestrator.cli.verbs.track import track_study
+
+    sys.exit(track_study(open_name(name, store), rebuild=rebuild, console=new_console()))
+
+
+@click.command()
+@name_argument
+@store_option
+@click.option("--dry-run", is_flag=True, help="Only report broken artifacts: withdraw none.")
+def verify(name: str, store: str, *, dry_run: bool) -> None:
+    """Read everything that study NAME has in its store and compare it with its digests.
+
+    Broken artifacts are withdrawn: their manifests are kept under another name, and the next run
+    makes these artifacts again.
+    """
+    from orchestrator.cli.verbs.verify import verify_study
+
+    with bad_input():
+        opened = store_at(store)
+        sys.exit(verify_study(opened, name, withdraw=not dry_run, console=new_console()))
+
+
+@click.command()
+@store_option
+@click.option("--delete", is_flag=True, help="Delete the listed objects; otherwise only list them.")
+@click.option(
+    "--min-age",
+    "min_age_hours",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Keep objects younger than this many hours, as a worker may still be writing them.",
+)
+def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
+    """List objects that no study in the store uses: old artifacts, torn uploads, checkpoints.
+
+    Looks at every study of the store. Deletes nothing without --delete, and never deletes an
+    artifact that a study's plan names.
+    """
+    from orchestrator.cli.verbs.gc import collect_garbage
+
+    with bad_input():
+        opened = store_at(store)
+        code = collect_garbage(
+            opened, delete=delete, min_age_hours=min_age_hours, console=new_console()
+        )
+    sys.exit(code)
+
+
+COMMANDS = (plan, prepare, run, resume, results, report, ui, track, verify, gc)
