@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from eval.data_root import data_root
 from eval.embedded.index import embedded_labels
-from eval.own.files import OwnTaskError
+from eval.own.files import MAX_NAMED, LeftOut, OwnTaskError
 from eval.own.task import list_own_files
 from eval.suites import is_embedded
 
@@ -31,7 +32,7 @@ class ListedData:
     """Labels of ``train`` and ``test`` in the order of the task's image sources; None if they are
     not known before the images are read."""
     left_out: tuple[str, ...] = ()
-    """For each kind of files that are left out, a text with their number and reason."""
+    """For each reason to leave files out, a text with their number and the reason."""
     remarks: tuple[str, ...] = ()
     """Sentences about anything else in the files that a user should look at."""
 
@@ -57,8 +58,25 @@ def list_data(source: TaskSource) -> ListedData:
         return ListedData(labels=None)
     return ListedData(
         labels=labels,
-        left_out=tuple(str(each) for kinds in listing.left_out.values() for each in kinds),
+        left_out=_left_out(listing),
         remarks=listing.remarks,
+    )
+
+
+def _left_out(listing: FileListing) -> tuple[str, ...]:
+    """Returns a text for each reason, about the files of all splits."""
+    by_reason: dict[str, list[LeftOut]] = {}
+    for each in itertools.chain.from_iterable(listing.left_out.values()):
+        by_reason.setdefault(each.reason, []).append(each)
+    return tuple(
+        str(
+            LeftOut(
+                reason=reason,
+                num_files=sum(each.num_files for each in found),
+                examples=tuple(name for each in found for name in each.examples)[:MAX_NAMED],
+            )
+        )
+        for reason, found in by_reason.items()
     )
 
 

@@ -43,7 +43,7 @@ class TaskImages:
     batches: tuple[tuple[int, float], ...]
     """The distinct pairs of batch size and data ratio of the experts."""
     left_out: tuple[str, ...]
-    """For each kind of files that are left out, a text with their number and reason."""
+    """For each reason to leave files out, a text with their number and the reason."""
     remarks: tuple[str, ...]
     """Sentences about anything else in the files that a user should look at."""
 

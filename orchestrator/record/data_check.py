@@ -31,7 +31,7 @@ class TaskFacts:
     train: SplitFacts
     test: SplitFacts
     left_out: tuple[str, ...]
-    """For each kind of files that are left out, a text with their number and reason."""
+    """For each reason to leave files out, a text with their number and the reason."""
     remarks: tuple[str, ...]
     """Sentences about anything else in the files that a user should look at."""
 

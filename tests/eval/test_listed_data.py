@@ -44,3 +44,12 @@ def test_labels_of_published_tasks_need_their_readers() -> None:
     """The driver does not load torch to read them."""
     assert list_data(TaskSource(task=find_task("mnist"))).labels is None
     assert list_data(TaskSource(task=find_task("mnist_5k"))).labels is not None
+
+
+def test_files_that_are_left_out_are_counted_by_reason(own: TaskSource, tmp_path: Path) -> None:
+    """One text covers both splits."""
+    for name in ("train/.DS_Store", "test/oak/.DS_Store"):
+        (tmp_path / "trees" / name).write_bytes(b"x")
+    (text,) = list_data(own).left_out
+    assert text.startswith("2 ")
+    assert text.endswith("(train/.DS_Store, test/oak/.DS_Store)")

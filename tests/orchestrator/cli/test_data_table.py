@@ -58,7 +58,7 @@ def test_twenty_tasks_and_many_warnings_stay_short_and_narrow() -> None:
     split = SplitFacts(num_images=99_000, num_available=262_144, per_class=(12, 9_350.5, 98_765))
     tasks = tuple(
         TaskFacts(
-            task=f"many_cats_{n:02}",
+            task=f"cats_{n:02}",
             num_classes=397,
             train=split,
             test=split,
