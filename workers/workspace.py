@@ -76,7 +76,7 @@ class Workspace:
         self.artifacts = Artifacts(open_store(store_url))
         self._node_cache = NodeCache(cache_root, max_bytes=cache_bytes)
         self._manifests = LruCache[tuple[str, str], Manifest](max_size=MAX_MANIFESTS)
-        self._backbones = LruCache[str, Backbone](
+        self._backbones = LruCache[tuple[str, int | None], Backbone](
             max_size=MAX_BACKBONE_BYTES, size_of=_backbone_bytes
         )
         self._splits: dict[tuple[str, str], Split] = {}
@@ -159,8 +159,8 @@ class Workspace:
     def base_backbone(self, base_id: str, *, linearised: bool = False) -> Backbone:
         """Returns the process's backbone of the base's model, with the base's weights.
 
-        The process has one module for each model. A job may change its weights until the next call
-        of this method.
+        The process has one module for each model and size of images that a model is built for. A
+        job may change its weights until the next call of this method.
         """
         backbone = self._backbone(base_id, linearised=linearised)
         backbone.module.load_state_dict(dict(self.base_tensors(base_id)))
@@ -258,9 +258,11 @@ class Workspace:
 
     def _backbone(self, base_id: str, *, linearised: bool) -> Backbone:
         """Returns the process's backbone of the base's model, with the weights that it has now."""
-        model = str(self.manifest("base", base_id).spec["model"])
+        spec = self.manifest("base", base_id).spec
+        model, image_size = str(spec["model"]), spec.get("image_size")
         backbone = self._backbones.get_or_make(
-            model, lambda: create_backbone(model, seed=0, device=self.device)
+            (model, image_size),
+            lambda: create_backbone(model, seed=0, device=self.device, image_size=image_size),
         )
         if not linearised:
             return backbone

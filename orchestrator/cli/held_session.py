@@ -19,7 +19,7 @@ from orchestrator.cli.signals import stop_on_signals
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
-from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
 from orchestrator.run.stages import PreparationError
@@ -114,7 +114,7 @@ def held_session(
     try:
         with acquire_lease(opened, console=console, take_over=take_over) as lease:
             # Reopens the study: the previous holder may have committed more artifacts.
-            fresh = open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
+            fresh = opened.reopened()
             # `gc` keeps the artifacts that a plan in the store names.
             fresh.folder.write_plan(fresh.plan, study_text=fresh.text)
             tracker = start_tracker(fresh) if publishes else None

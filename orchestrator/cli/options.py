@@ -54,10 +54,12 @@ def open_file(path: Path) -> "OpenedStudy":
         BadInputError: The file or the store cannot be used.
     """
     from orchestrator.run.opened import open_study
+    from orchestrator.study.checks.models import fitted_models
     from orchestrator.study.reader import read_study
 
     with bad_input():
-        return open_study(read_study(path), text=path.read_text("utf-8"))
+        study = read_study(path)
+        return open_study(study, text=path.read_text("utf-8"), fitted=fitted_models(study))
 
 
 def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedStudy":

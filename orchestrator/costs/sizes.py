@@ -6,7 +6,8 @@ from math import prod
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
-from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize, model_sizes
+from orchestrator.study.checks.models import reports_by_model
+from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize
 from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
@@ -99,13 +100,14 @@ class Sizes:
 
 
 def sizes_by_base(plan: Plan) -> dict[str, ModelSize]:
-    """Returns the size of each base's model by the base's id, for models that timm knows.
+    """Returns the size of each base's model by the base's id, for models that timm can build.
 
-    Models that this machine has not measured yet are measured in another process.
+    Models that this machine has not checked yet are checked in another process.
     """
+    reports = reports_by_model(plan.study)
+    sizes = {model: report.size for model, report in reports.items() if report.size is not None}
     bases = plan.bases.by_id.values()
-    found = model_sizes(base.model for base in bases)
-    return {base.id: found[base.model] for base in bases if base.model in found}
+    return {base.id: sizes[base.model] for base in bases if base.model in sizes}
 
 
 def num_test_images(plan: Plan, *, task: str) -> int:

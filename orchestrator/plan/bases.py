@@ -1,6 +1,6 @@
 """Works out the bases of a study: one by default, several if the study varies them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -30,25 +30,42 @@ class Bases:
         return {spec.id: spec for spec in specs}
 
     @property
+    def fitted_models(self) -> frozenset[str]:
+        """The models that are built for the study's image size."""
+        return frozenset(job.spec.model for job in self.jobs if job.spec.image_size is not None)
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps of all pretraining."""
         return sum(training.num_steps for training in self.trainings)
 
 
-def plan_bases(study: Study, *, points: Iterable[BasePoint], data_ids: Mapping[str, str]) -> Bases:
+def plan_bases(
+    study: Study,
+    *,
+    points: Iterable[BasePoint],
+    data_ids: Mapping[str, str],
+    fitted: Collection[str] = (),
+) -> Bases:
     """Returns the bases at some points; reads checkpoint files to compute their digests.
 
     Args:
         study: A checked study.
         points: The points of the study's settings; repeated points are allowed.
         data_ids: The id of the images of every task that the study fine-tunes or pretrains on.
+        fitted: The models that must be built for the study's image size.
     """
     jobs: dict[tuple[str, str], BaseJob] = {}
     by_point: dict[BasePoint, BaseSpec] = {}
     for point in dict.fromkeys(points):
         source = (point.model, point.weights)
         if source not in jobs:
-            jobs[source] = base_job(model=point.model, weights=point.weights, seed=study.seed)
+            jobs[source] = base_job(
+                model=point.model,
+                weights=point.weights,
+                seed=study.seed,
+                image_size=study.backbone.image_size if point.model in fitted else None,
+            )
         pretrain = pretrain_spec(
             study.backbone.pretrain, steps=point.pretrain_steps, data_ids=data_ids
         )

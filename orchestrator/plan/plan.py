@@ -1,6 +1,6 @@
 """Builds a study's plan: everything that the study consists of, before anything runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,6 +118,7 @@ def build_plan(
     *,
     groups: Sequence[Group] | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
+    fitted: Collection[str] = (),
 ) -> Plan:
     """Returns a study's plan; it also depends on its checkpoint files and its own tasks' files.
 
@@ -125,6 +126,8 @@ def build_plan(
         study: A checked study.
         groups: The groups that an earlier run recorded; None to sample them.
         recorded: The study's own tasks as an earlier plan recorded them; None to read their files.
+        fitted: The models that must be built for the study's image size, as they take no images of
+            that size otherwise.
 
     Raises:
         OwnTaskError: The files of an own task no longer make a task.
@@ -142,23 +145,14 @@ def build_plan(
         by = group_sampling(study)
         groups = sample_groups(by.tasks, sizes=by.sizes, count=by.count, seed=by.seed)
     data_ids = {data.task: data.id for data in datasets}
-    bases = plan_bases(study, points=[setting.base for setting in settings], data_ids=data_ids)
+    bases = plan_bases(
+        study,
+        points=[setting.base for setting in settings],
+        data_ids=data_ids,
+        fitted=fitted,
+    )
     heads = _heads(study, sources=sources)
-    head_ids = {task: job.spec.id for task, job in heads.items()}
-    experts = [
-        {
-            task: expert_spec(
-                study,
-                task=task,
-                point=point,
-                base=bases.by_point[setting.base],
-                data_ids=data_ids,
-                head_id=head_ids.get(task),
-            )
-            for task, point in setting.points.items()
-        }
-        for setting in settings
-    ]
+    experts = _experts(study, settings=settings, bases=bases, data_ids=data_ids, heads=heads)
     every_expert = (expert for by_task in experts for expert in by_task.values())
     return Plan(
         study=study,
@@ -173,6 +167,32 @@ def build_plan(
         cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
         warnings=_warnings(study),
     )
+
+
+def _experts(
+    study: Study,
+    *,
+    settings: Sequence[Setting],
+    bases: Bases,
+    data_ids: Mapping[str, str],
+    heads: Mapping[str, HeadJob],
+) -> list[dict[str, ExpertSpec]]:
+    """Returns the expert of every task, for each setting."""
+    head_ids = {task: job.spec.id for task, job in heads.items()}
+    return [
+        {
+            task: expert_spec(
+                study,
+                task=task,
+                point=point,
+                base=bases.by_point[setting.base],
+                data_ids=data_ids,
+                head_id=head_ids.get(task),
+            )
+            for task, point in setting.points.items()
+        }
+        for setting in settings
+    ]
 
 
 def _heads(study: Study, *, sources: Mapping[str, TaskSource]) -> dict[str, HeadJob]:

@@ -20,15 +20,21 @@ from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
 
 
-def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
+def base_job(*, model: str, weights: str, seed: int, image_size: int | None = None) -> BaseJob:
     """Returns the job of a base before any pretraining.
 
     The digest of its weights is in its id; the place of its checkpoint is not.
+
+    Args:
+        model: A timm model name.
+        weights: Source of the weights, as written in the study.
+        seed: The study's seed, for random weights.
+        image_size: The size of images that the model is built for; None for its own size.
     """
-    if weights == "none":
-        return BaseJob(spec=BaseSpec(model=model, weights="none", seed=seed), path=None)
-    if weights == "timm":
-        return BaseJob(spec=BaseSpec(model=model, weights="timm", seed=0), path=None)
+    if weights in ("none", "timm"):
+        seed = seed if weights == "none" else 0
+        spec = BaseSpec(model=model, weights=weights, seed=seed, image_size=image_size)
+        return BaseJob(spec=spec, path=None)
     if weights == "package":
         digest, path = PACKAGED[model].sha256, None
     elif is_remote(weights):
@@ -36,7 +42,7 @@ def base_job(*, model: str, weights: str, seed: int) -> BaseJob:
     else:
         path = str(Path(weights).resolve())
         digest = sha256_of_file(Path(path))
-    spec = BaseSpec(model=model, weights=f"sha256:{digest}", seed=0)
+    spec = BaseSpec(model=model, weights=f"sha256:{digest}", seed=0, image_size=image_size)
     return BaseJob(spec=spec, path=path)
 
 

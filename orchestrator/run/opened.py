@@ -1,7 +1,7 @@
 """Opens a study: its file, its plan, and the artifacts of the plan that its store has."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from orchestrator.record.folder import (
 )
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems
+from orchestrator.study.checks.models import fitted_models
 from orchestrator.study.reader import absolute_store, parse_study
 from orchestrator.study.schema import Study
 from orchestrator.tracking.tracker import PublishReport
@@ -52,6 +53,17 @@ class OpenedStudy:
     """Measured times of the study's work on workers like its own; None if it was not calibrated."""
     budget_keeper: BudgetKeeper
     """The rest of the study's budget."""
+
+    def reopened(self) -> "OpenedStudy":
+        """Returns the study with the artifacts that its store has now.
+
+        Raises:
+            StudyDamagedError, StoreError: As `open_study` does.
+        """
+        plan = self.plan
+        return open_study(
+            plan.study, text=self.text, recorded=plan.sources, fitted=plan.bases.fitted_models
+        )
 
     def note_published(self, report: PublishReport) -> None:
         """Stores whether MLflow has everything, so that the next run need not ask it."""
@@ -113,7 +125,11 @@ class OpenedStudy:
 
 
 def open_study(
-    study: Study, *, text: str, recorded: Mapping[str, TaskSource] | None = None
+    study: Study,
+    *,
+    text: str,
+    recorded: Mapping[str, TaskSource] | None = None,
+    fitted: Collection[str] = (),
 ) -> OpenedStudy:
     """Opens a study's store and reads which artifacts of the plan it has; writes nothing.
 
@@ -122,6 +138,7 @@ def open_study(
         text: The study file, as written.
         recorded: Own tasks as an earlier plan recorded them; their files need not be on this
             machine.
+        fitted: The models that must be built for the study's image size.
 
     Raises:
         StudyDamagedError: The stored plan or a manifest differs from its digest.
@@ -130,10 +147,10 @@ def open_study(
     store_url = absolute_store(study.store)
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
-    plan = build_plan(study, recorded=recorded)
+    plan = build_plan(study, recorded=recorded, fitted=fitted)
     groups = _recorded_groups(folder, study=study)
     if groups is not None and groups != plan.groups:
-        plan = build_plan(study, groups=groups, recorded=recorded)
+        plan = build_plan(study, groups=groups, recorded=recorded, fitted=fitted)
     found = _committed(artifacts, plan=plan, folder=folder)
     ledger = Ledger(plan, manifests=[each for kind in found.values() for each in kind.values()])
     calibration = fitting_calibration(read_calibrations(folder), study=study)
@@ -229,7 +246,8 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
         recorded=recorded,
         checks_store=not is_read_only,
     )
-    return open_study(study, text=text, recorded=recorded)
+    fitted = fitted_models(study) if plan is None else plan.fitted_models()
+    return open_study(study, text=text, recorded=recorded, fitted=fitted)
 
 
 def tracking_uri(study: Study, *, store_url: str) -> str:

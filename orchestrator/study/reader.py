@@ -10,11 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 from eval.suites import SUITES, task_names
 from eval.task_source import TaskSource
 from orchestrator.study.backbone import BackboneSection
-from orchestrator.study.check_backbone import check_backbone
-from orchestrator.study.check_finetune import check_finetune
-from orchestrator.study.check_groups import check_group_sizes
-from orchestrator.study.check_merges import check_merges
-from orchestrator.study.check_zero_shot import check_zero_shot
+from orchestrator.study.checks.backbone import check_backbone
+from orchestrator.study.checks.finetune import check_finetune
+from orchestrator.study.checks.groups import check_group_sizes
+from orchestrator.study.checks.merges import check_merges
+from orchestrator.study.checks.models import check_models
+from orchestrator.study.checks.zero_shot import check_zero_shot
 from orchestrator.study.credentials import masked, remedy_for_credentials
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyError, StudyProblem, suggest, wrong_value
@@ -48,7 +49,7 @@ def read_study(path: Path, *, checks_store: bool = True) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         problem = StudyProblem(field=_FILE, fault="it cannot be read", remedy=str(error))
         raise StudyError(path, problems=[problem]) from error
-    return parse_study(text, source=str(path), checks_store=checks_store)
+    return parse_study(text, source=str(path), checks_store=checks_store, checks_models=True)
 
 
 def parse_study(
@@ -58,6 +59,7 @@ def parse_study(
     store: str | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
     checks_store: bool = True,
+    checks_models: bool = False,
 ) -> Study:
     """Checks the text of a study file, and that its store can be used.
 
@@ -68,6 +70,8 @@ def parse_study(
         recorded: Own tasks as an earlier plan recorded them; their files are not read.
         checks_store: Whether to try the store by writing and deleting an object. A command that
             only reads must not.
+        checks_models: Whether to try the models, in another process. A study that a store already
+            has was tried when it was first run.
 
     Raises:
         StudyError: The study has problems; the error lists every problem.
@@ -81,6 +85,8 @@ def parse_study(
     except ValidationError as error:
         problems += [problem_of(details) for details in error.errors()]
     problems += _check_between_sections(values, recorded=recorded or {})
+    if checks_models:
+        problems += _check_models(values)
     problems += _check_costs(values)
     problems += _check_tracking(values.get("tracking"))
     if checks_store:
@@ -163,6 +169,13 @@ def _check_between_sections(
         )
     problems += check_merges(merges)
     return problems
+
+
+def _check_models(values: Mapping[str, Any]) -> Iterator[StudyProblem]:
+    backbone = _valid_section(BackboneSection, values.get("backbone", {}))
+    if backbone is not None:
+        finetune = _valid_section(Finetune, values.get("finetune", {}))
+        yield from check_models(backbone, finetune=finetune)
 
 
 def _check_costs(values: Mapping[str, Any]) -> Iterator[StudyProblem]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from known_models import remember_models
 
 from eval.metrics import TaskSums
 from orchestrator.cli.command_line import cli
@@ -21,38 +22,20 @@ from workers.artifacts.metrics import (
     TrainingMetrics,
 )
 from workers.artifacts.node_cache import CACHE_VARIABLE
-from workers.models.model_sizes import ModelSize, cache_sizes
 from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 
-MODEL_SIZES = {
-    "test_resnet": ModelSize(
-        num_parameters=372688,
-        parameter_bytes=1490752,
-        state_bytes=1499192,
-        num_features=96,
-        flops_per_pixel=8004.0,
-    ),
-    "tf_efficientnet_lite0": ModelSize(
-        num_parameters=3371008,
-        parameter_bytes=13484032,
-        state_bytes=13652488,
-        num_features=1280,
-        flops_per_pixel=15302.4375,
-    ),
-}
-"""What `workers.models.model_sizes` says, which its own test holds."""
 TASKS = ("emoji_objects", "font_letters", "mnist_5k")
 SUMS = TaskSums(num_examples=100, num_correct=80, loss_sum=50.0)
 BASE_SUMS = TaskSums(num_examples=100, num_correct=40, loss_sum=150.0)
 
 
 @pytest.fixture(autouse=True)
-def known_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def known_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares every test the process that asks timm: a node knows these models already."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path.with_name(f"{tmp_path.name}-node")))
-    cache_sizes(MODEL_SIZES)
+    remember_models()
 
 
 @pytest.fixture

@@ -11,7 +11,12 @@ from torch import Tensor
 from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.provenance import Provenance
-from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
+from workers.models.backbones import (
+    create_backbone,
+    embedding_width,
+    fit_to_images,
+    read_checkpoint,
+)
 from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
 from workers.models.tensor_files import write_tensors
 from workers.specs.bases import BaseJob, BaseSpec
@@ -27,6 +32,8 @@ def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
     started = time.monotonic()
     spec = job.spec
     tensors = _base_tensors(job)
+    if spec.image_size is not None and spec.weights != "none":
+        tensors = fit_to_images(tensors, model=spec.model, image_size=spec.image_size)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / BASE_FILE
         write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})
@@ -42,7 +49,9 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
     spec = job.spec
     if spec.weights == "none":
         device = torch.device("cpu")
-        module = create_backbone(spec.model, seed=spec.seed, device=device).module
+        module = create_backbone(
+            spec.model, seed=spec.seed, device=device, image_size=spec.image_size
+        ).module
         return dict(module.state_dict())
     if spec.weights == "timm":
         return _hub_tensors(spec.model)

@@ -80,6 +80,9 @@ class BaseSpec:
     """Seeds the random weights if `weights` is `none`; 0 otherwise."""
     pretrain: PretrainSpec | None = None
     """Training of these weights that makes the base; None for none."""
+    image_size: int | None = None
+    """Height and width of the images that the model is built for, to which pretrained weights are
+    interpolated; None for the model's own size, at which most models take images of any size."""
 
     @cached_property
     def id(self) -> str:
@@ -91,11 +94,14 @@ class BaseSpec:
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the manifest stores."""
         pretrain = None if self.pretrain is None else self.pretrain.to_json()
+        # Left out at the model's own size, so that ids stay as they were.
+        fitted = {} if self.image_size is None else {"image_size": self.image_size}
         return {
             "model": self.model,
             "weights": self.weights,
             "seed": self.seed,
             "pretrain": pretrain,
+            **fitted,
         }
 
     @staticmethod

@@ -146,6 +146,10 @@ class PlanFile:
         """
         return source_from_json(task, self.sources[task])
 
+    def fitted_models(self) -> frozenset[str]:
+        """Returns the models that are built for the study's image size, not for their own."""
+        return frozenset(each["model"] for each in self.bases.values() if "image_size" in each)
+
     def own_sources(self) -> dict[str, TaskSource]:
         """Returns the sources of the study's own tasks, by name."""
         own = (name for name, source in self.sources.items() if source["own"] is not None)

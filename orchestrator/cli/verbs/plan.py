@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.data_table import print_data
 from orchestrator.costs.budget import budget_lines
 from orchestrator.costs.calibration import (
     CALIBRATION_S,
@@ -23,10 +22,9 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import DEFAULT_AXIS
 from orchestrator.progress.panel import duration
 from orchestrator.progress.say import say
-from orchestrator.record.data_check import DataCheck, check_data
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import CATEGORICAL_AXES
-from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
 from orchestrator.study.resources import Budget
 
@@ -42,10 +40,8 @@ def show_plan(
     store = estimate_store(plan, sizes=Sizes(committed=committed, models=models), num_slots=slots)
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
     about_budget = list(budget_lines(plan, keeper=opened.budget_keeper))
-    data = check_data(committed)
     if not as_json:
-        lines = [*lines, *about_budget]
-        print_plan(plan, ledger=ledger, data=data, lines=lines, console=console)
+        print_plan(plan, ledger=ledger, lines=[*lines, *about_budget], console=console)
         return
     summary = {
         "counts": vars(ledger.state().counts()),
@@ -60,7 +56,6 @@ def show_plan(
             **vars(store),
         },
         "budget": about_budget,
-        "data": data.to_json(),
         "warnings": plan.warnings,
     }
     json.dump({**plan_file(opened.plan).to_json(), "summary": summary}, sys.stdout, indent=1)
@@ -85,7 +80,7 @@ def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
         if key not in calibration.speeds:
             say(console, f"  not timed, so it stays an estimate: {key}")
     store_calibration(opened.folder, calibration)
-    fresh = open_study(opened.plan.study, text=opened.text, recorded=opened.plan.sources)
+    fresh = opened.reopened()
     if fresh.calibration is None:
         given = "a GPU" if opened.plan.study.resources.trial.gpu else "no GPU"
         timed = calibration.device_name
@@ -97,10 +92,8 @@ def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
     return fresh
 
 
-def print_plan(
-    plan: Plan, *, ledger: Ledger, data: DataCheck, lines: Sequence[str], console: Console
-) -> None:
-    """Prints the tasks' data, planned and existing artifacts, the savings, and further lines."""
+def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Console) -> None:
+    """Prints the numbers of planned and existing artifacts, the savings, and further lines."""
     counts = ledger.state().counts()
     for warning in plan.warnings:
         console.print(f"warning: {warning}", highlight=False)
@@ -110,7 +103,6 @@ def print_plan(
         f"{len(plan.study.merge)} methods",
         highlight=False,
     )
-    print_data(data, console=console)
     table = Table("", "planned", "already in the store")
     left = ledger.committed().missing_trainings
     missing = sum(training.output_kind == "expert" for training in left)

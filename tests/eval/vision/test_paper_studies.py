@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from orchestrator.run.opened import open_study
+from orchestrator.study.checks.models import reports_by_model
 from orchestrator.study.reader import parse_study
 from workers.artifacts.node_cache import CACHE_VARIABLE
-from workers.models.model_sizes import model_sizes
 from workers.prepare.zero_shot import prepare_head
 from workers.specs.head import HeadJob
 from workers.workspace import Workspace
@@ -80,11 +80,13 @@ class Home:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the cache of a node that has the sizes of the studies' backbones."""
+    """Returns the cache of a node that has checked the studies' backbones."""
     cache = tmp_path_factory.mktemp("node")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(cache))
-        model_sizes(read(name)["backbone"]["model"] for name in (*RESNETS, CLIP))
+        for name in (*RESNETS, CLIP):
+            text = yaml.safe_dump(read(name))
+            reports_by_model(parse_study(text, source=name, checks_store=False))
     return cache
 
 

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from orchestrator.cli import held_session as held_session_module
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_session
 from orchestrator.cli.verbs.prepare import prepare_opened
 from orchestrator.lease.holder import Claim, find_holder
 from orchestrator.lease.lease import Lease
 from orchestrator.record.folder import PLAN_FILE
+from orchestrator.run import opened as opened_module
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.stages import PreparationError
 from orchestrator.study.reader import parse_study
@@ -146,19 +146,21 @@ def test_work_that_the_previous_holder_has_done_is_not_done_again(
     assert code == DONE
 
 
-def test_study_is_reopened_with_the_own_tasks_that_were_found_first(
+def test_study_is_reopened_with_what_was_found_first(
     opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`prepare` uses them like `run`: files that changed meanwhile do not change the plan."""
-    recorded: list[object] = []
+    """`prepare` uses own tasks and fitted models like `run`: later changes leave the plan alone."""
+    found: list[dict[str, Any]] = []
 
     def reopen(*_: object, **options: Any) -> OpenedStudy:  # noqa: ANN401 passed on
-        recorded.append(options["recorded"])
+        found.append(options)
         return opened
 
-    monkeypatch.setattr(held_session_module, "open_study", reopen)
+    monkeypatch.setattr(opened_module, "open_study", reopen)
     prepare(opened, lambda: None, monkeypatch=monkeypatch)
-    assert recorded == [opened.plan.sources]
+    (options,) = found
+    assert options["recorded"] == opened.plan.sources
+    assert options["fitted"] == opened.plan.bases.fitted_models
 
 
 def test_early_end_has_an_exit_code(opened: OpenedStudy) -> None:

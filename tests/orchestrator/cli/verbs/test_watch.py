@@ -134,13 +134,16 @@ def test_watching_writes_nothing(
     def refuse(*_: object) -> None:
         raise AssertionError("a watcher wrote")
 
+    writing = {name: getattr(LocalStore, name) for name in ("put", "put_if_absent", "delete")}
+
     def end(_: float) -> None:
-        monkeypatch.undo()
+        for name, write in writing.items():
+            monkeypatch.setattr(LocalStore, name, write)
         lease.release()
-        for name in ("put", "put_if_absent", "delete"):
+        for name in writing:
             monkeypatch.setattr(LocalStore, name, refuse)
 
-    for name in ("put", "put_if_absent", "delete"):
+    for name in writing:
         monkeypatch.setattr(LocalStore, name, refuse)
     before = {path for path in tmp_path.rglob("*") if "lease" not in path.name}
     out, _ = console()

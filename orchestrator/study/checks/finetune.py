@@ -61,7 +61,7 @@ def _check_nesterov(finetune: Finetune) -> Iterator[StudyProblem]:
 
 
 def _check_warmup(finetune: Finetune) -> Iterator[StudyProblem]:
-    for point in _points(finetune, "schedule", "warmup_steps", "steps"):
+    for point in points(finetune, "schedule", "warmup_steps", "steps"):
         schedule, warmup, steps = point["schedule"], point["warmup_steps"], point["steps"]
         if schedule != "constant" and warmup >= steps:
             yield wrong_value(
@@ -85,7 +85,7 @@ def _check_unused(finetune: Finetune) -> Iterator[StudyProblem]:
                 remedy=f"only `average_weights: {user}` uses it; set that, or leave this field out",
             )
         others = [
-            point for point in _points(finetune, "average_weights", name) if point[name] != default
+            point for point in points(finetune, "average_weights", name) if point[name] != default
         ]
         is_varied = bool(getattr(finetune.axes, name))
         if is_varied and all(point["average_weights"] != user for point in others):
@@ -137,10 +137,10 @@ def _check_linearised(finetune: Finetune, *, merges: Mapping[int, Merge]) -> Ite
 
 def _values(finetune: Finetune, name: str) -> set[Any]:
     """Returns all values of a hyperparameter in the study."""
-    return {point[name] for point in _points(finetune, name)}
+    return {point[name] for point in points(finetune, name)}
 
 
-def _points(finetune: Finetune, *names: str) -> Iterator[dict[str, Any]]:
+def points(finetune: Finetune, *names: str) -> Iterator[dict[str, Any]]:
     """Yields the combinations of some hyperparameters that can occur in the design."""
     default = {name: getattr(finetune.default_point, name) for name in names}
     varied = {name: axis for name, axis in finetune.axes.varied().items() if name in names}

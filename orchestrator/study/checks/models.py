@@ -1,0 +1,125 @@
+"""Checks the models of a study in another process: names, image size, batches, linearisation."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from orchestrator.study.backbone import BackboneSection
+from orchestrator.study.checks.finetune import points
+from orchestrator.study.finetune import Finetune
+from orchestrator.study.problems import StudyProblem
+from orchestrator.study.schema import Study
+from workers.check.ask import model_reports
+from workers.check.report import MAX_CHECKED_IMAGES, Fault, ModelReport, ModelUse, StepKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """A model that a study names."""
+
+    field: str
+    """The field that names it."""
+    use: ModelUse
+
+
+def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Iterator[StudyProblem]:
+    """Yields the models that the study cannot use, as far as this machine can tell.
+
+    Args:
+        backbone: The section.
+        finetune: The study's section; None if that is invalid.
+    """
+    finetune = finetune or Finetune()
+    named = list(named_models(backbone, finetune=finetune))
+    reports = model_reports(each.use for each in named)
+    for each in named:
+        for fault in reports.get(each.use, ModelReport()).faults:
+            for field in _fields(fault, model=each, backbone=backbone, finetune=finetune):
+                yield StudyProblem(field=field, fault=fault.fault, remedy=fault.remedy)
+
+
+def reports_by_model(study: Study) -> dict[str, ModelReport]:
+    """Returns the report on each model of a checked study, by timm's name.
+
+    A model is missing if this machine cannot check it.
+    """
+    named = list(named_models(study.backbone, finetune=study.finetune))
+    reports = model_reports(each.use for each in named)
+    return {each.use.model: reports[each.use] for each in named if each.use in reports}
+
+
+def fitted_models(study: Study) -> frozenset[str]:
+    """Returns the models of a checked study that must be built for its image size."""
+    return frozenset(model for model, report in reports_by_model(study).items() if report.is_fitted)
+
+
+def named_models(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[NamedModel]:
+    """Yields every model that a study names, with its use."""
+    steps = _hardest(_steps(backbone, finetune=finetune))
+    named = {backbone.model: "backbone.model"}
+    for index, model in enumerate(backbone.axes.model):
+        named.setdefault(model, f"backbone.axes.model[{index}]")
+    for model, field in named.items():
+        sources = {backbone.weights_of(model), *backbone.axes.weights}
+        use = ModelUse(
+            model=model,
+            image_size=backbone.image_size,
+            reads_weights=sources != {"none"},
+            steps=steps,
+        )
+        yield NamedModel(field=field, use=use)
+
+
+def _steps(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[StepKind]:
+    for point in points(finetune, "batch_size", "linearised"):
+        yield StepKind(
+            batch_size=min(point["batch_size"], MAX_CHECKED_IMAGES),
+            trains_batch_norm=not finetune.freeze_batch_norm,
+            linearised=point["linearised"],
+        )
+    if backbone.pretrain is not None:
+        yield StepKind(
+            batch_size=min(backbone.pretrain.batch_size, MAX_CHECKED_IMAGES),
+            trains_batch_norm=True,
+            linearised=False,
+        )
+
+
+def _hardest(steps: Iterable[StepKind]) -> tuple[StepKind, ...]:
+    """Returns the smallest batch of each kind of step: a model that takes it takes larger ones."""
+    hardest: dict[tuple[bool, bool], StepKind] = {}
+    for step in sorted(steps):
+        hardest.setdefault((step.trains_batch_norm, step.linearised), step)
+    return tuple(hardest.values())
+
+
+def _fields(
+    fault: Fault, *, model: NamedModel, backbone: BackboneSection, finetune: Finetune
+) -> Iterator[str]:
+    """Yields the fields of the study that a fault asks to change."""
+    match fault.kind:
+        case "image_size":
+            yield "backbone.image_size"
+        case "batch_size":
+            yield from _fields_of_one_image(backbone, finetune=finetune)
+        case "linearised":
+            if finetune.linearised:
+                yield "finetune.linearised"
+            if True in finetune.axes.linearised:
+                yield f"finetune.axes.linearised[{finetune.axes.linearised.index(True)}]"
+        case "weights":
+            yield "backbone.weights"
+        case "name" | "model":
+            yield model.field
+
+
+def _fields_of_one_image(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[str]:
+    """Yields the fields of batches of one image that BatchNorm normalizes by themselves."""
+    pretrain = backbone.pretrain
+    if pretrain is not None and pretrain.batch_size == 1:
+        yield "backbone.pretrain.batch_size"
+    if finetune.freeze_batch_norm:
+        return
+    if finetune.defaults.batch_size == 1:
+        yield "finetune.defaults.batch_size"
+    if 1 in finetune.axes.batch_size:
+        yield f"finetune.axes.batch_size[{finetune.axes.batch_size.index(1)}]"

@@ -1,0 +1,102 @@
+"""The checks of models, in this process. `test_ask.py` has the process that the driver starts."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from known_models import MODEL_SIZES, USUAL_STEP
+
+from workers.check.model_check import check_model
+from workers.check.names import similar_names
+from workers.check.report import ModelReport, ModelUse
+from workers.models.backbones import create_backbone
+from workers.train.trainer import create_head
+from workers.train.trainer_state import model_tensors
+
+USE = ModelUse(model="test_resnet", image_size=32, reads_weights=False, steps=(USUAL_STEP,))
+
+
+def fault_of(use: ModelUse) -> tuple[str, str]:
+    """Returns the kind and the whole text of the only fault of a use."""
+    (fault,) = check_model(use).faults
+    return fault.kind, f"{fault.fault}; {fault.remedy}"
+
+
+@pytest.mark.parametrize("model", MODEL_SIZES)
+def test_sizes_equal_those_of_built_models(model: str) -> None:
+    """A report has the sizes of the model that a worker builds, with and without a head."""
+    report = check_model(replace(USE, model=model))
+    assert report == ModelReport(size=MODEL_SIZES[model])
+    assert report.size is not None
+    backbone = create_backbone(model, seed=0, device=torch.device("cpu"))
+    head = create_head(backbone.num_features, num_classes=7, seed=0, task="any")
+    tensors = model_tensors(backbone.module, head).values()
+    assert report.size.expert_bytes(num_classes=7) == sum(tensor.nbytes for tensor in tensors)
+
+
+def test_model_that_takes_images_at_its_own_size_is_not_fitted() -> None:
+    """A model is fitted to the images only if it does not take them otherwise."""
+    own = replace(USE, model="vit_tiny_patch16_224", image_size=224)
+    assert not check_model(own).is_fitted
+    fitted = check_model(replace(own, image_size=64))
+    assert fitted.is_fitted
+    assert fitted.faults == ()
+    assert fitted.size is not None
+    positions = (14**2 - 4**2) * 192
+    assert check_model(own).size.num_parameters - fitted.size.num_parameters == positions
+
+
+def test_other_sizes_are_named_where_a_size_does_not_work() -> None:
+    """A size that no form of the model takes is refused with the model's own and nearby sizes."""
+    kind, text = fault_of(replace(USE, model="vgg11", image_size=16))
+    assert kind == "image_size"
+    assert text.startswith("vgg11 takes no images of 16 pixels (")
+    assert text.endswith("; the model's own size is 224; it also takes 32, 56, 64")
+
+
+def test_one_image_is_too_few_for_batch_norm_with_one_value_per_channel() -> None:
+    """A batch of one image is refused where BatchNorm is trained on it, and only there."""
+    step = replace(USUAL_STEP, batch_size=1)
+    assert check_model(replace(USE, steps=(step,))).faults == ()
+    kind, text = fault_of(replace(USE, steps=(replace(step, trains_batch_norm=True),)))
+    assert kind == "batch_size"
+    assert text.endswith("; expected 2 or more")
+    assert "Expected more than 1 value per channel" in text
+
+
+def test_model_that_cannot_be_linearised_is_refused_for_that() -> None:
+    """Hard sigmoid has no second derivative in torch."""
+    linearised = replace(USUAL_STEP, linearised=True)
+    use = replace(USE, model="mobilenetv3_small_050", steps=(USUAL_STEP, linearised))
+    kind, text = fault_of(use)
+    assert kind == "linearised"
+    assert text.startswith("mobilenetv3_small_050 cannot be linearised (")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("resnet_18", "'resnet18'"),
+        ("ResNet-18", "'resnet18'"),
+        ("timm/resnet18", "'resnet18'"),
+        ("vit_b_16", "'vit_base_patch16_224'"),
+        ("swin_t", "'swin_tiny_patch4_window7_224'"),
+        ("eficientnet_b0", "'efficientnet_b0'"),
+        ("resnet18.a1in1k", "'resnet18.a1_in1k'"),
+    ],
+)
+def test_unknown_name_is_refused_with_the_nearest(name: str, nearest: str) -> None:
+    """Names of other libraries and misspelt names, models' and weights', lead to timm's."""
+    kind, text = fault_of(replace(USE, model=name))
+    assert kind == "name"
+    assert f"did you mean {nearest}, or " in text
+
+
+@pytest.mark.parametrize("name", ["", "zzz", "hf-hub:"])
+def test_name_like_no_other_has_no_similar_names(name: str) -> None:
+    """A name without similar names says how to list all."""
+    assert (
+        "`timm.list_models(include_tags=True)` returns all names"
+        in fault_of(replace(USE, model=name))[1]
+    )
+    assert similar_names(name, known=["resnet18"]) == []

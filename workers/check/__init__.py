@@ -1,0 +1,1 @@
+"""Checks a study's models in a process of its own, before anything is prepared."""

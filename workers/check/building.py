@@ -1,0 +1,140 @@
+"""Builds a model as a study would, and finds the image sizes that it takes."""
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+import timm
+import torch
+
+from workers.models.backbones import Backbone, create_backbone
+
+NUM_SIZES_SHOWN = 4
+"""Sizes in a message."""
+SEARCH_S = 20.0
+"""The search for sizes ends after this time."""
+_SIZES = sorted({*range(32, 513, 32), *range(28, 449, 28), 518, 640, 768, 896, 1024})
+"""Sizes to try: multiples of the usual strides 8, 16 and 32, and of the patches and windows of 14
+and 7."""
+_MESSAGE_CHARS = 160
+
+
+class RefusedError(Exception):
+    """A model cannot be built, or cannot take an image; the message is the model's, in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A model that takes images of a size."""
+
+    backbone: Backbone
+    is_fitted: bool
+    """Whether the model was built for the size, not for its own size."""
+
+
+def build(model: str, *, device: torch.device, image_size: int | None = None) -> Backbone:
+    """Builds a model on a device.
+
+    Args:
+        model: A timm model name.
+        device: The meta device needs no memory, but not every model can be built there.
+        image_size: The size of images to build it for; None for the model's own size.
+
+    Raises:
+        RefusedError: The model cannot be built, or has no choice of size.
+    """
+    try:
+        with torch.device(device):
+            return create_backbone(model, seed=0, device=device, image_size=image_size)
+    except Exception as error:
+        raise refused(error) from error
+
+
+def build_for(
+    model: str, *, image_size: int, device: torch.device, plain: Backbone | None = None
+) -> Built:
+    """Builds a model that takes images of a size: at its own size if it takes them there.
+
+    Args:
+        model: A timm model name.
+        image_size: Height and width of the images.
+        device: Where to build it.
+        plain: The model at its own size, if it is built already.
+
+    Raises:
+        RefusedError: The model takes no images of this size; the message is that of the model at
+            its own size.
+    """
+    plain = plain or build(model, device=device)
+    try:
+        run(plain, image_size=image_size, device=device)
+    except RefusedError as refusal:
+        try:
+            fitted = build(model, device=device, image_size=image_size)
+            run(fitted, image_size=image_size, device=device)
+        except RefusedError:
+            raise refusal from None
+        return Built(backbone=fitted, is_fitted=True)
+    return Built(backbone=plain, is_fitted=False)
+
+
+def run(backbone: Backbone, *, image_size: int, device: torch.device) -> None:
+    """Computes the features of one image.
+
+    Raises:
+        RefusedError: The model fails, or gives something other than a vector of features.
+    """
+    inputs = torch.randn(1, 3, image_size, image_size, device=device)
+    try:
+        with torch.no_grad():
+            features = backbone.model.eval()(inputs)
+    except Exception as error:
+        raise refused(error) from error
+    check_features(features, num_images=1, backbone=backbone)
+
+
+def check_features(features: object, *, num_images: int, backbone: Backbone) -> None:
+    """Checks that a model gave one vector of finite features for each image.
+
+    Raises:
+        RefusedError: It did not.
+    """
+    expected = (num_images, backbone.num_features)
+    if not isinstance(features, torch.Tensor):
+        raise RefusedError(f"it returns a {type(features).__name__}, not a tensor of features")
+    if tuple(features.shape) != expected:
+        raise RefusedError(f"its features have shape {tuple(features.shape)}, not {expected}")
+    if not features.is_meta and not torch.isfinite(features).all():
+        raise RefusedError("its features are not finite")
+
+
+def own_size(model: str) -> int:
+    """Returns the size of images that a model is made for, in pixels."""
+    config = timm.get_pretrained_cfg(model)
+    return 224 if config is None else int(config.input_size[-1])
+
+
+def sizes_near(plain: Backbone, *, model: str, image_size: int, device: torch.device) -> list[int]:
+    """Returns sizes that a model takes, ascending: its own and the nearest to a size.
+
+    Args:
+        plain: The model at its own size.
+        model: Its name.
+        image_size: The size that the model does not take.
+        device: The device of `plain`.
+    """
+    own, give_up_s = own_size(model), time.monotonic() + SEARCH_S
+    found: list[int] = []
+    for size in (own, *sorted(_SIZES, key=lambda size: (abs(size - image_size), size))):
+        if len(found) == NUM_SIZES_SHOWN or time.monotonic() > give_up_s:
+            break
+        with contextlib.suppress(RefusedError):
+            build_for(model, image_size=size, device=device, plain=plain)
+            found.append(size)
+    return sorted(set(found))
+
+
+def refused(error: Exception) -> RefusedError:
+    """Returns the message of an error in one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return RefusedError(text if len(text) <= _MESSAGE_CHARS else f"{text[: _MESSAGE_CHARS - 3]}...")

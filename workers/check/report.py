@@ -1,0 +1,100 @@
+"""Questions about models and their answers, as JSON between two processes. Free of torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from workers.models.model_sizes import ModelSize
+
+MAX_CHECKED_IMAGES = 2
+"""Images of a checked step. Layers treat the images of a batch alike, except BatchNorm, which
+cannot normalise a batch that has one value per channel."""
+
+FaultKind = Literal["name", "image_size", "batch_size", "linearised", "weights", "model"]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class StepKind:
+    """The properties of an optimizer step that decide whether a model can take it."""
+
+    batch_size: int
+    """Images, at most `MAX_CHECKED_IMAGES`."""
+    trains_batch_norm: bool
+    """Whether BatchNorm normalizes by the batch, not by its running statistics."""
+    linearised: bool
+    """Whether the step trains the model's expansion at the base (`workers.models.tangent`)."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class ModelUse:
+    """The work of a study with one of its models."""
+
+    model: str
+    """A timm model name."""
+    image_size: int
+    """Height and width of the images, in pixels."""
+    reads_weights: bool
+    """Whether weights come from somewhere, in the shapes of the model's own image size."""
+    steps: tuple[StepKind, ...]
+
+    @property
+    def key(self) -> str:
+        """The use as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "ModelUse":
+        """Returns the use whose fields are given.
+
+        Raises:
+            KeyError, TypeError: A field is missing or unknown.
+        """
+        steps = tuple(StepKind(**each) for each in fields["steps"])
+        return ModelUse(**{**fields, "steps": steps})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A reason why a study cannot use a model."""
+
+    kind: FaultKind
+    """The part of the study to change."""
+    fault: str
+    """The reason, after the name of the field: `timm has no model 'resnet_18'`."""
+    remedy: str
+    """The correction: `did you mean 'resnet18'?`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """The answer about a use of a model."""
+
+    size: ModelSize | None = None
+    """None if the model cannot be built."""
+    is_fitted: bool = False
+    """Whether timm builds the model for the study's image size (`img_size`), because the model at
+    its own size does not take such images."""
+    faults: tuple[Fault, ...] = ()
+    unchecked: str | None = None
+    """The part of the check that did not come to an end, with the reason; None for none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "ModelReport":
+        """Returns the report whose `to_json` returned the fields.
+
+        Raises:
+            KeyError, TypeError: A field is missing or unknown.
+        """
+        size = fields["size"]
+        return ModelReport(
+            **{
+                **fields,
+                "size": None if size is None else ModelSize(**size),
+                "faults": tuple(Fault(**each) for each in fields["faults"]),
+            }
+        )
