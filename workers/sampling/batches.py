@@ -14,9 +14,23 @@ def training_subset(num_images: int, *, data_ratio: float, seed: int) -> npt.NDA
     Shapes:
         returns: (ceil(data_ratio * num_images),), positions in the training split, 1 or more.
     """
+    kept = num_in_subset(num_images, data_ratio=data_ratio)
+    return training_order(num_images, seed=seed)[:kept]
+
+
+def training_order(num_images: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """Returns the training images in the order in which growing data ratios add them.
+
+    Shapes:
+        returns: (num_images,), positions in the training split.
+    """
     generator = np.random.default_rng(derive_seed(seed, "data ratio"))
-    kept = math.ceil(data_ratio * num_images - 1e-9)
-    return generator.permutation(num_images)[: max(1, kept)].astype(np.int64)
+    return generator.permutation(num_images).astype(np.int64)
+
+
+def num_in_subset(num_images: int, *, data_ratio: float) -> int:
+    """Returns the number of training images that a data ratio keeps, 1 or more."""
+    return max(1, math.ceil(data_ratio * num_images - 1e-9))
 
 
 def batch_positions(

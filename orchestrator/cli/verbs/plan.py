@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.cli.data_table import print_data
 from orchestrator.costs.budget import budget_lines
 from orchestrator.costs.calibration import (
     CALIBRATION_S,
@@ -22,6 +23,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import DEFAULT_AXIS
 from orchestrator.progress.panel import duration
 from orchestrator.progress.say import say
+from orchestrator.record.data_check import DataCheck, check_data
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import CATEGORICAL_AXES
 from orchestrator.run.opened import OpenedStudy
@@ -40,8 +42,10 @@ def show_plan(
     store = estimate_store(plan, sizes=Sizes(committed=committed, models=models), num_slots=slots)
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
     about_budget = list(budget_lines(plan, keeper=opened.budget_keeper))
+    data = check_data(committed)
     if not as_json:
-        print_plan(plan, ledger=ledger, lines=[*lines, *about_budget], console=console)
+        lines = [*lines, *about_budget]
+        print_plan(plan, ledger=ledger, data=data, lines=lines, console=console)
         return
     summary = {
         "counts": vars(ledger.state().counts()),
@@ -56,6 +60,7 @@ def show_plan(
             **vars(store),
         },
         "budget": about_budget,
+        "data": data.to_json(),
         "warnings": plan.warnings,
     }
     json.dump({**plan_file(opened.plan).to_json(), "summary": summary}, sys.stdout, indent=1)
@@ -92,8 +97,10 @@ def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
     return fresh
 
 
-def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Console) -> None:
-    """Prints the numbers of planned and existing artifacts, the savings, and further lines."""
+def print_plan(
+    plan: Plan, *, ledger: Ledger, data: DataCheck, lines: Sequence[str], console: Console
+) -> None:
+    """Prints the tasks' data, planned and existing artifacts, the savings, and further lines."""
     counts = ledger.state().counts()
     for warning in plan.warnings:
         console.print(f"warning: {warning}", highlight=False)
@@ -103,6 +110,7 @@ def print_plan(plan: Plan, *, ledger: Ledger, lines: Sequence[str], console: Con
         f"{len(plan.study.merge)} methods",
         highlight=False,
     )
+    print_data(data, console=console)
     table = Table("", "planned", "already in the store")
     left = ledger.committed().missing_trainings
     missing = sum(training.output_kind == "expert" for training in left)

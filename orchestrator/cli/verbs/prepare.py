@@ -2,9 +2,11 @@
 
 from rich.console import Console
 
+from orchestrator.cli.data_table import print_data
 from orchestrator.cli.exit_codes import DONE
 from orchestrator.cli.held_session import EndedEarlyError, held_session
 from orchestrator.progress.say import say
+from orchestrator.record.data_check import check_data
 from orchestrator.run.opened import OpenedStudy
 
 
@@ -20,6 +22,7 @@ def prepare_opened(opened: OpenedStudy, *, console: Console, take_over: bool = F
         say(console, f"warning: {warning}")
     name = opened.plan.study.name
     if opened.is_prepared():
+        print_data(check_data(opened.ledger.committed()), console=console)
         say(console, f"the base and the images of study {name} are prepared: nothing is left")
         return DONE
     try:
@@ -34,7 +37,9 @@ def prepare_opened(opened: OpenedStudy, *, console: Console, take_over: bool = F
                 held.session().prepare(console)
             held.lease.check()
             held.end_if_stopped()
+            committed = held.opened.ledger.committed()
     except EndedEarlyError as end:
         return end.exit_code
+    print_data(check_data(committed), console=console)
     say(console, f"the base and the images of study {name} are prepared")
     return DONE

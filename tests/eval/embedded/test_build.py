@@ -11,7 +11,7 @@ from eval.digests import sha256_of_file
 from eval.embedded import sprites, vendored
 from eval.embedded.build import COMPOSERS, compose_splits
 from eval.embedded.glyphs import faces_by_split
-from eval.embedded.index import SOURCES_DIR, read_index
+from eval.embedded.index import SOURCES_DIR, embedded_labels, read_index
 from eval.embedded.randomness import held_out, random_stream, split_per_class
 from eval.embedded.regions import REGIONS
 from eval.embedded.vendored import SourceDigestError, read_json, verified
@@ -102,6 +102,14 @@ def test_task_builds_as_the_index_says(name: str) -> None:
         assert splits[split].labels.dtype == np.int64
         per_class = np.bincount(splits[split].labels, minlength=task.num_classes)
         assert per_class.tolist() == [num // task.num_classes] * task.num_classes
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_labels_are_known_without_composing(name: str) -> None:
+    """The labels that a plan counts are those of the composed images, in their order."""
+    for split, labels in embedded_labels(find_task(name)).items():
+        order = random_stream(name, split, "order").permutation(len(labels))
+        np.testing.assert_array_equal(labels[order], built(name)[split].labels)
 
 
 @pytest.mark.parametrize("name", BUILT)
