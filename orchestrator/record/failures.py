@@ -1,11 +1,15 @@
 """Counts the failed tries of trainings and jobs, and writes each traceback to the store."""
 
 import json
+import re
 import shlex
 import threading
 from dataclasses import dataclass
 
 from orchestrator.record.folder import StudyFolder
+
+_ADDRESS = re.compile("0x[0-9a-fA-F]+")
+"""The address of an object in a message, which differs from try to try."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +31,15 @@ class Failures:
         self._folder = folder
         self._retries = retries
         self._lock = threading.Lock()
-        self._counts: dict[str, int] = {}
+        self._reasons: dict[str, list[str]] = {}
+        """The reasons of all failed tries, by artifact."""
 
     def note(self, failure: Failure, *, is_final: bool = False) -> str | None:
         """Records a failed try.
+
+        An error that repeats an earlier one of the same job, type and message, is final: a third
+        try would meet it too. The death of a worker process names the process, so it never counts
+        as the same.
 
         Args:
             failure: The failed try.
@@ -41,16 +50,20 @@ class Failures:
             None if the job is to be tried again. Otherwise the reason with the number of tries, the
             place of the traceback and a command that runs the job in a shell.
         """
+        reason = _ADDRESS.sub("0x", failure.reason)
         with self._lock:
-            number = self._counts.get(failure.artifact_id, 0) + 1
-            self._counts[failure.artifact_id] = number
+            reasons = self._reasons.setdefault(failure.artifact_id, [])
+            is_repeated = reason in reasons
+            reasons.append(reason)
+            number = len(reasons)
         name = f"failure-{failure.artifact_id}-{number}.json"
         record = {"id": failure.artifact_id, "reason": failure.reason, "trace": failure.trace}
         self._folder.write_bytes(name, json.dumps(record, indent=1).encode())
-        if not is_final and number <= self._retries:
+        if not is_final and not is_repeated and number <= self._retries:
             return None
+        why = ", the same error again" if is_repeated else ", as it would fail again" * is_final
         return (
-            f"{failure.reason} (tried {number}x; traceback: {self._folder.location(name)}; run by "
-            f"hand: python -m workers.run {failure.artifact_id} --store "
+            f"{failure.reason} (tried {number}x{why}; traceback: {self._folder.location(name)}; "
+            f"run by hand: python -m workers.run {failure.artifact_id} --store "
             f"{shlex.quote(self._folder.store_url)})"
         )

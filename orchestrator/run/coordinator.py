@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from merge.errors import MergeError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind, JobQueue
 from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.plan.plan import Plan
@@ -34,6 +33,7 @@ STORE_FAULTS = (
     StoreUnavailableError,
 )
 """Store errors that every other job would meet too. The worker has retried before it raises one."""
+_OWN_PACKAGES = ("merge", "eval", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,15 +138,15 @@ class Coordinator:
             reason=f"{type(end.error).__name__}: {end.error}",
             trace=end.trace,
         )
-        # A preparation is not retried; a merge error would be the same for the same experts.
-        is_final = not is_merge or isinstance(end.error, MergeError)
+        # A preparation is not retried.
+        is_final = not is_merge or is_of_input(end.error)
         final_reason = self._failures.note(failure, is_final=is_final)
         if final_reason is None:
             self._jobs.submit(end.job)
         elif is_merge:
             self._ledger.fail(end.job.id, reason=final_reason)
             self._budget_keeper.ended(end.job.id)
-            self._state.note_failure(f"merge {end.job.id} failed: {final_reason}")
+            self._state.note_failure(f"{self._merge_name(end.job.id)} failed: {final_reason}")
         else:
             self.prepare_errors.append(f"{end.job.id}: {final_reason}")
 
@@ -190,10 +190,11 @@ class Coordinator:
         if self._is_store_fault(error):
             return
         failure = Failure(artifact_id=trial_id, reason=reason, trace=trace)
-        final_reason = self._failures.note(failure)
+        final_reason = self._failures.note(failure, is_final=is_of_input(error))
         if final_reason is not None:
             self._ledger.fail(trial_id, reason=final_reason)
-            self._state.note_failure(f"trial {trial_id} failed: {final_reason}")
+            name, _ = self._names[trial_id]
+            self._state.note_failure(f"trial {trial_id}: {name} failed: {final_reason}")
 
     def trial_paused(self, trial_id: str) -> None:
         """Stops a trial's clock and shows it no longer, until it starts again."""
@@ -220,6 +221,10 @@ class Coordinator:
         self._stop()
         return True
 
+    def _merge_name(self, merge_id: str) -> str:
+        cell = self._ledger.plan.first_cells[merge_id]
+        return f"merge {merge_id}: {cell.label} on {cell.group.name} at {cell.setting.name}"
+
     def _show(self, trial_id: str, *, step: int, loss: float | None) -> None:
         name, steps = self._names[trial_id]
         now_s = self._clock()
@@ -233,6 +238,16 @@ class Coordinator:
     def _forget(self, trial_id: str) -> None:
         self._state.trials.pop(trial_id, None)
         self._first_reports.pop(trial_id, None)
+
+
+def is_of_input(error: BaseException | None) -> bool:
+    """Returns whether an error blames the job's input, so that every further try would raise it.
+
+    The `ValueError`s of our own packages do, such as that of a merge whose result is not finite.
+    Python's own `ValueError` may have any cause.
+    """
+    package, _, _ = type(error).__module__.partition(".")
+    return isinstance(error, ValueError) and package in _OWN_PACKAGES
 
 
 def preparation_jobs(plan: Plan, *, done: Collection[str]) -> list[Job]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 
+from eval.images.shards import SplitFormatError
 from merge.errors import NonFiniteMergeError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
 from orchestrator.costs.budget import BudgetKeeper
@@ -158,7 +159,7 @@ def test_merge_that_fails_is_tried_again_and_then_given_up(
     assert stage.state.notes == []
     stage.coordinator.job_ended(JobEnd(job=job, error=OSError("disk"), trace="t"))
     assert stage.submitted.count(job) == 2
-    assert job.id in stage.state.notes[0]
+    assert stage.state.notes[0].startswith(f"merge {job.id}: average on ")
     (hole,) = [hole for hole in stage.ledger.state().holes() if hole.outcome is Outcome.FAILED]
     assert "OSError: disk" in hole.reason
 
@@ -170,6 +171,26 @@ def test_merge_that_cannot_be_made_is_not_tried_again(stage: Stage, expert_manif
     stage.coordinator.job_ended(JobEnd(job=job, error=NonFiniteMergeError("NaN"), trace="t"))
     assert stage.submitted.count(job) == 1
     assert stage.ledger.state().counts().num_failed == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "num_failed"),
+    [
+        (SplitFormatError("no image in its test split"), 1),
+        (ValueError("anything"), 0),
+        (OSError("disk"), 0),
+    ],
+)
+def test_trial_whose_input_is_wrong_is_not_tried_again(
+    stage: Stage, error: Exception, num_failed: int
+) -> None:
+    """An error of our own says so; one of Python's or of the machine has another try."""
+    fail_trial(stage, error)
+    assert stage.ledger.state().counts().num_failed == num_failed
+    if num_failed:
+        assert stage.state.notes[0].startswith(
+            f"trial {stage.plan.trials[0].id}: emoji_objects lr=0.01 failed: "
+        )
 
 
 def test_preparation_that_fails_is_an_error_of_the_run(stage: Stage) -> None:
