@@ -17,6 +17,7 @@ from orchestrator.cli import cluster_verbs, file_verbs, study_verbs
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.standard_streams import output_failure
 from orchestrator.progress.visible_text import one_line, visible
+from workers.store.private_directory import user_directory
 
 TRACEBACK_VARIABLE = "MERGESWEEP_TRACEBACK"
 """Environment variable that shows the traceback of an unexpected error on the terminal."""
@@ -62,7 +63,7 @@ def unexpected(error: BaseException) -> str:
 def _kept(trace: str) -> str:
     """Writes a traceback to a file that only its user can read; returns where it is."""
     try:
-        number, path = tempfile.mkstemp(prefix="mergesweep-error-", suffix=".txt")
+        number, path = tempfile.mkstemp(dir=user_directory(), prefix="error-", suffix=".txt")
         with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123 an open file
             file.write(trace)
     except OSError as error:

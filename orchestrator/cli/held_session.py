@@ -15,7 +15,7 @@ from rich.console import Console
 
 from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
 from orchestrator.cli.leases import acquire_lease
-from orchestrator.cli.signals import stop_on_signals
+from orchestrator.cli.signals import interrupting_signals, stopping_signals
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
@@ -53,7 +53,7 @@ class HeldSession:
     """Publishes to MLflow; None if the verb publishes nothing."""
     console: Console
     stopping: threading.Event
-    """Is set by Ctrl-C, by SIGTERM, and when the lease is lost."""
+    """Is set by a signal while trials and jobs run, and when the lease is lost."""
     lease: Lease
     next_step: str
     """A sentence on how the user goes on after an early end."""
@@ -68,6 +68,7 @@ class HeldSession:
             cluster=RayCluster(),
             tracker=self.tracker,
             stopping=self.stopping,
+            stopping_signals=lambda: stopping_signals(self.stopping),
             on_cluster_lost=self._abandon,
             write_progress=self.lease.write_progress,
         )
@@ -98,8 +99,9 @@ def held_session(
 ) -> Iterator[HeldSession]:
     """Holds a study for the length of a `with` block.
 
-    Acquires the lease, reopens the study, writes its plan, turns signals into `stopping`, writes
-    heartbeats, and releases the lease at the end.
+    Acquires the lease, reopens the study, writes its plan, writes heartbeats, and releases the
+    lease at the end. A signal interrupts the block, except while trials and jobs run: these are
+    stopped in order.
 
     Args:
         opened: The study, as opened without the lease.
@@ -112,24 +114,27 @@ def held_session(
         EndedEarlyError: The work failed or was stopped; the reason is printed.
     """
     try:
-        with acquire_lease(opened, console=console, take_over=take_over) as lease:
+        with (
+            interrupting_signals(),
+            acquire_lease(opened, console=console, take_over=take_over) as lease,
+        ):
             # Reopens the study: the previous holder may have committed more artifacts.
             fresh = opened.reopened()
             # `gc` keeps the artifacts that a plan in the store names.
             fresh.folder.write_plan(fresh.plan, study_text=fresh.text)
             tracker = start_tracker(fresh) if publishes else None
-            with stop_on_signals() as stopping:
-                lease.start(lambda _: stopping.set())
-                held = HeldSession(
-                    opened=fresh,
-                    tracker=tracker,
-                    console=console,
-                    stopping=stopping,
-                    lease=lease,
-                    next_step=next_step,
-                )
-                with _ending_early(held):
-                    yield held
+            stopping = threading.Event()
+            lease.start(lambda _: stopping.set())
+            held = HeldSession(
+                opened=fresh,
+                tracker=tracker,
+                console=console,
+                stopping=stopping,
+                lease=lease,
+                next_step=next_step,
+            )
+            with _ending_early(held):
+                yield held
     except (LeaseError, StoreError, StudyDamagedError) as error:
         say(console, f"error: {error}")
         raise EndedEarlyError(FAILED) from error
@@ -142,6 +147,6 @@ def _ending_early(held: HeldSession) -> Iterator[None]:
     except (PreparationError, StoreError, LeaseError, ConnectionError) as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(FAILED) from error
-    except _StoppedError as stop:
+    except (_StoppedError, KeyboardInterrupt) as stop:
         held.end_early(f"stopped; {KEPT}")
         raise EndedEarlyError(INTERRUPTED) from stop

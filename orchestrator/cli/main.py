@@ -3,21 +3,17 @@
 import sys
 from contextlib import nullcontext
 
-from orchestrator.cli.exit_codes import INTERRUPTED
 from orchestrator.cli.fast_exit import ending_at_once
-from orchestrator.cli.signals import interrupt_on_signals
+from orchestrator.cli.signals import end_on_signals, interrupting_signals
 from orchestrator.cli.standard_streams import guard_streams
 
 
 def main() -> None:
     """Runs the command line as the last work of the process."""
     loads_torch = sys.argv[1:2] == ["merge"]
-    try:
-        interrupt_on_signals()
-        guard_streams()
-        from orchestrator.cli.command_line import cli
+    end_on_signals()
+    guard_streams()
+    from orchestrator.cli.command_line import cli
 
-        with ending_at_once() if loads_torch else nullcontext():
-            cli(prog_name="mergesweep")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    with interrupting_signals(), ending_at_once() if loads_torch else nullcontext():
+        cli(prog_name="mergesweep")

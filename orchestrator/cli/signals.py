@@ -16,6 +16,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEATED_WITHIN_S = 1.0
 """A signal that comes this soon after the first is the same one: a terminal sends Ctrl-C to all
 processes of a command, and programs such as `make` and `script` pass it on once more."""
+_STDOUT = 1
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class _Handler:
@@ -31,27 +33,39 @@ class _Handler:
             self._first_s = time.monotonic()
             self._on_first()
         elif time.monotonic() - self._first_s > REPEATED_WITHIN_S:
-            os._exit(INTERRUPTED)
+            _end()
 
 
-def interrupt_on_signals() -> None:
-    """Makes the first signal raise `KeyboardInterrupt`, from now on."""
-    _handle(_Handler(_interrupt))
+def end_on_signals() -> None:
+    """Makes every signal end the process at once, from now on: there is nothing to put in order."""
+    _install(_Handler(_end))
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Yields an event that the first signal sets."""
-    stopping = threading.Event()
-    before = _handle(_Handler(stopping.set))
+def interrupting_signals() -> Iterator[None]:
+    """Makes the first signal raise `KeyboardInterrupt`, for the length of a `with` block."""
+    with _handled_by(_Handler(_interrupt)):
+        yield
+
+
+@contextlib.contextmanager
+def stopping_signals(stopping: threading.Event) -> Iterator[None]:
+    """Makes the first signal set an event, for the length of a `with` block."""
+    with _handled_by(_Handler(stopping.set)):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: _Handler) -> Iterator[None]:
+    before = _install(handler)
     try:
-        yield stopping
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
-def _handle(handler: _Handler) -> dict[signal.Signals, Any]:
+def _install(handler: _Handler) -> dict[signal.Signals, Any]:
     """Installs a handler; returns the handlers before it.
 
     Ignored signals stay ignored: `nohup` has a reason, and so has a shell that starts a command in
@@ -66,3 +80,11 @@ def _handle(handler: _Handler) -> dict[signal.Signals, Any]:
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def _end() -> None:
+    """Ends the process at once; a terminal gets its cursor back, which a live panel hides."""
+    with contextlib.suppress(OSError):
+        if os.isatty(_STDOUT):
+            os.write(_STDOUT, _SHOW_CURSOR)
+    os._exit(INTERRUPTED)

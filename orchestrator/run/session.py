@@ -37,6 +37,9 @@ class Session:
     """Publishes to MLflow; None if the command publishes nothing."""
     stopping: threading.Event
     """Stops the session when it is set; running trials leave checkpoints."""
+    stopping_signals: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    """Returns a context in which signals set `stopping`. Outside, while the session connects, they
+    may interrupt it at once."""
     on_cluster_lost: Callable[[str], None]
     """Ends the process. Called from a thread when the cluster no longer answers, as calls to Ray
     would hang."""
@@ -84,6 +87,7 @@ class Session:
             enter = stack.enter_context
             enter(Display(self._state, console=console, current=progress.snapshot))
             enter(self.cluster.connected(self.on_cluster_lost))
+            enter(self.stopping_signals())
             slots = Slots(
                 most_trials=fair_share.max_slots(study.resources.trial),
                 most_jobs=fair_share.max_slots(study.resources.merge),

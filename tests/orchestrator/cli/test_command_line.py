@@ -40,7 +40,7 @@ def test_unexpected_error_is_one_line_and_a_file(
     assert result.stdout == "begun\n"
     first, second = result.stderr.splitlines()
     assert first == r"Error: KeyError: 'x\x1b[31m\nError: forged'"
-    (trace,) = tmp_path.glob("mergesweep-error-*")
+    (trace,) = tmp_path.glob("mergesweep-*/error-*")
     assert str(trace) in second
     assert TRACEBACK_VARIABLE in second
     assert "Traceback (most recent call last)" in trace.read_text()

@@ -2,50 +2,46 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import signals
-from orchestrator.cli.signals import SIGNALS, interrupt_on_signals, stop_on_signals
+from orchestrator.cli.signals import (
+    SIGNALS,
+    interrupting_signals,
+    stopping_signals,
+)
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(autouse=True)
-def _own_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_first_signal_interrupts(number: int) -> None:
     """A closed terminal and Slurm's signal end a command as Ctrl-C does."""
-    interrupt_on_signals()
-    with pytest.raises(KeyboardInterrupt):
+    before = signal.getsignal(number)
+    with interrupting_signals(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_first_signal_stops_a_run_in_order(number: int) -> None:
+def test_first_signal_stops_trials_in_order(number: int) -> None:
     """The same signal, passed on by `make` or `script`, changes nothing."""
-    before = signal.getsignal(number)
-    with stop_on_signals() as stopping:
+    stopping = threading.Event()
+    with stopping_signals(stopping):
         assert not stopping.is_set()
         signal.raise_signal(number)
         signal.raise_signal(number)
-        assert stopping.is_set()
-    assert signal.getsignal(number) is before
+    assert stopping.is_set()
 
 
 def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not wait for anything, and its exit code is that of an interruption."""
     monkeypatch.setattr(signals, "REPEATED_WITHIN_S", -1.0)
     monkeypatch.setattr(os, "_exit", sys.exit)
-    with stop_on_signals():
+    with stopping_signals(threading.Event()):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(SystemExit) as end:
             signal.raise_signal(signal.SIGTERM)
@@ -54,12 +50,14 @@ def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_ignored_signals_stay_ignored() -> None:
     """`nohup` and shells in the background ignore some on purpose."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    interrupt_on_signals()
-    signal.raise_signal(signal.SIGHUP)
-    with stop_on_signals() as stopping:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stopping = threading.Event()
+    with interrupting_signals():
         signal.raise_signal(signal.SIGHUP)
-        assert not stopping.is_set()
+        with stopping_signals(stopping):
+            signal.raise_signal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+    assert not stopping.is_set()
 
 
 def test_interrupt_during_the_imports_ends_without_a_traceback(tmp_path: Path) -> None:
