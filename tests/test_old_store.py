@@ -6,11 +6,13 @@ minimization and the number of tasks, so that every kind of manifest and specifi
 """
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from orchestrator.cli.command_line import cli
@@ -45,3 +47,15 @@ def test_tables_are_the_same(store: Path, options: tuple[str, ...], name: str) -
     now = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(ended.stdout_bytes)), now, compression="zstd")
     assert now.getvalue() == (store / "studies" / NAME / f"{name}.parquet").read_bytes()
+
+
+def test_plan_shows_the_data_of_old_manifests(store: Path, tmp_path: Path) -> None:
+    """Manifests without counts and without a comparison of images are shown as far as they go."""
+    study = yaml.safe_load((store / "studies" / NAME / "study.yaml").read_text("utf-8"))
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**study, "store": str(store)}), "utf-8")
+    ended = CliRunner().invoke(cli, ["plan", str(path), "--json"])
+    assert ended.exit_code == 0, ended.output
+    summary = json.loads(ended.stdout)["summary"]
+    assert summary["counts"]["num_experts_done"] == 18
+    assert [task["shared"] for task in summary["data"]["tasks"]] == [None] * len(study["tasks"])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+NUM_NAMES = 3
+"""The last names of a path that name an image."""
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -40,6 +42,10 @@ class FileSource:
             raise ImageSourceError(f"{path}: cannot be read: {error}") from error
         return decode_bytes(content, channels=self.channels, name=str(path))
 
+    def name(self, index: int) -> str:
+        """Returns the last names of the path: in own folders, split, class and file."""
+        return "/".join(self.paths[index].parts[-NUM_NAMES:])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySource:
@@ -54,6 +60,10 @@ class ArraySource:
         """Returns one image; see `eval.images.protocol.ImageSource`."""
         image: NDArray[np.uint8] = self.images[index]
         return image
+
+    def name(self, index: int) -> str:
+        """Returns the position of an image."""
+        return f"image {index}"
 
 
 def decode_bytes(content: bytes, *, channels: int, name: str) -> NDArray[np.uint8]:

@@ -28,6 +28,10 @@ class ImageSource(Protocol):
         """
         ...
 
+    def name(self, index: int) -> str:
+        """Returns the name of an image for people, the same on every machine."""
+        ...
+
 
 class ImageSourceError(ValueError):
     """A file or split of a task cannot be read; the message says why and what would be right."""

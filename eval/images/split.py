@@ -65,6 +65,10 @@ class Split:
         image: NDArray[np.uint8] = self._shards[shard][index - self._start(shard)]
         return image
 
+    def name(self, index: int) -> str:
+        """Returns the position of an image."""
+        return f"image {index}"
+
     def rows(self, start: int, stop: int) -> Split:
         """Returns the images from `start` to before `stop`, or to the end, without a copy."""
         pieces = []

@@ -93,6 +93,12 @@ class TableSource:
             raise ImageSourceError(f"{path}: row {row} of {self._column!r} holds no bytes")
         return decode_bytes(content, channels=self._channels, name=f"{path}, row {row}")
 
+    def name(self, index: int) -> str:
+        """Returns the file and the row of an image."""
+        path = self._pieces[bisect.bisect_right(self._starts, index) - 1].path
+        first = next(n for n, piece in enumerate(self._pieces) if piece.path == path)
+        return f"{path.name}, row {index - self._starts[first]}"
+
     def _rows(self, number: int) -> Any:  # noqa: ANN401 pyarrow is untyped
         if number not in self._read:
             self._read[number] = self._pieces[number].column(self._column)

@@ -40,9 +40,18 @@ class JoinedSource:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Decodes one image; see `eval.images.protocol.ImageSource`."""
+        part, position = self._find(index)
+        return part.image(position)
+
+    def name(self, index: int) -> str:
+        """Returns the name of an image in its own source."""
+        part, position = self._find(index)
+        return part.name(position)
+
+    def _find(self, index: int) -> tuple[ImageSource, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[number - 1]) if number else 0
-        return self._parts[number].image(index - start)
+        return self._parts[number], index - start
 
 
 def open_vision(task_name: str, *, root: Path, check_counts: bool = True) -> dict[str, ImageSource]:

@@ -42,8 +42,8 @@ class CsvSource:
     pixels: Any
     """One string per image: grey values separated by spaces."""
     labels: NDArray[np.int64]
-    name: str
-    """Name of the file, for errors."""
+    path: Path
+    """The file."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Parses one image; see `eval.images.protocol.ImageSource`."""
@@ -51,7 +51,11 @@ class CsvSource:
             values = [int(value) for value in self.pixels[index].as_py().split()]
             return np.array(values, dtype=np.uint8).reshape(FER_SIDE, FER_SIDE, 1)
         except (ValueError, OverflowError) as error:
-            raise ImageSourceError(f"{self.name}, row {index}: {error}") from error
+            raise ImageSourceError(f"{self.path}, row {index}: {error}") from error
+
+    def name(self, index: int) -> str:
+        """Returns the file and the row of an image."""
+        return f"{self.path.name}, row {index}"
 
 
 def open_split(entry: VisionEntry, *, parts: Sequence[Any], root: Path) -> list[ImageSource]:
@@ -144,7 +148,7 @@ def _faces(entry: VisionEntry, part: str, root: Path) -> ImageSource:
     return CsvSource(
         pixels=rows.column("pixels"),
         labels=_labels(rows.column("emotion").to_numpy()),
-        name=str(path),
+        path=path,
     )
 
 

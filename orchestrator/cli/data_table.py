@@ -22,6 +22,8 @@ def print_data(check: DataCheck, *, console: Console) -> None:
             say(console, f"left out of {task.task}: {'; '.join(task.left_out)}")
         for remark in task.remarks:
             say(console, f"{task.task}: {remark}")
+    if check.has_no_pairs:
+        say(console, "no image is in both splits of its task, or in training with two labels")
     for warning in check.warnings[:MAX_WARNINGS_SHOWN]:
         say(console, f"warning: {warning}")
     if len(check.warnings) > MAX_WARNINGS_SHOWN:

@@ -1,14 +1,18 @@
 """The facts about a study's data that a user should look at before anything is trained."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from orchestrator.plan.data_warnings import data_warnings
-from orchestrator.plan.images_left import ImagesLeft, images_left
+from orchestrator.plan.data_warnings import DataWarning, Rank, data_warnings, printable
+from orchestrator.plan.images_left import ImagesLeft, TaskImages, images_left
 from orchestrator.record.committed import Committed
+from workers.artifacts.metrics import DataMetrics, ImagePairs
+
+NUM_PAIRS_SHOWN = 2
+"""The number of pairs of equal images that a warning names; the manifest has some more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class TaskFacts:
     """For each reason to leave files out, a text with their number and the reason."""
     remarks: tuple[str, ...]
     """Sentences about anything else in the files that a user should look at."""
+    shared: ImagePairs | None
+    """Test images that are training images too; None before the images are prepared."""
+    contradictions: ImagePairs | None
+    """Training images that are there with another label too; None as for `shared`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,32 +53,83 @@ class DataCheck:
     warnings: tuple[str, ...]
     """Sentences that begin with a task's name, the most serious first."""
 
+    @property
+    def has_no_pairs(self) -> bool:
+        """Returns whether all images are compared, and none is in both splits or has two labels."""
+        pairs = [pair for task in self.tasks for pair in (task.shared, task.contradictions)]
+        return all(pair is not None and not pair.num_images for pair in pairs)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the check as plain values."""
         return {"tasks": [asdict(task) for task in self.tasks], "warnings": list(self.warnings)}
 
 
 def check_data(committed: Committed) -> DataCheck:
-    """Counts the images of a study's tasks, and looks for anything doubtful among them."""
-    tasks = images_left(committed.plan)
-    warnings = sorted(data_warnings(tasks), key=lambda warning: warning.rank)
+    """Counts the images of a study's tasks, and looks for anything doubtful among them.
+
+    Counts by class come from the images' manifests, if they are prepared, and else from the tasks'
+    files. Equal images are known from the manifests alone.
+    """
+    plan = committed.plan
+    metrics = {
+        spec.task: DataMetrics.from_json(committed.prepared[spec.id].metrics)
+        for spec in plan.datasets
+        if spec.id in committed.prepared
+    }
+    tasks = [_as_prepared(task, metrics.get(task.name)) for task in images_left(plan)]
+    warnings = [*data_warnings(tasks)]
+    for name, of_task in metrics.items():
+        warnings += _pair_warnings(name, of_task)
     return DataCheck(
-        tasks=tuple(
-            TaskFacts(
-                task=task.name,
-                num_classes=task.task.num_classes,
-                train=_facts(task.stored["train"]),
-                test=_facts(task.stored["test"]),
-                left_out=task.left_out,
-                remarks=task.remarks,
-            )
-            for task in tasks
+        tasks=tuple(_facts(task, metrics.get(task.name)) for task in tasks),
+        warnings=tuple(
+            warning.text for warning in sorted(warnings, key=lambda warning: warning.rank)
         ),
-        warnings=tuple(warning.text for warning in warnings),
     )
 
 
-def _facts(stored: Sequence[ImagesLeft]) -> SplitFacts:
+def _as_prepared(task: TaskImages, metrics: DataMetrics | None) -> TaskImages:
+    """Returns the images of a task with the counts of the prepared ones, if they are known."""
+    if metrics is None or metrics.class_counts is None:
+        return task
+    stored = {
+        split: (*left[:-1], replace(left[-1], per_class=np.array(metrics.class_counts[split])))
+        for split, left in task.stored.items()
+    }
+    return replace(task, stored=stored)
+
+
+def _pair_warnings(task: str, metrics: DataMetrics) -> Iterator[DataWarning]:
+    if metrics.shared and metrics.shared.num_images:
+        num = metrics.shared.num_images
+        text = f"{num:,} of {metrics.num_test:,} test images are training images too"
+        yield DataWarning(Rank.SHARED_IMAGE, f"{task}: {text}: {_named(metrics.shared)}")
+    if metrics.contradictions and metrics.contradictions.num_images:
+        num = metrics.contradictions.num_images
+        text = f"{num:,} of {metrics.num_train:,} training images are there with two labels"
+        yield DataWarning(Rank.CONTRADICTION, f"{task}: {text}: {_named(metrics.contradictions)}")
+
+
+def _named(pairs: ImagePairs) -> str:
+    shown = pairs.first[:NUM_PAIRS_SHOWN]
+    named = [f"{printable(one)} and {printable(other)}" for one, other in shown]
+    return "; ".join(named) + ("; ..." if pairs.num_images > len(shown) else "")
+
+
+def _facts(task: TaskImages, metrics: DataMetrics | None) -> TaskFacts:
+    return TaskFacts(
+        task=task.name,
+        num_classes=task.task.num_classes,
+        train=_split_facts(task.stored["train"]),
+        test=_split_facts(task.stored["test"]),
+        left_out=task.left_out,
+        remarks=task.remarks,
+        shared=None if metrics is None else metrics.shared,
+        contradictions=None if metrics is None else metrics.contradictions,
+    )
+
+
+def _split_facts(stored: Sequence[ImagesLeft]) -> SplitFacts:
     first, last = stored[0], stored[-1]
     counts = last.per_class
     return SplitFacts(

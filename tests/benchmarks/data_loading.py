@@ -67,6 +67,10 @@ class Files:
         with Image.open(self._paths[index]) as picture:
             return np.asarray(picture.convert("RGB"))
 
+    def name(self, index: int) -> str:
+        """Returns the name of one file."""
+        return self._paths[index].name
+
 
 def write_files(folder: Path, *, num_images: int) -> Files:
     """Writes smooth random pictures as JPEG files, with one folder per class."""

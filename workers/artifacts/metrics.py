@@ -1,16 +1,61 @@
-"""Typed views of the metrics in the manifests of experts, pretrained bases and merges.
+"""Typed views of the metrics in the manifests of images, experts, pretrained bases and merges.
 
 Workers write metrics with `to_json`, and the driver reads them with `from_json`. This module does
 not load torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from eval.metrics import TaskSums
 
 Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePairs:
+    """Images that are equal to another image of their task, counted, with the first pairs."""
+
+    num_images: int
+    """Images that have such a partner."""
+    first: tuple[tuple[str, str], ...]
+    """Names of the first images, each after the name of its partner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataMetrics:
+    """The metrics of a task's images. Manifests of earlier releases lack those that may be None."""
+
+    num_classes: int
+    num_train: int
+    num_test: int
+    images_per_shard: int
+    """Images in every shard but a split's last."""
+    class_counts: Mapping[str, tuple[int, ...]] | None
+    """Images of each class, by split."""
+    shared: ImagePairs | None
+    """Test images that are training images too."""
+    contradictions: ImagePairs | None
+    """Training images that are there with another label too."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the metrics as the manifest stores them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, metrics: Json) -> Self:
+        """Returns the view of the metrics of a task's images."""
+        counts = metrics.get("class_counts")
+        return cls(
+            num_classes=metrics["num_classes"],
+            num_train=metrics["num_train"],
+            num_test=metrics["num_test"],
+            images_per_shard=metrics["images_per_shard"],
+            class_counts=counts and {split: tuple(each) for split, each in counts.items()},
+            shared=_pairs_from_json(metrics.get("shared")),
+            contradictions=_pairs_from_json(metrics.get("contradictions")),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +162,13 @@ class MergeMetrics:
 def steps_taken(metrics: Json) -> int:
     """Returns the steps of an expert or a pretrained base, without reading its loss curve."""
     return int(metrics["steps_taken"])
+
+
+def _pairs_from_json(values: Json | None) -> ImagePairs | None:
+    if values is None:
+        return None
+    first = tuple((one, other) for one, other in values["first"])
+    return ImagePairs(num_images=values["num_images"], first=first)
 
 
 def _tasks_to_json(tasks: Mapping[str, TaskSums]) -> dict[str, Any]:

@@ -11,12 +11,14 @@ import torch
 
 from eval.images.decoding import decode_images
 from eval.images.protocol import ImageSource
-from eval.images.shards import SHARD_BYTES, images_per_shard, write_shard
+from eval.images.shards import SHARD_BYTES, images_per_shard, open_shard, write_shard
 from eval.open_images import open_images
 from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import DataMetrics
 from workers.artifacts.provenance import Provenance
+from workers.prepare.duplicates import Digests, digests_of, find_duplicates
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.shards_in_flight import ExpectedShard, ShardsInFlight
 from workers.sampling.data_selection import Selection, select_images
@@ -79,6 +81,7 @@ class ImagePreparation:
         sizes = {name: len(source.labels) for name, source in self._sources.items()}
         self._selections = select_images(sizes, spec=self._spec)
         self._in_flight = ShardsInFlight(artifacts.store, data_id=self._spec.id)
+        self._digests: dict[str, list[Digests]] = {split: [] for split in self._selections}
         self._num_found = 0
         self._num_decoded = 0
         self._decoding_since_s: float | None = None
@@ -120,6 +123,7 @@ class ImagePreparation:
                     path = self._in_flight.keep(expected, path)
             else:
                 self._num_found += len(expected.labels)
+                self._digests[expected.split].append(digests_of(open_shard(path).images))
                 yield self._progress()
             files[expected.name] = path
         return files
@@ -155,6 +159,7 @@ class ImagePreparation:
             num_threads=self._num_threads,
         ):
             images[num_done : num_done + len(chunk)] = chunk
+            self._digests[expected.split].append(digests_of(chunk))
             num_done += len(chunk)
             self._num_decoded += len(chunk)
             if self._clock() - reported_s >= REPORT_EVERY_S:
@@ -164,17 +169,11 @@ class ImagePreparation:
 
     def _commit(self, files: Mapping[str, Path], *, began_s: float) -> Manifest:
         spec = self._spec
-        sizes = {name: len(each.positions) for name, each in self._selections.items()}
         try:
             return self._artifacts.commit(
                 Provenance.of(spec, kind="data", inputs={}),
                 files=files,
-                metrics={
-                    "num_classes": self._task.num_classes,
-                    "num_train": sizes["train"],
-                    "num_test": sizes["test"],
-                    "images_per_shard": self._per_shard,
-                },
+                metrics=self._metrics().to_json(),
                 seconds={"prepare": self._clock() - began_s},
             )
         except (NotFoundError, FileNotFoundError):
@@ -183,6 +182,31 @@ class ImagePreparation:
             if winner is None:
                 raise
             return winner
+
+    def _metrics(self) -> DataMetrics:
+        labels = {
+            split: self._sources[each.source].labels[each.positions]
+            for split, each in self._selections.items()
+        }
+        duplicates = find_duplicates(
+            self._sources,
+            selections=self._selections,
+            resized={split: np.concatenate(each) for split, each in self._digests.items()},
+            num_threads=self._num_threads,
+        )
+        num_classes = self._task.num_classes
+        return DataMetrics(
+            num_classes=num_classes,
+            num_train=len(labels["train"]),
+            num_test=len(labels["test"]),
+            images_per_shard=self._per_shard,
+            class_counts={
+                split: tuple(np.bincount(each, minlength=num_classes).tolist())
+                for split, each in labels.items()
+            },
+            shared=duplicates.shared,
+            contradictions=duplicates.contradictions,
+        )
 
     def _progress(self, *, committed: Manifest | None = None) -> PreparationProgress:
         rate = 0.0

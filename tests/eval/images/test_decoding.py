@@ -70,6 +70,10 @@ class Broken:
             raise ImageSourceError(f"{Path('x') / '40.png'}: not an image")
         return np.zeros((4, 4, 3), np.uint8)
 
+    def name(self, index: int) -> str:
+        """Returns the position."""
+        return str(index)
+
 
 def test_image_that_cannot_be_decoded_ends_it_at_once() -> None:
     """The source's error is raised, remaining images are skipped, and no thread stays alive."""

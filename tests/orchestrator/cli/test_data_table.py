@@ -64,6 +64,8 @@ def test_twenty_tasks_and_many_warnings_stay_short_and_narrow() -> None:
             test=split,
             left_out=(),
             remarks=(),
+            shared=None,
+            contradictions=None,
         )
         for n in range(20)
     )

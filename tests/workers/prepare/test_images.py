@@ -17,6 +17,7 @@ from eval.suites import find_task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import DataMetrics, ImagePairs
 from workers.artifacts.node_cache import NodeCache
 from workers.prepare.images import ImagePreparation, OpenedTask
 from workers.sampling.data_selection import select_images
@@ -46,6 +47,10 @@ class Counted:
         if len(self.asked) == self._fails_at:
             raise ImageSourceError(f"image {index} is torn")
         return self._split.image(index)
+
+    def name(self, index: int) -> str:
+        """Returns the position."""
+        return f"image {index}"
 
 
 def random_split(size: int, *, seed: int) -> Split:
@@ -317,3 +322,35 @@ def test_local_store_keeps_no_second_copy_on_the_way(
     monkeypatch.setattr(store, "upload", look)
     finish(begin(store)[0])
     assert [len(names) for names in found[:4]] == [1] * 4
+
+
+@pytest.mark.parametrize("num_shards", [0, 2, 4])
+def test_equal_images_are_counted_whether_decoded_or_found(
+    store: Store, spec: DataSpec, begin: Begin, monkeypatch: pytest.MonkeyPatch, num_shards: int
+) -> None:
+    """A preparation that another one began has the metrics of an undisturbed one."""
+    chosen = select_images({name: len(split) for name, split in WHOLE.items()}, spec=spec)
+    (first, *_), (_, second, *_) = (each.positions.tolist() for each in chosen.values())
+    pixels = WHOLE["test"].images.copy()
+    pixels[second] = WHOLE["train"].images[first]
+    monkeypatch.setitem(WHOLE, "test", Split(images=pixels, labels=WHOLE["test"].labels))
+    if num_shards:
+        stop_after(begin(store)[0], num_shards=num_shards, store=store, spec=spec)
+    metrics = DataMetrics.from_json(finish(begin(store)[0]).metrics)
+    assert metrics.shared == ImagePairs(
+        num_images=1, first=((f"image {first}", f"image {second}"),)
+    )
+    assert metrics.contradictions == ImagePairs(num_images=0, first=())
+    assert metrics.class_counts is not None
+    for name, selection in chosen.items():
+        labels = WHOLE[name].labels[selection.positions]
+        counts = np.bincount(labels, minlength=TASK.num_classes)
+        assert metrics.class_counts[name] == tuple(counts.tolist())
+
+
+def test_manifests_of_earlier_releases_lack_counts_and_pairs() -> None:
+    """Metrics without the later fields are read, and the fields are None."""
+    old = {"num_classes": 10, "num_train": 25, "num_test": 16, "images_per_shard": 10}
+    metrics = DataMetrics.from_json(old)
+    assert (metrics.num_train, metrics.num_test, metrics.num_classes) == (25, 16, 10)
+    assert metrics.class_counts is metrics.shared is metrics.contradictions is None

@@ -51,6 +51,10 @@ class Folder:
             pixels = np.asarray(picture)
         return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
+    def name(self, index: int) -> str:
+        """Returns the name of a file."""
+        return self._paths[index].name
+
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Mapping[str, Folder]:
