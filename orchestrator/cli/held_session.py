@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
+from orchestrator.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
 from orchestrator.cli.leases import acquire_lease
 from orchestrator.cli.signals import interrupting_signals, stopping_signals
+from orchestrator.environment.problems import VariableError
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
@@ -59,13 +60,19 @@ class HeldSession:
     """A sentence on how the user goes on after an early end."""
 
     def session(self) -> Session:
-        """Returns a session on the cluster."""
+        """Returns a session on the cluster.
+
+        Raises:
+            VariableError: The Ray that RAY_ADDRESS names cannot be joined.
+        """
         # Ray takes more than a second to load, and a finished study does not need it.
         from orchestrator.cluster.ray_cluster import RayCluster
 
+        cluster = RayCluster()
+        cluster.check()
         return Session(
             opened=self.opened,
-            cluster=RayCluster(),
+            cluster=cluster,
             tracker=self.tracker,
             stopping=self.stopping,
             stopping_signals=lambda: stopping_signals(self.stopping),
@@ -147,6 +154,9 @@ def _ending_early(held: HeldSession) -> Iterator[None]:
     except (PreparationError, StoreError, LeaseError, ConnectionError) as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(FAILED) from error
+    except VariableError as error:
+        held.end_early(f"error: {error}")
+        raise EndedEarlyError(BAD_INPUT) from error
     except (_StoppedError, KeyboardInterrupt) as stop:
         held.end_early(f"stopped; {KEPT}")
         raise EndedEarlyError(INTERRUPTED) from stop

@@ -1,5 +1,6 @@
 """Options, consoles and ways to open a study that several verbs use."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,18 @@ def new_console(*, stderr: bool = False) -> "PlainConsole":
     return PlainConsole(stderr=stderr)
 
 
+def check_environment() -> None:
+    """Checks the environment variables that decide where a run's workers are started.
+
+    Raises:
+        BadInputError: Some cannot be used; the message lists all of them.
+    """
+    from orchestrator.environment.ray_variables import check_ray_variables
+
+    with bad_input():
+        check_ray_variables(os.environ)
+
+
 def open_file(path: Path) -> "OpenedStudy":
     """Opens the study of a file.
 
@@ -91,15 +104,17 @@ def store_at(url: str) -> "Store":
 def bad_input() -> Iterator[None]:
     """Turns errors that the user can mend into a message and exit code 2."""
     from orchestrator.cluster.submission import SubmitError
+    from orchestrator.environment.problems import VariableError
     from orchestrator.record.folder import StudyDamagedError, StudyNotFoundError
     from orchestrator.study.credentials import masked
     from orchestrator.study.problems import StudyError
     from workers.artifacts.layout import InvalidNameError
+    from workers.store.private_directory import NotPrivateError
     from workers.store.protocol import StoreError
 
     expected = (
         *(StudyError, StudyDamagedError, StudyNotFoundError, InvalidNameError, StoreError),
-        SubmitError,
+        *(SubmitError, VariableError, NotPrivateError),
     )
     try:
         yield

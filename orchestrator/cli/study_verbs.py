@@ -11,6 +11,7 @@ import click
 
 from orchestrator.cli.options import (
     bad_input,
+    check_environment,
     name_argument,
     new_console,
     open_file,
@@ -68,6 +69,7 @@ def prepare(study_file: Path, *, take_over: bool) -> None:
     """
     from orchestrator.cli.verbs.prepare import prepare_opened
 
+    check_environment()
     opened = open_file(study_file)
     sys.exit(prepare_opened(opened, console=new_console(), take_over=take_over))
 
@@ -83,6 +85,7 @@ def run(study_file: Path, *, take_over: bool) -> None:
     """
     from orchestrator.cli.verbs.run import run_opened
 
+    check_environment()
     opened = open_file(study_file)
     sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
 
@@ -95,6 +98,7 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
     """Continue study NAME from its store alone, without the YAML file."""
     from orchestrator.cli.verbs.run import run_opened
 
+    check_environment()
     opened = open_name(name, store)
     sys.exit(run_opened(opened, console=new_console(), take_over=take_over))
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import importlib
-import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -12,9 +12,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import grpc
 import ray
+from ray._private.gcs_utils import create_gcs_channel
+from ray._private.services import canonicalize_bootstrap_address
+from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore[attr-defined]
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from orchestrator.environment.problems import VariableError, VariableProblem
+from orchestrator.environment.ray_directory import DIRECTORY_VARIABLE, ray_directory
+from orchestrator.environment.ray_start import start_fault
+from orchestrator.environment.ray_variables import (
+    ADDRESS_REMEDY,
+    ADDRESS_VARIABLE,
+    AUTH_MODE_VARIABLE,
+    TOKEN_VARIABLE,
+    has_token,
+    max_resources,
+    ray_address,
+)
 from orchestrator.progress.state import InUse
 
 WORKER = "workers.process:Worker"
@@ -24,10 +41,16 @@ and the driver never does."""
 _NODE_DIED = "its node has died"
 """Part of Ray's message. Apart from preemption, nothing else tells the driver of a dead node."""
 
-MAX_RESOURCES_VARIABLE = "MERGESWEEP_MAX_RESOURCES"
-"""An environment variable on the head of a cluster that grows by itself: the size that it may grow
-to, such as `{"CPU": 160, "GPU": 20}`. Ray's autoscaler does not tell a driver."""
-
+FIRST_ANSWER_WAIT_S = 5.0
+"""Time in which the head must answer first; it may just be starting."""
+_ASK_AGAIN_S = 0.5
+_QUIET: dict[str, Any] = {
+    "log_to_driver": False,
+    "logging_level": logging.ERROR,
+    "configure_logging": True,
+}
+"""Options of `ray.init`: the driver prints, and nothing else does."""
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 CHECK_HEAD_EVERY_S = 5.0
 HEAD_LOST_AFTER_S = 20.0
 """The head counts as lost when it has not answered for this long. Ray itself waits 60 s at full CPU
@@ -36,7 +59,84 @@ load and then ends the process at once."""
 
 def is_own_ray() -> bool:
     """Returns whether a connection starts a Ray of its own, which no other driver joins."""
-    return os.environ.get("RAY_ADDRESS", "local") == "local"
+    return ray_address(os.environ) is None
+
+
+def check_cluster() -> None:
+    """Checks that the Ray that RAY_ADDRESS names can be joined, without joining it.
+
+    Ray's own attempt to join a head that does not answer, or refuses the token, ends only after
+    minutes, or with a message that does not say why.
+
+    Raises:
+        VariableError: Nothing answers at the address, it is no Ray head, it refuses the token, or
+            it has another version of Ray.
+    """
+    address = ray_address(os.environ)
+    if address is None:
+        return
+    try:
+        head = canonicalize_bootstrap_address(address) or address
+    except (OSError, ValueError) as error:
+        reason = "no Ray runs on this machine" if address == "auto" else _one_line(error)
+        raise _wrong_address(f"but {reason}") from error
+    if address != "auto" and (fault := _head_fault(head)) is not None:
+        raise _wrong_address(fault)
+
+
+def _head_fault(head: str) -> str | None:
+    """Asks a head whether it is alive; returns why it cannot be joined, None if it can."""
+    until_s = time.monotonic() + FIRST_ANSWER_WAIT_S
+    while True:
+        try:
+            version = _version_of(head, timeout_s=FIRST_ANSWER_WAIT_S)
+        except grpc.RpcError as error:
+            is_silent = error.code() in _NO_ANSWER
+            if not is_silent or time.monotonic() > until_s:
+                return _refusal(error, is_silent=is_silent)
+            time.sleep(_ASK_AGAIN_S)
+        else:
+            return (
+                None
+                if version == ray.__version__
+                else (
+                    f"a Ray head of version {version}, but this is Ray {ray.__version__}: both "
+                    "must be the same"
+                )
+            )
+
+
+def _version_of(address: str, *, timeout_s: float) -> str:
+    with create_gcs_channel(address) as channel:
+        head: Any = NodeInfoGcsServiceStub(channel)  # type: ignore[no-untyped-call]
+        return str(head.CheckAlive(CheckAliveRequest(), timeout=timeout_s).ray_version)
+
+
+def _refusal(error: grpc.RpcError, *, is_silent: bool) -> str:
+    """Returns why a head that was asked whether it is alive did not say so."""
+    reason = _one_line(error.details()).rpartition(": ")[2].rstrip("]")
+    if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+        return (
+            f"a Ray head that wants another token: set {TOKEN_VARIABLE} to the token that it was "
+            f"started with, and {AUTH_MODE_VARIABLE}=token"
+        )
+    if is_silent:
+        return f"but no Ray head answers there ({reason})"
+    return f"but the program that answers there is not a Ray head ({reason})"
+
+
+def _wrong_address(fault: str) -> VariableError:
+    problem = VariableProblem(
+        name=ADDRESS_VARIABLE,
+        value=os.environ[ADDRESS_VARIABLE],
+        fault=fault,
+        remedy=ADDRESS_REMEDY,
+    )
+    return VariableError([problem])
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 @contextlib.contextmanager
@@ -47,21 +147,19 @@ def ray_connection(on_lost: Callable[[str], None]) -> Iterator[None]:
         on_lost: Is called from a thread, with the reason, when the head no longer answers.
 
     Raises:
-        ConnectionError: There is no cluster at the address.
+        ConnectionError: Ray did not start on this machine, or the cluster at the address cannot be
+            joined; the message is one line.
+        VariableError: An environment variable for Ray cannot be used.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray warns of a change to CUDA_VISIBLE_DEVICES for tasks without GPUs, which we rely on.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = "local" if is_own_ray() else os.environ["RAY_ADDRESS"]
-    local_only: dict[str, Any] = {"include_dashboard": False} if is_own_ray() else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-        **local_only,
-    )
+    address = ray_address(os.environ)
+    if address is None:
+        _start()
+    else:
+        _join(address)
     # Slurm and Kubernetes send SIGTERM. Ray replaced its handler by one that ends the process.
     signal.signal(signal.SIGTERM, on_sigterm)
     closing = threading.Event()
@@ -74,6 +172,30 @@ def ray_connection(on_lost: Callable[[str], None]) -> Iterator[None]:
         closing.set()
         watcher.join()
         ray.shutdown()
+
+
+def _start() -> None:
+    """Starts a Ray of this process's own.
+
+    It needs no home: its token is in the environment of its processes, and not in `~/.ray`, where
+    it would change how a later `ray start` behaves.
+    """
+    directory = ray_directory(os.environ)
+    os.environ[DIRECTORY_VARIABLE] = str(directory.parent)
+    if not has_token(os.environ):
+        os.environ[TOKEN_VARIABLE] = secrets.token_hex(32)
+    try:
+        ray.init(address="local", include_dashboard=False, **_QUIET)
+    except Exception as error:
+        raise ConnectionError(start_fault(directory, error=error)) from error
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, **_QUIET)
+    except Exception as error:
+        reason = _one_line(error)
+        raise ConnectionError(f"the Ray at {address} cannot be joined: {reason}") from error
 
 
 def _watch_head(head: str, closing: threading.Event, on_lost: Callable[[str], None]) -> None:
@@ -103,7 +225,7 @@ def num_slots(*, cpu: float, gpu: float) -> int:
 
 def total_resources() -> Mapping[str, float]:
     """Returns the cluster's resources, by Ray's names, when it has grown as far as it may."""
-    total: dict[str, float] = json.loads(os.environ.get(MAX_RESOURCES_VARIABLE, "{}"))
+    total = max_resources(os.environ)
     for name, amount in ray.cluster_resources().items():  # type: ignore[no-untyped-call]
         total[name] = max(total.get(name, 0), amount)
     return total

@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from orchestrator.cluster.connection import WORKER, in_use, is_own_ray, ray_connection
+from orchestrator.cluster.connection import (
+    WORKER,
+    check_cluster,
+    in_use,
+    is_own_ray,
+    ray_connection,
+)
 from orchestrator.cluster.fair_share_client import FairShareClient
 from orchestrator.cluster.gauges import exporting_metrics
 from orchestrator.cluster.job_pool import JobPool
@@ -23,6 +29,14 @@ class RayCluster:
 
     worker: str = WORKER
     """The class that runs in worker processes, `module:Class`."""
+
+    def check(self) -> None:
+        """Checks that the Ray that RAY_ADDRESS names can be joined, without joining it.
+
+        Raises:
+            VariableError: It cannot be joined; the message says why and what to do.
+        """
+        check_cluster()
 
     def connected(self, on_lost: Callable[[str], None]) -> AbstractContextManager[None]:
         """Returns a context with a connection to Ray."""

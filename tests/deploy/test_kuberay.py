@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cluster.connection import MAX_RESOURCES_VARIABLE
+from orchestrator.environment.ray_variables import MAX_RESOURCES_VARIABLE
 from orchestrator.study.reader import parse_study
 
 HERE = Path(__file__).parent

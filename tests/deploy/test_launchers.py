@@ -11,7 +11,7 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 
-from orchestrator.cluster.connection import MAX_RESOURCES_VARIABLE
+from orchestrator.environment.ray_variables import MAX_RESOURCES_VARIABLE
 
 CLOUDS = Path(__file__).parents[2] / "deploy" / "clouds"
 both = pytest.mark.parametrize("cloud", ["aws", "gcp"])

@@ -46,13 +46,16 @@ def private_directory(path: Path, *, remedy: str) -> Path:
     return path
 
 
-def user_directory() -> Path:
-    """Returns this user's directory in the temporary folder, for logs, locks and caches.
+def user_directory(folder: Path | None = None) -> Path:
+    """Returns this user's directory in a shared folder, for logs, locks and caches.
+
+    Args:
+        folder: The shared folder; the temporary folder by default.
 
     Raises:
         NotPrivateError: The directory is not this user's own, or cannot be made.
     """
-    path = Path(tempfile.gettempdir()) / f"mergesweep-{os.getuid()}"
+    path = (folder or Path(tempfile.gettempdir())) / f"mergesweep-{os.getuid()}"
     return private_directory(path, remedy="set TMPDIR to a directory of your own")
 
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 
 from orchestrator.cluster import connection as session
 from orchestrator.cluster.connection import (
-    MAX_RESOURCES_VARIABLE,
     WORKER,
+    check_cluster,
     create_worker,
     is_node_lost,
     is_own_ray,
     num_slots,
 )
+from orchestrator.environment.problems import VariableError
+from orchestrator.environment.ray_variables import MAX_RESOURCES_VARIABLE
 
 
 def test_slots_are_bounded_by_the_scarcer_resource(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +56,45 @@ def test_ray_is_the_drivers_own_unless_an_address_says_otherwise(
     for address in ("auto", "10.0.0.1:6379"):
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert not is_own_ray()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a head no time to start."""
+    monkeypatch.setattr(session, "FIRST_ANSWER_WAIT_S", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_address_without_a_head_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself tries for minutes, and prints each try."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(VariableError, match=rf"^RAY_ADDRESS is '127.0.0.1:{port}'.*no Ray head"):
+        check_cluster()
+    monkeypatch.setenv("RAY_ADDRESS", "no-such-host.invalid:6379")
+    with pytest.raises(VariableError, match="no Ray head answers there"):
+        check_cluster()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_another_program_at_the_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dashboard's port is a likely mistake."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # Ray replaces a loopback address by the machine's own, where the server does not listen.
+        head = f"127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(session, "canonicalize_bootstrap_address", lambda _: head)
+        monkeypatch.setenv("RAY_ADDRESS", head)
+        with pytest.raises(VariableError, match=r"no Ray head answers there .*`unset RAY_ADDRESS`"):
+            check_cluster()
+        server.shutdown()
+
+
+def test_ray_of_ones_own_needs_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    check_cluster()
 
 
 def test_worker_is_created_from_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
