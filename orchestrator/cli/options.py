@@ -66,13 +66,18 @@ def open_file(path: Path) -> "OpenedStudy":
     Raises:
         BadInputError: The file or the store cannot be used.
     """
+    from orchestrator.progress.say import say
     from orchestrator.run.opened import open_study
-    from orchestrator.study.checks.models import fitted_models
+    from orchestrator.study.checks.models import resized_models, unchecked_models
     from orchestrator.study.reader import read_study
 
+    console = new_console(stderr=True)
     with bad_input():
-        study = read_study(path)
-        return open_study(study, text=path.read_text("utf-8"), fitted=fitted_models(study))
+        with console.status(f"checking {path}; a model that is new here takes some seconds"):
+            study = read_study(path)
+        for reason in unchecked_models(study):
+            say(console, f"warning: {reason}")
+        return open_study(study, text=path.read_text("utf-8"), resized=resized_models(study))
 
 
 def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedStudy":

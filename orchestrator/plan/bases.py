@@ -30,7 +30,7 @@ class Bases:
         return {spec.id: spec for spec in specs}
 
     @property
-    def fitted_models(self) -> frozenset[str]:
+    def resized_models(self) -> frozenset[str]:
         """The models that are built for the study's image size."""
         return frozenset(job.spec.model for job in self.jobs if job.spec.image_size is not None)
 
@@ -45,7 +45,7 @@ def plan_bases(
     *,
     points: Iterable[BasePoint],
     data_ids: Mapping[str, str],
-    fitted: Collection[str] = (),
+    resized: Collection[str] = (),
 ) -> Bases:
     """Returns the bases at some points; reads checkpoint files to compute their digests.
 
@@ -53,7 +53,7 @@ def plan_bases(
         study: A checked study.
         points: The points of the study's settings; repeated points are allowed.
         data_ids: The id of the images of every task that the study fine-tunes or pretrains on.
-        fitted: The models that must be built for the study's image size.
+        resized: The models that must be built for the study's image size.
     """
     jobs: dict[tuple[str, str], BaseJob] = {}
     by_point: dict[BasePoint, BaseSpec] = {}
@@ -64,7 +64,7 @@ def plan_bases(
                 model=point.model,
                 weights=point.weights,
                 seed=study.seed,
-                image_size=study.backbone.image_size if point.model in fitted else None,
+                image_size=study.backbone.image_size if point.model in resized else None,
             )
         pretrain = pretrain_spec(
             study.backbone.pretrain, steps=point.pretrain_steps, data_ids=data_ids

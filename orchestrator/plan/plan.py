@@ -118,7 +118,7 @@ def build_plan(
     *,
     groups: Sequence[Group] | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
-    fitted: Collection[str] = (),
+    resized: Collection[str] = (),
 ) -> Plan:
     """Returns a study's plan; it also depends on its checkpoint files and its own tasks' files.
 
@@ -126,7 +126,7 @@ def build_plan(
         study: A checked study.
         groups: The groups that an earlier run recorded; None to sample them.
         recorded: The study's own tasks as an earlier plan recorded them; None to read their files.
-        fitted: The models that must be built for the study's image size, as they take no images of
+        resized: The models that must be built for the study's image size, as they take no images of
             that size otherwise.
 
     Raises:
@@ -149,7 +149,7 @@ def build_plan(
         study,
         points=[setting.base for setting in settings],
         data_ids=data_ids,
-        fitted=fitted,
+        resized=resized,
     )
     heads = _heads(study, sources=sources)
     experts = _experts(study, settings=settings, bases=bases, data_ids=data_ids, heads=heads)

@@ -20,7 +20,7 @@ from orchestrator.record.folder import (
 )
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems
-from orchestrator.study.checks.models import fitted_models
+from orchestrator.study.checks.models import resized_models
 from orchestrator.study.reader import absolute_store, parse_study
 from orchestrator.study.schema import Study
 from orchestrator.tracking.tracker import PublishReport
@@ -62,7 +62,7 @@ class OpenedStudy:
         """
         plan = self.plan
         return open_study(
-            plan.study, text=self.text, recorded=plan.sources, fitted=plan.bases.fitted_models
+            plan.study, text=self.text, recorded=plan.sources, resized=plan.bases.resized_models
         )
 
     def note_published(self, report: PublishReport) -> None:
@@ -129,7 +129,7 @@ def open_study(
     *,
     text: str,
     recorded: Mapping[str, TaskSource] | None = None,
-    fitted: Collection[str] = (),
+    resized: Collection[str] = (),
 ) -> OpenedStudy:
     """Opens a study's store and reads which artifacts of the plan it has; writes nothing.
 
@@ -138,7 +138,7 @@ def open_study(
         text: The study file, as written.
         recorded: Own tasks as an earlier plan recorded them; their files need not be on this
             machine.
-        fitted: The models that must be built for the study's image size.
+        resized: The models that must be built for the study's image size.
 
     Raises:
         StudyDamagedError: The stored plan or a manifest differs from its digest.
@@ -147,10 +147,10 @@ def open_study(
     store_url = absolute_store(study.store)
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
-    plan = build_plan(study, recorded=recorded, fitted=fitted)
+    plan = build_plan(study, recorded=recorded, resized=resized)
     groups = _recorded_groups(folder, study=study)
     if groups is not None and groups != plan.groups:
-        plan = build_plan(study, groups=groups, recorded=recorded, fitted=fitted)
+        plan = build_plan(study, groups=groups, recorded=recorded, resized=resized)
     found = _committed(artifacts, plan=plan, folder=folder)
     ledger = Ledger(plan, manifests=[each for kind in found.values() for each in kind.values()])
     calibration = fitting_calibration(read_calibrations(folder), study=study)
@@ -246,8 +246,8 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
         recorded=recorded,
         checks_store=not is_read_only,
     )
-    fitted = fitted_models(study) if plan is None else plan.fitted_models()
-    return open_study(study, text=text, recorded=recorded, fitted=fitted)
+    resized = resized_models(study) if plan is None else plan.resized_models()
+    return open_study(study, text=text, recorded=recorded, resized=resized)
 
 
 def tracking_uri(study: Study, *, store_url: str) -> str:

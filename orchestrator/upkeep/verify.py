@@ -19,7 +19,7 @@ from orchestrator.record.folder import (
     study_problem,
 )
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems, promised_artifacts
-from orchestrator.study.checks.models import fitted_models
+from orchestrator.study.checks.models import resized_models
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from workers.artifacts.artifacts import Artifacts, CheckResult
@@ -178,7 +178,7 @@ def _rebuild_plan(text: str, *, folder: StudyFolder) -> tuple[PlanFile | None, s
         study = parse_study(text, source=STUDY_FILE, store=folder.store_url)
         if study.name != folder.name:
             return None, f"belongs to study {study.name!r}"
-        return plan_file(build_plan(study, fitted=fitted_models(study))), None
+        return plan_file(build_plan(study, resized=resized_models(study))), None
     except StudyError as error:
         return None, f"cannot be run by this release: {error}"
 

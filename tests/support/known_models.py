@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from workers.check.ask import remember_reports
-from workers.check.report import ModelReport, ModelUse, StepKind
+from workers.check.report import ModelReport, ModelUse, StepKind, Weights
 from workers.models.model_sizes import ModelSize
 
 MODEL_SIZES = {
@@ -30,6 +30,8 @@ _STEPS = (
     (USUAL_STEP, replace(USUAL_STEP, linearised=True)),
 )
 
+_WEIGHTS: tuple[tuple[Weights, ...], ...] = (("none",), ("file",))
+
 
 def remember_models() -> None:
     """Adds the usual uses of the models in `MODEL_SIZES` to the node's cache."""
@@ -44,8 +46,8 @@ def remember_models() -> None:
 
 def _usual_uses(model: str) -> list[ModelUse]:
     return [
-        ModelUse(model=model, image_size=size, reads_weights=reads, steps=tuple(sorted(steps)))
+        ModelUse(model=model, image_size=size, weights=weights, steps=tuple(sorted(steps)))
         for size in (16, 32, 64)
-        for reads in (False, True)
+        for weights in _WEIGHTS
         for steps in _STEPS
     ]

@@ -56,7 +56,7 @@ def _is_lasting(report: ModelReport) -> bool:
 
 
 def _ask(uses: list[ModelUse]) -> dict[str, ModelReport]:
-    """Returns the reports by key; fewer than uses if the process fails."""
+    """Returns the reports by key."""
     questions = "".join(f"{use.key}\n" for use in uses)
     try:
         answer = subprocess.run(
@@ -67,9 +67,18 @@ def _ask(uses: list[ModelUse]) -> dict[str, ModelReport]:
             check=True,
         ).stdout
         reports = [ModelReport.from_json(json.loads(line)) for line in answer.splitlines()]
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError):
-        return {}
-    return {use.key: report for use, report in zip(uses, reports, strict=False)}
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").split("\n") if error.stderr else []
+        return _unchecked(uses, why=next((line for line in reversed(lines) if line), str(error)))
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError) as error:
+        return _unchecked(uses, why=str(error))
+    return {use.key: report for use, report in zip(uses, reports, strict=True)}
+
+
+def _unchecked(uses: list[ModelUse], *, why: str) -> dict[str, ModelReport]:
+    models = ", ".join(sorted({use.model for use in uses}))
+    report = ModelReport(unchecked=f"{models} could not be checked here ({why})")
+    return {use.key: report for use in uses}
 
 
 def _cached(path: Path) -> dict[str, ModelReport]:

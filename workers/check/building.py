@@ -1,7 +1,5 @@
 """Builds a model as a study would, and finds the image sizes that it takes."""
 
-import contextlib
-import time
 from dataclasses import dataclass
 
 import timm
@@ -9,13 +7,6 @@ import torch
 
 from workers.models.backbones import Backbone, create_backbone
 
-NUM_SIZES_SHOWN = 4
-"""Sizes in a message."""
-SEARCH_S = 20.0
-"""The search for sizes ends after this time."""
-_SIZES = sorted({*range(32, 513, 32), *range(28, 449, 28), 518, 640, 768, 896, 1024})
-"""Sizes to try: multiples of the usual strides 8, 16 and 32, and of the patches and windows of 14
-and 7."""
 _MESSAGE_CHARS = 160
 
 
@@ -28,7 +19,7 @@ class Built:
     """A model that takes images of a size."""
 
     backbone: Backbone
-    is_fitted: bool
+    is_resized: bool
     """Whether the model was built for the size, not for its own size."""
 
 
@@ -70,12 +61,12 @@ def build_for(
         run(plain, image_size=image_size, device=device)
     except RefusedError as refusal:
         try:
-            fitted = build(model, device=device, image_size=image_size)
-            run(fitted, image_size=image_size, device=device)
+            resized = build(model, device=device, image_size=image_size)
+            run(resized, image_size=image_size, device=device)
         except RefusedError:
             raise refusal from None
-        return Built(backbone=fitted, is_fitted=True)
-    return Built(backbone=plain, is_fitted=False)
+        return Built(backbone=resized, is_resized=True)
+    return Built(backbone=plain, is_resized=False)
 
 
 def run(backbone: Backbone, *, image_size: int, device: torch.device) -> None:
@@ -112,26 +103,6 @@ def own_size(model: str) -> int:
     """Returns the size of images that a model is made for, in pixels."""
     config = timm.get_pretrained_cfg(model)
     return 224 if config is None else int(config.input_size[-1])
-
-
-def sizes_near(plain: Backbone, *, model: str, image_size: int, device: torch.device) -> list[int]:
-    """Returns sizes that a model takes, ascending: its own and the nearest to a size.
-
-    Args:
-        plain: The model at its own size.
-        model: Its name.
-        image_size: The size that the model does not take.
-        device: The device of `plain`.
-    """
-    own, give_up_s = own_size(model), time.monotonic() + SEARCH_S
-    found: list[int] = []
-    for size in (own, *sorted(_SIZES, key=lambda size: (abs(size - image_size), size))):
-        if len(found) == NUM_SIZES_SHOWN or time.monotonic() > give_up_s:
-            break
-        with contextlib.suppress(RefusedError):
-            build_for(model, image_size=size, device=device, plain=plain)
-            found.append(size)
-    return sorted(set(found))
 
 
 def refused(error: Exception) -> RefusedError:

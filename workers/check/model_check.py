@@ -1,5 +1,6 @@
 """Checks whether a study can use a model: its name, its image size, its steps, its weights."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,12 +13,12 @@ from workers.check.building import (
     build_for,
     own_size,
     run,
-    sizes_near,
 )
 from workers.check.names import name_fault
 from workers.check.report import MAX_CHECKED_IMAGES, Fault, ModelReport, ModelUse, StepKind
 from workers.check.sizes import measured
 from workers.check.training import store_and_merge, take_step
+from workers.check.weights import hub_fault, resizing_fault
 from workers.models.backbones import Backbone
 from workers.models.model_sizes import ModelSize
 
@@ -26,6 +27,13 @@ MAX_FLOPS = 5e10
 Larger models run on torch's meta device, which only follows shapes."""
 MAX_STATE_BYTES = 1 << 30
 """The same for the size of the weights; the check holds several copies."""
+NUM_SIZES_SHOWN = 4
+"""Sizes in a message."""
+SEARCH_S = 20.0
+"""The search for sizes ends after this time."""
+_SIZES = sorted({*range(32, 513, 32), *range(28, 449, 28), 518, 640, 768, 896, 1024})
+"""Sizes to try: multiples of the usual strides 8, 16 and 32, and of the patches and windows of 14
+and 7."""
 META, CPU = torch.device("meta"), torch.device("cpu")
 
 
@@ -34,6 +42,13 @@ def check_model(use: ModelUse) -> ModelReport:
     fault = name_fault(use.model)
     if fault is not None:
         return ModelReport(faults=(fault,))
+    report = _check_known(use)
+    fault = hub_fault(use)
+    return report if fault is None else replace(report, faults=(fault, *report.faults))
+
+
+def _check_known(use: ModelUse) -> ModelReport:
+    """Checks a use of a model that timm knows."""
     try:
         size = _size(use)
         device = _device(size, use=use)
@@ -48,22 +63,19 @@ def check_model(use: ModelUse) -> ModelReport:
     try:
         built = build_for(use.model, image_size=use.image_size, device=device, plain=plain)
     except RefusedError as error:
-        fault = _size_fault(use, plain=plain, device=device, why=str(error))
-        return ModelReport(size=size, faults=(fault,))
-    if built.is_fitted:
-        size = measured(
-            build(use.model, device=META, image_size=use.image_size), image_size=use.image_size
-        )
+        return _refuse_size(use, plain=plain, size=size, device=device, why=str(error))
+    if built.is_resized:
+        size = _size(use, image_size=use.image_size)
     faults = tuple(_faults(use, built=built, device=device))
-    return ModelReport(size=size, is_fitted=built.is_fitted, faults=faults)
+    return ModelReport(size=size, is_resized=built.is_resized, faults=faults)
 
 
-def _size(use: ModelUse) -> ModelSize:
+def _size(use: ModelUse, *, image_size: int | None = None) -> ModelSize:
     try:
-        backbone = build(use.model, device=META)
+        backbone = build(use.model, device=META, image_size=image_size)
     except RefusedError:
-        backbone = build(use.model, device=CPU)
-    return measured(backbone, image_size=own_size(use.model))
+        backbone = build(use.model, device=CPU, image_size=image_size)
+    return measured(backbone, image_size=image_size or own_size(use.model))
 
 
 def _device(size: ModelSize, *, use: ModelUse) -> torch.device:
@@ -71,27 +83,60 @@ def _device(size: ModelSize, *, use: ModelUse) -> torch.device:
     return META if flops > MAX_FLOPS or size.state_bytes > MAX_STATE_BYTES else CPU
 
 
-def _size_fault(use: ModelUse, *, plain: Backbone, device: torch.device, why: str) -> Fault:
+def _refuse_size(
+    use: ModelUse, *, plain: Backbone, size: ModelSize, device: torch.device, why: str
+) -> ModelReport:
+    """Returns the report on a model that failed at the study's image size."""
     own = own_size(use.model)
     try:
         run(plain, image_size=own, device=device)
     except RefusedError as error:
-        return Fault(
+        if device == META:  # not every model runs there
+            return ModelReport(size=size, unchecked=f"{use.model} is too large to be tried here")
+        fault = Fault(
             kind="model",
             fault=f"{use.model} fails even at its own size of {own} pixels: {error}",
             remedy="use another model",
         )
-    sizes = sizes_near(plain, model=use.model, image_size=use.image_size, device=device)
-    others = [str(size) for size in sizes if size != own]
-    also = f"; it also takes {', '.join(others)}" if others else ""
-    return Fault(
-        kind="image_size",
-        fault=f"{use.model} takes no images of {use.image_size} pixels ({why})",
-        remedy=f"the model's own size is {own}{also}",
-    )
+    else:
+        sizes = _sizes_near(use, plain=plain, device=device)
+        others = [str(each) for each in sizes if each != own]
+        also = f"; it also takes {', '.join(others)}" if others else ""
+        fault = Fault(
+            kind="image_size",
+            fault=f"{use.model} takes no images of {use.image_size} pixels ({why})",
+            remedy=f"the model's own size is {own}{also}",
+        )
+    return ModelReport(size=size, faults=(fault,))
+
+
+def _sizes_near(use: ModelUse, *, plain: Backbone, device: torch.device) -> list[int]:
+    """Returns sizes that the study could use instead, ascending: the model's own and the nearest.
+
+    Args:
+        use: A use with an image size that the model does not take.
+        plain: The model at its own size.
+        device: The device of `plain`.
+    """
+    give_up_s = time.monotonic() + SEARCH_S
+    found: list[int] = []
+    nearest = sorted(_SIZES, key=lambda size: (abs(size - use.image_size), size))
+    for size in (own_size(use.model), *nearest):
+        if len(found) == NUM_SIZES_SHOWN or time.monotonic() > give_up_s:
+            break
+        try:
+            built = build_for(use.model, image_size=size, device=device, plain=plain)
+        except RefusedError:
+            continue
+        at_size = replace(use, image_size=size)
+        if not built.is_resized or resizing_fault(at_size, device=device) is None:
+            found.append(size)
+    return sorted(set(found))
 
 
 def _faults(use: ModelUse, *, built: Built, device: torch.device) -> Iterator[Fault]:
+    if built.is_resized and (fault := resizing_fault(use, device=device)) is not None:
+        yield fault
     for step in use.steps:
         try:
             take_step(built.backbone, step=step, image_size=use.image_size, device=device)

@@ -11,7 +11,8 @@ MAX_CHECKED_IMAGES = 2
 """Images of a checked step. Layers treat the images of a batch alike, except BatchNorm, which
 cannot normalise a batch that has one value per channel."""
 
-FaultKind = Literal["name", "image_size", "batch_size", "linearised", "weights", "model"]
+FaultKind = Literal["name", "image_size", "batch_size", "linearised", "hub", "model"]
+Weights = Literal["none", "timm", "file"]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -34,8 +35,8 @@ class ModelUse:
     """A timm model name."""
     image_size: int
     """Height and width of the images, in pixels."""
-    reads_weights: bool
-    """Whether weights come from somewhere, in the shapes of the model's own image size."""
+    weights: tuple[Weights, ...]
+    """The kinds of its weights: random, of timm's hub, or from any file."""
     steps: tuple[StepKind, ...]
 
     @property
@@ -51,7 +52,7 @@ class ModelUse:
             KeyError, TypeError: A field is missing or unknown.
         """
         steps = tuple(StepKind(**each) for each in fields["steps"])
-        return ModelUse(**{**fields, "steps": steps})
+        return ModelUse(**{**fields, "weights": tuple(fields["weights"]), "steps": steps})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class ModelReport:
 
     size: ModelSize | None = None
     """None if the model cannot be built."""
-    is_fitted: bool = False
+    is_resized: bool = False
     """Whether timm builds the model for the study's image size (`img_size`), because the model at
     its own size does not take such images."""
     faults: tuple[Fault, ...] = ()

@@ -66,10 +66,10 @@ def create_backbone(
         WeightsError: timm has no such model.
     """
     width = embedding_width(model)
-    fitted: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+    resized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "backbone", model))
-        module = timm.create_model(model, pretrained=False, num_classes=width, **fitted)
+        module = timm.create_model(model, pretrained=False, num_classes=width, **resized)
     module = module.to(device).to(memory_format=torch.channels_last)
     defaults: Any = module.default_cfg
     # Some models, for example MobileNetV3, have a layer before the classifier that widens the
@@ -80,45 +80,6 @@ def create_backbone(
         num_features=num_features,
         normalization=Normalization(mean=tuple(defaults["mean"]), std=tuple(defaults["std"])),
     )
-
-
-def fit_to_images(
-    tensors: Mapping[str, Tensor], *, model: str, image_size: int
-) -> dict[str, Tensor]:
-    """Returns weights of a model at its own size, interpolated by timm for images of another size.
-
-    Positional embeddings and the like change; all other weights stay as they are.
-
-    Raises:
-        WeightsError: timm cannot interpolate the weights of this model.
-    """
-    own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    try:
-        module = timm.create_model(
-            model,
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": own},
-            num_classes=embedding_width(model),
-            img_size=image_size,
-        )
-    except Exception as error:
-        raise WeightsError(
-            f"timm cannot interpolate the weights of {model} to {image_size} pixels: {error}"
-        ) from error
-    fitted = module.state_dict()
-    lost = [
-        name
-        for name, tensor in tensors.items()
-        if name in fitted
-        and tensor.shape == fitted[name].shape
-        and not torch.equal(tensor, fitted[name])
-    ]
-    if lost:
-        raise WeightsError(
-            f"timm loses the weights {lost[:NUM_NAMES_SHOWN]} of {model} when it interpolates them "
-            f"to {image_size} pixels"
-        )
-    return fitted
 
 
 def embedding_width(model: str) -> int:

@@ -11,13 +11,9 @@ from torch import Tensor
 from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.provenance import Provenance
-from workers.models.backbones import (
-    create_backbone,
-    embedding_width,
-    fit_to_images,
-    read_checkpoint,
-)
+from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
 from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
+from workers.models.resized_weights import resize_weights
 from workers.models.tensor_files import write_tensors
 from workers.specs.bases import BaseJob, BaseSpec
 from workers.workspace import BASE_FILE, Workspace
@@ -33,7 +29,7 @@ def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
     spec = job.spec
     tensors = _base_tensors(job)
     if spec.image_size is not None and spec.weights != "none":
-        tensors = fit_to_images(tensors, model=spec.model, image_size=spec.image_size)
+        tensors = resize_weights(tensors, model=spec.model, image_size=spec.image_size)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / BASE_FILE
         write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})

@@ -95,13 +95,13 @@ class BaseSpec:
         """Returns the values that the manifest stores."""
         pretrain = None if self.pretrain is None else self.pretrain.to_json()
         # Left out at the model's own size, so that ids stay as they were.
-        fitted = {} if self.image_size is None else {"image_size": self.image_size}
+        resized = {} if self.image_size is None else {"image_size": self.image_size}
         return {
             "model": self.model,
             "weights": self.weights,
             "seed": self.seed,
             "pretrain": pretrain,
-            **fitted,
+            **resized,
         }
 
     @staticmethod

@@ -146,7 +146,7 @@ class PlanFile:
         """
         return source_from_json(task, self.sources[task])
 
-    def fitted_models(self) -> frozenset[str]:
+    def resized_models(self) -> frozenset[str]:
         """Returns the models that are built for the study's image size, not for their own."""
         return frozenset(each["model"] for each in self.bases.values() if "image_size" in each)
 

@@ -9,7 +9,9 @@ from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem
 from orchestrator.study.schema import Study
 from workers.check.ask import model_reports
-from workers.check.report import MAX_CHECKED_IMAGES, Fault, ModelReport, ModelUse, StepKind
+from workers.check.report import MAX_CHECKED_IMAGES, Fault, ModelReport, ModelUse, StepKind, Weights
+
+_KINDS: dict[str, Weights] = {"none": "none", "timm": "timm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,8 @@ class NamedModel:
     field: str
     """The field that names it."""
     use: ModelUse
+    hub_fields: tuple[str, ...]
+    """The fields that take its weights from timm's hub."""
 
 
 def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Iterator[StudyProblem]:
@@ -47,9 +51,16 @@ def reports_by_model(study: Study) -> dict[str, ModelReport]:
     return {each.use.model: reports[each.use] for each in named if each.use in reports}
 
 
-def fitted_models(study: Study) -> frozenset[str]:
+def unchecked_models(study: Study) -> list[str]:
+    """Returns a sentence for each model of a checked study that this machine could not try."""
+    return [each.unchecked for each in reports_by_model(study).values() if each.unchecked]
+
+
+def resized_models(study: Study) -> frozenset[str]:
     """Returns the models of a checked study that must be built for its image size."""
-    return frozenset(model for model, report in reports_by_model(study).items() if report.is_fitted)
+    return frozenset(
+        model for model, report in reports_by_model(study).items() if report.is_resized
+    )
 
 
 def named_models(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[NamedModel]:
@@ -59,14 +70,26 @@ def named_models(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[N
     for index, model in enumerate(backbone.axes.model):
         named.setdefault(model, f"backbone.axes.model[{index}]")
     for model, field in named.items():
-        sources = {backbone.weights_of(model), *backbone.axes.weights}
+        sources = dict(_sources(backbone, model=model))
         use = ModelUse(
             model=model,
             image_size=backbone.image_size,
-            reads_weights=sources != {"none"},
+            weights=tuple(sorted({_KINDS.get(source, "file") for source in sources.values()})),
             steps=steps,
         )
-        yield NamedModel(field=field, use=use)
+        hub_fields = tuple(each for each, source in sources.items() if source == "timm")
+        yield NamedModel(field=field, use=use, hub_fields=hub_fields)
+
+
+def _sources(backbone: BackboneSection, *, model: str) -> Iterator[tuple[str, str]]:
+    """Yields the sources of a model's weights by the fields that name them."""
+    if isinstance(backbone.weights, str):
+        yield "backbone.weights", backbone.weights
+    elif model in backbone.weights:
+        yield f"backbone.weights.{model}", backbone.weights[model]
+    if model == backbone.model:
+        for index, source in enumerate(backbone.axes.weights):
+            yield f"backbone.axes.weights[{index}]", source
 
 
 def _steps(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[StepKind]:
@@ -106,8 +129,8 @@ def _fields(
                 yield "finetune.linearised"
             if True in finetune.axes.linearised:
                 yield f"finetune.axes.linearised[{finetune.axes.linearised.index(True)}]"
-        case "weights":
-            yield "backbone.weights"
+        case "hub":
+            yield from model.hub_fields
         case "name" | "model":
             yield model.field
 

@@ -149,7 +149,7 @@ def test_work_that_the_previous_holder_has_done_is_not_done_again(
 def test_study_is_reopened_with_what_was_found_first(
     opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`prepare` uses own tasks and fitted models like `run`: later changes leave the plan alone."""
+    """`prepare` uses own tasks and resized models like `run`: later changes change no plan."""
     found: list[dict[str, Any]] = []
 
     def reopen(*_: object, **options: Any) -> OpenedStudy:  # noqa: ANN401 passed on
@@ -160,7 +160,7 @@ def test_study_is_reopened_with_what_was_found_first(
     prepare(opened, lambda: None, monkeypatch=monkeypatch)
     (options,) = found
     assert options["recorded"] == opened.plan.sources
-    assert options["fitted"] == opened.plan.bases.fitted_models
+    assert options["resized"] == opened.plan.bases.resized_models
 
 
 def test_early_end_has_an_exit_code(opened: OpenedStudy) -> None:

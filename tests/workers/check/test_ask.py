@@ -16,7 +16,7 @@ from workers.check import __main__ as process
 from workers.check.ask import model_reports, remember_reports
 from workers.check.report import ModelReport, ModelUse
 
-USE = ModelUse(model="test_resnet", image_size=32, reads_weights=False, steps=(USUAL_STEP,))
+USE = ModelUse(model="test_resnet", image_size=32, weights=("none",), steps=(USUAL_STEP,))
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_reports_come_from_another_process_and_are_kept(
 
 def test_kept_reports_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second plan of the same study starts no process."""
-    report = ModelReport(size=MODEL_SIZES["test_resnet"], is_fitted=True)
+    report = ModelReport(size=MODEL_SIZES["test_resnet"], is_resized=True)
     remember_reports({USE.key: report})
     monkeypatch.setattr("subprocess.run", None)
     assert model_reports([USE]) == {USE: report}

@@ -9,11 +9,13 @@ from known_models import MODEL_SIZES, USUAL_STEP
 from workers.check.model_check import check_model
 from workers.check.names import similar_names
 from workers.check.report import ModelReport, ModelUse
+from workers.check.weights import hub_fault
 from workers.models.backbones import create_backbone
 from workers.train.trainer import create_head
 from workers.train.trainer_state import model_tensors
 
-USE = ModelUse(model="test_resnet", image_size=32, reads_weights=False, steps=(USUAL_STEP,))
+VIT = "vit_tiny_patch16_224"
+USE = ModelUse(model="test_resnet", image_size=32, weights=("none",), steps=(USUAL_STEP,))
 
 
 def fault_of(use: ModelUse) -> tuple[str, str]:
@@ -34,24 +36,44 @@ def test_sizes_equal_those_of_built_models(model: str) -> None:
     assert report.size.expert_bytes(num_classes=7) == sum(tensor.nbytes for tensor in tensors)
 
 
-def test_model_that_takes_images_at_its_own_size_is_not_fitted() -> None:
-    """A model is fitted to the images only if it does not take them otherwise."""
-    own = replace(USE, model="vit_tiny_patch16_224", image_size=224)
-    assert not check_model(own).is_fitted
-    fitted = check_model(replace(own, image_size=64))
-    assert fitted.is_fitted
-    assert fitted.faults == ()
-    assert fitted.size is not None
-    positions = (14**2 - 4**2) * 192
-    assert check_model(own).size.num_parameters - fitted.size.num_parameters == positions
+def test_model_is_built_for_the_images_if_it_does_not_take_them_otherwise() -> None:
+    """A ViT has fewer positions for smaller images; one with dynamic positions stays as it is."""
+    resized = check_model(replace(USE, model=VIT, weights=("file",)))
+    assert resized.is_resized
+    assert resized.faults == ()
+    own = create_backbone(VIT, seed=0, device=torch.device("meta"))
+    assert resized.size is not None
+    num_own = sum(each.numel() for each in own.module.parameters())
+    assert num_own - resized.size.num_parameters == (14**2 - 2**2) * 192
+    assert not check_model(replace(USE, model="test_vit")).is_resized
 
 
 def test_other_sizes_are_named_where_a_size_does_not_work() -> None:
     """A size that no form of the model takes is refused with the model's own and nearby sizes."""
-    kind, text = fault_of(replace(USE, model="vgg11", image_size=16))
+    kind, text = fault_of(replace(USE, model=VIT, image_size=8))
     assert kind == "image_size"
-    assert text.startswith("vgg11 takes no images of 16 pixels (")
-    assert text.endswith("; the model's own size is 224; it also takes 32, 56, 64")
+    assert text.startswith(f"{VIT} takes no images of 8 pixels (")
+    assert text.endswith("; the model's own size is 224; it also takes 28, 32, 56")
+
+
+def test_size_to_which_weights_cannot_be_interpolated_is_refused() -> None:
+    """A mixer is built for any size with random weights, and has pretrained ones for its own."""
+    use = replace(USE, model="gmixer_12_224")
+    assert check_model(use).faults == ()
+    kind, text = fault_of(replace(use, weights=("file", "none")))
+    assert kind == "image_size"
+    assert "cannot interpolate the weights of gmixer_12_224 to 32 pixels" in text
+    assert text.endswith("its own size is 224; other sizes need weights: none")
+
+
+def test_hub_without_weights_of_a_model_is_told_before_it_is_asked() -> None:
+    """Timm knows which models have weights in its hub."""
+    untrained = replace(USE, model="darknet17")
+    assert hub_fault(untrained) is None
+    assert hub_fault(replace(USE, weights=("timm",))) is None
+    fault = hub_fault(replace(untrained, weights=("none", "timm")))
+    assert fault is not None
+    assert fault.fault == "timm's hub has no weights of darknet17"
 
 
 def test_one_image_is_too_few_for_batch_norm_with_one_value_per_channel() -> None:

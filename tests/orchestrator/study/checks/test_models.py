@@ -1,0 +1,112 @@
+"""Faults of models as problems of a study file. `tests/workers/check` has the checks themselves."""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+import yaml
+from known_models import MODEL_SIZES
+
+from orchestrator.plan.plan import build_plan
+from orchestrator.study.checks.models import named_models, resized_models, unchecked_models
+from orchestrator.study.problems import StudyError
+from orchestrator.study.reader import parse_study
+from orchestrator.study.schema import Study
+from workers.check.ask import remember_reports
+from workers.check.report import Fault, FaultKind, ModelReport, StepKind
+
+Make = Callable[..., Study]
+BACKBONE: dict[str, Any] = {
+    "model": "test_resnet",
+    "weights": {"test_resnet": "none", "test_vit": "timm"},
+    "image_size": 32,
+    "axes": {"model": ["test_resnet", "test_vit"], "weights": ["none", "timm"]},
+}
+
+
+def remember(study: Study, **reports: ModelReport) -> None:
+    """Writes a report for each model of a study to the node's cache."""
+    named = named_models(study.backbone, finetune=study.finetune)
+    remember_reports({each.use.key: reports[each.use.model] for each in named})
+
+
+def problems_of(fields: dict[str, Any]) -> dict[str, str]:
+    """Returns the texts of a study's problems by field."""
+    with pytest.raises(StudyError) as refused:
+        parse_study(yaml.safe_dump(fields), source="study.yaml", checks_models=True)
+    return {each.field: f"{each.fault}; {each.remedy}" for each in refused.value.problems}
+
+
+FIELDS = {
+    "name": {"backbone.axes.model[1]"},
+    "model": {"backbone.axes.model[1]"},
+    "image_size": {"backbone.image_size"},
+    "hub": {"backbone.weights.test_vit"},
+    "linearised": {"finetune.axes.linearised[1]"},
+    "batch_size": {"backbone.pretrain.batch_size", "finetune.axes.batch_size[0]"},
+}
+"""The fields to change, by the kind of a fault of `test_vit` in the study below."""
+
+
+@pytest.mark.parametrize("kind", get_args(FaultKind))
+def test_fault_is_a_problem_of_the_field_to_change(
+    kind: FaultKind, make_study: Make, study_fields: Callable[..., dict[str, Any]]
+) -> None:
+    """Every kind of fault names its fields, beside the other problems of the file."""
+    fields = study_fields(
+        backbone={**BACKBONE, "pretrain": {"tasks": ["kana"], "steps": 4, "batch_size": 1}},
+        finetune={"axes": {"linearised": [False, True]}}
+        if kind == "linearised"
+        else {"freeze_batch_norm": False, "axes": {"batch_size": [1, 8]}},
+    )
+    fault = Fault(kind=kind, fault="it fails", remedy="mend it")
+    remember(
+        make_study(**fields),
+        test_resnet=ModelReport(size=MODEL_SIZES["test_resnet"]),
+        test_vit=ModelReport(faults=(fault,)),
+    )
+    found = problems_of({**fields, "seed": -1})
+    assert found.pop("seed")
+    assert found == dict.fromkeys(FIELDS[kind], "it fails; mend it")
+
+
+def test_steps_of_a_study_are_checked_at_their_smallest_batch(make_study: Make) -> None:
+    """Kinds of steps differ in BatchNorm and linearisation; larger batches are not tried."""
+    study = make_study(
+        backbone={**BACKBONE, "pretrain": {"tasks": ["kana"], "steps": 4}},
+        finetune={"axes": {"batch_size": [64, 1, 8], "linearised": [False, True]}},
+    )
+    resnet, vit = named_models(study.backbone, finetune=study.finetune)
+    kind = {"trains_batch_norm": False, "linearised": False}
+    assert resnet.use.steps == (
+        StepKind(batch_size=1, **kind),
+        StepKind(batch_size=2, **{**kind, "linearised": True}),
+        StepKind(batch_size=2, **{**kind, "trains_batch_norm": True}),
+    )
+    assert resnet.use.weights == ("none", "timm")
+    assert vit.use.weights == ("timm",)
+
+
+def test_only_models_that_need_it_are_built_for_the_image_size(make_study: Make) -> None:
+    """The bases of other models, and of studies at a model's own size, keep their ids."""
+    study = make_study(backbone={**BACKBONE, "axes": {"model": ["test_resnet", "test_vit"]}})
+    report = ModelReport(size=MODEL_SIZES["test_resnet"])
+    remember(study, test_resnet=report, test_vit=ModelReport(is_resized=True))
+    assert resized_models(study) == {"test_vit"}
+    before = build_plan(study).bases
+    after = build_plan(study, resized=resized_models(study)).bases
+    ids = {base.model: base.id for base in before.by_id.values()}
+    for base in after.by_id.values():
+        assert (base.id == ids[base.model]) == (base.model == "test_resnet")
+        assert base.to_json().get("image_size") == (32 if base.model == "test_vit" else None)
+    assert after.resized_models == {"test_vit"}
+
+
+def test_models_that_could_not_be_tried_are_no_problem_of_the_file(
+    make_study: Make, study_fields: Callable[..., dict[str, Any]]
+) -> None:
+    """A small or busy machine may not refuse a study that others can run."""
+    study = make_study()
+    remember(study, test_resnet=ModelReport(unchecked="it took too long"))
+    parse_study(yaml.safe_dump(study_fields()), source="study.yaml", checks_models=True)
+    assert unchecked_models(study) == ["it took too long"]

@@ -1,0 +1,70 @@
+"""Checks that weights for a model exist in timm's hub, and that timm can interpolate them."""
+
+import timm
+import torch
+from torch import nn
+
+from workers.check.building import RefusedError, build, own_size
+from workers.check.report import Fault, ModelUse
+from workers.models.pretrained_weights import WeightsError
+from workers.models.resized_weights import resize_weights
+
+
+def hub_fault(use: ModelUse) -> Fault | None:
+    """Returns the fault of a model without weights in timm's hub; None if it has some."""
+    config = timm.get_pretrained_cfg(use.model)
+    if "timm" not in use.weights or (config is not None and config.has_weights):
+        return None
+    return Fault(
+        kind="hub",
+        fault=f"timm's hub has no weights of {use.model}",
+        remedy="use the path of a checkpoint file, or none for random weights",
+    )
+
+
+def resizing_fault(use: ModelUse, *, device: torch.device) -> Fault | None:
+    """Returns the fault of weights that timm cannot interpolate; None if it can."""
+    if set(use.weights) == {"none"}:
+        return None
+    try:
+        _check_resizing(use, device=device)
+    except (RefusedError, WeightsError) as error:
+        return Fault(
+            kind="image_size",
+            fault=str(error),
+            remedy=f"its own size is {own_size(use.model)}; other sizes need weights: none",
+        )
+    return None
+
+
+def _check_resizing(use: ModelUse, *, device: torch.device) -> None:
+    """Interpolates noise twice: weights that are the same both times do not come from it.
+
+    Raises:
+        RefusedError, WeightsError: timm cannot interpolate the weights.
+    """
+    module = build(use.model, device=device).module
+    if device.type == "meta":
+        with device:
+            resize_weights(module.state_dict(), model=use.model, image_size=use.image_size)
+        return
+    first, second = (_resized_noise(module, use=use, seed=seed) for seed in (1, 2))
+    trained = {name for name, _ in module.named_parameters()}
+    lost = [name for name in trained if torch.equal(first[name], second[name])]
+    if lost:
+        raise RefusedError(
+            f"timm does not interpolate {min(lost)} of {use.model} to {use.image_size} pixels"
+        )
+
+
+def _resized_noise(module: nn.Module, *, use: ModelUse, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    noise = {
+        name: torch.rand(tensor.shape, generator=generator)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in module.state_dict().items()
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return resize_weights(noise, model=use.model, image_size=use.image_size)

@@ -1,0 +1,56 @@
+"""Interpolates the weights of a model that takes only images of the size that it was built for."""
+
+from collections.abc import Mapping
+
+import timm
+import torch
+from torch import Tensor
+
+from workers.models.backbones import embedding_width
+from workers.models.pretrained_weights import WeightsError
+
+NUM_NAMES_SHOWN = 5
+
+
+def resize_weights(
+    tensors: Mapping[str, Tensor], *, model: str, image_size: int
+) -> dict[str, Tensor]:
+    """Returns the weights of a model at its own size, interpolated by timm for another size.
+
+    Positional embeddings and the like change; all other weights stay as they are.
+
+    Args:
+        tensors: All tensors of the backbone, built for the model's own size.
+        model: A timm model name.
+        image_size: Height and width of the images, in pixels.
+
+    Raises:
+        WeightsError: timm cannot interpolate the weights of this model.
+    """
+    given = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    try:
+        module = timm.create_model(
+            model,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": given},
+            num_classes=embedding_width(model),
+            img_size=image_size,
+        )
+    except Exception as error:
+        raise WeightsError(
+            f"timm cannot interpolate the weights of {model} to {image_size} pixels: {error}"
+        ) from error
+    resized = module.state_dict()
+    lost = [
+        name
+        for name, tensor in tensors.items()
+        if name in resized
+        and tensor.shape == resized[name].shape
+        and not torch.equal(tensor, resized[name])
+    ]
+    if lost:
+        raise WeightsError(
+            f"timm loses the weights {', '.join(lost[:NUM_NAMES_SHOWN])} of {model} when it "
+            f"interpolates them to {image_size} pixels"
+        )
+    return resized
