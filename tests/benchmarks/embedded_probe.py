@@ -17,7 +17,8 @@ from eval.evaluate import features_of
 from eval.images.decoding import resized
 from eval.images.split import Split
 from eval.suites import SUITES, find_task
-from workers.models.backbones import Backbone, create_backbone, read_checkpoint
+from workers.models.backbones import Backbone, create_backbone
+from workers.models.fitted_weights import fit_weights
 from workers.models.pretrained_weights import packaged_path
 
 MODEL = "tf_efficientnet_lite0"
@@ -62,7 +63,7 @@ def first_images(name: str) -> tuple[Split, Split]:
 def pretrained() -> Backbone:
     """Returns the default backbone with the packaged weights."""
     backbone = create_backbone(MODEL, seed=0, device=torch.device("cpu"))
-    weights = read_checkpoint(packaged_path(MODEL), model=MODEL)
+    weights = fit_weights(packaged_path(MODEL), model=MODEL).tensors
     backbone.module.load_state_dict(weights)
     return backbone
 

@@ -1,5 +1,6 @@
 """Commits a base: the pretrained or random weights that trials start from."""
 
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -11,12 +12,15 @@ from torch import Tensor
 from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.provenance import Provenance
-from workers.models.backbones import create_backbone, embedding_width, read_checkpoint
+from workers.models.backbones import create_backbone, embedding_width
+from workers.models.fitted_weights import fit_weights
 from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
 from workers.models.resized_weights import resize_weights
 from workers.models.tensor_files import write_tensors
 from workers.specs.bases import BaseJob, BaseSpec
 from workers.workspace import BASE_FILE, Workspace
+
+_log = logging.getLogger(__name__)
 
 
 def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
@@ -70,7 +74,10 @@ def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, 
     digest = sha256_of_file(path)
     if spec.weights != f"sha256:{digest}":
         raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
-    return read_checkpoint(path, model=spec.model)
+    fitted = fit_weights(path, model=spec.model, shown=shown)
+    for remark in fitted.remarks:
+        _log.info(remark)
+    return dict(fitted.tensors)
 
 
 def _hub_tensors(model: str) -> dict[str, Tensor]:

@@ -1,0 +1,224 @@
+"""Fits the tensors of a file of weights to a timm model, or says why they do not fit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import timm
+import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor
+
+from workers.models.backbones import NUM_NAMES_SHOWN, embedding_width
+from workers.models.likely_models import likely_model
+from workers.models.matched_names import (
+    ExpectedTensors,
+    MatchedNames,
+    expected_tensors,
+    match_names,
+    whole_names,
+)
+from workers.models.pretrained_weights import WeightsError
+from workers.models.weights_files import WeightsFile, read_weights, shard_remark
+
+OPEN_CLIP_NAMES = ("visual.class_embedding", "module.visual.class_embedding")
+"""Names of a tensor in checkpoints of whole ViT models from open_clip. timm converts such
+checkpoints to its own names."""
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_STATISTICS = (".running_mean", ".running_var")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedWeights:
+    """The backbone's tensors in a file, and how they were found there."""
+
+    tensors: Mapping[str, Tensor]
+    """The backbone's tensors by timm's names, in the model's dtypes."""
+    remarks: tuple[str, ...]
+    """Whole sentences about tensors that were left out, and about names that are not timm's."""
+
+
+def fit_weights(path: Path, *, model: str, shown: str | None = None) -> FittedWeights:
+    """Reads a checkpoint of a whole model and returns the backbone's tensors by timm's names.
+
+    * Every tensor of the file is used or is a classifier's; otherwise the file is refused.
+    * All names may have one prefix, such as `module.`; see `read_weights` for entries of a file.
+    * A checkpoint of an open_clip ViT model gives the tensors of its image tower.
+    * If no tensor has a name of timm's, they are matched by order. The last parts of the names and
+      the shapes must agree. Safetensors files are sorted by name, which loses the order.
+    * The batch counters of BatchNorm may be missing, as in torchvision's oldest files, and are then
+      zero.
+    * Floating point tensors are converted to the model's dtypes, and must be finite there.
+
+    Args:
+        path: The file.
+        model: timm's name of the model.
+        shown: The file's name in messages; the path by default.
+
+    Raises:
+        WeightsError: The file does not fit the model, or timm has no such model.
+    """
+    expected = expected_tensors(model)
+    shown = shown or str(path)
+    file = read_weights(path)
+    text_tower: tuple[str, ...] = ()
+    if any(name in file.tensors for name in OPEN_CLIP_NAMES):
+        file, text_tower = _image_tower(file, model=model)
+    matched = match_names(file.tensors, expected=expected)
+    is_by_order = False
+    if not matched.is_complete and (by_order := _by_order(file, expected=expected)):
+        matched, is_by_order = by_order, True
+    if not matched.is_complete:
+        raise WeightsError(_refusal(matched, file=file, expected=expected, shown=shown, path=path))
+    _check_tied(matched, found=file.tensors, shown=shown)
+    tensors = _converted(matched, found=file.tensors, expected=expected, shown=shown)
+    matched = replace(matched, text_tower=matched.text_tower + text_tower)
+    return FittedWeights(
+        tensors=tensors, remarks=_remarks(matched, file=file, is_by_order=is_by_order, shown=shown)
+    )
+
+
+def _image_tower(file: WeightsFile, *, model: str) -> tuple[WeightsFile, tuple[str, ...]]:
+    """Returns the image tower of an open_clip ViT by timm's names, and the names outside it."""
+    module = timm.create_model(model, pretrained=False, num_classes=embedding_width(model))
+    outside = tuple(name for name in file.tensors if "visual." not in name)
+    tower = checkpoint_filter_fn(dict(file.tensors), module)  # type: ignore[arg-type]
+    return replace(file, tensors=tower), outside
+
+
+def _by_order(file: WeightsFile, *, expected: ExpectedTensors) -> MatchedNames | None:
+    """Matches tensors with names of their own by their order; None if they do not fit."""
+    found = list(file.tensors)
+    if not file.keeps_order or any(name in expected.backbone for name in found):
+        return None
+    whole = whole_names(expected.model)
+    if len(whole) != len(found):
+        return None
+    pairs = dict(zip(whole, found, strict=True))
+    if any(ours.rpartition(".")[2] != theirs.rpartition(".")[2] for ours, theirs in pairs.items()):
+        return None
+    renamed = {ours: file.tensors[theirs] for ours, theirs in pairs.items()}
+    matched = match_names(renamed, expected=expected)
+    if not matched.is_complete:
+        return None
+    return replace(
+        matched,
+        names={name: pairs[ours] for name, ours in matched.names.items()},
+        tied={pairs[ours]: pairs[first] for ours, first in matched.tied.items()},
+        heads=tuple(pairs[ours] for ours in matched.heads),
+    )
+
+
+def _check_tied(matched: MatchedNames, *, found: Mapping[str, Tensor], shown: str) -> None:
+    differing = [
+        f"{name} and {first}"
+        for name, first in matched.tied.items()
+        if not torch.equal(found[name], found[first])
+    ]
+    if differing:
+        raise WeightsError(
+            f"{shown}: the model uses one tensor under several names, but the file has different "
+            f"values for {_first_five(differing)}"
+        )
+
+
+def _converted(
+    matched: MatchedNames, *, found: Mapping[str, Tensor], expected: ExpectedTensors, shown: str
+) -> dict[str, Tensor]:
+    """Returns the backbone's tensors in the model's dtypes; batch counters may be missing."""
+    tensors, wrong_dtypes, infinite = {}, [], []
+    for name, like in expected.backbone.items():
+        if name not in matched.names:
+            tensors[name] = torch.zeros(like.shape, dtype=like.dtype)
+            continue
+        tensor = found[matched.names[name]]
+        if not _is_convertible(tensor, like=like):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            wrong_dtypes.append(f"{matched.names[name]} ({dtype})")
+            continue
+        tensors[name] = tensor.to(like.dtype)
+        if not (torch.isfinite(tensor).all() and torch.isfinite(tensors[name]).all()):
+            infinite.append(matched.names[name])
+    problems = []
+    if wrong_dtypes:
+        problems.append(
+            "these tensors are not plain floating point numbers, or not counts where the model "
+            f"counts: {_first_five(wrong_dtypes)}; convert quantised weights to float32 first"
+        )
+    if infinite:
+        problems.append(f"these tensors hold NaN or infinite values: {_first_five(infinite)}")
+    if problems:
+        raise WeightsError(f"{shown}: {'; '.join(problems)}")
+    return tensors
+
+
+def _is_convertible(tensor: Tensor, *, like: Tensor) -> bool:
+    if like.is_floating_point():
+        return tensor.dtype in _FLOATS
+    if tensor.dtype in _FLOATS:  # counters that were converted together with the weights
+        return bool((tensor.isfinite() & (tensor == tensor.round())).all())
+    return not tensor.is_complex()
+
+
+def _refusal(
+    matched: MatchedNames, *, file: WeightsFile, expected: ExpectedTensors, shown: str, path: Path
+) -> str:
+    """Returns the message that refuses a file whose names or shapes are not the model's."""
+    model = expected.model
+    problems = []
+    if not matched.names:
+        problems.append(
+            f"none of its {len(file.tensors)} tensors has a name of {model} in timm, such as "
+            f"{next(iter(expected.backbone))}; it has {_first_five(list(file.tensors))}"
+        )
+    elif matched.unexpected:
+        problems.append(
+            f"{model} does not have {len(matched.unexpected)} of its {len(file.tensors)} tensors "
+            f"({_first_five(matched.unexpected)})"
+        )
+    if matched.names and matched.missing:
+        problems.append(
+            f"it lacks {len(matched.missing)} of the {len(expected.backbone)} tensors of {model} "
+            f"({_first_five(matched.missing)})"
+        )
+        if all(name.endswith(_STATISTICS) for name in matched.missing):
+            problems.append(
+                "these are BatchNorm's statistics: save model.state_dict(), not only parameters"
+            )
+    if matched.wrong_shapes:
+        shapes = [
+            f"{matched.names[name]} has shape {tuple(file.tensors[matched.names[name]].shape)}, "
+            f"expected {tuple(expected.backbone[name].shape)}"
+            for name in matched.wrong_shapes
+        ]
+        problems.append(_first_five(shapes))
+    likely = likely_model(file.tensors, model=model, file_name=path.name)
+    looks = f"; {likely}" if likely else ""
+    remark = shard_remark(path)
+    return f"{shown} is not a checkpoint of {model}{looks}{remark}: {'; '.join(problems)}"
+
+
+def _remarks(
+    matched: MatchedNames, *, file: WeightsFile, is_by_order: bool, shown: str
+) -> tuple[str, ...]:
+    remarks = []
+    if file.wrapper:
+        remarks.append(f"{shown}: the weights are in its entry {file.wrapper}")
+    if matched.prefix:
+        remarks.append(f"{shown}: the weights are the tensors named {matched.prefix}*")
+    if is_by_order:
+        remarks.append(
+            f"{shown}: its names are not timm's, so its tensors are taken in their order"
+        )
+    if left_out := (*matched.heads, *file.beside):
+        remarks.append(
+            f"{shown}: left out, because a base has no classifier: {_first_five(left_out)}"
+        )
+    if matched.text_tower:
+        remarks.append(f"{shown}: left out: {len(matched.text_tower)} tensors of the text tower")
+    return tuple(remarks)
+
+
+def _first_five(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_NAMES_SHOWN} more" if len(names) > NUM_NAMES_SHOWN else ""
+    return f"{', '.join(names[:NUM_NAMES_SHOWN])}{more}"

@@ -1,0 +1,37 @@
+"""The state of a module in which several names may mean one tensor.
+
+Some models apply one layer in several places, for example CoaT. Torch lists such a tensor under
+each of its names. Files have it once, under its first name, so that it is trained, merged and
+counted once.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+def own_state(module: nn.Module) -> dict[str, Tensor]:
+    """Returns a module's own parameters and buffers, each once under its first name."""
+    tied = tied_names(module)
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in tied}
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copies tensors, named as in `own_state`, into a module.
+
+    Raises:
+        RuntimeError: A name is missing or unknown, or a shape differs.
+    """
+    tied = {name: tensors[first] for name, first in tied_names(module).items() if first in tensors}
+    module.load_state_dict({**tensors, **tied})
+
+
+def tied_names(module: nn.Module) -> dict[str, str]:
+    """Returns the further names of tensors that have several, each with the tensor's first name."""
+    firsts: dict[int, str] = {}
+    tied = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        first = firsts.setdefault(id(tensor), name)
+        if first != name:
+            tied[name] = first
+    return tied

@@ -1,0 +1,229 @@
+"""Reads files of weights in any common form, or says what a file is instead.
+
+The content decides how a file is read, not the end of its name. No pickled code is executed.
+"""
+
+import argparse
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from workers.models.backbones import NUM_NAMES_SHOWN
+from workers.models.pretrained_weights import WeightsError
+
+MAX_DEPTH = 2
+"""Mappings inside mappings that are searched for weights. Deeper ones are states of optimizers."""
+SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+
+_DAMAGED = "it is incomplete or damaged ({}); copy or download it again"
+_FIRST_BYTES = 512
+_MAX_HEADER_BYTES = 100_000_000
+"""Largest header of a safetensors file."""
+_PICKLE = b"\x80"
+_ZIP = b"PK\x03\x04"
+_BEGINNINGS = {
+    b"version https://git-lfs": (
+        "it is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository"
+    ),
+    b"<": ("it is a web page, not a checkpoint; download the file itself, which may need a login"),
+    b"\x89HDF": "it is an HDF5 file, as Keras writes them; convert it to safetensors",
+    b"GGUF": "it is a GGUF file, whose weights are quantised; take the original weights",
+    b"\x1f\x8b": "it is compressed with gzip; unpack it first",
+    b"\x93NUMPY": "it is one NumPy array, not tensors by name; convert it to safetensors",
+}
+"""Remedies for files that are no checkpoints, by their first bytes."""
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """The tensors of a file."""
+
+    tensors: Mapping[str, Tensor]
+    """Tensors by name."""
+    keeps_order: bool
+    """Whether the order of the tensors is the order in the model. Safetensors files are sorted."""
+    wrapper: str = ""
+    """The entry of the file that holds the tensors, such as `state_dict`; empty for the file."""
+    beside: tuple[str, ...] = ()
+    """Names of tensors beside that entry, such as an accuracy."""
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """Reads the names and tensors of a file of weights.
+
+    A file that `torch.save` wrote may hold the tensors in an entry, such as `state_dict`, beside
+    other values. Two such entries are refused, because nothing says which one is meant.
+
+    Raises:
+        WeightsError: The file cannot be read or is no checkpoint; the message says what it is.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.read(_FIRST_BYTES)
+        if fault := _fault(path, first=first):
+            raise WeightsError(f"{path}: {fault}")
+        return _read_safetensors(path) if _is_safetensors(first) else _read_torch(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: it cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: {_DAMAGED.format(error)}") from error
+
+
+def _fault(path: Path, *, first: bytes) -> str | None:
+    """Returns the reason why a file is no checkpoint, with a remedy; None if it may be one."""
+    if not first:
+        return "it is empty; copy or download it again"
+    if _is_safetensors(first) or first[:1] == _PICKLE:
+        return None
+    if first[:4] == _ZIP:
+        return _zip_fault(path)
+    text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text[:1] in (b"{", b"["):
+        return _json_fault(path)
+    otherwise = (
+        f"it is neither a safetensors file nor from torch.save; it begins with {first[:8]!r}"
+    )
+    return next((each for start, each in _BEGINNINGS.items() if text.startswith(start)), otherwise)
+
+
+def _is_safetensors(first: bytes) -> bool:
+    return first[8:9] == b"{" and int.from_bytes(first[:8], "little") <= _MAX_HEADER_BYTES
+
+
+def _json_fault(path: Path) -> str:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return "it is text, not a checkpoint"
+    if isinstance(found, dict) and "weight_map" in found:
+        return (
+            "it is the index of a checkpoint in several files; save the weights in one file: "
+            "safetensors.torch.save_file(tensors of all files, 'weights.safetensors')"
+        )
+    return "it is a JSON file, not a checkpoint"
+
+
+def _zip_fault(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return _DAMAGED.format("its table of contents is missing")
+    if "constants.pkl" in names:
+        return (
+            "it is a TorchScript program; save its weights: "
+            "torch.save(torch.jit.load(path).state_dict(), 'weights.pth')"
+        )
+    return None if "data.pkl" in names else "it is a ZIP archive that torch.save did not write"
+
+
+def _read_safetensors(path: Path) -> WeightsFile:
+    tensors = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 the file is no mapping
+            try:
+                tensors[name] = file.get_tensor(name)
+            except (SafetensorError, AttributeError, KeyError, TypeError) as error:
+                dtype = file.get_slice(name).get_dtype()
+                raise WeightsError(
+                    f"{path}: torch cannot read {name}, whose dtype is {dtype}; convert the file "
+                    "to float32, float16 or bfloat16"
+                ) from error
+    if not tensors:
+        raise WeightsError(f"{path}: it holds no tensors")
+    return WeightsFile(tensors=tensors, keeps_order=False)
+
+
+def _read_torch(path: Path) -> WeightsFile:
+    try:
+        # Torch would read a file by the end of its name. timm and DeiT save their options, which
+        # are plain values, beside the weights.
+        with (
+            path.open("rb") as file,
+            safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            found: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: {_pickle_fault(path)}") from error
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{path}: {_DAMAGED.format(reason)}") from error
+    if not isinstance(found, Mapping):
+        raise WeightsError(
+            f"{path}: it holds a value of type {type(found).__name__}, not tensors by name; "
+            f"{SAVE_ALONE}"
+        )
+    return _unwrapped(found, path=path)
+
+
+def _pickle_fault(path: Path) -> str:
+    """Returns the reason why torch refuses to load a file without executing code."""
+    try:
+        kinds = sorted(get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # noqa: BLE001 the file may be damaged in any way
+        kinds = []
+    if not kinds:
+        return f"it is not from torch.save, or damaged; {SAVE_ALONE}"
+    return (
+        f"it holds Python objects ({', '.join(kinds[:NUM_NAMES_SHOWN])}), and loading them could "
+        f"run any code; load it where you trust it, and {SAVE_ALONE}"
+    )
+
+
+def _unwrapped(found: Mapping[Any, Any], *, path: Path) -> WeightsFile:
+    """Returns the only set of tensors in a mapping."""
+    top = {name: each for name, each in found.items() if isinstance(each, Tensor)}
+    nested = dict(_nested(found, depth=MAX_DEPTH))
+    if len(nested) > 1:
+        names = ", ".join(nested)
+        raise WeightsError(
+            f"{path}: it holds several sets of weights ({names}); save the one that you mean in a "
+            "file of its own"
+        )
+    for wrapper, tensors in nested.items():
+        return WeightsFile(
+            tensors=_detached(tensors), keeps_order=True, wrapper=wrapper, beside=tuple(top)
+        )
+    if not top:
+        inside = [str(name) for name in found][:NUM_NAMES_SHOWN]
+        raise WeightsError(
+            f"{path}: it holds no tensors by name, but {inside or 'nothing'}; {SAVE_ALONE}"
+        )
+    return WeightsFile(tensors=_detached(top), keeps_order=True)
+
+
+def _nested(
+    found: Mapping[Any, Any], *, depth: int, above: str = ""
+) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Yields the entries of a mapping, at most `depth` deep, that hold nothing but tensors."""
+    for name, each in found.items():
+        if not isinstance(name, str) or not isinstance(each, Mapping):
+            continue
+        place = f"{above}{name}"
+        if each and all(isinstance(tensor, Tensor) for tensor in each.values()):
+            yield place, each
+        elif depth > 1:
+            yield from _nested(each, depth=depth - 1, above=f"{place}.")
+
+
+def _detached(tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    return {str(name): tensor.detach() for name, tensor in tensors.items()}
+
+
+def shard_remark(path: Path) -> str:
+    """Returns a hint for a file that is one of several parts of a checkpoint; else nothing."""
+    part = _SHARD.search(path.stem)
+    return f"; its name says that it is part {int(part[1])} of {int(part[2])}" if part else ""
