@@ -73,10 +73,10 @@ def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
     from orchestrator.cli.verbs.submit import read_remote_study, submit_study
 
     with bad_input():
-        study = read_remote_study(study_file)
+        study, text = read_remote_study(study_file)
         code = submit_study(
             study,
-            text=study_file.read_text("utf-8"),
+            text=text,
             submissions=_submissions(address),
             console=new_console(),
             is_waiting=is_waiting,

@@ -74,10 +74,10 @@ def open_file(path: Path) -> "OpenedStudy":
     console = new_console(stderr=True)
     with bad_input():
         with console.status(f"checking {path}; a model that is new here takes some seconds"):
-            study = read_study(path)
+            study, text = read_study(path)
         for reason in unchecked_models(study):
             say(console, f"warning: {reason}")
-        return open_study(study, text=path.read_text("utf-8"), resized=resized_models(study))
+        return open_study(study, text=text, resized=resized_models(study))
 
 
 def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedStudy":

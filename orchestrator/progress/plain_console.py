@@ -3,7 +3,8 @@
 import os
 from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.status import Status
 from rich.text import Text
 
 from orchestrator.progress.visible_text import encodable, visible
@@ -41,6 +42,11 @@ class PlainConsole(Console):
         if width is None and not self.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
             self.width = PIPED_WIDTH
         self.width = max(self.width, LEAST_WIDTH)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:  # noqa: ANN401 rich's own options
+        """Shows a line with a spinner of ASCII characters, for the length of a `with` block."""
+        line = self.render_str(status) if isinstance(status, str) else status
+        return super().status(line, **{"spinner": "line", **options})
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 rich's own options
         """Returns a string as rich's text; rich calls this for all strings, also in tables."""

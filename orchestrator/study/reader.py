@@ -24,18 +24,21 @@ from orchestrator.study.resources import Budget, Resources, check_budget, check_
 from orchestrator.study.schema import Groups, Merge, Study
 from orchestrator.study.task_sources import check_own_tasks
 from orchestrator.study.tasks import Tasks
-from orchestrator.study.yaml_text import load_yaml
+from orchestrator.study.yaml_text import load_yaml, yaml_fault
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError
 
+MAX_STUDY_BYTES = 2**20
 _FILE = "(file)"
 """The field of problems that concern the whole file."""
 _KINDS = {"NoneType": "nothing", "list": "a list", "str": "only text"}
 """YAML values other than mappings, by Python type, in words."""
 
 
-def read_study(path: Path, *, checks_store: bool = True) -> Study:
-    """Reads and checks a study file.
+def read_study(path: Path, *, checks_store: bool = True) -> tuple[Study, str]:
+    """Reads and checks a study file; returns the study and the text of the file.
+
+    The file is read once, so it may be a pipe, or change while the study runs.
 
     Args:
         path: The file.
@@ -44,12 +47,8 @@ def read_study(path: Path, *, checks_store: bool = True) -> Study:
     Raises:
         StudyError: The file cannot be read or has problems; the error lists every problem.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = StudyProblem(field=_FILE, fault="it cannot be read", remedy=str(error))
-        raise StudyError(path, problems=[problem]) from error
-    return parse_study(text, source=str(path), checks_store=checks_store, checks_models=True)
+    text = _text_of(path)
+    return parse_study(text, source=str(path), checks_store=checks_store, checks_models=True), text
 
 
 def parse_study(
@@ -101,20 +100,42 @@ def absolute_store(url: str) -> str:
     return url if "://" in url else str(Path(url).expanduser().resolve())
 
 
+def _text_of(path: Path) -> str:
+    """Returns the text of a study file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_STUDY_BYTES + 1)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise _file_error(path, fault="it cannot be read", remedy=reason) from error
+    if len(content) > MAX_STUDY_BYTES:
+        remedy = f"a study file has at most {MAX_STUDY_BYTES:,} bytes"
+        raise _file_error(path, fault="it is too large", remedy=remedy)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        found = f"byte {content[error.start]:#04x} at position {error.start}"
+        remedy = f"expected UTF-8, and found {found}"
+        raise _file_error(path, fault="it is not text", remedy=remedy) from error
+
+
+def _file_error(source: str | Path, *, fault: str, remedy: str) -> StudyError:
+    """Returns the error of a file that has no fields to name."""
+    return StudyError(source, problems=[StudyProblem(field=_FILE, fault=fault, remedy=remedy)])
+
+
 def _parse_yaml(text: str, *, source: str) -> dict[str, Any]:
     try:
         values = load_yaml(text)
     except yaml.YAMLError as error:
-        problem = StudyProblem(field=_FILE, fault="it is not YAML", remedy=str(error))
-        raise StudyError(source, problems=[problem]) from error
+        raise _file_error(source, fault="it is not YAML", remedy=yaml_fault(error)) from error
     if not isinstance(values, dict):
         kind = type(values).__name__
-        problem = StudyProblem(
-            field=_FILE,
+        raise _file_error(
+            source,
             fault=f"it contains {_KINDS.get(kind, f'a value of type {kind}')}",
             remedy="expected a mapping of fields, such as `name: my-study`",
         )
-        raise StudyError(source, problems=[problem])
     return values
 
 

@@ -5,14 +5,33 @@ from typing import Any
 
 import yaml
 
+MAX_VALUES = 100_000
+"""Most values of a text with every alias written out. A few lines of aliases of aliases stand for
+more values than any memory holds."""
+
 
 def load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
     """Returns the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: The text is not YAML, or a field occurs twice in a mapping.
+        yaml.YAMLError: The text is not YAML, a field occurs twice in a mapping, a value does not
+            exist (the 99th of a month), a name has characters that no file can have, or the text
+            stands for too many values.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+def yaml_fault(error: yaml.YAMLError) -> str:
+    """Returns in one line the place and the kind of an error of `load_yaml`."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    words = ": ".join(part for part in (error.context, error.problem) if part)
+    return f"{place}{' '.join(words.split())}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -21,18 +40,66 @@ class _Loader(yaml.SafeLoader):
     It refuses a field that occurs twice in a mapping. PyYAML alone keeps the last one silently.
     """
 
+    def get_single_node(self) -> yaml.Node | None:
+        """Returns the text as a tree, in which aliases are references."""
+        node = super().get_single_node()
+        if node is not None:
+            _check_size(node)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 PyYAML's signature
+        """Returns a value."""
+        if isinstance(node, yaml.ScalarNode) and (found := _NEVER_TEXT.search(node.value)):
+            raise _refusal(node, f"the character {found[0]!r} is not allowed")
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError) as error:
+            raise _refusal(node, f"the value cannot be read: {error}") from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 PyYAML's signature
         """Returns a mapping's fields."""
-        names = [key.value for key, _ in node.value]
+        seen: set[str] = set()
         for key, _ in node.value:
-            if names.count(key.value) > 1 and isinstance(key, yaml.ScalarNode):
-                message = f"the field {key.value!r} occurs twice in one mapping"
-                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _refusal(key, f"the field {key.value!r} occurs twice in one mapping")
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
+
+_NEVER_TEXT = re.compile("[\0\ud800-\udfff]")
+"""No path has the first, and no encoding the others, which are halves of a pair."""
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
     list("-+0123456789."),
 )
+
+
+def _refusal(node: yaml.Node, problem: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raises an error for a tree that contains itself, or stands for too many values."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = None
+            sizes[id(node)] = 1 + sum(map(size, _children(node)))
+        found = sizes[id(node)]
+        if found is None:
+            raise _refusal(node, "the value contains itself by an alias")
+        if found > MAX_VALUES:
+            raise _refusal(node, f"it stands for more than {MAX_VALUES:,} values")
+        return found
+
+    size(root)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []

@@ -52,7 +52,7 @@ def _finish(held: HeldSession) -> StudyResults:
     opened, tracker = held.opened, held.tracker
     assert tracker is not None, "a run publishes"
     committed = opened.ledger.committed()
-    with held.console.status("writing tables, report and the last runs to MLflow", spinner="line"):
+    with held.console.status("writing tables, report and the last runs to MLflow"):
         results = StudyResults.of(committed)
         page = write_outputs(opened, results=results)
         publish_outputs(committed, results=results, page=page, publish=tracker.publish)

@@ -31,17 +31,20 @@ _COMMAND_NOT_FOUND = 127
 """The shell's exit code for a program that is not on its path."""
 
 
-def read_remote_study(path: Path) -> Study:
+def read_remote_study(path: Path) -> tuple[Study, str]:
     """Reads a study file for other machines; contacts neither the store nor a cluster.
+
+    Returns:
+        The study, and the text of the file.
 
     Raises:
         StudyError: Something in the file is wrong, or exists on this machine only; the message
             lists every problem.
     """
-    study = read_study(path, checks_store=False)
+    study, text = read_study(path, checks_store=False)
     if problems := list(local_problems(study)):
         raise StudyError(path, problems=problems)
-    return study
+    return study, text
 
 
 def submit_study(

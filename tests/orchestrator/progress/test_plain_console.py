@@ -59,11 +59,17 @@ def in_a_table(text: str) -> Table:
     return table
 
 
+def show_status(console: PlainConsole, text: str) -> None:
+    with console.status(text) as status:
+        console.print(status.renderable)
+
+
 WAYS: dict[str, Callable[[PlainConsole, str], None]] = {
     "message": say,
     "print": lambda console, text: console.print(text),
     "table": lambda console, text: console.print(in_a_table(text)),
     "group": lambda console, text: console.print(Group("head", text)),
+    "status": show_status,
     "panel": lambda console, text: console.print(progress_panel(progress_with(text))),
 }
 

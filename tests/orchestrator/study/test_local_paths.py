@@ -24,7 +24,8 @@ def read(
     def make(**changes: object) -> Study:
         path = tmp_path / "study.yaml"
         path.write_text(yaml.safe_dump(study_fields(**changes)))
-        return read_study(path, checks_store=False)
+        study, _ = read_study(path, checks_store=False)
+        return study
 
     return make
 

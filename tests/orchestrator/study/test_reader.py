@@ -46,16 +46,35 @@ def test_suite_and_list_are_short_for_tasks(make_study: Callable[..., Study]) ->
     assert chosen.task_names == ("mnist_m", "mnist_5k")
 
 
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)
+)
+"""Each line stands for ten times as many values as the line before."""
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("", "it contains nothing; expected a mapping of fields"),
         ("- a\n- b\n", "it contains a list; expected a mapping"),
         ("just words", "it contains only text; expected a mapping"),
-        ("name: [1, 2", "it is not YAML; "),
-        ("name: a\nname: b\n", "the field 'name' occurs twice"),
+        ("name: [1, 2", "it is not YAML; line 1, column 12: while parsing a flow sequence: "),
+        ("name: a\n\tseed: 1\n", "line 2, column 1: while scanning for the next token: found "),
+        ("name: a\nname: b\n", "line 2, column 1: the field 'name' occurs twice"),
         ("a: {b: 1, c: 2, b: 3}\n", "the field 'b' occurs twice"),
         ("name: !!python/name:os.system\n", "not YAML"),
+        (
+            "name: 2001-99-99\n",
+            "column 7: the value cannot be read: month must be in 1..12",
+        ),
+        (f"seed: {'1' * 5000}\n", "line 1, column 7: the value cannot be read: Exceeds the limit"),
+        ("seed: !!int x\n", "line 1, column 7: the value cannot be read: invalid literal"),
+        ('name: "a\\udc80"\n', r"line 1, column 7: the character '\udc80' is not allowed"),
+        ('"a\\0": 1\n', r"line 1, column 1: the character '\x00' is not allowed"),
+        ("name: &a [*a]\n", "line 1, column 7: the value contains itself by an alias"),
+        ("[" * 5000, "it is nested too deeply"),
+        (BOMB, "it stands for more than 100,000 values"),
+        ("name: a\n---\nname: b\n", "expected a single document in the stream: but found another"),
     ],
 )
 def test_text_that_is_no_mapping_is_one_problem(text: str, expected: str) -> None:
@@ -65,17 +84,30 @@ def test_text_that_is_no_mapping_is_one_problem(text: str, expected: str) -> Non
     assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, b"name: \xff\xfe"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "it cannot be read; No such file or directory"),
+        (b"name: \xff\xfe", "it is not text; expected UTF-8, and found byte 0xff at position 6"),
+        (b"#" * 2**20 + b"#", "it is too large; a study file has at most 1,048,576 bytes"),
+    ],
+)
 def test_file_that_cannot_be_read_is_a_problem_with_its_path(
-    tmp_path: Path, content: bytes | None
+    tmp_path: Path, content: bytes | None, said: str
 ) -> None:
-    """A missing file and a file that is not text are named."""
+    """A missing file, a file that is not text and a huge one are named."""
     path = tmp_path / "study.yaml"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(StudyError, match=r"study\.yaml") as caught:
         read_study(path)
-    assert caught.value.problems[0].field == "(file)"
+    assert str(caught.value.problems[0]) == f"(file): {said}"
+
+
+def test_file_that_never_ends_is_refused() -> None:
+    """No more of it is read than a study file may have."""
+    with pytest.raises(StudyError, match="it is too large"):
+        read_study(Path("/dev/zero"))
 
 
 CLIP = {"model": "vit_base_patch32_clip_224.openai", "weights": "none"}
