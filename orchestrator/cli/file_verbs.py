@@ -15,13 +15,13 @@ from orchestrator.cli.options import BadInputError, new_console
     metavar="EXPERT.safetensors...",
     nargs=-1,
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
 )
 @click.option("--method", required=True, help="One of `mergesweep methods`.")
 @click.option(
     "--base",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="The file with the weights that the experts were fine-tuned from.",
 )
 @click.option(
@@ -69,26 +69,44 @@ from orchestrator.cli.options import BadInputError, new_console
     "the output is for.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
-def merge(*, task: int | None, overwrite: bool, **options: Any) -> None:  # noqa: ANN401 click's own
+def merge(
+    *,
+    task: int | None,
+    overwrite: bool,
+    base: Path,
+    experts: tuple[Path, ...],
+    output: Path,
+    prefix: str,
+    align: bool,
+    **options: Any,  # noqa: ANN401 click's own
+) -> None:
     """Merge safetensors files, without a study.
 
-    The memory in use holds the result and little else, for any number of experts. The result has
-    the names, shapes and types of the base.
+    The memory in use does not grow with the number of experts. The result has the names, shapes,
+    types and metadata of the base. Everything that is wrong with files and options is reported
+    before the merge begins. Ctrl-C ends it within two seconds and leaves nothing behind.
     """
     from merge.errors import MergeError
     from orchestrator.cli.verbs.merge import MergeRequest, merge_on_request
+    from workers.merging.merge_inputs import MergeFiles
+    from workers.models.tensor_header import TensorFileError
+    from workers.store.output_file import OutputError
 
-    request = MergeRequest(task=None if task is None else task - 1, **options)
-    if request.output.exists() and not overwrite:
-        raise BadInputError(f"{request.output} exists; --overwrite replaces it")
-    if task is not None and task > len(request.experts):
-        raise BadInputError(f"--task {task}: there are {len(request.experts)} experts")
+    files = MergeFiles(
+        base=base,
+        experts=experts,
+        output=output,
+        prefix=prefix,
+        align=align,
+        task=None if task is None else task - 1,
+    )
+    request = MergeRequest(files=files, is_overwriting=overwrite, **options)
     try:
         merge_on_request(request, console=new_console())
-    except MergeError as error:
+    except (MergeError, TensorFileError) as error:
         raise BadInputError(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"{request.output} cannot be written: {error}") from error
+    except OutputError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command()

@@ -4,7 +4,7 @@ import sys
 from contextlib import nullcontext
 
 from orchestrator.cli.fast_exit import ending_at_once
-from orchestrator.cli.signals import end_on_signals, interrupting_signals
+from orchestrator.cli.signals import END_WITHIN_S, end_on_signals, interrupting_signals
 from orchestrator.cli.standard_streams import guard_streams
 
 
@@ -15,5 +15,8 @@ def main() -> None:
     guard_streams()
     from orchestrator.cli.command_line import cli
 
-    with interrupting_signals(), ending_at_once() if loads_torch else nullcontext():
+    with (
+        interrupting_signals(within_s=END_WITHIN_S),
+        ending_at_once() if loads_torch else nullcontext(),
+    ):
         cli(prog_name="mergesweep")

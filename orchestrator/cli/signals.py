@@ -1,4 +1,9 @@
-"""Turns Ctrl-C, SIGTERM and SIGHUP into an orderly end, and a second one into an end at once."""
+"""Turns Ctrl-C, SIGTERM and SIGHUP into an orderly end, and a second one into an end at once.
+
+Python calls handlers on the main thread, between two instructions. Inside a long call of torch, or
+while it waits for threads that are, nothing happens. So a thread can watch too, and end the process
+if an interrupt has not done so in time.
+"""
 
 import contextlib
 import os
@@ -10,13 +15,16 @@ from types import FrameType
 from typing import Any
 
 from orchestrator.cli.exit_codes import INTERRUPTED
+from workers.store.unfinished import remove_unfinished
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; the end that Slurm and Kubernetes ask for; a closed terminal."""
 REPEATED_WITHIN_S = 1.0
 """A signal that comes this soon after the first is the same one: a terminal sends Ctrl-C to all
 processes of a command, and programs such as `make` and `script` pass it on once more."""
-_STDOUT = 1
+END_WITHIN_S = 1.0
+"""Seconds for the orderly end of a command, in which blocks delete what they have begun."""
+_STDOUT, _STDERR = 1, 2
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -42,9 +50,17 @@ def end_on_signals() -> None:
 
 
 @contextlib.contextmanager
-def interrupting_signals() -> Iterator[None]:
-    """Makes the first signal raise `KeyboardInterrupt`, for the length of a `with` block."""
-    with _handled_by(_Handler(_interrupt)):
+def interrupting_signals(*, within_s: float | None = None) -> Iterator[None]:
+    """Makes the first signal raise `KeyboardInterrupt`, for the length of a `with` block.
+
+    Args:
+        within_s: If the block has not ended so long after the signal, the process ends at once;
+            None to wait for ever. Blocks inside that handle signals otherwise are left alone.
+    """
+    handler = _Handler(_interrupt)
+    with _handled_by(handler), contextlib.ExitStack() as watched:
+        if within_s is not None:
+            watched.enter_context(_watched(handler, within_s=within_s))
         yield
 
 
@@ -65,6 +81,31 @@ def _handled_by(handler: _Handler) -> Iterator[None]:
             signal.signal(number, previous)
 
 
+@contextlib.contextmanager
+def _watched(handler: _Handler, *, within_s: float) -> Iterator[None]:
+    """Starts a thread that learns of each signal at once, and stops it at the end of the block."""
+    receiving, sending = os.pipe()
+    os.set_blocking(sending, False)
+    before = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        with open(receiving, "rb", buffering=0) as signals:  # noqa: PTH123 an open pipe
+            while number := signals.read(1):
+                if signal.getsignal(number[0]) is handler:
+                    time.sleep(within_s)
+                if signal.getsignal(number[0]) is handler:
+                    with contextlib.suppress(OSError):
+                        os.write(_STDERR, b"interrupted\n")
+                    _end()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(sending)
+
+
 def _install(handler: _Handler) -> dict[signal.Signals, Any]:
     """Installs a handler; returns the handlers before it.
 
@@ -83,7 +124,8 @@ def _interrupt() -> None:
 
 
 def _end() -> None:
-    """Ends the process at once; a terminal gets its cursor back, which a live panel hides."""
+    """Ends the process at once, without temporary files and hidden cursors of live panels."""
+    remove_unfinished()
     with contextlib.suppress(OSError):
         if os.isatty(_STDOUT):
             os.write(_STDOUT, _SHOW_CURSOR)

@@ -1,85 +1,108 @@
 """Merges safetensors files into a safetensors file, outside any study."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from torch import Tensor
 
 from merge.catalogue import method_of
 from merge.errors import MergeError
 from merge.merge import MergeOptions, merge_groups, merge_tasks
 from merge.weight import State
-from workers.models.tensor_files import TensorFile
-from workers.store.atomic import replacing
+from workers.merging.merge_inputs import MergeFiles
+from workers.models.tensor_files import METADATA_KEY, TensorFile, TensorWriter
+from workers.models.tensor_header import Header
+from workers.store.output_file import output_file
 
-METADATA = {"format": "pt"}
-"""Metadata that readers of safetensors files expect. One entry only: several would be written in
-random order."""
+FORMAT = {"format": "pt"}
+"""The metadata entry that readers of safetensors files expect, where the base has none."""
+DEFERRED_MEMORY_FRACTION = 0.25
+"""Part of the machine's memory up to which a result is kept until all tensors are merged."""
 
 Progress = Callable[[float], None]
 """A function that is called with the merged fraction of the model."""
 
 
-class MergeFilesError(MergeError):
-    """Files that cannot be merged; the message names each with the reason."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeFiles:
-    """The files of one merge, and how to read them."""
-
-    base: Path
-    experts: Sequence[Path]
-    output: Path
-    prefix: str = ""
-    """Prefix of the experts' tensors to merge, such as `backbone.`; it is removed."""
-    align: bool = False
-    """Whether to permute each expert's channels into the base's order first."""
-    task: int | None = None
-    """Position of the expert whose task to build the model for, if the method builds one model per
-    task; None for other methods."""
-
-
-def merge_files(files: MergeFiles, *, options: MergeOptions, progress: Progress) -> None:
+def merge_files(
+    files: MergeFiles,
+    *,
+    headers: Mapping[Path, Header],
+    options: MergeOptions,
+    progress: Progress,
+) -> None:
     """Merges experts tensor by tensor and writes the output atomically.
 
-    Peak memory is the size of the output plus a few blocks per thread; the inputs are
-    memory-mapped.
+    The inputs are memory-mapped, and each merged tensor is written at once, so peak memory is a few
+    blocks per thread. A method that completes its tensors only at the end (`may_defer`) keeps the
+    result in memory if this takes at most a quarter of the machine's; else it reads the files once
+    more.
+
+    Args:
+        files: Inputs and output; `check_files` has found no problem.
+        headers: The headers of the inputs, as `check_files` has read them.
+        options: How to merge.
+        progress: Is called after each tensor.
 
     Raises:
-        MergeFilesError: A file cannot be read, or the output is one of the inputs.
+        TensorFileError: A file cannot be read.
         MergeError: The experts do not fit together or cannot be aligned, or the result is not
             finite.
-        OSError: The output cannot be written.
+        OutputError: The output cannot be written; a file that was there before is unchanged.
     """
-    _check_output(files)
-    base, *opened = _open(files)
+    base = TensorFile(files.base, header=headers[files.base])
+    opened = [TensorFile(path, prefix=files.prefix, header=headers[path]) for path in files.experts]
     experts = _aligned(base, opened, seed=options.seed) if files.align else opened
     torch.set_num_threads(1)  # the merge has its own threads, each working on one tensor
-    if files.task is not None:
-        merged = merge_tasks(base, experts, tasks=[files.task], options=options)
+    writer = TensorWriter(base.dtypes_and_shapes(), metadata=_metadata(base))
+    options = replace(options, may_defer=_may_defer(options, num_bytes=writer.num_bytes))
+    merged = _merged(base, experts, task=files.task, options=options)
+    merged = _with_progress(merged, num_entries=base.num_entries, progress=progress)
+    with output_file(files.output, num_bytes=writer.num_bytes) as file:
+        writer.begin(file)
+        if options.may_defer:
+            merged = iter(list(merged))
+        for name, tensor in merged:
+            writer.write(name, tensor, file=file)
+
+
+def _merged(
+    base: State, experts: Sequence[State], *, task: int | None, options: MergeOptions
+) -> Iterator[tuple[str, Tensor]]:
+    if task is not None:
+        merged = merge_tasks(base, experts, tasks=[task], options=options)
     else:
         _check_one_model(options)
-        # Tensors on the CPU are kept until all are written; tensors on a GPU are copied at once.
-        are_kept = options.device.type == "cpu"
-        merged = merge_groups(
-            base,
-            experts,
-            groups=[range(len(experts))],
-            options=replace(options, may_defer=are_kept),
-        )
-    num_entries = sum(tensor.numel() for tensor in base.values())
+        merged = merge_groups(base, experts, groups=[range(len(experts))], options=options)
+    return ((name, tensor) for name, (tensor,) in merged)
+
+
+def _with_progress(
+    merged: Iterator[tuple[str, Tensor]], *, num_entries: int, progress: Progress
+) -> Iterator[tuple[str, Tensor]]:
     num_merged = 0
-    tensors = {}
-    for name, (tensor,) in merged:
-        tensors[name] = tensor.cpu()
+    for name, tensor in merged:
         num_merged += tensor.numel()
-        progress(num_merged / num_entries)
-    with replacing(files.output) as temporary:
-        save_file(tensors, temporary, metadata=METADATA)
+        progress(num_merged / max(1, num_entries))
+        yield name, tensor
+
+
+def _may_defer(options: MergeOptions, *, num_bytes: int) -> bool:
+    """Returns whether to keep the result in memory for a method that completes it at the end."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return (
+        options.method.deferred_entries is not None
+        and options.device.type == "cpu"  # tensors on a GPU are copied at once
+        and num_bytes <= DEFERRED_MEMORY_FRACTION * memory_bytes
+    )
+
+
+def _metadata(base: TensorFile) -> dict[str, str]:
+    """Returns the base's metadata, except the entry that says which artifact of a study it is."""
+    kept = {name: text for name, text in base.metadata.items() if name != METADATA_KEY}
+    return FORMAT | kept
 
 
 def _check_one_model(options: MergeOptions) -> None:
@@ -93,31 +116,3 @@ def _aligned(base: State, experts: Sequence[State], *, seed: int) -> Sequence[St
     from merge.alignment.aligned import align  # noqa: PLC0415
 
     return [align(base, expert, seed=seed) for expert in experts]
-
-
-def _open(files: MergeFiles) -> list[TensorFile]:
-    """Memory-maps the base and the experts.
-
-    Raises:
-        MergeFilesError: Some files cannot be read or have no tensors; the message names all.
-    """
-    opened, problems = [], []
-    for path, prefix in ((files.base, ""), *((path, files.prefix) for path in files.experts)):
-        try:
-            opened.append(TensorFile(path, prefix=prefix))
-        except (OSError, SafetensorError) as error:
-            problems.append(f"{path}: cannot be read as safetensors: {error}")
-            continue
-        if not opened[-1]:
-            missing = f"no tensor whose name begins with {prefix!r}" if prefix else "no tensors"
-            problems.append(f"{path}: holds {missing}")
-    if problems:
-        raise MergeFilesError("\n".join(problems))
-    return opened
-
-
-def _check_output(files: MergeFiles) -> None:
-    """Raises if the output is one of the inputs."""
-    for path in (files.base, *files.experts):
-        if path.exists() and files.output.exists() and path.samefile(files.output):
-            raise MergeFilesError(f"{files.output}: is one of the inputs; choose another output")

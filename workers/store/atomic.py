@@ -3,9 +3,12 @@
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from workers.store.unfinished import unfinished
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -25,23 +28,33 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
+    with unfinished(temporary):
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write to, and renames the file to `path` at the end.
 
-    If the block raises, `path` is unchanged.
+    If the block raises, `path` is unchanged. A file that is replaced keeps its mode, and its owner
+    and group where this user may give files to them.
     """
     with temporary_beside(path) as temporary:
         yield temporary
+        _take_over_mode(temporary, path)
         _sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105 the pair of os.link, which has no Path method
         _sync(path.parent)
+
+
+def _take_over_mode(temporary: Path, path: Path) -> None:
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        return
+    with suppress(PermissionError):
+        os.chown(temporary, before.st_uid, before.st_gid)
+    temporary.chmod(stat.S_IMODE(before.st_mode))  # after the owner, whose change resets some bits
 
 
 def link_if_absent(temporary: Path, path: Path) -> bool:

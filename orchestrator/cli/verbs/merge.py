@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from rich.console import Console
@@ -12,11 +11,24 @@ from rich.progress import Progress
 from merge.catalogue import BatchNormPolicy, parse_params
 from merge.errors import MergeError
 from orchestrator.cli.fast_exit import loading
+from orchestrator.progress.say import say
+from orchestrator.progress.visible_text import one_line
 from orchestrator.study.yaml_text import load_yaml
+from workers.merging.merge_inputs import MergeFiles, check_files
+from workers.store.output_file import OutputError, check_output
+
+if TYPE_CHECKING:
+    from merge.parameters.method_params import MethodParams
+
+MAX_PROBLEMS_SHOWN = 20
 
 
 class SettingsError(MergeError):
     """Values of `--set` are not NAME=VALUE; the message lists all of them."""
+
+
+class RequestError(MergeError):
+    """Files, options and parameters that give no merge; the message has a line for each problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +36,14 @@ class MergeRequest:
     """A merge of files, as given on the command line."""
 
     method: str
-    base: Path
-    experts: Sequence[Path]
-    output: Path
+    files: MergeFiles
     settings: Sequence[str]
     """Parameters of the method, `NAME=VALUE`."""
     batch_norm: str
     seed: int
     num_threads: int
-    prefix: str
-    """Only tensors whose names begin with the prefix are merged; the output drops it."""
-    align: bool
-    """Whether each expert's channels are first permuted to match the base's."""
-    task: int | None
-    """For methods that keep modules of each task: the expert's place in `experts`, from 0."""
+    is_overwriting: bool
+    """Whether the output may replace a file."""
 
 
 def merge_on_request(request: MergeRequest, *, console: Console) -> None:
@@ -45,12 +51,14 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
 
     Raises:
         MergeError: The files cannot be merged as requested.
+        OutputError: The output cannot be written.
     """
-    # Before torch, which takes seconds to load: wrong parameters are reported at once.
-    params = parse_params(request.method, parse_settings(request.settings))
+    # Before torch, which takes seconds to load: everything that is wrong is reported at once.
+    files, checked = request.files, check_files(request.files)
+    params = _checked_params(request, file_problems=checked.problems)
     with loading():
         from merge.merge import MergeOptions  # noqa: PLC0415 loads torch
-        from workers.merging.merge_files import MergeFiles, merge_files  # noqa: PLC0415 as above
+        from workers.merging.merge_files import merge_files  # noqa: PLC0415 as above
 
     options = MergeOptions(
         params=params,
@@ -58,20 +66,51 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
         seed=request.seed,
         num_threads=request.num_threads,
     )
-    files = MergeFiles(
-        base=request.base,
-        experts=request.experts,
-        output=request.output,
-        prefix=request.prefix,
-        align=request.align,
-        task=request.task,
-    )
-    with Progress(console=console, transient=True) as bar:
-        merging = bar.add_task(f"merging {len(request.experts)} experts", total=1.0)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        merging = bar.add_task(f"merging {len(files.experts)} experts", total=1.0)
         merge_files(
-            files, options=options, progress=lambda share: bar.update(merging, completed=share)
+            files,
+            headers=checked.headers,
+            options=options,
+            progress=lambda share: bar.update(merging, completed=share),
         )
-    console.print(f"wrote {request.output}", soft_wrap=True, highlight=False)
+    say(console, f"wrote {one_line(str(files.output))}")
+
+
+def _checked_params(request: MergeRequest, *, file_problems: Sequence[str]) -> "MethodParams":
+    """Returns the parameters of the method, if nothing at all is wrong.
+
+    Raises:
+        RequestError: Parameters, options or files are wrong.
+        OutputError: Everything is right, but the output cannot be written.
+    """
+    problems, params, output_error = [], None, None
+    try:
+        params = parse_params(request.method, parse_settings(request.settings))
+    except MergeError as error:
+        problems += str(error).splitlines()
+    files = request.files
+    if files.task is not None and files.task >= len(files.experts):
+        problems.append(f"--task {files.task + 1}: there are {len(files.experts)} experts")
+    problems += file_problems
+    try:
+        check_output(files.output)
+        if files.output.exists() and not request.is_overwriting:
+            problems.append(f"{files.output} exists; --overwrite replaces it")
+    except OutputError as error:
+        output_error = error
+    if params is None or problems:
+        raise RequestError(_listed([*problems, *filter(None, [output_error])]))
+    if output_error is not None:
+        raise output_error
+    return params
+
+
+def _listed(problems: Sequence[object]) -> str:
+    lines = [str(each) for each in problems[:MAX_PROBLEMS_SHOWN]]
+    if len(problems) > len(lines):
+        lines.append(f"and {len(problems) - len(lines)} more problems")
+    return "\n".join(lines)
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,39 @@ def test_interrupt_during_the_imports_ends_without_a_traceback(tmp_path: Path) -
     )
     assert process.returncode == 130
     assert process.stdout + process.stderr == ""
+
+
+def test_a_command_that_does_not_end_in_time_is_ended(tmp_path: Path) -> None:
+    """Its main thread is held up after the interrupt, and its temporary files are gone."""
+    program = """
+import os, pathlib, signal, time
+from orchestrator.cli.signals import interrupting_signals
+from workers.store.atomic import replacing
+with interrupting_signals(within_s=0.1):
+    with replacing(pathlib.Path("out")) as temporary:
+        temporary.touch()
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            time.sleep(60)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (process.returncode, process.stderr) == (130, "interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_that_handles_signals_otherwise_is_left_alone() -> None:
+    """A run stops in order, which may take as long as it takes."""
+    stopping = threading.Event()
+    with interrupting_signals(within_s=0.0), stopping_signals(stopping):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+    assert stopping.is_set()

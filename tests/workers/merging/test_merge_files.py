@@ -4,18 +4,26 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from merge.merge import MergeOptions
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
-from workers.merging.merge_files import MergeFiles, MergeFilesError, merge_files
+from merge.parameters.sparse import TiesParams
+from workers.merging.merge_files import merge_files
+from workers.merging.merge_inputs import MergeFiles, check_files
+from workers.models.tensor_files import METADATA_KEY
 
 AVERAGE = MergeOptions(params=AverageParams(), num_threads=2)
 
 
-def ignore(share: float) -> None:
-    del share
+def merge(files: MergeFiles, *, options: MergeOptions = AVERAGE) -> list[float]:
+    """Merges files that are right; returns the reported progress."""
+    checked, shares = check_files(files), list[float]()
+    assert checked.problems == []
+    merge_files(files, headers=checked.headers, options=options, progress=shares.append)
+    return shares
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def test_a_merged_model_loads_in_timm(tmp_path: Path) -> None:
         save_file(state, paths[-1])
     output = tmp_path / "out.safetensors"
     files = MergeFiles(base=paths[0], experts=paths[1:], output=output)
-    merge_files(files, options=AVERAGE, progress=ignore)
+    merge(files)
     loaded = timm.create_model("resnet10t", num_classes=0, checkpoint_path=str(output))
     for name, tensor in loaded.state_dict().items():
         if tensor.is_floating_point():
@@ -58,7 +66,7 @@ def test_equal_merges_are_equal_files(save: Callable[..., Path], tmp_path: Path)
     outputs = [tmp_path / f"out{number}.safetensors" for number in range(2)]
     for output in outputs:
         files = MergeFiles(base=base, experts=[expert], output=output)
-        merge_files(files, options=AVERAGE, progress=ignore)
+        merge(files)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
@@ -73,31 +81,30 @@ def test_the_experts_of_a_study_merge_under_their_prefix(
     ]
     output = tmp_path / "out.safetensors"
     files = MergeFiles(base=base, experts=experts, output=output, prefix="backbone.")
-    merge_files(files, options=AVERAGE, progress=ignore)
+    merge(files)
     assert {name: each.tolist() for name, each in load_file(output).items()} == {"w": [2.0, 2.0]}
 
 
-def test_every_file_that_is_wrong_is_named_and_nothing_is_written(
-    save: Callable[..., Path], tmp_path: Path
-) -> None:
-    """One message names a missing file, a file in another format, and one without the prefix."""
+def test_every_file_that_is_wrong_is_named(save: Callable[..., Path], tmp_path: Path) -> None:
+    """A missing file, a damaged one, one without the prefix and a bad output are said at once."""
     base, expert = save("base", w=torch.ones(1)), save("expert", w=torch.ones(1))
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(expert.read_bytes()[:20])
-    output = tmp_path / "out.safetensors"
     files = MergeFiles(
-        base=base, experts=[tmp_path / "gone", torn, expert], output=output, prefix="backbone."
+        base=base,
+        experts=[tmp_path / "gone", torn, expert],
+        output=tmp_path / "out.pth",
+        prefix="backbone.",
     )
-    with pytest.raises(MergeFilesError) as raised:
-        merge_files(files, options=AVERAGE, progress=ignore)
-    lines = str(raised.value).splitlines()
-    assert [line.partition(":")[0] for line in lines] == [
+    problems = check_files(files).problems
+    assert [problem.partition(":")[0] for problem in problems] == [
         str(tmp_path / "gone"),
         str(torn),
         str(expert),
+        str(files.output),
     ]
-    assert "begins with 'backbone.'" in lines[2]
-    assert not output.exists()
+    assert "begins with 'backbone.'; its names begin with 'w'" in problems[2]
+    assert f"name it {tmp_path / 'out.safetensors'}" in problems[3]
 
 
 def test_an_input_is_never_written_over(save: Callable[..., Path], tmp_path: Path) -> None:
@@ -105,10 +112,38 @@ def test_an_input_is_never_written_over(save: Callable[..., Path], tmp_path: Pat
     base, expert = save("base", w=torch.zeros(1)), save("a", w=torch.ones(1))
     link = tmp_path / "link.safetensors"
     link.hardlink_to(expert)
-    files = MergeFiles(base=base, experts=[expert], output=link)
-    with pytest.raises(MergeFilesError, match="is one of the inputs"):
-        merge_files(files, options=AVERAGE, progress=ignore)
-    assert torch.equal(load_file(expert)["w"], torch.ones(1))
+    (problem,) = check_files(MergeFiles(base=base, experts=[expert], output=link)).problems
+    assert problem == f"{link}: is one of the inputs; choose another output"
+
+
+def test_the_result_keeps_the_metadata_of_the_base(tmp_path: Path) -> None:
+    """An artifact's identity is left out, because the result is another model."""
+    about = {"licence": "MIT", "arch": "resnet", "format": "pt", METADATA_KEY: "{}"}
+    contents = set()
+    for number in range(8):  # the safetensors library writes these entries in random order
+        base, output = tmp_path / f"{number}.safetensors", tmp_path / "out.safetensors"
+        save_file({"w": torch.ones(1)}, base, metadata=about)
+        merge(MergeFiles(base=base, experts=[base], output=output))
+        contents.add(output.read_bytes())
+    assert len(contents) == 1
+    with safe_open(output, framework="pt") as file:
+        assert file.metadata() == {"licence": "MIT", "arch": "resnet", "format": "pt"}
+
+
+def test_a_large_result_is_not_kept_in_memory(
+    save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes do not depend on it, also where a method completes its tensors at the end."""
+    torch.manual_seed(0)
+    base, *experts = (save(name, w=torch.randn(64), v=torch.randn(8)) for name in "abcd")
+    options = MergeOptions(params=TiesParams(), num_threads=2)
+    contents = []
+    for fraction in (1.0, 0.0):
+        monkeypatch.setattr("workers.merging.merge_files.DEFERRED_MEMORY_FRACTION", fraction)
+        output = tmp_path / f"{fraction}.safetensors"
+        merge(MergeFiles(base=base, experts=experts, output=output), options=options)
+        contents.append(output.read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_a_shuffled_twin_is_aligned_before_it_is_averaged(tmp_path: Path) -> None:
@@ -126,7 +161,7 @@ def test_a_shuffled_twin_is_aligned_before_it_is_averaged(tmp_path: Path) -> Non
     save_file({name: each.contiguous() for name, each in twin.items()}, paths[1])
     for is_aligned in (False, True):
         files = MergeFiles(base=paths[0], experts=paths[:2], output=paths[2], align=is_aligned)
-        merge_files(files, options=AVERAGE, progress=ignore)
+        merge(files)
         merged = load_file(paths[2])
         is_same = all(torch.equal(merged[name], each) for name, each in state.items())
         assert is_same == is_aligned
@@ -136,7 +171,4 @@ def test_progress_is_the_fraction_of_entries(save: Callable[..., Path], tmp_path
     """One of four entries is merged first, then the other three."""
     base = save("base", a=torch.zeros(1), b=torch.zeros(3))
     files = MergeFiles(base=base, experts=[base], output=tmp_path / "out.safetensors")
-    shares: list[float] = []
-    options = MergeOptions(params=TaskArithmeticParams())
-    merge_files(files, options=options, progress=shares.append)
-    assert shares == [0.25, 1.0]
+    assert merge(files, options=MergeOptions(params=TaskArithmeticParams())) == [0.25, 1.0]

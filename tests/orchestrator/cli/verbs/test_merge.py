@@ -1,4 +1,10 @@
 import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +14,8 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 
 from merge.catalogue import PARAMS
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -83,6 +91,68 @@ def test_merge_replaces_a_file_only_with_overwrite(
     assert output.read_text() == "precious"
     assert call(*arguments, "--overwrite").exit_code == 0
     assert load_file(output)["w"].tolist() == [2.0] * 4
+
+
+def test_everything_that_is_wrong_is_said_at_once(
+    call: Callable[..., Result], files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Parameters, inputs and the output are checked before anything is loaded."""
+    files["a"].write_text("version https://git-lfs.github.com/spec/v1\n")
+    files["b"].unlink()
+    output = tmp_path / "gone" / "out.pt"
+    result = call(*merge_arguments(files, output, "--method", "ties", "--set", "density=2"))
+    assert result.exit_code == 2
+    said = ["ties: density=2", "run `git lfs pull`", "b.safetensors: does not exist"]
+    said += ["name it", "the folder .* does not exist"]
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(said), result.stderr
+    assert all(re.search(each, line) for each, line in zip(said, lines, strict=True)), lines
+
+
+def test_of_many_wrong_files_the_first_are_named(
+    call: Callable[..., Result], files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Twenty lines and a count fit a terminal."""
+    files |= {str(number): tmp_path / f"gone{number}" for number in range(30)}
+    output = tmp_path / "out.safetensors"
+    result = call(*merge_arguments(files, output, "--method", "average"))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[20:] == ["and 10 more problems"]
+
+
+def test_an_output_that_cannot_be_written_is_no_fault_of_the_input(
+    call: Callable[..., Result], files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The exit code is 1."""
+    output = tmp_path / "gone" / "out.safetensors"
+    result = call(*merge_arguments(files, output, "--method", "average"))
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {output} cannot be written: the folder {output.parent} does not exist; "
+        "create the folder first, or choose another one\n"
+    )
+
+
+def test_an_interrupt_ends_a_merge_within_two_seconds(tmp_path: Path) -> None:
+    """One merged matrix takes minutes, in which Python runs no handler. Nothing is left."""
+    save_file({"w": torch.randn(1600, 3200)}, tmp_path / "base")
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "orchestrator", "merge", "--method", "wudi"]
+    command += ["--base", "base", "base", "base", "-o", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and len(list(tmp_path.iterdir())) < 3:
+            time.sleep(0.05)  # until the temporary file of the output is there
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        sent_s = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - sent_s < 2
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["base", "tmp"]
 
 
 def test_methods_lists_every_method_with_needs_parameters_and_paper(

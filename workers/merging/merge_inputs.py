@@ -1,0 +1,82 @@
+"""The files of a merge outside any study, and what is wrong with them, without torch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.models.tensor_header import Header, TensorFileError, read_header
+
+OTHER_FORMATS = frozenset(
+    {".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".npz", ".onnx", ".pkl", ".pt", ".pth"}
+)
+"""Endings of files that readers take for another format, because they go by the name."""
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeFiles:
+    """The files of one merge, and how to read them."""
+
+    base: Path
+    experts: Sequence[Path]
+    output: Path
+    prefix: str = ""
+    """Prefix of the experts' tensors to merge, such as `backbone.`; it is removed."""
+    align: bool = False
+    """Whether to permute each expert's channels into the base's order first."""
+    task: int | None = None
+    """Position of the expert whose task to build the model for, if the method builds one model per
+    task; None for other methods."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedFiles:
+    """The headers of the inputs that can be read, and what is wrong with files."""
+
+    headers: Mapping[Path, Header]
+    problems: Sequence[str]
+    """A sentence for each file that cannot be read, or cannot be the output."""
+
+
+def check_files(files: MergeFiles) -> CheckedFiles:
+    """Reads the headers of all inputs, and compares the names of files."""
+    headers, problems = {}, []
+    for path in dict.fromkeys((files.base, *files.experts)):
+        try:
+            headers[path] = read_header(path)
+        except TensorFileError as error:
+            problems.append(str(error))
+            continue
+        prefix = "" if path == files.base else files.prefix
+        if not any(name.startswith(prefix) for name in headers[path].entries):
+            problems.append(f"{path}: {_no_tensors(headers[path], prefix=prefix)}")
+    problems += _output_problems(files)
+    return CheckedFiles(headers=headers, problems=problems)
+
+
+def _no_tensors(header: Header, *, prefix: str) -> str:
+    if not header.entries:
+        return "holds no tensors"
+    found = dict.fromkeys(name.partition(".")[0] for name in header.entries)
+    shown = ", ".join(repr(each) for each in list(found)[:_NAMES_SHOWN])
+    return f"holds no tensor whose name begins with {prefix!r}; its names begin with {shown}"
+
+
+def _output_problems(files: MergeFiles) -> Iterator[str]:
+    suffix = files.output.suffix.lower()
+    if suffix in OTHER_FORMATS:
+        yield (
+            f"{files.output}: a merge is written as safetensors, and readers would take a file of "
+            f"this name for another format; name it {files.output.with_suffix('.safetensors')}"
+        )
+    for path in (files.base, *files.experts):
+        if _is_same_file(path, files.output):
+            yield f"{files.output}: is one of the inputs; choose another output"
+            return
+
+
+def _is_same_file(left: Path, right: Path) -> bool:
+    try:
+        return left.samefile(right)
+    except OSError:  # one of them does not exist
+        return False
