@@ -8,6 +8,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from orchestrator.study.checks.models import reports_by_model
 from workers.models.model_sizes import HEAD_ENTRY_BYTES, ModelSize
+from workers.sampling.data_selection import num_held_out
 from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
@@ -113,13 +114,14 @@ def sizes_by_base(plan: Plan) -> dict[str, ModelSize]:
 def num_test_images(plan: Plan, *, task: str) -> int:
     """Returns the number of images that a task is evaluated on."""
     tasks, found = plan.study.tasks, plan.sources[task].task
-    available = found.num_train // 5 if tasks.evaluate_on == "validation" else found.num_test
+    held_out = num_held_out(found.num_train)
+    available = held_out if tasks.evaluate_on == "validation" else found.num_test
     return min(available, tasks.max_test or available)
 
 
 def num_train_images(plan: Plan, *, task: str) -> int:
     """Returns the number of a task's training images in the store."""
     tasks, found = plan.study.tasks, plan.sources[task].task
-    held_out = found.num_train // 5 if tasks.evaluate_on == "validation" else 0
+    held_out = num_held_out(found.num_train) if tasks.evaluate_on == "validation" else 0
     available = found.num_train - held_out
     return min(available, tasks.max_train or available)

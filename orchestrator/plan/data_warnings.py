@@ -124,7 +124,7 @@ def _names(numbers: Ints, classes: Sequence[str]) -> str:
 
 def _test_warnings(task: TaskImages) -> Iterator[DataWarning]:
     num = task.stored["test"][-1].num_images
-    if num < FEW_TEST_IMAGES:
+    if 0 < num < FEW_TEST_IMAGES:
         text = f"{task.name}: {num} test images, so that each is {1 / num:.0%} of its accuracy"
         yield DataWarning(Rank.SMALL_TEST, text)
 

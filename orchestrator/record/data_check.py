@@ -1,6 +1,6 @@
 """The facts about a study's data that a user should look at before anything is trained."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -39,7 +39,8 @@ class TaskFacts:
     remarks: tuple[str, ...]
     """Sentences about anything else in the files that a user should look at."""
     shared: ImagePairs | None
-    """Test images that are training images too; None before the images are prepared."""
+    """Test images that are training images too; None before the images are prepared, and for
+    images that an earlier release prepared."""
     contradictions: ImagePairs | None
     """Training images that are there with another label too; None as for `shared`."""
 
@@ -70,13 +71,9 @@ def check_data(committed: Committed) -> DataCheck:
     Counts by class come from the images' manifests, if they are prepared, and else from the tasks'
     files. Equal images are known from the manifests alone.
     """
-    plan = committed.plan
-    metrics = {
-        spec.task: DataMetrics.from_json(committed.prepared[spec.id].metrics)
-        for spec in plan.datasets
-        if spec.id in committed.prepared
-    }
-    tasks = [_as_prepared(task, metrics.get(task.name)) for task in images_left(plan)]
+    metrics = prepared_data(committed)
+    left = images_left(committed.plan)
+    tasks = [_as_prepared(task, metrics.get(task.name)) for task in left]
     warnings = [*data_warnings(tasks)]
     for name, of_task in metrics.items():
         warnings += _pair_warnings(name, of_task)
@@ -86,6 +83,21 @@ def check_data(committed: Committed) -> DataCheck:
             warning.text for warning in sorted(warnings, key=lambda warning: warning.rank)
         ),
     )
+
+
+def prepared_data(committed: Committed) -> dict[str, DataMetrics]:
+    """Returns the metrics of the prepared images by task, in the plan's order."""
+    return {
+        spec.task: DataMetrics.from_json(committed.prepared[spec.id].metrics)
+        for spec in committed.plan.datasets
+        if spec.id in committed.prepared
+    }
+
+
+def least_median_most(counts: Iterable[int]) -> tuple[int, float, int]:
+    """Returns the least, the median and the most images of a class."""
+    of_class = np.fromiter(counts, dtype=np.int64)
+    return int(of_class.min()), float(np.median(of_class)), int(of_class.max())
 
 
 def _as_prepared(task: TaskImages, metrics: DataMetrics | None) -> TaskImages:
@@ -113,7 +125,7 @@ def _pair_warnings(task: str, metrics: DataMetrics) -> Iterator[DataWarning]:
 def _named(pairs: ImagePairs) -> str:
     shown = pairs.first[:NUM_PAIRS_SHOWN]
     named = [f"{printable(one)} and {printable(other)}" for one, other in shown]
-    return "; ".join(named) + ("; ..." if pairs.num_images > len(shown) else "")
+    return "; ".join(named) + ("; ..." if len(pairs.first) > len(shown) else "")
 
 
 def _facts(task: TaskImages, metrics: DataMetrics | None) -> TaskFacts:
@@ -135,7 +147,5 @@ def _split_facts(stored: Sequence[ImagesLeft]) -> SplitFacts:
     return SplitFacts(
         num_images=last.num_images,
         num_available=first.num_images,
-        per_class=None
-        if counts is None
-        else (int(counts.min()), float(np.median(counts)), int(counts.max())),
+        per_class=None if counts is None else least_median_most(counts),
     )

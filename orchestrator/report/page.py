@@ -11,6 +11,7 @@ from orchestrator.report.quantities import by_axis
 from orchestrator.report.sections import (
     axes_section,
     axis_id,
+    data_section,
     experts_section,
     file_section,
     holes_section,
@@ -18,6 +19,7 @@ from orchestrator.report.sections import (
 )
 from orchestrator.results.means import SettingMean
 from orchestrator.results.study_results import StudyResults
+from workers.artifacts.metrics import DataMetrics
 
 
 def render_report(
@@ -25,6 +27,7 @@ def render_report(
     study: str,
     results: StudyResults,
     holes: Sequence[Hole],
+    datasets: Mapping[str, DataMetrics],
     facts: Mapping[str, str],
     study_yaml: str,
 ) -> str:
@@ -36,6 +39,7 @@ def render_report(
         study: The study's name.
         results: The study's tables and means; the tables may be empty.
         holes: Missing experts and merges; the page shows them before everything else.
+        datasets: The metrics of the prepared images, by task.
         facts: Names and texts for the end of the page, such as dates, code version and store URL.
         study_yaml: The study file.
     """
@@ -44,20 +48,27 @@ def render_report(
         style=_text("page.css"),
         holes=holes_section(holes),
         summary=summary_section(results.means),
-        nav=_nav(results.means, has_experts=bool(results.experts.num_rows)),
+        nav=_nav(
+            results.means,
+            has_experts=bool(results.experts.num_rows),
+            has_data=bool(datasets),
+        ),
         axes=axes_section(results),
         experts=experts_section(results.experts),
+        data=data_section(datasets),
         facts=f'<section id="facts"><h2>Facts</h2>{definitions(facts)}</section>',
         study_file=file_section(study_yaml),
     )
 
 
-def _nav(settings: Sequence[SettingMean], *, has_experts: bool) -> str:
+def _nav(settings: Sequence[SettingMean], *, has_experts: bool, has_data: bool) -> str:
     links = {axis_id(axis): f"Axis: {axis}" for axis in by_axis(settings)}
     if settings:
         links["groups"] = "Group by group"
     if has_experts:
         links["experts"] = "Experts"
+    if has_data:
+        links["data"] = "Data"
     links |= {"facts": "Facts", "study-file": "Study file"}
     items = (f'<li><a href="#{to}">{html.escape(text)}</a></li>' for to, text in links.items())
     return f"<nav><ul>{''.join(items)}</ul></nav>"

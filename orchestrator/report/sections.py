@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from orchestrator.record.holes import Hole
+from orchestrator.report.data_table import data_table
 from orchestrator.report.expert_tables import expert_tables
 from orchestrator.report.figures import GROUPS, charts_of, figures, has_lines, stem_of
 from orchestrator.report.focus import Focus, focus_of
@@ -32,6 +33,7 @@ from orchestrator.report.wording import (
 from orchestrator.results.means import SettingMean
 from orchestrator.results.schema import MACRO, UNION
 from orchestrator.results.study_results import StudyResults
+from workers.artifacts.metrics import DataMetrics
 
 # At a single setting with more methods than this, the bar chart replaces the sentences.
 _MAX_SENTENCES = 8
@@ -105,6 +107,18 @@ def experts_section(experts: pa.Table) -> str:
     )
     parts = [f"<h3>{html.escape(axis)}</h3>{body}" for axis, body in tables.items()]
     return _section("experts", "Experts on their own tasks", paragraph(note), *parts)
+
+
+def data_section(datasets: Mapping[str, DataMetrics]) -> str:
+    """Returns the table of the tasks' images; nothing before any image is prepared."""
+    if not datasets:
+        return ""
+    note = (
+        "Images that the study uses, and the least, median and most images of a class. Equal "
+        "images have the same pixels before they are resized: test images that are training images "
+        "too, and training images that are there with another label too."
+    )
+    return _section("data", "Data", paragraph(note), data_table(datasets))
 
 
 def file_section(study_yaml: str) -> str:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from orchestrator.costs.budget import budget_lines
 from orchestrator.plan.plan import plan_digest
 from orchestrator.record.committed import Committed
+from orchestrator.record.data_check import prepared_data
 from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.outputs import store_outputs
 from orchestrator.report.figures import figures
@@ -36,6 +37,7 @@ def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
         study=opened.plan.study.name,
         results=results,
         holes=opened.ledger.state().holes(),
+        datasets=prepared_data(opened.ledger.committed()),
         facts=_facts(opened),
         study_yaml=opened.text,
     )

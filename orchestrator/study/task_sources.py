@@ -12,6 +12,7 @@ from eval.task_source import TaskSource
 from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Study
 from orchestrator.study.tasks import OwnTask, Tasks
+from workers.sampling.data_selection import num_held_out
 
 OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 """The names that a study may give to its own tasks."""
@@ -51,11 +52,17 @@ def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iter
             remedy = "a task of the catalogue has this name; choose another"
             yield wrong_value(field, name, remedy=remedy)
         try:
-            _own_source(name, own, root=tasks.root, recorded=recorded.get(name))
+            source = _own_source(name, own, root=tasks.root, recorded=recorded.get(name))
         except OwnTaskError as error:
             fault = f"{own.place!r} is not a usable task"
             for problem in error.problems:
                 yield StudyProblem(field=field, fault=fault, remedy=problem)
+        else:
+            num = source.task.num_train
+            if tasks.evaluate_on == "validation" and num_held_out(num) == 0:
+                fault = f"no image can be held out of the {num} training images of task {name!r}"
+                remedy = "expected 3 or more training images, or `evaluate_on: test`"
+                yield StudyProblem(field="tasks.evaluate_on", fault=fault, remedy=remedy)
 
 
 def _own_source(

@@ -20,7 +20,7 @@ class ImagePairs:
     num_images: int
     """Images that have such a partner."""
     first: tuple[tuple[str, str], ...]
-    """Names of the first images, each after the name of its partner."""
+    """Names of the first pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)

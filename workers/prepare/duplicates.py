@@ -6,7 +6,6 @@ same resized pixels are decoded again.
 """
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class Duplicates:
     shared: ImagePairs
     """Test images that are training images too, each with the first such image."""
     contradictions: ImagePairs
-    """Training images that are there with another label too, each with the first such image."""
+    """Training images that are there with another label too, with one pair for each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +83,18 @@ def find_duplicates(
         ImageSourceError: An image that was decoded before can no longer be decoded.
     """
     groups = _groups(list(_candidates(sources, selections, resized)), num_threads=num_threads)
-    shared, contradictions = [], []
+    shared, contradictions, num_contradictory = [], [], 0
     for group in groups:
         train = [image for image in group if image.split == "train"]
         shared += [(train[0], image) for image in group if train and image.split == "test"]
-        others = [next((o for o in train if o.label != image.label), None) for image in train]
-        contradictions += [(o, each) for o, each in zip(others, train, strict=True) if o]
-    return Duplicates(shared=_named(shared), contradictions=_named(contradictions))
+        others = [image for image in train if image.label != train[0].label]
+        if others:
+            contradictions.append((train[0], others[0]))
+            num_contradictory += len(train)
+    return Duplicates(
+        shared=_named(shared, num_images=len(shared)),
+        contradictions=_named(contradictions, num_images=num_contradictory),
+    )
 
 
 def _candidates(
@@ -127,8 +131,6 @@ def _groups(candidates: Sequence[_Image], *, num_threads: int) -> list[list[_Ima
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _named(pairs: Sequence[tuple[_Image, _Image]]) -> ImagePairs:
-    first = itertools.islice(pairs, NUM_PAIRS_NAMED)
-    return ImagePairs(
-        num_images=len(pairs), first=tuple((one.name, other.name) for one, other in first)
-    )
+def _named(pairs: Sequence[tuple[_Image, _Image]], *, num_images: int) -> ImagePairs:
+    first = tuple((one.name, other.name) for one, other in pairs[:NUM_PAIRS_NAMED])
+    return ImagePairs(num_images=num_images, first=first)

@@ -38,9 +38,14 @@ def select_images(num_images: Mapping[str, int], *, spec: DataSpec) -> dict[str,
         for name in ("train", "test")
     )
     if spec.evaluate_on == "validation":
-        kept = round(num_images["train"] * (1 - VALIDATION_FRACTION))
+        kept = num_images["train"] - num_held_out(num_images["train"])
         train, test = _cut(train, 0, kept), _cut(train, kept, None)
     return {"train": _cut(train, 0, spec.max_train), "test": _cut(test, 0, spec.max_test)}
+
+
+def num_held_out(num_train: int) -> int:
+    """Returns the number of training images that `evaluate_on: validation` holds out."""
+    return num_train - round(num_train * (1 - VALIDATION_FRACTION))
 
 
 def _shuffled(task: str, split: str, num_images: int) -> npt.NDArray[np.int64]:

@@ -18,6 +18,7 @@ from orchestrator.report.focus import focus_of
 from orchestrator.report.page import render_report
 from orchestrator.report.style import method_styles
 from orchestrator.report.wording import (
+    MISSING,
     best_of_other_kinds,
     headline,
     method_lines,
@@ -26,6 +27,7 @@ from orchestrator.report.wording import (
 from orchestrator.results.means import setting_means
 from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
 from orchestrator.results.study_results import StudyResults
+from workers.artifacts.metrics import DataMetrics, ImagePairs
 
 TASKS = ("digits", "emoji", "flags", "letters", "shapes", "textures")
 DEFAULTS = {"lr": "0.001", "steps": "80", "num_tasks": "4"}
@@ -116,6 +118,29 @@ def expert_rows(axes: Axes = AXES) -> list[dict[str, Any]]:
     ]
 
 
+DATASETS = {
+    "trees": DataMetrics(
+        num_classes=2,
+        num_train=1200,
+        num_test=3,
+        images_per_shard=9,
+        class_counts={"train": (1199, 1), "test": (1, 2)},
+        shared=ImagePairs(num_images=1, first=(("train/<elm>/0.png", "test/oak/1.png"),)),
+        contradictions=ImagePairs(num_images=0, first=()),
+    ),
+    "old": DataMetrics(
+        num_classes=10,
+        num_train=5,
+        num_test=4,
+        images_per_shard=9,
+        class_counts=None,
+        shared=None,
+        contradictions=None,
+    ),
+}
+"""A task as prepared now, and a task that an earlier release prepared."""
+
+
 def results_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)
 
@@ -132,6 +157,7 @@ def render(
     arguments: dict[str, Any] = {
         "study": "demo",
         "holes": [],
+        "datasets": DATASETS,
         "facts": {"Store": "s3://bucket/demo"},
         "study_yaml": "name: demo\n",
         **changes,
@@ -453,3 +479,24 @@ def test_every_colour_has_one_meaning_in_the_page() -> None:
     assert f'<i style="background:{color}"></i>ties' in full_page()
     drawn = draw(merge_rows({"lr": ("0.001",)}), file_format="svg")
     assert all(re.search(color, content.decode()) for content in drawn.values())
+
+
+def test_data_of_every_task_is_shown() -> None:
+    """The table has counts by class and equal images; what an old manifest lacks stays open."""
+    page = full_page()
+    section = page[page.index('id="data"') : page.index('id="facts"')]
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", section)
+    start = cells.index("trees")
+    assert cells[start : start + 12] == [
+        *("trees", "2", "1,200", "1", "600", "1,199", "3", "1", "1.5", "2", "1", "0")
+    ]
+    assert cells[start + 12 :] == [
+        *("old", "10", "5", MISSING, MISSING, MISSING, "4", MISSING, MISSING, MISSING),
+        *(MISSING, MISSING),
+    ]
+    assert "train/&lt;elm&gt;/0.png and test/oak/1.png" in section
+
+
+def test_a_page_without_prepared_images_has_no_data_section() -> None:
+    """Neither the section nor a link to it is there."""
+    assert "#data" not in render(datasets={})

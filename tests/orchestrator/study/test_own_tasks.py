@@ -156,3 +156,16 @@ def test_plans_of_embedded_tasks_name_no_files(make_plan: Callable[..., Plan]) -
         source == TaskSource(task=source.task, files=None, root=None)
         for source in plan.sources.values()
     )
+
+
+def test_too_few_images_to_hold_any_out_is_a_problem(
+    study_fields: Callable[..., dict[str, Any]], folder: Path
+) -> None:
+    """A fifth of two training images is none, so nothing could be evaluated."""
+    for name in ("daisy", "rose"):
+        (folder / "train" / name / "1.png").unlink()
+    own = {"mine": {"folder": str(folder)}}
+    fields = study_fields(tasks={"names": ["mnist_5k"], "own": own, "evaluate_on": "validation"})
+    assert "no image can be held out of the 2 training images of task 'mine'" in problems(fields)
+    fields["tasks"]["evaluate_on"] = "test"
+    parse_study(yaml.safe_dump(fields), source="study.yaml")
