@@ -25,6 +25,7 @@ from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
 from orchestrator.run.stages import PreparationError
 from orchestrator.tracking.tracker import Tracker
+from workers.store.machine_errors import MachineError
 from workers.store.protocol import StoreError
 
 CLOSE_EARLY_S = 5.0
@@ -151,7 +152,7 @@ def held_session(
 def _ending_early(held: HeldSession) -> Iterator[None]:
     try:
         yield
-    except (PreparationError, StoreError, LeaseError, ConnectionError) as error:
+    except (PreparationError, StoreError, MachineError, LeaseError, ConnectionError) as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(FAILED) from error
     except VariableError as error:

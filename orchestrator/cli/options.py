@@ -114,7 +114,7 @@ def bad_input() -> Iterator[None]:
     from orchestrator.study.credentials import masked
     from orchestrator.study.problems import StudyError
     from workers.artifacts.layout import InvalidNameError
-    from workers.store.private_directory import NotPrivateError
+    from workers.store.machine_errors import NotPrivateError
     from workers.store.protocol import StoreError
 
     expected = (

@@ -7,7 +7,6 @@ seconds. Tune's own state is never uploaded and never restored: resume reads the
 
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
 from orchestrator.cluster.trial_runner import TrialRunner
 from workers.specs.training import Training
+from workers.store.scratch import scratch_directory
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # would write five files per trial
@@ -89,7 +89,7 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener hears of every error
     callback = TrialCallback(listener, trials=trials)
     admission = AdmittingSearch(callback, num_slots=num_slots)
-    with tempfile.TemporaryDirectory(prefix="mergesweep-tune-") as scratch:
+    with scratch_directory("tune") as scratch:
         tune.Tuner(
             _trainable(trials, worker=worker, settings=settings),
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
@@ -100,7 +100,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="trials",
-                storage_path=scratch,
+                storage_path=str(scratch),
                 callbacks=[callback],
                 stop=_StopWhen(stopping, callback=callback),
                 failure_config=tune.FailureConfig(max_failures=0),

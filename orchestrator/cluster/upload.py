@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from orchestrator.cluster.submission import JOB_INPUT_FILE, SubmitError
 from workers.artifacts.code_version import code_version
+from workers.store.scratch import scratch_directory
 
 MAX_UPLOAD_BYTES = 512 * 2**20
 """Ray's limit for a folder, which passes through the head's memory."""
@@ -43,8 +43,7 @@ def upload_folder(
     Raises:
         SubmitError: The folder is larger than Ray's limit.
     """
-    with tempfile.TemporaryDirectory(prefix="mergesweep-submit-") as name:
-        folder = Path(name)
+    with scratch_directory("submit") as folder:
         (folder / STUDY_FILE).write_text(study_text, encoding="utf-8")
         (folder / JOB_INPUT_FILE).write_text(json.dumps(dict(job_input)), encoding="utf-8")
         if code is not None:

@@ -16,6 +16,7 @@ from orchestrator.record.ledger import Ledger
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.specs.merge import MergeSpec
+from workers.store.machine_errors import MachineError
 from workers.store.protocol import (
     StoreCredentialsError,
     StoreError,
@@ -25,14 +26,16 @@ from workers.store.protocol import (
     StoreUnavailableError,
 )
 
-STORE_FAULTS = (
+FAULTS = (
+    MachineError,
     StoreCredentialsError,
     StoreFullError,
     StoreNotFoundError,
     StoreNotWritableError,
     StoreUnavailableError,
 )
-"""Store errors that every other job would meet too. The worker has retried before it raises one."""
+"""Errors of the store, and of a machine's own folders, that every other job would meet too. The
+worker has retried before it raises one of the store."""
 _OWN_PACKAGES = ("merge", "eval", "workers")
 
 
@@ -94,7 +97,7 @@ class Coordinator:
         """Displayed name and number of steps by artifact: a training's remainder may end early."""
         self.prepare_errors: list[str] = []
         """One line for each preparation job that failed; the run cannot go on without them."""
-        self.store_fault: StoreError | None = None
+        self.fault: StoreError | MachineError | None = None
         """The first store error of a worker that stopped the run."""
         self.is_spent = False
         """Whether the budget is reached; nothing more starts then."""
@@ -130,7 +133,7 @@ class Coordinator:
             self._check_budget()
             self._on_commit(end.manifest)
             return
-        if self._is_store_fault(end.error):
+        if self._is_fault(end.error):
             return
         is_merge = end.job.kind is JobKind.MERGE
         failure = Failure(
@@ -187,7 +190,7 @@ class Coordinator:
         if is_lost:
             self._state.notes.append(f"a node was lost: trial {trial_id} goes on elsewhere")
             return
-        if self._is_store_fault(error):
+        if self._is_fault(error):
             return
         failure = Failure(artifact_id=trial_id, reason=reason, trace=trace)
         final_reason = self._failures.note(failure, is_final=is_of_input(error))
@@ -213,11 +216,11 @@ class Coordinator:
             self._jobs.cancel_waiting()
             self._state.notes.append("the budget is reached: no further trial or merge starts")
 
-    def _is_store_fault(self, error: BaseException | None) -> bool:
-        """Stops the run if the store failed; such an error is not the fault of its job."""
-        if not isinstance(error, STORE_FAULTS):
+    def _is_fault(self, error: BaseException | None) -> bool:
+        """Stops the run if the store or a disk failed; this is not the fault of the job."""
+        if not isinstance(error, FAULTS):
             return False
-        self.store_fault = self.store_fault or error
+        self.fault = self.fault or error
         self._stop()
         return True
 

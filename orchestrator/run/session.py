@@ -53,6 +53,7 @@ class Session:
         Raises:
             PreparationError: A base, a head or a task's images could not be made.
             StoreError: The store failed, here or in a worker; another run continues from here.
+            MachineError: A disk of a worker's machine is full, or a folder there is another user's.
             ConnectionError: There is no cluster at the address.
         """
         with self._stages(console, tallies=("bases", "images", "experts", "merges")) as stages:
@@ -64,7 +65,7 @@ class Session:
         """Makes the bases, the heads and the images, as the first stage of `run` does.
 
         Raises:
-            PreparationError, StoreError, ConnectionError: As `run` does.
+            PreparationError, StoreError, MachineError, ConnectionError: As `run` does.
         """
         with self._stages(console, tallies=("bases", "images")) as stages:
             stages.prepare()
@@ -141,8 +142,8 @@ class Session:
         finally:
             pool.close()
             self.opened.budget_keeper.close()
-        if coordinator.store_fault is not None:
-            raise coordinator.store_fault
+        if coordinator.fault is not None:
+            raise coordinator.fault
 
     def _publish(self, manifest: Manifest) -> None:
         """Hands the MLflow run of a committed artifact to the tracker, if it has one."""

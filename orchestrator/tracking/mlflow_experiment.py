@@ -8,8 +8,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import PurePosixPath
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -18,6 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from orchestrator.tracking.database import artifact_root, database_path, prepare_database
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
+from workers.store.scratch import scratch_directory
 
 KEY_TAG = "mergesweep.key"
 DIGEST_TAG = "mergesweep.digest"
@@ -235,8 +235,8 @@ class MlflowExperiment:
     def _log_artifact(self, run_id: str, *, path: str, content: bytes) -> None:
         relative = PurePosixPath(path)
         folder = None if relative.parent == PurePosixPath() else str(relative.parent)
-        with TemporaryDirectory() as scratch:
-            local = Path(scratch) / relative.name
+        with scratch_directory("mlflow") as scratch:
+            local = scratch / relative.name
             local.write_bytes(content)
             self._client.log_artifact(run_id, str(local), artifact_path=folder)
 

@@ -13,6 +13,7 @@ from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import TrialSpec
+from workers.store.private_directory import user_directory_path
 from workers.train.resumable import Timing, TrainingProgress
 
 
@@ -91,7 +92,7 @@ def test_environment_variable_sets_the_cache(
     """Without the variable, the cache is in the temporary directory, one per user."""
     assert cache_root() == own_cache
     monkeypatch.delenv(CACHE_VARIABLE)
-    assert cache_root().name.startswith("mergesweep-cache-")
+    assert cache_root() == user_directory_path() / "cache"
 
 
 def test_cache_may_take_half_of_its_disk(own_cache: Path) -> None:

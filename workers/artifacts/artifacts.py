@@ -11,7 +11,6 @@ manifest are invisible to readers.
 """
 
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, Mani
 from workers.artifacts.node_cache import NodeCache
 from workers.artifacts.provenance import Provenance
 from workers.store.protocol import NotFoundError, Store
+from workers.store.scratch import scratch_directory
 
 
 class CorruptArtifactError(Exception):
@@ -268,8 +268,8 @@ class Artifacts:
         if own_file is not None:
             yield own_file
             return
-        with tempfile.TemporaryDirectory(prefix="mergesweep-check-") as scratch:
-            path = Path(scratch) / "file"
+        with scratch_directory("verify") as scratch:
+            path = scratch / "file"
             self.store.download(key, path)
             yield path
 

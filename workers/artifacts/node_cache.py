@@ -1,30 +1,50 @@
 """A cache of artifact files on a node's local disk, shared by all worker processes of the node."""
 
+import errno
 import fcntl
 import os
-import tempfile
+import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from workers.store.atomic import replacing
+from workers.store.machine_errors import CacheError
+from workers.store.private_directory import private_directory, user_directory_path
+from workers.store.scratch import FULL
 
 CACHE_VARIABLE = "MERGESWEEP_CACHE"
 """Environment variable with the directory of the node's cache."""
 # A worker may not have opened a path yet that it has just received, so files stay this long.
 _GRACE_S = 600.0
 _READ_ONLY = 0o444
+_UNUSABLE = FULL | {errno.EACCES, errno.EPERM, errno.EROFS}
+_REMEDY = f"set {CACHE_VARIABLE} to a directory of your own, on a disk of this machine"
 
 
 def cache_root() -> Path:
-    """Returns the directory of the node's cache, which all its workers share."""
-    default = Path(tempfile.gettempdir()) / f"mergesweep-cache-{os.getuid()}"
-    return Path(os.environ.get(CACHE_VARIABLE, default))
+    """Returns the name of the node's cache, which all workers of this user share."""
+    return Path(os.environ.get(CACHE_VARIABLE) or user_directory_path() / "cache")
+
+
+def own_cache(root: Path) -> Path:
+    """Returns the directory of a cache, once it is known that no other user can put files there.
+
+    Raises:
+        NotPrivateError: The directory, or the user's directory around it, is not this user's own.
+    """
+    if root.parent == user_directory_path():
+        private_directory(root.parent, remedy=_REMEDY)
+    return private_directory(root, remedy=_REMEDY)
 
 
 class NodeCache:
     """Files by the sha256 of their content; a file is complete and never changes.
+
+    A file is verified when it is written, and later taken by its name. So the directory, and what
+    is in it, must be this user's own: another user of the machine could hand over other weights.
 
     Any number of processes and threads may use one directory. The first that needs a file downloads
     it, and the others wait for the download. If there is a size limit, a new file evicts the least
@@ -42,11 +62,12 @@ class NodeCache:
         """Takes the directory, without touching it.
 
         Args:
-            root: A directory on a local disk; created when the first file is added.
+            root: A directory on a local disk; created and checked when the first file is needed.
             max_bytes: Largest total size of the files; None for no limit.
             clock: Returns the seconds since 1970.
         """
         self._root = root
+        self._is_own = False
         self._max_bytes = max_bytes
         self._clock = clock
 
@@ -56,24 +77,42 @@ class NodeCache:
         Args:
             sha256: Digest of the content.
             fill: Writes the content to the path that it receives and verifies it, or raises.
+
+        Raises:
+            NotPrivateError: Another user could have put files into the cache.
+            CacheError: The cache cannot be written, or its disk is full.
         """
+        if not self._is_own:
+            own_cache(self._root)
+            self._is_own = True
         path = self._root / sha256[:2] / sha256
-        if not self._mark_used(path):
-            with self._locked(sha256):
-                if not self._mark_used(path):
-                    self._add(path, fill)
+        try:
+            if not self._mark_used(path):
+                with self._locked(sha256):
+                    if not self._mark_used(path):
+                        self._add(path, fill)
+        except OSError as error:
+            if error.errno in _UNUSABLE:
+                raise CacheError(
+                    f"the node's cache {self._root} of {socket.gethostname()} takes no more files: "
+                    f"{error.strerror}; free some space there, or {_REMEDY}"
+                ) from error
+            raise
         return path
 
     def _mark_used(self, path: Path) -> bool:
-        """Sets the time of the last use; returns False if the file is not in the cache."""
+        """Sets the time of the last use; returns False if the cache has no such file of its own."""
         now_s = self._clock()
         try:
+            if not (_is_own(path.parent) and _is_own(path)):
+                return False
             os.utime(path, (now_s, now_s))
         except FileNotFoundError:
             return False
         return True
 
     def _add(self, path: Path, fill: Callable[[Path], None]) -> None:
+        private_directory(path.parent, remedy=_REMEDY)
         with replacing(path) as temporary:
             fill(temporary)
             temporary.chmod(_READ_ONLY)
@@ -110,3 +149,8 @@ class NodeCache:
         with path.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _is_own(path: Path) -> bool:
+    found = path.lstat()
+    return found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode)

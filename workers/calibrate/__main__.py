@@ -8,7 +8,6 @@ store, on random weights and random images. The study's own weights and images a
 import json
 import platform
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from workers.sampling.determinism import compute_deterministically
 from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
+from workers.store.scratch import scratch_directory
 from workers.train.trainer import Trainer, create_head
 from workers.workspace import Workspace
 
@@ -51,8 +51,7 @@ def measured_speeds(request: CalibrationRequest, *, device: torch.device) -> Ite
     whatever the number of experts.
     """
     compute_deterministically()
-    with tempfile.TemporaryDirectory(prefix="mergesweep-calibrate-") as name:
-        scratch = Path(name)
+    with scratch_directory("calibrate") as scratch:
         workspace = Workspace(str(scratch / "store"), cache_root=scratch / "cache", device=device)
         store = SampleStore(request=request, workspace=workspace, scratch=scratch)
         for measure in _samples(store):

@@ -3,14 +3,14 @@
 import contextlib
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from workers.artifacts.node_cache import cache_root
+from workers.artifacts.node_cache import cache_root, own_cache
 from workers.check.report import ModelReport, ModelUse
+from workers.store.atomic import replacing
 
 IMPORT_S, CHECK_S = 180.0, 150.0
 """Timeouts: importing torch and timm takes long on a busy machine; a check ends itself earlier."""
@@ -22,6 +22,9 @@ def model_reports(uses: Iterable[ModelUse]) -> dict[ModelUse, ModelReport]:
     """Returns a report for each use; none if this machine cannot run torch and timm.
 
     Reports without a fault are kept on the node for each version of torch and timm.
+
+    Raises:
+        NotPrivateError: The node's cache is another user's.
     """
     wanted = sorted(set(uses))
     try:
@@ -43,11 +46,9 @@ def remember_reports(reports: Mapping[str, ModelReport]) -> None:
     """Replaces the reports in the node's cache, which are by the keys of their uses."""
     path = _cache_path()
     content = {key: report.to_json() for key, report in reports.items()}
-    with contextlib.suppress(OSError):  # the next command asks again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        beside.replace(path)
+    # An error means that the next command asks again.
+    with contextlib.suppress(OSError), replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _is_lasting(report: ModelReport) -> bool:
@@ -91,4 +92,4 @@ def _cached(path: Path) -> dict[str, ModelReport]:
 
 def _cache_path() -> Path:
     timm, torch = (importlib.metadata.version(name) for name in ("timm", "torch"))
-    return cache_root() / f"models-timm-{timm}-torch-{torch}.json"
+    return own_cache(cache_root()) / f"models-timm-{timm}-torch-{torch}.json"

@@ -1,8 +1,6 @@
 """Runs the parts of a trial and of a merge that can fail for a model: a step, a file, a merge."""
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,6 +13,7 @@ from workers.models.backbones import Backbone
 from workers.models.batch_norm import batch_norms
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile, write_tensors
+from workers.store.scratch import scratch_directory
 
 NUM_CLASSES = 2
 
@@ -55,8 +54,8 @@ def store_and_merge(backbone: Backbone) -> None:
         RefusedError: The weights cannot be stored, loaded or merged, or are other weights then.
     """
     module = backbone.module
-    with tempfile.TemporaryDirectory(prefix="mergesweep-check-") as scratch:
-        path = Path(scratch) / "weights.safetensors"
+    with scratch_directory("check") as scratch:
+        path = scratch / "weights.safetensors"
         try:
             write_tensors(path, module.state_dict(), about={})
             stored = TensorFile(path)

@@ -13,7 +13,6 @@ does not have to download the object.
 
 import importlib.metadata
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 from eval.digests import sha256_of_file
 from workers.store.opening import open_store
 from workers.store.protocol import RETRY_TIMEOUT_S, NotFoundError, StoreError
+from workers.store.scratch import scratch_directory
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """File name extensions of checkpoints; all but the first are files that `torch.save` wrote."""
@@ -112,8 +112,8 @@ class RemoteWeights:
         Raises:
             WeightsError: The object does not exist or cannot be read.
         """
-        with tempfile.TemporaryDirectory(prefix="mergesweep-weights-") as scratch:
-            path = Path(scratch) / self.name
+        with scratch_directory("weights") as scratch:
+            path = scratch / self.name
             try:
                 open_store(self.store_url, retry_timeout_s=retry_timeout_s).download(
                     self.name, path

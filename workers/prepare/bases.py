@@ -1,7 +1,6 @@
 """Commits a base: the pretrained or random weights that trials start from."""
 
 import logging
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from workers.models.pretrained_weights import WeightsError, is_remote, packaged_
 from workers.models.resized_weights import resize_weights
 from workers.models.tensor_files import write_tensors
 from workers.specs.bases import BaseJob, BaseSpec
+from workers.store.scratch import scratch_directory
 from workers.workspace import BASE_FILE, Workspace
 
 _log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
     tensors = _base_tensors(job)
     if spec.image_size is not None and spec.weights != "none":
         tensors = resize_weights(tensors, model=spec.model, image_size=spec.image_size)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / BASE_FILE
+    with scratch_directory("base") as scratch:
+        path = scratch / BASE_FILE
         write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})
         return workspace.artifacts.commit(
             Provenance.of(spec, kind="base", inputs={}),

@@ -1,6 +1,5 @@
 """Prepares a task's images: decodes and resizes them once, in shards, and commits one artifact."""
 
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from workers.prepare.shards_in_flight import ExpectedShard, ShardsInFlight
 from workers.sampling.data_selection import Selection, select_images
 from workers.specs.data import DataJob, DataSpec
 from workers.store.protocol import NotFoundError
+from workers.store.scratch import scratch_directory
 from workers.workspace import Workspace
 
 REPORT_EVERY_S = 1.0
@@ -102,8 +102,8 @@ class ImagePreparation:
             StoreError: The store fails.
         """
         began_s = self._clock()
-        with tempfile.TemporaryDirectory(prefix="mergesweep-images-") as scratch:
-            files = yield from self._files(Path(scratch))
+        with scratch_directory("images") as scratch:
+            files = yield from self._files(scratch)
             manifest = self._commit(files, began_s=began_s)
         self._in_flight.remove()
         yield self._progress(committed=manifest)

@@ -1,6 +1,5 @@
 """Makes zero-shot heads: classifiers computed from class names by a CLIP model's text tower."""
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
 from workers.models.text_towers import TextTower, open_text_tower
 from workers.specs.head import HeadJob
+from workers.store.scratch import scratch_directory
 from workers.workspace import HEAD_FILE, Workspace
 
 OpenTower = Callable[..., TextTower]
@@ -57,8 +57,8 @@ def prepare_head(
     )
     if not torch.isfinite(weight).all():
         raise WeightsError(f"{spec.model}: the text tower returned embeddings that are not finite")
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / HEAD_FILE
+    with scratch_directory("head") as scratch:
+        path = scratch / HEAD_FILE
         write_tensors(path, {"weight": weight}, about={"task": spec.task, "id": spec.id})
         return workspace.artifacts.commit(
             Provenance.of(spec, kind="head", inputs={}),

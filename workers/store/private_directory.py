@@ -10,11 +10,9 @@ import stat
 import tempfile
 from pathlib import Path
 
+from workers.store.machine_errors import NotPrivateError
+
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
-
-class NotPrivateError(OSError):
-    """A directory is not this user's own, or cannot be made; the message says what to do."""
 
 
 def private_directory(path: Path, *, remedy: str) -> Path:
@@ -55,8 +53,13 @@ def user_directory(folder: Path | None = None) -> Path:
     Raises:
         NotPrivateError: The directory is not this user's own, or cannot be made.
     """
-    path = (folder or Path(tempfile.gettempdir())) / f"mergesweep-{os.getuid()}"
+    path = user_directory_path(folder)
     return private_directory(path, remedy="set TMPDIR to a directory of your own")
+
+
+def user_directory_path(folder: Path | None = None) -> Path:
+    """Returns the name of the user's directory, without a look at it."""
+    return (folder or Path(tempfile.gettempdir())) / f"mergesweep-{os.getuid()}"
 
 
 def _problem(path: Path) -> str | None:
@@ -68,5 +71,8 @@ def _problem(path: Path) -> str | None:
         return f"belongs to user {found.st_uid} and not to this user, {os.geteuid()}"
     if found.st_mode & _OTHERS_MAY_WRITE:
         mode = stat.S_IMODE(found.st_mode)
-        return f"can be written by other users (mode {mode:04o}; `chmod 700` makes it private)"
+        return (
+            f"can be written by other users (mode {mode:04o}; if it is yours alone, "
+            "`chmod -R go-w` closes it)"
+        )
     return None

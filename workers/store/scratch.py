@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workers.store.machine_errors import ScratchError
 from workers.store.unfinished import unfinished
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a write for which the disk, a quota or a limit of the process has no room."""
-
-
-class ScratchError(OSError):
-    """The temporary folder of a machine is full or cannot be written; every job there fails."""
 
 
 @contextmanager
@@ -41,14 +38,12 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
 
 
 def _scratch_error(error: OSError) -> ScratchError:
+    host = socket.gethostname()
     try:
         folder = tempfile.gettempdir()
-    except FileNotFoundError as none_usable:
-        return ScratchError(
-            f"{socket.gethostname()} has no temporary folder that this user may write to: "
-            f"{none_usable.strerror}; set TMPDIR to one"
-        )
+    except FileNotFoundError as none:
+        return ScratchError(f"{host} has no temporary folder: {none.strerror}; set TMPDIR to one")
     return ScratchError(
-        f"the temporary folder {folder} of {socket.gethostname()} cannot take more files: "
-        f"{error.strerror}; free some space there, or set TMPDIR to a folder on another disk"
+        f"the temporary folder {folder} of {host} takes no more files: {error.strerror}; free some "
+        "space there, or set TMPDIR to a folder on another disk"
     )

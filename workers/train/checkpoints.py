@@ -10,15 +10,13 @@ Without any checkpoint, a training repeats all its steps.
 import json
 import logging
 import math
-import tempfile
-from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
+from collections.abc import Mapping
 
 from eval.digests import sha256_of_file
 from workers.artifacts.layout import CheckpointKey, Layout
 from workers.models.tensor_files import METADATA_KEY, TensorFile, write_tensors
 from workers.store.protocol import NotFoundError, Store, StoreError
+from workers.store.scratch import scratch_directory
 from workers.train.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -77,8 +75,8 @@ class Checkpoints:
                 return self._restore(trainer, key)
             except (NotFoundError, FileNotFoundError):
                 _log.info("checkpoint %s was replaced after it was listed", key)
-            # Invalid JSON and mismatched tensors raise subclasses of ValueError.
-            except (SafetensorError, LookupError, TypeError, ValueError) as error:
+            # Damaged files, invalid JSON and mismatched tensors raise subclasses of ValueError.
+            except (LookupError, TypeError, ValueError) as error:
                 _log.warning("checkpoint %s of %s is refused: %s", key, self._store.url, error)
         return 0.0
 
@@ -99,8 +97,8 @@ class Checkpoints:
         about = {"trial": self._training_id, "step": str(trainer.step), "seconds": repr(seconds)}
         superseded = self._superseded
         try:
-            with tempfile.TemporaryDirectory() as scratch:
-                path = Path(scratch) / "checkpoint.safetensors"
+            with scratch_directory("checkpoint") as scratch:
+                path = scratch / "checkpoint.safetensors"
                 write_tensors(path, trainer.state(), about=about)
                 sha256 = sha256_of_file(path)
                 key = Layout.checkpoint(self._training_id, step=trainer.step, sha256=sha256)
@@ -108,7 +106,7 @@ class Checkpoints:
                 self._superseded = superseded | {key}
                 self._store.upload(key, path)
             self._store.delete(superseded - {key})
-        except (StoreError, OSError, SafetensorError) as error:
+        except (StoreError, OSError) as error:
             _log.warning(
                 "training %s continues; writing its checkpoint of step %d or deleting older ones "
                 "failed: %s",
@@ -140,21 +138,21 @@ class Checkpoints:
 
     def _restore(self, trainer: Trainer, key: str) -> float:
         listed = self._listed[key]
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_directory("checkpoint") as scratch:
             path = self._store.local_path(key)
             if path is None:
-                path = Path(scratch) / "checkpoint.safetensors"
+                path = scratch / "checkpoint.safetensors"
                 self._store.download(key, path)
             if (sha256 := sha256_of_file(path)) != listed.sha256:
                 raise ValueError(f"its content has sha256 {sha256}")
-            seconds = self._checked_seconds(path, step=listed.step)
-            trainer.restore(TensorFile(path), step=listed.step)
+            tensors = TensorFile(path)
+            seconds = self._checked_seconds(tensors.metadata, step=listed.step)
+            trainer.restore(tensors, step=listed.step)
             return seconds
 
-    def _checked_seconds(self, path: Path, *, step: int) -> float:
+    def _checked_seconds(self, metadata: Mapping[str, str], *, step: int) -> float:
         """Returns the seconds in a checkpoint's metadata; raises if the metadata is not right."""
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[METADATA_KEY])
+        about = json.loads(metadata[METADATA_KEY])
         if (about["trial"], about["step"]) != (self._training_id, str(step)):
             raise ValueError(f"it belongs to training {about['trial']}, step {about['step']}")
         seconds = float(about["seconds"])

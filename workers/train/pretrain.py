@@ -1,9 +1,7 @@
 """Runs a pretraining: trains a base on several tasks at once and commits it at each snapshot."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from eval.evaluate import evaluate
 from eval.images.joint_split import JointSplit
@@ -16,6 +14,7 @@ from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.training import Pretraining
+from workers.store.scratch import scratch_directory
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
 from workers.train.trainer_state import are_finite
@@ -102,8 +101,8 @@ def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -
     trainer, workspace = pretraining.trainer, pretraining.workspace
     tensors = trainer.backbone.module.state_dict()
     is_usable = not at.diverged and are_finite(tensors.values())
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / BASE_FILE
+    with scratch_directory("base") as scratch:
+        path = scratch / BASE_FILE
         if is_usable:
             write_tensors(path, tensors, about={"model": base.model, "id": base.id})
         manifest = workspace.artifacts.commit(

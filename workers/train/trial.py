@@ -1,9 +1,7 @@
 """Runs a trial: fine-tunes a base on one task and commits an expert at each snapshot."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from workers.models.tensor_files import write_tensors
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.expert import ExpertSpec
 from workers.specs.training import TrialSpec
+from workers.store.scratch import scratch_directory
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
 from workers.train.trainer_state import are_finite
@@ -122,8 +121,8 @@ def _commit_weights(
     """Commits the tensors, which are the model's own, and their scores."""
     workspace = trial.workspace
     finite = are_finite(tensors.values())
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / EXPERT_FILE
+    with scratch_directory("expert") as scratch:
+        path = scratch / EXPERT_FILE
         if finite:
             write_tensors(path, tensors, about={"task": expert.task, "id": expert.id})
         return workspace.artifacts.commit(

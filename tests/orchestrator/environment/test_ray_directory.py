@@ -9,7 +9,7 @@ from orchestrator.environment.ray_directory import (
     check_temporary_directory,
     ray_directory,
 )
-from workers.store.private_directory import NotPrivateError
+from workers.store.machine_errors import NotPrivateError
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from orchestrator.record.failures import Failures
 from orchestrator.record.folder import StudyFolder
 from orchestrator.record.holes import Outcome
 from orchestrator.record.ledger import Ledger
-from orchestrator.run.coordinator import STORE_FAULTS, Bookkeeping, Coordinator, preparation_jobs
+from orchestrator.run.coordinator import FAULTS, Bookkeeping, Coordinator, preparation_jobs
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.store.opening import open_store
@@ -258,7 +258,7 @@ def test_lost_node_does_not_count_as_a_failure(stage: Stage) -> None:
     assert not any("failed" in note for note in stage.state.notes)
 
 
-@pytest.mark.parametrize("fault", STORE_FAULTS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_failing_store_stops_the_run_and_counts_for_no_trial(
     stage: Stage, fault: type[StoreError], tmp_path: Path
 ) -> None:
@@ -267,7 +267,7 @@ def test_failing_store_stops_the_run_and_counts_for_no_trial(
     for number in range(3):
         fail_trial(stage, fault(f"fault {number}"))
     assert stage.stopping.is_set()
-    assert str(stage.coordinator.store_fault) == "fault 0"
+    assert str(stage.coordinator.fault) == "fault 0"
     assert trial in stage.ledger.state().runnable_trainings
     assert list(tmp_path.rglob("failure-*")) == []
 
@@ -286,7 +286,7 @@ def test_object_that_is_gone_is_a_failure_of_the_job_that_needs_it(stage: Stage)
     """The store answers, so the other jobs go on."""
     fail_trial(stage, NotFoundError("no such object"))
     assert not stage.stopping.is_set()
-    assert stage.coordinator.store_fault is None
+    assert stage.coordinator.fault is None
 
 
 def test_preparation_is_the_base_and_the_images_that_are_missing(stage: Stage) -> None:

@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import multiprocessing
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +9,8 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 
-from workers.artifacts.node_cache import NodeCache
+from workers.artifacts.node_cache import CACHE_VARIABLE, NodeCache, cache_root, own_cache
+from workers.store.machine_errors import CacheError, NotPrivateError
 
 
 def digest_of(content: bytes) -> str:
@@ -128,3 +131,58 @@ def test_mapped_file_outlives_its_eviction(tmp_path: Path) -> None:
         cache.get(new.sha256, new.fill)
         assert not path.exists()
         assert opened.read() == old.content
+
+
+def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
+    """What others may write to, or lead elsewhere, hands over nothing. The variable moves it."""
+    source = Source(b"weights")
+    shared, link = tmp_path / "shared", tmp_path / "link"
+    shared.mkdir()
+    shared.chmod(0o777)
+    link.symlink_to(tmp_path)
+    for root in (shared, link):
+        with pytest.raises(NotPrivateError, match="; set MERGESWEEP_CACHE to a directory of"):
+            NodeCache(root).get(source.sha256, source.fill)
+    assert source.num_fills == 0
+
+
+def test_the_directory_around_the_cache_is_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name can be guessed, so another user may have made it first."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
+    root = own_cache(cache_root())
+    assert [root.stat().st_mode & 0o777, root.parent.stat().st_mode & 0o777] == [0o700] * 2
+    root.parent.chmod(0o777)
+    with pytest.raises(NotPrivateError, match=f"^{root.parent} can be written by other users"):
+        own_cache(root)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_another_user_has_put_into_the_cache_is_not_used(tmp_path: Path) -> None:
+    """The directory may have been open before: a file is filled again, a directory is refused."""
+    cache, source = NodeCache(tmp_path), Source(b"weights")
+    path = cache.get(source.sha256, source.fill)
+    path.chmod(0o644)
+    path.write_bytes(b"other")
+    os.chown(path, 12345, -1)
+    assert cache.get(source.sha256, source.fill).read_bytes() == b"weights"
+    path.unlink()
+    path.symlink_to("/dev/null")
+    assert cache.get(source.sha256, source.fill).read_bytes() == b"weights"
+    os.chown(path.parent, 12345, -1)
+    with pytest.raises(NotPrivateError, match=f"^{path.parent} belongs to user 12345"):
+        cache.get(source.sha256, source.fill)
+
+
+def test_a_full_cache_is_named(tmp_path: Path) -> None:
+    """The message has the machine, the directory and the variable."""
+
+    def fill(path: Path) -> None:
+        del path
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(CacheError, match=f"{tmp_path} of .*: No space left .* MERGESWEEP_CACHE"):
+        NodeCache(tmp_path).get(digest_of(b""), fill)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [*tmp_path.glob("locks/*")]

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.store.private_directory import NotPrivateError, private_directory, user_directory
+from workers.store.machine_errors import NotPrivateError
+from workers.store.private_directory import private_directory, user_directory
 
 REMEDY = "set PLACE to a directory of your own"
 

@@ -5,7 +5,8 @@ import pytest
 
 from workers.store import unfinished as module
 from workers.store.atomic import is_temporary, replacing
-from workers.store.scratch import ScratchError, scratch_directory
+from workers.store.machine_errors import ScratchError
+from workers.store.scratch import scratch_directory
 from workers.store.unfinished import remove_unfinished
 
 
