@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.user_paths import NoHomeError, expanded
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATA_VARIABLE = "MERGESWEEP_DATA"
 """Environment variable with the data root; every node of a cluster has its own value."""
+_DEFAULT = "~/.cache/mergesweep/data"
 
 
 def data_root(root: str | None) -> Path:
-    """Returns the data root: the given one, else `MERGESWEEP_DATA`, else the user's cache."""
-    default = os.environ.get(DATA_VARIABLE) or "~/.cache/mergesweep/data"
-    return Path(root or default).expanduser().absolute()
+    """Returns the data root: the given one, else `MERGESWEEP_DATA`, else the user's cache.
+
+    Raises:
+        NoHomeError: The path begins with a home that this machine does not know.
+    """
+    if root:
+        return expanded(root).absolute()
+    try:
+        return expanded(os.environ.get(DATA_VARIABLE) or _DEFAULT).absolute()
+    except NoHomeError as error:
+        raise NoHomeError(f"{DATA_VARIABLE}: {error}") from error

@@ -18,6 +18,7 @@ from typing import NoReturn
 from orchestrator.cli.exit_codes import BAD_INPUT, FAILED
 from orchestrator.cluster.submission import CHECKED, JOB_INPUT_FILE, PROBLEM
 from orchestrator.cluster.upload import STUDY_FILE
+from orchestrator.environment.startup import settle_environment
 
 DRIVER_PACKAGES = ("click", "matplotlib", "mlflow", "pyarrow", "pydantic", "ray", "rich", "yaml")
 """Import names of the packages that the driver needs in addition to a worker's."""
@@ -25,6 +26,7 @@ DRIVER_PACKAGES = ("click", "matplotlib", "mlflow", "pyarrow", "pydantic", "ray"
 
 def main() -> NoReturn:
     """Runs the study that was uploaded with this command."""
+    settle_environment(os.environ)
     missing = [name for name in DRIVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         _refuse([f"on the head: {sys.executable}, its `python`, lacks {', '.join(missing)}"])

@@ -1,11 +1,13 @@
 """The program `mergesweep`: takes charge of signals and streams before anything else is loaded."""
 
+import os
 import sys
 from contextlib import nullcontext
 
 from orchestrator.cli.fast_exit import ending_at_once
 from orchestrator.cli.signals import END_WITHIN_S, end_on_signals, interrupting_signals
 from orchestrator.cli.standard_streams import guard_streams
+from orchestrator.environment.startup import settle_environment
 
 
 def main() -> None:
@@ -13,6 +15,7 @@ def main() -> None:
     loads_torch = sys.argv[1:2] == ["merge"]
     end_on_signals()
     guard_streams()
+    settle_environment(os.environ)
     from orchestrator.cli.command_line import cli
 
     with (

@@ -49,15 +49,17 @@ def new_console(*, stderr: bool = False) -> "PlainConsole":
 
 
 def check_environment() -> None:
-    """Checks the environment variables that decide where a run's workers are started.
+    """Checks the environment variables of a command that starts workers.
 
     Raises:
         BadInputError: Some cannot be used; the message lists all of them.
     """
+    from eval.data_root import data_root
     from orchestrator.environment.ray_variables import check_ray_variables
 
     with bad_input():
         check_ray_variables(os.environ)
+        data_root(None)
 
 
 def open_file(path: Path) -> "OpenedStudy":
@@ -108,6 +110,7 @@ def store_at(url: str) -> "Store":
 @contextmanager
 def bad_input() -> Iterator[None]:
     """Turns errors that the user can mend into a message and exit code 2."""
+    from eval.user_paths import NoHomeError
     from orchestrator.cluster.submission import SubmitError
     from orchestrator.environment.problems import VariableError
     from orchestrator.record.folder import StudyDamagedError, StudyNotFoundError
@@ -119,7 +122,7 @@ def bad_input() -> Iterator[None]:
 
     expected = (
         *(StudyError, StudyDamagedError, StudyNotFoundError, InvalidNameError, StoreError),
-        *(SubmitError, VariableError, NotPrivateError),
+        *(SubmitError, VariableError, NoHomeError, NotPrivateError),
     )
     try:
         yield

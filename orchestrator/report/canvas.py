@@ -100,7 +100,9 @@ def x_scale(axis: str, values: Sequence[str]) -> XScale:
 @contextmanager
 def new_chart(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
     """Yields an empty figure and its axes; the file must be written inside the block."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's own style must not change the report
+        mpl.rcParams.update(_STYLE)
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         axes = figure.subplots()
         axes.set_axisbelow(True)

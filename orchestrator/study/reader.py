@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from eval.suites import SUITES, task_names
 from eval.task_source import TaskSource
+from eval.user_paths import NoHomeError, expanded
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.checks.backbone import check_backbone
 from orchestrator.study.checks.finetune import check_finetune
@@ -26,7 +27,7 @@ from orchestrator.study.task_sources import check_own_tasks
 from orchestrator.study.tasks import Tasks
 from orchestrator.study.yaml_text import load_yaml, yaml_fault
 from workers.store.opening import check_store
-from workers.store.protocol import StoreError
+from workers.store.protocol import StoreError, StoreUrlError
 
 MAX_STUDY_BYTES = 2**20
 _FILE = "(file)"
@@ -96,8 +97,17 @@ def parse_study(
 
 
 def absolute_store(url: str) -> str:
-    """Returns a store's URL with a local path made absolute."""
-    return url if "://" in url else str(Path(url).expanduser().resolve())
+    """Returns a store's URL with a local path made absolute.
+
+    Raises:
+        StoreUrlError: The path begins with a home that this machine does not know.
+    """
+    if "://" in url:
+        return url
+    try:
+        return str(expanded(url).resolve())
+    except NoHomeError as error:
+        raise StoreUrlError(f"store {error}") from error
 
 
 def _text_of(path: Path) -> str:

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from eval.data_root import data_root
 from eval.own.files import OwnFiles, OwnTaskError
 from eval.own.task import describe_own_task
 from eval.suites import find_task, task_names
 from eval.task_source import TaskSource
+from eval.user_paths import NoHomeError, expanded
 from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Study
 from orchestrator.study.tasks import OwnTask, Tasks
@@ -43,6 +43,7 @@ def task_sources(study: Study, *, recorded: Mapping[str, TaskSource]) -> dict[st
 def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iterator[StudyProblem]:
     """Yields the problems of a study's own tasks: names, files, splits and classes."""
     taken = set(task_names())
+    yield from _check_root(tasks)
     for name, own in tasks.own.items():
         field = f"tasks.own.{name}"
         if OWN_NAME.fullmatch(name) is None:
@@ -65,13 +66,24 @@ def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iter
                 yield StudyProblem(field="tasks.evaluate_on", fault=fault, remedy=remedy)
 
 
+def _check_root(tasks: Tasks) -> Iterator[StudyProblem]:
+    if tasks.root is not None:
+        try:
+            data_root(tasks.root)
+        except NoHomeError as error:
+            yield wrong_value("tasks.root", tasks.root, remedy=str(error))
+
+
 def _own_source(
     name: str, own: OwnTask, *, root: str | None, recorded: TaskSource | None
 ) -> TaskSource:
     if recorded is not None:
         return recorded
-    files = _files(own)
-    task = describe_own_task(name, files=files, root=data_root(root))
+    try:
+        files, folder = _files(own), data_root(root)
+    except NoHomeError as error:
+        raise OwnTaskError(name, problems=[str(error)]) from error
+    task = describe_own_task(name, files=files, root=folder)
     return TaskSource(task=task, files=files, root=root)
 
 
@@ -79,7 +91,7 @@ def _files(own: OwnTask) -> OwnFiles:
     is_hub = own.hub is not None
     return OwnFiles(
         layout="hub" if is_hub else "folder" if own.folder is not None else "tables",
-        place=own.place if is_hub else str(Path(own.place).expanduser().resolve()),
+        place=own.place if is_hub else str(expanded(own.place).resolve()),
         revision=own.revision,
         image=own.image,
         label=own.label,

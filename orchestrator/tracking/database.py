@@ -1,9 +1,12 @@
 """Locates and prepares an MLflow database in one SQLite file."""
 
+import os
 import sqlite3
-import tempfile
 from contextlib import closing
 from pathlib import Path
+
+from workers.store.machine_errors import NotPrivateError
+from workers.store.private_directory import user_directory
 
 _PREFIX = "sqlite:///"
 
@@ -26,11 +29,23 @@ def prepare_database(path: Path) -> None:
 
 
 def publisher_log(uri: str) -> Path:
-    """Returns the path of the log: beside an SQLite file, else in the temporary directory."""
+    """Returns the path of the log: beside an SQLite file, or else in this user's own directory.
+
+    A store may belong to another user. Without any place for it, the log is dropped.
+    """
     path = database_path(uri)
-    if path is not None:
-        return path.with_suffix(".log")
-    return Path(tempfile.gettempdir()) / "mergesweep-mlflow.log"
+    if path is not None and is_writable(beside := path.with_suffix(".log")):
+        return beside
+    try:
+        return user_directory() / "mlflow.log"
+    except NotPrivateError:
+        return Path(os.devnull)
+
+
+def is_writable(path: Path) -> bool:
+    """Returns whether this user may write to a file, or create it and the folders above it."""
+    existing = next(each for each in (path, *path.absolute().parents) if each.exists())
+    return os.access(existing, os.W_OK)
 
 
 def artifact_root(path: Path, *, study: str) -> str:

@@ -7,12 +7,12 @@ MLflow runs.
 
 import fcntl
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from eval.digests import sha256_of_bytes
 from orchestrator.tracking.protocol import Target
+from workers.store.private_directory import user_directory
 
 _POLL_S = 0.1
 _MAX_PID_CHARS = 20
@@ -34,7 +34,7 @@ class PublisherLock:
 
         Raises:
             PublisherBusyError: Another process has held it for all of `timeout_s`.
-            OSError: The lock's file cannot be written.
+            OSError: The lock's file cannot be written, or its directory is not this user's own.
         """
         if self._descriptor is not None:
             return
@@ -66,6 +66,10 @@ class PublisherLock:
 
 
 def lock_path(target: Target) -> Path:
-    """Returns the lock's file for a study and a server; the file is never deleted."""
+    """Returns the lock's file for a study and a server; the file is never deleted.
+
+    Raises:
+        NotPrivateError: This user has no directory of its own for locks.
+    """
     name = sha256_of_bytes(f"{target.uri}\n{target.study}".encode())[:16]
-    return Path(tempfile.gettempdir()) / f"mergesweep-publisher-{os.getuid()}-{name}.lock"
+    return user_directory() / f"publisher-{name}.lock"

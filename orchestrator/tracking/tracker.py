@@ -95,7 +95,6 @@ class Tracker:
             uri=uri, study=study, experiment_tags=dict(experiment_tags), rebuild=rebuild
         )
         tracker = cls(target=target, log_path=log_path)
-        log_path.parent.mkdir(parents=True, exist_ok=True)
         tracker._supervisor.start()
         return tracker
 
@@ -149,17 +148,29 @@ class Tracker:
         A publisher that is killed while it closes is replaced too, if there is time left.
         """
         while True:
-            exit_code = self._run_publisher()
+            fault = None
+            try:
+                exit_code = self._run_publisher()
+            except OSError as error:
+                exit_code, fault = 1, f"the publisher cannot be started ({error})"
             with self._lock:
                 was_killed = exit_code < 0 and not self._out_of_time.is_set()
-                if self._close is not None and not was_killed:
+                is_over = self._close is not None and not was_killed
+                if fault or not is_over:
+                    reason = fault or "the publisher ended"
+                    self._state = f"unreachable: {reason}; log: {self._log_path}"
+                if is_over:
                     return
-                self._state = f"unreachable: the publisher ended; log: {self._log_path}"
             if self._out_of_time.wait(_RESTART_WAIT_S):
                 return
 
     def _run_publisher(self) -> int:
-        """Runs one publisher until it ends; returns its exit code."""
+        """Runs one publisher until it ends; returns its exit code.
+
+        Raises:
+            OSError: The log cannot be written, or the process cannot be started.
+        """
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.tracking.publisher"],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from eval.user_paths import NoHomeError, expanded
 from workers.store.local import LocalStore
 from workers.store.protocol import (
     PROBES_PREFIX,
@@ -100,7 +101,10 @@ def _probe_key() -> str:
 def _checked_path(path: str) -> Path:
     if not path:
         raise StoreUrlError(f"the URL of the store is empty; give {_FORMS}")
-    return Path(path).expanduser()
+    try:
+        return expanded(path)
+    except NoHomeError as error:
+        raise StoreUrlError(f"store {error}") from error
 
 
 def _file_path(parts: SplitResult, *, url: str) -> str:
