@@ -22,6 +22,7 @@ from workers.models.heads import head_of
 from workers.models.linear_probe import fit_probe
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile
+from workers.models.tied_weights import load_state, own_state
 from workers.sampling.batches import training_subset
 from workers.specs.expert import ExpertSpec
 from workers.store.opening import open_store
@@ -163,7 +164,7 @@ class Workspace:
         job may change its weights until the next call of this method.
         """
         backbone = self._backbone(base_id, linearised=linearised)
-        backbone.module.load_state_dict(dict(self.base_tensors(base_id)))
+        load_state(backbone.module, self.base_tensors(base_id))
         # Frees the gradients of the previous trial, which take as much memory as the weights.
         backbone.module.zero_grad(set_to_none=True)
         return backbone
@@ -214,10 +215,10 @@ class Workspace:
         linearised = expert.hyperparameters.linearised
         backbone = self._backbone(expert.base_id, linearised=linearised)
         module = backbone.module
-        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        module.load_state_dict(dict(self.expert_tensors(expert.id)))
+        before = {name: tensor.clone() for name, tensor in own_state(module).items()}
+        load_state(module, self.expert_tensors(expert.id))
         features = self._features(backbone, split=self.split(expert.data_id, "test"))
-        module.load_state_dict(before)
+        load_state(module, before)
         return features
 
     def linear_probe(self, expert: ExpertSpec) -> nn.Linear:
@@ -271,7 +272,7 @@ class Workspace:
 
 
 def _backbone_bytes(backbone: Backbone) -> int:
-    return sum(tensor.nbytes for tensor in backbone.module.state_dict().values())
+    return sum(tensor.nbytes for tensor in own_state(backbone.module).values())
 
 
 def _tensor_bytes(tensor: Tensor) -> int:

@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workers.models.backbones import Backbone
 from workers.models.model_sizes import ModelSize
+from workers.models.tied_weights import own_state
 
 
 def measured(backbone: Backbone, *, image_size: int) -> ModelSize:
@@ -18,7 +19,7 @@ def measured(backbone: Backbone, *, image_size: int) -> ModelSize:
     return ModelSize(
         num_parameters=sum(each.numel() for each in parameters),
         parameter_bytes=sum(each.nbytes for each in parameters),
-        state_bytes=sum(each.nbytes for each in backbone.module.state_dict().values()),
+        state_bytes=sum(each.nbytes for each in own_state(backbone.module).values()),
         num_features=backbone.num_features,
         flops_per_pixel=_flops_per_pixel(backbone, image_size=image_size),
     )

@@ -13,6 +13,7 @@ from workers.models.backbones import Backbone
 from workers.models.batch_norm import batch_norms
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile, write_tensors
+from workers.models.tied_weights import load_state, own_state
 from workers.store.scratch import scratch_directory
 
 NUM_CLASSES = 2
@@ -31,7 +32,7 @@ def take_step(backbone: Backbone, *, step: StepKind, image_size: int, device: to
             for norm in batch_norms(module):
                 norm.eval()
         if step.linearised:
-            base = {name: each.detach().clone() for name, each in module.state_dict().items()}
+            base = {name: each.detach().clone() for name, each in own_state(module).items()}
             backbone = replace(backbone, expansion=Tangent(module, base=base))
         inputs = torch.randn(step.batch_size, 3, image_size, image_size, device=device)
         features = backbone.model(inputs.contiguous(memory_format=torch.channels_last))
@@ -57,15 +58,15 @@ def store_and_merge(backbone: Backbone) -> None:
     with scratch_directory("check") as scratch:
         path = scratch / "weights.safetensors"
         try:
-            write_tensors(path, module.state_dict(), about={})
+            write_tensors(path, own_state(module), about={})
             stored = TensorFile(path)
             options = MergeOptions(params=parse_params("average", {}))
             merged = dict(merge(stored, [stored, stored], options=options))
-            module.load_state_dict(merged)
+            load_state(module, merged)
         except Exception as error:
             raise refused(error) from error
         changed = [
-            name for name, tensor in module.state_dict().items() if not _equal(tensor, stored[name])
+            name for name, tensor in own_state(module).items() if not _equal(tensor, stored[name])
         ]
     if changed:
         raise RefusedError(f"a merge of the model with itself changes {changed[0]!r}")

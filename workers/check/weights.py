@@ -8,6 +8,7 @@ from workers.check.building import RefusedError, build, own_size
 from workers.check.report import Fault, ModelUse
 from workers.models.pretrained_weights import WeightsError
 from workers.models.resized_weights import resize_weights
+from workers.models.tied_weights import own_state
 
 
 def hub_fault(use: ModelUse) -> Fault | None:
@@ -46,7 +47,7 @@ def _check_resizing(use: ModelUse, *, device: torch.device) -> None:
     module = build(use.model, device=device).module
     if device.type == "meta":
         with device:
-            resize_weights(module.state_dict(), model=use.model, image_size=use.image_size)
+            resize_weights(own_state(module), model=use.model, image_size=use.image_size)
         return
     first, second = (_resized_noise(module, use=use, seed=seed) for seed in (1, 2))
     trained = {name for name, _ in module.named_parameters()}
@@ -63,7 +64,7 @@ def _resized_noise(module: nn.Module, *, use: ModelUse, seed: int) -> dict[str, 
         name: torch.rand(tensor.shape, generator=generator)
         if tensor.is_floating_point()
         else tensor
-        for name, tensor in module.state_dict().items()
+        for name, tensor in own_state(module).items()
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

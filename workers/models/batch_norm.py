@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eval.images.split import Split
 from eval.model_inputs import to_inputs
 from workers.models.backbones import Backbone
+from workers.models.tied_weights import own_state
 
 BATCH_SIZE = 64
 """Least number of images of a recalibration batch; the same on every device, because the result
@@ -51,7 +52,7 @@ def recalibrate(backbone: Backbone, *, images: Sequence[Split], device: torch.de
 
 def copy_statistics(tensors: Mapping[str, Tensor], *, module: nn.Module) -> None:
     """Copies running statistics from the tensors of another model to a module, in place."""
-    destination = module.state_dict()
+    destination = own_state(module)
     with torch.no_grad():
         for name in destination:
             if name.endswith(_STATISTICS):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workers.models.backbones import embedding_width
 from workers.models.pretrained_weights import WeightsError
+from workers.models.tied_weights import own_state, tied_names
 
 NUM_NAMES_SHOWN = 5
 
@@ -27,8 +28,9 @@ def resize_weights(
     Raises:
         WeightsError: timm cannot interpolate the weights of this model.
     """
-    given = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     try:
+        # timm loads strictly, and may change the mapping and the tensors that it is given.
+        given = {name: each.clone() for name, each in _under_every_name(tensors, model).items()}
         module = timm.create_model(
             model,
             pretrained=True,
@@ -40,7 +42,7 @@ def resize_weights(
         raise WeightsError(
             f"timm cannot interpolate the weights of {model} to {image_size} pixels: {error}"
         ) from error
-    resized = module.state_dict()
+    resized = own_state(module)
     lost = [
         name
         for name, tensor in tensors.items()
@@ -54,3 +56,11 @@ def resize_weights(
             f"interpolates them to {image_size} pixels"
         )
     return resized
+
+
+def _under_every_name(tensors: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
+    """Returns the tensors under all names that the model has for them."""
+    with torch.device("meta"):
+        module = timm.create_model(model, pretrained=False, num_classes=embedding_width(model))
+    tied = {name: tensors[first] for name, first in tied_names(module).items()}
+    return {**tensors, **tied}

@@ -13,6 +13,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from workers.models.tied_weights import own_state
+
 
 class Tangent(nn.Module):
     """The expansion f(x; base) + J(x; base) (weights - base) at the current weights of a module.
@@ -28,7 +30,7 @@ class Tangent(nn.Module):
 
         Args:
             module: The module; every forward pass uses its current weights.
-            base: All tensors of the module at the point of expansion, by name.
+            base: All tensors of the module at the point of expansion, as `own_state` names them.
         """
         super().__init__()
         _load_forward_derivatives()
@@ -39,7 +41,7 @@ class Tangent(nn.Module):
         }
         self._base_buffers = {
             name: torch.empty_like(buffer).copy_(base[name])
-            for name, buffer in module.state_dict().items()
+            for name, buffer in own_state(module).items()
             if name not in self._base_weights
         }
 

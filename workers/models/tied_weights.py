@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 def own_state(module: nn.Module) -> dict[str, Tensor]:
     """Returns a module's own parameters and buffers, each once under its first name."""
-    tied = tied_names(module)
-    return {name: tensor for name, tensor in module.state_dict().items() if name not in tied}
+    every = module.state_dict(keep_vars=True)
+    firsts = {id(tensor): name for name, tensor in reversed(every.items())}
+    return {name: every[name].detach() for name in every if firsts[id(every[name])] == name}
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -28,10 +29,8 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def tied_names(module: nn.Module) -> dict[str, str]:
     """Returns the further names of tensors that have several, each with the tensor's first name."""
-    firsts: dict[int, str] = {}
-    tied = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        first = firsts.setdefault(id(tensor), name)
-        if first != name:
-            tied[name] = first
-    return tied
+    every = module.state_dict(keep_vars=True)
+    firsts = {id(tensor): name for name, tensor in reversed(every.items())}
+    return {
+        name: firsts[id(tensor)] for name, tensor in every.items() if firsts[id(tensor)] != name
+    }

@@ -16,6 +16,7 @@ from workers.models.fitted_weights import fit_weights
 from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
 from workers.models.resized_weights import resize_weights
 from workers.models.tensor_files import write_tensors
+from workers.models.tied_weights import own_state
 from workers.specs.bases import BaseJob, BaseSpec
 from workers.store.scratch import scratch_directory
 from workers.workspace import BASE_FILE, Workspace
@@ -52,7 +53,7 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
         module = create_backbone(
             spec.model, seed=spec.seed, device=device, image_size=spec.image_size
         ).module
-        return dict(module.state_dict())
+        return own_state(module)
     if spec.weights == "timm":
         return _hub_tensors(spec.model)
     if job.path is not None and is_remote(job.path):
@@ -88,4 +89,4 @@ def _hub_tensors(model: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"{model}: timm's hub returned no weights ({error}); set backbone.weights to a file"
         ) from error
-    return dict(module.state_dict())
+    return own_state(module)

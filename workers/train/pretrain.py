@@ -11,6 +11,7 @@ from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import PretrainMetrics
 from workers.artifacts.provenance import Provenance
 from workers.models.tensor_files import write_tensors
+from workers.models.tied_weights import own_state
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.training import Pretraining
@@ -99,7 +100,7 @@ def _start(spec: Pretraining, *, workspace: Workspace) -> _StartedPretraining:
 
 def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -> Manifest:
     trainer, workspace = pretraining.trainer, pretraining.workspace
-    tensors = trainer.backbone.module.state_dict()
+    tensors = own_state(trainer.backbone.module)
     is_usable = not at.diverged and are_finite(tensors.values())
     with scratch_directory("base") as scratch:
         path = scratch / BASE_FILE

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from workers.models.tied_weights import load_state, own_state
 from workers.workspace import BACKBONE_PREFIX, HEAD_PREFIX
 
 OPTIMIZER_PREFIX = "optimizer."
@@ -28,9 +29,12 @@ class StateMismatchError(ValueError):
 
 
 def model_tensors(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
-    """Returns the model's own weights and buffers as `backbone.<name>` and `head.<name>`."""
+    """Returns the model's own weights and buffers as `backbone.<name>` and `head.<name>`.
+
+    A tensor with several names is there once; see `workers.models.tied_weights`.
+    """
     return {
-        **{BACKBONE_PREFIX + name: tensor for name, tensor in backbone.state_dict().items()},
+        **{BACKBONE_PREFIX + name: tensor for name, tensor in own_state(backbone).items()},
         **{HEAD_PREFIX + name: tensor for name, tensor in head.state_dict().items()},
     }
 
@@ -57,7 +61,7 @@ def average_tensors(average: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_model(tensors: Mapping[str, Tensor], *, backbone: nn.Module, head: nn.Module) -> None:
     """Copies tensors, named as in `model_tensors`, into a model."""
-    backbone.load_state_dict(_below(BACKBONE_PREFIX, tensors))
+    load_state(backbone, _below(BACKBONE_PREFIX, tensors))
     head.load_state_dict(_below(HEAD_PREFIX, tensors))
 
 
