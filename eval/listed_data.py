@@ -72,7 +72,7 @@ def _left_out(listing: FileListing) -> tuple[str, ...]:
         str(
             LeftOut(
                 reason=reason,
-                num_files=sum(each.num_files for each in found),
+                num_entries=sum(each.num_entries for each in found),
                 examples=tuple(name for each in found for name in each.examples)[:MAX_NAMED],
             )
         )

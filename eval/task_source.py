@@ -26,7 +26,7 @@ class TaskSource:
 
 def source_to_json(source: TaskSource) -> dict[str, Any]:
     """Returns a source as plain values, for `plan.json`."""
-    own = None if source.files is None else {"task": asdict(source.task), **asdict(source.files)}
+    own = None if source.files is None else {"task": asdict(source.task), **source.files.to_json()}
     return {"root": source.root, "own": own}
 
 
@@ -46,6 +46,8 @@ def source_from_json(name: str, values: Mapping[str, Any] | None) -> TaskSource:
     task = own.pop("task")
     return TaskSource(
         task=Task(**{**task, **{name: tuple(task[name]) for name in ("classes", "templates")}}),
-        files=OwnFiles(**{**own, "classes": tuple(own["classes"])}),
+        files=OwnFiles(
+            **{**own, **{name: tuple(own.get(name, ())) for name in ("classes", "ignore")}}
+        ),
         root=values["root"],
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import json
-import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eval.images.protocol import ImageSourceError
+from eval.images.table_files import is_arrow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,10 @@ CACHED_BYTES = 2**30
 """Most decompressed bytes of Parquet row groups that a split keeps in memory. A row group is read
 whole (3 ms for the hub's hundred images of 23 KB). In ascending order each group is read once; in
 any other order, groups that did not fit are read again."""
-SUFFIXES = (".parquet", ".arrow")
+_MAX_NAMED = 5
+
+
+_BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,51 +118,36 @@ class TableSource:
         )
 
 
-def find_shards(directory: Path, *, split: str) -> list[Path]:
-    """Returns a split's files: `train.parquet`, `train-00000-of-00002.parquet`, `train/*.arrow`.
-
-    If both kinds exist, Parquet files are used. Folders whose name begins with a dot are ignored.
-
-    Raises:
-        ImageSourceError: The files lie in several folders, so the data set has several
-            configurations.
-    """
-    named = re.compile(rf"{re.escape(split)}([-_.].*)?")
-    for suffix in SUFFIXES:
-        found = [
-            path
-            for path in sorted(directory.rglob(f"*{suffix}"))
-            if not any(part.startswith(".") for part in path.relative_to(directory).parts)
-            and (named.fullmatch(path.stem) or path.parent.name == split)
-            and not path.name.startswith("cache-")
-        ]
-        folders = sorted({path.parent.relative_to(directory).as_posix() for path in found})
-        if len(folders) > 1:
-            raise ImageSourceError(
-                f"{directory}: files of the split {split!r} lie in several folders, "
-                f"{', '.join(folders)}: give one of these folders"
-            )
-        if found:
-            return found
-    return []
-
-
 def read_labels(shards: Sequence[Path], *, column: str) -> LabelColumn:
     """Reads the labels of a split without its images.
 
     Raises:
         ImageSourceError: A file is incomplete, or its column is missing, has nulls or has values
-            of another type.
+            of another type. Or files have other class names for the same integers.
     """
-    parts, names = [], None
-    for path in shards:
-        schema = _schema(path)
-        names = _class_names(schema, column=column) or names
-        cells = _whole_column(path, column)
-        if cells.null_count:
-            raise ImageSourceError(f"{path}: {cells.null_count} rows have no {column!r}")
-        parts.append(_plain(path, cells, column=column))
-    return LabelColumn(values=np.concatenate(parts), names=names)
+    parts = [read_label_column(path, column=column) for path in shards]
+    named = [(path, part.names) for path, part in zip(shards, parts, strict=True) if part.names]
+    for path, names in named:
+        if names != named[0][1]:
+            raise ImageSourceError(
+                f"{path}: its class names {names[:_MAX_NAMED]} are not those of {named[0][0]}, "
+                f"{named[0][1][:_MAX_NAMED]}"
+            )
+    values = np.concatenate([part.values for part in parts])
+    return LabelColumn(values=values, names=named[0][1] if named else None)
+
+
+def read_label_column(path: Path, *, column: str) -> LabelColumn:
+    """Reads the labels of one file without its images.
+
+    Raises:
+        ImageSourceError: As `read_labels` does.
+    """
+    names = _class_names(_schema(path), column=column)
+    cells = _whole_column(path, column)
+    if cells.null_count:
+        raise ImageSourceError(f"{path}: {cells.null_count} rows have no {column!r}")
+    return LabelColumn(values=_plain(path, cells, column=column), names=names)
 
 
 def check_image_column(shards: Sequence[Path], *, column: str) -> None:
@@ -174,7 +162,7 @@ def check_image_column(shards: Sequence[Path], *, column: str) -> None:
         kind = schema.field(column).type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        if not any(is_kind(kind) for is_kind in _BINARY):
             raise ImageSourceError(
                 f"{path}: column {column!r} is {kind}, where encoded images are expected: "
                 "binary, or a struct with bytes"
@@ -186,14 +174,26 @@ def _plain(path: Path, cells: Any, *, column: str) -> NDArray[Any]:  # noqa: ANN
     if pa.types.is_dictionary(kind):
         cells, kind = cells.cast(kind.value_type), kind.value_type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return np.asarray(cells.cast(pa.int64()).to_numpy())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return np.array(cells.to_pylist(), dtype=np.str_)
+        try:
+            return np.asarray(cells.cast(pa.int64()).to_numpy())
+        except pa.ArrowInvalid as error:
+            raise ImageSourceError(f"{path}: column {column!r}: {error}") from error
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _text(path, cells.to_pylist(), column=column)
+    if pa.types.is_null(kind) and not len(cells):  # the type of a column without rows
+        return np.zeros(0, dtype=np.int64)
     raise ImageSourceError(f"{path}: column {column!r} is {kind}; labels are integers or strings")
 
 
+def _text(path: Path, labels: list[str], *, column: str) -> NDArray[np.str_]:
+    num_empty = sum(not label.strip() for label in labels)
+    if num_empty:
+        raise ImageSourceError(f"{path}: {num_empty} rows have an empty {column!r}")
+    return np.array(labels, dtype=np.str_)
+
+
 def _pieces(path: Path) -> list[tuple[_Piece, int]]:
-    if path.suffix == ".arrow":
+    if is_arrow(path):
         table = _open_arrow(path)
         return [(_Piece(path=path, opened=table, group=None), table.num_rows)]
     opened = _opened(path)
@@ -205,7 +205,7 @@ def _pieces(path: Path) -> list[tuple[_Piece, int]]:
 
 def _whole_column(path: Path, column: str) -> Any:  # noqa: ANN401 pyarrow is untyped
     _require(path, column=column, schema=_schema(path))
-    if path.suffix == ".arrow":
+    if is_arrow(path):
         return _open_arrow(path).column(column)
     try:
         return _opened(path).read(columns=[column]).column(column)
@@ -221,7 +221,7 @@ def _require(path: Path, *, column: str, schema: Any) -> None:  # noqa: ANN401 p
 
 
 def _schema(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
-    return _open_arrow(path).schema if path.suffix == ".arrow" else _opened(path).schema_arrow
+    return _open_arrow(path).schema if is_arrow(path) else _opened(path).schema_arrow
 
 
 def _opened(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped

@@ -9,8 +9,10 @@ Errors::
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from eval.file_tree import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +20,16 @@ if TYPE_CHECKING:
 
 Layout = Literal["folder", "tables", "hub"]
 
+CHOICES = ("train", "test", "ignore")
+"""Fields of `OwnFiles` that choose among the files in a directory. A fingerprint covers the chosen
+files, and these fields only where it covers no files."""
+TRAIN_NAME = "train"
 TEST_NAMES = ("test", "val", "validation", "valid")
 """Accepted names of a test split; the first one found is used."""
 OUTSIDE = "outside"
 """Key of the files that lie in no split's folder, in `FileListing.left_out`."""
+MAX_PROBLEMS = 20
+"""Most problems of one task that a message lists."""
 MAX_NAMED = 5
 """Most files or classes that a message names."""
 
@@ -30,7 +38,9 @@ class OwnTaskError(ValueError):
     """The files of a study's own task do not make a task."""
 
     def __init__(self, name: str, *, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        more = len(problems) - MAX_PROBLEMS
+        rest = (f"and {more} more problems",) if more > 0 else ()
+        self.problems = (*problems[:MAX_PROBLEMS], *rest)
         super().__init__(f"task {name!r}: {'; '.join(self.problems)}")
 
 
@@ -38,8 +48,8 @@ class OwnTaskError(ValueError):
 class OwnFiles:
     """The place and layout of a task's files.
 
-    All fields but `place` enter the task's fingerprint by name and value, so renaming a field
-    changes the ids of every own task.
+    The fields but `place` and `CHOICES` enter the task's fingerprint by name and value, so renaming
+    one of them changes the ids of every own task.
     """
 
     layout: Layout
@@ -57,6 +67,30 @@ class OwnFiles:
     """Names of integer labels, in their order; empty where the tables carry the names."""
     channels: int = 3
     """1 makes every image grey, 3 makes every image RGB."""
+    train: str | None = None
+    """Name of the training split's folder or files; None for ``train``."""
+    test: str | None = None
+    """Name of the test split's folder or files; None for the first of `TEST_NAMES` that exists."""
+    ignore: tuple[str, ...] = ()
+    """Patterns of files and folders that are left out; see `eval.file_tree.walk`."""
+
+    @property
+    def train_names(self) -> tuple[str, ...]:
+        """The names that the training split may have."""
+        return (self.train or TRAIN_NAME,)
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """The names that the test split may have; the first one found is used."""
+        return (self.test,) if self.test else TEST_NAMES
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields, without those of `CHOICES` that are not set."""
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in CHOICES or value not in (None, ())
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +99,15 @@ class LeftOut:
 
     reason: str
     """A noun phrase for the files: ``hidden files``, ``files of no split``."""
-    num_files: int
+    num_entries: int
+    """A folder that is left out as a whole counts as one entry."""
     examples: tuple[str, ...]
-    """The first names below the task's directory, at most `MAX_NAMED`."""
+    """The first names below the task's directory, at most `MAX_NAMED`; of folders, with a slash."""
 
     def __str__(self) -> str:
         """Returns the line that a user reads."""
-        more = ", ..." if self.num_files > len(self.examples) else ""
-        return f"{self.num_files:,} {self.reason} ({', '.join(self.examples)}{more})"
+        more = ", ..." if self.num_entries > len(self.examples) else ""
+        return f"{self.reason}: {self.num_entries:,} ({', '.join(self.examples)}{more})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +122,8 @@ class FileListing:
     """Files by split, each with its name below the split."""
     left_out: Mapping[str, Sequence[LeftOut]] = field(default_factory=dict)
     """The files that are not used, by split; `OUTSIDE` for files in the folder of no split."""
+    is_renumbered: bool = False
+    """Whether files number the classes differently, so that their labels went by name."""
     remarks: tuple[str, ...] = ()
     """Whole sentences about anything else that a user should look at once."""
 
@@ -99,7 +136,11 @@ class FileListing:
 def leave_out(names: Mapping[str, Sequence[str]]) -> tuple[LeftOut, ...]:
     """Returns the files that are not used, by reason, given their names by reason."""
     return tuple(
-        LeftOut(reason=reason, num_files=len(each), examples=tuple(each[:MAX_NAMED]))
+        LeftOut(
+            reason=reason,
+            num_entries=len(each),
+            examples=tuple(printable(name) for name in each[:MAX_NAMED]),
+        )
         for reason, each in names.items()
         if each
     )

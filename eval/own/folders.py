@@ -1,111 +1,199 @@
-"""Lists own tasks stored as one folder per class, the layout of torchvision's `ImageFolder`."""
+"""Lists own tasks stored as one folder per class, the layout of torchvision's `ImageFolder`.
+
+Links to files and folders are followed, and images of a class may lie at any depth below its
+folder, as in torchvision. Two things differ: torchvision reads hidden images (`.a.png`, and all
+files in `.ipynb_checkpoints`), and passes over other files without a word. Here hidden files are
+left out and counted, and a file that may be meant as an image is refused.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.own.files import TEST_NAMES, FileListing, OwnTaskError, leave_out, name_some
+from eval.class_names import alike_names
+from eval.file_tree import HIDDEN, IGNORED, printable, reason_to_skip, walk
+from eval.own.files import (
+    OUTSIDE,
+    TEST_NAMES,
+    FileListing,
+    OwnFiles,
+    OwnTaskError,
+    leave_out,
+    name_some,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+    from eval.own.files import LeftOut
+
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".jp2", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """File name suffixes of images, in upper or lower case."""
-IGNORED = ("thumbs.db", "desktop.ini")
-"""Files that file managers create. Files whose name begins with a dot are ignored too."""
-HIDDEN = "hidden files or files of file managers"
-"""Reason for which such files are left out."""
+SIDE_SUFFIXES = (
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".rst", ".html", ".htm", ".xml", ".yaml"),
+    *(".yml", ".toml", ".ini", ".cfg", ".log", ".pdf", ".py", ".ipynb", ".sh", ".md5", ".sha256"),
+)
+"""File name suffixes of notes, lists and programs that often lie beside images."""
+SIDE_NAMES = ("readme", "license", "licence", "copying", "notice", "changelog", "manifest")
+"""Names of such files without a suffix, in lower case."""
+SIDE = "notes, lists and programs beside the images"
+BESIDE = "files and folders beside the splits"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ClassFolders:
-    """The files of one split."""
+class _Split:
+    """The content of one split's folder."""
 
-    images: dict[str, tuple[Path, ...]]
-    """Images by class; classes and images are in ascending order of their names."""
-    strays: tuple[Path, ...]
-    """Files that are no images, or lie in no class folder."""
-    hidden: tuple[Path, ...]
-    """Hidden files and files that file managers create."""
+    base: Path
+    images: Mapping[str, tuple[Path, ...]]
+    """Images by class, both in ascending order; a class may have none."""
+    problems: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
 
-def list_folders(name: str, *, directory: Path) -> FileListing:
+def list_folders(name: str, *, files: OwnFiles) -> FileListing:
     """Lists `train/<class>/*` and `test/<class>/*` without opening a file.
 
     Raises:
-        OwnTaskError: A split or class is missing, or a file is no image.
-        OSError: A folder cannot be listed.
+        OwnTaskError: A split or class is missing, an entry cannot be read, or a file is no image.
     """
-    bases = _split_folders(name, directory=directory)
-    listed = {split: _list_classes(base) for split, base in bases.items()}
-    problems = [
-        f"{bases[split]} has files that are no images, or in no class: {name_some(found.strays)}"
-        for split, found in listed.items()
-        if found.strays
-    ]
-    train, test = (set(listed[split].images) for split in ("train", "test"))
-    problems += [
-        f"{bases[split]} has no class {name_some(sorted(lacking))}, which the other split has"
-        for split, lacking in (("test", train - test), ("train", test - train))
-        if lacking
-    ]
+    directory = Path(files.place)
+    bases = _split_folders(name, files=files)
+    listed = {split: _list_split(base, files=files) for split, base in bases.items()}
+    others, remarks = _beside(directory, bases=bases, files=files)
+    problems = [each for found in listed.values() for each in found.problems]
+    problems += _class_problems(listed)
     if problems:
-        raise OwnTaskError(name, problems=problems)
-    classes = tuple(sorted(train))
+        raise OwnTaskError(name, problems=[*problems, *remarks])
+    classes = tuple(sorted(listed["train"].images))
     paths, labels = {}, {}
     for split, found in listed.items():
         in_order = [(n, path) for n, each in enumerate(classes) for path in found.images[each]]
         labels[split] = [number for number, _ in in_order]
-        paths[split] = [(path.relative_to(bases[split]).as_posix(), path) for _, path in in_order]
-    left_out = {
-        split: leave_out({HIDDEN: [path.relative_to(directory).as_posix() for path in each.hidden]})
-        for split, each in listed.items()
-    }
-    return FileListing(classes=classes, labels=labels, paths=paths, left_out=left_out)
+        paths[split] = [(path.relative_to(found.base).as_posix(), path) for _, path in in_order]
+    return FileListing(
+        classes=classes,
+        labels=labels,
+        paths=paths,
+        left_out={**{split: each.left_out for split, each in listed.items()}, OUTSIDE: others},
+        remarks=remarks,
+    )
 
 
-def _split_folders(name: str, *, directory: Path) -> dict[str, Path]:
+def _split_folders(name: str, *, files: OwnFiles) -> dict[str, Path]:
+    directory = Path(files.place)
     if not directory.is_dir():
         raise OwnTaskError(name, problems=[f"{directory} is no directory on this machine"])
-    allowed = {"train": ("train",), "test": TEST_NAMES}
+    allowed = {"train": files.train_names, "test": files.test_names}
     found = {
         split: next((directory / each for each in names if (directory / each).is_dir()), None)
         for split, names in allowed.items()
     }
+    existing = sorted(each.name for each in directory.iterdir() if each.is_dir())
+    has = f"its folders are {name_some(existing)}" if existing else "it has no folders"
     problems = [
-        f"{directory} has no folder {' or '.join(allowed[split])}"
+        f"{directory} has no folder {' or '.join(allowed[split])}; {has}; "
+        f"give another name under `{split}`"
         for split, path in found.items()
         if path is None
     ]
+    bases = {split: path for split, path in found.items() if path is not None}
+    if not problems and bases["train"].samefile(bases["test"]):
+        problems = [f"{bases['train']} and {bases['test']} are the same folder"]
     if problems:
         raise OwnTaskError(name, problems=problems)
-    return {split: path for split, path in found.items() if path is not None}
+    return bases
 
 
-def _list_classes(split: Path) -> _ClassFolders:
+def _list_split(base: Path, *, files: OwnFiles) -> _Split:
     """Lists the files below each folder of a split, at any depth."""
-    images: dict[str, tuple[Path, ...]] = {}
-    strays: list[Path] = []
-    hidden: list[Path] = []
-    for entry in sorted(split.iterdir()):
-        if _is_ignored(entry):
-            hidden.append(entry)
-            continue
-        if not entry.is_dir():
-            strays.append(entry)
-            continue
-        below = [path for path in sorted(entry.rglob("*")) if path.is_file()]
-        seen = [path for path in below if not _is_ignored(path)]
-        images[entry.name] = tuple(path for path in seen if _is_image(path))
-        hidden += [path for path in below if _is_ignored(path)]
-        strays += [path for path in seen if not _is_image(path)]
-    return _ClassFolders(images=images, strays=tuple(strays), hidden=tuple(hidden))
+    tree = walk(base, root=Path(files.place), ignore=files.ignore)
+    depth = len(base.parts)
+    images: dict[str, list[Path]] = {path.name: [] for path in tree.folders if path.parent == base}
+    side = [path for path in tree.files if is_side_file(path)]
+    rest = [path for path in tree.files if not is_side_file(path)]
+    homeless = [path for path in rest if path.parent == base]
+    others = [path for path in rest if path.parent != base and not _is_image(path)]
+    for path in rest:
+        if path.parent != base and _is_image(path):
+            images[path.parts[depth]].append(path)
+    problems = [str(fault) for fault in tree.faults if not is_side_file(fault.path)]
+    if homeless:
+        problems.append(
+            f"{base} has files that lie in no class folder: {_names(homeless, base=base)}"
+        )
+    if others:
+        problems.append(
+            f"{base} has files whose names are not those of images: {_names(others, base=base)}; "
+            "rename them, move them away, or leave them out by a pattern under `ignore`"
+        )
+    return _Split(
+        base=base,
+        images={name: tuple(found) for name, found in sorted(images.items())},
+        problems=tuple(problems),
+        left_out=leave_out({SIDE: [tree.name(path) for path in side], **tree.skipped}),
+    )
 
 
-def _is_ignored(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in IGNORED
+def _class_problems(listed: Mapping[str, _Split]) -> list[str]:
+    """Returns the classes that only one of the two splits has."""
+    train, test = (set(listed[split].images) for split in ("train", "test"))
+    return [
+        f"{listed[split].base} has no class {name_some(sorted(lacking))}, which the other split has"
+        + _near_hint(lacking, among=known)
+        for split, lacking, known in (
+            ("test", train - test, test - train),
+            ("train", test - train, train - test),
+        )
+        if lacking
+    ]
+
+
+def _near_hint(lacking: Iterable[str], *, among: Iterable[str]) -> str:
+    """Returns a hint at a class that one split spells differently, if there is one."""
+    wanted, found = sorted(lacking), set(among)
+    for group in alike_names([*wanted, *sorted(found)]):
+        pair = [each for each in wanted if each in group], [each for each in group if each in found]
+        if all(pair):
+            return f" (it has {pair[1][0]!a}, which looks like {pair[0][0]!a})"
+    return ""
+
+
+def _beside(
+    directory: Path, *, bases: Mapping[str, Path], files: OwnFiles
+) -> tuple[tuple[LeftOut, ...], tuple[str, ...]]:
+    """Returns the entries of a task's directory outside both splits, and a remark on them."""
+    names: dict[str, list[str]] = {BESIDE: [], HIDDEN: [], IGNORED: []}
+    unused = []
+    for entry in sorted(directory.iterdir()):
+        if entry in bases.values():
+            continue
+        reason = reason_to_skip(entry.name, ignore=files.ignore)
+        names[reason or BESIDE].append(entry.name + "/" * entry.is_dir())
+        if files.test is None and reason is None and entry.name in TEST_NAMES and entry.is_dir():
+            unused.append(entry.name)
+    remarks = [
+        f"the test split is {bases['test']}, and {directory / each} is not used; "
+        f"`test: {each}` would use it instead"
+        for each in unused
+    ]
+    return leave_out(names), tuple(remarks)
+
+
+def is_side_file(path: Path) -> bool:
+    """Returns whether a file is a note, list or program by its name, which nobody reads as data."""
+    name = path.name.lower()
+    return path.suffix.lower() in SIDE_SUFFIXES or name in SIDE_NAMES
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _names(paths: Iterable[Path], *, base: Path) -> str:
+    return name_some(printable(path.relative_to(base).as_posix()) for path in paths)

@@ -5,63 +5,136 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from eval.hub_snapshots import snapshot_directory, snapshot_remedy
 from eval.images.protocol import ImageSourceError
-from eval.images.table_source import LabelColumn, check_image_column, find_shards, read_labels
-from eval.own.files import TEST_NAMES, FileListing, OwnFiles, OwnTaskError
+from eval.images.table_files import (
+    CACHE_PREFIX,
+    SUFFIXES,
+    find_shards,
+    is_table,
+    missing_shards,
+    tables_named,
+    walk_tables,
+)
+from eval.images.table_source import check_image_column, read_label_column
+from eval.own.files import (
+    OUTSIDE,
+    FileListing,
+    OwnFiles,
+    OwnTaskError,
+    leave_out,
+    name_some,
+)
+from eval.own.named_labels import (
+    ClassList,
+    TableLabels,
+    find_classes,
+    is_renumbered,
+    numbered,
+    problems_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eval.file_tree import FileTree
+
+CACHED = "cache files of the `datasets` library"
+NO_SPLIT = "tables of no split"
+NO_TABLES = "files that are no tables"
 
 
 def list_tables(name: str, *, files: OwnFiles, root: Path) -> FileListing:
     """Lists the files of both splits and reads their labels.
 
-    String labels are numbered in alphabetical order. Integer labels keep their order; their names
-    come from `OwnFiles.classes`, or from the metadata that the hub's data sets have in the schema.
+    Labels go by the names of their classes, across all files of both splits. Names in the rows are
+    numbered in alphabetical order. Names of integers come from the metadata that the hub's data
+    sets have in the schema, or from `OwnFiles.classes`, which have the last word on the order.
 
     Raises:
-        OwnTaskError: Files or columns are missing, or integer labels have no names.
+        OwnTaskError: Files or columns are missing, integer labels have no names, or files
+            contradict each other.
     """
     try:
         directory = _directory(files, root=root)
-        shards = _find_splits(directory)
-        columns = {split: _labels(found, files=files) for split, found in shards.items()}
+        tree = walk_tables(directory, ignore=files.ignore)
+        shards, remarks = _find_splits(tree, files=files)
     except ImageSourceError as error:
         raise OwnTaskError(name, problems=[str(error)]) from error
-    missing = [split for split, found in shards.items() if not found]
-    if missing:
-        problems = [
-            f"{directory} has no .parquet or .arrow file of the split "
-            f"{' or '.join(TEST_NAMES) if each == 'test' else each} ({each}*.parquet)"
-            for each in missing
-        ]
-        raise OwnTaskError(name, problems=problems)
-    classes = _classes(name, columns=columns, given=files.classes)
-    labels = {
-        split: _numbered(name, column, classes=classes, split=split)
-        for split, column in columns.items()
-    }
-    paths = {
-        split: [(path.relative_to(directory).as_posix(), path) for path in found]
-        for split, found in shards.items()
-    }
-    return FileListing(classes=classes, labels=labels, paths=paths)
+    tables = _read_labels(name, shards=shards, files=files)
+    classes = _agreed_classes(name, tables=tables, given=files.classes, remarks=remarks)
+    labels: dict[str, list[int]] = {split: [] for split in shards}
+    for table in tables:
+        labels[table.split] += numbered(table, classes=classes).tolist()
+    renumbered = [table for table in tables if is_renumbered(table, classes=classes)]
+    if renumbered:
+        remarks.append(
+            f"{renumbered[0].path} numbers the classes in another order than {classes.place}; "
+            "labels go by the names of the classes"
+        )
+    return FileListing(
+        classes=classes.names,
+        labels=labels,
+        paths={
+            split: [(tree.name(path), path) for path in found] for split, found in shards.items()
+        },
+        left_out={OUTSIDE: leave_out(_unused(tree, shards=shards))},
+        is_renumbered=bool(renumbered),
+        remarks=tuple(remarks),
+    )
 
 
-def _find_splits(directory: Path) -> dict[str, list[Path]]:
-    """Returns the files of both splits; the list of a missing split is empty.
+def _find_splits(tree: FileTree, *, files: OwnFiles) -> tuple[dict[str, list[Path]], list[str]]:
+    """Returns the files of both splits, and remarks on files that are not used.
 
     Raises:
-        ImageSourceError: The files of a split lie in several folders.
+        ImageSourceError: A split has no files, or it is not clear which files it has.
     """
-    test = (find_shards(directory, split=each) for each in TEST_NAMES)
-    return {
-        "train": find_shards(directory, split="train"),
-        "test": next((found for found in test if found), []),
-    }
+    tests = [each for each in files.test_names if tables_named(tree, split=each)]
+    names = {"train": files.train_names[0], "test": (tests or files.test_names)[0]}
+    shards = {split: find_shards(tree, split=name) for split, name in names.items()}
+    allowed = {"train": files.train_names, "test": files.test_names}
+    for split, found in shards.items():
+        if not found:
+            existing = [tree.name(path) for path in tree.files]
+            has = f"its files are {name_some(existing)}" if existing else "it has no files"
+            raise ImageSourceError(
+                f"{tree.root} has no .parquet or .arrow file of the split "
+                f"{' or '.join(allowed[split])} ({names[split]}*.parquet); {has}"
+            )
+    shared = [tree.name(path) for path in shards["train"] if path in set(shards["test"])]
+    if shared:
+        raise ImageSourceError(
+            f"{name_some(shared)} in {tree.root} would belong to both splits: to one by its own "
+            "name, to the other by its folder's"
+        )
+    return shards, [
+        *(_unused_test(tree, used=names["test"], unused=each) for each in tests[1:]),
+        *_remarks_on(shards, tree=tree),
+    ]
+
+
+def _unused_test(tree: FileTree, *, used: str, unused: str) -> str:
+    files = name_some(tree.name(path) for path in tables_named(tree, split=unused))
+    return (
+        f"the test split is {used}, and {files} in {tree.root} are not used; `test: {unused}` "
+        "would use them instead"
+    )
+
+
+def _remarks_on(shards: Mapping[str, Sequence[Path]], *, tree: FileTree) -> Iterator[str]:
+    places = {}
+    for split, found in shards.items():
+        if missing := missing_shards(found):
+            yield f"its {split} split is incomplete: {tree.root} has no file {name_some(missing)}"
+        folder = found[0].parent
+        is_split_folder = folder != tree.root and tables_named(tree, split=folder.name) == found
+        places[split] = tree.name(folder.parent if is_split_folder else folder)
+    if len(set(places.values())) > 1:
+        yield (
+            f"its training files lie in {tree.root / places['train']}, its test files in "
+            f"{tree.root / places['test']}"
+        )
 
 
 def _directory(files: OwnFiles, *, root: Path) -> Path:
@@ -75,44 +148,54 @@ def _directory(files: OwnFiles, *, root: Path) -> Path:
     return directory
 
 
-def _labels(shards: Sequence[Path], *, files: OwnFiles) -> LabelColumn:
-    if not shards:
-        return LabelColumn(values=np.zeros(0, dtype=np.int64), names=None)
-    check_image_column(shards, column=files.image)
-    return read_labels(shards, column=files.label)
+def _read_labels(
+    name: str, *, shards: Mapping[str, Sequence[Path]], files: OwnFiles
+) -> list[TableLabels]:
+    """Reads the labels of all files, those of the training split first.
+
+    Raises:
+        OwnTaskError: Some files cannot be used; the error lists all of them.
+    """
+    tables, problems = [], []
+    for split, paths in shards.items():
+        for path in paths:
+            try:
+                check_image_column([path], column=files.image)
+                column = read_label_column(path, column=files.label)
+                tables.append(TableLabels(split=split, path=path, column=column))
+            except ImageSourceError as error:
+                problems.append(str(error))
+    if problems:
+        raise OwnTaskError(name, problems=problems)
+    return tables
 
 
-def _classes(
-    name: str, *, columns: Mapping[str, LabelColumn], given: tuple[str, ...]
-) -> tuple[str, ...]:
-    train = columns["train"]
-    if train.values.dtype.kind == "U":
-        return given or tuple(sorted({str(each) for each in train.values}))
-    classes = given or train.names
-    if not given and columns["test"].names != train.names:
-        problem = (
-            f"its test split has the class names {columns['test'].names}, its training split "
-            f"{train.names}"
-        )
-        raise OwnTaskError(name, problems=[problem])
+def _agreed_classes(
+    name: str, *, tables: Sequence[TableLabels], given: tuple[str, ...], remarks: Sequence[str]
+) -> ClassList:
+    """Returns the classes of all tables.
+
+    Raises:
+        OwnTaskError: Nothing names the classes, or tables contradict each other or the given names.
+    """
+    classes = find_classes(tables, given=given)
     if classes is None:
+        if not any(len(table.column.values) for table in tables):
+            return ClassList(names=(), place="no row")
         problem = "its labels are integers without names: list the names under classes, in order"
         raise OwnTaskError(name, problems=[problem])
+    problems = [each for table in tables for each in problems_of(table, classes=classes)]
+    if problems:
+        raise OwnTaskError(name, problems=[*problems, *remarks])
     return classes
 
 
-def _numbered(name: str, column: LabelColumn, *, classes: tuple[str, ...], split: str) -> list[int]:
-    if column.values.dtype.kind == "U":
-        numbers = {each: number for number, each in enumerate(classes)}
-        unknown = sorted({str(each) for each in column.values} - numbers.keys())
-        if unknown:
-            problem = f"its {split} split has labels that are not among its classes: {unknown[:5]}"
-            raise OwnTaskError(name, problems=[problem])
-        return [numbers[str(each)] for each in column.values]
-    lowest, highest = int(column.values.min()), int(column.values.max())
-    if lowest < 0 or highest >= len(classes):
-        problem = (
-            f"its {split} split has labels from {lowest} to {highest}, but {len(classes)} classes"
-        )
-        raise OwnTaskError(name, problems=[problem])
-    return [int(each) for each in column.values]
+def _unused(tree: FileTree, *, shards: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
+    taken = {path for found in shards.values() for path in found}
+    unused: dict[str, list[str]] = {NO_SPLIT: [], CACHED: [], NO_TABLES: []}
+    for path in tree.files:
+        if path not in taken:
+            is_cache = path.suffix.lower() in SUFFIXES and path.name.startswith(CACHE_PREFIX)
+            reason = NO_SPLIT if is_table(path) else CACHED if is_cache else NO_TABLES
+            unused[reason].append(tree.name(path))
+    return {**unused, **tree.skipped}

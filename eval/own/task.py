@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.digests import sha256_of_file
-from eval.own.files import FileListing, OwnFiles, OwnTaskError, name_some
+from eval.file_tree import printable
+from eval.own.files import CHOICES, FileListing, OwnFiles, OwnTaskError, name_some
 from eval.own.folders import list_folders
 from eval.tasks import Task, fingerprint_of
 
@@ -36,23 +35,32 @@ def describe_own_task(name: str, *, files: OwnFiles, root: Path) -> Task:
     Raises:
         OwnTaskError: Files are missing or do not make a task; the error lists every problem.
     """
-    listing = list_own_files(name, files=files, root=root)
-    counts = {split: Counter(listing.labels[split]) for split in ("train", "test")}
-    problems = _class_problems(counts, classes=listing.classes)
+    return task_of(name, files=files, listing=list_own_files(name, files=files, root=root))
+
+
+def task_of(name: str, *, files: OwnFiles, listing: FileListing) -> Task:
+    """Returns the task that listed files make; see `describe_own_task`."""
+    problems = _class_problems(listing)
     if problems:
-        raise OwnTaskError(name, problems=problems)
-    layout = {key: value for key, value in asdict(files).items() if key != "place"}
-    content = files.place if files.layout == "hub" else _digests(listing.paths)
+        raise OwnTaskError(name, problems=[*problems, *listing.remarks])
+    fields = files.to_json()
+    place, chosen = fields.pop("place"), {key: fields.pop(key, None) for key in CHOICES}
+    content: object = place
+    if files.layout != "hub":
+        content = _digests(name, paths=listing.paths)
+    elif any(chosen.values()):
+        content = [place, chosen]
+    by_name = ["labels by name"] if listing.is_renumbered else []
     return Task(
         name=name,
         classes=listing.classes,
-        num_train=counts["train"].total(),
-        num_test=counts["test"].total(),
+        num_train=len(listing.labels["train"]),
+        num_test=len(listing.labels["test"]),
         channels=files.channels,
         stands_in_for="itself",
         material="own",
         licence="the study's own",
-        fingerprint=fingerprint_of([OWN_VERSION, layout, content, listing.classes]),
+        fingerprint=fingerprint_of([OWN_VERSION, fields, content, listing.classes, *by_name]),
     )
 
 
@@ -64,30 +72,52 @@ def list_own_files(name: str, *, files: OwnFiles, root: Path) -> FileListing:
     Raises:
         OwnTaskError: Files are missing or do not make a task; the error lists every problem.
     """
-    if files.layout == "folder":
-        return list_folders(name, directory=Path(files.place))
-    from eval.own.tables import list_tables  # noqa: PLC0415 loads Arrow, which folders do not need
+    try:
+        if files.layout == "folder":
+            listing = list_folders(name, files=files)
+        else:
+            from eval.own.tables import list_tables  # noqa: PLC0415 loads Arrow, which folders do not need
 
-    return list_tables(name, files=files, root=root)
+            listing = list_tables(name, files=files, root=root)
+    except OSError as error:
+        problem = f"{error.filename or files.place} cannot be read: {error.strerror}"
+        raise OwnTaskError(name, problems=[problem]) from error
+    return listing
 
 
-def _class_problems(counts: Mapping[str, Counter[int]], *, classes: Sequence[str]) -> list[str]:
-    problems = []
+def _class_problems(listing: FileListing) -> list[str]:
+    problems = [
+        f"no image in its {split} split" for split, labels in listing.labels.items() if not labels
+    ]
+    if problems:
+        return problems
+    classes = listing.classes
     if len(classes) < 2:  # noqa: PLR2004 a classifier chooses between two or more
         problems.append(f"it has {len(classes)} class, and at least two are needed")
-    for split, found in counts.items():
-        empty = [each for number, each in enumerate(classes) if not found[number]]
+    for split in listing.labels:
+        counts = listing.class_counts(split)
+        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
         if empty:
             problems.append(f"no image of class {name_some(empty)} in its {split} split")
     return problems
 
 
-def _digests(paths: Mapping[str, Sequence[tuple[str, Path]]]) -> list[Any]:
-    return [
-        [split, name, *_size_and_digest(path)]
-        for split in sorted(paths)
-        for name, path in paths[split]
-    ]
+def _digests(name: str, *, paths: Mapping[str, Sequence[tuple[str, Path]]]) -> list[Any]:
+    """Returns split, name, size and sha256 of each file.
+
+    Raises:
+        OwnTaskError: Some files cannot be read; the error names the first ones.
+    """
+    digests, problems = [], []
+    for split in sorted(paths):
+        for file_name, path in paths[split]:
+            try:
+                digests.append([split, file_name, *_size_and_digest(path)])
+            except OSError as error:
+                problems.append(f"{printable(path)} cannot be read: {error.strerror}")
+    if problems:
+        raise OwnTaskError(name, problems=problems)
+    return digests
 
 
 def _size_and_digest(path: Path) -> tuple[int, str]:

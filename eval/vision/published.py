@@ -14,7 +14,8 @@ import numpy as np
 
 from eval.hub_snapshots import snapshot_directory
 from eval.images.protocol import ImageSourceError
-from eval.images.table_source import TableSource, check_image_column, find_shards, read_labels
+from eval.images.table_files import find_shards, walk_tables
+from eval.images.table_source import TableSource, check_image_column, read_labels
 from eval.vision.catalogue import read_catalogue
 from eval.vision.torchvision_files import open_split
 
@@ -119,8 +120,9 @@ def _open_tables(task_name: str, split: str, *, entry: VisionEntry, root: Path) 
     directory = snapshot_directory(source["hub"], revision=revision, root=root, remedy=help_text)
     names: list[str] = source["train"] if split == "train" else source["test"]
     parts = []
+    tree = walk_tables(directory)
     for name in names:
-        shards = find_shards(directory, split=name)
+        shards = find_shards(tree, split=name)
         if not shards:
             raise ImageSourceError(
                 f"{directory}: no Parquet file of the split {name!r}. {help_text}"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from eval.data_root import data_root
-from eval.own.files import OwnFiles, OwnTaskError
+from eval.own.files import TRAIN_NAME, OwnFiles, OwnTaskError
 from eval.own.task import describe_own_task
 from eval.suites import find_task, task_names
 from eval.task_source import TaskSource
@@ -14,8 +14,10 @@ from orchestrator.study.schema import Study
 from orchestrator.study.tasks import OwnTask, Tasks
 from workers.sampling.data_selection import num_held_out
 
-OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 """The names that a study may give to its own tasks."""
+RESERVED_NAMES = ("macro", "union")
+"""Values of the tables' column `task` that are no tasks."""
 
 
 def task_sources(study: Study, *, recorded: Mapping[str, TaskSource]) -> dict[str, TaskSource]:
@@ -42,16 +44,23 @@ def task_sources(study: Study, *, recorded: Mapping[str, TaskSource]) -> dict[st
 
 def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iterator[StudyProblem]:
     """Yields the problems of a study's own tasks: names, files, splits and classes."""
-    taken = set(task_names())
     yield from _check_root(tasks)
+    holders = dict.fromkeys(task_names(), "a task of the catalogue has this name")
+    holders |= dict.fromkeys(RESERVED_NAMES, "the tables' means have this name")
+    taken = {name.lower(): name for name in holders}
     for name, own in tasks.own.items():
         field = f"tasks.own.{name}"
         if OWN_NAME.fullmatch(name) is None:
-            remedy = "expected 1 to 40 lower-case letters, digits or '_', not starting with '_'"
+            remedy = "expected 1 to 40 letters, digits, '_' or '-', the first a letter or digit"
             yield wrong_value(field, name, remedy=remedy)
-        if name in taken:
-            remedy = "a task of the catalogue has this name; choose another"
-            yield wrong_value(field, name, remedy=remedy)
+        other = taken.setdefault(name.lower(), name)
+        if other in holders:
+            also = "" if other == name else ", apart from capitals"
+            yield wrong_value(field, name, remedy=f"{holders[other]}{also}; choose another")
+        holders.setdefault(name, f"the task {name!r} of this study has this name")
+        if faults := list(_check_fields(field, own=own)):
+            yield from faults
+            continue
         try:
             source = _own_source(name, own, root=tasks.root, recorded=recorded.get(name))
         except OwnTaskError as error:
@@ -72,6 +81,27 @@ def _check_root(tasks: Tasks) -> Iterator[StudyProblem]:
             data_root(tasks.root)
         except NoHomeError as error:
             yield wrong_value("tasks.root", tasks.root, remedy=str(error))
+
+
+def _check_fields(field: str, *, own: OwnTask) -> Iterator[StudyProblem]:
+    """Yields the problems between the fields of one task."""
+    places = [name for name in ("folder", "parquet", "hub") if getattr(own, name) is not None]
+    if len(places) != 1:
+        fault = f"{' and '.join(places)} are given" if places else "it has no place"
+        remedy = "give exactly one of folder, parquet and hub"
+        yield StudyProblem(field=field, fault=fault, remedy=remedy)
+    remedy = "give hub and revision together: the commit fixes which files are used"
+    if own.hub is not None and own.revision is None:
+        yield StudyProblem(field=f"{field}.revision", fault="missing", remedy=remedy)
+    if own.hub is None and own.revision is not None:
+        yield wrong_value(f"{field}.revision", own.revision, remedy=remedy)
+    for name in ("image", "label", "classes") if own.folder is not None else ():
+        if name in own.model_fields_set:
+            remedy = f"leave out {name}: a folder takes labels from the names of its subfolders"
+            yield wrong_value(f"{field}.{name}", getattr(own, name), remedy=remedy)
+    if own.test is not None and own.test == (own.train or TRAIN_NAME):
+        remedy = "the training split has this name; give the name of another folder or file"
+        yield wrong_value(f"{field}.test", own.test, remedy=remedy)
 
 
 def _own_source(
@@ -97,4 +127,7 @@ def _files(own: OwnTask) -> OwnFiles:
         label=own.label,
         classes=tuple(own.classes or ()),
         channels=own.channels,
+        train=own.train,
+        test=own.test,
+        ignore=tuple(own.ignore),
     )

@@ -15,6 +15,14 @@ HubName = Annotated[
 Revision = Annotated[
     str, matching(r"[0-9a-f]{40}", expected="the 40 hexadecimal digits of a commit")
 ]
+SplitName = Annotated[
+    str,
+    matching(
+        r"(?!\.{1,2}$)[^/\x00-\x1f]+",
+        expected="the name of a folder or the beginning of file names, such as `val`, without '/'",
+    ),
+]
+Patterns = Annotated[list[Text], AfterValidator(distinct)]
 
 
 def _known_suite(name: str) -> str:
@@ -37,6 +45,13 @@ class OwnTask(Section):
     """Owner and name of a downloaded data set of Hugging Face's hub."""
     revision: Revision | None = None
     """The commit of the hub's data set."""
+    train: SplitName | None = None
+    """The training split's folder, or the beginning of its files' names; `train` when left out."""
+    test: SplitName | None = None
+    """The same for the test split. When left out, the first of `test`, `val`, `validation` and
+    `valid` that exists."""
+    ignore: Patterns = Field(default_factory=list)
+    """Patterns of files and folders that are left out, such as `*.svg` or `train/drafts`."""
     image: str = "image"
     """Column of the images, in tables."""
     label: str = "label"
@@ -50,22 +65,6 @@ class OwnTask(Section):
     def place(self) -> str:
         """The directory, or owner and name."""
         return self.folder or self.parquet or self.hub or ""
-
-    @model_validator(mode="after")
-    def _is_one_place(self) -> Self:
-        if [self.folder, self.parquet, self.hub].count(None) != 2:  # noqa: PLR2004 one is left
-            raise ValueError("give exactly one of folder, parquet and hub")
-        if (self.hub is None) != (self.revision is None):
-            raise ValueError(
-                "give hub and revision together: the commit fixes which files are used"
-            )
-        in_tables = {"image", "label", "classes"} & self.model_fields_set
-        if self.folder and in_tables:
-            raise ValueError(
-                f"leave out {', '.join(sorted(in_tables))}: a folder takes labels from the names "
-                "of its subfolders"
-            )
-        return self
 
 
 class Tasks(Section):

@@ -13,7 +13,8 @@ from PIL import Image
 
 from eval.images import table_source
 from eval.images.protocol import ImageSourceError
-from eval.images.table_source import TableSource, check_image_column, find_shards, read_labels
+from eval.images.table_files import find_shards, walk_tables
+from eval.images.table_source import TableSource, check_image_column, read_labels
 
 Write = Callable[[pa.Table, Path], None]
 
@@ -54,7 +55,7 @@ def test_rows_come_in_the_order_of_the_shards(
     monkeypatch.setattr(table_source, "CACHED_BYTES", cached_bytes)
     write(rows(0, 7), tmp_path / "train-0")
     write(rows(7, 12), tmp_path / "train-1")
-    shards = find_shards(tmp_path, split="train")
+    shards = find_shards(walk_tables(tmp_path), split="train")
     labels = read_labels(shards, column="label").values
     assert labels.tolist() == [n % 2 for n in range(12)]
     source = TableSource(shards, column="image", labels=labels, channels=1)
@@ -83,7 +84,7 @@ def test_shards_are_found_as_people_and_the_hub_name_them(name: str, tmp_path: P
         path = tmp_path / f"{each}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(rows(0, 1), path)
-    assert find_shards(tmp_path, split="train") == [tmp_path / f"{name}.parquet"]
+    assert find_shards(walk_tables(tmp_path), split="train") == [tmp_path / f"{name}.parquet"]
 
 
 def test_two_configurations_of_a_data_set_are_not_mixed(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_two_configurations_of_a_data_set_are_not_mixed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         as_parquet(rows(0, 1), tmp_path / name / "train-0")
     with pytest.raises(ImageSourceError, match="cropped_digits, full_numbers: give one of these"):
-        find_shards(tmp_path, split="train")
+        find_shards(walk_tables(tmp_path), split="train")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_labels_are_integers_booleans_or_strings(
 ) -> None:
     """Labels may have any integer width, be booleans, strings or dictionary-encoded."""
     as_parquet(pa.table({"label": column}), tmp_path / "train")
-    shards = find_shards(tmp_path, split="train")
+    shards = find_shards(walk_tables(tmp_path), split="train")
     assert read_labels(shards, column="label").values.tolist() == expected
 
 
@@ -120,7 +121,7 @@ def test_class_names_stand_beside_the_schema(tmp_path: Path) -> None:
     features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     as_parquet(rows(0, 4).replace_schema_metadata(metadata), tmp_path / "train")
-    shards = find_shards(tmp_path, split="train")
+    shards = find_shards(walk_tables(tmp_path), split="train")
     assert read_labels(shards, column="label").names == ("cat", "dog")
 
 
@@ -128,7 +129,7 @@ def test_wrong_columns_are_reported_with_the_existing_ones(tmp_path: Path) -> No
     """A missing column, numbers for images, nulls and labels of a wrong type are reported."""
     path = tmp_path / "train"
     as_parquet(pa.table({"image": [1, 2], "label": [0, None], "score": [0.1, 0.2]}), path)
-    shards = find_shards(tmp_path, split="train")
+    shards = find_shards(walk_tables(tmp_path), split="train")
     with pytest.raises(ImageSourceError, match="no column 'img'; its columns are image, label"):
         check_image_column(shards, column="img")
     with pytest.raises(ImageSourceError, match="'image' is int64, where encoded images"):
@@ -152,7 +153,7 @@ def test_cell_without_bytes_is_named(tmp_path: Path) -> None:
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     cells = pa.array([{"bytes": None, "path": "a.png"}], kind)
     as_parquet(pa.table({"image": cells, "label": [0]}), tmp_path / "train")
-    shards = find_shards(tmp_path, split="train")
+    shards = find_shards(walk_tables(tmp_path), split="train")
     source = TableSource(shards, column="image", labels=np.zeros(1, dtype=np.int64), channels=3)
     with pytest.raises(ImageSourceError, match="row 0 of 'image' holds no bytes"):
         source.image(0)

@@ -131,11 +131,12 @@ def test_files_that_make_no_task_are_reported(flowers: OwnFiles, tmp_path: Path)
     assert "no folder test or val" in found
     base = Path(flowers.place)
     (base / "train" / "tulip").mkdir()
-    (base / "test" / "rose" / "notes.txt").write_text("x")
+    (base / "test" / "rose" / "scan.heic").write_text("x")
+    (base / "test" / "late.png").write_text("x")
     found = problems(flowers)
     assert f"{base / 'test'} has no class tulip, which the other split has" in found
-    assert "files that are no images, or in no class" in found
-    assert "notes.txt" in found
+    assert "files whose names are not those of images: rose/scan.heic" in found
+    assert "files that lie in no class folder: late.png" in found
 
 
 def test_classes_need_images_and_a_choice(flowers: OwnFiles) -> None:
@@ -162,7 +163,7 @@ def test_integer_labels_need_names(tmp_path: Path) -> None:
 def test_test_label_that_is_no_class_is_reported(animals: OwnFiles) -> None:
     """A string in the test split that no training image has is reported."""
     write_table(Path(animals.place) / "val.parquet", ["crow", "wolf"])
-    assert "its test split has labels that are not among its classes: ['wolf']" in problems(animals)
+    assert "val.parquet: its labels 'wolf' are not among the classes" in problems(animals)
 
 
 def test_missing_column_and_split_of_tables_are_reported(animals: OwnFiles) -> None:
@@ -239,7 +240,7 @@ def test_files_that_are_left_out_are_counted(flowers: OwnFiles, animals: OwnFile
     assert listing.class_counts("train") == (3, 3)
     assert listing.left_out["test"] == ()
     assert [str(each) for each in listing.left_out["train"]] == [
-        "2 hidden files or files of file managers (train/Thumbs.db, train/rose/.DS_Store)"
+        "hidden files and files of file managers: 2 (train/Thumbs.db, train/rose/.DS_Store)"
     ]
     assert list_own_files("mine", files=animals, root=Path("/nowhere")).class_counts("train") == (
         2,

@@ -9,10 +9,12 @@ from PIL import Image
 
 from eval.task_source import TaskSource
 from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.results.schema import MEANS
 from orchestrator.run.opened import open_by_name, open_study
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
+from orchestrator.study.task_sources import RESERVED_NAMES
 from workers.planned import find_planned
 from workers.specs.data import DataJob
 from workers.store.opening import open_store
@@ -90,7 +92,7 @@ def test_everything_wrong_with_own_tasks_is_told_at_once(
     shutil.rmtree(folder / "test" / "rose")
     own = {
         "mnist": {"folder": str(folder)},
-        "My-Set": {"folder": "/nowhere"},
+        "_My Set": {"folder": "/nowhere"},
         "birds": {"hub": "me/birds", "revision": "0" * 40},
     }
     message = problems(study_fields(tasks={"names": ["mnist_5k", "birds"], "own": own}))
@@ -98,8 +100,8 @@ def test_everything_wrong_with_own_tasks_is_told_at_once(
     assert "tasks.names[1]: 'birds' is not allowed; tasks under tasks.own always" in message
     assert "tasks.own.mnist: 'mnist' is not allowed; a task of the catalogue has this" in message
     assert "test has no class rose, which the other split has" in message
-    assert "tasks.own.My-Set: 'My-Set' is not allowed; expected 1 to 40 lower-case" in message
-    assert "tasks.own.My-Set: '/nowhere' is not a usable task; /nowhere is " in message
+    assert "tasks.own._My Set: '_My Set' is not allowed; expected 1 to 40 letters" in message
+    assert "tasks.own._My Set: '/nowhere' is not a usable task; /nowhere is " in message
     assert "python -m eval.vision.download me/birds --revision 000000" in message
 
 
@@ -114,6 +116,11 @@ def test_everything_wrong_with_own_tasks_is_told_at_once(
         ({"hub": "me/birds", "revision": "main"}, "tasks.own.mine.revision: 'main'"),
         ({"folder": "a", "label": "kind"}, "leave out label: a folder takes labels"),
         ({"foldr": "a"}, "tasks.own.mine.foldr: unknown field; did you mean 'folder'"),
+        ({"folder": "a", "revision": "0" * 40}, "mine.revision: '00000000"),
+        ({"folder": "a", "label": "kind"}, "tasks.own.mine.label: 'kind' is not allowed"),
+        ({"folder": "a", "test": "a/b"}, "tasks.own.mine.test: 'a/b' is not allowed"),
+        ({"folder": "a", "test": "train"}, "mine.test: 'train' is not allowed; the training split"),
+        ({"folder": "a", "ignore": [""]}, "tasks.own.mine.ignore[0]: ''"),
         ({"parquet": "a", "channels": 4}, "tasks.own.mine.channels: 4"),
     ],
 )
@@ -122,6 +129,22 @@ def test_wrong_field_of_an_own_task_is_told(
 ) -> None:
     """The schema refuses the field before any file is read."""
     assert told in problems(study_fields(tasks={"names": ["mnist_5k"], "own": {"mine": own}}))
+
+
+def test_names_of_own_tasks_may_have_capitals_and_hyphens(
+    study_fields: Callable[..., dict[str, Any]],
+    make_plan: Callable[..., Plan],
+    folder: Path,
+) -> None:
+    """Names that differ from others in capitals alone are refused, as are the means' names."""
+    own = {name: {"folder": str(folder)} for name in ("Cars196", "My-Set")}
+    assert make_plan(tasks={"own": own}).study.task_names == ("Cars196", "My-Set")
+    own |= {name: {"folder": str(folder)} for name in ("my-set", "MNIST", "Union")}
+    message = problems(study_fields(tasks={"own": own}))
+    assert "'my-set' is not allowed; the task 'My-Set' of this study has this name" in message
+    assert "'MNIST' is not allowed; a task of the catalogue has this name, apart from" in message
+    assert "'Union' is not allowed; the tables' means have this name, apart from" in message
+    assert set(MEANS) == {*RESERVED_NAMES}
 
 
 def test_groups_count_own_tasks(study_fields: Callable[..., dict[str, Any]], folder: Path) -> None:

@@ -1,0 +1,96 @@
+"""Finds the Parquet and Arrow files of a split below a directory."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from eval.file_tree import FileTree, walk
+from eval.images.protocol import ImageSourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+SUFFIXES = (".parquet", ".arrow")
+"""File name suffixes of tables, in upper or lower case."""
+CACHE_PREFIX = "cache-"
+"""Prefix of the files in which the `datasets` library keeps what it computed."""
+_NUMBERED = re.compile(r"(?P<name>.*)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})")
+_MAX_NAMED = 5
+
+
+def is_table(path: Path) -> bool:
+    """Returns whether a file is a table by its name."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(CACHE_PREFIX)
+
+
+def is_arrow(path: Path) -> bool:
+    """Returns whether a table is an Arrow file and no Parquet file, by its name."""
+    return path.suffix.lower() == ".arrow"
+
+
+def walk_tables(directory: Path, *, ignore: Sequence[str] = ()) -> FileTree:
+    """Walks a directory of tables; see `eval.file_tree.walk`.
+
+    Raises:
+        ImageSourceError: An entry that may be or contain a table cannot be read.
+    """
+    tree = walk(directory, ignore=ignore)
+    faults = [str(fault) for fault in tree.faults if is_table(fault.path) or not fault.path.suffix]
+    if faults:
+        raise ImageSourceError("; ".join(faults[:_MAX_NAMED]))
+    return tree
+
+
+def find_shards(tree: FileTree, *, split: str) -> list[Path]:
+    """Returns a split's files: `train.parquet`, `train-00000-of-00002.parquet`, `train/*.arrow`.
+
+    Raises:
+        ImageSourceError: The files lie in several folders, so the data set has several
+            configurations. Or they are of both kinds.
+    """
+    found = tables_named(tree, split=split)
+    folders = sorted({tree.name(path.parent) for path in found})
+    if len(folders) > 1:
+        raise ImageSourceError(
+            f"{tree.root}: files of the split {split!r} lie in several folders, "
+            f"{', '.join(folders)}: give one of these folders"
+        )
+    if len({is_arrow(path) for path in found}) > 1:
+        raise ImageSourceError(
+            f"{tree.root}: the split {split!r} has both Parquet and Arrow files, "
+            f"{_named(found)}: keep one kind, or leave one out by `ignore`"
+        )
+    return found
+
+
+def tables_named(tree: FileTree, *, split: str) -> list[Path]:
+    """Returns the tables that belong to a split by their own names or by their folder's."""
+    named = re.compile(rf"{re.escape(split)}([-_.].*)?")
+    return [
+        path
+        for path in tree.files
+        if is_table(path)
+        and (named.fullmatch(path.stem) or (path.parent != tree.root and path.parent.name == split))
+    ]
+
+
+def missing_shards(shards: Sequence[Path]) -> list[str]:
+    """Returns the names that numbered files lack: `x-00001-of-00002` if only the first exists."""
+    series: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for path in shards:
+        if match := _NUMBERED.fullmatch(path.stem):
+            series[match["name"], int(match["total"])].add(int(match["number"]))
+    return [
+        f"{name}-{number:05d}-of-{total:05d}"
+        for (name, total), numbers in series.items()
+        for number in range(total)
+        if number not in numbers
+    ]
+
+
+def _named(paths: Iterable[Path]) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
