@@ -1,6 +1,6 @@
 """Answers questions about models: `python -m workers.check`.
 
-Reads one `ModelUse` from each line of standard input, and prints a line of JSON with a
+Reads the key of a `Use` from each line of standard input, and prints a line of JSON with a
 `ModelReport` for each. Each use is checked in a process of its own, forked after the slow imports,
 so that a model that crashes or never ends does not take the other answers with it.
 """
@@ -16,14 +16,15 @@ from multiprocessing.connection import Connection
 import torch
 
 from workers.check.model_check import check_model
-from workers.check.report import Fault, ModelReport, ModelUse
+from workers.check.report import Fault, ModelReport, ModelUse, Use, use_of
+from workers.check.weights import file_fault
 
 LIMIT_S = 120
 """Time for a use. The checked work takes seconds on a machine that is not overloaded."""
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 
 
-def report_on(use: ModelUse, *, limit_s: int = LIMIT_S) -> ModelReport:
+def report_on(use: Use, *, limit_s: int = LIMIT_S) -> ModelReport:
     """Checks a use in a process of its own."""
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
@@ -39,20 +40,26 @@ def report_on(use: ModelUse, *, limit_s: int = LIMIT_S) -> ModelReport:
     return ModelReport.from_json(fields)
 
 
-def _check(use: ModelUse, sender: Connection, *, limit_s: int) -> None:
+def _check(use: Use, sender: Connection, *, limit_s: int) -> None:
     signal.alarm(limit_s)  # its default action ends the process, also inside native code
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # models may print
     warnings.simplefilter("ignore")
-    sender.send(check_model(use).to_json())
+    if isinstance(use, ModelUse):
+        report = check_model(use)
+    else:
+        fault = file_fault(use)
+        report = ModelReport(faults=() if fault is None else (fault,))
+    sender.send(report.to_json())
 
 
-def _report_of_end(use: ModelUse, *, code: int, limit_s: int) -> ModelReport:
+def _report_of_end(use: Use, *, code: int, limit_s: int) -> ModelReport:
     """Returns the report on a check that ended without an answer."""
+    subject = f"{use.model} at {use.image_size} px" if isinstance(use, ModelUse) else use.path
     if -code == signal.SIGALRM:
-        return ModelReport(unchecked=f"the check of {use.model} took longer than {limit_s} s")
+        return ModelReport(unchecked=f"the check of {subject} took longer than {limit_s} s")
     if -code == signal.SIGKILL:
         return ModelReport(
-            unchecked=f"the check of {use.model} was killed, probably as this machine has too "
+            unchecked=f"the check of {subject} was killed, probably as this machine has too "
             "little memory for the model"
         )
     if -code in _CRASHES:
@@ -60,19 +67,19 @@ def _report_of_end(use: ModelUse, *, code: int, limit_s: int) -> ModelReport:
             faults=(
                 Fault(
                     kind="model",
-                    fault=f"{use.model} crashes at {use.image_size} pixels with torch "
-                    f"{torch.__version__} on this machine ({signal.Signals(-code).name})",
+                    fault=f"{subject} crashes with torch {torch.__version__} on this machine "
+                    f"({signal.Signals(-code).name})",
                     remedy="use another model or image size",
                 ),
             )
         )
-    return ModelReport(unchecked=f"the check of {use.model} ended with exit code {code}")
+    return ModelReport(unchecked=f"the check of {subject} ended with exit code {code}")
 
 
 def main() -> int:
     """Answers every line of standard input; returns the exit code."""
     for line in sys.stdin:
-        report = report_on(ModelUse.from_json(json.loads(line)))
+        report = report_on(use_of(line))
         print(json.dumps(report.to_json()), flush=True)  # noqa: T201 output
     return 0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from workers.artifacts.node_cache import cache_root, own_cache
-from workers.check.report import ModelReport, ModelUse
+from workers.check.report import ModelReport, Use
 from workers.store.atomic import replacing
 
 IMPORT_S, CHECK_S = 180.0, 150.0
@@ -18,7 +18,7 @@ _asked: dict[tuple[Path, str], ModelReport] = {}
 """Answers of this process by cache and use, for a cache that cannot be written."""
 
 
-def model_reports(uses: Iterable[ModelUse]) -> dict[ModelUse, ModelReport]:
+def model_reports(uses: Iterable[Use]) -> dict[Use, ModelReport]:
     """Returns a report for each use; none if this machine cannot run torch and timm.
 
     Reports without a fault are kept on the node for each version of torch and timm.
@@ -26,7 +26,7 @@ def model_reports(uses: Iterable[ModelUse]) -> dict[ModelUse, ModelReport]:
     Raises:
         NotPrivateError: The node's cache is another user's.
     """
-    wanted = sorted(set(uses))
+    wanted = sorted(set(uses), key=lambda use: use.key)
     try:
         path = _cache_path()
     except importlib.metadata.PackageNotFoundError:
@@ -56,7 +56,7 @@ def _is_lasting(report: ModelReport) -> bool:
     return not report.faults and report.unchecked is None
 
 
-def _ask(uses: list[ModelUse]) -> dict[str, ModelReport]:
+def _ask(uses: list[Use]) -> dict[str, ModelReport]:
     """Returns the reports by key."""
     questions = "".join(f"{use.key}\n" for use in uses)
     try:
@@ -76,7 +76,7 @@ def _ask(uses: list[ModelUse]) -> dict[str, ModelReport]:
     return {use.key: report for use, report in zip(uses, reports, strict=True)}
 
 
-def _unchecked(uses: list[ModelUse], *, why: str) -> dict[str, ModelReport]:
+def _unchecked(uses: list[Use], *, why: str) -> dict[str, ModelReport]:
     models = ", ".join(sorted({use.model for use in uses}))
     report = ModelReport(unchecked=f"{models} could not be checked here ({why})")
     return {use.key: report for use in uses}

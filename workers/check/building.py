@@ -1,5 +1,6 @@
 """Builds a model as a study would, and finds the image sizes that it takes."""
 
+import traceback
 from dataclasses import dataclass
 
 import timm
@@ -107,5 +108,12 @@ def own_size(model: str) -> int:
 
 def refused(error: Exception) -> RefusedError:
     """Returns the message of an error in one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or _last_line(error)
     return RefusedError(text if len(text) <= _MESSAGE_CHARS else f"{text[: _MESSAGE_CHARS - 3]}...")
+
+
+def _last_line(error: Exception) -> str:
+    """Returns the line of code that raised an error without a message, such as an assertion."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = frames[-1].line if frames else None
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

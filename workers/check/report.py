@@ -11,7 +11,9 @@ MAX_CHECKED_IMAGES = 2
 """Images of a checked step. Layers treat the images of a batch alike, except BatchNorm, which
 cannot normalise a batch that has one value per channel."""
 
-FaultKind = Literal["name", "image_size", "batch_size", "linearised", "hub", "model"]
+FaultKind = Literal[
+    "name", "image_size", "resizing", "batch_size", "linearised", "hub", "file", "model"
+]
 Weights = Literal["none", "timm", "file"]
 
 
@@ -44,15 +46,38 @@ class ModelUse:
         """The use as text."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    @staticmethod
-    def from_json(fields: Mapping[str, Any]) -> "ModelUse":
-        """Returns the use whose fields are given.
 
-        Raises:
-            KeyError, TypeError: A field is missing or unknown.
-        """
-        steps = tuple(StepKind(**each) for each in fields["steps"])
-        return ModelUse(**{**fields, "weights": tuple(fields["weights"]), "steps": steps})
+@dataclass(frozen=True, kw_only=True, order=True)
+class FileUse:
+    """A checkpoint file for a model."""
+
+    model: str
+    path: str
+    """The absolute path."""
+    num_bytes: int
+    modified_ns: int
+    """Nanoseconds since 1970; a changed file is another question."""
+
+    @property
+    def key(self) -> str:
+        """The use as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+Use = ModelUse | FileUse
+
+
+def use_of(key: str) -> Use:
+    """Returns the use with a key.
+
+    Raises:
+        ValueError, KeyError, TypeError: No use has the key.
+    """
+    fields = json.loads(key)
+    if "path" in fields:
+        return FileUse(**fields)
+    steps = tuple(StepKind(**each) for each in fields["steps"])
+    return ModelUse(**{**fields, "weights": tuple(fields["weights"]), "steps": steps})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +94,10 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelReport:
-    """The answer about a use of a model."""
+    """The answer about a use of a model, or about a file for it."""
 
     size: ModelSize | None = None
-    """None if the model cannot be built."""
+    """None if the model cannot be built, and for a file."""
     is_resized: bool = False
     """Whether timm builds the model for the study's image size (`img_size`), because the model at
     its own size does not take such images."""

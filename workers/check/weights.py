@@ -1,11 +1,14 @@
 """Checks that weights for a model exist in timm's hub, and that timm can interpolate them."""
 
+from pathlib import Path
+
 import timm
 import torch
 from torch import nn
 
-from workers.check.building import RefusedError, build, own_size
-from workers.check.report import Fault, ModelUse
+from workers.check.building import RefusedError, build, own_size, refused
+from workers.check.report import Fault, FileUse, ModelUse
+from workers.models.fitted_weights import fit_weights
 from workers.models.pretrained_weights import WeightsError
 from workers.models.resized_weights import resize_weights
 from workers.models.tied_weights import own_state
@@ -23,6 +26,18 @@ def hub_fault(use: ModelUse) -> Fault | None:
     )
 
 
+def file_fault(use: FileUse) -> Fault | None:
+    """Returns the fault of a checkpoint that is not the model's; None if it is."""
+    try:
+        fit_weights(Path(use.path), model=use.model)
+    except WeightsError as error:
+        fault, is_told, remedy = str(error).rpartition("; ")
+        if not is_told:
+            fault, remedy = str(error), f"use a checkpoint of {use.model}"
+        return Fault(kind="file", fault=fault, remedy=remedy)
+    return None
+
+
 def resizing_fault(use: ModelUse, *, device: torch.device) -> Fault | None:
     """Returns the fault of weights that timm cannot interpolate; None if it can."""
     if set(use.weights) == {"none"}:
@@ -31,8 +46,8 @@ def resizing_fault(use: ModelUse, *, device: torch.device) -> Fault | None:
         _check_resizing(use, device=device)
     except (RefusedError, WeightsError) as error:
         return Fault(
-            kind="image_size",
-            fault=str(error),
+            kind="resizing",
+            fault=str(refused(error)),
             remedy=f"its own size is {own_size(use.model)}; other sizes need weights: none",
         )
     return None

@@ -21,7 +21,7 @@ def resize_weights(
     Positional embeddings and the like change; all other weights stay as they are.
 
     Args:
-        tensors: All tensors of the backbone, built for the model's own size.
+        tensors: All tensors of the backbone at the model's own size, each once.
         model: A timm model name.
         image_size: Height and width of the images, in pixels.
 
@@ -39,8 +39,9 @@ def resize_weights(
             img_size=image_size,
         )
     except Exception as error:
+        reason = " ".join(str(error).split())
         raise WeightsError(
-            f"timm cannot interpolate the weights of {model} to {image_size} pixels: {error}"
+            f"timm cannot interpolate the weights of {model} to {image_size} pixels: {reason}"
         ) from error
     resized = own_state(module)
     lost = [

@@ -31,9 +31,12 @@ def check_backbone(
     """
     yield from _check_default(backbone)
     yield from _check_model_axis(backbone)
+    is_grid = finetune is not None and finetune.design == "grid"
+    crossed = backbone.axes.model if is_grid else []
     for index, weights in enumerate(backbone.axes.weights):
         field = f"backbone.axes.weights[{index}]"
-        yield from _check_weights(field, weights=weights, model=backbone.model)
+        for model in dict.fromkeys((backbone.model, *crossed)):
+            yield from _check_weights(field, weights=weights, model=model)
     if backbone.pretrain is not None:
         yield from _check_tasks(backbone.pretrain, own=own)
     elif backbone.axes.pretrain_steps:

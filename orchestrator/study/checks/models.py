@@ -1,7 +1,8 @@
 """Checks the models of a study in another process: names, image size, batches, linearisation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.checks.finetune import points
@@ -9,7 +10,16 @@ from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem
 from orchestrator.study.schema import Study
 from workers.check.ask import model_reports
-from workers.check.report import MAX_CHECKED_IMAGES, Fault, ModelReport, ModelUse, StepKind, Weights
+from workers.check.report import (
+    MAX_CHECKED_IMAGES,
+    Fault,
+    FileUse,
+    ModelReport,
+    ModelUse,
+    StepKind,
+    Weights,
+)
+from workers.models.pretrained_weights import is_remote
 
 _KINDS: dict[str, Weights] = {"none": "none", "timm": "timm"}
 
@@ -21,8 +31,16 @@ class NamedModel:
     field: str
     """The field that names it."""
     use: ModelUse
-    hub_fields: tuple[str, ...]
-    """The fields that take its weights from timm's hub."""
+    sources: Mapping[str, str]
+    """The sources of its weights, by the fields that name them."""
+
+    @property
+    def file_uses(self) -> dict[str, FileUse]:
+        """The files among its sources, by the fields that name them; missing files left out."""
+        found = {
+            field: _file_use(source, model=self.use.model) for field, source in self.sources.items()
+        }
+        return {field: use for field, use in found.items() if use is not None}
 
 
 def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Iterator[StudyProblem]:
@@ -34,10 +52,14 @@ def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Ite
     """
     finetune = finetune or Finetune()
     named = list(named_models(backbone, finetune=finetune))
-    reports = model_reports(each.use for each in named)
+    files = [use for each in named for use in each.file_uses.values()]
+    reports = model_reports([*(each.use for each in named), *files])
     for each in named:
         for fault in reports.get(each.use, ModelReport()).faults:
             for field in _fields(fault, model=each, backbone=backbone, finetune=finetune):
+                yield StudyProblem(field=field, fault=fault.fault, remedy=fault.remedy)
+        for field, use in each.file_uses.items():
+            for fault in reports.get(use, ModelReport()).faults:
                 yield StudyProblem(field=field, fault=fault.fault, remedy=fault.remedy)
 
 
@@ -70,26 +92,39 @@ def named_models(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[N
     for index, model in enumerate(backbone.axes.model):
         named.setdefault(model, f"backbone.axes.model[{index}]")
     for model, field in named.items():
-        sources = dict(_sources(backbone, model=model))
+        sources = dict(_sources(backbone, model=model, design=finetune.design))
         use = ModelUse(
             model=model,
             image_size=backbone.image_size,
             weights=tuple(sorted({_KINDS.get(source, "file") for source in sources.values()})),
             steps=steps,
         )
-        hub_fields = tuple(each for each, source in sources.items() if source == "timm")
-        yield NamedModel(field=field, use=use, hub_fields=hub_fields)
+        yield NamedModel(field=field, use=use, sources=sources)
 
 
-def _sources(backbone: BackboneSection, *, model: str) -> Iterator[tuple[str, str]]:
+def _sources(backbone: BackboneSection, *, model: str, design: str) -> Iterator[tuple[str, str]]:
     """Yields the sources of a model's weights by the fields that name them."""
     if isinstance(backbone.weights, str):
         yield "backbone.weights", backbone.weights
     elif model in backbone.weights:
         yield f"backbone.weights.{model}", backbone.weights[model]
-    if model == backbone.model:
+    if model == backbone.model or design == "grid":
         for index, source in enumerate(backbone.axes.weights):
             yield f"backbone.axes.weights[{index}]", source
+
+
+def _file_use(source: str, *, model: str) -> FileUse | None:
+    """Returns the question whether a local file has a model's weights; None for other sources."""
+    if source in _KINDS or source == "package" or is_remote(source):
+        return None
+    path = Path(source).absolute()
+    try:
+        found = path.stat()
+    except OSError:
+        return None  # the check of the paths reports it
+    return FileUse(
+        model=model, path=str(path), num_bytes=found.st_size, modified_ns=found.st_mtime_ns
+    )
 
 
 def _steps(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[StepKind]:
@@ -120,7 +155,7 @@ def _fields(
 ) -> Iterator[str]:
     """Yields the fields of the study that a fault asks to change."""
     match fault.kind:
-        case "image_size":
+        case "image_size" | "resizing":
             yield "backbone.image_size"
         case "batch_size":
             yield from _fields_of_one_image(backbone, finetune=finetune)
@@ -130,8 +165,8 @@ def _fields(
             if True in finetune.axes.linearised:
                 yield f"finetune.axes.linearised[{finetune.axes.linearised.index(True)}]"
         case "hub":
-            yield from model.hub_fields
-        case "name" | "model":
+            yield from (field for field, source in model.sources.items() if source == "timm")
+        case "name" | "model" | "file":
             yield model.field
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from orchestrator.study.local_paths import local_problems, node_paths
-from orchestrator.study.reader import read_study
+from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 
 S3 = "s3://bucket/prefix"
@@ -22,10 +22,8 @@ def read(
     (tmp_path / "base.safetensors").write_bytes(b"")
 
     def make(**changes: object) -> Study:
-        path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump(study_fields(**changes)))
-        study, _ = read_study(path, checks_store=False)
-        return study
+        text = yaml.safe_dump(study_fields(**changes))
+        return parse_study(text, source="study.yaml", checks_store=False)
 
     return make
 

@@ -67,7 +67,7 @@ def end_by(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        (partial(end_by, signal.SIGSEGV), "crashes at 32 pixels with torch"),
+        (partial(end_by, signal.SIGSEGV), "test_resnet at 32 px crashes with torch"),
         (partial(end_by, signal.SIGKILL), "was killed, probably as this machine has"),
         (signal.pause, "took longer than 1 s"),
         (lambda: os._exit(3), "ended with exit code 3"),

@@ -61,7 +61,7 @@ def test_size_to_which_weights_cannot_be_interpolated_is_refused() -> None:
     use = replace(USE, model="gmixer_12_224")
     assert check_model(use).faults == ()
     kind, text = fault_of(replace(use, weights=("file", "none")))
-    assert kind == "image_size"
+    assert kind == "resizing"
     assert "cannot interpolate the weights of gmixer_12_224 to 32 pixels" in text
     assert text.endswith("its own size is 224; other sizes need weights: none")
 

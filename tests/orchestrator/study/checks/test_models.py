@@ -1,7 +1,8 @@
 """Faults of models as problems of a study file. `tests/workers/check` has the checks themselves."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,10 +38,11 @@ def problems_of(fields: dict[str, Any]) -> dict[str, str]:
     return {each.field: f"{each.fault}; {each.remedy}" for each in refused.value.problems}
 
 
-FIELDS = {
+FIELDS: dict[FaultKind, set[str]] = {
     "name": {"backbone.axes.model[1]"},
     "model": {"backbone.axes.model[1]"},
     "image_size": {"backbone.image_size"},
+    "resizing": {"backbone.image_size"},
     "hub": {"backbone.weights.test_vit"},
     "linearised": {"finetune.axes.linearised[1]"},
     "batch_size": {"backbone.pretrain.batch_size", "finetune.axes.batch_size[0]"},
@@ -48,7 +50,7 @@ FIELDS = {
 """The fields to change, by the kind of a fault of `test_vit` in the study below."""
 
 
-@pytest.mark.parametrize("kind", get_args(FaultKind))
+@pytest.mark.parametrize("kind", FIELDS)
 def test_fault_is_a_problem_of_the_field_to_change(
     kind: FaultKind, make_study: Make, study_fields: Callable[..., dict[str, Any]]
 ) -> None:
@@ -68,6 +70,30 @@ def test_fault_is_a_problem_of_the_field_to_change(
     found = problems_of({**fields, "seed": -1})
     assert found.pop("seed")
     assert found == dict.fromkeys(FIELDS[kind], "it fails; mend it")
+
+
+def test_file_of_another_model_is_a_problem_of_the_field_that_names_it(
+    make_study: Make, study_fields: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Each file is asked about with its model; in a grid, with every model."""
+    (tmp_path / "some.safetensors").write_bytes(b"1")
+    other = str(tmp_path / "some.safetensors")
+    backbone = {
+        **BACKBONE,
+        "axes": {"model": ["test_resnet", "test_vit"], "weights": ["none", other]},
+    }
+    fields = study_fields(backbone=backbone, finetune={"design": "grid"})
+    study = make_study(**fields)
+    named = list(named_models(study.backbone, finetune=study.finetune))
+    uses = [use for each in named for use in each.file_uses.values()]
+    assert [use.model for use in uses] == ["test_resnet", "test_vit"]
+    fault = Fault(kind="file", fault="it is no checkpoint", remedy="take another")
+    remember_reports(
+        {each.use.key: ModelReport(size=MODEL_SIZES["test_resnet"]) for each in named}
+        | {uses[0].key: ModelReport(faults=(fault,)), uses[1].key: ModelReport()}
+    )
+    expected = {"backbone.axes.weights[1]": "it is no checkpoint; take another"}
+    assert problems_of(fields) == expected
 
 
 def test_steps_of_a_study_are_checked_at_their_smallest_batch(make_study: Make) -> None:
