@@ -145,11 +145,15 @@ def results(name: str, store: str, output_format: str, *, experts: bool, means: 
 def report(name: str, store: str, output: Path | None) -> None:
     """Write the report of study NAME: one HTML page with figures, tables and holes."""
     from orchestrator.cli.verbs.report import write_report
+    from workers.store.output_file import OutputError
 
     opened = open_name(name, store, is_read_only=True)
-    sys.exit(
-        write_report(opened, path=output or Path(f"{name}-report.html"), console=new_console())
-    )
+    path = output or Path(f"{name}-report.html")
+    try:
+        code = write_report(opened, path=path, console=new_console())
+    except OutputError as error:
+        raise click.ClickException(f"{error} (-o FILE)") from error
+    sys.exit(code)
 
 
 @click.command()

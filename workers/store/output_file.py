@@ -22,19 +22,21 @@ class OutputError(Exception):
 
 
 def check_output(path: Path, *, num_bytes: int = 0) -> None:
-    """Raises if a file cannot be written, as far as this can be known before it is.
+    """Raises if an output cannot be written, as far as this can be known before it is.
 
     Creates and deletes an empty file in the same folder: on network mounts, and for root,
     permission bits do not tell.
 
     Args:
-        path: The file; it may exist.
+        path: The file, which may exist, or a device or a pipe.
         num_bytes: The file's size; 0 if it is not known yet.
 
     Raises:
-        OutputError: The folder does not exist or cannot be written, the name is too long or is the
-            name of something else than a file, or the disk has too little space.
+        OutputError: The folder does not exist or cannot be written, the name is too long or names
+            a folder, or the disk has too little space.
     """
+    if _is_stream(path):
+        return
     target = _target(path)
     try:
         with temporary_beside(target) as temporary:
@@ -61,11 +63,13 @@ def output_file(path: Path, *, num_bytes: int = 0) -> Iterator[BinaryIO]:
         num_bytes: The file's size; 0 if it is not known yet.
 
     Raises:
-        OutputError: As in `check_output`, or a write in the block fails.
+        OutputError: As in `check_output`, the path is a device or a pipe, or a write in the block
+            fails.
     """
     check_output(path, num_bytes=num_bytes)
+    target = _target(path)
     try:
-        with replacing(_target(path)) as temporary, temporary.open("xb") as file:
+        with replacing(target) as temporary, temporary.open("xb") as file:
             yield file
             file.flush()
     except OSError as error:

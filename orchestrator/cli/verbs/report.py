@@ -10,11 +10,17 @@ from orchestrator.progress.visible_text import one_line
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import report_page
+from workers.store.output_file import check_output, write_output
 
 
 def write_report(opened: OpenedStudy, *, path: Path, console: Console) -> int:
-    """Writes the report as one HTML file."""
+    """Writes the report as one HTML file.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    check_output(path)
     results = StudyResults.of(opened.ledger.committed())
-    path.write_text(report_page(opened, results=results), encoding="utf-8")
+    write_output(path, report_page(opened, results=results).encode())
     say(console, f"wrote {one_line(str(path))}")
     return exit_code_of(opened.ledger)
