@@ -28,6 +28,7 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops the run itself
     "TUNE_MAX_PENDING_TRIALS_PG": "200",  # limits the requests to Ray on clusters of 1000s of slots
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the listener hears of every error
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 

@@ -63,6 +63,8 @@ def store_and_merge(backbone: Backbone) -> None:
             options = MergeOptions(params=parse_params("average", {}))
             merged = dict(merge(stored, [stored, stored], options=options))
             load_state(module, merged)
+        except OSError:  # a fault of the disk and not of the model
+            raise
         except Exception as error:
             raise refused(error) from error
         changed = [
