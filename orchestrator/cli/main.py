@@ -2,8 +2,8 @@
 
 import os
 import sys
-from contextlib import nullcontext
 
+from orchestrator.cli.exit_codes import INTERRUPTED
 from orchestrator.cli.fast_exit import ending_at_once
 from orchestrator.cli.signals import END_WITHIN_S, end_on_signals, interrupting_signals
 from orchestrator.cli.standard_streams import guard_streams
@@ -20,6 +20,8 @@ def main() -> None:
 
     with (
         interrupting_signals(within_s=END_WITHIN_S),
-        ending_at_once() if loads_torch else nullcontext(),
+        # If the interrupt came while Python executed a text, as for a dataclass during an import,
+        # the interpreter itself would end as if SIGINT had killed it.
+        ending_at_once(only_code=None if loads_torch else INTERRUPTED),
     ):
         cli(prog_name="mergesweep")

@@ -76,6 +76,20 @@ def test_interrupt_during_the_imports_ends_without_a_traceback(tmp_path: Path) -
     assert process.stdout + process.stderr == ""
 
 
+def test_exit_code_of_an_interrupted_import_is_that_of_an_interruption(tmp_path: Path) -> None:
+    """Python itself would end as if killed by SIGINT, as dataclasses execute a text."""
+    (tmp_path / "rich.py").write_text("exec('raise KeyboardInterrupt')\n")
+    process = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "methods"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (process.returncode, process.stderr.strip()) == (130, "interrupted")
+
+
 def test_a_command_that_does_not_end_in_time_is_ended(tmp_path: Path) -> None:
     """Its main thread is held up after the interrupt, and its temporary files are gone."""
     program = """
