@@ -59,4 +59,4 @@ def write_deferred(
         for entries in deferred():
             tensor = kept[entries.name][group]
             entries.write(tensor)
-            check_finite(tensor, name=entries.name, method=method)
+            check_finite(entries.values.to(tensor.dtype), name=entries.name, method=method)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from merge.catalogue import BatchNormPolicy, method_of, num_experts_of
 from merge.deferred import write_deferred
-from merge.errors import MergeError
-from merge.matching import check_match
+from merge.errors import UNNAMED, MergeError, Names
+from merge.inputs.codes import check_mergeable
+from merge.inputs.matching import check_match
 from merge.one_tensor import is_for_method, merge_one
+from merge.outliers import Outlier, log_outlier
 from merge.protocols import Method, Recipe
 from merge.table import METHODS
 from merge.threads import in_order
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from merge.parameters.method_params import MethodParams
     from merge.probe import Probe
+
+BATCH_TENSORS = 64
+"""Most tensors that a thread takes at a time, so that a model of small tensors is shared too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,12 @@ class MergeOptions:
     """Where to compute; merged tensors stay there."""
     probe: Probe | None = None
     """The model and the data, for methods that read data."""
+    dtype: torch.dtype | None = None
+    """The dtype of merged floats, whatever those of base and experts; None for the base's, which
+    the experts must then share."""
+    on_outlier: Callable[[Outlier], None] = log_outlier
+    """A function that is told of merged tensors far beyond the base and the experts; it may be
+    called on several threads."""
 
     @property
     def method(self) -> Method:
@@ -55,18 +66,23 @@ class MergeOptions:
     def merge_one(self, weight: Weight, *, combine: Callable[[Weight], Tensor]) -> Tensor:
         """Returns one merged tensor; `combine` merges it if it is a weight."""
         return merge_one(
-            weight, combine=combine, batch_norm=self.batch_norm, method=method_of(self.params)
+            weight,
+            combine=combine,
+            batch_norm=self.batch_norm,
+            method=method_of(self.params),
+            on_outlier=self.on_outlier,
         )
 
 
 def merge(
-    base: State, experts: Sequence[State], *, options: MergeOptions
+    base: State, experts: Sequence[State], *, options: MergeOptions, names: Names = UNNAMED
 ) -> Iterator[tuple[str, Tensor]]:
     """Checks the inputs, then yields each name and merged tensor in the base's order and dtypes.
 
     This is `merge_groups` with one group of all experts.
     """
-    merged = merge_groups(base, experts, groups=[range(len(experts))], options=options)
+    groups = [range(len(experts))]
+    merged = merge_groups(base, experts, groups=groups, options=options, names=names)
     return ((name, tensor) for name, (tensor,) in merged)
 
 
@@ -76,6 +92,7 @@ def merge_groups(
     *,
     groups: Sequence[Sequence[int]],
     options: MergeOptions,
+    names: Names = UNNAMED,
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Checks the inputs, then yields each name with its merged tensor of every group.
 
@@ -93,14 +110,16 @@ def merge_groups(
         experts: The pool of experts.
         groups: For each merge, the positions of its experts in the pool, in the order to sum them.
         options: How to merge.
+        names: Names of the base and of the pool's experts, for errors.
 
     Shapes: as in the base.
 
     Raises:
         MergeError: There is no group, a group has no expert or a number of experts that the method
             or its parameters do not accept, or the method lacks its data.
-        MismatchError: Names, shapes or dtypes differ. This error and the first are raised by the
-            call itself.
+        MismatchError: Names, shapes or dtypes differ.
+        UnmergeableError: Tensors hold codes of quantised weights, or no real numbers. This error
+            and the two before are raised by the call itself.
         NonFiniteInputError: The base or an expert holds NaN or inf. This error and the following
             are raised by the iteration, before the affected tensor is yielded.
         NonFiniteMergeError: A merged tensor holds NaN or inf, in the base's dtype.
@@ -108,12 +127,17 @@ def merge_groups(
     Scope: weights by the method, running statistics by `batch_norm`, integers by their maximum.
     """
     _check_groups(groups, options=options)
-    pool = _pool(base, experts, options=options)
+    pool = _pool(base, experts, options=options, names=names)
     return _stream_groups(pool, groups=groups, options=options)
 
 
 def merge_tasks(
-    base: State, experts: Sequence[State], *, tasks: Sequence[int], options: MergeOptions
+    base: State,
+    experts: Sequence[State],
+    *,
+    tasks: Sequence[int],
+    options: MergeOptions,
+    names: Names = UNNAMED,
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Checks the inputs, then yields each name with its tensor in the model of every given task.
 
@@ -126,6 +150,7 @@ def merge_tasks(
         experts: The group.
         tasks: Positions of the experts for whose tasks models are made.
         options: How to merge.
+        names: Names of the base and the experts, for errors.
 
     Shapes: as in the base.
 
@@ -135,7 +160,8 @@ def merge_tasks(
     _check_groups([range(len(experts))], options=options)
     if options.method.combine_for_task is None:
         raise MergeError(f"{method_of(options.params)} makes one model for all tasks")
-    return _stream_tasks(_pool(base, experts, options=options), tasks=tasks, options=options)
+    pool = _pool(base, experts, options=options, names=names)
+    return _stream_tasks(pool, tasks=tasks, options=options)
 
 
 def coverage(base: State, *, params: MethodParams) -> float:
@@ -158,7 +184,9 @@ def _check_groups(groups: Sequence[Sequence[int]], *, options: MergeOptions) -> 
     needed = num_experts_of(options.params)
     wrong = [len(group) for group in groups if len(group) != needed]
     if needed is not None and wrong:
-        raise MergeError(f"{options.params} merges exactly {needed} experts, not {wrong[0]}")
+        given = " with these parameters" if options.params.num_experts else ""
+        method = method_of(options.params)
+        raise MergeError(f"{method} merges exactly {needed} experts{given}, not {wrong[0]}")
     if options.method.learn is not None and options.probe is None:
         raise MergeError(f"{method_of(options.params)} reads data, but the options have no probe")
     if options.probe is not None and len(groups) > 1:
@@ -167,10 +195,20 @@ def _check_groups(groups: Sequence[Sequence[int]], *, options: MergeOptions) -> 
         )
 
 
-def _pool(base: State, experts: Sequence[State], *, options: MergeOptions) -> list[Weight]:
-    check_match(base, experts=experts)
+def _pool(
+    base: State, experts: Sequence[State], *, options: MergeOptions, names: Names
+) -> list[Weight]:
+    check_mergeable(base, experts=experts, names=names)
+    check_match(base, experts=experts, names=names, may_mix_floats=options.dtype is not None)
     return [
-        Weight(name=name, base_state=base, expert_states=experts, device=options.device)
+        Weight(
+            name=name,
+            base_state=base,
+            expert_states=experts,
+            device=options.device,
+            names=names,
+            float_dtype=options.dtype,
+        )
         for name in base
     ]
 
@@ -243,11 +281,13 @@ def _stream(
 def _batches(pool: Sequence[Weight]) -> Iterator[list[Weight]]:
     """Yields runs of tensors large enough for a thread; most tensors are biases and scales."""
     batch: list[Weight] = []
+    num_entries = 0
     for weight in pool:
         batch.append(weight)
-        if sum(each.num_entries for each in batch) >= BLOCK_ENTRIES:
+        num_entries += weight.num_entries
+        if num_entries >= BLOCK_ENTRIES or len(batch) == BATCH_TENSORS:
             yield batch
-            batch = []
+            batch, num_entries = [], 0
     if batch:
         yield batch
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import Field, dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from merge.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _KEY = "range"
 
@@ -71,7 +72,7 @@ class Numbers:
     @property
     def allowed(self) -> str:
         """The bounds in words."""
-        return f"a list of numbers from 0 to {self.at_most:g} that are not all zero"
+        return f"a list of numbers from 0 to {self.at_most:g} that are not all zero, or []"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +146,23 @@ def problems_of(params_class: type[Any], *, values: Mapping[str, object]) -> lis
 
 def one_of(known: Mapping[str, object], *, given: str) -> str:
     """Returns the known names in words, with those similar to an unknown name as a suggestion."""
-    close = get_close_matches(given, known, n=3)
+    close = similar(given, known=known)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"one of {', '.join(known)}{hint}"
+
+
+def similar(given: str, *, known: Iterable[str]) -> list[str]:
+    """Returns at most three known names that are spelled like a name, the most similar first.
+
+    Neither capitals nor hyphens nor a last word *merging* count: users know `TIES-Merging` and
+    `dare-ties` from papers and other tools.
+    """
+    spelled = {_spelling(name): name for name in known}
+    return [spelled[each] for each in get_close_matches(_spelling(given), spelled, n=3)]
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "_", name.casefold()).removesuffix("_merging")
 
 
 def _names(known: Mapping[str, object], *, given: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -18,19 +21,48 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, num_threads: int
 
     At most `num_threads` results wait to be taken, so memory is bounded. An error is raised when
     the turn of its item comes. torch releases Python's global lock while it computes.
+
+    An interrupt, or a caller that takes no more results, does not wait for the threads, because one
+    tensor can take minutes. They are daemons and do not keep the process alive. After the last
+    result or an error of the function, no thread computes any more.
     """
     if num_threads == 1:
         yield from map(function, items)
         return
     ahead: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(num_threads) as threads:
-        try:
-            for item in items:
-                ahead.append(threads.submit(function, item))
-                if len(ahead) > num_threads:
-                    yield ahead.popleft().result()
-            while ahead:
+    tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+    threads = [Thread(target=_work, args=(tasks,), daemon=True) for _ in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    try:
+        for item in items:
+            ahead.append(Future())
+            tasks.put(partial(_compute, ahead[-1], function, item))
+            if len(ahead) > num_threads:
                 yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        while ahead:
+            yield ahead.popleft().result()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        threads.clear()  # nobody waits for them
+        raise
+    finally:
+        for future in ahead:
+            future.cancel()
+        for _ in range(num_threads):
+            tasks.put(None)
+        for thread in threads:
+            thread.join()
+
+
+def _work(tasks: SimpleQueue[Callable[[], None] | None]) -> None:
+    for task in iter(tasks.get, None):
+        task()
+
+
+def _compute(future: Future[R], function: Callable[[T], R], item: T) -> None:
+    """Sets a future's result or error, unless the future was cancelled."""
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(function(item))
+        except BaseException as error:  # noqa: BLE001 raised again where the result is taken
+            future.set_exception(error)

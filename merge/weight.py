@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from merge.errors import NonFiniteInputError
+from merge.errors import UNNAMED, Names, NonFiniteInputError
 
 State = Mapping[str, Tensor]
 """A state dict, or a lazy view of one in a memory-mapped file."""
@@ -39,6 +39,10 @@ class Weight:
     """The device of all reads and of the methods' arithmetic."""
     is_checked: bool = True
     """Whether reads check for NaN and inf; a second pass over checked tensors need not."""
+    names: Names = UNNAMED
+    """The names of base and experts, for errors."""
+    float_dtype: torch.dtype | None = None
+    """The dtype of merged floats; None for the base's."""
 
     @property
     def num_experts(self) -> int:
@@ -47,8 +51,9 @@ class Weight:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The stored dtype, which the merged tensor will have."""
-        return self.base_state[self.name].dtype
+        """The dtype of the merged tensor: the base's, unless another one is wanted for floats."""
+        stored = self.base_state[self.name].dtype
+        return self.float_dtype or stored if stored.is_floating_point else stored
 
     @cached_property
     def shape(self) -> torch.Size:
@@ -64,11 +69,11 @@ class Weight:
 
     def base(self) -> Tensor:
         """Returns the base's tensor."""
-        return self._read(self.base_state, owner="the base")
+        return self._read(self.base_state, owner=self.names.base)
 
     def expert(self, index: int) -> Tensor:
         """Returns one expert's tensor."""
-        return self._read(self.expert_states[index], owner=f"expert {index}")
+        return self._read(self.expert_states[index], owner=self.names.expert(index))
 
     def experts(self) -> Iterator[Tensor]:
         """Yields every expert's tensor, with one in memory at a time."""
@@ -140,7 +145,11 @@ class Weight:
 
     def of_experts(self, indices: Sequence[int]) -> Weight:
         """Returns the same weight with only some experts, in the given order."""
-        return replace(self, expert_states=[self.expert_states[index] for index in indices])
+        return replace(
+            self,
+            expert_states=[self.expert_states[index] for index in indices],
+            names=self.names.of_experts(indices),
+        )
 
     def every_nth(self, step: int) -> Weight:
         """Returns every `step`-th entry of the flattened tensor, with unchecked reads."""
@@ -157,7 +166,8 @@ class Weight:
     def _read(self, state: State, *, owner: str) -> Tensor:
         tensor = self._load(state)
         if self.is_checked and not is_finite(tensor):
-            raise NonFiniteInputError(f"{self.name} of {owner} holds NaN or inf")
+            found = "a number beyond float32" if is_finite(state[self.name]) else "NaN or inf"
+            raise NonFiniteInputError(f"{self.name} of {owner} holds {found}")
         return tensor
 
     def _load(self, state: State) -> Tensor:
@@ -191,16 +201,21 @@ def by_block(weight: Weight, function: Callable[[Weight], Tensor]) -> Tensor:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Returns whether no entry is NaN or inf.
+    """Returns whether no entry is NaN or inf."""
+    return math.isfinite(greatest_magnitude(tensor))
+
+
+def greatest_magnitude(tensor: Tensor) -> float:
+    """Returns the greatest magnitude of a tensor: NaN if an entry is NaN, 0 for an empty tensor.
 
     NaN and inf show in the minimum or the maximum, which takes a sixteenth of the time of an
     entrywise test (0.9 against 14 ms for 3.4 M entries on one core). The time counts because TIES
     reads every entry three times.
     """
     if tensor.numel() == 0:
-        return True
+        return 0.0
     low, high = torch.aminmax(tensor)
-    return math.isfinite(float(low)) and math.isfinite(float(high))
+    return max(abs(float(low)), abs(float(high)))
 
 
 def total(tensors: Iterator[Tensor]) -> Tensor:

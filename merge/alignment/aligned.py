@@ -11,7 +11,9 @@ from torch import Tensor
 from merge.alignment.architectures import specification_of
 from merge.alignment.permutations import Permutations, Specification, is_identity, permute
 from merge.alignment.weight_matching import match_weights
-from merge.matching import check_match
+from merge.errors import UNNAMED, Names, UnalignableError
+from merge.inputs.codes import check_mergeable
+from merge.inputs.matching import check_match
 
 if TYPE_CHECKING:
     from merge.weight import State
@@ -43,7 +45,14 @@ class AlignedState(Mapping[str, Tensor]):
         return len(self.state)
 
 
-def align(reference: State, other: State, *, seed: int, head_dim: int | None = None) -> State:
+def align(
+    reference: State,
+    other: State,
+    *,
+    seed: int,
+    head_dim: int | None = None,
+    names: Names = UNNAMED,
+) -> State:
     """Returns `other` with its channels in the order that brings it closest to `reference`.
 
     The result computes the same function as `other`. It is `other` itself if the present order is
@@ -51,20 +60,33 @@ def align(reference: State, other: State, *, seed: int, head_dim: int | None = N
     channels. Otherwise it is a view that permutes each tensor on read, so memory holds a few copies
     of one tensor.
 
+    Args:
+        reference: The model whose order is kept.
+        other: The model whose channels are reordered.
+        seed: Seeds the order in which groups of channels are visited.
+        head_dim: Number of entries of a ViT's attention head; None if it is the default, see
+            `vit.axes`.
+        names: Names of the reference, as the base, and of the other, as the only expert.
+
     Shapes: as in both models.
-    Units: `head_dim` is the number of entries of a ViT's attention head; None if it is the default,
-        see `vit.axes`.
 
     Raises:
-        MismatchError: Names, shapes or dtypes differ.
+        UnmergeableError: Tensors hold codes of quantised weights, or no real numbers.
+        MismatchError: Names or shapes differ, or dtypes that are not both floats.
         UnalignableError: The architecture is no timm ResNet or ViT without its head.
         NonFiniteInputError: A weight holds NaN or inf.
     Source: Ainsworth 2022, algorithm 1 (weight matching).
     Scope: model. Weights decide the order, running statistics follow it, counters stay.
     """
-    check_match(reference, experts=[other])
-    specification = specification_of(reference, head_dim=head_dim)
-    permutations = match_weights(reference, other, specification=specification, seed=seed)
+    check_mergeable(reference, experts=[other], names=names)
+    check_match(reference, experts=[other], names=names, may_mix_floats=True)
+    try:
+        specification = specification_of(reference, head_dim=head_dim)
+    except UnalignableError as error:
+        raise error.of(names.base) from error
+    permutations = match_weights(
+        reference, other, specification=specification, seed=seed, names=names
+    )
     if all(is_identity(each) for each in permutations.values()):
         return other
     return AlignedState(state=other, specification=specification, permutations=permutations)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from merge.alignment.permutations import by_unit, permute
 from merge.buffers import is_statistic
+from merge.errors import UNNAMED, Names
 from merge.weight import State, Weight
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ float64 have errors below 1e-12 of the products' size."""
 
 
 def match_weights(
-    reference: State, other: State, *, specification: Specification, seed: int
+    reference: State,
+    other: State,
+    *,
+    specification: Specification,
+    seed: int,
+    names: Names = UNNAMED,
 ) -> Permutations:
     """Returns the permutations of `other` that coordinate descent finds from the present order.
 
@@ -53,6 +59,7 @@ def match_weights(
                 group=group,
                 specification=specification,
                 permutations=permutations,
+                names=names,
             )
             best = _best(similarity, present=permutations[group])
             is_better |= best is not permutations[group]
@@ -69,6 +76,7 @@ def _similarity(
     group: str,
     specification: Specification,
     permutations: Permutations,
+    names: Names,
 ) -> Tensor:
     """Returns the inner products of the reference's units with the other model's units.
 
@@ -81,7 +89,7 @@ def _similarity(
     for name, axis in specification.touching(group):
         if is_statistic(name, state=reference):
             continue
-        weight = Weight(name=name, base_state=reference, expert_states=[other])
+        weight = Weight(name=name, base_state=reference, expert_states=[other], names=names)
         fixed = [each for each in specification.axes[name] if each is not axis]
         moved = permute(weight.expert(0), axes=fixed, permutations=permutations)
         units, other_units = (by_unit(each, axis=axis) for each in (weight.base(), moved))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from merge.operators.dare import MASK_ENTRIES, digest_of
+from merge.parameters.sparse import LEAST_CHANCE
 from merge.weight import Weight, total
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def _factors(shape: torch.Size, *, digest: bytes, params: DellaParams) -> Tensor
     chances = _chances(shape[1], params=params)
     generator = torch.Generator()
     generator.manual_seed(int.from_bytes(digest[:4], "big"))  # torch uses 32 bits
-    return torch.rand(shape, generator=generator).lt_(chances).div_(chances)
+    draws = torch.rand(shape, generator=generator).clamp_(min=LEAST_CHANCE)
+    return draws.lt_(chances).div_(chances)
 
 
 def _ascending(vectors: Tensor) -> Tensor:
@@ -94,12 +96,12 @@ def _ascending(vectors: Tensor) -> Tensor:
 def _chances(num_columns: int, *, params: DellaParams) -> Tensor:
     """Returns the probability of keeping each rank, from the least magnitude to the greatest.
 
-    The window narrows where it would leave (0, 1], so that the mean stays the density.
+    The window narrows where it would leave [0, 1], so that the mean stays the density. Where it
+    begins at 0, the least magnitude of a row is always dropped.
     """
-    density = params.density
-    half = min(params.epsilon / 2, density, 1 - density) if num_columns > 1 else 0.0
-    chances = torch.linspace(density - half, density + half, num_columns)
-    return chances.clamp_(min=torch.finfo(torch.float32).tiny, max=1)
+    half = params.half_window if num_columns > 1 else 0.0
+    chances = torch.linspace(params.density - half, params.density + half, num_columns)
+    return chances.clamp_(min=LEAST_CHANCE, max=1)
 
 
 def _num_columns(weight: Weight) -> int:

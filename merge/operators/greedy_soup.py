@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from merge.operators.average import mean
@@ -60,4 +59,4 @@ def combine(weight: Weight, *, recipe: Recipe[GreedySoupParams, Members]) -> Ten
 
 
 def _mean(weight: Weight, members: Members) -> Tensor:
-    return mean(replace(weight, expert_states=[weight.expert_states[each] for each in members]))
+    return mean(weight.of_experts(members))

@@ -11,11 +11,16 @@ from merge.ranges import Number, Numbers, problems_of, range_of
 Consensus = Literal["sum", "mean"]
 Scope = Literal["model", "tensor"]
 
-SCALING = Number(at_least=0, at_most=10)
-"""Range of scalings. Published searches end at 3; the bound 10 only catches a misplaced decimal
+SCALING = Number(at_least=-10, at_most=10)
+"""Range of factors on merged task vectors. A negative factor unlearns the tasks (Ilharco 2022,
+section 3, negation). Published searches end at 3; the bound 10 only catches a misplaced decimal
 point."""
+FACTOR = Number(at_least=0, at_most=10)
+"""Range of factors that have no meaning below zero."""
 DENSITY = Number(above=0, at_most=1)
 """Range of kept fractions."""
+CHANCE = Number(at_least=1e-9, at_most=1)
+"""Range of probabilities of keeping an entry. Below it, a model of a billion entries keeps none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,14 @@ class MethodParams:
     def num_experts(self) -> int | None:
         """Number of experts that these values need; None for any number."""
         return None
+
+    @property
+    def revision(self) -> int:
+        """Version of the results of these values, which ids of merges hash unless it is 1.
+
+        It is raised where the same values begin to give other results.
+        """
+        return 1
 
     @property
     def reads_test_images(self) -> bool:

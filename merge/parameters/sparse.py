@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from merge.parameters.method_params import DENSITY, SCALING, Consensus, MethodParams, Scope
+from merge.parameters.method_params import (
+    CHANCE,
+    DENSITY,
+    FACTOR,
+    SCALING,
+    Consensus,
+    MethodParams,
+    Scope,
+)
 from merge.ranges import Choice, Count, Flag, Number, allow
+
+LEAST_CHANCE = 2.0**-24
+"""The distance between two of DELLA's draws. A probability up to it counts as zero: dividing an
+entry by it would multiply the entry by more than 16 million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +43,7 @@ class TiesParams(MethodParams):
 class DareParams(MethodParams):
     """Parameters of DARE, which drops entries at random before task arithmetic."""
 
-    density: float = field(default=0.5, metadata=allow(DENSITY))
+    density: float = field(default=0.5, metadata=allow(CHANCE))
     """Probability that an entry is kept, the paper's 1 - p. Default: FusionBench (p = 0.5)."""
     rescale: bool = field(default=True, metadata=allow(Flag()))
     """Whether kept entries are divided by the density, which keeps the mean. Default: the paper."""
@@ -43,7 +55,7 @@ class DareParams(MethodParams):
 class DareTiesParams(MethodParams):
     """Parameters of DARE + TIES, which drops entries at random before TIES over the model."""
 
-    density: float = field(default=0.5, metadata=allow(DENSITY))
+    density: float = field(default=0.5, metadata=allow(CHANCE))
     """Probability that the random drop keeps an entry. Default: FusionBench (p = 0.5)."""
     rescale: bool = field(default=True, metadata=allow(Flag()))
     """Whether kept entries are divided by the density. Default: the paper."""
@@ -78,7 +90,7 @@ class DellaParams(MethodParams):
     The defaults are the example in the authors' code, one of the points that the authors searched.
     """
 
-    density: float = field(default=0.7, metadata=allow(DENSITY))
+    density: float = field(default=0.7, metadata=allow(CHANCE))
     """Mean probability that an entry is kept, the paper's 1 - p. Default: the authors' code."""
     epsilon: float = field(default=0.14, metadata=allow(Number(at_least=0, at_most=1)))
     """Probability of keeping a row's largest entry minus that of its smallest; less if the density
@@ -91,12 +103,25 @@ class DellaParams(MethodParams):
     """Whether only entries with the elected sign are merged. False is mergekit's della_linear.
     Default: the paper."""
 
+    @property
+    def half_window(self) -> float:
+        """The probability of keeping a row's largest entry minus the density."""
+        return min(self.epsilon / 2, self.density, 1 - self.density)
+
+    @property
+    def revision(self) -> int:
+        """2 where the window begins at zero, since entries of probability zero are always dropped.
+
+        Before, a draw of exactly 0 kept such an entry, 8e37 times as large.
+        """
+        return 2 if self.density - self.half_window <= LEAST_CHANCE else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConsensusTaParams(MethodParams):
     """Parameters of consensus task arithmetic, which keeps entries that enough tasks use."""
 
-    tall_lambda: float = field(default=0.4, metadata=allow(SCALING))
+    tall_lambda: float = field(default=0.4, metadata=allow(FACTOR))
     """A task uses an entry if it is at least this many times as large as the sum of the other
     tasks' entries. Default: the middle of the paper's 0.2 to 0.6, which it searches per task."""
     min_tasks: int = field(default=2, metadata=allow(Count(at_least=1, at_most=1000)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from merge.parameters.method_params import DENSITY, SCALING, MethodParams, Scope
+from merge.parameters.method_params import DENSITY, FACTOR, MethodParams, Scope
 from merge.ranges import Choice, Count, Flag, Number, allow
 
 Loss = Literal["entropy", "cross_entropy"]
@@ -29,7 +29,7 @@ class AdaMergingParams(MethodParams):
     level: Scope = field(default="tensor", metadata=allow(Choice(get_args(Scope))))
     """Whether each expert has one coefficient (`model`, the paper's task-wise variant) or one for
     each tensor (`tensor`, layer-wise)."""
-    initial: float = field(default=0.3, metadata=allow(SCALING))
+    initial: float = field(default=0.3, metadata=allow(FACTOR))
     """Coefficients before the first step. Default: the paper, FusionBench."""
     steps: int = field(default=500, metadata=allow(STEPS))
     """Steps of Adam. Default: the paper."""
@@ -86,7 +86,7 @@ class FrankWolfeParams(MethodParams):
     """Labelled training images per task, the same for every move. Default: FusionBench."""
     start: Start = field(default="task_arithmetic", metadata=allow(Choice(get_args(Start))))
     """The model before the first move. Default: FusionBench."""
-    scaling: float = field(default=0.3, metadata=allow(SCALING))
+    scaling: float = field(default=0.3, metadata=allow(FACTOR))
     """Factor on the task vectors' sum, if the start is task arithmetic. Default: FusionBench."""
     granularity: Scope = field(default="model", metadata=allow(Choice(get_args(Scope))))
     """Whether the model or each tensor chooses its expert. Default: FusionBench (`task`)."""
@@ -113,10 +113,10 @@ class FrankWolfeSoftParams(MethodParams):
     there are as many experts as tasks, all are chosen."""
     granularity: Scope = field(default="model", metadata=allow(Choice(get_args(Scope))))
     """Whether the model or each tensor chooses its experts. Default: the paper, FusionBench."""
-    initial: float = field(default=0.3, metadata=allow(SCALING))
+    initial: float = field(default=0.3, metadata=allow(FACTOR))
     """Adam's starting point in the first move: the fraction of the way to each chosen expert, for
     each tensor. Default: FusionBench."""
-    initial_later: float = field(default=1e-8, metadata=allow(SCALING))
+    initial_later: float = field(default=1e-8, metadata=allow(FACTOR))
     """The same for all later moves. Default: FusionBench; its authors also ran 0.01."""
     steps: int = field(default=500, metadata=allow(STEPS))
     """Steps of Adam per move. Default: FusionBench."""

@@ -68,6 +68,12 @@ from orchestrator.cli.options import BadInputError, new_console
     help="For methods that keep modules of each task: the number of the expert, from 1, whose task "
     "the output is for.",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32", "float64"]),
+    help="The type of all floats of the result. Base and experts may then have different ones. By "
+    "default the base's, which the experts must share.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 def merge(
     *,

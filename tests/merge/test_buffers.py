@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from merge.errors import InvalidStatisticsError, NonFiniteInputError
 from merge.merge import MergeOptions, merge
-from merge.parameters.linear import AverageParams
+from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import TiesParams
 
 if TYPE_CHECKING:
@@ -76,11 +76,52 @@ def test_statistics_of_a_bare_layer_are_recognized() -> None:
     assert merged(bare, base=state(7, 9, prefix=""), policy="pooled")[:2] == [2, 10]
 
 
-def test_a_lone_running_mean_is_a_weight() -> None:
-    """Without a variance beside it, the tensor belongs to no normalization: 0 + 1 * (3 + 5)."""
-    base, *experts = ({"x.running_mean": torch.tensor([value])} for value in (0.0, 3.0, 5.0))
-    params = TiesParams(density=1, scaling=1)
-    assert merged(experts, base=base, params=params, policy="base") == [8]
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("running_var", "x.running_var", "x.running_mean", "x.running_std", "running_avg_sq"),
+        *("bn.moving_variance", "bn.moving_mean", "vq.ema_cluster_size", "vq._ema_w"),
+        *("vq.embed_avg", "mapping.w_avg", "synthesis.magnitude_ema"),
+    ],
+)
+def test_a_moving_average_follows_the_policy_whatever_stands_beside_it(name: str) -> None:
+    """Task arithmetic at scaling 10 would give 3 - 10 and 3 + 30, the mean of the experts is 4."""
+    base, *experts = ({name: torch.tensor([value, value])} for value in (3.0, 2.0, 6.0))
+    params = TaskArithmeticParams(scaling=10)
+    for policy, expected in (("average", 4), ("pooled", 4), ("base", 3)):
+        options = MergeOptions(params=params, batch_norm=policy)  # type: ignore[arg-type]
+        assert dict(merge(base, experts, options=options))[name].tolist() == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance"),
+    [("moving_mean", "moving_variance"), ("mean", "var"), ("_mean", "_variance")],
+)
+def test_statistics_of_other_libraries_are_pooled(mean: str, variance: str) -> None:
+    """Keras, Flax and Paddle have other names: 6 + the variance of 0 and 4."""
+    base, *experts = (
+        {f"bn.{mean}": torch.tensor([each]), f"bn.{variance}": torch.tensor([other])}
+        for each, other in ((7.0, 9.0), (0.0, 2.0), (4.0, 10.0))
+    )
+    assert merged(experts, base=base, policy="pooled") == [2, 10]
+
+
+@pytest.mark.parametrize("name", ["x.mean", "x.std", "x.log_var", "x.noise_var", "x.weight", "var"])
+def test_other_names_are_weights(name: str) -> None:
+    """A trained mean or log variance belongs to no normalization: 0 + 1 * (3 + 5)."""
+    base, *experts = ({name: torch.tensor([value])} for value in (0.0, 3.0, 5.0))
+    assert merged(experts, base=base, params=TaskArithmeticParams(scaling=1)) == [8]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_counter_that_was_converted_to_floats_is_a_counter(dtype: torch.dtype) -> None:
+    """It takes the maximum, and keeps its type."""
+    base, *experts = (
+        {"bn.num_batches_tracked": torch.tensor(number, dtype=dtype)} for number in (0, 10, 20)
+    )
+    params = TaskArithmeticParams(scaling=10)
+    counter = dict(merge(base, experts, options=MergeOptions(params=params)))
+    assert torch.equal(counter["bn.num_batches_tracked"], torch.tensor(20, dtype=dtype))
 
 
 def test_counters_take_the_maximum_over_experts() -> None:
@@ -94,8 +135,16 @@ def test_counters_take_the_maximum_over_experts() -> None:
 
 def test_a_negative_variance_is_an_error() -> None:
     """Variances 1 and -5 average to -2, which would normalize to NaN."""
-    with pytest.raises(InvalidStatisticsError, match=r"bn\.running_var .* -2"):
+    with pytest.raises(InvalidStatisticsError, match=r"bn\.running_var .* -2; .* in expert 2"):
         merged([state(0, 1), state(0, -5)], base=state(0, 1))
+
+
+@pytest.mark.parametrize("name", ["running_var", "x.running_var", "x.moving_variance"])
+def test_a_negative_variance_without_a_mean_is_an_error(name: str) -> None:
+    """The message names the models in which it is negative."""
+    base, *experts = ({name: torch.tensor([value])} for value in (1.0, 1.0, -5.0))
+    with pytest.raises(InvalidStatisticsError, match="expert 2"):
+        merged(experts, base=base, params=TaskArithmeticParams())
 
 
 def test_a_variance_of_zero_is_a_dead_channel_and_no_error() -> None:
@@ -105,7 +154,7 @@ def test_a_variance_of_zero_is_a_dead_channel_and_no_error() -> None:
 
 def test_statistics_that_are_not_finite_name_the_expert() -> None:
     """A diverged expert's statistics are refused like its weights."""
-    with pytest.raises(NonFiniteInputError, match=r"bn\.running_mean of expert 1"):
+    with pytest.raises(NonFiniteInputError, match=r"bn\.running_mean of expert 2"):
         merged([state(0, 1), state(float("nan"), 1)], base=state(0, 1))
 
 

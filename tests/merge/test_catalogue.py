@@ -139,7 +139,7 @@ def test_every_problem_is_reported_at_once() -> None:
         ("density", [0.1, 0.2]),
         ("density", math.nan),
         ("scaling", math.inf),
-        ("scaling", -0.1),
+        ("scaling", -10.5),
         ("scaling", 10.5),
         ("rescale", 1),
         ("rescale", "yes"),
@@ -186,6 +186,38 @@ def test_an_unknown_method_names_its_nearest() -> None:
     (problem,) = raised.value.problems
     assert problem.field == "method"
     assert all(name in problem.allowed for name in PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("TIES", "ties"),
+        ("TIES-Merging", "ties"),
+        ("Task Arithmetic", "task_arithmetic"),
+        ("task-arithmetic", "task_arithmetic"),
+        ("DARE-TIES", "dare_ties"),
+        ("Iso-C", "iso_c"),
+        ("FISHER", "fisher"),
+        ("SLERP ", "slerp"),
+    ],
+)
+def test_neither_capitals_nor_hyphens_hide_the_nearest_method(given: str, meant: str) -> None:
+    """The names of papers and of other tools lead to ours."""
+    with pytest.raises(ParameterErrors, match=rf"did you mean {meant}\b"):
+        parse_params(given, {})
+
+
+def test_capitals_do_not_hide_the_nearest_parameter() -> None:
+    """`Density` is answered like `densty`."""
+    with pytest.raises(ParameterErrors, match="did you mean density"):
+        parse_params("ties", {"Density": 0.2})
+
+
+def test_a_random_drop_keeps_at_least_one_of_a_billion_entries() -> None:
+    """Rescaling by a smaller density leaves the range of float32."""
+    for method in ("dare", "dare_ties", "della"):
+        assert problems(method, density=1e-300) == [("density", 1e-300)]
+    assert parse_params("ties", {"density": 1e-300}) == TiesParams(density=1e-300)
 
 
 def test_an_unknown_parameter_names_its_nearest() -> None:

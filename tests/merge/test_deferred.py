@@ -108,5 +108,5 @@ def test_a_tensor_that_is_not_finite_is_named_by_the_pass_that_counts_the_majori
     base = {"a": torch.zeros(1), "b": torch.zeros(2)}
     experts = [{"a": torch.tensor([each]), "b": torch.ones(2)} for each in (2.0, -2.0)]
     experts[1]["b"][1] = float("nan")
-    with pytest.raises(NonFiniteInputError, match="b of expert 1"):
+    with pytest.raises(NonFiniteInputError, match="b of expert 2"):
         dict(merge(base, experts, options=MergeOptions(params=TiesParams(density=1))))

@@ -160,3 +160,34 @@ def test_with_nothing_dropped_and_no_election_it_is_task_arithmetic() -> None:
         merge(base, experts, options=MergeOptions(params=TaskArithmeticParams(scaling=0.7)))
     )
     assert torch.equal(della["w"], arithmetic["w"])
+
+
+@pytest.mark.parametrize("rank_chance", [0.0, 5.5e-17, 2.0**-24])
+def test_a_draw_of_zero_never_keeps_an_entry_of_probability_zero(
+    weight: Callable[..., Weight], monkeypatch: pytest.MonkeyPatch, rank_chance: float
+) -> None:
+    """Some draws are exactly 0; the least rank, whose window begins at 0, is dropped all the same.
+
+    A window that begins at 5.5e-17 is one that rounding moved away from 0.
+    """
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.zeros(shape))
+    density = 0.05 + rank_chance
+    rows = pruned(weight([3.0, -1.0]), num_columns=2, density=density, epsilon=0.1)
+    assert rows.tolist() == pytest.approx([3.0 / (2 * density - rank_chance), 0.0])
+
+
+def test_the_seed_that_drew_a_zero_gives_a_model() -> None:
+    """Seed 387 drew a 0 at the edge of the window, and the merge reached 2.4e34."""
+    generator = torch.Generator().manual_seed(0)
+    base = {"w": torch.randn(2000, 2, generator=generator)}
+    moves = [1e-3 * torch.randn(2000, 2, generator=generator) for _ in range(2)]
+    experts = [{"w": base["w"] + move} for move in moves]
+    options = MergeOptions(params=DellaParams(density=0.05), seed=387)
+    moved = dict(merge(base, experts, options=options))["w"] - base["w"]
+    assert float(moved.abs().max()) <= 1.1 * max(float(each.abs().max()) for each in moves) / 0.1
+
+
+def test_a_tiny_density_drops_everything(weight: Callable[..., Weight]) -> None:
+    """No probability of the window reaches the distance between two draws."""
+    rows = pruned(weight([1.0] * 1000), num_columns=10, density=1e-9)
+    assert not rows.any()

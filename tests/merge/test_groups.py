@@ -99,11 +99,38 @@ def test_fifteen_groups_read_every_expert_once() -> None:
 def test_threads_that_are_left_midway_end() -> None:
     """A caller that takes one tensor and stops leaves no thread behind."""
     base, *experts = states(4)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     merged = merge(base, experts, options=MergeOptions(params=AverageParams(), num_threads=2))
     next(merged)
     merged.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+    assert set(threading.enumerate()) == before
+
+
+def test_an_interrupt_does_not_wait_for_threads_that_compute() -> None:
+    """It is raised while a thread is still busy, and the thread does not keep the process alive."""
+    is_started, may_end = threading.Event(), threading.Event()
+
+    def compute(item: int) -> int:
+        is_started.set()
+        may_end.wait(timeout=60)
+        return item
+
+    def items() -> Iterator[int]:
+        yield from range(2)
+        is_started.wait(timeout=60)
+        raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(compute, items(), num_threads=2))
+    left = set(threading.enumerate()) - before
+    assert left
+    assert all(thread.daemon for thread in left)
+    may_end.set()
+    for thread in left:
+        thread.join(timeout=10)
 
 
 def test_an_error_in_a_thread_reaches_whoever_takes_the_tensors() -> None:
@@ -111,7 +138,7 @@ def test_an_error_in_a_thread_reaches_whoever_takes_the_tensors() -> None:
     base, *experts = states(3)
     experts[1]["conv.weight"][0] = float("nan")
     merged = merge(base, experts, options=MergeOptions(params=AverageParams(), num_threads=2))
-    with pytest.raises(MergeError, match=r"conv\.weight of expert 1"):
+    with pytest.raises(MergeError, match=r"conv\.weight of expert 2"):
         list(merged)
 
 

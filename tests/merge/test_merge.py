@@ -43,6 +43,17 @@ DEFAULTS = [
     if METHODS[name].learn is None
 ]
 FOR_ANY_NUMBER = [each for each in DEFAULTS if num_experts_of(each.values[0]) is None]  # type: ignore[arg-type]
+NEGATED = [
+    TaskArithmeticParams(scaling=-1),
+    MagMaxParams(scaling=-1),
+    TiesParams(density=1, scaling=-1),
+    DareParams(density=1, scaling=-1),
+    DareTiesParams(density=1, trim_density=1, scaling=-1),
+    BreadcrumbsParams(density=1, scaling=-1),
+    DellaParams(density=1, scaling=-1),
+    ConsensusTaParams(min_tasks=1, scaling=-1),
+    TsvMParams(scaling=-1),
+]
 UNSCALED = [
     TaskArithmeticParams(scaling=0),
     TiesParams(scaling=0),
@@ -124,6 +135,16 @@ def test_scaling_zero_gives_the_base(params: MethodParams) -> None:
     ):
         if tensor.is_floating_point():
             assert torch.equal(tensor, base[name]), name
+
+
+@pytest.mark.parametrize("params", NEGATED, ids=repr)
+def test_scaling_minus_one_moves_away_from_one_expert(params: MethodParams) -> None:
+    """Negation: the base minus the task vector."""
+    base, expert = states(2)
+    for name, tensor in merge(base, [expert], options=MergeOptions(params=params)):
+        if name in {"fc.weight", "conv.weight", "fc.bias", "scale"}:
+            expected = base[name] - (expert[name] - base[name])
+            torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("params", WHOLE, ids=repr)
@@ -217,7 +238,9 @@ def test_an_expert_that_is_not_finite_is_named(params: MethodParams, value: floa
     """Every method refuses a diverged expert with its position and the tensor."""
     base, *experts = states_for(params)
     experts[-1]["fc.weight"][3, 1] = value
-    with pytest.raises(NonFiniteInputError, match=rf"fc\.weight of expert {len(experts) - 1}"):
+    with pytest.raises(
+        NonFiniteInputError, match=rf"fc\.weight of expert {len(experts)} holds NaN or inf"
+    ):
         dict(merge(base, experts, options=MergeOptions(params=params)))
 
 
@@ -233,8 +256,35 @@ def test_differing_architectures_are_refused_by_the_call_itself() -> None:
     """The error comes before the first tensor is requested."""
     base, expert = states(2)
     del expert["fc.bias"]
-    with pytest.raises(MismatchError, match=r"expert 0: fc\.bias is missing"):
+    with pytest.raises(MismatchError, match=r"expert 1: fc\.bias is missing"):
         merge(base, [expert], options=MergeOptions(params=AverageParams()))
+
+
+@pytest.mark.parametrize("params", DEFAULTS)
+def test_mixed_floats_merge_in_one_wanted_type(params: MethodParams) -> None:
+    """The result has the wanted type, and the bits of a merge of float32 models."""
+    models = states_for(params)
+    dtypes = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
+    mixed = [
+        {name: each.to(dtype) if each.is_floating_point() else each for name, each in state.items()}
+        for state, dtype in zip(models, dtypes, strict=False)
+    ]
+    single = [
+        {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
+        for state in mixed
+    ]
+    options = MergeOptions(params=params, dtype=torch.float32)
+    expected = dict(merge(single[0], single[1:], options=MergeOptions(params=params)))
+    for name, tensor in merge(mixed[0], mixed[1:], options=options):
+        assert torch.equal(tensor, expected[name]), name
+        assert tensor.dtype == expected[name].dtype, name
+
+
+def test_a_number_beyond_float32_is_named_as_such() -> None:
+    """A float64 of 1e300 is finite, but computations are in float32."""
+    base, expert = ({"w": torch.tensor([each], dtype=torch.float64)} for each in (1.0, 1e300))
+    with pytest.raises(NonFiniteInputError, match="w of expert 1 holds a number beyond float32"):
+        dict(merge(base, [expert], options=MergeOptions(params=AverageParams())))
 
 
 def test_no_expert_is_refused_by_the_call_itself() -> None:

@@ -112,7 +112,7 @@ def test_an_expert_that_is_not_finite_is_named(options: MergeOptions) -> None:
     """The error is raised even if the model is for another task."""
     base, *experts = states(4)
     experts[2]["fc.weight"][3, 1] = float("nan")
-    with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 2"):
+    with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 3"):
         models(base, experts, tasks=[0], options=options)
 
 

@@ -147,7 +147,7 @@ def test_an_expert_that_is_not_finite_is_named(
     """The error is raised before the model is used."""
     base, *experts = states(4)
     experts[2]["fc.weight"][3, 1] = float("nan")
-    with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 2"):
+    with pytest.raises(NonFiniteInputError, match=r"fc\.weight of expert 3"):
         dict(merge(base, experts, options=MergeOptions(params=params, probe=probe)))
 
 

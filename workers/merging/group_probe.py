@@ -273,5 +273,5 @@ def _merged_statistics(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Te
             Weight(name=name, base_state=base, expert_states=experts), policy=policy
         )
         for name in base
-        if is_statistic(name, state=base)
+        if base[name].is_floating_point() and is_statistic(name, state=base)
     }

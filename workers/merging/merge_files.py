@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from merge.catalogue import method_of
-from merge.errors import MergeError
+from merge.errors import MergeError, Names
 from merge.merge import MergeOptions, merge_groups, merge_tasks
+from merge.outliers import Outlier
 from merge.weight import State
 from workers.merging.merge_inputs import MergeFiles
 from workers.models.tensor_files import METADATA_KEY, TensorFile, TensorWriter
@@ -32,8 +33,8 @@ def merge_files(
     headers: Mapping[Path, Header],
     options: MergeOptions,
     progress: Progress,
-) -> None:
-    """Merges experts tensor by tensor and writes the output atomically.
+) -> Sequence[Outlier]:
+    """Merges experts tensor by tensor, writes the output atomically and returns its outliers.
 
     The inputs are memory-mapped, and each merged tensor is written at once, so peak memory is a few
     blocks per thread. A method that completes its tensors only at the end (`may_defer`) keeps the
@@ -54,11 +55,17 @@ def merge_files(
     """
     base = TensorFile(files.base, header=headers[files.base])
     opened = [TensorFile(path, prefix=files.prefix, header=headers[path]) for path in files.experts]
-    experts = _aligned(base, opened, seed=options.seed) if files.align else opened
+    names = Names(base=str(files.base), experts=list(map(str, files.experts)))
+    experts = _aligned(base, opened, seed=options.seed, names=names) if files.align else opened
     torch.set_num_threads(1)  # the merge has its own threads, each working on one tensor
-    writer = TensorWriter(base.dtypes_and_shapes(), metadata=_metadata(base))
-    options = replace(options, may_defer=_may_defer(options, num_bytes=writer.num_bytes))
-    merged = _merged(base, experts, task=files.task, options=options)
+    writer = TensorWriter(base.dtypes_and_shapes(floats=options.dtype), metadata=_metadata(base))
+    outliers: list[Outlier] = []
+    options = replace(
+        options,
+        may_defer=_may_defer(options, num_bytes=writer.num_bytes),
+        on_outlier=outliers.append,
+    )
+    merged = _merged(base, experts, task=files.task, options=options, names=names)
     merged = _with_progress(merged, num_entries=base.num_entries, progress=progress)
     with output_file(files.output, num_bytes=writer.num_bytes) as file:
         writer.begin(file)
@@ -66,16 +73,23 @@ def merge_files(
             merged = iter(list(merged))
         for name, tensor in merged:
             writer.write(name, tensor, file=file)
+    return outliers
 
 
 def _merged(
-    base: State, experts: Sequence[State], *, task: int | None, options: MergeOptions
+    base: State,
+    experts: Sequence[State],
+    *,
+    task: int | None,
+    options: MergeOptions,
+    names: Names,
 ) -> Iterator[tuple[str, Tensor]]:
     if task is not None:
-        merged = merge_tasks(base, experts, tasks=[task], options=options)
+        merged = merge_tasks(base, experts, tasks=[task], options=options, names=names)
     else:
         _check_one_model(options)
-        merged = merge_groups(base, experts, groups=[range(len(experts))], options=options)
+        groups = [range(len(experts))]
+        merged = merge_groups(base, experts, groups=groups, options=options, names=names)
     return ((name, tensor) for name, (tensor,) in merged)
 
 
@@ -111,8 +125,11 @@ def _check_one_model(options: MergeOptions) -> None:
         raise MergeError(f"{method} builds one model per task: choose an expert with --task")
 
 
-def _aligned(base: State, experts: Sequence[State], *, seed: int) -> Sequence[State]:
+def _aligned(base: State, experts: Sequence[State], *, seed: int, names: Names) -> Sequence[State]:
     # Imported here because scipy takes a fifth of the command's start-up time.
     from merge.alignment.aligned import align  # noqa: PLC0415
 
-    return [align(base, expert, seed=seed) for expert in experts]
+    return [
+        align(base, expert, seed=seed, names=names.of_experts([index]))
+        for index, expert in enumerate(experts)
+    ]

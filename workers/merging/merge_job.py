@@ -16,7 +16,7 @@ from workers.artifacts.metrics import MergeMetrics
 from workers.artifacts.provenance import Provenance
 from workers.merging.group_probe import GroupProbe
 from workers.merging.surgery import adapt
-from workers.merging.task_models import task_models
+from workers.merging.task_models import expert_names, task_models
 from workers.models.backbones import Backbone
 from workers.models.batch_norm import copy_statistics, recalibrate
 from workers.sampling.determinism import compute_deterministically
@@ -85,6 +85,7 @@ def _merge(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
             num_threads=torch.get_num_threads(),
             device=workspace.device,
         ),
+        names=expert_names(spec),
     )
     with torch.no_grad():
         for name, tensor in tensors:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from merge.catalogue import BatchNormPolicy, parse_params
+from merge.errors import Names
 from merge.merge import MergeOptions, merge_tasks
 from workers.models.backbones import Backbone
 from workers.specs.expert import ExpertSpec
@@ -15,6 +16,12 @@ from workers.workspace import Workspace
 
 MODEL_BYTES = 1 << 30
 """Upper limit of the models that are built together on the device: 1 GB, but at least one model."""
+
+
+def expert_names(spec: MergeSpec) -> Names:
+    """Returns the names of a merge's base and experts in errors: tasks and ids."""
+    experts = [f"the expert of {expert.task} ({expert.id})" for expert in spec.experts]
+    return Names(base=f"the base ({spec.base_id})", experts=experts)
 
 
 def task_models(
@@ -56,6 +63,7 @@ def _build_models(
             num_threads=torch.get_num_threads(),
             device=workspace.device,
         ),
+        names=expert_names(spec),
     )
     models: dict[int, dict[str, Tensor]] = {task: {} for task in tasks}
     for name, tensors in merged:

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from eval.images.split import Split
 from eval.model_inputs import to_inputs
+from merge.buffers import is_statistic
 from workers.models.backbones import Backbone
 from workers.models.tied_weights import own_state
 
 BATCH_SIZE = 64
 """Least number of images of a recalibration batch; the same on every device, because the result
 depends on it."""
-
-_STATISTICS = (".running_mean", ".running_var")
 
 
 def recalibrate(backbone: Backbone, *, images: Sequence[Split], device: torch.device) -> None:
@@ -54,9 +53,9 @@ def copy_statistics(tensors: Mapping[str, Tensor], *, module: nn.Module) -> None
     """Copies running statistics from the tensors of another model to a module, in place."""
     destination = own_state(module)
     with torch.no_grad():
-        for name in destination:
-            if name.endswith(_STATISTICS):
-                destination[name].copy_(tensors[name])
+        for name, tensor in destination.items():
+            if tensor.is_floating_point() and is_statistic(name, state=destination):
+                tensor.copy_(tensors[name])
 
 
 @contextmanager

@@ -98,9 +98,18 @@ class TensorFile(Mapping[str, Tensor]):
         """Number of entries of all tensors."""
         return sum(math.prod(entry.shape) for entry in self._entries.values())
 
-    def dtypes_and_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Returns the name of the dtype, and the shape, of each tensor, as `layout` takes them."""
-        return {name: (entry.dtype, entry.shape) for name, entry in self._entries.items()}
+    def dtypes_and_shapes(
+        self, *, floats: torch.dtype | None = None
+    ) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Returns the name of the dtype, and the shape, of each tensor, as `layout` takes them.
+
+        Args:
+            floats: The dtype that stands for every floating dtype; None for the file's own.
+        """
+        return {
+            name: (_stands_for(entry.dtype, floats=floats), entry.shape)
+            for name, entry in self._entries.items()
+        }
 
     def _view(self, entry: Entry) -> Tensor:
         """Returns a view of the mapped bytes, or a copy where their place is not aligned."""
@@ -166,6 +175,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, about: Mapping[s
         writer.begin(file)
         for name in writer.names:
             writer.write(name, tensors[name], file=file)
+
+
+def _stands_for(dtype: str, *, floats: torch.dtype | None) -> str:
+    return _NAMES[floats] if floats and _DTYPES[dtype].is_floating_point else dtype
 
 
 def _mapped(path: Path) -> Tensor:

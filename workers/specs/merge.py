@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from merge.catalogue import parse_params
+from merge.errors import ParameterErrors
 from workers.specs.expert import ExpertSpec
 from workers.specs.ids import VERSIONS, content_id
 
@@ -56,6 +58,9 @@ class MergeSpec:
         spec: dict[str, Any] = {**self._own_fields(), "num_experts": len(self.experts)}
         if self.surgery is not None:  # ids of merges without surgery are older than surgery
             spec["surgery"] = asdict(self.surgery)
+        revision = _revision(self.method, params=self.params)
+        if revision > 1:  # ids of merges whose results never changed are older than revisions
+            spec["revision"] = revision
         members = (expert.id for expert in (*self.experts, *self.held_out))
         inputs = (self.base_id, *members)
         return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)
@@ -98,3 +103,14 @@ class MergeSpec:
             "recalibration_images": self.recalibration_images,
             "seed": self.seed,
         }
+
+
+def _revision(method: str, *, params: Mapping[str, Any]) -> int:
+    """Returns the version of the results of a method with these parameters.
+
+    Merges of old stores may have parameters that are refused today; they keep their ids.
+    """
+    try:
+        return parse_params(method, params).revision
+    except ParameterErrors:
+        return 1

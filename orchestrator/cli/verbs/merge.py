@@ -11,6 +11,7 @@ from rich.progress import Progress
 from merge.catalogue import BatchNormPolicy, parse_params
 from merge.errors import MergeError
 from orchestrator.cli.fast_exit import loading
+from orchestrator.cli.options import new_console
 from orchestrator.progress.say import say
 from orchestrator.progress.visible_text import one_line
 from orchestrator.study.yaml_text import load_yaml
@@ -42,6 +43,8 @@ class MergeRequest:
     batch_norm: str
     seed: int
     num_threads: int
+    dtype: str | None
+    """The type of all merged floats, as torch calls it; None for the base's types."""
     is_overwriting: bool
     """Whether the output may replace a file."""
 
@@ -57,6 +60,8 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
     files, checked = request.files, check_files(request.files)
     params = _checked_params(request, file_problems=checked.problems)
     with loading():
+        import torch  # noqa: PLC0415 takes seconds to load
+
         from merge.merge import MergeOptions  # noqa: PLC0415 loads torch
         from workers.merging.merge_files import merge_files  # noqa: PLC0415 as above
 
@@ -65,14 +70,20 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
         batch_norm=cast("BatchNormPolicy", request.batch_norm),
         seed=request.seed,
         num_threads=request.num_threads,
+        dtype=None if request.dtype is None else getattr(torch, request.dtype),
     )
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         merging = bar.add_task(f"merging {len(files.experts)} experts", total=1.0)
-        merge_files(
+        outliers = merge_files(
             files,
             headers=checked.headers,
             options=options,
             progress=lambda share: bar.update(merging, completed=share),
+        )
+    if outliers:
+        say(
+            new_console(stderr=True),
+            _listed([f"warning: {each}" for each in outliers], kind="warnings"),
         )
     say(console, f"wrote {one_line(str(files.output))}")
 
@@ -100,16 +111,16 @@ def _checked_params(request: MergeRequest, *, file_problems: Sequence[str]) -> "
     except OutputError as error:
         output_error = error
     if params is None or problems:
-        raise RequestError(_listed([*problems, *filter(None, [output_error])]))
+        raise RequestError(_listed([*problems, *filter(None, [output_error])], kind="problems"))
     if output_error is not None:
         raise output_error
     return params
 
 
-def _listed(problems: Sequence[object]) -> str:
-    lines = [str(each) for each in problems[:MAX_PROBLEMS_SHOWN]]
-    if len(problems) > len(lines):
-        lines.append(f"and {len(problems) - len(lines)} more problems")
+def _listed(found: Sequence[object], *, kind: str) -> str:
+    lines = [str(each) for each in found[:MAX_PROBLEMS_SHOWN]]
+    if len(found) > len(lines):
+        lines.append(f"and {len(found) - len(lines)} more {kind}")
     return "\n".join(lines)
 
 

@@ -32,14 +32,16 @@ def _needs(card: MethodCard) -> str:
 def _parameters(method: str) -> str:
     """Returns a line for each parameter, with its default and its range."""
     lines = [
-        f"{each.name}={_default(each)} ({range_of(each).allowed})"
+        f"{each.name}={shown_default(each)} ({range_of(each).allowed})"
         for each in fields(PARAMS[method])
     ]
     return "\n".join(lines) or "none"
 
 
-def _default(parameter: Field[Any]) -> str:
-    """Returns a parameter's default as the study file writes it."""
+def shown_default(parameter: Field[Any]) -> str:
+    """Returns a parameter's default as `--set` and the study file write it."""
     assert parameter.default is not MISSING, "every parameter has a default"
+    if isinstance(parameter.default, tuple):
+        return str(list(parameter.default))
     text = str(parameter.default)
     return text.lower() if isinstance(parameter.default, bool) else text

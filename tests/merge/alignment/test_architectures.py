@@ -92,9 +92,9 @@ def test_an_unknown_architecture_is_named_by_its_first_tensors() -> None:
     """The message has the first five names and the number of the others."""
     state = {f"stages.{index}.weight": torch.zeros(1) for index in range(7)}
     assert refusal(state) == (
-        "channels cannot be matched: the tensors are those of neither a timm ResNet nor a timm "
-        "ViT: stages.0.weight; stages.1.weight; stages.2.weight; stages.3.weight; "
-        "stages.4.weight; and 2 more"
+        "the channels of the model cannot be matched: the tensors are those of neither a timm "
+        "ResNet nor a timm ViT: stages.0.weight; stages.1.weight; stages.2.weight; "
+        "stages.3.weight; stages.4.weight; and 2 more"
     )
 
 

@@ -80,5 +80,5 @@ def test_a_weight_that_is_not_finite_names_the_tensor() -> None:
     """The channels of a diverged expert cannot be matched."""
     reference = state([[1, 0], [0, 1], [0, 0]], [[0, 0, 0]])
     other = {**reference, "second": torch.tensor([[float("nan"), 0, 0]])}
-    with pytest.raises(NonFiniteInputError, match="second of expert 0"):
+    with pytest.raises(NonFiniteInputError, match="second of expert 1"):
         matched(reference, other)

@@ -107,9 +107,9 @@ def test_as_many_models_are_made_at_once_as_memory_allows_and_no_number_depends_
     one = sum(tensor.nbytes for tensor in module.state_dict().values())
     made: list[list[int]] = []
 
-    def note(*states: Any, tasks: range, options: MergeOptions) -> Any:  # noqa: ANN401 passed on
+    def note(*states: Any, tasks: range, **others: Any) -> Any:  # noqa: ANN401 passed on
         made.append(list(tasks))
-        return merge_tasks(*states, tasks=tasks, options=options)
+        return merge_tasks(*states, tasks=tasks, **others)
 
     monkeypatch.setattr(task_models, "merge_tasks", note)
     found = []

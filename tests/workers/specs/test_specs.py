@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from merge.catalogue import parse_params
 from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
+from workers.specs.ids import VERSIONS, content_id
 from workers.specs.merge import MergeSpec, SurgerySpec
 
 EXPERT = ExpertSpec(
@@ -278,3 +280,27 @@ def test_json_with_an_unknown_field_is_refused() -> None:
     """A field of another release is an error, because it may have changed the result."""
     with pytest.raises(TypeError, match="dropout"):
         ExpertSpec.from_json({**EXPERT.to_json(), "dropout": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("density", "epsilon", "revision"),
+    [(0.7, 0.14, 1), (0.07, 0.14, 2), (0.05, 0.14, 2), (0.071, 0.14, 1), (1.0, 0.14, 1)],
+)
+def test_only_merges_by_della_whose_window_begins_at_zero_have_new_ids(
+    density: float, epsilon: float, revision: int
+) -> None:
+    """Their results changed; all other ids are those of stores that exist."""
+    params = {"density": density, "epsilon": epsilon}
+    merge = replace(MERGE, method="della", params=params)
+    assert parse_params("della", params).revision == revision
+    spec = {
+        "method": "della",
+        "params": params,
+        "batch_norm": "average",
+        "recalibration_images": 0,
+        "seed": 0,
+        "num_experts": 2,
+        **({"revision": revision} if revision > 1 else {}),
+    }
+    inputs = ("0" * 16, EXPERT.id, OTHER_EXPERT.id)
+    assert merge.id == content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)

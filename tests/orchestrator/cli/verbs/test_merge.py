@@ -13,7 +13,9 @@ import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
 
-from merge.catalogue import PARAMS
+from merge.catalogue import PARAMS, parse_params
+from orchestrator.cli.verbs.merge import parse_settings
+from orchestrator.cli.verbs.methods import shown_default
 
 ROOT = Path(__file__).parents[4]
 
@@ -165,3 +167,72 @@ def test_methods_lists_every_method_with_needs_parameters_and_paper(
         assert name in result.output
         for field in dataclasses.fields(params_class):
             assert f"{field.name}=" in result.output, (name, field.name)
+
+
+def test_every_default_that_methods_shows_can_be_set(call: Callable[..., Result]) -> None:
+    """`name=default` is accepted by `--set`, and means the default."""
+    shown = call("methods").output
+    for method, params_class in PARAMS.items():
+        for field in dataclasses.fields(params_class):
+            text = shown_default(field)
+            assert f"{field.name}={text}" in shown
+            values = parse_settings([f"{field.name}={text}"])
+            assert parse_params(method, values) == params_class(), (method, field.name)
+
+
+def test_mixed_floats_are_merged_in_the_type_that_is_asked_for(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Without the option, the error says how; the result has the type, and integers keep theirs."""
+    paths = [tmp_path / name for name in ("b.safetensors", "e.safetensors")]
+    steps = torch.tensor(3)
+    save_file({"w": torch.zeros(3), "steps": steps}, paths[0])
+    save_file({"w": torch.ones(3, dtype=torch.bfloat16), "steps": steps}, paths[1])
+    output = tmp_path / "out.safetensors"
+    arguments = ("merge", "--method", "average", "--base", paths[0], paths[1], "-o", output)
+    result = call(*map(str, arguments))
+    assert result.exit_code == 2
+    assert f"{paths[1]}: w is bfloat16[3] and the base's float32[3]" in result.output
+    assert "--dtype float32 converts them" in result.output
+    result = call(*map(str, arguments), "--dtype", "float16")
+    assert result.exit_code == 0, result.output
+    merged = load_file(output)
+    assert merged["w"].dtype == torch.float16
+    assert merged["w"].tolist() == [1.0] * 3
+    assert merged["steps"].dtype == torch.int64
+
+
+def test_a_merge_beyond_its_experts_is_written_with_a_warning(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Standard error names tensor, method and largest value; 20 tensors are shown."""
+    paths = [tmp_path / name for name in ("b.safetensors", "e.safetensors")]
+    save_file({f"w{index:02}": torch.zeros(4000) for index in range(22)}, paths[0])
+    save_file({f"w{index:02}": torch.ones(4000) for index in range(22)}, paths[1])
+    output = tmp_path / "out.safetensors"
+    options = ("--method", "dare", "--set", "density=0.001", "--set", "scaling=10")
+    arguments = ("merge", *options, "--base", paths[0], paths[1], "-o", output)
+    result = call(*map(str, arguments))
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("warning: w00 merged with dare reaches 1e+04, though no value")
+    assert len(lines) == 21
+    assert lines[-1] == "and 2 more warnings"
+    assert float(load_file(output)["w00"].max()) == 10_000
+
+
+def test_quantised_weights_are_refused_by_name_before_anything_is_written(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The message names each file and the codes with their scale."""
+    paths = [tmp_path / name for name in ("b.safetensors", "e.safetensors")]
+    for number, path in enumerate(paths):
+        codes = torch.full((2, 2), number, dtype=torch.int8)
+        save_file({"w": codes, "w_scale": torch.ones(2)}, path)
+    output = tmp_path / "out.safetensors"
+    arguments = ("merge", "--method", "average", "--base", paths[0], paths[1], "-o", output)
+    result = call(*map(str, arguments))
+    assert result.exit_code == 2
+    for path in paths:
+        assert f"{path}: w is int8[2, 2], codes of a quantised weight with w_scale" in result.output
+    assert not output.exists()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from merge.errors import MismatchError
-from merge.matching import check_match
+from merge.errors import MismatchError, Names
+from merge.inputs.matching import check_match
 
 
 def difference(base: dict[str, Tensor], expert: dict[str, Tensor]) -> str:
@@ -25,19 +25,19 @@ def test_equal_architectures_match() -> None:
 
 def test_a_missing_name_is_named() -> None:
     """The message says which expert lacks which tensor."""
-    assert "expert 1: w is missing" in difference({"w": torch.zeros(2)}, {})
+    assert "expert 2: w is missing" in difference({"w": torch.zeros(2)}, {})
 
 
 def test_an_additional_name_is_named() -> None:
     """A tensor that the base does not have cannot be merged."""
     base = {"w": torch.zeros(2)}
-    assert "expert 1: v is unknown" in difference(base, {**base, "v": torch.zeros(2)})
+    assert "expert 2: v is unknown" in difference(base, {**base, "v": torch.zeros(2)})
 
 
 def test_a_shape_is_named_with_both_sides() -> None:
     """The message has the found and the expected shape."""
     message = difference({"w": torch.zeros(2)}, {"w": torch.zeros(2, 1)})
-    assert "expert 1: w is float32[2, 1] and the base's float32[2]" in message
+    assert "expert 2: w is float32[2, 1] and the base's float32[2]" in message
 
 
 def test_a_dtype_is_named_with_both_sides() -> None:
@@ -57,7 +57,31 @@ def test_of_many_differences_five_are_shown_and_the_rest_counted() -> None:
 
 def test_a_mismatch_survives_a_process_boundary() -> None:
     """An error raised in a worker keeps its differences."""
-    error = MismatchError(["expert 0: w is missing"])
+    error = MismatchError({"expert 1": ["w is missing"]}, base="the base")
     arrived = pickle.loads(pickle.dumps(error))
     assert str(arrived) == str(error)
     assert arrived.differences == error.differences
+
+
+def test_files_are_named_and_each_expert_has_its_first_differences() -> None:
+    """One expert with many differences does not hide another one."""
+    base = {f"w{index}": torch.zeros(1) for index in range(8)}
+    names = Names(base="b.safetensors", experts=["x.safetensors", "y.safetensors"])
+    with pytest.raises(MismatchError) as raised:
+        check_match(base, experts=[{}, {**base, "v": torch.zeros(1)}], names=names)
+    first, second, third = str(raised.value).splitlines()
+    assert first == "b.safetensors and its experts do not match:"
+    assert second.endswith(
+        "x.safetensors: "
+        + "; ".join([*(f"w{index} is missing" for index in range(5)), "and 3 more"])
+    )
+    assert third.endswith("y.safetensors: v is unknown to the base")
+
+
+def test_floats_may_be_mixed_where_they_are_converted() -> None:
+    """Integers never are, and shapes must still agree."""
+    base, half = {"w": torch.zeros(2)}, {"w": torch.zeros(2, dtype=torch.float16)}
+    check_match(base, experts=[half], may_mix_floats=True)
+    for other in (torch.zeros(2, dtype=torch.int64), torch.zeros(3, dtype=torch.float16)):
+        with pytest.raises(MismatchError):
+            check_match(base, experts=[{"w": other}], may_mix_floats=True)

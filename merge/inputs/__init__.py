@@ -1,0 +1,1 @@
+"""Checks before every merge that base and experts can be merged."""

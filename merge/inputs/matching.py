@@ -1,0 +1,80 @@
+"""Checks before every merge that base and experts have one architecture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from merge.errors import UNNAMED, MismatchError, Names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from merge.weight import State
+
+    _Kind = tuple[torch.dtype, torch.Size]
+
+MIXED_FLOATS = "only the types of floats differ; --dtype float32 converts them while merging"
+
+
+def check_match(
+    base: State,
+    *,
+    experts: Sequence[State],
+    names: Names = UNNAMED,
+    may_mix_floats: bool = False,
+) -> None:
+    """Checks names, shapes and dtypes of every expert against the base.
+
+    Only one tensor is in memory at a time.
+
+    Args:
+        base: The base.
+        experts: The experts.
+        names: Names for the error.
+        may_mix_floats: Whether one tensor may have several floating dtypes.
+
+    Raises:
+        MismatchError: A name, shape or dtype differs; the message has the first five differences of
+            each expert.
+    """
+    kinds = {name: _kind(base[name]) for name in base}
+    differences = {
+        names.expert(index): list(_differences(kinds, expert=expert, may_mix_floats=may_mix_floats))
+        for index, expert in enumerate(experts)
+    }
+    found = {expert: each for expert, each in differences.items() if each}
+    if found:
+        mixing = (_differences(kinds, expert=each, may_mix_floats=True) for each in experts)
+        remedy = "" if any(map(list, mixing)) else MIXED_FLOATS
+        raise MismatchError(found, base=names.base, remedy=remedy)
+
+
+def described(tensor: Tensor) -> str:
+    """Returns a tensor's dtype and shape: `float32[2, 3]`."""
+    return _text(_kind(tensor))
+
+
+def _differences(
+    kinds: Mapping[str, _Kind], *, expert: State, may_mix_floats: bool
+) -> Iterator[str]:
+    for name, here in kinds.items():
+        if name not in expert:
+            yield f"{name} is missing"
+            continue
+        there = _kind(expert[name])
+        are_mixed = may_mix_floats and here[0].is_floating_point and there[0].is_floating_point
+        if here[1] != there[1] or (here[0] != there[0] and not are_mixed):
+            yield f"{name} is {_text(there)} and the base's {_text(here)}"
+    yield from (f"{name} is unknown to the base" for name in expert if name not in kinds)
+
+
+def _kind(tensor: Tensor) -> _Kind:
+    return tensor.dtype, tensor.shape
+
+
+def _text(kind: _Kind) -> str:
+    dtype, shape = kind
+    return f"{str(dtype).removeprefix('torch.')}{list(shape)}"
