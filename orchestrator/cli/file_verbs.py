@@ -84,6 +84,7 @@ def merge(
     output: Path,
     prefix: str,
     align: bool,
+    dtype: str | None,
     **options: Any,  # noqa: ANN401 click's own
 ) -> None:
     """Merge safetensors files, without a study.
@@ -105,6 +106,7 @@ def merge(
         prefix=prefix,
         align=align,
         task=None if task is None else task - 1,
+        dtype=dtype,
     )
     request = MergeRequest(files=files, is_overwriting=overwrite, **options)
     try:

@@ -58,10 +58,12 @@ def merge_files(
     names = Names(base=str(files.base), experts=list(map(str, files.experts)))
     experts = _aligned(base, opened, seed=options.seed, names=names) if files.align else opened
     torch.set_num_threads(1)  # the merge has its own threads, each working on one tensor
-    writer = TensorWriter(base.dtypes_and_shapes(floats=options.dtype), metadata=_metadata(base))
+    dtype = None if files.dtype is None else getattr(torch, files.dtype)
+    writer = TensorWriter(base.dtypes_and_shapes(floats=dtype), metadata=_metadata(base))
     outliers: list[Outlier] = []
     options = replace(
         options,
+        dtype=dtype,
         may_defer=_may_defer(options, num_bytes=writer.num_bytes),
         on_outlier=outliers.append,
     )

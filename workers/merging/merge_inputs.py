@@ -27,6 +27,9 @@ class MergeFiles:
     task: int | None = None
     """Position of the expert whose task to build the model for, if the method builds one model per
     task; None for other methods."""
+    dtype: str | None = None
+    """The type of the output's floats, as torch calls it, whatever those of the inputs; None for
+    the base's, which the experts must share."""
 
 
 @dataclass(frozen=True, kw_only=True)

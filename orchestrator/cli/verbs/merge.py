@@ -43,8 +43,6 @@ class MergeRequest:
     batch_norm: str
     seed: int
     num_threads: int
-    dtype: str | None
-    """The type of all merged floats, as torch calls it; None for the base's types."""
     is_overwriting: bool
     """Whether the output may replace a file."""
 
@@ -60,8 +58,6 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
     files, checked = request.files, check_files(request.files)
     params = _checked_params(request, file_problems=checked.problems)
     with loading():
-        import torch  # noqa: PLC0415 takes seconds to load
-
         from merge.merge import MergeOptions  # noqa: PLC0415 loads torch
         from workers.merging.merge_files import merge_files  # noqa: PLC0415 as above
 
@@ -70,7 +66,6 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
         batch_norm=cast("BatchNormPolicy", request.batch_norm),
         seed=request.seed,
         num_threads=request.num_threads,
-        dtype=None if request.dtype is None else getattr(torch, request.dtype),
     )
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         merging = bar.add_task(f"merging {len(files.experts)} experts", total=1.0)
