@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.class_names import alike_names
+from eval.file_tree import printable
 from eval.own.files import name_some
 from orchestrator.plan.images_left import ImagesLeft, Ints, SplitName, TaskImages
 
@@ -154,8 +155,3 @@ def _name_warnings(task: TaskImages) -> Iterator[DataWarning]:
             Rank.CLASS_NAMES,
             f"{task.name}: class names look alike: {'; '.join(named[:NUM_GROUPS_NAMED])}{more}",
         )
-
-
-def printable(name: str) -> str:
-    """Returns a name for one line of text, escaped if a terminal would not show all of it."""
-    return name if name.isprintable() and name.strip() == name and name else repr(name)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.plan.data_warnings import DataWarning, Rank, data_warnings, printable
+from eval.file_tree import printable
+from orchestrator.plan.data_warnings import DataWarning, Rank, data_warnings
 from orchestrator.plan.images_left import ImagesLeft, TaskImages, images_left
 from orchestrator.record.committed import Committed
 from workers.artifacts.metrics import DataMetrics, ImagePairs
