@@ -6,6 +6,8 @@ minimization and the number of tasks, so that every kind of manifest and specifi
 """
 
 import io
+import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -56,3 +58,21 @@ def test_data_of_old_manifests_is_shown_as_far_as_it_goes(store: Path) -> None:
     assert [task.task for task in check.tasks] == list(opened.plan.sources)
     assert {task.shared for task in check.tasks} == {None}
     assert not check.has_no_pairs
+
+
+def test_merges_of_a_lost_expert_become_holes(store: Path, tmp_path: Path) -> None:
+    """All rows show a merge beside its experts, so a merge without one of them has no rows."""
+    partial = tmp_path / "store"
+    shutil.copytree(store, partial)
+    rows = pq.read_table(store / "studies" / NAME / "results.parquet").to_pylist()
+    lost = next(row["expert_id"] for row in rows if row["expert_id"])
+    shutil.rmtree(next(partial.glob(f"artifacts/expert/*/{lost}")))
+    command = ["results", NAME, "--store", str(partial), "--format", "json"]
+    ended = CliRunner().invoke(cli, command)
+    kept = {row["merge_id"] for row in json.loads(ended.stdout)}
+    without = {row["merge_id"] for row in rows if row["expert_id"] == lost}
+    assert kept == {row["merge_id"] for row in rows} - without
+    state = open_by_name(NAME, store_url=str(partial), is_read_only=True).ledger.state()
+    reasons = {hole.id: hole.reason for hole in state.holes()}
+    assert reasons.keys() == {*without, lost}
+    assert all(f"blocked by missing expert {lost}" in reasons[each] for each in without)

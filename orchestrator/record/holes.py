@@ -60,19 +60,20 @@ class MissingMerge:
 
 @dataclass(frozen=True, kw_only=True)
 class Blocker:
-    """A base or expert without weights, which keeps experts and merges from being made."""
+    """A base or expert without weights, which keeps experts and merges from being made or shown."""
 
     kind: str
     """`base` or `expert`."""
     id: str
     outcome: Outcome
-    """`FAILED` or `DIVERGED`."""
+    """`FAILED` or `DIVERGED`; `NOT_RUN` for an expert that was lost after its merge was made."""
     task: str | None = None
     """The task of an expert."""
 
     def __str__(self) -> str:
         of_task = "" if self.task is None else f" of {self.task}"
-        return f"{self.outcome} {self.kind} {self.id}{of_task}"
+        state = "missing" if self.outcome is Outcome.NOT_RUN else self.outcome
+        return f"{state} {self.kind} {self.id}{of_task}"
 
 
 @dataclass(frozen=True, kw_only=True)

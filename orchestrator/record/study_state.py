@@ -168,17 +168,22 @@ class StudyState:
 
     def _merge_holes(self) -> Iterator[Hole]:
         for cell in self.plan.cells:
-            if cell.merge.id not in self.committed.merges:
-                missing = MissingMerge(
-                    method=cell.label, group=cell.group.name, setting=cell.setting.name
-                )
-                yield self._missing(
-                    cell.merge.id,
-                    missing,
-                    error=self.failures.get(cell.merge.id),
-                    blocked_by=self._merge_blocker(cell.merge),
-                    is_left_out=cell.merge.id in self.left_out,
-                )
+            is_committed = cell.merge.id in self.committed.merges
+            if is_committed and self.committed.has_experts_of(cell.merge):
+                continue
+            missing = MissingMerge(
+                method=cell.label, group=cell.group.name, setting=cell.setting.name
+            )
+            blocker = self._merge_blocker(cell.merge)
+            if is_committed and blocker is None:
+                blocker = self._missing_expert(cell.merge)
+            yield self._missing(
+                cell.merge.id,
+                missing,
+                error=self.failures.get(cell.merge.id),
+                blocked_by=blocker,
+                is_left_out=cell.merge.id in self.left_out,
+            )
 
     def _missing_output(
         self, output_id: str, missing: MissingBase | MissingExpert, *, base_id: str
@@ -240,6 +245,12 @@ class StudyState:
         """Returns the first expert, or base of one, without which a merge cannot be made."""
         members = (*spec.experts, *spec.held_out)
         return next(filter(None, map(self._expert_blocker, members)), None)
+
+    def _missing_expert(self, spec: MergeSpec) -> Blocker:
+        """Returns the first missing expert of a merge that was made before its expert was lost."""
+        members = (*spec.experts, *spec.held_out)
+        lost = next(each for each in members if each.id not in self.committed.experts)
+        return Blocker(kind="expert", id=lost.id, outcome=Outcome.NOT_RUN, task=lost.task)
 
     def _expert_blocker(self, expert: ExpertSpec) -> Blocker | None:
         """Returns an expert without weights, or its base, as blocker; None for any other expert."""

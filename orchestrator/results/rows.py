@@ -22,12 +22,17 @@ _MEANS = ((MACRO, macro_mean), (UNION, union_mean))
 
 
 def results_table(committed: Committed) -> pa.Table:
-    """Returns one row per cell and task, and two rows per cell for the means."""
+    """Returns one row per cell and task, and two rows per cell for the means.
+
+    A cell whose expert is missing has no rows, as rows show the merge beside its experts. An expert
+    may be missing after `verify` has withdrawn it; the next run makes it again.
+    """
     experts = _expert_metrics(committed)
     rows = [
         row
         for cell in committed.plan.cells
         if (merge := committed.merges.get(cell.merge.id)) is not None
+        and committed.has_experts_of(cell.merge)
         for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=experts)
     ]
     return pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)

@@ -64,13 +64,19 @@ def mlflow_runs(committed: Committed, *, results: StudyResults) -> Iterator[Mlfl
 
 
 def mlflow_run_of(manifest: Manifest, *, ledger: Ledger) -> MlflowRun | None:
-    """Returns the MLflow run of a committed expert or merge; None for any other artifact."""
+    """Returns the MLflow run of a committed expert or merge; None for any other artifact.
+
+    Also None for a merge whose expert is missing: see `results_table`.
+    """
     plan = ledger.plan
     if manifest.kind == "merge":
         cell = plan.first_cells[manifest.id]
+        committed = ledger.experts_of(cell.merge)
+        if any(spec.id not in committed for spec in (*cell.merge.experts, *cell.merge.held_out)):
+            return None
         experts = {
             expert_id: ExpertMetrics.from_json(expert.metrics)
-            for expert_id, expert in ledger.experts_of(cell.merge).items()
+            for expert_id, expert in committed.items()
         }
         rows = merge_rows(cell, plan=plan, merge=manifest, experts=experts)
         return _merge_run(cell, plan=plan, manifest=manifest, rows=rows)

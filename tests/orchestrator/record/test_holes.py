@@ -10,6 +10,7 @@ from orchestrator.record.holes import (
 )
 
 MERGE = MissingMerge(method="ties", group="4x01", setting="lr=0.001")
+LOST = Blocker(kind="expert", id="e2", outcome=Outcome.NOT_RUN, task="mnist_5k")
 BLOCKER = Blocker(kind="expert", id="e1", outcome=Outcome.DIVERGED, task="mnist_5k")
 
 
@@ -56,6 +57,10 @@ def test_hole_names_its_artifact(
         (
             Hole(id="x1", artifact=MERGE, outcome=Outcome.NOT_RUN, blocked_by=BLOCKER),
             "blocked by diverged expert e1 of mnist_5k",
+        ),
+        (
+            Hole(id="x1", artifact=MERGE, outcome=Outcome.NOT_RUN, blocked_by=LOST),
+            "blocked by missing expert e2 of mnist_5k",
         ),
     ],
 )
