@@ -12,6 +12,7 @@ from orchestrator.cli.options import (
     bad_input,
     name_argument,
     new_console,
+    not_empty,
     open_name,
     store_at,
     study_argument,
@@ -52,6 +53,7 @@ optional_address_option = click.option(
 )
 optional_store_option = click.option(
     "--store",
+    callback=not_empty,
     help="The store that has the study; by default the store of its submission on the cluster at "
     f"--address, or else {DEFAULT_STORE}.",
 )

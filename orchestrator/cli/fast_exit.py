@@ -28,21 +28,22 @@ def loading() -> Iterator[None]:
 
 
 @contextmanager
-def ending_at_once(*, only_code: int | None = None) -> Iterator[None]:
+def ending_at_once() -> Iterator[None]:
     """Ends the process when the block calls `sys.exit`, without tearing the interpreter down.
 
     Exit handlers run and output is flushed, but modules and objects are not freed, which would
     take 0.6 CPU-seconds once torch is loaded. The interpreter still handles and reports other
     exceptions, and output that cannot be flushed.
 
-    Args:
-        only_code: The only exit code with which to do so; None for every code.
+    The exit code holds. If an interrupt comes while Python executes a text, as for a dataclass
+    during an import, the interpreter would otherwise end as if SIGINT had killed it, although the
+    interrupt was handled.
     """
     try:
         yield
     except SystemExit as end:
         code = end.code or 0
-        if isinstance(code, int) and only_code in {None, code}:
+        if isinstance(code, int):
             atexit._run_exitfuncs()  # noqa: SLF001 multiprocessing calls it too
             with suppress(OSError, ValueError):
                 for stream in filter(None, (sys.stdout, sys.stderr)):

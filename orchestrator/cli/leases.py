@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 
+from orchestrator.cli.signals import interrupting_signals
 from orchestrator.lease.lease import Lease
 from orchestrator.progress.say import say
 from orchestrator.run.opened import OpenedStudy
@@ -41,12 +42,14 @@ def acquire_lease(opened: OpenedStudy, *, console: Console, take_over: bool) -> 
 def holding(store: Store, names: Iterable[str], *, console: Console) -> Iterator[None]:
     """Holds the leases of studies for the length of a `with` block, so that no run starts.
 
+    A signal interrupts the block, and the leases are released, which may take some seconds.
+
     Raises:
         LeaseError: A driver holds one of the studies.
         StoreError: The store failed.
     """
     is_weak = not supports_conditional_put(store)
-    with ExitStack() as leases:
+    with interrupting_signals(), ExitStack() as leases:
         for name in names:
             lease = Lease.acquire(store, name, is_weak=is_weak, say=lambda text: say(console, text))
             leases.enter_context(lease)

@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "./mergesweep-store"
 
+
+def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuses an option without a value, such as `--store "$STORE"` with an unset variable."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty", ctx=context, param=parameter)
+    return value
+
+
 store_option = click.option(
     "--store",
+    callback=not_empty,
     default=DEFAULT_STORE,
     show_default=True,
     help="The store that has the study: a directory, or s3://bucket/prefix.",

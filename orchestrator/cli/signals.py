@@ -55,7 +55,7 @@ def interrupting_signals(*, within_s: float | None = None) -> Iterator[None]:
 
     Args:
         within_s: If the block has not ended so long after the signal, the process ends at once;
-            None to wait for ever. Blocks inside that handle signals otherwise are left alone.
+            None to wait for ever. Blocks inside that handle signals themselves are left alone.
     """
     handler = _Handler(_interrupt)
     with _handled_by(handler), contextlib.ExitStack() as watched:

@@ -22,6 +22,9 @@ from orchestrator.cli.options import (
     take_over_option,
 )
 
+MAX_AGE_HOURS = 1e6
+"""A century; a greater number, or one that is no number, is a mistake."""
+
 
 @click.command()
 @study_argument
@@ -159,7 +162,13 @@ def report(name: str, store: str, output: Path | None) -> None:
 @click.command()
 @name_argument
 @store_option
-@click.option("--port", default=5000, show_default=True, help="The port on this machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="The port on this machine.",
+)
 def ui(name: str, store: str, port: int) -> None:
     """Open MLflow's pages on the runs of study NAME."""
     from orchestrator.cli.verbs.ui import serve_ui
@@ -201,7 +210,7 @@ def verify(name: str, store: str, *, dry_run: bool) -> None:
 @click.option(
     "--min-age",
     "min_age_hours",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=MAX_AGE_HOURS),
     default=1.0,
     show_default=True,
     help="Keep objects younger than this many hours, as a worker may still be writing them.",

@@ -9,6 +9,7 @@ import platform
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,11 @@ def _wants_token(address: str) -> bool:
             f"nothing answers at {address} ({error.reason}): is the head up, and is its dashboard "
             "reachable from here?"
         ) from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (InvalidURL, UnicodeError) as error:
+        raise ClusterAccessError(
+            f"{address!r} is not an address: {error}; give http://head:8265"
+        ) from error
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         raise ClusterAccessError(_not_ray(address, reason=repr(error))) from error
     return False
 

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import sys
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -34,12 +35,12 @@ def find_experiment(uri: str, *, study: str) -> str | None:
     """Returns the id of a study's MLflow experiment, for links; None if there is none yet.
 
     Reads the database or asks the server, without loading mlflow. Returns None as well if the
-    server does not answer or asks for a password.
+    server does not answer, asks for a password, or is none of MLflow's.
     """
     path = database_path(uri)
     try:
         return _ask_server(uri, study=study) if path is None else _ask_file(path, study=study)
-    except (OSError, sqlite3.Error):
+    except (OSError, sqlite3.Error, HTTPException, ValueError, LookupError, TypeError):
         return None
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.leases import holding
+from orchestrator.cli.options import BadInputError
 from orchestrator.lease.holder import find_holder
 from orchestrator.lease.lease import LeaseError
 from orchestrator.progress.say import say
@@ -28,8 +29,13 @@ def collect_garbage(store: Store, *, delete: bool, min_age_hours: float, console
         delete: Delete the objects. This holds the leases of all studies.
         min_age_hours: Objects that were modified later than this are kept.
         console: Where to print.
+
+    Raises:
+        BadInputError: The store is empty, or there is none.
     """
     names = study_names(store)
+    if not names and next(iter(store.list("")), None) is None:
+        raise BadInputError(f"there is nothing in the store {store.url}; is --store right?")
     try:
         with ExitStack() as held:
             if delete:

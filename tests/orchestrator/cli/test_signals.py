@@ -41,6 +41,7 @@ def test_first_signal_stops_trials_in_order(number: int) -> None:
 def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not wait for anything, and its exit code is that of an interruption."""
     monkeypatch.setattr(signals, "REPEATED_WITHIN_S", -1.0)
+    monkeypatch.setattr(signals, "remove_unfinished", lambda: None)  # it stops other threads
     monkeypatch.setattr(os, "_exit", sys.exit)
     with stopping_signals(threading.Event()):
         signal.raise_signal(signal.SIGINT)
@@ -59,6 +60,22 @@ def test_ignored_signals_stay_ignored() -> None:
             signal.raise_signal(signal.SIGHUP)
     signal.signal(signal.SIGHUP, before)
     assert not stopping.is_set()
+
+
+def test_exit_code_holds_after_an_interrupt_in_exec(tmp_path: Path) -> None:
+    """The interpreter would end by the signal instead, although it was handled."""
+    code = "import os, signal\nexec('os.kill(os.getpid(), signal.SIGINT)')\n"
+    (tmp_path / "pyarrow.py").write_text(code)
+    process = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "results", "small"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 130
+    assert process.stderr == "\ninterrupted\n"
 
 
 def test_interrupt_during_the_imports_ends_without_a_traceback(tmp_path: Path) -> None:
