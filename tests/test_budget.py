@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from known_models import remember_models
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 TIMEOUT_S = 600
@@ -31,6 +32,7 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        remember_models(folder / "cache")
 
     def run(self, budget: dict[str, float], *, exit_code: int) -> str:
         """Runs the study under a budget and returns the printed output."""

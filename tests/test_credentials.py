@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
+from known_models import remember_models
 
 from orchestrator.run.opened import open_by_name, open_study
 from orchestrator.run.republish import republish
@@ -93,6 +94,7 @@ class Home:
         own = {"TMPDIR": "tmp", "RAY_TMPDIR": "ray", "HOME": "home", "MERGESWEEP_CACHE": "cache"}
         for name in own.values():
             (folder / name).mkdir()
+        remember_models(self.cache)
         self.environment = {
             "OMP_NUM_THREADS": "1",
             "MLFLOW_TRACKING_USERNAME": "someone",

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
+from known_models import remember_models
 from waiting import wait_until
 
 from orchestrator.record.folder import TRACKING_FILE
@@ -50,6 +51,7 @@ class Home:
         self.folder = folder
         self.store = folder / "store"
         (folder / "study.yaml").write_text(STUDY.format(store=store))
+        remember_models(folder / "cache")
         self.mark = uuid4().hex
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         self._environment = {

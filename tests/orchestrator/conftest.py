@@ -34,8 +34,9 @@ BASE_SUMS = TaskSums(num_examples=100, num_correct=40, loss_sum=150.0)
 @pytest.fixture(autouse=True)
 def known_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares every test the process that asks timm: a node knows these models already."""
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path.with_name(f"{tmp_path.name}-node")))
-    remember_models()
+    cache = tmp_path.with_name(f"{tmp_path.name}-node")
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
+    remember_models(cache)
 
 
 @pytest.fixture

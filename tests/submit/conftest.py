@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from known_models import remember_models
 
 ROOT = Path(__file__).parents[2]
 READY_S = 300
@@ -147,6 +148,7 @@ def head(s3_server) -> Iterator[Head]:  # noqa: ANN001 a fixture of tests/confte
         "MERGESWEEP_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
     }
+    remember_models(folder / "cache")
     head = Head(
         folder=folder,
         environment=environment,
@@ -195,6 +197,7 @@ def program(head: Head, tmp_path: Path) -> Program:
     """Returns the program with the head's address in Ray's own environment variable."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     path = f"{ROOT}:{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(ROOT)
+    remember_models(tmp_path / "cache")
     return Program(
         folder=tmp_path,
         environment={

@@ -1,12 +1,23 @@
 """Reports on the models that tests use, which spare a test the process that checks models."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.check.ask import remember_reports
 from workers.check.report import ModelReport, ModelUse, StepKind, Weights
 from workers.models.model_sizes import ModelSize
 
 MODEL_SIZES = {
+    "test_efficientnet": ModelSize(
+        num_parameters=99196,
+        parameter_bytes=396784,
+        state_bytes=407000,
+        num_features=256,
+        flops_per_pixel=4456.895,
+    ),
     "test_resnet": ModelSize(
         num_parameters=372688,
         parameter_bytes=1490752,
@@ -33,15 +44,17 @@ _STEPS = (
 _WEIGHTS: tuple[tuple[Weights, ...], ...] = (("none",), ("file",))
 
 
-def remember_models() -> None:
-    """Adds the usual uses of the models in `MODEL_SIZES` to the node's cache."""
-    remember_reports(
-        {
-            use.key: ModelReport(size=size)
-            for model, size in MODEL_SIZES.items()
-            for use in _usual_uses(model)
-        }
-    )
+def remember_models(cache: Path) -> None:
+    """Writes reports on the usual uses of the models in `MODEL_SIZES` to a node's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(cache))
+        remember_reports(
+            {
+                use.key: ModelReport(size=size)
+                for model, size in MODEL_SIZES.items()
+                for use in _usual_uses(model)
+            }
+        )
 
 
 def _usual_uses(model: str) -> list[ModelUse]:

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 import torch
 
 from workers.check.model_check import check_model
-from workers.check.report import Fault, ModelReport, ModelUse, Use, use_of
+from workers.check.report import Fault, FileUse, ModelReport, ModelUse, TowerUse, Use, use_of
+from workers.check.towers import check_tower
 from workers.check.weights import file_fault
 
 LIMIT_S = 120
@@ -44,17 +45,23 @@ def _check(use: Use, sender: Connection, *, limit_s: int) -> None:
     signal.alarm(limit_s)  # its default action ends the process, also inside native code
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # models may print
     warnings.simplefilter("ignore")
-    if isinstance(use, ModelUse):
-        report = check_model(use)
-    else:
-        fault = file_fault(use)
-        report = ModelReport(faults=() if fault is None else (fault,))
-    sender.send(report.to_json())
+    sender.send(_report(use).to_json())
+
+
+def _report(use: Use) -> ModelReport:
+    match use:
+        case ModelUse():
+            return check_model(use)
+        case FileUse():
+            fault = file_fault(use)
+            return ModelReport(faults=() if fault is None else (fault,))
+        case TowerUse():
+            return check_tower(use)
 
 
 def _report_of_end(use: Use, *, code: int, limit_s: int) -> ModelReport:
     """Returns the report on a check that ended without an answer."""
-    subject = f"{use.model} at {use.image_size} px" if isinstance(use, ModelUse) else use.path
+    subject = _subject(use)
     if -code == signal.SIGALRM:
         return ModelReport(unchecked=f"the check of {subject} took longer than {limit_s} s")
     if -code == signal.SIGKILL:
@@ -74,6 +81,16 @@ def _report_of_end(use: Use, *, code: int, limit_s: int) -> ModelReport:
             )
         )
     return ModelReport(unchecked=f"the check of {subject} ended with exit code {code}")
+
+
+def _subject(use: Use) -> str:
+    match use:
+        case ModelUse():
+            return f"{use.model} at {use.image_size} px"
+        case FileUse():
+            return use.path
+        case TowerUse():
+            return use.tower
 
 
 def main() -> int:

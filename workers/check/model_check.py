@@ -66,7 +66,10 @@ def _check_known(use: ModelUse) -> ModelReport:
         return _refuse_size(use, plain=plain, size=size, device=device, why=str(error))
     if built.is_resized:
         size = _size(use, image_size=use.image_size)
-    faults = tuple(_faults(use, built=built, device=device))
+    faults = (
+        *_faults(use, built=built, device=device),
+        *_storing_faults(use, built=built, size=size),
+    )
     return ModelReport(size=size, is_resized=built.is_resized, faults=faults)
 
 
@@ -142,15 +145,23 @@ def _faults(use: ModelUse, *, built: Built, device: torch.device) -> Iterator[Fa
             take_step(built.backbone, step=step, image_size=use.image_size, device=device)
         except RefusedError as error:
             yield _step_fault(use, step=step, built=built, device=device, why=str(error))
-    if device == CPU:
-        try:
-            store_and_merge(built.backbone)
-        except RefusedError as error:
-            yield Fault(
-                kind="model",
-                fault=f"the weights of {use.model} cannot be stored and merged: {error}",
-                remedy="use another model",
-            )
+
+
+def _storing_faults(use: ModelUse, *, built: Built, size: ModelSize) -> Iterator[Fault]:
+    backbone = built.backbone
+    if size.state_bytes > MAX_STATE_BYTES:
+        return
+    try:
+        if next(backbone.module.parameters()).is_meta:
+            image_size = use.image_size if built.is_resized else None
+            backbone = build(use.model, device=CPU, image_size=image_size)
+        store_and_merge(backbone)
+    except RefusedError as error:
+        yield Fault(
+            kind="model",
+            fault=f"the weights of {use.model} cannot be stored and merged: {error}",
+            remedy="use another model",
+        )
 
 
 def _step_fault(

@@ -13,6 +13,7 @@ NUM_SHOWN = 5
 _LONG_FORMS = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
 """timm's words for the sizes that other libraries abbreviate, as in `vit_b_16`."""
 
+_ALL_NAMES = "`timm.list_models(include_tags=True)`"
 _HUB_PREFIX = re.compile(r"^(hf[-_]hub:)?timm/")
 
 
@@ -23,15 +24,18 @@ def name_fault(model: str) -> Fault | None:
         return Fault(
             kind="name",
             fault=f"timm {timm.__version__} has no model {model!r}",
-            remedy=_remedy(similar_names(model, known=timm.list_models())),
+            remedy=did_you_mean(
+                similar_names(model, known=timm.list_models()), otherwise=_ALL_NAMES
+            ),
         )
     tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
     if tag and tag not in tags and model not in timm.list_models(f"{name}.*", include_tags=True):
         return Fault(
             kind="name",
             fault=f"timm {timm.__version__} has no weights {tag!r} of the model {name!r}",
-            remedy=_remedy(
-                f"{name}.{each}" for each in similar_names(tag, known=tags) or tags[:NUM_SHOWN]
+            remedy=did_you_mean(
+                (f"{name}.{each}" for each in similar_names(tag, known=tags) or tags[:NUM_SHOWN]),
+                otherwise=_ALL_NAMES,
             ),
         )
     return None
@@ -46,7 +50,7 @@ def similar_names(wrong: str, *, known: Sequence[str]) -> list[str]:
     words = re.findall(r"[a-z0-9]+", _HUB_PREFIX.sub("", wrong.lower()))
     spelt_out = [_LONG_FORMS.get(word, word) for word in words]
     in_order = re.compile(".*".join(spelt_out))
-    with_all_words = [name for name in known if words and in_order.search(name)]
+    with_all_words = [name for name in known if words and in_order.search(name.lower())]
     beginnings = ("_".join(spelt_out), *spelt_out[:1])
     found = [
         *(name for name in known if _letters(name) in {"".join(words), "".join(spelt_out)}),
@@ -63,8 +67,14 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _remedy(names: Iterable[str]) -> str:
+def did_you_mean(names: Iterable[str], *, otherwise: str) -> str:
+    """Returns the remedy for an unknown name.
+
+    Args:
+        names: Similar names, the best first.
+        otherwise: The code that returns all names, for a name that is like no other.
+    """
     first, *others = [repr(name) for name in names] or [""]
     if not first:
-        return "`timm.list_models(include_tags=True)` returns all names"
+        return f"{otherwise} returns all names"
     return f"did you mean {first}{', or ' * bool(others)}{', '.join(others)}?"

@@ -12,7 +12,16 @@ MAX_CHECKED_IMAGES = 2
 cannot normalise a batch that has one value per channel."""
 
 FaultKind = Literal[
-    "name", "image_size", "resizing", "batch_size", "linearised", "hub", "file", "model"
+    "name",
+    "image_size",
+    "resizing",
+    "batch_size",
+    "linearised",
+    "hub",
+    "file",
+    "model",
+    "tower",
+    "tower_weights",
 ]
 Weights = Literal["none", "timm", "file"]
 
@@ -64,7 +73,24 @@ class FileUse:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-Use = ModelUse | FileUse
+@dataclass(frozen=True, kw_only=True, order=True)
+class TowerUse:
+    """A zero-shot head over a model, made by the text tower of an open_clip model."""
+
+    model: str
+    """The image tower, by timm's name."""
+    tower: str
+    """The whole model, by open_clip's name."""
+    tag: str | None
+    """open_clip's tag of the weights; None for a file."""
+
+    @property
+    def key(self) -> str:
+        """The use as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+Use = ModelUse | FileUse | TowerUse
 
 
 def use_of(key: str) -> Use:
@@ -76,6 +102,8 @@ def use_of(key: str) -> Use:
     fields = json.loads(key)
     if "path" in fields:
         return FileUse(**fields)
+    if "tower" in fields:
+        return TowerUse(**fields)
     steps = tuple(StepKind(**each) for each in fields["steps"])
     return ModelUse(**{**fields, "weights": tuple(fields["weights"]), "steps": steps})
 

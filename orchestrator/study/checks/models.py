@@ -12,35 +12,27 @@ from orchestrator.study.schema import Study
 from workers.check.ask import model_reports
 from workers.check.report import (
     MAX_CHECKED_IMAGES,
-    Fault,
+    FaultKind,
     FileUse,
     ModelReport,
     ModelUse,
     StepKind,
+    TowerUse,
+    Use,
     Weights,
 )
-from workers.models.pretrained_weights import is_remote
+from workers.models.pretrained_weights import SUFFIXES, is_remote
 
 _KINDS: dict[str, Weights] = {"none": "none", "timm": "timm"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedModel:
-    """A model that a study names."""
+class Question:
+    """A question about a model of a study, for the process that tries models."""
 
-    field: str
-    """The field that names it."""
-    use: ModelUse
-    sources: Mapping[str, str]
-    """The sources of its weights, by the fields that name them."""
-
-    @property
-    def file_uses(self) -> dict[str, FileUse]:
-        """The files among its sources, by the fields that name them; missing files left out."""
-        found = {
-            field: _file_use(source, model=self.use.model) for field, source in self.sources.items()
-        }
-        return {field: use for field, use in found.items() if use is not None}
+    use: Use
+    fields: Mapping[FaultKind, tuple[str, ...]]
+    """The fields of the study to change, by the kind of the fault."""
 
 
 def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Iterator[StudyProblem]:
@@ -50,32 +42,19 @@ def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Ite
         backbone: The section.
         finetune: The study's section; None if that is invalid.
     """
-    finetune = finetune or Finetune()
-    named = list(named_models(backbone, finetune=finetune))
-    files = [use for each in named for use in each.file_uses.values()]
-    reports = model_reports([*(each.use for each in named), *files])
-    for each in named:
+    asked = questions(backbone, finetune=finetune or Finetune())
+    reports = model_reports(each.use for each in asked)
+    for each in asked:
         for fault in reports.get(each.use, ModelReport()).faults:
-            for field in _fields(fault, model=each, backbone=backbone, finetune=finetune):
+            for field in each.fields[fault.kind]:
                 yield StudyProblem(field=field, fault=fault.fault, remedy=fault.remedy)
-        for field, use in each.file_uses.items():
-            for fault in reports.get(use, ModelReport()).faults:
-                yield StudyProblem(field=field, fault=fault.fault, remedy=fault.remedy)
-
-
-def reports_by_model(study: Study) -> dict[str, ModelReport]:
-    """Returns the report on each model of a checked study, by timm's name.
-
-    A model is missing if this machine cannot check it.
-    """
-    named = list(named_models(study.backbone, finetune=study.finetune))
-    reports = model_reports(each.use for each in named)
-    return {each.use.model: reports[each.use] for each in named if each.use in reports}
 
 
 def unchecked_models(study: Study) -> list[str]:
-    """Returns a sentence for each model of a checked study that this machine could not try."""
-    return [each.unchecked for each in reports_by_model(study).values() if each.unchecked]
+    """Returns a sentence for each part of a checked study that this machine could not try."""
+    asked = questions(study.backbone, finetune=study.finetune)
+    reports = model_reports(each.use for each in asked)
+    return list(dict.fromkeys(each.unchecked for each in reports.values() if each.unchecked))
 
 
 def resized_models(study: Study) -> frozenset[str]:
@@ -85,13 +64,28 @@ def resized_models(study: Study) -> frozenset[str]:
     )
 
 
-def named_models(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[NamedModel]:
-    """Yields every model that a study names, with its use."""
+def reports_by_model(study: Study) -> dict[str, ModelReport]:
+    """Returns the report on each model of a checked study, by timm's name.
+
+    A model is missing if this machine cannot check it.
+    """
+    asked = _model_questions(study.backbone, finetune=study.finetune)
+    reports = model_reports(each.use for each in asked)
+    return {use.model: report for use, report in reports.items()}
+
+
+def questions(backbone: BackboneSection, *, finetune: Finetune) -> list[Question]:
+    """Returns all questions about the models of a study."""
+    return [
+        *_model_questions(backbone, finetune=finetune),
+        *_file_questions(backbone, finetune=finetune),
+        *_tower_questions(backbone, finetune=finetune),
+    ]
+
+
+def _model_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[Question]:
     steps = _hardest(_steps(backbone, finetune=finetune))
-    named = {backbone.model: "backbone.model"}
-    for index, model in enumerate(backbone.axes.model):
-        named.setdefault(model, f"backbone.axes.model[{index}]")
-    for model, field in named.items():
+    for model, field in _named(backbone).items():
         sources = dict(_sources(backbone, model=model, design=finetune.design))
         use = ModelUse(
             model=model,
@@ -99,7 +93,51 @@ def named_models(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[N
             weights=tuple(sorted({_KINDS.get(source, "file") for source in sources.values()})),
             steps=steps,
         )
-        yield NamedModel(field=field, use=use, sources=sources)
+        fields: dict[FaultKind, tuple[str, ...]] = {
+            "name": (field,),
+            "model": (field,),
+            "image_size": ("backbone.image_size",),
+            "resizing": ("backbone.image_size",),
+            "batch_size": tuple(_fields_of_one_image(backbone, finetune=finetune)),
+            "linearised": tuple(_fields_of_linearised(finetune)),
+            "hub": tuple(field for field, source in sources.items() if source == "timm"),
+        }
+        yield Question(use=use, fields=fields)
+
+
+def _file_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[Question]:
+    """Yields a question for each checkpoint file and model; missing files are left out."""
+    for model in _named(backbone):
+        for field, source in _sources(backbone, model=model, design=finetune.design):
+            use = _file_use(source, model=model)
+            if use is not None:
+                yield Question(use=use, fields={"file": (field,), "model": (field,)})
+
+
+def _tower_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[Question]:
+    """Yields a question for each image tower under a zero-shot head."""
+    zero_shot = finetune.zero_shot
+    if zero_shot is None:
+        return
+    is_file = Path(zero_shot.weights).suffix in SUFFIXES
+    for model, field in _named(backbone).items():
+        use = TowerUse(
+            model=model, tower=zero_shot.model, tag=None if is_file else zero_shot.weights
+        )
+        fields: dict[FaultKind, tuple[str, ...]] = {
+            "model": (field,),
+            "tower": ("finetune.zero_shot.model",),
+            "tower_weights": ("finetune.zero_shot.weights",),
+        }
+        yield Question(use=use, fields=fields)
+
+
+def _named(backbone: BackboneSection) -> dict[str, str]:
+    """Returns the models of a study with the first field that names each."""
+    named = {backbone.model: "backbone.model"}
+    for index, model in enumerate(backbone.axes.model):
+        named.setdefault(model, f"backbone.axes.model[{index}]")
+    return named
 
 
 def _sources(backbone: BackboneSection, *, model: str, design: str) -> Iterator[tuple[str, str]]:
@@ -150,24 +188,11 @@ def _hardest(steps: Iterable[StepKind]) -> tuple[StepKind, ...]:
     return tuple(hardest.values())
 
 
-def _fields(
-    fault: Fault, *, model: NamedModel, backbone: BackboneSection, finetune: Finetune
-) -> Iterator[str]:
-    """Yields the fields of the study that a fault asks to change."""
-    match fault.kind:
-        case "image_size" | "resizing":
-            yield "backbone.image_size"
-        case "batch_size":
-            yield from _fields_of_one_image(backbone, finetune=finetune)
-        case "linearised":
-            if finetune.linearised:
-                yield "finetune.linearised"
-            if True in finetune.axes.linearised:
-                yield f"finetune.axes.linearised[{finetune.axes.linearised.index(True)}]"
-        case "hub":
-            yield from (field for field, source in model.sources.items() if source == "timm")
-        case "name" | "model" | "file":
-            yield model.field
+def _fields_of_linearised(finetune: Finetune) -> Iterator[str]:
+    if finetune.linearised:
+        yield "finetune.linearised"
+    if True in finetune.axes.linearised:
+        yield f"finetune.axes.linearised[{finetune.axes.linearised.index(True)}]"
 
 
 def _fields_of_one_image(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[str]:

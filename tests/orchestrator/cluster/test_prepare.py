@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from known_models import remember_models
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("ray")]
 
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("ra
 def prepare(study: Path) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end in the study's folder."""
     environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    remember_models(study.parent / "cache")
     return subprocess.run(
         [str(Path(sys.executable).with_name("mergesweep")), "prepare", str(study)],
         cwd=study.parent,

@@ -9,12 +9,21 @@ import yaml
 from known_models import MODEL_SIZES
 
 from orchestrator.plan.plan import build_plan
-from orchestrator.study.checks.models import named_models, resized_models, unchecked_models
+from orchestrator.study.checks.models import questions, resized_models, unchecked_models
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from workers.check.ask import remember_reports
-from workers.check.report import Fault, FaultKind, ModelReport, StepKind
+from workers.check.report import (
+    Fault,
+    FaultKind,
+    FileUse,
+    ModelReport,
+    ModelUse,
+    StepKind,
+    TowerUse,
+    Use,
+)
 
 Make = Callable[..., Study]
 BACKBONE: dict[str, Any] = {
@@ -25,10 +34,14 @@ BACKBONE: dict[str, Any] = {
 }
 
 
+def uses_of(study: Study) -> list[Use]:
+    """Returns the uses that a study asks about."""
+    return [each.use for each in questions(study.backbone, finetune=study.finetune)]
+
+
 def remember(study: Study, **reports: ModelReport) -> None:
     """Writes a report for each model of a study to the node's cache."""
-    named = named_models(study.backbone, finetune=study.finetune)
-    remember_reports({each.use.key: reports[each.use.model] for each in named})
+    remember_reports({use.key: reports[use.model] for use in uses_of(study)})
 
 
 def problems_of(fields: dict[str, Any]) -> dict[str, str]:
@@ -84,13 +97,12 @@ def test_file_of_another_model_is_a_problem_of_the_field_that_names_it(
     }
     fields = study_fields(backbone=backbone, finetune={"design": "grid"})
     study = make_study(**fields)
-    named = list(named_models(study.backbone, finetune=study.finetune))
-    uses = [use for each in named for use in each.file_uses.values()]
-    assert [use.model for use in uses] == ["test_resnet", "test_vit"]
+    uses = uses_of(study)
+    files = [use for use in uses if isinstance(use, FileUse)]
+    assert [use.model for use in files] == ["test_resnet", "test_vit"]
     fault = Fault(kind="file", fault="it is no checkpoint", remedy="take another")
     remember_reports(
-        {each.use.key: ModelReport(size=MODEL_SIZES["test_resnet"]) for each in named}
-        | {uses[0].key: ModelReport(faults=(fault,)), uses[1].key: ModelReport()}
+        {use.key: ModelReport() for use in uses} | {files[0].key: ModelReport(faults=(fault,))}
     )
     expected = {"backbone.axes.weights[1]": "it is no checkpoint; take another"}
     assert problems_of(fields) == expected
@@ -102,15 +114,17 @@ def test_steps_of_a_study_are_checked_at_their_smallest_batch(make_study: Make) 
         backbone={**BACKBONE, "pretrain": {"tasks": ["kana"], "steps": 4}},
         finetune={"axes": {"batch_size": [64, 1, 8], "linearised": [False, True]}},
     )
-    resnet, vit = named_models(study.backbone, finetune=study.finetune)
+    resnet, vit = uses_of(study)
+    assert isinstance(resnet, ModelUse)
+    assert isinstance(vit, ModelUse)
     kind = {"trains_batch_norm": False, "linearised": False}
-    assert resnet.use.steps == (
+    assert resnet.steps == (
         StepKind(batch_size=1, **kind),
         StepKind(batch_size=2, **{**kind, "linearised": True}),
         StepKind(batch_size=2, **{**kind, "trains_batch_norm": True}),
     )
-    assert resnet.use.weights == ("none", "timm")
-    assert vit.use.weights == ("timm",)
+    assert resnet.weights == ("none", "timm")
+    assert vit.weights == ("timm",)
 
 
 def test_only_models_that_need_it_are_built_for_the_image_size(make_study: Make) -> None:
@@ -136,3 +150,22 @@ def test_models_that_could_not_be_tried_are_no_problem_of_the_file(
     remember(study, test_resnet=ModelReport(unchecked="it took too long"))
     parse_study(yaml.safe_dump(study_fields()), source="study.yaml", checks_models=True)
     assert unchecked_models(study) == ["it took too long"]
+
+
+def test_zero_shot_heads_are_asked_about_with_every_image_tower(
+    make_study: Make, study_fields: Callable[..., dict[str, Any]]
+) -> None:
+    """A tag of open_clip can be checked; a file of weights only when it is read."""
+    clip = "vit_base_patch32_clip_224"
+    fields = study_fields(
+        backbone={"model": f"{clip}.openai", "weights": "none", "image_size": 224},
+        finetune={"zero_shot": {"model": "ViT-B-32", "weights": "openai"}},
+    )
+    study = make_study(**fields)
+    tower = TowerUse(model=f"{clip}.openai", tower="ViT-B-32", tag="openai")
+    assert uses_of(study)[-1] == tower
+    fault = Fault(kind="tower_weights", fault="no such weights", remedy="take others")
+    reports = {use.key: ModelReport(unchecked="not tried") for use in uses_of(study)}
+    remember_reports({**reports, tower.key: ModelReport(faults=(fault,))})
+    assert problems_of(fields) == {"finetune.zero_shot.weights": "no such weights; take others"}
+    assert unchecked_models(study) == ["not tried"]
