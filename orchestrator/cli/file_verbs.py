@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import BadInputError, new_console
+from orchestrator.cli.options import BadInputError, OutputPath, new_console
 
 
 @click.command()
@@ -28,7 +28,7 @@ from orchestrator.cli.options import BadInputError, new_console
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputPath(),
     help="The file to write.",
 )
 @click.option(

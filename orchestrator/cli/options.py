@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,6 +42,19 @@ take_over_option = click.option(
     help="Start at once, without checking whether another run of the study is alive: that run "
     "stops within seconds.",
 )
+
+
+class OutputPath(click.Path):
+    """The name of a file to write. `results/` is the name of a folder, also where there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 click's signature
+        """Returns the path."""
+        if isinstance(value, str) and value.endswith(os.sep):
+            self.fail(f"{value!r} is the name of a folder; name a file in it", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class BadInputError(click.ClickException):

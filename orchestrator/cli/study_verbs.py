@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.options import (
+    OutputPath,
     bad_input,
     check_environment,
     name_argument,
@@ -142,7 +143,7 @@ def results(name: str, store: str, output_format: str, *, experts: bool, means: 
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputPath(),
     help="The file to write; NAME-report.html by default.",
 )
 def report(name: str, store: str, output: Path | None) -> None:

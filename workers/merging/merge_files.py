@@ -1,6 +1,7 @@
 """Merges safetensors files into a safetensors file, outside any study."""
 
 import os
+import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from workers.store.output_file import output_file
 
 FORMAT = {"format": "pt"}
 """The metadata entry that readers of safetensors files expect, where the base has none."""
+SPARE_FILES = 256
+"""Files that a process has open besides those that it merges: libraries, the output."""
 DEFERRED_MEMORY_FRACTION = 0.25
 """Part of the machine's memory up to which a result is kept until all tensors are merged."""
 
@@ -53,6 +56,7 @@ def merge_files(
             finite.
         OutputError: The output cannot be written; a file that was there before is unchanged.
     """
+    _allow_open_files(1 + len(files.experts))
     base = TensorFile(files.base, header=headers[files.base])
     opened = [TensorFile(path, prefix=files.prefix, header=headers[path]) for path in files.experts]
     names = Names(base=str(files.base), experts=list(map(str, files.experts)))
@@ -76,6 +80,15 @@ def merge_files(
         for name, tensor in merged:
             writer.write(name, tensor, file=file)
     return outliers
+
+
+def _allow_open_files(num_files: int) -> None:
+    """Raises the limit of open files as far as it goes; each mapped file counts as one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num_files + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _merged(

@@ -13,6 +13,8 @@ _PICKLE = f"is a PyTorch checkpoint of an old format, or another pickle: {_CONVE
 _BEGINNINGS = {
     b"version https://git-lfs.github.com/spec/": "is a pointer of Git LFS in place of the weights: "
     "run `git lfs pull` in its repository",
+    b"# xet version": "is a pointer of Git Xet in place of the weights: run `git xet pull` or "
+    "`git lfs pull` in its repository",
     b"GGUF": "is a GGUF file of llama.cpp, not a safetensors file: download the model in that "
     "format",
     b"\x89HDF\r\n\x1a\n": "is an HDF5 file, as Keras writes, not a safetensors file",
@@ -48,6 +50,8 @@ def kind_of(beginning: bytes, *, path: Path) -> str:
         return _no_file(path)
     if len(beginning) < _LEAST_BYTES:
         return f"has only {len(beginning)} bytes: copy or download it again"
+    if not beginning.strip(b"\0"):
+        return "begins with zeros only, as a download that was not finished: download it again"
     for start, kind in _BEGINNINGS.items():
         if beginning.startswith(start):
             return kind

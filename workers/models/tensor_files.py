@@ -1,5 +1,6 @@
 """Safetensors files that are written deterministically and read tensor by tensor from a mapping."""
 
+import errno
 import math
 import mmap
 import sys
@@ -195,5 +196,8 @@ def _mapped(path: Path) -> Tensor:
                 prot=mmap.PROT_READ | mmap.PROT_WRITE,
             )
         except OSError as error:
-            raise TensorFileError(f"{path}: cannot be memory-mapped: {error.strerror}") from error
+            remedy = "; `ulimit -n` raises the limit" if error.errno == errno.EMFILE else ""
+            raise TensorFileError(
+                f"{path}: cannot be memory-mapped: {error.strerror}{remedy}"
+            ) from error
     return torch.frombuffer(mapping, dtype=torch.uint8)

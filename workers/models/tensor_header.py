@@ -168,7 +168,9 @@ class _Reading:
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
         try:
-            parsed = json.loads(text, object_pairs_hook=self._without_duplicates)
+            parsed = json.loads(text.decode(), object_pairs_hook=self._without_duplicates)
+            for name in parsed if b"\\u" in text else ():
+                name.encode()  # half a surrogate pair is no text, and could not be written again
         except (ValueError, RecursionError) as error:
             if isinstance(error, TensorFileError):
                 raise

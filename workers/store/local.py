@@ -19,9 +19,9 @@ from workers.store.protocol import (
     checked_key,
     checked_prefix,
 )
+from workers.store.scratch import FULL
 
 _COPY_BYTES = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 # EEXIST and ENOTDIR: a file has the name of a required directory.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EOPNOTSUPP}
 _ABSENT = {errno.ENOENT, errno.EISDIR}
@@ -175,7 +175,7 @@ def _store_error(error: OSError, *, url: str, key: str) -> StoreError:
     at = f"store {url}, key {key!r}: {error.strerror}"
     if error.errno in _ABSENT:
         return _not_found(url, key=key)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return StoreFullError(f"{at}; free some space, then run the same command again")
     if error.errno in _REFUSED:
         return StoreNotWritableError(

@@ -34,13 +34,12 @@ def test_a_process_that_ends_at_once_leaves_nothing(
 
     threading.Thread(target=write, daemon=True).start()
     has_begun.wait()
-    scratch, temporary = sorted(path.name for path in tmp_path.iterdir())[::-1]
-    assert scratch.startswith("mergesweep-test-")
-    assert is_temporary(temporary)
+    assert sum(is_temporary(path.name) for path in tmp_path.iterdir()) == 1
+    assert [path.name for path in tmp_path.rglob("test-*/*")] == ["part"]
     remove_unfinished()
     go_on.set()
     assert not ended.wait(0.2)
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
 def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +51,21 @@ def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.Mo
             (scratch / "link").symlink_to("/dev/full")
             (scratch / "link").write_bytes(b"x")
 
-    with pytest.raises(ScratchError, match=f"{tmp_path} of .*: No space left.*; free some space"):
+    with pytest.raises(
+        ScratchError, match=f"{tmp_path}.*/scratch of .*: No space left.*; free some space"
+    ):
         fill()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(ScratchError, match="or set TMPDIR"), scratch_directory("test"):
-        pass
+
+
+def test_what_a_killed_process_has_left_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one that needs a temporary directory does so, and leaves what others are using."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch_directory("used") as used:
+        killed = used.parent / "expert-0"
+        killed.mkdir()
+        (killed / "large").touch()
+        with scratch_directory("new") as new:
+            assert sorted(used.parent.iterdir()) == sorted([used, new])
+    assert list(used.parent.iterdir()) == []

@@ -396,8 +396,9 @@ def test_upload_that_happened_although_it_raised_is_deleted(
 def test_full_scratch_disk_is_no_error(
     store: Store, start: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A missing temporary directory raises the same error as a full disk."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    """A temporary directory that is a file raises a kind of error that a full disk raises too."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     trainer = start()
     trainer.advance()
     assert not Checkpoints(store, training_id=TRIAL).write(trainer, seconds=1.0)

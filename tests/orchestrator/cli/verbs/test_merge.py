@@ -111,6 +111,18 @@ def test_everything_that_is_wrong_is_said_at_once(
     assert all(re.search(each, line) for each, line in zip(said, lines, strict=True)), lines
 
 
+def test_a_folder_is_no_output(
+    call: Callable[..., Result], files: dict[str, Path], tmp_path: Path
+) -> None:
+    """A name that ends with a slash would otherwise become a file of that name."""
+    arguments = merge_arguments(files, tmp_path / "out", "--method", "average")
+    for name, said in (("/new/", "name of a folder; name a file in it"), ("", "is a directory")):
+        result = call(*arguments[:-1], f"{tmp_path}{name}")
+        assert result.exit_code == 2
+        assert said in result.output
+    assert not (tmp_path / "new").exists()
+
+
 def test_of_many_wrong_files_the_first_are_named(
     call: Callable[..., Result], files: dict[str, Path], tmp_path: Path
 ) -> None:
