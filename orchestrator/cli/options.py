@@ -84,8 +84,12 @@ def check_environment() -> None:
         data_root(None)
 
 
-def open_file(path: Path) -> "OpenedStudy":
+def open_file(path: Path, *, is_read_only: bool = False) -> "OpenedStudy":
     """Opens the study of a file.
+
+    Args:
+        path: The file.
+        is_read_only: Do not even write an object to test the store.
 
     Raises:
         BadInputError: The file or the store cannot be used.
@@ -98,7 +102,7 @@ def open_file(path: Path) -> "OpenedStudy":
     console = new_console(stderr=True)
     with bad_input():
         with console.status(f"checking {path}; a model that is new here takes some seconds"):
-            study, text = read_study(path)
+            study, text = read_study(path, is_read_only=is_read_only)
         for reason in unchecked_models(study):
             say(console, f"warning: {reason}")
         return open_study(study, text=text, resized=resized_models(study))

@@ -53,7 +53,7 @@ def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrate
     from orchestrator.cli.verbs.plan import calibrate_here, show_plan
     from orchestrator.costs.calibration import CalibrationError
 
-    opened = open_file(study_file)
+    opened = open_file(study_file, is_read_only=not is_calibrated)
     if is_calibrated:
         try:
             opened = calibrate_here(opened, console=new_console(stderr=as_json))
@@ -174,7 +174,8 @@ def ui(name: str, store: str, port: int) -> None:
     """Open MLflow's pages on the runs of study NAME."""
     from orchestrator.cli.verbs.ui import serve_ui
 
-    sys.exit(serve_ui(open_name(name, store), port=port, console=new_console()))
+    opened = open_name(name, store, is_read_only=True)
+    sys.exit(serve_ui(opened, port=port, console=new_console()))
 
 
 @click.command()

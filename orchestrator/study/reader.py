@@ -19,7 +19,7 @@ from orchestrator.study.checks.models import check_models
 from orchestrator.study.checks.zero_shot import check_zero_shot
 from orchestrator.study.credentials import masked, remedy_for_credentials
 from orchestrator.study.finetune import Finetune
-from orchestrator.study.problems import StudyError, StudyProblem, suggest, wrong_value
+from orchestrator.study.problems import StudyError, StudyProblem, shown, suggest, wrong_value
 from orchestrator.study.pydantic_errors import problem_of
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
 from orchestrator.study.schema import Groups, Merge, Study
@@ -36,7 +36,9 @@ _KINDS = {"NoneType": "nothing", "list": "a list", "str": "only text"}
 """YAML values other than mappings, by Python type, in words."""
 
 
-def read_study(path: Path, *, checks_store: bool = True) -> tuple[Study, str]:
+def read_study(
+    path: Path, *, checks_store: bool = True, is_read_only: bool = False
+) -> tuple[Study, str]:
     """Reads and checks a study file; returns the study and the text of the file.
 
     The file is read once, so it may be a pipe, or change while the study runs.
@@ -44,12 +46,20 @@ def read_study(path: Path, *, checks_store: bool = True) -> tuple[Study, str]:
     Args:
         path: The file.
         checks_store: Whether to try the store. Another machine may be the only one that can use it.
+        is_read_only: Try the store without writing to it.
 
     Raises:
         StudyError: The file cannot be read or has problems; the error lists every problem.
     """
     text = _text_of(path)
-    return parse_study(text, source=str(path), checks_store=checks_store, checks_models=True), text
+    study = parse_study(
+        text,
+        source=str(path),
+        checks_store=checks_store,
+        is_read_only=is_read_only,
+        checks_models=True,
+    )
+    return study, text
 
 
 def parse_study(
@@ -59,6 +69,7 @@ def parse_study(
     store: str | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
     checks_store: bool = True,
+    is_read_only: bool = False,
     checks_models: bool = False,
 ) -> Study:
     """Checks the text of a study file, and that its store can be used.
@@ -68,8 +79,8 @@ def parse_study(
         source: The file's name in errors.
         store: Replaces the store that the file names.
         recorded: Own tasks as an earlier plan recorded them; their files are not read.
-        checks_store: Whether to try the store by writing and deleting an object. A command that
-            only reads must not.
+        checks_store: Whether to try the store.
+        is_read_only: Try the store by listing it; otherwise also by writing and deleting an object.
         checks_models: Whether to try the models, in another process. A study that a store already
             has was tried when it was first run.
 
@@ -90,7 +101,7 @@ def parse_study(
     problems += _check_costs(values)
     problems += _check_tracking(values.get("tracking"))
     if checks_store:
-        problems += _check_store(values, is_last=not problems)
+        problems += _check_store(values, writes=not is_read_only, is_last=not problems)
     if problems:
         raise StudyError(source, problems=problems)
     return study
@@ -149,15 +160,18 @@ def _parse_yaml(text: str, *, source: str) -> dict[str, Any]:
     return values
 
 
-def _check_store(values: Mapping[str, Any], *, is_last: bool) -> Iterator[StudyProblem]:
-    """Tries the store. The trial creates a directory, so only a study without problems tries it."""
+def _check_store(
+    values: Mapping[str, Any], *, writes: bool, is_last: bool
+) -> Iterator[StudyProblem]:
+    """Tries the store. Writing creates a directory, so only a study without problems does it."""
     url = values.get("store", Study.model_fields["store"].default)
-    if not isinstance(url, str) or not (is_last or url.startswith("s3:")):
+    if not isinstance(url, str) or not (is_last or not writes or url.startswith("s3:")):
         return
     try:
-        check_store(absolute_store(url))
+        check_store(absolute_store(url), writes=writes)
     except StoreError as error:
-        yield wrong_value("store", url, remedy=masked(str(error)))
+        fault = f"{shown(url)} cannot be used"
+        yield StudyProblem(field="store", fault=fault, remedy=masked(str(error)))
 
 
 def _check_tracking(uri: object) -> Iterator[StudyProblem]:

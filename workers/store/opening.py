@@ -55,10 +55,14 @@ def open_store(
     raise StoreUrlError(f"store {url!r} has the scheme {parts.scheme!r}; give {_FORMS}")
 
 
-def check_store(url: str) -> None:
+def check_store(url: str, *, writes: bool = True) -> None:
     """Checks that a store can be listed, written, read and deleted from.
 
     Call this before work is scheduled, so that the user learns of a fault at once.
+
+    Args:
+        url: The store's URL.
+        writes: Whether to try anything but listing.
 
     Raises:
         StoreError: An operation failed; the message says what to do.
@@ -68,6 +72,8 @@ def check_store(url: str) -> None:
     written = key.encode()
     for _ in store.list(PROBES_PREFIX):
         break
+    if not writes:
+        return
     store.put(key, written)
     try:
         read = store.get(key)
@@ -77,6 +83,18 @@ def check_store(url: str) -> None:
         raise StoreError(
             f"store {url} returned other bytes than were written to it; use another one"
         )
+
+
+def is_surely_read_only(url: str) -> bool:
+    """Returns whether it is known, without writing, that this user cannot write to a store.
+
+    False for S3, which tells nothing before a write.
+    """
+    if urlsplit(url).scheme == "s3":
+        return False
+    path = Path(open_store(url).url)
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    return not os.access(existing, os.W_OK)
 
 
 def supports_conditional_put(store: Store) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +29,7 @@ from orchestrator.results.means import CATEGORICAL_AXES
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
 from orchestrator.study.resources import Budget
+from workers.store.opening import is_surely_read_only
 
 
 def show_plan(
@@ -43,7 +44,10 @@ def show_plan(
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
     about_budget = list(budget_lines(plan, keeper=opened.budget_keeper))
     data = check_data(committed)
+    warnings = [*plan.warnings, *_store_warnings(opened.store_url)]
     if not as_json:
+        for warning in warnings:
+            say(console, f"warning: {warning}")
         lines = [*lines, *about_budget]
         print_plan(plan, ledger=ledger, data=data, lines=lines, console=console)
         return
@@ -61,9 +65,14 @@ def show_plan(
         },
         "budget": about_budget,
         "data": data.to_json(),
-        "warnings": plan.warnings,
+        "warnings": warnings,
     }
     json.dump({**plan_file(opened.plan).to_json(), "summary": summary}, sys.stdout, indent=1)
+
+
+def _store_warnings(url: str) -> Iterator[str]:
+    if is_surely_read_only(url):
+        yield f"this user cannot write to the store {url}, so a run of the study would be refused"
 
 
 def calibrate_here(opened: OpenedStudy, *, console: Console) -> OpenedStudy:
@@ -102,8 +111,6 @@ def print_plan(
 ) -> None:
     """Prints the tasks' data, planned and existing artifacts, the savings, and further lines."""
     counts = ledger.state().counts()
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", highlight=False)
     console.print(
         f"study {plan.study.name}: {len(plan.study.task_names)} tasks, "
         f"{len(plan.settings)} settings, {len(plan.groups)} groups, "

@@ -1,80 +1,86 @@
 """`mergesweep ui`: serve MLflow's pages and print links to the study's runs."""
 
-import os
-import signal
-import socket
-import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.options import BadInputError
-from orchestrator.cli.signals import interrupting_signals
+from orchestrator.cli.signals import stopping_signals
 from orchestrator.progress.say import say
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.tracking.study_runs import axis_views
-from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
+from orchestrator.tracking.ui import (
+    LOOK_EVERY_S,
+    PortError,
+    UiError,
+    check_port,
+    find_experiment,
+    readable,
+    ui_server,
+)
 from orchestrator.tracking.views import view_fragment
-
-_END_WAIT_S = 5.0
-"""The time in which MLflow's server must end after SIGTERM."""
+from workers.store.private_directory import user_directory
 
 
 def serve_ui(opened: OpenedStudy, *, port: int, console: Console) -> int:
-    """Prints links to the study's runs, then serves MLflow's pages until Ctrl-C.
+    """Serves MLflow's pages until Ctrl-C, and prints links to the study's runs.
 
     If the study's tracking address is a server, only the links are printed.
 
+    Returns:
+        The exit code: 1 if there are no pages to open.
+
     Raises:
-        BadInputError: Another program listens on the port.
+        BadInputError: No server can listen on the port.
     """
     uri = opened.tracking_uri
-    is_running = uri.startswith(("http://", "https://"))
-    if not is_running and not _is_free(port):
-        raise BadInputError(f"port {port} is in use on this machine; choose another with --port")
-    address = uri.rstrip("/") if is_running else f"http://127.0.0.1:{port}"
-    for line in _page_links(opened, address=address):
+    try:
+        if uri.startswith(("http://", "https://")):
+            _print_links(opened, uri=uri, address=uri.rstrip("/"), console=console)
+            return DONE
+        return _serve(opened, port=port, console=console)
+    except PortError as error:
+        raise BadInputError(str(error)) from error
+    except UiError as error:
+        say(console, f"error: {error}")
+        return FAILED
+
+
+def _serve(opened: OpenedStudy, *, port: int, console: Console) -> int:
+    """Serves the pages of a database.
+
+    Raises:
+        UiError: They cannot be served.
+    """
+    check_port(port)
+    log = user_directory() / f"mlflow-ui-{port}.log"
+    with readable(opened.tracking_uri) as uri:
+        if uri != opened.tracking_uri:
+            say(console, f"{opened.tracking_uri} cannot be written: this is a copy, as of now")
+        say(console, "MLflow's server takes some seconds to start; Ctrl-C ends it")
+        stopping = threading.Event()
+        with (
+            stopping_signals(stopping),
+            ui_server(uri, port=port, log=log, stopping=stopping) as server,
+        ):
+            if not stopping.is_set():
+                _print_links(opened, uri=uri, address=f"http://127.0.0.1:{port}", console=console)
+            while not stopping.wait(LOOK_EVERY_S):
+                if server.poll() is not None:
+                    raise UiError(f"MLflow's server has ended by itself; its log is in {log}")
+    return INTERRUPTED
+
+
+def _print_links(opened: OpenedStudy, *, uri: str, address: str, console: Console) -> None:
+    for line in _page_links(opened, uri=uri, address=address):
         say(console, line)
-    if is_running:
-        return DONE
-    say(console, "Press Ctrl-C to end")
-    try:
-        with interrupting_signals(), _running(ui_command(uri, port=port)) as server:
-            return FAILED if server.wait() else DONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
-@contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a server for the length of a `with` block, in a session that ends as a whole."""
-    environment = {**os.environ, **UI_ENVIRONMENT}
-    server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 our own
-    try:
-        yield server
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                server.wait(_END_WAIT_S)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _page_links(opened: OpenedStudy, *, address: str) -> Iterator[str]:
+def _page_links(opened: OpenedStudy, *, uri: str, address: str) -> Iterator[str]:
     study = opened.plan.study.name
-    experiment = find_experiment(opened.tracking_uri, study=study)
+    experiment = find_experiment(uri, study=study)
     if experiment is None:
         yield f"{address} (no runs of {study} there yet)"
         return

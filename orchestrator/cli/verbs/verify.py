@@ -10,7 +10,7 @@ from orchestrator.lease.lease import LeaseError
 from orchestrator.progress.say import say
 from orchestrator.upkeep.verify import verify
 from workers.artifacts.layout import Layout
-from workers.store.protocol import Store
+from workers.store.protocol import Store, StoreCredentialsError, StoreNotWritableError
 
 
 def verify_study(store: Store, name: str, *, withdraw: bool, console: Console) -> int:
@@ -20,14 +20,13 @@ def verify_study(store: Store, name: str, *, withdraw: bool, console: Console) -
         store: The store that has the study.
         name: The study's name.
         withdraw: Withdraw broken artifacts, so that the next run makes them again. This holds the
-            study's lease.
+            study's lease. In a store that this user cannot write to, they are only reported.
         console: Where to print.
     """
     try:
         with ExitStack() as held:
-            if withdraw and any(True for _ in store.list(Layout.study(name))):
-                held.enter_context(holding(store, [name], console=console))
-            report = verify(store, name, withdraw=withdraw)
+            withdraws = withdraw and _can_withdraw(store, name, held=held, console=console)
+            report = verify(store, name, withdraw=withdraws)
     except LeaseError as error:
         say(console, f"error: {error}")
         return FAILED
@@ -41,3 +40,15 @@ def verify_study(store: Store, name: str, *, withdraw: bool, console: Console) -
         f"MB read, {len(report.faults) or 'none'} broken",
     )
     return FAILED if report.faults else DONE
+
+
+def _can_withdraw(store: Store, name: str, *, held: ExitStack, console: Console) -> bool:
+    """Takes a study's lease; returns False, with a warning, if the store cannot be written."""
+    if not any(True for _ in store.list(Layout.study(name))):
+        return True
+    try:
+        held.enter_context(holding(store, [name], console=console))
+    except (StoreNotWritableError, StoreCredentialsError) as error:
+        say(console, f"warning: faults are only reported, and nothing is withdrawn: {error}")
+        return False
+    return True

@@ -93,7 +93,12 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "no credentials": (
         {"store": "s3://some-bucket/studies"},
-        ("store", "'s3://some-bucket/studies' is not allowed", "credentials", "AWS_ACCESS_KEY_ID"),
+        (
+            "store",
+            "'s3://some-bucket/studies' cannot be used",
+            "credentials",
+            "AWS_ACCESS_KEY_ID",
+        ),
     ),
 }
 

@@ -341,7 +341,7 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
             )
         ),
         ({"store": ""}, "store", "expected text that is not empty"),
-        ({"store": "gs://bucket/x"}, "store", "'gs://bucket/x' is not"),
+        ({"store": "gs://bucket/x"}, "store", "'gs://bucket/x' cannot be used"),
         ({"resources": {"trial": {"cpu": 0}}}, "resources.trial.cpu", "more than 0"),
         ({"resources": {"trail": {"cpu": 1}}}, "resources.trail", "did you mean 'trial'?"),
         ({"retries": -1}, "retries", "0 or more"),
