@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from merge.catalogue import BatchNormPolicy, method_of, num_experts_of
+from merge.catalogue import CARDS, BatchNormPolicy, method_of, num_experts_of
 from merge.deferred import write_deferred
 from merge.errors import UNNAMED, MergeError, Names
 from merge.inputs.codes import check_mergeable
@@ -188,7 +188,9 @@ def _check_groups(groups: Sequence[Sequence[int]], *, options: MergeOptions) -> 
         method = method_of(options.params)
         raise MergeError(f"{method} merges exactly {needed} experts{given}, not {wrong[0]}")
     if options.method.learn is not None and options.probe is None:
-        raise MergeError(f"{method_of(options.params)} reads data, but the options have no probe")
+        method = method_of(options.params)
+        use = CARDS[method].data_use.replace("_", " ")
+        raise MergeError(f"{method} reads {use} images while it merges; only a study has them")
     if options.probe is not None and len(groups) > 1:
         raise MergeError(
             f"a method that reads data merges one group at a time, not {len(groups)} groups"

@@ -158,6 +158,8 @@ def similar(given: str, *, known: Iterable[str]) -> list[str]:
     `dare-ties` from papers and other tools.
     """
     spelled = {_spelling(name): name for name in known}
+    if _spelling(given) in spelled:
+        return [spelled[_spelling(given)]]
     return [spelled[each] for each in get_close_matches(_spelling(given), spelled, n=3)]
 
 

@@ -1,4 +1,4 @@
-"""Finds tensors whose numbers cannot be merged: codes of quantised weights, and odd dtypes.
+"""Finds tensors whose numbers cannot be merged: codes of quantised weights, and rare dtypes.
 
 A quantised weight is stored as codes, small integers or 8-bit floats, beside scales that turn them
 back into numbers. The mean or the maximum of two codes is another weight's code, so such models are
@@ -37,7 +37,7 @@ _QUANTISED = re.compile(
 QuIP# and torch itself."""
 _SCALES = (
     *("scale", "scales", "scale_inv", "scale_inverse", "qscale"),
-    *("zero_point", "zero_points", "zero", "zeros", "zp", "absmax"),
+    *("zero_point", "zero_points", "zero", "zeros", "zp", "absmax", "SCB"),
 )
 
 
@@ -57,7 +57,7 @@ def check_mergeable(base: State, *, experts: Sequence[State], names: Names = UNN
 
 
 def _unmergeable(state: State) -> Iterator[str]:
-    """Yields each tensor that holds codes or has a dtype without arithmetic, with the reason."""
+    """Yields each tensor that holds codes or has a dtype that no method merges, with the reason."""
     for name in state:
         tensor = state[name]
         is_number = tensor.dtype in _FLOATS or _is_integer(tensor)
@@ -68,7 +68,7 @@ def _unmergeable(state: State) -> Iterator[str]:
             if scale is not None:
                 yield f"{name} is {described(tensor)}, codes of a quantised weight with {scale}"
             elif not is_number:
-                yield f"{name} is {described(tensor)}, which has no arithmetic"
+                yield f"{name} is {described(tensor)}, which no method merges"
 
 
 def _differing(expert: State, base: State, *, names: Names) -> Iterator[str]:

@@ -203,7 +203,7 @@ def test_an_unknown_method_names_its_nearest() -> None:
 )
 def test_neither_capitals_nor_hyphens_hide_the_nearest_method(given: str, meant: str) -> None:
     """The names of papers and of other tools lead to ours."""
-    with pytest.raises(ParameterErrors, match=rf"did you mean {meant}\b"):
+    with pytest.raises(ParameterErrors, match=rf"did you mean {meant}\?"):
         parse_params(given, {})
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cProfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from merge.catalogue import parse_params
 from merge.errors import MergeError
 from merge.merge import MergeOptions, merge, merge_groups, merge_tasks
 from merge.parameters.linear import AverageParams
+from merge.parameters.sparse import TiesParams
 from merge.threads import in_order
 from merge.weight import BLOCK_ENTRIES
 
@@ -172,3 +174,17 @@ def test_a_method_with_one_model_has_none_for_each_task() -> None:
     options = MergeOptions(params=AverageParams())
     with pytest.raises(MergeError, match="average makes one model for all tasks"):
         merge_tasks(base, experts, tasks=[0], options=options)
+
+
+def test_work_grows_with_the_number_of_small_tensors_and_not_with_its_square() -> None:
+    """Four times as many tensors take at most five times as many calls of functions."""
+
+    def num_calls(num_tensors: int) -> int:
+        state = {f"w{index}": torch.ones(2) for index in range(num_tensors)}
+        options = MergeOptions(params=TiesParams(), num_threads=2)
+        with cProfile.Profile() as profile:
+            merged = dict(merge(state, [state, state], options=options))
+        assert list(merged) == list(state)
+        return sum(each.callcount for each in profile.getstats())
+
+    assert num_calls(1600) < 5 * num_calls(400)

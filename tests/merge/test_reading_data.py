@@ -168,7 +168,7 @@ def test_a_state_without_weights_is_merged_without_a_question(
 def test_without_data_the_call_itself_is_refused(params: MethodParams) -> None:
     """A method that reads data needs a probe."""
     base, *experts = states(3)
-    with pytest.raises(MergeError, match="reads data, but the options have no probe"):
+    with pytest.raises(MergeError, match="images while it merges; only a study has them"):
         merge(base, experts, options=MergeOptions(params=params))
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from merge.catalogue import method_of
 from merge.errors import MergeError, Names
+from merge.inputs.codes import check_mergeable
+from merge.inputs.matching import check_match
 from merge.merge import MergeOptions, merge_groups, merge_tasks
 from merge.outliers import Outlier
 from merge.weight import State
@@ -144,6 +146,9 @@ def _aligned(base: State, experts: Sequence[State], *, seed: int, names: Names) 
     # Imported here because scipy takes a fifth of the command's start-up time.
     from merge.alignment.aligned import align  # noqa: PLC0415
 
+    # All experts are checked before the first is aligned, which takes seconds each.
+    check_mergeable(base, experts=experts, names=names)
+    check_match(base, experts=experts, names=names, may_mix_floats=True)
     return [
         align(base, expert, seed=seed, names=names.of_experts([index]))
         for index, expert in enumerate(experts)

@@ -32,6 +32,7 @@ def refusal(state: dict[str, Tensor], expert: dict[str, Tensor] | None = None) -
         ("fc.weight", "fc.scale_weight", torch.float8_e4m3fn),
         ("fc.weight", "fc.weight_scale_inv", torch.float8_e4m3fn),
         ("fc.weight", "fc.scales", torch.uint32),
+        ("fc.weight", "fc.SCB", torch.int8),
         ("fc.weight", "fc.zero_point", torch.uint8),
         ("fc.weight._data", "fc.weight._scale", torch.int8),
         ("fc.weight", "fc.weight_zero_point", torch.int16),
@@ -115,14 +116,14 @@ def test_counters_tables_and_masks_are_merged(
     ],
 )
 @pytest.mark.parametrize("shape", [(), (2, 2)])
-def test_types_without_arithmetic_are_refused_by_name(
+def test_types_that_no_method_merges_are_refused_by_name(
     dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
     """The call itself refuses them, and names tensor, type and remedy."""
     num_bytes = torch.empty(shape, dtype=dtype).nbytes
     tensor = torch.zeros(num_bytes, dtype=torch.uint8).view(dtype).view(shape)
     state = {"v": torch.ones(1), "w": tensor}
-    message = rf"w is {str(dtype).removeprefix('torch.')}\[.*no arithmetic"
+    message = rf"w is {str(dtype).removeprefix('torch.')}\[.*which no method merges"
     with pytest.raises(UnmergeableError, match=message) as raised:
         merge(state, [state], options=MergeOptions(params=AverageParams()))
     assert "convert base and experts to float16, bfloat16 or float32" in str(raised.value)
