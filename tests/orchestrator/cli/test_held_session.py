@@ -138,8 +138,10 @@ def test_work_that_the_previous_holder_has_done_is_not_done_again(
     plan, store = opened.plan, opened.artifacts.store
     template = expert_manifest(next(iter(plan.experts.values())))
     made = [("base", plan.bases.jobs[0].spec.id), *(("data", each.id) for each in plan.datasets)]
+    images = {"num_classes": 10, "num_train": 8, "num_test": 8, "images_per_shard": 8}
     for kind, id_ in made:
-        manifest = replace(template, kind=kind, id=id_)
+        metrics = images if kind == "data" else template.metrics
+        manifest = replace(template, kind=kind, id=id_, metrics=metrics)
         store.put(Layout.manifest(kind, id_), manifest.to_json())
     assert not opened.is_prepared()
     code, _ = prepare(opened, pytest.fail, monkeypatch=monkeypatch)
