@@ -50,10 +50,17 @@ def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Con
 
 def command_line(verb: str, opened: OpenedStudy, *options: str) -> str:
     """Returns a command to paste: the program as it was called, the store with its full URL."""
-    on_path = shutil.which("mergesweep") == str(Path(sys.argv[0]).resolve())
-    program = "mergesweep" if on_path else sys.argv[0]
     name = opened.plan.study.name
-    return " ".join([program, verb, name, "--store", shlex.quote(opened.store_url), *options])
+    return " ".join([_program(), verb, name, "--store", shlex.quote(opened.store_url), *options])
+
+
+def _program() -> str:
+    """Returns the words that start this program again."""
+    called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m orchestrator"
+    on_path = shutil.which("mergesweep") == str(Path(called).resolve())
+    return "mergesweep" if on_path else shlex.quote(called)
 
 
 def exit_code_of(ledger: Ledger) -> int:

@@ -76,7 +76,7 @@ class HeldSession:
             cluster=cluster,
             tracker=self.tracker,
             stopping=self.stopping,
-            stopping_signals=lambda: stopping_signals(self.stopping),
+            stopping_signals=stopping_signals,
             on_cluster_lost=self._abandon,
             write_progress=self.lease.write_progress,
         )

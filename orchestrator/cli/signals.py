@@ -65,9 +65,9 @@ def interrupting_signals(*, within_s: float | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stopping_signals(stopping: threading.Event) -> Iterator[None]:
-    """Makes the first signal set an event, for the length of a `with` block."""
-    with _handled_by(_Handler(stopping.set)):
+def stopping_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Makes the first signal call a function, for the length of a `with` block."""
+    with _handled_by(_Handler(stop)):
         yield
 
 

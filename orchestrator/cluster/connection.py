@@ -154,14 +154,12 @@ def ray_connection(on_lost: Callable[[str], None]) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray warns of a change to CUDA_VISIBLE_DEVICES for tasks without GPUs, which we rely on.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     address = ray_address(os.environ)
-    if address is None:
-        _start()
-    else:
-        _join(address)
-    # Slurm and Kubernetes send SIGTERM. Ray replaced its handler by one that ends the process.
-    signal.signal(signal.SIGTERM, on_sigterm)
+    with _keeping_sigterm():
+        if address is None:
+            _start()
+        else:
+            _join(address)
     closing = threading.Event()
     head = ray.get_runtime_context().gcs_address
     watcher = threading.Thread(target=_watch_head, args=(head, closing, on_lost), daemon=True)
@@ -172,6 +170,21 @@ def ray_connection(on_lost: Callable[[str], None]) -> Iterator[None]:
         closing.set()
         watcher.join()
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keeps the process's handler of SIGTERM, which Slurm and Kubernetes send.
+
+    Ray installs a handler that raises `SystemExit(15)`. A SIGTERM that it gets interrupts instead.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start() -> None:

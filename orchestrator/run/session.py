@@ -23,6 +23,8 @@ from orchestrator.tracking.study_runs import mlflow_run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.artifacts.manifests import Manifest
 
+STOPPING = "stopping"
+
 
 @dataclass(kw_only=True)
 class Session:
@@ -37,9 +39,11 @@ class Session:
     """Publishes to MLflow; None if the command publishes nothing."""
     stopping: threading.Event
     """Stops the session when it is set; running trials leave checkpoints."""
-    stopping_signals: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-    """Returns a context in which signals set `stopping`. Outside, while the session connects, they
-    may interrupt it at once."""
+    stopping_signals: Callable[[Callable[[], None]], contextlib.AbstractContextManager[object]] = (
+        contextlib.nullcontext
+    )
+    """Returns a context in which a signal calls a function. Outside, while the session connects, a
+    signal may interrupt it at once."""
     on_cluster_lost: Callable[[str], None]
     """Ends the process. Called from a thread when the cluster no longer answers, as calls to Ray
     would hang."""
@@ -88,7 +92,7 @@ class Session:
             enter = stack.enter_context
             enter(Display(self._state, console=console, current=progress.snapshot))
             enter(self.cluster.connected(self.on_cluster_lost))
-            enter(self.stopping_signals())
+            enter(self.stopping_signals(self._stop))
             slots = Slots(
                 most_trials=fair_share.max_slots(study.resources.trial),
                 most_jobs=fair_share.max_slots(study.resources.merge),
@@ -111,7 +115,7 @@ class Session:
                     state=self._state,
                     stopping=self.stopping,
                 )
-            self._state.stage = "stopping"
+            self._state.stage = STOPPING
 
     @contextlib.contextmanager
     def _workers(self) -> Iterator[tuple[WorkerPool, Coordinator]]:
@@ -144,6 +148,13 @@ class Session:
             self.opened.budget_keeper.close()
         if coordinator.fault is not None:
             raise coordinator.fault
+
+    def _stop(self) -> None:
+        self._state.stage = STOPPING
+        self._state.notes.append(
+            "stopping: running trials leave checkpoints; a second Ctrl-C ends the run at once"
+        )
+        self.stopping.set()
 
     def _publish(self, manifest: Manifest) -> None:
         """Hands the MLflow run of a committed artifact to the tracker, if it has one."""

@@ -31,7 +31,7 @@ def test_first_signal_interrupts(number: int) -> None:
 def test_first_signal_stops_trials_in_order(number: int) -> None:
     """The same signal, passed on by `make` or `script`, changes nothing."""
     stopping = threading.Event()
-    with stopping_signals(stopping):
+    with stopping_signals(stopping.set):
         assert not stopping.is_set()
         signal.raise_signal(number)
         signal.raise_signal(number)
@@ -43,7 +43,7 @@ def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(signals, "REPEATED_WITHIN_S", -1.0)
     monkeypatch.setattr(signals, "remove_unfinished", lambda: None)  # it stops other threads
     monkeypatch.setattr(os, "_exit", sys.exit)
-    with stopping_signals(threading.Event()):
+    with stopping_signals(threading.Event().set):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(SystemExit) as end:
             signal.raise_signal(signal.SIGTERM)
@@ -56,7 +56,7 @@ def test_ignored_signals_stay_ignored() -> None:
     stopping = threading.Event()
     with interrupting_signals():
         signal.raise_signal(signal.SIGHUP)
-        with stopping_signals(stopping):
+        with stopping_signals(stopping.set):
             signal.raise_signal(signal.SIGHUP)
     signal.signal(signal.SIGHUP, before)
     assert not stopping.is_set()
@@ -137,7 +137,7 @@ with interrupting_signals(within_s=0.1):
 def test_a_block_that_handles_signals_otherwise_is_left_alone() -> None:
     """A run stops in order, which may take as long as it takes."""
     stopping = threading.Event()
-    with interrupting_signals(within_s=0.0), stopping_signals(stopping):
+    with interrupting_signals(within_s=0.0), stopping_signals(stopping.set):
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.1)
     assert stopping.is_set()

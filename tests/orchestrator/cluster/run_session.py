@@ -14,7 +14,7 @@ from orchestrator.study.reader import parse_study
 path = Path(sys.argv[1])
 text = path.read_text()
 stopping = threading.Event()
-with stopping_signals(stopping):
+with stopping_signals(stopping.set):
     Session(
         opened=open_study(parse_study(text, source=str(path)), text=text),
         tracker=None,
