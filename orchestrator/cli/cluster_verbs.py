@@ -100,7 +100,8 @@ def status(name: str, *, store: str | None, address: str | None) -> None:
         url, submissions = _store_and_submissions(name, store=store, address=address)
         activity = StudyWatch(store_at(url), name, submissions=submissions).look()
         show_activity(activity, console=console)
-    sys.exit(show_status(open_name(name, url, is_read_only=True), console=console))
+    opened = open_name(name, url, is_read_only=True)
+    sys.exit(show_status(opened, console=console, is_running=activity.is_running))
 
 
 @click.command()

@@ -4,7 +4,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.progress.say import say
+from orchestrator.progress.say import print_table, say
 from orchestrator.record.data_check import DataCheck, SplitFacts
 
 MAX_WARNINGS_SHOWN = 10
@@ -13,7 +13,7 @@ THOUSAND = 1000
 
 def print_data(check: DataCheck, *, console: Console) -> None:
     """Prints a row per task, a line per task with files that are left out, and the warnings."""
-    console.print(_table(check))
+    print_table(console, _table(check))
     is_known = all(task.train.per_class is not None for task in check.tasks)
     unknown = "" if is_known else "; ?: known once the images are prepared"
     say(console, f"per class: the least/median/most images of a class{unknown}")

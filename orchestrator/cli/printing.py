@@ -1,5 +1,6 @@
 """Prints the tables that several verbs show: results, experts and holes."""
 
+import math
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -7,8 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.progress.say import say
+from orchestrator.progress.say import print_table, say
 from orchestrator.record.holes import Hole
+from orchestrator.report.wording import MISSING, percent
 from orchestrator.results.means import SettingMean, Spread
 
 MAX_HOLES_SHOWN = 10
@@ -16,14 +18,18 @@ MAX_HOLES_SHOWN = 10
 
 def print_results(means: Sequence[SettingMean], *, console: Console) -> None:
     """Prints mean and standard deviation over the groups, by axis, setting and method."""
+    if not means:
+        say(console, "no merge has a result yet")
     for axis in dict.fromkeys(mean.axis for mean in means):
-        console.print(_axis_table(axis, [mean for mean in means if mean.axis == axis]))
+        print_table(console, _axis_table(axis, [mean for mean in means if mean.axis == axis]))
 
 
 def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
     """Returns the table of one axis, at most 80 columns wide."""
     table = Table(
         title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups",
+        title_justify="left",
+        caption_justify="left",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -58,13 +64,25 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
 
 
 def _percent(spread: Spread, *, signed: bool = False) -> str:
+    if math.isnan(spread.mean):
+        return MISSING
     mean = f"{spread.mean * 100:+.1f}" if signed else f"{spread.mean * 100:.1f}"
     return mean if spread.num_groups < 2 else f"{mean}±{spread.std * 100:.1f}"  # noqa: PLR2004
 
 
 def print_experts(experts: pa.Table, *, console: Console) -> None:
     """Prints the experts on their own tasks, beside chance and the base with the same head."""
-    table = Table(title="experts: accuracy in % on their own task", box=box.SIMPLE, padding=(0, 1))
+    if not experts.num_rows:
+        say(console, "no expert is committed yet")
+        return
+    table = Table(
+        title="experts: accuracy in % on their own task",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column("setting", overflow="fold")
     table.add_column("task", overflow="fold")
     for name in ("expert", "base", "chance"):
@@ -75,17 +93,18 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
         table.add_row(
             row["setting"],
             row["task"],
-            f"{row['accuracy'] * 100:.1f}",
-            f"{row['base_accuracy'] * 100:.1f}",
-            f"{100 / row['num_classes']:.1f}",
+            percent(row["accuracy"]),
+            percent(row["base_accuracy"]),
+            percent(1 / row["num_classes"]),
             row["outcome"],
         )
-    console.print(table)
+    print_table(console, table)
 
 
 def print_holes(holes: Sequence[Hole], *, console: Console) -> None:
     """Prints the first holes with their reasons, and the number of the others."""
     for hole in holes[:MAX_HOLES_SHOWN]:
-        say(console, f"{hole.outcome}: {hole.what}: {hole.reason}")
+        reason = " ".join(hole.reason.split())
+        say(console, f"{hole.outcome}: {hole.what}{': ' if reason else ''}{reason}")
     if len(holes) > MAX_HOLES_SHOWN:
         say(console, f"and {len(holes) - MAX_HOLES_SHOWN} more; the report lists all of them")

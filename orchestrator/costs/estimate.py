@@ -39,7 +39,12 @@ class Estimate:
     usage: Usage
     """The worker-seconds times the workers' shares; without bytes."""
     sources: str
-    """The sources of the times, in words."""
+    """The sources of the times, in words; empty if nothing is left."""
+
+    @property
+    def is_anything_left(self) -> bool:
+        """Returns whether any training or merge is missing."""
+        return bool(self.sources)
 
     def wall_s(self, *, num_slots: int) -> float:
         """Returns the seconds that the work takes on a number of workers at once."""
@@ -85,7 +90,7 @@ def _sources(
 def _sources_text(sources: Mapping[str, str]) -> str:
     """Joins the sources of trials and merge jobs, which often are the same."""
     if len(set(sources.values())) <= 1:
-        return next(iter(sources.values()), "nothing is left")
+        return next(iter(sources.values()), "")
     return "; ".join(f"{jobs}: {text}" for jobs, text in sources.items())
 
 

@@ -28,7 +28,7 @@ def progress_text(progress: Progress) -> str:
         ]
         if progress.num_failures:
             parts.append(f"failed {progress.num_failures}")
-        parts.append(_left(progress))
+        parts += _left(progress)
     return ", ".join([*parts, *_fair_share(progress), *_tracking_trouble(progress)])
 
 
@@ -36,7 +36,7 @@ def progress_panel(progress: Progress) -> RenderableType:
     """Returns the progress as a few lines with bars."""
     head = [f"{_clock(progress.elapsed_s)} {progress.stage}"]
     if progress.tally("experts") is not None:
-        head.append(_left(progress))
+        head += _left(progress)
     lines = [
         *_fair_share(progress),
         *progress.images,
@@ -95,9 +95,12 @@ def _speed(trial: RunningTrial) -> list[str]:
     return [] if trial.steps_per_s is None else [f"{trial.steps_per_s:,.1f} steps/s"]
 
 
-def _left(progress: Progress) -> str:
+def _left(progress: Progress) -> list[str]:
+    """Returns the estimated time left; nothing once everything is made."""
     seconds = progress.seconds_left
-    return "time left: not known yet" if seconds is None else f"about {duration(seconds)} left"
+    if seconds is None:
+        return ["time left: not known yet"]
+    return [f"about {duration(seconds)} left"] if seconds else []
 
 
 def _fair_share(progress: Progress) -> list[str]:

@@ -107,7 +107,7 @@ class Hole:
 
     @property
     def reason(self) -> str:
-        """The reason in words."""
+        """The reason in words; empty for a job that just has not been run yet."""
         match self.outcome:
             case Outcome.FAILED:
                 return self.error
@@ -116,6 +116,6 @@ class Hole:
             case Outcome.LEFT_OUT:
                 return "the rest of the budget is too small for it"
             case Outcome.NOT_RUN if self.blocked_by is None:
-                return "not run yet"
+                return ""
             case Outcome.NOT_RUN:
                 return f"blocked by {self.blocked_by}"

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, INTERRUPTED
+from orchestrator.cli.standard_streams import has_reader
 from orchestrator.cluster.submission import Submission, Submissions
 
 
@@ -14,6 +15,8 @@ def show_log(
         follow = submissions.follow(submission.id) if is_following else None
         for part in follow or [submissions.log(submission.id)]:
             console.print(part, end="", soft_wrap=True)
+            if not has_reader():
+                break
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE

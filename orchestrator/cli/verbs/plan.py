@@ -22,14 +22,18 @@ from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import DEFAULT_AXIS
 from orchestrator.progress.panel import duration
-from orchestrator.progress.say import say
+from orchestrator.progress.say import print_table, say
 from orchestrator.record.data_check import DataCheck, check_data
 from orchestrator.record.ledger import Ledger
+from orchestrator.report.wording import count
 from orchestrator.results.means import CATEGORICAL_AXES
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
 from orchestrator.study.resources import Budget
 from workers.store.opening import is_surely_read_only
+
+LEAST_AMOUNT = 0.01
+"""Smaller numbers of hours and dollars would read as 0."""
 
 
 def show_plan(
@@ -111,12 +115,13 @@ def print_plan(
 ) -> None:
     """Prints the tasks' data, planned and existing artifacts, the savings, and further lines."""
     counts = ledger.state().counts()
-    console.print(
-        f"study {plan.study.name}: {len(plan.study.task_names)} tasks, "
-        f"{len(plan.settings)} settings, {len(plan.groups)} groups, "
-        f"{len(plan.study.merge)} methods",
-        highlight=False,
+    counted = (
+        count(len(plan.study.task_names), "task"),
+        count(len(plan.settings), "setting"),
+        count(len(plan.groups), "group"),
+        count(len(plan.study.merge), "method"),
     )
+    say(console, f"study {plan.study.name}: {', '.join(counted)}")
     print_data(data, console=console)
     table = Table("", "planned", "already in the store")
     left = ledger.committed().missing_trainings
@@ -126,7 +131,7 @@ def print_plan(
     table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
-    console.print(table)
+    print_table(console, table)
     for line in (*axis_lines(plan), *base_lines(plan), prefix_sharing_line(plan), *lines):
         say(console, line)
 
@@ -155,35 +160,43 @@ def base_lines(plan: Plan) -> Sequence[str]:
 def prefix_sharing_line(plan: Plan) -> str:
     """Returns the steps that prefix sharing saves, and the merge jobs for all table entries."""
     steps, unshared = plan.num_steps, plan.num_steps_unshared
+    merges = f"{len(plan.merges):,} merge jobs for {len(plan.cells):,} table entries"
+    if steps == unshared:
+        return f"{steps:,} optimizer steps, {merges}"
     return (
         f"prefix sharing: {steps:,} optimizer steps instead of {unshared:,} "
-        f"({1 - steps / unshared:.0%} saved), {len(plan.merges):,} merge jobs for "
-        f"{len(plan.cells):,} table entries"
+        f"({1 - steps / unshared:.0%} saved), {merges}"
     )
 
 
 def estimate_lines(
     estimate: Estimate, *, store: StoreEstimate, num_slots: int, budget: Budget
 ) -> Sequence[str]:
-    """Returns the estimated rest in time, money and bytes, and the basis of the estimate."""
+    """Returns the estimated rest in time and money, its basis, and the bytes in the store."""
+    bases, experts = _size(store.base_bytes), _size(store.expert_bytes)
+    images, in_flight = _size(store.data_bytes), _size(store.checkpoint_bytes)
+    in_store = f"in the store: experts {experts}, bases {bases}, images {images}"
+    if not estimate.is_anything_left:
+        return ("nothing is left to run", in_store)
     wall = duration(estimate.wall_s(num_slots=num_slots))
     trials, merges = duration(estimate.train_s), duration(estimate.merge_s)
     usage = estimate.usage
-    takes = [f"{usage.cpu_hours:,.2f} CPU-core-hours"]
+    takes = [f"{_amount(usage.cpu_hours)} CPU-core-hours"]
     if usage.gpu_s:
-        takes.insert(0, f"{usage.gpu_hours:,.2f} GPU-hours")
+        takes.insert(0, f"{_amount(usage.gpu_hours)} GPU-hours")
     if cost := usage.usd(budget):
-        takes.append(f"{cost:,.2f} USD")
-    bases, experts = _size(store.base_bytes), _size(store.expert_bytes)
-    images, in_flight = _size(store.data_bytes), _size(store.checkpoint_bytes)
-    is_anything_left = estimate.train_s + estimate.merge_s > 0
+        takes.append(f"{_amount(cost)} USD")
     return (
         f"left: about {wall} on {num_slots} workers at once: {', '.join(takes)}",
         f"of one worker's time: trials {trials}, merge jobs {merges}",
-        f"times are {estimate.sources}" if is_anything_left else "nothing is left to run",
-        f"in the store: experts {experts}, bases {bases}, images {images}",
+        f"times are {estimate.sources}",
+        in_store,
         f"in the store while trials run, in addition: checkpoints {in_flight}",
     )
+
+
+def _amount(number: float) -> str:
+    return f"{number:,.2f}" if number >= LEAST_AMOUNT else f"less than {LEAST_AMOUNT}"
 
 
 def _size(num_bytes: int | None) -> str:

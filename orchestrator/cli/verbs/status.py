@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from orchestrator.cli.ending import exit_code_of
+from orchestrator.cli.ending import command_line, exit_code_of
 from orchestrator.cli.exit_codes import DONE
 from orchestrator.cli.printing import print_holes
 from orchestrator.cli.study_watch import StudyActivity
@@ -23,8 +23,14 @@ def show_activity(activity: StudyActivity, *, console: Console) -> None:
         say(console, f"{activity.submission.id} has ended: {activity.submission.state}")
 
 
-def show_status(opened: OpenedStudy, *, console: Console) -> int:
-    """Prints counts, holes, the estimated time left and the budget; returns the exit code."""
+def show_status(opened: OpenedStudy, *, console: Console, is_running: bool) -> int:
+    """Prints counts, holes, the estimated time left and the budget; returns the exit code.
+
+    Args:
+        opened: The study.
+        console: Where to print.
+        is_running: Whether somebody works on it; otherwise the command that goes on is printed.
+    """
     state = opened.ledger.state()
     counts = state.counts()
     say(
@@ -34,13 +40,16 @@ def show_status(opened: OpenedStudy, *, console: Console) -> int:
     )
     holes = state.holes()
     if not holes:
-        say(console, "finished")
+        say(console, "finished: nothing is left to run")
         return DONE
     models = sizes_by_base(opened.plan)
     left = estimate(state.committed, calibration=opened.calibration, models=models)
-    slots = slots_here(opened.plan.study)
-    say(console, f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
+    if left.is_anything_left:
+        slots = slots_here(opened.plan.study)
+        say(console, f"left: about {duration(left.wall_s(num_slots=slots))} on this machine")
     print_holes(holes, console=console)
     for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)
+    if left.is_anything_left and not is_running:
+        say(console, f"go on with: {command_line('resume', opened)}")
     return exit_code_of(opened.ledger)

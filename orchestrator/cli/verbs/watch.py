@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
+from orchestrator.cli.standard_streams import has_reader
 from orchestrator.cli.study_watch import LOOK_EVERY_S, StudyActivity, StudyWatch
 from orchestrator.cli.verbs.status import show_status
 from orchestrator.cluster.submission import Submissions
@@ -58,13 +59,13 @@ def _follow(
     last = watch.look()
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            while last.is_running:
+            while last.is_running and has_reader():
                 live.update(_panel(name, last), refresh=True)
                 sleep(LOOK_EVERY_S)
                 last = watch.look()
         return last
     for number in itertools.count():
-        if not last.is_running:
+        if not last.is_running or not has_reader():
             break
         if number % LOOKS_PER_LINE == 0:
             say(console, f"{name}: {last.line()}")
@@ -78,7 +79,8 @@ def _show_end(name: str, last: StudyActivity, *, store_url: str, console: Consol
         say(console, f"{last.holder}: its driver seems dead; running the study again goes on")
     elif last.submission is not None:
         say(console, f"{last.submission.id} has ended: {last.submission.state}")
-    code = show_status(open_by_name(name, store_url=store_url, is_read_only=True), console=console)
+    opened = open_by_name(name, store_url=store_url, is_read_only=True)
+    code = show_status(opened, console=console, is_running=last.is_running)
     return FAILED if last.is_held and code == DONE else code
 
 

@@ -139,7 +139,7 @@ def test_finished_study_has_no_work_left(
     """Zero seconds."""
     plan = make_plan()
     left = estimate(Ledger(plan, manifests=all_manifests(plan)).committed(), calibration=None)
-    assert (left.train_s, left.merge_s, left.sources) == (0, 0, "nothing is left")
+    assert (left.train_s, left.merge_s, left.is_anything_left) == (0, 0, False)
 
 
 def test_validation_images_are_a_fifth_of_the_training_images(
