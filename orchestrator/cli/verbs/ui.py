@@ -62,7 +62,7 @@ def _serve(opened: OpenedStudy, *, port: int, console: Console) -> int:
         say(console, "MLflow's server takes some seconds to start; Ctrl-C ends it")
         stopping = threading.Event()
         with (
-            stopping_signals(stopping),
+            stopping_signals(stopping.set),
             ui_server(uri, port=port, log=log, stopping=stopping) as server,
         ):
             if not stopping.is_set():
