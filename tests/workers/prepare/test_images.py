@@ -316,7 +316,7 @@ def test_local_store_keeps_no_second_copy_on_the_way(
     upload = store.upload
 
     def look(key: str, path: Path) -> None:
-        found.append(sorted(each.name for each in (tmp_path / "scratch").glob("*/*.arrow")))
+        found.append(sorted(each.name for each in (tmp_path / "scratch").rglob("*.arrow")))
         upload(key, path)
 
     monkeypatch.setattr(store, "upload", look)
