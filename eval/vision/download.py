@@ -61,7 +61,11 @@ def _download_by_torchvision(source: VisionSource, *, root: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Downloads a data set and opens it as a check; returns 0, or 2 if that fails."""
+    """Downloads a data set and opens it as a check.
+
+    Returns:
+        0; 2 if that fails; 1 if the data root cannot be written; 130 after Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
     root = data_root(options.root)
     try:
@@ -78,6 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImageSourceError as error:
         _say(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        _say(
+            f"error: {root} cannot be written: {error.strerror}; choose another folder with --root "
+            f"or {DATA_VARIABLE}, or free some space",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted; the same command continues", file=sys.stderr)
+        return 130
     _say(f"{options.name} is under {root}")
     return 0
 

@@ -45,3 +45,14 @@ def test_existing_files_are_kept(vision_root: Path) -> None:
     for name in ("mnist", "cifar10", "svhn", "oxford_flowers102"):
         download_vision(name, vision_root)
     assert {path: path.stat().st_mtime_ns for path in vision_root.rglob("*")} == before
+
+
+def test_a_root_that_cannot_be_written_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message has the option and the variable that choose another folder."""
+    (tmp_path / "file").touch()
+    assert main(["dtd", "--root", str(tmp_path / "file" / "below")]) == 1
+    assert "below cannot be written: Not a directory; choose another folder with --root or" in (
+        capsys.readouterr().err
+    )
