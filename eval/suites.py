@@ -104,6 +104,7 @@ def find_task(name: str) -> Task:
 
 
 def _unknown_task_message(name: str) -> str:
-    close = difflib.get_close_matches(name, task_names(), cutoff=0.5)
+    spelled = name.casefold().replace("-", "_")  # as all tasks are
+    close = difflib.get_close_matches(spelled, task_names(), cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return f"unknown task {name!r}; {hint}The tasks are {', '.join(task_names())}."

@@ -72,7 +72,8 @@ class Numbers:
     @property
     def allowed(self) -> str:
         """The bounds in words."""
-        return f"a list of numbers from 0 to {self.at_most:g} that are not all zero, or []"
+        numbers = f"numbers from 0 to {self.at_most:g} that are not all zero"
+        return f"a list of {numbers}, or [] for equal ones"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,11 @@
 """The problems of a study file, in words that a user can act on."""
 
-import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from merge.ranges import similar
 from orchestrator.study.credentials import masked
 
 MAX_SHOWN_CHARS = 80
@@ -59,6 +59,6 @@ def suggest(wrong: str, *, known: Iterable[str], kind: str) -> str:
         kind: The plural noun for them: `fields`.
     """
     names = list(known)
-    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    close = similar(wrong, known=names)
     listed = f"nown {kind}: {', '.join(names)}"
     return f"did you mean {close[0]!r}? K{listed}" if close else f"k{listed}"

@@ -114,10 +114,11 @@ def test_fingerprint_changes_with_a_source(monkeypatch: pytest.MonkeyPatch) -> N
     assert {name for name in before if before[name] != after[name]} == {"mnist_5k", "mnist_m"}
 
 
-def test_unknown_task_names_the_close_ones() -> None:
-    """A misspelt name is answered with similar names."""
-    with pytest.raises(UnknownTaskError, match=r"unknown task 'mnist5k'; did you mean mnist_5k"):
-        find_task("mnist5k")
+@pytest.mark.parametrize("name", ["mnist5k", "MNIST-5k"])
+def test_unknown_task_names_the_close_ones(name: str) -> None:
+    """A misspelt name is answered with similar names, whatever its capitals."""
+    with pytest.raises(UnknownTaskError, match=rf"unknown task '{name}'; did you mean mnist_5k"):
+        find_task(name)
 
 
 def test_unknown_task_lists_all_when_none_is_close() -> None:

@@ -26,6 +26,7 @@ def test_one_problem_is_said_in_the_singular() -> None:
     ("wrong", "remedy"),
     [
         ("tiess", "did you mean 'ties'? Known methods: average, ties"),
+        ("TIES", "did you mean 'ties'? Known methods: average, ties"),
         ("x", "known methods: average, ties"),
     ],
 )

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -222,8 +223,22 @@ def test_experts_of_another_backbone_are_refused(
         return {f"x.{name}": tensor for name, tensor in real(expert_id).items()}
 
     monkeypatch.setattr(workspace, "expert_tensors", renamed)
-    with pytest.raises(MismatchError, match=r"blocks\.0\.0\.bn1\.bias is missing"):
+    with pytest.raises(MismatchError, match=r"blocks\.0\.0\.bn1\.\w+ is missing") as raised:
         run_merge(merge_of(experts), workspace=workspace)
+    for expert in experts:
+        assert f"the expert of {expert.task} ({expert.id}): " in str(raised.value)
+
+
+def test_a_merge_beyond_its_experts_is_a_result_with_lines_in_the_log(
+    experts: Experts, workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker's log names the tensor and the method; the scores are committed."""
+    params = {"density": 1e-3, "scaling": 10.0}
+    with caplog.at_level(logging.WARNING):
+        assert scores(
+            run_merge(merge_of(experts, method="dare", params=params), workspace=workspace)
+        )
+    assert "merged with dare reaches" in caplog.text
 
 
 def test_merge_makes_torch_deterministic(experts: Experts, workspace: Workspace) -> None:
