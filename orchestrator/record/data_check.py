@@ -10,10 +10,13 @@ from eval.file_tree import printable
 from orchestrator.plan.data_warnings import DataWarning, Rank, data_warnings
 from orchestrator.plan.images_left import ImagesLeft, TaskImages, images_left
 from orchestrator.record.committed import Committed
-from workers.artifacts.metrics import DataMetrics, ImagePairs
+from workers.artifacts.metrics import DataMetrics, ImagePairs, SkippedImages
 
-NUM_PAIRS_SHOWN = 2
-"""The number of pairs of equal images that a warning names; the manifest has some more."""
+NUM_SHOWN = 2
+"""The number of images, or pairs of equal images, that a warning names; the manifest has more."""
+
+SKIPPING = "on_bad_image: skip"
+"""The setting that leaves out images that cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,8 @@ class SplitFacts:
 
     num_images: int
     num_available: int
-    """Images before `max_train` or `max_test`, and before a part is held out."""
+    """Images before `max_train` or `max_test`, before a part is held out, and before images that
+    cannot be used are skipped."""
     per_class: tuple[int, float, int] | None
     """Least, median and most images of a class; None before the labels are known."""
 
@@ -44,6 +48,8 @@ class TaskFacts:
     images that an earlier release prepared."""
     contradictions: ImagePairs | None
     """Training images that are there with another label too; None as for `shared`."""
+    skipped: SkippedImages | None
+    """Images that were chosen and could not be used; None if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,7 @@ def check_data(committed: Committed) -> DataCheck:
     tasks = [_as_prepared(task, metrics.get(task.name)) for task in left]
     warnings = [*data_warnings(tasks)]
     for name, of_task in metrics.items():
-        warnings += _pair_warnings(name, of_task)
+        warnings += _prepared_warnings(name, of_task)
     return DataCheck(
         tasks=tuple(_facts(task, metrics.get(task.name)) for task in tasks),
         warnings=tuple(
@@ -105,14 +111,23 @@ def _as_prepared(task: TaskImages, metrics: DataMetrics | None) -> TaskImages:
     """Returns the images of a task with the counts of the prepared ones, if they are known."""
     if metrics is None or metrics.class_counts is None:
         return task
-    stored = {
-        split: (*left[:-1], replace(left[-1], per_class=np.array(metrics.class_counts[split])))
-        for split, left in task.stored.items()
-    }
+    stored = {}
+    for split, left in task.stored.items():
+        counts = np.array(metrics.class_counts[split])
+        if metrics.skipped is None:
+            stored[split] = (*left[:-1], replace(left[-1], per_class=counts))
+        else:
+            usable = ImagesLeft(limit=SKIPPING, num_images=int(counts.sum()), per_class=counts)
+            stored[split] = (*left, usable)
     return replace(task, stored=stored)
 
 
-def _pair_warnings(task: str, metrics: DataMetrics) -> Iterator[DataWarning]:
+def _prepared_warnings(task: str, metrics: DataMetrics) -> Iterator[DataWarning]:
+    if metrics.skipped:
+        shown, num = metrics.skipped.first[:NUM_SHOWN], metrics.skipped.num_images
+        names = "; ".join(map(printable, shown)) + ("; ..." if num > len(shown) else "")
+        text = f"{task}: skipped images that cannot be used: {num:,} ({names})"
+        yield DataWarning(Rank.SKIPPED_IMAGE, text)
     if metrics.shared and metrics.shared.num_images:
         num = metrics.shared.num_images
         text = f"{num:,} of {metrics.num_test:,} test images are training images too"
@@ -124,7 +139,7 @@ def _pair_warnings(task: str, metrics: DataMetrics) -> Iterator[DataWarning]:
 
 
 def _named(pairs: ImagePairs) -> str:
-    shown = pairs.first[:NUM_PAIRS_SHOWN]
+    shown = pairs.first[:NUM_SHOWN]
     named = [f"{printable(one)} and {printable(other)}" for one, other in shown]
     return "; ".join(named) + ("; ..." if len(pairs.first) > len(shown) else "")
 
@@ -139,6 +154,7 @@ def _facts(task: TaskImages, metrics: DataMetrics | None) -> TaskFacts:
         remarks=task.remarks,
         shared=None if metrics is None else metrics.shared,
         contradictions=None if metrics is None else metrics.contradictions,
+        skipped=None if metrics is None else metrics.skipped,
     )
 
 

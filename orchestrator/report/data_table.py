@@ -14,9 +14,9 @@ def data_table(datasets: Mapping[str, DataMetrics]) -> str:
     """Returns a table with a row per task: its images, those of a class, and equal images."""
     columns = ("images", "least", "median", "most")
     return table(
-        ("task", "classes", *columns, *columns, "in both splits", "two labels"),
+        ("task", "classes", *columns, *columns, "in both splits", "two labels", "skipped"),
         [_row(task, metrics) for task, metrics in datasets.items()],
-        over=(("", 2), ("training images", 4), ("test images", 4), ("equal images", 2)),
+        over=(("", 2), ("training images", 4), ("test images", 4), ("equal images", 2), ("", 1)),
     )
 
 
@@ -26,7 +26,11 @@ def _row(task: str, metrics: DataMetrics) -> list[HtmlCell]:
         counts = None if metrics.class_counts is None else metrics.class_counts[split]
         of_class = (MISSING,) * 3 if counts is None else map(_number, least_median_most(counts))
         cells += [HtmlCell(text=text) for text in (f"{num:,}", *of_class)]
-    return [*cells, _pairs_cell(metrics.shared), _pairs_cell(metrics.contradictions)]
+    cells += [_pairs_cell(metrics.shared), _pairs_cell(metrics.contradictions)]
+    skipped = metrics.skipped
+    if skipped is None:
+        return [*cells, HtmlCell(text="0")]
+    return [*cells, HtmlCell(text=f"{skipped.num_images:,}", title="; ".join(skipped.first))]
 
 
 def _pairs_cell(pairs: ImagePairs | None) -> HtmlCell:

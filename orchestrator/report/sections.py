@@ -116,7 +116,8 @@ def data_section(datasets: Mapping[str, DataMetrics]) -> str:
     note = (
         "Images that the study uses, and the least, median and most images of a class. Equal "
         "images have the same pixels before they are resized: test images that are training images "
-        "too, and training images that are there with another label too."
+        "too, and training images that are there with another label too. Skipped images could not "
+        "be used."
     )
     return _section("data", "Data", paragraph(note), data_table(datasets))
 

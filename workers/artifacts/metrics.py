@@ -24,6 +24,15 @@ class ImagePairs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SkippedImages:
+    """Images of a task that cannot be used, left out at the user's wish."""
+
+    num_images: int
+    first: tuple[str, ...]
+    """Names of the first ones, each with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataMetrics:
     """The metrics of a task's images. Manifests of earlier releases lack those that may be None."""
 
@@ -38,6 +47,8 @@ class DataMetrics:
     """Test images that are training images too."""
     contradictions: ImagePairs | None
     """Training images that are there with another label too."""
+    skipped: SkippedImages | None = None
+    """Images that were chosen and could not be used; None if there are none."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
@@ -55,6 +66,7 @@ class DataMetrics:
             class_counts=counts and {split: tuple(each) for split, each in counts.items()},
             shared=_pairs_from_json(metrics.get("shared")),
             contradictions=_pairs_from_json(metrics.get("contradictions")),
+            skipped=_skipped_from_json(metrics.get("skipped")),
         )
 
 
@@ -169,6 +181,12 @@ def _pairs_from_json(values: Json | None) -> ImagePairs | None:
         return None
     first = tuple((one, other) for one, other in values["first"])
     return ImagePairs(num_images=values["num_images"], first=first)
+
+
+def _skipped_from_json(values: Json | None) -> SkippedImages | None:
+    if values is None:
+        return None
+    return SkippedImages(num_images=values["num_images"], first=tuple(values["first"]))
 
 
 def _tasks_to_json(tasks: Mapping[str, TaskSums]) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def test_twenty_tasks_and_many_warnings_stay_short_and_narrow() -> None:
             remarks=(),
             shared=None,
             contradictions=None,
+            skipped=None,
         )
         for n in range(20)
     )

@@ -27,7 +27,7 @@ from orchestrator.report.wording import (
 from orchestrator.results.means import setting_means
 from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
 from orchestrator.results.study_results import StudyResults
-from workers.artifacts.metrics import DataMetrics, ImagePairs
+from workers.artifacts.metrics import DataMetrics, ImagePairs, SkippedImages
 
 TASKS = ("digits", "emoji", "flags", "letters", "shapes", "textures")
 DEFAULTS = {"lr": "0.001", "steps": "80", "num_tasks": "4"}
@@ -127,6 +127,7 @@ DATASETS = {
         class_counts={"train": (1199, 1), "test": (1, 2)},
         shared=ImagePairs(num_images=1, first=(("train/<elm>/0.png", "test/oak/1.png"),)),
         contradictions=ImagePairs(num_images=0, first=()),
+        skipped=SkippedImages(num_images=7, first=("train/elm/7.png: the file is empty",)),
     ),
     "old": DataMetrics(
         num_classes=10,
@@ -487,12 +488,12 @@ def test_data_of_every_task_is_shown() -> None:
     section = page[page.index('id="data"') : page.index('id="facts"')]
     cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", section)
     start = cells.index("trees")
-    assert cells[start : start + 12] == [
-        *("trees", "2", "1,200", "1", "600", "1,199", "3", "1", "1.5", "2", "1", "0")
+    assert cells[start : start + 13] == [
+        *("trees", "2", "1,200", "1", "600", "1,199", "3", "1", "1.5", "2", "1", "0", "7")
     ]
-    assert cells[start + 12 :] == [
+    assert cells[start + 13 :] == [
         *("old", "10", "5", MISSING, MISSING, MISSING, "4", MISSING, MISSING, MISSING),
-        *(MISSING, MISSING),
+        *(MISSING, MISSING, "0"),
     ]
     assert "train/&lt;elm&gt;/0.png and test/oak/1.png" in section
 
