@@ -6,12 +6,13 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
 from workers.models.backbones import NUM_NAMES_SHOWN, embedding_width
 from workers.models.likely_models import likely_model
 from workers.models.matched_names import (
+    IMAGE_TOWER,
     ExpectedTensors,
     MatchedNames,
     expected_tensors,
@@ -24,6 +25,8 @@ from workers.models.weights_files import WeightsFile, read_weights, shard_remark
 OPEN_CLIP_NAMES = ("visual.class_embedding", "module.visual.class_embedding")
 """Names of a tensor in checkpoints of whole ViT models from open_clip. timm converts such
 checkpoints to its own names."""
+PATCHES = "visual.conv1.weight"
+"""End of the name of the weight that embeds patches in such a checkpoint."""
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _STATISTICS = (".running_mean", ".running_var")
 
@@ -38,7 +41,9 @@ class FittedWeights:
     """Whole sentences about tensors that were left out, and about names that are not timm's."""
 
 
-def fit_weights(path: Path, *, model: str, shown: str | None = None) -> FittedWeights:
+def fit_weights(
+    path: Path, *, model: str, image_size: int | None = None, shown: str | None = None
+) -> FittedWeights:
     """Reads a checkpoint of a whole model and returns the backbone's tensors by timm's names.
 
     * Every tensor of the file is used or is a classifier's; otherwise the file is refused.
@@ -53,36 +58,67 @@ def fit_weights(path: Path, *, model: str, shown: str | None = None) -> FittedWe
     Args:
         path: The file.
         model: timm's name of the model.
+        image_size: A size of images that the file may be for; the model's own size always may.
         shown: The file's name in messages; the path by default.
 
     Raises:
         WeightsError: The file does not fit the model, or timm has no such model.
     """
-    expected = expected_tensors(model)
     shown = shown or str(path)
     file = read_weights(path)
     text_tower: tuple[str, ...] = ()
     if any(name in file.tensors for name in OPEN_CLIP_NAMES):
         file, text_tower = _image_tower(file, model=model)
-    matched = match_names(file.tensors, expected=expected)
-    is_by_order = False
-    if not matched.is_complete and (by_order := _by_order(file, expected=expected)):
-        matched, is_by_order = by_order, True
-    if not matched.is_complete:
-        raise WeightsError(_refusal(matched, file=file, expected=expected, shown=shown, path=path))
-    _check_tied(matched, found=file.tensors, shown=shown)
-    tensors = _converted(matched, found=file.tensors, expected=expected, shown=shown)
-    matched = replace(matched, text_tower=matched.text_tower + text_tower)
-    return FittedWeights(
-        tensors=tensors, remarks=_remarks(matched, file=file, is_by_order=is_by_order, shown=shown)
-    )
+    fit = _best_fit(file, model=model, image_size=image_size)
+    if not fit.matched.is_complete:
+        raise WeightsError(_refusal(fit, file=file, shown=shown, path=path))
+    _check_tied(fit.matched, found=file.tensors, shown=shown)
+    tensors = _converted(fit, found=file.tensors, shown=shown)
+    remarks = _remarks(fit, file=file, text_tower=text_tower, shown=shown)
+    return FittedWeights(tensors=tensors, remarks=remarks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """The names of a file beside those of a model."""
+
+    expected: ExpectedTensors
+    matched: MatchedNames
+    is_by_order: bool = False
+    """Whether the tensors are matched by their order, because the names are not timm's."""
+
+
+def _best_fit(file: WeightsFile, *, model: str, image_size: int | None) -> _Fit:
+    """Returns the complete fit of a file to a model if there is one; else the fit by names."""
+    expected = expected_tensors(model)
+    by_name = _Fit(expected=expected, matched=match_names(file.tensors, expected=expected))
+    if by_name.matched.is_complete:
+        return by_name
+    if image_size is not None:
+        resized = expected_tensors(model, image_size=image_size)
+        matched = match_names(file.tensors, expected=resized)
+        if matched.is_complete:
+            return _Fit(expected=resized, matched=matched)
+    by_order = _by_order(file, expected=expected)
+    if by_order is None:
+        return by_name
+    return _Fit(expected=expected, matched=by_order, is_by_order=True)
 
 
 def _image_tower(file: WeightsFile, *, model: str) -> tuple[WeightsFile, tuple[str, ...]]:
-    """Returns the image tower of an open_clip ViT by timm's names, and the names outside it."""
+    """Returns the image tower of an open_clip ViT by timm's names, and the names outside it.
+
+    timm interpolates positions to the model's number of patches. It would also resize the patches
+    themselves, which makes another model of the file; they keep their size.
+    """
     module = timm.create_model(model, pretrained=False, num_classes=embedding_width(model))
-    outside = tuple(name for name in file.tensors if "visual." not in name)
-    tower = checkpoint_filter_fn(dict(file.tensors), module)  # type: ignore[arg-type]
+    if not isinstance(module, VisionTransformer):
+        return file, ()
+    tower = dict(checkpoint_filter_fn(dict(file.tensors), module))
+    patches = next(tensor for name, tensor in file.tensors.items() if name.endswith(PATCHES))
+    if tower["patch_embed.proj.weight"].shape != patches.shape:
+        tower["patch_embed.proj.weight"] = patches
+    outside = tuple(name for name in file.tensors if IMAGE_TOWER not in name)
     return replace(file, tensors=tower), outside
 
 
@@ -122,10 +158,9 @@ def _check_tied(matched: MatchedNames, *, found: Mapping[str, Tensor], shown: st
         )
 
 
-def _converted(
-    matched: MatchedNames, *, found: Mapping[str, Tensor], expected: ExpectedTensors, shown: str
-) -> dict[str, Tensor]:
+def _converted(fit: _Fit, *, found: Mapping[str, Tensor], shown: str) -> dict[str, Tensor]:
     """Returns the backbone's tensors in the model's dtypes; batch counters may be missing."""
+    matched, expected = fit.matched, fit.expected
     tensors, wrong_dtypes, infinite = {}, [], []
     for name, like in expected.backbone.items():
         if name not in matched.names:
@@ -160,10 +195,9 @@ def _is_convertible(tensor: Tensor, *, like: Tensor) -> bool:
     return not tensor.is_complex()
 
 
-def _refusal(
-    matched: MatchedNames, *, file: WeightsFile, expected: ExpectedTensors, shown: str, path: Path
-) -> str:
+def _refusal(fit: _Fit, *, file: WeightsFile, shown: str, path: Path) -> str:
     """Returns the message that refuses a file whose names or shapes are not the model's."""
+    matched, expected = fit.matched, fit.expected
     model = expected.model
     problems = []
     if not matched.names:
@@ -199,14 +233,16 @@ def _refusal(
 
 
 def _remarks(
-    matched: MatchedNames, *, file: WeightsFile, is_by_order: bool, shown: str
+    fit: _Fit, *, file: WeightsFile, text_tower: Sequence[str], shown: str
 ) -> tuple[str, ...]:
+    matched = fit.matched
+    num_texts = len(matched.text_tower) + len(text_tower)
     remarks = []
     if file.wrapper:
         remarks.append(f"{shown}: the weights are in its entry {file.wrapper}")
     if matched.prefix:
         remarks.append(f"{shown}: the weights are the tensors named {matched.prefix}*")
-    if is_by_order:
+    if fit.is_by_order:
         remarks.append(
             f"{shown}: its names are not timm's, so its tensors are taken in their order"
         )
@@ -214,8 +250,8 @@ def _remarks(
         remarks.append(
             f"{shown}: left out, because a base has no classifier: {_first_five(left_out)}"
         )
-    if matched.text_tower:
-        remarks.append(f"{shown}: left out: {len(matched.text_tower)} tensors of the text tower")
+    if num_texts:
+        remarks.append(f"{shown}: left out: {num_texts} tensors of the text tower")
     return tuple(remarks)
 
 

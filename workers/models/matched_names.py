@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
-from workers.models.backbones import embedding_width
+from workers.models.backbones import create_backbone
 from workers.models.tied_weights import own_state, tied_names
 
 BATCH_COUNT = ".num_batches_tracked"
@@ -36,14 +36,20 @@ class ExpectedTensors:
     """First parts of the names of classifiers."""
 
 
-def expected_tensors(model: str) -> ExpectedTensors:
+def expected_tensors(model: str, *, image_size: int | None = None) -> ExpectedTensors:
     """Returns the names, shapes and dtypes of a timm model's tensors.
+
+    Args:
+        model: A timm model name.
+        image_size: See `create_backbone`.
 
     Raises:
         WeightsError: timm has no such model.
     """
     with torch.device("meta"):
-        module = timm.create_model(model, pretrained=False, num_classes=embedding_width(model))
+        module = create_backbone(
+            model, seed=0, device=torch.device("meta"), image_size=image_size
+        ).module
     defaults: Any = module.default_cfg
     named = defaults.get("classifier") or ()
     own_heads = [named] if isinstance(named, str) else named

@@ -4,7 +4,6 @@ The content decides how a file is read, not the end of its name. No pickled code
 """
 
 import argparse
-import json
 import pickle
 import re
 import warnings
@@ -15,34 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from workers.models.backbones import NUM_NAMES_SHOWN
 from workers.models.pretrained_weights import WeightsError
+from workers.models.tensor_files import TensorFile
+from workers.models.tensor_header import TensorFileError
 
 MAX_DEPTH = 2
 """Mappings inside mappings that are searched for weights. Deeper ones are states of optimizers."""
 SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 
-_DAMAGED = "it is incomplete or damaged ({}); copy or download it again"
-_FIRST_BYTES = 512
-_MAX_HEADER_BYTES = 100_000_000
-"""Largest header of a safetensors file."""
+_DAMAGED = "is incomplete or damaged ({}); copy or download it again"
+_BEGINNING_BYTES = 512
 _PICKLE = b"\x80"
 _ZIP = b"PK\x03\x04"
-_BEGINNINGS = {
-    b"version https://git-lfs": (
-        "it is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository"
-    ),
-    b"<": ("it is a web page, not a checkpoint; download the file itself, which may need a login"),
-    b"\x89HDF": "it is an HDF5 file, as Keras writes them; convert it to safetensors",
-    b"GGUF": "it is a GGUF file, whose weights are quantised; take the original weights",
-    b"\x1f\x8b": "it is compressed with gzip; unpack it first",
-    b"\x93NUMPY": "it is one NumPy array, not tensors by name; convert it to safetensors",
-}
-"""Remedies for files that are no checkpoints, by their first bytes."""
+_TAR, _TAR_AT = b"ustar", 257
+"""Archives of the first releases of torch."""
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
@@ -70,52 +59,37 @@ def read_weights(path: Path) -> WeightsFile:
         WeightsError: The file cannot be read or is no checkpoint; the message says what it is.
     """
     try:
-        with path.open("rb") as file:
-            first = file.read(_FIRST_BYTES)
-        if fault := _fault(path, first=first):
+        beginning = _beginning(path)
+        if not _is_torch(beginning):
+            tensors = TensorFile(path)
+            if not tensors:
+                raise WeightsError(f"{path}: holds no tensors")
+            return WeightsFile(tensors=tensors, keeps_order=False)
+        if beginning.startswith(_ZIP) and (fault := _archive_fault(path)):
             raise WeightsError(f"{path}: {fault}")
-        return _read_safetensors(path) if _is_safetensors(first) else _read_torch(path)
+        return _read_torch(path)
+    except TensorFileError as error:
+        raise WeightsError(str(error)) from error
     except OSError as error:
-        raise WeightsError(f"{path}: it cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: {_DAMAGED.format(error)}") from error
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _fault(path: Path, *, first: bytes) -> str | None:
-    """Returns the reason why a file is no checkpoint, with a remedy; None if it may be one."""
-    if not first:
-        return "it is empty; copy or download it again"
-    if _is_safetensors(first) or first[:1] == _PICKLE:
-        return None
-    if first[:4] == _ZIP:
-        return _zip_fault(path)
-    text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text[:1] in (b"{", b"["):
-        return _json_fault(path)
-    otherwise = (
-        f"it is neither a safetensors file nor from torch.save; it begins with {first[:8]!r}"
-    )
-    return next((each for start, each in _BEGINNINGS.items() if text.startswith(start)), otherwise)
+def _beginning(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(_BEGINNING_BYTES)
 
 
-def _is_safetensors(first: bytes) -> bool:
-    return first[8:9] == b"{" and int.from_bytes(first[:8], "little") <= _MAX_HEADER_BYTES
+def _is_torch(beginning: bytes) -> bool:
+    """Returns whether a file begins like one that torch wrote; not for safetensors files."""
+    if beginning[8:9] == b"{":  # the header of a safetensors file may have 0x80 bytes
+        return False
+    return beginning.startswith((_PICKLE, _ZIP)) or beginning[_TAR_AT:].startswith(_TAR)
 
 
-def _json_fault(path: Path) -> str:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        return "it is text, not a checkpoint"
-    if isinstance(found, dict) and "weight_map" in found:
-        return (
-            "it is the index of a checkpoint in several files; save the weights in one file: "
-            "safetensors.torch.save_file(tensors of all files, 'weights.safetensors')"
-        )
-    return "it is a JSON file, not a checkpoint"
-
-
-def _zip_fault(path: Path) -> str | None:
+def _archive_fault(path: Path) -> str | None:
+    """Returns the reason why a ZIP archive is no checkpoint; None if it may be one."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
@@ -123,27 +97,10 @@ def _zip_fault(path: Path) -> str | None:
         return _DAMAGED.format("its table of contents is missing")
     if "constants.pkl" in names:
         return (
-            "it is a TorchScript program; save its weights: "
+            "is a TorchScript program; save its weights: "
             "torch.save(torch.jit.load(path).state_dict(), 'weights.pth')"
         )
-    return None if "data.pkl" in names else "it is a ZIP archive that torch.save did not write"
-
-
-def _read_safetensors(path: Path) -> WeightsFile:
-    tensors = {}
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 the file is no mapping
-            try:
-                tensors[name] = file.get_tensor(name)
-            except (SafetensorError, AttributeError, KeyError, TypeError) as error:
-                dtype = file.get_slice(name).get_dtype()
-                raise WeightsError(
-                    f"{path}: torch cannot read {name}, whose dtype is {dtype}; convert the file "
-                    "to float32, float16 or bfloat16"
-                ) from error
-    if not tensors:
-        raise WeightsError(f"{path}: it holds no tensors")
-    return WeightsFile(tensors=tensors, keeps_order=False)
+    return None if "data.pkl" in names else f"is a ZIP archive of other files; {SAVE_ALONE}"
 
 
 def _read_torch(path: Path) -> WeightsFile:
@@ -163,7 +120,7 @@ def _read_torch(path: Path) -> WeightsFile:
         raise WeightsError(f"{path}: {_DAMAGED.format(reason)}") from error
     if not isinstance(found, Mapping):
         raise WeightsError(
-            f"{path}: it holds a value of type {type(found).__name__}, not tensors by name; "
+            f"{path}: holds a value of type {type(found).__name__}, not tensors by name; "
             f"{SAVE_ALONE}"
         )
     return _unwrapped(found, path=path)
@@ -176,10 +133,10 @@ def _pickle_fault(path: Path) -> str:
     except Exception:  # noqa: BLE001 the file may be damaged in any way
         kinds = []
     if not kinds:
-        return f"it is not from torch.save, or damaged; {SAVE_ALONE}"
+        return f"is damaged, or a pickle that torch.save did not write; {SAVE_ALONE}"
     return (
-        f"it holds Python objects ({', '.join(kinds[:NUM_NAMES_SHOWN])}), and loading them could "
-        f"run any code; load it where you trust it, and {SAVE_ALONE}"
+        f"holds Python objects ({', '.join(kinds[:NUM_NAMES_SHOWN])}), and loading them could "
+        f"run any code; where you trust it, load it and {SAVE_ALONE}"
     )
 
 
@@ -190,7 +147,7 @@ def _unwrapped(found: Mapping[Any, Any], *, path: Path) -> WeightsFile:
     if len(nested) > 1:
         names = ", ".join(nested)
         raise WeightsError(
-            f"{path}: it holds several sets of weights ({names}); save the one that you mean in a "
+            f"{path}: holds several sets of weights ({names}); save the one that you mean in a "
             "file of its own"
         )
     for wrapper, tensors in nested.items():
@@ -200,7 +157,7 @@ def _unwrapped(found: Mapping[Any, Any], *, path: Path) -> WeightsFile:
     if not top:
         inside = [str(name) for name in found][:NUM_NAMES_SHOWN]
         raise WeightsError(
-            f"{path}: it holds no tensors by name, but {inside or 'nothing'}; {SAVE_ALONE}"
+            f"{path}: holds no tensors by name, but {inside or 'nothing'}; {SAVE_ALONE}"
         )
     return WeightsFile(tensors=_detached(top), keeps_order=True)
 

@@ -75,7 +75,7 @@ def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, 
     digest = sha256_of_file(path)
     if spec.weights != f"sha256:{digest}":
         raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
-    fitted = fit_weights(path, model=spec.model, shown=shown)
+    fitted = fit_weights(path, model=spec.model, image_size=spec.image_size, shown=shown)
     for remark in fitted.remarks:
         _log.info(remark)
     return dict(fitted.tensors)

@@ -252,3 +252,61 @@ def test_tied_tensors_may_be_in_a_file_once_or_often(tmp_path: Path) -> None:
     )
     torch.save({**whole, often: whole[often] + 1}, tmp_path / "x.pth")
     assert f"{often} and {once}" in refusal(tmp_path / "x.pth", model="coat_lite_tiny")
+
+
+def test_file_may_be_for_the_images_of_the_study(tmp_path: Path) -> None:
+    """An expert of an earlier study at 64 pixels has fewer positions than the model has."""
+    model, size = "vit_tiny_patch16_224", 64
+    torch.save(state_of(model, img_size=size), tmp_path / "x.pth")
+    fitted = fit_weights(tmp_path / "x.pth", model=model, image_size=size).tensors
+    assert fitted["pos_embed"].shape == (1, 17, 192)
+    message = refusal(tmp_path / "x.pth", model=model)
+    assert "pos_embed has shape (1, 17, 192), expected (1, 197, 192)" in message
+
+
+def as_in_open_clip(tower: State) -> State:
+    """Returns a CLIP tower under open_clip's names, with the text tower's logit scale."""
+    swaps = {
+        "patch_embed.proj": "conv1",
+        "blocks.": "transformer.resblocks.",
+        "norm_pre": "ln_pre",
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+        "attn.qkv.": "attn.in_proj_",
+        "attn.proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    found = {"logit_scale": torch.ones(()), "text_projection": torch.ones(2, 2)}
+    for name, tensor in tower.items():
+        given = name
+        for ours, theirs in swaps.items():
+            given = given.replace(ours, theirs)
+        given = f"ln_post.{given[5:]}" if given.startswith("norm.") else given
+        found[f"visual.{given}"] = tensor
+    found["visual.class_embedding"] = found.pop("visual.cls_token")[0, 0]
+    found["visual.positional_embedding"] = found.pop("visual.pos_embed")[0]
+    found["visual.proj"] = found.pop("visual.head.weight").T.contiguous()
+    del found["visual.head.bias"]
+    return found
+
+
+def test_image_tower_of_open_clip_is_taken_whole(tmp_path: Path) -> None:
+    """The text tower is left out; a tensor of the image tower that timm lacks is not."""
+    model = "vit_xsmall_patch16_clip_224"
+    tower = state_of(model, num_classes=512)
+    tower["head.bias"].zero_()
+    found = as_in_open_clip(tower)
+    torch.save(found, tmp_path / "x.pth")
+    fitted = fit_weights(tmp_path / "x.pth", model=model)
+    assert fitted.tensors.keys() == tower.keys()
+    assert all(torch.equal(tensor, tower[name]) for name, tensor in fitted.tensors.items())
+    assert any("2 tensors of the text tower" in remark for remark in fitted.remarks)
+    torch.save({**found, "visual.attn_pool.query": torch.ones(3)}, tmp_path / "x.pth")
+    assert "attn_pool.query" in refusal(tmp_path / "x.pth", model=model)
+    patches = {**found, "visual.conv1.weight": torch.ones(256, 3, 32, 32)}
+    torch.save(patches, tmp_path / "x.pth")
+    assert "patch_embed.proj.weight has shape (256, 3, 32, 32)" in refusal(
+        tmp_path / "x.pth", model=model
+    )
+    assert "has a name of test_resnet" in refusal(tmp_path / "x.pth", model="test_resnet")

@@ -1,6 +1,5 @@
 import argparse
 import pickle
-import re
 import zipfile
 from pathlib import Path
 
@@ -43,19 +42,14 @@ def test_old_format_of_torch_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "it is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "Git LFS pointer"),
+        (b"", "has only 0 bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "pointer of Git LFS"),
         (b"\n<!DOCTYPE html><html>Log in</html>", "web page"),
-        (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "web page"),
-        (b'{"metadata": {}, "weight_map": {"a": "model-00001-of-00002"}}', "several files"),
+        (b'{"metadata": {}, "weight_map": {"a": "model-00001-of-00002"}}', "index of a model"),
         (b'{"error": "not found"}', "JSON file"),
-        (b"{ not json", "text"),
-        (b"\x89HDF\r\n\x1a\n", "HDF5"),
-        (b"GGUF\x03", "GGUF"),
-        (b"\x1f\x8b\x08", "gzip"),
-        (b"PK\x03\x04cut", "incomplete or damaged"),
-        (b"\x80\x02cut", "not from torch.save, or damaged"),
-        (b"no checkpoint", "begins with b'no check'"),
+        (b"PK\x03\x04cut short", "is incomplete or damaged"),
+        (b"\x80\x02cut short", "pickle that torch.save did not write"),
+        (b"no checkpoint", "begins with 'no checkpoint'"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
@@ -87,7 +81,7 @@ def test_archives_of_other_programs_are_refused(tmp_path: Path) -> None:
     assert "torch.jit.load" in refusal(tmp_path / "x.pth")
     with zipfile.ZipFile(tmp_path / "x.bin", "w") as archive:
         archive.writestr("weights.txt", "1 2 3")
-    assert "ZIP archive" in refusal(tmp_path / "x.bin")
+    assert "ZIP archive of other files" in refusal(tmp_path / "x.bin")
 
 
 class Exploding:
@@ -145,8 +139,8 @@ def test_two_sets_of_weights_are_refused(tmp_path: Path) -> None:
     [
         (torch.ones(3), "a value of type Tensor"),
         ([torch.ones(3)], "a value of type list"),
-        ({}, "it holds no tensors by name, but nothing"),
-        ({"epoch": 3}, r"it holds no tensors by name, but ['epoch']"),
+        ({}, "holds no tensors by name, but nothing"),
+        ({"epoch": 3}, "holds no tensors by name, but ['epoch']"),
     ],
 )
 def test_values_that_are_no_weights_are_refused(tmp_path: Path, saved: object, said: str) -> None:
@@ -154,10 +148,10 @@ def test_values_that_are_no_weights_are_refused(tmp_path: Path, saved: object, s
     torch.save(saved, tmp_path / "x.pth")
     assert said in refusal(tmp_path / "x.pth")
     save_file({}, tmp_path / "x.safetensors")
-    assert "it holds no tensors" in refusal(tmp_path / "x.safetensors")
+    assert "holds no tensors" in refusal(tmp_path / "x.safetensors")
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     """A file may vanish between the plan and the preparation."""
-    assert re.search("it cannot be read: No such file", refusal(tmp_path / "x.pth"))
-    assert re.search("it cannot be read: Is a directory", refusal(tmp_path))
+    assert "does not exist" in refusal(tmp_path / "x.pth")
+    assert "is a folder" in refusal(tmp_path)
