@@ -96,7 +96,7 @@ def open_file(path: Path, *, is_read_only: bool = False) -> "OpenedStudy":
     """
     from orchestrator.progress.say import say
     from orchestrator.run.opened import open_study
-    from orchestrator.study.checks.models import resized_models, unchecked_models
+    from orchestrator.study.checks.models import model_remarks, resized_models, unchecked_models
     from orchestrator.study.reader import read_study
 
     console = new_console(stderr=True)
@@ -105,6 +105,8 @@ def open_file(path: Path, *, is_read_only: bool = False) -> "OpenedStudy":
             study, text = read_study(path, is_read_only=is_read_only)
         for reason in unchecked_models(study):
             say(console, f"warning: {reason}")
+        for remark in model_remarks(study):
+            say(console, remark)
         return open_study(study, text=text, resized=resized_models(study))
 
 

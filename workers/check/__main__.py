@@ -18,7 +18,7 @@ import torch
 from workers.check.model_check import check_model
 from workers.check.report import Fault, FileUse, ModelReport, ModelUse, TowerUse, Use, use_of
 from workers.check.towers import check_tower
-from workers.check.weights import file_fault
+from workers.check.weights import check_file
 
 LIMIT_S = 120
 """Time for a use. The checked work takes seconds on a machine that is not overloaded."""
@@ -53,8 +53,7 @@ def _report(use: Use) -> ModelReport:
         case ModelUse():
             return check_model(use)
         case FileUse():
-            fault = file_fault(use)
-            return ModelReport(faults=() if fault is None else (fault,))
+            return check_file(use)
         case TowerUse():
             return check_tower(use)
 

@@ -61,6 +61,8 @@ class FileUse:
     """A checkpoint file for a model."""
 
     model: str
+    image_size: int
+    """Height and width of the study's images, in pixels."""
     path: str
     """The absolute path."""
     num_bytes: int
@@ -130,6 +132,8 @@ class ModelReport:
     """Whether timm builds the model for the study's image size (`img_size`), because the model at
     its own size does not take such images."""
     faults: tuple[Fault, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Sentences about choices that a user should know, such as tensors that are left out."""
     unchecked: str | None = None
     """The part of the check that did not come to an end, with the reason; None for none."""
 
@@ -150,5 +154,6 @@ class ModelReport:
                 **fields,
                 "size": None if size is None else ModelSize(**size),
                 "faults": tuple(Fault(**each) for each in fields["faults"]),
+                "remarks": tuple(fields["remarks"]),
             }
         )

@@ -6,8 +6,8 @@ import timm
 import torch
 from torch import nn
 
-from workers.check.building import RefusedError, build, own_size, refused
-from workers.check.report import Fault, FileUse, ModelUse
+from workers.check.building import RefusedError, build, build_for, own_size, refused
+from workers.check.report import Fault, FileUse, ModelReport, ModelUse
 from workers.models.fitted_weights import fit_weights
 from workers.models.pretrained_weights import WeightsError
 from workers.models.resized_weights import resize_weights
@@ -26,16 +26,29 @@ def hub_fault(use: ModelUse) -> Fault | None:
     )
 
 
-def file_fault(use: FileUse) -> Fault | None:
-    """Returns the fault of a checkpoint that is not the model's; None if it is."""
+def check_file(use: FileUse) -> ModelReport:
+    """Checks whether a checkpoint is the model's."""
     try:
-        fit_weights(Path(use.path), model=use.model)
+        fitted = fit_weights(
+            Path(use.path),
+            model=use.model,
+            image_size=use.image_size if _is_resized(use) else None,
+        )
     except WeightsError as error:
         fault, is_told, remedy = str(error).rpartition("; ")
         if not is_told:
             fault, remedy = str(error), f"use a checkpoint of {use.model}"
-        return Fault(kind="file", fault=fault, remedy=remedy)
-    return None
+        return ModelReport(faults=(Fault(kind="file", fault=fault, remedy=remedy),))
+    return ModelReport(remarks=fitted.remarks)
+
+
+def _is_resized(use: FileUse) -> bool:
+    """Returns whether the study's model is built for its images, not for the model's own size."""
+    try:
+        device = torch.device("meta")
+        return build_for(use.model, image_size=use.image_size, device=device).is_resized
+    except RefusedError:  # the report on the model has the reason
+        return False
 
 
 def resizing_fault(use: ModelUse, *, device: torch.device) -> Fault | None:

@@ -1,6 +1,6 @@
 """Checks the models of a study in another process: names, image size, batches, linearisation."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +52,18 @@ def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Ite
 
 def unchecked_models(study: Study) -> list[str]:
     """Returns a sentence for each part of a checked study that this machine could not try."""
+    reports = _all_reports(study)
+    return list(dict.fromkeys(each.unchecked for each in reports if each.unchecked))
+
+
+def model_remarks(study: Study) -> list[str]:
+    """Returns sentences about the models of a checked study, and about the files for them."""
+    return list(dict.fromkeys(remark for each in _all_reports(study) for remark in each.remarks))
+
+
+def _all_reports(study: Study) -> Collection[ModelReport]:
     asked = questions(study.backbone, finetune=study.finetune)
-    reports = model_reports(each.use for each in asked)
-    return list(dict.fromkeys(each.unchecked for each in reports.values() if each.unchecked))
+    return model_reports(each.use for each in asked).values()
 
 
 def resized_models(study: Study) -> frozenset[str]:
@@ -109,7 +118,7 @@ def _file_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterato
     """Yields a question for each checkpoint file and model; missing files are left out."""
     for model in _named(backbone):
         for field, source in _sources(backbone, model=model, design=finetune.design):
-            use = _file_use(source, model=model)
+            use = _file_use(source, model=model, image_size=backbone.image_size)
             if use is not None:
                 yield Question(use=use, fields={"file": (field,), "model": (field,)})
 
@@ -151,7 +160,7 @@ def _sources(backbone: BackboneSection, *, model: str, design: str) -> Iterator[
             yield f"backbone.axes.weights[{index}]", source
 
 
-def _file_use(source: str, *, model: str) -> FileUse | None:
+def _file_use(source: str, *, model: str, image_size: int) -> FileUse | None:
     """Returns the question whether a local file has a model's weights; None for other sources."""
     if source in _KINDS or source == "package" or is_remote(source):
         return None
@@ -161,7 +170,11 @@ def _file_use(source: str, *, model: str) -> FileUse | None:
     except OSError:
         return None  # the check of the paths reports it
     return FileUse(
-        model=model, path=str(path), num_bytes=found.st_size, modified_ns=found.st_mtime_ns
+        model=model,
+        image_size=image_size,
+        path=str(path),
+        num_bytes=found.st_size,
+        modified_ns=found.st_mtime_ns,
     )
 
 
