@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ SAMPLE_STEP = 61
 _MIN_SAMPLE = 1024
 """Smallest sample that brackets the rank. Below it, at most 62 thousand entries, all magnitudes are
 kept and partitioned."""
+MAX_KEPT_FRACTION = 0.125
+"""Part of a tensor inside the bracket from which on those at its bounds are counted, not kept."""
 _NUM_ERRORS = 5
 """Half the width of the bracket, in standard errors of the rank in the sample."""
 
@@ -51,10 +54,15 @@ def largest_magnitude(
         raise ValueError(f"rank {rank} is outside 1 to {num_entries}")
     sampled = start_sample() if start_sample else (_every_nth(each) for each in start_pass())
     low, high = _bracket(sampled, share=rank / num_entries)
-    num_above, inside = _split(start_pass(), low=low, high=high)
-    position = len(inside) - (rank - num_above)
-    if 0 <= position < len(inside):
-        return float(np.partition(inside, position)[position])
+    found = _split(start_pass(), low=low, high=high)
+    rank_inside = rank - found.num_above
+    if 0 < rank_inside <= found.num_high:
+        return high
+    position = len(found.inside) - (rank_inside - found.num_high)
+    if 0 <= position < len(found.inside):
+        return float(np.partition(found.inside, position)[position])
+    if -found.num_low <= position < 0:
+        return low
     (magnitude,) = largest_magnitudes(start_pass, ranks=(rank,))
     return magnitude
 
@@ -89,24 +97,47 @@ def _bracket(sampled: Iterable[Tensor], *, share: float) -> tuple[float, float]:
     )
 
 
-def _split(
-    tensors: Iterable[Tensor], *, low: float, high: float
-) -> tuple[int, NDArray[np.float32]]:
-    """Returns the number of magnitudes above a bracket, and the magnitudes inside it."""
-    num_above = 0
-    inside = []
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """Magnitudes of a pass, compared with a bracket."""
+
+    num_above: int
+    inside: NDArray[np.float32]
+    """The magnitudes inside, except some that equal a bound."""
+    num_low: int
+    """Number of exceptions that equal the lower bound."""
+    num_high: int
+    """Number of exceptions that equal the upper bound, if it is another one."""
+
+
+def _split(tensors: Iterable[Tensor], *, low: float, high: float) -> _Split:
+    """Compares all magnitudes with a bracket.
+
+    Weights that were not trained have task vectors of zeros, and a bracket that begins at zero
+    would keep all of them. So of many magnitudes in a tensor, those that equal a bound are counted.
+    """
+    num_above = num_low = num_high = 0
+    inside: list[NDArray[np.float32]] = []
     scratch = np.empty(0, np.float32)
     for tensor in tensors:
         if tensor.is_cuda:
             magnitudes = tensor.abs().flatten()
             num_above += int((magnitudes > high).sum())
-            kept = magnitudes[(magnitudes >= low) & (magnitudes <= high)]
-            inside.append(kept.cpu().numpy())
+            kept = magnitudes[(magnitudes >= low) & (magnitudes <= high)].cpu().numpy()
         else:  # on the CPU numpy compares and selects five times as fast as torch
             if tensor.numel() > len(scratch):
                 scratch = np.empty(tensor.numel(), np.float32)
             values = np.abs(tensor.numpy().reshape(-1), out=scratch[: tensor.numel()])
             above, within = values > high, values >= low
             num_above += int(np.count_nonzero(above))
-            inside.append(values[np.logical_xor(within, above, out=within)])
-    return num_above, np.concatenate(inside)
+            kept = values[np.logical_xor(within, above, out=within)]
+        if len(kept) > MAX_KEPT_FRACTION * tensor.numel():
+            is_low = kept == low
+            is_high = (kept == high) & ~is_low
+            num_low += int(np.count_nonzero(is_low))
+            num_high += int(np.count_nonzero(is_high))
+            kept = kept[~(is_low | is_high)]
+        inside.append(kept)
+    return _Split(
+        num_above=num_above, inside=np.concatenate(inside), num_low=num_low, num_high=num_high
+    )

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge.kth_magnitude import just_below, largest_magnitude
+from merge.kth_magnitude import _split, just_below, largest_magnitude
 
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1)
 
@@ -86,3 +86,24 @@ def test_nothing_lies_between_a_value_and_the_one_just_below(value: float) -> No
     assert float(torch.nextafter(torch.tensor(below), torch.tensor(torch.inf))) == float(
         torch.tensor(value)
     )
+
+
+@pytest.mark.parametrize("levels", [(0.0,), (0.0, 0.5), (0.0, 0.5, 1.0), (0.25, 0.5, 0.75, 1.0)])
+def test_every_rank_among_a_few_values_is_found(levels: tuple[float, ...]) -> None:
+    """Ranks at the edges of each value are found too, beside tensors of other values."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(levels), (100_000,), generator=generator)
+    tensors = [torch.tensor(levels)[drawn], torch.rand(5000, generator=generator)]
+    flat = torch.cat(tensors).sort(descending=True).values
+    edges = (flat.diff().nonzero().flatten()[::500] + 1).tolist()
+    for rank in {1, 2, 50_000, 104_999, 105_000, *edges, *(edge + 1 for edge in edges)}:
+        found = largest_magnitude(lambda: tensors, rank=rank, num_entries=105_000)
+        assert found == float(flat[rank - 1]), rank
+
+
+def test_weights_that_were_not_trained_are_not_kept_in_memory() -> None:
+    """Nine tenths of the task vector are zeros, and the wanted magnitude is among them."""
+    vector = torch.zeros(100_000)
+    vector[::10] = 1.0
+    assert len(_split([vector], low=0.0, high=0.0).inside) == 0
+    assert largest_magnitude(lambda: [vector], rank=20_000, num_entries=100_000) == 0.0
