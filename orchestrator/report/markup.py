@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.progress.visible_text import visible
 from orchestrator.report.style import INK
 
 
@@ -28,6 +29,11 @@ class HtmlCell:
         return self.is_head or self.css == "text"
 
 
+def escaped(text: str) -> str:
+    """Returns a text as HTML that shows it: nothing in it is markup or reorders its line."""
+    return html.escape(visible(text))
+
+
 def table(
     head: Sequence[str],
     rows: Sequence[Sequence[HtmlCell]],
@@ -42,13 +48,11 @@ def table(
         over: A second line of headings above the first: each heading with the number of columns
             that it spans, from the left.
     """
-    top = "".join(
-        f'<th class="over" colspan="{num}">{html.escape(name)}</th>' for name, num in over
-    )
+    top = "".join(f'<th class="over" colspan="{num}">{escaped(name)}</th>' for name, num in over)
     top = f"<tr>{top}</tr>" if over else ""
     left = {at for row in rows for at, cell in _placed(row, len(head)) if cell.is_text}
     columns = "".join(
-        f'<th scope="col"{" class=text" if at in left else ""}>{html.escape(name)}</th>'
+        f'<th scope="col"{" class=text" if at in left else ""}>{escaped(name)}</th>'
         for at, name in enumerate(head)
     )
     body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
@@ -70,21 +74,18 @@ def name_cell(text: str, *, css: str = "", swatch: str = "", num_rows: int = 1) 
 
 def definitions(entries: Mapping[str, str]) -> str:
     """Returns names and their texts as a definition list."""
-    pairs = (
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
-        for name, text in entries.items()
-    )
+    pairs = (f"<dt>{escaped(name)}</dt><dd>{escaped(text)}</dd>" for name, text in entries.items())
     return f"<dl>{''.join(pairs)}</dl>"
 
 
 def paragraph(text: str, *, css: str = "") -> str:
     """Returns a paragraph."""
-    return f'<p class="{css}">{html.escape(text)}</p>' if css else f"<p>{html.escape(text)}</p>"
+    return f'<p class="{css}">{escaped(text)}</p>' if css else f"<p>{escaped(text)}</p>"
 
 
 def bullets(lines: Sequence[str]) -> str:
     """Returns a bulleted list, or an empty string for no lines."""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 
 
@@ -102,7 +103,7 @@ def inline_svg(content: bytes, *, name: str, label: str) -> str:
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"| height="[\d.]+pt" width="[\d.]+pt"',
                   "", text, count=1)  # fmt: skip
     text = text.replace(INK, "currentColor")
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escaped(label)}"', 1)
 
 
 def _cell(cell: HtmlCell) -> str:
@@ -113,6 +114,6 @@ def _cell(cell: HtmlCell) -> str:
         "title": cell.title,
         "rowspan": str(cell.num_rows) if cell.num_rows > 1 else "",
     }
-    spelt = "".join(f' {name}="{html.escape(v)}"' for name, v in attributes.items() if v)
-    swatch = f'<i style="background:{html.escape(cell.swatch)}"></i>' if cell.swatch else ""
-    return f"<{tag}{spelt}>{swatch}{html.escape(cell.text)}</{tag}>"
+    spelt = "".join(f' {name}="{escaped(v)}"' for name, v in attributes.items() if v)
+    swatch = f'<i style="background:{escaped(cell.swatch)}"></i>' if cell.swatch else ""
+    return f"<{tag}{spelt}>{swatch}{escaped(cell.text)}</{tag}>"

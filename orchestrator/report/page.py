@@ -1,12 +1,11 @@
 """Renders the report as one HTML page that loads nothing from elsewhere."""
 
-import html
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
 from orchestrator.record.holes import Hole
-from orchestrator.report.markup import definitions
+from orchestrator.report.markup import definitions, escaped, paragraph
 from orchestrator.report.quantities import by_axis
 from orchestrator.report.sections import (
     axes_section,
@@ -44,7 +43,7 @@ def render_report(
         study_yaml: The study file.
     """
     return _template("page.html").substitute(
-        title=html.escape(study),
+        title=escaped(study),
         style=_text("page.css"),
         holes=holes_section(holes),
         summary=summary_section(results.means),
@@ -61,6 +60,15 @@ def render_report(
     )
 
 
+def render_fault(*, study: str, fault: str) -> str:
+    """Returns a page that stands for a report that could not be drawn."""
+    text = paragraph(
+        f"The report of study {study} could not be drawn: {fault}. The tables beside it are whole. "
+        "`mergesweep report` draws it again."
+    )
+    return f'<!doctype html>\n<meta charset="utf-8">\n<title>{escaped(study)}</title>\n{text}\n'
+
+
 def _nav(settings: Sequence[SettingMean], *, has_experts: bool, has_data: bool) -> str:
     links = {axis_id(axis): f"Axis: {axis}" for axis in by_axis(settings)}
     if settings:
@@ -70,7 +78,7 @@ def _nav(settings: Sequence[SettingMean], *, has_experts: bool, has_data: bool) 
     if has_data:
         links["data"] = "Data"
     links |= {"facts": "Facts", "study-file": "Study file"}
-    items = (f'<li><a href="#{to}">{html.escape(text)}</a></li>' for to, text in links.items())
+    items = (f'<li><a href="#{to}">{escaped(text)}</a></li>' for to, text in links.items())
     return f"<nav><ul>{''.join(items)}</ul></nav>"
 
 

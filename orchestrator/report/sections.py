@@ -1,6 +1,5 @@
 """Writes the sections of the report, each as a piece of HTML."""
 
-import html
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from orchestrator.report.focus import Focus, focus_of
 from orchestrator.report.markup import (
     HtmlCell,
     bullets,
+    escaped,
     inline_svg,
     name_cell,
     paragraph,
@@ -55,7 +55,7 @@ def holes_section(holes: Sequence[Hole]) -> str:
         for hole in holes
     ]
     return (
-        f'<section class="holes" id="holes"><h2>Incomplete: {html.escape(numbers)}</h2>'
+        f'<section class="holes" id="holes"><h2>Incomplete: {escaped(numbers)}</h2>'
         + paragraph(
             "The means below cover only the merges that exist. The column 'groups' gives the "
             "number of groups in each mean."
@@ -105,7 +105,7 @@ def experts_section(experts: pa.Table) -> str:
         "Test accuracy in % of every expert on its own task. Chance is 1 / classes. The base is "
         "the pretrained backbone with the expert's head."
     )
-    parts = [f"<h3>{html.escape(axis)}</h3>{body}" for axis, body in tables.items()]
+    parts = [f"<h3>{escaped(axis)}</h3>{body}" for axis, body in tables.items()]
     return _section("experts", "Experts on their own tasks", paragraph(note), *parts)
 
 
@@ -124,7 +124,7 @@ def data_section(datasets: Mapping[str, DataMetrics]) -> str:
 
 def file_section(study_yaml: str) -> str:
     """Returns the study file, as the user wrote it."""
-    return _section("study-file", "Study file", f"<pre>{html.escape(study_yaml)}</pre>")
+    return _section("study-file", "Study file", f"<pre>{escaped(study_yaml)}</pre>")
 
 
 def axis_id(axis: str) -> str:
@@ -142,7 +142,7 @@ def _axis_section(
         f"Axis: {axis}",
         paragraph(_groups_sentence(settings), css="note"),
         _figures(axis, MACRO, drawn, charts=charts, broad=broad),
-        f"<details><summary>The same figures for {html.escape(MEAN_NAMES[UNION])}</summary>",
+        f"<details><summary>The same figures for {escaped(MEAN_NAMES[UNION])}</summary>",
         _figures(axis, UNION, drawn, charts=charts, broad=broad),
         "</details>",
         bullets(not_finite_lines(settings)),
@@ -213,4 +213,4 @@ def _focus_section(focus: Focus, styles: Styles, drawn: Mapping[str, bytes]) -> 
 
 def _section(anchor: str, title: str, *parts: str) -> str:
     body = "\n".join(part for part in parts if part)
-    return f'<section id="{anchor}"><h2>{html.escape(title)}</h2>\n{body}\n</section>'
+    return f'<section id="{anchor}"><h2>{escaped(title)}</h2>\n{body}\n</section>'

@@ -158,8 +158,15 @@ class Session:
 
     def _publish(self, manifest: Manifest) -> None:
         """Hands the MLflow run of a committed artifact to the tracker, if it has one."""
-        run = mlflow_run_of(manifest, ledger=self.opened.ledger)
-        if run is not None and self.tracker is not None:
+        if self.tracker is None:
+            return
+        try:
+            run = mlflow_run_of(manifest, ledger=self.opened.ledger)
+        except Exception as error:  # noqa: BLE001 a view never fails a run
+            what = f"{manifest.kind} {manifest.id}"
+            self._state.notes.append(f"MLflow lacks {what}: {type(error).__name__}: {error}")
+            return
+        if run is not None:
             self.tracker.publish(run)
 
     def _metrics(self, pool: WorkerPool) -> Iterable[MetricValue]:

@@ -10,7 +10,7 @@ from orchestrator.record.data_check import prepared_data
 from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.outputs import store_outputs
 from orchestrator.report.figures import figures
-from orchestrator.report.page import render_report
+from orchestrator.report.page import render_fault, render_report
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.tracking.mlflow_run import MlflowRun
@@ -20,7 +20,7 @@ from workers.artifacts.code_version import code_version
 
 def write_outputs(opened: OpenedStudy, *, results: StudyResults) -> str:
     """Writes both tables and the report to the store; returns the report's HTML."""
-    page = report_page(opened, results=results)
+    page = _report_or_fault(opened, results=results)
     store_outputs(
         opened.folder,
         results=results.merges,
@@ -41,6 +41,15 @@ def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
         facts=_facts(opened),
         study_yaml=opened.text,
     )
+
+
+def _report_or_fault(opened: OpenedStudy, *, results: StudyResults) -> str:
+    """Returns the report, or a page that says why there is none: a view never fails a run."""
+    try:
+        return report_page(opened, results=results)
+    except Exception as error:  # noqa: BLE001 drawing may raise anything
+        fault = f"{type(error).__name__}: {error}"
+        return render_fault(study=opened.plan.study.name, fault=fault)
 
 
 def publish_outputs(

@@ -67,9 +67,12 @@ class MlflowExperiment:
     def publish(self, run: MlflowRun) -> bool:
         """Writes an MLflow run; returns False if the server already has it with equal content.
 
+        Texts that are too long for MLflow are cut.
+
         Raises:
             Exception: Any error of mlflow, requests or SQLAlchemy; the call can be repeated.
         """
+        run = run.fitted()
         try:
             stored = self._find(run.key)
             parent_id = self._parent_id(run)

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -19,6 +19,10 @@ MAX_ARTIFACT_BYTES = 8 * 2**20
 
 MAX_PARAM_CHARS = 6000
 """MLflow silently cuts longer values, and later refuses the full value as a changed one."""
+MAX_TAG_CHARS = 5000
+"""Servers refuse longer values."""
+MAX_NAME_CHARS = 250
+"""Databases refuse longer names of MLflow runs."""
 
 _NAME = re.compile(r"[\w\-. /:]{1,250}")
 
@@ -68,10 +72,6 @@ class MlflowRun:
             problems.append("it is its own parent")
         if len({point.name for point in self.metrics}) > MAX_METRIC_KEYS:
             problems.append(f"it has more than {MAX_METRIC_KEYS} metric names")
-        long = [k for k, v in self.params.items() if len(v) > MAX_PARAM_CHARS]
-        problems += [
-            f"parameter {name!r} has more than {MAX_PARAM_CHARS} characters" for name in long
-        ]
         if problems:
             raise ValueError(f"MLflow run {self.key!r} cannot be written: {'; '.join(problems)}")
 
@@ -90,6 +90,15 @@ class MlflowRun:
         if sum(map(len, self.artifacts.values())) > MAX_ARTIFACT_BYTES:
             bad.append(f"its artifacts have more than {MAX_ARTIFACT_BYTES} bytes")
         return bad
+
+    def fitted(self) -> "MlflowRun":
+        """Returns the MLflow run with texts that are cut where MLflow would refuse them."""
+        return replace(
+            self,
+            name=_cut(self.name, most=MAX_NAME_CHARS),
+            params={name: _cut(text, most=MAX_PARAM_CHARS) for name, text in self.params.items()},
+            tags={name: _cut(text, most=MAX_TAG_CHARS) for name, text in self.tags.items()},
+        )
 
     @property
     def digest(self) -> str:
@@ -117,3 +126,7 @@ class MlflowRun:
         ]
         payload["artifacts"] = {k: base64.b64decode(v) for k, v in payload["artifacts"].items()}
         return cls(**payload)
+
+
+def _cut(text: str, *, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,5 +1,6 @@
 """Parameters, tags and metrics of MLflow runs, taken from cells, experts and means."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +10,7 @@ from orchestrator.plan.plan import Cell, Plan
 from orchestrator.plan.settings import BasePoint
 from orchestrator.results.means import Metrics, Row
 from orchestrator.results.schema import MEANS
-from orchestrator.tracking.mlflow_run import MetricPoint
+from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MetricPoint
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
 from workers.specs.expert import ExpertSpec
@@ -19,6 +20,8 @@ MAX_TASK_METRICS = 16
 
 The accuracies of larger groups are in the result table only.
 """
+MAX_TASK_CHARS = 200
+_NOT_IN_NAMES = re.compile(r"[^\w\-. ]")
 
 
 def common_tags(plan: Plan, *, kind: str, manifest: Manifest) -> dict[str, str]:
@@ -100,8 +103,24 @@ def merge_scores(rows: Iterable[Row]) -> dict[str, float]:
             f"{name}_base_accuracy": row["base_accuracy"],
         }
     if len(by_task) <= MAX_TASK_METRICS:
-        scores |= {f"accuracy/{task}": row["accuracy"] for task, row in by_task.items()}
+        scores |= {f"accuracy/{_plain(task)}": row["accuracy"] for task, row in by_task.items()}
     return scores
+
+
+def run_key(*parts: str) -> str:
+    """Returns the key of an MLflow run; MLflow's search has no escape for quotation marks."""
+    return "/".join(parts).replace("'", "%27")
+
+
+def fitting_artifacts(artifacts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Returns the smallest artifacts, as many as an MLflow run may have together."""
+    fitting: dict[str, bytes] = {}
+    num_left = MAX_ARTIFACT_BYTES
+    for path, content in sorted(artifacts.items(), key=lambda item: len(item[1])):
+        num_left -= len(content)
+        if num_left >= 0:
+            fitting[path] = content
+    return fitting
 
 
 def spread_scores(metrics: Metrics, *, prefix: str) -> dict[str, float]:
@@ -141,6 +160,11 @@ def metric_points(
 def end_ms(manifest: Manifest) -> int:
     """Returns the time at which an artifact was committed."""
     return int(manifest.created_at_s * 1000)
+
+
+def _plain(task: str) -> str:
+    """Returns a task's name with the characters and the length of a metric's name."""
+    return _NOT_IN_NAMES.sub("_", task)[:MAX_TASK_CHARS]
 
 
 def _base_columns(base: BasePoint) -> dict[str, Any]:

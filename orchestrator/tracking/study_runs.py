@@ -24,8 +24,10 @@ from orchestrator.tracking.run_fields import (
     end_ms,
     expert_params,
     expert_scores,
+    fitting_artifacts,
     merge_scores,
     metric_points,
+    run_key,
     spread_scores,
 )
 from orchestrator.tracking.views import AxisView, curve_run
@@ -104,7 +106,7 @@ def report_run(committed: Committed, *, artifacts: Mapping[str, bytes]) -> Mlflo
         end_ms=end_ms(last),
         status="FINISHED",
         tags=common_tags(committed.plan, kind="report", manifest=last),
-        artifacts=artifacts,
+        artifacts=fitting_artifacts(artifacts),
     )
 
 
@@ -255,4 +257,4 @@ def _curve_point(mean: SettingMean) -> dict[str, float]:
 
 
 def _setting_key(cell: Cell) -> str:
-    return f"setting/{cell.setting.name}/{cell.label}"
+    return run_key("setting", cell.setting.name, cell.label)

@@ -7,7 +7,13 @@ import pytest
 import yaml
 
 from orchestrator.plan.plan import Plan
-from orchestrator.record.folder import TRACKING_FILE, StudyDamagedError, StudyFolder
+from orchestrator.record.folder import (
+    REPORT_FILE,
+    RESULTS_FILE,
+    TRACKING_FILE,
+    StudyDamagedError,
+    StudyFolder,
+)
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_by_name, open_study, tracking_uri
 from orchestrator.run.write_outputs import report_page, write_outputs
@@ -280,3 +286,20 @@ def test_folder_is_that_of_the_study(open_text: Callable[..., OpenedStudy]) -> N
     """Two studies of one store have separate folders."""
     assert open_text(name="other").folder.name == "other"
     assert isinstance(open_text().folder, StudyFolder)
+
+
+def test_report_that_cannot_be_drawn_fails_nothing(
+    open_text: Callable[..., OpenedStudy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables are written, and a page says why there is no report."""
+
+    def fail(*_: object, **__: object) -> str:
+        raise ValueError("<no font>")
+
+    monkeypatch.setattr("orchestrator.run.write_outputs.report_page", fail)
+    opened = open_text()
+    write(opened)
+    assert opened.folder.read_bytes(RESULTS_FILE) is not None
+    page = opened.folder.read_bytes(REPORT_FILE)
+    assert page is not None
+    assert b"could not be drawn: ValueError: &lt;no font&gt;" in page

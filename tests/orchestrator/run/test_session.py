@@ -295,6 +295,38 @@ def test_each_stage_has_its_own_share_of_the_cluster(make_setup: Callable[..., S
     assert [share.cpu for share in setup.cluster.share.stages] == [1, 2, 1]
 
 
+def test_mlflow_run_that_cannot_be_made_fails_nothing(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracking is a view: the run goes on, and a line says what MLflow lacks."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("too long a name")
+
+    monkeypatch.setattr("orchestrator.run.session.mlflow_run_of", fail)
+    printed = setup.run()
+    assert setup.opened.ledger.state().is_finished
+    first = next(iter(setup.opened.plan.experts))
+    assert f"MLflow lacks expert {first}: ValueError: too long a name" in printed
+
+
+def test_signal_while_jobs_run_is_said_and_stops_the_run(setup: Setup) -> None:
+    """The user knows that the signal has arrived, and what a second one would do."""
+    stops: list[Callable[[], None]] = []
+
+    @contextmanager
+    def stopping_signals(stop: Callable[[], None]) -> Iterator[None]:
+        stops.append(stop)
+        yield
+        stops.clear()
+
+    setup.session.stopping_signals = stopping_signals
+    setup.cluster.on_trial = lambda _: stops[0]()
+    printed = setup.run()
+    assert setup.cluster.events == [*PREPARATION, "trial"]
+    assert "stopping: running trials leave checkpoints; a second Ctrl-C ends" in printed
+
+
 def test_preparation_alone_makes_base_and_images(setup: Setup) -> None:
     """No trial starts, and nothing is published."""
     setup.session.prepare(Console(file=StringIO()))

@@ -6,8 +6,10 @@ import pytest
 from eval.metrics import TaskSums
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
+from orchestrator.results.schema import MEANS
 from orchestrator.results.study_results import StudyResults
-from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MlflowRun
+from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MAX_METRIC_KEYS, MlflowRun
+from orchestrator.tracking.run_fields import merge_scores, run_key
 from orchestrator.tracking.study_runs import axis_views, mlflow_run_of, mlflow_runs, report_run
 from workers.artifacts.manifests import Manifest
 
@@ -297,3 +299,22 @@ def test_code_version_is_split_into_release_and_commit(ledger: Ledger) -> None:
     tags = [run.tags for run in (mlflow_run_of(m, ledger=ledger) for m in (manifest, built)) if run]
     assert [each["code_version"] for each in tags] == ["0.1.0", "0.1.0"]
     assert [each.get("git_commit") for each in tags] == [None, "abc123"]
+
+
+def test_report_that_is_too_large_for_mlflow_leaves_out_the_largest_files(ledger: Ledger) -> None:
+    """The other files are there, and nothing fails."""
+    artifacts = {"report.html": bytes(MAX_ARTIFACT_BYTES + 1), "figures/a.png": bytes(10)}
+    run = report_run(ledger.committed(), artifacts=artifacts)
+    assert set(run.artifacts) == {"figures/a.png"}
+
+
+def test_names_from_outside_fit_keys_and_metrics() -> None:
+    """MLflow's search has no escape for quotation marks, and metrics have few characters."""
+    assert run_key("setting", "weights=/data/john's.pt", "ties") == (
+        "setting/weights=/data/john%27s.pt/ties"
+    )
+    row = dict.fromkeys(("accuracy", "loss", "normalized_accuracy", "base_accuracy"), 0.5)
+    rows = [{"task": task, **row} for task in (*MEANS, "caf\u00e9 (new)", "x" * 300)]
+    names = set(merge_scores(rows))
+    assert "accuracy/caf\u00e9 _new_" in names
+    assert max(map(len, names)) <= 250
