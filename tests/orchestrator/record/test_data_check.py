@@ -87,7 +87,7 @@ def test_equal_and_skipped_images_are_warned_about_with_the_first_names(
             "svhn: 2 of 1,000 training images are there with two labels: train/a/1.png and "
             "train/b/1.png"
         ),
-        "svhn: 1 image cannot be used and are skipped: train/a/9.png: the file is empty",
+        "svhn: skipped images that cannot be used: 1 (train/a/9.png: the file is empty)",
     )
     assert not check.has_no_pairs
 
