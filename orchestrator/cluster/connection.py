@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 
 from orchestrator.environment.problems import VariableError, VariableProblem
 from orchestrator.environment.ray_directory import DIRECTORY_VARIABLE, ray_directory
-from orchestrator.environment.ray_start import start_fault
+from orchestrator.environment.ray_start import check_limits, start_fault
 from orchestrator.environment.ray_variables import (
     ADDRESS_REMEDY,
     ADDRESS_VARIABLE,
@@ -33,6 +34,8 @@ from orchestrator.environment.ray_variables import (
     ray_address,
 )
 from orchestrator.progress.state import InUse
+from workers.store.machine_errors import MachineError
+from workers.store.protocol import StoreError
 
 WORKER = "workers.process:Worker"
 """The class that runs in worker processes. It is named and not imported, because it loads torch,
@@ -55,6 +58,10 @@ CHECK_HEAD_EVERY_S = 5.0
 HEAD_LOST_AFTER_S = 20.0
 """The head counts as lost when it has not answered for this long. Ray itself waits 60 s at full CPU
 load and then ends the process at once."""
+
+
+class WorkerStartError(ConnectionError):
+    """A worker process cannot load what it needs, such as torch."""
 
 
 def is_own_ray() -> bool:
@@ -197,10 +204,16 @@ def _start() -> None:
     os.environ[DIRECTORY_VARIABLE] = str(directory.parent)
     if not has_token(os.environ):
         os.environ[TOKEN_VARIABLE] = secrets.token_hex(32)
+    check_limits()
     try:
-        ray.init(address="local", include_dashboard=False, **_QUIET)
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            **{**_QUIET, "logging_level": logging.CRITICAL},
+        )
     except Exception as error:
         raise ConnectionError(start_fault(directory, error=error)) from error
+    logging.getLogger("ray").setLevel(_QUIET["logging_level"])
 
 
 def _join(address: str) -> None:
@@ -263,6 +276,19 @@ def is_node_lost(error: BaseException | None) -> bool:
 
 
 def create_worker(name: str, *, store_url: str, num_cpus: float) -> Any:  # noqa: ANN401 by name
-    """Creates a worker in this process from the name of its class, `module:Class`."""
+    """Creates a worker in this process from the name of its class, `module:Class`.
+
+    Raises:
+        WorkerStartError: The class cannot be loaded or created; the message is one line.
+        StoreError, MachineError: The store or a folder of this machine cannot be used.
+    """
     module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)(store_url, num_cpus=num_cpus)
+    try:
+        return getattr(importlib.import_module(module), attribute)(store_url, num_cpus=num_cpus)
+    except (StoreError, MachineError):
+        raise
+    except Exception as error:
+        raise WorkerStartError(
+            f"no worker process starts on {socket.gethostname()}: {type(error).__name__}: "
+            f"{_one_line(error)}; this shows the traceback: {sys.executable} -c 'import {module}'"
+        ) from error

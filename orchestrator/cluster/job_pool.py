@@ -4,6 +4,7 @@ Plain Ray tasks would starve beside Tune, which keeps the placement groups of th
 reuses. These workers are actors that exist before the Tuner starts, and stay.
 """
 
+import functools
 import threading
 import time
 from collections import deque
@@ -30,7 +31,14 @@ before the job fails."""
 
 class _JobWorker:
     def __init__(self, worker: str, store_url: str, num_cpus: float) -> None:
-        self._worker = create_worker(worker, store_url=store_url, num_cpus=num_cpus)
+        self._create = functools.partial(
+            create_worker, worker, store_url=store_url, num_cpus=num_cpus
+        )
+        self._worker: Any = None
+
+    def greet(self) -> None:
+        """Returns once the worker is created; here, as Ray wraps errors of a constructor."""
+        self._worker = self._create()
 
     def run(self, method: str, argument: object) -> bytes:
         manifest: Manifest = getattr(self._worker, method)(argument)
@@ -41,9 +49,6 @@ class _JobWorker:
             yield progress
             if progress.committed is not None:
                 yield progress.committed.to_json()
-
-    def greet(self) -> None:
-        """Returns once the process has started."""
 
 
 class JobPool:
@@ -66,6 +71,8 @@ class JobPool:
         self._starting: dict[Any, Any] = {}
         """Workers that have not started yet, by Ray's reference to `greet`."""
         self._workers: list[Any] = []
+        self._has_started = False
+        """Whether any worker has started."""
         self._crash: Exception | None = None
         self._num_lost: dict[str, int] = {}
         self._num_wanted = 0
@@ -125,7 +132,8 @@ class JobPool:
         """Returns whether every submitted job has ended.
 
         Raises:
-            Exception: The error that ended the pool's thread, such as a store error in `on_end`.
+            Exception: The error that ended the pool's thread, such as a store error in `on_end`, or
+                that of a worker that cannot start.
         """
         if self._crash is not None:
             raise self._crash
@@ -166,7 +174,8 @@ class JobPool:
         if self._starting:
             references = list(self._starting)
             up, _ = ray.wait(references, num_returns=len(references), timeout=0)
-            self._workers += [self._starting.pop(reference) for reference in up]
+            for reference in up:
+                self._greeted(reference)
         while self._starting and len(self._workers) + len(self._starting) > self._num_wanted:
             _, worker = self._starting.popitem()
             ray.kill(worker)
@@ -175,6 +184,25 @@ class JobPool:
         for worker in [each for each in self._workers if each not in busy][: max(0, surplus)]:
             self._workers.remove(worker)
             ray.kill(worker)
+
+    def _greeted(self, reference: Any) -> None:  # noqa: ANN401 Ray's references are untyped here
+        """Takes a worker that has started, or has failed to.
+
+        Raises:
+            Exception: The worker's error, if no worker has started yet. Later, another node may do.
+        """
+        worker = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except RayTaskError as failure:
+            ray.kill(worker)
+            if not self._has_started:
+                raise failure.cause or failure from failure
+            return
+        except RayError:
+            pass  # its process has died, which the first job given to it will notice
+        self._has_started = True
+        self._workers.append(worker)
 
     def _create(self) -> Any:  # noqa: ANN401 Ray's actors are untyped here
         cpu, gpu = (self._share.cpu, self._share.gpu) if self._reserve else (0, 0)

@@ -1,5 +1,6 @@
 """Explains why a Ray of this process's own did not start: its logs, the limits it met."""
 
+import math
 import os
 import re
 import resource
@@ -10,6 +11,9 @@ from pathlib import Path
 MIN_FREE_BYTES = 200 * 10**6
 """Ray's logs, sockets and spilled objects hardly fit into less."""
 MIN_OPEN_FILES = 1024
+MIN_PROCESSES = 1024
+MIN_ADDRESS_SPACE_BYTES = 2 * 10**9
+"""With less, threads of the driver fail to start, and C++ ends the process (seen at 1.5 GB)."""
 MAX_LOAD_PER_CORE = 4.0
 """With a higher load, Ray's processes may not answer within its 30 s."""
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 where Ray keeps objects
@@ -36,17 +40,26 @@ def start_fault(directory: Path, *, error: BaseException) -> str:
     return f"Ray did not start on this machine ({said}); {where}; {advice}"
 
 
+def check_limits() -> None:
+    """Refuses a limit under which the attempt to start Ray would end this process at once.
+
+    Raises:
+        ConnectionError: The address space is too small; the message is one line.
+    """
+    if _limit(resource.RLIMIT_AS) < MIN_ADDRESS_SPACE_BYTES:
+        raise ConnectionError(f"Ray cannot start on this machine: {_address_space()}")
+
+
 def _likely_causes(directory: Path) -> Iterator[str]:
     """Yields the limits that probably kept Ray from starting, each with its remedy."""
-    num_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if num_bytes != resource.RLIM_INFINITY:
-        yield (
-            f"the address space of a process is limited to {num_bytes / 1e9:.1f} GB, but Ray maps "
-            "a part of the memory of the machine: try `ulimit -v unlimited`"
-        )
-    num_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if num_files < MIN_OPEN_FILES:
-        yield f"a process may open only {num_files} files: try `ulimit -n {MIN_OPEN_FILES}`"
+    if _limit(resource.RLIMIT_AS) < math.inf:
+        yield _address_space()
+    if (num := _limit(resource.RLIMIT_NOFILE)) < MIN_OPEN_FILES:
+        yield f"a process may open only {num} files: try `ulimit -n {MIN_OPEN_FILES}`"
+    if os.geteuid() != 0 and (num := _limit(resource.RLIMIT_NPROC)) < MIN_PROCESSES:
+        yield f"this user may run only {num} threads at once: try `ulimit -u {MIN_PROCESSES}`"
+    if _SHARED_MEMORY.exists() and not os.access(_SHARED_MEMORY, os.W_OK):
+        yield f"{_SHARED_MEMORY} cannot be written: mount it writable, as Ray keeps objects there"
     for folder, remedy in (
         (directory, "free some space, or set RAY_TMPDIR to another folder"),
         (_SHARED_MEMORY, "give it more, for example with `docker run --shm-size=2g`"),
@@ -57,6 +70,19 @@ def _likely_causes(directory: Path) -> Iterator[str]:
     load, num_cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > MAX_LOAD_PER_CORE * num_cores:
         yield f"{load:.0f} processes compete for {num_cores} cores: try again when they are fewer"
+
+
+def _address_space() -> str:
+    return (
+        f"the address space of a process is limited to {_limit(resource.RLIMIT_AS) / 1e9:.1f} GB, "
+        "but Ray maps a part of the machine's memory: try `ulimit -v unlimited`"
+    )
+
+
+def _limit(kind: int) -> float:
+    """Returns a limit of this process, infinity if there is none."""
+    limit, _ = resource.getrlimit(kind)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _free_bytes(folder: Path) -> int:

@@ -9,6 +9,7 @@ from ray.exceptions import RayError
 from waiting import wait_until
 
 from merge.errors import NonFiniteMergeError
+from orchestrator.cluster.connection import WorkerStartError
 from orchestrator.cluster.job_pool import DEPTH, MAX_LOST, JobPool
 from orchestrator.cluster.jobs import Job, JobEnd
 from orchestrator.study.resources import Share
@@ -28,9 +29,10 @@ def make_pool(tmp_path: Path) -> Iterator[Callable[..., JobPool]]:
         on_end: Callable[[JobEnd], None],
         *,
         num_workers: int = 1,
+        worker: str = WORKER,
         on_progress: Callable[[Job, PreparationProgress], None] = lambda _, __: None,
     ) -> JobPool:
-        pool = JobPool(worker=WORKER, store_url=str(tmp_path), share=Share())
+        pool = JobPool(worker=worker, store_url=str(tmp_path), share=Share())
         pool.start(on_end, on_progress=on_progress)
         pool.resize(num_workers, reserve=False)
         pools.append(pool)
@@ -39,6 +41,21 @@ def make_pool(tmp_path: Path) -> Iterator[Callable[..., JobPool]]:
     yield make
     for pool in pools:
         pool.close()
+
+
+def test_worker_that_cannot_start_ends_the_pool_with_one_line(
+    make_pool: Callable[..., JobPool],
+) -> None:
+    """All jobs would meet it; the message has the reason and a command that shows it."""
+    pool = make_pool(pytest.fail, worker="not_installed:Worker")
+    pool.submit(Job(id="a", kind=Order.ANSWER, argument="a"))
+
+    with pytest.raises(WorkerStartError) as caught:
+        wait_until(pool.is_idle, timeout_s=TIMEOUT_S)
+    message = str(caught.value)
+    assert "ModuleNotFoundError: No module named 'not_installed'" in message
+    assert message.endswith("-c 'import not_installed'")
+    assert "\n" not in message
 
 
 class Order(StrEnum):

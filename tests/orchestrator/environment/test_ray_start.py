@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from orchestrator.environment import ray_start
-from orchestrator.environment.ray_start import start_fault
+from orchestrator.environment.ray_start import check_limits, start_fault
 
 _LOG = """\
 [2026-11-28 22:24:18,813 I 15204 15204] (raylet) main.cc:283: Setting cluster ID to: 3de6452c
@@ -27,7 +26,7 @@ class Usage(NamedTuple):
 def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes away the limits of the machine that runs the tests."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 0))
-    monkeypatch.setattr(ray_start, "MIN_OPEN_FILES", -1)
+    monkeypatch.setattr(os, "access", lambda *_: True)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(10**12))
     monkeypatch.setattr(os, "getloadavg", lambda: (1.0, 1.0, 1.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -69,15 +68,29 @@ def test_limited_address_space_is_a_likely_cause(
     assert "`ulimit -v unlimited`" in message
 
 
-def test_few_open_files_a_full_disk_and_load_are_likely_causes(
+def test_hopeless_limit_is_refused_before_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its start would end the driver without a message."""
+    check_limits()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10**9, 10**9))
+    with pytest.raises(ConnectionError, match=r"limited to 1\.0 GB"):
+        check_limits()
+
+
+def test_every_limit_of_user_disk_and_machine_is_a_likely_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with its remedy; all of them are named."""
-    monkeypatch.setattr(ray_start, "MIN_OPEN_FILES", resource.RLIM_INFINITY + 1)
+    limits = {resource.RLIMIT_NOFILE: (256, 256), resource.RLIMIT_NPROC: (60, 60)}
+    none = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits.get(kind, none))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(10**6))
     monkeypatch.setattr(os, "getloadavg", lambda: (40.0, 1.0, 1.0))
     message = start_fault(tmp_path / "not" / "there", error=Exception("timed out"))
-    assert "`ulimit -n" in message
+    assert "only 256 files: try `ulimit -n" in message
+    assert "only 60 threads at once: try `ulimit -u" in message
+    assert "/dev/shm cannot be written" in message
     assert "not/there has only 1 MB left" in message
     assert "/dev/shm has only 1 MB left" in message
     assert "40 processes compete for 2 cores" in message
