@@ -152,7 +152,10 @@ def held_session(
 def _ending_early(held: HeldSession) -> Iterator[None]:
     try:
         yield
-    except (PreparationError, StoreError, MachineError, LeaseError, ConnectionError) as error:
+    except PreparationError as error:
+        held.end_early(f"error: {error}")
+        raise EndedEarlyError(BAD_INPUT if error.is_input_wrong else FAILED) from error
+    except (StoreError, MachineError, LeaseError, ConnectionError) as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(FAILED) from error
     except VariableError as error:

@@ -96,7 +96,9 @@ class Coordinator:
         }
         """Displayed name and number of steps by artifact: a training's remainder may end early."""
         self.prepare_errors: list[str] = []
-        """One line for each preparation job that failed; the run cannot go on without them."""
+        """A text for each preparation job that failed; the run cannot go on without them."""
+        self.is_input_wrong = True
+        """Whether all of them blame their input, such as an image that is none."""
         self.fault: StoreError | MachineError | None = None
         """The first store error of a worker that stopped the run."""
         self.is_spent = False
@@ -151,7 +153,10 @@ class Coordinator:
             self._budget_keeper.ended(end.job.id)
             self._state.note_failure(f"{self._merge_name(end.job.id)} failed: {final_reason}")
         else:
-            self.prepare_errors.append(f"{end.job.id}: {final_reason}")
+            is_input_wrong = is_of_input(end.error)
+            self.is_input_wrong = self.is_input_wrong and is_input_wrong
+            text = str(end.error) if is_input_wrong else final_reason
+            self.prepare_errors.append(f"{_preparation_name(end.job)}: {text}")
 
     def may_start(self, trial_id: str) -> bool:
         """Returns whether a trial fits the budget."""
@@ -241,6 +246,15 @@ class Coordinator:
     def _forget(self, trial_id: str) -> None:
         self._state.trials.pop(trial_id, None)
         self._first_reports.pop(trial_id, None)
+
+
+def _preparation_name(job: Job) -> str:
+    match job.kind:
+        case JobKind.IMAGES:
+            return f"the images of {job.argument.spec.task}"
+        case JobKind.HEAD:
+            return f"the zero-shot head of {job.argument.spec.task}"
+    return f"the base {job.argument.spec.model}"
 
 
 def is_of_input(error: BaseException | None) -> bool:

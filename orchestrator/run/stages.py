@@ -17,6 +17,16 @@ POLL_S = 0.2
 class PreparationError(Exception):
     """A base, a head or a task's images could not be made, so nothing can run."""
 
+    def __init__(self, text: str, *, is_input_wrong: bool) -> None:
+        """Creates the error.
+
+        Args:
+            text: The reasons, one below the other.
+            is_input_wrong: Whether the user's files are the reason of all failures.
+        """
+        super().__init__(text)
+        self.is_input_wrong = is_input_wrong
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
@@ -44,7 +54,8 @@ class Stages:
         self._begin_job_stage()
         self._wait_for_pool()
         if self.coordinator.prepare_errors:
-            raise PreparationError("; ".join(self.coordinator.prepare_errors))
+            text = "\n".join(self.coordinator.prepare_errors)
+            raise PreparationError(text, is_input_wrong=self.coordinator.is_input_wrong)
 
     def train(self) -> None:
         """Runs pretraining and trials in rounds until none is left that may run.

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
+from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_session
 from orchestrator.cli.verbs.prepare import prepare_opened
 from orchestrator.lease.holder import Claim, find_holder
@@ -77,19 +77,24 @@ def test_plan_is_in_the_store_and_the_study_is_held_during_the_work(
 
 
 @pytest.mark.parametrize(
-    "error",
-    [PreparationError("x.png is no image"), StoreFullError("full"), ConnectionError("gone")],
+    ("error", "expected"),
+    [
+        (PreparationError("x.png is no image", is_input_wrong=True), BAD_INPUT),
+        (PreparationError("no memory", is_input_wrong=False), FAILED),
+        (StoreFullError("full"), FAILED),
+        (ConnectionError("gone"), FAILED),
+    ],
 )
 def test_error_is_printed_with_the_next_step(
-    opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch, error: Exception
+    opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: int
 ) -> None:
-    """The study is free again, and the exit code says that something failed."""
+    """The study is free again, and the exit code says whether the user's files are the reason."""
 
     def fail() -> None:
         raise error
 
     code, printed = prepare(opened, fail, monkeypatch=monkeypatch)
-    assert code == FAILED
+    assert code == expected
     assert f"error: {error}" in printed
     assert "run the same command again" in printed
     assert is_free(opened)

@@ -329,7 +329,17 @@ def test_failed_preparation_is_no_longer_shown(stage: Stage) -> None:
     assert stage.state.preparations == {}
     assert stage.state.notes == []
     (error,) = stage.coordinator.prepare_errors
-    assert error.startswith(f"{job.id}: ValueError: x.png: not an image")
+    assert error.startswith("the images of emoji_objects: ValueError: x.png: not an image (tried")
+    assert f"workers.run {job.id}" in error
+    assert not stage.coordinator.is_input_wrong
+
+
+def test_preparation_of_wrong_files_says_nothing_but_what_is_wrong(stage: Stage) -> None:
+    """The user mends the file; a traceback and another try would not help."""
+    job = preparation_jobs(stage.plan, done=())[1]
+    stage.coordinator.job_ended(JobEnd(job=job, error=SplitFormatError("x.png: not an image")))
+    assert stage.coordinator.prepare_errors == ["the images of emoji_objects: x.png: not an image"]
+    assert stage.coordinator.is_input_wrong
 
 
 def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
