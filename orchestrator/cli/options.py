@@ -128,11 +128,13 @@ def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedSt
 
 
 def store_at(url: str) -> "Store":
-    """Opens the store of a URL on the command line."""
+    """Opens the store of a URL on the command line, and checks at once that it can be listed."""
     from orchestrator.study.reader import absolute_store
-    from workers.store.opening import open_store
+    from workers.store.opening import check_store, open_store
 
-    return open_store(absolute_store(url))
+    location = absolute_store(url)
+    check_store(location, writes=False)
+    return open_store(location)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from workers.artifacts.artifacts import Artifacts, BrokenManifestsError
 from workers.artifacts.checksummed_json import dump_checksummed
 from workers.artifacts.manifests import Manifest
 from workers.calibrate.speeds import Calibration
-from workers.store.opening import open_store
+from workers.store.opening import check_store, open_store
 
 NUM_BROKEN_NAMED = 5
 """The number of broken artifacts that an error names; `verify` names all."""
@@ -236,6 +236,7 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
         StoreError: The store cannot be read.
     """
     location = absolute_store(store_url)
+    check_store(location, writes=False)  # an unreachable server is repeated for a minute elsewhere
     folder = StudyFolder(open_store(location), name)
     text, plan = folder.read_study(), folder.read_plan()
     recorded = {} if plan is None else plan.own_sources()

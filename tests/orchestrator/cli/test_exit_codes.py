@@ -1,6 +1,7 @@
 """Every verb, every kind of fault: one message and the documented exit code."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.reader import parse_study
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
-from workers.store.protocol import Store
+from workers.store.protocol import RETRY_TIMEOUT_S, Store
 
 Call = Callable[..., Result]
 FILE_VERBS = ("plan", "prepare", "run")
@@ -259,6 +260,24 @@ def test_study_that_another_driver_holds(
 
 
 READING = ("status", "watch", "results", "report")
+
+
+@pytest.mark.parametrize("verb", ["status", "gc"])
+def test_store_that_does_not_answer_is_named_within_seconds(
+    call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Requests of a run are repeated for a minute; somebody at a terminal does not wait that long.
+
+    The first verb opens a study by name, the second the store alone.
+    """
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    began_s = time.monotonic()
+    name = () if verb == "gc" else ("small",)
+    result = call(verb, *name, "--store", "s3://bucket?endpoint_url=http://127.0.0.1:9")
+    assert time.monotonic() - began_s < RETRY_TIMEOUT_S / 2
+    assert result.exit_code == BAD_INPUT
+    assert "did not answer" in result.output
 
 
 @pytest.mark.parametrize("verb", READING)
