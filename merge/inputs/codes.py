@@ -28,16 +28,20 @@ _SIGNED_OR_BYTES = (torch.int8, torch.uint8, torch.int16, torch.int32)
 """Integers that most formats store codes in, some of them several codes in one. Counters and tables
 of indices are int64 in torch's own modules."""
 _SMALL_INTEGERS = (*_SIGNED_OR_BYTES, torch.uint16, torch.uint32)
-_QUANTISED = re.compile(
-    r"(^|\.)(qweight|qzeros|qscales?|scb|(nested_)?(absmax|quant_map)|weight_packed|w_q|qidxs"
-    r"|_packed_params)$|\.quant_state\.|\._packed_params\.",
-    re.IGNORECASE,
+_CODES = re.compile(
+    r"(^|\.)(q_?weight|q_?zeros|q_?invperm|qidxs|w_q|weight_packed|_packed_params)$", re.IGNORECASE
 )
-"""Names that only quantised layers have: those of GPTQ, AWQ, bitsandbytes, compressed-tensors, HQQ,
-QuIP# and torch itself."""
+"""Names of codes in the formats of GPTQ, AWQ, EXL2, HQQ, QuIP#, compressed-tensors and torch. As
+floats, some of them are weights of an attention's queries."""
+_TABLES = re.compile(r"(^|\.)(scb|(nested_)?(absmax|quant_map))$|\.quant_state\.", re.IGNORECASE)
+"""Names of scales in the formats of bitsandbytes."""
 _SCALES = (
-    *("scale", "scales", "scale_inv", "scale_inverse", "qscale"),
+    *("scale", "scales", "scale_inv", "scale_inverse", "qscale", "quant_scale", "dequant_scale"),
     *("zero_point", "zero_points", "zero", "zeros", "zp", "absmax", "SCB"),
+)
+_SCALES_OF_A_LAYER = (
+    *(*_SCALES, *(f"_{each}" for each in _SCALES), "wscales"),
+    *("weight_scale", "weight_scales", "weight_scale_inv", "weight_zero_point"),
 )
 
 
@@ -60,14 +64,14 @@ def _unmergeable(state: State) -> Iterator[str]:
     """Yields each tensor that holds codes or has a dtype that no method merges, with the reason."""
     for name in state:
         tensor = state[name]
-        is_number = tensor.dtype in _FLOATS or _is_integer(tensor)
-        if _QUANTISED.search(name):
+        is_code = _CODES.search(name) and not tensor.is_floating_point()
+        if is_code or _TABLES.search(name):
             yield f"{name} is {described(tensor)} and part of a quantised weight"
-        elif not is_number or (tensor.dtype in _SMALL_INTEGERS and tensor.numel() > 1):
+        elif tensor.dtype not in _FLOATS and tensor.dtype != torch.bool:
             scale = _scale_of(name, tensor=tensor, state=state)
             if scale is not None:
                 yield f"{name} is {described(tensor)}, codes of a quantised weight with {scale}"
-            elif not is_number:
+            elif not _is_integer(tensor):
                 yield f"{name} is {described(tensor)}, which no method merges"
 
 
@@ -87,15 +91,19 @@ def _differing(expert: State, base: State, *, names: Names) -> Iterator[str]:
 def _scale_of(name: str, *, tensor: Tensor, state: State) -> str | None:
     """Returns the name of a scale or zero point beside a tensor, or None.
 
-    For `x.weight` these are `x.weight_scale`, `x.weight.scale`, `x.scale_weight` and, unless the
-    tensor may be a mask or a table beside a learned scale, `x.scale`.
+    For `x.weight` these are `x.weight_scale`, `x.weight.scale` and `x.scale_weight`. For small
+    integers they also are `x.w_scale` beside `x.w_blocks` and, unless the tensor may be a counter,
+    a mask or a table beside a learned scale, `x.scale`.
     """
     prefix, dot, last = name.rpartition(".")
-    module = f"{prefix}{dot}"
+    layer = f"{prefix}{dot}"
     spelled = [f"{name}{joint}{scale}" for joint, scale in product(("_", ".", "._"), _SCALES)]
-    spelled += [f"{module}{scale}_{last}" for scale in _SCALES]
-    if tensor.ndim > 1 or tensor.dtype == torch.int8 or tensor.is_floating_point():
-        spelled += [f"{module}{mark}{scale}" for mark, scale in product(("", "_"), _SCALES)]
+    spelled += [f"{layer}{scale}_{last}" for scale in _SCALES]
+    if tensor.dtype in _SMALL_INTEGERS or not _is_integer(tensor):
+        stem, joint, _ = last.rpartition("_")
+        spelled += [f"{layer}{stem}_{scale}" for scale in _SCALES if stem and joint]
+        if tensor.ndim > 1 or (tensor.dtype == torch.int8 and tensor.numel() > 1):
+            spelled += [f"{layer}{scale}" for scale in _SCALES_OF_A_LAYER]
     return next((each for each in spelled if each in state), None)
 
 

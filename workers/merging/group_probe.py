@@ -18,6 +18,7 @@ from eval.model_inputs import to_inputs
 from merge.buffers import is_statistic, merge_statistic
 from merge.parameters.with_data import Loss
 from merge.weight import Weight
+from workers.merging.task_models import expert_names
 from workers.models.backbones import Backbone
 from workers.models.batch_norm import copy_statistics
 from workers.models.layer_inputs import LayerInputs, add_gram
@@ -270,7 +271,8 @@ def _merged_statistics(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Te
     policy = cast("BatchNormPolicy", spec.batch_norm)
     return {
         name: merge_statistic(
-            Weight(name=name, base_state=base, expert_states=experts), policy=policy
+            Weight(name=name, base_state=base, expert_states=experts, names=expert_names(spec)),
+            policy=policy,
         )
         for name in base
         if base[name].is_floating_point() and is_statistic(name, state=base)

@@ -33,6 +33,10 @@ def refusal(state: dict[str, Tensor], expert: dict[str, Tensor] | None = None) -
         ("fc.weight", "fc.weight_scale_inv", torch.float8_e4m3fn),
         ("fc.weight", "fc.scales", torch.uint32),
         ("fc.weight", "fc.SCB", torch.int8),
+        ("w", "w_scale", torch.int64),
+        ("fc.W", "fc.weight_scale", torch.int8),
+        ("w_int8", "w_scale", torch.int8),
+        ("experts.down_proj_blocks", "experts.down_proj_scales", torch.uint8),
         ("fc.weight", "fc.zero_point", torch.uint8),
         ("fc.weight._data", "fc.weight._scale", torch.int8),
         ("fc.weight", "fc.weight_zero_point", torch.int16),
@@ -57,6 +61,7 @@ def test_codes_are_refused_with_their_scale(code: str, beside: str, dtype: torch
         ("fc.weight.quant_state.bitsandbytes__nf4",),
         ("fc.weight_packed",),
         ("fc.W_q",),
+        ("fc.q_weight", "fc.q_invperm"),
         ("qweight",),
     ],
 )
@@ -128,3 +133,13 @@ def test_types_that_no_method_merges_are_refused_by_name(
         merge(state, [state], options=MergeOptions(params=AverageParams()))
     assert "convert base and experts to float16, bfloat16 or float32" in str(raised.value)
     assert "v is" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["attn.q_scale", "attn.q_weight", "W_q", "fc.weight_scale", "scales"]
+)
+def test_floats_with_the_names_of_codes_and_scales_are_weights(name: str) -> None:
+    """Attention has scales and weights of its queries, and other layers learn scales too."""
+    state = {name: torch.ones(2), name.replace("scale", "weight"): torch.ones(2)}
+    merged = dict(merge(state, [state], options=MergeOptions(params=AverageParams())))
+    assert merged[name].tolist() == [1.0, 1.0]
