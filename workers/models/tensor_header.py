@@ -95,6 +95,10 @@ def read_header(path: Path) -> Header:
             return _Reading(path=path, num_bytes=found.st_size).header(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TensorFileError(f"{path}: {missing_file(path)}") from error
+    except PermissionError as error:
+        raise TensorFileError(
+            f"{path}: this user may not read it; its owner can change that with `chmod a+r`"
+        ) from error
     except OSError as error:
         raise TensorFileError(f"{path}: cannot be read: {error.strerror}") from error
 
