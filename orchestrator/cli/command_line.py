@@ -15,6 +15,7 @@ import click
 
 from orchestrator.cli import cluster_verbs, file_verbs, study_verbs
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
+from orchestrator.cli.signals import was_interrupted
 from orchestrator.cli.standard_streams import output_failure
 from orchestrator.progress.visible_text import one_line, visible
 from workers.store.private_directory import user_directory
@@ -43,8 +44,9 @@ class CommandLine(click.Group):
             _say("interrupted")
             code = INTERRUPTED
         except Exception as error:  # noqa: BLE001 the last place that can report it
-            _say(unexpected(error))
-            code = FAILED
+            is_stopped = was_interrupted()
+            _say("interrupted" if is_stopped else unexpected(error))
+            code = INTERRUPTED if is_stopped else FAILED
         sys.exit(_with_output(code or DONE, verb=words[0] if words else ""))
 
 

@@ -43,6 +43,20 @@ class _Handler:
         elif time.monotonic() - self._first_s > REPEATED_WITHIN_S:
             _end()
 
+    @property
+    def has_run(self) -> bool:
+        """Returns whether a signal has come."""
+        return self._first_s is not None
+
+
+def was_interrupted() -> bool:
+    """Returns whether a signal has come since the present `with` block took charge of signals.
+
+    An import that is interrupted may raise another error, such as numpy's ImportError.
+    """
+    handlers = map(signal.getsignal, SIGNALS)
+    return any(isinstance(each, _Handler) and each.has_run for each in handlers)
+
 
 def end_on_signals() -> None:
     """Makes every signal end the process at once, from now on: there is nothing to put in order."""

@@ -93,9 +93,19 @@ def test_interrupt_during_the_imports_ends_without_a_traceback(tmp_path: Path) -
     assert process.stdout + process.stderr == ""
 
 
-def test_exit_code_of_an_interrupted_import_is_that_of_an_interruption(tmp_path: Path) -> None:
-    """Python itself would end as if killed by SIGINT, as dataclasses execute a text."""
-    (tmp_path / "rich.py").write_text("exec('raise KeyboardInterrupt')\n")
+@pytest.mark.parametrize(
+    "code",
+    [
+        # Python itself would end as if killed by SIGINT; dataclasses execute a text.
+        "exec('raise KeyboardInterrupt')",
+        "import os\ntry: os.kill(os.getpid(), 2)\nexcept BaseException: raise ImportError",
+    ],
+)
+def test_exit_code_of_an_interrupted_import_is_that_of_an_interruption(
+    tmp_path: Path, code: str
+) -> None:
+    """Neither Python nor a module in the midst of its import changes it."""
+    (tmp_path / "rich.py").write_text(code)
     process = subprocess.run(
         [sys.executable, "-m", "orchestrator", "methods"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
