@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from eval.images.protocol import ImageSourceError
+from eval.images.content import kind_of_content
+from eval.images.protocol import BadImageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,8 @@ class FileSource:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise ImageSourceError(f"{path}: cannot be read: {error}") from error
+            reason = f"cannot be read: {error.strerror}"
+            raise BadImageError(str(path), reason, is_damaged=False) from error
         return decode_bytes(content, channels=self.channels, name=str(path))
 
     def name(self, index: int) -> str:
@@ -81,7 +83,8 @@ def decode_bytes(content: bytes, *, channels: int, name: str) -> NDArray[np.uint
         returns: (height, width, channels).
 
     Raises:
-        ImageSourceError: The content is no image or incomplete, or has more than 8 bits a channel.
+        BadImageError: The content is no image or incomplete, or has more than 8 bits a channel, or
+            more than 179 million pixels, Pillow's limit against decompression bombs.
     """
     try:
         with Image.open(io.BytesIO(content)) as picture:
@@ -89,8 +92,21 @@ def decode_bytes(content: bytes, *, channels: int, name: str) -> NDArray[np.uint
             return np.asarray(_converted(picture, channels=channels)).reshape(
                 picture.height, picture.width, channels
             )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageSourceError(f"{name}: cannot be decoded: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise errors of any kind for damaged content
+        raise BadImageError(name, _reason(content, error=error)) from error
+
+
+def _reason(content: bytes, *, error: Exception) -> str:
+    """Returns the words on content that cannot be decoded, without Pillow's own objects."""
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"cannot be decoded: it has more than {most:,} pixels; make it smaller"
+    if isinstance(error, UnidentifiedImageError):
+        unknown = f"it is no image that this machine's Pillow reads; it begins with {content[:8]!r}"
+        return f"cannot be decoded: {kind_of_content(content) or unknown}"
+    return f"cannot be decoded: {str(error) or type(error).__name__}"
 
 
 def _converted(picture: Image.Image, *, channels: int) -> Image.Image:

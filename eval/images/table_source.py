@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eval.images.protocol import ImageSourceError
+from eval.images.content import kind_of_content
+from eval.images.protocol import BadImageError, ImageSourceError
 from eval.images.table_files import is_arrow
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ CACHED_BYTES = 2**30
 whole (3 ms for the hub's hundred images of 23 KB). In ascending order each group is read once; in
 any other order, groups that did not fit are read again."""
 _MAX_NAMED = 5
+_HEAD_BYTES = 256
 
 
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
@@ -93,7 +95,7 @@ class TableSource:
             cell = self._rows(number)[row].as_py()
         content = cell["bytes"] if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
-            raise ImageSourceError(f"{path}: row {row} of {self._column!r} holds no bytes")
+            raise BadImageError(str(path), f"row {row} of {self._column!r} holds no bytes")
         return decode_bytes(content, channels=self._channels, name=f"{path}, row {row}")
 
     def name(self, index: int) -> str:
@@ -228,7 +230,8 @@ def _opened(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
-        raise ImageSourceError(f"{path}: not a whole Parquet file: {error}") from error
+        reason = _why_no_table(path) or str(error)
+        raise ImageSourceError(f"{path}: not a whole Parquet file: {reason}") from error
 
 
 def _open_arrow(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
@@ -239,7 +242,17 @@ def _open_arrow(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
         except pa.ArrowInvalid:
             return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise ImageSourceError(f"{path}: not a whole Arrow file: {error}") from error
+        reason = _why_no_table(path) or str(error)
+        raise ImageSourceError(f"{path}: not a whole Arrow file: {reason}") from error
+
+
+def _why_no_table(path: Path) -> str | None:
+    """Returns what a file is in place of a table, if that is known or if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return kind_of_content(file.read(_HEAD_BYTES))
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
 
 
 def _class_names(schema: Any, *, column: str) -> tuple[str, ...] | None:  # noqa: ANN401 pyarrow is untyped

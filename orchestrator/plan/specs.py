@@ -98,6 +98,7 @@ def data_spec(study: Study, *, task: Task) -> DataSpec:
         max_train=study.tasks.max_train,
         max_test=study.tasks.max_test,
         evaluate_on=study.tasks.evaluate_on,
+        on_bad_image=study.tasks.on_bad_image_of(task.name),
     )
 
 

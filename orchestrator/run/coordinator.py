@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from eval.images.protocol import ImageSourceError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind, JobQueue
 from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.plan.plan import Plan
@@ -99,6 +100,8 @@ class Coordinator:
         """A text for each preparation job that failed; the run cannot go on without them."""
         self.is_input_wrong = True
         """Whether all of them blame their input, such as an image that is none."""
+        self.data_errors: list[ImageSourceError] = []
+        """The errors of the preparation jobs that failed because of a task's files."""
         self.fault: StoreError | MachineError | None = None
         """The first store error of a worker that stopped the run."""
         self.is_spent = False
@@ -152,6 +155,8 @@ class Coordinator:
             self._ledger.fail(end.job.id, reason=final_reason)
             self._budget_keeper.ended(end.job.id)
             self._state.note_failure(f"{self._merge_name(end.job.id)} failed: {final_reason}")
+        elif isinstance(end.error, ImageSourceError):
+            self.data_errors.append(end.error)
         else:
             is_input_wrong = is_of_input(end.error)
             self.is_input_wrong = self.is_input_wrong and is_input_wrong

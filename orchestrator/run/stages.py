@@ -8,6 +8,7 @@ from orchestrator.cluster.protocol import Cluster, FairShare, TrialSettings, Wor
 from orchestrator.progress.live_state import LiveState
 from orchestrator.run.coordinator import Coordinator, preparation_jobs
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.preparation_errors import preparation_text
 from orchestrator.run.slots import Slots
 from workers.specs.training import Training
 
@@ -53,8 +54,9 @@ class Stages:
             self.pool.submit(job)
         self._begin_job_stage()
         self._wait_for_pool()
-        if self.coordinator.prepare_errors:
-            text = "\n".join(self.coordinator.prepare_errors)
+        errors, data_errors = self.coordinator.prepare_errors, self.coordinator.data_errors
+        if errors or data_errors:
+            text = preparation_text(errors, data_errors=data_errors)
             raise PreparationError(text, is_input_wrong=self.coordinator.is_input_wrong)
 
     def train(self) -> None:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from eval.suites import SUITES
 from orchestrator.study.problems import suggest
 from orchestrator.study.section import Section, Text, distinct, matching
-from workers.specs.data import EvaluateOn
+from workers.specs.data import EvaluateOn, OnBadImage
 
 HubName = Annotated[
     str, matching(r"[\w.-]+/[\w.-]+", expected="an owner and a name, such as `owner/flowers`")
@@ -60,6 +60,8 @@ class OwnTask(Section):
     """Names of integer labels in their order, for tables without class names."""
     channels: Literal[1, 3] = 3
     """1 converts all images to greyscale, 3 converts all of them to RGB."""
+    on_bad_image: OnBadImage | None = None
+    """The same as `tasks.on_bad_image`, for this task; that of `tasks` when left out."""
 
     @property
     def place(self) -> str:
@@ -86,6 +88,9 @@ class Tasks(Section):
     evaluate_on: EvaluateOn = "test"
     """`validation` evaluates on a fifth of the training images, held out, and never reads the test
     images."""
+    on_bad_image: OnBadImage = "refuse"
+    """What happens if images cannot be decoded: `refuse` names them and stops, `skip` leaves them
+    out and counts them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +105,11 @@ class Tasks(Section):
         if self.suite is None and not self.names and not self.own:
             raise ValueError("give a suite, a list of task names, or tasks of your own under `own`")
         return self
+
+    def on_bad_image_of(self, name: str) -> OnBadImage:
+        """Returns what happens if images of a task cannot be decoded."""
+        own = self.own.get(name)
+        return (own.on_bad_image if own else None) or self.on_bad_image
 
     @property
     def all_names(self) -> tuple[str, ...]:

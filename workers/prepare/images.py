@@ -9,14 +9,21 @@ import numpy as np
 import torch
 
 from eval.images.decoding import decode_images
-from eval.images.protocol import ImageSource
+from eval.images.protocol import BadImageError, ImageSource
 from eval.images.shards import SHARD_BYTES, images_per_shard, open_shard, write_shard
 from eval.open_images import open_images
 from eval.tasks import Task
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import DataMetrics
+from workers.artifacts.metrics import DataMetrics, SkippedImages
 from workers.artifacts.provenance import Provenance
+from workers.prepare.bad_images import (
+    ChosenImages,
+    Errors,
+    bad_images_error,
+    check_images,
+    without_bad_images,
+)
 from workers.prepare.duplicates import Digests, digests_of, find_duplicates
 from workers.prepare.progress import PreparationProgress
 from workers.prepare.shards_in_flight import ExpectedShard, ShardsInFlight
@@ -82,6 +89,7 @@ class ImagePreparation:
         self._selections = select_images(sizes, spec=self._spec)
         self._in_flight = ShardsInFlight(artifacts.store, data_id=self._spec.id)
         self._digests: dict[str, list[Digests]] = {split: [] for split in self._selections}
+        self._skipped: SkippedImages | None = None
         self._num_found = 0
         self._num_decoded = 0
         self._decoding_since_s: float | None = None
@@ -98,15 +106,42 @@ class ImagePreparation:
         continues with those shards.
 
         Raises:
-            ImageSourceError: An image cannot be decoded; the finished shards are kept.
+            BadImagesError: Images cannot be used; the error names them. Finished shards are kept.
+            ImageSourceError: A file with many images cannot be read, or a split or class would have
+                no image left without the bad ones.
             StoreError: The store fails.
         """
         began_s = self._clock()
+        if self._spec.on_bad_image == "skip":
+            errors = yield from self._find_bad_images()
+            self._selections, self._skipped = without_bad_images(self._chosen(), errors)
         with scratch_directory("images") as scratch:
-            files = yield from self._files(scratch)
+            try:
+                files = yield from self._files(scratch)
+            except BadImageError:
+                errors = yield from self._find_bad_images()
+                if not any(errors.values()):
+                    raise
+                raise bad_images_error(self._task, errors) from None
             manifest = self._commit(files, began_s=began_s)
         self._in_flight.remove()
         yield self._progress(committed=manifest)
+
+    def _find_bad_images(self) -> Generator[PreparationProgress, None, dict[str, Errors]]:
+        """Decodes all chosen images, and returns the errors by split."""
+        found: dict[str, Errors] = {split: {} for split in self._selections}
+        reported_s = self._clock()
+        for split, errors in check_images(
+            self._chosen(), image_size=self._spec.image_size, num_threads=self._num_threads
+        ):
+            found[split] |= errors
+            if self._clock() - reported_s >= REPORT_EVERY_S:
+                reported_s = self._clock()
+                yield self._progress()
+        return found
+
+    def _chosen(self) -> ChosenImages:
+        return ChosenImages(task=self._task, sources=self._sources, selections=self._selections)
 
     def _files(self, scratch: Path) -> Generator[PreparationProgress, None, dict[str, Path]]:
         """Finds or makes every shard; returns local paths by file name."""
@@ -204,6 +239,7 @@ class ImagePreparation:
                 split: tuple(np.bincount(each, minlength=num_classes).tolist())
                 for split, each in labels.items()
             },
+            skipped=self._skipped,
             shared=duplicates.shared,
             contradictions=duplicates.contradictions,
         )
@@ -228,7 +264,8 @@ def prepare_data(job: DataJob, *, workspace: Workspace) -> Iterator[PreparationP
 
     Raises:
         ImageSourceError: The task's files are missing, damaged, or differ from the plan's. The
-            next call continues with the finished shards.
+            error names all images that cannot be used. The next call continues with the finished
+            shards.
     """
     preparation = ImagePreparation(
         OpenedTask(spec=job.spec, task=job.source.task, sources=open_images(job.source)),

@@ -9,6 +9,7 @@ from eval.task_source import TaskSource
 from workers.specs.ids import VERSIONS, content_id
 
 EvaluateOn = Literal["test", "validation"]
+OnBadImage = Literal["refuse", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class DataSpec:
     evaluate_on: EvaluateOn
     """`validation` holds the last fifth of the training images out and makes them the test split,
     so that defaults can be chosen without looking at the test images."""
+    on_bad_image: OnBadImage = "refuse"
+    """`skip` leaves out images that cannot be decoded, without others in their place."""
 
     @cached_property
     def id(self) -> str:
@@ -34,8 +37,14 @@ class DataSpec:
         return content_id("data", version=VERSIONS["data"], spec=self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the values that the manifest stores."""
-        return asdict(self)
+        """Returns the values that the manifest stores, without `on_bad_image: refuse`.
+
+        Specifications of earlier releases have no such field.
+        """
+        values = asdict(self)
+        if self.on_bad_image == "refuse":
+            del values["on_bad_image"]
+        return values
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "DataSpec":

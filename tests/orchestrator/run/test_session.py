@@ -12,6 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from eval.images.protocol import BadImageError, BadImagesError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
 from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
@@ -351,6 +352,20 @@ def test_failed_preparation_ends_the_run_before_any_trial(setup: Setup) -> None:
     assert setup.cluster.events == PREPARATION
     assert setup.cluster.pool is not None
     assert setup.cluster.pool.is_closed
+
+
+def test_bad_images_of_all_tasks_end_the_run_together(setup: Setup) -> None:
+    """No job is tried twice, and the error has the kind of bad input."""
+    setup.cluster.errors[JobKind.IMAGES] = [
+        BadImagesError(task, num_images=1, first=[BadImageError(f"{task}.png", "is torn")])
+        for task in ("a", "b")
+    ]
+    with pytest.raises(
+        PreparationError, match=r"(?s)2 images cannot be used\n.*a\.png.*b\.png"
+    ) as caught:
+        setup.run()
+    assert caught.value.is_input_wrong
+    assert setup.cluster.events == PREPARATION
 
 
 def test_store_fault_in_a_trial_ends_the_run_with_the_fault(setup: Setup) -> None:
