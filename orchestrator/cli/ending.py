@@ -24,17 +24,21 @@ from orchestrator.tracking.tracker import PublishReport
 def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -> int:
     """Prints results, holes, budget and the next commands; returns the exit code."""
     ledger = opened.ledger
+    code = exit_code_of(ledger)
     print_results(results.means, console=console)
     print_holes(ledger.state().holes(), console=console)
     for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)
-    for label, text in (
-        ("report", opened.folder.location(REPORT_FILE)),
-        ("rows", command_line("results", opened, "--format csv")),
-        ("MLflow", command_line("ui", opened)),
-    ):
+    lines = {
+        "report": opened.folder.location(REPORT_FILE),
+        "rows": command_line("results", opened, "--format csv"),
+        "MLflow": command_line("ui", opened),
+    }
+    if code != DONE:
+        lines["rest"] = command_line("resume", opened)
+    for label, text in lines.items():
         say(console, f"{label:7} {text}")
-    return exit_code_of(ledger)
+    return code
 
 
 def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Console) -> None:

@@ -14,26 +14,26 @@ from orchestrator.report.wording import MISSING, percent
 from orchestrator.results.means import SettingMean, Spread
 
 MAX_HOLES_SHOWN = 10
+_LEGEND = (
+    "data: read besides the experts' weights; n: groups; norm.: merged / expert; "
+    "gain: macro minus the base with the same heads, in points"
+)
 
 
 def print_results(means: Sequence[SettingMean], *, console: Console) -> None:
     """Prints mean and standard deviation over the groups, by axis, setting and method."""
     if not means:
         say(console, "no merge has a result yet")
+        return
     for axis in dict.fromkeys(mean.axis for mean in means):
+        say(console, f"axis {axis}: accuracy in %, mean ± standard deviation over the groups")
         print_table(console, _axis_table(axis, [mean for mean in means if mean.axis == axis]))
+    console.print(_LEGEND)
 
 
 def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
     """Returns the table of one axis, at most 80 columns wide."""
-    table = Table(
-        title=f"axis {axis}: accuracy in %, mean ± standard deviation over the groups",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = _table()
     table.add_column(axis, overflow="fold")
     table.add_column("method", overflow="fold")
     used = [mean.use for mean in means]
@@ -56,11 +56,11 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
             _percent(mean.macro.gain, signed=True),
         )
         last = mean.value
-    table.caption = (
-        "data: read besides the experts' weights; n: groups; norm.: merged / expert; "
-        "gain: macro minus the base with the same heads, in points"
-    )
     return table
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def _percent(spread: Spread, *, signed: bool = False) -> str:
@@ -75,20 +75,12 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
     if not experts.num_rows:
         say(console, "no expert is committed yet")
         return
-    table = Table(
-        title="experts: accuracy in % on their own task",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = _table()
     table.add_column("setting", overflow="fold")
     table.add_column("task", overflow="fold")
     for name in ("expert", "base", "chance"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("outcome")
-    table.caption = "base: the base with the same head"
     for row in experts.to_pylist():
         table.add_row(
             row["setting"],
@@ -98,6 +90,7 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
             percent(1 / row["num_classes"]),
             row["outcome"],
         )
+    say(console, "experts: accuracy in % on their own task; base: the base with the same head")
     print_table(console, table)
 
 

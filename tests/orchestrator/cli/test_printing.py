@@ -1,15 +1,16 @@
+import math
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 
-from orchestrator.cli.printing import print_results
+from orchestrator.cli.printing import print_experts, print_results
 from orchestrator.cli.verbs.plan import axis_lines
 from orchestrator.plan.plan import Plan
+from orchestrator.progress.plain_console import PlainConsole
 from orchestrator.results.means import setting_means
-from orchestrator.results.schema import RESULTS_SCHEMA
+from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
 
 USES = {
     "average": ("none", False),
@@ -51,7 +52,7 @@ def rows() -> list[dict[str, Any]]:
 def printed(*, width: int) -> list[str]:
     text = StringIO()
     results = pa.Table.from_pylist(rows(), schema=RESULTS_SCHEMA)
-    print_results(setting_means(results), console=Console(width=width, file=text))
+    print_results(setting_means(results), console=PlainConsole(width=width, file=text))
     return text.getvalue().splitlines()
 
 
@@ -71,6 +72,26 @@ def test_results_fit_80_columns_without_breaking_a_word_or_a_number() -> None:
     assert {"dare_ties", "unlabelled", "train,", "per-task", "modules"} <= set(words)
     assert words.count("55.0±7.1") == 18
     assert words.count("+25.0±7.1") == 6
+
+
+def test_narrow_terminals_get_every_number() -> None:
+    """They break the lines of a table themselves; a cut number would be wrong."""
+    assert [line for line in printed(width=30) if "±" in line][1:] == [
+        line for line in printed(width=80) if "±" in line
+    ][1:]
+
+
+def test_results_that_do_not_exist_are_said() -> None:
+    """A study may have experts and no merge yet, and a merge may have no finite accuracy."""
+    text = StringIO()
+    console = PlainConsole(width=80, file=text)
+    print_results([], console=console)
+    print_experts(EXPERTS_SCHEMA.empty_table(), console=console)
+    assert text.getvalue() == "no merge has a result yet\nno expert is committed yet\n"
+    nan = [{**row, "accuracy": math.nan} for row in rows()]
+    print_results(setting_means(pa.Table.from_pylist(nan, schema=RESULTS_SCHEMA)), console=console)
+    assert "—" in text.getvalue()
+    assert "nan" not in text.getvalue()
 
 
 def test_plan_names_each_axis_with_its_values(make_plan: Callable[..., Plan]) -> None:
