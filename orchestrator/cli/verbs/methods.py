@@ -9,14 +9,17 @@ from rich.table import Table
 
 from merge.catalogue import CARDS, PARAMS, MethodCard
 from merge.ranges import range_of
+from orchestrator.progress.say import print_table
 
 
 def print_methods(console: Console) -> None:
     """Prints a table of the methods."""
-    table = Table("method", "needs", "parameters", "paper", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("method", "needs", "parameters", "paper"):
+        table.add_column(name, overflow="fold")
     for name, card in CARDS.items():
         table.add_row(name, _needs(card), _parameters(name), card.paper)
-    console.print(table)
+    print_table(console, table)
 
 
 def _needs(card: MethodCard) -> str:
