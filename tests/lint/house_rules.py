@@ -1,4 +1,4 @@
-"""Checks the house rules that no linter knows: sizes of rooms, modules and functions, first words.
+"""Checks the house rules that no linter knows: sizes, first words, temporary files.
 
     python tests/lint/house_rules.py
 
@@ -19,6 +19,14 @@ ROOMS_OF_ANY_SIZE = ("merge/operators",)
 """A new merging method is one more file here, whatever their number."""
 MAX_MODULES_BESIDE_ROOMS = {"orchestrator": 1, "workers": 8}
 """Modules directly in a package, `__init__.py` left out; `orchestrator` has `__main__.py` only."""
+TEMPORARY_FILES = {
+    "workers/store/scratch.py",
+    "workers/store/private_directory.py",
+    "orchestrator/cli/command_line.py",  # tracebacks stay
+    "orchestrator/environment/ray_directory.py",  # only tries whether a folder can be written
+}
+"""Modules that import `tempfile`. All others use `scratch_directory`, whose directories are deleted
+also if the process is killed."""
 REFUSED_FIRST_WORDS = ("What", "How", "Which", "That", "Those", "Who", "Whoever", "Whatever")
 """A sentence that begins so hides its subject."""
 
@@ -53,8 +61,16 @@ def _module_problems(path: Path) -> Iterator[str]:
                     f"{name}:{node.lineno}: {node.name} has {num_lines} lines; "
                     f"at most {MAX_FUNCTION_LINES}"
                 )
+        if name not in TEMPORARY_FILES and _imports_tempfile(node):
+            yield f"{name}: imports tempfile; use workers.store.scratch.scratch_directory"
         if line := _refused_docstring(node):
             yield f"{name}:{line}: the docstring begins with a word that hides its subject"
+
+
+def _imports_tempfile(node: ast.AST) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "tempfile"
+    return isinstance(node, ast.Import) and any(each.name == "tempfile" for each in node.names)
 
 
 def _refused_docstring(node: ast.AST) -> int | None:
