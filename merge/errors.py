@@ -72,7 +72,10 @@ class ParameterErrors(MergeError):  # noqa: N818 one exception for all problems,
     def __init__(self, method: str, *, problems: Sequence[Problem]) -> None:
         self.method = method
         self.problems = list(problems)
-        super().__init__("\n".join(f"{method}: {problem}" for problem in self.problems))
+        super().__init__("\n".join(self._line(problem) for problem in self.problems))
+
+    def _line(self, problem: Problem) -> str:
+        return str(problem) if problem.field == "method" else f"{self.method}: {problem}"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Lets the error be pickled, since its constructor takes keywords."""

@@ -62,17 +62,13 @@ def merge_files(
     base = TensorFile(files.base, header=headers[files.base])
     opened = [TensorFile(path, prefix=files.prefix, header=headers[path]) for path in files.experts]
     names = Names(base=str(files.base), experts=list(map(str, files.experts)))
-    experts = _aligned(base, opened, seed=options.seed, names=names) if files.align else opened
-    torch.set_num_threads(1)  # the merge has its own threads, each working on one tensor
-    dtype = None if files.dtype is None else getattr(torch, files.dtype)
-    writer = TensorWriter(base.dtypes_and_shapes(floats=dtype), metadata=_metadata(base))
     outliers: list[Outlier] = []
-    options = replace(
-        options,
-        dtype=dtype,
-        may_defer=_may_defer(options, num_bytes=writer.num_bytes),
-        on_outlier=outliers.append,
-    )
+    dtype = None if files.dtype is None else getattr(torch, files.dtype)
+    options = replace(options, dtype=dtype, on_outlier=outliers.append)
+    experts = _aligned(base, opened, options=options, names=names) if files.align else opened
+    torch.set_num_threads(1)  # the merge has its own threads, each working on one tensor
+    writer = TensorWriter(base.dtypes_and_shapes(floats=dtype), metadata=_metadata(base))
+    options = replace(options, may_defer=_may_defer(options, num_bytes=writer.num_bytes))
     merged = _merged(base, experts, task=files.task, options=options, names=names)
     merged = _with_progress(merged, num_entries=base.num_entries, progress=progress)
     with output_file(files.output, num_bytes=writer.num_bytes) as file:
@@ -142,14 +138,16 @@ def _check_one_model(options: MergeOptions) -> None:
         raise MergeError(f"{method} builds one model per task: choose an expert with --task")
 
 
-def _aligned(base: State, experts: Sequence[State], *, seed: int, names: Names) -> Sequence[State]:
+def _aligned(
+    base: State, experts: Sequence[State], *, options: MergeOptions, names: Names
+) -> Sequence[State]:
     # Imported here because scipy takes a fifth of the command's start-up time.
     from merge.alignment.aligned import align  # noqa: PLC0415
 
     # All experts are checked before the first is aligned, which takes seconds each.
     check_mergeable(base, experts=experts, names=names)
-    check_match(base, experts=experts, names=names, may_mix_floats=True)
+    check_match(base, experts=experts, names=names, may_mix_floats=options.dtype is not None)
     return [
-        align(base, expert, seed=seed, names=names.of_experts([index]))
+        align(base, expert, seed=options.seed, names=names.of_experts([index]))
         for index, expert in enumerate(experts)
     ]
