@@ -263,3 +263,31 @@ def method_of(params: MethodParams) -> str:
 def num_experts_of(params: MethodParams) -> int | None:
     """Returns the number of experts that these parameters need in a group; None for any number."""
     return params.num_experts or CARDS[method_of(params)].num_experts
+
+
+def wrong_number(params: MethodParams, *, num_experts: int) -> str | None:
+    """Returns in words that these parameters need another number of experts, or None."""
+    needed = num_experts_of(params)
+    if needed in (None, num_experts):
+        return None
+    given = " with these parameters" if params.num_experts else ""
+    return f"{method_of(params)} merges exactly {needed} experts{given}, not {num_experts}"
+
+
+def lacking_data(params: MethodParams) -> str | None:
+    """Returns in words that the method reads images, which files alone do not give it, or None."""
+    method = method_of(params)
+    use = CARDS[method].data_use
+    if use == "none":
+        return None
+    return f"{method} reads {use.replace('_', ' ')} images while it merges; only a study has them"
+
+
+def wrong_task(params: MethodParams, *, has_task: bool) -> str | None:
+    """Returns in words that a task is chosen without need, or not chosen though needed, or None."""
+    method = method_of(params)
+    if CARDS[method].is_per_task == has_task:
+        return None
+    if has_task:
+        return f"{method} makes one model for all tasks, so --task chooses nothing"
+    return f"{method} builds one model per task: choose an expert with --task"

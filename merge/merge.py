@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from merge.catalogue import CARDS, BatchNormPolicy, method_of, num_experts_of
+from merge.catalogue import BatchNormPolicy, lacking_data, method_of, wrong_number, wrong_task
 from merge.deferred import write_deferred
 from merge.errors import UNNAMED, MergeError, Names
 from merge.inputs.codes import check_mergeable
@@ -158,8 +158,9 @@ def merge_tasks(
         MergeError: As in `merge_groups`, or the method makes one model for all tasks.
     """
     _check_groups([range(len(experts))], options=options)
-    if options.method.combine_for_task is None:
-        raise MergeError(f"{method_of(options.params)} makes one model for all tasks")
+    fault = wrong_task(options.params, has_task=True)
+    if fault is not None:
+        raise MergeError(fault)
     pool = _pool(base, experts, options=options, names=names)
     return _stream_tasks(pool, tasks=tasks, options=options)
 
@@ -181,16 +182,12 @@ def coverage(base: State, *, params: MethodParams) -> float:
 def _check_groups(groups: Sequence[Sequence[int]], *, options: MergeOptions) -> None:
     if not groups or not all(groups):
         raise MergeError("a merge needs at least one expert")
-    needed = num_experts_of(options.params)
-    wrong = [len(group) for group in groups if len(group) != needed]
-    if needed is not None and wrong:
-        given = " with these parameters" if options.params.num_experts else ""
-        method = method_of(options.params)
-        raise MergeError(f"{method} merges exactly {needed} experts{given}, not {wrong[0]}")
+    for group in groups:
+        fault = wrong_number(options.params, num_experts=len(group))
+        if fault is not None:
+            raise MergeError(fault)
     if options.method.learn is not None and options.probe is None:
-        method = method_of(options.params)
-        use = CARDS[method].data_use.replace("_", " ")
-        raise MergeError(f"{method} reads {use} images while it merges; only a study has them")
+        raise MergeError(lacking_data(options.params))
     if options.probe is not None and len(groups) > 1:
         raise MergeError(
             f"a method that reads data merges one group at a time, not {len(groups)} groups"

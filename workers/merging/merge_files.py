@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from merge.catalogue import method_of
+from merge.catalogue import wrong_task
 from merge.errors import MergeError, Names
 from merge.inputs.codes import check_mergeable
 from merge.inputs.matching import check_match
@@ -100,7 +100,9 @@ def _merged(
     if task is not None:
         merged = merge_tasks(base, experts, tasks=[task], options=options, names=names)
     else:
-        _check_one_model(options)
+        fault = wrong_task(options.params, has_task=False)
+        if fault is not None:
+            raise MergeError(fault)
         groups = [range(len(experts))]
         merged = merge_groups(base, experts, groups=groups, options=options, names=names)
     return ((name, tensor) for name, (tensor,) in merged)
@@ -130,12 +132,6 @@ def _metadata(base: TensorFile) -> dict[str, str]:
     """Returns the base's metadata, except the entry that says which artifact of a study it is."""
     kept = {name: text for name, text in base.metadata.items() if name != METADATA_KEY}
     return FORMAT | kept
-
-
-def _check_one_model(options: MergeOptions) -> None:
-    if options.method.combine_for_task is not None:
-        method = method_of(options.params)
-        raise MergeError(f"{method} builds one model per task: choose an expert with --task")
 
 
 def _aligned(

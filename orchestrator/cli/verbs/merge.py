@@ -1,6 +1,6 @@
 """`mergesweep merge`: merge safetensors files, without a study."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -8,7 +8,13 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from merge.catalogue import BatchNormPolicy, parse_params
+from merge.catalogue import (
+    BatchNormPolicy,
+    lacking_data,
+    parse_params,
+    wrong_number,
+    wrong_task,
+)
 from merge.errors import MergeError
 from orchestrator.cli.fast_exit import loading
 from orchestrator.cli.options import new_console
@@ -90,12 +96,14 @@ def _checked_params(request: MergeRequest, *, file_problems: Sequence[str]) -> "
         RequestError: Parameters, options or files are wrong.
         OutputError: Everything is right, but the output cannot be written.
     """
-    problems, params, output_error = [], None, None
+    problems: list[str] = []
+    params, output_error = None, None
+    files = request.files
     try:
         params = parse_params(request.method, parse_settings(request.settings))
+        problems += filter(None, _unfit(params, files=files))
     except MergeError as error:
         problems += str(error).splitlines()
-    files = request.files
     if files.task is not None and files.task >= len(files.experts):
         problems.append(f"--task {files.task + 1}: there are {len(files.experts)} experts")
     problems += file_problems
@@ -110,6 +118,13 @@ def _checked_params(request: MergeRequest, *, file_problems: Sequence[str]) -> "
     if output_error is not None:
         raise output_error
     return params
+
+
+def _unfit(params: "MethodParams", *, files: MergeFiles) -> Iterator[str | None]:
+    """Yields why a method cannot merge these files, with None for each rule that they keep."""
+    yield lacking_data(params)
+    yield wrong_number(params, num_experts=len(files.experts))
+    yield wrong_task(params, has_task=files.task is not None)
 
 
 def _listed(found: Sequence[object], *, kind: str) -> str:

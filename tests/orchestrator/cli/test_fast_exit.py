@@ -95,7 +95,7 @@ def test_a_merge_ends_at_once_with_its_file_and_its_message(tmp_path: Path) -> N
     ("options", "said"),
     [
         (["--set", "density=2"], "density=2 is not allowed"),
-        (["--task", "1"], "makes one model for all tasks"),
+        (["--align"], "cannot be matched"),
     ],
 )
 def test_a_merge_that_is_refused_says_why_and_exits_with_2(

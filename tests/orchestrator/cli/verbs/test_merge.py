@@ -62,6 +62,22 @@ WRONG_MERGES = {
         ["a.safetensors: holds no", "c.safetensors: holds no"],
     ),
     "task": (["--method", "average", "--task", "4"], ["--task 4: there are 3 experts"]),
+    "data": (
+        ["--method", "fisher", "--set", "images=0"],
+        ["fisher: images=0 is not allowed"],
+    ),
+    "data alone": (
+        ["--method", "fisher"],
+        ["fisher reads unlabelled train images while it merges; only a study has them"],
+    ),
+    "number of experts and task at once": (
+        ["--method", "slerp", "--task", "1"],
+        [
+            "slerp merges exactly 2 experts, not 3",
+            "slerp makes one model for all tasks, so --task chooses nothing",
+        ],
+    ),
+    "no task": (["--method", "emr"], ["emr builds one model per task: choose an expert"]),
     "task of one model": (
         ["--method", "average", "--task", "1"],
         ["average makes one model for all tasks"],
