@@ -49,10 +49,11 @@ def check_files(files: MergeFiles) -> CheckedFiles:
             headers[path] = read_header(path)
         except TensorFileError as error:
             problems.append(str(error))
-            continue
-        prefix = "" if path == files.base else files.prefix
-        if not any(name.startswith(prefix) for name in headers[path].entries):
-            problems.append(f"{path}: {_no_tensors(headers[path], prefix=prefix)}")
+    prefixes = dict.fromkeys([(files.base, ""), *((path, files.prefix) for path in files.experts)])
+    for path, prefix in prefixes:
+        header = headers.get(path)
+        if header and not any(name.startswith(prefix) for name in header.entries):
+            problems.append(f"{path}: {_no_tensors(header, prefix=prefix)}")
     problems += _output_problems(files)
     return CheckedFiles(headers=headers, problems=problems)
 
