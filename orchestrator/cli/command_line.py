@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -48,6 +49,16 @@ class CommandLine(click.Group):
             _say("interrupted" if is_stopped else unexpected(error))
             code = INTERRUPTED if is_stopped else FAILED
         sys.exit(_with_output(code or DONE, verb=words[0] if words else ""))
+
+
+def report_in_threads() -> None:
+    """Makes an unexpected error in a thread end as one in a verb does, without ending the verb."""
+
+    def report(thread: threading.ExceptHookArgs) -> None:
+        if thread.exc_value is not None and not isinstance(thread.exc_value, SystemExit):
+            _say(unexpected(thread.exc_value))
+
+    threading.excepthook = report
 
 
 def unexpected(error: BaseException) -> str:

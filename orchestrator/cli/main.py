@@ -17,7 +17,8 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # warnings of libraries are for those who call them
     settle_environment(os.environ)
-    from orchestrator.cli.command_line import cli
+    from orchestrator.cli.command_line import cli, report_in_threads
 
+    report_in_threads()
     with interrupting_signals(within_s=END_WITHIN_S), ending_at_once():
         cli(prog_name="mergesweep")

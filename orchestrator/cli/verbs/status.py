@@ -40,7 +40,7 @@ def show_status(opened: OpenedStudy, *, console: Console, is_running: bool) -> i
     )
     holes = state.holes()
     if not holes:
-        say(console, "finished: nothing is left to run")
+        say(console, _finished(opened, is_running=is_running))
         return DONE
     models = sizes_by_base(opened.plan)
     left = estimate(state.committed, calibration=opened.calibration, models=models)
@@ -53,3 +53,11 @@ def show_status(opened: OpenedStudy, *, console: Console, is_running: bool) -> i
     if left.is_anything_left and not is_running:
         say(console, f"go on with: {command_line('resume', opened)}")
     return exit_code_of(opened.ledger)
+
+
+def _finished(opened: OpenedStudy, *, is_running: bool) -> str:
+    """Returns a line on a study without holes, whose tables may still be missing."""
+    if opened.is_published():
+        return "finished: nothing is left to run"
+    rest = "finished, but tables, report or MLflow do not show everything yet"
+    return rest if is_running else f"{rest}; go on with: {command_line('resume', opened)}"

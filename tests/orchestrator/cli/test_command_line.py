@@ -2,13 +2,14 @@
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
-from orchestrator.cli.command_line import TRACEBACK_VARIABLE
+from orchestrator.cli.command_line import TRACEBACK_VARIABLE, report_in_threads
 from orchestrator.cli.verbs import methods as methods_verb
 from orchestrator.progress.plain_console import PlainConsole
 
@@ -69,6 +70,25 @@ def test_error_is_reported_even_without_a_place_for_its_traceback(
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr
     assert "could not be written to a file" in result.stderr
+
+
+def test_unexpected_error_in_a_thread_is_one_line_too(
+    raising: Raising, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verb goes on: the display and the publisher have threads of their own."""
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    report_in_threads()
+    assert raising
+
+    def fail() -> None:
+        raise ValueError("why")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    printed = capsys.readouterr().err
+    assert printed.startswith("Error: ValueError: why\nThis error was not foreseen.")
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), EOFError()])
