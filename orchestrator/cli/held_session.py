@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestrator.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
 from orchestrator.cli.leases import acquire_lease
 from orchestrator.cli.signals import interrupting_signals, stopping_signals
-from orchestrator.environment.problems import VariableError
+from orchestrator.environment.problems import NoRoomError, VariableError
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
@@ -158,7 +158,7 @@ def _ending_early(held: HeldSession) -> Iterator[None]:
     except (StoreError, MachineError, LeaseError, ConnectionError) as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(FAILED) from error
-    except VariableError as error:
+    except (VariableError, NoRoomError) as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(BAD_INPUT) from error
     except (_StoppedError, KeyboardInterrupt) as stop:

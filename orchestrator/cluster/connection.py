@@ -257,6 +257,12 @@ def total_resources() -> Mapping[str, float]:
     return total
 
 
+def largest_node() -> Mapping[str, float]:
+    """Returns the most cores and GPUs that one live node has, by Ray's names."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return {name: max((each.get(name, 0) for each in nodes), default=0) for name in ("CPU", "GPU")}
+
+
 def in_use() -> tuple[InUse, ...]:
     """Returns how many cores and GPUs Ray has allocated to workers; fractions of a GPU count."""
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

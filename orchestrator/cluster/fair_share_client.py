@@ -13,9 +13,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.cluster.connection import num_slots, total_resources
+from orchestrator.cluster.connection import largest_node, num_slots, total_resources
 from orchestrator.cluster.fair_share import Allotment, Amounts, Demand, allotment_text, num_fitting
 from orchestrator.cluster.fair_share_register import FairShareRegister
+from orchestrator.environment.problems import NoRoomError
 from orchestrator.study.resources import Resources, Share
 
 REPORT_EVERY_S = 3.0
@@ -123,6 +124,24 @@ class FairShareClient:
             closing.set()
             thread.join()
             self._sign_off()
+
+    def check_room(self, share: Share) -> None:
+        """Checks that a node has a trial's share; only says so where a node may still join.
+
+        Raises:
+            NoRoomError: The share is larger than this machine, which will not grow.
+        """
+        node = largest_node()
+        if share.cpu <= node["CPU"] and share.gpu <= node["GPU"]:
+            return
+        wanted = f"resources.trial gives each worker {share.cpu:g} cores and {share.gpu:g} GPUs"
+        found = f"{node['CPU']:g} cores and {node['GPU']:g} GPUs"
+        if not self._is_shared:
+            raise NoRoomError(
+                f"{wanted}, but this machine has {found}; change resources.trial, or set "
+                "RAY_ADDRESS to the head of a cluster"
+            )
+        self._note(f"{wanted}, and no node has that much now ({found}): trials wait for one")
 
     def _report(self) -> None:
         """Sends a report and follows the answer; without one the last answer stays in force."""

@@ -81,6 +81,13 @@ class FairShare(Protocol):
     def max_slots(self, share: Share) -> int:
         """Returns the slots that the study could use if it were alone, at least 1."""
 
+    def check_room(self, share: Share) -> None:
+        """Checks that a node has a trial's share; only says so where a node may still join.
+
+        Raises:
+            NoRoomError: The share is larger than this machine, which will not grow.
+        """
+
     def describe(self) -> str:
         """Returns a text on the other studies and the study's part; empty if it is alone."""
 

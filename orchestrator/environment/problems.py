@@ -33,6 +33,10 @@ class VariableError(ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class NoRoomError(ValueError):
+    """A worker's share is larger than this machine, so no trial would ever start."""
+
+
 def check_all(readers: Iterable[Callable[[Environment], object]], environment: Environment) -> None:
     """Calls functions that each read variables, and reports the problems of all at once.
 

@@ -58,9 +58,11 @@ class Session:
             PreparationError: A base, a head or a task's images could not be made.
             StoreError: The store failed, here or in a worker; another run continues from here.
             MachineError: A disk of a worker's machine is full, or a folder there is another user's.
-            ConnectionError: There is no cluster at the address.
+            ConnectionError: Ray does not start, or there is no cluster at the address.
+            NoRoomError: A trial's share is larger than this machine.
         """
         with self._stages(console, tallies=("bases", "images", "experts", "merges")) as stages:
+            stages.check_room()
             stages.prepare()
             stages.train()
             stages.merge()

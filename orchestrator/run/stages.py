@@ -43,6 +43,15 @@ class Stages:
     """Shows the name of the present stage."""
     stopping: threading.Event
 
+    def check_room(self) -> None:
+        """Checks that trials can start, if any are left, before anything is scheduled.
+
+        Raises:
+            NoRoomError: A trial's share is larger than this machine.
+        """
+        if self.opened.ledger.committed().missing_trainings:
+            self.fair_share.check_room(self.opened.plan.study.resources.trial)
+
     def prepare(self) -> None:
         """Makes the missing bases, heads and images.
 

@@ -11,6 +11,7 @@ from orchestrator.cluster import fair_share_client as client_module
 from orchestrator.cluster.fair_share import Demand
 from orchestrator.cluster.fair_share_client import FairShareClient
 from orchestrator.cluster.fair_share_register import FairShareRegister
+from orchestrator.environment.problems import NoRoomError
 from orchestrator.study.resources import Quota, Resources, Share
 
 CORES = {"CPU": 8.0, "GPU": 0.0}
@@ -177,3 +178,16 @@ def test_waiting_for_a_slot_ends_with_a_slot_or_a_stop(actor: Actor) -> None:
         actor.register.sign_off("other")
         assert client.wait_for_slot(threading.Event())
         assert not client.wait_for_slot(stopping)
+
+
+def test_share_that_this_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would wait for it for ever; on a cluster, a node with it may still join."""
+    monkeypatch.setattr(client_module, "largest_node", lambda: {"CPU": 8, "GPU": 0})
+    resources, notes = Resources(trial=Share(cpu=2, gpu=0.5)), list[str]()
+    alone = FairShareClient("one", is_shared=False, resources=resources)
+    alone.check_room(Share(cpu=8))
+    with pytest.raises(NoRoomError, match=r"0\.5 GPUs, but this machine has 8 cores and 0 GPUs"):
+        alone.check_room(resources.trial)
+    joined = FairShareClient("one", is_shared=True, resources=resources, note=notes.append)
+    joined.check_room(resources.trial)
+    assert "no node has that much now (8 cores and 0 GPUs)" in notes[0]

@@ -16,6 +16,7 @@ from eval.images.protocol import BadImageError, BadImagesError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
 from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
+from orchestrator.environment.problems import NoRoomError
 from orchestrator.progress.state import InUse, parse_progress
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.session import Session
@@ -44,6 +45,11 @@ class FakeFairShare:
     def max_slots(self, share: Share) -> int:
         """Returns the two slots."""
         return 2 if share else 0
+
+    def check_room(self, share: Share) -> None:
+        """Has room for eight cores."""
+        if share.cpu > 8:
+            raise NoRoomError("too large")
 
     def describe(self) -> str:
         """Returns nothing, as for a study that is alone."""
@@ -294,6 +300,18 @@ def test_each_stage_has_its_own_share_of_the_cluster(make_setup: Callable[..., S
     setup = make_setup(resources=resources)
     setup.run()
     assert [share.cpu for share in setup.cluster.share.stages] == [1, 2, 1]
+
+
+def test_share_without_room_ends_the_run_before_anything_is_scheduled(
+    make_setup: Callable[..., Setup],
+) -> None:
+    """Preparation alone needs no trial's share, so it goes on."""
+    setup = make_setup(resources={"trial": {"cpu": 99}, "merge": {"cpu": 1}})
+    with pytest.raises(NoRoomError):
+        setup.run()
+    assert setup.cluster.events == []
+    setup.session.prepare(Console(file=StringIO()))
+    assert setup.cluster.events == PREPARATION
 
 
 def test_mlflow_run_that_cannot_be_made_fails_nothing(
