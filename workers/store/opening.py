@@ -46,7 +46,12 @@ def open_store(
     """
     if "://" not in url:
         return LocalStore(_checked_path(url))
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreUrlError(
+            f"the URL of the store cannot be read ({error}); give {_FORMS}"
+        ) from error
     match parts.scheme:
         case "file":
             return LocalStore(_checked_path(_file_path(parts, url=url)))
@@ -138,14 +143,16 @@ def _open_s3(
     parts: SplitResult, *, environment: Mapping[str, str], retry_timeout_s: float
 ) -> Store:
     shown = f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    _refuse_credentials(parts.netloc, shown=shown)
+    _refuse_credentials(parts.netloc, where=f"store {shown!r}")
     if not _BUCKET.fullmatch(parts.netloc):
         raise StoreUrlError(f"store {shown!r} names no bucket; give s3://bucket/prefix")
     endpoint_url = _endpoint_in_query(parts.query, shown=shown)
+    where = f"endpoint_url of store {shown!r}"
     for variable in _ENDPOINT_VARIABLES:
-        endpoint_url = endpoint_url or environment.get(variable) or None
+        if endpoint_url is None and environment.get(variable):
+            endpoint_url, where = environment[variable], f"the variable {variable}"
     if endpoint_url is not None:
-        _check_endpoint(endpoint_url, shown=shown)
+        _check_endpoint(endpoint_url, where=where)
     prefix = parts.path.strip("/")
     # Imported here because boto3 takes 0.4 s to load and local stores do not need it.
     from workers.store.s3 import S3Store  # noqa: PLC0415
@@ -168,19 +175,31 @@ def _endpoint_in_query(query: str, *, shown: str) -> str | None:
     return parameters.get("endpoint_url", [None])[-1]
 
 
-def _check_endpoint(endpoint_url: str, *, shown: str) -> None:
-    parts = urlsplit(endpoint_url)
-    _refuse_credentials(parts.netloc, shown=shown)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+def _check_endpoint(endpoint_url: str, *, where: str) -> None:
+    """Checks the address of an S3 server.
+
+    Args:
+        endpoint_url: The address.
+        where: The variable or the part of the store's URL that has the address, for messages.
+    """
+    try:
+        parts = urlsplit(endpoint_url)
+        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, a broken IPv6 address
+        is_usable, netloc = False, endpoint_url
+    else:
+        netloc = parts.netloc
+    _refuse_credentials(netloc, where=where)
+    if not is_usable:
         raise StoreUrlError(
-            f"store {shown!r} has the endpoint {endpoint_url!r}; give http://host:port or "
-            "https://host"
+            f"{where} is {endpoint_url!r}, which is not the address of a server; give "
+            "http://host:port or https://host"
         )
 
 
-def _refuse_credentials(netloc: str, *, shown: str) -> None:
+def _refuse_credentials(netloc: str, *, where: str) -> None:
     if "@" in netloc:
         raise StoreUrlError(
-            f"store {shown!r} has credentials in its URL, which would appear in logs; remove them "
-            "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"{where} has credentials in its URL, which would appear in logs; remove them and set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )

@@ -27,7 +27,7 @@ from workers.store.protocol import (
     checked_prefix,
     is_key,
 )
-from workers.store.s3_errors import code_of, num_retries, translated
+from workers.store.s3_errors import code_of, num_retries, translated, translated_settings
 from workers.store.s3_retries import TRANSIENT_CODES, backoff_s, install_retries
 from workers.store.s3_unfinished import abort_unfinished, find_unfinished
 
@@ -83,7 +83,7 @@ class S3Store:
         self._root = f"{prefix}/" if prefix else ""
         query = f"?endpoint_url={endpoint_url}" if endpoint_url else ""
         self._url = f"s3://{bucket}/{prefix}".rstrip("/") + query
-        with translated(url=self._url, key=""):
+        with translated_settings(url=self._url):
             self._client = _connect(endpoint_url, read_timeout_s=read_timeout_s)
         install_retries(self._client, retry_timeout_s=retry_timeout_s)
         self._transfer = TransferConfig(

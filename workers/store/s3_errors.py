@@ -73,6 +73,20 @@ def translated(*, url: str, key: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def translated_settings(*, url: str) -> Iterator[None]:
+    """Raises a `StoreCredentialsError` for AWS settings with which no client can be created."""
+    try:
+        with translated(url=url, key=""):
+            yield
+    except (StoreUnavailableError, ValueError, OSError) as error:
+        reason = error.__cause__ or error
+        raise StoreCredentialsError(
+            f"the AWS settings of this environment cannot be used for store {url}: {reason}; "
+            "correct the variable AWS_... or the file ~/.aws/... that has the setting, or unset it"
+        ) from error
+
+
 def code_of(error: ClientError) -> str:
     """Returns the error code of the server's answer, for example `NoSuchKey`."""
     code = str(error.response.get("Error", {}).get("Code", ""))

@@ -65,6 +65,9 @@ def test_opening_a_directory_does_not_load_boto3(tmp_path: Path) -> None:
         ("s3:///prefix", "names no bucket"),
         ("s3://bucket/x?endpoint=http://h", "unknown parameter endpoint"),
         ("s3://bucket/x?endpoint_url=host:9000", "give http://host:port"),
+        ("s3://bucket/x?endpoint_url=http://host:99999", "give http://host:port"),
+        ("s3://bucket/x?endpoint_url=http://[", "give http://host:port"),
+        ("s3://[", "cannot be read"),
         ("s3://bucket/../x", "cannot be a key"),
     ],
 )
@@ -82,6 +85,27 @@ def test_credentials_in_url_are_refused_and_not_shown(url: str) -> None:
     with pytest.raises(StoreUrlError, match="credentials") as caught:
         open_store(url)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["junk", "localhost:9000", "http://host:port", "s3://host"])
+def test_variable_with_another_endpoint_is_named(text: str) -> None:
+    """The study file is not to blame."""
+    with pytest.raises(StoreUrlError, match=f"the variable AWS_ENDPOINT_URL is '{text}'"):
+        open_store("s3://bucket/x", environment={"AWS_ENDPOINT_URL": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("AWS_DEFAULT_REGION", "no region"), ("AWS_CONFIG_FILE", "broken.ini")]
+)
+def test_settings_without_which_no_client_exists_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """Nothing was asked of a server yet, so the message speaks of no network."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.ini").write_text("[default")
+    monkeypatch.setenv(name, text)
+    with pytest.raises(StoreCredentialsError, match=f"the AWS settings .*{text}.* AWS_"):
+        open_store("s3://bucket/x", environment={})
 
 
 def test_endpoint_comes_from_the_url_or_else_the_environment() -> None:
