@@ -1,5 +1,6 @@
 """Declares the verbs on a study on a cluster: submit, status, watch, logs, stop."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,9 +168,25 @@ COMMANDS = (submit, status, watch, logs, stop)
 
 
 def _submissions(address: str) -> "Submissions":
-    from orchestrator.cluster.jobs_api import JobsApi
+    """Connects to a cluster's dashboard.
 
-    return JobsApi(address)
+    Raises:
+        ClusterAccessError: It does not answer, or is none; the message names the variable that has
+            the address, if it was not given on the command line.
+    """
+    from orchestrator.cluster.jobs_api import JobsApi
+    from orchestrator.cluster.submission import ClusterAccessError
+
+    try:
+        return JobsApi(address)
+    except ClusterAccessError as error:
+        source = click.get_current_context().get_parameter_source("address")
+        if source is not ParameterSource.ENVIRONMENT:
+            raise
+        name = next(each for each in _VARIABLES if os.environ.get(each))
+        raise ClusterAccessError(
+            f"{error} (the address is in the variable {name}; give --address, or `unset {name}`)"
+        ) from error
 
 
 def _store_and_submissions(

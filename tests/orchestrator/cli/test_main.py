@@ -287,3 +287,17 @@ def test_plan_loads_neither_ray_nor_mlflow_nor_torch(
     loaded = loaded_after("plan", str(write_study()), directory=tmp_path)
     assert "pydantic" in loaded
     assert not loaded & {"ray", "mlflow", "torch", "torchvision", "timm", "boto3", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+def test_variable_with_a_wrong_address_of_a_cluster_is_named(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The user did not write the address into this command."""
+    for each in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "127.0.0.1:6379")
+    result = call("logs", "small")
+    assert result.exit_code == 2
+    assert f"(the address is in the variable {name}; give --address" in result.output
+    assert "variable" not in call("logs", "small", "--address", "head:6379").output
