@@ -111,7 +111,8 @@ def absolute_store(url: str) -> str:
     """Returns a store's URL with a local path made absolute.
 
     Raises:
-        StoreUrlError: The path begins with a home that this machine does not know.
+        StoreUrlError: The path begins with a home that this machine does not know, leads in a
+            circle, or is relative to a folder that was deleted.
     """
     if "://" in url:
         return url
@@ -119,6 +120,11 @@ def absolute_store(url: str) -> str:
         return str(expanded(url).resolve())
     except NoHomeError as error:
         raise StoreUrlError(f"store {error}") from error
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StoreUrlError(
+            f"store {url!r} cannot be found from the current folder: {reason}; give its full path"
+        ) from error
 
 
 def _text_of(path: Path) -> str:

@@ -1,9 +1,12 @@
 """`mergesweep run` and `resume`: make a study's missing artifacts, then tables and report."""
 
+import os
+
 from rich.console import Console
 
 from orchestrator.cli.ending import command_line, print_end, print_pending
 from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_session
+from orchestrator.environment.mlflow_variable import unread_server
 from orchestrator.progress.say import say
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
@@ -28,6 +31,9 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
         say(console, f"study {opened.plan.study.name} is finished: nothing left to run")
         results = StudyResults.of(opened.ledger.committed())
         return print_end(opened, results=results, console=console)
+    tracking = opened.plan.study.tracking
+    if unread := unread_server(os.environ, tracking=tracking, used=opened.tracking_uri):
+        say(console, f"warning: {unread}")
     try:
         with held_session(
             opened,
