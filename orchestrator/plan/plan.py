@@ -1,6 +1,6 @@
 """Builds a study's plan: everything that the study consists of, before anything runs."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -165,7 +165,7 @@ def build_plan(
         trials=TrialSpec.sharing_prefixes(every_expert),
         setting_experts=tuple(experts),
         cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
-        warnings=_warnings(study),
+        warnings=_warnings(study, settings=settings),
     )
 
 
@@ -243,14 +243,33 @@ def _cells(
                 yield Cell(setting=setting, label=label, group=group, merge=specs[key])
 
 
-def _warnings(study: Study) -> tuple[str, ...]:
+def _warnings(study: Study, *, settings: Iterable[Setting]) -> tuple[str, ...]:
+    return (*_group_warnings(study), *_warmup_warnings(settings))
+
+
+def _group_warnings(study: Study) -> Iterator[str]:
     num_tasks = len(study.task_names)
-    return tuple(
-        f"groups.count is {study.groups.count}, but {num_tasks} tasks have only "
-        f"{num_possible(num_tasks, size=size)} distinct groups of {size}; all of them are used"
-        for size in group_sizes(study)
-        if num_possible(num_tasks, size=size) < study.groups.count
-    )
+    for size in group_sizes(study):
+        if num_possible(num_tasks, size=size) < study.groups.count:
+            yield (
+                f"groups.count is {study.groups.count}, but {num_tasks} tasks have only "
+                f"{num_possible(num_tasks, size=size)} distinct groups of {size}; all of them are "
+                "used"
+            )
+
+
+def _warmup_warnings(settings: Iterable[Setting]) -> Iterator[str]:
+    points = {
+        (point.warmup_steps, point.steps)
+        for setting in settings
+        for point in setting.points.values()
+    }
+    for warmup_steps, steps in sorted(points):
+        if warmup_steps > steps:
+            yield (
+                f"finetune.warmup_steps is {warmup_steps:,}, so that the learning rate of experts "
+                f"with {steps:,} steps ends at {steps / warmup_steps:.0%} of its peak"
+            )
 
 
 def plan_digest(plan: Plan) -> str:

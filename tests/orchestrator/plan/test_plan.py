@@ -289,6 +289,20 @@ def test_fewer_groups_than_asked_for_is_a_warning(make_plan: Callable[..., Plan]
     assert make_plan(groups={"count": 3, "size": 2}).warnings == ()
 
 
+def test_warmup_that_outlasts_a_training_is_a_warning(make_plan: Callable[..., Plan]) -> None:
+    """Under a constant schedule it is allowed, as snapshots may be taken during the warmup."""
+    finetune = {
+        "warmup_steps": 40,
+        "defaults": {"steps": 10, "batch_size": 8},
+        "axes": {"steps": [10, 40, 80]},
+    }
+    (warning,) = make_plan(groups={"count": 3, "size": 2}, finetune=finetune).warnings
+    assert warning == (
+        "finetune.warmup_steps is 40, so that the learning rate of experts with 10 steps ends at "
+        "25% of its peak"
+    )
+
+
 def test_groups_that_were_written_down_are_used_as_they_are(
     make_study: Callable[..., Study],
 ) -> None:
