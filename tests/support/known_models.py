@@ -41,7 +41,7 @@ _STEPS = (
     (USUAL_STEP, replace(USUAL_STEP, linearised=True)),
 )
 
-_WEIGHTS: tuple[tuple[Weights, ...], ...] = (("none",), ("file",))
+_WEIGHTS: tuple[tuple[Weights, ...], ...] = (("none",), ("file",), ("elsewhere",))
 
 
 def remember_models(cache: Path) -> None:

@@ -2,13 +2,16 @@
 
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 
 from workers.models.backbones import Backbone, create_backbone
 
 _MESSAGE_CHARS = 160
+_TORCH = Path(torch.__file__).parent
 
 
 class RefusedError(Exception):
@@ -102,8 +105,14 @@ def check_features(features: object, *, num_images: int, backbone: Backbone) -> 
 
 def own_size(model: str) -> int:
     """Returns the size of images that a model is made for, in pixels."""
-    config = timm.get_pretrained_cfg(model)
+    config = config_of(model)
     return 224 if config is None else int(config.input_size[-1])
+
+
+def config_of(model: str) -> PretrainedCfg | None:
+    """Returns timm's record of a model's weights, also for a name that timm has replaced."""
+    current = timm.models.get_deprecated_models().get(model) or model
+    return timm.get_pretrained_cfg(current)
 
 
 def refused(error: Exception) -> RefusedError:
@@ -114,6 +123,10 @@ def refused(error: Exception) -> RefusedError:
 
 def _last_line(error: Exception) -> str:
     """Returns the line of code that raised an error without a message, such as an assertion."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(str(_TORCH))  # its own assertions are calls
+    ]
     line = frames[-1].line if frames else None
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -29,7 +29,7 @@ MAX_STATE_BYTES = 1 << 30
 """The same for the size of the weights; the check holds several copies."""
 NUM_SIZES_SHOWN = 4
 """Sizes in a message."""
-SEARCH_S = 20.0
+SEARCH_S = 10.0
 """The search for sizes ends after this time."""
 _SIZES = sorted({*range(32, 513, 32), *range(28, 449, 28), 518, 640, 768, 896, 1024})
 """Sizes to try: multiples of the usual strides 8, 16 and 32, and of the patches and windows of 14
@@ -123,22 +123,30 @@ def _sizes_near(use: ModelUse, *, plain: Backbone, device: torch.device) -> list
     """
     give_up_s = time.monotonic() + SEARCH_S
     found: list[int] = []
+    may_resize = True
     nearest = sorted(_SIZES, key=lambda size: (abs(size - use.image_size), size))
     for size in (own_size(use.model), *nearest):
         if len(found) == NUM_SIZES_SHOWN or time.monotonic() > give_up_s:
             break
         try:
-            built = build_for(use.model, image_size=size, device=device, plain=plain)
+            if may_resize and _is_resized(use, size=size, plain=plain, device=device):
+                # Interpolation works for all sizes or for none, apart from lucky ones.
+                may_resize = resizing_fault(replace(use, image_size=size), device=device) is None
+            if not may_resize:
+                run(plain, image_size=size, device=device)
         except RefusedError:
             continue
-        at_size = replace(use, image_size=size)
-        if not built.is_resized or resizing_fault(at_size, device=device) is None:
-            found.append(size)
+        found.append(size)
     return sorted(set(found))
 
 
+def _is_resized(use: ModelUse, *, size: int, plain: Backbone, device: torch.device) -> bool:
+    return build_for(use.model, image_size=size, device=device, plain=plain).is_resized
+
+
 def _faults(use: ModelUse, *, built: Built, device: torch.device) -> Iterator[Fault]:
-    if built.is_resized and (fault := resizing_fault(use, device=device)) is not None:
+    elsewhere = replace(use, weights=tuple(each for each in use.weights if each != "file"))
+    if built.is_resized and (fault := resizing_fault(elsewhere, device=device)) is not None:
         yield fault
     for step in use.steps:
         try:

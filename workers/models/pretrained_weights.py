@@ -24,6 +24,8 @@ from workers.store.opening import open_store
 from workers.store.protocol import RETRY_TIMEOUT_S, NotFoundError, StoreError
 from workers.store.scratch import scratch_directory
 
+INSTALL_OPEN_CLIP = "pip install 'mergesweep[clip]'"
+"""Installs the optional package that has the text towers of CLIP models."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """File name extensions of checkpoints; all but the first are files that `torch.save` wrote."""
 _FORM = "s3://bucket/key.safetensors#sha256=<64 hexadecimal digits>"

@@ -39,7 +39,8 @@ def resize_weights(
             img_size=image_size,
         )
     except Exception as error:
-        reason = " ".join(str(error).split())
+        # torch lists every tensor of a wrong shape, from the second line on.
+        reason = (str(error).splitlines()[1:2] or [str(error)])[0].strip()
         raise WeightsError(
             f"timm cannot interpolate the weights of {model} to {image_size} pixels: {reason}"
         ) from error

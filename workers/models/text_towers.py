@@ -7,9 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from workers.models.pretrained_weights import WeightsError
+from workers.models.pretrained_weights import INSTALL_OPEN_CLIP, WeightsError
 
-INSTALL = "pip install 'mergesweep[clip]'"
 TEXTS_AT_ONCE = 256
 """Texts of one batch; the activations of ViT-B/32's tower take 0.6 GB."""
 
@@ -67,7 +66,7 @@ def open_text_tower(model: str, *, weights: str | Path) -> OpenClipTower:
         import open_clip  # noqa: PLC0415 optional
     except ImportError as error:
         raise WeightsError(
-            f"zero-shot heads need open_clip on every node ({error}); run: {INSTALL}"
+            f"zero-shot heads need open_clip on every node ({error}); run: {INSTALL_OPEN_CLIP}"
         ) from error
     if model not in (known := open_clip.list_models()):
         near = ", ".join(name for name in known if name[:5] == model[:5]) or ", ".join(known)

@@ -1,5 +1,6 @@
 """Checks the models of a study in another process: names, image size, batches, linearisation."""
 
+import importlib.util
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,7 @@ from workers.check.report import (
     Use,
     Weights,
 )
-from workers.models.pretrained_weights import SUFFIXES, is_remote
-
-_KINDS: dict[str, Weights] = {"none": "none", "timm": "timm"}
+from workers.models.pretrained_weights import INSTALL_OPEN_CLIP, SUFFIXES, is_remote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +51,13 @@ def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Ite
 
 def unchecked_models(study: Study) -> list[str]:
     """Returns a sentence for each part of a checked study that this machine could not try."""
-    reports = _all_reports(study)
-    return list(dict.fromkeys(each.unchecked for each in reports if each.unchecked))
+    reasons = [each.unchecked for each in _all_reports(study) if each.unchecked]
+    if study.finetune.zero_shot is not None and not _has_open_clip():
+        reasons.append(
+            "the zero-shot heads could not be checked: open_clip, which every node needs, is not "
+            f"installed here ({INSTALL_OPEN_CLIP})"
+        )
+    return list(dict.fromkeys(reasons))
 
 
 def model_remarks(study: Study) -> list[str]:
@@ -99,7 +103,7 @@ def _model_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterat
         use = ModelUse(
             model=model,
             image_size=backbone.image_size,
-            weights=tuple(sorted({_KINDS.get(source, "file") for source in sources.values()})),
+            weights=tuple(sorted({_kind(source) for source in sources.values()})),
             steps=steps,
         )
         fields: dict[FaultKind, tuple[str, ...]] = {
@@ -120,7 +124,12 @@ def _file_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterato
         for field, source in _sources(backbone, model=model, design=finetune.design):
             use = _file_use(source, model=model, image_size=backbone.image_size)
             if use is not None:
-                yield Question(use=use, fields={"file": (field,), "model": (field,)})
+                fields: dict[FaultKind, tuple[str, ...]] = {
+                    "file": (field,),
+                    "model": (field,),
+                    "resizing": ("backbone.image_size",),
+                }
+                yield Question(use=use, fields=fields)
 
 
 def _tower_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[Question]:
@@ -131,7 +140,10 @@ def _tower_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterat
     is_file = Path(zero_shot.weights).suffix in SUFFIXES
     for model, field in _named(backbone).items():
         use = TowerUse(
-            model=model, tower=zero_shot.model, tag=None if is_file else zero_shot.weights
+            model=model,
+            tower=zero_shot.model,
+            tag=None if is_file else zero_shot.weights,
+            has_open_clip=_has_open_clip(),
         )
         fields: dict[FaultKind, tuple[str, ...]] = {
             "model": (field,),
@@ -139,6 +151,10 @@ def _tower_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterat
             "tower_weights": ("finetune.zero_shot.weights",),
         }
         yield Question(use=use, fields=fields)
+
+
+def _has_open_clip() -> bool:
+    return importlib.util.find_spec("open_clip") is not None
 
 
 def _named(backbone: BackboneSection) -> dict[str, str]:
@@ -160,9 +176,15 @@ def _sources(backbone: BackboneSection, *, model: str, design: str) -> Iterator[
             yield f"backbone.axes.weights[{index}]", source
 
 
+def _kind(source: str) -> Weights:
+    """Returns the kind of a source of weights."""
+    kinds: dict[str, Weights] = {"none": "none", "timm": "timm", "package": "elsewhere"}
+    return kinds.get(source, "elsewhere" if is_remote(source) else "file")
+
+
 def _file_use(source: str, *, model: str, image_size: int) -> FileUse | None:
     """Returns the question whether a local file has a model's weights; None for other sources."""
-    if source in _KINDS or source == "package" or is_remote(source):
+    if _kind(source) != "file":
         return None
     path = Path(source).absolute()
     try:

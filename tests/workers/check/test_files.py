@@ -47,6 +47,17 @@ def test_file_for_the_images_of_the_study_fits_a_model_that_is_built_for_them(
     assert "pos_embed has shape (1, 5, 192)" in f"{fault.fault} {fault.remedy}"
 
 
+def test_file_for_the_images_is_taken_where_one_for_the_own_size_cannot_be(tmp_path: Path) -> None:
+    """A mixer's weights cannot be interpolated, but may come from images of the study's size."""
+    use = replace(use_of_file(tmp_path / "mixer.safetensors"), model="gmixer_12_224")
+    save_file(timm.create_model(use.model, num_classes=0, img_size=32).state_dict(), use.path)
+    assert check_file(use) == ModelReport()
+    save_file(timm.create_model(use.model, num_classes=0).state_dict(), use.path)
+    (fault,) = check_file(use).faults
+    assert fault.kind == "resizing"
+    assert "or a checkpoint that was trained at that size" in fault.remedy
+
+
 def test_every_use_can_be_read_back_from_its_key(tmp_path: Path) -> None:
     """The key is also the question that the process reads."""
     model_use = ModelUse(model="a", image_size=8, weights=("none",), steps=())

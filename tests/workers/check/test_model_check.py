@@ -38,7 +38,7 @@ def test_sizes_equal_those_of_built_models(model: str) -> None:
 
 def test_model_is_built_for_the_images_if_it_does_not_take_them_otherwise() -> None:
     """A ViT has fewer positions for smaller images; one with dynamic positions stays as it is."""
-    resized = check_model(replace(USE, model=VIT, weights=("file",)))
+    resized = check_model(replace(USE, model=VIT, weights=("timm",)))
     assert resized.is_resized
     assert resized.faults == ()
     own = create_backbone(VIT, seed=0, device=torch.device("meta"))
@@ -59,11 +59,11 @@ def test_other_sizes_are_named_where_a_size_does_not_work() -> None:
 def test_size_to_which_weights_cannot_be_interpolated_is_refused() -> None:
     """A mixer is built for any size with random weights, and has pretrained ones for its own."""
     use = replace(USE, model="gmixer_12_224")
-    assert check_model(use).faults == ()
-    kind, text = fault_of(replace(use, weights=("file", "none")))
+    assert check_model(replace(use, weights=("file", "none"))).faults == ()
+    kind, text = fault_of(replace(use, weights=("elsewhere", "none")))
     assert kind == "resizing"
     assert "cannot interpolate the weights of gmixer_12_224 to 32 pixels" in text
-    assert text.endswith("its own size is 224; other sizes need weights: none")
+    assert "its own size is 224; other sizes need weights: none, or a checkpoint" in text
 
 
 def test_hub_without_weights_of_a_model_is_told_before_it_is_asked() -> None:
@@ -71,6 +71,8 @@ def test_hub_without_weights_of_a_model_is_told_before_it_is_asked() -> None:
     untrained = replace(USE, model="darknet17")
     assert hub_fault(untrained) is None
     assert hub_fault(replace(USE, weights=("timm",))) is None
+    replaced = replace(USE, model="convnext_tiny_in22ft1k", weights=("timm",))
+    assert hub_fault(replaced) is None
     fault = hub_fault(replace(untrained, weights=("none", "timm")))
     assert fault is not None
     assert fault.fault == "timm's hub has no weights of darknet17"

@@ -9,6 +9,7 @@ import yaml
 from known_models import MODEL_SIZES
 
 from orchestrator.plan.plan import build_plan
+from orchestrator.study.checks import models
 from orchestrator.study.checks.models import questions, resized_models, unchecked_models
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
@@ -153,7 +154,9 @@ def test_models_that_could_not_be_tried_are_no_problem_of_the_file(
 
 
 def test_zero_shot_heads_are_asked_about_with_every_image_tower(
-    make_study: Make, study_fields: Callable[..., dict[str, Any]]
+    make_study: Make,
+    study_fields: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A tag of open_clip can be checked; a file of weights only when it is read."""
     clip = "vit_base_patch32_clip_224"
@@ -161,11 +164,14 @@ def test_zero_shot_heads_are_asked_about_with_every_image_tower(
         backbone={"model": f"{clip}.openai", "weights": "none", "image_size": 224},
         finetune={"zero_shot": {"model": "ViT-B-32", "weights": "openai"}},
     )
+    monkeypatch.setattr(models, "_has_open_clip", lambda: False)
     study = make_study(**fields)
-    tower = TowerUse(model=f"{clip}.openai", tower="ViT-B-32", tag="openai")
+    tower = TowerUse(model=f"{clip}.openai", tower="ViT-B-32", tag="openai", has_open_clip=False)
     assert uses_of(study)[-1] == tower
     fault = Fault(kind="tower_weights", fault="no such weights", remedy="take others")
     reports = {use.key: ModelReport(unchecked="not tried") for use in uses_of(study)}
     remember_reports({**reports, tower.key: ModelReport(faults=(fault,))})
     assert problems_of(fields) == {"finetune.zero_shot.weights": "no such weights; take others"}
-    assert unchecked_models(study) == ["not tried"]
+    not_tried, without_open_clip = unchecked_models(study)
+    assert not_tried == "not tried"
+    assert "pip install 'mergesweep[clip]'" in without_open_clip
