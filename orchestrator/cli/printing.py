@@ -100,4 +100,7 @@ def print_holes(holes: Sequence[Hole], *, console: Console) -> None:
         reason = " ".join(hole.reason.split())
         say(console, f"{hole.outcome}: {hole.what}{': ' if reason else ''}{reason}")
     if len(holes) > MAX_HOLES_SHOWN:
-        say(console, f"and {len(holes) - MAX_HOLES_SHOWN} more; the report lists all of them")
+        say(
+            console,
+            f"and {len(holes) - MAX_HOLES_SHOWN} more; `mergesweep report` lists all of them",
+        )

@@ -48,7 +48,7 @@ class Display:
         self._thread.join()
 
     def _show(self) -> None:
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._show_panel()
         else:
             self._print_lines()

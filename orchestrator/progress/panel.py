@@ -53,9 +53,14 @@ def _bars(tallies: tuple[Tally, ...]) -> RenderableType:
     names = TextColumn("  {task.description:14}", markup=False)
     bars = Bars(names, BarColumn(40), MofNCompleteColumn())
     for tally in tallies:
-        name = tally.name[:_MAX_NAME_CHARS]
+        name = _shown(tally.name)[:_MAX_NAME_CHARS]
         bars.add_task(visible(name), total=tally.num_planned, completed=tally.num_done)
     return bars
+
+
+def _shown(tally: str) -> str:
+    """Returns the words for a tally: that of the images counts data sets, one for each task."""
+    return "data sets" if tally == "images" else tally
 
 
 def _trial_lines(progress: Progress) -> Iterator[str]:
@@ -68,7 +73,9 @@ def _trial_lines(progress: Progress) -> Iterator[str]:
 
 
 def _speed_lines(progress: Progress) -> Iterator[str]:
-    speeds = [f"{speed:,.1f} {name} a minute" for name, speed in progress.per_minute.items()]
+    speeds = [
+        f"{speed:,.1f} {_shown(name)} a minute" for name, speed in progress.per_minute.items()
+    ]
     if progress.steps_per_s:
         speeds.insert(0, f"{progress.steps_per_s:,.1f} steps a second")
     parts = [*speeds, *(_use(each) for each in progress.in_use)]

@@ -57,7 +57,7 @@ def _follow(
 ) -> StudyActivity:
     """Shows the activity until it ends; returns the last look."""
     last = watch.look()
-    if console.is_terminal:
+    if console.is_interactive:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while last.is_running and has_reader():
                 live.update(_panel(name, last), refresh=True)

@@ -1,11 +1,13 @@
 import time
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from orchestrator.progress.display import Display
 from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.panel import preparation_line
+from orchestrator.progress.plain_console import PlainConsole
 from orchestrator.progress.state import Progress
 from workers.prepare.progress import PreparationProgress
 
@@ -51,6 +53,17 @@ def test_display_prints_lines_and_each_note_once() -> None:
         "trial a failed: [Errno 28] disk",
     ]
     assert state.failures == ["trial a failed: [Errno 28] disk"]
+
+
+def test_terminal_without_a_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panel would never be drawn on it before the end."""
+    monkeypatch.setenv("TERM", "dumb")
+    printed = StringIO()
+    console = PlainConsole(file=printed, width=120, force_terminal=True)
+    with Display(LiveState(), console=console, current=lambda: PROGRESS):
+        while "fine-tuning" not in printed.getvalue():
+            time.sleep(0.05)
+    assert printed.getvalue() == "[00:00] fine-tuning\n"
 
 
 def test_task_that_has_just_begun_has_no_speed_yet() -> None:
