@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
+
 from merge.buffers import is_counter, is_statistic, is_variance, merge_counters, merge_statistic
 from merge.errors import InvalidStatisticsError, NonFiniteMergeError
 from merge.outliers import outlier_of
@@ -78,9 +80,10 @@ def check_finite(merged: Tensor, *, name: str, method: str) -> float:
     """
     greatest = greatest_magnitude(merged)
     if not math.isfinite(greatest):
+        wider = "; --dtype float32 holds larger numbers" if merged.dtype == torch.float16 else ""
         raise NonFiniteMergeError(
-            f"{name} merged by {method} holds NaN or inf as {merged.dtype}, "
-            "though all inputs are finite"
+            f"{name} merged by {method} holds NaN or inf as "
+            f"{str(merged.dtype).removeprefix('torch.')}, though all inputs are finite{wider}"
         )
     return greatest
 
