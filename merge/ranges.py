@@ -55,24 +55,26 @@ class Number:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A list of shares: finite numbers from 0 that are not all zero, or the empty list.
+    """A list of finite numbers with a positive sum, or the empty list.
 
-    Only the ratios of the numbers count, so the upper bound only guards against typing errors.
+    Only the ratios of the numbers count, so the bound only guards against typing errors. A negative
+    number moves away from an expert.
     """
 
     at_most: float
+    """Greatest magnitude."""
 
     def accepts(self, value: object) -> bool:
         """Returns whether the value is a list or tuple of numbers inside the bounds."""
         if not isinstance(value, (list, tuple)):
             return False
-        share = Number(at_least=0, at_most=self.at_most)
-        return all(map(share.accepts, value)) and (not value or any(value))
+        number = Number(at_least=-self.at_most, at_most=self.at_most)
+        return all(map(number.accepts, value)) and (not value or sum(value) > 0)
 
     @property
     def allowed(self) -> str:
         """The bounds in words."""
-        numbers = f"numbers from 0 to {self.at_most:g} that are not all zero"
+        numbers = f"numbers from -{self.at_most:g} to {self.at_most:g} with a positive sum"
         return f"a list of {numbers}, or [] for equal ones"
 
 

@@ -94,10 +94,11 @@ def test_a_list_of_weights_becomes_a_tuple_of_floats(weights: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "weights", [1, "12", [1, -1], [0, 0.0], [1, True], [1, math.nan], [1, [2]], [1001], {"a": 1}]
+    "weights",
+    [1, "12", [1, -1], [1, -2], [0, 0.0], [1, True], [1, math.nan], [1, [2]], [1001], {"a": 1}],
 )
 def test_weights_that_are_no_shares_are_refused(weights: object) -> None:
-    """Negative, infinite and nested weights are refused, and lists of only zeros."""
+    """Infinite and nested weights are refused, and lists without a positive sum."""
     assert problems("weighted_average", weights=weights) == [("weights", weights)]
 
 

@@ -24,6 +24,13 @@ def test_weights_are_shares_by_hand(tensors: Make, merged_lists: Merge) -> None:
     assert merged_lists(tensors(w=[9, 9]), experts, params=params) == {"w": [1.5, 5]}
 
 
+def test_a_negative_weight_moves_away_from_an_expert(tensors: Make, merged_lists: Merge) -> None:
+    """Weights 3 and -1 are shares 3/2 and -1/2: 1.5 * (1 8) - 0.5 * (3 -4) = (0 14)."""
+    experts = [tensors(w=[1, 8]), tensors(w=[3, -4])]
+    params = WeightedAverageParams(weights=(3, -1))
+    assert merged_lists(tensors(w=[9, 9]), experts, params=params) == {"w": [0, 14]}
+
+
 def test_only_the_ratios_of_weights_count(tensors: Make, merged_lists: Merge) -> None:
     """Doubled weights give the same shares."""
     experts = [tensors(w=[1, 0.3]), tensors(w=[3, 0.7])]
