@@ -30,8 +30,9 @@ class WeightedAverageParams(MethodParams):
 
     weights: tuple[float, ...] = field(default=(), metadata=allow(Numbers(at_most=1000)))
     """One weight per expert, in the group's order; only their ratios count. A negative weight
-    extrapolates away from an expert. Empty for equal weights (the uniform soup). Weights are stored as given: normalizing them here and again in the merge
-    could change bits, and so the id. Default: simple averaging."""
+    extrapolates away from an expert. Empty for equal weights (the uniform soup). Weights are stored
+    as given: normalizing them here and again in the merge could change bits, and so the id.
+    Default: simple averaging."""
 
     @property
     def num_experts(self) -> int | None:
