@@ -2,11 +2,13 @@
 
 import io
 import json
+import math
 import sys
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from pyarrow import compute
 from rich.console import Console
 
 from orchestrator.cli.ending import exit_code_of
@@ -17,6 +19,9 @@ from orchestrator.cli.printing import (
 from orchestrator.results.means import means_table
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+
+_FORMULA = r"^[=+\-@]"
+_NUMBER = r"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?$"
 
 
 def show_results(
@@ -42,10 +47,34 @@ def show_results(
 
 def _encoded(table: pa.Table, *, output_format: str) -> bytes:
     if output_format == "json":
-        return (json.dumps(table.to_pylist(), indent=1) + "\n").encode()
+        rows = [{name: _or_null(value) for name, value in row.items()} for row in table.to_pylist()]
+        return (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode()
     buffer = io.BytesIO()
     if output_format == "csv":
-        pyarrow.csv.write_csv(table, buffer)
+        pyarrow.csv.write_csv(_without_formulas(table), buffer)
     else:
         pyarrow.parquet.write_table(table, buffer)
     return buffer.getvalue()
+
+
+def _or_null(value: object) -> object:
+    """Returns a value of JSON, which has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    """Returns a table whose texts no spreadsheet takes for a formula: they get a `'` in front.
+
+    No label of a study has a `'`, so whoever reads the table can take it away again.
+    """
+    for at, column in enumerate(table.schema):
+        if pa.types.is_string(column.type):
+            texts = table.column(at)
+            is_number = compute.match_substring_regex(texts, _NUMBER)
+            is_formula = compute.match_substring_regex(texts, _FORMULA)
+            quoted = compute.binary_join_element_wise("'", texts, "")
+            safe = compute.if_else(
+                compute.and_(is_formula, compute.invert(is_number)), quoted, texts
+            )
+            table = table.set_column(at, column, safe)
+    return table
