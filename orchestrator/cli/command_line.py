@@ -19,7 +19,10 @@ from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.signals import was_interrupted
 from orchestrator.cli.standard_streams import output_failure
 from orchestrator.progress.visible_text import one_line, visible
+from orchestrator.study.credentials import masked
+from workers.store.machine_errors import MachineError
 from workers.store.private_directory import user_directory
+from workers.store.protocol import StoreError
 
 TRACEBACK_VARIABLE = "MERGESWEEP_TRACEBACK"
 """Environment variable that shows the traceback of an unexpected error on the terminal."""
@@ -44,6 +47,9 @@ class CommandLine(click.Group):
         except click.Abort:
             _say("interrupted")
             code = INTERRUPTED
+        except (MachineError, StoreError) as error:  # the message says what to do
+            _say(f"Error: {masked(one_line(str(error)))}")
+            code = FAILED
         except Exception as error:  # noqa: BLE001 the last place that can report it
             is_stopped = was_interrupted()
             _say("interrupted" if is_stopped else unexpected(error))

@@ -12,6 +12,8 @@ from click.testing import Result
 from orchestrator.cli.command_line import TRACEBACK_VARIABLE, report_in_threads
 from orchestrator.cli.verbs import methods as methods_verb
 from orchestrator.progress.plain_console import PlainConsole
+from workers.store.machine_errors import NotPrivateError
+from workers.store.protocol import StoreFullError
 
 Raising = Callable[[BaseException], None]
 
@@ -46,6 +48,20 @@ def test_unexpected_error_is_one_line_and_a_file(
     assert TRACEBACK_VARIABLE in second
     assert "Traceback (most recent call last)" in trace.read_text()
     assert stat.S_IMODE(trace.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "error", [NotPrivateError("/tmp/x is a link; set TMPDIR"), StoreFullError("full; free some")]
+)
+def test_errors_of_machine_and_store_need_no_traceback(
+    call: Callable[..., Result], raising: Raising, tmp_path: Path, error: Exception
+) -> None:
+    """Their messages are written for users, whichever verb meets them."""
+    raising(error)
+    result = call("methods")
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {error}\n"
+    assert not list(tmp_path.glob("mergesweep-*/error-*"))
 
 
 def test_variable_shows_the_traceback(
