@@ -200,7 +200,7 @@ def _start() -> None:
     It needs no home: its token is in the environment of its processes, and not in `~/.ray`, where
     it would change how a later `ray start` behaves.
     """
-    directory = ray_directory(os.environ)
+    directory, variables = ray_directory(os.environ), list(os.environ)
     os.environ[DIRECTORY_VARIABLE] = str(directory.parent)
     if not has_token(os.environ):
         os.environ[TOKEN_VARIABLE] = secrets.token_hex(32)
@@ -212,7 +212,7 @@ def _start() -> None:
             **{**_QUIET, "logging_level": logging.CRITICAL},
         )
     except Exception as error:
-        raise ConnectionError(start_fault(directory, error=error)) from error
+        raise ConnectionError(start_fault(directory, error=error, variables=variables)) from error
     logging.getLogger("ray").setLevel(_QUIET["logging_level"])
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import resource
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 MIN_FREE_BYTES = 200 * 10**6
@@ -20,24 +20,37 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 where Ray keeps objects
 _FAULT = re.compile(r"\[[^\]]* [EFC] [^\]]*\] (?:\([^)]*\) )?\S+: *(?P<text>.+)")
 """A line of Ray's logs at level error or above: `[time E pid tid] (raylet) file.cc:215: text`."""
 _MAX_FAULT_CHARS = 200
+_ORDINARY = {
+    *("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"),
+    *("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_API_SERVER_ADDRESS"),
+}
+"""Variables that are checked before Ray is started, or hardly matter."""
 
 
-def start_fault(directory: Path, *, error: BaseException) -> str:
+def start_fault(directory: Path, *, error: BaseException, variables: Iterable[str]) -> str:
     """Returns in one line why Ray did not start, where its log is, and what to try.
 
     Args:
         directory: The directory of Ray's sessions.
         error: The error that Ray raised.
+        variables: The names of the user's environment variables.
     """
     logs = _logs(directory)
     said = _first_fault(logs) or _one_line(str(error)) or type(error).__name__
     where = f"its log is in {logs}" if logs else f"it has written no log below {directory}"
-    causes = "; ".join(_likely_causes(directory))
+    causes = "; ".join([*_likely_causes(directory), *_settings(variables)])
     advice = causes or (
         "try again when the machine is less busy, or join a Ray that runs already, with "
         "RAY_ADDRESS=host:port"
     )
     return f"Ray did not start on this machine ({said}); {where}; {advice}"
+
+
+def _settings(variables: Iterable[str]) -> Iterator[str]:
+    """Yields the user's own settings of Ray, if there are any."""
+    found = sorted({name for name in variables if name.startswith("RAY_")} - _ORDINARY)
+    if found:
+        yield f"Ray's settings {', '.join(found)} are in the environment: try without"
 
 
 def check_limits() -> None:

@@ -6,6 +6,8 @@ Every function takes the environment and raises `VariableError` for a value that
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from orchestrator.environment.problems import (
@@ -35,6 +37,8 @@ ADDRESS_REMEDY = (
 )
 _COUNTED = ("CPU", "GPU")
 """Ray's names of the resources that slots are made of."""
+_SETTING = re.compile(r"RAY_[a-z]\w*")
+"""Ray's name of a setting is in lower case, after the prefix of all of its variables."""
 _AUTH_MODES = ("token", "disabled")
 
 
@@ -44,7 +48,7 @@ def check_ray_variables(environment: Environment) -> None:
     Raises:
         VariableError: Some variables cannot be used; the error lists every problem.
     """
-    check_all((ray_address, max_resources, auth_mode, _token_file), environment)
+    check_all((ray_address, max_resources, auth_mode, _token_file, _settings), environment)
     is_own = ray_address(environment) is None
     folders = (check_temporary_directory, *((ray_directory,) if is_own else ()))
     check_all(folders, environment)
@@ -124,6 +128,34 @@ def _token_file(environment: Environment) -> None:
             f"or `unset {TOKEN_PATH_VARIABLE}`"
         )
         raise _problem(TOKEN_PATH_VARIABLE, text, fault=fault, remedy=remedy)
+
+
+def _settings(environment: Environment) -> None:
+    """Checks Ray's own settings, such as `RAY_health_check_period_ms`, by loading Ray with them.
+
+    Ray reads them in C++ when it is loaded, and a value of another type ends the process with a
+    segmentation fault. Without any setting nothing is loaded.
+    """
+    names = [name for name in environment if _SETTING.fullmatch(name)]
+    if not names or _loads_ray(environment):
+        return
+    without = {name: text for name, text in environment.items() if name not in names}
+    raise VariableError(
+        VariableProblem(
+            name=name,
+            value=environment[name],
+            fault="with which Ray ends as soon as it is loaded",
+            remedy=f"set it to a value of its type, such as a number, or `unset {name}`",
+        )
+        for name in names
+        if not _loads_ray({**without, name: environment[name]})
+    )
+
+
+def _loads_ray(environment: Environment) -> bool:
+    command = [sys.executable, "-c", "import ray"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)  # noqa: S603 our own
+    return done.returncode >= 0
 
 
 def _is_host_and_port(address: str) -> bool:

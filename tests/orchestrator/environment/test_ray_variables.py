@@ -118,6 +118,15 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_setting_that_ray_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would end with a segmentation fault and no message; other settings are not blamed."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    check_ray_variables({**os.environ, "RAY_health_check_period_ms": "2000"})
+    bad = {"RAY_health_check_period_ms": "x", "RAY_num_heartbeats_timeout": "5"}
+    with pytest.raises(VariableError, match=r"^RAY_health_check_period_ms is 'x', .*`unset RAY_he"):
+        check_ray_variables({**os.environ, **bad})
+
+
 def test_credentials_in_an_address_are_not_shown() -> None:
     """Messages end in logs."""
     with pytest.raises(VariableError) as caught:
