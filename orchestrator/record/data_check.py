@@ -11,6 +11,7 @@ from orchestrator.plan.data_warnings import DataWarning, Rank, data_warnings
 from orchestrator.plan.images_left import ImagesLeft, TaskImages, images_left
 from orchestrator.record.committed import Committed
 from workers.artifacts.metrics import DataMetrics, ImagePairs, SkippedImages
+from workers.sampling.batches import num_in_subset
 
 NUM_SHOWN = 2
 """The number of images, or pairs of equal images, that a warning names; the manifest has more."""
@@ -108,7 +109,10 @@ def least_median_most(counts: Iterable[int]) -> tuple[int, float, int]:
 
 
 def _as_prepared(task: TaskImages, metrics: DataMetrics | None) -> TaskImages:
-    """Returns the images of a task with the counts of the prepared ones, if they are known."""
+    """Returns the images of a task with the counts of the prepared ones, if they are known.
+
+    If images were skipped, the classes of the images that a data ratio keeps are no longer known.
+    """
     if metrics is None or metrics.class_counts is None:
         return task
     stored = {}
@@ -119,7 +123,15 @@ def _as_prepared(task: TaskImages, metrics: DataMetrics | None) -> TaskImages:
         else:
             usable = ImagesLeft(limit=SKIPPING, num_images=int(counts.sum()), per_class=counts)
             stored[split] = (*left, usable)
-    return replace(task, stored=stored)
+    if metrics.skipped is None:
+        return replace(task, stored=stored)
+    trained_on = {
+        ratio: replace(
+            left, num_images=num_in_subset(metrics.num_train, data_ratio=ratio), per_class=None
+        )
+        for ratio, left in task.trained_on.items()
+    }
+    return replace(task, stored=stored, trained_on=trained_on)
 
 
 def _prepared_warnings(task: str, metrics: DataMetrics) -> Iterator[DataWarning]:

@@ -84,10 +84,17 @@ def without_bad_images(
         for split, each in chosen.selections.items()
     }
     _check_classes(chosen, kept=kept)
-    if not any(errors.values()):
-        return kept, None
-    told = bad_images_error(chosen.task, errors)
-    return kept, SkippedImages(num_images=told.num_images, first=tuple(map(str, told.first)))
+    return kept, _skipped(chosen, errors) if any(errors.values()) else None
+
+
+def _skipped(chosen: ChosenImages, errors: Mapping[str, Errors]) -> SkippedImages:
+    """Counts the bad images, with names that are the same on every machine."""
+    told = sorted(
+        f"{chosen.sources[chosen.selections[split].source].name(at)}: {error.reason}"
+        for split, of_split in errors.items()
+        for at, error in of_split.items()
+    )
+    return SkippedImages(num_images=len(told), first=tuple(told[:MAX_NAMED]))
 
 
 def _check_classes(chosen: ChosenImages, *, kept: Mapping[str, Selection]) -> None:

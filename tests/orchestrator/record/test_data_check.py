@@ -105,6 +105,26 @@ def test_classes_that_skipping_leaves_small_are_named(make_plan: MakePlan) -> No
     )
 
 
+def test_data_ratios_count_the_images_that_could_be_used(make_plan: MakePlan) -> None:
+    """Which images a ratio keeps of each class is unknown then, so only the total is judged."""
+    defaults = {"steps": 1, "lr": 0.1, "batch_size": 16}
+    plan = make_plan(
+        tasks=["mnist_5k", "svhn"],
+        finetune={"defaults": defaults, "axes": {"data_ratio": [0.5, 1.0]}},
+    )
+    counts = {"train": (2,) * 10, "test": (100,) * 10}
+    skipped = SkippedImages(num_images=3980, first=())
+    metrics = of_mnist(num_train=20, class_counts=counts, skipped=skipped)
+    check = checked(plan, {"mnist_5k": metrics})
+    assert check.warnings[1:] == (
+        "mnist_5k: on_bad_image: skip leaves all 10 classes with fewer than 5 training images",
+        (
+            "mnist_5k: batch_size: 16 is more than the 10 training images at data_ratio: 0.5: "
+            "every step repeats some"
+        ),
+    )
+
+
 def test_a_clean_bill_needs_all_tasks(make_plan: MakePlan) -> None:
     """Nothing is claimed about images before all of them are compared."""
     plan = make_plan(tasks=["mnist", "svhn"])

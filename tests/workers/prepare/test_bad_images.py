@@ -122,6 +122,7 @@ def test_skipped_images_are_left_out_and_counted(
     skipped = manifest.metrics["skipped"]
     assert skipped["num_images"] == 5
     assert any("torn.png: cannot be decoded" in each for each in skipped["first"])
+    assert not any(each.startswith("/") for each in skipped["first"])
     cache = NodeCache(tmp_path / "cache")
     artifacts = Artifacts(store)
     shards = [open_shard(artifacts.fetch(manifest, each.name, cache)) for each in manifest.files]
