@@ -89,8 +89,8 @@ class Tasks(Section):
     """`validation` evaluates on a fifth of the training images, held out, and never reads the test
     images."""
     on_bad_image: OnBadImage = "refuse"
-    """What happens if images cannot be decoded: `refuse` names them and stops, `skip` leaves them
-    out and counts them."""
+    """The treatment of images that cannot be decoded: `refuse` names them and stops, `skip` leaves
+    them out and counts them."""
 
     @model_validator(mode="before")
     @classmethod
