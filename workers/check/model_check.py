@@ -20,6 +20,7 @@ from workers.check.sizes import measured
 from workers.check.training import store_and_merge, take_step
 from workers.check.weights import hub_fault, resizing_fault
 from workers.models.backbones import Backbone
+from workers.models.memory_layout import unsafe_convolutions
 from workers.models.model_sizes import ModelSize
 
 MAX_FLOPS = 5e10
@@ -70,7 +71,21 @@ def _check_known(use: ModelUse) -> ModelReport:
         *_faults(use, built=built, device=device),
         *_storing_faults(use, built=built, size=size),
     )
-    return ModelReport(size=size, is_resized=built.is_resized, faults=faults)
+    return ModelReport(
+        size=size, is_resized=built.is_resized, faults=faults, remarks=_remarks(use, built=built)
+    )
+
+
+def _remarks(use: ModelUse, *, built: Built) -> tuple[str, ...]:
+    num_layers = len(unsafe_convolutions(built.backbone.module))
+    if num_layers == 0:
+        return ()
+    remark = (
+        f"{use.model}: on CPUs, its strided 1 x 1 convolutions of few input channels (number: "
+        f"{num_layers}) keep torch's default memory layout; in the faster layout, oneDNN writes "
+        "past a buffer"
+    )
+    return (remark,)
 
 
 def _size(use: ModelUse, *, image_size: int | None = None) -> ModelSize:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from eval.model_inputs import Normalization
+from workers.models.memory_layout import lay_out
 from workers.models.pretrained_weights import WeightsError
 from workers.sampling.seeds import derive_seed
 
@@ -23,7 +24,7 @@ class Backbone:
     """A feature extractor, with the normalization of its inputs and the width of its outputs."""
 
     module: nn.Module
-    """The timm model, whose weights are channels-last in memory."""
+    """The timm model, whose weights lie in memory as `lay_out` says."""
     num_features: int
     """Width of the features."""
     normalization: Normalization
@@ -59,7 +60,7 @@ def create_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "backbone", model))
         module = timm.create_model(model, pretrained=False, num_classes=width, **resized)
-    module = module.to(device).to(memory_format=torch.channels_last)
+    module = lay_out(module, device=device)
     defaults: Any = module.default_cfg
     # Some models, for example MobileNetV3, have a layer before the classifier that widens the
     # features. It stays, and timm's `num_features` is the width before it.

@@ -48,6 +48,15 @@ def test_model_is_built_for_the_images_if_it_does_not_take_them_otherwise() -> N
     assert not check_model(replace(USE, model="test_vit")).is_resized
 
 
+def test_layers_with_another_memory_layout_are_told() -> None:
+    """RepVGG has one strided 1 x 1 convolution of the image's three channels."""
+    report = check_model(replace(USE, model="repvgg_a0"))
+    assert report.faults == ()
+    (remark,) = report.remarks
+    assert remark.startswith("repvgg_a0: on CPUs, its strided 1 x 1 convolutions of few input")
+    assert "(number: 1)" in remark
+
+
 def test_other_sizes_are_named_where_a_size_does_not_work() -> None:
     """A size that no form of the model takes is refused with the model's own and nearby sizes."""
     kind, text = fault_of(replace(USE, model=VIT, image_size=8))
