@@ -197,8 +197,11 @@ def test_methods_lists_every_method_with_needs_parameters_and_paper(
             assert f"{field.name}=" in result.output, (name, field.name)
 
 
-def test_every_default_that_methods_shows_can_be_set(call: Callable[..., Result]) -> None:
+def test_every_default_that_methods_shows_can_be_set(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`name=default` is accepted by `--set`, and means the default."""
+    monkeypatch.setenv("COLUMNS", "200")  # so that no cell is folded
     shown = call("methods").output
     for method, params_class in PARAMS.items():
         for field in dataclasses.fields(params_class):
