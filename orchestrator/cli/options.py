@@ -1,5 +1,6 @@
 """Options, consoles and ways to open a study that several verbs use."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,22 @@ class OutputPath(click.Path):
         if isinstance(value, str) and value.endswith(os.sep):
             self.fail(f"{value!r} is the name of a folder; name a file in it", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers without NaN, which is in every range of click's."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Returns the number of an option."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
 
 
 class BadInputError(click.ClickException):

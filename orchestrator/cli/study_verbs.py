@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.options import (
+    NumberRange,
     OutputPath,
     bad_input,
     check_environment,
@@ -212,7 +213,7 @@ def verify(name: str, store: str, *, dry_run: bool) -> None:
 @click.option(
     "--min-age",
     "min_age_hours",
-    type=click.FloatRange(min=0, max=MAX_AGE_HOURS),
+    type=NumberRange(min=0, max=MAX_AGE_HOURS),
     default=1.0,
     show_default=True,
     help="Keep objects younger than this many hours, as a worker may still be writing them.",

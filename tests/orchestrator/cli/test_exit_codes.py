@@ -135,7 +135,9 @@ def test_study_files_that_cannot_be_used(call: Call, verb: str, fault: str) -> N
 @pytest.mark.parametrize("verb", [*FILE_VERBS, "submit"])
 def test_directory_is_no_study_file(call: Call, tmp_path: Path, verb: str) -> None:
     """Click says so."""
-    fails_in_words(call(verb, tmp_path, *OPTIONS.get(verb, ())), BAD_INPUT)
+    result = call(verb, tmp_path, *OPTIONS.get(verb, ()))
+    fails_in_words(result, BAD_INPUT)
+    assert "is a directory" in result.stderr
 
 
 STORES = {
@@ -217,7 +219,9 @@ OPTION_FAULTS = [
 def test_options_that_cannot_be_used(call: Call, words: tuple[str, ...]) -> None:
     """They are refused before anything is opened."""
     verb, *options = words
-    fails_in_words(call(verb, *ARGUMENTS[verb], *options), BAD_INPUT)
+    result = call(verb, *ARGUMENTS[verb], *options)
+    fails_in_words(result, BAD_INPUT)
+    assert options[0].partition("=")[0].lstrip("-") in result.stderr.replace("--output", "-o")
 
 
 @pytest.mark.parametrize("verb", sorted({*ARGUMENTS} - {"gc", "methods"}))

@@ -93,8 +93,11 @@ def test_another_program_at_the_address_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_ray_of_ones_own_needs_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked."""
+    asked: list[object] = []
+    monkeypatch.setattr("socket.create_connection", lambda *at, **_: asked.append(at))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     check_cluster()
+    assert asked == []
 
 
 def test_worker_is_created_from_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

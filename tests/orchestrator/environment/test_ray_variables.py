@@ -136,4 +136,7 @@ def test_credentials_in_an_address_are_not_shown() -> None:
 
 def test_this_environment_is_usable() -> None:
     """The tests' own environment has no problem, so that a problem in a test is the test's."""
-    check_ray_variables({k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"})
+    usable = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    check_ray_variables(usable)
+    with pytest.raises(VariableError):
+        check_ray_variables({**usable, "RAY_ADDRESS": "head"})
