@@ -8,6 +8,8 @@ import yaml
 MAX_VALUES = 100_000
 """Most values of a text with every alias written out. A few lines of aliases of aliases stand for
 more values than any memory holds."""
+MAX_DEPTH = 100
+"""Most values that contain one another. Python's own limit differs between processes."""
 
 
 def load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
@@ -16,7 +18,7 @@ def load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
     Raises:
         yaml.YAMLError: The text is not YAML, a field occurs twice in a mapping, a value does not
             exist (the 99th of a month), a name has characters that no file can have, or the text
-            stands for too many values.
+            stands for too many values or nests them too deeply.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
@@ -40,11 +42,25 @@ class _Loader(yaml.SafeLoader):
     It refuses a field that occurs twice in a mapping. PyYAML alone keeps the last one silently.
     """
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
     def get_single_node(self) -> yaml.Node | None:
         """Returns the text as a tree, in which aliases are references."""
         node = super().get_single_node()
         if node is not None:
             _check_size(node)
+        return node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 PyYAML's signature
+        """Returns the tree of the next value."""
+        if self._depth == MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "it is nested too deeply", mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 PyYAML's signature
