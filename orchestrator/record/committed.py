@@ -27,6 +27,8 @@ class Committed:
     """By id."""
     prepared: Mapping[str, Manifest]
     """Bases, images and zero-shot heads by id: `bases`, and all else that experts are made from."""
+    missing_trainings: tuple[Training, ...]
+    """The remainder of each training that lacks an artifact: pretraining, then trials."""
 
     def lacks_weights(self, artifact_id: str) -> bool:
         """Returns whether a base or expert is committed without weights: its training diverged."""
@@ -42,13 +44,6 @@ class Committed:
     def trained(self, artifact_id: str) -> Manifest | None:
         """Returns the manifest of a base or expert, None if it is not committed."""
         return self.experts.get(artifact_id) or self.bases.get(artifact_id)
-
-    @cached_property
-    def missing_trainings(self) -> tuple[Training, ...]:
-        """The remainder of each training that lacks an artifact: pretraining, then trials."""
-        done = {"base": self.bases, "expert": self.experts}
-        left = (each.without(done[each.output_kind]) for each in self.plan.trainings)
-        return tuple(training for training in left if training is not None)
 
     @cached_property
     def missing_merges(self) -> tuple[MergeSpec, ...]:

@@ -1,7 +1,7 @@
 """The ledger of a running study: its threads write to it and take frozen states from it."""
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from types import MappingProxyType
 
 from orchestrator.plan.plan import Plan
@@ -32,6 +32,9 @@ class Ledger:
         self._committed: Committed | None = None
         self._state: StudyState | None = None
         self._merges_of = _merges_by_expert(plan)
+        self._remainders = {each.id: each for each in plan.trainings}
+        """The remainder of each training that lacks an artifact, by the whole training's id."""
+        self._training_of = {out.id: each for each in plan.trainings for out in each.outputs}
         for manifest in manifests:
             self.add(manifest)
 
@@ -46,6 +49,7 @@ class Ledger:
             self._failures.pop(manifest.id, None)
             if manifest.kind == "base" and manifest.id in self.plan.bases.by_id:
                 self._bases[manifest.id] = manifest
+                self._shorten(manifest.id, committed=self._bases)
             if manifest.id in self._prepared_ids.get(manifest.kind, ()):
                 self._prepared[manifest.id] = manifest
             if manifest.kind == "merge" and manifest.id in self.plan.merges:
@@ -53,6 +57,7 @@ class Ledger:
             if manifest.kind != "expert" or manifest.id not in self.plan.experts:
                 return []
             self._experts[manifest.id] = manifest
+            self._shorten(manifest.id, committed=self._experts)
             waiting = self._merges_of.get(manifest.id, [])
             return [spec for spec in waiting if self._is_ready(spec)]
 
@@ -104,8 +109,20 @@ class Ledger:
                 experts=MappingProxyType(self._experts.copy()),
                 merges=MappingProxyType(self._merges.copy()),
                 prepared=MappingProxyType(self._prepared.copy()),
+                missing_trainings=tuple(self._remainders.values()),
             )
         return self._committed
+
+    def _shorten(self, artifact_id: str, *, committed: Container[str]) -> None:
+        """Takes a committed artifact out of the remainder of its training, if one makes it."""
+        training = self._training_of.get(artifact_id)
+        if training is None:
+            return
+        remainder = training.without(committed)
+        if remainder is None:
+            self._remainders.pop(training.id, None)
+        else:
+            self._remainders[training.id] = remainder
 
     def _is_ready(self, spec: MergeSpec) -> bool:
         """Returns whether a merge job is not done, has not failed, and has all experts' weights."""
