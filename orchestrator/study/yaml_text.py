@@ -9,7 +9,7 @@ MAX_VALUES = 100_000
 """Most values of a text with every alias written out. A few lines of aliases of aliases stand for
 more values than any memory holds."""
 MAX_DEPTH = 100
-"""Most values that contain one another. Python's own limit differs between processes."""
+"""Most levels of nesting, aliases not followed: few enough for Python's stack in any process."""
 
 
 def load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
@@ -20,10 +20,7 @@ def load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
             exist (the 99th of a month), a name has characters that no file can have, or the text
             stands for too many values or nests them too deeply.
     """
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
-    except RecursionError as error:
-        raise yaml.YAMLError("it is nested too deeply") from error
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
 
 
 def yaml_fault(error: yaml.YAMLError) -> str:

@@ -122,6 +122,7 @@ def test_remainder_of_a_trial_has_the_missing_snapshots(
     left = ledger.committed().missing_trainings
     assert [each.snapshots for each in left] == [(20,), (10, 20), (10, 20)]
     assert left[0].id == trial.id
+    assert left[1] is plan.trials[1], "no work for the trials that a commit does not concern"
 
 
 def test_diverged_expert_with_finite_weights_is_merged(plan: Plan, expert_manifest: Make) -> None:
