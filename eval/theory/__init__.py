@@ -1,0 +1,1 @@
+"""Computes the theory of merging short fine-tunings: formulas and estimators, with numpy only."""

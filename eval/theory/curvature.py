@@ -1,0 +1,150 @@
+"""Estimates curvature by quotients, with a bracket, and the reach of a path.
+
+The largest eigenvalue of a sample's Hessian is biased up. The quotient of its eigenvector on an
+independent sample is biased down. Both together are a bracket.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.floating]
+WIDE = 2.0
+"""A bracket whose ends differ by more than this factor asks for twice as many examples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureBracket:
+    """The bracket of a smoothness `L` over pairs of samples, in 1 / step."""
+
+    low: float
+    """Mean of `v'H_B v`: biased down."""
+    high: float
+    """Mean of `lambda_max(H_A)`: biased up."""
+    low_sd: float
+    high_sd: float
+    num_pairs: int
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of both ends; NaN if the lower end is not positive."""
+        return math.sqrt(self.low * self.high) if self.low > 0 and self.high > 0 else math.nan
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the ends differ by more than a factor of `WIDE`."""
+        return not (self.low > 0 and self.high <= WIDE * self.low)
+
+
+def curvature_bracket(
+    *, quotients: Sequence[float], eigenvalues: Sequence[float]
+) -> CurvatureBracket:
+    """Returns the bracket of pairs of samples A and B.
+
+    Args:
+        quotients: `v'H_B v` of each pair, with `v` the unit eigenvector of `H_A`.
+        eigenvalues: `lambda_max(H_A)` of each pair.
+
+    Raises:
+        ValueError: There is no pair, or the numbers differ.
+    """
+    if not quotients or len(quotients) != len(eigenvalues):
+        raise ValueError(f"{len(quotients)} quotients and {len(eigenvalues)} eigenvalues")
+    many = len(quotients) > 1
+    return CurvatureBracket(
+        low=float(np.mean(quotients)),
+        high=float(np.mean(eigenvalues)),
+        low_sd=float(np.std(quotients, ddof=1)) if many else math.nan,
+        high_sd=float(np.std(eigenvalues, ddof=1)) if many else math.nan,
+        num_pairs=len(quotients),
+    )
+
+
+def largest_eigenvalue(
+    product: Callable[[Vector], Vector], *, start: Vector, num_products: int
+) -> tuple[float, Vector]:
+    """Returns the largest eigenvalue of a symmetric matrix, and its unit vector, by Lanczos.
+
+    Every new direction is made orthogonal to all earlier ones, twice; they are few.
+
+    Args:
+        product: Multiplies a vector (d,) by the matrix.
+        start: Any vector (d,) but 0; a random one.
+        num_products: Calls of `product`, 7 to 15. Fewer are made if the space is exhausted.
+
+    Raises:
+        ValueError: `start` is 0, or `num_products` below 1.
+    """
+    norm = float(np.linalg.norm(start))
+    if not norm > 0 or num_products < 1:
+        raise ValueError("Lanczos needs a start that is not 0, and at least one product")
+    directions, diagonal, beside = [start / norm], [], []
+    for _ in range(num_products):
+        image = product(directions[-1])
+        diagonal.append(float(np.dot(directions[-1], image)))
+        rest = image
+        for _ in range(2):
+            for direction in directions:
+                rest = rest - np.dot(direction, rest) * direction
+        length = float(np.linalg.norm(rest))
+        if length <= 1e-6 * max(abs(each) for each in diagonal):  # the space is exhausted
+            break
+        beside.append(length)
+        directions.append(rest / length)
+    size = len(diagonal)
+    matrix = np.diag(diagonal)
+    matrix += np.diag(beside[: size - 1], 1) + np.diag(beside[: size - 1], -1)
+    values, vectors = np.linalg.eigh(matrix)
+    vector = sum(
+        weight * direction
+        for weight, direction in zip(vectors[:, -1], directions[:size], strict=True)
+    )
+    unit = np.asarray(vector)
+    return float(values[-1]), unit / np.linalg.norm(unit)
+
+
+def secant_curvature(*, gradient_distance: float, weight_distance: float) -> float:
+    """Returns `|grad(y) - grad(x)| / |y - x|` on one batch: a lower value of the smoothness.
+
+    Raises:
+        ValueError: The points are the same.
+    """
+    if not weight_distance > 0:
+        raise ValueError("the curvature between two points needs two points")
+    return gradient_distance / weight_distance
+
+
+def path_reach(*, curvature: float, slope: float) -> float:
+    """Returns `rho = t'H t / |g't|` along a path `t` from the base.
+
+    Up to 1 the second-order Taylor expansion is a usable estimate, up to 3 an order of magnitude;
+    beyond, no local theory describes the path. Negative curvature gives a negative reach.
+
+    Args:
+        curvature: `t'H t`, nats.
+        slope: `g't`, nats. With a slope of 0 the reach is infinite, or 0 if the curvature is 0.
+    """
+    if slope == 0:
+        return 0.0 if curvature == 0 else math.copysign(math.inf, curvature)
+    return curvature / abs(slope)
+
+
+def second_order_change(*, curvature: float, slope: float) -> float:
+    """Returns `g't + t'H t / 2`: the predicted change of the loss along a path, in nats."""
+    return slope + curvature / 2
+
+
+def local_pl(*, squared_gradient: float, loss: float, least_loss: float = 0.0) -> float:
+    """Returns `|grad F|^2 / (2 (F - F*))` at one point: a local PL constant.
+
+    The least one over base, snapshots and merge is conservative, and still only local.
+
+    Raises:
+        ValueError: The loss is not above the least one.
+    """
+    if not loss > least_loss:
+        raise ValueError(f"a loss of {loss} is not above the least loss of {least_loss}")
+    return squared_gradient / (2 * (loss - least_loss))
