@@ -165,6 +165,22 @@ def merge_tasks(
     return _stream_tasks(pool, tasks=tasks, options=options)
 
 
+def open_merge(
+    base: State, experts: Sequence[State], *, options: MergeOptions, names: Names = UNNAMED
+) -> tuple[list[Weight], Recipe[MethodParams, Any]]:
+    """Checks the inputs of one group, and returns its weights and the method's recipe for them.
+
+    Raises:
+        MergeError: As in `merge_groups`.
+    """
+    everyone = range(len(experts))
+    _check_groups([everyone], options=options)
+    pool = _pool(base, experts, options=options, names=names)
+    measured = _measure_experts(pool, groups=[everyone], options=options)
+    recipe = _recipe(pool, expert_results=list(measured.values()), options=options)
+    return [weight for weight in pool if is_for_method(weight)], recipe
+
+
 def coverage(base: State, *, params: MethodParams) -> float:
     """Returns the share of weight entries on which a method does more than average.
 

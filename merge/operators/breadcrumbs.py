@@ -58,12 +58,13 @@ def band(weight: Weight, index: int, *, params: BreadcrumbsParams) -> Band:
     return least, greatest
 
 
-def _add(block: Weight, *, bands: Sequence[Band], scaling: float) -> Tensor:
-    kept = (_within(vector, band) for vector, band in zip(block.task_vectors(), bands, strict=True))
-    return block.base() + scaling * total(kept)
-
-
-def _within(vector: Tensor, band: Band) -> Tensor:
+def within(vector: Tensor, band: Band) -> Tensor:
+    """Returns a new vector in which magnitudes outside the band are zero."""
     least, greatest = band
     is_no_outlier = vector.abs().le_(greatest)
     return hardshrink(vector, just_below(least)).mul_(is_no_outlier)
+
+
+def _add(block: Weight, *, bands: Sequence[Band], scaling: float) -> Tensor:
+    kept = (within(vector, band) for vector, band in zip(block.task_vectors(), bands, strict=True))
+    return block.base() + scaling * total(kept)

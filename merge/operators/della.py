@@ -33,12 +33,19 @@ def combine(weight: Weight, *, recipe: Recipe[DellaParams, None]) -> Tensor:
     """
     merge = _elected if recipe.params.elect else _plain
     merged = torch.empty(weight.num_entries, device=weight.device)
-    for block in _blocks_of_rows(weight):
-        pruned = partial(prune, block, num_columns=_num_columns(weight), recipe=recipe)
-        vectors = (pruned(index) for index in range(weight.num_experts))
+    for block, vectors in pruned_blocks(weight, recipe=recipe):
         consensus = merge(vectors, is_mean=recipe.params.consensus == "mean", like=block)
         merged[block.span] = block.base() + recipe.params.scaling * consensus
     return merged.view(weight.shape)
+
+
+def pruned_blocks(
+    weight: Weight, *, recipe: Recipe[DellaParams, None]
+) -> Iterator[tuple[Weight, Iterator[Tensor]]]:
+    """Yields blocks of whole rows, each with every expert's pruned task vector, one at a time."""
+    for block in _blocks_of_rows(weight):
+        pruned = partial(prune, block, num_columns=_num_columns(weight), recipe=recipe)
+        yield block, map(pruned, range(weight.num_experts))
 
 
 def prune(
