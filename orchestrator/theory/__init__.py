@@ -1,0 +1,1 @@
+"""Answers about merging that a study's tables alone can give, each with its uncertainty."""

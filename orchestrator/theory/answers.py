@@ -1,0 +1,84 @@
+"""Computes the theory tables of a study."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from orchestrator.results.schema import MACRO
+from orchestrator.theory.comparison_rows import law_parts, pair_part
+from orchestrator.theory.features import (
+    Predictor,
+    Trainings,
+    baselines,
+    hyperparameter_predictors,
+)
+from orchestrator.theory.panel import Panel, panels
+from orchestrator.theory.predictor_rows import correlation_part, prediction_part
+from orchestrator.theory.schema import (
+    CORRELATIONS,
+    ESTIMATES,
+    LAWS,
+    NOTES,
+    PAIRS,
+    PREDICTIONS,
+    SCHEMAS,
+)
+from orchestrator.theory.table_rows import Columns, Note, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The theory tables of a study, by their names in `SCHEMAS`."""
+
+    tables: Mapping[str, pa.Table]
+
+    def rows(self, name: str) -> list[Columns]:
+        """Returns the rows of a table."""
+        rows: list[Columns] = self.tables[name].to_pylist()
+        return rows
+
+
+def compute_answers(results: pa.Table, *, trainings: Trainings | str) -> Answers:
+    """Returns the theory tables. Equal arguments give equal tables.
+
+    Args:
+        results: The result table.
+        trainings: How the experts are trained, or the reason why that is not known.
+    """
+    every = panels(results)
+
+    def predictors(panel: Panel) -> Sequence[Predictor]:
+        if isinstance(trainings, str):
+            return baselines(panel, mean=MACRO)
+        further = hyperparameter_predictors(panel, trainings=trainings, mean=MACRO)
+        return (*baselines(panel, mean=MACRO), *further)
+
+    laws, estimates = law_parts(every)
+    parts = {
+        PAIRS: [pair_part(every)],
+        LAWS: [laws],
+        ESTIMATES: [estimates],
+        CORRELATIONS: [correlation_part(panel, predictors) for panel in every],
+        PREDICTIONS: [prediction_part(panel, predictors) for panel in every],
+    }
+    notes = [*_general_notes(every, trainings), *_notes_of(parts)]
+    rows = {name: [row for part in found for row in part.rows] for name, found in parts.items()}
+    rows[NOTES] = [{"topic": note.topic, "text": note.text} for note in dict.fromkeys(notes)]
+    return Answers(
+        tables={
+            name: pa.Table.from_pylist(rows[name], schema=schema)
+            for name, schema in SCHEMAS.items()
+        }
+    )
+
+
+def _notes_of(parts: Mapping[str, Sequence[Part]]) -> list[Note]:
+    return [note for found in parts.values() for part in found for note in part.notes]
+
+
+def _general_notes(every: Sequence[Panel], trainings: Trainings | str) -> list[Note]:
+    notes = [] if every else [Note("everything", "no merge has a result yet")]
+    if isinstance(trainings, str):
+        notes.append(Note("predictors", f"only the baselines are compared: {trainings}"))
+    return notes

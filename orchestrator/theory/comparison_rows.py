@@ -1,0 +1,121 @@
+"""Fills the tables of paired comparisons and of laws."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from orchestrator.results.schema import MEANS
+from orchestrator.theory.features import MEASURED
+from orchestrator.theory.laws import AxisLaws, Estimate, fit_axis
+from orchestrator.theory.pairs import MAX_MEMBERS, Comparison, compare_methods, compare_values
+from orchestrator.theory.panel import Panel
+from orchestrator.theory.table_rows import Columns, Note, Part, interval_columns, or_none
+
+FIT = "fit"
+"""Label of numbers that were fitted to measured ones."""
+
+
+def pair_part(every: Sequence[Panel]) -> Part:
+    """Returns the paired comparisons of settings and of methods."""
+    found = [each for mean in MEANS for panel in every for each in compare_values(panel, mean=mean)]
+    if len(every) > 1:
+        found += [each for mean in MEANS for each in compare_methods(every, mean=mean)]
+    return Part(rows=list(map(_pair_columns, found)), notes=list(_pair_notes(every)))
+
+
+def law_parts(every: Sequence[Panel]) -> tuple[Part, Part]:
+    """Returns the laws of every method along every axis, then their exponents and optima."""
+    laws: list[AxisLaws] = []
+    notes: list[Note] = []
+    for panel in every:
+        for axis in panel.axes:
+            for mean in MEANS:
+                found = fit_axis(panel, axis, mean=mean)
+                if isinstance(found, AxisLaws):
+                    laws.append(found)
+                else:
+                    notes.append(Note("laws", f"no law along {axis}: {found}"))
+    forms = [row for each in laws for row in _law_columns(each)]
+    estimates = [row for each in laws for row in _estimate_columns(each)]
+    return Part(rows=forms, notes=notes), Part(rows=estimates)
+
+
+def _pair_notes(every: Sequence[Panel]) -> Iterator[Note]:
+    topic = "paired comparisons"
+    if not every:
+        return
+    first = every[0]
+    if len(every) == 1:
+        yield Note(topic, "the study has one method, so that no methods are compared")
+    if all(len(values) == 1 for values in first.axes.values()):
+        yield Note(topic, "the study has one setting, so that no settings are compared")
+    for axis, values in first.axes.items():
+        if len(values) > MAX_MEMBERS:
+            yield Note(topic, f"{axis} has more than {MAX_MEMBERS} values: none are compared")
+        elif len(values) > 1 and not _share_groups(first, list(values.values())):
+            yield Note(topic, f"the values of {axis} have no groups in common to be compared in")
+
+
+def _share_groups(panel: Panel, settings: list[int]) -> bool:
+    known = np.isfinite(panel.at(settings).group_means("loss"))
+    return bool(known.all(axis=0).any())
+
+
+def _pair_columns(found: Comparison) -> Columns:
+    intervals = {"groups": found.over_groups, "tasks": found.over_tasks}
+    return {
+        "kind": found.kind,
+        "family": found.family,
+        "axis": found.axis,
+        "mean": found.mean,
+        "quantity": found.quantity,
+        "label": MEASURED,
+        "best": found.best,
+        "other": found.other,
+        "difference": found.difference,
+        **interval_columns(intervals, of=found.interval),
+        "num_better": found.num_better,
+        "num_groups": found.num_groups,
+        "p_value": or_none(found.p_value),
+        "p_holm": or_none(found.p_holm),
+        "num_pairs": found.num_pairs,
+    }
+
+
+def _law_columns(found: AxisLaws) -> Iterator[Columns]:
+    for law in found.laws:
+        yield {
+            "axis": found.axis,
+            "method": found.method,
+            "mean": found.mean,
+            "label": FIT,
+            "form": law.form.name,
+            "formula": law.form.formula,
+            "params": list(law.params),
+            "error_in_sample": law.error_in_sample,
+            "error_held_out": or_none(law.error_held_out),
+            "num_values": law.num_values,
+            "num_groups": found.num_groups,
+            "is_preferred": law.is_preferred,
+            "is_description": law.is_description,
+        }
+
+
+def _estimate_columns(found: AxisLaws) -> Iterator[Columns]:
+    estimates = {"exponent": (found.exponent, ""), "optimum": (found.optimum, found.no_optimum)}
+    for quantity, (estimate, note) in estimates.items():
+        yield {
+            "axis": found.axis,
+            "method": found.method,
+            "mean": found.mean,
+            "label": FIT,
+            "quantity": quantity,
+            **_value_columns(estimate),
+            "note": note,
+        }
+
+
+def _value_columns(estimate: Estimate | None) -> Columns:
+    if estimate is None:
+        return {"value": None}
+    return {"value": or_none(estimate.value), **interval_columns(estimate.intervals)}

@@ -1,0 +1,139 @@
+"""The predictors that need no model: hyperparameters, and formulas of them.
+
+A formula's number for a group is the mean over its tasks, so that experts of unequal
+hyperparameters count as they are. Predictors are logarithms: their constants then are an offset.
+
+Sources: `noise scale` is our feature for the effective noise of arXiv 2510.04686, whose own formula
+was not found; the square-root rule for Adam is arXiv 2205.10287.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.theory.panel import Array, Panel
+
+MEASURED = "measured"
+SCORE = "score"
+"""Labels: a number that the study measured, and a formula whose scale means nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertTraining:
+    """The training of one expert, as far as formulas know it."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    """Peak learning rate."""
+    momentum: float
+    """SGD's momentum, or Adam's first decay rate."""
+    is_adam: bool
+    num_examples: int
+    """Training images after `data_ratio`."""
+
+
+Trainings = Mapping[str, Mapping[str, ExpertTraining]]
+"""The training of every task's expert, by the setting's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """Features of every merge from which its loss is predicted."""
+
+    name: str
+    label: str
+    """`measured` or `score`."""
+    needs: str
+    """Everything that must exist before the predictor can be computed."""
+    features: Array
+    """(S, G, F)."""
+    is_baseline: bool = False
+
+    @property
+    def single(self) -> Array | None:
+        """The one feature as (S, G), if there is just one."""
+        return self.features[:, :, 0] if self.features.shape[2] == 1 else None
+
+
+def baselines(panel: Panel, *, mean: str) -> tuple[Predictor, ...]:
+    """Returns the three baselines that a predictor must beat."""
+    shape = panel.group_means("loss", mean=mean).shape
+    return (
+        Predictor(
+            name="constant",
+            label=MEASURED,
+            needs="nothing",
+            features=np.zeros((*shape, 0)),
+            is_baseline=True,
+        ),
+        *(
+            Predictor(
+                name=name,
+                label=MEASURED,
+                needs=needs,
+                features=panel.group_means(name, mean=mean)[:, :, None],
+                is_baseline=True,
+            )
+            for name, needs in (
+                ("base_loss", "the experts' heads"),
+                ("expert_loss", "the experts, evaluated on test images"),
+            )
+        ),
+    )
+
+
+def hyperparameter_predictors(
+    panel: Panel, *, trainings: Trainings, mean: str
+) -> Iterator[Predictor]:
+    """Yields the predictors that need only the study file and the number of images."""
+
+    def of(name: str, *columns: Callable[[ExpertTraining], float]) -> Predictor:
+        features = [_over_tasks(panel, trainings, column, mean=mean) for column in columns]
+        return Predictor(
+            name=name, label=SCORE, needs="the study file", features=np.stack(features, axis=2)
+        )
+
+    monotone = (_ln_lr, _ln_batch, _ln_steps, lambda each: 1 / each.num_examples)
+    yield of("hyperparameters", *monotone, lambda each: _ln_lr(each) ** 2)
+    yield of("hyperparameters, monotone", *monotone)
+    yield of("noise scale", _ln_noise)
+    yield of("noise scale, parabola", _ln_noise, lambda each: _ln_noise(each) ** 2)
+    yield of(
+        "epochs", lambda each: _ln_steps(each) + _ln_batch(each) - float(np.log(each.num_examples))
+    )
+
+
+def _ln_lr(training: ExpertTraining) -> float:
+    return float(np.log(training.lr))
+
+
+def _ln_batch(training: ExpertTraining) -> float:
+    return float(np.log(training.batch_size))
+
+
+def _ln_steps(training: ExpertTraining) -> float:
+    return float(np.log(training.steps))
+
+
+def _ln_noise(training: ExpertTraining) -> float:
+    """Returns ln S: eta / (b (1 - rho)) for SGD with momentum rho, eta / sqrt(b) for Adam."""
+    if training.is_adam:
+        return _ln_lr(training) - _ln_batch(training) / 2
+    return _ln_lr(training) - _ln_batch(training) - float(np.log(1 - training.momentum))
+
+
+def _over_tasks(
+    panel: Panel,
+    trainings: Trainings,
+    column: Callable[[ExpertTraining], float],
+    *,
+    mean: str,
+) -> Array:
+    """Returns the mean of a number over the tasks of each group, as (S, G)."""
+    by_task = np.array(
+        [[column(trainings[setting][task]) for task in panel.tasks] for setting in panel.settings]
+    )
+    means: Array = by_task @ panel.weights(mean).T
+    return means

@@ -1,0 +1,145 @@
+"""Rank correlations of a predictor with a measured loss, of three kinds that are never mixed.
+
+`within groups`: over the settings in each group, then the mean over the groups. `across groups`:
+over the groups at each setting, then the mean over the settings. `pooled`: over all settings and
+groups together, where differences between tasks and between settings add up.
+
+The least possible p-value of a coefficient over k values is 2 / k!, as there are k! orders: with
+four values no coefficient can be significant.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from orchestrator.theory.intervals import Indices, Interval, three_intervals, widest
+from orchestrator.theory.panel import Array, Mask
+
+WITHIN, ACROSS, POOLED = "within groups", "across groups", "pooled"
+KINDS = (WITHIN, ACROSS, POOLED)
+MIN_VALUES = 3
+_NUM_DRAWS = {WITHIN: 2000, ACROSS: 500, POOLED: 500}  # ranks are found anew in most draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correlation:
+    """One kind of correlation of a predictor with a loss."""
+
+    kind: str
+    spearman: float
+    """Mean of Spearman's coefficients; NaN where the predictor is constant in all of them."""
+    kendall: float
+    """The same of Kendall's tau-b."""
+    num_values: int
+    """Values that are ranked in each coefficient."""
+    num_coefficients: int
+    """Coefficients that the mean is over: those in which predictor and loss both vary."""
+    least_p: float
+    """The least two-sided p-value that one coefficient over so many values can have."""
+    intervals: dict[str, Interval]
+    """Of Spearman's coefficient over groups, tasks and settings."""
+
+    @property
+    def interval(self) -> Interval:
+        """The widest interval."""
+        return widest(self.intervals)
+
+
+def correlations(predictor: Array, loss: Array, *, members: Mask) -> Iterator[Correlation]:
+    """Yields the correlations of the three kinds, as far as there are enough values.
+
+    Args:
+        predictor: (S, G).
+        loss: (S, G), finite.
+        members: (G, T): whether the group has the task.
+    """
+    num_settings, num_groups = loss.shape
+    sizes = {WITHIN: num_settings, ACROSS: num_groups, POOLED: loss.size}
+    for kind, num_values in sizes.items():
+        if num_values < MIN_VALUES:
+            continue
+        pairs = _pairs(predictor, loss, kind=kind)
+        spearman = np.array([_spearman(x, y) for x, y in pairs])
+        known = np.isfinite(spearman)
+        kendall = [
+            float(stats.kendalltau(x, y).statistic)
+            for (x, y), is_known in zip(pairs, known, strict=True)
+            if is_known
+        ]
+        yield Correlation(
+            kind=kind,
+            spearman=float(spearman[known].mean()) if known.any() else math.nan,
+            kendall=float(np.mean(kendall)) if kendall else math.nan,
+            num_values=num_values,
+            num_coefficients=int(known.sum()),
+            least_p=least_p(num_values),
+            intervals=three_intervals(
+                _Sampled(predictor=predictor, loss=loss, kind=kind),
+                members=members,
+                num_settings=num_settings,
+                num_draws=_NUM_DRAWS[kind],
+            )
+            if known.any()
+            else {},
+        )
+
+
+def least_p(num_values: int) -> float:
+    """Returns the least two-sided p-value of a rank correlation over so many distinct values."""
+    return min(1.0, 2 / math.factorial(num_values)) if num_values < 150 else 0.0  # noqa: PLR2004
+
+
+def rank_correlation(x: Array, y: Array) -> Array:
+    """Returns Spearman's coefficient of each row of x and y, as (rows,); NaN for constant rows."""
+    ranks_x, ranks_y = (stats.rankdata(each, axis=1) for each in (x, y))
+    ranks_x -= ranks_x.mean(axis=1, keepdims=True)
+    ranks_y -= ranks_y.mean(axis=1, keepdims=True)
+    norms = np.sqrt((ranks_x**2).sum(axis=1) * (ranks_y**2).sum(axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        coefficients: Array = (ranks_x * ranks_y).sum(axis=1) / norms
+    return np.where(norms > 0, coefficients, np.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sampled:
+    """Spearman's coefficient of one kind for samples of settings and groups."""
+
+    predictor: Array
+    loss: Array
+    kind: str
+
+    def __call__(self, settings: Indices, groups: Indices) -> Array:
+        x, y = self.predictor[settings], self.loss[settings]
+        if self.kind == WITHIN:
+            by_group = rank_correlation(x.T, y.T)
+            return known_means(by_group[groups])
+        x, y = x[:, groups], y[:, groups]  # (S', draws, G')
+        if self.kind == POOLED:
+            return rank_correlation(
+                *(np.swapaxes(each, 0, 1).reshape(len(groups), -1) for each in (x, y))
+            )
+        flat = rank_correlation(x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2]))
+        return known_means(flat.reshape(len(settings), len(groups)).T)
+
+
+def _pairs(x: Array, y: Array, *, kind: str) -> list[tuple[Array, Array]]:
+    if kind == WITHIN:
+        return list(zip(x.T, y.T, strict=True))
+    if kind == ACROSS:
+        return list(zip(x, y, strict=True))
+    return [(x.ravel(), y.ravel())]
+
+
+def _spearman(x: Array, y: Array) -> float:
+    return float(rank_correlation(x[None], y[None])[0])
+
+
+def known_means(numbers: Array) -> Array:
+    """Returns the mean of the finite numbers of each row, NaN for a row without any."""
+    known = np.isfinite(numbers)
+    count = known.sum(axis=1)
+    total = np.where(known, numbers, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,123 @@
+"""The columns of the theory tables, with types and meanings.
+
+Every table has a column `label`: `measured` for a number of the study itself, `fit` for a number
+that was fitted to measured ones, `score` for a formula whose scale means nothing. An interval has
+three parts, over groups, tasks and settings; `low`, `high` and `over` are the widest of them.
+"""
+
+import pyarrow as pa
+
+PAIRS, LAWS, ESTIMATES, CORRELATIONS, PREDICTIONS, NOTES = (
+    "pairs",
+    "laws",
+    "estimates",
+    "correlations",
+    "predictions",
+    "notes",
+)
+
+
+def _interval(*over: str) -> list[pa.Field]:
+    parts = [f"{each}_{end}" for each in over for end in ("low", "high")]
+    return [
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("over", pa.string()),
+        *(pa.field(name, pa.float64()) for name in parts),
+    ]
+
+
+_THREE = ("groups", "tasks", "settings")
+
+SCHEMAS = {
+    PAIRS: pa.schema(
+        [
+            pa.field("kind", pa.string()),  # "values" of an axis, or "methods" at a setting
+            pa.field("family", pa.string()),  # the method, or the setting, that all pairs share
+            pa.field("axis", pa.string()),  # of "values"; empty for "methods"
+            pa.field("mean", pa.string()),  # "macro" or "union"
+            pa.field("quantity", pa.string()),  # "loss" or "accuracy"
+            pa.field("label", pa.string()),
+            pa.field("best", pa.string()),  # the member of the family with the best mean
+            pa.field("other", pa.string()),
+            pa.field("difference", pa.float64()),  # best minus other, mean over the groups
+            *_interval("groups", "tasks"),  # 95 %, Student's t
+            pa.field("num_better", pa.int64()),  # groups in which the best one is better
+            pa.field("num_groups", pa.int64()),
+            pa.field("p_value", pa.float64()),  # two-sided, of the wider interval
+            pa.field("p_holm", pa.float64()),  # corrected for all pairs of the family
+            pa.field("num_pairs", pa.int64()),
+        ]
+    ),
+    LAWS: pa.schema(
+        [
+            pa.field("axis", pa.string()),
+            pa.field("method", pa.string()),
+            pa.field("mean", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("form", pa.string()),
+            pa.field("formula", pa.string()),
+            pa.field("params", pa.list_(pa.float64())),  # in the order of the formula's letters
+            pa.field("error_in_sample", pa.float64()),  # root mean square, nats per image
+            pa.field("error_held_out", pa.float64()),  # each value predicted from the others
+            pa.field("num_values", pa.int64()),
+            pa.field("num_groups", pa.int64()),
+            pa.field("is_preferred", pa.bool_()),
+            pa.field("is_description", pa.bool_()),  # too few values to test the form
+        ]
+    ),
+    ESTIMATES: pa.schema(
+        [
+            pa.field("axis", pa.string()),
+            pa.field("method", pa.string()),
+            pa.field("mean", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("quantity", pa.string()),  # "exponent" or "optimum"
+            pa.field("value", pa.float64()),  # null for an optimum that was not seen
+            *_interval(*_THREE),
+            pa.field("note", pa.string()),  # the reason why no optimum was seen
+        ]
+    ),
+    CORRELATIONS: pa.schema(
+        [
+            pa.field("method", pa.string()),
+            pa.field("axis", pa.string()),  # "all" for all settings together
+            pa.field("predictor", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("target", pa.string()),  # "loss" or "excess"
+            pa.field("kind", pa.string()),  # "within groups", "across groups" or "pooled"
+            pa.field("spearman", pa.float64()),
+            pa.field("kendall", pa.float64()),  # tau-b
+            pa.field("num_values", pa.int64()),  # values that each coefficient ranks
+            pa.field("num_coefficients", pa.int64()),
+            pa.field("least_p", pa.float64()),  # the least that so many values allow
+            *_interval(*_THREE),
+        ]
+    ),
+    PREDICTIONS: pa.schema(
+        [
+            pa.field("method", pa.string()),
+            pa.field("target", pa.string()),  # "excess" or "recovery"
+            pa.field("left_out", pa.string()),  # "setting", "task" or "setting and task"
+            pa.field("predictor", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("needs", pa.string()),  # everything that must exist first
+            pa.field("is_baseline", pa.bool_()),
+            pa.field("score", pa.string()),  # "rmse", "spearman" or "regret"
+            pa.field("value", pa.float64()),
+            pa.field("best_baseline", pa.string()),
+            pa.field("difference", pa.float64()),  # value minus the best baseline's
+            *_interval(*_THREE),
+            pa.field("is_better", pa.bool_()),  # the whole widest interval is on the better side
+            pa.field("num_settings", pa.int64()),
+            pa.field("num_groups", pa.int64()),
+        ]
+    ),
+    NOTES: pa.schema(
+        [
+            pa.field("topic", pa.string()),
+            pa.field("text", pa.string()),  # what could not be computed, and why
+        ]
+    ),
+}
+"""The schema of each table, by the table's name."""
