@@ -22,6 +22,7 @@ from orchestrator.cli.command_line import cli
 from orchestrator.results.schema import EXPERTS_SCHEMA, POINT_COLUMNS, RESULTS_SCHEMA
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
+from orchestrator.theory.schema import SCHEMAS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -286,6 +287,14 @@ def test_every_column_is_documented() -> None:
     others = [name for cell in cells if cell != span for name in SPAN.findall(cell)]
     assert others == [name for name in EXPERTS_SCHEMA.names if name not in POINT_COLUMNS]
     assert f"the {len(POINT_COLUMNS)} hyperparameters" in section_of(page, "## The experts table")
+
+
+def test_every_column_of_the_theory_tables_is_documented() -> None:
+    """docs/theory.md lists every column of every theory table in the order of the schemas."""
+    rows = section_of(ROOT / "docs" / "theory.md", "## The tables").splitlines()
+    cells = [row.split("|") for row in rows if row.startswith("| `")]
+    shown = {SPAN.findall(cell[1])[0]: SPAN.findall(cell[3]) for cell in cells}
+    assert shown == {name: schema.names for name, schema in SCHEMAS.items()}
 
 
 def test_every_method_is_documented() -> None:

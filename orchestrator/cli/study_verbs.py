@@ -164,6 +164,21 @@ def report(name: str, store: str, output: Path | None) -> None:
 @click.command()
 @name_argument
 @store_option
+def theory(name: str, store: str) -> None:
+    """Say what the results of study NAME show about merging.
+
+    Which differences are real, which law the loss follows along each axis, what ranks merges and
+    what predicts them, each with its uncertainty. Writes tables, and a chapter of the report, to
+    the store. Trains and evaluates nothing.
+    """
+    from orchestrator.cli.verbs.theory import show_theory
+
+    sys.exit(show_theory(open_name(name, store), console=new_console()))
+
+
+@click.command()
+@name_argument
+@store_option
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
@@ -234,4 +249,4 @@ def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
     sys.exit(code)
 
 
-COMMANDS = (plan, prepare, run, resume, results, report, ui, track, verify, gc)
+COMMANDS = (plan, prepare, run, resume, results, report, theory, ui, track, verify, gc)

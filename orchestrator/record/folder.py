@@ -7,6 +7,7 @@ outputs.json               written after the outputs, with the ids of all commit
 calibration.json           measured speeds of devices, for estimates
 unfinished.json            seconds spent on uncommitted trainings, for the budget
 tracking.json              whether MLflow has everything
+theory.json, theory-<table>.parquet   the theory tables and their digests (`orchestrator.theory`)
 failure-<id>-<n>.json      the traceback of a failed try
 <file>.<n>                 an earlier version of study.yaml or plan.json
 withdrawn-<n>-<file>       a damaged file that `verify` took out

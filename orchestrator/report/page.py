@@ -16,8 +16,10 @@ from orchestrator.report.sections import (
     holes_section,
     summary_section,
 )
+from orchestrator.report.theory.chapter import ANCHOR, theory_chapter
 from orchestrator.results.means import SettingMean
 from orchestrator.results.study_results import StudyResults
+from orchestrator.theory.answers import Answers
 from workers.artifacts.metrics import DataMetrics
 
 
@@ -29,6 +31,7 @@ def render_report(
     datasets: Mapping[str, DataMetrics],
     facts: Mapping[str, str],
     study_yaml: str,
+    answers: Answers | None = None,
 ) -> str:
     """Returns the report of a study as HTML without scripts and without links to other files.
 
@@ -41,7 +44,9 @@ def render_report(
         datasets: The metrics of the prepared images, by task.
         facts: Names and texts for the end of the page, such as dates, code version and store URL.
         study_yaml: The study file.
+        answers: The theory tables of the same results; None if there are none.
     """
+    theory = theory_chapter(answers, results=results)
     return _template("page.html").substitute(
         title=escaped(study),
         style=_text("page.css"),
@@ -51,8 +56,10 @@ def render_report(
             results.means,
             has_experts=bool(results.experts.num_rows),
             has_data=bool(datasets),
+            has_theory=bool(theory),
         ),
         axes=axes_section(results),
+        theory=theory,
         experts=experts_section(results.experts),
         data=data_section(datasets),
         facts=f'<section id="facts"><h2>Facts</h2>{definitions(facts)}</section>',
@@ -69,10 +76,14 @@ def render_fault(*, study: str, fault: str) -> str:
     return f'<!doctype html>\n<meta charset="utf-8">\n<title>{escaped(study)}</title>\n{text}\n'
 
 
-def _nav(settings: Sequence[SettingMean], *, has_experts: bool, has_data: bool) -> str:
+def _nav(
+    settings: Sequence[SettingMean], *, has_experts: bool, has_data: bool, has_theory: bool
+) -> str:
     links = {axis_id(axis): f"Axis: {axis}" for axis in by_axis(settings)}
     if settings:
         links["groups"] = "Group by group"
+    if has_theory:
+        links[ANCHOR] = "What the results show"
     if has_experts:
         links["experts"] = "Experts"
     if has_data:

@@ -13,6 +13,7 @@ from orchestrator.report.figures import figures
 from orchestrator.report.page import render_fault, render_report
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.theory.stored import stored_answers
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.study_runs import mlflow_runs, report_run
 from workers.artifacts.code_version import code_version
@@ -40,6 +41,7 @@ def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
         datasets=prepared_data(opened.ledger.committed()),
         facts=_facts(opened),
         study_yaml=opened.text,
+        answers=stored_answers(opened.folder, results=results.merges),
     )
 
 

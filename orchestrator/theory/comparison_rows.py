@@ -96,6 +96,8 @@ def _law_columns(found: AxisLaws) -> Iterator[Columns]:
             "error_held_out": or_none(law.error_held_out),
             "num_values": law.num_values,
             "num_groups": found.num_groups,
+            "values": found.values.tolist(),
+            "losses": found.losses.tolist(),
             "is_preferred": law.is_preferred,
             "is_description": law.is_description,
         }

@@ -110,7 +110,11 @@ def fit_axis(panel: Panel, axis: str, *, mean: str) -> AxisLaws | str:
     bends = three_intervals(samples.vertices, members=members, num_settings=len(x))
     vertex = float(_vertex(x, y[None])[0])
     laws = tuple(_laws(axis, panel.method, mean, x, y))
-    reason = _no_optimum(vertex, spread=bends["groups"], x=x, laws=laws)
+    reason = (
+        _no_optimum(vertex, spread=bends["groups"], x=x, laws=laws)
+        if whole.any()
+        else "its values have different groups: no optimum is looked for"
+    )
     return AxisLaws(
         axis=axis,
         method=panel.method,

@@ -57,11 +57,13 @@ SCHEMAS = {
             pa.field("label", pa.string()),
             pa.field("form", pa.string()),
             pa.field("formula", pa.string()),
-            pa.field("params", pa.list_(pa.float64())),  # in the order of the formula's letters
+            pa.field("params", pa.list_(pa.float64())),  # the formula's letters; b or p last
             pa.field("error_in_sample", pa.float64()),  # root mean square, nats per image
             pa.field("error_held_out", pa.float64()),  # each value predicted from the others
             pa.field("num_values", pa.int64()),
             pa.field("num_groups", pa.int64()),
+            pa.field("values", pa.list_(pa.float64())),
+            pa.field("losses", pa.list_(pa.float64())),  # means over groups that all values share
             pa.field("is_preferred", pa.bool_()),
             pa.field("is_description", pa.bool_()),  # too few values to test the form
         ]

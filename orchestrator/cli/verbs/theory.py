@@ -1,0 +1,59 @@
+"""`mergesweep theory`: compute what a study's tables say about merging, print it, and store it."""
+
+import time
+
+from rich.console import Console
+
+from orchestrator.cli.exit_codes import DONE
+from orchestrator.progress.say import say
+from orchestrator.record.folder import REPORT_FILE, StudyFolder
+from orchestrator.report.theory.chapter import CHAPTER_START
+from orchestrator.results.study_results import StudyResults
+from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.write_outputs import write_outputs
+from orchestrator.theory.answers import Answers, compute_answers
+from orchestrator.theory.findings import findings
+from orchestrator.theory.schema import SCHEMAS
+from orchestrator.theory.stored import store_answers, stored_answers, table_file
+from orchestrator.theory.trainings import planned_trainings
+
+
+def show_theory(opened: OpenedStudy, *, console: Console) -> int:
+    """Prints the findings of a study, and stores its theory tables and its report.
+
+    Tables that are there already and belong to the same results are not computed again. A study
+    about which nothing can be computed is no failure: the findings say why.
+    """
+    committed = opened.ledger.committed()
+    results = StudyResults.of(committed)
+    answers = stored_answers(opened.folder, results=results.merges)
+    is_new = answers is None
+    if answers is None:
+        start_s = time.monotonic()
+        with console.status("computing paired comparisons, laws, correlations and predictions"):
+            answers = compute_answers(results.merges, trainings=planned_trainings(committed))
+        say(console, f"computed in {time.monotonic() - start_s:.0f} s from the result table")
+    print_findings(answers, console=console)
+    if is_new:
+        store_answers(opened.folder, answers, results=results.merges)
+    if is_new or not _has_chapter(opened.folder):
+        write_outputs(opened, results=results)
+    say(console, f"\ntables  {', '.join(opened.folder.location(table_file(n)) for n in SCHEMAS)}")
+    say(console, f"report  {opened.folder.location(REPORT_FILE)}")
+    return DONE
+
+
+def _has_chapter(folder: StudyFolder) -> bool:
+    """Returns whether the stored report has the chapter; a kill may have come before it."""
+    page = folder.read_bytes(REPORT_FILE)
+    return page is not None and CHAPTER_START.encode() in page
+
+
+def print_findings(answers: Answers, *, console: Console) -> None:
+    """Prints the findings, question by question."""
+    last = ""
+    for finding in findings(answers):
+        if finding.question != last:
+            say(console, f"\n{finding.question}" if last else finding.question)
+            last = finding.question
+        say(console, f"- {finding.text}")

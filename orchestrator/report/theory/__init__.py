@@ -1,0 +1,1 @@
+"""The report's chapter on the theory tables: figures, tables and sentences."""

@@ -1,0 +1,232 @@
+"""Says in plain sentences what the theory tables show; report and terminal print the same."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.results.schema import MACRO
+from orchestrator.theory.answers import Answers
+from orchestrator.theory.features import MEASURED
+from orchestrator.theory.held_out import PROTOCOLS, RMSE
+from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
+from orchestrator.theory.ranks import KINDS
+from orchestrator.theory.schema import CORRELATIONS, ESTIMATES, LAWS, NOTES, PAIRS, PREDICTIONS
+from orchestrator.theory.table_rows import Columns
+from orchestrator.theory.targets import EXCESS
+
+ALPHA = 0.05
+"""Corrected p-values below this tell two members of a family apart."""
+MANY_ORDERS = 1e-3
+"""A coefficient whose least possible p-value is below this ranks enough values."""
+_EQUATIONS: Mapping[str, Callable[..., str]] = {
+    "constant": lambda a: f"{a:.4g}",
+    "line": lambda a, b: f"{a:.4g} {_plus(b)} x",
+    "logarithm": lambda a, b: f"{a:.4g} {_plus(b)} ln x",
+    "power": lambda a, b: f"{math.exp(a):.4g} x^{b:.3f}",
+    "inverse": lambda c, a: f"{c:.4g} {_plus(a)} / x",
+    "parabola": lambda a, b, c: f"{a:.4g} {_plus(b)} ln x {_plus(c)} (ln x)^2",
+    "floor_and_tail": lambda c, a, b: f"{c:.4g} {_plus(a)} / (x + {b:.3g})",
+    "saturating_power": lambda c, a, p: f"{c:.4g} {_plus(a)} x^-{p:.3g}",
+}
+"""The equation of each form with its parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A sentence with its numbers, under the question that it answers."""
+
+    question: str
+    text: str
+
+
+DIFFERENCES = "Which differences are real?"
+SHAPES = "Which law does the loss follow?"
+RANKS = "What ranks merges?"
+SKILL = "What predicts merges that were left out?"
+MISSING = "What could not be computed"
+
+
+def findings(answers: Answers) -> Iterator[Finding]:
+    """Yields the findings, question by question."""
+    for question, texts in (
+        (DIFFERENCES, [*_best_values(answers), *_best_methods(answers)]),
+        (SHAPES, _law_texts(answers)),
+        (RANKS, _rank_texts(answers)),
+        (SKILL, _skill_texts(answers)),
+        (MISSING, (f"{row['topic']}: {row['text']}." for row in answers.rows(NOTES))),
+    ):
+        for text in texts:
+            yield Finding(question=question, text=text)
+
+
+def _best_values(answers: Answers) -> Iterator[str]:
+    families: dict[tuple[str, str], list[Columns]] = {}
+    for row in loss_pairs(answers, kind="values"):
+        families.setdefault((row["axis"], row["family"]), []).append(row)
+    for (axis, method), rows in families.items():
+        best = rows[0]["best"]
+        apart = [row["other"] for row in rows if is_apart(row)]
+        near = [row for row in rows if not is_apart(row)]
+        text = f"{method} along {axis}: least loss at {best}"
+        if apart:
+            text += f", less than at {_listed(apart)}"
+        if near:
+            spelt = (f"{row['other']} ({_gap(row)})" for row in near)
+            text += f"; not told apart from {_listed(list(spelt))}"
+        yield f"{text}. {rows[0]['num_groups']} groups."
+
+
+def _gap(row: Columns) -> str:
+    return f"{row['difference']:+.3f} {interval_text(row)}"
+
+
+def _best_methods(answers: Answers) -> Iterator[str]:
+    families: dict[str, list[Columns]] = {}
+    for row in loss_pairs(answers, kind="methods"):
+        families.setdefault(row["family"], []).append(row)
+    best = [rows[0]["best"] for rows in families.values()]
+    alone = [rows[0]["best"] for rows in families.values() if all(map(is_apart, rows))]
+    for method in dict.fromkeys(best):
+        yield (
+            f"{method} has the least loss of all methods at {best.count(method)} of "
+            f"{len(families)} settings, and less than every other method, beyond chance, at "
+            f"{alone.count(method)}."
+        )
+
+
+def _law_texts(answers: Answers) -> Iterator[str]:
+    by_axis: dict[tuple[str, str], list[Columns]] = {}
+    for row in answers.rows(LAWS):
+        if row["mean"] == MACRO:
+            by_axis.setdefault((row["axis"], row["method"]), []).append(row)
+    notes = {
+        (row["axis"], row["method"], row["quantity"]): row
+        for row in answers.rows(ESTIMATES)
+        if row["mean"] == MACRO
+    }
+    for (axis, method), rows in by_axis.items():
+        (law,) = [row for row in rows if row["is_preferred"]]
+        others = [
+            f"{row['form']} {number(row['error_held_out'])}"
+            for row in rows
+            if row["form"] in ("constant", "line") and row is not law
+        ]
+        text = f"{method} along x = {axis}: {law_text(law)}; error held out "
+        text += f"{number(law['error_held_out'])}"
+        text += f" (beside {_listed(others)})" if others else ""
+        if law["is_description"]:
+            text += f"; {law['num_values']} values describe such a form but do not test it"
+        exponent, optimum = (notes[axis, method, name] for name in ("exponent", "optimum"))
+        if law["form"] == "power":
+            text += f". Exponent {exponent['value']:.3f} {interval_text(exponent)}"
+        if optimum["value"] is None:
+            yield f"{text}. {_capital(optimum['note'])}."
+        else:
+            yield f"{text}. Optimum {optimum['value']:.3g} {interval_text(optimum)}."
+
+
+def _rank_texts(answers: Answers) -> Iterator[str]:
+    rows = [
+        row
+        for row in answers.rows(CORRELATIONS)
+        if row["axis"] == ALL_AXES and row["target"] == LOSS and row["spearman"] is not None
+    ]
+    for kind in KINDS:
+        for method in dict.fromkeys(row["method"] for row in rows):
+            here = [row for row in rows if (row["kind"], row["method"]) == (kind, method)]
+            if not here:
+                continue
+            ranked = sorted(here, key=lambda row: -abs(row["spearman"]))
+            spelt = [
+                f"{row['predictor']} {row['spearman']:+.2f} {interval_text(row)}"
+                for row in ranked[:3]
+            ]
+            few = f" ({here[0]['num_values']} values: p is at least {here[0]['least_p']:.2g})"
+            few = few if here[0]["least_p"] > MANY_ORDERS else ""
+            yield (
+                f"{method}, {kind}: Spearman's coefficient with the merged loss is largest for "
+                f"{_listed(spelt)}{few}."
+            )
+
+
+def _skill_texts(answers: Answers) -> Iterator[str]:
+    rows = [
+        row
+        for row in answers.rows(PREDICTIONS)
+        if row["target"] == EXCESS and row["score"] == RMSE and row["value"] is not None
+    ]
+    for left_out in PROTOCOLS:
+        for method in dict.fromkeys(row["method"] for row in rows):
+            here = [row for row in rows if (row["left_out"], row["method"]) == (left_out, method)]
+            if here:
+                yield f"{method}, {left_out} left out: {_skill(here)}"
+
+
+def _skill(rows: Sequence[Columns]) -> str:
+    baseline = next(row for row in rows if row["predictor"] == row["best_baseline"])
+    level = f"{baseline['predictor']} (error {baseline['value']:.3f})"
+    better = [row for row in rows if row["is_better"]]
+    if better:
+        spelt = [f"{row['predictor']} ({row['value']:.3f})" for row in better]
+        return f"{_listed(spelt)} beats the best baseline, {level}, beyond all three intervals."
+    others = [row for row in rows if not row["is_baseline"]]
+    if not others:
+        return f"the best baseline is {level}; there is no other predictor."
+    nearest = min(others, key=lambda row: float(row["value"]))
+    return (
+        f"no predictor beats the best baseline, {level}, beyond all three intervals; the nearest "
+        f"is {nearest['predictor']} ({nearest['value']:.3f}; difference {_gap(nearest)})."
+    )
+
+
+def loss_pairs(answers: Answers, *, kind: str) -> list[Columns]:
+    """Returns the comparisons of macro losses of a kind, `values` or `methods`."""
+    return [
+        row
+        for row in answers.rows(PAIRS)
+        if (row["kind"], row["mean"], row["quantity"]) == (kind, MACRO, "loss")
+    ]
+
+
+def is_apart(row: Columns) -> bool:
+    """Returns whether a comparison tells its two members apart, after the correction."""
+    return row["p_holm"] is not None and row["p_holm"] < ALPHA
+
+
+def interval_text(row: Mapping[str, object]) -> str:
+    """Returns the widest interval of a row with its name; `no interval` where there is none."""
+    low, high = row["low"], row["high"]
+    if not isinstance(low, float) or not isinstance(high, float):
+        return "(no interval)"
+    return f"[{_short(low)}, {_short(high)} over {row['over']}]"
+
+
+def law_text(law: Columns) -> str:
+    """Returns a law as an equation."""
+    return f"loss = {_EQUATIONS[law['form']](*law['params'])}"
+
+
+def number(value: float | None) -> str:
+    """Returns an error with three decimals."""
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def is_measured(row: Columns) -> bool:
+    """Returns whether a row's number was measured; formulas are scores."""
+    return bool(row["label"] == MEASURED)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"  # noqa: PLR2004
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+
+
+def _plus(value: float) -> str:
+    return f"{'-' if value < 0 else '+'} {abs(value):.4g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
