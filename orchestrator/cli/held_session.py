@@ -20,6 +20,7 @@ from orchestrator.environment.problems import NoRoomError, VariableError
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
+from orchestrator.run.indexing import indexing
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
@@ -141,7 +142,7 @@ def held_session(
                 lease=lease,
                 next_step=next_step,
             )
-            with _ending_early(held):
+            with _ending_early(held), indexing(fresh):
                 yield held
     except (LeaseError, StoreError, StudyDamagedError) as error:
         say(console, f"error: {error}")

@@ -9,7 +9,7 @@ from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
 from orchestrator.plan.groups import Group, num_possible, sample_groups
 from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting, plan_settings
-from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_spec
+from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_fields, merge_spec
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.schema import Study
 from orchestrator.study.task_sources import task_sources
@@ -230,16 +230,21 @@ def _cells(
     experts: Sequence[Mapping[str, ExpertSpec]],
     groups: Sequence[Group],
 ) -> Iterable[Cell]:
-    labels = method_labels(study.merge)
-    specs: dict[tuple[object, ...], MergeSpec] = {}
+    fields = [merge_fields(study, method=method) for method in study.merge]
+    methods = list(zip(method_labels(study.merge), fields, strict=True))
+    has_held_out = study.evaluation.held_out
+    by_experts: dict[tuple[str, ...], dict[tuple[str, str], MergeSpec]] = {}
     for setting, by_task in zip(settings, experts, strict=True):
         size = setting.size or study.groups.size
+        ids = tuple(by_task[task].id for task in sorted(by_task))
+        specs = by_experts.setdefault(ids, {})  # settings with the same experts share merges
         for group in (group for group in groups if group.size == size):
-            for label, method in zip(labels, study.merge, strict=True):
-                members = tuple(by_task[task].id for task in sorted(by_task))
-                key = (label, group.name, members)
+            for label, of_method in methods:
+                key = (label, group.name)
                 if key not in specs:
-                    specs[key] = merge_spec(study, method=method, group=group, experts=by_task)
+                    specs[key] = merge_spec(
+                        of_method, group=group, experts=by_task, has_held_out=has_held_out
+                    )
                 yield Cell(setting=setting, label=label, group=group, merge=specs[key])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from eval.digests import sha256_of_file
 from eval.tasks import Task
@@ -132,35 +133,41 @@ def expert_spec(
     )
 
 
+def merge_fields(study: Study, *, method: Merge) -> dict[str, Any]:
+    """Returns the fields of a `MergeSpec` that all merges of one of a study's methods share."""
+    recalibrates = method.batch_norm == "recalibrate"
+    draws = CARDS[method.method].is_random or method.surgery is not None
+    return {
+        "method": method.method,
+        "params": asdict(parse_params(method.method, method.params)),
+        "batch_norm": method.batch_norm,
+        "recalibration_images": method.recalibration_images if recalibrates else 0,
+        "seed": study.seed if draws else 0,
+        "surgery": _surgery_spec(method.surgery),
+    }
+
+
 def merge_spec(
-    study: Study,
+    fields: Mapping[str, Any],
     *,
-    method: Merge,
     group: Group,
     experts: Mapping[str, ExpertSpec],
+    has_held_out: bool,
 ) -> MergeSpec:
     """Returns the specification of a method on a group.
 
     Args:
-        study: A checked study.
-        method: One of the study's methods.
+        fields: The method's `merge_fields`.
         group: The tasks whose experts are merged.
         experts: The expert of every task of the study, by task; all have the same base.
+        has_held_out: Whether the merge is also evaluated on the tasks outside the group.
     """
-    params = parse_params(method.method, method.params)
-    others = [task for task in sorted(experts) if task not in group.tasks]
-    recalibrates = method.batch_norm == "recalibrate"
-    draws = CARDS[method.method].is_random or method.surgery is not None
+    others = [task for task in sorted(experts) if task not in group.tasks] if has_held_out else ()
     return MergeSpec(
-        method=method.method,
-        params=asdict(params),
-        batch_norm=method.batch_norm,
-        recalibration_images=method.recalibration_images if recalibrates else 0,
-        seed=study.seed if draws else 0,
+        **fields,
         base_id=experts[group.tasks[0]].base_id,
         experts=tuple(experts[task] for task in group.tasks),
-        held_out=tuple(experts[task] for task in others) if study.evaluation.held_out else (),
-        surgery=_surgery_spec(method.surgery),
+        held_out=tuple(experts[task] for task in others),
     )
 
 

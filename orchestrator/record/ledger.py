@@ -1,7 +1,7 @@
 """The ledger of a running study: its threads write to it and take frozen states from it."""
 
 import threading
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Iterable
 from types import MappingProxyType
 
 from orchestrator.plan.plan import Plan
@@ -9,6 +9,7 @@ from orchestrator.record.committed import Committed
 from orchestrator.record.study_state import StudyState
 from workers.artifacts.manifests import Manifest
 from workers.specs.merge import MergeSpec
+from workers.specs.training import Training
 
 
 class Ledger:
@@ -36,7 +37,11 @@ class Ledger:
         """The remainder of each training that lacks an artifact, by the whole training's id."""
         self._training_of = {out.id: each for each in plan.trainings for out in each.outputs}
         for manifest in manifests:
-            self.add(manifest)
+            self._keep(manifest)
+        # Each training once, and not once for each of its artifacts as `add` does.
+        made = [self._training_of.get(each) for each in (*self._bases, *self._experts)]
+        for training in {each.id: each for each in made if each is not None}.values():
+            self._shorten(training)
 
     def add(self, manifest: Manifest) -> list[MergeSpec]:
         """Records a committed artifact; returns the merge jobs that it makes ready to run.
@@ -47,17 +52,11 @@ class Ledger:
         with self._lock:
             self._committed = self._state = None
             self._failures.pop(manifest.id, None)
-            if manifest.kind == "base" and manifest.id in self.plan.bases.by_id:
-                self._bases[manifest.id] = manifest
-                self._shorten(manifest.id, committed=self._bases)
-            if manifest.id in self._prepared_ids.get(manifest.kind, ()):
-                self._prepared[manifest.id] = manifest
-            if manifest.kind == "merge" and manifest.id in self.plan.merges:
-                self._merges[manifest.id] = manifest
-            if manifest.kind != "expert" or manifest.id not in self.plan.experts:
+            self._keep(manifest)
+            if (training := self._training_of.get(manifest.id)) is not None:
+                self._shorten(training)
+            if manifest.id not in self._experts:
                 return []
-            self._experts[manifest.id] = manifest
-            self._shorten(manifest.id, committed=self._experts)
             waiting = self._merges_of.get(manifest.id, [])
             return [spec for spec in waiting if self._is_ready(spec)]
 
@@ -113,11 +112,20 @@ class Ledger:
             )
         return self._committed
 
-    def _shorten(self, artifact_id: str, *, committed: Container[str]) -> None:
-        """Takes a committed artifact out of the remainder of its training, if one makes it."""
-        training = self._training_of.get(artifact_id)
-        if training is None:
-            return
+    def _keep(self, manifest: Manifest) -> None:
+        """Keeps a manifest if its artifact is in the plan."""
+        if manifest.kind == "base" and manifest.id in self.plan.bases.by_id:
+            self._bases[manifest.id] = manifest
+        if manifest.id in self._prepared_ids.get(manifest.kind, ()):
+            self._prepared[manifest.id] = manifest
+        if manifest.kind == "merge" and manifest.id in self.plan.merges:
+            self._merges[manifest.id] = manifest
+        if manifest.kind == "expert" and manifest.id in self.plan.experts:
+            self._experts[manifest.id] = manifest
+
+    def _shorten(self, training: Training) -> None:
+        """Takes the committed artifacts of a training out of its remainder."""
+        committed = self._bases if training.output_kind == "base" else self._experts
         remainder = training.without(committed)
         if remainder is None:
             self._remainders.pop(training.id, None)

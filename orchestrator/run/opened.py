@@ -1,7 +1,9 @@
 """Opens a study: its file, its plan, and the artifacts of the plan that its store has."""
 
+import gc
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,10 +28,15 @@ from orchestrator.study.schema import Study
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.artifacts import Artifacts, BrokenManifestsError
 from workers.artifacts.checksummed_json import dump_checksummed
+from workers.artifacts.layout import ArtifactAddress, Layout
+from workers.artifacts.manifest_index import ManifestIndex
 from workers.artifacts.manifests import Manifest
 from workers.calibrate.speeds import Calibration
 from workers.store.opening import check_store, open_store
 
+MIN_INDEXED = 1000
+"""The fewest committed artifacts for which a study has an index of their manifests. Fewer are read
+one by one within a second or two."""
 NUM_BROKEN_NAMED = 5
 """The number of broken artifacts that an error names; `verify` names all."""
 
@@ -44,6 +51,8 @@ class OpenedStudy:
     """The study file, as written."""
     folder: StudyFolder
     artifacts: Artifacts
+    index: ManifestIndex
+    """Copies of the manifests, for the next run."""
     store_url: str
     """Absolute, as workers run in other directories."""
     tracking_uri: str
@@ -144,6 +153,28 @@ def open_study(
         StudyDamagedError: The stored plan or a manifest differs from its digest.
         StoreError: The store cannot be read.
     """
+    with _paused_garbage_collection():
+        return _open_study(study, text=text, recorded=recorded, resized=resized)
+
+
+@contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """Pauses Python's search for circular garbage while millions of objects are made that stay.
+
+    It would look at all of them again and again: a third of the time to open a large study.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _open_study(
+    study: Study, *, text: str, recorded: Mapping[str, TaskSource] | None, resized: Collection[str]
+) -> OpenedStudy:
     store_url = absolute_store(study.store)
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
@@ -151,8 +182,8 @@ def open_study(
     groups = _recorded_groups(folder, study=study)
     if groups is not None and groups != plan.groups:
         plan = build_plan(study, groups=groups, recorded=recorded, resized=resized)
-    found = _committed(artifacts, plan=plan, folder=folder)
-    ledger = Ledger(plan, manifests=[each for kind in found.values() for each in kind.values()])
+    index = ManifestIndex(store, study=study.name)
+    ledger = Ledger(plan, manifests=_committed(artifacts, plan=plan, folder=folder, index=index))
     calibration = fitting_calibration(read_calibrations(folder), study=study)
     return OpenedStudy(
         plan=plan,
@@ -160,6 +191,7 @@ def open_study(
         text=text,
         folder=folder,
         artifacts=artifacts,
+        index=index,
         store_url=store_url,
         tracking_uri=tracking_uri(study, store_url=store_url),
         prepared=frozenset(ledger.committed().prepared),
@@ -191,34 +223,41 @@ def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
 
 
 def _committed(
-    artifacts: Artifacts, *, plan: Plan, folder: StudyFolder
-) -> dict[str, dict[str, Manifest]]:
-    """Returns the manifests of a plan's committed artifacts, by kind and id.
+    artifacts: Artifacts, *, plan: Plan, folder: StudyFolder, index: ManifestIndex
+) -> list[Manifest]:
+    """Returns the manifests of a plan's committed artifacts; most come from the index, if any.
 
     Raises:
         StudyDamagedError: Some manifests are broken; the message names the first.
     """
-    wanted: dict[str, set[str]] = {
-        **{
-            kind: artifacts.committed_ids(kind) & ids
-            for kind, ids in plan.prepared_ids.items()
-            if ids
-        },
-        "expert": artifacts.committed_ids("expert") & plan.experts.keys(),
-        "merge": artifacts.committed_ids("merge") & plan.merges.keys(),
+    planned = {**plan.prepared_ids, "expert": plan.experts.keys(), "merge": plan.merges.keys()}
+    prefixes = [each for kind, ids in planned.items() if ids for each in _prefixes(kind, ids)]
+    listed = {
+        address: entry
+        for address, entry in artifacts.listed(prefixes).items()
+        if address.id in planned[address.kind]
     }
-    found: dict[str, dict[str, Manifest]] = {}
+    found = index.read(listed) if len(listed) >= MIN_INDEXED else {}
     broken: list[str] = []
-    for kind, ids in wanted.items():
+    for kind in planned:
+        ids = sorted(each.id for each in listed.keys() - found.keys() if each.kind == kind)
         try:
-            found[kind] = artifacts.find_all(kind, sorted(ids))
+            read = artifacts.find_all(kind, ids)
         except BrokenManifestsError as error:
             broken += [f"{kind} {each}" for each in error.problems]
+        else:
+            found |= {ArtifactAddress(kind, each): manifest for each, manifest in read.items()}
     if broken:
         names = ", ".join(broken[:NUM_BROKEN_NAMED])
         more = f" and {len(broken) - NUM_BROKEN_NAMED} more" * (len(broken) > NUM_BROKEN_NAMED)
         raise folder.damaged(f"the manifests of {names}{more} differ from their digests")
-    return found
+    return [found[address] for address in listed if address in found]
+
+
+def _prefixes(kind: str, planned: Collection[str]) -> tuple[str, ...]:
+    """Returns the prefixes to list for a kind: one for few artifacts, several for many."""
+    is_large = len(planned) >= MIN_INDEXED
+    return Layout.artifact_ranges(kind) if is_large else (Layout.artifacts(kind),)
 
 
 def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> OpenedStudy:

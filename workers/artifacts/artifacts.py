@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from workers.artifacts.code_version import code_version as running_code
-from workers.artifacts.layout import InvalidNameError, Layout
+from workers.artifacts.layout import ArtifactAddress, InvalidNameError, Layout
 from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, ManifestOutcome
 from workers.artifacts.node_cache import NodeCache
 from workers.artifacts.provenance import Provenance
-from workers.store.protocol import NotFoundError, Store
+from workers.store.protocol import Entry, NotFoundError, Store
 from workers.store.scratch import scratch_directory
 
 
@@ -134,9 +135,24 @@ class Artifacts:
 
     def committed_ids(self, kind: str) -> set[str]:
         """Returns the ids of all committed artifacts of a kind, from a listing of the store."""
-        entries = self.store.list(Layout.artifacts(kind))
-        addresses = (Layout.parse_manifest_key(entry.key) for entry in entries)
-        return {address.id for address in addresses if address is not None}
+        return {address.id for address in self.listed([Layout.artifacts(kind)])}
+
+    def listed(
+        self, prefixes: Iterable[str], *, max_threads: int = 16
+    ) -> dict[ArtifactAddress, Entry]:
+        """Returns the entries of all manifests below some prefixes, which are listed in parallel.
+
+        Args:
+            prefixes: Prefixes of which none is the beginning of another.
+            max_threads: The most listings at a time.
+        """
+
+        def entries(prefix: str) -> list[tuple[ArtifactAddress, Entry]]:
+            found = ((Layout.parse_manifest_key(e.key), e) for e in self.store.list(prefix))
+            return [(address, entry) for address, entry in found if address is not None]
+
+        with ThreadPoolExecutor(max_threads) as threads:
+            return dict(chain.from_iterable(threads.map(entries, prefixes)))
 
     def commit(
         self,

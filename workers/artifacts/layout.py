@@ -7,6 +7,7 @@
     in-flight/<id>/<split>-<n>-<sha256>.arrow        finished shards of unfinished images
     probes/<random>                                  written and deleted by checks of the store
     studies/<name>/...                               study file, plan, tables, lease
+    studies/<name>/index/<sha256>.parquet            copies of the study's manifests
 
 A *key* names one object. A *prefix* ends in `/` and names all objects below it. Every name is
 checked before it becomes part of a path, so that no path leaves the root or is hidden from a
@@ -28,6 +29,8 @@ _ID = re.compile(r"[0-9a-f]{16}")
 _ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
 _CHECKPOINT = re.compile(r"([0-9]{10})-([0-9a-f]{64})\.safetensors")
 _SHARD = re.compile(r"([a-z]+)-([0-9]{5})-([0-9a-f]{64})\.arrow")
+_INDEX = "index"
+_INDEX_PART = re.compile(r"([0-9a-f]{64})\.parquet")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # No leading dot: `..` would leave the root, and a directory store hides dotted temporary files.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,127}")
@@ -107,6 +110,11 @@ class Layout:
         if kind is None:
             return f"{_ARTIFACTS}/"
         return f"{_ARTIFACTS}/{_checked(kind, what='kind', pattern=_KIND)}/"
+
+    @staticmethod
+    def artifact_ranges(kind: str) -> tuple[str, ...]:
+        """Returns 16 prefixes that together are those of all artifacts of a kind."""
+        return tuple(Layout.artifacts(kind) + digit for digit in "0123456789abcdef")
 
     @staticmethod
     def manifest(kind: str, artifact_id: str) -> str:
@@ -211,6 +219,21 @@ class Layout:
         return _below(
             f"{Layout.studies()}{_checked(name, what='study name', pattern=_STUDY)}/", parts
         )
+
+    @staticmethod
+    def index(study: str, sha256: str | None = None) -> str:
+        """Returns the key of a part of a study's index; without a digest, the prefix of all."""
+        part = "" if sha256 is None else f"{sha256}.parquet"
+        return f"{Layout.study(study, _INDEX)}/{part}"
+
+    @staticmethod
+    def parse_index_key(key: str) -> str | None:
+        """Returns the digest in the key of a part of a study's index; None for another key."""
+        match key.split("/"):
+            case [root, _, folder, name] if root == _STUDIES and folder == _INDEX:
+                found = _INDEX_PART.fullmatch(name)
+                return found[1] if found else None
+        return None
 
     @staticmethod
     def parse_study_key(key: str) -> StudyKey | None:

@@ -113,7 +113,7 @@ def training_to_json(
     hyperparameters: Hyperparameters, constants: TrainingConstants
 ) -> dict[str, Any]:
     """Returns both as the JSON object that a specification merges into its own."""
-    flat = {**asdict(hyperparameters), **asdict(constants)}
+    flat = {**vars(hyperparameters), **vars(constants)}  # `asdict` would copy each value
     nested = {
         key: {inner: flat.pop(field) for inner, field in names.items()}
         for key, names in _NESTED.items()

@@ -1,14 +1,15 @@
 """The specification of a merge: one method on one group of experts."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from merge.catalogue import parse_params
 from merge.errors import ParameterErrors
 from workers.specs.expert import ExpertSpec
-from workers.specs.ids import VERSIONS, content_id
+from workers.specs.ids import VERSIONS, canonical_json, content_id_of_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +59,13 @@ class MergeSpec:
         spec: dict[str, Any] = {**self._own_fields(), "num_experts": len(self.experts)}
         if self.surgery is not None:  # ids of merges without surgery are older than surgery
             spec["surgery"] = asdict(self.surgery)
-        revision = _revision(self.method, params=self.params)
-        if revision > 1:  # ids of merges whose results never changed are older than revisions
-            spec["revision"] = revision
         members = (expert.id for expert in (*self.experts, *self.held_out))
-        inputs = (self.base_id, *members)
-        return content_id("merge", version=VERSIONS["merge"], spec=spec, inputs=inputs)
+        return content_id_of_text(
+            "merge",
+            version=VERSIONS["merge"],
+            spec=_canonical_with_revision(json.dumps(spec)),
+            inputs=(self.base_id, *members),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the manifest stores.
@@ -103,6 +105,20 @@ class MergeSpec:
             "recalibration_images": self.recalibration_images,
             "seed": self.seed,
         }
+
+
+@lru_cache(maxsize=256)  # a study's methods at its group sizes: most merges share theirs
+def _canonical_with_revision(spec: str) -> str:
+    """Returns the canonical JSON of a merge's own fields and of its revision.
+
+    Raises:
+        UnhashableSpecError: A value has no exact form in JSON.
+    """
+    fields = json.loads(spec)
+    revision = _revision(fields["method"], params=fields["params"])
+    if revision > 1:  # ids of merges whose results never changed are older than revisions
+        fields["revision"] = revision
+    return canonical_json(fields)
 
 
 def _revision(method: str, *, params: Mapping[str, Any]) -> int:

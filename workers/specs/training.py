@@ -1,8 +1,8 @@
 """The specifications of trainings: trials, which make experts, and pretraining of bases."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Generic, Literal, Self, TypeVar
 
@@ -40,9 +40,17 @@ class TrainingSpec(ABC, Generic[Output]):
             prefix = output if hyperparameters.depends_on_total else output.with_steps(0)
             by_prefix.setdefault(prefix, {})[hyperparameters.steps] = output
         return tuple(
-            cls(longest=by_steps[max(by_steps)], snapshots=tuple(sorted(by_steps)))
+            cls._of([by_steps[each] for each in sorted(by_steps)])
             for by_steps in by_prefix.values()
         )
+
+    @classmethod
+    def _of(cls, outputs: Sequence[Output]) -> Self:
+        """Returns the training that commits some artifacts, which are ordered by steps."""
+        snapshots = tuple(output.hyperparameters.steps for output in outputs)
+        training = cls(longest=outputs[-1], snapshots=snapshots)
+        vars(training)["outputs"] = tuple(outputs)  # equal ones would compute their ids again
+        return training
 
     @property
     @abstractmethod
@@ -87,8 +95,7 @@ class TrainingSpec(ABC, Generic[Output]):
         left = [output for output in self.outputs if output.id not in committed]
         if not left:
             return None
-        snapshots = tuple(output.hyperparameters.steps for output in left)
-        return replace(self, longest=left[-1], snapshots=snapshots)
+        return self._of(left)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,10 @@ class Entry:
     modified_at_s: float
     """Time of the last write by the store's clock, in seconds since 1970; on S3 whole seconds."""
 
+    etag: str
+    """Opaque; changes if an object is replaced by one with other content. On S3 the ETag without
+    its quotes, in a directory made from the file's time, inode and size."""
+
 
 class Store(Protocol):
     """Object storage. The module's docstring has the guarantees that hold for all methods.
@@ -138,6 +142,13 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects whose keys start with a prefix, ordered by key."""
+
+    def expected_etag(self, content: bytes) -> str | None:
+        """Returns the ETag of every object with a content, for stores that derive it from that.
+
+        None for other stores. Costs no request. S3 servers that encrypt with keys of their own have
+        other ETags, so an object whose ETag differs may still have the content.
+        """
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes objects; keys without an object are ignored."""

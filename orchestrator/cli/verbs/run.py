@@ -9,6 +9,7 @@ from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_ses
 from orchestrator.environment.mlflow_variable import unread_server
 from orchestrator.progress.say import say
 from orchestrator.results.study_results import StudyResults
+from orchestrator.run.indexing import write_index
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 
@@ -29,6 +30,7 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
         say(console, f"warning: {warning}")
     if opened.is_finished() and opened.is_published():
         say(console, f"study {opened.plan.study.name} is finished: nothing left to run")
+        write_index(opened)
         results = StudyResults.of(opened.ledger.committed())
         return print_end(opened, results=results, console=console)
     tracking = opened.plan.study.tracking

@@ -21,12 +21,28 @@ def test_paths_are_those_of_the_design() -> None:
     shard = Layout.shard(ID, split="train", number=12, sha256=SHA256)
     assert shard == f"in-flight/{ID}/train-00012-{SHA256}.arrow"
     assert Layout.study("lr-sweep") == "studies/lr-sweep/"
+    assert Layout.index("lr-sweep", SHA256) == f"studies/lr-sweep/index/{SHA256}.parquet"
     assert Layout.study("lr-sweep", "events", "1.jsonl") == "studies/lr-sweep/events/1.jsonl"
 
 
 def test_manifest_key_is_parsed_back() -> None:
     """Parsing a manifest's key returns the kind and id that it was made from."""
     assert Layout.parse_manifest_key(Layout.manifest("merge", ID)) == ("merge", ID)
+
+
+def test_parts_of_an_index_are_parsed_back() -> None:
+    """A part's key gives the digest that its content must have; other objects are no parts."""
+    prefix = Layout.index("lr-sweep")
+    assert Layout.parse_index_key(Layout.index("lr-sweep", SHA256)) == SHA256
+    others = (prefix, f"{prefix}{SHA256}", f"{prefix}a/{SHA256}.parquet", "studies/s/index")
+    assert [Layout.parse_index_key(key) for key in others] == [None] * 4
+
+
+def test_ranges_of_a_kind_are_all_its_artifacts() -> None:
+    """Every id is in one of the 16 ranges that are listed in parallel."""
+    keys = [Layout.manifest("merge", f"{number:02x}" + "0" * 14) for number in range(256)]
+    ranges = Layout.artifact_ranges("merge")
+    assert [sum(key.startswith(each) for each in ranges) for key in keys] == [1] * 256
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,28 @@ def test_listing_says_when_objects_were_written(store: Store) -> None:
     assert before_s - 1 <= entry.modified_at_s <= time.time()
 
 
+def test_etag_changes_with_the_content(store: Store) -> None:
+    """A reader of listings notices an object that was replaced, even by one of the same size."""
+    store.put("a/key", b"first")
+    store.put("a/other", b"other")
+    (first, other) = store.list("a/")
+    store.put("a/key", b"again")
+    (again, same) = store.list("a/")
+    assert first.size_bytes == again.size_bytes
+    assert first.etag != again.etag
+    assert other.etag == same.etag
+    assert all((first.etag, other.etag, again.etag))
+
+
+def test_expected_etag_is_the_listed_one(store: Store) -> None:
+    """A store either tells a content's ETag in advance, or says that it cannot."""
+    store.put_if_absent("key", b"content")
+    (entry,) = store.list("")
+    assert store.expected_etag(b"content") in (None, entry.etag)
+    if not isinstance(store, LocalStore):
+        assert store.expected_etag(b"content") == entry.etag
+
+
 def leave_unfinished(store: Store, key: str) -> None:
     """Leaves the same files or parts as a writer that is killed after writing 7 bytes."""
     if isinstance(store, LocalStore):
