@@ -30,6 +30,11 @@ class Committed:
     missing_trainings: tuple[Training, ...]
     """The remainder of each training that lacks an artifact: pretraining, then trials."""
 
+    @property
+    def manifests(self) -> list[Manifest]:
+        """All manifests: those that experts are made from, of experts, and of merges."""
+        return [*self.prepared.values(), *self.experts.values(), *self.merges.values()]
+
     def lacks_weights(self, artifact_id: str) -> bool:
         """Returns whether a base or expert is committed without weights: its training diverged."""
         manifest = self.trained(artifact_id)

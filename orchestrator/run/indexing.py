@@ -35,12 +35,7 @@ def write_index(opened: OpenedStudy, *, min_new: int = 1) -> None:
 
     Never fails: without an index, the next run reads the manifests one by one.
     """
-    committed = opened.ledger.committed()
-    manifests = [
-        *committed.prepared.values(),
-        *committed.experts.values(),
-        *committed.merges.values(),
-    ]
+    manifests = opened.ledger.committed().manifests
     if len(manifests) >= MIN_INDEXED:
         with suppress(Exception):  # the index is a view, and a view never fails a run
             opened.index.write(manifests, min_new=min_new)

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +69,8 @@ class OpenedStudy:
         Raises:
             StudyDamagedError, StoreError: As `open_study` does.
         """
-        plan = self.plan
-        return open_study(
-            plan.study, text=self.text, recorded=plan.sources, resized=plan.bases.resized_models
-        )
+        with _paused_garbage_collection():
+            return _open_study(self.plan.study, text=self.text, plan=self.plan, before=self)
 
     def note_published(self, report: PublishReport) -> None:
         """Stores whether MLflow has everything, so that the next run need not ask it."""
@@ -154,7 +152,8 @@ def open_study(
         StoreError: The store cannot be read.
     """
     with _paused_garbage_collection():
-        return _open_study(study, text=text, recorded=recorded, resized=resized)
+        plan = build_plan(study, recorded=recorded, resized=resized)
+        return _open_study(study, text=text, plan=plan, before=None)
 
 
 @contextmanager
@@ -172,18 +171,21 @@ def _paused_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _open_study(
-    study: Study, *, text: str, recorded: Mapping[str, TaskSource] | None, resized: Collection[str]
-) -> OpenedStudy:
+def _open_study(study: Study, *, text: str, plan: Plan, before: OpenedStudy | None) -> OpenedStudy:
+    """Opens a study; `before` is the study as it was opened a moment ago, if it was."""
     store_url = absolute_store(study.store)
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
-    plan = build_plan(study, recorded=recorded, resized=resized)
     groups = _recorded_groups(folder, study=study)
     if groups is not None and groups != plan.groups:
-        plan = build_plan(study, groups=groups, recorded=recorded, resized=resized)
-    index = ManifestIndex(store, study=study.name)
-    ledger = Ledger(plan, manifests=_committed(artifacts, plan=plan, folder=folder, index=index))
+        resized = plan.bases.resized_models
+        plan = build_plan(study, groups=groups, recorded=plan.sources, resized=resized)
+    index = ManifestIndex(store, study=study.name) if before is None else before.index
+    known = [] if before is None else before.ledger.committed().manifests
+    ledger = Ledger(
+        plan,
+        manifests=_committed(artifacts, plan=plan, folder=folder, index=index, known=known),
+    )
     calibration = fitting_calibration(read_calibrations(folder), study=study)
     return OpenedStudy(
         plan=plan,
@@ -223,9 +225,21 @@ def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
 
 
 def _committed(
-    artifacts: Artifacts, *, plan: Plan, folder: StudyFolder, index: ManifestIndex
+    artifacts: Artifacts,
+    *,
+    plan: Plan,
+    folder: StudyFolder,
+    index: ManifestIndex,
+    known: Sequence[Manifest],
 ) -> list[Manifest]:
-    """Returns the manifests of a plan's committed artifacts; most come from the index, if any.
+    """Returns the manifests of a plan's committed artifacts.
+
+    Args:
+        artifacts: The store's artifacts.
+        plan: The study's plan.
+        folder: The study's folder, for the error.
+        index: The study's index, which spares most reads if there are many artifacts.
+        known: The manifests that were read when the study was opened with this index before.
 
     Raises:
         StudyDamagedError: Some manifests are broken; the message names the first.
@@ -237,7 +251,11 @@ def _committed(
         for address, entry in artifacts.listed(prefixes).items()
         if address.id in planned[address.kind]
     }
-    found = index.read(listed) if len(listed) >= MIN_INDEXED else {}
+    found: dict[ArtifactAddress, Manifest] = {}
+    if len(listed) >= MIN_INDEXED:
+        found = index.unchanged(listed, known=known)
+        if len(listed) - len(found) >= MIN_INDEXED:
+            found = index.read(listed)
     broken: list[str] = []
     for kind in planned:
         ids = sorted(each.id for each in listed.keys() - found.keys() if each.kind == kind)

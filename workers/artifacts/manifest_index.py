@@ -83,6 +83,25 @@ class ManifestIndex:
                         self._part_of[copy.address] = name
         return found
 
+    def unchanged(
+        self, listed: Mapping[ArtifactAddress, Entry], *, known: Iterable[Manifest]
+    ) -> dict[ArtifactAddress, Manifest]:
+        """Returns those manifests of a new listing that did not change since the last listing.
+
+        Costs no request.
+
+        Args:
+            listed: The entries of the manifests that exist.
+            known: Manifests that were read after the last listing.
+        """
+        before, self._etags = self._etags, {each: entry.etag for each, entry in listed.items()}
+        by_address = {ArtifactAddress(each.kind, each.id): each for each in known}
+        return {
+            address: by_address[address]
+            for address, etag in self._etags.items()
+            if etag and etag == before.get(address) and address in by_address
+        }
+
     def write(self, manifests: Iterable[Manifest], *, min_new: int = 1) -> None:
         """Adds the manifests that the index lacks, and joins small parts.
 

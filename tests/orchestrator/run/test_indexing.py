@@ -71,8 +71,17 @@ def parts(store: Store) -> list[str]:
 
 def num_manifest_reads(opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch, again: Open) -> int:
     """Opens the study again and counts the manifests that are read one by one."""
+    store = opened.artifacts.store
+    keys = keys_read(store, monkeypatch, lambda: again(store))
+    return sum(Layout.parse_manifest_key(key) is not None for key in keys)
+
+
+def keys_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]
+) -> list[str]:
+    """Returns the keys of the objects that an action reads."""
     keys: list[str] = []
-    store_class = type(opened.artifacts.store)
+    store_class = type(store)
     get = store_class.get
 
     def counted(self: Store, key: str) -> bytes:
@@ -81,8 +90,30 @@ def num_manifest_reads(opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch, aga
 
     with monkeypatch.context() as patched:
         patched.setattr(store_class, "get", counted)
-        again(opened.artifacts.store)
-    return sum(Layout.parse_manifest_key(key) is not None for key in keys)
+        action()
+    return keys
+
+
+def test_study_that_is_opened_again_reads_what_changed(
+    filled: Store,
+    open_in: Open,
+    expert_manifest: Callable[..., Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the lease, a run looks again: at the listing, and at manifests that changed since."""
+    opened = open_in(filled)
+    first, second, _ = opened.plan.experts.values()
+    put(filled, [expert_manifest(first, seconds=77.0)])
+    opened.artifacts.withdraw("expert", second.id)
+    again: list[OpenedStudy] = []
+    keys = keys_read(filled, monkeypatch, lambda: again.append(opened.reopened()))
+    assert [key for key in keys if "/artifacts/" in f"/{key}"] == [
+        Layout.manifest("expert", first.id)
+    ]
+    experts = again[0].ledger.committed().experts
+    assert experts[first.id].seconds == {"trial": 77.0}
+    assert second.id not in experts
+    assert content(again[0]) == content(open_in(filled))
 
 
 def test_study_opens_the_same_with_and_without_an_index(
