@@ -35,6 +35,7 @@ from workers.workspace import Workspace
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STUDIES = Path(__file__).parents[3] / "deploy" / "studies"
 RESNETS = ("paper-resnet18", "paper-resnet50", "paper-resnet152")
+FULL_GRID = "paper-full-grid"
 CLIP = "paper-clip-vit-b-32"
 LARGE = ("paper-resnet50", "paper-resnet152", CLIP)
 AXES = ("lr", "batch_size", "steps", "data_ratio", "num_tasks")
@@ -84,7 +85,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("node")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(cache))
-        for name in (*RESNETS, CLIP):
+        for name in (*RESNETS, FULL_GRID, CLIP):
             text = yaml.safe_dump(read(name))
             reports_by_model(parse_study(text, source=name, checks_store=False))
     return cache
@@ -123,6 +124,19 @@ def test_plan_of_a_resnet_study_has_all_tasks_and_axes(name: str, home: Home) ->
     assert "axis steps: 1000, 2000, 3000, 4000\n" in printed
     assert "axis data_ratio: 0.5, 0.8, 1.0\n" in printed
     assert "axis num_tasks: 2, 4, 6, 8, 10, 12, 14, 16, 18, 20\n" in printed
+    check_costs(printed)
+
+
+def test_plan_of_the_full_grid_has_all_combinations(home: Home) -> None:
+    """27 configurations of 20 tasks on three backbones, with snapshots at four step counts.
+
+    A plan takes seconds once a node has checked the three models.
+    """
+    printed = home.call("plan", str(STUDIES / f"{FULL_GRID}.yaml"), "--slots", "64")
+    numbers = {"trials": 27 * 20 * 3, "experts": 4 * 27 * 20 * 3}
+    merges = 4 * 27 * 3 * 15 + 121  # and groups of nine other sizes at the default point
+    assert planned(printed) == numbers | {"merge jobs": merges}
+    assert "prefix sharing: 6,480,000 optimizer steps instead of 16,200,000 " in printed
     check_costs(printed)
 
 
