@@ -8,6 +8,7 @@ import torch
 
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.node_cache import cache_root
+from workers.freed_memory import keep_freed_memory
 from workers.merging.merge_job import run_merge
 from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
@@ -34,6 +35,7 @@ class Worker:
     """
 
     def __init__(self, store_url: str, *, num_cpus: float) -> None:
+        keep_freed_memory()
         torch.set_num_threads(max(1, int(num_cpus)))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         root = cache_root()

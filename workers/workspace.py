@@ -39,6 +39,9 @@ MAX_BACKBONE_BYTES = 1 << 30
 """Device memory for backbones of several models, 1 GB."""
 MAX_FEATURE_BYTES = 1 << 28
 """Device memory for features of bases, 256 MB, and as much for features of experts."""
+MAX_TENSOR_FILES = 128
+"""Mapped files that a process keeps. Opening one again takes 5 ms, mostly to read its header, and
+consecutive merges share most of their experts."""
 MAX_PROBES = 64
 """Linear probes that a process keeps; a probe of 50 classes and 2,048 features takes 0.4 MB."""
 PROBE_IMAGES_AT_ONCE = 1024
@@ -80,6 +83,7 @@ class Workspace:
         self._backbones = LruCache[tuple[str, int | None], Backbone](
             max_size=MAX_BACKBONE_BYTES, size_of=_backbone_bytes
         )
+        self._tensor_files = LruCache[tuple[Path, str], TensorFile](max_size=MAX_TENSOR_FILES)
         self._splits: dict[tuple[str, str], Split] = {}
         self._base_features: dict[tuple[str, str], Tensor] = {}
         self._expert_features = LruCache[str, Tensor](
@@ -141,21 +145,26 @@ class Workspace:
 
     def base_tensors(self, base_id: str) -> TensorFile:
         """Returns a base's tensors, memory-mapped."""
-        return TensorFile(self.file("base", base_id, BASE_FILE))
+        return self._tensors("base", base_id, BASE_FILE)
 
     def expert_tensors(self, expert_id: str) -> TensorFile:
         """Returns the tensors of an expert's backbone, memory-mapped."""
-        path = self.file("expert", expert_id, EXPERT_FILE)
-        return TensorFile(path, prefix=BACKBONE_PREFIX)
+        return self._tensors("expert", expert_id, EXPERT_FILE, prefix=BACKBONE_PREFIX)
 
     def expert_head(self, expert_id: str) -> nn.Linear:
         """Returns an expert's classifier on the device."""
-        path = self.file("expert", expert_id, EXPERT_FILE)
-        return head_of(TensorFile(path, prefix=HEAD_PREFIX)).to(self.device)
+        tensors = self._tensors("expert", expert_id, EXPERT_FILE, prefix=HEAD_PREFIX)
+        return head_of(tensors).to(self.device)
 
     def zero_shot_head(self, head_id: str) -> nn.Linear:
         """Returns a zero-shot classifier on the device."""
-        return head_of(TensorFile(self.file("head", head_id, HEAD_FILE))).to(self.device)
+        return head_of(self._tensors("head", head_id, HEAD_FILE)).to(self.device)
+
+    def _tensors(self, kind: str, artifact_id: str, name: str, *, prefix: str = "") -> TensorFile:
+        path = self.file(kind, artifact_id, name)
+        return self._tensor_files.get_or_make(
+            (path, prefix), lambda: TensorFile(path, prefix=prefix)
+        )
 
     def base_backbone(self, base_id: str, *, linearised: bool = False) -> Backbone:
         """Returns the process's backbone of the base's model, with the base's weights.

@@ -21,6 +21,7 @@ from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from orchestrator.environment.fast_imports import collecting_later
 from orchestrator.environment.problems import VariableError, VariableProblem
 from orchestrator.environment.ray_directory import DIRECTORY_VARIABLE, ray_directory
 from orchestrator.environment.ray_start import check_limits, start_fault
@@ -290,7 +291,9 @@ def create_worker(name: str, *, store_url: str, num_cpus: float) -> Any:  # noqa
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)(store_url, num_cpus=num_cpus)
+        with collecting_later():
+            worker = getattr(importlib.import_module(module), attribute)
+        return worker(store_url, num_cpus=num_cpus)
     except (StoreError, MachineError):
         raise
     except Exception as error:

@@ -135,6 +135,44 @@ def test_number_of_kept_manifests_is_limited(
     assert workspace.artifacts.store.num_requests == before + 1
 
 
+def test_files_of_tensors_are_mapped_once(
+    workspace: Workspace, base: BaseSpec, experts: tuple[ExpertSpec, ...]
+) -> None:
+    """Consecutive merges share experts, and opening a file takes milliseconds."""
+    first, second, _ = experts
+    tensors = workspace.expert_tensors(first.id)
+    assert workspace.expert_tensors(first.id) is tensors
+    assert workspace.expert_tensors(second.id) is not tensors
+    assert workspace.base_tensors(base.id) is workspace.base_tensors(base.id)
+
+
+def test_an_experts_weights_and_its_head_are_kept_apart(
+    workspace: Workspace, experts: tuple[ExpertSpec, ...]
+) -> None:
+    """Both are in one file, under two prefixes."""
+    names = set(workspace.expert_tensors(experts[0].id))
+    head = workspace.expert_head(experts[0].id)
+    assert names == set(workspace.expert_tensors(experts[0].id))
+    assert torch.equal(head.weight, workspace.expert_head(experts[0].id).weight)
+    assert "weight" not in names
+
+
+def test_number_of_mapped_files_is_limited(
+    new_workspace: Callable[[], Workspace],
+    experts: tuple[ExpertSpec, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that merges thousands of experts does not keep thousands of files open."""
+    monkeypatch.setattr(module, "MAX_TENSOR_FILES", 2)
+    workspace = new_workspace()
+    first, second, third = (expert.id for expert in experts)
+    kept, evicted = workspace.expert_tensors(first), workspace.expert_tensors(second)
+    assert workspace.expert_tensors(first) is kept
+    workspace.expert_tensors(third)
+    assert workspace.expert_tensors(first) is kept
+    assert workspace.expert_tensors(second) is not evicted
+
+
 def test_uncommitted_artifact_is_missing(workspace: Workspace) -> None:
     """The message has the kind and the id."""
     with pytest.raises(MissingArtifactError, match="expert 0123456789abcdef is not committed"):
