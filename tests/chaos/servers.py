@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -40,8 +40,17 @@ class S3Server:
         ports: Iterator[int],
         environment: Mapping[str, str],
         place: Place = THIS_MACHINE,
+        options: Sequence[str] = (),
     ) -> None:
-        """Configures the server with the environment's credentials; `part.start` starts it."""
+        """Configures the server with the environment's credentials; `part.start` starts it.
+
+        Args:
+            folder: Where the objects and the log go.
+            ports: Free ports.
+            environment: The environment of the server, with the credentials.
+            place: The machine.
+            options: Further options of the server.
+        """
         master, volume, filer, s3 = (next(ports) for _ in range(4))
         self.endpoint_url = f"http://{place.address}:{s3}"
         self._environment = environment
@@ -56,6 +65,7 @@ class S3Server:
             *["-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3 + GRPC_OFFSET}"],
             *["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self._identity(folder)}"],
             *["-master.volumeSizeLimitMB=256", "-master.electionTimeout=1s", "-volume.max=50"],
+            *options,
         ]
         limited = {**environment, "GOMEMLIMIT": "300MiB"}
         self.part = Part("s3", place.command(command), environment=limited, folder=folder)
