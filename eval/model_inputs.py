@@ -34,5 +34,5 @@ def to_inputs(
     pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
     mean = torch.tensor(normalization.mean, device=device) * 255
     std = torch.tensor(normalization.std, device=device) * 255
-    inputs = (pixels.float() - mean) / std
+    inputs = (pixels.float() - mean).div_(std)
     return inputs.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import psutil
 import pyarrow.parquet as pq
 import study_floor
 import yaml
@@ -31,6 +30,7 @@ sys.path.append(str(Path(__file__).parents[1] / "chaos"))
 from parts import Part, free_ports, wait_until_ready
 from servers import S3Server
 
+from eval.digests import sha256_of_bytes
 from orchestrator.results.schema import MEANS
 
 OURS, NAIVE = "mergesweep", "script"
@@ -38,6 +38,9 @@ MAX_DIFFERENCE = 1e-4
 """Greatest difference between two accuracies or losses that count as equal."""
 _READY_S = 120.0
 _POLL_S = 0.1
+_GROUPS = Path("/sys/fs/cgroup")
+_OLD_GROUPS = _GROUPS / "cpuacct"
+"""Where the first version of control groups counts CPU time."""
 _COUNTERS = {
     "num_requests": "SeaweedFS_s3_request_total",
     "received": "SeaweedFS_s3_bucket_traffic_received_bytes_total",
@@ -51,7 +54,7 @@ class Cost:
 
     wall_s: float
     cpu_s: float
-    """Of all processes of the machine, the S3 server's included."""
+    """Of all its processes, Ray's and MLflow's included, the S3 server's not."""
     num_requests: float
     uploaded_mb: float
     downloaded_mb: float
@@ -104,7 +107,18 @@ class Contest:
             NAIVE: [sys.executable, str(script), str(self.study), *options],
         }
         self._parts = {
-            name: Part(name, command, environment=self._environment, folder=folder)
+            name: Part(
+                name,
+                [
+                    "sh",
+                    "-c",
+                    'echo $$ > "$0" && exec "$@"',
+                    str(_group(name) / "cgroup.procs"),
+                    *command,
+                ],
+                environment=self._environment,
+                folder=folder,
+            )
             for name, command in commands.items()
         }
 
@@ -121,11 +135,13 @@ class Contest:
             yield
         finally:
             self._server.part.kill()
+            for name in self._parts:
+                _group(name).rmdir()
 
     def run(self, name: str, *, kill_after_s: float | None = None) -> Cost:
         """Runs a contestant to its end, or kills it with all its processes after some seconds."""
         part = self._parts[name]
-        cpu_s, counted, began_s = _machine_cpu_s(), self._counted(name), time.monotonic()
+        cpu_s, counted, began_s = _cpu_s(name), self._counted(name), time.monotonic()
         part.start()
         while part.poll() is None and time.monotonic() - began_s < (kill_after_s or math.inf):
             time.sleep(_POLL_S)
@@ -136,7 +152,7 @@ class Contest:
         used = {key: each - counted[key] for key, each in self._counted(name).items()}
         return Cost(
             wall_s=wall_s,
-            cpu_s=_machine_cpu_s() - cpu_s,
+            cpu_s=_cpu_s(name) - cpu_s,
             num_requests=used["num_requests"],
             uploaded_mb=used["received"] / 1e6,
             downloaded_mb=used["sent"] / 1e6,
@@ -170,10 +186,14 @@ class Contest:
             ),
         ]
 
-    def _rows(self, table: str) -> list[dict[str, Any]]:
-        key = f"store/studies/{self.name}/{table}.parquet"
-        content = boto3.client("s3").get_object(Bucket=OURS, Key=key)["Body"].read()
-        found: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+    def table(self, name: str) -> bytes:
+        """Returns a table that `mergesweep run` wrote: `results` or `experts`."""
+        key = f"store/studies/{self.name}/{name}.parquet"
+        content: bytes = boto3.client("s3").get_object(Bucket=OURS, Key=key)["Body"].read()
+        return content
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = pq.read_table(io.BytesIO(self.table(name))).to_pylist()
         return found
 
     def _counted(self, bucket: str) -> dict[str, float]:
@@ -195,9 +215,19 @@ def _differences(ours: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> list[flo
     ]
 
 
-def _machine_cpu_s() -> float:
-    times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system)
+def _group(name: str) -> Path:
+    """Returns a contestant's control group, in which the kernel counts CPU time; needs root."""
+    folder = (_OLD_GROUPS if _OLD_GROUPS.exists() else _GROUPS) / f"contest-{os.getpid()}-{name}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _cpu_s(name: str) -> float:
+    group = _group(name)
+    if _OLD_GROUPS.exists():
+        return int((group / "cpuacct.usage").read_text()) / 1e9
+    usage = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
+    return int(usage["usage_usec"]) / 1e6
 
 
 def main() -> None:
@@ -223,7 +253,9 @@ def _print_costs(contest: Contest, *, kill_after_s: float | None, only: str | No
         if name == OURS:
             floor = study_floor.measure(contest.study)
             parts = f"training {floor.training_s:.1f} s and merging {floor.merging_s:.1f} s alone"
-            _print(f"| {parts} | {floor.wall_s:.1f} s | | | | |")
+            _print(f"| {parts} | {floor.wall_s:.1f} s | {floor.cpu_s:.0f} s | | | |")
+            digests = [sha256_of_bytes(contest.table(each)) for each in ("results", "experts")]
+            _print(f"| sha256 of its tables: {digests[0][:8]} and {digests[1][:8]} | | | | | |")
     if only is None:
         differences = contest.differences()
         num_over = sum(each > MAX_DIFFERENCE for each in differences)

@@ -23,6 +23,7 @@ from merge.merge import MergeOptions, merge
 from orchestrator.plan.plan import Plan
 from orchestrator.run.opened import open_study
 from orchestrator.study.reader import parse_study
+from workers.freed_memory import keep_freed_memory
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.merge import MergeSpec
 from workers.specs.training import TrialSpec
@@ -41,11 +42,25 @@ class Floor:
     """Steps and evaluations of all trials."""
     merging_s: float
     """Merges and their evaluations."""
+    cpu_s: float
+    """CPU time of all processes in both."""
 
     @property
     def wall_s(self) -> float:
         """Both together."""
         return self.training_s + self.merging_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What the processes share."""
+
+    barrier: Barrier
+    """Is passed when all are ready, when all have trained, and when all have merged."""
+    num_trials: "Synchronized[int]"
+    """Trials that were taken."""
+    num_merges: "Synchronized[int]"
+    cpu_s: "Synchronized[float]"
 
 
 def measure(study: Path, *, store: str | None = None) -> Floor:
@@ -57,46 +72,48 @@ def measure(study: Path, *, store: str | None = None) -> Floor:
     """
     num_processes = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(num_processes + 1)
-    counters = [context.Value("i", 0) for _ in range(2)]
+    shared = _Shared(
+        barrier=context.Barrier(num_processes + 1),
+        num_trials=context.Value("i", 0),
+        num_merges=context.Value("i", 0),
+        cpu_s=context.Value("d", 0.0),
+    )
     with tempfile.TemporaryDirectory() as cache:
-        arguments = (study, store, Path(cache), barrier, counters)
+        arguments = (study, store, Path(cache), shared)
         processes = [context.Process(target=_compute, args=arguments) for _ in range(num_processes)]
         for process in processes:
             process.start()
         times = []
-        for _ in range(3):  # all are ready, all have trained, all have merged
-            barrier.wait()
+        for _ in range(3):
+            shared.barrier.wait()
             times.append(time.monotonic())
         for process in processes:
             process.join()
     began, trained, ended = times
-    return Floor(training_s=trained - began, merging_s=ended - trained)
+    return Floor(training_s=trained - began, merging_s=ended - trained, cpu_s=shared.cpu_s.value)
 
 
-def _compute(
-    study: Path,
-    store: str | None,
-    cache: Path,
-    barrier: Barrier,
-    counters: "list[Synchronized[int]]",
-) -> None:
+def _compute(study: Path, store: str | None, cache: Path, shared: _Shared) -> None:
     """Takes trials and then merges, until the counters say that none is left."""
     try:
+        keep_freed_memory()
         torch.set_num_threads(1)
         compute_deterministically()
         plan, workspace = _opened(study, store=store, cache=cache)
         trials, merges = list(plan.trials), list(plan.merges.values())
         _load(plan, workspace=workspace)
-        barrier.wait()
-        while (number := _next(counters[0])) < len(trials):
+        shared.barrier.wait()
+        began_s = time.process_time()
+        while (number := _next(shared.num_trials)) < len(trials):
             _train(trials[number], workspace=workspace)
-        barrier.wait()
-        while (number := _next(counters[1])) < len(merges):
+        shared.barrier.wait()
+        while (number := _next(shared.num_merges)) < len(merges):
             _merge(merges[number], workspace=workspace)
-        barrier.wait()
+        with shared.cpu_s.get_lock():
+            shared.cpu_s.value += time.process_time() - began_s
+        shared.barrier.wait()
     except BaseException:
-        barrier.abort()  # the others would wait for ever
+        shared.barrier.abort()  # the others would wait for ever
         raise
 
 
@@ -189,7 +206,7 @@ def main() -> None:
     floor = measure(arguments.study, store=arguments.store)
     print(  # noqa: T201 its output
         f"training {floor.training_s:.1f} s, merging {floor.merging_s:.1f} s, "
-        f"together {floor.wall_s:.1f} s"
+        f"together {floor.wall_s:.1f} s; CPU time {floor.cpu_s:.1f} s"
     )
 
 
