@@ -134,9 +134,15 @@ def finetune(config: dict[str, Any]) -> None:
     ]
     train = DataLoader(dataset(*images["train"], model=model), batch_sampler=batches)
     optimizer = torch.optim.Adam(
-        [*model.parameters(), *head.parameters()], lr=point.lr, betas=(config["momentum"], 0.999)
+        [*model.parameters(), *head.parameters()],
+        lr=point.lr,
+        betas=(config["momentum"], 0.999),
+        fused=True,
     )
     model.train()
+    for module in model.modules():
+        if config["freeze_batch_norm"] and isinstance(module, nn.BatchNorm2d):
+            module.eval()
     for inputs, labels in train:
         optimizer.zero_grad()
         logits = head(model(inputs.contiguous(memory_format=torch.channels_last)))
@@ -148,7 +154,7 @@ def finetune(config: dict[str, Any]) -> None:
         f"experts/{config['setting']}/{config['task']}",
         {"model": model.state_dict(), "head": head.state_dict()},
     )
-    tune.report({"train_loss": float(loss), **scores})
+    tune.report({"train_loss": loss.item(), **scores})
 
 
 def merge_setting(config: dict[str, Any]) -> None:
@@ -191,6 +197,7 @@ def expert_trials(plan: Plan, bucket: tuple[str, str]) -> Iterator[dict[str, Any
                     "num_classes": plan.sources[task].task.num_classes,
                     "model": setting.base.model,
                     "momentum": spec.constants.momentum,
+                    "freeze_batch_norm": spec.constants.freeze_batch_norm,
                     "point": vars(spec.hyperparameters),
                 }
 
