@@ -5,8 +5,11 @@ from orchestrator.record.folder import TRACKING_FILE
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import publish_outputs, report_page
+from orchestrator.theory.answers import Answers
+from orchestrator.theory.stored import stored_answers
 from orchestrator.tracking.database import publisher_log
 from orchestrator.tracking.study_runs import axis_views
+from orchestrator.tracking.theory_runs import theory_runs
 from orchestrator.tracking.tracker import PublishReport, Tracker
 from orchestrator.tracking.views import experiment_tags
 
@@ -55,7 +58,29 @@ def republish(
     results = StudyResults.of(committed)
     page = report_page(opened, results=results)
     tracker = start_tracker(opened, rebuild=rebuild)
-    publish_outputs(committed, results=results, page=page, publish=tracker.publish)
+    publish_outputs(
+        committed,
+        results=results,
+        page=page,
+        publish=tracker.publish,
+        answers=stored_answers(opened.folder, results=results.merges),
+    )
     report = tracker.close(timeout_s)
     opened.note_published(report)
     return report
+
+
+def publish_theory(
+    opened: OpenedStudy, *, answers: Answers, timeout_s: float = CLOSE_REPUBLISHING_S
+) -> PublishReport:
+    """Publishes the MLflow runs of a study's theory tables, and no others.
+
+    Args:
+        opened: The study; its store is only read.
+        answers: The theory tables of its committed artifacts.
+        timeout_s: Time limit for a server that answers.
+    """
+    tracker = start_tracker(opened)
+    for run in theory_runs(opened.ledger.committed(), answers=answers):
+        tracker.publish(run)
+    return tracker.close(timeout_s)

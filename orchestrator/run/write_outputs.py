@@ -13,9 +13,11 @@ from orchestrator.report.figures import figures
 from orchestrator.report.page import render_fault, render_report
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.theory.answers import Answers
 from orchestrator.theory.stored import stored_answers
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.study_runs import mlflow_runs, report_run
+from orchestrator.tracking.theory_runs import theory_runs
 from workers.artifacts.code_version import code_version
 
 
@@ -60,6 +62,7 @@ def publish_outputs(
     results: StudyResults,
     page: str,
     publish: Callable[[MlflowRun], None],
+    answers: Answers | None = None,
 ) -> None:
     """Hands every MLflow run of a study to tracking, which skips those that MLflow already has.
 
@@ -68,12 +71,15 @@ def publish_outputs(
         results: The results of the same snapshot.
         page: The report's HTML.
         publish: Takes one MLflow run.
+        answers: The theory tables of the same snapshot; None if there are none.
     """
     for run in mlflow_runs(committed, results=results):
         publish(run)
     if committed.merges:
         artifacts = {f"figures/{name}": content for name, content in figures(results).items()}
         publish(report_run(committed, artifacts={**artifacts, REPORT_FILE: page.encode()}))
+    for run in () if answers is None else theory_runs(committed, answers=answers):
+        publish(run)
 
 
 def _ids_by_kind(committed: Committed) -> Mapping[str, Iterable[str]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.comparison_rows import law_parts, pair_part
@@ -12,6 +13,7 @@ from orchestrator.theory.features import (
     Trainings,
     baselines,
     hyperparameter_predictors,
+    stability_predictors,
 )
 from orchestrator.theory.panel import Panel, panels
 from orchestrator.theory.predictor_rows import correlation_part, prediction_part
@@ -51,10 +53,15 @@ def compute_answers(results: pa.Table, *, trainings: Trainings | str) -> Answers
     def predictors(panel: Panel) -> Sequence[Predictor]:
         if isinstance(trainings, str):
             return baselines(panel, mean=MACRO)
-        further = hyperparameter_predictors(panel, trainings=trainings, mean=MACRO)
-        return (*baselines(panel, mean=MACRO), *further)
+        return (
+            *baselines(panel, mean=MACRO),
+            *hyperparameter_predictors(panel, trainings=trainings, mean=MACRO),
+            *stability_predictors(panel, trainings=trainings, mean=MACRO),
+        )
 
-    laws, estimates = law_parts(every)
+    has_held_out = pc.any(results["held_out"]).as_py()
+    of_all_tasks = panels(results, with_held_out=True) if has_held_out else ()
+    laws, estimates = law_parts(every, of_all_tasks=of_all_tasks)
     parts = {
         PAIRS: [pair_part(every)],
         LAWS: [laws],

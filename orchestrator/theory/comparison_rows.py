@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from orchestrator.results.schema import MEANS
+from orchestrator.plan.settings import NUM_TASKS_AXIS
+from orchestrator.results.schema import MACRO, MEANS
 from orchestrator.theory.features import MEASURED
 from orchestrator.theory.laws import AxisLaws, Estimate, fit_axis
 from orchestrator.theory.pairs import MAX_MEMBERS, Comparison, compare_methods, compare_values
@@ -13,6 +14,8 @@ from orchestrator.theory.table_rows import Columns, Note, Part, interval_columns
 
 FIT = "fit"
 """Label of numbers that were fitted to measured ones."""
+ALL_TASKS = "all tasks"
+"""The mean over the group's tasks and the held-out ones, which are the same for all groups."""
 
 
 def pair_part(every: Sequence[Panel]) -> Part:
@@ -23,20 +26,30 @@ def pair_part(every: Sequence[Panel]) -> Part:
     return Part(rows=list(map(_pair_columns, found)), notes=list(_pair_notes(every)))
 
 
-def law_parts(every: Sequence[Panel]) -> tuple[Part, Part]:
-    """Returns the laws of every method along every axis, then their exponents and optima."""
-    laws: list[AxisLaws] = []
+def law_parts(every: Sequence[Panel], *, of_all_tasks: Sequence[Panel]) -> tuple[Part, Part]:
+    """Returns the laws of every method along every axis, then their exponents and optima.
+
+    Args:
+        every: The panels of the methods.
+        of_all_tasks: The same with held-out tasks, for the axis of the number of tasks; empty if
+            the study has none.
+    """
+    wanted = [(panel, axis, mean, mean) for panel in every for axis in panel.axes for mean in MEANS]
+    wanted += [
+        (panel, NUM_TASKS_AXIS, MACRO, ALL_TASKS)
+        for panel in of_all_tasks
+        if NUM_TASKS_AXIS in panel.axes
+    ]
+    laws: list[tuple[AxisLaws, str]] = []
     notes: list[Note] = []
-    for panel in every:
-        for axis in panel.axes:
-            for mean in MEANS:
-                found = fit_axis(panel, axis, mean=mean)
-                if isinstance(found, AxisLaws):
-                    laws.append(found)
-                else:
-                    notes.append(Note("laws", f"no law along {axis}: {found}"))
-    forms = [row for each in laws for row in _law_columns(each)]
-    estimates = [row for each in laws for row in _estimate_columns(each)]
+    for panel, axis, mean, name in wanted:
+        found = fit_axis(panel, axis, mean=mean)
+        if isinstance(found, AxisLaws):
+            laws.append((found, name))
+        else:
+            notes.append(Note("laws", f"no law along {axis}: {found}"))
+    forms = [row | {"mean": name} for each, name in laws for row in _law_columns(each)]
+    estimates = [row | {"mean": name} for each, name in laws for row in _estimate_columns(each)]
     return Part(rows=forms, notes=notes), Part(rows=estimates)
 
 
@@ -87,7 +100,6 @@ def _law_columns(found: AxisLaws) -> Iterator[Columns]:
         yield {
             "axis": found.axis,
             "method": found.method,
-            "mean": found.mean,
             "label": FIT,
             "form": law.form.name,
             "formula": law.form.formula,
@@ -109,7 +121,6 @@ def _estimate_columns(found: AxisLaws) -> Iterator[Columns]:
         yield {
             "axis": found.axis,
             "method": found.method,
-            "mean": found.mean,
             "label": FIT,
             "quantity": quantity,
             **_value_columns(estimate),

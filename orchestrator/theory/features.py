@@ -4,14 +4,22 @@ A formula's number for a group is the mean over its tasks, so that experts of un
 hyperparameters count as they are. Predictors are logarithms: their constants then are an offset.
 
 Sources: `noise scale` is our feature for the effective noise of arXiv 2510.04686, whose own formula
-was not found; the square-root rule for Adam is arXiv 2205.10287.
+was not found; the square-root rule for Adam is arXiv 2205.10287. `update size` is the norm law of
+`eval.theory.accumulation.expected_norm`, without the number of weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from eval.theory.labels import Form
+from eval.theory.stability import (
+    GrowthSums,
+    expert_stability,
+    merge_stability,
+    stated_stability,
+)
 from orchestrator.theory.panel import Array, Panel
 
 MEASURED = "measured"
@@ -32,6 +40,10 @@ class ExpertTraining:
     is_adam: bool
     num_examples: int
     """Training images after `data_ratio`."""
+    total: float
+    """`A`, the sum of the accumulation vector (`eval.theory.accumulation`); the steps for SGD."""
+    sum_of_squares: float
+    """`|a|^2` of the accumulation vector; the steps for SGD."""
 
 
 Trainings = Mapping[str, Mapping[str, ExpertTraining]]
@@ -44,7 +56,7 @@ class Predictor:
 
     name: str
     label: str
-    """`measured` or `score`."""
+    """`measured`, `score`, or `score: stated form` and `score: proved form`."""
     needs: str
     """Everything that must exist before the predictor can be computed."""
     features: Array
@@ -100,9 +112,60 @@ def hyperparameter_predictors(
     yield of("hyperparameters, monotone", *monotone)
     yield of("noise scale", _ln_noise)
     yield of("noise scale, parabola", _ln_noise, lambda each: _ln_noise(each) ** 2)
+    yield of("update size", lambda each: _ln_lr(each) + float(np.log(each.sum_of_squares)) / 2)
     yield of(
         "epochs", lambda each: _ln_steps(each) + _ln_batch(each) - float(np.log(each.num_examples))
     )
+
+
+def stability_predictors(panel: Panel, *, trainings: Trainings, mean: str) -> Iterator[Predictor]:
+    """Yields ln eps of the average, as stated and as proved, with all constants of tasks at 1.
+
+    With constants at 1 and no curvature neither is a bound. Another scaling of the merge multiplies
+    all of them by one factor.
+    """
+    weights = panel.weights(mean)
+    for form, stability in ((Form.STATED, _stated), (Form.PROVED, _proved)):
+        values = np.empty((len(panel.settings), len(panel.groups), 1))
+        for at, setting in enumerate(panel.settings):
+            for group, has_task in enumerate(panel.members):
+                tasks = np.flatnonzero(has_task)
+                trained = [trainings[setting][panel.tasks[task]] for task in tasks]
+                values[at, group, 0] = np.log(stability(trained, weights[group, tasks]))
+        yield Predictor(
+            name=f"eps {form}",
+            label=f"{SCORE}: {form} form",
+            needs="the study file",
+            features=values,
+        )
+
+
+def _stated(trained: Sequence[ExpertTraining], _: Array) -> float:
+    ones = np.ones(len(trained))
+    return stated_stability(
+        coefficients=ones / len(trained),
+        lr=[each.lr for each in trained],
+        steps=[each.steps for each in trained],
+        noise=ones,
+        heterogeneity=ones,
+        batch_sizes=[each.batch_size for each in trained],
+        num_examples=[each.num_examples for each in trained],
+    )
+
+
+def _proved(trained: Sequence[ExpertTraining], weights: Array) -> float:
+    experts = [
+        expert_stability(
+            GrowthSums(first=each.total, second=each.sum_of_squares, is_proved=False),
+            lr=each.lr,
+            noise=1.0,
+            batch_size=each.batch_size,
+            num_examples=each.num_examples,
+        )
+        for each in trained
+    ]
+    average = np.full(len(trained), 1 / len(trained))
+    return merge_stability(experts, weights=weights, coefficients=average)
 
 
 def _ln_lr(training: ExpertTraining) -> float:

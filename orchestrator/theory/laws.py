@@ -31,9 +31,6 @@ MIN_VALUES = 3
 class Law:
     """One form, fitted to the mean losses of one method along one axis."""
 
-    axis: str
-    method: str
-    mean: str
     form: Form
     params: tuple[float, ...]
     error_in_sample: float
@@ -68,7 +65,6 @@ class AxisLaws:
 
     axis: str
     method: str
-    mean: str
     values: Array
     losses: Array
     """Means over the groups at each value, nats per image."""
@@ -109,7 +105,7 @@ def fit_axis(panel: Panel, axis: str, *, mean: str) -> AxisLaws | str:
     samples = _Samples(x=x, losses=kept)
     bends = three_intervals(samples.vertices, members=members, num_settings=len(x))
     vertex = float(_vertex(x, y[None])[0])
-    laws = tuple(_laws(axis, panel.method, mean, x, y))
+    laws = tuple(_laws(x, y))
     reason = (
         _no_optimum(vertex, spread=bends["groups"], x=x, laws=laws)
         if whole.any()
@@ -118,7 +114,6 @@ def fit_axis(panel: Panel, axis: str, *, mean: str) -> AxisLaws | str:
     return AxisLaws(
         axis=axis,
         method=panel.method,
-        mean=mean,
         values=x,
         losses=y,
         num_groups=int(np.isfinite(kept).sum(axis=1).min()),
@@ -132,7 +127,7 @@ def fit_axis(panel: Panel, axis: str, *, mean: str) -> AxisLaws | str:
     )
 
 
-def _laws(axis: str, method: str, mean: str, x: Array, y: Array) -> Iterator[Law]:
+def _laws(x: Array, y: Array) -> Iterator[Law]:
     forms = [form for form in FORMS.values() if form.num_params <= len(x)]
     held_out = {form.name: _held_out_error(form, x, y) for form in forms}
     least = min((error for error in held_out.values() if math.isfinite(error)), default=math.nan)
@@ -142,9 +137,6 @@ def _laws(axis: str, method: str, mean: str, x: Array, y: Array) -> Iterator[Law
     for form in forms:
         params = form.fit(x, y)
         yield Law(
-            axis=axis,
-            method=method,
-            mean=mean,
             form=form,
             params=tuple(params.tolist()),
             error_in_sample=_rms(form.predict(params, x) - y),

@@ -94,12 +94,20 @@ class Panel:
         return self.at(settings).of_groups(whole)
 
 
-def panels(results: pa.Table) -> tuple[Panel, ...]:
+def panels(results: pa.Table, *, with_held_out: bool = False) -> tuple[Panel, ...]:
     """Returns the panel of every method of a result table, in the order of the table.
 
-    All panels have the same settings, groups and tasks; held-out tasks are left out.
+    All panels have the same settings, groups and tasks.
+
+    Args:
+        results: The result table.
+        with_held_out: Counts held-out tasks as members of the group; otherwise they are left out.
     """
-    rows = [row for row in results.to_pylist() if not row["held_out"] and row["task"] not in MEANS]
+    rows = [
+        row
+        for row in results.to_pylist()
+        if row["task"] not in MEANS and (with_held_out or not row["held_out"])
+    ]
     if not rows:
         return ()
     names = _settings(rows)

@@ -1,8 +1,9 @@
 """The columns of the theory tables, with types and meanings.
 
 Every table has a column `label`: `measured` for a number of the study itself, `fit` for a number
-that was fitted to measured ones, `score` for a formula whose scale means nothing. An interval has
-three parts, over groups, tasks and settings; `low`, `high` and `over` are the widest of them.
+that was fitted to measured ones, `score` for a formula whose scale means nothing; scores with a
+stated and a proved form say which it is. An interval has three parts, over groups, tasks and
+settings; `low`, `high` and `over` are the widest of them.
 """
 
 import pyarrow as pa
@@ -53,7 +54,7 @@ SCHEMAS = {
         [
             pa.field("axis", pa.string()),
             pa.field("method", pa.string()),
-            pa.field("mean", pa.string()),
+            pa.field("mean", pa.string()),  # also "all tasks": held-out tasks too, along num_tasks
             pa.field("label", pa.string()),
             pa.field("form", pa.string()),
             pa.field("formula", pa.string()),

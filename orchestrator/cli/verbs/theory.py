@@ -4,12 +4,14 @@ import time
 
 from rich.console import Console
 
+from orchestrator.cli.ending import print_pending
 from orchestrator.cli.exit_codes import DONE
 from orchestrator.progress.say import say
 from orchestrator.record.folder import REPORT_FILE, StudyFolder
 from orchestrator.report.theory.chapter import CHAPTER_START
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.republish import publish_theory
 from orchestrator.run.write_outputs import write_outputs
 from orchestrator.theory.answers import Answers, compute_answers
 from orchestrator.theory.findings import findings
@@ -19,7 +21,7 @@ from orchestrator.theory.trainings import planned_trainings
 
 
 def show_theory(opened: OpenedStudy, *, console: Console) -> int:
-    """Prints the findings of a study, and stores its theory tables and its report.
+    """Prints the findings of a study, stores its theory tables and its report, and tells MLflow.
 
     Tables that are there already and belong to the same results are not computed again. A study
     about which nothing can be computed is no failure: the findings say why.
@@ -38,6 +40,9 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
         store_answers(opened.folder, answers, results=results.merges)
     if is_new or not _has_chapter(opened.folder):
         write_outputs(opened, results=results)
+        if committed.merges:
+            published = publish_theory(opened, answers=answers)
+            print_pending(published, opened=opened, console=console)
     say(console, f"\ntables  {', '.join(opened.folder.location(table_file(n)) for n in SCHEMAS)}")
     say(console, f"report  {opened.folder.location(REPORT_FILE)}")
     return DONE

@@ -15,9 +15,12 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import REPORT_FILE
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_by_name, open_study
-from orchestrator.run.republish import republish, start_tracker
+from orchestrator.run.republish import publish_theory, republish, start_tracker
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 from orchestrator.study.reader import parse_study
+from orchestrator.theory.answers import compute_answers
+from orchestrator.theory.schema import SCHEMAS
+from orchestrator.theory.stored import store_answers, table_file
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Target
 from orchestrator.tracking.tracker import PublishReport
@@ -179,3 +182,20 @@ def test_rebuild_without_an_answer_leaves_the_study_unpublished(opened: OpenedSt
         report = republish(unanswered, rebuild=True, timeout_s=0.5)
     assert report.num_pending == NUM_RUNS
     assert not unanswered.is_published()
+
+
+def test_theory_runs_are_children_of_one_with_the_tables(opened: OpenedStudy) -> None:
+    """Each method has an MLflow run whose metrics name their labels; a rebuild sends them too."""
+    results = StudyResults.of(opened.ledger.committed())
+    answers = compute_answers(results.merges, trainings="no images in this store")
+    store_answers(opened.folder, answers, results=results.merges)
+    publish_theory(opened, answers=answers)
+    runs = {run.data.tags[KEY_TAG]: run for run in held_runs(opened)}
+    assert set(runs) == {"theory", "theory/average", "theory/ties"}
+    parent = runs["theory"].info.run_id
+    assert runs["theory/ties"].data.tags[MLFLOW_PARENT_RUN_ID] == parent
+    assert runs["theory/ties"].data.tags["kind"] == "theory"
+    names = {item.path for item in client_of(opened).list_artifacts(parent)}
+    assert names == {"findings.txt", *(table_file(name) for name in SCHEMAS)}
+    republish(opened, rebuild=True)
+    assert len(held_runs(opened)) == NUM_RUNS + len(runs)

@@ -8,11 +8,13 @@ import pytest
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
+from orchestrator.results.schema import RESULTS_SCHEMA
 from orchestrator.theory.answers import Answers, compute_answers
 from orchestrator.theory.features import (
     ExpertTraining,
     Trainings,
     hyperparameter_predictors,
+    stability_predictors,
 )
 from orchestrator.theory.panel import Panel, panels
 from orchestrator.theory.schema import (
@@ -29,6 +31,7 @@ from orchestrator.theory.trainings import planned_trainings
 from workers.artifacts.manifests import Manifest
 
 MakeResults = Callable[..., pa.Table]
+LABELS = {"measured", "fit", "score", "score: stated form", "score: proved form"}
 LRS = ("0.001", "0.002", "0.004", "0.008", "0.016")
 
 
@@ -42,7 +45,14 @@ def bent(index: int, _: str, method: str, task: str) -> float:
 def trained(lr: str) -> dict[str, ExpertTraining]:
     return {
         task: ExpertTraining(
-            steps=100, batch_size=8, lr=float(lr), momentum=0.9, is_adam=False, num_examples=500
+            steps=100,
+            batch_size=8,
+            lr=float(lr),
+            momentum=0.9,
+            is_adam=False,
+            num_examples=500,
+            total=100.0,
+            sum_of_squares=100.0,
         )
         for task in "abcd"
     }
@@ -65,7 +75,7 @@ def test_all_tables_have_rows_with_their_schemas(answers: Answers) -> None:
         if name != NOTES:
             assert answers.rows(name), name
             labels = {row["label"] for row in answers.rows(name)}
-            assert labels <= {"measured", "fit", "score"}, name
+            assert labels <= LABELS, name
 
 
 def test_predictors_of_the_study_file_are_scores(answers: Answers) -> None:
@@ -106,6 +116,22 @@ def test_only_the_parabola_beats_the_baselines_here(answers: Answers) -> None:
     assert rows["hyperparameters"]["value"] < rows["hyperparameters, monotone"]["value"] / 2
     assert not rows["hyperparameters, monotone"]["is_better"]
     assert rows["hyperparameters"]["num_settings"] == len(LRS)
+
+
+def test_held_out_tasks_have_a_law_of_their_own(make_results: MakeResults) -> None:
+    """Along the number of tasks, the mean over all tasks is fitted beside that over the group's."""
+    rows = make_results({"num_tasks": ("2", "3", "4")}, loss=bent).to_pylist()
+    held_out = [
+        row | {"task": task, "held_out": True, "loss": 5.0 + float(row["value"])}
+        for row in rows
+        for task in "ef"
+    ]
+    table = pa.Table.from_pylist(rows + held_out, schema=RESULTS_SCHEMA)
+    found = compute_answers(table, trainings="no images").rows(LAWS)
+    means = {row["mean"]: row["losses"] for row in found}
+    assert list(means) == ["macro", "union", "all tasks"]
+    own = np.array(means["macro"])
+    assert np.array(means["all tasks"]) == pytest.approx((own + 5 + np.array([2, 3, 4])) / 2)
 
 
 def test_equal_tables_give_equal_answers(make_results: MakeResults) -> None:
@@ -167,7 +193,14 @@ def test_noise_scale_by_hand(make_results: MakeResults) -> None:
     (panel,) = panels(make_results({"lr": ("0.001",)}, loss=bent))
     sgd = trained("0.001")["a"]
     adam = ExpertTraining(
-        steps=100, batch_size=16, lr=0.01, momentum=0.9, is_adam=True, num_examples=500
+        steps=100,
+        batch_size=16,
+        lr=0.01,
+        momentum=0.9,
+        is_adam=True,
+        num_examples=500,
+        total=100.0,
+        sum_of_squares=100.0,
     )
     trainings = {"lr=0.001": {"a": sgd, "b": adam, "c": sgd, "d": sgd}}
     found = {
@@ -208,3 +241,40 @@ def test_trainings_of_a_plan(
     }
     assert not found["data_ratio=0.1"]["mnist_5k"].is_adam
     assert found["data_ratio=0.1"]["mnist_5k"].momentum == 0.9
+
+
+def test_accumulation_is_that_of_the_schedule_and_the_momentum(
+    make_plan: Callable[..., Plan], data_manifests: Callable[[Plan], list[Manifest]]
+) -> None:
+    """Two steps at momentum 0.9: a = 1.9 and 1; with a linear schedule, 1.45 and 0.5."""
+    defaults: dict[str, Any] = {"steps": 2, "lr": 0.01, "batch_size": 8}
+    axes = {"schedule": ["constant", "linear"]}
+    plan = make_plan(finetune={"defaults": defaults, "axes": axes})
+    found = planned_trainings(Ledger(plan, manifests=data_manifests(plan)).committed())
+    assert not isinstance(found, str)
+    constant, linear = (found[f"schedule={name}"]["mnist_5k"] for name in axes["schedule"])
+    assert (constant.total, constant.sum_of_squares) == pytest.approx((2.9, 4.61))
+    assert (linear.total, linear.sum_of_squares) == pytest.approx((1.95, 1.45**2 + 0.25))
+
+
+def test_both_eps_by_hand(make_results: MakeResults) -> None:
+    """Stated and proved stability of the average of two equal experts, with constants at 1."""
+    (panel,) = panels(make_results({"lr": ("0.001",)}, loss=bent))
+    trainings = {"lr=0.001": trained("0.001")}
+    found = {
+        each.name: each for each in stability_predictors(panel, trainings=trainings, mean="macro")
+    }
+    assert {name: each.label for name, each in found.items()} == {
+        "eps stated": "score: stated form",
+        "eps proved": "score: proved form",
+    }
+    stated, proved = (found[f"eps {form}"].single for form in ("stated", "proved"))
+    assert stated is not None
+    assert proved is not None
+    lr, steps, batch, images = 1e-3, 100, 8, 500
+    of_stated = 4 * math.e**2 * lr**2 * steps * (1 + batch) / images
+    of_proved = (
+        2 * lr**2 * ((1 - batch / images) * steps / (batch * images) + (steps / images) ** 2)
+    )
+    assert stated[0] == pytest.approx([math.log(of_stated)] * 6)
+    assert proved[0] == pytest.approx([math.log(of_proved / 4)] * 6)

@@ -29,7 +29,14 @@ def falling(index: int, _: str, method: str, task: str) -> float:
 def answers(make_results: Callable[..., pa.Table]) -> Answers:
     """Returns the answers of a study whose loss halves when the learning rate doubles."""
     training = ExpertTraining(
-        steps=10, batch_size=8, lr=0.01, momentum=0.9, is_adam=True, num_examples=50
+        steps=10,
+        batch_size=8,
+        lr=0.01,
+        momentum=0.9,
+        is_adam=True,
+        num_examples=50,
+        total=10.0,
+        sum_of_squares=10.0,
     )
     trainings = {f"lr={lr}": dict.fromkeys("abcd", training) for lr in LRS}
     table = make_results({"lr": LRS}, loss=falling, methods=("average", "ties"))

@@ -16,10 +16,13 @@ from orchestrator.theory.answers import compute_answers
 from orchestrator.theory.findings import DIFFERENCES, MISSING, RANKS, SKILL
 from orchestrator.theory.schema import SCHEMAS
 from orchestrator.theory.stored import store_answers, table_file
+from orchestrator.tracking.tracker import PublishReport
 from workers.store.opening import open_store
 
 ARCHIVE = Path(__file__).parents[3] / "golden" / "finished_store.tar.xz"
 NAME = "before"
+PUBLISH = "orchestrator.cli.verbs.theory.publish_theory"  # tests/orchestrator/run has the real one
+PUBLISHED = PublishReport(num_published=3, num_unchanged=0, num_pending=0, error=None)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,7 @@ def test_old_study_gets_answers_tables_and_a_chapter(
 
     One study for all of it, as drawing a report takes seconds.
     """
+    monkeypatch.setattr(PUBLISH, lambda *_, **__: PUBLISHED)
     folder = store / "studies" / NAME
     results = (folder / "results.parquet").read_bytes()
     first = call("theory", NAME, "--store", str(store))
@@ -74,6 +78,7 @@ def test_a_report_that_lost_its_chapter_gets_it_again(
     store_answers(folder, answers, results=results.merges)
     folder.write_bytes("report.html", b"<html></html>")
     written: list[StudyResults] = []
+    monkeypatch.setattr(PUBLISH, lambda *_, **__: PUBLISHED)
     monkeypatch.setattr(
         "orchestrator.cli.verbs.theory.write_outputs",
         lambda _, *, results: written.append(results),

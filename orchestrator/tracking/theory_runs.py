@@ -1,0 +1,97 @@
+"""Makes the MLflow runs of the theory tables: one per method, and one that holds the tables.
+
+The name of every metric begins with its label, so that no score can be taken for a measurement.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.record.committed import Committed
+from orchestrator.results.schema import MACRO
+from orchestrator.theory.answers import Answers
+from orchestrator.theory.findings import findings
+from orchestrator.theory.held_out import RMSE, SETTING
+from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
+from orchestrator.theory.ranks import WITHIN
+from orchestrator.theory.schema import CORRELATIONS, ESTIMATES, LAWS, PREDICTIONS
+from orchestrator.theory.stored import table_file, to_parquet
+from orchestrator.theory.targets import EXCESS
+from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MlflowRun
+from orchestrator.tracking.run_fields import (
+    common_tags,
+    end_ms,
+    fitting_artifacts,
+    metric_points,
+    run_key,
+)
+
+KIND = "theory"
+
+
+def theory_runs(committed: Committed, *, answers: Answers) -> Iterator[MlflowRun]:
+    """Yields the MLflow runs of a study's theory tables; none before the first merge.
+
+    Args:
+        committed: The study's committed artifacts.
+        answers: The theory tables of the same artifacts.
+    """
+    if not committed.merges:
+        return
+    last = max(committed.merges.values(), key=lambda manifest: manifest.created_at_s)
+    start_ms = min(map(end_ms, committed.merges.values()))
+    tags = common_tags(committed.plan, kind=KIND, manifest=last)
+    said = "\n".join(f"{each.question} {each.text}" for each in findings(answers))
+    tables = {table_file(name): to_parquet(table) for name, table in answers.tables.items()}
+    yield MlflowRun(
+        key=KIND,
+        kind=KIND,
+        name="what the results show",
+        start_ms=start_ms,
+        end_ms=end_ms(last),
+        status="FINISHED",
+        tags=tags,
+        artifacts=fitting_artifacts({**tables, "findings.txt": f"{said}\n".encode()}),
+    )
+    for method in dict.fromkeys(cell.label for cell in committed.plan.cells):
+        scores = dict(list(_scores(answers, method=method).items())[:MAX_METRIC_KEYS])
+        yield MlflowRun(
+            key=run_key(KIND, method),
+            parent_key=KIND,
+            kind=KIND,
+            name=f"what the results show of {method}",
+            start_ms=start_ms,
+            end_ms=end_ms(last),
+            status="FINISHED",
+            tags={**tags, "method": method, **_laws(answers, method=method)},
+            metrics=metric_points(scores, step=0, timestamp_ms=end_ms(last)),
+        )
+
+
+def _scores(answers: Answers, *, method: str) -> Mapping[str, float]:
+    """Returns the metrics of a method, the most important first."""
+    ranks = {
+        f"{row['label']}/spearman within groups/{row['predictor']}": row["spearman"]
+        for row in answers.rows(CORRELATIONS)
+        if (row["axis"], row["target"], row["kind"]) == (ALL_AXES, LOSS, WITHIN)
+        and row["method"] == method
+    }
+    errors = {
+        f"{row['label']}/error with a setting left out/{row['predictor']}": row["value"]
+        for row in answers.rows(PREDICTIONS)
+        if (row["target"], row["left_out"], row["score"]) == (EXCESS, SETTING, RMSE)
+        and row["method"] == method
+    }
+    estimates = {
+        f"{row['label']}/{row['quantity']}/{row['axis']}": row["value"]
+        for row in answers.rows(ESTIMATES)
+        if (row["method"], row["mean"]) == (method, MACRO)
+    }
+    found = {**ranks, **errors, **estimates}
+    return {name.replace(",", ""): value for name, value in found.items() if value is not None}
+
+
+def _laws(answers: Answers, *, method: str) -> Mapping[str, str]:
+    return {
+        f"law along {row['axis']}": row["form"]
+        for row in answers.rows(LAWS)
+        if row["is_preferred"] and (row["method"], row["mean"]) == (method, MACRO)
+    }
