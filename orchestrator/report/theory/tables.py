@@ -143,7 +143,7 @@ def p_text(p_value: float | None) -> str:
     """Returns a p-value; small ones as an upper end."""
     if p_value is None:
         return MISSING
-    return f"{p_value:.4f}" if p_value >= _LEAST_P_SHOWN else f"< {_LEAST_P_SHOWN:.4f}"
+    return f"{p_value:.4f}" if p_value >= _LEAST_P_SHOWN else f"<\u00a0{_LEAST_P_SHOWN:.4f}"
 
 
 def _values_text(row: Columns) -> str:

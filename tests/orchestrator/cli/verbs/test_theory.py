@@ -39,8 +39,9 @@ def test_old_study_gets_answers_tables_and_a_chapter(
 ) -> None:
     """It prints answers, writes tables and a chapter with figures; asked again, it writes nothing.
 
-    One study for all of it, as drawing a report takes seconds.
+    One study for all of it, and no figures of its axes, as drawing takes seconds.
     """
+    monkeypatch.setattr("orchestrator.report.page.axes_section", lambda _: "")
     monkeypatch.setattr(PUBLISH, lambda *_, **__: PUBLISHED)
     folder = store / "studies" / NAME
     results = (folder / "results.parquet").read_bytes()
