@@ -12,6 +12,7 @@ from orchestrator.progress.say import print_table, say
 from orchestrator.record.holes import Hole
 from orchestrator.report.wording import MISSING, percent
 from orchestrator.results.means import SettingMean, Spread
+from orchestrator.results.schema import MACRO
 
 MAX_HOLES_SHOWN = 10
 _LEGEND = (
@@ -91,6 +92,39 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
             row["outcome"],
         )
     say(console, "experts: accuracy in % on their own task; base: the base with the same head")
+    print_table(console, table)
+
+
+def print_pairs(pairs: pa.Table, *, console: Console) -> None:
+    """Prints the paired comparisons of macro losses, a family after the other."""
+    rows = [row for row in pairs.to_pylist() if (row["mean"], row["quantity"]) == (MACRO, "loss")]
+    if not rows:
+        say(console, "nothing to compare yet: no two settings or methods share a group")
+        return
+    table = _table()
+    for name in ("compared", "best", "other"):
+        table.add_column(name, overflow="fold")
+    for name in ("loss", "95 %", "better", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    last = None
+    for row in rows:
+        family = f"{row['family']}, {row['axis']}" if row["axis"] else row["family"]
+        if last not in (None, family):
+            table.add_section()
+        table.add_row(
+            family if family != last else "",
+            row["best"] if family != last else "",
+            row["other"],
+            f"{row['difference']:+.3f}",
+            MISSING if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}",
+            f"{row['num_better']}/{row['num_groups']}",
+            MISSING if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+        )
+        last = family
+    say(
+        console,
+        "best minus other, macro loss in the same groups; p: corrected for all pairs (Holm)",
+    )
     print_table(console, table)
 
 

@@ -121,19 +121,28 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
 )
 @click.option("--experts", is_flag=True, help="Show the experts on their own tasks instead.")
 @click.option("--means", is_flag=True, help="Write means over the groups in the other formats too.")
-def results(name: str, store: str, output_format: str, *, experts: bool, means: bool) -> None:
+@click.option(
+    "--pairs",
+    is_flag=True,
+    help="Show which differences are real: the best setting and the best method against the "
+    "others, in the same groups.",
+)
+def results(
+    name: str, store: str, output_format: str, *, experts: bool, means: bool, pairs: bool
+) -> None:
     """Print the results that study NAME has so far."""
     from orchestrator.cli.verbs.results import show_results
 
     if experts and means:
         raise click.UsageError("--means are over groups of experts: leave out --experts")
+    if pairs and (experts or means):
+        raise click.UsageError("--pairs compares merges: leave out --experts and --means")
     sys.exit(
         show_results(
             open_name(name, store, is_read_only=True),
             console=new_console(),
             output_format=output_format,
-            experts=experts,
-            means=means,
+            shown="experts" if experts else "means" if means else "pairs" if pairs else "rows",
         )
     )
 

@@ -80,6 +80,11 @@ def compute_answers(results: pa.Table, *, trainings: Trainings | str) -> Answers
     )
 
 
+def paired_table(results: pa.Table) -> pa.Table:
+    """Returns the paired comparisons alone, which take a second, as the table `pairs`."""
+    return pa.Table.from_pylist(pair_part(panels(results)).rows, schema=SCHEMAS[PAIRS])
+
+
 def _notes_of(parts: Mapping[str, Sequence[Part]]) -> list[Note]:
     return [note for found in parts.values() for part in found for note in part.notes]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from orchestrator.record.committed import Committed
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
-from orchestrator.theory.findings import findings
+from orchestrator.theory.findings import findings, is_apart, loss_pairs
 from orchestrator.theory.held_out import RMSE, SETTING
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.ranks import WITHIN
@@ -61,7 +61,12 @@ def theory_runs(committed: Committed, *, answers: Answers) -> Iterator[MlflowRun
             start_ms=start_ms,
             end_ms=end_ms(last),
             status="FINISHED",
-            tags={**tags, "method": method, **_laws(answers, method=method)},
+            tags={
+                **tags,
+                "method": method,
+                **_laws(answers, method=method),
+                **_best_values(answers, method=method),
+            },
             metrics=metric_points(scores, step=0, timestamp_ms=end_ms(last)),
         )
 
@@ -95,3 +100,14 @@ def _laws(answers: Answers, *, method: str) -> Mapping[str, str]:
         for row in answers.rows(LAWS)
         if row["is_preferred"] and (row["method"], row["mean"]) == (method, MACRO)
     }
+
+
+def _best_values(answers: Answers, *, method: str) -> Mapping[str, str]:
+    """Returns the best value of each axis, with the values from which it is told apart."""
+    texts: dict[str, str] = {}
+    for row in loss_pairs(answers, kind="values"):
+        if row["family"] == method:
+            name = f"least loss along {row['axis']}"
+            texts.setdefault(name, f"{row['best']}, told apart from:")
+            texts[name] += f" {row['other']}" if is_apart(row) else ""
+    return texts

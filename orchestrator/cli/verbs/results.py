@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -12,36 +13,37 @@ from pyarrow import compute
 from rich.console import Console
 
 from orchestrator.cli.ending import exit_code_of
-from orchestrator.cli.printing import (
-    print_experts,
-    print_results,
-)
+from orchestrator.cli.printing import print_experts, print_pairs, print_results
 from orchestrator.results.means import means_table
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.theory.answers import paired_table
 
+Shown = Literal["rows", "means", "experts", "pairs"]
 _FORMULA = r"^[=+\-@]"
 _NUMBER = r"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?$"
 
 
-def show_results(
-    opened: OpenedStudy, *, console: Console, output_format: str, experts: bool, means: bool
-) -> int:
+def show_results(opened: OpenedStudy, *, console: Console, output_format: str, shown: Shown) -> int:
     """Prints the results that a study has so far; returns the exit code.
 
-    The format `table` prints means over the groups; other formats print every row, or the means if
-    `means` is set.
+    The format `table` prints means over the groups in place of the rows.
     """
     results = StudyResults.of(opened.ledger.committed())
-    if output_format == "table":
-        if experts:
-            print_experts(results.experts, console=console)
-        else:
-            print_results(results.means, console=console)
+    if output_format != "table":
+        table = {
+            "rows": lambda: results.merges,
+            "means": lambda: means_table(results.means),
+            "experts": lambda: results.experts,
+            "pairs": lambda: paired_table(results.merges),
+        }[shown]()
+        sys.stdout.buffer.write(_encoded(table, output_format=output_format))
+    elif shown == "experts":
+        print_experts(results.experts, console=console)
+    elif shown == "pairs":
+        print_pairs(paired_table(results.merges), console=console)
     else:
-        table = results.experts if experts else results.merges
-        rows = means_table(results.means) if means else table
-        sys.stdout.buffer.write(_encoded(rows, output_format=output_format))
+        print_results(results.means, console=console)
     return exit_code_of(opened.ledger)
 
 

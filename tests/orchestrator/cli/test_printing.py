@@ -5,12 +5,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.cli.printing import print_experts, print_results
+from orchestrator.cli.printing import print_experts, print_pairs, print_results
 from orchestrator.cli.verbs.plan import axis_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.plain_console import PlainConsole
 from orchestrator.results.means import setting_means
 from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
+from orchestrator.theory.schema import PAIRS, SCHEMAS
 
 USES = {
     "average": ("none", False),
@@ -105,3 +106,31 @@ def test_plan_names_each_axis_with_its_values(make_plan: Callable[..., Plan]) ->
     ]
     assert axis_lines(make_plan(finetune={"axes": axes, "design": "grid"})) == []
     assert axis_lines(make_plan()) == []
+
+
+def test_pairs_name_family_and_best_once() -> None:
+    """Each family begins a section; a comparison without an interval has a dash."""
+    row = {
+        "kind": "values",
+        "family": "average",
+        "axis": "lr",
+        "mean": "macro",
+        "quantity": "loss",
+        "best": "0.1",
+        "other": "0.2",
+        "difference": -0.0123,
+        "low": -0.02,
+        "high": -0.001,
+        "num_better": 4,
+        "num_groups": 5,
+        "p_holm": 0.031,
+    }
+    further = row | {"other": "0.3", "low": None, "high": None, "p_holm": None}
+    union = row | {"mean": "union", "other": "0.4"}
+    table = pa.Table.from_pylist([row, further, union], schema=SCHEMAS[PAIRS])
+    output = StringIO()
+    print_pairs(table, console=PlainConsole(file=output, width=100))
+    lines = [line.split() for line in output.getvalue().splitlines()]
+    assert ["average,", "lr", "0.1", "0.2", "-0.012", "-0.020", "-0.001", "4/5", "0.031"] in lines
+    assert ["0.3", "-0.012", "—", "4/5", "—"] in lines
+    assert "0.4" not in output.getvalue()

@@ -67,3 +67,26 @@ def test_json_has_null_where_there_is_no_number(
     rows = json.loads(result.stdout, parse_constant=pytest.fail)
     assert {row["method"] for row in rows} == set(LABELS)
     assert {row["loss"] for row in rows} == {None}
+
+
+def test_pairs_are_a_table_and_rows(call: Callable[..., Result], opened: OpenedStudy) -> None:
+    """Losses that are NaN are not compared; accuracies are, in rows whose labels are quoted."""
+    shown = call("results", "small", "--store", opened.store_url, "--pairs")
+    assert shown.exit_code == 0, shown.output
+    assert "nothing to compare" in shown.stdout
+    rows = call("results", "small", "--store", opened.store_url, "--pairs", "--format", "csv")
+    found = list(csv.DictReader(io.StringIO(rows.stdout)))
+    assert {row["quantity"] for row in found} == {"accuracy"}
+    assert {row["num_pairs"] for row in found} == {"15"}
+    assert "'@SUM(A1)\"x" in {row["other"] for row in found}
+    assert {row["label"] for row in found} == {"measured"}
+
+
+@pytest.mark.parametrize("other", ["--experts", "--means"])
+def test_pairs_exclude_the_other_tables(
+    call: Callable[..., Result], opened: OpenedStudy, other: str
+) -> None:
+    """One table at a time."""
+    ended = call("results", "small", "--store", opened.store_url, "--pairs", other)
+    assert ended.exit_code == 2
+    assert "leave out" in ended.stderr
