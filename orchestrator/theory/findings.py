@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
-from orchestrator.theory.features import MEASURED
 from orchestrator.theory.held_out import PROTOCOLS, RMSE
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.ranks import KINDS
@@ -209,11 +208,6 @@ def law_text(law: Columns) -> str:
 def number(value: float | None) -> str:
     """Returns an error with three decimals."""
     return "unknown" if value is None else f"{value:.3f}"
-
-
-def is_measured(row: Columns) -> bool:
-    """Returns whether a row's number was measured; formulas are scores."""
-    return bool(row["label"] == MEASURED)
 
 
 def _short(value: float) -> str:

@@ -78,11 +78,6 @@ class AxisLaws:
     no_optimum: str
     """The reason why no optimum was seen; empty if one was."""
 
-    @property
-    def preferred(self) -> Law:
-        """The preferred law."""
-        return next(law for law in self.laws if law.is_preferred)
-
 
 def fit_axis(panel: Panel, axis: str, *, mean: str) -> AxisLaws | str:
     """Returns the laws of a method along an axis, or the reason why there are none."""

@@ -1,4 +1,4 @@
-"""The numbers that predictors are judged by: excess, own gap and recovery of every merge.
+"""The numbers that predictors are judged by: excess and recovery of every merge.
 
 They rank settings differently: the excess is the default, and every table names its target.
 """
@@ -7,14 +7,12 @@ import numpy as np
 
 from orchestrator.theory.panel import Array, Panel
 
-EXCESS, OWN_GAP, RECOVERY = "excess", "own gap", "recovery"
-TARGETS = {
-    EXCESS: "loss of the merge minus the mean over its tasks of the least loss that an expert of "
-    "the task has at any setting; nats per image",
-    OWN_GAP: "loss of the merge minus the mean loss of its experts; nats per image",
-    RECOVERY: "(base_loss - loss) / (base_loss - expert_loss): the share of the experts' gain over "
-    "the base that the merge keeps",
-}
+EXCESS = "excess"
+"""Loss of the merge minus the mean over its tasks of the least loss that an expert of the task has
+at any setting; nats per image."""
+RECOVERY = "recovery"
+"""(base_loss - loss) / (base_loss - expert_loss): the share of the experts' gain over the base that
+the merge keeps."""
 
 
 def target(panel: Panel, name: str, *, mean: str) -> Array:
@@ -23,11 +21,9 @@ def target(panel: Panel, name: str, *, mean: str) -> Array:
     The recovery does not exist where the experts are no better than the base.
     """
     loss = panel.group_means("loss", mean=mean)
-    expert = panel.group_means("expert_loss", mean=mean)
     if name == EXCESS:
         return loss - reference(panel, mean=mean)
-    if name == OWN_GAP:
-        return loss - expert
+    expert = panel.group_means("expert_loss", mean=mean)
     base = panel.group_means("base_loss", mean=mean)
     with np.errstate(divide="ignore", invalid="ignore"):
         share: Array = (base - loss) / (base - expert)

@@ -26,7 +26,7 @@ from orchestrator.theory.schema import (
     PREDICTIONS,
     SCHEMAS,
 )
-from orchestrator.theory.targets import EXCESS, OWN_GAP, RECOVERY, target
+from orchestrator.theory.targets import EXCESS, RECOVERY, target
 from orchestrator.theory.trainings import planned_trainings
 from workers.artifacts.manifests import Manifest
 
@@ -167,14 +167,13 @@ def test_a_study_without_merges_says_so(make_results: MakeResults) -> None:
 
 
 def test_targets_by_hand(make_panel: Callable[..., Panel]) -> None:
-    """Excess takes the least expert's loss at any setting, own gap and recovery those at hand."""
+    """Excess takes the least expert's loss at any setting, recovery that of the merge's experts."""
     panel = make_panel(
         np.array([[[2.0]], [[3.0]]]),
         expert_loss=np.array([[[1.0]], [[0.5]]]),
         base_loss=np.array([[[4.0]], [[3.5]]]),
     )
     assert target(panel, EXCESS, mean="macro").ravel() == pytest.approx([1.5, 2.5])
-    assert target(panel, OWN_GAP, mean="macro").ravel() == pytest.approx([1.0, 2.5])
     assert target(panel, RECOVERY, mean="macro").ravel() == pytest.approx([2 / 3, 0.5 / 3])
 
 

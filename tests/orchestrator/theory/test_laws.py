@@ -29,6 +29,11 @@ def finished(axis: str, method: str, make_panel: MakePanel) -> AxisLaws:
     return laws
 
 
+def preferred(laws: AxisLaws) -> str:
+    (law,) = [each for each in laws.laws if each.is_preferred]
+    return law.form.name
+
+
 def errors(laws: AxisLaws, form: str) -> tuple[float, float]:
     (law,) = [each for each in laws.laws if each.form.name == form]
     return law.error_in_sample, law.error_held_out
@@ -54,7 +59,7 @@ def test_best_learning_rates_of_a_finished_study(make_panel: MakePanel) -> None:
     known = {"average": 1.316e-4, "task_arithmetic": 1.241e-4, "ties": 1.381e-4}
     for method, vertex in known.items():
         laws = finished("lr", method, make_panel)
-        assert laws.preferred.form.name == "parabola"
+        assert preferred(laws) == "parabola"
         assert laws.optimum is not None
         assert laws.optimum.value == pytest.approx(vertex, rel=0.03)
 
@@ -88,7 +93,7 @@ def test_preferred_forms_of_a_finished_study(
     axis: str, method: str, form: str, make_panel: MakePanel
 ) -> None:
     """The least held-out error wins, and a constant that predicts as well wins a tie."""
-    assert finished(axis, method, make_panel).preferred.form.name == form
+    assert preferred(finished(axis, method, make_panel)) == form
 
 
 def test_no_optimum_is_seen_where_the_loss_still_falls(make_panel: MakePanel) -> None:
