@@ -8,10 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import DONE, FAILED, INCOMPLETE
-from orchestrator.cli.printing import (
-    print_holes,
-    print_results,
-)
+from orchestrator.cli.printing import MAX_MEANS_SHOWN, print_holes, print_results
 from orchestrator.costs.budget import budget_lines
 from orchestrator.progress.say import say
 from orchestrator.record.folder import REPORT_FILE
@@ -25,7 +22,7 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
     """Prints results, holes, budget and the next commands; returns the exit code."""
     ledger = opened.ledger
     code = exit_code_of(ledger)
-    print_results(results.means, console=console)
+    print_results(results.means, console=console, max_rows=MAX_MEANS_SHOWN)
     print_holes(ledger.state().holes(), console=console)
     for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)

@@ -15,20 +15,35 @@ from orchestrator.results.means import SettingMean, Spread
 from orchestrator.results.schema import MACRO
 
 MAX_HOLES_SHOWN = 10
+MAX_MEANS_SHOWN = 200
+"""Rows that the end of a run shows for each axis; a grid may have thousands of settings."""
 _LEGEND = (
     "data: read besides the experts' weights; n: groups; norm.: merged / expert; "
     "gain: macro minus the base with the same heads, in points"
 )
 
 
-def print_results(means: Sequence[SettingMean], *, console: Console) -> None:
-    """Prints mean and standard deviation over the groups, by axis, setting and method."""
+def print_results(
+    means: Sequence[SettingMean], *, console: Console, max_rows: int | None = None
+) -> None:
+    """Prints mean and standard deviation over the groups, by axis, setting and method.
+
+    Args:
+        means: The means.
+        console: Where to print.
+        max_rows: The most rows for each axis, whose others are counted; None for all rows.
+    """
     if not means:
         say(console, "no merge has a result yet")
         return
     for axis in dict.fromkeys(mean.axis for mean in means):
         say(console, f"axis {axis}: accuracy in %, mean ± standard deviation over the groups")
-        print_table(console, _axis_table(axis, [mean for mean in means if mean.axis == axis]))
+        of_axis = [mean for mean in means if mean.axis == axis]
+        shown = of_axis[:max_rows]
+        print_table(console, _axis_table(axis, shown))
+        if len(of_axis) > len(shown):
+            num_more = len(of_axis) - len(shown)
+            say(console, f"and {num_more:,} more; `mergesweep results` prints all of them")
     console.print(_LEGEND)
 
 

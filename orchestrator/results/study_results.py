@@ -1,14 +1,18 @@
 """The results of a study: both tables and the means over groups, computed once."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from orchestrator.record.committed import Committed
+from orchestrator.record.folder import EXPERTS_FILE, RESULTS_FILE, StudyFolder
 from orchestrator.results.means import Row, SettingMean, setting_means
 from orchestrator.results.rows import experts_table, results_table
+from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,22 @@ class StudyResults:
     def of(cls, committed: Committed) -> Self:
         """Computes the results from one snapshot of the committed artifacts."""
         return cls.of_tables(merges=results_table(committed), experts=experts_table(committed))
+
+    @classmethod
+    def stored(cls, folder: StudyFolder) -> Self | None:
+        """Returns the results in the tables that a study's last run wrote.
+
+        None if a table is missing, or if another release wrote it with other columns.
+        """
+        tables = []
+        for name, schema in ((RESULTS_FILE, RESULTS_SCHEMA), (EXPERTS_FILE, EXPERTS_SCHEMA)):
+            content = folder.read_bytes(name)
+            if content is None:
+                return None
+            tables.append(pq.read_table(io.BytesIO(content)))
+            if not tables[-1].schema.equals(schema):
+                return None
+        return cls.of_tables(merges=tables[0], experts=tables[1])
 
     @classmethod
     def of_tables(cls, *, merges: pa.Table, experts: pa.Table) -> Self:

@@ -3,7 +3,7 @@
 The manifests are made up; the store is real. Fill a store once, then measure as often as needed:
 
     python tests/benchmarks/resume_size.py s3://bucket/prefix?endpoint_url=URL --fill
-    python tests/benchmarks/resume_size.py s3://bucket/prefix?endpoint_url=URL status run
+    python tests/benchmarks/resume_size.py s3://bucket/prefix?endpoint_url=URL --verbs status run
 """
 
 import argparse
@@ -18,10 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.run.write_outputs import write_outputs
 from orchestrator.study.reader import parse_study
+from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import FileEntry, Manifest
+from workers.artifacts.metrics import DataMetrics
 from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
@@ -51,6 +55,16 @@ ATTEMPT = "0" * 16
 FILE = b"weights"
 CREATED_AT_S = 1.8e9
 
+DATA = DataMetrics(
+    num_classes=10,
+    num_train=1000,
+    num_test=500,
+    images_per_shard=1500,
+    class_counts=None,
+    shared=None,
+    contradictions=None,
+)
+
 Spec = BaseSpec | DataSpec | ExpertSpec | MergeSpec
 
 
@@ -67,7 +81,10 @@ def opened_study(store_url: str, *, num_artifacts: int) -> OpenedStudy:
 
 
 def fill(store_url: str, *, num_artifacts: int) -> None:
-    """Puts the manifests that the store lacks, and the experts' files."""
+    """Puts the manifests that the store lacks, the experts' files, tables, report and index.
+
+    MLflow gets nothing, and a note says that it has everything.
+    """
     opened = opened_study(store_url, num_artifacts=num_artifacts)
     store = opened.artifacts.store
     opened.folder.write_plan(opened.plan, study_text=opened.text)
@@ -75,6 +92,12 @@ def fill(store_url: str, *, num_artifacts: int) -> None:
     made = [each for each in _manifests(opened) if _key(each) not in existing]
     with ThreadPoolExecutor(NUM_THREADS) as threads:
         list(threads.map(lambda each: _put(store, each), made))
+    opened.index.write(_manifests(opened))
+    filled = opened_study(store_url, num_artifacts=num_artifacts)
+    write_outputs(filled, results=StudyResults.of(filled.ledger.committed()))
+    filled.note_published(
+        PublishReport(num_published=0, num_unchanged=0, num_pending=0, error=None)
+    )
 
 
 def _manifests(opened: OpenedStudy) -> Iterator[Manifest]:
@@ -82,7 +105,7 @@ def _manifests(opened: OpenedStudy) -> Iterator[Manifest]:
     for base in plan.bases.by_id.values():
         yield _manifest("base", base, metrics={"num_entries": 1})
     for data in plan.datasets:
-        yield _manifest("data", data, metrics={"num_classes": 10})
+        yield _manifest("data", data, metrics=DATA.to_json())
     for expert in plan.experts.values():
         yield _manifest("expert", expert, metrics=_expert_metrics(expert))
     for merge in plan.merges.values():
@@ -171,7 +194,7 @@ def main() -> None:
     """Fills a store or prints the table's rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", help="URL of a store")
-    parser.add_argument("verbs", nargs="*", help="status, run or open")
+    parser.add_argument("--verbs", nargs="*", default=(), help="status, run or open")
     parser.add_argument("-n", "--num-artifacts", type=int, default=100_000)
     parser.add_argument("--fill", action="store_true", help="put the manifests that it lacks")
     parser.add_argument("--open", action="store_true", help="open the study in this process")

@@ -1,7 +1,7 @@
 """The hyperparameters of a training, and the JSON form that ids hash and manifests store."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -89,7 +89,7 @@ class Hyperparameters:
 
     def columns(self) -> dict[str, Any]:
         """Returns the values by column of the result tables; None for unused ones."""
-        return {**asdict(self), **self._unused(None)}
+        return {**vars(self), **self._unused(None)}
 
     def _unused(self, value: float | None) -> dict[str, Any]:
         return {name: value for name, user in USED_BY.items() if self.average_weights != user}

@@ -31,7 +31,8 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
     if opened.is_finished() and opened.is_published():
         say(console, f"study {opened.plan.study.name} is finished: nothing left to run")
         write_index(opened)
-        results = StudyResults.of(opened.ledger.committed())
+        stored = StudyResults.stored(opened.folder)  # `is_published` has compared their digests
+        results = stored or StudyResults.of(opened.ledger.committed())
         return print_end(opened, results=results, console=console)
     tracking = opened.plan.study.tracking
     if unread := unread_server(os.environ, tracking=tracking, used=opened.tracking_uri):

@@ -82,6 +82,16 @@ def test_narrow_terminals_get_every_number() -> None:
     ][1:]
 
 
+def test_end_of_a_run_shows_the_first_rows_of_a_large_grid() -> None:
+    """The others are counted, with the command that prints them."""
+    text = StringIO()
+    means = setting_means(pa.Table.from_pylist(rows(), schema=RESULTS_SCHEMA))
+    print_results(means, console=PlainConsole(width=80, file=text), max_rows=4)
+    lines = text.getvalue().splitlines()
+    assert "\n".join(lines).count("+25.0±7.1") == 4
+    assert f"and {len(means) - 4} more; `mergesweep results` prints all of them" in lines
+
+
 def test_results_that_do_not_exist_are_said() -> None:
     """A study may have experts and no merge yet, and a merge may have no finite accuracy."""
     text = StringIO()

@@ -1,13 +1,17 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from orchestrator.plan.plan import Plan
+from orchestrator.record.folder import StudyFolder
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.outputs import store_outputs
 from orchestrator.results.means import setting_means
 from orchestrator.results.rows import experts_table, results_table
 from orchestrator.results.study_results import StudyResults
 from workers.artifacts.manifests import Manifest
+from workers.store.opening import open_store
 
 
 @pytest.fixture
@@ -28,6 +32,18 @@ def test_results_are_the_tables_and_means_of_one_snapshot(ledger: Ledger) -> Non
     assert results.merges.equals(results_table(committed))
     assert results.experts.equals(experts_table(committed))
     assert results.means == setting_means(results.merges)
+
+
+def test_stored_results_are_those_that_were_computed(ledger: Ledger, tmp_path: Path) -> None:
+    """The tables in the store say the same; tables with other columns say nothing."""
+    folder = StudyFolder(open_store(str(tmp_path)), "small")
+    assert StudyResults.stored(folder) is None
+    results = StudyResults.of(ledger.committed())
+    store_outputs(folder, results=results.merges, experts=results.experts, page="", committed={})
+    assert StudyResults.stored(folder) == results
+    older = results.merges.drop_columns(["data_use"])
+    store_outputs(folder, results=older, experts=results.experts, page="", committed={})
+    assert StudyResults.stored(folder) is None
 
 
 def test_each_merge_has_the_rows_of_its_first_setting(ledger: Ledger) -> None:
