@@ -18,18 +18,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.record.folder import StudyFolder
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.write_outputs import write_outputs
 from orchestrator.study.reader import parse_study
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.layout import Layout
+from workers.artifacts.manifest_index import ManifestIndex
 from workers.artifacts.manifests import FileEntry, Manifest
 from workers.artifacts.metrics import DataMetrics
 from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
+from workers.store.opening import open_store
 from workers.store.protocol import Store
 
 NAME = "resume-size"
@@ -85,14 +89,15 @@ def fill(store_url: str, *, num_artifacts: int) -> None:
 
     MLflow gets nothing, and a note says that it has everything.
     """
-    opened = opened_study(store_url, num_artifacts=num_artifacts)
-    store = opened.artifacts.store
-    opened.folder.write_plan(opened.plan, study_text=opened.text)
+    text = study_text(store_url, num_artifacts=num_artifacts)
+    store, plan = open_store(store_url), build_plan(parse_study(text, source="benchmark"))
+    StudyFolder(store, NAME).write_plan(plan, study_text=text)
     existing = {entry.key for entry in store.list(Layout.artifacts())}
-    made = [each for each in _manifests(opened) if _key(each) not in existing]
+    made = list(_manifests(plan))
+    missing = [each for each in made if _key(each) not in existing]
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        list(threads.map(lambda each: _put(store, each), made))
-    opened.index.write(_manifests(opened))
+        list(threads.map(lambda each: _put(store, each), missing))
+    ManifestIndex(store, study=NAME).write(made)
     filled = opened_study(store_url, num_artifacts=num_artifacts)
     write_outputs(filled, results=StudyResults.of(filled.ledger.committed()))
     filled.note_published(
@@ -100,8 +105,7 @@ def fill(store_url: str, *, num_artifacts: int) -> None:
     )
 
 
-def _manifests(opened: OpenedStudy) -> Iterator[Manifest]:
-    plan = opened.plan
+def _manifests(plan: Plan) -> Iterator[Manifest]:
     for base in plan.bases.by_id.values():
         yield _manifest("base", base, metrics={"num_entries": 1})
     for data in plan.datasets:
