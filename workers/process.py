@@ -19,6 +19,8 @@ from workers.specs.data import DataJob
 from workers.specs.head import HeadJob
 from workers.specs.merge import MergeSpec
 from workers.specs.training import Training, TrialSpec
+from workers.train.memory_limit import device_memory
+from workers.train.memory_share import WHOLE_BATCHES, MemoryShare
 from workers.train.pretrain import run_pretraining
 from workers.train.resumable import CHECKPOINT_EVERY_S, Timing, TrainingProgress
 from workers.train.trial import run_trial
@@ -49,15 +51,23 @@ class Worker:
         *,
         report_every_s: float,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+        memory: MemoryShare = WHOLE_BATCHES,
     ) -> Iterator[TrainingProgress]:
         """Runs a trial, which commits experts, or a pretraining, which commits bases.
 
         See `workers.train.trial.run_trial` and `workers.train.pretrain.run_pretraining`.
+
+        Raises:
+            DeviceMemoryError: The training needs more memory than its device has, or its part of a
+                GPU.
         """
         timing = Timing(report_every_s=report_every_s, checkpoint_every_s=checkpoint_every_s)
-        if isinstance(spec, TrialSpec):
-            return run_trial(spec, workspace=self._workspace, timing=timing)
-        return run_pretraining(spec, workspace=self._workspace, timing=timing)
+        workspace = self._workspace
+        with device_memory(memory, device=workspace.device):
+            if isinstance(spec, TrialSpec):
+                yield from run_trial(spec, workspace=workspace, timing=timing, memory=memory)
+            else:
+                yield from run_pretraining(spec, workspace=workspace, timing=timing, memory=memory)
 
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Merges, evaluates and commits the scores; see `workers.merging.merge_job.run_merge`."""

@@ -21,6 +21,7 @@ from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
 from orchestrator.run.indexing import indexing
+from orchestrator.run.measure_memory import measure_memory
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
@@ -80,6 +81,20 @@ class HeldSession:
             stopping_signals=stopping_signals,
             on_cluster_lost=self._abandon,
             write_progress=self.lease.write_progress,
+        )
+
+    def measure_memory(self) -> OpenedStudy:
+        """Measures the memory of trials for `gpu: auto`; returns the study with the result.
+
+        Raises:
+            NoRoomError, ConnectionError, VariableError: There is no GPU, or no cluster.
+        """
+        from orchestrator.cluster.ray_cluster import RayCluster
+
+        cluster = RayCluster()
+        cluster.check()
+        return measure_memory(
+            self.opened, cluster=cluster, console=self.console, on_cluster_lost=self._abandon
         )
 
     def end_if_stopped(self) -> None:

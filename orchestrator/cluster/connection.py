@@ -282,6 +282,12 @@ def is_node_lost(error: BaseException | None) -> bool:
     return isinstance(error, RayActorError) and (error.preempted or _NODE_DIED in str(error))
 
 
+def call_by_name(name: str, *arguments: object) -> Any:  # noqa: ANN401 by name
+    """Calls a function, `module:name`, that the driver cannot import because it loads torch."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)(*arguments)
+
+
 def create_worker(name: str, *, store_url: str, num_cpus: float) -> Any:  # noqa: ANN401 by name
     """Creates a worker in this process from the name of its class, `module:Class`.
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.cluster.jobs import Job, JobEnd, JobQueue
 from orchestrator.cluster.metric_names import MetricValue
@@ -130,6 +130,13 @@ class Cluster(Protocol):
 
         Raises:
             ConnectionError: There is no cluster at the address.
+        """
+
+    def call_on_gpu(self, function: str, *arguments: object, num_cpus: float) -> Any:  # noqa: ANN401 by name
+        """Runs a function, `module:name`, in a worker process with a whole GPU of the cluster.
+
+        Raises:
+            NoRoomError: This machine, which will not grow, has no GPU.
         """
 
     def fair_share(

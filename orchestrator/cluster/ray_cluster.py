@@ -4,12 +4,17 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
+
+import ray
 
 from orchestrator.cluster.connection import (
     WORKER,
+    call_by_name,
     check_cluster,
     in_use,
     is_own_ray,
+    largest_node,
     ray_connection,
 )
 from orchestrator.cluster.fair_share_client import FairShareClient
@@ -18,8 +23,9 @@ from orchestrator.cluster.job_pool import JobPool
 from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.cluster.trials import run_trials
+from orchestrator.environment.problems import NoRoomError
 from orchestrator.progress.state import InUse
-from orchestrator.study.resources import Resources, Share
+from orchestrator.study.resources import AUTO, Resources, Share
 from workers.specs.training import Training
 
 
@@ -41,6 +47,21 @@ class RayCluster:
     def connected(self, on_lost: Callable[[str], None]) -> AbstractContextManager[None]:
         """Returns a context with a connection to Ray."""
         return ray_connection(on_lost)
+
+    def call_on_gpu(self, function: str, *arguments: object, num_cpus: float) -> Any:  # noqa: ANN401 by name
+        """Runs a function, `module:name`, in a worker process with a whole GPU of the cluster.
+
+        Raises:
+            NoRoomError: This machine, which will not grow, has no GPU.
+        """
+        if is_own_ray() and largest_node()["GPU"] < 1:
+            raise NoRoomError(
+                f"resources.trial.gpu: {AUTO} measures the memory of trials on a GPU, and this "
+                "machine has none; give a number, or set RAY_ADDRESS to the head of a cluster with "
+                "GPUs"
+            )
+        call = ray.remote(call_by_name).options(num_gpus=1, num_cpus=num_cpus, max_calls=1)
+        return ray.get(call.remote(function, *arguments))
 
     def fair_share(
         self, study: str, *, resources: Resources, note: Callable[[str], None]

@@ -11,7 +11,6 @@ import platform
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
@@ -24,7 +23,14 @@ from orchestrator.record.folder import CALIBRATION_FILE, StudyFolder
 from orchestrator.study.schema import Study
 from workers.artifacts.checksummed_json import DamagedJsonError, dump_checksummed, parse_checksummed
 from workers.calibrate.request import CalibrationRequest, ImageSample
-from workers.calibrate.speeds import Calibration, Speed, merge_key, parse_speeds, train_key
+from workers.calibrate.speeds import (
+    Calibration,
+    Speed,
+    calibration_of,
+    merge_key,
+    parse_speeds,
+    train_key,
+)
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
@@ -149,9 +155,7 @@ def calibrate(
         raise CalibrationError(
             f"no speed was measured within {seconds:.0f} s; the process ended with:\n{last_lines}"
         )
-    return Calibration(
-        **device, at_s=time.time(), speeds={speed.what: speed.seconds for speed in speeds}
-    )
+    return calibration_of(device, speeds=speeds)
 
 
 def _read_speeds(

@@ -4,13 +4,14 @@ import gc
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from eval.task_source import TaskSource
 from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.costs.calibration import fitting_calibration, read_calibrations
+from orchestrator.costs.gpu_packing import with_measured_gpu
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.plan.groups import Group
 from orchestrator.plan.plan import Plan, build_plan, group_sampling, plan_digest
@@ -180,13 +181,16 @@ def _open_study(study: Study, *, text: str, plan: Plan, before: OpenedStudy | No
     if groups is not None and groups != plan.groups:
         resized = plan.bases.resized_models
         plan = build_plan(study, groups=groups, recorded=plan.sources, resized=resized)
+    calibration = fitting_calibration(read_calibrations(folder), study=study)
+    measured = with_measured_gpu(study, calibration=calibration)
+    if measured is not study:
+        plan = replace(plan, study=measured)
     index = ManifestIndex(store, study=study.name) if before is None else before.index
     known = [] if before is None else before.ledger.committed().manifests
     ledger = Ledger(
         plan,
         manifests=_committed(artifacts, plan=plan, folder=folder, index=index, known=known),
     )
-    calibration = fitting_calibration(read_calibrations(folder), study=study)
     return OpenedStudy(
         plan=plan,
         ledger=ledger,

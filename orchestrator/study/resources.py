@@ -1,13 +1,21 @@
 """The study file's sections `resources` and `budget`: shares of a worker, limits of a study."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
 
 from orchestrator.study.problems import StudyProblem
 from orchestrator.study.section import Section
 
+AUTO = "auto"
+"""The value of `resources.trial.gpu` that leaves the number to a calibration."""
 Limit = Annotated[float, Field(gt=0)]
 Price = Annotated[float, Field(ge=0)]
 
@@ -22,6 +30,41 @@ class Share(Section):
     def amounts(self) -> dict[str, float]:
         """Returns the amount of each resource."""
         return {"cpu": self.cpu, "gpu": self.gpu}
+
+
+def _number_of_gpus(value: object) -> object:
+    """Returns one GPU for `auto`; the share of a study that was calibrated replaces it."""
+    if value == AUTO:
+        return 1.0
+    if isinstance(value, str):
+        raise ValueError(f"expected 0 or more GPUs, or {AUTO}")  # noqa: TRY004 pydantic's own
+    return value
+
+
+class TrialShare(Share):
+    """The cores and GPUs of the worker of a trial."""
+
+    gpu: Annotated[float, BeforeValidator(_number_of_gpus), Field(ge=0)] = 0
+    """With a fraction, several workers share one GPU. `auto`: the fraction that a calibration
+    proposes, one GPU until there is one."""
+    _is_auto: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_auto(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 as written
+        share = validate(values)
+        if isinstance(values, dict):
+            share._is_auto = values.get("gpu") == AUTO  # noqa: SLF001 its own
+        return share
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the study leaves the number of GPUs to a calibration."""
+        return self._is_auto
+
+    def with_gpu(self, gpu: float) -> Self:
+        """Returns the share with a measured number of GPUs; it is `auto` still."""
+        return self.model_copy(update={"gpu": gpu})
 
 
 class Quota(Section):
@@ -40,11 +83,15 @@ class Quota(Section):
 class Resources(Section):
     """The resources of trials and merge jobs; no id of an artifact depends on them."""
 
-    trial: Share = Share()
+    trial: TrialShare = TrialShare()
     merge: Share = Share()
     priority: int = 0
     """Among the studies on a cluster, higher priorities go first and equal priorities share."""
     quota: Quota = Quota()
+
+    def with_trial_gpu(self, gpu: float) -> Self:
+        """Returns the resources with a measured number of GPUs for a trial."""
+        return self.model_copy(update={"trial": self.trial.with_gpu(gpu)})
 
 
 class Budget(Section):

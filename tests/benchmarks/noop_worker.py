@@ -23,6 +23,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import TrialSpec
 from workers.store.opening import open_store
+from workers.train.memory_share import WHOLE_BATCHES, MemoryShare
 from workers.train.resumable import TrainingProgress
 from workers.workspace import BASE_FILE, EXPERT_FILE
 
@@ -41,10 +42,15 @@ class Worker(process.Worker):
         self._digests: dict[str, str] = {}
 
     def run_training(
-        self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
+        self,
+        spec: TrialSpec,
+        *,
+        report_every_s: float,
+        checkpoint_every_s: float,
+        memory: MemoryShare = WHOLE_BATCHES,
     ) -> Iterator[TrainingProgress]:
         """Commits a few small tensors as each expert."""
-        del report_every_s, checkpoint_every_s
+        del report_every_s, checkpoint_every_s, memory
         for expert in spec.outputs:
             manifest = self._commit_expert(expert)
             yield TrainingProgress(

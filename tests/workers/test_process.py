@@ -14,6 +14,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import TrialSpec
 from workers.store.private_directory import user_directory_path
+from workers.train.memory_share import MemoryShare
 from workers.train.resumable import Timing, TrainingProgress
 
 
@@ -61,16 +62,19 @@ def test_interval_between_checkpoints_reaches_the_trial(
     """The trial also gets its specification and the interval between reports."""
     asked: dict[str, object] = {}
 
-    def take(spec: TrialSpec, *, workspace: object, timing: Timing) -> Iterator[TrainingProgress]:
-        asked.update(spec=spec, workspace=workspace, timing=timing)
+    def take(spec: TrialSpec, **arguments: object) -> Iterator[TrainingProgress]:
+        asked.update(spec=spec, **arguments)
         return iter(())
 
     monkeypatch.setattr(process, "run_trial", take)
     worker = Worker(str(tmp_path / "store"), num_cpus=1)
     trial = TrialSpec(longest=make_expert(), snapshots=(3,))
-    assert list(worker.run_training(trial, report_every_s=2.0, checkpoint_every_s=7.0)) == []
+    memory = MemoryShare(micro_batch=2)
+    progress = worker.run_training(trial, report_every_s=2.0, checkpoint_every_s=7.0, memory=memory)
+    assert list(progress) == []
     assert asked.pop("workspace") is worker._workspace
-    assert asked == {"spec": trial, "timing": Timing(report_every_s=2.0, checkpoint_every_s=7.0)}
+    timing = Timing(report_every_s=2.0, checkpoint_every_s=7.0)
+    assert asked == {"spec": trial, "timing": timing, "memory": memory}
 
 
 @pytest.mark.parametrize(("num_cpus", "threads"), [(0.25, 1), (1, 1), (2.5, 2)])

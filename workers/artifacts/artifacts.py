@@ -162,6 +162,7 @@ class Artifacts:
         metrics: Mapping[str, Any],
         seconds: Mapping[str, float],
         outcome: ManifestOutcome = "done",
+        execution: Mapping[str, float] | None = None,
     ) -> Manifest:
         """Uploads files and then writes the manifest, unless another attempt has already done so.
 
@@ -174,6 +175,7 @@ class Artifacts:
             metrics: See `Manifest.metrics`.
             seconds: See `Manifest.seconds`.
             outcome: See `Manifest.outcome`.
+            execution: See `Manifest.execution`.
 
         Returns:
             The manifest of the winner. If another attempt was first, this attempt's files are
@@ -195,6 +197,7 @@ class Artifacts:
             seconds=seconds,
             created_at_s=self._clock(),
             code_version=self._code_version(),
+            execution=execution or {},
         )
         key, content = Layout.manifest(manifest.kind, manifest.id), manifest.to_json()
         for entry in manifest.files:

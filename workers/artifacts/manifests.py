@@ -98,6 +98,11 @@ class Manifest:
     code_version: str
     """Version of mergesweep that made the artifact."""
 
+    execution: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The memory of a training that ran out of memory before: `gpu`, the worker's GPUs;
+    `out_of_memory`, the failed tries; `micro_batch`, the most images of a forward pass, if batches
+    were split. Empty for all others, and then absent from the bytes."""
+
     @property
     def digest(self) -> str:
         """The sha256 of the manifest's bytes in the store, 64 hexadecimal digits."""
@@ -123,6 +128,8 @@ class Manifest:
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["files"] = [dataclasses.asdict(entry) for entry in self.files]
+        if not self.execution:
+            del fields["execution"]
         try:
             plain = plain_json(fields)
         except UnhashableSpecError as error:
@@ -182,7 +189,9 @@ _MANIFEST_TYPES: dict[str, tuple[type, ...]] = {
     "seconds": (dict,),
     "created_at_s": (float, int),
     "code_version": (str,),
+    "execution": (dict,),
 }
+_OPTIONAL = {"execution"}
 
 
 def _checked_fields(
@@ -190,7 +199,7 @@ def _checked_fields(
 ) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise ManifestError(f"{where} is a {type(parsed).__name__}, expected a JSON object")
-    if missing := sorted(types.keys() - parsed.keys()):
+    if missing := sorted(types.keys() - parsed.keys() - _OPTIONAL):
         raise ManifestError(f"{where} has no field {', '.join(missing)}")
     if unknown := sorted(parsed.keys() - types.keys()):
         raise ManifestError(f"{where} has the unknown field {', '.join(unknown)}")

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.evaluate import features_of
+from eval.evaluate import CUDA_BATCH_SIZE, features_of
 from eval.images.split import Split
+from workers.calibrate.device_memory import DeviceMemory, memory_of
 from workers.calibrate.request import CalibrationRequest
 from workers.calibrate.sample_store import SampleStore
-from workers.calibrate.speeds import Speed, file_key, merge_key, train_key
+from workers.calibrate.speeds import Speed, calibration_of, file_key, merge_key, train_key
 from workers.merging.merge_job import run_merge
 from workers.models.backbones import Backbone
 from workers.sampling.determinism import compute_deterministically
@@ -43,18 +44,25 @@ FIRST_IMAGES, MAX_IMAGES, ENOUGH_S = 8, 1024, 0.5
 """The number of evaluated images is multiplied by four until the evaluation takes `ENOUGH_S`."""
 
 
-def measured_speeds(request: CalibrationRequest, *, device: torch.device) -> Iterator[Speed]:
+def measured_speeds(
+    request: CalibrationRequest, *, device: torch.device, memory: DeviceMemory | None = None
+) -> Iterator[Speed]:
     """Measures the requested speeds: evaluation, which all jobs need, then training, then merging.
 
     A sample that fails is skipped, and its traceback goes to standard error: not every model can be
     linearised, and not every batch fits the device. Peak memory is that of one trial and one merge,
     whatever the number of experts.
+
+    Args:
+        request: The samples.
+        device: Where to run them.
+        memory: Measures the memory of trainings; by default that of the device.
     """
     compute_deterministically()
     with scratch_directory("calibrate") as scratch:
         workspace = Workspace(str(scratch / "store"), cache_root=scratch / "cache", device=device)
         store = SampleStore(request=request, workspace=workspace, scratch=scratch)
-        for measure in _samples(store):
+        for measure in _samples(store, memory=memory or memory_of(device)):
             try:
                 speed = measure()
             except Exception:  # noqa: BLE001 the other speeds can still be measured
@@ -63,7 +71,7 @@ def measured_speeds(request: CalibrationRequest, *, device: torch.device) -> Ite
                 yield speed
 
 
-def _samples(store: SampleStore) -> Iterator[Callable[[], Speed]]:
+def _samples(store: SampleStore, *, memory: DeviceMemory) -> Iterator[Callable[[], Speed]]:
     """Yields a measurement for each speed in order; sets torch's threads for the next one first."""
     request = store.request
     torch.set_num_threads(max(1, int(request.merge_cpus)))
@@ -71,9 +79,9 @@ def _samples(store: SampleStore) -> Iterator[Callable[[], Speed]]:
         yield partial(_image_speed, expert, key=key, linearised=linearised, store=store)
     torch.set_num_threads(max(1, int(request.train_cpus)))
     for expert in request.experts:
-        yield partial(_fine_tuning_speed, expert, store=store)
+        yield partial(_fine_tuning_speed, expert, store=store, memory=memory)
     for base in request.pretrained:
-        yield partial(_pretraining_speed, base, store=store)
+        yield partial(_pretraining_speed, base, store=store, memory=memory)
     torch.set_num_threads(max(1, int(request.merge_cpus)))
     models: set[str] = set()
     for merge in request.merges:
@@ -112,9 +120,10 @@ def _evaluation_s(backbone: Backbone, split: Split, *, workspace: Workspace) -> 
     return _mean_s(evaluate, max_count=1, max_s=0, device=workspace.device)[0]
 
 
-def _fine_tuning_speed(expert: ExpertSpec, *, store: SampleStore) -> Speed:
+def _fine_tuning_speed(expert: ExpertSpec, *, store: SampleStore, memory: DeviceMemory) -> Speed:
     spec, request = store.prepare(expert), store.request
     linearised = spec.hyperparameters.linearised
+    memory.reset_peak()
     backbone = store.workspace.base_backbone(spec.base_id, linearised=linearised)
     trainer = Trainer(
         spec=replace(spec, hyperparameters=replace(spec.hyperparameters, lr=SAFE_LR)),
@@ -124,15 +133,16 @@ def _fine_tuning_speed(expert: ExpertSpec, *, store: SampleStore) -> Speed:
         device=store.workspace.device,
     )
     key = train_key(request.model(expert), image_size=request.image_size(expert), spec=spec)
-    return _step_speed(trainer, key=key)
+    return _step_speed(trainer, key=key, memory=memory)
 
 
-def _pretraining_speed(base: BaseSpec, *, store: SampleStore) -> Speed:
+def _pretraining_speed(base: BaseSpec, *, store: SampleStore, memory: DeviceMemory) -> Speed:
     """Measures steps on one task's images: the joint head of all tasks costs next to nothing."""
     assert base.pretrain is not None
     spec, data_id = base.pretrain, base.pretrain.data_ids[0]
     sample = store.request.data[data_id]
     store.prepare_images(data_id)
+    memory.reset_peak()
     backbone = store.workspace.base_backbone(store.prepare_base(base))
     head = create_head(
         backbone.num_features,
@@ -148,16 +158,25 @@ def _pretraining_speed(base: BaseSpec, *, store: SampleStore) -> Speed:
         device=store.workspace.device,
     )
     key = train_key(base.model, image_size=sample.spec.image_size, spec=spec)
-    return _step_speed(trainer, key=key)
+    return _step_speed(trainer, key=key, memory=memory)
 
 
-def _step_speed(trainer: Trainer, *, key: str) -> Speed:
+def _step_speed(trainer: Trainer, *, key: str, memory: DeviceMemory) -> Speed:
+    """Times steps, and measures the memory of steps and of one batch of the evaluation."""
     for _ in range(NUM_WARM_STEPS):
         trainer.advance()
     seconds, count = _mean_s(
         trainer.advance, max_count=MAX_STEPS, max_s=MAX_STEPS_S, device=trainer.device
     )
-    return Speed(what=key, seconds=seconds, count=count)
+    if memory.device_bytes() is not None:
+        positions = np.arange(CUDA_BATCH_SIZE) % len(trainer.train)
+        features_of(
+            trainer.backbone.model,
+            split=trainer.train.take(positions),
+            normalization=trainer.backbone.normalization,
+            device=trainer.device,
+        )
+    return Speed(what=key, seconds=seconds, count=count, peak_bytes=memory.peak_bytes())
 
 
 def _file_speed(merge: MergeSpec, *, store: SampleStore) -> Speed:
@@ -204,15 +223,51 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def calibrated_trainings(request: str, seconds: float) -> dict[str, object]:
+    """Times the optimizer steps of a request on this device, merges left out.
+
+    The driver has a worker with a whole GPU call this.
+
+    Args:
+        request: The request as text.
+        seconds: Time after which no further sample is begun.
+
+    Returns:
+        The fields of a `Calibration`; plain values, which the driver reads without torch.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    about = description(device)
+    samples = replace(CalibrationRequest.from_json(request), merges=())
+    until_s = time.monotonic() + seconds
+    speeds = []
+    for speed in measured_speeds(samples, device=device):
+        speeds.append(speed)
+        if time.monotonic() > until_s:
+            break
+    return calibration_of(about, speeds=speeds).to_json()
+
+
 def main() -> int:
     """Prints the device and then the measured speeds; returns the exit code."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name()
-    _print({"device": device.type, "device_name": name, "machine": platform.node()})
+    _print(description(device))
     request = CalibrationRequest.from_json(sys.stdin.read())
     for speed in measured_speeds(request, device=device):
         _print(asdict(speed))
     return 0
+
+
+def description(device: torch.device) -> dict[str, object]:
+    """Returns the fields of a `Calibration` that describe a device."""
+    memory = memory_of(device)
+    torch.zeros(1, device=device)  # so that CUDA has what it needs in this process
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
+        "machine": platform.node(),
+        "device_bytes": memory.device_bytes(),
+        "process_bytes": memory.process_bytes(),
+    }
 
 
 def _cpu_name() -> str:

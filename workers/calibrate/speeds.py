@@ -1,8 +1,9 @@
 """The measured speeds of one device and the keys that identify them. Free of torch."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from workers.specs.bases import PretrainSpec
@@ -20,6 +21,9 @@ class Speed:
     """Seconds per unit: an optimizer step, an image, a file, or an expert merged."""
     count: int
     """Number of units timed."""
+    peak_bytes: int | None = None
+    """Of an optimizer step: the most memory of the GPU that a trial of its kind needs. None for
+    other work, and without a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,12 @@ class Calibration:
     """Time of the measurement, in seconds since 1970."""
     speeds: Mapping[str, float]
     """Seconds per unit, by key."""
+    device_bytes: int | None = None
+    """Memory of the GPU; None without one."""
+    process_bytes: int = 0
+    """Memory of the GPU that CUDA itself needs in each process."""
+    peaks: Mapping[str, int] = field(default_factory=dict)
+    """`Speed.peak_bytes`, by key."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
@@ -49,6 +59,21 @@ class Calibration:
             TypeError: A field is missing or unknown.
         """
         return Calibration(**fields)
+
+
+def calibration_of(about: Mapping[str, Any], *, speeds: Sequence[Speed]) -> Calibration:
+    """Returns the calibration that was measured now.
+
+    Args:
+        about: The fields that describe the device.
+        speeds: What was measured on it.
+    """
+    return Calibration(
+        **about,
+        at_s=time.time(),
+        speeds={speed.what: speed.seconds for speed in speeds},
+        peaks={speed.what: speed.peak_bytes for speed in speeds if speed.peak_bytes is not None},
+    )
 
 
 def train_key(model: str, *, image_size: int, spec: ExpertSpec | PretrainSpec) -> str:
@@ -96,5 +121,5 @@ def parse_speeds(lines: Sequence[str]) -> Iterator[Speed]:
             fields = json.loads(line)
         except ValueError:
             continue
-        if isinstance(fields, dict) and fields.keys() == {"what", "seconds", "count"}:
+        if isinstance(fields, dict) and {"what", "seconds", "count"} <= fields.keys():
             yield Speed(**fields)

@@ -75,6 +75,31 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
+@contextmanager
+def statistics_in_parts(module: nn.Module, *, num_parts: int) -> Iterator[None]:
+    """Lets BatchNorm layers in training mode see one batch in parts inside the context.
+
+    A layer normalizes each part by the part's own mean and variance. Its running statistics keep
+    `(1 - momentum)` of their value, as after one batch, and get the mean over the parts; later
+    parts weigh slightly more. It counts the parts as one batch.
+    """
+    norms = [norm for norm in batch_norms(module) if norm.training and norm.track_running_stats]
+    if num_parts == 1 or not norms:
+        yield
+        return
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        if norm.momentum is not None:
+            norm.momentum = 1 - (1 - norm.momentum) ** (1 / num_parts)
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count + 1)  # type: ignore[union-attr]
+
+
 def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Returns a model's BatchNorm layers."""
     kind = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 their common class has no other name

@@ -95,6 +95,8 @@ class Checkpoints:
         """
         self._may_exist = True
         about = {"trial": self._training_id, "step": str(trainer.step), "seconds": repr(seconds)}
+        if trainer.least_micro_batch is not None:
+            about["micro_batch"] = str(trainer.least_micro_batch)
         superseded = self._superseded
         try:
             with scratch_directory("checkpoint") as scratch:
@@ -146,13 +148,15 @@ class Checkpoints:
             if (sha256 := sha256_of_file(path)) != listed.sha256:
                 raise ValueError(f"its content has sha256 {sha256}")
             tensors = TensorFile(path)
-            seconds = self._checked_seconds(tensors.metadata, step=listed.step)
+            about = json.loads(tensors.metadata[METADATA_KEY])
+            seconds = self._checked_seconds(about, step=listed.step)
+            micro_batch = int(about["micro_batch"]) if "micro_batch" in about else None
             trainer.restore(tensors, step=listed.step)
+            trainer.least_micro_batch = micro_batch
             return seconds
 
-    def _checked_seconds(self, metadata: Mapping[str, str], *, step: int) -> float:
+    def _checked_seconds(self, about: Mapping[str, str], *, step: int) -> float:
         """Returns the seconds in a checkpoint's metadata; raises if the metadata is not right."""
-        about = json.loads(metadata[METADATA_KEY])
         if (about["trial"], about["step"]) != (self._training_id, str(step)):
             raise ValueError(f"it belongs to training {about['trial']}, step {about['step']}")
         seconds = float(about["seconds"])

@@ -16,6 +16,7 @@ from workers.sampling.determinism import compute_deterministically
 from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.training import Pretraining
 from workers.store.scratch import scratch_directory
+from workers.train.memory_share import WHOLE_BATCHES, MemoryShare
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
 from workers.train.trainer_state import are_finite
@@ -29,10 +30,15 @@ class _StartedPretraining:
     spec: Pretraining
     trainer: Trainer
     workspace: Workspace
+    memory: MemoryShare
 
 
 def run_pretraining(
-    spec: Pretraining, *, workspace: Workspace, timing: Timing
+    spec: Pretraining,
+    *,
+    workspace: Workspace,
+    timing: Timing,
+    memory: MemoryShare = WHOLE_BATCHES,
 ) -> Iterator[TrainingProgress]:
     """Pretrains; yields at an interval and at every snapshot. The last yield is the end.
 
@@ -47,6 +53,7 @@ def run_pretraining(
         spec: The pretraining.
         workspace: The process's store, models and images.
         timing: The intervals of reports and checkpoints.
+        memory: How the pretraining is to fit its device.
 
     Raises:
         MissingArtifactError: The initial base or the images are not committed.
@@ -54,7 +61,7 @@ def run_pretraining(
         ManifestError, CorruptArtifactError: A committed artifact is damaged.
     """
     started_s = timing.clock()
-    pretraining = _start(spec, workspace=workspace)
+    pretraining = _start(spec, workspace=workspace, memory=memory)
     training = ResumableTraining(
         spec=spec,
         trainer=pretraining.trainer,
@@ -77,7 +84,7 @@ def joint_split(pretrain: PretrainSpec, *, name: str, workspace: Workspace) -> J
     )
 
 
-def _start(spec: Pretraining, *, workspace: Workspace) -> _StartedPretraining:
+def _start(spec: Pretraining, *, workspace: Workspace, memory: MemoryShare) -> _StartedPretraining:
     compute_deterministically()
     pretrain = spec.recipe
     train = joint_split(pretrain, name="train", workspace=workspace)
@@ -94,8 +101,9 @@ def _start(spec: Pretraining, *, workspace: Workspace) -> _StartedPretraining:
         head=head.to(workspace.device),
         train=train,
         device=workspace.device,
+        micro_batch=memory.micro_batch,
     )
-    return _StartedPretraining(spec=spec, trainer=trainer, workspace=workspace)
+    return _StartedPretraining(spec=spec, trainer=trainer, workspace=workspace, memory=memory)
 
 
 def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -> Manifest:
@@ -116,6 +124,7 @@ def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -
                 tasks=_scores(pretraining) if is_usable else None,
             ).to_json(),
             seconds={"pretrain": at.seconds},
+            execution=pretraining.memory.execution(trainer.least_micro_batch),
         )
     workspace.remember(manifest)
     return manifest

@@ -21,7 +21,7 @@ from eval.images.split import Split
 from eval.model_inputs import to_inputs
 from workers.artifacts.metrics import TrainingMetrics
 from workers.models.backbones import Backbone
-from workers.models.batch_norm import batch_norms, statistics_kept
+from workers.models.batch_norm import batch_norms, statistics_in_parts, statistics_kept
 from workers.sampling.batches import batch_positions, training_subset
 from workers.sampling.seeds import derive_seed
 from workers.specs.bases import PretrainSpec
@@ -61,6 +61,12 @@ class Trainer:
     device: torch.device
     step: int = 0
     """Optimizer steps taken."""
+    micro_batch: int | None = None
+    """Most images of a forward and backward pass; None for the whole batch. The gradients of all
+    parts of a batch add up to that of its mean loss, up to rounding. BatchNorm normalizes each part
+    by itself, and dropout draws other masks, so the weights differ from those of whole batches."""
+    least_micro_batch: int | None = None
+    """The smallest `micro_batch` of all steps so far, those before a checkpoint included."""
     losses: list[float] = field(default_factory=list)
     """The training loss of every step, in nats per image."""
     _subset: npt.NDArray[np.int64] = field(init=False)
@@ -100,6 +106,7 @@ class Trainer:
         self._optimizer.step()
         self.step += 1
         self.losses.append(loss)
+        self.least_micro_batch = _least(self.micro_batch, self.least_micro_batch)
         if self._average.has_begun(self.step):
             self._average.add(model_tensors(self.backbone.module, self.head), step=self.step)
 
@@ -122,18 +129,25 @@ class Trainer:
         return inputs, labels
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> float:
-        """Computes the gradients of a step's loss; returns the loss.
+        """Computes the gradients of a step's mean loss; returns the loss.
 
         All calls in one step draw the same dropout.
         """
         torch.manual_seed(derive_seed(self.spec.hyperparameters.seed, "step", self.step))
-        with autocast(self.device):
-            logits = self.head(self.backbone.model(inputs))
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DivergedError(f"the loss is {value} at step {self.step}")
-        loss.backward()  # type: ignore[no-untyped-call]
+        count = len(labels)
+        num_parts = math.ceil(count / min(self.micro_batch or count, count))
+        parts = zip(inputs.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True)
+        value = 0.0
+        with statistics_in_parts(self.backbone.module, num_parts=num_parts):
+            for part_inputs, part_labels in parts:
+                with autocast(self.device):
+                    logits = self.head(self.backbone.model(part_inputs))
+                mean = nn.functional.cross_entropy(logits.float(), part_labels)
+                loss = mean * (len(part_labels) / count)
+                value += float(loss.detach())
+                if not math.isfinite(value):
+                    raise DivergedError(f"the loss is {value} at step {self.step}")
+                loss.backward()  # type: ignore[no-untyped-call]
         return value
 
     def _sharpen(self, inputs: Tensor, labels: Tensor) -> None:
@@ -228,6 +242,10 @@ class Trainer:
             yield tensors
         finally:
             load_model(last, backbone=self.backbone.module, head=self.head)
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def recent_loss(losses: Sequence[float]) -> float | None:

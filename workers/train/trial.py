@@ -16,6 +16,7 @@ from workers.sampling.determinism import compute_deterministically
 from workers.specs.expert import ExpertSpec
 from workers.specs.training import TrialSpec
 from workers.store.scratch import scratch_directory
+from workers.train.memory_share import WHOLE_BATCHES, MemoryShare
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
 from workers.train.trainer_state import are_finite
@@ -31,10 +32,15 @@ class _StartedTrial:
     base_features: Tensor
     """(test images, features) of the base."""
     workspace: Workspace
+    memory: MemoryShare
 
 
 def run_trial(
-    spec: TrialSpec, *, workspace: Workspace, timing: Timing
+    spec: TrialSpec,
+    *,
+    workspace: Workspace,
+    timing: Timing,
+    memory: MemoryShare = WHOLE_BATCHES,
 ) -> Iterator[TrainingProgress]:
     """Fine-tunes; yields at an interval and at every snapshot. The last yield is the end.
 
@@ -51,6 +57,7 @@ def run_trial(
         spec: The trial.
         workspace: The process's store, models and images.
         timing: The intervals of reports and checkpoints.
+        memory: How the trial is to fit its device.
 
     Raises:
         MissingArtifactError: The base, the images or the zero-shot head are not committed.
@@ -59,7 +66,7 @@ def run_trial(
         ManifestError, CorruptArtifactError: A committed artifact is damaged.
     """
     started_s = timing.clock()
-    trial = _start(spec, workspace=workspace)
+    trial = _start(spec, workspace=workspace, memory=memory)
     training = ResumableTraining(
         spec=spec,
         trainer=trial.trainer,
@@ -70,7 +77,7 @@ def run_trial(
     yield from training.run(lambda expert, at: _commit(expert, at=at, trial=trial))
 
 
-def _start(spec: TrialSpec, *, workspace: Workspace) -> _StartedTrial:
+def _start(spec: TrialSpec, *, workspace: Workspace, memory: MemoryShare) -> _StartedTrial:
     longest = spec.longest
     compute_deterministically()
     base_features = workspace.base_features(longest.base_id, longest.data_id)
@@ -84,9 +91,14 @@ def _start(spec: TrialSpec, *, workspace: Workspace) -> _StartedTrial:
         head=head.to(workspace.device),
         train=workspace.split(longest.data_id, "train"),
         device=workspace.device,
+        micro_batch=memory.micro_batch,
     )
     return _StartedTrial(
-        spec=spec, trainer=trainer, base_features=base_features, workspace=workspace
+        spec=spec,
+        trainer=trainer,
+        base_features=base_features,
+        workspace=workspace,
+        memory=memory,
     )
 
 
@@ -131,6 +143,7 @@ def _commit_weights(
             outcome="diverged" if at.diverged or not finite else "done",
             metrics=_metrics(trial, finite=finite).to_json(),
             seconds={"trial": at.seconds},
+            execution=trial.memory.execution(trial.trainer.least_micro_batch),
         )
 
 

@@ -16,6 +16,7 @@ from orchestrator.costs.calibration import (
     store_calibration,
 )
 from orchestrator.costs.estimate import Estimate, StoreEstimate, estimate, estimate_store
+from orchestrator.costs.gpu_packing import packing_line
 from orchestrator.costs.sizes import Sizes, sizes_by_base
 from orchestrator.costs.usage import GIGABYTE
 from orchestrator.plan.export import plan_file
@@ -46,6 +47,8 @@ def show_plan(
     left = estimate(committed, calibration=opened.calibration, models=models)
     store = estimate_store(plan, sizes=Sizes(committed=committed, models=models), num_slots=slots)
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
+    if packing := packing_line(plan.study, calibration=opened.calibration):
+        lines = [packing, *lines]
     about_budget = list(budget_lines(plan, keeper=opened.budget_keeper))
     data = check_data(committed)
     warnings = [*plan.warnings, *_store_warnings(opened.store_url)]

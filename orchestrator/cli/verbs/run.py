@@ -6,6 +6,7 @@ from rich.console import Console
 
 from orchestrator.cli.ending import command_line, print_end, print_pending
 from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_session
+from orchestrator.costs.gpu_packing import lacks_measurement
 from orchestrator.environment.mlflow_variable import unread_server
 from orchestrator.progress.say import say
 from orchestrator.results.study_results import StudyResults
@@ -37,13 +38,15 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
     tracking = opened.plan.study.tracking
     if unread := unread_server(os.environ, tracking=tracking, used=opened.tracking_uri):
         say(console, f"warning: {unread}")
+    next_step = f"go on with: {command_line('resume', opened)}"
     try:
+        if lacks_measurement(opened.plan.study, calibration=opened.calibration):
+            with held_session(
+                opened, console=console, take_over=take_over, publishes=False, next_step=next_step
+            ) as held:
+                opened = held.measure_memory()
         with held_session(
-            opened,
-            console=console,
-            take_over=take_over,
-            publishes=True,
-            next_step=f"go on with: {command_line('resume', opened)}",
+            opened, console=console, take_over=take_over, publishes=True, next_step=next_step
         ) as held:
             if not held.opened.is_finished() and held.opened.has_room():
                 held.session().run(console)

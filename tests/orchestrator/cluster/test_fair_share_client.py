@@ -12,7 +12,7 @@ from orchestrator.cluster.fair_share import Demand
 from orchestrator.cluster.fair_share_client import FairShareClient
 from orchestrator.cluster.fair_share_register import FairShareRegister
 from orchestrator.environment.problems import NoRoomError
-from orchestrator.study.resources import Quota, Resources, Share
+from orchestrator.study.resources import Quota, Resources, Share, TrialShare
 
 CORES = {"CPU": 8.0, "GPU": 0.0}
 
@@ -183,7 +183,7 @@ def test_waiting_for_a_slot_ends_with_a_slot_or_a_stop(actor: Actor) -> None:
 def test_share_that_this_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would wait for it for ever; on a cluster, a node with it may still join."""
     monkeypatch.setattr(client_module, "largest_node", lambda: {"CPU": 8, "GPU": 0})
-    resources, notes = Resources(trial=Share(cpu=2, gpu=0.5)), list[str]()
+    resources, notes = Resources(trial=TrialShare(cpu=2, gpu=0.5)), list[str]()
     alone = FairShareClient("one", is_shared=False, resources=resources)
     alone.check_room(Share(cpu=8))
     with pytest.raises(NoRoomError, match=r"0\.5 GPUs, but this machine has 8 cores and 0 GPUs"):

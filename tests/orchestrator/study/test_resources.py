@@ -81,3 +81,30 @@ def test_priorities_are_whole_numbers_and_quotas_positive(study_fields: Fields) 
         "resources.quota.gpus: unknown field",
     ]
     assert found[2].endswith("did you mean 'gpu'? Known fields: cpu, gpu")
+
+
+@pytest.mark.parametrize("value", ["half", "Auto", "0.5", -1, None, ["auto"]])
+def test_gpus_of_a_trial_are_a_number_or_auto(study_fields: Fields, value: object) -> None:
+    """The message names the field and both kinds of value."""
+    (problem,) = problems(study_fields(resources={"trial": {"gpu": value}}))
+    assert problem.startswith("resources.trial.gpu: ")
+    if isinstance(value, str):
+        assert problem == (
+            f"resources.trial.gpu: {value!r} is not allowed; expected 0 or more GPUs, or auto"
+        )
+
+
+def test_only_trials_are_measured(study_fields: Fields) -> None:
+    """Merge jobs need a number, and `is_auto` is no field."""
+    (merge,) = problems(study_fields(resources={"merge": {"gpu": "auto"}}))
+    assert merge == "resources.merge.gpu: 'auto' is not allowed; expected a number"
+    (unknown,) = problems(study_fields(resources={"trial": {"is_auto": True}}))
+    assert unknown.startswith("resources.trial.is_auto: unknown field")
+
+
+def test_auto_is_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
+    """Whatever a calibration proposes, artifacts are the same."""
+    free, measured = make_plan(), make_plan(resources={"trial": {"gpu": "auto"}})
+    assert measured.study.resources.trial.is_auto
+    assert not free.study.resources.trial.is_auto
+    assert list(free.experts) == list(measured.experts)

@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from limited_memory import LimitedDevice, LimitedMemory
 
 from eval.suites import find_task
 from workers.calibrate import __main__ as calibrate
-from workers.calibrate.__main__ import measured_speeds
+from workers.calibrate.__main__ import description, measured_speeds
 from workers.calibrate.request import CalibrationRequest, ImageSample
 from workers.calibrate.speeds import (
+    Calibration,
     Speed,
+    calibration_of,
     file_key,
     image_key,
     merge_key,
@@ -25,6 +28,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec, SurgerySpec
 
 CPU = torch.device("cpu")
+ABOUT = {"device": "cuda", "device_name": "simulated", "machine": "here", "process_bytes": 0}
 METHODS = {
     "average": {},
     "ties": {"density": 0.2, "scaling": 0.3, "consensus": "sum", "scope": "model"},
@@ -169,3 +173,32 @@ def test_request_travels_as_text(
     assert CalibrationRequest.from_json(request.to_json()) == request
     lines = ['{"what": "a", "seconds": 0.5, "count": 3}', '{"device": "cpu"}', '{"what": "b", "sec']
     assert list(parse_speeds(lines)) == [Speed(what="a", seconds=0.5, count=3)]
+
+
+def test_memory_of_each_kind_of_step_is_measured(
+    base: BaseSpec, datasets: Mapping[str, DataSpec], make_expert: Callable[..., ExpertSpec]
+) -> None:
+    """Larger batches need more. The device is simulated: torch's tensors on the CPU are counted."""
+    whole = request_of(base, datasets, (make_expert("mnist_5k"),))
+    experts = tuple(with_batch_size(make_expert("mnist_5k"), size) for size in (4, 64, 4096))
+    request = replace(whole, experts=experts, merges=())
+    with LimitedMemory(30_000_000) as mode:
+        device = LimitedDevice(mode, device_bytes=30_000_000)
+        found = list(measured_speeds(request, device=CPU, memory=device))
+    small, large = (
+        speed.peak_bytes for speed in found if speed.what.startswith("step")
+    )  # the third does not fit the device, and is skipped
+    assert small is not None
+    assert large is not None
+    parameters, momenta, gradients = [4 * 99_196] * 3
+    assert parameters + momenta + gradients < small < large < 30_000_000
+    calibration = calibration_of({**ABOUT, "device_bytes": 30_000_000}, speeds=found)
+    assert sorted(calibration.peaks.values()) == [small, large]
+    assert Calibration.from_json(calibration.to_json()) == calibration
+
+
+def test_memory_of_a_cpu_is_not_measured() -> None:
+    """Its workers are not limited to a part of it."""
+    about = description(CPU)
+    assert (about["device"], about["device_bytes"], about["process_bytes"]) == ("cpu", None, 0)
+    assert calibration_of(about, speeds=[Speed(what="a", seconds=1.0, count=1)]).peaks == {}
