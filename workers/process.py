@@ -9,6 +9,9 @@ import torch
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.node_cache import cache_root
 from workers.freed_memory import keep_freed_memory
+from workers.measure.constants import measure_constants
+from workers.measure.operator import measure_operator
+from workers.measure.reach import measure_reach
 from workers.merging.merge_job import run_merge
 from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
@@ -17,6 +20,7 @@ from workers.prepare.zero_shot import prepare_head
 from workers.specs.bases import BaseJob
 from workers.specs.data import DataJob
 from workers.specs.head import HeadJob
+from workers.specs.measures import ConstantsSpec, OperatorSpec, ReachSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import Training, TrialSpec
 from workers.train.memory_limit import device_memory
@@ -84,6 +88,18 @@ class Worker:
     def prepare_head(self, job: HeadJob) -> Manifest:
         """Commits a task's zero-shot head; see `workers.prepare.zero_shot.prepare_head`."""
         return prepare_head(job, workspace=self._workspace)
+
+    def measure_constants(self, spec: ConstantsSpec) -> Manifest:
+        """Commits a task's constants; see `workers.measure.constants.measure_constants`."""
+        return measure_constants(spec, workspace=self._workspace)
+
+    def measure_reach(self, spec: ReachSpec) -> Manifest:
+        """Commits the reach of a path; see `workers.measure.reach.measure_reach`."""
+        return measure_reach(spec, workspace=self._workspace)
+
+    def measure_operator(self, spec: OperatorSpec) -> Manifest:
+        """Commits a method's effect; see `workers.measure.operator.measure_operator`."""
+        return measure_operator(spec, workspace=self._workspace)
 
 
 def _cache_bytes(root: Path) -> int:

@@ -236,17 +236,36 @@ class Workspace:
         Experts with the same base, training images and penalty share one fit. Resets the shared
         backbone to the base if it has to compute features.
         """
-        train = self.split(expert.data_id, "train")
         trained = expert.hyperparameters
-        kept = training_subset(len(train), data_ratio=trained.data_ratio, seed=trained.seed)
-        kept.sort()
-        digest = hashlib.sha256(kept.tobytes()).digest()
-        key = (expert.base_id, expert.data_id, expert.constants.probe_l2, digest)
-        return deepcopy(self._probes.get_or_make(key, lambda: self._fit_probe(expert, kept=kept)))
+        kept = training_subset(
+            len(self.split(expert.data_id, "train")),
+            data_ratio=trained.data_ratio,
+            seed=trained.seed,
+        )
+        return self.probe(expert.base_id, expert.data_id, l2=expert.constants.probe_l2, kept=kept)
 
-    def _fit_probe(self, expert: ExpertSpec, *, kept: NDArray[np.int64]) -> nn.Linear:
-        train = self.split(expert.data_id, "train")
-        backbone = self.base_backbone(expert.base_id)
+    def probe(self, base_id: str, data_id: str, *, l2: float, kept: NDArray[np.int64]) -> nn.Linear:
+        """Returns a copy of the classifier that is fitted to a base's features of some images.
+
+        Args:
+            base_id: The base; the shared backbone is reset to it if features are computed.
+            data_id: The task's images.
+            l2: Penalty.
+            kept: Positions of training images, (num,), in any order.
+        """
+        kept = np.sort(kept)
+        key = (base_id, data_id, l2, hashlib.sha256(kept.tobytes()).digest())
+
+        def fit() -> nn.Linear:
+            return self._fit_probe(base_id, data_id, l2=l2, kept=kept)
+
+        return deepcopy(self._probes.get_or_make(key, fit))
+
+    def _fit_probe(
+        self, base_id: str, data_id: str, *, l2: float, kept: NDArray[np.int64]
+    ) -> nn.Linear:
+        train = self.split(data_id, "train")
+        backbone = self.base_backbone(base_id)
         features = [
             self._features(backbone, split=train.take(kept[start : start + PROBE_IMAGES_AT_ONCE]))
             for start in range(0, len(kept), PROBE_IMAGES_AT_ONCE)
@@ -254,8 +273,8 @@ class Workspace:
         return fit_probe(
             torch.cat(features),
             labels=train.labels[kept],
-            num_classes=self.num_classes(expert.data_id),
-            l2=expert.constants.probe_l2,
+            num_classes=self.num_classes(data_id),
+            l2=l2,
         )
 
     def _features(self, backbone: Backbone, *, split: Split) -> Tensor:

@@ -14,6 +14,9 @@ class JobKind(StrEnum):
     HEAD = "prepare_head"
     IMAGES = "prepare_data"
     MERGE = "run_merge"
+    CONSTANTS = "measure_constants"
+    REACH = "measure_reach"
+    OPERATOR = "measure_operator"
 
     @property
     def reports_progress(self) -> bool:

@@ -25,6 +25,7 @@ from orchestrator.upkeep.gc_units import (
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.layout import ArtifactAddress, InvalidNameError, Layout
 from workers.artifacts.manifests import ManifestError
+from workers.specs.measures import MEASURED_KINDS
 from workers.specs.plan_file import PLAN_FILE
 from workers.store.protocol import Entry, Store
 
@@ -130,6 +131,7 @@ def collect(
     before_s = now_s - min_age_s
     planned = read_planned()
     artifacts = group_artifacts(store.list(Layout.artifacts()))
+    planned |= _measured(Artifacts(store), artifacts, planned=planned)
     winners, damaged = _read_winners(Artifacts(store), artifacts, planned=planned)
     garbage = _find_garbage(store, artifacts, planned=planned, winners=winners, before_s=before_s)
     if not dry_run:
@@ -186,6 +188,29 @@ def _read_plan(store: Store, name: str) -> set[str]:
             f"see `{command}`"
         )
     return set().union(*plan.artifact_ids().values())
+
+
+def _measured(
+    artifacts: Artifacts, stored: Iterable[StoredArtifact], *, planned: frozenset[str]
+) -> frozenset[str]:
+    """Returns the ids of the measurements of planned artifacts, which no plan names.
+
+    A measurement whose manifest cannot be read is kept, too.
+    """
+
+    def is_kept(address: ArtifactAddress) -> bool:
+        try:
+            manifest = artifacts.find(*address)
+        except ManifestError:
+            return True
+        return manifest is not None and manifest.inputs.keys() <= planned
+
+    found = [
+        each.address for each in stored if each.manifest and each.address.kind in MEASURED_KINDS
+    ]
+    with ThreadPoolExecutor(_MAX_THREADS) as threads:
+        kept = zip(found, threads.map(is_kept, found), strict=True)
+        return frozenset(address.id for address, is_used in kept if is_used)
 
 
 def _read_winners(

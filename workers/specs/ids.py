@@ -12,7 +12,16 @@ from typing import Any, Protocol
 
 from eval.digests import sha256_of_bytes
 
-VERSIONS: dict[str, int] = {"base": 2, "data": 2, "head": 1, "expert": 2, "merge": 4}
+VERSIONS: dict[str, int] = {
+    "base": 2,
+    "data": 2,
+    "head": 1,
+    "expert": 2,
+    "merge": 4,
+    "constants": 1,
+    "reach": 1,
+    "operator": 1,
+}
 """Versions of the kinds of artifacts. Raise one when equal specifications of the kind begin to give
 another result."""
 

@@ -331,6 +331,27 @@ def test_artifact_that_a_plan_begins_to_use_is_kept(world: World) -> None:
     assert world.keys() == world.kept | world.garbage
 
 
+def test_measurements_of_planned_artifacts_are_kept(world: World) -> None:
+    """No plan names them; one whose base or expert no study uses is garbage."""
+    used, unused = sorted(world.planned)[:2], new_id(random.Random(9))
+    for number, inputs in enumerate(([used[0]], used, [used[0], unused])):
+        Artifacts(world.store).commit(
+            Provenance(
+                kind="reach",
+                id=f"{number:016x}",
+                version=1,
+                spec={},
+                inputs=dict.fromkeys(inputs, "digest"),
+            ),
+            files={},
+            metrics={},
+            seconds={},
+        )
+    collect_old(world.store)
+    kept = Artifacts(world.store).committed_ids("reach")
+    assert kept == {f"{0:016x}", f"{1:016x}"}
+
+
 def test_attempt_that_wins_meanwhile_is_kept(tmp_path: Path) -> None:
     """An unknown worker commits between the listing and the deletion."""
     store, ids = LocalStore(tmp_path / "store"), [("base", "b" * 16), ("expert", "a" * 16)]

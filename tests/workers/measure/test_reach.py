@@ -1,0 +1,77 @@
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from workers.artifacts.measured import ReachMetrics
+from workers.measure.reach import measure_reach
+from workers.specs.data import DataSpec
+from workers.specs.expert import ExpertSpec
+from workers.specs.measures import ReachSpec, TaskSample
+from workers.workspace import Workspace
+
+
+def reach_of(expert: ExpertSpec, *, coefficient: float, workspace: Workspace) -> ReachMetrics:
+    """Returns the reach of a part of the way to an expert, on its own task."""
+    sample = TaskSample(
+        task=expert.task,
+        base_id=expert.base_id,
+        data_id=expert.data_id,
+        num_batches=5,
+        batch_size=8,
+    )
+    spec = ReachSpec(sample=sample, experts=(expert.id,), coefficients=(coefficient,))
+    return ReachMetrics.from_json(measure_reach(spec, workspace=workspace).metrics)
+
+
+def test_short_path_is_second_order(
+    experts: tuple[ExpertSpec, ...], new_workspace: Callable[[], Workspace]
+) -> None:
+    """The loss changes as slope and curvature say, and both scale with the path."""
+    expert = experts[0]
+    short = reach_of(expert, coefficient=0.02, workspace=new_workspace())
+    longer = reach_of(expert, coefficient=0.04, workspace=new_workspace())
+    assert short.end_loss is not None
+    change = short.end_loss - short.start_loss
+    predicted = short.slope.value + short.curvature.value / 2
+    assert change == pytest.approx(predicted, rel=0.1, abs=1e-5)
+    assert longer.slope.value == pytest.approx(2 * short.slope.value, rel=1e-3)
+    assert longer.curvature.value == pytest.approx(4 * short.curvature.value, rel=1e-2)
+    assert longer.squared_length == pytest.approx(4 * short.squared_length, rel=1e-4)
+    assert short.reach is not None
+    assert short.reach.value == pytest.approx(short.curvature.value / abs(short.slope.value))
+    assert short.reach.standard_error >= 0
+    assert (short.num_gradients, short.num_products) == (40, 40)
+
+
+def test_path_to_a_merge_adds_task_vectors(
+    experts: tuple[ExpertSpec, ...],
+    datasets: Mapping[str, DataSpec],
+    new_workspace: Callable[[], Workspace],
+) -> None:
+    """Slopes are linear in the coefficients."""
+    first, second = experts[:2]
+    sample = TaskSample(
+        task=first.task,
+        base_id=first.base_id,
+        data_id=datasets[first.task].id,
+        num_batches=3,
+        batch_size=8,
+    )
+
+    def slope(*coefficients: float) -> float:
+        spec = ReachSpec(sample=sample, experts=(first.id, second.id), coefficients=coefficients)
+        metrics = measure_reach(spec, workspace=new_workspace()).metrics
+        return ReachMetrics.from_json(metrics).slope.value
+
+    both = slope(0.5, 0.5)
+    assert both == pytest.approx((slope(1.0, 0.0) + slope(0.0, 1.0)) / 2, rel=1e-3, abs=1e-6)
+
+
+def test_path_of_no_length_has_no_reach(
+    experts: tuple[ExpertSpec, ...], workspace: Workspace
+) -> None:
+    """Slope and curvature are 0; the reach is 0 as well, and the loss stays."""
+    still = reach_of(experts[0], coefficient=0.0, workspace=workspace)
+    assert still.reach is not None
+    assert (still.reach.value, still.squared_length) == (0, 0)
+    assert still.end_loss == pytest.approx(still.start_loss)

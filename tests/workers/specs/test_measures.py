@@ -1,0 +1,40 @@
+from dataclasses import replace
+
+from workers.specs.measures import ConstantsSpec, CurvatureSpec, ReachSpec, TaskSample
+
+SAMPLE = TaskSample(task="mnist_5k", base_id="0" * 16, data_id="1" * 16)
+
+
+def test_measurements_are_read_as_they_were_written() -> None:
+    """Through the JSON that manifests store."""
+    for curvature in (None, CurvatureSpec(num_pairs=2)):
+        spec = ConstantsSpec(sample=SAMPLE, curvature=curvature)
+        assert ConstantsSpec.from_json(spec.to_json()) == spec
+    reach = ReachSpec(sample=SAMPLE, experts=("2" * 16,), coefficients=(1.0,))
+    assert ReachSpec.from_json(reach.to_json()) == reach
+
+
+def test_ids_depend_on_every_field_and_stay() -> None:
+    """A changed id is a reviewed difference."""
+    spec = ConstantsSpec(sample=SAMPLE)
+    changed = [
+        replace(spec, curvature=CurvatureSpec()),
+        *(
+            replace(spec, sample=replace(SAMPLE, **{name: value}))
+            for name, value in {
+                "task": "emoji",
+                "base_id": "3" * 16,
+                "data_id": "3" * 16,
+                "head_id": "3" * 16,
+                "probe_l2": 2.0,
+                "augment": "flip",
+                "num_batches": 4,
+                "batch_size": 16,
+                "seed": 1,
+            }.items()
+        ),
+    ]
+    assert len({spec.id, *(each.id for each in changed)}) == 1 + len(changed)
+    reach = ReachSpec(sample=SAMPLE, experts=("2" * 16,), coefficients=(1.0,))
+    assert (spec.id, reach.id) == ("ab487788418478de", "e1d2838168b460c9")
+    assert replace(reach, coefficients=(0.5,)).id != reach.id

@@ -1,0 +1,210 @@
+"""A task's loss under a fixed head, as a function of the backbone's weights, with derivatives.
+
+The backbone is in evaluation mode: in training mode, BatchNorm couples the images of a batch, and
+the loss of one image is undefined. Arithmetic is in float32 on every device.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from eval.evaluate import CPU_BATCH_SIZE
+from eval.model_inputs import to_inputs
+from workers.sampling.batches import training_order
+from workers.specs.measures import TaskSample
+from workers.train.augmentation import augmented
+from workers.workspace import Workspace
+
+Positions = npt.NDArray[np.int64]
+
+
+class TooFewImagesError(ValueError):
+    """A task has fewer training images than batches."""
+
+
+class TaskLoss:
+    """The loss of a task at the weights of the process's backbone, which begin as the base's.
+
+    Vectors are flat and follow the order of the backbone's parameters.
+    """
+
+    def __init__(self, sample: TaskSample, *, workspace: Workspace) -> None:
+        """Loads base, head and images.
+
+        Raises:
+            MissingArtifactError: The base, the images or the head are not committed.
+            TooFewImagesError: There are fewer training images than batches.
+        """
+        self._sample = sample
+        self._device = workspace.device
+        self._train = workspace.split(sample.data_id, "train")
+        self._order = training_order(len(self._train), seed=sample.seed)
+        self.batch_size = min(sample.batch_size, len(self._order) // sample.num_batches)
+        """Images of each batch."""
+        if self.batch_size == 0:
+            raise TooFewImagesError(
+                f"{sample.task} has {len(self._order)} training images; {sample.num_batches} "
+                "batches need one each"
+            )
+        self._head = self._fixed_head(workspace)
+        self._backbone = workspace.base_backbone(sample.base_id)
+        self._module = self._backbone.module.eval()
+        self.names, self._weights = zip(*self._module.named_parameters(), strict=True)
+
+    @property
+    def num_weights(self) -> int:
+        """Number of the backbone's parameters."""
+        return sum(weight.numel() for weight in self._weights)
+
+    def batches(self) -> list[Positions]:
+        """Returns the positions of the images of each of the disjoint batches."""
+        size = self.batch_size
+        return [
+            self._order[start * size : (start + 1) * size]
+            for start in range(self._sample.num_batches)
+        ]
+
+    def later(self, start: int, num: int) -> Positions:
+        """Returns the images at some places of the sample's order, which goes round."""
+        return np.take(self._order, np.arange(start, start + num), mode="wrap")
+
+    @property
+    def num_images(self) -> int:
+        """Number of training images."""
+        return len(self._order)
+
+    def losses(self, positions: Positions) -> Tensor:
+        """Returns the loss of each image, in nats, on the CPU.
+
+        Shapes: (images,), float64.
+        """
+        with torch.no_grad():
+            chunks = [self._losses(each) for each in _chunks(positions)]
+        return torch.cat(chunks).double().cpu()
+
+    def gradient(self, positions: Positions) -> tuple[npt.NDArray[np.float32], Tensor]:
+        """Returns the gradient of the mean loss of some images, and the loss of each.
+
+        Shapes: (num_weights,); (images,), float64.
+        """
+        sums = [torch.zeros_like(weight) for weight in self._weights]
+        losses = []
+        with torch.enable_grad():
+            for chunk in _chunks(positions):
+                found = self._losses(chunk)
+                losses.append(found.detach())
+                gradients = self._differentiate(found.sum() / len(positions))
+                for sum_, gradient in zip(sums, gradients, strict=True):
+                    sum_.add_(gradient)
+        return _flat(sums), torch.cat(losses).double().cpu()
+
+    def curved(
+        self, positions: Positions, vector: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Returns the slope along a vector, the Hessian's product with it, and each image's loss.
+
+        Args:
+            positions: The images whose mean loss is differentiated.
+            vector: A tensor for each parameter, as from `parts`.
+
+        Attention runs unfused, because fused kernels have no second derivative.
+        """
+        products = [torch.zeros_like(weight) for weight in self._weights]
+        slope, losses = torch.zeros((), dtype=torch.float64), []
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            for chunk in _chunks(positions):
+                found = self._losses(chunk)
+                losses.append(found.detach())
+                gradients = self._differentiate(found.sum() / len(positions), create_graph=True)
+                along = torch.stack(
+                    [(each * part).sum() for each, part in zip(gradients, vector, strict=True)]
+                ).sum()
+                slope += float(along.detach())
+                for sum_, product in zip(products, self._differentiate(along), strict=True):
+                    sum_.add_(product)
+        return slope, products, torch.cat(losses).double().cpu()
+
+    def product(
+        self, positions: Positions, vector: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.float32]:
+        """Returns the Hessian of the mean loss times a flat vector, (num_weights,)."""
+        return _flat(self.curved(positions, self.parts(vector))[1])
+
+    def parts(self, vector: npt.NDArray[np.floating]) -> list[Tensor]:
+        """Returns a flat vector as a tensor for each parameter, on the device."""
+        flat = torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float32)).to(self._device)
+        parts = torch.split(flat, [weight.numel() for weight in self._weights])
+        return [part.view(weight.shape) for part, weight in zip(parts, self._weights, strict=True)]
+
+    def direction(
+        self, expert_states: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float]
+    ) -> list[Tensor]:
+        """Returns the sum of task vectors, each times its coefficient, for each parameter."""
+        sums = [torch.zeros_like(weight) for weight in self._weights]
+        for state, coefficient in zip(expert_states, coefficients, strict=True):
+            for sum_, name, weight in zip(sums, self.names, self._weights, strict=True):
+                moved = state[name].to(device=self._device, dtype=weight.dtype) - weight.detach()
+                sum_.add_(moved, alpha=coefficient)
+        return sums
+
+    def move(self, vector: Sequence[Tensor]) -> None:
+        """Adds a vector to the backbone's weights, in place."""
+        with torch.no_grad():
+            for weight, part in zip(self._weights, vector, strict=True):
+                weight.add_(part)
+
+    def _fixed_head(self, workspace: Workspace) -> nn.Linear:
+        sample = self._sample
+        if sample.head_id is not None:
+            head = workspace.zero_shot_head(sample.head_id)
+        else:
+            head = workspace.probe(
+                sample.base_id, sample.data_id, l2=sample.probe_l2, kept=self._order
+            )
+        return head.requires_grad_(requires_grad=False).eval()
+
+    def _losses(self, positions: Positions) -> Tensor:
+        batch = self._train.take(positions)
+        inputs = to_inputs(
+            batch.images, normalization=self._backbone.normalization, device=self._device
+        )
+        inputs = augmented(
+            inputs,
+            augmentation=self._sample.augment,
+            seed=self._sample.seed,
+            step=int(positions[0]),
+        )
+        labels = torch.from_numpy(batch.labels).to(self._device)
+        return functional.cross_entropy(self._head(self._module(inputs)), labels, reduction="none")
+
+    def _differentiate(self, value: Tensor, *, create_graph: bool = False) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            value,
+            self._weights,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+
+def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """Returns the inner product of two vectors, summed in float64."""
+    return float(sum((a * b).sum(dtype=torch.float64) for a, b in zip(left, right, strict=True)))
+
+
+def _chunks(positions: Positions) -> list[Positions]:
+    """Returns runs of images that are passed through the model together, alike on every device."""
+    return [
+        positions[start : start + CPU_BATCH_SIZE]
+        for start in range(0, len(positions), CPU_BATCH_SIZE)
+    ]
+
+
+def _flat(tensors: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    return flat.cpu().numpy()

@@ -1,0 +1,177 @@
+"""The specifications of measurements: what the theory of a study needs to know of bases and merges.
+
+Measurements are artifacts like any other. No plan names them: they follow from planned artifacts,
+which are their inputs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from workers.specs.hyperparameters import Augmentation
+from workers.specs.ids import VERSIONS, content_id
+from workers.specs.merge import MergeSpec
+
+MEASURED_KINDS = frozenset({"constants", "reach", "operator"})
+"""The kinds of artifacts of this module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSample:
+    """A task's loss as a function of the backbone's weights, on a sample of its training images."""
+
+    task: str
+    base_id: str
+    data_id: str
+    """The id of the task's images."""
+    head_id: str | None = None
+    """The id of a zero-shot head; None for the linear probe of the base's features of all training
+    images."""
+    probe_l2: float = 1.0
+    """Penalty of the linear probe (`workers.models.linear_probe`); 0 with a zero-shot head."""
+    augment: Augmentation = "none"
+    """The augmentation of the training whose theory is asked for; the probe is fitted without."""
+    num_batches: int = 8
+    """Q, disjoint batches; 3 or more, for standard errors."""
+    batch_size: int = 32
+    """m, images of a batch. A task with too few training images takes fewer."""
+    seed: int = 0
+    """Seeds the choice of images, augmentation and starts of iterations."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The ids of the artifacts that the sample is made from."""
+        return (self.base_id, self.data_id, *([self.head_id] if self.head_id else ()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields."""
+        return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields that are no ids of inputs."""
+        return {name: value for name, value in asdict(self).items() if not name.endswith("_id")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureSpec:
+    """The estimate of a task's curvature, with its bracket; much dearer than gradients."""
+
+    num_images: int = 64
+    """Images of each of the two samples of a pair."""
+    num_products: int = 10
+    """Products with the Hessian for one largest eigenvalue."""
+    num_pairs: int = 3
+    num_singles: int = 16
+    """Single images whose own curvature is measured, the theory's `L1`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantsSpec:
+    """The constants of a base on one task: inner products of gradients, their noise, the loss."""
+
+    sample: TaskSample
+    curvature: CurvatureSpec | None = None
+    """None to leave curvature out."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        spec: dict[str, Any] = self.sample.identity()
+        if self.curvature is not None:
+            spec["curvature"] = asdict(self.curvature)
+        return content_id(
+            "constants", version=VERSIONS["constants"], spec=spec, inputs=self.sample.inputs
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores."""
+        curvature = None if self.curvature is None else asdict(self.curvature)
+        return {**self.sample.to_json(), "curvature": curvature}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "ConstantsSpec":
+        """Returns the specification whose `to_json` returned the values.
+
+        Raises:
+            KeyError, TypeError: A field is missing or unknown.
+        """
+        sample = dict(values)
+        curvature = sample.pop("curvature")
+        return ConstantsSpec(
+            sample=TaskSample(**sample),
+            curvature=None if curvature is None else CurvatureSpec(**curvature),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReachSpec:
+    """The reach of a path from the base on one task's loss.
+
+    The path leads to the base plus a sum of task vectors: to an expert with one coefficient of 1,
+    to an average with coefficients of 1/N.
+    """
+
+    sample: TaskSample
+    experts: tuple[str, ...]
+    """Ids of experts of the base."""
+    coefficients: tuple[float, ...]
+    """One for each expert."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        spec = {**self.sample.identity(), "coefficients": self.coefficients}
+        inputs = (*self.sample.inputs, *self.experts)
+        return content_id("reach", version=VERSIONS["reach"], spec=spec, inputs=inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores."""
+        return {
+            **self.sample.to_json(),
+            "experts": self.experts,
+            "coefficients": self.coefficients,
+        }
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "ReachSpec":
+        """Returns the specification whose `to_json` returned the values.
+
+        Raises:
+            KeyError, TypeError: A field is missing or unknown.
+        """
+        sample = dict(values)
+        experts, coefficients = (tuple(sample.pop(name)) for name in ("experts", "coefficients"))
+        return ReachSpec(sample=TaskSample(**sample), experts=experts, coefficients=coefficients)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorSpec:
+    """The effect of a merge's method on its experts' task vectors; no image is read."""
+
+    merge: MergeSpec
+    leave_one_out: bool = False
+    """Whether to merge again without each expert, which costs N + 1 merges."""
+
+    @cached_property
+    def id(self) -> str:
+        """The content address."""
+        spec = {"leave_one_out": self.leave_one_out}
+        merge = self.merge
+        inputs = (merge.id, merge.base_id, *(expert.id for expert in merge.experts))
+        return content_id("operator", version=VERSIONS["operator"], spec=spec, inputs=inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values that the manifest stores; experts are named by id."""
+        return {
+            "merge": self.merge.id,
+            "method": self.merge.method,
+            "params": dict(self.merge.params),
+            "seed": self.merge.seed,
+            "base_id": self.merge.base_id,
+            "experts": {expert.task: expert.id for expert in self.merge.experts},
+            "leave_one_out": self.leave_one_out,
+        }
+
+
+Measurement = ConstantsSpec | ReachSpec | OperatorSpec
