@@ -236,6 +236,14 @@ CARDS: dict[str, MethodCard] = {
 PARAMS: dict[str, type[MethodParams]] = {name: card.params for name, card in CARDS.items()}
 """The class of each method's parameters."""
 
+CHANGE_TASK_VECTORS = frozenset(
+    {
+        *("ties", "dare", "dare_ties", "breadcrumbs", "della", "consensus_ta", "magmax", "pcb"),
+        *("emr", "tall_mask", "twin", "tsv_m", "iso_c", "iso_cts", "wudi"),
+    }
+)
+"""Methods that do more than add task vectors with coefficients (`merge.measures`)."""
+
 
 def parse_params(method: str, values: Mapping[str, object]) -> MethodParams:
     """Returns a method's parameters, with defaults where `values` has none.

@@ -19,6 +19,11 @@ class JobKind(StrEnum):
     OPERATOR = "measure_operator"
 
     @property
+    def is_measurement(self) -> bool:
+        """Returns whether the job measures something that no plan names."""
+        return self in (JobKind.CONSTANTS, JobKind.REACH, JobKind.OPERATOR)
+
+    @property
     def reports_progress(self) -> bool:
         """Returns whether the method yields `PreparationProgress` instead of returning a manifest.
 

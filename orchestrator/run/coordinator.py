@@ -104,6 +104,8 @@ class Coordinator:
         """The errors of the preparation jobs that failed because of a task's files."""
         self.fault: StoreError | MachineError | None = None
         """The first store error of a worker that stopped the run."""
+        self.unmeasured: dict[str, str] = {}
+        """The reason for each measurement that failed, by id; a study's run goes on without it."""
         self.is_spent = False
         """Whether the budget is reached; nothing more starts then."""
 
@@ -132,6 +134,9 @@ class Coordinator:
         progress = self._state.preparations.pop(end.job.id, None)
         if progress is not None and end.manifest is not None:
             self._state.notes.append(prepared_line(progress, manifest=end.manifest))
+        if end.job.kind.is_measurement:
+            self._measurement_ended(end)
+            return
         if end.manifest is not None:
             self._ledger.add(end.manifest)
             self._budget_keeper.ended(end.job.id)
@@ -218,6 +223,14 @@ class Coordinator:
         """Frees the trial's room in the budget and shows it no longer."""
         self._budget_keeper.ended(trial_id)
         self._forget(trial_id)
+
+    def _measurement_ended(self, end: JobEnd) -> None:
+        """Records the reason if a measurement failed; it is deterministic, so it is not retried."""
+        if end.manifest is not None or self._is_fault(end.error):
+            return
+        reason = f"{type(end.error).__name__}: {end.error}"
+        self.unmeasured[end.job.id] = reason
+        self._state.note_failure(f"{end.job.kind.value} {end.job.id} failed: {reason}")
 
     def _check_budget(self) -> None:
         """Cancels waiting jobs, and so stops trials, once measured use reaches the budget."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from orchestrator.run.stages import Stages
 from orchestrator.tracking.study_runs import mlflow_run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.artifacts.manifests import Manifest
+from workers.specs.measures import Measurement
 
 STOPPING = "stopping"
 
@@ -75,6 +76,23 @@ class Session:
         """
         with self._stages(console, tallies=("bases", "images")) as stages:
             stages.prepare()
+
+    def measure(self, specs: Sequence[Measurement], *, console: Console) -> dict[str, str]:
+        """Makes measurements of a finished study's artifacts on the cluster.
+
+        Args:
+            specs: The measurements that the store lacks (`record.measurements.missing`). Stopped at
+                any point, a later call makes the rest.
+            console: Where to show the progress.
+
+        Returns:
+            The reason for each measurement that failed, by id.
+
+        Raises:
+            StoreError, MachineError, ConnectionError: As `run` does.
+        """
+        with self._stages(console, tallies=()) as stages:
+            return stages.measure(specs)
 
     @contextlib.contextmanager
     def _stages(self, console: Console, *, tallies: Collection[str]) -> Iterator[Stages]:

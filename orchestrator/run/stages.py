@@ -4,15 +4,22 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.cluster.jobs import Job, JobKind
 from orchestrator.cluster.protocol import Cluster, FairShare, TrialSettings, WorkerPool
 from orchestrator.progress.live_state import LiveState
 from orchestrator.run.coordinator import Coordinator, preparation_jobs
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.preparation_errors import preparation_text
 from orchestrator.run.slots import Slots
+from workers.specs.measures import ConstantsSpec, Measurement, OperatorSpec, ReachSpec
 from workers.specs.training import Training
 
 POLL_S = 0.2
+_MEASURED_BY = {
+    ConstantsSpec: JobKind.CONSTANTS,
+    ReachSpec: JobKind.REACH,
+    OperatorSpec: JobKind.OPERATOR,
+}
 
 
 class PreparationError(Exception):
@@ -110,6 +117,15 @@ class Stages:
             if not self.coordinator.submit_merges(self.opened.ledger.state().ready_merges):
                 return
             self._wait_for_pool()
+
+    def measure(self, specs: Sequence[Measurement]) -> dict[str, str]:
+        """Makes measurements; returns the reason for each one that failed, by id."""
+        self.state.stage = "measuring"
+        for spec in specs:
+            self.pool.submit(Job(id=spec.id, kind=_MEASURED_BY[type(spec)], argument=spec))
+        self._begin_job_stage()
+        self._wait_for_pool()
+        return dict(self.coordinator.unmeasured)
 
     def _begin_job_stage(self) -> None:
         """Begins a stage in which job workers may fill every slot of the study."""

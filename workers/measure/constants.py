@@ -82,11 +82,7 @@ def measure_constants(spec: ConstantsSpec, *, workspace: Workspace) -> Manifest:
 
 def digests_of(sample: TaskSample, *, workspace: Workspace) -> dict[str, str]:
     """Returns the digests of a sample's inputs, by id."""
-    kinds = ("base", "data", "head")
-    return {
-        artifact_id: workspace.manifest(kind, artifact_id).digest
-        for kind, artifact_id in zip(kinds, sample.inputs, strict=False)
-    }
+    return {each: workspace.manifest(kind, each).digest for each, kind in sample.kinds.items()}
 
 
 def inner_products(vectors: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from eval.evaluate import CPU_BATCH_SIZE
 from eval.model_inputs import to_inputs
+from workers.models.tied_weights import load_state
 from workers.sampling.batches import training_order
 from workers.specs.measures import TaskSample
 from workers.train.augmentation import augmented
@@ -28,7 +29,9 @@ class TooFewImagesError(ValueError):
 
 
 class TaskLoss:
-    """The loss of a task at the weights of the process's backbone, which begin as the base's.
+    """The loss of a task at the weights of the process's backbone.
+
+    They begin as the base's, or as those of the sample's expert.
 
     Vectors are flat and follow the order of the backbone's parameters.
     """
@@ -54,6 +57,8 @@ class TaskLoss:
         self._head = self._fixed_head(workspace)
         self._backbone = workspace.base_backbone(sample.base_id)
         self._module = self._backbone.module.eval()
+        if sample.expert_id is not None:
+            load_state(self._module, workspace.expert_tensors(sample.expert_id))
         self.names, self._weights = zip(*self._module.named_parameters(), strict=True)
 
     @property

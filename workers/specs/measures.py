@@ -39,10 +39,21 @@ class TaskSample:
     seed: int = 0
     """Seeds the choice of images, augmentation and starts of iterations."""
 
+    expert_id: str | None = None
+    """The expert at whose weights and statistics the loss is taken, for constants along a training;
+    None for the base's. The probe stays that of the base."""
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The artifacts that the sample is made from: ids with their kinds."""
+        kinds = {self.base_id: "base", self.data_id: "data"}
+        others = {"head": self.head_id, "expert": self.expert_id}
+        return {**kinds, **{each: kind for kind, each in others.items() if each is not None}}
+
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The ids of the artifacts that the sample is made from."""
-        return (self.base_id, self.data_id, *([self.head_id] if self.head_id else ()))
+        """The ids of these artifacts, in their order."""
+        return tuple(self.kinds)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields."""
@@ -68,7 +79,7 @@ class CurvatureSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantsSpec:
-    """The constants of a base on one task: inner products of gradients, their noise, the loss."""
+    """The constants of a base, or an expert, on a task: products of gradients, noise, loss."""
 
     sample: TaskSample
     curvature: CurvatureSpec | None = None
@@ -117,6 +128,12 @@ class ReachSpec:
     """Ids of experts of the base."""
     coefficients: tuple[float, ...]
     """One for each expert."""
+
+    def __post_init__(self) -> None:
+        if self.sample.expert_id is not None:
+            raise ValueError("a path begins at the base; its sample names no expert")
+        if len(self.experts) != len(self.coefficients):
+            raise ValueError(f"{len(self.experts)} experts, {len(self.coefficients)} coefficients")
 
     @cached_property
     def id(self) -> str:

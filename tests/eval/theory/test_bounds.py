@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,3 +220,14 @@ def test_setting_with_a_missing_value_is_refused() -> None:
         MergeSetting(weights=[1, 0.5], accumulations=two, **values)
     with pytest.raises(ValueError, match="eta has the shape"):
         MergeSetting(weights=[0.5, 0.5], accumulations=two, **{**values, "lr": [1]})
+
+
+def test_heterogeneity_raises_the_training_loss_through_the_drift() -> None:
+    """With the same mean gradient, gradients further apart are longer."""
+    constants, setting = quadratic.constants(), quadratic.setting()
+    mean = quadratic.GRADIENTS.mean(axis=0)
+    further = mean + 1.1 * (quadratic.GRADIENTS - mean)
+    apart = replace(constants, gram=further @ further.T)
+    before, after = training_loss(setting, constants), training_loss(setting, apart)
+    assert after.descent == pytest.approx(before.descent)
+    assert after.total > before.total

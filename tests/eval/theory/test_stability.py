@@ -181,9 +181,10 @@ def test_proved_stability_moves_as_the_table_says() -> None:
         num_tasks: int = 4,
         scale: float = 1.0,
         noise: float = 1.0,
+        smoothness: float = 1.0,
     ) -> float:
         expert = expert_stability(
-            smooth_growth(steps, lr=lr, smoothness=1),
+            smooth_growth(steps, lr=lr, smoothness=smoothness),
             lr=lr,
             noise=noise,
             batch_size=b,
@@ -195,7 +196,13 @@ def test_proved_stability_moves_as_the_table_says() -> None:
     start = eps()
     for falls in (eps(n=100), eps(b=10), eps(num_tasks=8)):
         assert falls < start
-    for rises in (eps(steps=21), eps(lr=0.03), eps(scale=1.1), eps(noise=1.1)):
+    for rises in (
+        eps(steps=21),
+        eps(lr=0.03),
+        eps(scale=1.1),
+        eps(noise=1.1),
+        eps(smoothness=1.1),
+    ):
         assert rises > start
     assert eps(b=49) > eps(b=50) == eps(b=60)  # the floor
 

@@ -17,6 +17,7 @@ from orchestrator.cluster.jobs import Job, JobEnd, JobKind
 from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.environment.problems import NoRoomError
+from orchestrator.plan.measurements import constants_of, reaches_of
 from orchestrator.progress.state import InUse, parse_progress
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.run.session import Session
@@ -192,7 +193,8 @@ class FakeCluster:
         self.events.append(job.kind.value)
         if errors := self.errors.get(job.kind):
             return JobEnd(job=job, error=errors.pop(0), trace="trace")
-        spec = job.argument if job.kind is JobKind.MERGE else job.argument.spec
+        is_spec = job.kind is JobKind.MERGE or job.kind.is_measurement
+        spec = job.argument if is_spec else job.argument.spec
         return JobEnd(job=job, manifest=self.manifest_of(spec))
 
     def exporting_metrics(
@@ -351,6 +353,24 @@ def test_preparation_alone_makes_base_and_images(setup: Setup) -> None:
     setup.session.prepare(Console(file=StringIO()))
     assert setup.cluster.events == PREPARATION
     assert setup.tracker.published == []
+
+
+def test_measurements_run_as_jobs_beside_the_plan(setup: Setup) -> None:
+    """One that fails is named with its reason; the ledger has none of them."""
+    specs = [*constants_of(setup.opened.plan), *reaches_of(setup.opened.plan)]
+    setup.cluster.errors[JobKind.REACH] = [ValueError("too few images")]
+    failed = setup.session.measure(specs, console=Console(file=StringIO()))
+    assert setup.cluster.events == [*["measure_constants"] * 3, *["measure_reach"] * 3]
+    assert failed == {specs[3].id: "ValueError: too few images"}
+    assert setup.opened.ledger.state().counts().num_failed == 0
+    assert setup.tracker.published == []
+
+
+def test_store_fault_in_a_measurement_ends_the_session(setup: Setup) -> None:
+    """It is no failure of the measurement."""
+    setup.cluster.errors[JobKind.CONSTANTS] = [StoreFullError("no space left")]
+    with pytest.raises(StoreFullError):
+        setup.session.measure(constants_of(setup.opened.plan), console=Console(file=StringIO()))
 
 
 def test_prepared_artifacts_are_not_prepared_again(setup: Setup) -> None:

@@ -13,9 +13,10 @@ from eval.theory.sketch import sketched_products
 from workers.artifacts.measured import SKETCH_FILE, ConstantsMetrics
 from workers.measure.constants import measure_constants
 from workers.measure.task_loss import TaskLoss, TooFewImagesError
-from workers.models.tied_weights import own_state
+from workers.models.tied_weights import load_state, own_state
 from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
+from workers.specs.expert import ExpertSpec
 from workers.specs.measures import ConstantsSpec, CurvatureSpec, TaskSample
 from workers.workspace import Workspace
 
@@ -176,3 +177,26 @@ def test_task_with_few_images_takes_smaller_batches_or_is_refused(
     assert len(set(np.concatenate(loss.batches()))) == 39
     with pytest.raises(TooFewImagesError, match="40 training images; 41 batches"):
         TaskLoss(replace(sample, num_batches=41), workspace=new_workspace())
+
+
+def test_constants_of_an_expert_are_those_at_its_weights(
+    sample: TaskSample, experts: tuple[ExpertSpec, ...], new_workspace: Callable[[], Workspace]
+) -> None:
+    """Under the same probe, at the expert's weights and statistics."""
+    (expert,) = (each for each in experts if each.task == sample.task)
+    there = replace(sample, expert_id=expert.id)
+    manifest = measure_constants(ConstantsSpec(sample=there), workspace=new_workspace())
+    workspace = new_workspace()
+    probe = workspace.probe(sample.base_id, sample.data_id, l2=1.0, kept=np.arange(40))
+    backbone = workspace.base_backbone(sample.base_id)
+    load_state(backbone.module, workspace.expert_tensors(expert.id))
+    sums = evaluate(
+        backbone.module,
+        probe,
+        split=workspace.split(sample.data_id, "train"),
+        normalization=backbone.normalization,
+        device=workspace.device,
+    )
+    found = ConstantsMetrics.from_json(manifest.metrics)
+    assert found.loss.value == pytest.approx(sums.loss, rel=1e-5)
+    assert manifest.inputs.keys() == {sample.base_id, sample.data_id, expert.id}

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from workers.specs.measures import ConstantsSpec, CurvatureSpec, ReachSpec, TaskSample
 
 SAMPLE = TaskSample(task="mnist_5k", base_id="0" * 16, data_id="1" * 16)
@@ -26,6 +28,7 @@ def test_ids_depend_on_every_field_and_stay() -> None:
                 "base_id": "3" * 16,
                 "data_id": "3" * 16,
                 "head_id": "3" * 16,
+                "expert_id": "4" * 16,
                 "probe_l2": 2.0,
                 "augment": "flip",
                 "num_batches": 4,
@@ -38,3 +41,11 @@ def test_ids_depend_on_every_field_and_stay() -> None:
     reach = ReachSpec(sample=SAMPLE, experts=("2" * 16,), coefficients=(1.0,))
     assert (spec.id, reach.id) == ("ab487788418478de", "e1d2838168b460c9")
     assert replace(reach, coefficients=(0.5,)).id != reach.id
+
+
+def test_path_begins_at_the_base_and_has_a_coefficient_for_each_expert() -> None:
+    """Anything else is no path."""
+    with pytest.raises(ValueError, match="begins at the base"):
+        ReachSpec(sample=replace(SAMPLE, expert_id="2" * 16), experts=(), coefficients=())
+    with pytest.raises(ValueError, match="1 experts, 0 coefficients"):
+        ReachSpec(sample=SAMPLE, experts=("2" * 16,), coefficients=())

@@ -1,0 +1,93 @@
+"""Derives the measurements that the theory of a study needs from its plan."""
+
+from collections.abc import Iterable
+
+from merge.catalogue import CHANGE_TASK_VECTORS
+from orchestrator.plan.plan import Plan
+from workers.specs.expert import ExpertSpec
+from workers.specs.measures import (
+    ConstantsSpec,
+    CurvatureSpec,
+    OperatorSpec,
+    ReachSpec,
+    TaskSample,
+)
+
+NUM_REACH_BATCHES = 6
+"""Batches of 32 images for a reach: the 192 examples that its error was judged with."""
+
+
+def constants_of(
+    plan: Plan, *, curvature: CurvatureSpec | None = None
+) -> tuple[ConstantsSpec, ...]:
+    """Returns the constants of each base on each task that its experts are trained on.
+
+    Args:
+        plan: The study's plan.
+        curvature: How to measure the curvature too; None to leave it out.
+    """
+    samples = (sample_of(plan, expert) for expert in _nonlinear(plan))
+    return tuple(
+        ConstantsSpec(sample=sample, curvature=curvature) for sample in dict.fromkeys(samples)
+    )
+
+
+def reaches_of(plan: Plan) -> tuple[ReachSpec, ...]:
+    """Returns the reach of the path to each expert, on its own task: along all snapshots."""
+    return tuple(
+        ReachSpec(
+            sample=sample_of(plan, expert, num_batches=NUM_REACH_BATCHES),
+            experts=(expert.id,),
+            coefficients=(1.0,),
+        )
+        for expert in _nonlinear(plan)
+    )
+
+
+def average_reaches_of(plan: Plan) -> tuple[ReachSpec, ...]:
+    """Returns the reach of the path to the average of each group at each setting, on each task."""
+    groups = dict.fromkeys(merge.experts for merge in plan.merges.values())
+    return tuple(
+        ReachSpec(
+            sample=sample_of(plan, expert, num_batches=NUM_REACH_BATCHES),
+            experts=tuple(each.id for each in experts),
+            coefficients=(1 / len(experts),) * len(experts),
+        )
+        for experts in groups
+        if not experts[0].hyperparameters.linearised
+        for expert in experts
+    )
+
+
+def operators_of(plan: Plan, *, leave_one_out: bool) -> tuple[OperatorSpec, ...]:
+    """Returns the effect of each method on each group's task vectors at each setting.
+
+    Methods that only add task vectors have no effect of their own: one of them stands for all on
+    the same experts. Merges that differ only in the treatment of running statistics or in surgery
+    are measured once.
+    """
+    specs: dict[object, OperatorSpec] = {}
+    for merge in plan.merges.values():
+        has_effect = merge.method in CHANGE_TASK_VECTORS
+        effect = (merge.method, repr(sorted(merge.params.items())), merge.seed)
+        key = (merge.experts, effect if has_effect else None)
+        specs.setdefault(key, OperatorSpec(merge=merge, leave_one_out=leave_one_out))
+    return tuple(specs.values())
+
+
+def sample_of(plan: Plan, expert: ExpertSpec, *, num_batches: int = 8) -> TaskSample:
+    """Returns the loss that an expert's training began with, under a head that is fixed."""
+    return TaskSample(
+        task=expert.task,
+        base_id=expert.base_id,
+        data_id=expert.data_id,
+        head_id=expert.head_id,
+        probe_l2=0.0 if expert.head_id else plan.study.finetune.head.l2,
+        augment=expert.hyperparameters.augment,
+        num_batches=num_batches,
+    )
+
+
+def _nonlinear(plan: Plan) -> Iterable[ExpertSpec]:
+    """Returns the experts that are not linearised: a linear path has no curvature to reach."""
+    return (each for each in plan.experts.values() if not each.hyperparameters.linearised)
