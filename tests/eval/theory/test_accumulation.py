@@ -1,11 +1,7 @@
 import numpy as np
 import pytest
-import torch
 
 from eval.theory.accumulation import adam, ema_weights, expected_norm, sgd, swa_weights
-from workers.specs.hyperparameters import Hyperparameters
-from workers.train.averaging import WeightAverage
-from workers.train.schedules import learning_rate
 
 ONES = [1.0] * 5
 
@@ -63,52 +59,6 @@ def test_no_step_moves_nothing() -> None:
     """An expert of 0 steps is the base."""
     a = sgd([])
     assert (a.total, a.inner_last, a.largest, a.pull) == (0, 0, 0, 0)
-
-
-def hyperparameters(**changed: object) -> Hyperparameters:
-    """Returns a training of 12 steps with warmup."""
-    values = {"steps": 12, "batch_size": 1, "lr": 0.1, "data_ratio": 1.0, "optimizer": "sgd"}
-    return Hyperparameters(**{**values, "seed": 0, "warmup_steps": 3, **changed})
-
-
-CASES = [
-    ({"schedule": "cosine"}, {"momentum": 0.9}),
-    ({"schedule": "linear"}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.3}),
-    ({"schedule": "cosine", "average_weights": "swa", "swa_start": 0.5}, {"momentum": 0.5}),
-    ({"average_weights": "ema", "ema_decay": 0.8}, {}),
-]
-
-
-@pytest.mark.parametrize(("changed", "options"), CASES)
-def test_real_optimizer_ends_where_the_accumulation_vector_says(
-    changed: dict[str, object], options: dict[str, float]
-) -> None:
-    """On a linear loss, torch's SGD under the product's schedules and averages, to rounding."""
-    setting = hyperparameters(**changed)
-    gradients = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    start = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    weight = torch.nn.Parameter(start.clone())
-    optimizer = torch.optim.SGD([weight], lr=setting.lr, **options)
-    average = WeightAverage(setting)
-    for step, gradient in enumerate(gradients):
-        optimizer.param_groups[0]["lr"] = learning_rate(setting, step=step)
-        weight.grad = gradient.clone()
-        optimizer.step()
-        if average.has_begun(step + 1):
-            average.add({"weight": weight.detach()}, step=step + 1)
-    end = average.tensors["weight"] if average.tensors else weight.detach()
-
-    iterates = {"swa": lambda: swa_weights(12, start=6), "ema": lambda: ema_weights(12, decay=0.8)}
-    accumulation = sgd(
-        [learning_rate(setting, step=step) / setting.lr for step in range(12)],
-        momentum=options.get("momentum", 0.0),
-        nesterov=bool(options.get("nesterov", False)),
-        weight_decay=setting.lr * options.get("weight_decay", 0.0),
-        iterate_weights=iterates.get(setting.average_weights, lambda: None)(),
-    )
-    moved = -setting.lr * accumulation.entries @ gradients.numpy()
-    moved += accumulation.pull * start.numpy()
-    assert (end - start).numpy() == pytest.approx(moved, abs=1e-12)
 
 
 def test_walk_of_unit_steps_has_the_measured_norms() -> None:

@@ -231,3 +231,58 @@ def test_heterogeneity_raises_the_training_loss_through_the_drift() -> None:
     before, after = training_loss(setting, constants), training_loss(setting, apart)
     assert after.descent == pytest.approx(before.descent)
     assert after.total > before.total
+
+
+def run_quadratic(
+    rng: np.random.Generator, *, setting: MergeSetting, hessians: np.ndarray, momentum: float
+) -> np.ndarray:
+    """Returns merges, (60, 20), of experts that are trained on noisy quadratics with momentum."""
+    merges = np.tile(quadratic.START, (60, 1))
+    for task, hessian in enumerate(hessians):
+        weights, velocity = np.tile(quadratic.START, (60, 1)), np.zeros((60, 20))
+        noise = math.sqrt(quadratic.NOISE[task] / setting.b[task] / 20)
+        for _ in setting.accumulations[task].entries:
+            gradient = (weights - quadratic.CENTRES[task]) @ hessian
+            velocity = momentum * velocity + gradient + noise * rng.standard_normal((60, 20))
+            weights = weights - setting.eta[task] * velocity
+        merges += setting.alpha[task] * (weights - quadratic.START)
+    return merges
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_proved_training_loss_holds_for_unequal_settings(momentum: float) -> None:
+    """Different Hessians, steps, rates, batches, weights and coefficients; simulated, in range."""
+    rng = np.random.default_rng(1)
+    for _ in range(15):
+        rotations = np.linalg.qr(rng.standard_normal((4, 20, 20)))[0]
+        hessians = (rotations * np.exp(rng.uniform(-3, 0, (4, 1, 20)))) @ np.swapaxes(
+            rotations, 1, 2
+        )
+        weights, steps = rng.dirichlet(np.full(4, 5)), rng.integers(1, 12, 4)
+        accumulations = tuple(sgd([1.0] * int(each), momentum=momentum) for each in steps)
+        smoothness = np.linalg.eigvalsh(hessians)[:, -1]
+        totals = np.array([each.total for each in accumulations])
+        setting = MergeSetting(
+            weights=weights,
+            coefficients=rng.dirichlet(np.full(4, 5)),
+            lr=rng.uniform(0.05, 0.3, 4) / (smoothness * totals),
+            batch_sizes=rng.integers(1, 8, 4),
+            num_examples=np.full(4, 50),
+            accumulations=accumulations,
+        )
+        away = quadratic.START - quadratic.CENTRES
+        gradients = np.einsum("tde,te->td", hessians, away)
+        mixture = np.einsum("t,tde->de", weights, hessians)
+        constants = replace(
+            quadratic.constants(),
+            gram=gradients @ gradients.T,
+            losses=np.einsum("td,td->t", gradients, away) / 2,
+            smoothness=smoothness,
+            mixture_smoothness=float(np.linalg.eigvalsh(mixture)[-1]),
+        )
+        assert reach_of(setting, constants).is_inside
+        merges = run_quadratic(rng, setting=setting, hessians=hessians, momentum=momentum)
+        apart = merges[:, None] - quadratic.CENTRES
+        losses = np.einsum("t,rtd,tde,rte->r", weights, apart, hessians, apart) / 2
+        error = losses.std(ddof=1) / math.sqrt(len(losses))
+        assert losses.mean() - 3 * error <= training_loss(setting, constants).total
