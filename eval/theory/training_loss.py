@@ -101,11 +101,15 @@ def reach_of(
     """Returns the reach of a setting: `L_p H`, and `lr_i L_i A_i` of each expert.
 
     `A_i` is the inner vector's sum: an average of weights does not shorten the training itself.
+    Curvature that was not measured (NaN) gives a reach that is not measured.
     """
     inner = np.array([each.inner_total for each in setting.accumulations])
+    of_merge = constants.mixture_smoothness * _length(setting)
+    of_experts = setting.eta * constants.smoothness * inner
+    is_known = math.isfinite(of_merge) and bool(np.isfinite(of_experts).all())
     return Reach(
-        merge=constants.mixture_smoothness * _length(setting),
-        experts=tuple((setting.eta * constants.smoothness * inner).tolist()),
+        merge=of_merge if is_known else None,
+        experts=tuple(of_experts.tolist()) if is_known else (),
         is_plain_sgd=setting.is_plain_sgd,
         path=path,
     )

@@ -286,3 +286,10 @@ def test_proved_training_loss_holds_for_unequal_settings(momentum: float) -> Non
         losses = np.einsum("t,rtd,tde,rte->r", weights, apart, hessians, apart) / 2
         error = losses.std(ddof=1) / math.sqrt(len(losses))
         assert losses.mean() - 3 * error <= training_loss(setting, constants).total
+
+
+def test_unknown_curvature_gives_an_unknown_reach() -> None:
+    """The word is score, and the reach is not printed as a number."""
+    unknown = replace(quadratic.constants(), smoothness=np.full(4, np.nan))
+    reach = reach_of(quadratic.setting(), unknown)
+    assert (reach.word, str(reach)) == (Word.SCORE, "reach not measured")
