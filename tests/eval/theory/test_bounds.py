@@ -13,8 +13,8 @@ from eval.theory.generalisation import (
     smooth_squared_gradient,
     stated_generalisation_gap,
 )
-from eval.theory.labels import Word
-from eval.theory.settings import MergeSetting
+from eval.theory.labels import Form, Labelled, Word, reasons_of
+from eval.theory.settings import MergeSetting, TaskConstants
 from eval.theory.stability import convex_growth, expert_stability, merge_stability
 from eval.theory.training_loss import (
     descent_under_pl,
@@ -293,3 +293,36 @@ def test_unknown_curvature_gives_an_unknown_reach() -> None:
     unknown = replace(quadratic.constants(), smoothness=np.full(4, np.nan))
     reach = reach_of(quadratic.setting(), unknown)
     assert (reach.word, str(reach)) == (Word.SCORE, "reach not measured")
+
+
+def test_kink_breaks_the_proved_form_inside_its_range() -> None:
+    """|x| from 0.1, ten steps of 0.1: curvature and reach are 0, the end is 0.1, T is -0.4."""
+    constants = TaskConstants(
+        gram=np.array([[1.0]]),
+        noise=np.zeros(1),
+        losses=np.array([0.1]),
+        smoothness=np.zeros(1),
+        mixture_smoothness=0.0,
+        example_smoothness=0.0,
+    )
+    setting = MergeSetting(
+        weights=[1],
+        coefficients=[1],
+        lr=[0.1],
+        batch_sizes=[1],
+        num_examples=[1],
+        accumulations=(sgd([1.0] * 10),),
+    )
+    end = 0.1
+    for _ in range(10):
+        end -= 0.1 * math.copysign(1, end)
+    assert reach_of(setting, constants).is_inside
+    assert training_loss(setting, constants).total == pytest.approx(-0.4)
+    assert abs(end) > training_loss(setting, constants).total
+    kinks = Labelled(
+        value=-0.4,
+        form=Form.PROVED,
+        reach=reach_of(setting, constants),
+        reasons=reasons_of(has_kinks=True),
+    )
+    assert kinks.word is Word.SCORE

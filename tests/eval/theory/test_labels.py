@@ -51,15 +51,18 @@ def test_reach_decides_the_word(reach: Reach, word: Word) -> None:
 
 
 def test_reasons_are_sentences_and_some_take_the_word_away() -> None:
-    """BatchNorm in training mode, Adam, divergence and an unknown curvature leave no bound."""
-    for name in ("is_batch_coupled", "uses_adam", "has_diverged"):
+    """Proofs hold for one smooth function, SGD and finite weights; for coefficients of any sum."""
+    for name in ("has_kinks", "is_batch_coupled", "head_moves", "uses_adam", "has_diverged"):
         reasons = reasons_of(**{name: True})
         labelled = number(reasons=reasons)
         assert labelled.word is Word.SCORE
         assert str(reasons[0]) in str(labelled)
-    kinks = number(reasons=reasons_of(has_kinks=True, coefficient_sum=1.5))
-    assert kinks.word is Word.BOUND
-    assert kinks.reasons == (Reason.KINKS, Reason.SCALED)
+    scaled = number(reasons=reasons_of(coefficient_sum=1.5))
+    assert scaled.word is Word.BOUND
+    assert "do not sum to 1" in str(scaled)
+    both = reasons_of(coefficient_sum=1.5, has_curvature=False)
+    assert both == (Reason.SCALED, Reason.CURVATURE_NOT_MEASURED)
+    assert number(reasons=both).word is Word.SCORE
     assert "batch-coupled" in str(number(reasons=reasons_of(is_batch_coupled=True)))
     assert reasons_of() == ()
 
