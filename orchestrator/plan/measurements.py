@@ -13,8 +13,8 @@ from workers.specs.measures import (
     TaskSample,
 )
 
-NUM_REACH_BATCHES = 6
-"""Batches of 32 images for a reach: the 192 examples that its error was judged with."""
+REACH_BATCHES, REACH_BATCH_SIZE = 6, 16
+"""The sample of a reach: 96 images, a twentieth of a training of 80 steps of 32."""
 
 
 def constants_of(
@@ -36,7 +36,7 @@ def reaches_of(plan: Plan) -> tuple[ReachSpec, ...]:
     """Returns the reach of the path to each expert, on its own task: along all snapshots."""
     return tuple(
         ReachSpec(
-            sample=sample_of(plan, expert, num_batches=NUM_REACH_BATCHES),
+            sample=path_sample_of(expert),
             experts=(expert.id,),
             coefficients=(1.0,),
         )
@@ -49,7 +49,7 @@ def average_reaches_of(plan: Plan) -> tuple[ReachSpec, ...]:
     groups = dict.fromkeys(merge.experts for merge in plan.merges.values())
     return tuple(
         ReachSpec(
-            sample=sample_of(plan, expert, num_batches=NUM_REACH_BATCHES),
+            sample=path_sample_of(expert),
             experts=tuple(each.id for each in experts),
             coefficients=(1 / len(experts),) * len(experts),
         )
@@ -75,8 +75,8 @@ def operators_of(plan: Plan, *, leave_one_out: bool) -> tuple[OperatorSpec, ...]
     return tuple(specs.values())
 
 
-def sample_of(plan: Plan, expert: ExpertSpec, *, num_batches: int = 8) -> TaskSample:
-    """Returns the loss that an expert's training began with, under a head that is fixed."""
+def sample_of(plan: Plan, expert: ExpertSpec) -> TaskSample:
+    """Returns a task's loss under a head that is known before any training."""
     return TaskSample(
         task=expert.task,
         base_id=expert.base_id,
@@ -84,7 +84,23 @@ def sample_of(plan: Plan, expert: ExpertSpec, *, num_batches: int = 8) -> TaskSa
         head_id=expert.head_id,
         probe_l2=0.0 if expert.head_id else plan.study.finetune.head.l2,
         augment=expert.hyperparameters.augment,
-        num_batches=num_batches,
+    )
+
+
+def path_sample_of(expert: ExpertSpec) -> TaskSample:
+    """Returns a task's loss under the head that the expert and its merges are evaluated with.
+
+    Under the probe, a path of an expert that was trained with another head leads uphill.
+    """
+    return TaskSample(
+        task=expert.task,
+        base_id=expert.base_id,
+        data_id=expert.data_id,
+        head_expert_id=expert.id,
+        probe_l2=0.0,
+        augment=expert.hyperparameters.augment,
+        num_batches=REACH_BATCHES,
+        batch_size=REACH_BATCH_SIZE,
     )
 
 

@@ -120,11 +120,12 @@ class Stages:
 
     def measure(self, specs: Sequence[Measurement]) -> dict[str, str]:
         """Makes measurements; returns the reason for each one that failed, by id."""
-        self.state.stage = "measuring"
         for spec in specs:
             self.pool.submit(Job(id=spec.id, kind=_MEASURED_BY[type(spec)], argument=spec))
         self._begin_job_stage()
-        self._wait_for_pool()
+        while not self.pool.is_idle() and not self.stopping.wait(POLL_S):
+            num_done = len(specs) - self.pool.num_unfinished()
+            self.state.stage = f"measuring, {num_done} of {len(specs)} done"
         return dict(self.coordinator.unmeasured)
 
     def _begin_job_stage(self) -> None:

@@ -105,8 +105,7 @@ class ReachMetrics:
     not finite."""
     batch_size: int
     num_gradients: int
-    """Cost: see `ConstantsMetrics`."""
-    num_products: int
+    """Cost: examples that were differentiated, each twice."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""

@@ -4,6 +4,7 @@ import math
 import time
 
 import numpy as np
+from torch import Tensor
 
 from eval.theory.curvature import path_reach
 from workers.artifacts.manifests import Manifest
@@ -15,12 +16,16 @@ from workers.sampling.determinism import compute_deterministically
 from workers.specs.measures import ReachSpec
 from workers.workspace import Workspace
 
+STEP = 0.002
+"""The share of the path on either side of its beginning over which its curvature is taken."""
+
 
 def measure_reach(spec: ReachSpec, *, workspace: Workspace) -> Manifest:
     """Measures slope and curvature of a task's loss along a path, and the loss at its end.
 
-    Only the backbone's parameters move; running statistics stay the base's. Cost: one gradient and
-    one product with the Hessian of each example, and one forward pass more.
+    The curvature is the difference of two slopes, a share `STEP` of the path before and after its
+    beginning: two gradients of each example, where a product with the Hessian takes more than five.
+    Only the backbone's parameters move; running statistics stay the base's.
 
     Raises:
         MissingArtifactError: An input is not committed, or an expert has no weights.
@@ -30,14 +35,14 @@ def measure_reach(spec: ReachSpec, *, workspace: Workspace) -> Manifest:
     compute_deterministically()
     loss = TaskLoss(spec.sample, workspace=workspace)
     states = [workspace.expert_tensors(each) for each in spec.experts]
-    direction = loss.direction(states, spec.coefficients)
-    slopes, curvatures, starts = [], [], []
-    for positions in loss.batches():
-        slope, product, losses = loss.curved(positions, direction)
-        slopes.append(float(slope))
-        curvatures.append(dot(product, direction))
-        starts.append(float(losses.mean()))
-    loss.move(direction)
+    start, direction = loss.start(), loss.direction(states, spec.coefficients)
+    starts = [float(loss.losses(positions).mean()) for positions in loss.batches()]
+    before, after = (
+        _slopes(loss, start=start, direction=direction, share=share) for share in (-STEP, STEP)
+    )
+    slopes = [(one + other) / 2 for one, other in zip(before, after, strict=True)]
+    curvatures = [(late - soon) / (2 * STEP) for soon, late in zip(before, after, strict=True)]
+    loss.move(start, direction, share=1.0)
     ends = [float(loss.losses(positions).mean()) for positions in loss.batches()]
     num_examples = loss.batch_size * spec.sample.num_batches
     metrics = ReachMetrics(
@@ -48,8 +53,7 @@ def measure_reach(spec: ReachSpec, *, workspace: Workspace) -> Manifest:
         start_loss=float(np.mean(starts)),
         end_loss=float(np.mean(ends)) if math.isfinite(sum(ends)) else None,
         batch_size=loss.batch_size,
-        num_gradients=num_examples,
-        num_products=num_examples,
+        num_gradients=2 * num_examples,
     )
     experts = {each: workspace.manifest("expert", each).digest for each in spec.experts}
     inputs = {**digests_of(spec.sample, workspace=workspace), **experts}
@@ -59,6 +63,18 @@ def measure_reach(spec: ReachSpec, *, workspace: Workspace) -> Manifest:
         metrics=metrics.to_json(),
         seconds={"reach": time.monotonic() - started},
     )
+
+
+def _slopes(
+    loss: TaskLoss, *, start: list[Tensor], direction: list[Tensor], share: float
+) -> list[float]:
+    """Returns the slope along the path, at a share of it, on each batch."""
+    loss.move(start, direction, share=share)
+    slopes = []
+    for positions in loss.batches():
+        gradient, _ = loss.gradient(positions)
+        slopes.append(dot(loss.parts(gradient), direction))
+    return slopes
 
 
 def _mean(values: list[float]) -> Measured:

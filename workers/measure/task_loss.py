@@ -157,16 +157,22 @@ class TaskLoss:
                 sum_.add_(moved, alpha=coefficient)
         return sums
 
-    def move(self, vector: Sequence[Tensor]) -> None:
-        """Adds a vector to the backbone's weights, in place."""
+    def start(self) -> list[Tensor]:
+        """Returns a copy of the backbone's weights."""
+        return [weight.detach().clone() for weight in self._weights]
+
+    def move(self, start: Sequence[Tensor], vector: Sequence[Tensor], *, share: float) -> None:
+        """Sets the backbone's weights to a start plus a share of a vector, in place."""
         with torch.no_grad():
-            for weight, part in zip(self._weights, vector, strict=True):
-                weight.add_(part)
+            for weight, origin, part in zip(self._weights, start, vector, strict=True):
+                torch.add(origin, part, alpha=share, out=weight)
 
     def _fixed_head(self, workspace: Workspace) -> nn.Linear:
         sample = self._sample
         if sample.head_id is not None:
             head = workspace.zero_shot_head(sample.head_id)
+        elif sample.head_expert_id is not None:
+            head = workspace.expert_head(sample.head_expert_id)
         else:
             head = workspace.probe(
                 sample.base_id, sample.data_id, l2=sample.probe_l2, kept=self._order

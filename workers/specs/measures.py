@@ -26,10 +26,12 @@ class TaskSample:
     data_id: str
     """The id of the task's images."""
     head_id: str | None = None
-    """The id of a zero-shot head; None for the linear probe of the base's features of all training
-    images."""
+    """The id of a zero-shot head. Without one and without `head_expert_id`, the head is the linear
+    probe of the base's features of all training images."""
+    head_expert_id: str | None = None
+    """The expert whose own classifier is the head."""
     probe_l2: float = 1.0
-    """Penalty of the linear probe (`workers.models.linear_probe`); 0 with a zero-shot head."""
+    """Penalty of the linear probe (`workers.models.linear_probe`); 0 with another head."""
     augment: Augmentation = "none"
     """The augmentation of the training whose theory is asked for; the probe is fitted without."""
     num_batches: int = 8
@@ -41,14 +43,20 @@ class TaskSample:
 
     expert_id: str | None = None
     """The expert at whose weights and statistics the loss is taken, for constants along a training;
-    None for the base's. The probe stays that of the base."""
+    None for the base's. A probe stays that of the base's features."""
+
+    def __post_init__(self) -> None:
+        if self.head_id is not None and self.head_expert_id is not None:
+            raise ValueError("a sample has one head: a zero-shot head, an expert's, or a probe")
 
     @property
     def kinds(self) -> dict[str, str]:
         """The artifacts that the sample is made from: ids with their kinds."""
         kinds = {self.base_id: "base", self.data_id: "data"}
-        others = {"head": self.head_id, "expert": self.expert_id}
-        return {**kinds, **{each: kind for kind, each in others.items() if each is not None}}
+        if self.head_id is not None:
+            kinds[self.head_id] = "head"
+        experts = (self.head_expert_id, self.expert_id)
+        return kinds | {each: "expert" for each in experts if each is not None}
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -60,8 +68,13 @@ class TaskSample:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """Returns the fields that are no ids of inputs."""
-        return {name: value for name, value in asdict(self).items() if not name.endswith("_id")}
+        """Returns the fields that are no ids of inputs, and the parts that the inputs play."""
+        head = "probe" if self.head_id is None else "zero_shot"
+        return {
+            **{name: value for name, value in asdict(self).items() if not name.endswith("_id")},
+            "head": "expert" if self.head_expert_id is not None else head,
+            "is_at_base": self.expert_id is None,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

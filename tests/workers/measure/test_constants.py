@@ -138,9 +138,10 @@ def test_product_is_the_derivative_of_the_gradient(
     direction = loss.gradient(positions)[0]
     step = 1e-3 / np.linalg.norm(direction)
     product = loss.product(positions, direction)
-    loss.move(loss.parts(step * direction))
+    start, parts = loss.start(), loss.parts(direction)
+    loss.move(start, parts, share=step)
     above = loss.gradient(positions)[0].astype(float)
-    loss.move(loss.parts(-2 * step * direction))
+    loss.move(start, parts, share=-step)
     below = loss.gradient(positions)[0].astype(float)
     difference = (above - below) / (2 * step)
     error = np.linalg.norm(product - difference) / np.linalg.norm(difference)

@@ -29,6 +29,7 @@ def test_ids_depend_on_every_field_and_stay() -> None:
                 "data_id": "3" * 16,
                 "head_id": "3" * 16,
                 "expert_id": "4" * 16,
+                "head_expert_id": "4" * 16,
                 "probe_l2": 2.0,
                 "augment": "flip",
                 "num_batches": 4,
@@ -39,12 +40,14 @@ def test_ids_depend_on_every_field_and_stay() -> None:
     ]
     assert len({spec.id, *(each.id for each in changed)}) == 1 + len(changed)
     reach = ReachSpec(sample=SAMPLE, experts=("2" * 16,), coefficients=(1.0,))
-    assert (spec.id, reach.id) == ("ab487788418478de", "e1d2838168b460c9")
+    assert (spec.id, reach.id) == ("b130946ef05e60ad", "482fceb22f788cb8")
     assert replace(reach, coefficients=(0.5,)).id != reach.id
 
 
 def test_path_begins_at_the_base_and_has_a_coefficient_for_each_expert() -> None:
     """Anything else is no path."""
+    with pytest.raises(ValueError, match="one head"):
+        replace(SAMPLE, head_id="2" * 16, head_expert_id="3" * 16)
     with pytest.raises(ValueError, match="begins at the base"):
         ReachSpec(sample=replace(SAMPLE, expert_id="2" * 16), experts=(), coefficients=())
     with pytest.raises(ValueError, match="1 experts, 0 coefficients"):
