@@ -55,6 +55,9 @@ class ConstantsMetrics:
     """m, images of a batch that were used."""
     num_weights: int
     """Parameters of the backbone."""
+    has_kinks: bool
+    """Whether the backbone has layers such as ReLU or max-pooling, as far as their names tell."""
+    has_batch_norm: bool
     squared_gradient: Measured
     """Unbiased `|g_i|^2`, which may be negative."""
     noise: Measured

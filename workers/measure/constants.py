@@ -108,6 +108,8 @@ def _metrics(
         products=tuple(tuple(row) for row in products.tolist()),
         batch_size=loss.batch_size,
         num_weights=loss.num_weights,
+        has_kinks=loss.has_kinks,
+        has_batch_norm=loss.has_batch_norm,
         squared_gradient=Measured(
             value=float(length.value), standard_error=float(length.standard_error)
         ),

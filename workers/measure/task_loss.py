@@ -15,12 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from eval.evaluate import CPU_BATCH_SIZE
 from eval.model_inputs import to_inputs
+from workers.models.batch_norm import batch_norms
 from workers.models.tied_weights import load_state
 from workers.sampling.batches import training_order
 from workers.specs.measures import TaskSample
 from workers.train.augmentation import augmented
 from workers.workspace import Workspace
 
+_KINKED = ("relu", "hard", "maxpool", "threshold")
+"""Parts of the names of layers that are not smooth, in torch and timm."""
 Positions = npt.NDArray[np.int64]
 
 
@@ -65,6 +68,17 @@ class TaskLoss:
     def num_weights(self) -> int:
         """Number of the backbone's parameters."""
         return sum(weight.numel() for weight in self._weights)
+
+    @property
+    def has_kinks(self) -> bool:
+        """Whether the loss has kinks, as far as the names of the backbone's layers tell."""
+        names = {type(layer).__name__.lower() for layer in self._module.modules()}
+        return any(kinked in name for name in names for kinked in _KINKED)
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the backbone has BatchNorm layers."""
+        return bool(batch_norms(self._module))
 
     def batches(self) -> list[Positions]:
         """Returns the positions of the images of each of the disjoint batches."""

@@ -51,6 +51,8 @@ def commit(
         products=tuple(map(tuple, exact.tolist())),
         batch_size=8,
         num_weights=50,
+        has_kinks=True,
+        has_batch_norm=True,
         squared_gradient=Measured(value=1.0, standard_error=0.1),
         noise=Measured(value=float(TASKS.index(task)), standard_error=0.1),
         loss=Measured(value=0.5, standard_error=0.1),

@@ -58,6 +58,8 @@ def test_constants_are_those_of_gradients_one_by_one(
     assert metrics.squared_gradient.value == pytest.approx(unbiased, rel=1e-3)
     assert (metrics.num_gradients, metrics.num_products, metrics.curvature) == (6, 0, None)
     assert metrics.num_weights == rows.shape[1]
+    assert metrics.has_batch_norm
+    assert not metrics.has_kinks  # its activations are SiLU
 
 
 def _gradient(image, *, head, backbone, workspace) -> np.ndarray:  # noqa: ANN001
