@@ -39,7 +39,9 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
 
 
 def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Console) -> None:
-    """Prints how many MLflow runs are still to be sent and the command for it, if there are any."""
+    """Prints how many MLflow runs are still to be sent, with the command for it, and left out."""
+    if published.left_out:
+        say(console, published.left_out)
     if published.num_pending:
         say(
             console,

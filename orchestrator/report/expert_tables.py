@@ -6,7 +6,8 @@ from dataclasses import fields
 
 import pyarrow as pa
 
-from orchestrator.report.markup import HtmlCell, name_cell, table
+from orchestrator.report.extremes import expert_ends_table, expert_means_table
+from orchestrator.report.markup import HtmlCell, linked, name_cell, paragraph, table
 from orchestrator.report.wording import MISSING, loss_text, percent
 from orchestrator.results.means import Row, ordered_values, spread
 from orchestrator.results.schema import POINT_COLUMNS
@@ -17,6 +18,8 @@ ExpertRows = Mapping[tuple[str, str], Sequence[Row]]
 Column = tuple[str, ...]
 """The values that share a column, because all tasks have the same experts at them."""
 
+MAX_ROWS = 2000
+"""Experts times values of an axis up to which the page shows every one of them."""
 _DEFAULTS = {
     each.name: each.default for each in fields(Hyperparameters) if each.name not in USED_BY
 }
@@ -26,7 +29,8 @@ _DEFAULTS = {
 def expert_tables(experts: pa.Table) -> dict[str, str]:
     """Returns a table for each axis, with a row per task and a column per value.
 
-    Values with the same experts share one column, for example those of the axis `num_tasks`.
+    Values with the same experts share one column, for example those of the axis `num_tasks`. An
+    axis with more than `MAX_ROWS` rows has means over its values, the best and the worst experts.
     """
     by_axis: dict[str, list[Row]] = {}
     for row in experts.to_pylist():
@@ -35,6 +39,15 @@ def expert_tables(experts: pa.Table) -> dict[str, str]:
 
 
 def _axis_table(axis: str, rows: Sequence[Row]) -> str:
+    if len(rows) > MAX_ROWS:
+        num_experts = len({row["expert_id"] for row in rows})
+        text = (
+            f"Means over the values, and the best and the worst of {num_experts:,} experts. "
+            "All are in experts.parquet, beside this page."
+        )
+        return (
+            linked(paragraph(text, css="note")) + expert_means_table(rows) + expert_ends_table(rows)
+        )
     cells: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         cells.setdefault((row["task"], row["value"]), []).append(row)

@@ -1,10 +1,14 @@
 """Draws all figures of a study's results, as files by name."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from orchestrator.report.focus import focus_of
-from orchestrator.report.quantities import QUANTITIES, by_axis
+from orchestrator.report.fitting import one_line_of
+from orchestrator.report.focus import Focus, focus_of
+from orchestrator.report.quantities import QUANTITIES, Quantity, by_axis
+from orchestrator.report.shown import shown_axis
 from orchestrator.report.style import Styles, method_styles
 from orchestrator.results.means import SettingMean
 from orchestrator.results.schema import MACRO, MEANS
@@ -14,29 +18,39 @@ GROUPS = "accuracy_by_group"
 """File name, without its ending, of the figure that shows one setting group by group."""
 
 
-def figures(results: StudyResults, *, file_format: str = "png") -> dict[str, bytes]:
-    """Returns every figure of the report as a file of the format (`png` or `svg`), by file name.
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The figures of a study's results."""
+
+    files: Mapping[str, bytes]
+    """The content of each figure, by file name."""
+    faults: Mapping[str, str]
+    """Why a figure could not be drawn, by its file name."""
+
+
+def figures(results: StudyResults, *, file_format: str = "png") -> Figures:
+    """Returns every figure of the report as a file of the format (`png` or `svg`).
 
     Each axis has `accuracy_vs_lr.png`, `loss_vs_lr.png`, `accuracy_bars_lr.png` and
     `loss_bars_lr.png` for the mean over tasks, and the same names with the prefix `union_` for the
     mean over images. An axis with one value has no `vs` figures. `accuracy_by_group.png` is there
-    once. A study without results has no figures.
+    once. A study without results has no figures. A large axis is drawn in part: see `shown_axis`.
     """
-    # Imported here because matplotlib takes 0.4 s to load.
-    from orchestrator.report.row_charts import group_chart  # noqa: PLC0415
-
     styles = method_styles(s.method for s in results.means)
-    files: dict[str, bytes] = {}
+    draws: dict[str, Callable[[], bytes]] = {}
     for axis, members in by_axis(results.means).items():
-        files |= _axis_figures(axis, members, styles, file_format)
+        draws |= _axis_draws(axis, shown_axis(members).settings, styles, file_format)
     focus = focus_of(results.merges, results.means)
     if focus is not None:
-        files[f"{GROUPS}.{file_format}"] = group_chart(
-            focus.macro_by_group(),
-            styles=styles,
-            file_format=file_format,
-        )
-    return files
+        draws[f"{GROUPS}.{file_format}"] = partial(_group_chart, focus, styles, file_format)
+    files: dict[str, bytes] = {}
+    faults: dict[str, str] = {}
+    for name, draw in draws.items():
+        try:
+            files[name] = draw()
+        except Exception as error:  # noqa: BLE001 drawing may raise anything
+            faults[name] = one_line_of(error)
+    return Figures(files=files, faults=faults)
 
 
 def stem_of(quantity: str, chart: str, axis: str, mean: str) -> str:
@@ -55,20 +69,45 @@ def charts_of(settings: Sequence[SettingMean]) -> tuple[str, ...]:
     return ("vs", "bars") if has_lines(settings) else ("bars",)
 
 
-def _axis_figures(
+def _axis_draws(
     axis: str, members: tuple[SettingMean, ...], styles: Styles, file_format: str
-) -> dict[str, bytes]:
-    from orchestrator.report.charts import Plot, bar_chart, line_chart  # noqa: PLC0415
-    from orchestrator.report.row_charts import method_chart  # noqa: PLC0415
-
-    bars = bar_chart if has_lines(members) else method_chart
-    draws = {"vs": line_chart, "bars": bars}
+) -> dict[str, Callable[[], bytes]]:
     return {
-        f"{stem_of(quantity.name, chart, axis, mean)}.{file_format}": draws[chart](
-            Plot(settings=members, quantity=quantity, mean=mean, styles=styles),
+        f"{stem_of(quantity.name, chart, axis, mean)}.{file_format}": partial(
+            _axis_chart,
+            chart,
+            settings=members,
+            quantity=quantity,
+            mean=mean,
+            styles=styles,
             file_format=file_format,
         )
         for mean in MEANS
         for quantity in QUANTITIES
         for chart in charts_of(members)
     }
+
+
+def _axis_chart(
+    chart: str,
+    *,
+    settings: tuple[SettingMean, ...],
+    quantity: Quantity,
+    mean: str,
+    styles: Styles,
+    file_format: str,
+) -> bytes:
+    # Imported here because matplotlib takes 0.4 s to load.
+    from orchestrator.report.charts import Plot, bar_chart, line_chart  # noqa: PLC0415
+    from orchestrator.report.row_charts import method_chart  # noqa: PLC0415
+
+    bars = bar_chart if has_lines(settings) else method_chart
+    draw = {"vs": line_chart, "bars": bars}[chart]
+    plot = Plot(settings=settings, quantity=quantity, mean=mean, styles=styles)
+    return draw(plot, file_format=file_format)
+
+
+def _group_chart(focus: Focus, styles: Styles, file_format: str) -> bytes:
+    from orchestrator.report.row_charts import group_chart  # noqa: PLC0415
+
+    return group_chart(focus.macro_by_group(), styles=styles, file_format=file_format)

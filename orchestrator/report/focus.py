@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.report.shown import shown_groups
 from orchestrator.results.means import Row, SettingMean
 from orchestrator.results.schema import MACRO
 
@@ -19,11 +21,17 @@ class Focus:
     rows: tuple[Row, ...]
     """Rows of the result table at this setting: tasks, held-out tasks and both means."""
 
+    @cached_property
+    def num_groups(self) -> int:
+        """The number of groups at this setting."""
+        return len({row["group"] for row in self.rows})
+
     def macro_by_group(self) -> dict[str, dict[str, Row]]:
-        """Returns the macro row of every group and method, sorted by group."""
+        """Returns the macro row of every shown group and method, sorted by group."""
         table: dict[str, dict[str, Row]] = {}
+        shown = shown_groups(row for row in self.rows if row["task"] == MACRO)
         for row in sorted(self.rows, key=lambda row: row["group"]):
-            if row["task"] == MACRO:
+            if row["task"] == MACRO and row["group"] in shown:
                 table.setdefault(row["group"], {})[row["method"]] = row
         return table
 

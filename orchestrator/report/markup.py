@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from orchestrator.progress.visible_text import visible
 from orchestrator.report.style import INK
 
+MAX_BULLETS = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class HtmlCell:
@@ -83,8 +85,15 @@ def paragraph(text: str, *, css: str = "") -> str:
     return f'<p class="{css}">{escaped(text)}</p>' if css else f"<p>{escaped(text)}</p>"
 
 
+def linked(content: str) -> str:
+    """Returns HTML with links on the names of the tables that lie beside the page."""
+    return re.sub(r"\b(results|experts)\.parquet\b", r'<a href="\g<0>">\g<0></a>', content)
+
+
 def bullets(lines: Sequence[str]) -> str:
-    """Returns a bulleted list, or an empty string for no lines."""
+    """Returns a bulleted list that counts the lines after the first 100; nothing for no lines."""
+    num_more = len(lines) - MAX_BULLETS
+    lines = [*lines[:MAX_BULLETS], *([f"and {num_more:,} more"] if num_more > 0 else [])]
     items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 

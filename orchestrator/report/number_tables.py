@@ -35,12 +35,13 @@ def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
 def group_table(focus: Focus, *, styles: Styles) -> str:
     """Returns the macro accuracy of every group at one setting, and the tasks of the group."""
     rows = []
+    tasks = _tasks_by_group(focus)
     for group, by_method in focus.macro_by_group().items():
         shared = next(iter(by_method.values()))
         rows.append(
             [
                 name_cell(group),
-                HtmlCell(text=", ".join(_tasks_of(focus, group)), css="text"),
+                HtmlCell(text=", ".join(sorted(tasks[group])), css="text"),
                 HtmlCell(text=percent(shared["base_accuracy"])),
                 HtmlCell(text=percent(shared["expert_accuracy"])),
                 *(HtmlCell(text=_accuracy(by_method.get(method))) for method in styles),
@@ -120,10 +121,9 @@ def _accuracy(row: Row | None) -> str:
     return MISSING if row is None else percent(row["accuracy"])
 
 
-def _tasks_of(focus: Focus, group: str) -> list[str]:
-    names = [
-        row["task"]
-        for row in focus.rows
-        if row["group"] == group and row["task"] not in MEANS and not row["held_out"]
-    ]
-    return sorted(set(names))
+def _tasks_by_group(focus: Focus) -> dict[str, set[str]]:
+    tasks: dict[str, set[str]] = {row["group"]: set() for row in focus.rows}
+    for row in focus.rows:
+        if row["task"] not in MEANS and not row["held_out"]:
+            tasks[row["group"]].add(row["task"])
+    return tasks

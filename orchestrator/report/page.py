@@ -1,10 +1,12 @@
 """Renders the report as one HTML page that loads nothing from elsewhere."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from string import Template
 
 from orchestrator.record.holes import Hole
+from orchestrator.report.fitting import fitted
 from orchestrator.report.markup import definitions, escaped, paragraph
 from orchestrator.report.quantities import by_axis
 from orchestrator.report.sections import (
@@ -13,6 +15,7 @@ from orchestrator.report.sections import (
     data_section,
     experts_section,
     file_section,
+    guarded,
     holes_section,
     summary_section,
 )
@@ -33,9 +36,11 @@ def render_report(
     study_yaml: str,
     answers: Answers | None = None,
 ) -> str:
-    """Returns the report of a study as HTML without scripts and without links to other files.
+    """Returns the report of a study as HTML without scripts that loads nothing from elsewhere.
 
-    Equal arguments give equal text.
+    Equal arguments give equal text. The page has at most `MAX_PAGE_BYTES`, whatever the study's
+    size: a large study is shown in part, with links to the tables beside the page. A section that
+    cannot be made is a line that says why.
 
     Args:
         study: The study's name.
@@ -46,25 +51,26 @@ def render_report(
         study_yaml: The study file.
         answers: The theory tables of the same results; None if there are none.
     """
-    theory = theory_chapter(answers, results=results)
-    return _template("page.html").substitute(
+    theory = guarded("The chapter of theory", partial(theory_chapter, answers, results=results))
+    page = _template("page.html").substitute(
         title=escaped(study),
         style=_text("page.css"),
-        holes=holes_section(holes),
-        summary=summary_section(results.means),
+        holes=guarded("The list of holes", holes_section, holes),
+        summary=guarded("The summary", summary_section, results.means),
         nav=_nav(
             results.means,
             has_experts=bool(results.experts.num_rows),
             has_data=bool(datasets),
             has_theory=bool(theory),
         ),
-        axes=axes_section(results),
+        axes=guarded("The sections of the axes", axes_section, results),
         theory=theory,
-        experts=experts_section(results.experts),
-        data=data_section(datasets),
+        experts=guarded("The section of the experts", experts_section, results.experts),
+        data=guarded("The section of the images", data_section, datasets),
         facts=f'<section id="facts"><h2>Facts</h2>{definitions(facts)}</section>',
         study_file=file_section(study_yaml),
     )
+    return fitted(page)
 
 
 def render_fault(*, study: str, fault: str) -> str:

@@ -2,26 +2,31 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from orchestrator.record.holes import Hole
 from orchestrator.report.data_table import data_table
 from orchestrator.report.expert_tables import expert_tables
-from orchestrator.report.figures import GROUPS, charts_of, figures, has_lines, stem_of
+from orchestrator.report.extremes import values_table
+from orchestrator.report.figures import GROUPS, Figures, charts_of, figures, has_lines, stem_of
+from orchestrator.report.fitting import fault_line, piece
 from orchestrator.report.focus import Focus, focus_of
 from orchestrator.report.markup import (
     HtmlCell,
     bullets,
     escaped,
     inline_svg,
+    linked,
     name_cell,
     paragraph,
     table,
 )
 from orchestrator.report.number_tables import axis_table, group_table, task_table
 from orchestrator.report.quantities import MEAN_NAMES, QUANTITIES, by_axis
+from orchestrator.report.shown import shown_axis
 from orchestrator.report.style import Styles, method_styles
 from orchestrator.report.wording import (
     best_of_other_kinds,
@@ -37,6 +42,9 @@ from workers.artifacts.metrics import DataMetrics
 
 # At a single setting with more methods than this, the bar chart replaces the sentences.
 _MAX_SENTENCES = 8
+MAX_HOLES = 1000
+"""Missing experts and merges that the page lists."""
+MAX_REASON_CHARS = 1000
 _NUM_BROAD_BARS = 40  # a chart of more bars than this is shown wider than a phone
 
 
@@ -50,17 +58,18 @@ def holes_section(holes: Sequence[Hole]) -> str:
         [
             name_cell(hole.outcome),
             HtmlCell(text=hole.what, css="text"),
-            HtmlCell(text=hole.reason, css="text"),
+            HtmlCell(text=_cut(hole.reason, most=MAX_REASON_CHARS), css="text"),
         ]
-        for hole in holes
+        for hole in holes[:MAX_HOLES]
     ]
+    listed = f" The first {MAX_HOLES:,} are listed." if len(holes) > MAX_HOLES else ""
     return (
         f'<section class="holes" id="holes"><h2>Incomplete: {escaped(numbers)}</h2>'
         + paragraph(
             "The means below cover only the merges that exist. The column 'groups' gives the "
-            "number of groups in each mean."
+            f"number of groups in each mean.{listed}"
         )
-        + table(("outcome", "what", "reason"), rows)
+        + piece(table(("outcome", "what", "reason"), rows), what="the list of holes")
         + "</section>"
     )
 
@@ -88,11 +97,12 @@ def axes_section(results: StudyResults) -> str:
     styles = method_styles(s.method for s in settings)
     drawn = figures(results, file_format="svg")
     parts = [
-        _axis_section(axis, members, styles, drawn) for axis, members in by_axis(settings).items()
+        guarded(f"The section of axis {axis}", _axis_section, axis, members, styles, drawn)
+        for axis, members in by_axis(settings).items()
     ]
     focus = focus_of(results.merges, settings)
     if focus is not None:
-        parts.append(_focus_section(focus, styles, drawn))
+        parts.append(guarded("The section group by group", _focus_section, focus, styles, drawn))
     return "\n".join(parts)
 
 
@@ -105,7 +115,10 @@ def experts_section(experts: pa.Table) -> str:
         "Test accuracy in % of every expert on its own task. Chance is 1 / classes. The base is "
         "the pretrained backbone with the expert's head."
     )
-    parts = [f"<h3>{escaped(axis)}</h3>{body}" for axis, body in tables.items()]
+    parts = [
+        f"<h3>{escaped(axis)}</h3>{piece(body, what=f'the experts of axis {axis}')}"
+        for axis, body in tables.items()
+    ]
     return _section("experts", "Experts on their own tasks", paragraph(note), *parts)
 
 
@@ -119,12 +132,14 @@ def data_section(datasets: Mapping[str, DataMetrics]) -> str:
         "too, and training images that are there with another label too. Skipped images could not "
         "be used."
     )
-    return _section("data", "Data", paragraph(note), data_table(datasets))
+    body = piece(data_table(datasets), what="the table of the images")
+    return _section("data", "Data", paragraph(note), body)
 
 
 def file_section(study_yaml: str) -> str:
     """Returns the study file, as the user wrote it."""
-    return _section("study-file", "Study file", f"<pre>{escaped(study_yaml)}</pre>")
+    body = piece(f"<pre>{escaped(study_yaml)}</pre>", what="the study file")
+    return _section("study-file", "Study file", body)
 
 
 def axis_id(axis: str) -> str:
@@ -132,20 +147,21 @@ def axis_id(axis: str) -> str:
     return f"axis-{re.sub(r'[^A-Za-z0-9_-]', '_', axis)}"
 
 
-def _axis_section(
-    axis: str, settings: Sequence[SettingMean], styles: Styles, drawn: Mapping[str, bytes]
-) -> str:
+def _axis_section(axis: str, members: Sequence[SettingMean], styles: Styles, drawn: Figures) -> str:
+    shown = shown_axis(members)
+    settings = shown.settings
     charts = charts_of(settings)
     broad = has_lines(settings) and len(settings) > _NUM_BROAD_BARS
     return _section(
         axis_id(axis),
         f"Axis: {axis}",
+        *(_whole_axis(axis, members, note=shown.note, styles=styles) if shown.note else ()),
         paragraph(_groups_sentence(settings), css="note"),
         _figures(axis, MACRO, drawn, charts=charts, broad=broad),
         f"<details><summary>The same figures for {escaped(MEAN_NAMES[UNION])}</summary>",
         _figures(axis, UNION, drawn, charts=charts, broad=broad),
         "</details>",
-        bullets(not_finite_lines(settings)),
+        bullets(not_finite_lines(members)),
         "<h3>The numbers</h3>",
         paragraph(
             "Values are mean ± standard deviation over the groups. Gain: accuracy minus the "
@@ -156,7 +172,20 @@ def _axis_section(
             "each value.",
             css="note",
         ),
-        axis_table(settings, styles=styles),
+        piece(axis_table(settings, styles=styles), what=f"the numbers of axis {axis}"),
+    )
+
+
+def _whole_axis(
+    axis: str, members: Sequence[SettingMean], *, note: str, styles: Styles
+) -> tuple[str, ...]:
+    """Returns means over all values of an axis that is too large to be shown whole."""
+    body = values_table(members, styles=styles)
+    return (
+        linked(paragraph(f"{note} All rows are in results.parquet, beside this page.")),
+        f"<h3>All {escaped(axis)} values</h3>",
+        paragraph("Mean ± standard deviation over the values, macro accuracy.", css="note"),
+        piece(body, what=f"the means of axis {axis}"),
     )
 
 
@@ -174,41 +203,63 @@ def _groups_sentence(settings: Sequence[SettingMean]) -> str:
     )
 
 
-def _figures(
-    axis: str, mean: str, drawn: Mapping[str, bytes], *, charts: Sequence[str], broad: bool
-) -> str:
+def _figures(axis: str, mean: str, drawn: Figures, *, charts: Sequence[str], broad: bool) -> str:
     parts = []
     for chart in charts:
         kind = {"vs": "line plot", "bars": "bar chart"}[chart]
         for quantity in QUANTITIES:
             stem = stem_of(quantity.name, chart, axis, mean)
             label = f"Mean {quantity.name} against {axis}, {MEAN_NAMES[mean]}, {kind}"
-            svg = inline_svg(drawn[f"{stem}.svg"], name=stem, label=label)
             css = ' class="broad"' if broad and chart == "bars" else ""
-            parts.append(f"<figure{css}>{svg}</figure>")
+            parts.append(f"<figure{css}>{_figure(drawn, stem=stem, label=label)}</figure>")
     return f'<div class="figures">{"".join(parts)}</div>'
 
 
-def _focus_section(focus: Focus, styles: Styles, drawn: Mapping[str, bytes]) -> str:
-    svg = inline_svg(
-        drawn[f"{GROUPS}.svg"], name=GROUPS, label=f"Accuracy by group at {focus.setting}"
+def _figure(drawn: Figures, *, stem: str, label: str) -> str:
+    """Returns a figure, or the line that says why it could not be drawn."""
+    name = f"{stem}.svg"
+    if name in drawn.faults:
+        return paragraph(f"{label}: not drawn ({drawn.faults[name]})", css="note")
+    return piece(inline_svg(drawn.files[name], name=stem, label=label), what=label)
+
+
+def _focus_section(focus: Focus, styles: Styles, drawn: Figures) -> str:
+    figure = _figure(drawn, stem=GROUPS, label=f"Accuracy by group at {focus.setting}")
+    num_shown = len(focus.macro_by_group())
+    left_out = (
+        f" Of {focus.num_groups:,} groups, the {num_shown // 2} best and the {num_shown // 2} "
+        "worst over all methods are shown; all are in results.parquet, beside this page."
     )
+    is_cut = num_shown < focus.num_groups
+    shown_for = f"Shown for {focus.setting}: {focus.reason}."
     return _section(
         "groups",
         f"Group by group at {focus.setting}",
-        paragraph(f"Shown for {focus.setting}: {focus.reason}."),
-        f'<figure class="single">{svg}</figure>',
+        linked(paragraph(shown_for + left_out)) if is_cut else paragraph(shown_for),
+        f'<figure class="single">{figure}</figure>',
         "<h3>By group</h3>",
         paragraph(f"Accuracy in %, {MEAN_NAMES[MACRO]}.", css="note"),
-        group_table(focus, styles=styles),
+        piece(group_table(focus, styles=styles), what="the table of groups"),
         "<h3>By task</h3>",
         paragraph(
             "Accuracy in % on each task: mean ± standard deviation over the groups that contain "
             "the task. A held-out task is in none of the groups and in neither mean.",
             css="note",
         ),
-        task_table(focus, styles=styles),
+        piece(task_table(focus, styles=styles), what="the table of tasks"),
     )
+
+
+def guarded(what: str, make: Callable[..., str], *arguments: Any) -> str:  # noqa: ANN401 any
+    """Returns a part of the page, or the line that says why it could not be made."""
+    try:
+        return make(*arguments)
+    except Exception as error:  # noqa: BLE001 a view never fails a run
+        return fault_line(what, error)
+
+
+def _cut(text: str, *, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _section(anchor: str, title: str, *parts: str) -> str:

@@ -1,10 +1,12 @@
 """Publishes a study to MLflow from its store alone."""
 
+from dataclasses import replace
+
 from orchestrator.plan.plan import plan_digest
 from orchestrator.record.folder import TRACKING_FILE
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
-from orchestrator.run.write_outputs import publish_outputs, report_page
+from orchestrator.run.write_outputs import publish_outputs, report_or_fault
 from orchestrator.theory.answers import Answers
 from orchestrator.theory.stored import stored_answers
 from orchestrator.tracking.database import publisher_log
@@ -56,16 +58,16 @@ def republish(
     opened.folder.write_bytes(TRACKING_FILE, b"{}")
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)
-    page = report_page(opened, results=results)
+    page = report_or_fault(opened, results=results)
     tracker = start_tracker(opened, rebuild=rebuild)
-    publish_outputs(
+    left_out = publish_outputs(
         committed,
         results=results,
         page=page,
         publish=tracker.publish,
         answers=stored_answers(opened.folder, results=results.merges),
     )
-    report = tracker.close(timeout_s)
+    report = replace(tracker.close(timeout_s), left_out=left_out)
     opened.note_published(report)
     return report
 

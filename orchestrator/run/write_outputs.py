@@ -7,9 +7,9 @@ from orchestrator.costs.budget import budget_lines
 from orchestrator.plan.plan import plan_digest
 from orchestrator.record.committed import Committed
 from orchestrator.record.data_check import prepared_data
-from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.outputs import store_outputs
 from orchestrator.report.figures import figures
+from orchestrator.report.fitting import one_line_of
 from orchestrator.report.page import render_fault, render_report
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
@@ -23,7 +23,7 @@ from workers.artifacts.code_version import code_version
 
 def write_outputs(opened: OpenedStudy, *, results: StudyResults) -> str:
     """Writes both tables and the report to the store; returns the report's HTML."""
-    page = _report_or_fault(opened, results=results)
+    page = report_or_fault(opened, results=results)
     store_outputs(
         opened.folder,
         results=results.merges,
@@ -35,7 +35,11 @@ def write_outputs(opened: OpenedStudy, *, results: StudyResults) -> str:
 
 
 def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
-    """Returns the HTML of the report on the results that a study has so far."""
+    """Returns the HTML of the report on the results that a study has so far.
+
+    Raises:
+        Exception: A part of the page that is made here cannot be made.
+    """
     return render_report(
         study=opened.plan.study.name,
         results=results,
@@ -47,7 +51,7 @@ def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
     )
 
 
-def _report_or_fault(opened: OpenedStudy, *, results: StudyResults) -> str:
+def report_or_fault(opened: OpenedStudy, *, results: StudyResults) -> str:
     """Returns the report, or a page that says why there is none: a view never fails a run."""
     try:
         return report_page(opened, results=results)
@@ -63,8 +67,10 @@ def publish_outputs(
     page: str,
     publish: Callable[[MlflowRun], None],
     answers: Answers | None = None,
-) -> None:
+) -> str:
     """Hands every MLflow run of a study to tracking, which skips those that MLflow already has.
+
+    An MLflow run that cannot be made is left out.
 
     Args:
         committed: The study's committed artifacts.
@@ -72,14 +78,33 @@ def publish_outputs(
         page: The report's HTML.
         publish: Takes one MLflow run.
         answers: The theory tables of the same snapshot; None if there are none.
+
+    Returns:
+        What was left out, in one line; empty if nothing was.
     """
-    for run in mlflow_runs(committed, results=results):
-        publish(run)
-    if committed.merges:
-        artifacts = {f"figures/{name}": content for name, content in figures(results).items()}
-        publish(report_run(committed, artifacts={**artifacts, REPORT_FILE: page.encode()}))
-    for run in () if answers is None else theory_runs(committed, answers=answers):
-        publish(run)
+    left_out: dict[str, Exception] = {}
+    try:
+        for run in mlflow_runs(committed, results=results, leave_out=left_out.__setitem__):
+            publish(run)
+        if committed.merges:
+            drawn = figures(results)
+            run = report_run(
+                committed, report=page.encode(), drawn=drawn.files, faults=drawn.faults
+            )
+            publish(run)
+        for run in () if answers is None else theory_runs(committed, answers=answers):
+            publish(run)
+    except Exception as error:  # noqa: BLE001 a view never fails a run
+        left_out["the rest"] = error
+    return _left_out_line(left_out)
+
+
+def _left_out_line(left_out: Mapping[str, Exception]) -> str:
+    if not left_out:
+        return ""
+    key, error = next(iter(left_out.items()))
+    others = f" (and {len(left_out) - 1:,} more)" if len(left_out) > 1 else ""
+    return f"MLflow lacks what cannot be made for it: {key}: {one_line_of(error)}{others}"
 
 
 def _ids_by_kind(committed: Committed) -> Mapping[str, Iterable[str]]:

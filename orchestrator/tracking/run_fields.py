@@ -15,6 +15,12 @@ from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
 from workers.specs.expert import ExpertSpec
 
+# MLflow's own tags, by which its pages fill their columns. Importing mlflow for their names would
+# take seconds.
+MLFLOW_SOURCE_NAME = "mlflow.source.name"
+MLFLOW_SOURCE_TYPE = "mlflow.source.type"
+MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
+
 MAX_TASK_METRICS = 16
 """Largest number of tasks whose accuracies become metrics of a merge's MLflow run.
 
@@ -27,8 +33,14 @@ _NOT_IN_NAMES = re.compile(r"[^\w\-. ]")
 def common_tags(plan: Plan, *, kind: str, manifest: Manifest) -> dict[str, str]:
     """Returns the tags of every MLflow run; release and commit are those of the manifest."""
     release, _, commit = manifest.code_version.partition("+")
-    tags = {"study": plan.study.name, "kind": kind, "code_version": release}
-    return {**tags, "git_commit": commit} if commit else tags
+    tags = {
+        "study": plan.study.name,
+        "kind": kind,
+        "code_version": release,
+        MLFLOW_SOURCE_NAME: "mergesweep",
+        MLFLOW_SOURCE_TYPE: "LOCAL",
+    }
+    return {**tags, "git_commit": commit, MLFLOW_GIT_COMMIT: commit} if commit else tags
 
 
 def cell_tags(cell: Cell) -> dict[str, str]:
@@ -101,6 +113,7 @@ def merge_scores(rows: Iterable[Row]) -> dict[str, float]:
             f"{name}_loss": row["loss"],
             f"{name}_normalized_accuracy": row["normalized_accuracy"],
             f"{name}_base_accuracy": row["base_accuracy"],
+            f"{name}_gain": row["accuracy"] - row["base_accuracy"],
         }
     if len(by_task) <= MAX_TASK_METRICS:
         scores |= {f"accuracy/{_plain(task)}": row["accuracy"] for task, row in by_task.items()}
@@ -112,13 +125,14 @@ def run_key(*parts: str) -> str:
     return "/".join(parts).replace("'", "%27")
 
 
-def fitting_artifacts(artifacts: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Returns the smallest artifacts, as many as an MLflow run may have together."""
+def fitting_artifacts(artifacts: Mapping[str, bytes], *, first: str) -> dict[str, bytes]:
+    """Returns the artifact `first` and the smallest others, as many as an MLflow run may have."""
     fitting: dict[str, bytes] = {}
     num_left = MAX_ARTIFACT_BYTES
-    for path, content in sorted(artifacts.items(), key=lambda item: len(item[1])):
-        num_left -= len(content)
-        if num_left >= 0:
+    in_order = sorted(artifacts.items(), key=lambda item: (item[0] != first, len(item[1])))
+    for path, content in in_order:
+        if len(content) <= num_left:
+            num_left -= len(content)
             fitting[path] = content
     return fitting
 
@@ -133,6 +147,7 @@ def spread_scores(metrics: Metrics, *, prefix: str) -> dict[str, float]:
             f"{prefix}_{name}_std": spread.std,
             f"{prefix}_{name}_stderr": spread.stderr,
         }
+    scores |= {f"{prefix}_gain_mean": metrics.gain.mean, f"{prefix}_gain_std": metrics.gain.std}
     scores[f"{prefix}_normalized_accuracy_mean"] = metrics.normalized_accuracy.mean
     scores[f"{prefix}_base_accuracy_mean"] = metrics.base_accuracy.mean
     scores[f"{prefix}_expert_accuracy_mean"] = metrics.expert_accuracy.mean

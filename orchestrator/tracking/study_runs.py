@@ -5,17 +5,21 @@ into an empty MLflow, gives the same MLflow runs.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from orchestrator.plan.plan import Cell, Plan
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
+from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import Row, SettingMean
 from orchestrator.results.rows import merge_rows
 from orchestrator.results.schema import MEANS
 from orchestrator.results.study_results import StudyResults
 from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
+from orchestrator.tracking.notes import expert_note, merge_note, setting_note
+from orchestrator.tracking.protocol import NOTE_TAG
 from orchestrator.tracking.run_fields import (
     axis_value,
     cell_params,
@@ -44,25 +48,55 @@ CURVE_METRICS = (
 """The metrics of every curve, each with a chart of its own."""
 
 
-def mlflow_runs(committed: Committed, *, results: StudyResults) -> Iterator[MlflowRun]:
+Make = Callable[[], MlflowRun]
+"""Makes one MLflow run; may raise anything, for example ValueError for what MLflow refuses."""
+
+
+def mlflow_runs(
+    committed: Committed,
+    *,
+    results: StudyResults,
+    leave_out: Callable[[str, Exception], None],
+) -> Iterator[MlflowRun]:
     """Yields the MLflow runs of all committed experts and merges, of settings and curves.
 
     Args:
         committed: The study's committed artifacts.
         results: The results of the same snapshot.
+        leave_out: Is called with the key of an MLflow run that cannot be made, and with the error;
+            the others follow.
     """
-    yield from _expert_runs(committed)
+    for key, make in _makes(committed, results=results):
+        try:
+            run = make()
+        except Exception as error:  # noqa: BLE001 a view never fails a run
+            leave_out(key, error)
+        else:
+            yield run
+
+
+def _makes(committed: Committed, *, results: StudyResults) -> Iterator[tuple[str, Make]]:
+    """Yields a key and a function for each MLflow run."""
+    plan = committed.plan
+    for expert_id, spec in plan.experts.items():
+        manifest = committed.experts.get(expert_id)
+        if manifest is not None:
+            settings = plan.settings_of[expert_id]
+            make = partial(_expert_run, spec, manifest=manifest, settings=settings, plan=plan)
+            yield f"expert/{expert_id}", make
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in committed.plan.cells:
         if cell.merge.id in committed.merges:
             cells.setdefault((cell.setting.name, cell.label), []).append(cell)
     for mean in results.means:
-        yield _setting_run(mean, cells=cells[mean.setting, mean.method], committed=committed)
+        of_mean = cells[mean.setting, mean.method]
+        make = partial(_setting_run, mean, cells=of_mean, committed=committed)
+        yield _setting_key(of_mean[0]), make
     yield from _curve_runs(committed, means=results.means)
-    plan = committed.plan
     for merge_id, rows in results.rows_by_merge().items():
-        manifest = committed.merges[merge_id]
-        yield _merge_run(plan.first_cells[merge_id], plan=plan, manifest=manifest, rows=rows)
+        cell, manifest = plan.first_cells[merge_id], committed.merges[merge_id]
+        make = partial(_merge_run, cell, plan=plan, manifest=manifest, rows=rows)
+        yield f"merge/{merge_id}", make
 
 
 def mlflow_run_of(manifest: Manifest, *, ledger: Ledger) -> MlflowRun | None:
@@ -89,13 +123,29 @@ def mlflow_run_of(manifest: Manifest, *, ledger: Ledger) -> MlflowRun | None:
     return None
 
 
-def report_run(committed: Committed, *, artifacts: Mapping[str, bytes]) -> MlflowRun:
+def report_run(
+    committed: Committed,
+    *,
+    report: bytes,
+    drawn: Mapping[str, bytes],
+    faults: Mapping[str, str],
+) -> MlflowRun:
     """Returns the MLflow run that holds the study's figures and report.
+
+    Figures that would make it too large for MLflow are left out; its description names them.
 
     Args:
         committed: The study's committed artifacts, at least one.
-        artifacts: The content of each file, by its path in the MLflow run.
+        report: The report as HTML.
+        drawn: The content of each figure, by file name.
+        faults: Why a figure could not be drawn, by file name.
     """
+    artifacts = {f"figures/{name}": content for name, content in drawn.items()}
+    artifacts[REPORT_FILE] = report
+    fitting = fitting_artifacts(artifacts, first=REPORT_FILE)
+    lacks = [f"{name}: {fault}" for name, fault in faults.items()]
+    lacks += [f"{path}: too large" for path in artifacts if path not in fitting]
+    text = f"Left out: {'; '.join(lacks)}." if lacks else "Figures and report, under Artifacts."
     manifests = [*committed.merges.values(), *committed.experts.values()]
     last = max(manifests, key=lambda manifest: manifest.created_at_s)
     return MlflowRun(
@@ -105,8 +155,8 @@ def report_run(committed: Committed, *, artifacts: Mapping[str, bytes]) -> Mlflo
         start_ms=min(map(end_ms, manifests)),
         end_ms=end_ms(last),
         status="FINISHED",
-        tags=common_tags(committed.plan, kind="report", manifest=last),
-        artifacts=fitting_artifacts(artifacts),
+        tags={**common_tags(committed.plan, kind="report", manifest=last), NOTE_TAG: text},
+        artifacts=fitting,
     )
 
 
@@ -119,15 +169,6 @@ def axis_views(plan: Plan) -> tuple[AxisView, ...]:
         AxisView(axis=axis, values=tuple(found), metrics=CURVE_METRICS)
         for axis, found in values.items()
     )
-
-
-def _expert_runs(committed: Committed) -> Iterator[MlflowRun]:
-    plan = committed.plan
-    for expert_id, spec in plan.experts.items():
-        manifest = committed.experts.get(expert_id)
-        if manifest is not None:
-            settings = plan.settings_of[expert_id]
-            yield _expert_run(spec, manifest=manifest, settings=settings, plan=plan)
 
 
 def _expert_run(
@@ -161,6 +202,7 @@ def _expert_run(
             "expert_id": spec.id,
             "settings": "; ".join(dict.fromkeys(setting.name for setting in settings)),
             "outcome": manifest.outcome,
+            NOTE_TAG: expert_note(spec.task, setting=settings[0].name, measured=measured),
         },
         metrics=[*curve, *scores],
     )
@@ -177,6 +219,7 @@ def _merge_run(cell: Cell, *, plan: Plan, manifest: Manifest, rows: Iterable[Row
     """
     ended_ms = end_ms(manifest)
     duration_ms = int(sum(manifest.seconds.values()) * 1000)
+    scores = merge_scores(rows)
     return MlflowRun(
         key=f"merge/{cell.merge.id}",
         parent_key=_setting_key(cell),
@@ -195,8 +238,9 @@ def _merge_run(cell: Cell, *, plan: Plan, manifest: Manifest, rows: Iterable[Row
             **cell_tags(cell),
             "group": cell.group.name,
             "merge_id": cell.merge.id,
+            NOTE_TAG: merge_note(cell, scores=scores),
         },
-        metrics=metric_points(merge_scores(rows), step=0, timestamp_ms=ended_ms),
+        metrics=metric_points(scores, step=0, timestamp_ms=ended_ms),
     )
 
 
@@ -218,20 +262,28 @@ def _setting_run(mean: SettingMean, *, cells: Sequence[Cell], committed: Committ
         end_ms=end_ms(last),
         status="FINISHED",
         params=cell_params(cells[0]),
-        tags={**common_tags(committed.plan, kind="setting", manifest=last), **cell_tags(cells[0])},
+        tags={
+            **common_tags(committed.plan, kind="setting", manifest=last),
+            **cell_tags(cells[0]),
+            NOTE_TAG: setting_note(mean),
+        },
         metrics=metric_points(scores, step=0, timestamp_ms=end_ms(last)),
     )
 
 
-def _curve_runs(committed: Committed, *, means: Sequence[SettingMean]) -> Iterator[MlflowRun]:
-    """Yields an MLflow run per axis and method: mean accuracy and loss at every value.
+def _curve_runs(
+    committed: Committed, *, means: Sequence[SettingMean]
+) -> Iterator[tuple[str, Make]]:
+    """Yields a key and a function per axis and method: mean accuracy and loss at every value.
 
     A value at which some groups are missing is left out, because MLflow cannot delete a point.
     """
     if not committed.merges:
         return
     num_groups = Counter((cell.setting.name, cell.label) for cell in committed.plan.cells)
-    commits_ms = [end_ms(manifest) for manifest in committed.merges.values()]
+    last = max(committed.merges.values(), key=end_ms)
+    started_ms = min(map(end_ms, committed.merges.values()))
+    tags = common_tags(committed.plan, kind="curve", manifest=last)
     for view in axis_views(committed.plan):
         whole = [
             mean
@@ -239,13 +291,17 @@ def _curve_runs(committed: Committed, *, means: Sequence[SettingMean]) -> Iterat
             if mean.axis == view.axis and mean.num_groups == num_groups[mean.setting, mean.method]
         ]
         for method in dict.fromkeys(mean.method for mean in whole):
-            yield curve_run(
+            of_method = {mean.value: _curve_point(mean) for mean in whole if mean.method == method}
+            make = partial(
+                curve_run,
                 view,
                 method=method,
-                means={mean.value: _curve_point(mean) for mean in whole if mean.method == method},
-                start_ms=min(commits_ms),
-                end_ms=max(commits_ms),
+                means=of_method,
+                start_ms=started_ms,
+                end_ms=end_ms(last),
+                tags=tags,
             )
+            yield f"curve/{view.axis}/{method}", make
 
 
 def _curve_point(mean: SettingMean) -> dict[str, float]:

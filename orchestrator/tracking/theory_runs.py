@@ -16,6 +16,7 @@ from orchestrator.theory.schema import CORRELATIONS, ESTIMATES, LAWS, PREDICTION
 from orchestrator.theory.stored import table_file, to_parquet
 from orchestrator.theory.targets import EXCESS
 from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MlflowRun
+from orchestrator.tracking.protocol import NOTE_TAG
 from orchestrator.tracking.run_fields import (
     common_tags,
     end_ms,
@@ -25,6 +26,7 @@ from orchestrator.tracking.run_fields import (
 )
 
 KIND = "theory"
+_FINDINGS_FILE = "findings.txt"
 
 
 def theory_runs(committed: Committed, *, answers: Answers) -> Iterator[MlflowRun]:
@@ -48,8 +50,10 @@ def theory_runs(committed: Committed, *, answers: Answers) -> Iterator[MlflowRun
         start_ms=start_ms,
         end_ms=end_ms(last),
         status="FINISHED",
-        tags=tags,
-        artifacts=fitting_artifacts({**tables, "findings.txt": f"{said}\n".encode()}),
+        tags={**tags, NOTE_TAG: said},
+        artifacts=fitting_artifacts(
+            {**tables, _FINDINGS_FILE: f"{said}\n".encode()}, first=_FINDINGS_FILE
+        ),
     )
     for method in dict.fromkeys(cell.label for cell in committed.plan.cells):
         scores = dict(list(_scores(answers, method=method).items())[:MAX_METRIC_KEYS])
@@ -64,6 +68,7 @@ def theory_runs(committed: Committed, *, answers: Answers) -> Iterator[MlflowRun
             tags={
                 **tags,
                 "method": method,
+                NOTE_TAG: f"Laws, best values and rank correlations of {method}.",
                 **_laws(answers, method=method),
                 **_best_values(answers, method=method),
             },

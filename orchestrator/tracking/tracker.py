@@ -49,6 +49,8 @@ class PublishReport:
     """MLflow runs that the server lacks; the study's next run publishes them from the store."""
     error: str | None
     """Why MLflow runs are pending, and the path of the log; None if none is pending."""
+    left_out: str = ""
+    """MLflow runs that could not be made at all, in one line; sending them again would not help."""
 
 
 class Tracker:

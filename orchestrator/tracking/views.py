@@ -56,24 +56,82 @@ class AxisView:
         return math.log10(number) if self.x_metric != self.axis else number
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableView:
+    """A table of MLflow runs with its columns, which MLflow's own page would have to be told."""
+
+    name: str
+    """Name of the view in the page's list and in its address."""
+    title: str
+    kind: str
+    """The kind of the MLflow runs that are its rows."""
+    tags: tuple[str, ...]
+    """Tags that have a column each; the name of an MLflow run always has one."""
+    metrics: tuple[str, ...]
+    """Metrics that have a column each; the last one sorts the rows, the largest first."""
+
+
+TABLE_VIEWS = (
+    TableView(
+        name="settings",
+        title="every setting and method",
+        kind="setting",
+        tags=("method", "setting"),
+        metrics=("macro_accuracy_mean", "union_accuracy_mean", "macro_gain_mean"),
+    ),
+    TableView(
+        name="merges",
+        title="every merge",
+        kind="merge",
+        tags=("method", "setting", "group"),
+        metrics=("macro_accuracy", "union_accuracy", "macro_gain"),
+    ),
+    TableView(
+        name="experts",
+        title="every expert",
+        kind="expert",
+        tags=("task", "settings", "outcome"),
+        metrics=("base_accuracy", "test_loss", "test_accuracy"),
+    ),
+)
+
+
 def experiment_tags(views: Sequence[AxisView]) -> dict[str, str]:
     """Returns the experiment's tags that make MLflow's page offer the views."""
-    links = [
+    tables = [
+        f"[{each.title}]({table_fragment(each, experiment_id=EXPERIMENT_ID)})"
+        for each in TABLE_VIEWS
+    ]
+    charts = [
         f"[{view.metrics[0]} against {view.axis}, by method]"
         f"({view_fragment(view.axis, experiment_id=EXPERIMENT_ID)})"
         for view in views
     ]
+    saved = {
+        **{f"{_VIEW_TAG}{view.name}": (_chart_title(view), _chart_state(view)) for view in views},
+        **{f"{_VIEW_TAG}{each.name}": (each.title, _table_state(each)) for each in TABLE_VIEWS},
+    }
     tags = {
-        f"{_VIEW_TAG}{view.name}": _saved_view(view, created_ms=_NEWEST_MS - place)
-        for place, view in enumerate(views)
+        key: _saved_view(title, state=state, created_ms=_NEWEST_MS - place)
+        for place, (key, (title, state)) in enumerate(saved.items())
     }
     tags[_KIND_TAG] = "custom_model_development"
-    return tags | {NOTE_TAG: f"Charts: {', '.join(links)}"} if links else tags
+    parts = [f"Charts: {', '.join(charts)}"] if charts else []
+    return tags | {NOTE_TAG: "  \n".join([*parts, f"Tables: {', '.join(tables)}"])}
 
 
 def view_fragment(axis: str, *, experiment_id: str) -> str:
     """Returns the fragment that opens the charts of an axis, to append to the server's address."""
-    query = f"viewStateShareKey=against-{axis}&compareRunsMode=CHART&workflowType=machine_learning"
+    return _fragment(f"against-{axis}", mode="CHART", experiment_id=experiment_id)
+
+
+def table_fragment(view: TableView, *, experiment_id: str) -> str:
+    """Returns the fragment that opens a table, to append to the server's address."""
+    return _fragment(view.name, mode="TABLE", experiment_id=experiment_id)
+
+
+def _fragment(name: str, *, mode: str, experiment_id: str) -> str:
+    query = f"viewStateShareKey={name}&compareRunsMode={mode}&workflowType=machine_learning"
     return f"#/experiments/{experiment_id}/runs?{query}"
 
 
@@ -84,6 +142,7 @@ def curve_run(
     means: Mapping[str, Mapping[str, float]],
     start_ms: int,
     end_ms: int,
+    tags: Mapping[str, str],
 ) -> MlflowRun:
     """Returns the MLflow run that draws a method's curves on an axis.
 
@@ -95,6 +154,7 @@ def curve_run(
         start_ms: Start of the MLflow run and timestamp of all points. It must be the same each time
             the curve is published, for example the study's first commit.
         end_ms: Time of the last commit.
+        tags: The tags of every MLflow run of the study.
     """
     points: list[MetricPoint] = []
     for step, value in enumerate(_in_order(view.values)):
@@ -111,7 +171,12 @@ def curve_run(
         key=f"curve/{view.axis}/{method}",
         kind="curve",
         name=method,
-        tags={"axis": view.axis, "method": method},
+        tags={
+            **tags,
+            "axis": view.axis,
+            "method": method,
+            NOTE_TAG: f"Means of {method} at every value of {view.axis}, for the study's charts.",
+        },
         metrics=points,
         start_ms=start_ms,
         end_ms=end_ms,
@@ -130,9 +195,24 @@ def _in_order(values: Sequence[str]) -> list[str]:
     return sorted(values, key=float) if _numbers(values) else list(values)
 
 
-def _saved_view(view: AxisView, *, created_ms: int) -> str:
+def _saved_view(title: str, *, state: Mapping[str, Any], created_ms: int) -> str:
     """Returns a saved view in the format of MLflow 3.17: an envelope around the page's state."""
-    state = {
+    envelope = {
+        "name": title,
+        "createdAt": created_ms,
+        "updatedAt": created_ms,
+        "state": json.dumps(state, separators=(",", ":")),
+    }
+    return json.dumps(envelope)
+
+
+def _chart_title(view: AxisView) -> str:
+    return f"{view.metrics[0]} against {view.axis}"
+
+
+def _chart_state(view: AxisView) -> dict[str, Any]:
+    """Returns the page's state that shows the charts of an axis."""
+    return {
         "searchFilter": f"tags.kind = 'curve' AND tags.axis = '{view.axis}'",
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
@@ -145,13 +225,19 @@ def _saved_view(view: AxisView, *, created_ms: int) -> str:
         + [_chart(view, metric=view.x_metric) | {"deleted": True}] * (view.x_metric is not None),
         "selectedColumns": [f"metrics.`{metric}`" for metric in view.metrics],
     }
-    envelope = {
-        "name": f"{view.metrics[0]} against {view.axis}",
-        "createdAt": created_ms,
-        "updatedAt": created_ms,
-        "state": json.dumps(state, separators=(",", ":")),
+
+
+def _table_state(view: TableView) -> dict[str, Any]:
+    """Returns the page's state that shows the rows of one kind, with the view's columns."""
+    columns = [f"tags.`{tag}`" for tag in view.tags]
+    columns += [f"metrics.`{metric}`" for metric in view.metrics]
+    return {
+        "searchFilter": f"tags.kind = '{view.kind}'",
+        "orderByKey": columns[-1],
+        "orderByAsc": False,
+        "selectedColumns": columns,
+        "columnOrder": [],
     }
-    return json.dumps(envelope)
 
 
 def _section(uuid: str, *, name: str) -> dict[str, Any]:

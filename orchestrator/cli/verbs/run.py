@@ -1,6 +1,7 @@
 """`mergesweep run` and `resume`: make a study's missing artifacts, then tables and report."""
 
 import os
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -67,8 +68,8 @@ def _finish(held: HeldSession) -> StudyResults:
     with held.console.status("writing tables, report and the last runs to MLflow"):
         results = StudyResults.of(committed)
         page = write_outputs(opened, results=results)
-        publish_outputs(committed, results=results, page=page, publish=tracker.publish)
-        published = tracker.close(CLOSE_TRACKING_S)
+        left_out = publish_outputs(committed, results=results, page=page, publish=tracker.publish)
+        published = replace(tracker.close(CLOSE_TRACKING_S), left_out=left_out)
         opened.note_published(published)
         if published.num_pending:
             write_outputs(opened, results=results)  # the report says how many MLflow lacks

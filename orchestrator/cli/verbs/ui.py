@@ -20,7 +20,7 @@ from orchestrator.tracking.ui import (
     readable,
     ui_server,
 )
-from orchestrator.tracking.views import view_fragment
+from orchestrator.tracking.views import TABLE_VIEWS, table_fragment, view_fragment
 from workers.store.private_directory import user_directory
 
 
@@ -86,6 +86,8 @@ def _page_links(opened: OpenedStudy, *, uri: str, address: str) -> Iterator[str]
         return
     runs = f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
     yield f"all runs of {study}: {runs}"
+    for table in TABLE_VIEWS:
+        yield f"{table.title}: {address}/{table_fragment(table, experiment_id=experiment)}"
     for view in axis_views(opened.plan):
         fragment = view_fragment(view.axis, experiment_id=experiment)
         yield f"accuracy against {view.axis}, by method: {address}/{fragment}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from orchestrator.report.fitting import piece
 from orchestrator.report.markup import bullets, escaped, inline_svg, paragraph
 from orchestrator.report.style import Styles, method_styles
 from orchestrator.report.theory.tables import (
@@ -140,7 +141,8 @@ def _part(title: str, texts: dict[str, list[str]], note: str, *bodies: str) -> s
 def _details(title: str, note: str, body: str) -> Iterator[str]:
     if body:
         explained = paragraph(note, css="note") if note else ""
-        yield f"<details><summary>{escaped(title)}</summary>{explained}{body}</details>"
+        kept = piece(body, what=title)
+        yield f"<details><summary>{escaped(title)}</summary>{explained}{kept}</details>"
 
 
 def _pair_parts(answers: Answers) -> Iterator[str]:
@@ -150,7 +152,7 @@ def _pair_parts(answers: Answers) -> Iterator[str]:
 
 def _figures(drawn: Iterator[tuple[str, str, bytes]]) -> str:
     parts = [
-        f"<figure>{inline_svg(content, name=name, label=label)}"
+        f"<figure>{piece(inline_svg(content, name=name, label=label), what=label)}"
         f"<figcaption>{escaped(label)}</figcaption></figure>"
         for name, label, content in drawn
     ]

@@ -174,7 +174,9 @@ def render(
 
 def draw(rows: list[dict[str, Any]], **changes: str) -> dict[str, bytes]:
     results = StudyResults.of_tables(merges=results_table(rows), experts=experts_table([]))
-    return figures(results, **changes)
+    drawn = figures(results, **changes)
+    assert drawn.faults == {}
+    return dict(drawn.files)
 
 
 @cache

@@ -282,3 +282,29 @@ def test_database_is_in_write_ahead_mode_in_a_directory_of_its_own(tmp_path: Pat
     open_experiment(f"sqlite:///{path}").check()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_run_has_the_user_who_publishes(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's column is filled; a system without names for users leaves it empty."""
+    monkeypatch.setenv("LOGNAME", "ada")
+    open_experiment(uri).publish(make_run())
+    held = read_runs(uri)["expert/a"]
+    assert (held.info.user_id, held.data.tags["mlflow.user"]) == ("ada", "ada")
+
+    def nameless() -> str:
+        raise KeyError("no such uid")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert open_experiment(uri).publish(make_run("expert/b"))
+    assert "mlflow.user" not in read_runs(uri)["expert/b"].data.tags
+
+
+def test_refused_view_of_the_experiment_leaves_the_runs(uri: str) -> None:
+    """A tag that is longer than the server takes is left out, and the others are there."""
+    experiment = open_experiment(uri, **{"x" * 300: "refused", "plan": "abc"})
+    assert experiment.publish(make_run())
+    assert set(read_runs(uri)) == {"expert/a"}
+    found = MlflowClient(tracking_uri=uri).get_experiment_by_name("demo")
+    assert found is not None
+    assert found.tags["plan"] == "abc"
+    assert "x" * 300 not in found.tags

@@ -1,6 +1,9 @@
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
+import pyarrow.compute as pc
 import pytest
 
 from eval.metrics import TaskSums
@@ -9,6 +12,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.results.schema import MEANS
 from orchestrator.results.study_results import StudyResults
 from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MAX_METRIC_KEYS, MlflowRun
+from orchestrator.tracking.protocol import NOTE_TAG
 from orchestrator.tracking.run_fields import merge_scores, run_key
 from orchestrator.tracking.study_runs import axis_views, mlflow_run_of, mlflow_runs, report_run
 from workers.artifacts.manifests import Manifest
@@ -30,9 +34,14 @@ def ledger(
     return Ledger(plan, manifests=all_manifests(plan))
 
 
-def runs_of(ledger: Ledger) -> Iterator[MlflowRun]:
+def runs_of(ledger: Ledger) -> list[MlflowRun]:
+    """Returns the MLflow runs of a study, none of which is left out."""
+    left_out: dict[str, Exception] = {}
     committed = ledger.committed()
-    return mlflow_runs(committed, results=StudyResults.of(committed))
+    results = StudyResults.of(committed)
+    runs = list(mlflow_runs(committed, results=results, leave_out=left_out.__setitem__))
+    assert left_out == {}
+    return runs
 
 
 def by_kind(ledger: Ledger) -> dict[str, list[MlflowRun]]:
@@ -133,6 +142,10 @@ def test_expert_has_its_hyperparameters_curve_and_scores(
         "expert_id": expert.id,
         "settings": "lr=0.01; steps=10",
         "outcome": "done",
+        "mlflow.source.name": "mergesweep",
+        "mlflow.source.type": "LOCAL",
+        NOTE_TAG: "Expert of mnist_5k at lr=0.01. Accuracy 80.0 % on its own test images; the base "
+        "with the same head 40.0 %.",
     }
     curve = [(p.step, p.value, p.timestamp_ms) for p in run.metrics if p.name == "train_loss"]
     assert curve == [(5, 2.0, 998_000), (10, 1.0, 1_000_500)]
@@ -181,10 +194,12 @@ def test_merge_has_both_means_and_its_tasks(
             "macro_loss": 0.75,
             "macro_normalized_accuracy": (0.5 / 0.8 + 0.9 / 0.8) / 2,
             "macro_base_accuracy": 0.4,
+            "macro_gain": 0.3,
             "union_accuracy": 0.8,
             "union_loss": 0.625,
             "union_normalized_accuracy": 1.0,
             "union_base_accuracy": 0.4,
+            "union_gain": 0.4,
             "accuracy/font_letters": 0.5,
             "accuracy/mnist_5k": 0.9,
         }
@@ -227,6 +242,8 @@ def test_setting_has_mean_and_spread_over_its_groups(
         assert found[f"{mean}_accuracy_std"] == pytest.approx(0.3)
         assert found[f"{mean}_accuracy_stderr"] == pytest.approx(0.3 / math.sqrt(3))
         assert found[f"{mean}_loss_mean"] == pytest.approx(1.0)
+        assert found[f"{mean}_gain_mean"] == pytest.approx(0.1)
+        assert found[f"{mean}_gain_std"] == pytest.approx(0.3)
         assert found[f"{mean}_base_accuracy_mean"] == pytest.approx(0.4)
         assert found[f"{mean}_expert_accuracy_mean"] == pytest.approx(0.8)
         assert found[f"{mean}_normalized_accuracy_mean"] == pytest.approx(0.5 / 0.8)
@@ -287,7 +304,7 @@ def test_each_axis_has_a_view_with_its_values(ledger: Ledger) -> None:
 
 def test_report_spans_the_study_and_carries_its_files(ledger: Ledger) -> None:
     """It begins with the first commit and ends with the last."""
-    run = report_run(ledger.committed(), artifacts={"report.html": b"<html>"})
+    run = report_run(ledger.committed(), report=b"<html>", drawn={}, faults={})
     assert (run.kind, run.start_ms, run.end_ms) == ("report", 1_000_000, 2_000_000)
     assert run.artifacts == {"report.html": b"<html>"}
 
@@ -302,10 +319,46 @@ def test_code_version_is_split_into_release_and_commit(ledger: Ledger) -> None:
 
 
 def test_report_that_is_too_large_for_mlflow_leaves_out_the_largest_files(ledger: Ledger) -> None:
-    """The other files are there, and nothing fails."""
-    artifacts = {"report.html": bytes(MAX_ARTIFACT_BYTES + 1), "figures/a.png": bytes(10)}
-    run = report_run(ledger.committed(), artifacts=artifacts)
-    assert set(run.artifacts) == {"figures/a.png"}
+    """The report comes first, the description names what is missing, and nothing fails."""
+    drawn = {"a.png": bytes(10), "b.png": bytes(MAX_ARTIFACT_BYTES - 20)}
+    run = report_run(
+        ledger.committed(), report=bytes(11), drawn=drawn, faults={"c.png": "ValueError: no font"}
+    )
+    assert set(run.artifacts) == {"report.html", "figures/a.png"}
+    note = "Left out: c.png: ValueError: no font; figures/b.png: too large."
+    assert run.tags[NOTE_TAG] == note
+    huge = report_run(
+        ledger.committed(), report=bytes(MAX_ARTIFACT_BYTES + 1), drawn=drawn, faults={}
+    )
+    assert set(huge.artifacts) == {"figures/a.png", "figures/b.png"}
+
+
+def test_run_that_mlflow_would_refuse_is_left_out_alone(ledger: Ledger) -> None:
+    """All others are made; the error is handed on with the key."""
+    committed = ledger.committed()
+    results = StudyResults.of(committed)
+    (bad, *_) = committed.merges
+    is_macro_of_bad = pc.and_(
+        pc.equal(results.merges["merge_id"], bad), pc.equal(results.merges["task"], "macro")
+    )
+    broken = replace(results, merges=results.merges.filter(pc.invert(is_macro_of_bad)))
+    left_out: dict[str, Exception] = {}
+    runs = list(mlflow_runs(committed, results=broken, leave_out=left_out.__setitem__))
+    assert {key: type(error) for key, error in left_out.items()} == {f"merge/{bad}": KeyError}
+    assert len(runs) == len(runs_of(ledger)) - 1
+
+
+def test_every_run_has_source_and_description(ledger: Ledger) -> None:
+    """MLflow's columns for them are filled; the words hold accuracy and gain."""
+    runs = by_kind(ledger)
+    for run in itertools.chain(*runs.values()):
+        assert run.tags["mlflow.source.name"] == "mergesweep"
+        assert run.tags["mlflow.source.type"] == "LOCAL"
+        assert run.tags[NOTE_TAG]
+    gained = "Macro accuracy 80.0 %, gain +40.0 points over the base with the same heads."
+    assert runs["merge"][0].tags[NOTE_TAG].endswith(gained)
+    assert runs["setting"][0].tags[NOTE_TAG].endswith(gained)
+    assert "Accuracy 80.0 % on its own test images" in runs["expert"][0].tags[NOTE_TAG]
 
 
 def test_names_from_outside_fit_keys_and_metrics() -> None:

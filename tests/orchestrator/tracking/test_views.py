@@ -1,9 +1,32 @@
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from made_study import made_ledger
 
-from orchestrator.tracking.views import AxisView, curve_run, experiment_tags, view_fragment
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from orchestrator.results.study_results import StudyResults
+from orchestrator.tracking.protocol import NOTE_TAG
+from orchestrator.tracking.study_runs import mlflow_runs
+from orchestrator.tracking.views import (
+    TABLE_VIEWS,
+    AxisView,
+    curve_run,
+    experiment_tags,
+    table_fragment,
+    view_fragment,
+)
 
+
+@pytest.fixture
+def finished(make_plan: Callable[..., Plan]) -> Ledger:
+    """Returns the ledger of a finished study without axes."""
+    return made_ledger(make_plan())
+
+
+SHARED: Any = {"start_ms": 5, "end_ms": 9, "tags": {"kind": "curve"}}
 METRICS = ("macro_accuracy_mean", "macro_loss_mean")
 
 
@@ -34,7 +57,12 @@ def test_position_is_logarithmic_only_for_wide_positive_axes(
 def test_curve_has_its_points_in_numerical_order_with_their_positions() -> None:
     """The line does not go back and forth if the study's order does."""
     run = curve_run(
-        make_view(), method="ties", means=make_means("0.1", "0.001", "0.01"), start_ms=5, end_ms=9
+        make_view(),
+        method="ties",
+        means=make_means("0.1", "0.001", "0.01"),
+        start_ms=5,
+        end_ms=9,
+        tags={"kind": "curve"},
     )
     points = {(m.name, m.step): m.value for m in run.metrics}
     assert [points["log10 lr", step] for step in range(3)] == pytest.approx([-3, -2, -1])
@@ -44,8 +72,12 @@ def test_curve_has_its_points_in_numerical_order_with_their_positions() -> None:
 
 def test_curve_leaves_holes_and_later_adds_only_the_missing_point() -> None:
     """A point keeps its step and timestamp when others are added later."""
-    early = curve_run(make_view(), method="t", means=make_means("0.1"), start_ms=5, end_ms=9)
-    late = curve_run(make_view(), method="t", means=make_means("0.1", "0.01"), start_ms=5, end_ms=9)
+    early = curve_run(
+        make_view(), method="t", means=make_means("0.1"), start_ms=5, end_ms=9, tags={}
+    )
+    late = curve_run(
+        make_view(), method="t", means=make_means("0.1", "0.01"), start_ms=5, end_ms=9, tags={}
+    )
     assert set(early.metrics) < set(late.metrics)
     assert {m.step for m in late.metrics} == {1, 2}
 
@@ -72,6 +104,34 @@ def test_axis_of_words_is_drawn_by_step() -> None:
     assert {chart["xAxisKey"] for chart in state["compareRunCharts"]} == {"step"}
 
 
-def test_study_without_axes_has_no_description() -> None:
-    """Without charts, the description of the page is left alone."""
-    assert experiment_tags([]) == {"mlflow.experimentKind": "custom_model_development"}
+def test_tables_show_method_setting_accuracy_and_gain_at_once() -> None:
+    """Each saved table filters one kind and lists its columns; a link opens it."""
+    tags = experiment_tags([])
+    for table in TABLE_VIEWS:
+        envelope = json.loads(tags[f"mlflow.sharedViewState.{table.name}"])
+        state = json.loads(envelope["state"])
+        assert state["searchFilter"] == f"tags.kind = '{table.kind}'"
+        assert state["orderByKey"] in state["selectedColumns"]
+        assert table_fragment(table, experiment_id="{experiment_id}") in tags[NOTE_TAG]
+    settings = json.loads(json.loads(tags["mlflow.sharedViewState.settings"])["state"])
+    columns = {"tags.`method`", "tags.`setting`", "metrics.`macro_accuracy_mean`"}
+    assert {*columns, "metrics.`macro_gain_mean`"} <= set(settings["selectedColumns"])
+
+
+def test_study_without_axes_has_tables_but_no_charts() -> None:
+    """There is nothing to draw."""
+    assert "Charts" not in experiment_tags([])[NOTE_TAG]
+    assert experiment_tags([])["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_columns_of_the_tables_are_those_that_the_runs_have(finished: Ledger) -> None:
+    """A column without values would be an empty one."""
+    committed = finished.committed()
+    results = StudyResults.of(committed)
+    runs = list(mlflow_runs(committed, results=results, leave_out=pytest.fail))
+    for table in TABLE_VIEWS:
+        rows = [run for run in runs if run.kind == table.kind]
+        assert rows
+        for run in rows:
+            assert set(table.tags) <= set(run.tags)
+            assert set(table.metrics) <= {point.name for point in run.metrics}
