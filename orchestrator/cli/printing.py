@@ -10,6 +10,7 @@ from rich.table import Table
 
 from orchestrator.progress.say import print_table, say
 from orchestrator.record.holes import Hole
+from orchestrator.report.sections import MAX_HOLES
 from orchestrator.report.wording import MISSING, percent
 from orchestrator.results.means import SettingMean, Spread
 from orchestrator.results.schema import MACRO
@@ -149,7 +150,8 @@ def print_holes(holes: Sequence[Hole], *, console: Console) -> None:
         reason = " ".join(hole.reason.split())
         say(console, f"{hole.outcome}: {hole.what}{': ' if reason else ''}{reason}")
     if len(holes) > MAX_HOLES_SHOWN:
+        listed = "all of them" if len(holes) <= MAX_HOLES else f"the first {MAX_HOLES:,}"
         say(
             console,
-            f"and {len(holes) - MAX_HOLES_SHOWN} more; `mergesweep report` lists all of them",
+            f"and {len(holes) - MAX_HOLES_SHOWN:,} more; `mergesweep report` lists {listed}",
         )

@@ -33,7 +33,7 @@ class ShownAxis:
 
     settings: tuple[SettingMean, ...]
     note: str
-    """What was left out, in one sentence; empty if nothing was."""
+    """A sentence on the part that was left out; empty if nothing was."""
 
 
 def shown_axis(settings: Sequence[SettingMean]) -> ShownAxis:

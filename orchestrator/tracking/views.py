@@ -116,8 +116,9 @@ def experiment_tags(views: Sequence[AxisView]) -> dict[str, str]:
         for place, (key, (title, state)) in enumerate(saved.items())
     }
     tags[_KIND_TAG] = "custom_model_development"
-    parts = [f"Charts: {', '.join(charts)}"] if charts else []
-    return tags | {NOTE_TAG: "  \n".join([*parts, f"Tables: {', '.join(tables)}"])}
+    # The page shows one line of a description, and the rest at a click.
+    parts = [f"Tables: {', '.join(tables)}", *([f"Charts: {', '.join(charts)}"] if charts else [])]
+    return tags | {NOTE_TAG: ". ".join(parts)}
 
 
 def view_fragment(axis: str, *, experiment_id: str) -> str:

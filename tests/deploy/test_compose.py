@@ -5,14 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-import uvicorn
 import yaml
+from gunicorn.config import Config
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "compose"
 SECRETS = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "POSTGRES_PASSWORD", "RAY_AUTH_TOKEN")
 GIVEN = dict.fromkeys(SECRETS, "given")
+_OVERFLOW = 10  # connections that SQLAlchemy opens beyond a full pool
+_MAX_CONNECTIONS = 100  # of PostgreSQL, unless it is told otherwise
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -96,18 +97,35 @@ def test_mlflow_is_the_same_as_on_kubernetes(composed: dict[str, Any]) -> None:
     assert composed["mlflow"]["healthcheck"]["start_period"] == f"{allowed_s // 60}m0s"
 
 
-def test_slow_workers_of_mlflow_are_not_killed(composed: dict[str, Any]) -> None:
-    """MLflow's workers have at least 60 s to answer uvicorn's health check.
+def test_workers_of_mlflow_have_threads_and_time(composed: dict[str, Any]) -> None:
+    """A worker may be silent for a minute, as trials use all cores, and reads while it writes.
 
-    With the default of 5 s, uvicorn kills and restarts them forever while trials use all cores.
+    Gunicorn knows every option, and its pools together leave connections free.
     """
-    given = [each for each in composed["mlflow"]["command"] if each.startswith("--uvicorn-opts=")]
+    given = [each for each in composed["mlflow"]["command"] if each.startswith("--gunicorn-opts=")]
     assert len(given) == 1
     options = shlex.split(given[0].partition("=")[2])
-    context = uvicorn.main.make_context("uvicorn", [*options, "app"])
-    assert context.params["timeout_worker_healthcheck"] >= 60
-    with pytest.raises(click.NoSuchOption):
-        uvicorn.main.make_context("uvicorn", ["--timeout-worker=120", "app"])
+    parsed = Config().parser().parse_args(options)
+    assert parsed.worker_class == "gthread"
+    assert parsed.threads >= 4
+    assert parsed.timeout >= 60
+    workers = next(each for each in composed["mlflow"]["command"] if each.startswith("--workers="))
+    pool = int(composed["mlflow"]["environment"]["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"])
+    assert int(workers.partition("=")[2]) * (pool + _OVERFLOW) < _MAX_CONNECTIONS
+    assert "MLFLOW_SERVER_ALLOWED_HOSTS" in composed["mlflow"]["environment"]
+
+
+def test_mlflow_runs_alike_on_kubernetes(composed: dict[str, Any]) -> None:
+    """Both files have the server that was measured."""
+    path = FOLDER.parent / "kuberay" / "base" / "mlflow.yaml"
+    _, deployment = yaml.safe_load_all(path.read_text("utf-8"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    options = ("--workers", "--gunicorn-opts")
+    args = [each for each in container["args"] if each.startswith(options)]
+    assert args == [each for each in composed["mlflow"]["command"] if each.startswith(options)]
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    for name in ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "MLFLOW_SERVER_ALLOWED_HOSTS"):
+        assert variables[name] == composed["mlflow"]["environment"][name]
 
 
 def test_what_stays_up_is_pinned_and_watched(composed: dict[str, Any]) -> None:

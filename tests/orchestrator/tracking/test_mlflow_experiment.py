@@ -13,6 +13,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mlflow's own imports warn of their dependencies
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.tracking._tracking_service.utils import _get_store
 
     from orchestrator.tracking.mlflow_experiment import (
         CHANGED_PARAM_TAG,
@@ -274,6 +275,15 @@ def test_experiment_gets_its_tags_but_keeps_a_persons_description(uri: str) -> N
     client.set_experiment_tag(held.experiment_id, NOTE_TAG, "my own words")
     open_experiment(uri, **tags).publish(make_run())
     assert client.get_experiment(held.experiment_id).tags[NOTE_TAG] == "my own words"
+
+
+def test_database_is_not_synced_at_every_commit(uri: str) -> None:
+    """MLflow's own connections have the setting, which SQLite does not keep in the file."""
+    experiment = open_experiment(uri)
+    experiment.check()
+    engine = _get_store(store_uri=uri).engine
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
 
 
 def test_database_is_in_write_ahead_mode_in_a_directory_of_its_own(tmp_path: Path) -> None:
