@@ -18,6 +18,8 @@ from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG
 _VIEW_TAG = "mlflow.sharedViewState."
 _KIND_TAG = "mlflow.experimentKind"  # without it the page shows language-model traces first
 _SECTION = "curves"
+_FIRST_COLUMNS = ("1", "attributes.`Run Name`")  # MLflow's ids; the first one has the check boxes
+_LAST_COLUMNS = ("runDateAndNestInfo", "duration")
 _WIDE = 20.0  # ratio of largest to smallest value from which the x axis is logarithmic
 # MLflow lists the newest view first: creation times give the order of the study's axes.
 _NEWEST_MS = 1_800_000_000_000
@@ -77,21 +79,21 @@ TABLE_VIEWS = (
         title="every setting and method",
         kind="setting",
         tags=("method", "setting"),
-        metrics=("macro_accuracy_mean", "union_accuracy_mean", "macro_gain_mean"),
+        metrics=("macro_accuracy_mean", "macro_gain_mean"),
     ),
     TableView(
         name="merges",
         title="every merge",
         kind="merge",
         tags=("method", "setting", "group"),
-        metrics=("macro_accuracy", "union_accuracy", "macro_gain"),
+        metrics=("macro_accuracy", "macro_gain"),
     ),
     TableView(
         name="experts",
         title="every expert",
         kind="expert",
         tags=("task", "settings", "outcome"),
-        metrics=("base_accuracy", "test_loss", "test_accuracy"),
+        metrics=("base_accuracy", "test_accuracy"),
     ),
 )
 
@@ -237,7 +239,9 @@ def _table_state(view: TableView) -> dict[str, Any]:
         "orderByKey": columns[-1],
         "orderByAsc": False,
         "selectedColumns": columns,
-        "columnOrder": [],
+        # By default the tags come last, outside a window of usual width, and headings are cut.
+        "columnOrder": [*_FIRST_COLUMNS, *columns, *_LAST_COLUMNS],
+        "columnWidths": {_FIRST_COLUMNS[-1]: 260, **dict.fromkeys(columns, 160)},
     }
 
 
