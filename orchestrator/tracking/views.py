@@ -92,7 +92,7 @@ TABLE_VIEWS = (
         name="experts",
         title="every expert",
         kind="expert",
-        tags=("task", "settings", "outcome"),
+        tags=("task", "settings"),
         metrics=("base_accuracy", "test_accuracy"),
     ),
 )
@@ -241,7 +241,11 @@ def _table_state(view: TableView) -> dict[str, Any]:
         "selectedColumns": columns,
         # By default the tags come last, outside a window of usual width, and headings are cut.
         "columnOrder": [*_FIRST_COLUMNS, *columns, *_LAST_COLUMNS],
-        "columnWidths": {_FIRST_COLUMNS[-1]: 260, **dict.fromkeys(columns, 160)},
+        "columnWidths": {
+            _FIRST_COLUMNS[-1]: 140,
+            **dict.fromkeys(columns, 110),
+            **{f"metrics.`{metric}`": 20 + 8 * len(metric) for metric in view.metrics},
+        },
     }
 
 
