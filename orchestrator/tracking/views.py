@@ -243,7 +243,7 @@ def _table_state(view: TableView) -> dict[str, Any]:
         "columnOrder": [*_FIRST_COLUMNS, *columns, *_LAST_COLUMNS],
         "columnWidths": {
             _FIRST_COLUMNS[-1]: 140,
-            **dict.fromkeys(columns, 110),
+            **dict.fromkeys(columns, 130),
             **{f"metrics.`{metric}`": 20 + 8 * len(metric) for metric in view.metrics},
         },
     }
