@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results.schema import MACRO
+from orchestrator.theory.base_features import MeasuredBases, base_predictors
 from orchestrator.theory.comparison_rows import law_parts, pair_part
 from orchestrator.theory.features import (
     Predictor,
@@ -28,6 +29,8 @@ from orchestrator.theory.schema import (
 )
 from orchestrator.theory.table_rows import Columns, Note, Part
 
+NOT_MEASURED = "the constants of the bases are not measured"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
@@ -41,22 +44,31 @@ class Answers:
         return rows
 
 
-def compute_answers(results: pa.Table, *, trainings: Trainings | str) -> Answers:
+def compute_answers(
+    results: pa.Table, *, trainings: Trainings | str, measured: MeasuredBases | str = NOT_MEASURED
+) -> Answers:
     """Returns the theory tables. Equal arguments give equal tables.
 
     Args:
         results: The result table.
         trainings: How the experts are trained, or the reason why that is not known.
+        measured: The constants of the settings' bases, or the reason why there are none.
     """
     every = panels(results)
 
     def predictors(panel: Panel) -> Sequence[Predictor]:
         if isinstance(trainings, str):
             return baselines(panel, mean=MACRO)
+        of_base = (
+            ()
+            if isinstance(measured, str)
+            else base_predictors(panel, trainings=trainings, measured=measured, mean=MACRO)
+        )
         return (
             *baselines(panel, mean=MACRO),
             *hyperparameter_predictors(panel, trainings=trainings, mean=MACRO),
             *stability_predictors(panel, trainings=trainings, mean=MACRO),
+            *of_base,
         )
 
     has_held_out = pc.any(results["held_out"]).as_py()
@@ -69,7 +81,7 @@ def compute_answers(results: pa.Table, *, trainings: Trainings | str) -> Answers
         CORRELATIONS: [correlation_part(panel, predictors) for panel in every],
         PREDICTIONS: [prediction_part(panel, predictors) for panel in every],
     }
-    notes = [*_general_notes(every, trainings), *_notes_of(parts)]
+    notes = [*_general_notes(every, trainings, measured), *_notes_of(parts)]
     rows = {name: [row for part in found for row in part.rows] for name, found in parts.items()}
     rows[NOTES] = [{"topic": note.topic, "text": note.text} for note in dict.fromkeys(notes)]
     return Answers(
@@ -89,8 +101,14 @@ def _notes_of(parts: Mapping[str, Sequence[Part]]) -> list[Note]:
     return [note for found in parts.values() for part in found for note in part.notes]
 
 
-def _general_notes(every: Sequence[Panel], trainings: Trainings | str) -> list[Note]:
-    notes = [] if every else [Note("everything", "no merge has a result yet")]
+def _general_notes(
+    every: Sequence[Panel], trainings: Trainings | str, measured: MeasuredBases | str
+) -> list[Note]:
+    if not every:
+        return [Note("everything", "no merge has a result yet")]
+    notes = []
     if isinstance(trainings, str):
         notes.append(Note("predictors", f"only the baselines are compared: {trainings}"))
+    elif isinstance(measured, str):
+        notes.append(Note("predictors", f"none of the base's gradients: {measured}"))
     return notes

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval.theory.accumulation import Accumulation
 from eval.theory.labels import Form
 from eval.theory.stability import (
-    GrowthSums,
     expert_stability,
+    general_growth,
     merge_stability,
     stated_stability,
 )
@@ -40,10 +41,8 @@ class ExpertTraining:
     is_adam: bool
     num_examples: int
     """Training images after `data_ratio`."""
-    total: float
-    """`A`, the sum of the accumulation vector (`eval.theory.accumulation`); the steps for SGD."""
-    sum_of_squares: float
-    """`|a|^2` of the accumulation vector; the steps for SGD."""
+    accumulation: Accumulation
+    """The count of each step's gradient in the weights at the end."""
 
 
 Trainings = Mapping[str, Mapping[str, ExpertTraining]]
@@ -112,7 +111,10 @@ def hyperparameter_predictors(
     yield of("hyperparameters, monotone", *monotone)
     yield of("noise scale", _ln_noise)
     yield of("noise scale, parabola", _ln_noise, lambda each: _ln_noise(each) ** 2)
-    yield of("update size", lambda each: _ln_lr(each) + float(np.log(each.sum_of_squares)) / 2)
+    yield of(
+        "update size",
+        lambda each: _ln_lr(each) + float(np.log(each.accumulation.sum_of_squares)) / 2,
+    )
     yield of(
         "epochs", lambda each: _ln_steps(each) + _ln_batch(each) - float(np.log(each.num_examples))
     )
@@ -156,7 +158,7 @@ def _stated(trained: Sequence[ExpertTraining], _: Array) -> float:
 def _proved(trained: Sequence[ExpertTraining], weights: Array) -> float:
     experts = [
         expert_stability(
-            GrowthSums(first=each.total, second=each.sum_of_squares, is_proved=False),
+            general_growth(each.accumulation, lr=each.lr),
             lr=each.lr,
             noise=1.0,
             batch_size=each.batch_size,

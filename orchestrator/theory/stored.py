@@ -5,7 +5,7 @@ theory.json                written last, with the digest of the result table tha
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,13 +25,16 @@ def table_file(name: str) -> str:
     return f"theory-{name}.parquet"
 
 
-def store_answers(folder: StudyFolder, answers: Answers, *, results: pa.Table) -> None:
+def store_answers(
+    folder: StudyFolder, answers: Answers, *, results: pa.Table, measured: Sequence[str] = ()
+) -> None:
     """Writes the theory tables. Equal arguments give equal bytes.
 
     Args:
         folder: The study's folder.
         answers: The tables.
         results: The result table that they were computed from.
+        measured: The ids of the measurements that they were computed from, sorted.
     """
     contents = {table_file(name): to_parquet(table) for name, table in answers.tables.items()}
     for name, content in contents.items():
@@ -39,18 +42,29 @@ def store_answers(folder: StudyFolder, answers: Answers, *, results: pa.Table) -
     fields = {
         "study": folder.name,
         "results": _digest(results),
+        "measured": list(measured),
         "files": {name: sha256_of_bytes(content) for name, content in contents.items()},
     }
     folder.write_bytes(THEORY_FILE, dump_checksummed(fields))
 
 
-def stored_answers(folder: StudyFolder, *, results: pa.Table) -> Answers | None:
-    """Returns the stored theory tables; None unless they are whole and of this result table."""
+def stored_answers(
+    folder: StudyFolder, *, results: pa.Table, measured: Sequence[str] | None = None
+) -> Answers | None:
+    """Returns the stored theory tables; None unless they are whole and of this result table.
+
+    Args:
+        folder: The study's folder.
+        results: The result table.
+        measured: The ids of the measurements that the tables must be computed from; None for any.
+    """
     try:
         fields = folder.read_checksummed(THEORY_FILE)
     except StudyDamagedError:
         return None
     if fields is None or fields["results"] != _digest(results):
+        return None
+    if measured is not None and fields["measured"] != list(measured):
         return None
     tables = {name: _read(folder, table_file(name), fields["files"]) for name in SCHEMAS}
     found = {name: table for name, table in tables.items() if table is not None}

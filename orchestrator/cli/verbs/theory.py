@@ -15,9 +15,11 @@ from orchestrator.run.republish import publish_theory
 from orchestrator.run.write_outputs import write_outputs
 from orchestrator.theory.answers import Answers, compute_answers
 from orchestrator.theory.findings import findings
+from orchestrator.theory.measured import measured_bases
 from orchestrator.theory.schema import SCHEMAS
 from orchestrator.theory.stored import store_answers, stored_answers, table_file
 from orchestrator.theory.trainings import planned_trainings
+from workers.artifacts.node_cache import cache_root
 
 
 def show_theory(opened: OpenedStudy, *, console: Console) -> int:
@@ -28,16 +30,19 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
     """
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)
-    answers = stored_answers(opened.folder, results=results.merges)
+    bases, ids = measured_bases(opened.artifacts, opened.plan, cache_root=cache_root())
+    answers = stored_answers(opened.folder, results=results.merges, measured=ids)
     is_new = answers is None
     if answers is None:
         start_s = time.monotonic()
         with console.status("computing paired comparisons, laws, correlations and predictions"):
-            answers = compute_answers(results.merges, trainings=planned_trainings(committed))
+            answers = compute_answers(
+                results.merges, trainings=planned_trainings(committed), measured=bases
+            )
         say(console, f"computed in {time.monotonic() - start_s:.0f} s from the result table")
     print_findings(answers, console=console)
     if is_new:
-        store_answers(opened.folder, answers, results=results.merges)
+        store_answers(opened.folder, answers, results=results.merges, measured=ids)
     if is_new or not _has_chapter(opened.folder):
         write_outputs(opened, results=results)
         if committed.merges:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from eval.theory.accumulation import sgd
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.schema import RESULTS_SCHEMA
@@ -51,8 +52,7 @@ def trained(lr: str) -> dict[str, ExpertTraining]:
             momentum=0.9,
             is_adam=False,
             num_examples=500,
-            total=100.0,
-            sum_of_squares=100.0,
+            accumulation=sgd([1.0] * 100),
         )
         for task in "abcd"
     }
@@ -190,7 +190,7 @@ def test_no_recovery_where_experts_are_no_better_than_the_base(
 def test_noise_scale_by_hand(make_results: MakeResults) -> None:
     """SGD: eta / (b (1 - momentum)); Adam: eta / sqrt(b); in logarithms, averaged over tasks."""
     (panel,) = panels(make_results({"lr": ("0.001",)}, loss=bent))
-    sgd = trained("0.001")["a"]
+    plain = trained("0.001")["a"]
     adam = ExpertTraining(
         steps=100,
         batch_size=16,
@@ -198,10 +198,9 @@ def test_noise_scale_by_hand(make_results: MakeResults) -> None:
         momentum=0.9,
         is_adam=True,
         num_examples=500,
-        total=100.0,
-        sum_of_squares=100.0,
+        accumulation=sgd([1.0] * 100),
     )
-    trainings = {"lr=0.001": {"a": sgd, "b": adam, "c": sgd, "d": sgd}}
+    trainings = {"lr=0.001": {"a": plain, "b": adam, "c": plain, "d": plain}}
     found = {
         each.name: each
         for each in hyperparameter_predictors(panel, trainings=trainings, mean="macro")
@@ -252,8 +251,12 @@ def test_accumulation_is_that_of_the_schedule_and_the_momentum(
     found = planned_trainings(Ledger(plan, manifests=data_manifests(plan)).committed())
     assert not isinstance(found, str)
     constant, linear = (found[f"schedule={name}"]["mnist_5k"] for name in axes["schedule"])
-    assert (constant.total, constant.sum_of_squares) == pytest.approx((2.9, 4.61))
-    assert (linear.total, linear.sum_of_squares) == pytest.approx((1.95, 1.45**2 + 0.25))
+    assert (constant.accumulation.total, constant.accumulation.sum_of_squares) == pytest.approx(
+        (2.9, 4.61)
+    )
+    assert (linear.accumulation.total, linear.accumulation.sum_of_squares) == pytest.approx(
+        (1.95, 1.45**2 + 0.25)
+    )
 
 
 def test_both_eps_by_hand(make_results: MakeResults) -> None:

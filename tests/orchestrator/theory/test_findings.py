@@ -4,6 +4,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
+from eval.theory.accumulation import sgd
 from orchestrator.theory.answers import Answers, compute_answers
 from orchestrator.theory.features import ExpertTraining
 from orchestrator.theory.findings import (
@@ -35,8 +36,7 @@ def answers(make_results: Callable[..., pa.Table]) -> Answers:
         momentum=0.9,
         is_adam=True,
         num_examples=50,
-        total=10.0,
-        sum_of_squares=10.0,
+        accumulation=sgd([1.0] * 10),
     )
     trainings = {f"lr={lr}": dict.fromkeys("abcd", training) for lr in LRS}
     table = make_results({"lr": LRS}, loss=falling, methods=("average", "ties"))

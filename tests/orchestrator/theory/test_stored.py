@@ -49,6 +49,16 @@ def test_tables_of_earlier_results_are_not_shown(
     assert stored_answers(folder, results=results.slice(1)) is None
 
 
+def test_tables_of_other_measurements_are_computed_again(
+    folder: StudyFolder, answers: Answers, results: pa.Table
+) -> None:
+    """A report takes any of the same results; the command wants all that is measured by now."""
+    store_answers(folder, answers, results=results, measured=("0" * 16,))
+    assert stored_answers(folder, results=results) is not None
+    assert stored_answers(folder, results=results, measured=("0" * 16,)) is not None
+    assert stored_answers(folder, results=results, measured=()) is None
+
+
 @pytest.mark.parametrize("name", [THEORY_FILE, table_file("laws")])
 def test_damaged_tables_are_not_shown(
     name: str, folder: StudyFolder, answers: Answers, results: pa.Table
