@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from eval.counts import counted
 from eval.file_tree import printable
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class BadImagesError(ImageSourceError):
             num_images: All images of the task that cannot be used.
             first: The first of them, at most `MAX_NAMED`.
         """
-        lines = [f"task {task!r}: {num_images} images cannot be used", *map(str, first)]
+        lines = [f"task {task!r}: {counted(num_images, 'image')} cannot be used", *map(str, first)]
         if num_images > len(first):
             lines.append(f"and {num_images - len(first)} more")
         super().__init__("\n".join(lines))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eval.counts import counted
 from eval.images.content import kind_of_content
 from eval.images.protocol import BadImageError, ImageSourceError
 from eval.images.table_files import is_arrow
@@ -148,7 +149,7 @@ def read_label_column(path: Path, *, column: str) -> LabelColumn:
     names = _class_names(_schema(path), column=column)
     cells = _whole_column(path, column)
     if cells.null_count:
-        raise ImageSourceError(f"{path}: {cells.null_count} rows have no {column!r}")
+        raise ImageSourceError(f"{path}: no {column!r} in {counted(cells.null_count, 'row')}")
     return LabelColumn(values=_plain(path, cells, column=column), names=names)
 
 
@@ -190,7 +191,7 @@ def _plain(path: Path, cells: Any, *, column: str) -> NDArray[Any]:  # noqa: ANN
 def _text(path: Path, labels: list[str], *, column: str) -> NDArray[np.str_]:
     num_empty = sum(not label.strip() for label in labels)
     if num_empty:
-        raise ImageSourceError(f"{path}: {num_empty} rows have an empty {column!r}")
+        raise ImageSourceError(f"{path}: an empty {column!r} in {counted(num_empty, 'row')}")
     return np.array(labels, dtype=np.str_)
 
 

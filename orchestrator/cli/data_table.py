@@ -4,6 +4,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from eval.counts import counted
 from orchestrator.progress.say import print_table, say
 from orchestrator.record.data_check import DataCheck, SplitFacts
 
@@ -27,8 +28,8 @@ def print_data(check: DataCheck, *, console: Console) -> None:
     for warning in check.warnings[:MAX_WARNINGS_SHOWN]:
         say(console, f"warning: {warning}")
     if len(check.warnings) > MAX_WARNINGS_SHOWN:
-        num_more = len(check.warnings) - MAX_WARNINGS_SHOWN
-        say(console, f"and {num_more} more warnings on data; `plan --json` lists all of them")
+        more = counted(len(check.warnings) - MAX_WARNINGS_SHOWN, "more warning")
+        say(console, f"and {more} on data; `plan --json` lists all of them")
 
 
 def _table(check: DataCheck) -> Table:

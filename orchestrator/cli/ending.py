@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eval.counts import counted
 from orchestrator.cli.exit_codes import DONE, FAILED, INCOMPLETE
 from orchestrator.cli.printing import MAX_MEANS_SHOWN, print_holes, print_results
 from orchestrator.costs.budget import budget_lines
@@ -45,7 +46,7 @@ def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Con
     if published.num_pending:
         say(
             console,
-            f"MLflow at {opened.tracking_uri} lacks {published.num_pending} runs "
+            f"MLflow at {opened.tracking_uri} lacks {counted(published.num_pending, 'run')} "
             f"({published.error}). Nothing is lost; this command sends them: "
             f"{command_line('track', opened)}",
         )

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from eval.counts import counted
 from orchestrator.costs.allocation import Allocation, JobCosts, allocate
 from orchestrator.costs.durations import Durations
 from orchestrator.costs.sizes import Sizes
@@ -188,10 +189,11 @@ def budget_lines(plan: Plan, *, keeper: BudgetKeeper) -> Iterator[str]:
     num_merges = len(left_out & plan.merges.keys())
     num_pretrainings = len(left_out & plan.bases.by_id.keys())
     num_trials = len(left_out) - num_merges - num_pretrainings
-    pretraining = f"{num_pretrainings} pretrainings, " if num_pretrainings else ""
+    pretraining = f"{counted(num_pretrainings, 'pretraining')}, " if num_pretrainings else ""
+    jobs = f"{counted(num_trials, 'trial')} and {counted(num_merges, 'merge job')}"
     yield (
-        f"left out, by the estimates: {pretraining}{num_trials} trials and {num_merges} "
-        f"merge jobs: {'; '.join(_settings_left_out(plan, left_out=left_out))}"
+        f"left out, by the estimates: {pretraining}{jobs}: "
+        f"{'; '.join(_settings_left_out(plan, left_out=left_out))}"
     )
     limits = keeper.sufficient_limits()
     proposed = ", ".join(f"budget.{name}: {each:g}" for name, each in limits.items())

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.class_names import alike_names
+from eval.counts import counted
 from eval.file_tree import printable
 from eval.own.files import name_some
 from orchestrator.plan.images_left import ImagesLeft, Ints, SplitName, TaskImages
@@ -109,7 +110,7 @@ def _thin_in_all(
     """Judges a split by its number of images alone, as labels are not known yet."""
     num, num_classes, few = left.num_images, task.task.num_classes, FEW_OF_CLASS[split]
     was = num + few * num_classes if before is None else before.num_images
-    images = f"{num:,} {_NOUNS[split]} images for {num_classes:,} classes"
+    images = f"{counted(num, f'{_NOUNS[split]} image')} for {num_classes:,} classes"
     if num < num_classes <= was:
         return DataWarning(Rank.EMPTY_CLASS, f"{images}: {num_classes - num:,} or more have none")
     if num < few * num_classes <= was:
@@ -126,7 +127,8 @@ def _names(numbers: Ints, classes: Sequence[str]) -> str:
 def _test_warnings(task: TaskImages) -> Iterator[DataWarning]:
     num = task.stored["test"][-1].num_images
     if 0 < num < FEW_TEST_IMAGES:
-        text = f"{task.name}: {num} test images, so that each is {1 / num:.0%} of its accuracy"
+        images = counted(num, "test image")
+        text = f"{task.name}: {images}, so that each is {1 / num:.0%} of its accuracy"
         yield DataWarning(Rank.SMALL_TEST, text)
 
 
@@ -141,8 +143,8 @@ def _batch_warnings(task: TaskImages) -> Iterator[DataWarning]:
         at = f" at {left.limit}" if left.limit else ""
         yield DataWarning(
             Rank.BATCH,
-            f"{task.name}: batch_size: {batch_size} is more than the {left.num_images} training "
-            f"images{at}: every step repeats some",
+            f"{task.name}: batch_size: {batch_size} is more than the "
+            f"{counted(left.num_images, 'training image')}{at}: every step repeats some",
         )
 
 

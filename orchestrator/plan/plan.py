@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from eval.counts import counted
 from eval.digests import sha256_of_bytes
 from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
@@ -256,10 +257,10 @@ def _group_warnings(study: Study) -> Iterator[str]:
     num_tasks = len(study.task_names)
     for size in group_sizes(study):
         if num_possible(num_tasks, size=size) < study.groups.count:
+            distinct = counted(num_possible(num_tasks, size=size), "distinct group")
             yield (
-                f"groups.count is {study.groups.count}, but {num_tasks} tasks have only "
-                f"{num_possible(num_tasks, size=size)} distinct groups of {size}; all of them are "
-                "used"
+                f"groups.count is {study.groups.count}, but {counted(num_tasks, 'task')} have only "
+                f"{distinct} of {size}; all of them are used"
             )
 
 

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
+from eval.counts import counted
 from orchestrator.progress.state import InUse, Progress, RunningTrial, Tally
 from orchestrator.progress.visible_text import visible
 from workers.artifacts.manifests import Manifest
@@ -69,7 +70,7 @@ def _trial_lines(progress: Progress) -> Iterator[str]:
             [trial.name, f"step {trial.step}/{trial.steps}", *_loss(trial), *_speed(trial)]
         )
     if progress.num_trials > MAX_TRIALS_SHOWN:
-        yield f"and {progress.num_trials - MAX_TRIALS_SHOWN} more trials"
+        yield f"and {counted(progress.num_trials - MAX_TRIALS_SHOWN, 'more trial')}"
 
 
 def _speed_lines(progress: Progress) -> Iterator[str]:
@@ -87,7 +88,7 @@ def _failure_lines(progress: Progress) -> Iterator[str]:
     shown = progress.failures[-MAX_FAILURES_SHOWN:]
     yield from shown
     if progress.num_failures > len(shown):
-        yield f"and {progress.num_failures - len(shown)} more failures"
+        yield f"and {counted(progress.num_failures - len(shown), 'more failure')}"
 
 
 def _use(each: InUse) -> str:
@@ -126,7 +127,7 @@ def _clock(elapsed_s: float) -> str:
 def preparation_line(progress: PreparationProgress) -> str:
     """Returns how many images of a task are prepared, and how fast."""
     rate = f", {progress.images_per_s:,.0f} a second" if progress.images_per_s else ""
-    return f"{progress.task} {progress.num_done:,} of {progress.num_images:,} images{rate}"
+    return f"{progress.task} {progress.num_done:,} of {counted(progress.num_images, 'image')}{rate}"
 
 
 def prepared_line(progress: PreparationProgress, *, manifest: Manifest) -> str:

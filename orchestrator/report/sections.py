@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from eval.counts import counted
 from orchestrator.record.holes import Hole
 from orchestrator.report.data_table import data_table
 from orchestrator.report.expert_tables import expert_tables
@@ -30,7 +31,6 @@ from orchestrator.report.shown import shown_axis
 from orchestrator.report.style import Styles, method_styles
 from orchestrator.report.wording import (
     best_of_other_kinds,
-    count,
     headline,
     method_lines,
     not_finite_lines,
@@ -192,10 +192,10 @@ def _whole_axis(
 def _groups_sentence(settings: Sequence[SettingMean]) -> str:
     fewest = min(s.num_groups for s in settings)
     most = max(s.num_groups for s in settings)
-    groups = count(most, "group") if fewest == most else f"{fewest} to {most} groups"
+    groups = counted(most, "group") if fewest == most else f"{fewest} to {most} groups"
     sizes = {s.num_tasks for s in settings}
     size = sizes.pop() if len(sizes) == 1 else None
-    of_tasks = f" of {count(size, 'task')}" if size is not None else ""
+    of_tasks = f" of {counted(size, 'task')}" if size is not None else ""
     return (
         f"Points and bars show means over {groups}{of_tasks}. Error bars show ± one standard "
         "deviation over the groups; a single group has none. Dashed line: the base with the same "

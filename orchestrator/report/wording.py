@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from eval.counts import counted
 from orchestrator.results.means import SettingMean, Spread
 
 MISSING = "—"
@@ -35,11 +36,6 @@ def percent_spread(spread: Spread, *, signed: bool = False) -> str:
 def loss_spread(spread: Spread) -> str:
     """Returns mean ± standard deviation of a loss."""
     return _with_std(spread, loss_text(spread.mean), loss_text(spread.std))
-
-
-def count(num: int, noun: str) -> str:
-    """Returns a count and its noun; the noun is in the plural unless the count is 1."""
-    return f"{num:,} {noun}" if num == 1 else f"{num:,} {noun}s"
 
 
 def headline(settings: Sequence[SettingMean]) -> str:
@@ -116,7 +112,7 @@ def not_finite_lines(settings: Sequence[SettingMean]) -> list[str]:
         for name in ("accuracy", "loss"):
             spread: Spread = getattr(s.macro, name)
             if spread.num_not_finite:
-                total = count(s.num_groups, "group")
+                total = counted(s.num_groups, "group")
                 rest = (
                     f"the mean is over the other {spread.num_groups}"
                     if spread.num_groups

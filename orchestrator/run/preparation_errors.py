@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from eval.counts import counted
 from eval.images.protocol import MAX_NAMED, BadImagesError, ImageSourceError
 
 REMEDY = (
@@ -24,7 +25,7 @@ def _data_lines(errors: Sequence[ImageSourceError]) -> Iterator[str]:
     bad = [error for error in errors if isinstance(error, BadImagesError)]
     if bad:
         num_images = sum(error.num_images for error in bad)
-        yield f"{num_images:,} images cannot be used"
+        yield f"{counted(num_images, 'image')} cannot be used"
         images = [(error.task, image) for error in bad for image in error.first][:MAX_NAMED]
         for task, image in images:
             yield f"  {task}: {image}"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from eval.counts import counted
 from eval.data_root import data_root
 from eval.own.files import TRAIN_NAME, OwnFiles, OwnTaskError
 from eval.own.task import describe_own_task
@@ -70,7 +71,8 @@ def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iter
         else:
             num = source.task.num_train
             if tasks.evaluate_on == "validation" and num_held_out(num) == 0:
-                fault = f"no image can be held out of the {num} training images of task {name!r}"
+                images = counted(num, "training image")
+                fault = f"no image can be held out of the {images} of task {name!r}"
                 remedy = "expected 3 or more training images, or `evaluate_on: test`"
                 yield StudyProblem(field="tasks.evaluate_on", fault=fault, remedy=remedy)
 

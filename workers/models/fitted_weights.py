@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
+from eval.counts import counted
 from workers.models.backbones import NUM_NAMES_SHOWN, embedding_width
 from workers.models.likely_models import likely_model
 from workers.models.matched_names import (
@@ -202,8 +203,8 @@ def _refusal(fit: _Fit, *, file: WeightsFile, shown: str, path: Path) -> str:
     problems = []
     if not matched.names:
         problems.append(
-            f"none of its {len(file.tensors)} tensors has a name of {model} in timm, such as "
-            f"{next(iter(expected.backbone))}; it has {_first_five(list(file.tensors))}"
+            f"none of its {counted(len(file.tensors), 'tensor')} has a name of {model} in timm, "
+            f"such as {next(iter(expected.backbone))}; it has {_first_five(list(file.tensors))}"
         )
     elif matched.unexpected:
         problems.append(
@@ -251,7 +252,7 @@ def _remarks(
             f"{shown}: left out, because a base has no classifier: {_first_five(left_out)}"
         )
     if num_texts:
-        remarks.append(f"{shown}: left out: {num_texts} tensors of the text tower")
+        remarks.append(f"{shown}: left out: {counted(num_texts, 'tensor')} of the text tower")
     return tuple(remarks)
 
 

@@ -1,11 +1,12 @@
 """`mergesweep gc`: list, and delete on request, the objects that no study of a store uses."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 
 from rich.console import Console
 
+from eval.counts import counted
 from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.leases import holding
 from orchestrator.cli.options import BadInputError
@@ -68,20 +69,21 @@ def _holder_of_new_study(store: Store, names: Collection[str]) -> Callable[[str]
 def _lines(collected: Collected, *, deleted: bool) -> Iterator[str]:
     for name, entries in collected.categories():
         if entries:
-            yield f"{name}: {len(entries)} objects, {_megabytes(entries)}"
+            yield f"{name}: {_size(entries)}"
             yield from (f"  {each.key}  {each.size_bytes} B" for each in entries[:MAX_KEYS_SHOWN])
         if len(entries) > MAX_KEYS_SHOWN:
             yield f"  and {len(entries) - MAX_KEYS_SHOWN} more"
     for key in collected.damaged:
         yield f"kept, as it cannot be read: {key}; mergesweep verify of its study says more"
     if collected.num_young:
-        yield f"kept, as they are younger than --min-age: {collected.num_young} objects"
-    total = f"{len(collected.entries)} objects, {_megabytes(collected.entries)}"
+        yield f"kept, as younger than --min-age: {counted(collected.num_young, 'object')}"
+    total = _size(collected.entries)
     if not collected.entries:
         yield "nothing to delete"
     else:
         yield f"deleted {total}" if deleted else f"{total} in all; --delete deletes them"
 
 
-def _megabytes(entries: Iterable[Entry]) -> str:
-    return f"{sum(each.size_bytes for each in entries) / 1e6:.1f} MB"
+def _size(entries: Collection[Entry]) -> str:
+    num_bytes = sum(each.size_bytes for each in entries)
+    return f"{counted(len(entries), 'object')}, {num_bytes / 1e6:.1f} MB"

@@ -8,6 +8,7 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
+from eval.counts import counted
 from merge.catalogue import (
     BatchNormPolicy,
     lacking_data,
@@ -74,7 +75,7 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
         num_threads=request.num_threads,
     )
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        merging = bar.add_task(f"merging {len(files.experts)} experts", total=1.0)
+        merging = bar.add_task(f"merging {counted(len(files.experts), 'expert')}", total=1.0)
         outliers = merge_files(
             files,
             headers=checked.headers,
@@ -105,7 +106,7 @@ def _checked_params(request: MergeRequest, *, file_problems: Sequence[str]) -> "
     except MergeError as error:
         problems += str(error).splitlines()
     if files.task is not None and files.task >= len(files.experts):
-        problems.append(f"--task {files.task + 1}: there are {len(files.experts)} experts")
+        problems.append(f"--task {files.task + 1}: experts are numbered 1 to {len(files.experts)}")
     problems += file_problems
     try:
         check_output(files.output)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from eval.counts import counted
 from orchestrator.cli.data_table import print_data
 from orchestrator.costs.budget import budget_lines
 from orchestrator.costs.calibration import (
@@ -26,7 +27,6 @@ from orchestrator.progress.panel import duration
 from orchestrator.progress.say import print_table, say
 from orchestrator.record.data_check import DataCheck, check_data
 from orchestrator.record.ledger import Ledger
-from orchestrator.report.wording import count
 from orchestrator.results.means import CATEGORICAL_AXES
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
@@ -118,13 +118,13 @@ def print_plan(
 ) -> None:
     """Prints the tasks' data, planned and existing artifacts, the savings, and further lines."""
     counts = ledger.state().counts()
-    counted = (
-        count(len(plan.study.task_names), "task"),
-        count(len(plan.settings), "setting"),
-        count(len(plan.groups), "group"),
-        count(len(plan.study.merge), "method"),
+    parts = (
+        counted(len(plan.study.task_names), "task"),
+        counted(len(plan.settings), "setting"),
+        counted(len(plan.groups), "group"),
+        counted(len(plan.study.merge), "method"),
     )
-    say(console, f"study {plan.study.name}: {', '.join(counted)}")
+    say(console, f"study {plan.study.name}: {', '.join(parts)}")
     print_data(data, console=console)
     table = Table("", "planned", "already in the store")
     left = ledger.committed().missing_trainings
@@ -156,20 +156,21 @@ def base_lines(plan: Plan) -> Sequence[str]:
     if not plan.bases.trainings:
         return []
     num_bases = sum(len(each.snapshots) for each in plan.bases.trainings)
-    num, steps = len(plan.bases.trainings), plan.bases.num_steps
-    return [f"pretraining: {num_bases} bases, snapshots of {num} trainings with {steps:,} steps"]
+    trainings = counted(len(plan.bases.trainings), "training")
+    steps = counted(plan.bases.num_steps, "step")
+    return [f"pretraining: {counted(num_bases, 'base')}, snapshots of {trainings} with {steps}"]
 
 
 def prefix_sharing_line(plan: Plan) -> str:
     """Returns the steps that prefix sharing saves, and the merge jobs for all table entries."""
-    steps, unshared = plan.num_steps, plan.num_steps_unshared
-    merges = f"{len(plan.merges):,} merge jobs for {len(plan.cells):,} table entries"
-    if steps == unshared:
-        return f"{steps:,} optimizer steps, {merges}"
-    return (
-        f"prefix sharing: {steps:,} optimizer steps instead of {unshared:,} "
-        f"({1 - steps / unshared:.0%} saved), {merges}"
-    )
+    num, unshared = plan.num_steps, plan.num_steps_unshared
+    steps = counted(num, "optimizer step")
+    jobs = counted(len(plan.merges), "merge job")
+    merges = f"{jobs} for {counted(len(plan.cells), 'table entry', plural='table entries')}"
+    if num == unshared:
+        return f"{steps}, {merges}"
+    saved = f"{1 - num / unshared:.0%} saved"
+    return f"prefix sharing: {steps} instead of {unshared:,} ({saved}), {merges}"
 
 
 def estimate_lines(
@@ -184,13 +185,14 @@ def estimate_lines(
     wall = duration(estimate.wall_s(num_slots=num_slots))
     trials, merges = duration(estimate.train_s), duration(estimate.merge_s)
     usage = estimate.usage
+    workers = "1 worker" if num_slots == 1 else f"{num_slots:,} workers at once"
     takes = [f"{_amount(usage.cpu_hours)} CPU-core-hours"]
     if usage.gpu_s:
         takes.insert(0, f"{_amount(usage.gpu_hours)} GPU-hours")
     if cost := usage.usd(budget):
         takes.append(f"{_amount(cost)} USD")
     return (
-        f"left: about {wall} on {num_slots} workers at once: {', '.join(takes)}",
+        f"left: about {wall} on {workers}: {', '.join(takes)}",
         f"of one worker's time: trials {trials}, merge jobs {merges}",
         f"times are {estimate.sources}",
         in_store,

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from eval.counts import counted
 from orchestrator.cli.ending import print_pending
 from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.progress.say import say
@@ -26,8 +27,8 @@ def track_study(opened: OpenedStudy, *, rebuild: bool, console: Console) -> int:
         write_outputs(opened, results=StudyResults.of(opened.ledger.committed()))
     say(
         console,
-        f"MLflow at {opened.tracking_uri}: {published.num_published} runs written, "
-        f"{published.num_unchanged} were there already",
+        f"MLflow at {opened.tracking_uri}: {counted(published.num_published, 'run')} written, "
+        f"{counted(published.num_unchanged, 'run')} there already",
     )
     print_pending(published, opened=opened, console=console)
     return FAILED if published.num_pending else DONE

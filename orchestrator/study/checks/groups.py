@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from eval.counts import counted
 from merge.catalogue import num_experts_of, parse_params
 from merge.errors import ParameterErrors
 from orchestrator.study.problems import StudyProblem, wrong_value
@@ -35,7 +36,7 @@ def _sizes(groups: Groups) -> Iterator[tuple[str, int]]:
 def _check_tasks(field: str, *, size: int, tasks: Tasks) -> Iterator[StudyProblem]:
     num_tasks = len(tasks.all_names)
     if size > num_tasks:
-        remedy = f"the study has {num_tasks} tasks, so a group has at most {num_tasks}"
+        remedy = f"the study has {counted(num_tasks, 'task')}, so a group has at most {num_tasks}"
         yield wrong_value(field, size, remedy=remedy)
 
 

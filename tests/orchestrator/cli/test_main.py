@@ -16,6 +16,7 @@ from click.testing import Result
 
 from orchestrator.cli.command_line import cli
 from orchestrator.cli.verbs import plan as plan_verb
+from orchestrator.plan.plan import Plan
 from workers.calibrate.speeds import Calibration
 
 Fields = Callable[..., dict[str, Any]]
@@ -224,6 +225,12 @@ def test_plan_prints_counts_sharing_and_cost(
         "in the store: experts 9.0 MB",
     ):
         assert part in output
+
+
+def test_plan_of_one_merge_speaks_in_the_singular(make_plan: Callable[..., Plan]) -> None:
+    """Two tasks make one group, and one method merges it once."""
+    line = plan_verb.prefix_sharing_line(make_plan(tasks=["mnist_5k", "font_letters"]))
+    assert line == "20 optimizer steps, 1 merge job for 1 table entry"
 
 
 def test_calibration_that_fits_no_worker_is_reported(

@@ -61,7 +61,7 @@ WRONG_MERGES = {
         ["--method", "average", "--prefix", "head."],
         ["a.safetensors: holds no", "c.safetensors: holds no"],
     ),
-    "task": (["--method", "average", "--task", "4"], ["--task 4: there are 3 experts"]),
+    "task": (["--method", "average", "--task", "4"], ["--task 4: experts are numbered 1 to 3"]),
     "data": (
         ["--method", "fisher", "--set", "images=0"],
         ["fisher: images=0 is not allowed"],
