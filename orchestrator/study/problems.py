@@ -1,6 +1,7 @@
 """The problems of a study file, in words that a user can act on."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from orchestrator.study.credentials import masked
 
 MAX_SHOWN_CHARS = 80
 """Longer values are cut in messages."""
+_PART = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+)\]")
+"""A step of a field's path: a name, or a position in a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,28 @@ class StudyError(ValueError):
 def wrong_value(field: str, value: object, *, remedy: str) -> StudyProblem:
     """Returns the problem of a value that is not allowed."""
     return StudyProblem(field=field, fault=f"{shown(value)} is not allowed", remedy=remedy)
+
+
+def as_written(field: str, values: object) -> str:
+    """Returns a field's path in the words of the study file, without the names of shorthands.
+
+    Where the file has `tasks: [NAME]`, the schema's field `tasks.names[0]` is written `tasks[0]`.
+
+    Args:
+        field: A path of the schema.
+        values: The content of the study file.
+    """
+    written, at = "", values
+    for found in _PART.finditer(field):
+        name, index = found["name"], found["index"]
+        if name is not None and isinstance(at, str | list):
+            continue  # the file has the value itself in place of a section
+        written += found[0]
+        if name is not None:
+            at = at.get(name) if isinstance(at, dict) else None
+        else:
+            at = at[int(index)] if isinstance(at, list) and int(index) < len(at) else None
+    return written
 
 
 def shown(value: object) -> str:

@@ -1,6 +1,7 @@
 """Reads a study file and reports all of its problems at once."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from orchestrator.study.checks.finetune import check_finetune
 from orchestrator.study.checks.groups import check_group_sizes
 from orchestrator.study.checks.merges import check_merges
 from orchestrator.study.checks.models import check_models
+from orchestrator.study.checks.tracking import check_tracking
 from orchestrator.study.checks.zero_shot import check_zero_shot
 from orchestrator.study.credentials import masked, remedy_for_credentials
 from orchestrator.study.finetune import Finetune
-from orchestrator.study.problems import StudyError, StudyProblem, shown, suggest, wrong_value
+from orchestrator.study.problems import StudyError, StudyProblem, as_written, shown, wrong_value
 from orchestrator.study.pydantic_errors import problem_of
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
 from orchestrator.study.schema import Groups, Merge, Study
 from orchestrator.study.task_sources import check_own_tasks
-from orchestrator.study.tasks import Tasks
+from orchestrator.study.tasks import Tasks, unknown_name
 from orchestrator.study.yaml_text import load_yaml, yaml_fault
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError, StoreUrlError
@@ -57,7 +59,7 @@ def read_study(
         source=str(path),
         checks_store=checks_store,
         is_read_only=is_read_only,
-        checks_models=True,
+        is_new=True,
     )
     return study, text
 
@@ -70,7 +72,7 @@ def parse_study(
     recorded: Mapping[str, TaskSource] | None = None,
     checks_store: bool = True,
     is_read_only: bool = False,
-    checks_models: bool = False,
+    is_new: bool = False,
 ) -> Study:
     """Checks the text of a study file, and that its store can be used.
 
@@ -81,8 +83,8 @@ def parse_study(
         recorded: Own tasks as an earlier plan recorded them; their files are not read.
         checks_store: Whether to try the store.
         is_read_only: Try the store by listing it; otherwise also by writing and deleting an object.
-        checks_models: Whether to try the models, in another process. A study that a store already
-            has was tried when it was first run.
+        is_new: Whether to try the models, in another process, and to check the address of MLflow. A
+            study that a store already has was tried when it was first run.
 
     Raises:
         StudyError: The study has problems; the error lists every problem.
@@ -96,13 +98,15 @@ def parse_study(
     except ValidationError as error:
         problems += [problem_of(details) for details in error.errors()]
     problems += _check_between_sections(values, recorded=recorded or {})
-    if checks_models:
+    if is_new:
         problems += _check_models(values)
+        problems += _check_address(values.get("tracking"))
     problems += _check_costs(values)
     problems += _check_tracking(values.get("tracking"))
     if checks_store:
         problems += _check_store(values, writes=not is_read_only, is_last=not problems)
     if problems:
+        problems = [replace(each, field=as_written(each.field, values)) for each in problems]
         raise StudyError(source, problems=problems)
     return study
 
@@ -187,6 +191,11 @@ def _check_tracking(uri: object) -> Iterator[StudyProblem]:
         yield StudyProblem(field="tracking", fault=fault, remedy=remedy)
 
 
+def _check_address(uri: object) -> Iterator[StudyProblem]:
+    if isinstance(uri, str) and remedy_for_credentials(uri) is None:
+        yield from check_tracking(uri)
+
+
 def _check_between_sections(
     values: Mapping[str, Any], *, recorded: Mapping[str, TaskSource]
 ) -> list[StudyProblem]:
@@ -253,6 +262,6 @@ def _check_task_names(tasks: Tasks) -> Iterator[StudyProblem]:
             remedy = (
                 "tasks under tasks.own always take part; leave the name out here"
                 if name in tasks.own
-                else suggest(name, known=known, kind="tasks")
+                else unknown_name(name, known=known, kind="tasks")
             )
             yield wrong_value(f"tasks.names[{index}]", name, remedy=remedy)

@@ -1,5 +1,6 @@
 """The study file's section `tasks`: the data sets, and how many of their images are used."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -25,9 +26,16 @@ SplitName = Annotated[
 Patterns = Annotated[list[Text], AfterValidator(distinct)]
 
 
+def unknown_name(name: str, *, known: Iterable[str], kind: str) -> str:
+    """Returns the remedy for a name that no suite or task has; a path belongs under `tasks.own`."""
+    if "/" in name:
+        return "data of your own go under tasks.own, such as `own: {pets: {folder: /data/pets}}`"
+    return suggest(name, known=known, kind=kind)
+
+
 def _known_suite(name: str) -> str:
     if name not in SUITES:
-        raise ValueError(suggest(name, known=SUITES, kind="suites"))
+        raise ValueError(unknown_name(name, known=SUITES, kind="suites"))
     return name
 
 

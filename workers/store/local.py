@@ -25,6 +25,7 @@ _COPY_BYTES = 1 << 20
 # EEXIST and ENOTDIR: a file has the name of a required directory.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EOPNOTSUPP}
 _ABSENT = {errno.ENOENT, errno.EISDIR}
+"""There is no such object; or, when writing, a directory that cannot be made, as below `/proc`."""
 
 
 class LocalStore:
@@ -56,19 +57,23 @@ class LocalStore:
 
     def put(self, key: str, content: bytes) -> None:
         """Writes an object, and replaces an object with the same key."""
-        with self._operation(key) as path, replacing(path) as temporary:
+        with self._operation(key, writes=True) as path, replacing(path) as temporary:
             temporary.write_bytes(content)
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
         """Writes an object if no object has the key; returns whether it did."""
-        with self._operation(key) as path, temporary_beside(path) as temporary:
+        with self._operation(key, writes=True) as path, temporary_beside(path) as temporary:
             temporary.write_bytes(content)
             return link_if_absent(temporary, path)
 
     def upload(self, key: str, path: Path) -> None:
         """Writes an object from a file."""
         # Opened first, so that an unreadable source raises OSError and not StoreError.
-        with path.open("rb"), self._operation(key) as target, replacing(target) as temporary:
+        with (
+            path.open("rb"),
+            self._operation(key, writes=True) as target,
+            replacing(target) as temporary,
+        ):
             shutil.copyfile(path, temporary)
 
     def download(self, key: str, path: Path) -> None:
@@ -120,18 +125,18 @@ class LocalStore:
         return path
 
     @contextmanager
-    def _operation(self, key: str) -> Iterator[Path]:
+    def _operation(self, key: str, *, writes: bool = False) -> Iterator[Path]:
         path = self._root / checked_key(key)
         self._count()
-        with self._translated(key):
+        with self._translated(key, writes=writes):
             yield path
 
     @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _translated(self, key: str, *, writes: bool = False) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise _store_error(error, url=self.url, key=key) from error
+            raise _store_error(error, url=self.url, key=key, writes=writes) from error
 
     def _count(self) -> None:
         with self._lock:
@@ -176,13 +181,13 @@ def _sort_name(entry: os.DirEntry[str]) -> str:
     return f"{entry.name}/" if entry.is_dir() else entry.name
 
 
-def _store_error(error: OSError, *, url: str, key: str) -> StoreError:
+def _store_error(error: OSError, *, url: str, key: str, writes: bool) -> StoreError:
     at = f"store {url}, key {key!r}: {error.strerror}"
-    if error.errno in _ABSENT:
+    if error.errno in _ABSENT and not writes:
         return _not_found(url, key=key)
     if error.errno in FULL:
         return StoreFullError(f"{at}; free some space, then run the same command again")
-    if error.errno in _REFUSED:
+    if error.errno in _REFUSED | _ABSENT:
         return StoreNotWritableError(
             f"{at} ({error.filename}); choose a directory that this user may write to, on a file "
             "system with hard links"

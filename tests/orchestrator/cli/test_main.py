@@ -74,7 +74,7 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown task": (
         {"tasks": ["mnist_5k", "font_leters"]},
         (
-            "tasks.names[1]",
+            "tasks[1]",
             "'font_leters' is not allowed",
             "did you mean 'font_letters'?",
             "mnist_m",
@@ -144,7 +144,7 @@ def test_file_with_many_problems_has_them_all_in_one_answer(
         "finetune.defaults.steps",
         "finetune.defaults.learning_rate",
         "finetune.axes.lr[2]",
-        "tasks.names[1]",
+        "tasks[1]",
         "groups.size",
         "merge[0].method",
         "merge[1].density",

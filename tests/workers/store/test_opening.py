@@ -133,6 +133,13 @@ def test_file_in_place_of_the_directory_fails_the_check(tmp_path: Path) -> None:
         check_store(str(tmp_path / "file" / "below"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_directory_that_cannot_be_made_fails_the_check() -> None:
+    """No user can make a directory in `/proc`; the error says to choose another place."""
+    with pytest.raises(StoreNotWritableError, match=r"/proc/x.*choose a directory"):
+        check_store("/proc/x")
+
+
 def test_store_that_ignores_conditions_is_detected(tmp_path: Path) -> None:
     """The probe returns False for a store where the second conditional put wins as well."""
     store = ForgetfulStore(tmp_path)

@@ -26,10 +26,10 @@ def problems_of(fields: dict[str, Any]) -> dict[str, str]:
         ({"optimizer": {"sam_rho": -1}}, "optimizer.sam_rho", "0 or more"),
         ({"optimizer": {"name": "adam", "nesterov": True}}, "optimizer.nesterov", "only sgd"),
         ({"optimizer": {"momentum": 0, "nesterov": True}}, "optimizer.nesterov", "above 0"),
-        ({"head": "frosen"}, "head.mode", "did you mean 'frozen'?"),
+        ({"head": "frosen"}, "head", "did you mean 'frozen'?"),
         ({"head": {"mode": "frozen", "l2": 0}}, "head.l2", "more than 0"),
         ({"head": {"l2": 1}}, "head.l2", "only a linear probe uses it"),
-        ({"average_weights": "mean"}, "average_weights.mode", "none, ema, swa"),
+        ({"average_weights": "mean"}, "average_weights", "none, ema, swa"),
         ({"average_weights": {"ema_decay": 0.9}}, "average_weights.ema_decay", "only"),
         (
             {"average_weights": {"mode": "ema", "swa_start": 0.9}},

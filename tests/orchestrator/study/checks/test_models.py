@@ -48,7 +48,7 @@ def remember(study: Study, **reports: ModelReport) -> None:
 def problems_of(fields: dict[str, Any]) -> dict[str, str]:
     """Returns the texts of a study's problems by field."""
     with pytest.raises(StudyError) as refused:
-        parse_study(yaml.safe_dump(fields), source="study.yaml", checks_models=True)
+        parse_study(yaml.safe_dump(fields), source="study.yaml", is_new=True)
     return {each.field: f"{each.fault}; {each.remedy}" for each in refused.value.problems}
 
 
@@ -149,7 +149,7 @@ def test_models_that_could_not_be_tried_are_no_problem_of_the_file(
     """A small or busy machine may not refuse a study that others can run."""
     study = make_study()
     remember(study, test_resnet=ModelReport(unchecked="it took too long"))
-    parse_study(yaml.safe_dump(study_fields()), source="study.yaml", checks_models=True)
+    parse_study(yaml.safe_dump(study_fields()), source="study.yaml", is_new=True)
     assert unchecked_models(study) == ["it took too long"]
 
 
