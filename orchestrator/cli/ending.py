@@ -9,7 +9,12 @@ from rich.console import Console
 
 from eval.counts import counted
 from orchestrator.cli.exit_codes import DONE, FAILED, INCOMPLETE
-from orchestrator.cli.printing import MAX_MEANS_SHOWN, print_holes, print_results
+from orchestrator.cli.printing import (
+    MAX_MEANS_SHOWN,
+    print_holes,
+    print_results,
+    print_skipped,
+)
 from orchestrator.costs.budget import budget_lines
 from orchestrator.progress.say import say
 from orchestrator.record.folder import REPORT_FILE
@@ -24,6 +29,7 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
     ledger = opened.ledger
     code = exit_code_of(ledger)
     print_results(results.means, console=console, max_rows=MAX_MEANS_SHOWN)
+    print_skipped(results.experts, console=console)
     print_holes(ledger.state().holes(), console=console)
     for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)

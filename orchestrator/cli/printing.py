@@ -12,8 +12,8 @@ from orchestrator.progress.say import print_table, say
 from orchestrator.record.holes import Hole
 from orchestrator.report.sections import MAX_HOLES
 from orchestrator.report.wording import MISSING, percent
-from orchestrator.results.means import SettingMean, Spread
-from orchestrator.results.schema import MACRO
+from orchestrator.results.means import Row, SettingMean, Spread
+from orchestrator.results.schema import MACRO, SKIPPED
 
 MAX_HOLES_SHOWN = 10
 MAX_MEANS_SHOWN = 200
@@ -98,6 +98,9 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
     for name in ("expert", "base", "chance"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("outcome")
+    has_skipped = SKIPPED.name in experts.column_names
+    if has_skipped:
+        table.add_column("skipped", justify="right", no_wrap=True)
     for row in experts.to_pylist():
         table.add_row(
             row["setting"],
@@ -106,6 +109,7 @@ def print_experts(experts: pa.Table, *, console: Console) -> None:
             percent(row["base_accuracy"]),
             percent(1 / row["num_classes"]),
             row["outcome"],
+            *([_num_skipped(row)] if has_skipped else []),
         )
     say(console, "experts: accuracy in % on their own task; base: the base with the same head")
     print_table(console, table)
@@ -142,6 +146,20 @@ def print_pairs(pairs: pa.Table, *, console: Console) -> None:
         "best minus other, macro loss in the same groups; p: corrected for all pairs (Holm)",
     )
     print_table(console, table)
+
+
+def print_skipped(experts: pa.Table, *, console: Console) -> None:
+    """Prints the number of images that cannot be used of each task that lacks some."""
+    if SKIPPED.name in experts.column_names:
+        numbers = {row["task"]: row[SKIPPED.name] for row in experts.to_pylist()}
+        named = [f"{task} {num:,}" for task, num in numbers.items() if num]
+        if named:
+            say(console, f"images skipped, as they cannot be used: {', '.join(named)}")
+
+
+def _num_skipped(row: Row) -> str:
+    num = row[SKIPPED.name]
+    return MISSING if num is None else f"{num:,}"
 
 
 def print_holes(holes: Sequence[Hole], *, console: Console) -> None:

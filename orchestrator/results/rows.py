@@ -1,7 +1,7 @@
 """Builds a study's two tables from its plan and the manifests of its artifacts."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,15 @@ from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Cell, Plan
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
-from orchestrator.results.schema import EXPERTS_SCHEMA, MACRO, RESULTS_SCHEMA, UNION
+from orchestrator.record.data_check import prepared_data
+from orchestrator.results.schema import (
+    EXPERTS_SCHEMA,
+    MACRO,
+    MEANS,
+    RESULTS_SCHEMA,
+    SKIPPED,
+    UNION,
+)
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics, MergeMetrics
 from workers.specs.expert import ExpertSpec
@@ -27,31 +35,56 @@ def results_table(committed: Committed) -> pa.Table:
     A cell whose expert is missing has no rows, as rows show the merge beside its experts. An expert
     may be missing after `verify` has withdrawn it; the next run makes it again.
     """
-    experts = _expert_metrics(committed)
+    experts, skipped = _expert_metrics(committed), _skipped_images(committed)
     rows = [
-        row
+        {**row, **_skipped_column(_tasks_of(row, cell=cell), skipped=skipped)}
         for cell in committed.plan.cells
         if (merge := committed.merges.get(cell.merge.id)) is not None
         and committed.has_experts_of(cell.merge)
         for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=experts)
     ]
-    return pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA)
+    return _table(rows, schema=RESULTS_SCHEMA, skipped=skipped)
 
 
 def experts_table(committed: Committed) -> pa.Table:
     """Returns one row per setting and task, with the scores of the expert on its own task."""
     plan, metrics = committed.plan, _expert_metrics(committed)
+    skipped = _skipped_images(committed)
     rows = [
         {
             **_setting_columns(plan, setting),
             **_expert_columns(spec, metrics=metrics[spec.id]),
             "outcome": committed.experts[spec.id].outcome,
+            **_skipped_column([spec.task], skipped=skipped),
         }
         for setting, experts in zip(plan.settings, plan.setting_experts, strict=True)
         for spec in experts.values()
         if spec.id in committed.experts
     ]
-    return pa.Table.from_pylist(rows, schema=EXPERTS_SCHEMA)
+    return _table(rows, schema=EXPERTS_SCHEMA, skipped=skipped)
+
+
+def _table(rows: list[Columns], *, schema: pa.Schema, skipped: Mapping[str, int]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=schema.append(SKIPPED) if skipped else schema)
+
+
+def _skipped_images(committed: Committed) -> dict[str, int]:
+    """Returns the skipped images of each prepared task; empty if no image was skipped."""
+    skipped = {
+        task: metrics.skipped.num_images if metrics.skipped else 0
+        for task, metrics in prepared_data(committed).items()
+    }
+    return skipped if any(skipped.values()) else {}
+
+
+def _skipped_column(tasks: Sequence[str], *, skipped: Mapping[str, int]) -> Columns:
+    known = all(task in skipped for task in tasks)
+    return {SKIPPED.name: sum(skipped[task] for task in tasks) if known else None}
+
+
+def _tasks_of(row: Columns, *, cell: Cell) -> Sequence[str]:
+    """Returns the tasks that a row of a cell is about."""
+    return cell.group.tasks if row["task"] in MEANS else [row["task"]]
 
 
 def _expert_metrics(committed: Committed) -> dict[str, ExpertMetrics]:

@@ -6,6 +6,9 @@ images of their test sets (the joint test set). A point of the hyperparameter sp
 axes share appears once under each of them, with the same `merge_id`.
 
 The experts table has one row per expert and setting, also once under each axis.
+
+If images of the study were skipped because they cannot be used, both tables have the column
+`SKIPPED` as well, in the last place. All other studies keep the bytes of their tables.
 """
 
 from typing import get_type_hints
@@ -25,6 +28,10 @@ _POINT = [  # null where unused; in the means' rows, null where the experts of a
 ]
 POINT_COLUMNS = tuple(field.name for field in _POINT)
 """The columns of both tables that hold the hyperparameters of an expert."""
+
+SKIPPED = pa.field("skipped_images", pa.int64())
+"""Images of the task, of both splits, that were left out as they cannot be used; in the means'
+rows, of all tasks of the group; null if the images' manifest is missing."""
 
 RESULTS_SCHEMA = pa.schema(
     [

@@ -12,7 +12,7 @@ from orchestrator.record.committed import Committed
 from orchestrator.record.folder import EXPERTS_FILE, RESULTS_FILE, StudyFolder
 from orchestrator.results.means import Row, SettingMean, setting_means
 from orchestrator.results.rows import experts_table, results_table
-from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
+from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA, SKIPPED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,8 @@ class StudyResults:
     """The tables and means that report, MLflow and terminal show; they never change."""
 
     merges: pa.Table
-    """The result table, with the columns of `RESULTS_SCHEMA`; `results.parquet` holds it."""
+    """The result table, with the columns of `RESULTS_SCHEMA`; `results.parquet` holds it. Both
+    tables also have `SKIPPED` if images were skipped."""
     experts: pa.Table
     """The experts table, with the columns of `EXPERTS_SCHEMA`; `experts.parquet` holds it."""
     means: tuple[SettingMean, ...]
@@ -43,7 +44,7 @@ class StudyResults:
             if content is None:
                 return None
             tables.append(pq.read_table(io.BytesIO(content)))
-            if not tables[-1].schema.equals(schema):
+            if tables[-1].schema not in (schema, schema.append(SKIPPED)):
                 return None
         return cls.of_tables(merges=tables[0], experts=tables[1])
 

@@ -16,13 +16,16 @@ from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from workers.artifacts.manifests import FileEntry, Manifest
 from workers.artifacts.metrics import (
+    DataMetrics,
     ExpertMetrics,
     MergeMetrics,
     PretrainMetrics,
+    SkippedImages,
     TrainingMetrics,
 )
 from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.specs.bases import BaseSpec
+from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 
@@ -179,7 +182,36 @@ def all_manifests(
     return make
 
 
-def _manifest(spec: BaseSpec | ExpertSpec | MergeSpec, **fields: Any) -> Manifest:  # noqa: ANN401 any field
+@pytest.fixture
+def data_manifest() -> Callable[..., Manifest]:
+    """Makes the manifest of a task's images, with a number of images that were skipped."""
+
+    def make(spec: DataSpec, *, num_skipped: int = 0) -> Manifest:
+        first = tuple(f"{number}.png: is torn" for number in range(num_skipped))
+        metrics = DataMetrics(
+            num_classes=10,
+            num_train=1000,
+            num_test=100,
+            images_per_shard=99,
+            class_counts={"train": (100,) * 10, "test": (10,) * 10},
+            shared=None,
+            contradictions=None,
+            skipped=SkippedImages(num_images=num_skipped, first=first) if num_skipped else None,
+        )
+        return _manifest(
+            spec,
+            kind="data",
+            files=(),
+            outcome="done",
+            metrics=metrics.to_json(),
+            seconds={},
+            created_at_s=400.0,
+        )
+
+    return make
+
+
+def _manifest(spec: BaseSpec | DataSpec | ExpertSpec | MergeSpec, **fields: Any) -> Manifest:  # noqa: ANN401 any field
     made = Manifest(
         id=spec.id,
         version=1,

@@ -13,7 +13,12 @@ from pyarrow import compute
 from rich.console import Console
 
 from orchestrator.cli.ending import exit_code_of
-from orchestrator.cli.printing import print_experts, print_pairs, print_results
+from orchestrator.cli.printing import (
+    print_experts,
+    print_pairs,
+    print_results,
+    print_skipped,
+)
 from orchestrator.results.means import means_table
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
@@ -44,6 +49,7 @@ def show_results(opened: OpenedStudy, *, console: Console, output_format: str, s
         print_pairs(paired_table(results.merges), console=console)
     else:
         print_results(results.means, console=console)
+        print_skipped(results.experts, console=console)
     return exit_code_of(opened.ledger)
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.cli.printing import print_experts, print_pairs, print_results
+from orchestrator.cli.printing import print_experts, print_pairs, print_results, print_skipped
 from orchestrator.cli.verbs.plan import axis_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.plain_console import PlainConsole
 from orchestrator.results.means import setting_means
-from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
+from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA, SKIPPED
 from orchestrator.theory.schema import PAIRS, SCHEMAS
 
 USES = {
@@ -103,6 +103,25 @@ def test_results_that_do_not_exist_are_said() -> None:
     print_results(setting_means(pa.Table.from_pylist(nan, schema=RESULTS_SCHEMA)), console=console)
     assert "—" in text.getvalue()
     assert "nan" not in text.getvalue()
+
+
+def test_skipped_images_are_shown_where_there_are_any() -> None:
+    """The experts get a column, and the means a line with the tasks that lack images."""
+    expert = {"setting": "default", "num_classes": 10, "outcome": "done", "accuracy": 0.5}
+    counts = {"pets": 1200, "birds": 0, "trees": None}
+    table = pa.Table.from_pylist(
+        [{**expert, "task": task, SKIPPED.name: num} for task, num in counts.items()],
+        schema=EXPERTS_SCHEMA.append(SKIPPED),
+    )
+    text = StringIO()
+    console = PlainConsole(width=80, file=text)
+    print_experts(table, console=console)
+    ends = {line.split()[1]: line.split()[-1] for line in text.getvalue().splitlines()[4:7]}
+    assert ends == {"pets": "1,200", "birds": "0", "trees": "—"}
+    text.truncate(0)
+    print_skipped(table, console=console)
+    print_skipped(table.drop_columns([SKIPPED.name]), console=console)
+    assert text.getvalue().strip("\0") == "images skipped, as they cannot be used: pets 1,200\n"
 
 
 def test_plan_names_each_axis_with_its_values(make_plan: Callable[..., Plan]) -> None:

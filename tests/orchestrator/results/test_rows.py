@@ -9,7 +9,7 @@ from eval.metrics import TaskSums
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.rows import experts_table, results_table
-from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA
+from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA, SKIPPED
 from workers.artifacts.manifests import Manifest
 
 Make = Callable[..., Manifest]
@@ -233,6 +233,51 @@ def test_table_does_not_depend_on_the_order_of_commits(
     forward, backward = Ledger(plan, manifests=manifests), Ledger(plan, manifests=manifests[::-1])
     assert results_table(forward.committed()).equals(results_table(backward.committed()))
     assert experts_table(forward.committed()).equals(experts_table(backward.committed()))
+
+
+@pytest.mark.parametrize(
+    ("skipped", "expected"),
+    [
+        ({"font_letters": 3, "mnist_5k": 0}, {"font_letters": 3, "mnist_5k": 0}),
+        ({"mnist_5k": 2}, {"font_letters": None, "mnist_5k": 2}),
+    ],
+)
+def test_skipped_images_are_counted_in_both_tables(
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+    data_manifest: Make,
+    skipped: Mapping[str, int],
+    expected: Mapping[str, int | None],
+) -> None:
+    """The means count those of all tasks; a task whose images have no manifest has no number."""
+    tasks = {"names": ["font_letters", "mnist_5k"], "on_bad_image": "skip"}
+    plan = make_plan(tasks=tasks)
+    images = [
+        data_manifest(spec, num_skipped=skipped[spec.task])
+        for spec in plan.datasets
+        if spec.task in skipped
+    ]
+    committed = Ledger(plan, manifests=[*all_manifests(plan), *images]).committed()
+    results, experts = results_table(committed), experts_table(committed)
+    assert results.schema == RESULTS_SCHEMA.append(SKIPPED)
+    assert experts.schema == EXPERTS_SCHEMA.append(SKIPPED)
+    in_all = None if None in expected.values() else 3
+    by_row = {task: row["skipped_images"] for task, row in by_task(results).items()}
+    assert by_row == {**expected, "macro": in_all, "union": in_all}
+    assert {task: row["skipped_images"] for task, row in by_task(experts).items()} == expected
+
+
+def test_a_study_without_skipped_images_keeps_the_columns_of_earlier_releases(
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+    data_manifest: Make,
+) -> None:
+    """The setting alone changes no table."""
+    plan = make_plan(tasks={"names": ["font_letters", "mnist_5k"], "on_bad_image": "skip"})
+    images = [data_manifest(spec) for spec in plan.datasets]
+    committed = Ledger(plan, manifests=[*all_manifests(plan), *images]).committed()
+    assert results_table(committed).schema == RESULTS_SCHEMA
+    assert experts_table(committed).schema == EXPERTS_SCHEMA
 
 
 def test_experts_have_a_row_with_every_column(pair_ledger: Callable[..., Ledger]) -> None:
