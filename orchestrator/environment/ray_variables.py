@@ -37,6 +37,8 @@ ADDRESS_REMEDY = (
 )
 _COUNTED = ("CPU", "GPU")
 """Ray's names of the resources that slots are made of."""
+_NODE_ID_VARIABLE = "RAY_OVERRIDE_NODE_ID_FOR_TESTING"
+_NODE_ID = re.compile(r"[0-9a-f]{56}")
 _SETTING = re.compile(r"RAY_[a-z]\w*")
 """Ray's name of a setting is in lower case, after the prefix of all of its variables."""
 _AUTH_MODES = ("token", "disabled")
@@ -48,7 +50,8 @@ def check_ray_variables(environment: Environment) -> None:
     Raises:
         VariableError: Some variables cannot be used; the error lists every problem.
     """
-    check_all((ray_address, max_resources, auth_mode, _token_file, _settings), environment)
+    checks = (ray_address, max_resources, auth_mode, _token_file, _node_id, _settings)
+    check_all(checks, environment)
     is_own = ray_address(environment) is None
     folders = (check_temporary_directory, *((ray_directory,) if is_own else ()))
     check_all(folders, environment)
@@ -128,6 +131,15 @@ def _token_file(environment: Environment) -> None:
             f"or `unset {TOKEN_PATH_VARIABLE}`"
         )
         raise _problem(TOKEN_PATH_VARIABLE, text, fault=fault, remedy=remedy)
+
+
+def _node_id(environment: Environment) -> None:
+    """Checks the id that Ray's own tests give a node: with another text, Ray never starts."""
+    text = environment.get(_NODE_ID_VARIABLE, "")
+    if text and not _NODE_ID.fullmatch(text):
+        fault = "which is no id of a node, so that Ray would not start"
+        remedy = f"`unset {_NODE_ID_VARIABLE}`: only tests of Ray itself set it"
+        raise _problem(_NODE_ID_VARIABLE, text, fault=fault, remedy=remedy)
 
 
 def _settings(environment: Environment) -> None:

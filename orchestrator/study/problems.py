@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.file_tree import printable
 from merge.ranges import similar
 from orchestrator.study.credentials import masked
 
@@ -27,8 +28,8 @@ class StudyProblem:
     """The correction: `expected 1 or more`."""
 
     def __str__(self) -> str:
-        """Returns the line that a user reads."""
-        return f"{self.field}: {self.fault}; {self.remedy}"
+        """Returns the line that a user reads; a line feed in a path or name is spelt."""
+        return printable(f"{self.field}: {self.fault}; {self.remedy}")
 
 
 class StudyError(ValueError):

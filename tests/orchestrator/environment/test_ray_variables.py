@@ -140,3 +140,11 @@ def test_this_environment_is_usable() -> None:
     check_ray_variables(usable)
     with pytest.raises(VariableError):
         check_ray_variables({**usable, "RAY_ADDRESS": "head"})
+
+
+def test_node_id_that_ray_cannot_read_is_refused() -> None:
+    """Ray would wait for ever; an id as its tests give it passes."""
+    name = "RAY_OVERRIDE_NODE_ID_FOR_TESTING"
+    with pytest.raises(VariableError, match=f"{name} is 'x', .*`unset {name}`"):
+        check_ray_variables({name: "x"})
+    check_ray_variables({name: "f" * 51 + "0" * 5})

@@ -22,6 +22,12 @@ def test_one_problem_is_said_in_the_singular() -> None:
     assert str(StudyError("a.yaml", problems=[problem("lr")])).startswith("a.yaml: 1 problem\n")
 
 
+def test_a_problem_is_one_line_whatever_names_it_quotes() -> None:
+    """A path may contain a line feed, and a terminal's control characters."""
+    problem = StudyProblem(field="tasks.own.a", fault="wrong", remedy="/a\n\x1b[31m has no train")
+    assert str(problem) == r"tasks.own.a: wrong; /a\n\x1b[31m has no train"
+
+
 @pytest.mark.parametrize(
     ("wrong", "remedy"),
     [
