@@ -119,12 +119,17 @@ def open_file(path: Path, *, is_read_only: bool = False) -> "OpenedStudy":
     console = new_console(stderr=True)
     with bad_input():
         with console.status(f"checking {path}; a model that is new here takes some seconds"):
-            study, text = read_study(path, is_read_only=is_read_only)
-        for reason in unchecked_models(study):
+            file = read_study(path, is_read_only=is_read_only)
+        for reason in unchecked_models(file.study):
             say(console, f"warning: {reason}")
-        for remark in model_remarks(study):
+        for remark in model_remarks(file.study):
             say(console, remark)
-        return open_study(study, text=text, resized=resized_models(study))
+        return open_study(
+            file.study,
+            text=file.text,
+            recorded=file.own_sources,
+            resized=resized_models(file.study),
+        )
 
 
 def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedStudy":

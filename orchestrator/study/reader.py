@@ -1,7 +1,7 @@
 """Reads a study file and reports all of its problems at once."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from orchestrator.study.problems import StudyError, StudyProblem, as_written, sh
 from orchestrator.study.pydantic_errors import problem_of
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
 from orchestrator.study.schema import Groups, Merge, Study
-from orchestrator.study.task_sources import check_own_tasks
+from orchestrator.study.task_sources import own_sources
 from orchestrator.study.tasks import Tasks, unknown_name
 from orchestrator.study.yaml_text import load_yaml, yaml_fault
 from workers.store.opening import check_store
@@ -38,10 +38,19 @@ _KINDS = {"NoneType": "nothing", "list": "a list", "str": "only text"}
 """YAML values other than mappings, by Python type, in words."""
 
 
-def read_study(
-    path: Path, *, checks_store: bool = True, is_read_only: bool = False
-) -> tuple[Study, str]:
-    """Reads and checks a study file; returns the study and the text of the file.
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A study file that was read and checked."""
+
+    study: Study
+    text: str
+    """The content of the file."""
+    own_sources: Mapping[str, TaskSource]
+    """The study's own tasks by name, as their files are now."""
+
+
+def read_study(path: Path, *, checks_store: bool = True, is_read_only: bool = False) -> StudyFile:
+    """Reads and checks a study file.
 
     The file is read once, so it may be a pipe, or change while the study runs.
 
@@ -54,14 +63,15 @@ def read_study(
         StudyError: The file cannot be read or has problems; the error lists every problem.
     """
     text = _text_of(path)
-    study = parse_study(
-        text,
+    study, own = _checked(
+        _parse_yaml(text, source=str(path)),
         source=str(path),
+        recorded={},
         checks_store=checks_store,
         is_read_only=is_read_only,
         is_new=True,
     )
-    return study, text
+    return StudyFile(study=study, text=text, own_sources=own)
 
 
 def parse_study(
@@ -92,12 +102,38 @@ def parse_study(
     values = _parse_yaml(text, source=source)
     if store is not None:
         values["store"] = store
+    study, _ = _checked(
+        values,
+        source=source,
+        recorded=recorded or {},
+        checks_store=checks_store,
+        is_read_only=is_read_only,
+        is_new=is_new,
+    )
+    return study
+
+
+def _checked(
+    values: Mapping[str, Any],
+    *,
+    source: str,
+    recorded: Mapping[str, TaskSource],
+    checks_store: bool,
+    is_read_only: bool,
+    is_new: bool,
+) -> tuple[Study, Mapping[str, TaskSource]]:
+    """Returns a checked study and its own tasks; the arguments are those of `parse_study`."""
+    own: Mapping[str, TaskSource] = {}
     problems: list[StudyProblem] = []
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
         problems += [problem_of(details) for details in error.errors()]
-    problems += _check_between_sections(values, recorded=recorded or {})
+    tasks = _valid_section(Tasks, values.get("tasks"))
+    if tasks is not None:
+        own, faults = own_sources(tasks, recorded=recorded)
+        problems += [*_check_task_names(tasks), *faults]
+    problems += _check_between_sections(values, tasks=tasks)
     if is_new:
         problems += _check_models(values)
         problems += _check_address(values.get("tracking"))
@@ -108,7 +144,7 @@ def parse_study(
     if problems:
         problems = [replace(each, field=as_written(each.field, values)) for each in problems]
         raise StudyError(source, problems=problems)
-    return study
+    return study, own
 
 
 def absolute_store(url: str) -> str:
@@ -197,11 +233,10 @@ def _check_address(uri: object) -> Iterator[StudyProblem]:
 
 
 def _check_between_sections(
-    values: Mapping[str, Any], *, recorded: Mapping[str, TaskSource]
+    values: Mapping[str, Any], *, tasks: Tasks | None
 ) -> list[StudyProblem]:
     """Checks what pydantic cannot, on the sections that are valid by themselves."""
     problems: list[StudyProblem] = []
-    tasks = _valid_section(Tasks, values.get("tasks"))
     groups = _valid_section(Groups, values.get("groups", {}))
     finetune = _valid_section(Finetune, values.get("finetune", {}))
     backbone = _valid_section(BackboneSection, values.get("backbone", {}))
@@ -211,9 +246,6 @@ def _check_between_sections(
         for index, entry in enumerate(entries if isinstance(entries, list) else [])
         if (valid := _valid_section(Merge, entry)) is not None
     }
-    if tasks is not None:
-        problems += _check_task_names(tasks)
-        problems += check_own_tasks(tasks, recorded=recorded)
     if groups is not None:
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)
     if finetune is not None:

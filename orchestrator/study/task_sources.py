@@ -43,13 +43,37 @@ def task_sources(study: Study, *, recorded: Mapping[str, TaskSource]) -> dict[st
     }
 
 
-def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iterator[StudyProblem]:
-    """Yields the problems of a study's own tasks: names, files, splits and classes."""
-    yield from _check_root(tasks)
+def own_sources(
+    tasks: Tasks, *, recorded: Mapping[str, TaskSource]
+) -> tuple[dict[str, TaskSource], list[StudyProblem]]:
+    """Reads the files of a study's own tasks, which may take a second for each 0.7 GB.
+
+    Returns:
+        The tasks that can be used, by name; the problems of names, files, splits and classes.
+    """
+    sources: dict[str, TaskSource] = {}
+    problems = [*_check_root(tasks), *_check_names(tasks)]
+    for name, own in tasks.own.items():
+        field = f"tasks.own.{name}"
+        if faults := list(_check_fields(field, own=own)):
+            problems += faults
+            continue
+        try:
+            source = _own_source(name, own, root=tasks.root, recorded=recorded.get(name))
+        except OwnTaskError as error:
+            fault = f"{own.place!r} is not a usable task"
+            problems += [StudyProblem(field=field, fault=fault, remedy=e) for e in error.problems]
+        else:
+            sources[name] = source
+            problems += _check_held_out(tasks, source=source)
+    return sources, problems
+
+
+def _check_names(tasks: Tasks) -> Iterator[StudyProblem]:
     holders = dict.fromkeys(task_names(), "a task of the catalogue has this name")
     holders |= dict.fromkeys(RESERVED_NAMES, "the tables' means have this name")
     taken = {name.lower(): name for name in holders}
-    for name, own in tasks.own.items():
+    for name in tasks.own:
         field = f"tasks.own.{name}"
         if OWN_NAME.fullmatch(name) is None:
             remedy = "expected 1 to 40 letters, digits, '_' or '-', the first a letter or digit"
@@ -59,22 +83,15 @@ def check_own_tasks(tasks: Tasks, *, recorded: Mapping[str, TaskSource]) -> Iter
             also = "" if other == name else ", apart from capitals"
             yield wrong_value(field, name, remedy=f"{holders[other]}{also}; choose another")
         holders.setdefault(name, f"the task {name!r} of this study has this name")
-        if faults := list(_check_fields(field, own=own)):
-            yield from faults
-            continue
-        try:
-            source = _own_source(name, own, root=tasks.root, recorded=recorded.get(name))
-        except OwnTaskError as error:
-            fault = f"{own.place!r} is not a usable task"
-            for problem in error.problems:
-                yield StudyProblem(field=field, fault=fault, remedy=problem)
-        else:
-            num = source.task.num_train
-            if tasks.evaluate_on == "validation" and num_held_out(num) == 0:
-                images = counted(num, "training image")
-                fault = f"no image can be held out of the {images} of task {name!r}"
-                remedy = "expected 3 or more training images, or `evaluate_on: test`"
-                yield StudyProblem(field="tasks.evaluate_on", fault=fault, remedy=remedy)
+
+
+def _check_held_out(tasks: Tasks, *, source: TaskSource) -> Iterator[StudyProblem]:
+    num = source.task.num_train
+    if tasks.evaluate_on == "validation" and num_held_out(num) == 0:
+        images = counted(num, "training image")
+        fault = f"no image can be held out of the {images} of task {source.task.name!r}"
+        remedy = "expected 3 or more training images, or `evaluate_on: test`"
+        yield StudyProblem(field="tasks.evaluate_on", fault=fault, remedy=remedy)
 
 
 def _check_root(tasks: Tasks) -> Iterator[StudyProblem]:

@@ -41,10 +41,10 @@ def read_remote_study(path: Path) -> tuple[Study, str]:
         StudyError: Something in the file is wrong, or exists on this machine only; the message
             lists every problem.
     """
-    study, text = read_study(path, checks_store=False)
-    if problems := list(local_problems(study)):
+    file = read_study(path, checks_store=False)
+    if problems := list(local_problems(file.study)):
         raise StudyError(path, problems=problems)
-    return study, text
+    return file.study, file.text
 
 
 def submit_study(

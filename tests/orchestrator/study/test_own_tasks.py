@@ -7,10 +7,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from eval.own.files import OwnFiles
+from eval.own.task import describe_own_task
 from eval.task_source import TaskSource
+from eval.tasks import Task
+from orchestrator.cli.options import open_file
 from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.results.schema import MEANS
 from orchestrator.run.opened import open_by_name, open_study
+from orchestrator.study import task_sources
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
@@ -192,3 +197,25 @@ def test_too_few_images_to_hold_any_out_is_a_problem(
     assert "no image can be held out of the 2 training images of task 'mine'" in problems(fields)
     fields["tasks"]["evaluate_on"] = "test"
     parse_study(yaml.safe_dump(fields), source="study.yaml")
+
+
+def test_files_of_an_own_task_are_read_once_to_open_a_study(
+    study_fields: Callable[..., dict[str, Any]],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All bytes are read to describe a task; the plan takes what the check has found."""
+    described: list[str] = []
+
+    def counting(name: str, *, files: OwnFiles, root: Path) -> Task:
+        described.append(name)
+        return describe_own_task(name, files=files, root=root)
+
+    monkeypatch.setattr(task_sources, "describe_own_task", counting)
+    tasks = {"names": ["mnist_5k"], "own": {"my_flowers": {"folder": str(folder)}}}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study_fields(tasks=tasks)))
+    opened = open_file(path)
+    assert described == ["my_flowers"]
+    assert opened.plan.sources["my_flowers"].task.num_train == 4
