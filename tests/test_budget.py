@@ -1,4 +1,8 @@
-"""Runs a study on a real cluster until its budget is spent, then with a higher budget."""
+"""Runs a study on a real cluster until its budget is spent, then with a higher budget.
+
+`make test` has the parts: the order of jobs and their costs (`orchestrator/costs/test_budget.py`),
+the stop of trials, merges and runs (`test_coordinator.py` and `test_session.py` there in `run/`).
+"""
 
 import os
 import subprocess
@@ -9,7 +13,7 @@ import pytest
 import yaml
 from known_models import remember_models
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.large]
 TIMEOUT_S = 600
 STUDY = {
     "name": "frugal",

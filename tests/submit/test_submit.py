@@ -158,6 +158,7 @@ def test_token_is_asked_for(
     assert len(lacking.splitlines()) == len(wrong.splitlines()) == 1
 
 
+@pytest.mark.large
 def test_what_one_node_lacks_is_told_before_anything_is_scheduled(
     head: Any,  # noqa: ANN401 as in conftest
     program: Any,  # noqa: ANN401 as in conftest

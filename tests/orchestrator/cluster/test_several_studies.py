@@ -155,6 +155,7 @@ def test_equals_share_and_a_killed_driver_frees_its_slots(
     assert is_complete(second)
 
 
+@pytest.mark.large
 def test_higher_priority_takes_over_and_the_other_goes_on_afterwards(
     make_driver: Callable[..., Driver],
 ) -> None:
