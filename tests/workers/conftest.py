@@ -87,9 +87,10 @@ def make_base(workspace: Workspace) -> Callable[..., BaseSpec]:
     return make
 
 
-@pytest.fixture
-def make_expert(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Callable[..., ExpertSpec]:
+@pytest.fixture(scope="session")
+def make_expert() -> Callable[..., ExpertSpec]:
     """Returns a function that specifies an expert, given a task and changed fields."""
+    base, datasets = _base(), _datasets()
 
     def make(task: str = "mnist_5k", **changes: Any) -> ExpertSpec:  # noqa: ANN401 any field
         spec = ExpertSpec(
@@ -106,7 +107,7 @@ def make_expert(base: BaseSpec, datasets: Mapping[str, DataSpec]) -> Callable[..
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Callable[..., list[Manifest]]:
     """Returns a function that runs a trial to its end and returns its experts' manifests."""
 
@@ -118,18 +119,30 @@ def run() -> Callable[..., list[Manifest]]:
     return run
 
 
-@pytest.fixture
-def experts(
+@pytest.fixture(scope="session")
+def trained_store(
+    prepared_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
-    new_workspace: Callable[[], Workspace],
-    datasets: Mapping[str, DataSpec],
+) -> Path:
+    """Commits one expert per task, once per session; tests copy them."""
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(prepared_store, root / "store")
+    for task in _datasets():
+        workspace = Workspace(str(root / "store"), cache_root=root / "cache", device=CPU)
+        run(make_expert(task), workspace=workspace)
+    return root / "store"
+
+
+@pytest.fixture
+def experts(
+    make_expert: Callable[..., ExpertSpec], trained_store: Path, store_root: Path
 ) -> tuple[ExpertSpec, ...]:
     """Commits one expert per task; returns their specifications in the order of the tasks."""
-    specs = tuple(make_expert(task) for task in sorted(datasets))
-    for spec in specs:
-        run(spec, workspace=new_workspace())
-    return specs
+    folder = Path("artifacts", "expert")
+    shutil.copytree(trained_store / folder, store_root / folder)
+    return tuple(make_expert(task) for task in sorted(_datasets()))
 
 
 @pytest.fixture(autouse=True)

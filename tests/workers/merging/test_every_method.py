@@ -1,7 +1,9 @@
 """Runs every method on a ResNet with BatchNorm whose experts took different step counts."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +31,15 @@ SPECTRAL = ("tsv_m", "iso_c", "iso_cts", "wudi", "regmean")
 NUM_STEPS = (2, 5, 3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def workspace(prepared_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Returns one workspace for all merges of this module, which are different artifacts."""
+    root = tmp_path_factory.mktemp("methods")
+    store = shutil.copytree(prepared_store, root / "store")
+    return Workspace(str(store), cache_root=root / "cache", device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
 def resnets(
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
