@@ -283,20 +283,20 @@ sys.path[:0] = {[str(Path(__file__).parent), str(SUPPORT)]!r}
 from pathlib import Path
 from test_faults import make_run, start
 tracker = start("sqlite:///{tmp_path}/mlflow.db", Path("{tmp_path}"))
-for number in range(300):
+for number in range(100):
     tracker.publish(make_run(number))
-while tracker.num_pending() > 295 or not tracker._outbox.empty():
+while tracker.num_pending() > 95 or not tracker._outbox.empty():
     time.sleep(0.001)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     driver = subprocess.run([sys.executable, "-c", script], check=False)
     assert driver.returncode == -signal.SIGKILL
     tracker = start(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
-    for number in range(300):
+    for number in range(100):
         tracker.publish(make_run(number))
     report = tracker.close(60)
     assert report.num_pending == 0
     assert report.num_unchanged > 5
     held = points_by_key(tmp_path / "mlflow.db", study="demo")
     assert Counter(key for key, *_ in held).most_common(1)[0][1] == 1
-    assert held == whole(range(300))
+    assert held == whole(range(100))

@@ -200,9 +200,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_runs_arrive_once_the_server_is_up(tmp_path: Path) -> None:
-    """A server that is down at the start delays nothing and loses nothing."""
+    """A server that is down at the start delays nothing and loses nothing.
+
+    In `make test`, `test_faults.py` kills a server and starts it again.
+    """
     database, port = tmp_path / "server.db", free_port()
     uri = f"http://127.0.0.1:{port}"
     tracker = start(uri, tmp_path)
