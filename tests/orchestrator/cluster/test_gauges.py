@@ -1,5 +1,4 @@
 import time
-from collections.abc import Iterator
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -12,17 +11,9 @@ from orchestrator.cluster.metric_names import METRICS, MetricValue
 TIMEOUT_S = 90
 
 
-@pytest.fixture(scope="module")
-def frequent_exports() -> Iterator[None]:
-    """Lets the node read its metrics several times a second, and not every ten seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_metrics_report_interval_ms", "300")
-        yield
-
-
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.usefixtures("frequent_exports", "ray")
+@pytest.mark.usefixtures("ray")
 def test_metrics_are_on_the_page_that_prometheus_scrapes() -> None:
     """Ray adds the prefix `ray_`; each line has the study's label and the metric's own."""
     values = {name: float(number) for number, name in enumerate(METRICS, start=1)}

@@ -23,8 +23,9 @@ WAIT_S = 120
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(no_ray: None) -> Iterator[str]:
     """Starts a cluster of two slots that drivers join; returns its address."""
+    del no_ray
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         ray.init(
