@@ -56,8 +56,11 @@ def as_written(field: str, values: object) -> str:
         field: A path of the schema.
         values: The content of the study file.
     """
+    parts = list(_PART.finditer(field))
+    if "".join(part[0] for part in parts) != field:
+        return field  # a name that a user chose has brackets or dots
     written, at = "", values
-    for found in _PART.finditer(field):
+    for found in parts:
         name, index = found["name"], found["index"]
         if name is not None and isinstance(at, str | list):
             continue  # the file has the value itself in place of a section

@@ -1,6 +1,12 @@
 import pytest
 
-from orchestrator.study.problems import StudyError, StudyProblem, suggest, wrong_value
+from orchestrator.study.problems import (
+    StudyError,
+    StudyProblem,
+    as_written,
+    suggest,
+    wrong_value,
+)
 
 
 def problem(field: str) -> StudyProblem:
@@ -20,6 +26,26 @@ def test_error_names_the_source_and_one_line_per_problem() -> None:
 def test_one_problem_is_said_in_the_singular() -> None:
     """One problem is not counted as `1 problems`."""
     assert str(StudyError("a.yaml", problems=[problem("lr")])).startswith("a.yaml: 1 problem\n")
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "written"),
+    [
+        ("tasks.suite", {"tasks": "embedded9"}, "tasks"),
+        ("tasks.names[1]", {"tasks": ["a", "b"]}, "tasks[1]"),
+        ("tasks.names[1]", {"tasks": {"names": ["a", "b"]}}, "tasks.names[1]"),
+        ("finetune.head.mode", {"finetune": {"head": "x"}}, "finetune.head"),
+        ("finetune.axes.head[0]", {"finetune": {"axes": {"head": ["x"]}}}, "finetune.axes.head[0]"),
+        ("merge[0].density", {"merge": [{"density": 2}]}, "merge[0].density"),
+        ("tasks.own.[x]..y", {"tasks": {"own": {"[x]..y": {}}}}, "tasks.own.[x]..y"),
+        ("budget.usd", {}, "budget.usd"),
+    ],
+)
+def test_a_field_is_named_as_the_file_writes_it(
+    field: str, values: dict[str, object], written: str
+) -> None:
+    """A short form has no name of the schema; names that a user chose stay as they are."""
+    assert as_written(field, values) == written
 
 
 def test_a_problem_is_one_line_whatever_names_it_quotes() -> None:
