@@ -1,7 +1,11 @@
-"""Decides which trials run in Ray Tune, for a number of slots that changes while they run.
+"""Decides which trainings run in Ray Tune, for a number of slots that changes while they run.
 
-With more slots, paused trials go on first, and then new trials start. With fewer slots, the trials
-that began last are paused at their next report. Their processes end instead of being kept for
+A trial of Tune stands for a slot: its worker runs one training after another, so that neither the
+time nor the memory of a training grows with the number of trainings that have ended. Tune keeps a
+trial that has ended, looks at all of them after each event, and writes them down at the end.
+
+With more slots, more trials of Tune start. With fewer slots, those whose trainings began last end
+at their next report, and their trainings wait again. Their processes end instead of being kept for
 reuse, so that other studies can use the resources.
 """
 
@@ -9,34 +13,39 @@ from collections.abc import Callable
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
-from ray.tune.experiment import Trial
+from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import BasicVariantGenerator
+from ray.tune.search import SearchAlgorithm
 
 from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
 
 
-class AdmittingSearch(NotPickled, BasicVariantGenerator):
-    """A Tune search algorithm that yields trials when a slot is free and the listener agrees."""
+class SlotSearch(NotPickled, SearchAlgorithm):
+    """A Tune search algorithm that yields a trial for each free slot, with its first training."""
 
     def __init__(self, callback: TrialCallback, *, num_slots: Callable[[], int]) -> None:
-        super().__init__()
         self._callback = callback
         self._num_slots = num_slots
-        self.paused: set[Trial] = set()
+        self._settings: dict[str, Any] = {}
 
-    def has_room(self) -> bool:
-        """Returns whether another trial may run."""
-        return len(self._live_trials) - len(self.paused) < self._num_slots()
+    def add_configurations(self, experiments: list[Experiment]) -> None:  # type: ignore[override]
+        """Takes the settings that all trials of Tune have in common."""
+        (experiment,) = experiments
+        self._settings = experiment.spec
 
     def next_trial(self) -> Trial | None:
-        """Returns the next trial that may start, None if none may or a paused one goes first."""
-        while not self.paused:
-            trial: Trial | None = super().next_trial()  # type: ignore[no-untyped-call]
-            if trial is None or self._callback.may_start(trial):
-                return trial
-            self.on_trial_complete(trial.trial_id)
-        return None
+        """Returns a trial for a free slot, None if there is no slot or no training for it."""
+        if self.is_finished() or (number := self._callback.next_number()) is None:
+            return None
+        trial = Trial(
+            self._settings["run"],
+            config={"training": number},
+            storage=self._settings["storage"],
+            checkpoint_config=self._settings["checkpoint_config"],
+            placement_group_factory=self._settings["resources_per_trial"],
+        )
+        self._callback.give(trial, number)
+        return trial
 
     def is_finished(self) -> bool:
         """Returns whether nothing can start now.
@@ -44,46 +53,46 @@ class AdmittingSearch(NotPickled, BasicVariantGenerator):
         While this is True, Tune ends the processes of ending trials and the processes that it has
         kept, instead of keeping them for the next trial. If no trial is left, Tune returns.
         """
-        return (self._finished and not self.paused) or not self.has_room()
+        return self._finished or not (self._callback.has_waiting and self.has_room())
 
-    def set_finished(self) -> None:
-        """Notes that no trial starts or goes on any more."""
-        super().set_finished()  # type: ignore[no-untyped-call]
-        self.paused.clear()
-
-    def save_to_dir(self, dirpath: str, session_str: str = "", **kwargs: object) -> None:
-        """Writes nothing, as a run never restores Tune's state."""
+    def has_room(self) -> bool:
+        """Returns whether another training may run."""
+        return self._callback.num_slots_taken < self._num_slots()
 
 
-class PausingScheduler(NotPickled, FIFOScheduler):
-    """A Tune scheduler that pauses trials without a slot, and lets them go on when one is free."""
+class SlotScheduler(NotPickled, FIFOScheduler):
+    """A Tune scheduler that gives a worker its next training, or ends a worker without a slot."""
 
     def __init__(
-        self, callback: TrialCallback, *, admission: AdmittingSearch, num_slots: Callable[[], int]
+        self, callback: TrialCallback, *, search: SlotSearch, num_slots: Callable[[], int]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._callback = callback
-        self._admission = admission
+        self._search = search
         self._num_slots = num_slots
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
-        """Pauses the trial if the trials that began before it fill every slot."""
-        if trial not in self._callback.running[self._num_slots() :]:
-            return str(super().on_trial_result(tune_controller, trial, result))
-        self._admission.paused.add(trial)
-        self._callback.forget(trial)
-        # Tune's own checkpoint would be a file on a node; the worker's checkpoint is in the store.
-        tune_controller.pause_trial(trial, should_checkpoint=False)
-        return str(TrialScheduler.NOOP)
+        """Passes a report on; returns whether the worker goes on, with the same or the next one."""
+        del tune_controller
+        self._callback.report(trial, result)
+        if result["is_trained"]:
+            self._callback.finish(trial)
+            return self._begin_next(trial)
+        if self._callback.is_surplus(trial, num_slots=self._num_slots()):
+            self._callback.pause(trial)
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)
 
-    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """Returns a trial that waits for its start, else a paused trial if there is a slot."""
-        trial: Trial | None = super().choose_trial_to_run(tune_controller)
-        if trial is None or trial.status != Trial.PAUSED:
-            return trial
-        if not self._admission.has_room():
-            return None
-        self._admission.paused.discard(trial)
-        return trial
+    def _begin_next(self, trial: Trial) -> str:
+        """Gives the worker its next training, if it may have one."""
+        if not self._search.has_room() or (number := self._callback.next_number()) is None:
+            return str(TrialScheduler.STOP)
+        worker = trial.temporary_state.ray_actor
+        assert worker is not None, f"{trial} has reported, but has no worker"
+        # Ray runs an actor's calls in their order: this one before Tune's next `train`.
+        worker.begin.remote(number)
+        self._callback.give(trial, number)
+        self._callback.begin(trial)
+        return str(TrialScheduler.CONTINUE)

@@ -1,7 +1,9 @@
 """Passes Ray Tune's events on to a listener that knows nothing of Tune."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,23 @@ class NotPickled:
 
 
 class TrialCallback(NotPickled, tune.Callback):
-    """A Tune callback that passes events on and keeps the order of the running trials.
+    """The trainings that wait and run, and a Tune callback that tells a listener of their events.
+
+    A trial of Tune stands for a slot: its worker runs one training after another.
 
     Tune would take an exception of the listener for a failure of the trial. The callback therefore
     keeps the first one in `error`, and `must_stop` ends the trials.
     """
 
-    def __init__(self, listener: TrialListener, *, trials: Sequence[Training]) -> None:
+    def __init__(self, listener: TrialListener, *, trainings: Sequence[Training]) -> None:
         self._listener = listener
-        self._trials = trials
+        self._trainings = trainings
+        self._waiting = deque(range(len(trainings)))
+        self._number_of: dict[Trial, int] = {}
+        """The number of the training that each trial of Tune has; trials that ended have none."""
+        self._running: dict[Trial, None] = {}
+        """The trials of Tune whose worker holds a training, in the order in which these began."""
         self.error: Exception | None = None
-        self.running: list[Trial] = []
-        """The trials that workers hold, in the order in which they began."""
 
     @contextlib.contextmanager
     def _keeping_error(self) -> Iterator[None]:
@@ -47,78 +54,96 @@ class TrialCallback(NotPickled, tune.Callback):
         except Exception as error:  # noqa: BLE001 `run_trials` raises it once Tune has stopped
             self.error = self.error or error
 
-    def may_start(self, trial: Trial) -> bool:
-        """Returns the listener's answer; False if the listener raises."""
+    @property
+    def has_waiting(self) -> bool:
+        """Returns whether any training waits for a slot."""
+        return bool(self._waiting)
+
+    @property
+    def num_slots_taken(self) -> int:
+        """Returns the number of trials of Tune that have a training, waiting for Ray or running."""
+        return len(self._number_of)
+
+    def next_number(self) -> int | None:
+        """Takes the next training that the listener lets start; None if there is none."""
+        while self._waiting and self.error is None:
+            number = self._waiting.popleft()
+            with self._keeping_error():
+                if self._listener.may_start(self._trainings[number].id):
+                    return number
+        return None
+
+    def give(self, trial: Trial, number: int) -> None:
+        """Records that a trial of Tune has a training."""
+        self._number_of[trial] = number
+
+    def begin(self, trial: Trial) -> None:
+        """Passes on that a worker has begun the training that its trial of Tune has."""
+        self._running[trial] = None
         with self._keeping_error():
-            return self._listener.may_start(self._id(trial))
-        return False
+            self._listener.trial_started(self._id(trial))
+
+    def report(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Passes on a worker's report on its training."""
+        with self._keeping_error():
+            training_id = self._id(trial)
+            committed = [Manifest.from_json(each, key=training_id) for each in result["committed"]]
+            self._listener.trial_progressed(
+                training_id, step=result["step"], loss=result["loss"], committed=committed
+            )
+
+    def finish(self, trial: Trial) -> None:
+        """Passes on that a training has ended, and takes it from its trial of Tune."""
+        with self._keeping_error():
+            self._listener.trial_finished(self._id(trial))
+        self._take(trial)
+
+    def pause(self, trial: Trial) -> None:
+        """Takes a training from its trial of Tune, and makes it the next one to go on."""
+        with self._keeping_error():
+            self._listener.trial_paused(self._id(trial))
+        self._waiting.appendleft(self._take(trial))
+
+    def is_surplus(self, trial: Trial, *, num_slots: int) -> bool:
+        """Returns whether the trainings that began before a trial's fill every slot."""
+        return trial not in itertools.islice(self._running, num_slots)
 
     def must_stop(self) -> bool:
         """Returns whether all trials must stop: the listener says so, or has raised."""
         return self.error is not None or not self._listener.may_go_on()
 
-    def forget(self, trial: Trial) -> None:
-        """Removes a trial from the running ones, if it is one of them."""
-        if trial in self.running:
-            self.running.remove(trial)
-
-    def _id(self, trial: Trial) -> str:
-        spec: Training = self._trials[trial.config["trial"]]
-        return spec.id
-
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
-        """Passes on that a worker has begun a trial."""
+        """Passes on that a worker has begun the first training of a trial of Tune."""
         del iteration, trials, info
-        self.running.append(trial)
-        with self._keeping_error():
-            self._listener.trial_started(self._id(trial))
-
-    def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[Trial],
-        trial: Trial,
-        result: dict[str, Any],
-        **info: object,
-    ) -> None:
-        """Passes on a report, and that the trial is paused if the scheduler paused it just now."""
-        del iteration, trials, info
-        committed = [Manifest.from_json(each, key=self._id(trial)) for each in result["committed"]]
-        with self._keeping_error():
-            self._listener.trial_progressed(
-                self._id(trial), step=result["step"], loss=result["loss"], committed=committed
-            )
-            if trial not in self.running:
-                self._listener.trial_paused(self._id(trial))
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
-    ) -> None:
-        """Passes on that a trial has ended."""
-        del iteration, trials, info
-        self.forget(trial)
-        with self._keeping_error():
-            self._listener.trial_finished(self._id(trial))
+        self.begin(trial)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
-        """Passes on why a trial failed."""
+        """Passes on why a training failed; its trial of Tune ends with it."""
         del iteration, trials, info
-        self.forget(trial)
         error, trace = _error_of(trial)
         cause = error.cause if isinstance(error, RayTaskError) else error
         last_line = trace.strip().rpartition("\n")[2]
+        training_id = self._id(trial)
+        self._take(trial)
         with self._keeping_error():
             self._listener.trial_failed(
-                self._id(trial),
+                training_id,
                 error=cause,
                 reason=f"{type(cause).__name__}: {cause}" if cause else last_line,
                 trace=trace,
                 is_lost=is_node_lost(error),
             )
+
+    def _id(self, trial: Trial) -> str:
+        return self._trainings[self._number_of[trial]].id
+
+    def _take(self, trial: Trial) -> int:
+        self._running.pop(trial, None)
+        return self._number_of.pop(trial)
 
 
 def _error_of(trial: Trial) -> tuple[BaseException | None, str]:

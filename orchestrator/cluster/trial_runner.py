@@ -1,4 +1,4 @@
-"""Runs one trial after another in a process of Ray Tune."""
+"""Runs one training after another in a process of Ray Tune."""
 
 import functools
 from collections.abc import Generator, Sequence
@@ -15,38 +15,43 @@ be stopped or paused only at a report."""
 
 
 class TrialRunner(tune.Trainable):
-    """A Tune actor that runs one trial after another with the same worker."""
+    """A Tune actor that runs one training after another with the same worker."""
 
     def setup(
         self,
         config: dict[str, Any],
         *,
-        trials: Sequence[Training] = (),
+        trainings: Sequence[Training] = (),
         worker: str = "",
         store_url: str = "",
         num_cpus: float = 1,
         checkpoint_every_s: float = 30,
     ) -> None:
-        """Begins the first trial.
+        """Begins the first training.
 
         The worker, which takes seconds to import, is created by the first step instead: Tune kills
         an actor that is still in `setup` when another actor has become free for its trial.
         """
-        self._trials = trials
+        self._trainings = trainings
         self._checkpoint_every_s = checkpoint_every_s
         self._progress: Generator[Any, None, None] | None = None
         self._create_worker = functools.cache(
             lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
         )
-        self._begin(config)
+        self.begin(config["training"])
+
+    def begin(self, number: int) -> None:
+        """Begins a training in the same process; the next step runs it."""
+        self._spec = self._trainings[number]
+        self._progress = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins the next trial in the same process."""
-        self._begin(new_config)
+        """Begins the first training of another trial of Tune."""
+        self.begin(new_config["training"])
         return True
 
     def step(self) -> dict[str, Any]:
-        """Runs the trial until its next report."""
+        """Runs the training until its next report."""
         if self._progress is None:
             self._progress = self._create_worker().run_training(
                 self._spec,
@@ -54,15 +59,14 @@ class TrialRunner(tune.Trainable):
                 checkpoint_every_s=self._checkpoint_every_s,
             )
         progress = next(self._progress)
-        done = progress.step >= self._spec.num_steps
-        committed = [manifest.to_json() for manifest in progress.committed]
-        return {"step": progress.step, "loss": progress.loss, "committed": committed, "done": done}
+        return {
+            "step": progress.step,
+            "loss": progress.loss,
+            "committed": [manifest.to_json() for manifest in progress.committed],
+            "is_trained": progress.step >= self._spec.num_steps,
+        }
 
     def cleanup(self) -> None:
-        """Ends a trial that is stopped; the worker writes a checkpoint."""
+        """Ends a training that is stopped; the worker writes a checkpoint."""
         if self._progress is not None:
             self._progress.close()
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._spec = self._trials[config["trial"]]
-        self._progress = None

@@ -1,8 +1,8 @@
-"""Runs trainings with Ray Tune: trials and pretraining. Both are trials of Tune.
+"""Runs trainings with Ray Tune: trials and pretraining.
 
-A class Trainable with actor reuse keeps a worker process, its device, the base and the images from
-trial to trial. That costs 11 ms of orchestration per trial, where a process per trial costs
-seconds. Tune's own state is never uploaded and never restored: resume reads the store.
+A trial of Tune stands for a slot: one worker process that keeps its device, the base and the images
+from training to training. A process per training would cost seconds. Tune's own state is never
+uploaded and never restored: resume reads the store.
 """
 
 import logging
@@ -14,7 +14,7 @@ from typing import Any
 from ray import tune
 from ray.tune.execution import class_cache
 
-from orchestrator.cluster.admission import AdmittingSearch, PausingScheduler
+from orchestrator.cluster.admission import SlotScheduler, SlotSearch
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
 from orchestrator.cluster.trial_runner import TrialRunner
@@ -88,16 +88,15 @@ def run_trials(
     os.environ.update(TUNE_SETTINGS)
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener hears of every error
-    callback = TrialCallback(listener, trials=trials)
-    admission = AdmittingSearch(callback, num_slots=num_slots)
+    callback = TrialCallback(listener, trainings=trials)
+    search = SlotSearch(callback, num_slots=num_slots)
     with scratch_directory("tune") as scratch:
         tune.Tuner(
             _trainable(trials, worker=worker, settings=settings),
-            param_space={"trial": tune.grid_search(list(range(len(trials))))},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
-                search_alg=admission,
-                scheduler=PausingScheduler(callback, admission=admission, num_slots=num_slots),
+                search_alg=search,
+                scheduler=SlotScheduler(callback, search=search, num_slots=num_slots),
             ),
             run_config=tune.RunConfig(
                 name="trials",
@@ -116,7 +115,7 @@ def run_trials(
 def _trainable(trials: Sequence[Training], *, worker: str, settings: TrialSettings) -> Any:  # noqa: ANN401 Tune has no type for it
     """Returns the runner of trials with their specifications and the share of each worker."""
     parameters = {
-        "trials": list(trials),
+        "trainings": list(trials),
         "worker": worker,
         "store_url": settings.store_url,
         "num_cpus": settings.share.cpu,

@@ -14,6 +14,7 @@ def main() -> None:
     print("| --- | ---: | ---: |")  # noqa: T201 as above
     num_trials = 2000
     lines = [*plan_size.rows(), *trial_overhead.rows(trial_overhead.measure(num_trials))]
+    lines += trial_overhead.bare_rows(num_trials)
     for line in lines:
         print("| " + " | ".join(line) + " |")  # noqa: T201 as above
 

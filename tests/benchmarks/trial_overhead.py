@@ -6,7 +6,9 @@ Everything else is real: the plan, Ray Tune on this machine, commits to a local 
 
 import argparse
 import itertools
+import json
 import resource
+import subprocess
 import sys
 import tempfile
 import threading
@@ -27,6 +29,9 @@ from orchestrator.study.reader import parse_study
 from orchestrator.tracking.tracker import PublishReport
 
 NUM_TASKS = 8
+NUM_BARE_TRIALS = 40
+"""Trials of Tune with its defaults, which take seconds each."""
+BARE_TUNE = Path(__file__).with_name("bare_tune.py")
 STUDY = """
 name: trial-overhead
 tasks: embedded8
@@ -121,6 +126,34 @@ def _num_requests(opened: OpenedStudy) -> int:
     return opened.artifacts.store.num_requests + sum(by_process.values())
 
 
+def bare_rows(num_trials: int) -> list[tuple[str, str, str]]:
+    """Returns the rows of Ray Tune alone, with kept processes and with its defaults."""
+    warm, cold = _bare_ends("--warm", num_trials=num_trials), _bare_ends(num_trials=NUM_BARE_TRIALS)
+    quarters = ", ".join(f"{_ms_per_trial(warm[each]):.1f}" for each in _quarters(len(warm)))
+    return [
+        (
+            f"Ray Tune alone, kept processes, no files: one of {num_trials} no-op trials",
+            f"{_ms_per_trial(warm):.1f} ms",
+            "",
+        ),
+        ("the same, by quarters", f"{quarters} ms", ""),
+        (
+            f"Ray Tune alone, its defaults: one of {NUM_BARE_TRIALS} no-op trials",
+            f"{_ms_per_trial(cold):.0f} ms",
+            "",
+        ),
+    ]
+
+
+def _bare_ends(*options: str, num_trials: int) -> list[float]:
+    """Returns the times at which trials of Ray Tune alone ended, in seconds."""
+    command = [sys.executable, str(BARE_TUNE), "--trials", str(num_trials), *options]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    ends: list[float] = json.loads(done.stdout.splitlines()[-1])
+    assert len(ends) == num_trials
+    return ends
+
+
 def rows(measured: TrialOverhead) -> list[tuple[str, str, str]]:
     """Returns the table's rows: what, measured, bound."""
     quarters = ", ".join(f"{each:.1f}" for each in measured.quarter_ms)
@@ -142,7 +175,8 @@ def main() -> None:
     """Prints the table's rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=2000, help="a multiple of 8")
-    for line in rows(measure(parser.parse_args().trials)):
+    num_trials = parser.parse_args().trials
+    for line in [*rows(measure(num_trials)), *bare_rows(num_trials)]:
         print("| " + " | ".join(line) + " |")  # noqa: T201 its output
 
 
