@@ -2,11 +2,13 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from ray.util.metrics import Gauge
 
 from orchestrator.cluster.metric_names import METRICS, MetricValue
+from orchestrator.progress.pause import pause_s
 
 EXPORT_EVERY_S = 10.0
 """Ray itself passes values on as often as this."""
@@ -28,9 +30,10 @@ def exporting_metrics(read: Callable[[], Iterable[MetricValue]], *, study: str) 
 
     def export() -> None:
         while True:
+            began_s = time.monotonic()
             for each in read():
                 gauges[each.name].set(each.value, tags={"study": study, **each.labels})
-            if closing.wait(EXPORT_EVERY_S):
+            if closing.wait(pause_s(time.monotonic() - began_s, least_s=EXPORT_EVERY_S)):
                 return
 
     thread = threading.Thread(target=export, name="gauges", daemon=True)

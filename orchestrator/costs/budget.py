@@ -9,14 +9,17 @@ from eval.counts import counted
 from orchestrator.costs.allocation import Allocation, JobCosts, allocate
 from orchestrator.costs.durations import Durations
 from orchestrator.costs.sizes import Sizes
-from orchestrator.costs.usage import Usage, spent_by_training, usage_so_far
+from orchestrator.costs.usage import Usage, UsageMeter, spent_by_training, usage_so_far
 from orchestrator.plan.plan import Plan
+from orchestrator.progress.pause import pause_s
 from orchestrator.record.ledger import Ledger
 from workers.calibrate.speeds import Calibration
 from workers.models.model_sizes import ModelSize
 
 ALLOCATE_EVERY_S = 1.0
 """Least seconds between two allocations while artifacts come in: each reads the whole plan."""
+ALLOCATE_FRAC = 0.05
+"""The part of the time that allocations may take; those of 10,000 trials take 0.2 s each."""
 NUM_DIGITS = 2
 """Significant digits of a proposed limit, which is rounded up."""
 _UNITS = {
@@ -65,7 +68,8 @@ class BudgetKeeper:
         """The time at which the worker of each running training started, by id."""
         self._admitted: set[str] = set()
         self._allocation: Allocation | None = None
-        self._allocated_s = -math.inf
+        self._allocate_again_s = -math.inf
+        self._meter = UsageMeter(ledger.plan)
         self._tell_ledger()
 
     @property
@@ -78,7 +82,7 @@ class BudgetKeeper:
         if not self.is_limited:
             return True
         with self._lock:
-            if self._clock() - self._allocated_s > ALLOCATE_EVERY_S:
+            if self._clock() > self._allocate_again_s:
                 self.refresh()
             return job_id in self._admitted or job_id in self.allocation().affordable
 
@@ -107,6 +111,8 @@ class BudgetKeeper:
         with self._lock:
             self.paused(job_id)
             self._admitted.discard(job_id)
+            if self._ledger.is_committed(job_id):
+                self._spent_s.pop(job_id, None)  # its manifests have the seconds
 
     def is_spent(self) -> bool:
         """Returns whether the measured usage reaches a limit, running trainings included."""
@@ -114,7 +120,11 @@ class BudgetKeeper:
 
     def usage(self) -> Usage:
         """Returns the usage of committed artifacts and of unfinished trainings until now."""
-        return usage_so_far(self._ledger.committed(), unfinished_s=self.unfinished_s())
+        unfinished_s = self.unfinished_s()
+        with self._lock:
+            for manifest in self._ledger.added_since(self._meter.num_added):
+                self._meter.add(manifest)
+            return self._meter.usage(unfinished_s=unfinished_s)
 
     def unfinished_s(self) -> dict[str, float]:
         """Returns the seconds spent on uncommitted trainings by id, earlier runs included."""
@@ -134,8 +144,12 @@ class BudgetKeeper:
         """Returns the jobs that fit the budget and the jobs that do not."""
         with self._lock:
             if self._allocation is None:
+                began_s = self._clock()
                 self._allocation = self._allocate()
-                self._allocated_s = self._clock()
+                now_s = self._clock()
+                self._allocate_again_s = now_s + pause_s(
+                    now_s - began_s, least_s=ALLOCATE_EVERY_S, max_frac=ALLOCATE_FRAC
+                )
             return self._allocation
 
     def left_out(self) -> frozenset[str]:

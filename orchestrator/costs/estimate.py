@@ -38,6 +38,8 @@ class Estimate:
     """Worker-seconds of the missing merge jobs."""
     usage: Usage
     """The worker-seconds times the workers' shares; without bytes."""
+    num_trainings: int
+    """The number of missing trainings."""
     sources: str
     """The sources of the times, in words; empty if nothing is left."""
 
@@ -46,9 +48,15 @@ class Estimate:
         """Returns whether any training or merge is missing."""
         return bool(self.sources)
 
-    def wall_s(self, *, num_slots: int) -> float:
-        """Returns the seconds that the work takes on a number of workers at once."""
-        return (self.train_s + self.merge_s) / num_slots
+    def wall_s(self, *, num_slots: int, extra_s: float = 0.0) -> float:
+        """Returns the seconds that the work takes on a number of workers at once.
+
+        Args:
+            num_slots: The number of workers.
+            extra_s: Seconds that a training holds its worker beyond its own work, such as the
+                driver's part in it.
+        """
+        return (self.train_s + self.merge_s + self.num_trainings * extra_s) / num_slots
 
 
 def estimate(
@@ -70,6 +78,7 @@ def estimate(
     return Estimate(
         train_s=train_s,
         merge_s=merge_s,
+        num_trainings=len(trainings),
         usage=usage_of(train_s, share=resources.trial) + usage_of(merge_s, share=resources.merge),
         sources=_sources_text({jobs: text for jobs, text in sources.items() if text}),
     )

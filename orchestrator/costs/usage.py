@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
+from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from orchestrator.study.resources import Budget, Share
 from workers.artifacts.manifests import Manifest
@@ -106,6 +107,52 @@ def spent_by_training(
     return spent
 
 
+class UsageMeter:
+    """Adds up the usage of a plan's artifacts as they are committed: each is read once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._resources = plan.study.resources
+        self._training_of = {out.id: each.id for each in plan.trainings for out in each.outputs}
+        self._training_ids = {each.id for each in plan.trainings}
+        self._spent_s: dict[str, float] = {}
+        """Seconds of each training until its last commit, by its id."""
+        self._train_s = 0.0
+        self._job_s = 0.0
+        self._num_bytes = 0
+        self.num_added = 0
+        """The number of artifacts that were added."""
+
+    def add(self, manifest: Manifest) -> None:
+        """Adds a committed artifact of the plan; call it once for each."""
+        self.num_added += 1
+        training_id = self._training_of.get(manifest.id)
+        if training_id is not None:
+            before_s = self._spent_s.get(training_id, 0.0)
+            self._spent_s[training_id] = max(before_s, training_seconds(manifest))
+            self._train_s += self._spent_s[training_id] - before_s
+        else:
+            self._job_s += sum(manifest.seconds.values())
+        if manifest.kind != "merge":
+            self._num_bytes += sum(file.size_bytes for file in manifest.files)
+
+    def usage(self, *, unfinished_s: Mapping[str, float]) -> Usage:
+        """Returns the usage: trainings, merge jobs, preparation, and files in the store.
+
+        Args:
+            unfinished_s: Seconds spent on trainings that are not committed yet, by id.
+        """
+        more_s = sum(
+            max(0.0, seconds - self._spent_s.get(training_id, 0.0))
+            for training_id, seconds in unfinished_s.items()
+            if training_id in self._training_ids
+        )
+        return (
+            usage_of(self._train_s + more_s, share=self._resources.trial)
+            + usage_of(self._job_s, share=self._resources.merge)
+            + Usage(num_bytes=self._num_bytes)
+        )
+
+
 def usage_so_far(committed: Committed, *, unfinished_s: Mapping[str, float]) -> Usage:
     """Returns the usage of a study: trainings, merge jobs, preparation, and files in the store.
 
@@ -113,14 +160,8 @@ def usage_so_far(committed: Committed, *, unfinished_s: Mapping[str, float]) -> 
         committed: The plan, and the manifests of its committed artifacts.
         unfinished_s: Seconds spent on trainings that are not committed yet, by id.
     """
-    plan, resources = committed.plan, committed.plan.study.resources
-    spent = spent_by_training(committed, unfinished_s=unfinished_s)
-    prepared = list(committed.prepared.values())
-    jobs = [each for each in prepared if each.id not in spent] + list(committed.merges.values())
-    stored = prepared + list(committed.experts.values())
-    job_s = sum(sum(each.seconds.values()) for each in jobs)
-    return (
-        usage_of(sum(spent[each.id] for each in plan.trainings), share=resources.trial)
-        + usage_of(job_s, share=resources.merge)
-        + Usage(num_bytes=sum(file.size_bytes for each in stored for file in each.files))
-    )
+    meter = UsageMeter(committed.plan)
+    for manifests in (committed.prepared, committed.experts, committed.merges):
+        for manifest in manifests.values():
+            meter.add(manifest)
+    return meter.usage(unfinished_s=unfinished_s)

@@ -1,9 +1,14 @@
 """Holds the parts of a run's state that change all the time: running trials, notes, failures."""
 
+import statistics
+from collections import deque
 from dataclasses import dataclass, field
 
 from orchestrator.progress.state import RunningTrial
 from workers.prepare.progress import PreparationProgress
+
+MAX_EXTRA = 101
+"""The number of trials whose extra seconds are kept."""
 
 
 @dataclass(kw_only=True)
@@ -19,6 +24,13 @@ class LiveState:
     """Messages for the user, such as failures; the display prints each once and removes it."""
     failures: list[str] = field(default_factory=list)
     """The trials and jobs that failed for good, a line each with the reason."""
+
+    extra_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_EXTRA))
+    """Seconds that each of the last trials held its worker beyond the work in its manifests."""
+
+    def extra_seconds_per_trial(self) -> float:
+        """Returns the median of `extra_s`, 0 before the first trial has ended."""
+        return statistics.median(self.extra_s.copy() or [0.0])
 
     def note_failure(self, text: str) -> None:
         """Adds a final failure to the notes and to the failures."""

@@ -1,10 +1,12 @@
 """The ledger of a running study: its threads write to it and take frozen states from it."""
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from types import MappingProxyType
 
 from orchestrator.plan.plan import Plan
+from orchestrator.progress.state import Tally
+from orchestrator.record.commit_counts import CommitCounts
 from orchestrator.record.committed import Committed
 from orchestrator.record.study_state import StudyState
 from workers.artifacts.manifests import Manifest
@@ -16,8 +18,8 @@ class Ledger:
     """Records the commits, failures and exclusions of a plan's jobs. Thread-safe.
 
     `state` and `committed` return frozen copies, made once after each change. A copy takes time in
-    proportion to the study: callbacks for single artifacts use `add`, `is_committed` and
-    `experts_of`, which do not.
+    proportion to the study. The other methods do not: callbacks for single artifacts use `add`,
+    `is_committed` and `experts_of`, and views use `stages`, `axes` and `added_since`.
     """
 
     def __init__(self, plan: Plan, *, manifests: Iterable[Manifest]) -> None:
@@ -30,6 +32,9 @@ class Ledger:
         self._prepared_ids = plan.prepared_ids
         self._failures: dict[str, str] = {}
         self._left_out: frozenset[str] = frozenset()
+        self._added: list[Manifest] = []
+        """The manifests of the plan's artifacts, each once, in the order in which they came."""
+        self._counts = CommitCounts(plan)
         self._committed: Committed | None = None
         self._state: StudyState | None = None
         self._merges_of = _merges_by_expert(plan)
@@ -75,8 +80,26 @@ class Ledger:
     def is_committed(self, artifact_id: str) -> bool:
         """Returns whether an artifact of the plan is committed."""
         with self._lock:
-            kinds = (self._experts, self._merges, self._prepared)
-            return any(artifact_id in manifests for manifests in kinds)
+            return self._has(artifact_id)
+
+    def stages(self) -> tuple[Tally, ...]:
+        """Returns the progress on bases, images, experts and merges; bases only if several."""
+        with self._lock:
+            return self._counts.stages()
+
+    def axes(self) -> tuple[Tally, ...]:
+        """Returns the progress on the cells of the result table, by axis."""
+        with self._lock:
+            return self._counts.axes()
+
+    def added_since(self, num_seen: int) -> Sequence[Manifest]:
+        """Returns the manifests of the plan's artifacts, each once, without the first `num_seen`.
+
+        They are in the order in which they came, so that whoever counts something of them reads
+        each manifest once.
+        """
+        with self._lock:
+            return self._added[num_seen:]
 
     def experts_of(self, spec: MergeSpec) -> dict[str, Manifest]:
         """Returns the manifests of a merge job's committed experts by id, held-out ones too."""
@@ -100,6 +123,10 @@ class Ledger:
                 )
             return self._state
 
+    def _has(self, artifact_id: str) -> bool:
+        kinds = (self._experts, self._merges, self._prepared)
+        return any(artifact_id in manifests for manifests in kinds)
+
     def _snapshot(self) -> Committed:
         if self._committed is None:
             self._committed = Committed(
@@ -114,6 +141,7 @@ class Ledger:
 
     def _keep(self, manifest: Manifest) -> None:
         """Keeps a manifest if its artifact is in the plan."""
+        is_new = not self._has(manifest.id)
         if manifest.kind == "base" and manifest.id in self.plan.bases.by_id:
             self._bases[manifest.id] = manifest
         if manifest.id in self._prepared_ids.get(manifest.kind, ()):
@@ -122,6 +150,9 @@ class Ledger:
             self._merges[manifest.id] = manifest
         if manifest.kind == "expert" and manifest.id in self.plan.experts:
             self._experts[manifest.id] = manifest
+        if is_new and self._has(manifest.id):
+            self._added.append(manifest)
+            self._counts.add(manifest)
 
     def _shorten(self, training: Training) -> None:
         """Takes the committed artifacts of a training out of its remainder."""

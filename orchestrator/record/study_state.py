@@ -1,12 +1,10 @@
 """The state of a study at one moment: its committed artifacts, failures, and what can still run."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.plan.plan import Plan
-from orchestrator.progress.state import Tally
 from orchestrator.record.committed import Committed
 from orchestrator.record.holes import (
     Blocker,
@@ -115,27 +113,6 @@ class StudyState:
                 self._merge_blocker(spec) is not None for spec in self.committed.missing_merges
             ),
             num_failed=len(self.failures),
-        )
-
-    def stages(self) -> tuple[Tally, ...]:
-        """Returns the progress on bases, images, experts and merges; bases only if several."""
-        plan, committed = self.plan, self.committed
-        num_images = sum(data.id in committed.prepared for data in plan.datasets)
-        stages = (
-            Tally(name="bases", num_done=len(committed.bases), num_planned=len(plan.bases.by_id)),
-            Tally(name="images", num_done=num_images, num_planned=len(plan.datasets)),
-            Tally(name="experts", num_done=len(committed.experts), num_planned=len(plan.experts)),
-            Tally(name="merges", num_done=len(committed.merges), num_planned=len(plan.merges)),
-        )
-        return stages if len(plan.bases.by_id) > 1 else stages[1:]
-
-    def axes(self) -> tuple[Tally, ...]:
-        """Returns the progress on the cells of the result table, by axis."""
-        merges = self.committed.merges
-        planned = Counter(cell.setting.axis for cell in self.plan.cells)
-        done = Counter(cell.setting.axis for cell in self.plan.cells if cell.merge.id in merges)
-        return tuple(
-            Tally(name=axis, num_done=done[axis], num_planned=num) for axis, num in planned.items()
         )
 
     def holes(self) -> tuple[Hole, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from eval.images.protocol import ImageSourceError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind, JobQueue
 from orchestrator.costs.budget import BudgetKeeper
+from orchestrator.costs.usage import training_seconds
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.panel import prepared_line
@@ -88,6 +89,10 @@ class Coordinator:
         self._clock = clock
         self._first_reports: dict[str, tuple[int, float]] = {}
         """Step and time of the first report of each running trial, by the trial's id."""
+        self._begun_s: dict[str, float] = {}
+        """The time at which the worker of each running trial began it, by the trial's id."""
+        self._work_s: dict[str, float] = {}
+        """The seconds of each running trial's work until its last commit, by the trial's id."""
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
         self._names = {
@@ -179,6 +184,7 @@ class Coordinator:
     def trial_started(self, trial_id: str) -> None:
         """Shows a trial as running; its seconds count from now on."""
         self._budget_keeper.started(trial_id)
+        self._begun_s[trial_id] = self._clock()
         name, steps = self._names[trial_id]
         self._state.trials[trial_id] = RunningTrial(name=name, step=0, steps=steps, loss=None)
 
@@ -188,6 +194,7 @@ class Coordinator:
         """Shows a trial's progress, records its experts, submits the merges that became ready."""
         self._show(trial_id, step=step, loss=loss)
         for manifest in committed:
+            self._work_s[trial_id] = training_seconds(manifest)
             ready = self._ledger.add(manifest)
             self._on_commit(manifest)
             self.submit_merges(ready)
@@ -222,6 +229,8 @@ class Coordinator:
     def trial_finished(self, trial_id: str) -> None:
         """Frees the trial's room in the budget and shows it no longer."""
         self._budget_keeper.ended(trial_id)
+        held_s = self._clock() - self._begun_s[trial_id]
+        self._state.extra_s.append(max(0.0, held_s - self._work_s.get(trial_id, held_s)))
         self._forget(trial_id)
 
     def _measurement_ended(self, end: JobEnd) -> None:
@@ -263,7 +272,8 @@ class Coordinator:
 
     def _forget(self, trial_id: str) -> None:
         self._state.trials.pop(trial_id, None)
-        self._first_reports.pop(trial_id, None)
+        for by_trial in (self._first_reports, self._begun_s, self._work_s):
+            by_trial.pop(trial_id, None)
 
 
 def _preparation_name(job: Job) -> str:

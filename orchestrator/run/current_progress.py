@@ -9,12 +9,13 @@ from orchestrator.cluster.protocol import Cluster, FairShare
 from orchestrator.costs.estimate import estimate
 from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.panel import preparation_line
+from orchestrator.progress.pause import pause_s
 from orchestrator.progress.state import MAX_LISTED, Progress, Throughput
 from orchestrator.run.opened import OpenedStudy
 
 ESTIMATE_EVERY_S = 5.0
-"""Seconds between two estimates of the time left. An estimate looks at every artifact of the plan,
-and the panel is drawn 4 times a second."""
+"""Least seconds between two estimates of the time left. An estimate looks at every artifact of the
+plan, and the panel is drawn 4 times a second."""
 
 
 class CurrentProgress:
@@ -46,18 +47,18 @@ class CurrentProgress:
         self._began_s = time.monotonic()
         self._throughput = Throughput()
         self._left_s = 0.0
-        self._estimated_s = -math.inf
+        self._estimate_again_s = -math.inf
 
     def snapshot(self) -> Progress:
         """Returns the progress as this process knows it, without asking the cluster."""
-        study, state = self._opened.ledger.state(), self._state
+        ledger, state = self._opened.ledger, self._state
         trials, failures = list(state.trials.values()), list(state.failures)
         has_merges = "merges" in self._stages
         return Progress(
             elapsed_s=time.monotonic() - self._began_s,
             stage=state.stage,
-            stages=tuple(each for each in study.stages() if each.name in self._stages),
-            axes=study.axes() if has_merges else (),
+            stages=tuple(each for each in ledger.stages() if each.name in self._stages),
+            axes=ledger.axes() if has_merges else (),
             trials=tuple(trials[:MAX_LISTED]),
             num_trials=len(trials),
             images=tuple(preparation_line(each) for each in list(state.preparations.values())),
@@ -81,12 +82,16 @@ class CurrentProgress:
 
     def _seconds_left(self) -> float | None:
         """Returns the estimated time left, None before the first expert is committed."""
-        committed = self._opened.ledger.committed()
-        if not committed.experts:
+        ledger = self._opened.ledger
+        if not any(each.name == "experts" and each.num_done for each in ledger.stages()):
             return None
-        now_s = time.monotonic()
-        if now_s - self._estimated_s >= ESTIMATE_EVERY_S:
-            left = estimate(committed, calibration=self._opened.calibration)
-            self._left_s = left.wall_s(num_slots=max(1, self._fair_share.num_slots))
-            self._estimated_s = now_s
+        began_s = time.monotonic()
+        if began_s >= self._estimate_again_s:
+            left = estimate(ledger.committed(), calibration=self._opened.calibration)
+            self._left_s = left.wall_s(
+                num_slots=max(1, self._fair_share.num_slots),
+                extra_s=self._state.extra_seconds_per_trial(),
+            )
+            now_s = time.monotonic()
+            self._estimate_again_s = now_s + pause_s(now_s - began_s, least_s=ESTIMATE_EVERY_S)
         return self._left_s

@@ -1,9 +1,12 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from manual_clock import ManualClock
 
-from orchestrator.costs.budget import BudgetKeeper, budget_lines
+from orchestrator.costs import budget as budget_module
+from orchestrator.costs.allocation import Allocation, allocate
+from orchestrator.costs.budget import ALLOCATE_FRAC, BudgetKeeper, budget_lines
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.costs.usage import usage_so_far
 from orchestrator.plan.plan import Plan
@@ -123,6 +126,78 @@ def test_running_job_keeps_its_room_until_it_ends(
     keeper.refresh()
     assert keeper.usage().cpu_s == pytest.approx(0.1)
     assert keeper.admit(third.id)
+
+
+class CountingLedger(Ledger):
+    """Counts the manifests that others read of it."""
+
+    num_read = 0
+
+    def added_since(self, num_seen: int) -> Sequence[Manifest]:
+        """Counts what it returns."""
+        added = super().added_since(num_seen)
+        self.num_read += len(added)
+        return added
+
+
+def test_usage_reads_each_manifest_once(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """It is asked for after each report of a trial; snapshots of one trial count the longest."""
+    steps = {"defaults": {"lr": 0.01, "batch_size": 8}, "axes": {"steps": [10, 20]}}
+    plan = make_plan(finetune=steps, tasks=TASKS, budget=seconds(1000))
+    ledger, clock = CountingLedger(plan, manifests=[]), ManualClock()
+    keeper = BudgetKeeper(ledger, clock=clock)
+    made = [
+        expert_manifest(expert, seconds=float(expert.hyperparameters.steps))
+        for expert in plan.experts.values()
+    ]
+    made += [merge_manifest(spec, merge_s=0.5) for spec in plan.merges.values()]
+    for manifest in made:
+        ledger.add(manifest)
+        usage = keeper.usage()
+        alone = usage_so_far(ledger.committed(), unfinished_s={})
+        assert (usage.cpu_s, usage.num_bytes) == (pytest.approx(alone.cpu_s), alone.num_bytes)
+    assert keeper.usage().cpu_s == pytest.approx(3 * 20 + len(plan.merges) * 2.0)
+    assert ledger.num_read == len(made)
+
+
+def test_seconds_of_committed_trials_are_forgotten(
+    make_plan: Callable[..., Plan], expert_manifest: Make
+) -> None:
+    """Their manifests have them, so what is unfinished does not grow with the study."""
+    plan, clock = make_plan(tasks=TASKS, budget=seconds(1000)), ManualClock()
+    ledger = Ledger(plan, manifests=[])
+    keeper = BudgetKeeper(ledger, clock=clock)
+    done, failed, _ = plan.trials
+    for trial in (done, failed):
+        keeper.started(trial.id)
+        clock.now_s += 3
+        if trial is done:
+            ledger.add(expert_manifest(trial.longest, seconds=2.0))
+        keeper.ended(trial.id)
+    assert keeper.unfinished_s() == {failed.id: 3.0}
+    assert keeper.usage().cpu_s == pytest.approx(2.0 + 3.0)
+
+
+def test_allocations_take_a_small_part_of_the_time(
+    make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a large study take longer and are made more rarely, however often one asks."""
+    clock, took_s, began_s = ManualClock(), 2.0, list[float]()
+
+    def slow(*args: object, **kwargs: object) -> Allocation:
+        began_s.append(clock.now_s)
+        clock.now_s += took_s
+        return allocate(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(budget_module, "allocate", slow)
+    plan = make_plan(tasks=TASKS, budget=seconds(1000))
+    keeper = BudgetKeeper(Ledger(plan, manifests=[]), clock=clock)
+    while clock.now_s < 400:
+        assert keeper.has_room_for(plan.trials[0].id)
+        clock.now_s += 0.1
+    assert len(began_s) * took_s == pytest.approx(400 * ALLOCATE_FRAC, rel=0.1)
 
 
 def test_seconds_of_a_stopped_trial_count_in_the_next_run(

@@ -1,4 +1,5 @@
 import dataclasses
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -64,10 +65,42 @@ def test_stages_and_axes_count_committed_artifacts(
     times = Counter(cell.merge.id for cell in plan.cells)
     shared = next(merge_id for merge_id, num in times.items() if num == 2)
     ledger.add(merge_manifest(plan.merges[shared]))
-    stages = {each.name: (each.num_done, each.num_planned) for each in ledger.state().stages()}
+    stages = {each.name: (each.num_done, each.num_planned) for each in ledger.stages()}
     assert stages == {"images": (0, 3), "experts": (9, 9), "merges": (1, 9)}
-    axes = {each.name: (each.num_done, each.num_planned) for each in ledger.state().axes()}
+    axes = {each.name: (each.num_done, each.num_planned) for each in ledger.axes()}
     assert axes == {"lr": (1, 6), "steps": (1, 6)}
+
+
+def test_counts_are_right_after_every_commit(
+    make_plan: Callable[..., Plan],
+    all_manifests: Callable[[Plan], list[Manifest]],
+    expert_manifest: Make,
+) -> None:
+    """In any order, with artifacts that come twice or are not in the plan."""
+    plan = make_plan(finetune={**STEPS, "axes": {"lr": [0.01, 0.02], "steps": [10, 20]}})
+    others = [expert_manifest(each) for each in make_plan(seed=9).experts.values()]
+    made = [*all_manifests(plan), *others]
+    arriving = random.Random(0).choices(made, k=3 * len(made))
+    ledger = Ledger(plan, manifests=[])
+    for manifest in arriving:
+        ledger.add(manifest)
+        committed = ledger.committed()
+        stages = {each.name: each.num_done for each in ledger.stages()}
+        assert stages == {
+            "images": 0,
+            "experts": len(committed.experts),
+            "merges": len(committed.merges),
+        }
+        done = Counter(
+            cell.setting.axis for cell in plan.cells if cell.merge.id in committed.merges
+        )
+        assert {each.name: each.num_done for each in ledger.axes()} == {
+            axis: done[axis] for axis in ("lr", "steps")
+        }
+    known = {*plan.experts, *plan.merges}
+    first_of_each = dict.fromkeys(each.id for each in arriving if each.id in known)
+    assert [each.id for each in ledger.added_since(0)] == list(first_of_each)
+    assert ledger.added_since(len(first_of_each) - 2) == ledger.added_since(0)[-2:]
 
 
 def test_merge_waits_for_held_out_experts(

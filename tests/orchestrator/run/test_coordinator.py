@@ -127,6 +127,21 @@ def test_speed_of_a_trial_counts_from_its_first_report(stage: Stage, clock: Manu
     assert stage.state.trials == {}
 
 
+def test_extra_seconds_are_what_a_trial_holds_its_worker_beyond_its_work(
+    stage: Stage, clock: ManualClock, expert_manifest: Make
+) -> None:
+    """A trial that went on from a checkpoint worked longer than it held this worker: no extra."""
+    for trial, work_s in zip(stage.plan.trials, (5.0, 5.5, 60.0), strict=True):
+        stage.coordinator.trial_started(trial.id)
+        clock.now_s += 7
+        made = [expert_manifest(expert, seconds=work_s) for expert in trial.outputs]
+        stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
+        stage.coordinator.trial_finished(trial.id)
+    assert list(stage.state.extra_s) == [2.0, 1.5, 0.0]
+    assert stage.state.extra_seconds_per_trial() == 1.5
+    assert LiveState().extra_seconds_per_trial() == 0.0
+
+
 def test_merges_are_submitted_as_their_experts_commit(stage: Stage, expert_manifest: Make) -> None:
     """Each merge is submitted once, and each expert is published."""
     finish_trials(stage, expert_manifest)
@@ -356,6 +371,7 @@ def test_budget_lets_whole_groups_start_and_leaves_out_the_rest(
     assert outcomes == [*[Outcome.NOT_RUN] * 3, *[Outcome.LEFT_OUT] * 3]
     for trial in started:
         made = [expert_manifest(trial.longest, seconds=0.2)]
+        stage.coordinator.trial_started(trial.id)
         stage.coordinator.trial_progressed(trial.id, step=10, loss=0.5, committed=made)
         stage.coordinator.trial_finished(trial.id)
     assert [job.id for job in stage.submitted] == [merge.id]
