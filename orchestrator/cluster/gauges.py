@@ -30,10 +30,10 @@ def exporting_metrics(read: Callable[[], Iterable[MetricValue]], *, study: str) 
 
     def export() -> None:
         while True:
-            began_s = time.monotonic()
+            began_s = time.thread_time()
             for each in read():
                 gauges[each.name].set(each.value, tags={"study": study, **each.labels})
-            if closing.wait(pause_s(time.monotonic() - began_s, least_s=EXPORT_EVERY_S)):
+            if closing.wait(pause_s(time.thread_time() - began_s, least_s=EXPORT_EVERY_S)):
                 return
 
     thread = threading.Thread(target=export, name="gauges", daemon=True)

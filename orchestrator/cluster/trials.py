@@ -68,11 +68,11 @@ def run_trials(
     """Runs trials until they end, as many at once as there are slots.
 
     A trial starts when a slot is free and the listener allows it. A trial that is stopped, or
-    paused because there are fewer slots, leaves a checkpoint. A paused trial goes on when there are
-    more slots.
+    paused because there are fewer slots, leaves a checkpoint. A paused trial is the next to start
+    when there are more slots.
 
-    The function returns early when the run is stopped. It also returns when there is no slot left
-    and no trial has begun without ending; the remaining trials may then be passed to it again.
+    The function returns early when the run is stopped. It also returns when no slot is left and no
+    trial runs; the remaining trials, paused ones too, may then be passed to it again.
 
     The listener hears of failed trials, and the other trials go on. If the listener itself raises,
     all trials are stopped, and the function raises that error.

@@ -11,7 +11,7 @@ def pause_s(took_s: float, *, least_s: float, max_frac: float = VIEW_FRAC) -> fl
     it takes at most the same part of the time in a study of any size, and its answer is older.
 
     Args:
-        took_s: Seconds that the computation took.
+        took_s: Seconds that the computation took; of a thread's processor time, if others run too.
         least_s: The shortest pause.
         max_frac: The part of the time that the computation may take, in (0, 1).
     """

@@ -47,7 +47,7 @@ class CurrentProgress:
         self._began_s = time.monotonic()
         self._throughput = Throughput()
         self._left_s = 0.0
-        self._estimate_again_s = -math.inf
+        self._estimated_s = self._estimate_again_s = -math.inf
 
     def snapshot(self) -> Progress:
         """Returns the progress as this process knows it, without asking the cluster."""
@@ -85,13 +85,15 @@ class CurrentProgress:
         ledger = self._opened.ledger
         if not any(each.name == "experts" and each.num_done for each in ledger.stages()):
             return None
-        began_s = time.monotonic()
-        if began_s >= self._estimate_again_s:
+        now_s = time.monotonic()
+        if now_s >= self._estimate_again_s:
+            began_s = time.thread_time()
             left = estimate(ledger.committed(), calibration=self._opened.calibration)
             self._left_s = left.wall_s(
                 num_slots=max(1, self._fair_share.num_slots),
                 extra_s=self._state.extra_seconds_per_trial(),
             )
-            now_s = time.monotonic()
-            self._estimate_again_s = now_s + pause_s(now_s - began_s, least_s=ESTIMATE_EVERY_S)
-        return self._left_s
+            took_s = time.thread_time() - began_s
+            self._estimated_s = now_s
+            self._estimate_again_s = now_s + pause_s(took_s, least_s=ESTIMATE_EVERY_S)
+        return max(0.0, self._left_s - (now_s - self._estimated_s))

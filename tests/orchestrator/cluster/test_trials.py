@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import ray as ray_module
+from ray.tune.experiment import Trial
 
+from orchestrator.cluster import admission
 from orchestrator.cluster.protocol import TrialSettings
 from orchestrator.cluster.trials import run_trials
 from orchestrator.study.resources import Share
@@ -17,7 +19,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.training import TrialSpec
 
-NUM_CPUS = os.cpu_count()
+NUM_CPUS = os.cpu_count() or 1
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 
 
@@ -52,6 +54,10 @@ class Listener:
         """Notes a report, or fails to."""
         self.progressed.append((trial_id, step, loss))
         self.committed |= {manifest.id: manifest for manifest in committed}
+
+    def reported_twice(self) -> set[str]:
+        """Returns the trials that have reported a loss, which the first report lacks."""
+        return {trial_id for trial_id, _, loss in self.progressed if loss is not None}
 
     def trial_failed(
         self, trial_id: str, *, error: BaseException | None, reason: str, trace: str, is_lost: bool
@@ -96,26 +102,48 @@ class ThriftyListener(Listener):
 
 
 class SqueezedListener(Listener):
-    """Has two slots; one after two trials have reported; none after one was paused."""
+    """Has two slots, and one from the second reports of two trials until one was paused."""
 
     def __init__(self, notes: Path) -> None:
         super().__init__()
         self._notes = notes
+        self.asked: list[str] = []
         self.free_when_paused: float | None = None
 
+    def may_start(self, trial_id: str) -> bool:
+        """Notes the order in which trials are handed out; a new process begins later."""
+        self.asked.append(trial_id)
+        return True
+
     def num_slots(self) -> int:
-        """Takes away one slot at a time; returns all once Ray has the cores of paused trials."""
-        if self.free_when_paused is not None:
-            return 2
-        reported = {trial_id for trial_id, _, _ in self.progressed}
-        return 2 if len(reported) < 2 else 2 - len(self.paused) - 1
+        """Takes away a slot until Ray has the core of the paused trial."""
+        return 1 if len(self.reported_twice()) == 2 and self.free_when_paused is None else 2
 
     def may_go_on(self) -> bool:
-        """Looks whether Ray has the cores of the paused trials back, and lets all go on then."""
-        if len(self.paused) == 2 and ray_module.available_resources().get("CPU") == NUM_CPUS:
-            self.free_when_paused = NUM_CPUS
+        """Looks whether Ray has the core of the paused trial back, and lets all go on then."""
+        if self.paused and ray_module.available_resources().get("CPU") == NUM_CPUS - 1:
+            self.free_when_paused = NUM_CPUS - 1
             (self._notes / "go").touch()
         return True
+
+
+class LonelyListener(Listener):
+    """Has two slots, and one from the end of the first trial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running_at_starts: list[int] = []
+        """The number of trials that run at each start after the loss of the slot."""
+
+    def num_slots(self) -> int:
+        """Takes away a slot at the end of a trial."""
+        return 1 if self.finished else 2
+
+    def trial_started(self, trial_id: str) -> None:
+        """Counts the trials that run now."""
+        super().trial_started(trial_id)
+        if self.finished:
+            self.running_at_starts.append(len(self.started) - len(self.finished))
 
 
 class FailingListener(Listener):
@@ -176,6 +204,34 @@ def test_reports_and_manifests_arrive_from_few_processes(tmp_path: Path) -> None
     assert of_first == [(1, None), (2, 0.5), (4, 0.5)]
     processes = {each.metrics["process"] for each in listener.committed.values()}
     assert len(processes) <= 2
+
+
+def test_tune_keeps_a_trial_for_each_slot_and_not_for_each_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune looks at every trial that it has ever had, after each event."""
+    made: list[Trial] = []
+
+    def counted(*args: object, **kwargs: object) -> Trial:
+        made.append(Trial(*args, **kwargs))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(admission, "Trial", counted)
+    listener = Listener()
+    trials = [trial(seed) for seed in range(20)]
+    run(trials, listener=listener, notes=tmp_path)
+    assert len(listener.finished) == 20
+    assert len(made) == 2
+
+
+def test_slot_lost_as_a_training_ends_gets_no_other(tmp_path: Path) -> None:
+    """The worker that is left runs the rest, one after another."""
+    listener = LonelyListener()
+    trials = [trial(seed) for seed in range(6)]
+    run(trials, listener=listener, notes=tmp_path, num_slots=listener.num_slots)
+    assert sorted(listener.finished) == sorted(each.id for each in trials)
+    assert (listener.paused, listener.failed) == ([], {})
+    assert set(listener.running_at_starts) == {1}
 
 
 def test_failed_and_killed_trials_leave_the_others_alone(
@@ -255,18 +311,18 @@ def test_trial_without_its_finished_snapshots_commits_the_rest(tmp_path: Path) -
     assert list(listener.committed) == [whole.id]
 
 
-def test_fewer_slots_pause_the_last_trials_and_free_their_cores(tmp_path: Path) -> None:
-    """Paused trials left a checkpoint and go on before a new trial starts."""
+def test_fewer_slots_pause_the_last_trial_and_free_its_core(tmp_path: Path) -> None:
+    """A paused trial left a checkpoint and goes on before a new trial starts."""
     listener = SqueezedListener(tmp_path)
     trials = [trial(seed, task="waiting") for seed in range(3)]
     run(trials, listener=listener, notes=tmp_path, num_slots=listener.num_slots)
     first, second, third = (each.id for each in trials)
-    assert set(listener.paused) == {first, second}
-    assert listener.paused[0] == listener.started[1]
-    assert listener.free_when_paused == NUM_CPUS
+    paused = listener.started[1]
+    assert listener.paused == [paused]
+    assert listener.free_when_paused == NUM_CPUS - 1
     assert (tmp_path / "closed").exists()
-    assert sorted(listener.started) == sorted([first, first, second, second, third])
-    assert listener.started[-1] == third
+    assert listener.asked == [first, second, paused, third]
+    assert sorted(listener.started) == sorted([first, second, paused, third])
     assert set(listener.finished) == {first, second, third}
     assert listener.failed == {}
 
@@ -278,15 +334,19 @@ def test_without_any_slot_nothing_is_begun(tmp_path: Path) -> None:
     assert listener.started == []
 
 
-def test_paused_trials_are_stopped_with_the_run(tmp_path: Path) -> None:
-    """A stop does not wait for a slot."""
+def test_run_returns_when_its_last_slot_is_lost(tmp_path: Path) -> None:
+    """Its caller waits for a slot and passes the paused trial again, which then ends."""
     listener = Listener()
-
-    def num_slots() -> int:
-        if listener.paused:
-            listener.stopping.set()
-        return 0 if listener.progressed else 1
-
-    run([trial(task="endless")], listener=listener, notes=tmp_path, num_slots=num_slots)
-    assert len(listener.paused) == 1
-    assert (listener.finished, listener.failed) == ([], {})
+    trials = [trial(task="waiting")]
+    run(
+        trials,
+        listener=listener,
+        notes=tmp_path,
+        num_slots=lambda: 0 if listener.reported_twice() else 1,
+    )
+    assert listener.paused == [trials[0].id]
+    assert (tmp_path / "closed").exists()
+    (tmp_path / "go").touch()
+    run(trials, listener=listener, notes=tmp_path)
+    assert listener.finished == [trials[0].id]
+    assert listener.failed == {}

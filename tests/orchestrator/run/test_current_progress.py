@@ -79,4 +79,4 @@ def test_time_left_counts_what_trials_hold_their_workers_beyond_their_work(
     state.extra_s.extend([30.0, 40.0, 900.0])
     work_s = estimate(ledger.committed(), calibration=None).wall_s(num_slots=NUM_SLOTS)
     shown = progress_of(ledger, state).snapshot()
-    assert shown.seconds_left == pytest.approx(work_s + 2 * 40.0 / NUM_SLOTS)
+    assert shown.seconds_left == pytest.approx(work_s + 2 * 40.0 / NUM_SLOTS, abs=1.0)
