@@ -12,6 +12,7 @@ from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.panel import progress_panel, progress_text
 from orchestrator.progress.say import say
 from orchestrator.progress.state import Progress
+from orchestrator.progress.view_guard import ViewGuard
 
 LINE_EVERY_S = 10.0
 """Seconds between two lines where the output is not a terminal."""
@@ -34,6 +35,7 @@ class Display:
         self._state = state
         self._console = console
         self._current = current
+        self._guard = ViewGuard("the progress display", note=state.notes.append)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._show, name="display", daemon=True)
 
@@ -48,16 +50,20 @@ class Display:
         self._thread.join()
 
     def _show(self) -> None:
-        if self._console.is_interactive:
-            self._show_panel()
-        else:
-            self._print_lines()
+        with self._guard.trying():
+            if self._console.is_interactive:
+                self._show_panel()
+            else:
+                self._print_lines()
+        while not self._closing.wait(REFRESH_EVERY_S):  # the panel itself has failed
+            self._print_notes()
         self._print_notes()
 
     def _show_panel(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:
             while not self._closing.wait(REFRESH_EVERY_S):
-                live.update(progress_panel(self._current()))
+                with self._guard.trying():
+                    live.update(progress_panel(self._current()))
                 self._print_notes()
 
     def _print_lines(self) -> None:
@@ -66,8 +72,10 @@ class Display:
             self._print_notes()
             if time.monotonic() >= next_line_s:
                 next_line_s += LINE_EVERY_S
-                say(self._console, progress_text(self._current()))
+                with self._guard.trying():
+                    say(self._console, progress_text(self._current()))
 
     def _print_notes(self) -> None:
         while self._state.notes:
-            say(self._console, self._state.notes.pop(0))
+            with self._guard.trying():
+                say(self._console, self._state.notes.pop(0))

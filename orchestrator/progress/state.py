@@ -1,6 +1,7 @@
 """Defines the progress of a run, which its driver publishes to the store for watchers."""
 
 import json
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.lease.holder import find_object, progress_key
+from orchestrator.progress.view_guard import ViewGuard
 from workers.store.protocol import Store
+
+_log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_S = 5.0
 """Seconds between two writes to the store, as between two heartbeats."""
@@ -132,12 +136,14 @@ def publishing_progress(
         every_s: Seconds between two writes.
     """
     closing = threading.Event()
+    guard = ViewGuard("the progress for `mergesweep watch`", note=_log.warning)
 
     def run() -> None:
         is_last = False
         while not is_last:
             is_last = closing.wait(every_s)
-            write(progress_json(current()))
+            with guard.trying():
+                write(progress_json(current()))
 
     thread = threading.Thread(target=run, name="progress", daemon=True)
     thread.start()

@@ -50,3 +50,26 @@ def _scraped(*, num_metrics: int) -> list[str]:
             continue
         lines = [each for each in text.splitlines() if each.startswith("ray_mergesweep_")]
     return lines
+
+
+def test_metrics_that_cannot_be_read_or_made_fail_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line is logged, and reading is tried again."""
+    calls: list[int] = []
+
+    def broken() -> list[MetricValue]:
+        calls.append(1)
+        raise KeyError("a trial")
+
+    monkeypatch.setattr("orchestrator.cluster.gauges.EXPORT_EVERY_S", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.gauges.Gauge", _no_gauge)
+    with exporting_metrics(broken, study="demo"):
+        while len(calls) < 3:
+            time.sleep(0.01)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["the export of metrics failed; the run goes on: ValueError: bad name"]
+
+
+def _no_gauge(*_: object, **__: object) -> None:
+    raise ValueError("bad name")

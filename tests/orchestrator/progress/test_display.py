@@ -1,3 +1,4 @@
+import errno
 import time
 from io import StringIO
 
@@ -70,3 +71,44 @@ def test_task_that_has_just_begun_has_no_speed_yet() -> None:
     """A speed of 0 would be misleading."""
     assert preparation_line(preparing(0)) == "mnist_5k 0 of 1,000 images"
     assert preparation_line(preparing(250)) == "mnist_5k 250 of 1,000 images, 50 a second"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_display_that_fails_says_so_once_and_goes_on(*, is_terminal: bool) -> None:
+    """The run is not ended, its notes are printed, and the next numbers are shown."""
+    printed = StringIO()
+    state = LiveState()
+    calls = iter(range(1000))
+
+    def current() -> Progress:
+        if next(calls) < 2:
+            raise ZeroDivisionError("no\nspeed")
+        return PROGRESS
+
+    console = Console(file=printed, width=120, force_terminal=is_terminal)
+    with (
+        Display(state, console=console, current=current),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("orchestrator.progress.display.LINE_EVERY_S", 0.0)
+        while "fine-tuning" not in printed.getvalue():
+            time.sleep(0.05)
+        state.notes.append("the last word")
+    text = printed.getvalue()
+    line = "the progress display failed; the run goes on: ZeroDivisionError: no speed"
+    assert text.count(line) == 1
+    assert "the last word" in text
+
+
+def test_console_that_takes_nothing_ends_the_thread_in_order() -> None:
+    """A full disk loses the notes, and nothing waits for ever."""
+
+    class Full(StringIO):
+        def write(self, text: str, /) -> int:
+            raise OSError(errno.ENOSPC, text)
+
+    state = LiveState()
+    state.notes.append("lost")
+    with Display(state, console=PlainConsole(file=Full(), width=120), current=lambda: PROGRESS):
+        time.sleep(0.3)
+    assert state.notes == []

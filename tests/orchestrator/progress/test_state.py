@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -104,3 +105,25 @@ def test_progress_is_published_every_few_seconds() -> None:
         while len(left) < 3:
             pass
     assert len(left) >= 4
+
+
+def test_progress_that_cannot_be_made_is_logged_once_and_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A watcher misses some lines; the run goes on."""
+    written: list[bytes] = []
+    calls: list[int] = []
+
+    def current() -> Progress:
+        calls.append(1)
+        if len(calls) < 3:
+            raise ZeroDivisionError("no speed")
+        return PROGRESS
+
+    with publishing_progress(current, write=written.append, every_s=0.01):
+        while not written:
+            time.sleep(0.01)
+    assert parse_progress(written[0]) == PROGRESS
+    assert [record.getMessage() for record in caplog.records] == [
+        "the progress for `mergesweep watch` failed; the run goes on: ZeroDivisionError: no speed"
+    ]
