@@ -60,7 +60,8 @@ class RayCluster:
                 "machine has none; give a number, or set RAY_ADDRESS to the head of a cluster with "
                 "GPUs"
             )
-        call = ray.remote(call_by_name).options(num_gpus=1, num_cpus=num_cpus, max_calls=1)
+        # One call per process, so that it gives the GPU's memory back.
+        call: Any = ray.remote(num_gpus=1, num_cpus=num_cpus, max_calls=1)(call_by_name)
         return ray.get(call.remote(function, *arguments))
 
     def fair_share(
