@@ -10,6 +10,7 @@ reuse, so that other studies can use the resources.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
@@ -37,14 +38,15 @@ class SlotSearch(NotPickled, SearchAlgorithm):
         """Returns a trial for a free slot, None if there is no slot or no training for it."""
         if self.is_finished() or (number := self._callback.next_number()) is None:
             return None
+        memory = self._callback.memory(number)
         trial = Trial(
             self._settings["run"],
-            config={"training": number},
+            config={"training": number, "memory": asdict(memory)},
             storage=self._settings["storage"],
             checkpoint_config=self._settings["checkpoint_config"],
             placement_group_factory=self._settings["resources_per_trial"],
         )
-        self._callback.give(trial, number)
+        self._callback.give(trial, number, memory=memory)
         return trial
 
     def is_finished(self) -> bool:
@@ -86,13 +88,17 @@ class SlotScheduler(NotPickled, FIFOScheduler):
         return str(TrialScheduler.CONTINUE)
 
     def _begin_next(self, trial: Trial) -> str:
-        """Gives the worker its next training, if it may have one."""
+        """Gives the worker its next training, if it may have one and it needs as much of a GPU."""
         if not self._search.has_room() or (number := self._callback.next_number()) is None:
+            return str(TrialScheduler.STOP)
+        memory = self._callback.memory(number)
+        if memory.gpu != trial.config["memory"]["gpu"]:
+            self._callback.put_back(number)
             return str(TrialScheduler.STOP)
         worker = trial.temporary_state.ray_actor
         assert worker is not None, f"{trial} has reported, but has no worker"
         # Ray runs an actor's calls in their order: this one before Tune's next `train`.
-        worker.begin.remote(number)
-        self._callback.give(trial, number)
+        worker.begin.remote(number, asdict(memory))
+        self._callback.give(trial, number, memory=memory)
         self._callback.begin(trial)
         return str(TrialScheduler.CONTINUE)

@@ -1,5 +1,6 @@
 """The operations that a run needs of a cluster. `RayCluster` implements them; tests have fakes."""
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from orchestrator.study.resources import Resources, Share
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.specs.training import Training
+from workers.train.memory_share import MemoryShare
 
 
 class WorkerPool(JobQueue, Protocol):
@@ -117,6 +119,16 @@ class TrialSettings:
     share: Share
     """The cores and GPUs of one trial."""
     checkpoint_every_s: float
+    memory_of: Callable[[str], MemoryShare] | None = None
+    """Returns the GPUs and micro-batch of a trial that starts now; None if all get `share`."""
+
+    def memory(self, trial_id: str) -> MemoryShare:
+        """Returns the memory of a trial that starts now."""
+        return self.memory_of(trial_id) if self.memory_of else MemoryShare(gpu=self.share.gpu)
+
+    def num_slots_of(self, memory: MemoryShare) -> int:
+        """Returns how many slots a trial takes up: more than one with a larger part of a GPU."""
+        return math.ceil(round(memory.gpu / self.share.gpu, 3)) if self.share.gpu else 1
 
 
 class Cluster(Protocol):

@@ -13,9 +13,10 @@ from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 
 from orchestrator.cluster.connection import is_node_lost
-from orchestrator.cluster.protocol import TrialListener
+from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from workers.artifacts.manifests import Manifest
 from workers.specs.training import Training
+from workers.train.memory_share import MemoryShare
 
 
 class NotPickled:
@@ -37,14 +38,23 @@ class TrialCallback(NotPickled, tune.Callback):
     keeps the first one in `error`, and `must_stop` ends the trials.
     """
 
-    def __init__(self, listener: TrialListener, *, trainings: Sequence[Training]) -> None:
+    def __init__(
+        self,
+        listener: TrialListener,
+        *,
+        trainings: Sequence[Training],
+        settings: TrialSettings,
+    ) -> None:
         self._listener = listener
         self._trainings = trainings
+        self._settings = settings
         self._waiting = deque(range(len(trainings)))
         self._number_of: dict[Trial, int] = {}
         """The number of the training that each trial of Tune has; trials that ended have none."""
         self._running: dict[Trial, None] = {}
         """The trials of Tune whose worker holds a training, in the order in which these began."""
+        self._further_slots: dict[Trial, int] = {}
+        """The slots beyond the first of trials of Tune with a larger part of a GPU."""
         self.error: Exception | None = None
 
     @contextlib.contextmanager
@@ -61,8 +71,8 @@ class TrialCallback(NotPickled, tune.Callback):
 
     @property
     def num_slots_taken(self) -> int:
-        """Returns the number of trials of Tune that have a training, waiting for Ray or running."""
-        return len(self._number_of)
+        """Returns the slots of trials of Tune that have a training, waiting for Ray or running."""
+        return len(self._number_of) + sum(self._further_slots.values())
 
     def next_number(self) -> int | None:
         """Takes the next training that the listener lets start; None if there is none."""
@@ -73,9 +83,19 @@ class TrialCallback(NotPickled, tune.Callback):
                     return number
         return None
 
-    def give(self, trial: Trial, number: int) -> None:
+    def put_back(self, number: int) -> None:
+        """Makes a training that was taken the next one to start."""
+        self._waiting.appendleft(number)
+
+    def memory(self, number: int) -> MemoryShare:
+        """Returns the memory of a training that starts now."""
+        return self._settings.memory(self._trainings[number].id)
+
+    def give(self, trial: Trial, number: int, *, memory: MemoryShare) -> None:
         """Records that a trial of Tune has a training."""
         self._number_of[trial] = number
+        if (num_further := self._settings.num_slots_of(memory) - 1) > 0:
+            self._further_slots[trial] = num_further
 
     def begin(self, trial: Trial) -> None:
         """Passes on that a worker has begun the training that its trial of Tune has."""
@@ -102,7 +122,7 @@ class TrialCallback(NotPickled, tune.Callback):
         """Takes a training from its trial of Tune, and makes it the next one to go on."""
         with self._keeping_error():
             self._listener.trial_paused(self._id(trial))
-        self._waiting.appendleft(self._take(trial))
+        self.put_back(self._take(trial))
 
     def is_surplus(self, trial: Trial, *, num_slots: int) -> bool:
         """Returns whether the trainings that began before a trial's fill every slot."""
@@ -143,6 +163,7 @@ class TrialCallback(NotPickled, tune.Callback):
 
     def _take(self, trial: Trial) -> int:
         self._running.pop(trial, None)
+        self._further_slots.pop(trial, None)
         return self._number_of.pop(trial)
 
 

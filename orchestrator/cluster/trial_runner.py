@@ -8,10 +8,17 @@ from ray import tune
 
 from orchestrator.cluster.connection import create_worker
 from workers.specs.training import Training
+from workers.train.memory_share import MemoryShare
 
 REPORT_EVERY_S = 5.0
 """Seconds between two reports of a running trial. A report costs the driver time, and a trial can
 be stopped or paused only at a report."""
+
+
+def slot_resources(config: dict[str, Any], *, num_cpus: float) -> tune.PlacementGroupFactory:
+    """Returns the resources of a slot from the configuration of its trial of Tune."""
+    gpu = config["memory"]["gpu"]
+    return tune.PlacementGroupFactory([{"CPU": num_cpus, **({"GPU": gpu} if gpu else {})}])
 
 
 class TrialRunner(tune.Trainable):
@@ -38,16 +45,17 @@ class TrialRunner(tune.Trainable):
         self._create_worker = functools.cache(
             lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
         )
-        self.begin(config["training"])
+        self.begin(config["training"], config["memory"])
 
-    def begin(self, number: int) -> None:
+    def begin(self, number: int, memory: dict[str, Any]) -> None:
         """Begins a training in the same process; the next step runs it."""
         self._spec = self._trainings[number]
+        self._memory = MemoryShare(**memory)
         self._progress = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins the first training of another trial of Tune."""
-        self.begin(new_config["training"])
+        self.begin(new_config["training"], new_config["memory"])
         return True
 
     def step(self) -> dict[str, Any]:
@@ -57,6 +65,7 @@ class TrialRunner(tune.Trainable):
                 self._spec,
                 report_every_s=REPORT_EVERY_S,
                 checkpoint_every_s=self._checkpoint_every_s,
+                memory=self._memory,
             )
         progress = next(self._progress)
         return {

@@ -5,6 +5,7 @@ from training to training. A process per training would cost seconds. Tune's own
 uploaded and never restored: resume reads the store.
 """
 
+import functools
 import logging
 import os
 import threading
@@ -17,7 +18,7 @@ from ray.tune.execution import class_cache
 from orchestrator.cluster.admission import SlotScheduler, SlotSearch
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
-from orchestrator.cluster.trial_runner import TrialRunner
+from orchestrator.cluster.trial_runner import TrialRunner, slot_resources
 from workers.specs.training import Training
 from workers.store.scratch import scratch_directory
 
@@ -80,7 +81,7 @@ def run_trials(
     Args:
         trials: The trials, in the order in which they start.
         worker: The class that runs in worker processes, `module:Class`.
-        settings: Store, share and checkpoint interval of all trials.
+        settings: Store, shares and checkpoint interval of all trials.
         num_slots: Returns the number of trials that may run now; asked often.
         listener: Hears of every event.
         stopping: Stops all trials when it is set.
@@ -88,7 +89,7 @@ def run_trials(
     os.environ.update(TUNE_SETTINGS)
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener hears of every error
-    callback = TrialCallback(listener, trainings=trials)
+    callback = TrialCallback(listener, trainings=trials, settings=settings)
     search = SlotSearch(callback, num_slots=num_slots)
     with scratch_directory("tune") as scratch:
         tune.Tuner(
@@ -113,7 +114,7 @@ def run_trials(
 
 
 def _trainable(trials: Sequence[Training], *, worker: str, settings: TrialSettings) -> Any:  # noqa: ANN401 Tune has no type for it
-    """Returns the runner of trials with their specifications and the share of each worker."""
+    """Returns the runner of trials with their specifications and the settings of workers."""
     parameters = {
         "trainings": list(trials),
         "worker": worker,
@@ -121,5 +122,6 @@ def _trainable(trials: Sequence[Training], *, worker: str, settings: TrialSettin
         "num_cpus": settings.share.cpu,
         "checkpoint_every_s": settings.checkpoint_every_s,
     }
-    resources = {"cpu": settings.share.cpu, "gpu": settings.share.gpu}
+    # A function of a slot's configuration, because a training may get more of a GPU than others.
+    resources = functools.partial(slot_resources, num_cpus=settings.share.cpu)
     return tune.with_resources(tune.with_parameters(TrialRunner, **parameters), resources)

@@ -15,6 +15,7 @@ from orchestrator.progress.panel import prepared_line
 from orchestrator.progress.state import RunningTrial
 from orchestrator.record.failures import Failure, Failures
 from orchestrator.record.ledger import Ledger
+from orchestrator.run.memory_shares import MemoryShares
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.specs.merge import MergeSpec
@@ -27,6 +28,7 @@ from workers.store.protocol import (
     StoreNotWritableError,
     StoreUnavailableError,
 )
+from workers.train.memory_share import DeviceMemoryError
 
 FAULTS = (
     MachineError,
@@ -101,6 +103,8 @@ class Coordinator:
             for output in training.outputs
         }
         """Displayed name and number of steps by artifact: a training's remainder may end early."""
+        self.memory_shares = MemoryShares(books.ledger.plan)
+        """The part of a GPU that each training gets; more after it ran out of memory."""
         self.prepare_errors: list[str] = []
         """A text for each preparation job that failed; the run cannot go on without them."""
         self.is_input_wrong = True
@@ -205,7 +209,8 @@ class Coordinator:
     ) -> None:
         """Records a failed try, and gives the trial up after the last one.
 
-        A trial whose node was lost (`is_lost`) has not failed: it is simply run again.
+        A trial whose node was lost (`is_lost`) has not failed: it is simply run again. Neither has
+        one that ran out of memory and can be given more, or can do with less.
         """
         self._forget(trial_id)
         self._budget_keeper.ended(trial_id)
@@ -214,8 +219,13 @@ class Coordinator:
             return
         if self._is_fault(error):
             return
+        lacks_memory = isinstance(error, DeviceMemoryError)
+        if lacks_memory and (memory := self.memory_shares.raised(trial_id)) is not None:
+            self._state.notes.append(f"trial {trial_id} ran out of memory: next try with {memory}")
+            return
         failure = Failure(artifact_id=trial_id, reason=reason, trace=trace)
-        final_reason = self._failures.note(failure, is_final=is_of_input(error))
+        is_final = lacks_memory or is_of_input(error)
+        final_reason = self._failures.note(failure, is_final=is_final)
         if final_reason is not None:
             self._ledger.fail(trial_id, reason=final_reason)
             name, _ = self._names[trial_id]

@@ -101,6 +101,7 @@ class Stages:
                     store_url=self.opened.store_url,
                     share=study.resources.trial,
                     checkpoint_every_s=study.checkpoint_every_s,
+                    memory_of=self.coordinator.memory_shares.of,
                 ),
                 num_slots=lambda: slots.for_trials(self.fair_share.num_slots),
                 listener=self.coordinator,

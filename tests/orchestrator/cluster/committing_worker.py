@@ -23,6 +23,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.training import TrialSpec
 from workers.store.opening import open_store
+from workers.train.memory_share import MemoryShare
 
 SCORES = {"num_examples": 100, "num_correct": 90, "loss_sum": 30.0}
 
@@ -47,10 +48,15 @@ class Worker:
         )
 
     def run_training(
-        self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
+        self,
+        spec: TrialSpec,
+        *,
+        report_every_s: float,
+        checkpoint_every_s: float,
+        memory: MemoryShare,
     ) -> Iterator[Progress]:
         """Reports ten times a second until the note `go` exists."""
-        del report_every_s, checkpoint_every_s
+        del report_every_s, checkpoint_every_s, memory
         note = self._notes / f"running-{spec.id}"
         note.write_text(str(os.getpid()))
         try:

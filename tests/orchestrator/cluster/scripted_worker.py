@@ -12,6 +12,7 @@ from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.specs.expert import ExpertSpec
 from workers.specs.training import TrialSpec
+from workers.train.memory_share import MemoryShare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +75,19 @@ class Worker:
         yield from self.prepare(name)
 
     def run_training(
-        self, spec: TrialSpec, *, report_every_s: float, checkpoint_every_s: float
+        self,
+        spec: TrialSpec,
+        *,
+        report_every_s: float,
+        checkpoint_every_s: float,
+        memory: MemoryShare,
     ) -> Iterator[Progress]:
         """Reports halfway and at each snapshot, unless the task's name asks for trouble."""
         assert report_every_s > 0
         assert checkpoint_every_s > 0
         task = spec.longest.task
         yield Progress(step=1, loss=None, committed=())
+        assert memory.micro_batch is None
         if task == "failing":
             raise ValueError("no such image")
         if task == "dying" and not self._is_noted("died"):

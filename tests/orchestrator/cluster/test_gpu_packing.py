@@ -1,7 +1,8 @@
-"""The memory of a study's trials, measured by Ray on a simulated GPU."""
+"""A real study on a simulated GPU: measured, packed, and retried when its memory is too small."""
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.progress.plain_console import PlainConsole
 from orchestrator.run.measure_memory import measure_memory
 from orchestrator.run.opened import open_study
+from orchestrator.run.session import Session
 from orchestrator.study.reader import parse_study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.large]
@@ -54,20 +56,39 @@ def gpu_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("gpu_cluster")
 def test_trials_get_the_memory_that_they_need(tmp_path: Path) -> None:
-    """Small batches share the GPU four at a time; batches that need more than all are skipped.
+    """Small batches share the GPU four at a time; a batch too large for all of it is split.
 
-    A trial gets a whole GPU until the measurement, and keeps its id.
+    The calibration measures the small batches and runs out of memory on the large ones. A trial of
+    these is tried with twice the share, with the whole GPU, and then with half of its batch. Its
+    manifest says so, and no other manifest has the field.
     """
     text = yaml.safe_dump({**STUDY, "store": str(tmp_path / "store")})
     opened = open_study(parse_study(text, source="study.yaml"), text=text)
-    cluster = RayCluster()
+    console, cluster = PlainConsole(), RayCluster(worker="limited_worker:Worker")
     measured = measure_memory(
         opened,
         cluster=cluster,
-        console=PlainConsole(),
+        console=console,
         on_cluster_lost=sys.exit,
         function="limited_worker:calibrated_trainings",
     )
     assert opened.plan.study.resources.trial.gpu == 1
     assert measured.plan.study.resources.trial.gpu == 0.25
     assert list(measured.plan.experts) == list(opened.plan.experts)
+    Session(
+        opened=measured,
+        tracker=None,
+        stopping=threading.Event(),
+        on_cluster_lost=sys.exit,
+        cluster=cluster,
+    ).run(console)
+    assert not measured.ledger.state().holes()
+    found = {
+        (each.spec["task"], each.spec["batch_size"]): dict(each.execution)
+        for each in measured.ledger.committed().experts.values()
+    }
+    tasks = STUDY["tasks"]["names"]  # type: ignore[index]
+    assert found == {
+        **{(task, 8): {} for task in tasks},
+        **{(task, 96): {"gpu": 1.0, "out_of_memory": 3, "micro_batch": 48} for task in tasks},
+    }

@@ -21,6 +21,7 @@ from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.store.opening import open_store
 from workers.store.protocol import NotFoundError, StoreError, StoreFullError
+from workers.train.memory_share import DeviceMemoryError
 
 Make = Callable[..., Manifest]
 SMALL = {"names": ["emoji_objects", "font_letters", "mnist_5k"], "max_test": 50}
@@ -418,3 +419,24 @@ def test_merge_that_reaches_the_budget_cancels_the_waiting_ones(
     stage.coordinator.job_ended(JobEnd(job=first, manifest=merge_manifest(first.argument)))
     assert not stage.coordinator.may_go_on()
     assert stage.cancelled == [3]
+
+
+def test_trial_that_ran_out_of_memory_has_not_failed(
+    make_plan: Callable[..., Plan], tmp_path: Path, clock: ManualClock
+) -> None:
+    """It is tried with more of a GPU and with smaller batches, beyond the study's retries."""
+    plan = make_plan(resources={"trial": {"gpu": 0.5}})
+    stage = set_up(plan, tmp_path=tmp_path, clock=clock)
+    trial = plan.trials[0]
+    error = DeviceMemoryError("CUDA out of memory")
+    for memory in ("1 GPUs", "1 GPUs and micro-batches of 4 images", "of 2 images", "of 1 images"):
+        stage.coordinator.memory_shares.of(trial.id)  # the cluster asks before each try
+        fail_trial(stage, error)
+        assert stage.state.notes[-1].endswith(memory)
+        assert trial in stage.ledger.state().runnable_trainings
+    stage.coordinator.memory_shares.of(trial.id)
+    fail_trial(stage, error)
+    assert trial not in stage.ledger.state().runnable_trainings
+    (hole,) = [each for each in stage.ledger.state().holes() if each.id == trial.id]
+    assert hole.outcome is Outcome.FAILED
+    assert "CUDA out of memory (tried 1x, as it would fail again" in hole.reason
