@@ -71,8 +71,8 @@ class StudyFolder:
         self._store = store
         self.name = name
 
-    def read_study(self) -> str:
-        """Returns the text of the study file that was run last.
+    def read_study_and_plan(self) -> tuple[str, PlanFile | None]:
+        """Returns the text of the study file that was run last, and its plan if there is one.
 
         Raises:
             StudyNotFoundError: The store has neither study file nor plan of this study.
@@ -87,7 +87,7 @@ class StudyFolder:
         problem = study_problem(content, plan=plan)
         if content is None or problem is not None:
             raise self.damaged(f"{STUDY_FILE} {problem}")
-        return content.decode()
+        return content.decode(), plan
 
     def read_plan(self) -> PlanFile | None:
         """Returns the plan that the study ran last; None if there is none.

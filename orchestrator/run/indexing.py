@@ -4,7 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from orchestrator.run.opened import MIN_INDEXED, OpenedStudy
+from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.stored_manifests import MIN_INDEXED
 
 INDEX_EVERY_S = 60.0
 """Seconds between two looks at the new manifests. A driver that is killed leaves those of the last

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,23 +23,17 @@ from orchestrator.record.folder import (
 )
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems
+from orchestrator.run.stored_manifests import MIN_INDEXED, stored_manifests
 from orchestrator.study.checks.models import resized_models
 from orchestrator.study.reader import absolute_store, parse_study
 from orchestrator.study.schema import Study
 from orchestrator.tracking.tracker import PublishReport
-from workers.artifacts.artifacts import Artifacts, BrokenManifestsError
+from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.checksummed_json import dump_checksummed
-from workers.artifacts.layout import ArtifactAddress, Layout
 from workers.artifacts.manifest_index import ManifestIndex
-from workers.artifacts.manifests import Manifest
 from workers.calibrate.speeds import Calibration
+from workers.specs.plan_file import PlanFile
 from workers.store.opening import check_store, open_store
-
-MIN_INDEXED = 1000
-"""The fewest committed artifacts for which a study has an index of their manifests. Fewer are read
-one by one within a second or two."""
-NUM_BROKEN_NAMED = 5
-"""The number of broken artifacts that an error names; `verify` names all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +64,12 @@ class OpenedStudy:
         Raises:
             StudyDamagedError, StoreError: As `open_study` does.
         """
-        with _paused_garbage_collection():
-            return _open_study(self.plan.study, text=self.text, plan=self.plan, before=self)
+        return _open_study(
+            text=self.text,
+            build=lambda: self.plan,
+            written=self.folder.read_plan(),
+            before=self,
+        )
 
     def note_published(self, report: PublishReport) -> None:
         """Stores whether MLflow has everything, so that the next run need not ask it."""
@@ -152,16 +150,19 @@ def open_study(
         StudyDamagedError: The stored plan or a manifest differs from its digest.
         StoreError: The store cannot be read.
     """
-    with _paused_garbage_collection():
-        plan = build_plan(study, recorded=recorded, resized=resized)
-        return _open_study(study, text=text, plan=plan, before=None)
+    return _open_study(
+        text=text,
+        build=lambda: build_plan(study, recorded=recorded, resized=resized),
+        written=StudyFolder(open_store(absolute_store(study.store)), study.name).read_plan(),
+        before=None,
+    )
 
 
 @contextmanager
 def _paused_garbage_collection() -> Iterator[None]:
     """Pauses Python's search for circular garbage while millions of objects are made that stay.
 
-    It would look at all of them again and again: a third of the time to open a large study.
+    It would look at all of them again and again: half of the time to open a large study.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -172,15 +173,45 @@ def _paused_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _open_study(study: Study, *, text: str, plan: Plan, before: OpenedStudy | None) -> OpenedStudy:
-    """Opens a study; `before` is the study as it was opened a moment ago, if it was."""
+def _open_study(
+    *,
+    text: str,
+    build: Callable[[], Plan],
+    written: PlanFile | None,
+    before: OpenedStudy | None,
+) -> OpenedStudy:
+    """Opens a study.
+
+    Args:
+        text: The study file, as written.
+        build: Makes the plan, with groups of its own.
+        written: The plan in the store.
+        before: The study as it was opened a moment ago, if it was.
+    """
+    with _paused_garbage_collection():
+        plan = _with_groups(build(), written=written)
+        opened = _open_plan(plan, text=text, before=before)
+        if len(plan.experts) + len(plan.merges) >= MIN_INDEXED:
+            gc.freeze()  # the next search, too, would begin with all of them
+    return opened
+
+
+def _with_groups(plan: Plan, *, written: PlanFile | None) -> Plan:
+    """Returns a plan with the groups of the stored plan, if the study would sample alike."""
+    if written is None or written.sampling != group_sampling(plan.study):
+        return plan
+    groups = tuple(Group(name=name, tasks=tasks) for name, tasks in written.groups.items())
+    if groups == plan.groups:
+        return plan
+    resized = plan.bases.resized_models
+    return build_plan(plan.study, groups=groups, recorded=plan.sources, resized=resized)
+
+
+def _open_plan(plan: Plan, *, text: str, before: OpenedStudy | None) -> OpenedStudy:
+    study = plan.study
     store_url = absolute_store(study.store)
     store = open_store(store_url)
     artifacts, folder = Artifacts(store), StudyFolder(store, study.name)
-    groups = _recorded_groups(folder, study=study)
-    if groups is not None and groups != plan.groups:
-        resized = plan.bases.resized_models
-        plan = build_plan(study, groups=groups, recorded=plan.sources, resized=resized)
     calibration = fitting_calibration(read_calibrations(folder), study=study)
     measured = with_measured_gpu(study, calibration=calibration)
     if measured is not study:
@@ -189,7 +220,7 @@ def _open_study(study: Study, *, text: str, plan: Plan, before: OpenedStudy | No
     known = [] if before is None else before.ledger.committed().manifests
     ledger = Ledger(
         plan,
-        manifests=_committed(artifacts, plan=plan, folder=folder, index=index, known=known),
+        manifests=stored_manifests(artifacts, plan=plan, folder=folder, index=index, known=known),
     )
     return OpenedStudy(
         plan=plan,
@@ -211,14 +242,6 @@ def _open_study(study: Study, *, text: str, plan: Plan, before: OpenedStudy | No
     )
 
 
-def _recorded_groups(folder: StudyFolder, *, study: Study) -> tuple[Group, ...] | None:
-    """Returns the groups of the stored plan, if the study would sample from the same inputs."""
-    written = folder.read_plan()
-    if written is None or written.sampling != group_sampling(study):
-        return None
-    return tuple(Group(name=name, tasks=tasks) for name, tasks in written.groups.items())
-
-
 def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
     """Returns the seconds that earlier runs spent on uncommitted trials; empty if garbled."""
     try:
@@ -226,60 +249,6 @@ def _unfinished_s(folder: StudyFolder) -> dict[str, float]:
     except StudyDamagedError:
         return {}
     return dict(fields["seconds"]) if fields else {}
-
-
-def _committed(
-    artifacts: Artifacts,
-    *,
-    plan: Plan,
-    folder: StudyFolder,
-    index: ManifestIndex,
-    known: Sequence[Manifest],
-) -> list[Manifest]:
-    """Returns the manifests of a plan's committed artifacts.
-
-    Args:
-        artifacts: The store's artifacts.
-        plan: The study's plan.
-        folder: The study's folder, for the error.
-        index: The study's index, which spares most reads if there are many artifacts.
-        known: The manifests that were read when the study was opened with this index before.
-
-    Raises:
-        StudyDamagedError: Some manifests are broken; the message names the first.
-    """
-    planned = {**plan.prepared_ids, "expert": plan.experts.keys(), "merge": plan.merges.keys()}
-    prefixes = [each for kind, ids in planned.items() if ids for each in _prefixes(kind, ids)]
-    listed = {
-        address: entry
-        for address, entry in artifacts.listed(prefixes).items()
-        if address.id in planned[address.kind]
-    }
-    found: dict[ArtifactAddress, Manifest] = {}
-    if len(listed) >= MIN_INDEXED:
-        found = index.unchanged(listed, known=known)
-        if len(listed) - len(found) >= MIN_INDEXED:
-            found = index.read(listed)
-    broken: list[str] = []
-    for kind in planned:
-        ids = sorted(each.id for each in listed.keys() - found.keys() if each.kind == kind)
-        try:
-            read = artifacts.find_all(kind, ids)
-        except BrokenManifestsError as error:
-            broken += [f"{kind} {each}" for each in error.problems]
-        else:
-            found |= {ArtifactAddress(kind, each): manifest for each, manifest in read.items()}
-    if broken:
-        names = ", ".join(broken[:NUM_BROKEN_NAMED])
-        more = f" and {len(broken) - NUM_BROKEN_NAMED} more" * (len(broken) > NUM_BROKEN_NAMED)
-        raise folder.damaged(f"the manifests of {names}{more} differ from their digests")
-    return [found[address] for address in listed if address in found]
-
-
-def _prefixes(kind: str, planned: Collection[str]) -> tuple[str, ...]:
-    """Returns the prefixes to list for a kind: one for few artifacts, several for many."""
-    is_large = len(planned) >= MIN_INDEXED
-    return Layout.artifact_ranges(kind) if is_large else (Layout.artifacts(kind),)
 
 
 def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> OpenedStudy:
@@ -299,7 +268,7 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
     location = absolute_store(store_url)
     check_store(location, writes=False)  # an unreachable server is repeated for a minute elsewhere
     folder = StudyFolder(open_store(location), name)
-    text, plan = folder.read_study(), folder.read_plan()
+    text, plan = folder.read_study_and_plan()
     recorded = {} if plan is None else plan.own_sources()
     study = parse_study(
         text,
@@ -309,7 +278,12 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
         checks_store=not is_read_only,
     )
     resized = resized_models(study) if plan is None else plan.resized_models()
-    return open_study(study, text=text, recorded=recorded, resized=resized)
+    return _open_study(
+        text=text,
+        build=lambda: build_plan(study, recorded=recorded, resized=resized),
+        written=plan,
+        before=None,
+    )
 
 
 def tracking_uri(study: Study, *, store_url: str) -> str:

@@ -41,7 +41,7 @@ def test_study_file_is_read_back_as_written(
     """The bytes are equal, comments and non-ASCII letters included."""
     text = "name: small  # größer wäre besser\n"
     folder.write_plan(make_plan(), study_text=text)
-    assert folder.read_study() == text
+    assert folder.read_study_and_plan()[0] == text
 
 
 def test_unknown_study_is_reported_with_the_names_of_the_store(
@@ -53,13 +53,13 @@ def test_unknown_study_is_reported_with_the_names_of_the_store(
     directory.put("studies/half/plan.json", b"{}")
     assert study_names(directory) == ["a-study", "b-study"]
     with pytest.raises(StudyNotFoundError, match=r"no study 'c'; studies there: a-study, b-study"):
-        StudyFolder(directory, "c").read_study()
+        StudyFolder(directory, "c").read_study_and_plan()
 
 
 def test_empty_store_has_no_studies(folder: StudyFolder) -> None:
     """The message says `none`."""
     with pytest.raises(StudyNotFoundError, match="studies there: none"):
-        folder.read_study()
+        folder.read_study_and_plan()
 
 
 def test_replaced_study_files_and_plans_are_kept(
@@ -69,7 +69,7 @@ def test_replaced_study_files_and_plans_are_kept(
     plan = make_plan()
     for text in ("first", "second", "third"):
         folder.write_plan(plan, study_text=text)
-    assert folder.read_study() == "third"
+    assert folder.read_study_and_plan()[0] == "third"
     assert folder.read_bytes(f"{STUDY_FILE}.0001") == b"first"
     assert folder.read_bytes(f"{STUDY_FILE}.0002") == b"second"
     assert folder.read_bytes(f"{STUDY_FILE}.0003") is None
@@ -142,16 +142,16 @@ def test_study_file_that_differs_from_the_planned_one_is_refused(
     else:
         folder.write_bytes(STUDY_FILE, content)
     with pytest.raises(StudyDamagedError, match=rf"study\.yaml {problem}"):
-        folder.read_study()
+        folder.read_study_and_plan()
 
 
 def test_study_file_without_a_plan_is_read(folder: StudyFolder) -> None:
     """A run that was stopped between the two writes can be resumed."""
     folder.write_bytes(STUDY_FILE, b"x")
-    assert folder.read_study() == "x"
+    assert folder.read_study_and_plan()[0] == "x"
     folder.write_bytes(STUDY_FILE, b"\xff")
     with pytest.raises(StudyDamagedError, match="is not text"):
-        folder.read_study()
+        folder.read_study_and_plan()
 
 
 def test_withdrawn_file_is_kept_under_another_name(folder: StudyFolder, directory: Store) -> None:

@@ -12,7 +12,7 @@ from waiting import wait_until
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import StudyDamagedError
 from orchestrator.run import indexing as indexing_module
-from orchestrator.run import opened as opened_module
+from orchestrator.run import stored_manifests as stored_module
 from orchestrator.run.indexing import indexing, write_index
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.reader import parse_study
@@ -29,7 +29,7 @@ Open = Callable[[Store], OpenedStudy]
 @pytest.fixture(autouse=True)
 def _index_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives studies of five artifacts an index."""
-    monkeypatch.setattr(opened_module, "MIN_INDEXED", 3)
+    monkeypatch.setattr(stored_module, "MIN_INDEXED", 3)
     monkeypatch.setattr(indexing_module, "MIN_INDEXED", 3)
 
 
@@ -202,7 +202,7 @@ def test_few_artifacts_have_no_index(
     filled: Store, open_in: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small study's store stays as it was: no further object, and no listing of the index."""
-    monkeypatch.setattr(opened_module, "MIN_INDEXED", 7)
+    monkeypatch.setattr(stored_module, "MIN_INDEXED", 7)
     monkeypatch.setattr(indexing_module, "MIN_INDEXED", 7)
     opened = open_in(filled)
     write_index(opened)
