@@ -18,7 +18,7 @@ from ray.tune.execution import class_cache
 from orchestrator.cluster.admission import SlotScheduler, SlotSearch
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
-from orchestrator.cluster.trial_runner import TrialRunner, slot_resources
+from orchestrator.cluster.trial_runner import TrialRunner, report_interval_s, slot_resources
 from workers.specs.training import Training
 from workers.store.scratch import scratch_directory
 
@@ -93,7 +93,12 @@ def run_trials(
     search = SlotSearch(callback, num_slots=num_slots)
     with scratch_directory("tune") as scratch:
         tune.Tuner(
-            _trainable(trials, worker=worker, settings=settings),
+            _trainable(
+                trials,
+                worker=worker,
+                settings=settings,
+                report_every_s=report_interval_s(num_slots()),
+            ),
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
                 search_alg=search,
@@ -113,7 +118,9 @@ def run_trials(
         raise callback.error
 
 
-def _trainable(trials: Sequence[Training], *, worker: str, settings: TrialSettings) -> Any:  # noqa: ANN401 Tune has no type for it
+def _trainable(
+    trials: Sequence[Training], *, worker: str, settings: TrialSettings, report_every_s: float
+) -> Any:  # noqa: ANN401 Tune has no type for it
     """Returns the runner of trials with their specifications and the settings of workers."""
     parameters = {
         "trainings": list(trials),
@@ -121,6 +128,7 @@ def _trainable(trials: Sequence[Training], *, worker: str, settings: TrialSettin
         "store_url": settings.store_url,
         "num_cpus": settings.share.cpu,
         "checkpoint_every_s": settings.checkpoint_every_s,
+        "report_every_s": report_every_s,
     }
     # A function of a slot's configuration, because a training may get more of a GPU than others.
     resources = functools.partial(slot_resources, num_cpus=settings.share.cpu)

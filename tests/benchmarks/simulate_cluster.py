@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-REPORT_S = 5.0
-"""`orchestrator.cluster.trial_runner.REPORT_EVERY_S`."""
+from orchestrator.cluster.trial_runner import report_interval_s
+
 CHECKPOINT_S = 30.0
 """The least seconds between two checkpoints by default."""
 REQUESTS_PER_TRIAL = 5
@@ -53,7 +53,14 @@ class Load:
     num_trials: int
     trial_s: float
     """Seconds of training of a trial, without any waiting."""
-    report_every_s: float = REPORT_S
+    report_every_s: float | None = None
+    """None for the interval that the product takes with so many workers."""
+
+    @property
+    def num_reports(self) -> int:
+        """The reports of a trial."""
+        interval_s = self.report_every_s or report_interval_s(self.num_workers)
+        return max(1, round(self.trial_s / interval_s))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,7 @@ def simulate(load: Load, costs: Costs) -> Outcome:
 
     The steady state is from the time when every worker has begun a trial until no trial waits.
     """
-    num_reports = max(1, round(load.trial_s / load.report_every_s))
+    num_reports = load.num_reports
     think_s = load.trial_s / num_reports
     per_report_s = costs.report_s + costs.per_worker_s * load.num_workers
     num_workers = min(load.num_workers, load.num_trials)
@@ -178,7 +185,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1000])
     parser.add_argument("--trials", type=int, default=50_000)
     parser.add_argument("--trial-s", type=float, nargs="+", default=[60, 600, 3600])
-    parser.add_argument("--report-s", type=float, nargs="+", default=[REPORT_S])
+    parser.add_argument(
+        "--report-s", type=float, nargs="+", default=[None], help="by default the product's"
+    )
     parser.add_argument("--start-s", type=float, default=0.05, help="see Costs.start_s")
     parser.add_argument("--process-s", type=float, default=10.0, help="see Costs.process_s")
     asked = parser.parse_args()

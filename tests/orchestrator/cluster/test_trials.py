@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 
 from orchestrator.cluster import admission
 from orchestrator.cluster.protocol import TrialSettings
+from orchestrator.cluster.trial_runner import report_interval_s
 from orchestrator.cluster.trials import run_trials
 from orchestrator.study.resources import Share
 from workers.artifacts.manifests import Manifest
@@ -350,3 +351,11 @@ def test_run_returns_when_its_last_slot_is_lost(tmp_path: Path) -> None:
     run(trials, listener=listener, notes=tmp_path)
     assert listener.finished == [trials[0].id]
     assert listener.failed == {}
+
+
+@pytest.mark.parametrize(("num_slots", "seconds"), [(1, 5), (100, 5), (200, 10), (1000, 50)])
+def test_workers_together_report_twenty_times_a_second_at_most(
+    num_slots: int, seconds: float
+) -> None:
+    """The driver's time for a report grows with the number of workers, so many report rarely."""
+    assert report_interval_s(num_slots) == seconds
