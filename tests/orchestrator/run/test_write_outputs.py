@@ -1,0 +1,79 @@
+from collections.abc import Callable
+
+import pytest
+from made_study import made_ledger
+
+from orchestrator.plan.plan import Plan
+from orchestrator.record.committed import Committed
+from orchestrator.report.figures import Figures
+from orchestrator.results.study_results import StudyResults
+from orchestrator.run.write_outputs import publish_outputs
+from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MlflowRun
+from orchestrator.tracking.protocol import NOTE_TAG
+
+WHERE = "orchestrator.run.write_outputs"
+
+
+@pytest.fixture
+def committed(make_plan: Callable[..., Plan]) -> Committed:
+    """Returns the artifacts of a finished study."""
+    return made_ledger(make_plan()).committed()
+
+
+def published(committed: Committed, *, page: str = "<p>") -> tuple[str, list[MlflowRun]]:
+    """Returns what was left out, and the MLflow runs that were handed over."""
+    runs: list[MlflowRun] = []
+    results = StudyResults.of(committed)
+    return publish_outputs(committed, results=results, page=page, publish=runs.append), runs
+
+
+def test_whole_study_leaves_out_nothing(
+    committed: Committed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is said either."""
+    monkeypatch.setattr(f"{WHERE}.figures", lambda _: Figures(files={}, faults={}))
+    left_out, runs = published(committed)
+    assert left_out == ""
+    assert {run.kind for run in runs} == {"expert", "merge", "setting", "curve", "report"}
+
+
+def test_figures_that_fail_together_leave_all_other_runs(
+    committed: Committed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says which error it was."""
+
+    def fail(_: StudyResults) -> Figures:
+        raise MemoryError("70000 x 400 pixels")
+
+    monkeypatch.setattr(f"{WHERE}.figures", fail)
+    left_out, runs = published(committed)
+    assert left_out == (
+        "MLflow lacks what cannot be made for it: the rest: MemoryError: 70000 x 400 pixels"
+    )
+    assert {run.kind for run in runs} == {"expert", "merge", "setting", "curve"}
+
+
+def test_refused_runs_are_counted_and_the_first_is_named(
+    committed: Committed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are handed over."""
+    monkeypatch.setattr(f"{WHERE}.figures", lambda _: Figures(files={}, faults={}))
+    monkeypatch.setattr("orchestrator.tracking.mlflow_run.MAX_METRIC_KEYS", 8)
+    left_out, runs = published(committed)
+    assert left_out.startswith("MLflow lacks what cannot be made for it: ")
+    assert "more than 8 metric names" in left_out
+    assert "more)" in left_out
+    assert {"expert", "report"} <= {run.kind for run in runs}
+
+
+def test_page_that_is_too_large_for_mlflow_is_named_in_the_description(
+    committed: Committed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The MLflow run of the report is there with its figures."""
+    drawn = Figures(files={"a.png": b"png"}, faults={})
+    monkeypatch.setattr(f"{WHERE}.figures", lambda _: drawn)
+    left_out, runs = published(committed, page="x" * (MAX_ARTIFACT_BYTES + 1))
+    assert left_out == ""
+    (report,) = (run for run in runs if run.kind == "report")
+    assert set(report.artifacts) == {"figures/a.png"}
+    assert report.tags[NOTE_TAG] == "Left out: report.html: too large."
