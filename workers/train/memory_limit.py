@@ -27,7 +27,8 @@ def device_memory(share: MemoryShare, *, device: torch.device) -> Iterator[None]
         DeviceMemoryError: The code inside needed more memory than there is.
     """
     if device.type == "cuda" and 0 < share.gpu < 1:
-        torch.cuda.set_per_process_memory_fraction(share.gpu, device)
+        # Of the current device: torch refuses a device without an index here.
+        torch.cuda.set_per_process_memory_fraction(float(share.gpu))
     try:
         yield
     except RuntimeError as error:

@@ -94,3 +94,16 @@ def test_allocation_that_this_machine_refuses_is_an_error_of_memory() -> None:
     """Torch's own allocator says so in words."""
     with pytest.raises(DeviceMemoryError), device_memory(MemoryShare(), device=CPU):
         torch.empty(2**55, dtype=torch.uint8)
+
+
+def test_worker_with_a_part_of_a_gpu_is_limited_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch checks the arguments; without a GPU, only its last call is replaced."""
+    limits: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_setMemoryFraction", lambda *limit: limits.append(limit))
+    for gpu in (0.25, 1, 0):
+        with device_memory(MemoryShare(gpu=gpu), device=torch.device("cuda")):
+            assert limits == [(0.25, 0)]
+    with device_memory(MemoryShare(gpu=0.5), device=CPU):
+        assert limits == [(0.25, 0)]
