@@ -79,7 +79,11 @@ def test_given_classes_set_the_order_and_names_decide(
         (([0, 1], CD), (["cat", "fox"], None), ["test.parquet: its labels 'fox' are not among"]),
         (([0, 1], ["a", "a"]), ([0, 1], ["a", "a"]), ["it names two classes 'a'"]),
         (([0, 2], CD), ([0, -1], CD), ["labels from 0 to 2, but 2", "-1 marks images without"]),
-        ((["cat", ""], None), (["cat", None], None), ["have an empty 'label'", "have no 'label'"]),
+        (
+            (["cat", ""], None),
+            (["cat", None], None),
+            ["an empty 'label' in 1 row", "no 'label' in 1 row"],
+        ),
         (
             ([0.5, 1.0], None),
             (pa.array([2**63], pa.uint64()), None),
