@@ -63,7 +63,7 @@ def republish(
     left_out = publish_outputs(
         committed,
         results=results,
-        page=page,
+        make_page=lambda: page,
         publish=tracker.publish,
         answers=stored_answers(opened.folder, results=results.merges),
     )

@@ -1,6 +1,7 @@
 """Writes a study's tables and report to its store, and its MLflow runs to tracking."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from orchestrator.costs.budget import budget_lines
@@ -64,18 +65,19 @@ def publish_outputs(
     committed: Committed,
     *,
     results: StudyResults,
-    page: str,
+    make_page: Callable[[], str],
     publish: Callable[[MlflowRun], None],
     answers: Answers | None = None,
 ) -> str:
     """Hands every MLflow run of a study to tracking, which skips those that MLflow already has.
 
-    An MLflow run that cannot be made is left out.
+    An MLflow run that cannot be made is left out. The run with the report comes last: drawing the
+    figures takes seconds, in which the publisher's process sends the others.
 
     Args:
         committed: The study's committed artifacts.
         results: The results of the same snapshot.
-        page: The report's HTML.
+        make_page: Returns the report's HTML; its errors are raised.
         publish: Takes one MLflow run.
         answers: The theory tables of the same snapshot; None if there are none.
 
@@ -83,20 +85,26 @@ def publish_outputs(
         What was left out, in one line; empty if nothing was.
     """
     left_out: dict[str, Exception] = {}
-    try:
+    with _leaving_out_the_rest(left_out):
         for run in mlflow_runs(committed, results=results, leave_out=left_out.__setitem__):
-            publish(run)
-        if committed.merges:
-            drawn = figures(results)
-            run = report_run(
-                committed, report=page.encode(), drawn=drawn.files, faults=drawn.faults
-            )
             publish(run)
         for run in () if answers is None else theory_runs(committed, answers=answers):
             publish(run)
-    except Exception as error:  # noqa: BLE001 a view never fails a run
-        left_out["the rest"] = error
+    report = make_page().encode()
+    with _leaving_out_the_rest(left_out):
+        if committed.merges:
+            drawn = figures(results)
+            publish(report_run(committed, report=report, drawn=drawn.files, faults=drawn.faults))
     return _left_out_line(left_out)
+
+
+@contextmanager
+def _leaving_out_the_rest(left_out: dict[str, Exception]) -> Iterator[None]:
+    """Notes an error of the `with` block, as a view never fails a run."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 making an MLflow run may raise anything
+        left_out["the rest"] = error
 
 
 def _left_out_line(left_out: Mapping[str, Exception]) -> str:

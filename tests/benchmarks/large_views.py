@@ -111,7 +111,9 @@ def measure(ledger: Ledger, *, text: str, tracking: str, meter: Meter) -> None:
 def made_runs(committed: Committed, *, results: StudyResults, page: str) -> list[MlflowRun]:
     """Returns the MLflow runs of a study as the end of a run makes them."""
     runs: list[MlflowRun] = []
-    left_out = publish_outputs(committed, results=results, page=page, publish=runs.append)
+    left_out = publish_outputs(
+        committed, results=results, make_page=lambda: page, publish=runs.append
+    )
     assert not left_out
     return runs
 

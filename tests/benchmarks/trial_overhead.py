@@ -98,8 +98,12 @@ def _run(opened: OpenedStudy) -> PublishReport:
     session.run(Console(file=sys.stderr))
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)
-    page = write_outputs(opened, results=results)
-    publish_outputs(committed, results=results, page=page, publish=tracker.publish)
+    publish_outputs(
+        committed,
+        results=results,
+        make_page=lambda: write_outputs(opened, results=results),
+        publish=tracker.publish,
+    )
     return tracker.close(CLOSE_TRACKING_S)
 
 

@@ -67,8 +67,12 @@ def _finish(held: HeldSession) -> StudyResults:
     committed = opened.ledger.committed()
     with held.console.status("writing tables, report and the last runs to MLflow"):
         results = StudyResults.of(committed)
-        page = write_outputs(opened, results=results)
-        left_out = publish_outputs(committed, results=results, page=page, publish=tracker.publish)
+        left_out = publish_outputs(
+            committed,
+            results=results,
+            make_page=lambda: write_outputs(opened, results=results),
+            publish=tracker.publish,
+        )
         published = replace(tracker.close(CLOSE_TRACKING_S), left_out=left_out)
         opened.note_published(published)
         if published.num_pending:

@@ -24,7 +24,9 @@ def published(committed: Committed, *, page: str = "<p>") -> tuple[str, list[Mlf
     """Returns what was left out, and the MLflow runs that were handed over."""
     runs: list[MlflowRun] = []
     results = StudyResults.of(committed)
-    return publish_outputs(committed, results=results, page=page, publish=runs.append), runs
+    return publish_outputs(
+        committed, results=results, make_page=lambda: page, publish=runs.append
+    ), runs
 
 
 def test_whole_study_leaves_out_nothing(
@@ -35,6 +37,27 @@ def test_whole_study_leaves_out_nothing(
     left_out, runs = published(committed)
     assert left_out == ""
     assert {run.kind for run in runs} == {"expert", "merge", "setting", "curve", "report"}
+
+
+def test_report_is_drawn_when_the_other_runs_are_handed_over(
+    committed: Committed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The publisher works on them meanwhile."""
+    monkeypatch.setattr(f"{WHERE}.figures", lambda _: Figures(files={}, faults={}))
+    order: list[str] = []
+
+    def draw() -> str:
+        order.append("drawn")
+        return "<p>"
+
+    publish_outputs(
+        committed,
+        results=StudyResults.of(committed),
+        make_page=draw,
+        publish=lambda run: order.append(run.kind),
+    )
+    assert order[-2:] == ["drawn", "report"]
+    assert {"expert", "merge", "setting", "curve"} == set(order[:-2])
 
 
 def test_figures_that_fail_together_leave_all_other_runs(
