@@ -117,7 +117,9 @@ class ManifestIndex:
         """
         by_address = {ArtifactAddress(each.kind, each.id): each for each in manifests}
         lacking = by_address.keys() - self._part_of.keys()
-        new = [copy for each in sorted(lacking) if (copy := self._copy(by_address[each]))]
+        # Merges of the same experts side by side: they repeat the same digests, which compress.
+        ordered = sorted(lacking, key=lambda each: (each.kind, *by_address[each].inputs, each.id))
+        new = [copy for each in ordered if (copy := self._copy(by_address[each]))]
         if len(new) < max(1, min_new):
             return
         sizes = Counter(self._part_of.values())
