@@ -1,15 +1,25 @@
 from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
 
 import pytest
 from made_study import made_ledger
 
+from orchestrator.cli.ending import print_pending
 from orchestrator.plan.plan import Plan
+from orchestrator.progress.plain_console import PlainConsole
 from orchestrator.record.committed import Committed
+from orchestrator.record.folder import EXPERTS_FILE, RESULTS_FILE
+from orchestrator.record.ledger import Ledger
 from orchestrator.report.figures import Figures
 from orchestrator.results.study_results import StudyResults
-from orchestrator.run.write_outputs import publish_outputs
+from orchestrator.run.opened import open_study
+from orchestrator.run.write_outputs import publish_outputs, write_outputs
+from orchestrator.study.schema import Study
 from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MlflowRun
 from orchestrator.tracking.protocol import NOTE_TAG
+from orchestrator.tracking.tracker import PublishReport
+from workers.artifacts.manifests import Manifest
 
 WHERE = "orchestrator.run.write_outputs"
 
@@ -100,3 +110,38 @@ def test_page_that_is_too_large_for_mlflow_is_named_in_the_description(
     (report,) = (run for run in runs if run.kind == "report")
     assert set(report.artifacts) == {"figures/a.png"}
     assert report.tags[NOTE_TAG] == "Left out: report.html: too large."
+
+
+def test_tables_do_not_depend_on_views(
+    make_study: Callable[..., Study],
+    all_manifests: Callable[[Plan], list[Manifest]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a report whose parts all fail, the tables have the same bytes, and the page says why."""
+    opened = open_study(make_study(), text="name: small\n")
+    opened = replace(opened, ledger=Ledger(opened.plan, manifests=all_manifests(opened.plan)))
+    results = StudyResults.of(opened.ledger.committed())
+    write_outputs(opened, results=results)
+    before = [opened.folder.read_bytes(name) for name in (RESULTS_FILE, EXPERTS_FILE)]
+
+    def fail(*_: object, **__: object) -> str:
+        raise ZeroDivisionError("broken")
+
+    for part in ("summary_section", "axes_section", "experts_section", "data_section"):
+        monkeypatch.setattr(f"orchestrator.report.page.{part}", fail)
+    page = write_outputs(opened, results=results)
+    assert [opened.folder.read_bytes(name) for name in (RESULTS_FILE, EXPERTS_FILE)] == before
+    assert None not in before
+    assert page.count("could not be made: ZeroDivisionError: broken") == 4
+    assert "name: small" in page
+
+
+def test_run_says_what_mlflow_lacks_for_good(make_study: Callable[..., Study]) -> None:
+    """It is one line, without a command that would not help."""
+    text = StringIO()
+    report = PublishReport(
+        num_published=5, num_unchanged=0, num_pending=0, error=None, left_out="MLflow lacks x: y"
+    )
+    opened = open_study(make_study(), text="")
+    print_pending(report, opened=opened, console=PlainConsole(file=text, width=200))
+    assert text.getvalue() == "MLflow lacks x: y\n"
