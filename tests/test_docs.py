@@ -19,7 +19,13 @@ from eval.suites import find_task
 from eval.task_source import TaskSource
 from merge.catalogue import CARDS
 from orchestrator.cli.command_line import cli
-from orchestrator.results.schema import EXPERTS_SCHEMA, POINT_COLUMNS, RESULTS_SCHEMA, SKIPPED
+from orchestrator.results.schema import (
+    EXPERTS_SCHEMA,
+    MICRO_BATCH,
+    POINT_COLUMNS,
+    RESULTS_SCHEMA,
+    SKIPPED,
+)
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from orchestrator.theory.schema import SCHEMAS
@@ -288,6 +294,7 @@ def test_every_column_is_documented() -> None:
     assert others == [name for name in EXPERTS_SCHEMA.names if name not in POINT_COLUMNS]
     assert f"the {len(POINT_COLUMNS)} hyperparameters" in section_of(page, "## The experts table")
     assert f"`{SKIPPED.name}`" in section_of(page, "## The result table")
+    assert f"`{MICRO_BATCH.name}`" in section_of(page, "## The experts table")
 
 
 def test_every_column_of_the_theory_tables_is_documented() -> None:

@@ -36,7 +36,7 @@ from orchestrator.report.wording import (
     not_finite_lines,
 )
 from orchestrator.results.means import SettingMean
-from orchestrator.results.schema import MACRO, UNION
+from orchestrator.results.schema import MACRO, MICRO_BATCH, UNION
 from orchestrator.results.study_results import StudyResults
 from workers.artifacts.metrics import DataMetrics
 
@@ -115,11 +115,25 @@ def experts_section(experts: pa.Table) -> str:
         "Test accuracy in % of every expert on its own task. Chance is 1 / classes. The base is "
         "the pretrained backbone with the expert's head."
     )
+    if num_split := len(set(split_experts(experts))):
+        note += (
+            f" In micro-batches, because a batch did not fit the GPU: "
+            f"{counted(num_split, 'expert')} (column micro_batch of experts.parquet). With "
+            "BatchNorm, this is another training than with whole batches."
+        )
     parts = [
         f"<h3>{escaped(axis)}</h3>{piece(body, what=f'the experts of axis {axis}')}"
         for axis, body in tables.items()
     ]
     return _section("experts", "Experts on their own tasks", paragraph(note), *parts)
+
+
+def split_experts(experts: pa.Table) -> Sequence[str]:
+    """Returns the ids of experts whose batches were split, once for each row of the table."""
+    if MICRO_BATCH.name not in experts.column_names:
+        return []
+    columns = experts.select(["expert_id", MICRO_BATCH.name]).to_pylist()
+    return [row["expert_id"] for row in columns if row[MICRO_BATCH.name] is not None]
 
 
 def data_section(datasets: Mapping[str, DataMetrics]) -> str:

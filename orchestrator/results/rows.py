@@ -16,6 +16,7 @@ from orchestrator.results.schema import (
     EXPERTS_SCHEMA,
     MACRO,
     MEANS,
+    MICRO_BATCH,
     RESULTS_SCHEMA,
     SKIPPED,
     UNION,
@@ -43,7 +44,7 @@ def results_table(committed: Committed) -> pa.Table:
         and committed.has_experts_of(cell.merge)
         for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=experts)
     ]
-    return _table(rows, schema=RESULTS_SCHEMA, skipped=skipped)
+    return pa.Table.from_pylist(rows, schema=_with_skipped(RESULTS_SCHEMA, skipped=skipped))
 
 
 def experts_table(committed: Committed) -> pa.Table:
@@ -56,16 +57,19 @@ def experts_table(committed: Committed) -> pa.Table:
             **_expert_columns(spec, metrics=metrics[spec.id]),
             "outcome": committed.experts[spec.id].outcome,
             **_skipped_column([spec.task], skipped=skipped),
+            MICRO_BATCH.name: committed.experts[spec.id].execution.get(MICRO_BATCH.name),
         }
         for setting, experts in zip(plan.settings, plan.setting_experts, strict=True)
         for spec in experts.values()
         if spec.id in committed.experts
     ]
-    return _table(rows, schema=EXPERTS_SCHEMA, skipped=skipped)
+    has_parts = any(row[MICRO_BATCH.name] is not None for row in rows)
+    schema = _with_skipped(EXPERTS_SCHEMA, skipped=skipped)
+    return pa.Table.from_pylist(rows, schema=schema.append(MICRO_BATCH) if has_parts else schema)
 
 
-def _table(rows: list[Columns], *, schema: pa.Schema, skipped: Mapping[str, int]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=schema.append(SKIPPED) if skipped else schema)
+def _with_skipped(schema: pa.Schema, *, skipped: Mapping[str, int]) -> pa.Schema:
+    return schema.append(SKIPPED) if skipped else schema
 
 
 def _skipped_images(committed: Committed) -> dict[str, int]:

@@ -8,7 +8,9 @@ axes share appears once under each of them, with the same `merge_id`.
 The experts table has one row per expert and setting, also once under each axis.
 
 If images of the study were skipped because they cannot be used, both tables have the column
-`SKIPPED` as well, in the last place. All other studies keep the bytes of their tables.
+`SKIPPED` as well, in the last place. If experts were trained in micro-batches, because their batch
+did not fit the memory, the experts table has the column `MICRO_BATCH` after all others. All other
+studies keep the bytes of their tables.
 """
 
 from typing import get_type_hints
@@ -32,6 +34,9 @@ POINT_COLUMNS = tuple(field.name for field in _POINT)
 SKIPPED = pa.field("skipped_images", pa.int64())
 """Images of the task, of both splits, that were left out as they cannot be used; in the means'
 rows, of all tasks of the group; null if the images' manifest is missing."""
+
+MICRO_BATCH = pa.field("micro_batch", pa.int64())
+"""The most images of a forward pass of an expert whose batches were split; null for whole ones."""
 
 RESULTS_SCHEMA = pa.schema(
     [

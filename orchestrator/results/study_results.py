@@ -12,7 +12,7 @@ from orchestrator.record.committed import Committed
 from orchestrator.record.folder import EXPERTS_FILE, RESULTS_FILE, StudyFolder
 from orchestrator.results.means import Row, SettingMean, setting_means
 from orchestrator.results.rows import experts_table, results_table
-from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA, SKIPPED
+from orchestrator.results.schema import EXPERTS_SCHEMA, MICRO_BATCH, RESULTS_SCHEMA, SKIPPED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,9 @@ class StudyResults:
             if content is None:
                 return None
             tables.append(pq.read_table(io.BytesIO(content)))
-            if tables[-1].schema not in (schema, schema.append(SKIPPED)):
+            found = tables[-1].schema
+            further = [each for each in (SKIPPED, MICRO_BATCH) if each.name in found.names]
+            if list(found) != [*schema, *further]:
                 return None
         return cls.of_tables(merges=tables[0], experts=tables[1])
 

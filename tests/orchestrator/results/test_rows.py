@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from eval.metrics import TaskSums
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.rows import experts_table, results_table
-from orchestrator.results.schema import EXPERTS_SCHEMA, RESULTS_SCHEMA, SKIPPED
+from orchestrator.results.schema import EXPERTS_SCHEMA, MICRO_BATCH, RESULTS_SCHEMA, SKIPPED
 from workers.artifacts.manifests import Manifest
 
 Make = Callable[..., Manifest]
@@ -347,3 +348,23 @@ def test_expert_that_axes_share_is_listed_under_each(
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
     return list(table.to_pylist())
+
+
+def test_experts_with_split_batches_are_named_in_a_column_of_their_own(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
+) -> None:
+    """The column follows all others, and is there only if an expert needs it."""
+    plan = make_plan()
+    manifests = all_manifests(plan)
+    split = {"gpu": 1.0, "out_of_memory": 2, "micro_batch": 4}
+    first = replace(manifests[0], execution=split)
+    larger = replace(manifests[1], execution={"gpu": 1.0, "out_of_memory": 1})
+    whole = experts_table(Ledger(plan, manifests=[*manifests[:1], larger]).committed())
+    assert whole.schema == EXPERTS_SCHEMA
+    committed = Ledger(plan, manifests=[first, larger, *manifests[2:]]).committed()
+    found = experts_table(committed)
+    assert found.schema == EXPERTS_SCHEMA.append(MICRO_BATCH)
+    sizes = {row["expert_id"]: row["micro_batch"] for row in found.to_pylist()}
+    assert sizes.pop(first.id) == 4
+    assert set(sizes.values()) == {None}
+    assert results_table(committed).schema == RESULTS_SCHEMA

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import StudyFolder
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import store_outputs
+from orchestrator.report.sections import experts_section
 from orchestrator.results.means import setting_means
 from orchestrator.results.rows import experts_table, results_table
 from orchestrator.results.study_results import StudyResults
@@ -41,6 +43,13 @@ def test_stored_results_are_those_that_were_computed(ledger: Ledger, tmp_path: P
     results = StudyResults.of(ledger.committed())
     store_outputs(folder, results=results.merges, experts=results.experts, page="", committed={})
     assert StudyResults.stored(folder) == results
+    execution = {"gpu": 1.0, "out_of_memory": 2, "micro_batch": 4}
+    split = [replace(each, execution=execution) for each in ledger.committed().experts.values()]
+    experts = experts_table(Ledger(ledger.plan, manifests=split).committed())
+    store_outputs(folder, results=results.merges, experts=experts, page="", committed={})
+    found = StudyResults.stored(folder)
+    assert found is not None
+    assert found.experts.equals(experts)
     older = results.merges.drop_columns(["data_use"])
     store_outputs(folder, results=older, experts=results.experts, page="", committed={})
     assert StudyResults.stored(folder) is None
@@ -61,3 +70,14 @@ def test_each_merge_has_the_rows_of_its_first_setting(ledger: Ledger) -> None:
             "macro",
             "union",
         ]
+
+
+def test_report_counts_experts_that_were_trained_in_micro_batches(ledger: Ledger) -> None:
+    """Each counts once, however many settings have it; without any, the page says nothing."""
+    committed = ledger.committed()
+    assert "micro" not in experts_section(experts_table(committed))
+    execution = {"gpu": 1.0, "out_of_memory": 2, "micro_batch": 4}
+    first, *others = committed.experts.values()
+    split = Ledger(ledger.plan, manifests=[replace(first, execution=execution), *others])
+    page = experts_section(experts_table(split.committed()))
+    assert "In micro-batches, because a batch did not fit the GPU: 1 expert (column" in page
