@@ -22,7 +22,9 @@ from workers.store.protocol import RETRY_TIMEOUT_S, Store
 
 Call = Callable[..., Result]
 FILE_VERBS = ("plan", "prepare", "run")
-NAME_VERBS = ("resume", "results", "report", "ui", "track", "verify", "status", "watch")
+NAME_VERBS = (
+    *("resume", "results", "report", "theory", "ui", "track", "verify", "status", "watch"),
+)
 CLUSTER_VERBS = ("logs", "stop", "status", "watch")
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(FILE_VERBS, ("study.yaml",)),

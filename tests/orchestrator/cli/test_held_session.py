@@ -157,17 +157,10 @@ def test_study_is_reopened_with_what_was_found_first(
     opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`prepare` uses own tasks and resized models like `run`: later changes change no plan."""
-    found: list[dict[str, Any]] = []
-
-    def reopen(*_: object, **options: Any) -> OpenedStudy:  # noqa: ANN401 passed on
-        found.append(options)
-        return opened
-
-    monkeypatch.setattr(opened_module, "open_study", reopen)
-    prepare(opened, lambda: None, monkeypatch=monkeypatch)
-    (options,) = found
-    assert options["recorded"] == opened.plan.sources
-    assert options["resized"] == opened.plan.bases.resized_models
+    monkeypatch.setattr(opened_module, "build_plan", None)  # a call would fail
+    code, _ = prepare(opened, lambda: None, monkeypatch=monkeypatch)
+    assert code == DONE
+    assert opened.reopened().plan is opened.plan
 
 
 def test_early_end_has_an_exit_code(opened: OpenedStudy) -> None:

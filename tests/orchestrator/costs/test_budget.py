@@ -82,7 +82,7 @@ def test_lines_name_the_settings_left_out_and_a_sufficient_limit(
     keeper = BudgetKeeper(Ledger(plan, manifests=[]))
     used, left_out, enough = budget_lines(plan, keeper=keeper)
     assert used.startswith("budget: used 0 of 0.00036")
-    assert "1 trials and 2 merge jobs: lr=0.001 (2 of 3)" in left_out
+    assert "1 trial and 2 merge jobs: lr=0.001 (2 of 3)" in left_out
     proposed = keeper.sufficient_limits()["cpu_hours"]
     assert 2 * SETTING_S / 3600 <= proposed < 1.1 * 2 * SETTING_S / 3600
     assert f"budget.cpu_hours: {proposed:g}" in enough
@@ -336,7 +336,7 @@ def test_pretraining_gets_room_together_with_a_merge(
     outcomes = [hole.outcome for hole in ledger.state().holes()]
     assert outcomes.count(Outcome.LEFT_OUT) == 7 - num_trainings + 6 - num_merges
     lines = " ".join(budget_lines(plan, keeper=keeper))
-    assert ("1 pretrainings" in lines) == (training.id not in chosen)
+    assert ("1 pretraining, " in lines) == (training.id not in chosen)
 
 
 @pytest.mark.parametrize(
