@@ -260,6 +260,20 @@ def test_broken_expert_is_found_and_made_again(undisturbed: Home, tmp_path: Path
     called("verify", NAME, home=home)
 
 
+@pytest.mark.large
+def test_theory_measures_the_base_once(undisturbed: Home, tmp_path: Path) -> None:
+    """Constants of the base on every task are committed by workers; a second call starts none."""
+    home = Home(tmp_path / "home")
+    shutil.copytree(undisturbed.store, home.store)
+    command = ("theory", NAME, "--store", "./store", "--measure", "gradients")
+    assert "measured 3 of 3 bases on tasks" in home.run(*command)
+    constants = sorted((home.store / "artifacts" / "constants").glob("*/*/manifest.json"))
+    assert len(constants) == 3
+    again = home.run(*command)
+    assert "3 bases on tasks are measured: nothing is left" in again
+    assert "constants of the bases are not measured" not in again
+
+
 def test_runs_are_made_again_from_the_store_alone(undisturbed: Home, tmp_path: Path) -> None:
     """`track --rebuild` gives an empty MLflow the same runs, from the store alone."""
     home = Home(tmp_path / "home")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.options import (
     NumberRange,
     OutputPath,
@@ -173,16 +174,34 @@ def report(name: str, store: str, output: Path | None) -> None:
 @click.command()
 @name_argument
 @store_option
-def theory(name: str, store: str) -> None:
+@click.option(
+    "--measure",
+    type=click.Choice(["gradients", "curvature"]),
+    help="First measure the study's bases on its tasks, on the cluster: the gradients of 256 "
+    "images a task, or also the curvature, which costs as much as 130 steps of 32 images a task.",
+)
+@take_over_option
+def theory(name: str, store: str, *, measure: str | None, take_over: bool) -> None:
     """Say what the results of study NAME show about merging.
 
     Which differences are real, which law the loss follows along each axis, what ranks merges and
     what predicts them, each with its uncertainty. Writes tables, and a chapter of the report, to
-    the store. Trains and evaluates nothing.
+    the store. Trains nothing, and measures nothing without --measure.
     """
-    from orchestrator.cli.verbs.theory import show_theory
+    from orchestrator.cli.verbs.theory import measure_bases, show_theory
 
-    sys.exit(show_theory(open_name(name, store), console=new_console()))
+    opened, console, code = open_name(name, store), new_console(), DONE
+    if measure is not None:
+        check_environment()
+        code = measure_bases(
+            opened,
+            has_curvature=measure == "curvature",
+            console=console,
+            take_over=take_over,
+        )
+    if code in (DONE, FAILED):
+        code = max(code, show_theory(opened, console=console))
+    sys.exit(code)
 
 
 @click.command()
