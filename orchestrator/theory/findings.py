@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
+from orchestrator.theory.features import MEASURED
 from orchestrator.theory.held_out import PROTOCOLS, RMSE
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.ranks import KINDS
@@ -137,7 +138,7 @@ def _rank_texts(answers: Answers) -> Iterator[str]:
                 continue
             ranked = sorted(here, key=lambda row: -abs(row["spearman"]))
             spelt = [
-                f"{row['predictor']} {row['spearman']:+.2f} {interval_text(row)}"
+                f"{shown_name(row)} {row['spearman']:+.2f} {interval_text(row)}"
                 for row in ranked[:3]
             ]
             few = f" ({here[0]['num_values']} values: p is at least {here[0]['least_p']:.2g})"
@@ -166,7 +167,7 @@ def _skill(rows: Sequence[Columns]) -> str:
     level = f"{baseline['predictor']} (error {baseline['value']:.3f})"
     better = [row for row in rows if row["is_better"]]
     if better:
-        spelt = [f"{row['predictor']} ({row['value']:.3f})" for row in better]
+        spelt = [f"{shown_name(row)} ({row['value']:.3f})" for row in better]
         return f"{_listed(spelt)} beats the best baseline, {level}, beyond all three intervals."
     others = [row for row in rows if not row["is_baseline"]]
     if not others:
@@ -174,7 +175,7 @@ def _skill(rows: Sequence[Columns]) -> str:
     nearest = min(others, key=lambda row: float(row["value"]))
     return (
         f"no predictor beats the best baseline, {level}, beyond all three intervals; the nearest "
-        f"is {nearest['predictor']} ({nearest['value']:.3f}; difference {_gap(nearest)})."
+        f"is {shown_name(nearest)} ({nearest['value']:.3f}; difference {_gap(nearest)})."
     )
 
 
@@ -190,6 +191,11 @@ def loss_pairs(answers: Answers, *, kind: str) -> list[Columns]:
 def is_apart(row: Columns) -> bool:
     """Returns whether a comparison tells its two members apart, after the correction."""
     return row["p_holm"] is not None and row["p_holm"] < ALPHA
+
+
+def shown_name(row: Columns) -> str:
+    """Returns a predictor's name, with the word that says that it is no measurement."""
+    return str(row["predictor"]) + ("" if row["label"] == MEASURED else " (score)")
 
 
 def interval_text(row: Mapping[str, object]) -> str:

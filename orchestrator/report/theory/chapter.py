@@ -25,6 +25,7 @@ from orchestrator.theory.findings import (
     SKILL,
     findings,
     loss_pairs,
+    shown_name,
 )
 from orchestrator.theory.held_out import PROTOCOLS, RMSE
 from orchestrator.theory.ranks import KINDS
@@ -208,7 +209,7 @@ def _rank_figures(answers: Answers, *, styles: Styles) -> Iterator[tuple[str, st
     for number, kind in enumerate(KINDS):
         marks = [
             Mark(
-                row=row["predictor"],
+                row=shown_name(row),
                 method=row["method"],
                 value=row["spearman"],
                 low=math.nan if row["low"] is None else row["low"],
@@ -238,7 +239,7 @@ def _skill_figures(answers: Answers, *, styles: Styles) -> Iterator[tuple[str, s
     for number, left_out in enumerate(PROTOCOLS):
         marks = [
             Mark(
-                row=row["predictor"],
+                row=shown_name(row),
                 method=row["method"],
                 value=row["difference"],
                 low=math.nan if row["low"] is None else row["low"],

@@ -136,7 +136,7 @@ def is_over_all(row: Columns) -> bool:
 def range_text(row: Columns, over: str) -> str:
     """Returns one of a row's intervals."""
     low, high = row[f"{over}_low"], row[f"{over}_high"]
-    return MISSING if low is None or high is None else f"{low:.3g} to {high:.3g}"
+    return MISSING if low is None or high is None else f"{low:.3g}\u00a0to\u00a0{high:.3g}"
 
 
 def p_text(p_value: float | None) -> str:

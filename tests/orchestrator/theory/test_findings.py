@@ -74,6 +74,7 @@ def test_skill_says_that_no_predictor_beats_the_baselines(answers: Answers) -> N
     """The hyperparameters of this study are the same at all settings: they predict nothing."""
     found = texts(answers, SKILL)
     assert "average, setting left out: no predictor beats the best baseline" in found
+    assert " (score) (" in found
 
 
 def test_every_note_is_said(make_results: Callable[..., pa.Table]) -> None:
