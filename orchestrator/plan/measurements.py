@@ -13,8 +13,8 @@ from workers.specs.measures import (
     TaskSample,
 )
 
-REACH_BATCHES, REACH_BATCH_SIZE = 6, 16
-"""The sample of a reach: 96 images, a twentieth of a training of 80 steps of 32."""
+REACH_BATCHES = 6
+"""Batches of 32 images for a reach: four forward passes of 192 images, as long as 8 steps of 32."""
 
 
 def constants_of(
@@ -100,7 +100,6 @@ def path_sample_of(expert: ExpertSpec) -> TaskSample:
         probe_l2=0.0,
         augment=expert.hyperparameters.augment,
         num_batches=REACH_BATCHES,
-        batch_size=REACH_BATCH_SIZE,
     )
 
 

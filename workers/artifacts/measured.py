@@ -68,7 +68,7 @@ class ConstantsMetrics:
     num_gradients: int
     """Cost: examples that were differentiated once."""
     num_products: int
-    """Cost: examples whose Hessian was multiplied by a vector, each about two gradients."""
+    """Cost: examples whose Hessian was multiplied by a vector, each about five gradients."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
@@ -107,8 +107,8 @@ class ReachMetrics:
     """At the end of the path, under the same head and the base's running statistics; None if it is
     not finite."""
     batch_size: int
-    num_gradients: int
-    """Cost: examples that were differentiated, each twice."""
+    num_passes: int
+    """Cost: forward passes of single examples."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""

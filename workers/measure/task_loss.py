@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from eval.evaluate import CPU_BATCH_SIZE
 from eval.model_inputs import to_inputs
@@ -24,8 +25,6 @@ from workers.workspace import Workspace
 _KINKED = ("relu", "hard", "maxpool", "threshold")
 """Parts of the names of layers that are not smooth, in torch and timm."""
 Positions = npt.NDArray[np.int64]
-DISTANCE = 1e-3
-"""The distance of weights on either side over which a product with the Hessian is taken."""
 
 
 class TooFewImagesError(ValueError):
@@ -128,17 +127,20 @@ class TaskLoss:
     ) -> npt.NDArray[np.float32]:
         """Returns the Hessian of the mean loss times a flat vector, (num_weights,).
 
-        It is a difference of two gradients, `DISTANCE` before and after the backbone's weights.
+        Attention runs unfused, because fused kernels have no second derivative.
         """
-        length = float(np.linalg.norm(vector))
-        start, direction = self.start(), self.parts(vector)
-        gradients = []
-        for distance in (-DISTANCE, DISTANCE):
-            self.move(start, direction, share=distance / length)
-            gradients.append(self.gradient(positions)[0])
-        self.move(start, direction, share=0.0)
-        before, after = gradients
-        return (after - before) * np.float32(length / (2 * DISTANCE))
+        products = [torch.zeros_like(weight) for weight in self._weights]
+        parts = self.parts(vector)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            for chunk in _chunks(positions):
+                mean = self._losses(chunk).sum() / len(positions)
+                gradients = self._differentiate(mean, create_graph=True)
+                along = torch.stack(
+                    [(each * part).sum() for each, part in zip(gradients, parts, strict=True)]
+                ).sum()
+                for sum_, product in zip(products, self._differentiate(along), strict=True):
+                    sum_.add_(product)
+        return _flat(products)
 
     def parts(self, vector: npt.NDArray[np.floating]) -> list[Tensor]:
         """Returns a flat vector as a tensor for each parameter, on the device."""
@@ -193,8 +195,14 @@ class TaskLoss:
         labels = torch.from_numpy(batch.labels).to(self._device)
         return functional.cross_entropy(self._head(self._module(inputs)), labels, reduction="none")
 
-    def _differentiate(self, value: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(value, self._weights, allow_unused=True, materialize_grads=True)
+    def _differentiate(self, value: Tensor, *, create_graph: bool = False) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            value,
+            self._weights,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:

@@ -2,7 +2,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from second_derivatives import exact_product
 
 from workers.artifacts.measured import ReachMetrics
 from workers.measure.reach import measure_reach
@@ -43,7 +42,7 @@ def test_short_path_is_second_order(
     assert short.reach is not None
     assert short.reach.value == pytest.approx(short.curvature.value / abs(short.slope.value))
     assert short.reach.standard_error >= 0
-    assert short.num_gradients == 80
+    assert short.num_passes == 160
 
 
 def test_path_to_a_merge_adds_task_vectors(
@@ -51,7 +50,7 @@ def test_path_to_a_merge_adds_task_vectors(
     datasets: Mapping[str, DataSpec],
     new_workspace: Callable[[], Workspace],
 ) -> None:
-    """Slopes are linear in the coefficients."""
+    """Slopes are nearly linear in the coefficients, over a twentieth of the path."""
     first, second = experts[:2]
     sample = TaskSample(
         task=first.task,
@@ -67,7 +66,7 @@ def test_path_to_a_merge_adds_task_vectors(
         return ReachMetrics.from_json(metrics).slope.value
 
     both = slope(0.5, 0.5)
-    assert both == pytest.approx((slope(1.0, 0.0) + slope(0.0, 1.0)) / 2, rel=1e-3, abs=1e-6)
+    assert both == pytest.approx((slope(1.0, 0.0) + slope(0.0, 1.0)) / 2, rel=0.05)
 
 
 def test_path_of_no_length_has_no_reach(
@@ -98,8 +97,9 @@ def test_curvature_is_that_of_the_hessian(
     workspace = new_workspace()
     loss = TaskLoss(sample, workspace=workspace)
     direction = loss.direction([workspace.expert_tensors(expert.id)], [0.3])
-    exact = [exact_product(loss, positions, direction) for positions in loss.batches()]
-    curvature = np.mean([dot(product, direction) for product in exact])
+    flat = np.concatenate([part.reshape(-1).numpy() for part in direction])
+    exact = [loss.product(positions, flat) for positions in loss.batches()]
+    curvature = np.mean([float(product @ flat) for product in exact])
     gradients = [loss.parts(loss.gradient(positions)[0]) for positions in loss.batches()]
     slope = np.mean([dot(gradient, direction) for gradient in gradients])
     assert found.slope.value == pytest.approx(slope, rel=1e-2)
