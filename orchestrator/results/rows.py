@@ -11,7 +11,6 @@ from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Cell, Plan
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
-from orchestrator.record.data_check import prepared_data
 from orchestrator.results.schema import (
     EXPERTS_SCHEMA,
     MACRO,
@@ -22,7 +21,7 @@ from orchestrator.results.schema import (
     UNION,
 )
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import ExpertMetrics, MergeMetrics
+from workers.artifacts.metrics import ExpertMetrics, MergeMetrics, num_skipped_images
 from workers.specs.expert import ExpertSpec
 
 Columns = dict[str, Any]
@@ -75,8 +74,9 @@ def _with_skipped(schema: pa.Schema, *, skipped: Mapping[str, int]) -> pa.Schema
 def _skipped_images(committed: Committed) -> dict[str, int]:
     """Returns the skipped images of each prepared task; empty if no image was skipped."""
     skipped = {
-        task: metrics.skipped.num_images if metrics.skipped else 0
-        for task, metrics in prepared_data(committed).items()
+        spec.task: num_skipped_images(committed.prepared[spec.id].metrics)
+        for spec in committed.plan.datasets
+        if spec.id in committed.prepared
     }
     return skipped if any(skipped.values()) else {}
 

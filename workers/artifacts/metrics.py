@@ -176,6 +176,12 @@ def steps_taken(metrics: Json) -> int:
     return int(metrics["steps_taken"])
 
 
+def num_skipped_images(metrics: Json) -> int:
+    """Returns the number of a task's images that were skipped, without reading other metrics."""
+    skipped = _skipped_from_json(metrics.get("skipped"))
+    return 0 if skipped is None else skipped.num_images
+
+
 def _pairs_from_json(values: Json | None) -> ImagePairs | None:
     if values is None:
         return None
