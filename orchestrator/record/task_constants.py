@@ -93,7 +93,8 @@ def read_task_constants(
         task: ConstantsMetrics.from_json(manifest.metrics) for task, manifest in manifests.items()
     }
     sketches = [
-        np.load(artifacts.fetch(manifest, SKETCH_FILE, cache)) for manifest in manifests.values()
+        np.load(artifacts.fetch(manifest, SKETCH_FILE, cache), allow_pickle=False)
+        for manifest in manifests.values()
     ]
     exact = [np.array(each.products) for each in metrics.values()]
     return MeasuredTasks(

@@ -75,6 +75,7 @@ def show_plan(
         "warnings": warnings,
     }
     json.dump({**plan_file(opened.plan).to_json(), "summary": summary}, sys.stdout, indent=1)
+    sys.stdout.write("\n")
 
 
 def _store_warnings(url: str) -> Iterator[str]:
