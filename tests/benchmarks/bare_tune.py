@@ -61,7 +61,12 @@ def measure(num_trials: int, *, warm: bool) -> list[float]:
             Noop if warm else noop,
             param_space={"number": tune.grid_search(list(range(num_trials)))},
             tune_config=tune.TuneConfig(reuse_actors=warm),
-            run_config=tune.RunConfig(storage_path=folder, callbacks=[times], verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                callbacks=[times],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
         ).fit()
     return times.at_s
 
