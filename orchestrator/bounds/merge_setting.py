@@ -1,0 +1,55 @@
+"""Reads a merge of the plan as the theory sees it: coefficients, steps, rates and examples."""
+
+import numpy as np
+
+from eval.theory.settings import MergeSetting
+from orchestrator.costs.sizes import num_train_images
+from orchestrator.plan.plan import Plan
+from workers.sampling.batches import num_in_subset
+from workers.specs.merge import MergeSpec
+from workers.train.accumulation import accumulation_of
+
+
+def coefficients_of(merge: MergeSpec) -> tuple[float, ...] | None:
+    """Returns each expert's coefficient; None for methods whose coefficients are not known before.
+
+    DARE's are those of task arithmetic, as its masks keep the mean. SLERP, Model Stock and methods
+    that learn from data have coefficients that depend on the experts; all others have none.
+    """
+    num, params = len(merge.experts), merge.params
+    if merge.method == "average":
+        return (1 / num,) * num
+    if merge.method == "weighted_average":
+        weights = params.get("weights") or (1.0,) * num
+        return tuple(float(weight) / sum(weights) for weight in weights)
+    if merge.method == "task_arithmetic" or (merge.method == "dare" and params["rescale"]):
+        return (float(params["scaling"]),) * num
+    return None
+
+
+def merge_setting_of(merge: MergeSpec, *, plan: Plan) -> MergeSetting | None:
+    """Returns the setting of a merge, with equal weights of the tasks; None without coefficients.
+
+    Equal weights are those of the `macro` mean.
+    """
+    coefficients = coefficients_of(merge)
+    if coefficients is None:
+        return None
+    points = [expert.hyperparameters for expert in merge.experts]
+    num = len(points)
+    return MergeSetting(
+        weights=np.full(num, 1 / num),
+        coefficients=coefficients,
+        lr=[point.lr for point in points],
+        batch_sizes=[point.batch_size for point in points],
+        num_examples=[
+            num_in_subset(
+                num_train_images(plan, task=expert.task),
+                data_ratio=expert.hyperparameters.data_ratio,
+            )
+            for expert in merge.experts
+        ],
+        accumulations=tuple(
+            accumulation_of(expert.hyperparameters, expert.constants) for expert in merge.experts
+        ),
+    )

@@ -1,0 +1,152 @@
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from eval.theory.labels import Reason, Word
+from orchestrator.bounds.merge_bounds import MergeBounds, bounds_of
+from orchestrator.bounds.merge_setting import coefficients_of, merge_setting_of
+from orchestrator.plan.plan import Plan
+from orchestrator.record.task_constants import MeasuredTasks
+from workers.artifacts.measured import ConstantsMetrics, CurvatureMetrics, Measured
+
+SGD = {"name": "sgd", "momentum": 0.0}
+SHORT = {"steps": 2, "lr": 0.001, "batch_size": 8}
+SMOOTH = {"optimizer": SGD, "defaults": SHORT, "head": "frozen", "freeze_batch_norm": True}
+GRADIENTS = np.random.default_rng(0).standard_normal((3, 4, 50))
+
+
+def measured_tasks(
+    plan: Plan, *, curvature: float | None = 2.0, has_kinks: bool = False
+) -> MeasuredTasks:
+    """Returns constants of the plan's three tasks, of fixed gradients."""
+    bracket = curvature and CurvatureMetrics(
+        low=curvature,
+        high=curvature,
+        low_sd=None,
+        high_sd=None,
+        num_images=8,
+        num_pairs=1,
+        single_mean=curvature,
+        single_max=2 * curvature,
+        num_singles=1,
+    )
+    metrics = {
+        task: ConstantsMetrics(
+            products=(),
+            batch_size=8,
+            num_weights=50,
+            has_kinks=has_kinks,
+            has_batch_norm=True,
+            squared_gradient=Measured(value=1.0, standard_error=0.1),
+            noise=Measured(value=3.0, standard_error=0.1),
+            loss=Measured(value=2.0, standard_error=0.1),
+            curvature=bracket or None,
+            num_gradients=32,
+            num_products=0,
+        )
+        for task in sorted(plan.sources)
+    }
+    products = np.einsum("iqd,jrd->iqjr", GRADIENTS, GRADIENTS)
+    return MeasuredTasks(tasks=tuple(metrics), metrics=metrics, products=products)
+
+
+def bounds_by_method(plan: Plan, *, measured: MeasuredTasks) -> Mapping[str, MergeBounds]:
+    """Returns the bounds of the first merge of each method that has coefficients."""
+    found: dict[str, MergeBounds] = {}
+    for merge in plan.merges.values():
+        setting = merge_setting_of(merge, plan=plan)
+        if setting is not None:
+            found.setdefault(merge.method, bounds_of(merge, setting, measured=measured))
+    return found
+
+
+def test_short_training_of_a_smooth_model_is_bounded(make_plan: Callable[..., Plan]) -> None:
+    """SGD with a frozen head and frozen BatchNorm, two steps of 0.001 at a curvature of 2."""
+    plan = make_plan(finetune=SMOOTH, merge=[{"method": "average"}])
+    bounds = bounds_by_method(plan, measured=measured_tasks(plan))["average"]
+    assert bounds.stability.word is Word.BOUND
+    assert bounds.stated_stability.word is Word.SCORE
+    assert bounds.effective_length == pytest.approx(0.002)
+    assert bounds.reach.worst == pytest.approx(0.004)
+    assert (bounds.chi_square, sum(bounds.weights)) == pytest.approx((0, 1), abs=1e-12)
+    # By hand: two experts, eps_i of the smooth form at L1 = 4, n of the study's images.
+    merge = next(iter(plan.merges.values()))
+    setting = merge_setting_of(merge, plan=plan)
+    assert setting is not None
+    first, second = 1 + 1.004, 1 + 1.004**2
+    eps = [2 * 1e-6 * 3 * ((1 - 8 / n) * second / (8 * n) + first**2 / n**2) for n in setting.n]
+    assert bounds.stability.value == pytest.approx(sum(eps) / 8)
+    terms = math.fsum(bounds.risk.terms.values())
+    assert bounds.excess.value == pytest.approx(2 + terms)
+
+
+def test_dare_raises_stability_and_nothing_else(make_plan: Callable[..., Plan]) -> None:
+    """By 1 / density, at the coefficients of task arithmetic."""
+    methods = [
+        {"method": "task_arithmetic", "scaling": 0.4},
+        {"method": "dare", "scaling": 0.4, "density": 0.25},
+    ]
+    plan = make_plan(finetune=SMOOTH, merge=methods)
+    bounds = bounds_by_method(plan, measured=measured_tasks(plan))
+    dare, plain = bounds["dare"], bounds["task_arithmetic"]
+    assert dare.stability.value == pytest.approx(4 * plain.stability.value)
+    assert dare.training_loss.value == plain.training_loss.value
+    assert Reason.SCALED in dare.stability.reasons
+
+
+def test_methods_without_coefficients_have_no_setting(make_plan: Callable[..., Plan]) -> None:
+    """TIES elects, and DARE without rescaling shrinks; weights are normalized by their sum."""
+    methods = [
+        {"method": "ties"},
+        {"method": "dare", "rescale": False},
+        {"method": "weighted_average", "weights": [3, 1]},
+    ]
+    plan = make_plan(finetune=SMOOTH, merge=methods)
+    found = {merge.method: coefficients_of(merge) for merge in plan.merges.values()}
+    assert found == {"ties": None, "dare": None, "weighted_average": (0.75, 0.25)}
+    ties = next(merge for merge in plan.merges.values() if merge.method == "ties")
+    assert merge_setting_of(ties, plan=plan) is None
+
+
+def test_every_departure_from_the_proofs_is_said(make_plan: Callable[..., Plan]) -> None:
+    """Adam, a trained head, BatchNorm in training mode, kinks, no curvature: five reasons."""
+    plan = make_plan(
+        finetune={
+            "optimizer": {"name": "adam"},
+            "defaults": SHORT,
+            "freeze_batch_norm": False,
+        },
+        merge=[{"method": "average"}],
+    )
+    measured = measured_tasks(plan, curvature=None, has_kinks=True)
+    bounds = bounds_by_method(plan, measured=measured)["average"]
+    assert set(bounds.stability.reasons) == {
+        Reason.KINKS,
+        Reason.BATCH_COUPLED,
+        Reason.HEAD_MOVES,
+        Reason.PRECONDITIONED,
+        Reason.CURVATURE_NOT_MEASURED,
+    }
+    assert bounds.stability.word is Word.SCORE
+    assert bounds.stability.value > 0
+    assert math.isnan(bounds.training_loss.value)
+    assert "reach not measured" in str(bounds.training_loss)
+
+
+def test_unequal_steps_tilt_the_weights(make_plan: Callable[..., Plan]) -> None:
+    """A random design draws a point for each task; chi-square says how far it tilts."""
+    finetune = {
+        **SMOOTH,
+        "design": "random",
+        "axes": {"steps": [2, 20], "lr": [0.001, 0.01]},
+    }
+    plan = make_plan(finetune=finetune, merge=[{"method": "average"}])
+    for merge in plan.merges.values():
+        setting = merge_setting_of(merge, plan=plan)
+        assert setting is not None
+        lengths = setting.eta * setting.totals
+        bounds = bounds_of(merge, setting, measured=measured_tasks(plan))
+        assert bounds.weights == pytest.approx(lengths / lengths.sum())
+        assert (bounds.chi_square < 1e-9) == bool(np.ptp(lengths) < 1e-9)
