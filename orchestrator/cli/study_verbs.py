@@ -208,6 +208,37 @@ def theory(name: str, store: str, *, measure: str | None, take_over: bool) -> No
 @name_argument
 @store_option
 @click.option(
+    "--curvature",
+    is_flag=True,
+    help="Measure curvature too: for each task as much work as some hundred steps of training.",
+)
+@click.option(
+    "--leave-one-out",
+    is_flag=True,
+    help="Merge again without each expert, to see which signs flip.",
+)
+def measure(name: str, store: str, *, curvature: bool, leave_one_out: bool) -> None:
+    """Measure what the theory of merging needs to know of study NAME.
+
+    Gradients of the base on each task with their noise, the reach of each expert's path, and what
+    methods do to the spread of task vectors. Makes what the store lacks, on the study's cluster.
+    """
+    from orchestrator.cli.verbs.measure import measure_study
+
+    check_environment()
+    code = measure_study(
+        open_name(name, store),
+        curvature=curvature,
+        leave_one_out=leave_one_out,
+        console=new_console(),
+    )
+    sys.exit(code)
+
+
+@click.command()
+@name_argument
+@store_option
+@click.option(
     "--port",
     type=click.IntRange(1, 65535),
     default=5000,
@@ -277,4 +308,4 @@ def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
     sys.exit(code)
 
 
-COMMANDS = (plan, prepare, run, resume, results, report, theory, ui, track, verify, gc)
+COMMANDS = (plan, prepare, run, resume, results, report, theory, measure, ui, track, verify, gc)

@@ -187,7 +187,7 @@ def test_every_command_says_what_it_does() -> None:
     views = {"plan", "status", "results", "report", "theory", "ui"}
     assert set(cli.commands) == {
         *views,
-        *("prepare", "run", "resume", "track", "verify", "gc", "merge", "methods"),
+        *("prepare", "run", "resume", "track", "verify", "gc", "merge", "methods", "measure"),
         *("submit", "watch", "logs", "stop"),
     }
     for command in cli.commands.values():

@@ -1,0 +1,148 @@
+"""`mergesweep measure`: measure what the theory needs to know of a study's base and experts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from orchestrator.bounds.findings import constants_lines, operator_lines, reach_lines
+from orchestrator.cli.exit_codes import DONE
+from orchestrator.cli.held_session import EndedEarlyError, held_session
+from orchestrator.plan.measurements import constants_of, operators_of, reaches_of
+from orchestrator.plan.plan import Plan
+from orchestrator.progress.say import say
+from orchestrator.record.committed import Committed
+from orchestrator.record.measurements import missing, read_measurements
+from orchestrator.record.task_constants import read_task_constants
+from orchestrator.run.opened import OpenedStudy
+from workers.artifacts.manifests import Manifest
+from workers.artifacts.node_cache import cache_root
+from workers.specs.measures import (
+    ConstantsSpec,
+    CurvatureSpec,
+    Measurement,
+    OperatorSpec,
+    ReachSpec,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The measurements of a study whose inputs are committed, with weights."""
+
+    constants: tuple[ConstantsSpec, ...]
+    reaches: tuple[ReachSpec, ...]
+    operators: tuple[OperatorSpec, ...]
+
+    @property
+    def specs(self) -> tuple[Measurement, ...]:
+        """All of them."""
+        return (*self.constants, *self.reaches, *self.operators)
+
+
+def measure_study(
+    opened: OpenedStudy, *, curvature: bool, leave_one_out: bool, console: Console
+) -> int:
+    """Makes the measurements that the store lacks, and prints all; returns the exit code.
+
+    Args:
+        opened: A study of any age.
+        curvature: Whether to measure curvature, which takes about as long as a short training.
+        leave_one_out: Whether to merge again without each expert.
+        console: Where to print.
+    """
+    wanted = wanted_of(opened.ledger.committed(), curvature=curvature, leave_one_out=leave_one_out)
+    if not wanted.specs:
+        say(console, "nothing can be measured: no expert is committed that is not linearised")
+        return DONE
+    found = read_measurements(opened.artifacts, wanted.specs)
+    left = missing(wanted.specs, found=found)
+    if left:
+        say(console, f"{len(left)} of {len(wanted.specs)} measurements are missing: {_cost(left)}")
+        try:
+            with held_session(
+                opened,
+                console=console,
+                take_over=False,
+                publishes=False,
+                next_step="run the same command again to go on",
+            ) as held:
+                held.session().measure(left, console=console)
+                held.lease.check()
+                held.end_if_stopped()
+        except EndedEarlyError as end:
+            return end.exit_code
+        found = read_measurements(opened.artifacts, wanted.specs)
+    for line in finding_lines(opened, wanted=wanted, found=found):
+        say(console, line)
+    return DONE
+
+
+def wanted_of(committed: Committed, *, curvature: bool, leave_one_out: bool) -> Wanted:
+    """Returns the measurements that can be made now: their experts are committed with weights."""
+    plan = committed.plan
+    usable = {each for each, manifest in committed.experts.items() if manifest.files}
+    trained = {plan.experts[each].task for each in usable}
+    how = CurvatureSpec() if curvature else None
+    operators = operators_of(plan, leave_one_out=leave_one_out)
+    return Wanted(
+        constants=tuple(
+            spec for spec in constants_of(plan, curvature=how) if spec.sample.task in trained
+        ),
+        reaches=tuple(spec for spec in reaches_of(plan) if usable.issuperset(spec.experts)),
+        operators=tuple(
+            spec
+            for spec in operators
+            if usable.issuperset(expert.id for expert in spec.merge.experts)
+        ),
+    )
+
+
+def finding_lines(
+    opened: OpenedStudy, *, wanted: Wanted, found: Mapping[str, Manifest]
+) -> Iterator[str]:
+    """Yields what the committed measurements show, under a heading each."""
+    by_base: dict[tuple[str, str], dict[str, Manifest]] = {}
+    for spec in wanted.constants:
+        if spec.id in found:
+            key = (spec.sample.base_id, spec.sample.augment)
+            by_base.setdefault(key, {})[spec.sample.task] = found[spec.id]
+    for (base_id, augment), manifests in by_base.items():
+        yield f"\nAt base {base_id}, augmentation {augment} (mean ± standard error)"
+        measured = read_task_constants(opened.artifacts, manifests, cache_root=cache_root())
+        yield from (f"- {line}" for line in constants_lines(measured))
+    yield from _listed(
+        "Did training stay where a second-order expansion holds?",
+        reach_lines(_by_setting(wanted.reaches, plan=opened.plan), found=found),
+    )
+    yield from _listed(
+        "Corollary 1: what methods do to the spread of task vectors",
+        operator_lines(wanted.operators, found=found),
+    )
+
+
+def _by_setting(reaches: Sequence[ReachSpec], *, plan: Plan) -> dict[str, list[ReachSpec]]:
+    settings: dict[str, list[ReachSpec]] = {}
+    for spec in reaches:
+        for setting in plan.settings_of[spec.experts[0]]:
+            settings.setdefault(setting.name, []).append(spec)
+    return settings
+
+
+def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
+    found = list(lines)
+    if found:
+        yield f"\n{heading}"
+        yield from (f"- {line}" for line in found)
+
+
+def _cost(left: Sequence[Measurement]) -> str:
+    """Returns what the missing measurements read, in images and merges."""
+    constants = [spec.sample for spec in left if isinstance(spec, ConstantsSpec)]
+    reaches = [spec.sample for spec in left if isinstance(spec, ReachSpec)]
+    num_gradients = sum(each.num_batches * each.batch_size for each in constants)
+    num_gradients += 2 * sum(each.num_batches * each.batch_size for each in reaches)
+    num_operators = sum(isinstance(spec, OperatorSpec) for spec in left)
+    return (
+        f"{num_gradients:,} images to differentiate, {num_operators} methods on groups to compare"
+    )
