@@ -261,17 +261,19 @@ def test_broken_expert_is_found_and_made_again(undisturbed: Home, tmp_path: Path
 
 
 @pytest.mark.large
-def test_theory_measures_the_base_once(undisturbed: Home, tmp_path: Path) -> None:
-    """Constants of the base on every task are committed by workers; a second call starts none."""
+def test_measure_makes_each_measurement_once(undisturbed: Home, tmp_path: Path) -> None:
+    """Workers commit constants, reaches and operators; a second call starts none; theory reads."""
     home = Home(tmp_path / "home")
     shutil.copytree(undisturbed.store, home.store)
-    command = ("theory", NAME, "--store", "./store", "--measure", "gradients")
-    assert "measured 3 of 3 bases on tasks" in home.run(*command)
+    command = ("measure", NAME, "--store", "./store")
+    first = home.run(*command)
+    assert "measurements are missing" in first
+    assert "proved form: score, not a bound" in first
     constants = sorted((home.store / "artifacts" / "constants").glob("*/*/manifest.json"))
     assert len(constants) == 3
-    again = home.run(*command)
-    assert "3 bases on tasks are measured: nothing is left" in again
-    assert "constants of the bases are not measured" not in again
+    assert "measurements are missing" not in home.run(*command)
+    told = home.run("theory", NAME, "--store", "./store")
+    assert "constants of the bases are not measured" not in told
 
 
 def test_runs_are_made_again_from_the_store_alone(undisturbed: Home, tmp_path: Path) -> None:

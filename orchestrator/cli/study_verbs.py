@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.options import (
     NumberRange,
     OutputPath,
@@ -174,34 +173,16 @@ def report(name: str, store: str, output: Path | None) -> None:
 @click.command()
 @name_argument
 @store_option
-@click.option(
-    "--measure",
-    type=click.Choice(["gradients", "curvature"]),
-    help="First measure the study's bases on its tasks, on the cluster: the gradients of 256 "
-    "images a task, or also the curvature, which costs as much as 130 steps of 32 images a task.",
-)
-@take_over_option
-def theory(name: str, store: str, *, measure: str | None, take_over: bool) -> None:
+def theory(name: str, store: str) -> None:
     """Say what the results of study NAME show about merging.
 
     Which differences are real, which law the loss follows along each axis, what ranks merges and
     what predicts them, each with its uncertainty. Writes tables, and a chapter of the report, to
-    the store. Trains nothing, and measures nothing without --measure.
+    the store. Trains and measures nothing; it uses the constants that `measure` has made.
     """
-    from orchestrator.cli.verbs.theory import measure_bases, show_theory
+    from orchestrator.cli.verbs.theory import show_theory
 
-    opened, console, code = open_name(name, store), new_console(), DONE
-    if measure is not None:
-        check_environment()
-        code = measure_bases(
-            opened,
-            has_curvature=measure == "curvature",
-            console=console,
-            take_over=take_over,
-        )
-    if code in (DONE, FAILED):
-        code = max(code, show_theory(opened, console=console))
-    sys.exit(code)
+    sys.exit(show_theory(open_name(name, store), console=new_console()))
 
 
 @click.command()
@@ -217,11 +198,15 @@ def theory(name: str, store: str, *, measure: str | None, take_over: bool) -> No
     is_flag=True,
     help="Merge again without each expert, to see which signs flip.",
 )
-def measure(name: str, store: str, *, curvature: bool, leave_one_out: bool) -> None:
+@take_over_option
+def measure(
+    name: str, store: str, *, curvature: bool, leave_one_out: bool, take_over: bool
+) -> None:
     """Measure what the theory of merging needs to know of study NAME.
 
-    Gradients of the base on each task with their noise, the reach of each expert's path, and what
-    methods do to the spread of task vectors. Makes what the store lacks, on the study's cluster.
+    Gradients of the base on each task with their noise, the reach of each expert's path, what
+    methods do to the spread of task vectors, and the statements of the theory about each setting.
+    Makes what the store lacks, on the study's cluster; `theory` uses it for its predictors.
     """
     from orchestrator.cli.verbs.measure import measure_study
 
@@ -231,6 +216,7 @@ def measure(name: str, store: str, *, curvature: bool, leave_one_out: bool) -> N
         curvature=curvature,
         leave_one_out=leave_one_out,
         console=new_console(),
+        take_over=take_over,
     )
     sys.exit(code)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from orchestrator.bounds.findings import constants_lines, operator_lines, reach_lines
-from orchestrator.cli.exit_codes import DONE
+from orchestrator.bounds.statements import bounds_by_row, statement_lines
+from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.held_session import EndedEarlyError, held_session
 from orchestrator.plan.measurements import constants_of, operators_of, reaches_of
 from orchestrator.plan.plan import Plan
@@ -41,15 +42,18 @@ class Wanted:
 
 
 def measure_study(
-    opened: OpenedStudy, *, curvature: bool, leave_one_out: bool, console: Console
+    opened: OpenedStudy, *, curvature: bool, leave_one_out: bool, console: Console, take_over: bool
 ) -> int:
     """Makes the measurements that the store lacks, and prints all; returns the exit code.
+
+    A measurement that failed is named with its reason; the others are printed.
 
     Args:
         opened: A study of any age.
         curvature: Whether to measure curvature, which takes about as long as a short training.
         leave_one_out: Whether to merge again without each expert.
         console: Where to print.
+        take_over: Take the study without checking whether another driver is alive.
     """
     wanted = wanted_of(opened.ledger.committed(), curvature=curvature, leave_one_out=leave_one_out)
     if not wanted.specs:
@@ -57,17 +61,18 @@ def measure_study(
         return DONE
     found = read_measurements(opened.artifacts, wanted.specs)
     left = missing(wanted.specs, found=found)
+    failed: Mapping[str, str] = {}
     if left:
         say(console, f"{len(left)} of {len(wanted.specs)} measurements are missing: {_cost(left)}")
         try:
             with held_session(
                 opened,
                 console=console,
-                take_over=False,
+                take_over=take_over,
                 publishes=False,
                 next_step="run the same command again to go on",
             ) as held:
-                held.session().measure(left, console=console)
+                failed = held.session().measure(left, console=console)
                 held.lease.check()
                 held.end_if_stopped()
         except EndedEarlyError as end:
@@ -75,7 +80,9 @@ def measure_study(
         found = read_measurements(opened.artifacts, wanted.specs)
     for line in finding_lines(opened, wanted=wanted, found=found):
         say(console, line)
-    return DONE
+    for reason in failed.values():
+        say(console, f"failed: {reason}")
+    return FAILED if failed else DONE
 
 
 def wanted_of(committed: Committed, *, curvature: bool, leave_one_out: bool) -> Wanted:
@@ -111,6 +118,12 @@ def finding_lines(
         yield f"\nAt base {base_id}, augmentation {augment} (mean ± standard error)"
         measured = read_task_constants(opened.artifacts, manifests, cache_root=cache_root())
         yield from (f"- {line}" for line in constants_lines(measured))
+        yield from _listed(
+            "What the theory states about the merges, means over groups (losses in nats)",
+            statement_lines(
+                bounds_by_row(opened.plan, measured=measured, base_id=base_id, augment=augment)
+            ),
+        )
     yield from _listed(
         "Did training stay where a second-order expansion holds?",
         reach_lines(_by_setting(wanted.reaches, plan=opened.plan), found=found),
@@ -137,12 +150,12 @@ def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _cost(left: Sequence[Measurement]) -> str:
-    """Returns what the missing measurements read, in images and merges."""
+    """Returns what the missing measurements read, in images, paths and merges."""
     constants = [spec.sample for spec in left if isinstance(spec, ConstantsSpec)]
-    reaches = [spec.sample for spec in left if isinstance(spec, ReachSpec)]
     num_gradients = sum(each.num_batches * each.batch_size for each in constants)
-    num_gradients += 2 * sum(each.num_batches * each.batch_size for each in reaches)
+    num_paths = sum(isinstance(spec, ReachSpec) for spec in left)
     num_operators = sum(isinstance(spec, OperatorSpec) for spec in left)
     return (
-        f"{num_gradients:,} images to differentiate, {num_operators} methods on groups to compare"
+        f"{num_gradients:,} images to differentiate, {num_paths} paths to follow, "
+        f"{num_operators} methods on groups to compare"
     )

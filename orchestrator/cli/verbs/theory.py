@@ -4,13 +4,10 @@ import time
 
 from rich.console import Console
 
-from orchestrator.cli.ending import command_line, print_pending
-from orchestrator.cli.exit_codes import DONE, FAILED
-from orchestrator.cli.held_session import EndedEarlyError, held_session
-from orchestrator.plan.measurements import constants_of
+from orchestrator.cli.ending import print_pending
+from orchestrator.cli.exit_codes import DONE
 from orchestrator.progress.say import say
 from orchestrator.record.folder import REPORT_FILE, StudyFolder
-from orchestrator.record.measurements import missing, read_measurements
 from orchestrator.report.theory.chapter import CHAPTER_START
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
@@ -23,46 +20,6 @@ from orchestrator.theory.schema import SCHEMAS
 from orchestrator.theory.stored import store_answers, stored_answers, table_file
 from orchestrator.theory.trainings import planned_trainings
 from workers.artifacts.node_cache import cache_root
-from workers.specs.measures import CurvatureSpec
-
-
-def measure_bases(
-    opened: OpenedStudy, *, has_curvature: bool, console: Console, take_over: bool
-) -> int:
-    """Measures the constants of the study's bases that its store lacks; returns the exit code.
-
-    Args:
-        opened: The study; its bases and images are prepared.
-        has_curvature: Whether to measure the curvature too.
-        console: Where to print.
-        take_over: Take the study without checking whether another driver is alive.
-    """
-    specs = constants_of(opened.plan, curvature=CurvatureSpec() if has_curvature else None)
-    lacking = missing(specs, found=read_measurements(opened.artifacts, specs))
-    if not lacking:
-        say(console, f"{len(specs)} bases on tasks are measured: nothing is left")
-        return DONE
-    if not opened.is_prepared():
-        say(console, "error: the base and the images of the study are not prepared")
-        say(console, f"prepare them with: {command_line('resume', opened)}")
-        return FAILED
-    try:
-        with held_session(
-            opened,
-            console=console,
-            take_over=take_over,
-            publishes=False,
-            next_step="run the same command again to go on",
-        ) as held:
-            failed = held.session().measure(lacking, console=console)
-            held.lease.check()
-            held.end_if_stopped()
-    except EndedEarlyError as end:
-        return end.exit_code
-    say(console, f"measured {len(lacking) - len(failed)} of {len(lacking)} bases on tasks")
-    for reason in failed.values():
-        say(console, f"failed: {reason}")
-    return FAILED if failed else DONE
 
 
 def show_theory(opened: OpenedStudy, *, console: Console) -> int:

@@ -72,7 +72,7 @@ def test_reach_is_said_in_words_beside_what_was_measured(
             start_loss=2.0,
             end_loss=1.0,
             batch_size=8,
-            num_gradients=10,
+            num_passes=10,
         )
         found[spec.id] = manifest_of(spec, metrics)
     (line,) = reach_lines({"default": specs, "lr=1": ()}, found=found)

@@ -7,6 +7,7 @@ import pytest
 from eval.theory.labels import Reason, Word
 from orchestrator.bounds.merge_bounds import MergeBounds, bounds_of
 from orchestrator.bounds.merge_setting import coefficients_of, merge_setting_of
+from orchestrator.bounds.statements import bounds_by_row, statement_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.record.task_constants import MeasuredTasks
 from workers.artifacts.measured import ConstantsMetrics, CurvatureMetrics, Measured
@@ -150,3 +151,22 @@ def test_unequal_steps_tilt_the_weights(make_plan: Callable[..., Plan]) -> None:
         bounds = bounds_of(merge, setting, measured=measured_tasks(plan))
         assert bounds.weights == pytest.approx(lengths / lengths.sum())
         assert (bounds.chi_square < 1e-9) == bool(np.ptp(lengths) < 1e-9)
+
+
+def test_statements_name_the_weakest_word_and_every_reason(make_plan: Callable[..., Plan]) -> None:
+    """Inside the range the proved form is a bound; with kinks it is a score, and says why."""
+    plan = make_plan(finetune=SMOOTH, merge=[{"method": "average"}, {"method": "ties"}])
+    spec = next(iter(plan.experts.values()))
+    where = {"base_id": spec.base_id, "augment": spec.hyperparameters.augment}
+    rows = bounds_by_row(plan, measured=measured_tasks(plan), **where)
+    assert [len(merges) for merges in rows.values()] == [len(plan.groups)]
+    (smooth,) = statement_lines(rows)
+    assert "(proved form: bound, reach 0.004)" in smooth
+    assert "(stated form: never a bound)" in smooth
+    assert "training loss" in smooth
+    rows = bounds_by_row(plan, measured=measured_tasks(plan, has_kinks=True), **where)
+    line, reason = statement_lines(rows)
+    assert "(proved form: score, not a bound, reach 0.004)" in line
+    assert reason == Reason.KINKS
+    other = {**where, "base_id": "another"}
+    assert not bounds_by_row(plan, measured=measured_tasks(plan), **other)
