@@ -23,7 +23,18 @@ from workers.store.protocol import RETRY_TIMEOUT_S, Store
 Call = Callable[..., Result]
 FILE_VERBS = ("plan", "prepare", "run")
 NAME_VERBS = (
-    *("resume", "results", "report", "theory", "ui", "track", "verify", "status", "watch"),
+    *(
+        "resume",
+        "results",
+        "report",
+        "theory",
+        "measure",
+        "ui",
+        "track",
+        "verify",
+        "status",
+        "watch",
+    ),
 )
 CLUSTER_VERBS = ("logs", "stop", "status", "watch")
 ARGUMENTS: dict[str, tuple[str, ...]] = {
