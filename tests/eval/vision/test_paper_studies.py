@@ -143,7 +143,9 @@ def test_plan_of_the_full_grid_has_all_combinations() -> None:
 @pytest.mark.large
 def test_plan_of_the_full_grid_is_printed_with_its_costs(home: Home) -> None:
     """The command checks the three models first, which takes most of its time."""
-    check_costs(home.call("plan", str(STUDIES / f"{FULL_GRID}.yaml"), "--slots", "64"))
+    printed = home.call("plan", str(STUDIES / f"{FULL_GRID}.yaml"), "--slots", "64")
+    assert f"study {FULL_GRID}: 20 tasks" in printed
+    check_costs(printed)
 
 
 def test_plan_of_the_clip_study_has_eight_tasks_and_the_axes(home: Home) -> None:
