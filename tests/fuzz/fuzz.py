@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 import shlex
 import shutil
 import tempfile
@@ -40,8 +39,7 @@ KINDS: dict[str, Maker] = {
 }
 EXIT_CODES = (0, 1, 2, 3, 130)
 MAX_LINES = 10
-"""Most lines on standard error; a study file's problems are all listed, one in each line."""
-PROBLEMS = re.compile(r": (\d+) problems$")
+"""Most lines on standard error."""
 TIMEOUT_S = 60.0
 WIDTH = 4000
 """So that a message is one line, whatever its length."""
@@ -107,8 +105,7 @@ def faults_of(ending: Ending) -> Iterator[str]:
     if "traceback" in f"{ending.output}{ending.errors}".lower():
         yield "a traceback"
     lines = [line for line in ending.errors.splitlines() if line.strip()]
-    listed = PROBLEMS.search(lines[0]) if lines else None
-    if len(lines) > max(MAX_LINES, 1 + int(listed[1]) if listed else 0):
+    if len(lines) > MAX_LINES:
         yield f"{len(lines)} lines of errors"
     if ending.code != 0 and not lines and not ending.output.strip():
         yield "no message"
