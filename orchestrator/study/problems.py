@@ -9,6 +9,7 @@ from pathlib import Path
 from eval.file_tree import printable
 from merge.ranges import similar
 from orchestrator.study.credentials import masked
+from orchestrator.study.few_lines import few_lines
 
 MAX_SHOWN_CHARS = 80
 """Longer values are cut in messages."""
@@ -37,7 +38,7 @@ class StudyError(ValueError):
 
     def __init__(self, source: str | Path, *, problems: Sequence[StudyProblem]) -> None:
         self.problems = tuple(problems)
-        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        lines = "\n".join(f"  {line}" for line in few_lines(map(str, self.problems)))
         count = len(self.problems)
         super().__init__(f"{source}: {count} problem{'s' * (count != 1)}\n{lines}")
 

@@ -399,7 +399,7 @@ def test_bad_images_of_all_tasks_end_the_run_together(setup: Setup) -> None:
         for task in ("a", "b")
     ]
     with pytest.raises(
-        PreparationError, match=r"(?s)2 images cannot be used\n.*a\.png.*b\.png"
+        PreparationError, match=r"(?s)2 images cannot be used:\n.*a\.png.*b\.png"
     ) as caught:
         setup.run()
     assert caught.value.is_input_wrong

@@ -23,6 +23,35 @@ def test_error_names_the_source_and_one_line_per_problem() -> None:
     ]
 
 
+@pytest.mark.parametrize("count", [9, 10, 40])
+def test_every_problem_is_said_in_at_most_ten_lines(count: int) -> None:
+    """However many problems a file has, the message has all of them, in ten lines."""
+    problems = [problem(f"tasks.own.task{index}") for index in range(count)]
+    message = str(StudyError("a.yaml", problems=problems))
+    first, *lines = message.splitlines()
+    assert first == f"a.yaml: {count} problems"
+    assert len(lines) == min(count, 9)
+    said = [text.strip() for line in lines for text in line.split(" | ")]
+    assert said == [str(each) for each in problems]
+
+
+def test_problems_of_the_same_task_share_a_line_first() -> None:
+    """Neighbours with the most of their field in common are the first to share a line."""
+    fields = [
+        "name",
+        "store",
+        "tasks.own.a.train",
+        "tasks.own.a.test",
+        "tasks.own.b",
+        "groups.size",
+    ]
+    fields += ["groups.count", "merge[0].density", "merge[1].density", "tracking"]
+    lines = str(StudyError("a.yaml", problems=[problem(field) for field in fields])).splitlines()
+    assert [line for line in lines if " | " in line] == [
+        f"  {problem(fields[2])} | {problem(fields[3])}"
+    ]
+
+
 def test_one_problem_is_said_in_the_singular() -> None:
     """One problem is not counted as `1 problems`."""
     assert str(StudyError("a.yaml", problems=[problem("lr")])).startswith("a.yaml: 1 problem\n")
