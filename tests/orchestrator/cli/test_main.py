@@ -116,10 +116,10 @@ def test_broken_study_file_is_refused_in_words_and_starts_nothing(
     """Exit code 2 comes with file, field, value and allowed values; nothing is written."""
     changes, said = BROKEN[broken]
     path = write_study(**changes)
-    started = time.monotonic()
+    started_s = time.process_time()
     result = call(command, path)
     assert result.exit_code == 2, result.output
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started_s < 5
     assert f"{path}: 1 problem\n  {said[0]}: {said[1]}; " in result.output
     for part in said[2:]:
         assert part in result.output
