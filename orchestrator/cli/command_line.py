@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from orchestrator.cli import cluster_verbs, file_verbs, study_verbs
+from orchestrator.cli import cluster_verbs, file_verbs, model_verbs, study_verbs
 from orchestrator.cli.exit_codes import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.signals import was_interrupted
 from orchestrator.cli.standard_streams import output_failure
@@ -27,7 +27,7 @@ from workers.store.protocol import StoreError
 TRACEBACK_VARIABLE = "MERGESWEEP_TRACEBACK"
 """Environment variable that shows the traceback of an unexpected error on the terminal."""
 
-_WORKING = ("run", "resume", "prepare", "track", "verify", "gc", "merge")
+_WORKING = ("run", "resume", "prepare", "track", "verify", "gc", "merge", "export")
 """Verbs whose work is done even if nobody could read of it."""
 
 
@@ -122,5 +122,6 @@ def cli() -> None:
     """
 
 
-for _command in (*study_verbs.COMMANDS, *cluster_verbs.COMMANDS, *file_verbs.COMMANDS):
-    cli.add_command(_command)
+for _verbs in (study_verbs, model_verbs, cluster_verbs, file_verbs):
+    for _command in _verbs.COMMANDS:
+        cli.add_command(_command)

@@ -159,16 +159,26 @@ class MergeMetrics:
     """The merged model on the test images of each task, held-out tasks included."""
     coverage: float
     """Fraction of the weight entries on which the method is more than an average, in [0, 1]."""
+    weights_sha256: str | None = None
+    """Digest of all weights that were evaluated (`workers.merging.weights_digest`); None in
+    manifests of earlier releases."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
-        return {"tasks": _tasks_to_json(self.tasks), "coverage": self.coverage}
+        fields = {"tasks": _tasks_to_json(self.tasks), "coverage": self.coverage}
+        if self.weights_sha256 is not None:
+            fields["weights_sha256"] = self.weights_sha256
+        return fields
 
     @classmethod
     def from_json(cls, metrics: Json) -> Self:
         """Returns the view of a merge's metrics."""
         tasks = {task: TaskSums.from_json(sums) for task, sums in metrics["tasks"].items()}
-        return cls(tasks=tasks, coverage=metrics["coverage"])
+        return cls(
+            tasks=tasks,
+            coverage=metrics["coverage"],
+            weights_sha256=metrics.get("weights_sha256"),
+        )
 
 
 def steps_taken(metrics: Json) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,10 +16,12 @@ from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics
 from workers.artifacts.provenance import Provenance
 from workers.merging.group_probe import GroupProbe
-from workers.merging.surgery import adapt
+from workers.merging.surgery import Adapter, train_adapter
 from workers.merging.task_models import expert_names, task_models
+from workers.merging.weights_digest import WeightsDigest
 from workers.models.backbones import Backbone
 from workers.models.batch_norm import copy_statistics, recalibrate
+from workers.models.tied_weights import own_state
 from workers.sampling.determinism import compute_deterministically
 from workers.sampling.seeds import derive_seed
 from workers.specs.expert import ExpertSpec
@@ -39,12 +42,14 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     compute_deterministically()
     sums: dict[str, TaskSums] = {}
     evaluate_s = 0.0
-    for backbone, experts in _models(spec, workspace=workspace):
+    digest = WeightsDigest()
+    for backbone, experts in merged_models(spec, workspace=workspace):
+        digest.add(own_state(backbone.module))
         merged = time.monotonic()
         for expert in experts:
-            sums[expert.task] = _evaluate(
-                spec, expert=expert, backbone=backbone, workspace=workspace
-            )
+            scored = score_task(spec, expert=expert, backbone=backbone, workspace=workspace)
+            sums[expert.task] = scored.sums
+            digest.add_adapter(scored.adapter)
         evaluate_s += time.monotonic() - merged
     merge_s = time.monotonic() - started - evaluate_s
     params = parse_params(spec.method, spec.params)
@@ -52,15 +57,22 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     return workspace.artifacts.commit(
         Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
         files={},
-        metrics=MergeMetrics(tasks=sums, coverage=covered).to_json(),
+        metrics=MergeMetrics(
+            tasks=sums, coverage=covered, weights_sha256=digest.hexdigest()
+        ).to_json(),
         seconds={"merge": merge_s, "evaluate": evaluate_s},
     )
 
 
-def _models(
+def merged_models(
     spec: MergeSpec, *, workspace: Workspace
 ) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
-    """Yields the backbone with each model of the merge, and the experts whose tasks it serves."""
+    """Yields the backbone with each model of the merge, and the experts whose tasks it serves.
+
+    Raises:
+        MissingArtifactError: An expert or its weights are not in the store.
+        merge.errors.MergeError: The experts do not fit together, or the result is not finite.
+    """
     if METHODS[spec.method].combine_for_task is None:
         yield _merge(spec, workspace=workspace), (*spec.experts, *spec.held_out)
         return
@@ -111,11 +123,24 @@ def _probe(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> Grou
     return GroupProbe(spec, backbone=backbone, workspace=workspace)
 
 
-def _evaluate(
+@dataclass(frozen=True, kw_only=True)
+class ScoredTask:
+    """A merged model on one task."""
+
+    sums: TaskSums
+    """Sums over the task's test images."""
+    adapter: Adapter | None
+    """The adapter that surgery trained for the task; None without surgery."""
+
+
+def score_task(
     spec: MergeSpec, *, expert: ExpertSpec, backbone: Backbone, workspace: Workspace
-) -> TaskSums:
-    if spec.batch_norm == "per_task":
-        copy_statistics(workspace.expert_tensors(expert.id), module=backbone.module)
+) -> ScoredTask:
+    """Evaluates a model of a merge on the task of an expert, under the expert's head.
+
+    The backbone has the task's own running statistics afterwards, if the policy is `per_task`.
+    """
+    use_task_statistics(spec, expert=expert, backbone=backbone, workspace=workspace)
     split = workspace.split(expert.data_id, "test")
     features = features_of(
         backbone.model,
@@ -123,15 +148,26 @@ def _evaluate(
         normalization=backbone.normalization,
         device=workspace.device,
     )
+    adapter = None
     if spec.surgery is not None and expert in spec.experts:
-        features = adapt(
+        adapter = train_adapter(
             features,
             target=workspace.expert_features(expert),
             surgery=spec.surgery,
             seed=derive_seed(spec.seed, "surgery", expert.task),
         )
+        features = adapter.adapted(features)
     head = workspace.expert_head(expert.id)
-    return evaluate_head(head, features=features, labels=split.labels)
+    sums = evaluate_head(head, features=features, labels=split.labels)
+    return ScoredTask(sums=sums, adapter=adapter)
+
+
+def use_task_statistics(
+    spec: MergeSpec, *, expert: ExpertSpec, backbone: Backbone, workspace: Workspace
+) -> None:
+    """Gives a model of a merge the running statistics of a task, if the policy is `per_task`."""
+    if spec.batch_norm == "per_task":
+        copy_statistics(workspace.expert_tensors(expert.id), module=backbone.module)
 
 
 def _inputs(spec: MergeSpec, *, workspace: Workspace) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Representation surgery: trains adapters that move a merged model's features to an expert's."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +12,27 @@ from workers.sampling.seeds import derive_seed
 from workers.specs.merge import SurgerySpec
 
 
-def adapt(features: Tensor, *, target: Tensor, surgery: SurgerySpec, seed: int) -> Tensor:
-    """Trains an adapter on features z; returns the adapted features z - W_up ReLU(W_down z).
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """The two trained maps of one task."""
+
+    down: Tensor
+    """W_down: (rank, features)."""
+    up: Tensor
+    """W_up: (features, rank)."""
+
+    def adapted(self, features: Tensor) -> Tensor:
+        """Returns z - W_up ReLU(W_down z) for features z.
+
+        Shapes:
+            features, returns: (images, features), float32.
+        """
+        with torch.inference_mode():
+            return _adapted(features, down=self.down, up=self.up)
+
+
+def train_adapter(features: Tensor, *, target: Tensor, surgery: SurgerySpec, seed: int) -> Adapter:
+    """Trains an adapter that moves features towards a target.
 
     The training images are the test images on which the features are evaluated, without labels.
     W_up starts at zero, so that features that equal the target stay unchanged.
@@ -24,7 +44,7 @@ def adapt(features: Tensor, *, target: Tensor, surgery: SurgerySpec, seed: int) 
         seed: Seeds W_down and the order of the images.
 
     Shapes:
-        features, target, returns: (images, features), float32.
+        features, target: (images, features), float32.
     Source: Yang 2024, arXiv:2402.02705, equation 3, with the L1 distance. W_down is initialised
         uniformly like torch's linear layers, as in the authors' code.
     """
@@ -36,8 +56,7 @@ def adapt(features: Tensor, *, target: Tensor, surgery: SurgerySpec, seed: int) 
         optimizer.zero_grad(set_to_none=True)
         nn.functional.l1_loss(adapted, target[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    with torch.inference_mode():
-        return _adapted(features, down=down, up=up)
+    return Adapter(down=down.detach(), up=up.detach())
 
 
 def _initial_maps(features: Tensor, *, rank: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -170,8 +170,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, about: Mapping[s
         tensors: Tensors by name, on any device and in any memory layout.
         about: A description of the tensors, the file's only metadata entry.
     """
+    write_with_metadata(path, tensors, metadata={METADATA_KEY: canonical_json(about)})
+
+
+def write_with_metadata(
+    path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]
+) -> None:
+    """Writes tensors to a safetensors file like `write_tensors`, with metadata of any names."""
     described = {name: (_NAMES[each.dtype], tuple(each.shape)) for name, each in tensors.items()}
-    writer = TensorWriter(described, metadata={METADATA_KEY: canonical_json(about)})
+    writer = TensorWriter(described, metadata=metadata)
     with path.open("wb") as file:
         writer.begin(file)
         for name in writer.names:

@@ -34,6 +34,7 @@ NAME_VERBS = (
         "verify",
         "status",
         "watch",
+        "export",
     ),
 )
 CLUSTER_VERBS = ("logs", "stop", "status", "watch")

@@ -13,7 +13,7 @@ from merge.merge import MergeOptions, merge, merge_tasks
 from merge.table import METHODS
 from workers.merging import task_models
 from workers.merging.merge_job import run_merge
-from workers.merging.surgery import adapt
+from workers.merging.surgery import train_adapter
 from workers.sampling.seeds import derive_seed
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec, SurgerySpec
@@ -162,7 +162,9 @@ def test_surgery_moves_the_features_of_every_task_towards_its_experts(
         own = dict(workspace.expert_tensors(expert.id))
         module, how = load(own, expert=expert, workspace=workspace)
         seed = derive_seed(3, "surgery", expert.task)
-        moved = adapt(features, target=features_of(module, **how), surgery=SURGERY, seed=seed)
+        moved = train_adapter(
+            features, target=features_of(module, **how), surgery=SURGERY, seed=seed
+        ).adapted(features)
         head = workspace.expert_head(expert.id)
         sums = evaluate_head(head, features=moved, labels=how["split"].labels)
         assert merged[expert.task] == sums.to_json()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.merging.surgery import adapt
+from workers.merging.surgery import train_adapter
 from workers.specs.merge import SurgerySpec
 
 SURGERY = SurgerySpec(rank=4, steps=200, lr=0.01, batch_size=16)
@@ -25,13 +25,16 @@ def test_constant_bias_between_representations_is_removed(features: Tensor) -> N
     bias = torch.zeros(24)
     bias[:6] = 2.0
     target = features - bias
-    moved = adapt(features, target=target, surgery=SURGERY, seed=0)
+    moved = train_adapter(features, target=target, surgery=SURGERY, seed=0).adapted(features)
     assert distance(moved, target) < 0.2 * distance(features, target)
 
 
 def test_features_that_are_the_targets_stay_as_they_are(features: Tensor) -> None:
     """W_up starts at zero, and its gradient is zero."""
-    assert torch.equal(adapt(features, target=features, surgery=SURGERY, seed=0), features)
+    assert torch.equal(
+        train_adapter(features, target=features, surgery=SURGERY, seed=0).adapted(features),
+        features,
+    )
 
 
 def test_first_step_by_hand() -> None:
@@ -42,7 +45,10 @@ def test_first_step_by_hand() -> None:
     """
     surgery = SurgerySpec(rank=1, steps=1, lr=0.5, batch_size=1)
     one, zero = torch.ones(1, 1), torch.zeros(1, 1)
-    moved = [float(adapt(one, target=zero, surgery=surgery, seed=seed)) for seed in range(20)]
+    moved = [
+        float(train_adapter(one, target=zero, surgery=surgery, seed=seed).adapted(one))
+        for seed in range(20)
+    ]
     silent = [value for value in moved if value == 1]
     assert 0 < len(silent) < 20
     assert all(0.5 < value < 1 for value in moved if value not in silent)
@@ -54,7 +60,9 @@ def test_same_seed_gives_the_same_bits_whatever_the_global_one(features: Tensor)
     results = []
     for global_seed, seed in ((1, 5), (2, 5), (1, 6)):
         torch.manual_seed(global_seed)
-        results.append(adapt(features, target=target, surgery=SURGERY, seed=seed))
+        results.append(
+            train_adapter(features, target=target, surgery=SURGERY, seed=seed).adapted(features)
+        )
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
@@ -64,7 +72,10 @@ def test_change_has_the_rank_of_the_adapter(features: Tensor) -> None:
     target = features.flip(1)
     for rank in (1, 4):
         surgery = replace(SURGERY, rank=rank)
-        change = adapt(features, target=target, surgery=surgery, seed=0) - features
+        change = (
+            train_adapter(features, target=target, surgery=surgery, seed=0).adapted(features)
+            - features
+        )
         assert int(torch.linalg.matrix_rank(change, rtol=1e-4)) <= rank
 
 
@@ -72,7 +83,7 @@ def test_fewer_images_than_a_batch_are_repeated() -> None:
     """A task with three test images has batches of sixteen too."""
     features = torch.rand(3, 24, generator=torch.Generator().manual_seed(0))
     target = torch.zeros(3, 24)
-    moved = adapt(features, target=target, surgery=SURGERY, seed=0)
+    moved = train_adapter(features, target=target, surgery=SURGERY, seed=0).adapted(features)
     assert distance(moved, target) < distance(features, target)
 
 
@@ -80,7 +91,7 @@ def test_features_computed_without_gradients_can_be_adapted(features: Tensor) ->
     """An evaluation computes features in inference mode, without a graph."""
     with torch.inference_mode():
         given, target = features + 0, features * 0
-    moved = adapt(given, target=target, surgery=SURGERY, seed=0)
+    moved = train_adapter(given, target=target, surgery=SURGERY, seed=0).adapted(given)
     assert torch.equal(given, features)
     assert not moved.requires_grad
 
@@ -88,4 +99,9 @@ def test_features_computed_without_gradients_can_be_adapted(features: Tensor) ->
 def test_collapsed_features_stay_a_result(features: Tensor) -> None:
     """NaN stays NaN, and the scores show it."""
     collapsed = features * float("nan")
-    assert adapt(collapsed, target=features, surgery=SURGERY, seed=0).isnan().all()
+    assert (
+        train_adapter(collapsed, target=features, surgery=SURGERY, seed=0)
+        .adapted(collapsed)
+        .isnan()
+        .all()
+    )

@@ -1,0 +1,1 @@
+"""Exports a model of a study: chooses it, has it made again, writes its card."""

@@ -1,0 +1,233 @@
+"""Writes the model card of an export: README.md with the front matter that the hub reads."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import yaml
+
+from merge.catalogue import CARDS
+from orchestrator.export.choice import ChosenExpert, ChosenMerge
+from orchestrator.export.snippet import snippet
+from orchestrator.plan.data_use import data_use, has_task_modules
+from orchestrator.plan.plan import Plan
+from orchestrator.results.means import Row
+from orchestrator.results.schema import MEANS
+from workers.artifacts.code_version import code_version
+from workers.artifacts.manifests import Manifest
+from workers.export.outcome import Exported
+from workers.specs.bases import BaseSpec
+from workers.specs.expert import ExpertSpec
+
+_CHECKS = {
+    "digest": "its weights have the digest that the evaluation recorded",
+    "sums": "evaluated again, it has the sums that the study stored; the release that evaluated it "
+    "recorded no digest of its weights",
+    "file": "its file has the digest in the study's store",
+}
+_LIBRARIES = ("torch", "timm", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Everything that a model card says."""
+
+    plan: Plan
+    chosen: ChosenMerge | ChosenExpert
+    manifest: Manifest
+    """The manifest of the merge or expert."""
+    exported: Exported
+
+    @property
+    def experts(self) -> tuple[ExpertSpec, ...]:
+        """The experts of the group, or the one expert."""
+        chosen = self.chosen
+        return (chosen.spec,) if isinstance(chosen, ChosenExpert) else chosen.cell.merge.experts
+
+    @property
+    def base(self) -> BaseSpec:
+        """The base of the experts."""
+        return self.plan.bases.by_id[self.experts[0].base_id]
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The scores: a row for each task, and for a merge one for each mean."""
+        if isinstance(self.chosen, ChosenExpert):
+            return (self.chosen.row,)
+        return tuple(row for row in self.chosen.rows if not row["held_out"])
+
+
+def card_text(card: Card) -> str:
+    """Returns the text of README.md."""
+    front = yaml.safe_dump(_front_matter(card), sort_keys=False, allow_unicode=True, width=88)
+    sections = [f"---\n{front}---\n", *_sections(card)]
+    return "\n".join(sections)
+
+
+def _front_matter(card: Card) -> dict[str, Any]:
+    is_merge = isinstance(card.chosen, ChosenMerge)
+    relation = "merge" if is_merge else "finetune"
+    base_model = card.exported.base_model
+    return {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "license": "other",
+        "license_name": "see-licences-below",
+        **({"base_model": base_model, "base_model_relation": relation} if base_model else {}),
+        "tags": ["timm", "image-classification", "mergesweep", *(["merge"] if is_merge else [])],
+        "metrics": ["accuracy"],
+        "model-index": [{"name": _name(card), "results": list(_results(card))}],
+    }
+
+
+def _results(card: Card) -> Iterator[dict[str, Any]]:
+    for row in card.rows:
+        task = row["task"]
+        name = f"{task} over the group" if task in MEANS else task
+        yield {
+            "task": {"type": "image-classification"},
+            "dataset": {"type": task, "name": name, "split": "test"},
+            "metrics": [{"type": "accuracy", "value": row["accuracy"]}],
+        }
+
+
+def _name(card: Card) -> str:
+    chosen, study = card.chosen, card.plan.study.name
+    if isinstance(chosen, ChosenExpert):
+        return f"{study}: expert of {chosen.spec.task}, {chosen.setting}"
+    cell = chosen.cell
+    return f"{study}: {cell.label} of {cell.group.name}, {cell.setting.name}"
+
+
+def _sections(card: Card) -> Iterator[str]:
+    yield f"# {_name(card)}\n"
+    yield _summary(card)
+    yield "## Use\n"
+    yield _use(card)
+    yield "## Scores\n"
+    yield _scores(card)
+    yield "## Experts\n"
+    yield _experts(card)
+    yield "## Origin\n"
+    yield _origin(card)
+    yield "## Licences\n"
+    yield _licences(card)
+
+
+def _summary(card: Card) -> str:
+    model = card.base.model
+    tasks = ", ".join(expert.task for expert in card.experts)
+    if isinstance(card.chosen, ChosenExpert):
+        return f"A `{model}` of timm, fine-tuned on the task {tasks}.\n"
+    merge = card.chosen.cell.merge
+    method = CARDS[merge.method].title
+    params = ", ".join(f"{name}={value}" for name, value in merge.params.items())
+    lines = [
+        f"A `{model}` of timm: the merge of {len(merge.experts)} experts, fine-tuned on {tasks}.",
+        "",
+        f"- method: `{merge.method}` ({method})" + (f", {params}" if params else ""),
+        f"- BatchNorm's running statistics: {merge.batch_norm}",
+        f"- data that the merge reads: {data_use(merge)}",
+    ]
+    if merge.surgery is not None:
+        surgery = ", ".join(f"{name}={value}" for name, value in vars(merge.surgery).items())
+        lines.append(f"- representation surgery: {surgery}")
+    if has_task_modules(merge):
+        lines.append("- parts of the model are of one task: the task must be known to use it")
+    if card.chosen.reason:
+        lines += ["", card.chosen.reason]
+    return "\n".join(lines) + "\n"
+
+
+def _use(card: Card) -> str:
+    merge = card.chosen.cell.merge if isinstance(card.chosen, ChosenMerge) else None
+    code = snippet(
+        has_adapters=merge is not None and merge.surgery is not None,
+        is_cosine=card.experts[0].head_id is not None,
+    )
+    size = card.plan.study.backbone.image_size
+    return (
+        "This program prints the class of each image file. It needs timm, torch, safetensors and "
+        "Pillow. Save it as `classify.py` and run "
+        f"`python classify.py FOLDER {card.experts[0].task} IMAGE...`; FOLDER is the folder of "
+        "this card.\n\n"
+        f"```python\n{code}```\n\n"
+        f"Images are resized as in the study: the shorter side to {size} pixels (bicubic), then "
+        "the square in the middle, normalized by the mean and standard deviation in "
+        "`config.json`.\n\n"
+        "- `config.json`, `model.safetensors`: the backbone without classifier, for "
+        '`timm.create_model("local-dir:FOLDER", pretrained=True)`; in a folder for each task if '
+        "tasks have models of their own\n"
+        "- `heads.safetensors`: the classifier of each task, never merged\n"
+        "- `tasks.json`: for each task the place of its model, its classes, and whether its images "
+        "are grey (`L`)\n"
+    )
+
+
+def _scores(card: Card) -> str:
+    lines = [
+        "Accuracy in % on the study's test images; base: the base under the same head.",
+        "",
+        "| task | images | this model | expert | base |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in card.rows:
+        cells = [
+            row["task"],
+            str(row["num_examples"]),
+            *(
+                _percent(row.get(name, row["accuracy"]))
+                for name in ("accuracy", "expert_accuracy", "base_accuracy")
+            ),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _experts(card: Card) -> str:
+    lines = ["| task | expert | hyperparameters |", "| --- | --- | --- |"]
+    for expert in card.experts:
+        columns: Mapping[str, Any] = expert.hyperparameters.columns()
+        values = ", ".join(
+            f"{name}={value}" for name, value in columns.items() if value is not None
+        )
+        lines.append(f"| {expert.task} | `{expert.id}` | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def _origin(card: Card) -> str:
+    manifest, exported, base = card.manifest, card.exported, card.base
+    here = ", ".join(f"{name} {found}" for name in _LIBRARIES if (found := _version(name)))
+    lines = [
+        f"- study: {card.plan.study.name}",
+        f"- {manifest.kind}: `{manifest.id}`, made by mergesweep {manifest.code_version}",
+        f"- base: `{base.model}`, weights `{base.weights}` (`{base.id}`)",
+        f"- exported by mergesweep {code_version()} with {here}, on {exported.device}",
+        f"- digest of the weights: `{exported.weights_sha256}`",
+        f"- check of the export: {_CHECKS[exported.check]}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _licences(card: Card) -> str:
+    lines = [
+        "The study does not know the licence of this model. It depends on:",
+        "",
+        f"- the base's weights, `{card.base.model}` from `{card.base.weights}`",
+    ]
+    for expert in card.experts:
+        task = card.plan.sources[expert.task].task
+        lines.append(f"- the images of {task.name}: {task.licence}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,33 @@
+"""Runs everything that a study plans in this process, without Ray."""
+
+import torch
+import yaml
+
+from orchestrator.run.opened import OpenedStudy, open_study
+from orchestrator.study.reader import parse_study
+from workers.artifacts.node_cache import cache_root
+from workers.merging.merge_job import run_merge
+from workers.prepare.bases import prepare_base
+from workers.prepare.images import prepare_data
+from workers.train.resumable import Timing
+from workers.train.trial import run_trial
+from workers.workspace import Workspace
+
+
+def run_in_process(fields: dict[str, object]) -> tuple[OpenedStudy, Workspace]:
+    """Makes all artifacts of a study without pretraining; returns it as its store has it now."""
+    text = yaml.safe_dump(fields)
+    opened = open_study(parse_study(text, source="study.yaml"), text=text)
+    opened.folder.write_plan(opened.plan, study_text=text)
+    torch.set_num_threads(1)
+    cpu = torch.device("cpu")
+    workspace = Workspace(opened.store_url, cache_root=cache_root(), device=cpu)
+    for base in opened.plan.bases.jobs:
+        prepare_base(base, workspace=workspace)
+    for data in opened.plan.data_jobs:
+        list(prepare_data(data, workspace=workspace))
+    for trial in opened.plan.trials:
+        list(run_trial(trial, workspace=workspace, timing=Timing(report_every_s=1e9)))
+    for merge in opened.plan.merges.values():
+        run_merge(merge, workspace=workspace)
+    return opened.reopened(), workspace

@@ -1,0 +1,1 @@
+"""Writes the models of a study as folders that timm loads by itself."""
