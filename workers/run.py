@@ -17,6 +17,7 @@ from workers.specs.merge import MergeSpec
 from workers.specs.training import Pretraining, Training, TrialSpec
 from workers.store.opening import open_store
 from workers.store.protocol import StoreError
+from workers.without_compiler import without_compiler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(planned: Planned, *, options: argparse.Namespace) -> int:
     # Imported here because torch takes seconds to load: a wrong id is reported at once.
-    from workers.process import Worker  # noqa: PLC0415
+    with without_compiler():
+        from workers.process import Worker  # noqa: PLC0415
     from workers.workspace import MissingArtifactError  # noqa: PLC0415
 
     worker = Worker(options.store, num_cpus=options.cpus)

@@ -37,6 +37,7 @@ from orchestrator.environment.ray_variables import (
 from orchestrator.progress.state import InUse
 from workers.store.machine_errors import MachineError
 from workers.store.protocol import StoreError
+from workers.without_compiler import without_compiler
 
 WORKER = "workers.process:Worker"
 """The class that runs in worker processes. It is named and not imported, because it loads torch,
@@ -297,7 +298,7 @@ def create_worker(name: str, *, store_url: str, num_cpus: float) -> Any:  # noqa
     """
     module, _, attribute = name.partition(":")
     try:
-        with collecting_later():
+        with collecting_later(), without_compiler():
             worker = getattr(importlib.import_module(module), attribute)
         return worker(store_url, num_cpus=num_cpus)
     except (StoreError, MachineError):

@@ -15,10 +15,13 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from workers.check.model_check import check_model
 from workers.check.report import Fault, FileUse, ModelReport, ModelUse, TowerUse, Use, use_of
-from workers.check.towers import check_tower
-from workers.check.weights import check_file
+from workers.without_compiler import without_compiler
+
+with without_compiler():
+    from workers.check.model_check import check_model
+    from workers.check.towers import check_tower
+    from workers.check.weights import check_file
 
 LIMIT_S = 120
 """Time for a use. The checked work takes seconds on a machine that is not overloaded."""

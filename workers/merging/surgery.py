@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from workers.sampling.batches import batch_positions
 from workers.sampling.seeds import derive_seed
 from workers.specs.merge import SurgerySpec
+from workers.without_compiler import without_compiler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +50,15 @@ def train_adapter(features: Tensor, *, target: Tensor, surgery: SurgerySpec, see
         uniformly like torch's linear layers, as in the authors' code.
     """
     down, up = _initial_maps(features, rank=surgery.rank, seed=seed)
-    optimizer = torch.optim.Adam([down, up], lr=surgery.lr, betas=(0.9, 0.999), fused=True)
+    with without_compiler():
+        optimizer = torch.optim.Adam([down, up], lr=surgery.lr, betas=(0.9, 0.999), fused=True)
     for rows in _batches(len(features), surgery=surgery, seed=seed):
         batch = rows.to(features.device)
         adapted = _adapted(features[batch], down=down, up=up)
         optimizer.zero_grad(set_to_none=True)
         nn.functional.l1_loss(adapted, target[batch]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        with without_compiler():
+            optimizer.step()
     return Adapter(down=down.detach(), up=up.detach())
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
+from workers.without_compiler import without_compiler
 
 ADAM_SECOND_DECAY = 0.999
 TINY_NORM = 1e-12
@@ -20,6 +21,16 @@ def create_optimizer(
     parameters: Sequence[nn.Parameter],
 ) -> torch.optim.Optimizer:
     """Creates an optimizer that updates all parameters in one fused kernel."""
+    with without_compiler():
+        return _optimizer(hyperparameters, constants=constants, parameters=parameters)
+
+
+def _optimizer(
+    hyperparameters: Hyperparameters,
+    *,
+    constants: TrainingConstants,
+    parameters: Sequence[nn.Parameter],
+) -> torch.optim.Optimizer:
     lr, weight_decay = hyperparameters.lr, hyperparameters.weight_decay
     if hyperparameters.optimizer == "sgd":
         return torch.optim.SGD(

@@ -38,6 +38,7 @@ from workers.train.trainer_state import (
     optimizer_tensors,
     restore_tensors,
 )
+from workers.without_compiler import without_compiler
 
 CURVE_POINTS = 20
 """Points of the loss curve that a manifest keeps."""
@@ -103,7 +104,8 @@ class Trainer:
             self._sharpen(inputs, labels)
         for parameter_group in self._optimizer.param_groups:
             parameter_group["lr"] = learning_rate(hyperparameters, step=self.step)
-        self._optimizer.step()
+        with without_compiler():
+            self._optimizer.step()
         self.step += 1
         self.losses.append(loss)
         self.least_micro_batch = _least(self.micro_batch, self.least_micro_batch)
