@@ -55,7 +55,7 @@ def training_loss(setting: MergeSetting, constants: TaskConstants) -> TrainingLo
     length = _length(setting)
     weights = _weights(setting)
     bias = math.sqrt(max(0.0, squared_bias(constants.gram, weights=setting.p, surrogate=weights)))
-    drift = math.sqrt(max(0.0, float(weights @ drifts(setting, constants))))
+    drift = float(np.sqrt(np.maximum(0.0, weights @ drifts(setting, constants))))  # NaN stays
     return TrainingLoss(
         base_loss=float(setting.p @ constants.losses),
         descent=-length / 2 * mixture_squared_gradient(constants.gram, setting.p),

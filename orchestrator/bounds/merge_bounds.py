@@ -1,11 +1,12 @@
 """Computes all statements of the theory about one merge, each with its label."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from eval.theory.excess_risk import ExcessRisk, excess_risk
+from eval.theory.excess_risk import ExcessRisk, excess_risk, stated_excess_risk
 from eval.theory.labels import Form, Labelled, Reach, Reason, reasons_of
 from eval.theory.settings import MergeSetting, TaskConstants
 from eval.theory.spread import dare_stability_factor
@@ -22,6 +23,7 @@ from eval.theory.surrogate import (
     chi_square,
     effective_length,
     heterogeneity_under,
+    mixture_squared_gradient,
     surrogate_weights,
     task_heterogeneity,
 )
@@ -50,6 +52,8 @@ class MergeBounds:
     """The proved form of the test loss, less `F*`."""
     stated_gradient: Labelled
     """The stated form of the squared gradient (FedNova's, with one round)."""
+    stated_excess: Labelled
+    """The stated form of the excess risk; NaN without curvature, or where noise hides the slope."""
     risk: ExcessRisk
     """The terms of the proved form: descent, interference, noise, generalisation."""
     reach: Reach
@@ -63,6 +67,10 @@ class MergeBounds:
     agreement: float
     heterogeneity: float
     """`kappa2`."""
+
+    def proved(self, value: float) -> Labelled:
+        """Returns a part of the proved form with the label of the whole."""
+        return replace(self.excess, value=value)
 
 
 def bounds_of(
@@ -97,15 +105,22 @@ def bounds_of(
     given = {"coefficients": setting.alpha, "lr": setting.eta, "totals": setting.totals}
     weights = surrogate_weights(**given)
 
+    stated_eps = _stated(setting, constants)
+    stated_gradient = stated_gradient_norm(setting, constants)
+
     def labelled(value: float, *, form: Form) -> Labelled:
         return Labelled(value=value, form=form, reach=reach, reasons=reasons)
 
     return MergeBounds(
         stability=labelled(stability, form=Form.PROVED),
-        stated_stability=labelled(_stated(setting, constants), form=Form.STATED),
+        stated_stability=labelled(stated_eps, form=Form.STATED),
         training_loss=labelled(training.total, form=Form.PROVED),
         excess=labelled(risk.excess, form=Form.PROVED),
-        stated_gradient=labelled(stated_gradient_norm(setting, constants), form=Form.STATED),
+        stated_gradient=labelled(stated_gradient, form=Form.STATED),
+        stated_excess=labelled(
+            _stated_excess(setting, constants, gradient=stated_gradient, stability=stated_eps),
+            form=Form.STATED,
+        ),
         risk=risk,
         reach=reach,
         effective_length=effective_length(**given),
@@ -157,6 +172,22 @@ def _stated(setting: MergeSetting, constants: TaskConstants) -> float:
         heterogeneity=task_heterogeneity(constants.gram, setting.p),
         batch_sizes=setting.b,
         num_examples=setting.n,
+    )
+
+
+def _stated_excess(
+    setting: MergeSetting, constants: TaskConstants, *, gradient: float, stability: float
+) -> float:
+    """Returns the stated excess risk with `mu = g2 / (2 F_S)` of the base, which is a local one."""
+    slope = mixture_squared_gradient(constants.gram, setting.p)
+    loss = float(setting.p @ constants.losses)
+    if not slope > 0:
+        return math.nan
+    return stated_excess_risk(
+        squared_gradient=gradient,
+        stability=stability,
+        smoothness=constants.mixture_smoothness,
+        pl=slope / (2 * loss),
     )
 
 

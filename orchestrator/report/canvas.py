@@ -100,13 +100,23 @@ def x_scale(axis: str, values: Sequence[str]) -> XScale:
 @contextmanager
 def new_chart(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
     """Yields an empty figure and its axes; the file must be written inside the block."""
+    with new_charts(width_in, height_in, num_rows=1) as (figure, (axes,)):
+        yield figure, axes
+
+
+@contextmanager
+def new_charts(
+    width_in: float, height_in: float, *, num_rows: int
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """Yields an empty figure and its axes, from the top, which share an x axis."""
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's own style must not change the report
         mpl.rcParams.update(_STYLE)
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        axes = figure.subplots()
-        axes.set_axisbelow(True)
-        yield figure, axes
+        rows = figure.subplots(num_rows, 1, sharex=True, squeeze=False)[:, 0]
+        for axes in rows:
+            axes.set_axisbelow(True)
+        yield figure, list(rows)
 
 
 def chart_height_in(scale: XScale, *, num_handles: int) -> float:

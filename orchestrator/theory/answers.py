@@ -1,14 +1,16 @@
 """Computes the theory tables of a study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results.schema import MACRO
-from orchestrator.theory.base_features import MeasuredBases, base_predictors
+from orchestrator.theory.base_features import Coefficients, MeasuredBases, base_predictors
 from orchestrator.theory.comparison_rows import law_parts, pair_part
+from orchestrator.theory.evidence.bound_panel import BoundsByCell, bound_predictors
+from orchestrator.theory.evidence.bound_rows import bound_part, calibration_part
 from orchestrator.theory.features import (
     Predictor,
     Trainings,
@@ -19,6 +21,8 @@ from orchestrator.theory.features import (
 from orchestrator.theory.panel import Panel, panels
 from orchestrator.theory.predictor_rows import correlation_part, prediction_part
 from orchestrator.theory.schema import (
+    BOUNDS,
+    CALIBRATIONS,
     CORRELATIONS,
     ESTIMATES,
     LAWS,
@@ -45,7 +49,12 @@ class Answers:
 
 
 def compute_answers(
-    results: pa.Table, *, trainings: Trainings | str, measured: MeasuredBases | str = NOT_MEASURED
+    results: pa.Table,
+    *,
+    trainings: Trainings | str,
+    measured: MeasuredBases | str = NOT_MEASURED,
+    bounds: BoundsByCell | None = None,
+    coefficients: Coefficients | None = None,
 ) -> Answers:
     """Returns the theory tables. Equal arguments give equal tables.
 
@@ -53,22 +62,21 @@ def compute_answers(
         results: The result table.
         trainings: How the experts are trained, or the reason why that is not known.
         measured: The constants of the settings' bases, or the reason why there are none.
+        bounds: The theory's statements about merges.
+        coefficients: Those of the methods that have some before they merge.
     """
+    stated = bounds or {}
     every = panels(results)
 
     def predictors(panel: Panel) -> Sequence[Predictor]:
         if isinstance(trainings, str):
-            return baselines(panel, mean=MACRO)
-        of_base = (
-            ()
-            if isinstance(measured, str)
-            else base_predictors(panel, trainings=trainings, measured=measured, mean=MACRO)
-        )
+            return (*baselines(panel, mean=MACRO), *bound_predictors(panel, stated))
         return (
             *baselines(panel, mean=MACRO),
             *hyperparameter_predictors(panel, trainings=trainings, mean=MACRO),
             *stability_predictors(panel, trainings=trainings, mean=MACRO),
-            *of_base,
+            *_of_base(panel, trainings, measured, coefficients=coefficients),
+            *bound_predictors(panel, stated),
         )
 
     has_held_out = pc.any(results["held_out"]).as_py()
@@ -80,6 +88,8 @@ def compute_answers(
         ESTIMATES: [estimates],
         CORRELATIONS: [correlation_part(panel, predictors) for panel in every],
         PREDICTIONS: [prediction_part(panel, predictors) for panel in every],
+        BOUNDS: [bound_part(panel, stated) for panel in every] if stated else [],
+        CALIBRATIONS: [calibration_part(panel, stated) for panel in every] if stated else [],
     }
     notes = [*_general_notes(every, trainings, measured), *_notes_of(parts)]
     rows = {name: [row for part in found for row in part.rows] for name, found in parts.items()}
@@ -95,6 +105,19 @@ def compute_answers(
 def paired_table(results: pa.Table) -> pa.Table:
     """Returns the paired comparisons alone, which take a second, as the table `pairs`."""
     return pa.Table.from_pylist(pair_part(panels(results)).rows, schema=SCHEMAS[PAIRS])
+
+
+def _of_base(
+    panel: Panel,
+    trainings: Trainings,
+    measured: MeasuredBases | str,
+    *,
+    coefficients: Coefficients | None,
+) -> Iterator[Predictor]:
+    if not isinstance(measured, str):
+        yield from base_predictors(
+            panel, trainings=trainings, measured=measured, mean=MACRO, coefficients=coefficients
+        )
 
 
 def _notes_of(parts: Mapping[str, Sequence[Part]]) -> list[Note]:

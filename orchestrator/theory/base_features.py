@@ -4,16 +4,16 @@ They need one gradient for each of some hundred images a task. Those with the cu
 theory's own forms; real training lies outside the range of their proofs, so all are scores.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from eval.theory.excess_risk import excess_risk
 from eval.theory.labels import Form
 from eval.theory.settings import MergeSetting, TaskConstants
-from eval.theory.stability import expert_stability, merge_stability, smooth_growth
+from eval.theory.stability import expert_stability, general_growth, merge_stability
 from eval.theory.surrogate import agreement, heterogeneity_under
-from eval.theory.training_loss import training_loss
+from eval.theory.training_loss import reach_of, training_loss
 from orchestrator.record.task_constants import MeasuredTasks
 from orchestrator.theory.features import MEASURED, SCORE, Predictor, Trainings
 from orchestrator.theory.panel import Array, Panel
@@ -26,10 +26,27 @@ _NEEDS = "the base's gradients"
 _NEEDS_CURVATURE = "the base's gradients and curvature"
 
 
+Coefficients = Mapping[tuple[str, str], Mapping[str, float]]
+"""The coefficient of each task's expert, by the names of method and group."""
+
+
 def base_predictors(
-    panel: Panel, *, trainings: Trainings, measured: MeasuredBases, mean: str
+    panel: Panel,
+    *,
+    trainings: Trainings,
+    measured: MeasuredBases,
+    mean: str,
+    coefficients: Coefficients | None = None,
 ) -> Iterator[Predictor]:
-    """Yields the predictors whose constants are measured and whose values are finite."""
+    """Yields the predictors whose constants are measured and whose values are finite.
+
+    Args:
+        panel: The merges of one method.
+        trainings: How the experts are trained.
+        measured: The constants of each setting's base.
+        mean: The metric, `macro` or `union`.
+        coefficients: Those of the methods that have some; the average's stand in for the others.
+    """
     formulas: dict[str, tuple[str, str, Formula]] = {
         "gradient agreement": (MEASURED, _NEEDS, _agreement),
         "gradient heterogeneity": (MEASURED, _NEEDS, _heterogeneity),
@@ -39,7 +56,9 @@ def base_predictors(
         "test loss proved": (_PROVED, _NEEDS_CURVATURE, _ln_test_loss),
     }
     for name, (label, needs, formula) in formulas.items():
-        values = _values(panel, trainings, measured, formula, mean=mean)
+        values = _values(
+            panel, trainings, measured, formula, mean=mean, coefficients=coefficients or {}
+        )
         if np.isfinite(values).all():
             yield Predictor(name=name, label=label, needs=needs, features=values[:, :, None])
 
@@ -68,9 +87,12 @@ def _ln_training_loss(setting: MergeSetting, constants: TaskConstants) -> float:
 
 
 def _ln_test_loss(setting: MergeSetting, constants: TaskConstants) -> float:
+    """Returns ln of the test loss; outside the range, differences grow by no factor, as a score."""
+    is_inside = reach_of(setting, constants).is_inside
+    smoothness = constants.example_smoothness if is_inside else None
     experts = [
         expert_stability(
-            smooth_growth(a.inner.size, lr=float(eta), smoothness=constants.example_smoothness),
+            general_growth(a, lr=float(eta), smoothness=smoothness),
             lr=float(eta),
             noise=float(noise),
             batch_size=int(batch),
@@ -96,8 +118,9 @@ def _values(
     formula: Formula,
     *,
     mean: str,
+    coefficients: Coefficients,
 ) -> Array:
-    """Returns a formula's value for the average of each group at each setting, as (S, G)."""
+    """Returns a formula's value for the merge of each group at each setting, as (S, G)."""
     weights = panel.weights(mean)
     values = np.empty((len(panel.settings), len(panel.groups)))
     for at, name in enumerate(panel.settings):
@@ -107,7 +130,9 @@ def _values(
             trained = [trainings[name][task] for task in tasks]
             setting = MergeSetting(
                 weights=weights[group, members],
-                coefficients=np.full(len(tasks), 1 / len(tasks)),
+                coefficients=_coefficients(
+                    coefficients.get((panel.method, panel.groups[group])), tasks
+                ),
                 lr=[each.lr for each in trained],
                 batch_sizes=[each.batch_size for each in trained],
                 num_examples=[each.num_examples for each in trained],
@@ -115,3 +140,9 @@ def _values(
             )
             values[at, group] = formula(setting, measured[name].of_group(tasks))
     return values
+
+
+def _coefficients(known: Mapping[str, float] | None, tasks: Sequence[str]) -> Array:
+    if known is None:
+        return np.full(len(tasks), 1 / len(tasks))
+    return np.array([known[task] for task in tasks])

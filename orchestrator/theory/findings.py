@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
+from orchestrator.theory.evidence.bound_findings import bound_texts
 from orchestrator.theory.features import MEASURED
 from orchestrator.theory.held_out import PROTOCOLS, RMSE
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.ranks import KINDS
 from orchestrator.theory.schema import CORRELATIONS, ESTIMATES, LAWS, NOTES, PAIRS, PREDICTIONS
-from orchestrator.theory.table_rows import Columns
+from orchestrator.theory.table_rows import Columns, interval_text
 from orchestrator.theory.targets import EXCESS
 
 ALPHA = 0.05
@@ -43,6 +44,7 @@ DIFFERENCES = "Which differences are real?"
 SHAPES = "Which law does the loss follow?"
 RANKS = "What ranks merges?"
 SKILL = "What predicts merges that were left out?"
+BOUNDS_HOLD = "Do the theory's formulas rank the merges?"
 MISSING = "What could not be computed"
 
 
@@ -53,6 +55,7 @@ def findings(answers: Answers) -> Iterator[Finding]:
         (SHAPES, _law_texts(answers)),
         (RANKS, _rank_texts(answers)),
         (SKILL, _skill_texts(answers)),
+        (BOUNDS_HOLD, bound_texts(answers)),
         (MISSING, (f"{row['topic']}: {row['text']}." for row in answers.rows(NOTES))),
     ):
         for text in texts:
@@ -198,14 +201,6 @@ def shown_name(row: Columns) -> str:
     return str(row["predictor"]) + ("" if row["label"] == MEASURED else " (score)")
 
 
-def interval_text(row: Mapping[str, object]) -> str:
-    """Returns the widest interval of a row with its name; `no interval` where there is none."""
-    low, high = row["low"], row["high"]
-    if not isinstance(low, float) or not isinstance(high, float):
-        return "(no interval)"
-    return f"[{_short(low)}, {_short(high)} over {row['over']}]"
-
-
 def law_text(law: Columns) -> str:
     """Returns a law as an equation."""
     return f"loss = {_EQUATIONS[law['form']](*law['params'])}"
@@ -214,10 +209,6 @@ def law_text(law: Columns) -> str:
 def number(value: float | None) -> str:
     """Returns an error with three decimals."""
     return "unknown" if value is None else f"{value:.3f}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"  # noqa: PLR2004
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -1,71 +1,54 @@
-"""Finds the constants of a study's bases that its store has."""
+"""Arranges a study's measurements for its theory tables."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from orchestrator.plan.measurements import sample_of
+from orchestrator.bounds.merge_setting import coefficients_of
+from orchestrator.bounds.study_measurements import StudyMeasurements, cell_bounds
 from orchestrator.plan.plan import Plan
-from orchestrator.record.measurements import read_measurements
-from orchestrator.record.task_constants import MeasuredTasks, read_task_constants
 from orchestrator.theory.answers import NOT_MEASURED
-from orchestrator.theory.base_features import MeasuredBases
-from workers.artifacts.artifacts import Artifacts
-from workers.artifacts.manifests import Manifest
-from workers.specs.expert import ExpertSpec
-from workers.specs.measures import ConstantsSpec, CurvatureSpec
+from orchestrator.theory.base_features import Coefficients, MeasuredBases
+from orchestrator.theory.evidence.bound_panel import BoundsByCell
 
 
-def measured_bases(
-    artifacts: Artifacts, plan: Plan, *, cache_root: Path
-) -> tuple[MeasuredBases | str, tuple[str, ...]]:
-    """Returns the constants by setting, or why there are none, and the ids of the artifacts.
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything measured that the theory tables of a study are computed from."""
 
-    Constants with curvature are preferred to those without.
+    bases: MeasuredBases | str
+    """The constants of all settings' bases on all tasks, or why there are none."""
+    bounds: BoundsByCell
+    coefficients: Coefficients
 
-    Args:
-        artifacts: The artifacts of the store.
-        plan: The study's plan.
-        cache_root: Directory of this machine's cache.
 
-    Raises:
-        StoreError: The store failed.
-    """
-    wanted = [spec for by_task in plan.setting_experts for spec in by_task.values()]
-    if any(spec.hyperparameters.linearised for spec in wanted):
-        return "linearised experts have no measured constants", ()
-    found = read_measurements(
-        artifacts, [each for spec in dict.fromkeys(wanted) for each in _constants(plan, spec)]
+def evidence_of(plan: Plan, measurements: StudyMeasurements) -> Evidence:
+    """Returns the measurements of a study by the names that its result table has."""
+    coefficients: dict[tuple[str, str], dict[str, float]] = {}
+    for cell in plan.cells:
+        values = coefficients_of(cell.merge)
+        if values is not None:
+            tasks = (expert.task for expert in cell.merge.experts)
+            key = (cell.label, cell.group.name)
+            coefficients.setdefault(key, dict(zip(tasks, values, strict=True)))
+    return Evidence(
+        bases=bases_of(plan, measurements),
+        bounds={
+            (cell.setting.name, cell.label, cell.group.name): bounds
+            for cell, bounds in cell_bounds(plan, measurements)
+        },
+        coefficients=coefficients,
     )
-    if not found:
-        return NOT_MEASURED, ()
-    by_setting: dict[str, Mapping[str, Manifest]] = {}
+
+
+def bases_of(plan: Plan, measurements: StudyMeasurements) -> MeasuredBases | str:
+    """Returns the constants of every setting's base on every task, or why they are not known."""
+    if any(spec.hyperparameters.linearised for by in plan.setting_experts for spec in by.values()):
+        return "linearised experts have no measured constants"
+    if not measurements.constants:
+        return NOT_MEASURED
     for setting, experts in zip(plan.settings, plan.setting_experts, strict=True):
-        manifests = {task: _first(_constants(plan, spec), found) for task, spec in experts.items()}
-        lacking = sorted(task for task, manifest in manifests.items() if manifest is None)
+        measured = measurements.constants.get(setting.name)
+        known = () if measured is None else measured.tasks
+        lacking = sorted(set(experts) - set(known))
         if lacking:
-            return f"the constants of {', '.join(lacking)} at {setting.name} are not measured", ()
-        by_setting[setting.name] = {
-            task: manifest for task, manifest in manifests.items() if manifest is not None
-        }
-    read: dict[tuple[str, ...], MeasuredTasks] = {}
-    for manifests_of in by_setting.values():
-        key = tuple(manifest.id for manifest in manifests_of.values())
-        if key not in read:
-            read[key] = read_task_constants(artifacts, manifests_of, cache_root=cache_root)
-    bases = {
-        name: read[tuple(manifest.id for manifest in manifests_of.values())]
-        for name, manifests_of in by_setting.items()
-    }
-    return bases, tuple(sorted({each for key in read for each in key}))
-
-
-def _constants(plan: Plan, spec: ExpertSpec) -> tuple[ConstantsSpec, ...]:
-    sample = sample_of(plan, spec)
-    return (
-        ConstantsSpec(sample=sample, curvature=CurvatureSpec()),
-        ConstantsSpec(sample=sample),
-    )
-
-
-def _first(specs: Sequence[ConstantsSpec], found: Mapping[str, Manifest]) -> Manifest | None:
-    return next((found[spec.id] for spec in specs if spec.id in found), None)
+            return f"the constants of {', '.join(lacking)} at {setting.name} are not measured"
+    return measurements.constants

@@ -1,19 +1,22 @@
 """The columns of the theory tables, with types and meanings.
 
 Every table has a column `label`: `measured` for a number of the study itself, `fit` for a number
-that was fitted to measured ones, `score` for a formula whose scale means nothing; scores with a
-stated and a proved form say which it is. An interval has three parts, over groups, tasks and
-settings; `low`, `high` and `over` are the widest of them.
+that was fitted to measured ones, `score` for a formula whose scale means nothing. Numbers of a
+stated and a proved form say which it is, behind the word that says what they are worth: `bound`,
+`score` or `outside any local theory`. An interval has three parts, over groups, tasks and settings;
+`low`, `high` and `over` are the widest of them.
 """
 
 import pyarrow as pa
 
-PAIRS, LAWS, ESTIMATES, CORRELATIONS, PREDICTIONS, NOTES = (
+PAIRS, LAWS, ESTIMATES, CORRELATIONS, PREDICTIONS, BOUNDS, CALIBRATIONS, NOTES = (
     "pairs",
     "laws",
     "estimates",
     "correlations",
     "predictions",
+    "bounds",
+    "calibrations",
     "notes",
 )
 
@@ -112,6 +115,37 @@ SCHEMAS = {
             pa.field("difference", pa.float64()),  # value minus the best baseline's
             *_interval(*_THREE),
             pa.field("is_better", pa.bool_()),  # the whole widest interval is on the better side
+            pa.field("num_settings", pa.int64()),
+            pa.field("num_groups", pa.int64()),
+        ]
+    ),
+    BOUNDS: pa.schema(
+        [
+            pa.field("axis", pa.string()),
+            pa.field("value", pa.string()),
+            pa.field("method", pa.string()),
+            pa.field("quantity", pa.string()),  # a term, a loss, a stability or a squared gradient
+            pa.field("form", pa.string()),  # "stated" or "proved"
+            pa.field("label", pa.string()),  # "bound", "score" or "outside any local theory"
+            pa.field("number", pa.float64()),  # mean over the groups
+            pa.field("measured", pa.float64()),  # mean macro loss of the merges, nats per image
+            pa.field("excess", pa.float64()),  # the same minus the best experts' losses
+            pa.field("reach", pa.float64()),  # curvature times training length, largest
+            pa.field("path_reach", pa.float64()),  # of the experts' paths, largest
+            pa.field("num_groups", pa.int64()),
+        ]
+    ),
+    CALIBRATIONS: pa.schema(
+        [
+            pa.field("method", pa.string()),
+            pa.field("quantity", pa.string()),
+            pa.field("form", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("intercept", pa.float64()),  # A of log10 excess = A + C log10 number
+            pa.field("slope", pa.float64()),  # C
+            pa.field("r_squared", pa.float64()),
+            pa.field("error", pa.float64()),  # root mean square, decades
+            pa.field("error_left_out", pa.float64()),  # each axis predicted from the others
             pa.field("num_settings", pa.int64()),
             pa.field("num_groups", pa.int64()),
         ]

@@ -45,3 +45,15 @@ def interval_columns(intervals: Mapping[str, Interval], *, of: Interval | None =
 def or_none(number: float) -> float | None:
     """Returns a number, or None for one that does not exist."""
     return number if math.isfinite(number) else None
+
+
+def interval_text(row: Mapping[str, object]) -> str:
+    """Returns the widest interval of a row with its name; `no interval` where there is none."""
+    low, high = row["low"], row["high"]
+    if not isinstance(low, float) or not isinstance(high, float):
+        return "(no interval)"
+    return f"[{_short(low)}, {_short(high)} over {row['over']}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"  # noqa: PLR2004

@@ -12,7 +12,7 @@ from orchestrator.theory.findings import findings, is_apart, loss_pairs
 from orchestrator.theory.held_out import RMSE, SETTING
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.ranks import WITHIN
-from orchestrator.theory.schema import CORRELATIONS, ESTIMATES, LAWS, PREDICTIONS
+from orchestrator.theory.schema import CALIBRATIONS, CORRELATIONS, ESTIMATES, LAWS, PREDICTIONS
 from orchestrator.theory.stored import table_file, to_parquet
 from orchestrator.theory.targets import EXCESS
 from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MlflowRun
@@ -95,7 +95,13 @@ def _scores(answers: Answers, *, method: str) -> Mapping[str, float]:
         for row in answers.rows(ESTIMATES)
         if (row["method"], row["mean"]) == (method, MACRO)
     }
-    found = {**ranks, **errors, **estimates}
+    calibrations = {
+        f"{row['label']}/calibration {name}/{row['quantity']}": row[column]
+        for row in answers.rows(CALIBRATIONS)
+        for name, column in (("slope", "slope"), ("R2", "r_squared"))
+        if row["method"] == method
+    }
+    found = {**ranks, **calibrations, **errors, **estimates}
     return {name.replace(",", ""): value for name, value in found.items() if value is not None}
 
 

@@ -4,6 +4,7 @@ import time
 
 from rich.console import Console
 
+from orchestrator.bounds.study_measurements import read_study_measurements
 from orchestrator.cli.ending import print_pending
 from orchestrator.cli.exit_codes import DONE
 from orchestrator.progress.say import say
@@ -15,7 +16,7 @@ from orchestrator.run.republish import publish_theory
 from orchestrator.run.write_outputs import write_outputs
 from orchestrator.theory.answers import Answers, compute_answers
 from orchestrator.theory.findings import findings
-from orchestrator.theory.measured import measured_bases
+from orchestrator.theory.measured import evidence_of
 from orchestrator.theory.schema import SCHEMAS
 from orchestrator.theory.stored import store_answers, stored_answers, table_file
 from orchestrator.theory.trainings import planned_trainings
@@ -30,19 +31,24 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
     """
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)
-    bases, ids = measured_bases(opened.artifacts, opened.plan, cache_root=cache_root())
-    answers = stored_answers(opened.folder, results=results.merges, measured=ids)
+    measured = read_study_measurements(opened.artifacts, opened.plan, cache_root=cache_root())
+    answers = stored_answers(opened.folder, results=results.merges, measured=measured.ids)
     is_new = answers is None
     if answers is None:
         start_s = time.monotonic()
         with console.status("computing paired comparisons, laws, correlations and predictions"):
+            evidence = evidence_of(opened.plan, measured)
             answers = compute_answers(
-                results.merges, trainings=planned_trainings(committed), measured=bases
+                results.merges,
+                trainings=planned_trainings(committed),
+                measured=evidence.bases,
+                bounds=evidence.bounds,
+                coefficients=evidence.coefficients,
             )
         say(console, f"computed in {time.monotonic() - start_s:.0f} s from the result table")
     print_findings(answers, console=console)
     if is_new:
-        store_answers(opened.folder, answers, results=results.merges, measured=ids)
+        store_answers(opened.folder, answers, results=results.merges, measured=measured.ids)
     if is_new or not _has_chapter(opened.folder):
         write_outputs(opened, results=results)
         if committed.merges:

@@ -6,6 +6,13 @@ from collections.abc import Iterator
 from orchestrator.report.fitting import piece
 from orchestrator.report.markup import bullets, escaped, inline_svg, paragraph
 from orchestrator.report.style import Styles, method_styles
+from orchestrator.report.theory.bound_parts import (
+    BOUND_TEXT,
+    CALIBRATION_TEXT,
+    bound_figures,
+    bound_table,
+    calibration_table,
+)
 from orchestrator.report.theory.tables import (
     correlation_table,
     estimate_table,
@@ -18,6 +25,7 @@ from orchestrator.results.schema import MACRO
 from orchestrator.results.study_results import StudyResults
 from orchestrator.theory.answers import Answers
 from orchestrator.theory.findings import (
+    BOUNDS_HOLD,
     DIFFERENCES,
     MISSING,
     RANKS,
@@ -125,6 +133,14 @@ def theory_chapter(answers: Answers | None, *, results: StudyResults) -> str:
             _SKILL_TEXT,
             _figures(_skill_figures(answers, styles=styles)),
             *_details("All predictors", "", prediction_table(answers)),
+        ),
+        _part(
+            BOUNDS_HOLD,
+            texts,
+            BOUND_TEXT,
+            _figures(bound_figures(answers, styles=styles)),
+            *_details("All numbers of the formulas", "", bound_table(answers)),
+            *_details("All calibrations", CALIBRATION_TEXT, calibration_table(answers)),
         ),
         _part(MISSING, texts, ""),
     ]

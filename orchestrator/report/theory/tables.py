@@ -6,11 +6,11 @@ from orchestrator.report.markup import HtmlCell, name_cell, table
 from orchestrator.report.wording import MISSING
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
-from orchestrator.theory.findings import interval_text, is_apart, law_text, loss_pairs
+from orchestrator.theory.findings import is_apart, law_text, loss_pairs
 from orchestrator.theory.held_out import RMSE
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.schema import CORRELATIONS, ESTIMATES, LAWS, PREDICTIONS
-from orchestrator.theory.table_rows import Columns
+from orchestrator.theory.table_rows import Columns, interval_text
 from orchestrator.theory.targets import EXCESS
 
 _LEAST_P_SHOWN = 1e-4

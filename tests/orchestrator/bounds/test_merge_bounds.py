@@ -3,6 +3,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+from measured_tasks import measured_tasks
 
 from eval.theory.labels import Reason, Word
 from orchestrator.bounds.merge_bounds import MergeBounds, bounds_of
@@ -10,47 +11,10 @@ from orchestrator.bounds.merge_setting import coefficients_of, merge_setting_of
 from orchestrator.bounds.statements import bounds_by_row, statement_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.record.task_constants import MeasuredTasks
-from workers.artifacts.measured import ConstantsMetrics, CurvatureMetrics, Measured
 
 SGD = {"name": "sgd", "momentum": 0.0}
 SHORT = {"steps": 2, "lr": 0.001, "batch_size": 8}
 SMOOTH = {"optimizer": SGD, "defaults": SHORT, "head": "frozen", "freeze_batch_norm": True}
-GRADIENTS = np.random.default_rng(0).standard_normal((3, 4, 50))
-
-
-def measured_tasks(
-    plan: Plan, *, curvature: float | None = 2.0, has_kinks: bool = False
-) -> MeasuredTasks:
-    """Returns constants of the plan's three tasks, of fixed gradients."""
-    bracket = curvature and CurvatureMetrics(
-        low=curvature,
-        high=curvature,
-        low_sd=None,
-        high_sd=None,
-        num_images=8,
-        num_pairs=1,
-        single_mean=curvature,
-        single_max=2 * curvature,
-        num_singles=1,
-    )
-    metrics = {
-        task: ConstantsMetrics(
-            products=(),
-            batch_size=8,
-            num_weights=50,
-            has_kinks=has_kinks,
-            has_batch_norm=True,
-            squared_gradient=Measured(value=1.0, standard_error=0.1),
-            noise=Measured(value=3.0, standard_error=0.1),
-            loss=Measured(value=2.0, standard_error=0.1),
-            curvature=bracket or None,
-            num_gradients=32,
-            num_products=0,
-        )
-        for task in sorted(plan.sources)
-    }
-    products = np.einsum("iqd,jrd->iqjr", GRADIENTS, GRADIENTS)
-    return MeasuredTasks(tasks=tuple(metrics), metrics=metrics, products=products)
 
 
 def bounds_by_method(plan: Plan, *, measured: MeasuredTasks) -> Mapping[str, MergeBounds]:

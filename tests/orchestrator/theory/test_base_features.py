@@ -9,13 +9,14 @@ import pytest
 
 from eval.theory.accumulation import sgd
 from eval.theory.gram import gradient_gram
+from orchestrator.bounds.study_measurements import NOTHING_MEASURED, read_study_measurements
 from orchestrator.plan.measurements import constants_of
 from orchestrator.plan.plan import Plan
 from orchestrator.record.task_constants import MeasuredTasks
 from orchestrator.theory.answers import NOT_MEASURED, compute_answers
 from orchestrator.theory.base_features import base_predictors
 from orchestrator.theory.features import ExpertTraining
-from orchestrator.theory.measured import measured_bases
+from orchestrator.theory.measured import bases_of
 from orchestrator.theory.panel import Array, panels
 from orchestrator.theory.schema import PREDICTIONS
 from workers.artifacts.artifacts import Artifacts
@@ -126,4 +127,6 @@ def test_a_store_without_constants_says_so(make_plan: Callable[..., Plan], tmp_p
     plan = make_plan()
     assert constants_of(plan)
     artifacts = Artifacts(LocalStore(tmp_path / "store"))
-    assert measured_bases(artifacts, plan, cache_root=tmp_path) == (NOT_MEASURED, ())
+    found = read_study_measurements(artifacts, plan, cache_root=tmp_path)
+    assert found == NOTHING_MEASURED
+    assert bases_of(plan, found) == NOT_MEASURED
