@@ -21,6 +21,7 @@ from merge.catalogue import CARDS
 from orchestrator.cli.command_line import cli
 from orchestrator.results.schema import (
     EXPERTS_SCHEMA,
+    EXTERNAL,
     MICRO_BATCH,
     POINT_COLUMNS,
     RESULTS_SCHEMA,
@@ -293,7 +294,8 @@ def test_every_column_is_documented() -> None:
     others = [name for cell in cells if cell != span for name in SPAN.findall(cell)]
     assert others == [name for name in EXPERTS_SCHEMA.names if name not in POINT_COLUMNS]
     assert f"the {len(POINT_COLUMNS)} hyperparameters" in section_of(page, "## The experts table")
-    assert f"`{SKIPPED.name}`" in section_of(page, "## The result table")
+    for extra in (SKIPPED, EXTERNAL):
+        assert f"`{extra.name}`" in section_of(page, "## The result table")
     assert f"`{MICRO_BATCH.name}`" in section_of(page, "## The experts table")
 
 

@@ -27,7 +27,7 @@ from workers.store.protocol import StoreError
 TRACEBACK_VARIABLE = "MERGESWEEP_TRACEBACK"
 """Environment variable that shows the traceback of an unexpected error on the terminal."""
 
-_WORKING = ("run", "resume", "prepare", "track", "verify", "gc", "merge", "export")
+_WORKING = ("run", "resume", "prepare", "track", "verify", "gc", "merge", "export", "score", "init")
 """Verbs whose work is done even if nobody could read of it."""
 
 

@@ -1,4 +1,4 @@
-"""Declares the verbs on the models of a study: `export`."""
+"""Declares the verbs on models that leave and enter a study: `export`, `score`."""
 
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def export(name: str, store: str, *, output: Path | None, **wanted: str | None) 
     backbone, heads, classes and a model card with a program that classifies image files.
     """
     from merge.errors import MergeError
-    from orchestrator.cli.verbs.export import export_model
+    from orchestrator.cli.verbs.models import export_model
     from orchestrator.export.choice import ChoiceError, Request
     from orchestrator.export.write import ExportFolderError
     from workers.export.outcome import DifferentModelError
@@ -60,4 +60,46 @@ def export(name: str, store: str, *, output: Path | None, **wanted: str | None) 
     sys.exit(code)
 
 
-COMMANDS = (export,)
+@click.command()
+@name_argument
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@store_option
+@click.option(
+    "--setting", callback=not_empty, help="The setting whose heads are used; as in the tables."
+)
+@click.option("--group", callback=not_empty, help="Score on this group only, such as 4x03.")
+@click.option("--label", callback=not_empty, help="Name in the tables; by default the file's name.")
+def score(
+    name: str,
+    files: tuple[Path, ...],
+    store: str,
+    *,
+    setting: str | None,
+    group: str | None,
+    label: str | None,
+) -> None:
+    """Score models of other tools in the tables of study NAME.
+
+    FILE is a backbone in timm's names, or a folder with one: safetensors, .pth or .bin, or the
+    index of several files. It is evaluated under the heads of the study's experts, on one group or
+    on all, and stands in the tables beside the study's merges, marked as external by its digest.
+    """
+    from orchestrator.cli.verbs.models import score_files
+    from orchestrator.export.choice import ChoiceError
+    from orchestrator.lease.lease import LeaseError
+
+    opened = open_name(name, store)
+    try:
+        code = score_files(
+            opened, files, label=label, setting=setting, group=group, console=new_console()
+        )
+    except ChoiceError as error:
+        raise BadInputError(str(error)) from error
+    except LeaseError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(code)
+
+
+COMMANDS = (export, score)

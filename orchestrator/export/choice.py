@@ -88,7 +88,7 @@ def choose(
 def _expert(expert_id: str, *, committed: Committed, results: StudyResults) -> ChosenExpert:
     spec = committed.plan.experts.get(expert_id)
     if spec is None:
-        raise ChoiceError(_unknown("expert", expert_id, known=committed.plan.experts))
+        raise ChoiceError(unknown_choice("expert", expert_id, known=committed.plan.experts))
     if expert_id not in committed.experts:
         raise ChoiceError(_not_made("expert", expert_id, study=committed.plan.study.name))
     if committed.lacks_weights(expert_id):
@@ -103,7 +103,7 @@ def _expert(expert_id: str, *, committed: Committed, results: StudyResults) -> C
 def _merge(merge_id: str, *, committed: Committed, results: StudyResults) -> ChosenMerge:
     cell = committed.plan.first_cells.get(merge_id)
     if cell is None:
-        raise ChoiceError(_unknown("merge", merge_id, known=committed.plan.merges))
+        raise ChoiceError(unknown_choice("merge", merge_id, known=committed.plan.merges))
     return _chosen(cell, committed=committed, results=results, reason="")
 
 
@@ -120,7 +120,7 @@ def _fitting_cells(request: Request, *, plan: Plan) -> list[Cell]:
             continue
         if not any(wanted in names(cell) for cell in plan.cells):
             known = dict.fromkeys(names(cell)[0] for cell in plan.cells)
-            raise ChoiceError(_unknown(what, wanted, known=known))
+            raise ChoiceError(unknown_choice(what, wanted, known=known))
         cells = [cell for cell in cells if wanted in names(cell)]
     if not cells:
         raise ChoiceError(
@@ -189,7 +189,8 @@ def _open_choices(cells: Sequence[Cell]) -> str:
     )
 
 
-def _unknown(what: str, name: str, *, known: Iterable[str]) -> str:
+def unknown_choice(what: str, name: str, *, known: Iterable[str]) -> str:
+    """Returns the message for a name that a study does not have."""
     known = list(known)
     return f"the study has no {what} {name!r}; its {what}s: {_listed(known)}"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.plan.plan import Plan
+from orchestrator.record.external import ExternalScores
 from workers.artifacts.manifests import Manifest
 from workers.specs.merge import MergeSpec
 from workers.specs.training import Training
@@ -29,6 +30,8 @@ class Committed:
     """Bases, images and zero-shot heads by id: `bases`, and all else that experts are made from."""
     missing_trainings: tuple[Training, ...]
     """The remainder of each training that lacks an artifact: pretraining, then trials."""
+    external: tuple[ExternalScores, ...] = ()
+    """Scores of models that other tools made."""
 
     @property
     def manifests(self) -> list[Manifest]:

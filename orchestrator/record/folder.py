@@ -5,6 +5,7 @@ plan.json                  the plan
 results.parquet, experts.parquet, report.html   the outputs; outputs.json has their digests
 outputs.json               written after the outputs, with the ids of all committed artifacts
 calibration.json           measured speeds of devices, for estimates
+external.json              scores of models of other tools (`orchestrator.record.external`)
 unfinished.json            seconds spent on uncommitted trainings, for the budget
 tracking.json              whether MLflow has everything
 theory.json, theory-<table>.parquet   the theory tables and their digests (`orchestrator.theory`)
@@ -12,7 +13,7 @@ failure-<id>-<n>.json      the traceback of a failed try
 <file>.<n>                 an earlier version of study.yaml or plan.json
 withdrawn-<n>-<file>       a damaged file that `verify` took out
 
-plan.json, outputs.json, calibration.json and unfinished.json carry a checksum
+plan.json, outputs.json, calibration.json, external.json and unfinished.json carry a checksum
 (`workers.artifacts.checksummed_json`).
 
 LookupError
@@ -40,6 +41,7 @@ REPORT_FILE = "report.html"
 TRACKING_FILE = "tracking.json"
 CALIBRATION_FILE = "calibration.json"
 UNFINISHED_FILE = "unfinished.json"
+EXTERNAL_FILE = "external.json"
 
 
 class StudyNotFoundError(LookupError):

@@ -8,6 +8,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.progress.state import Tally
 from orchestrator.record.commit_counts import CommitCounts
 from orchestrator.record.committed import Committed
+from orchestrator.record.external import ExternalScores
 from orchestrator.record.study_state import StudyState
 from workers.artifacts.manifests import Manifest
 from workers.specs.merge import MergeSpec
@@ -22,8 +23,15 @@ class Ledger:
     `is_committed` and `experts_of`, and views use `stages`, `axes` and `added_since`.
     """
 
-    def __init__(self, plan: Plan, *, manifests: Iterable[Manifest]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        manifests: Iterable[Manifest],
+        external: Iterable[ExternalScores] = (),
+    ) -> None:
         self.plan = plan
+        self._external = tuple(external)
         self._lock = threading.Lock()
         self._bases: dict[str, Manifest] = {}
         self._experts: dict[str, Manifest] = {}
@@ -136,6 +144,7 @@ class Ledger:
                 merges=MappingProxyType(self._merges.copy()),
                 prepared=MappingProxyType(self._prepared.copy()),
                 missing_trainings=tuple(self._remainders.values()),
+                external=self._external,
             )
         return self._committed
 

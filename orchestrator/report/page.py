@@ -14,6 +14,7 @@ from orchestrator.report.sections import (
     axis_id,
     data_section,
     experts_section,
+    external_section,
     file_section,
     guarded,
     holes_section,
@@ -62,9 +63,11 @@ def render_report(
             has_experts=bool(results.experts.num_rows),
             has_data=bool(datasets),
             has_theory=bool(theory),
+            has_external=results.external is not None,
         ),
         axes=guarded("The sections of the axes", axes_section, results),
         theory=theory,
+        external=guarded("The section of external models", external_section, results),
         experts=guarded("The section of the experts", experts_section, results.experts),
         data=guarded("The section of the images", data_section, datasets),
         facts=f'<section id="facts"><h2>Facts</h2>{definitions(facts)}</section>',
@@ -83,13 +86,20 @@ def render_fault(*, study: str, fault: str) -> str:
 
 
 def _nav(
-    settings: Sequence[SettingMean], *, has_experts: bool, has_data: bool, has_theory: bool
+    settings: Sequence[SettingMean],
+    *,
+    has_experts: bool,
+    has_data: bool,
+    has_theory: bool,
+    has_external: bool,
 ) -> str:
     links = {axis_id(axis): f"Axis: {axis}" for axis in by_axis(settings)}
     if settings:
         links["groups"] = "Group by group"
     if has_theory:
         links[ANCHOR] = "What the results show"
+    if has_external:
+        links["external"] = "Models of other tools"
     if has_experts:
         links["experts"] = "Experts"
     if has_data:

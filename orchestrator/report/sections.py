@@ -11,6 +11,7 @@ from eval.counts import counted
 from orchestrator.record.holes import Hole
 from orchestrator.report.data_table import data_table
 from orchestrator.report.expert_tables import expert_tables
+from orchestrator.report.external_table import external_table
 from orchestrator.report.extremes import values_table
 from orchestrator.report.figures import GROUPS, Figures, charts_of, figures, has_lines, stem_of
 from orchestrator.report.fitting import fault_line, piece
@@ -104,6 +105,12 @@ def axes_section(results: StudyResults) -> str:
     if focus is not None:
         parts.append(guarded("The section group by group", _focus_section, focus, styles, drawn))
     return "\n".join(parts)
+
+
+def external_section(results: StudyResults) -> str:
+    """Returns the scores of models that other tools made; empty if there are none."""
+    body = external_table(results)
+    return _section("external", "Models of other tools", body) if body else ""
 
 
 def experts_section(experts: pa.Table) -> str:

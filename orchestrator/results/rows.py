@@ -13,6 +13,7 @@ from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
 from orchestrator.results.schema import (
     EXPERTS_SCHEMA,
+    EXTERNAL,
     MACRO,
     MEANS,
     MICRO_BATCH,
@@ -26,6 +27,8 @@ from workers.specs.expert import ExpertSpec
 
 Columns = dict[str, Any]
 """Some or all columns of a row, by name."""
+UNKNOWN_USE = "unknown"
+"""`data_use` of models that other tools made."""
 _MEANS = ((MACRO, macro_mean), (UNION, union_mean))
 
 
@@ -149,10 +152,64 @@ def merge_rows(
         "num_tasks": cell.group.size,
         "merge_id": cell.merge.id,
     }
+    yield from _group_rows(
+        cell.merge.experts,
+        held_out=cell.merge.held_out,
+        shared=shared,
+        merged=merged,
+        by_id=experts,
+    )
+
+
+def external_table(committed: Committed) -> pa.Table:
+    """Returns the rows of models that other tools made, with the column `EXTERNAL`.
+
+    Scores under heads that the study no longer has, because it was edited, have no rows.
+    """
+    metrics, skipped = _expert_metrics(committed), _skipped_images(committed)
+    plan = committed.plan
+    settings = {setting.name: index for index, setting in enumerate(plan.settings)}
+    groups = {group.name: group for group in plan.groups}
+    rows: list[Columns] = []
+    for each in committed.external:
+        experts = plan.setting_experts[settings[each.setting]] if each.setting in settings else {}
+        for group in (groups[name] for name in each.groups if name in groups):
+            specs = [experts[task] for task in group.tasks if task in experts]
+            ids = [each.experts.get(spec.task) for spec in specs]
+            if [spec.id for spec in specs] != ids or not metrics.keys() >= set(ids):
+                continue
+            shared = {
+                **_setting_columns(plan, plan.settings[settings[each.setting]]),
+                "method": each.label,
+                "data_use": UNKNOWN_USE,
+                "per_task_modules": False,
+                "group": group.name,
+                "num_tasks": group.size,
+                EXTERNAL.name: each.sha256,
+            }
+            of_group = _group_rows(
+                specs, held_out=(), shared=shared, merged=each.tasks, by_id=metrics
+            )
+            for row in of_group:
+                tasks = group.tasks if row["task"] in MEANS else [row["task"]]
+                rows.append({**row, **_skipped_column(tasks, skipped=skipped)})
+    schema = _with_skipped(RESULTS_SCHEMA, skipped=skipped).append(EXTERNAL)
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _group_rows(
+    members: Sequence[ExpertSpec],
+    *,
+    held_out: Sequence[ExpertSpec],
+    shared: Columns,
+    merged: Mapping[str, TaskSums],
+    by_id: Mapping[str, ExpertMetrics],
+) -> Iterator[Columns]:
+    """Yields the rows of one model on a group: one per task, held-out ones too, and the means."""
     tuned: dict[str, TaskSums] = {}
     bases: dict[str, TaskSums] = {}
-    for spec in (*cell.merge.experts, *cell.merge.held_out):
-        metrics = experts[spec.id]
+    for spec in (*members, *held_out):
+        metrics = by_id[spec.id]
         assert metrics.test is not None, "only experts with finite weights are merged"
         assert metrics.base is not None
         tuned[spec.task], bases[spec.task] = metrics.test, metrics.base
@@ -160,24 +217,24 @@ def merge_rows(
             **shared,
             **spec.hyperparameters.columns(),
             "task": spec.task,
-            "held_out": spec in cell.merge.held_out,
+            "held_out": spec in held_out,
             "num_examples": merged[spec.task].num_examples,
             "expert_id": spec.id,
             **_scores(merged[spec.task], expert=tuned[spec.task], base=bases[spec.task]),
         }
-    yield from _mean_rows(cell, shared=shared, merged=merged, experts=tuned, bases=bases)
+    yield from _mean_rows(members, shared=shared, merged=merged, experts=tuned, bases=bases)
 
 
 def _mean_rows(
-    cell: Cell,
+    members: Sequence[ExpertSpec],
     *,
     shared: Columns,
     merged: Mapping[str, TaskSums],
     experts: Mapping[str, TaskSums],
     bases: Mapping[str, TaskSums],
 ) -> Iterator[Columns]:
-    tasks = cell.group.tasks
-    points = [spec.hyperparameters.columns() for spec in cell.merge.experts]
+    tasks = [spec.task for spec in members]
+    points = [spec.hyperparameters.columns() for spec in members]
     point = points[0] if all(each == points[0] for each in points) else {}
     for name, mean in _MEANS:
         merged_mean, expert_mean, base_mean = (

@@ -9,8 +9,9 @@ The experts table has one row per expert and setting, also once under each axis.
 
 If images of the study were skipped because they cannot be used, both tables have the column
 `SKIPPED` as well, in the last place. If experts were trained in micro-batches, because their batch
-did not fit the memory, the experts table has the column `MICRO_BATCH` after all others. All other
-studies keep the bytes of their tables.
+did not fit the memory, the experts table has the column `MICRO_BATCH` after all others. If models
+of other tools were scored, the result table has their rows after all others, and the column
+`EXTERNAL` in the last place. All other studies keep the bytes of their tables.
 """
 
 from typing import get_type_hints
@@ -37,6 +38,9 @@ rows, of all tasks of the group; null if the images' manifest is missing."""
 
 MICRO_BATCH = pa.field("micro_batch", pa.int64())
 """The most images of a forward pass of an expert whose batches were split; null for whole ones."""
+
+EXTERNAL = pa.field("external", pa.string())
+"""Digest of the file of weights that was scored; null for the study's own merges."""
 
 RESULTS_SCHEMA = pa.schema(
     [

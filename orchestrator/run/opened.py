@@ -15,6 +15,7 @@ from orchestrator.costs.gpu_packing import with_measured_gpu
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.plan.groups import Group
 from orchestrator.plan.plan import Plan, build_plan, group_sampling, plan_digest
+from orchestrator.record.external import read_external
 from orchestrator.record.folder import (
     TRACKING_FILE,
     UNFINISHED_FILE,
@@ -221,6 +222,7 @@ def _open_plan(plan: Plan, *, text: str, before: OpenedStudy | None) -> OpenedSt
     ledger = Ledger(
         plan,
         manifests=stored_manifests(artifacts, plan=plan, folder=folder, index=index, known=known),
+        external=read_external(folder),
     )
     return OpenedStudy(
         plan=plan,

@@ -27,7 +27,7 @@ def write_outputs(opened: OpenedStudy, *, results: StudyResults) -> str:
     page = report_or_fault(opened, results=results)
     store_outputs(
         opened.folder,
-        results=results.merges,
+        results=results.rows,
         experts=results.experts,
         page=page,
         committed=_ids_by_kind(opened.ledger.committed()),

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.base_features import Coefficients, MeasuredBases, base_predictors
-from orchestrator.theory.comparison_rows import law_parts, pair_part
+from orchestrator.theory.comparison_rows import external_pair_rows, law_parts, pair_part
 from orchestrator.theory.evidence.bound_panel import BoundsByCell, bound_predictors
 from orchestrator.theory.evidence.bound_rows import bound_part, calibration_part
 from orchestrator.theory.features import (
@@ -102,9 +102,18 @@ def compute_answers(
     )
 
 
-def paired_table(results: pa.Table) -> pa.Table:
-    """Returns the paired comparisons alone, which take a second, as the table `pairs`."""
-    return pa.Table.from_pylist(pair_part(panels(results)).rows, schema=SCHEMAS[PAIRS])
+def paired_table(results: pa.Table, *, external: pa.Table | None = None) -> pa.Table:
+    """Returns the paired comparisons alone, which take a second, as the table `pairs`.
+
+    Args:
+        results: The result table.
+        external: Rows of models that other tools made. Each is compared with the study's methods
+            in families of its own, so that the others keep their groups.
+    """
+    rows = list(pair_part(panels(results)).rows)
+    if external is not None:
+        rows += external_pair_rows(results, external)
+    return pa.Table.from_pylist(rows, schema=SCHEMAS[PAIRS])
 
 
 def _of_base(

@@ -1,17 +1,21 @@
 """Fills the tables of paired comparisons and of laws."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.plan.settings import NUM_TASKS_AXIS
 from orchestrator.results.schema import MACRO, MEANS
 from orchestrator.theory.features import MEASURED
 from orchestrator.theory.laws import AxisLaws, Estimate, fit_axis
 from orchestrator.theory.pairs import MAX_MEMBERS, Comparison, compare_methods, compare_values
-from orchestrator.theory.panel import Panel
+from orchestrator.theory.panel import Panel, panels
 from orchestrator.theory.table_rows import Columns, Note, Part, interval_columns, or_none
 
+_PLACE = ("setting", "method")
 FIT = "fit"
 """Label of numbers that were fitted to measured ones."""
 ALL_TASKS = "all tasks"
@@ -24,6 +28,23 @@ def pair_part(every: Sequence[Panel]) -> Part:
     if len(every) > 1:
         found += [each for mean in MEANS for each in compare_methods(every, mean=mean)]
     return Part(rows=list(map(_pair_columns, found)), notes=list(_pair_notes(every)))
+
+
+def external_pair_rows(results: pa.Table, external: pa.Table) -> Iterator[Columns]:
+    """Yields the comparisons of each external model with the study's methods.
+
+    They are made at the settings and in the groups that the model was scored on.
+    """
+    names = dict.fromkeys(zip(*(external[name].to_pylist() for name in _PLACE), strict=True))
+    for setting, label in names:
+        mine = external.filter((pc.field("setting") == setting) & (pc.field("method") == label))
+        of_setting = results.filter(pc.field("setting") == setting)
+        in_groups = of_setting.filter(pc.field("group").isin(mine["group"].unique()))
+        together = pa.concat_tables([in_groups, mine.select(in_groups.column_names)])
+        for mean in MEANS:
+            for found in compare_methods(panels(together), mean=mean):
+                if label in (found.best, found.other):
+                    yield _pair_columns(replace(found, family=f"{setting}, with {label}"))
 
 
 def law_parts(every: Sequence[Panel], *, of_all_tasks: Sequence[Panel]) -> tuple[Part, Part]:

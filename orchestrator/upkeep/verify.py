@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import build_plan
+from orchestrator.record.external import read_external
 from orchestrator.record.folder import (
     EXPERTS_FILE,
+    EXTERNAL_FILE,
     REPORT_FILE,
     RESULTS_FILE,
     STUDY_FILE,
@@ -29,10 +31,12 @@ from workers.store.protocol import Store
 
 FILE = "file"
 """The kind of a fault in a file of the study's own folder."""
-_OWN_FILES = {STUDY_FILE, PLAN_FILE, OUTPUTS_FILE, RESULTS_FILE, EXPERTS_FILE, REPORT_FILE}
+_TABLES = {RESULTS_FILE, EXPERTS_FILE, REPORT_FILE}
+_OWN_FILES = {STUDY_FILE, PLAN_FILE, OUTPUTS_FILE, EXTERNAL_FILE, *_TABLES}
 
 _REMADE = "made again by the next run"
 _REWRITTEN = "rewritten by the next run"
+_SCORED = "`mergesweep score` scores external files again"
 _RESTORE = "restore it from your own copy, then run the study again"
 
 Ids = Mapping[str, AbstractSet[str]]
@@ -112,6 +116,8 @@ def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> 
             artifacts.withdraw(kind, artifact_id)
         if own.has_broken_plan:
             folder.withdraw(PLAN_FILE)
+        if EXTERNAL_FILE in own.problems:
+            folder.withdraw(EXTERNAL_FILE)
     return VerifyReport(
         study=name,
         faults=(
@@ -155,6 +161,7 @@ def _check_own_files(folder: StudyFolder) -> _OwnFiles:
     finished = promised_artifacts(folder)
     planned = finished if plan is None else plan.artifact_ids()
     problems = {STUDY_FILE: text_problem, PLAN_FILE: plan_problem, **output_problems(folder)}
+    problems[EXTERNAL_FILE] = _external_problem(folder)
     return _OwnFiles(
         problems={name: what for name, what in problems.items() if what is not None},
         has_broken_plan=plan_problem is not None and folder.read_bytes(PLAN_FILE) is not None,
@@ -170,6 +177,14 @@ def _read_plan(folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
     except StudyDamagedError as error:
         return None, error.damage.removeprefix(f"{PLAN_FILE} ")
     return plan, "is missing" if plan is None else None
+
+
+def _external_problem(folder: StudyFolder) -> str | None:
+    try:
+        read_external(folder)
+    except StudyDamagedError as error:
+        return error.damage.removeprefix(f"{EXTERNAL_FILE} ")
+    return None
 
 
 def _rebuild_plan(text: str, *, folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
@@ -210,6 +225,8 @@ def _file_faults(own: _OwnFiles, *, withdraw: bool) -> Iterator[Fault]:
             next_step = f"rewritten when you run {STUDY_FILE} from your own copy"
         if name == PLAN_FILE and own.has_broken_plan:
             next_step = _after_withdrawal(next_step, withdraw=withdraw)
+        if name == EXTERNAL_FILE:
+            next_step = _after_withdrawal(_SCORED, withdraw=withdraw)
         yield Fault(kind=FILE, id=name, what=what, next_step=next_step)
 
 

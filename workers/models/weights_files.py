@@ -4,6 +4,7 @@ The content decides how a file is read, not the end of its name. No pickled code
 """
 
 import argparse
+import json
 import pickle
 import re
 import warnings
@@ -25,6 +26,9 @@ from workers.models.tensor_header import TensorFileError
 MAX_DEPTH = 2
 """Mappings inside mappings that are searched for weights. Deeper ones are states of optimizers."""
 SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+
+INDEX_SUFFIX = ".index.json"
+"""End of the name of the index of a checkpoint in several files."""
 
 _DAMAGED = "is incomplete or damaged ({}); copy or download it again"
 _BEGINNING_BYTES = 512
@@ -49,15 +53,56 @@ class WeightsFile:
     """Names of tensors beside that entry, such as an accuracy."""
 
 
+def files_of(path: Path) -> list[Path]:
+    """Returns the files of a checkpoint: the file itself, or an index and the files that it names.
+
+    An index is a JSON file with a `weight_map`, as `save_pretrained` of Hugging Face's libraries
+    writes it for large models.
+
+    Raises:
+        WeightsError: The index cannot be read, or names a file outside its folder.
+    """
+    if not path.name.endswith(INDEX_SUFFIX):
+        return [path]
+    try:
+        names = json.loads(path.read_bytes())["weight_map"].values()
+        parts = sorted({str(name) for name in names})
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: is no index of a checkpoint: no weight_map") from error
+    if outside := [name for name in parts if Path(name).name != name]:
+        raise WeightsError(f"{path}: names a file outside its folder: {outside[0]!r}")
+    return [path, *(path.with_name(name) for name in parts)]
+
+
+def _read_parts(path: Path) -> WeightsFile:
+    """Reads all files that an index names.
+
+    Raises:
+        WeightsError: A file cannot be read, or two files hold a tensor of the same name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for part in files_of(path)[1:]:
+        found = read_weights(part).tensors
+        if twice := next((name for name in found if name in tensors), None):
+            raise WeightsError(f"{path}: two of its files hold the tensor {twice}")
+        tensors |= dict(found)
+    return WeightsFile(tensors=tensors, keeps_order=False)
+
+
 def read_weights(path: Path) -> WeightsFile:
     """Reads the names and tensors of a file of weights.
 
     A file that `torch.save` wrote may hold the tensors in an entry, such as `state_dict`, beside
-    other values. Two such entries are refused, because nothing says which one is meant.
+    other values. Two such entries are refused, because nothing says which one is meant. A file
+    `*.index.json` stands for the files that it names.
 
     Raises:
         WeightsError: The file cannot be read or is no checkpoint; the message says what it is.
     """
+    if path.name.endswith(INDEX_SUFFIX):
+        return _read_parts(path)
     try:
         beginning = _beginning(path)
         if not _is_torch(beginning):

@@ -37,18 +37,18 @@ def show_results(opened: OpenedStudy, *, console: Console, output_format: str, s
     results = StudyResults.of(opened.ledger.committed())
     if output_format != "table":
         table = {
-            "rows": lambda: results.merges,
-            "means": lambda: means_table(results.means),
+            "rows": lambda: results.rows,
+            "means": lambda: means_table(results.all_means),
             "experts": lambda: results.experts,
-            "pairs": lambda: paired_table(results.merges),
+            "pairs": lambda: paired_table(results.merges, external=results.external),
         }[shown]()
         sys.stdout.buffer.write(_encoded(table, output_format=output_format))
     elif shown == "experts":
         print_experts(results.experts, console=console)
     elif shown == "pairs":
-        print_pairs(paired_table(results.merges), console=console)
+        print_pairs(paired_table(results.merges, external=results.external), console=console)
     else:
-        print_results(results.means, console=console)
+        print_results(results.all_means, console=console)
         print_skipped(results.experts, console=console)
     return exit_code_of(opened.ledger)
 

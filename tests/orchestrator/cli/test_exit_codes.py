@@ -41,9 +41,12 @@ CLUSTER_VERBS = ("logs", "stop", "status", "watch")
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(FILE_VERBS, ("study.yaml",)),
     **dict.fromkeys((*NAME_VERBS, "logs", "stop"), ("small",)),
+    "score": ("small", "file"),
     "submit": ("study.yaml",),
     "gc": (),
     "methods": (),
+    "init": (),
+    "schema": (),
     "merge": ("--method", "average", "--base", "b", "-o", "o", "e"),
 }
 OPTIONS = dict.fromkeys(("submit", "logs", "stop"), ("--address", "http://127.0.0.1:9"))
@@ -238,7 +241,7 @@ def test_options_that_cannot_be_used(call: Call, words: tuple[str, ...]) -> None
     assert options[0].partition("=")[0].lstrip("-") in result.stderr.replace("--output", "-o")
 
 
-@pytest.mark.parametrize("verb", sorted({*ARGUMENTS} - {"gc", "methods"}))
+@pytest.mark.parametrize("verb", sorted({*ARGUMENTS} - {"gc", "methods", "init", "schema"}))
 def test_missing_arguments(call: Call, verb: str) -> None:
     """The usage is shown."""
     result = call(verb)

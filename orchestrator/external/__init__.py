@@ -1,0 +1,1 @@
+"""Scores models that other tools made in the tables of a study."""
