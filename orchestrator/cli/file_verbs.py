@@ -1,4 +1,4 @@
-"""Declares the verbs that need no study: `merge` for files, `methods` for the list of methods."""
+"""Declares the verbs that need no study: merge, methods, init, schema."""
 
 import os
 from pathlib import Path
@@ -125,4 +125,46 @@ def methods() -> None:
     print_methods(new_console())
 
 
-COMMANDS = (merge, methods)
+@click.command()
+@click.option(
+    "--from",
+    "template",
+    type=click.Choice(["demo", "laws", "own-images"]),
+    default="demo",
+    show_default=True,
+    help="demo: minutes on two cores. laws: five axes. own-images: your own folders of images.",
+)
+@click.argument(
+    "study_file",
+    metavar="[STUDY.yaml]",
+    default="study.yaml",
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+def init(study_file: Path, template: str) -> None:
+    """Write a commented study to begin with, STUDY.yaml, and its schema for editors."""
+    from orchestrator.progress.say import say
+    from orchestrator.progress.visible_text import one_line
+    from orchestrator.study.first_study import StudyExistsError, write_study
+    from orchestrator.study.json_schema import SCHEMA_FILE
+    from workers.store.output_file import OutputError
+
+    try:
+        write_study(study_file, template=template)
+    except StudyExistsError as error:
+        raise BadInputError(str(error)) from error
+    except OutputError as error:
+        raise click.ClickException(str(error)) from error
+    console, shown = new_console(), one_line(str(study_file))
+    say(console, f"wrote {shown}, and {SCHEMA_FILE} for editors")
+    say(console, f"next: mergesweep plan {shown}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the study file, for editors and other programs."""
+    from orchestrator.study.first_study import schema_text
+
+    click.echo(schema_text(), nl=False)
+
+
+COMMANDS = (merge, methods, init, schema)
