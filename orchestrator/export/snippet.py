@@ -2,11 +2,12 @@
 
 _START = """\
 import json, sys, timm, torch
+from pathlib import Path
 from PIL import Image
 from safetensors.torch import load_file
 
 folder, task, *files = sys.argv[1:]
-about = json.load(open(f"{folder}/tasks.json", encoding="utf-8"))[task]
+about = json.loads(Path(folder, "tasks.json").read_text("utf-8"))[task]
 head = load_file(f"{folder}/heads.safetensors")
 model = timm.create_model(f"local-dir:{folder}/{about['model']}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
