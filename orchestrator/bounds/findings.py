@@ -26,9 +26,13 @@ def constants_lines(measured: MeasuredTasks) -> Iterator[str]:
             f"{task}: loss {_text(metrics.loss)}, squared gradient "
             f"{_text(metrics.squared_gradient)}, noise {_text(metrics.noise)}{curvature}"
         )
+    if len(measured.tasks) > 1:
+        yield heterogeneity_text(measured)[1]
+
+
+def heterogeneity_text(measured: MeasuredTasks) -> tuple[float, str]:
+    """Returns `kappa2` of several tasks, and a sentence on whether it stands out of its noise."""
     num = len(measured.tasks)
-    if num == 1:
-        return
     weights = np.full(num, 1 / num)
     found = jackknife(
         measured.products, lambda each: heterogeneity_under(gradient_gram(each), weights)
@@ -40,7 +44,7 @@ def constants_lines(measured: MeasuredTasks) -> Iterator[str]:
     kappa2 = float(found.value)
     resolved = is_resolved(kappa2, noise=noise, num_examples=num_images)
     verdict = "resolved" if resolved else f"not resolved with {num_images} images a task"
-    yield (
+    return kappa2, (
         f"heterogeneity of the {num} tasks: {kappa2:.3g} ± {float(found.standard_error):.2g}, "
         f"{verdict}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.bounds.merge_bounds import MergeBounds, bounds_of
 from orchestrator.bounds.merge_setting import merge_setting_of
-from orchestrator.plan.measurements import operators_of, reaches_of, sample_of
+from orchestrator.plan.measurements import operators_of, reaches_of, sample_of, seed_operators_of
 from orchestrator.plan.plan import Cell, Plan
 from orchestrator.record.measurements import read_measurements
 from orchestrator.record.task_constants import MeasuredTasks, read_task_constants
@@ -14,7 +14,7 @@ from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.measured import OperatorMetrics, ReachMetrics
 from workers.specs.expert import ExpertSpec
-from workers.specs.measures import ConstantsSpec, CurvatureSpec
+from workers.specs.measures import ConstantsSpec, CurvatureSpec, OperatorSpec
 from workers.specs.merge import MergeSpec
 
 
@@ -36,6 +36,8 @@ class StudyMeasurements:
     """Of the path to each expert, by the expert's id."""
     operators: tuple[MeasuredOperator, ...]
     """The effects of methods, those that also left experts out before the others."""
+    seeds: tuple[MeasuredOperator, ...]
+    """The plain averages of experts that differ in their seed alone."""
     ids: tuple[str, ...]
     """The ids of all of them, sorted."""
 
@@ -46,7 +48,7 @@ class StudyMeasurements:
         return max(values, default=None)
 
 
-NOTHING_MEASURED = StudyMeasurements(constants={}, reaches={}, operators=(), ids=())
+NOTHING_MEASURED = StudyMeasurements(constants={}, reaches={}, operators=(), seeds=(), ids=())
 
 
 def read_study_measurements(
@@ -74,12 +76,14 @@ def read_study_measurements(
     constants = {spec.id: constants_specs(plan, spec) for spec in experts}
     reaches = {spec.experts[0]: spec for spec in reaches_of(plan)}
     operators = [operators_of(plan, leave_one_out=leave_one_out) for leave_one_out in (True, False)]
+    seeds = seed_operators_of(plan)
     found = read_measurements(
         artifacts,
         [
             *(each for specs in constants.values() for each in specs),
             *reaches.values(),
             *(each for specs in operators for each in specs),
+            *seeds,
         ],
     )
     chosen = {
@@ -94,14 +98,18 @@ def read_study_measurements(
             if spec.id in found
         },
         operators=tuple(
-            MeasuredOperator(
-                merge=best.merge, metrics=OperatorMetrics.from_json(found[best.id].metrics)
-            )
+            _measured(best, found)
             for pair in zip(*operators, strict=True)
             if (best := next((each for each in pair if each.id in found), None)) is not None
         ),
+        seeds=tuple(_measured(each, found) for each in seeds if each.id in found),
         ids=tuple(sorted(found)),
     )
+
+
+def _measured(spec: OperatorSpec, found: Mapping[str, Manifest]) -> MeasuredOperator:
+    metrics = OperatorMetrics.from_json(found[spec.id].metrics)
+    return MeasuredOperator(merge=spec.merge, metrics=metrics)
 
 
 def constants_specs(plan: Plan, spec: ExpertSpec) -> tuple[ConstantsSpec, ...]:

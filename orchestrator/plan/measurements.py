@@ -1,6 +1,7 @@
 """Derives the measurements that the theory of a study needs from its plan."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from merge.catalogue import CHANGE_TASK_VECTORS
 from orchestrator.plan.plan import Plan
@@ -12,6 +13,7 @@ from workers.specs.measures import (
     ReachSpec,
     TaskSample,
 )
+from workers.specs.merge import MergeSpec
 
 REACH_BATCHES = 6
 """Batches of 32 images for a reach: four forward passes of 192 images, as long as 8 steps of 32."""
@@ -73,6 +75,34 @@ def operators_of(plan: Plan, *, leave_one_out: bool) -> tuple[OperatorSpec, ...]
         key = (merge.experts, effect if has_effect else None)
         specs.setdefault(key, OperatorSpec(merge=merge, leave_one_out=leave_one_out))
     return tuple(specs.values())
+
+
+def seed_operators_of(plan: Plan) -> tuple[OperatorSpec, ...]:
+    """Returns the plain average of all experts of a task that differ in their seed alone.
+
+    Its inner products say how much of a task vector repeats with other batches, order and head.
+    """
+    alike: dict[object, list[ExpertSpec]] = {}
+    for expert in plan.experts.values():
+        unseeded = replace(expert.hyperparameters, seed=0)
+        key = (expert.task, expert.base_id, expert.data_id, expert.head_id, unseeded)
+        alike.setdefault(key, []).append(expert)
+    return tuple(
+        OperatorSpec(
+            merge=MergeSpec(
+                method="average",
+                params={},
+                batch_norm="average",
+                recalibration_images=0,
+                seed=0,
+                base_id=experts[0].base_id,
+                experts=tuple(experts),
+                held_out=(),
+            )
+        )
+        for experts in alike.values()
+        if len(experts) > 1
+    )
 
 
 def sample_of(plan: Plan, expert: ExpertSpec) -> TaskSample:

@@ -55,6 +55,7 @@ def compute_answers(
     measured: MeasuredBases | str = NOT_MEASURED,
     bounds: BoundsByCell | None = None,
     coefficients: Coefficients | None = None,
+    measured_rows: Mapping[str, Sequence[Columns]] | None = None,
 ) -> Answers:
     """Returns the theory tables. Equal arguments give equal tables.
 
@@ -64,6 +65,7 @@ def compute_answers(
         measured: The constants of the settings' bases, or the reason why there are none.
         bounds: The theory's statements about merges.
         coefficients: Those of the methods that have some before they merge.
+        measured_rows: The rows of the tables that hold measurements alone, by table.
     """
     stated = bounds or {}
     every = panels(results)
@@ -93,10 +95,11 @@ def compute_answers(
     }
     notes = [*_general_notes(every, trainings, measured), *_notes_of(parts)]
     rows = {name: [row for part in found for row in part.rows] for name, found in parts.items()}
+    rows |= {name: list(found) for name, found in (measured_rows or {}).items()}
     rows[NOTES] = [{"topic": note.topic, "text": note.text} for note in dict.fromkeys(notes)]
     return Answers(
         tables={
-            name: pa.Table.from_pylist(rows[name], schema=schema)
+            name: pa.Table.from_pylist(rows.get(name, []), schema=schema)
             for name, schema in SCHEMAS.items()
         }
     )

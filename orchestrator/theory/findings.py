@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
 from orchestrator.theory.evidence.bound_findings import bound_texts
+from orchestrator.theory.evidence.corollary import corollary_texts
 from orchestrator.theory.features import MEASURED
 from orchestrator.theory.held_out import PROTOCOLS, RMSE
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.ranks import KINDS
-from orchestrator.theory.schema import CORRELATIONS, ESTIMATES, LAWS, NOTES, PAIRS, PREDICTIONS
+from orchestrator.theory.schema import (
+    CORRELATIONS,
+    DIAGNOSTICS,
+    ESTIMATES,
+    LAWS,
+    NOTES,
+    OPERATORS,
+    PAIRS,
+    PREDICTIONS,
+)
 from orchestrator.theory.table_rows import Columns, interval_text
 from orchestrator.theory.targets import EXCESS
 
@@ -45,6 +55,8 @@ SHAPES = "Which law does the loss follow?"
 RANKS = "What ranks merges?"
 SKILL = "What predicts merges that were left out?"
 BOUNDS_HOLD = "Do the theory's formulas rank the merges?"
+SPREAD = "Corollary 1: what do methods do to the task vectors?"
+TRAINING = "What does the training show that the losses do not?"
 MISSING = "What could not be computed"
 
 
@@ -56,6 +68,8 @@ def findings(answers: Answers) -> Iterator[Finding]:
         (RANKS, _rank_texts(answers)),
         (SKILL, _skill_texts(answers)),
         (BOUNDS_HOLD, bound_texts(answers)),
+        (SPREAD, corollary_texts(answers.rows(OPERATORS))),
+        (TRAINING, (_capital(str(row["text"])) for row in answers.rows(DIAGNOSTICS))),
         (MISSING, (f"{row['topic']}: {row['text']}." for row in answers.rows(NOTES))),
     ):
         for text in texts:

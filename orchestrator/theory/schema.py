@@ -9,7 +9,19 @@ stated and a proved form say which it is, behind the word that says what they ar
 
 import pyarrow as pa
 
-PAIRS, LAWS, ESTIMATES, CORRELATIONS, PREDICTIONS, BOUNDS, CALIBRATIONS, NOTES = (
+(
+    PAIRS,
+    LAWS,
+    ESTIMATES,
+    CORRELATIONS,
+    PREDICTIONS,
+    BOUNDS,
+    CALIBRATIONS,
+    OPERATORS,
+    REACHES,
+    DIAGNOSTICS,
+    NOTES,
+) = (
     "pairs",
     "laws",
     "estimates",
@@ -17,6 +29,9 @@ PAIRS, LAWS, ESTIMATES, CORRELATIONS, PREDICTIONS, BOUNDS, CALIBRATIONS, NOTES =
     "predictions",
     "bounds",
     "calibrations",
+    "operators",
+    "reaches",
+    "diagnostics",
     "notes",
 )
 
@@ -148,6 +163,45 @@ SCHEMAS = {
             pa.field("error_left_out", pa.float64()),  # each axis predicted from the others
             pa.field("num_settings", pa.int64()),
             pa.field("num_groups", pa.int64()),
+        ]
+    ),
+    OPERATORS: pa.schema(
+        [
+            pa.field("setting", pa.string()),
+            pa.field("method", pa.string()),
+            pa.field("group", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("spread_before", pa.float64()),  # of the task vectors, weights^2
+            pa.field("spread_after", pa.float64()),  # of the parts that the method adds
+            pa.field("relative_before", pa.float64()),  # spread / squared length of the mean
+            pa.field("relative_after", pa.float64()),
+            pa.field("flipped_before", pa.float64()),  # signs without one expert, of the average
+            pa.field("flipped_after", pa.float64()),  # of the method's merge
+            pa.field("moved_before", pa.float64()),  # squared distance without one expert
+            pa.field("moved_after", pa.float64()),
+        ]
+    ),
+    REACHES: pa.schema(
+        [
+            pa.field("setting", pa.string()),
+            pa.field("task", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("slope", pa.float64()),  # of the loss along the path, nats
+            pa.field("curvature", pa.float64()),  # nats
+            pa.field("reach", pa.float64()),  # curvature / |slope|
+            pa.field("reach_error", pa.float64()),
+            pa.field("predicted_change", pa.float64()),  # to second order, nats
+            pa.field("measured_change", pa.float64()),
+            pa.field("length", pa.float64()),  # of the task vector
+        ]
+    ),
+    DIAGNOSTICS: pa.schema(
+        [
+            pa.field("topic", pa.string()),
+            pa.field("subject", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("number", pa.float64()),
+            pa.field("text", pa.string()),  # the finding, with its unit
         ]
     ),
     NOTES: pa.schema(

@@ -3,16 +3,27 @@
 The name of every metric begins with its label, so that no score can be taken for a measurement.
 """
 
+import statistics
 from collections.abc import Iterator, Mapping
 
 from orchestrator.record.committed import Committed
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
+from orchestrator.theory.evidence.corollary import ratios
+from orchestrator.theory.features import MEASURED
 from orchestrator.theory.findings import findings, is_apart, loss_pairs
 from orchestrator.theory.held_out import RMSE, SETTING
 from orchestrator.theory.predictor_rows import ALL_AXES, LOSS
 from orchestrator.theory.ranks import WITHIN
-from orchestrator.theory.schema import CALIBRATIONS, CORRELATIONS, ESTIMATES, LAWS, PREDICTIONS
+from orchestrator.theory.schema import (
+    CALIBRATIONS,
+    CORRELATIONS,
+    DIAGNOSTICS,
+    ESTIMATES,
+    LAWS,
+    OPERATORS,
+    PREDICTIONS,
+)
 from orchestrator.theory.stored import table_file, to_parquet
 from orchestrator.theory.targets import EXCESS
 from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MlflowRun
@@ -27,6 +38,8 @@ from orchestrator.tracking.run_fields import (
 
 KIND = "theory"
 _FINDINGS_FILE = "findings.txt"
+_NOT_IN_NAMES = str.maketrans(dict.fromkeys("(){}',", ""))
+"""Characters that MLflow refuses in the names of metrics."""
 
 
 def theory_runs(committed: Committed, *, answers: Answers) -> Iterator[MlflowRun]:
@@ -51,6 +64,11 @@ def theory_runs(committed: Committed, *, answers: Answers) -> Iterator[MlflowRun
         end_ms=end_ms(last),
         status="FINISHED",
         tags={**tags, NOTE_TAG: said},
+        metrics=metric_points(
+            dict(list(_diagnostics(answers).items())[:MAX_METRIC_KEYS]),
+            step=0,
+            timestamp_ms=end_ms(last),
+        ),
         artifacts=fitting_artifacts(
             {**tables, _FINDINGS_FILE: f"{said}\n".encode()}, first=_FINDINGS_FILE
         ),
@@ -101,8 +119,28 @@ def _scores(answers: Answers, *, method: str) -> Mapping[str, float]:
         for name, column in (("slope", "slope"), ("R2", "r_squared"))
         if row["method"] == method
     }
-    found = {**ranks, **calibrations, **errors, **estimates}
+    found = {**ranks, **calibrations, **errors, **estimates, **_spreads(answers, method=method)}
     return {name.replace(",", ""): value for name, value in found.items() if value is not None}
+
+
+def _diagnostics(answers: Answers) -> Mapping[str, float]:
+    """Returns the numbers of the findings on the training, by topic and subject."""
+    return {
+        f"{row['label']}/{row['topic']}/{row['subject']}".translate(_NOT_IN_NAMES): row["number"]
+        for row in answers.rows(DIAGNOSTICS)
+        if row["number"] is not None
+    }
+
+
+def _spreads(answers: Answers, *, method: str) -> Mapping[str, float]:
+    """Returns the mean ratios of the task vectors' numbers after and before a method."""
+    rows = [row for row in answers.rows(OPERATORS) if row["method"] == method]
+    found = {name: ratios(rows, name) for name in ("spread", "relative", "moved")}
+    return {
+        f"{MEASURED}/after over before/{name}": statistics.fmean(numbers)
+        for name, numbers in found.items()
+        if numbers
+    }
 
 
 def _laws(answers: Answers, *, method: str) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Augmentation
 from workers.specs.ids import VERSIONS, content_id
 from workers.specs.merge import MergeSpec
@@ -193,15 +194,22 @@ class OperatorSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the manifest stores; experts are named by id."""
+        tasks = [expert.task for expert in self.merge.experts]
         return {
             "merge": self.merge.id,
             "method": self.merge.method,
             "params": dict(self.merge.params),
             "seed": self.merge.seed,
             "base_id": self.merge.base_id,
-            "experts": {expert.task: expert.id for expert in self.merge.experts},
+            "experts": {_place(expert, tasks=tasks): expert.id for expert in self.merge.experts},
             "leave_one_out": self.leave_one_out,
         }
+
+
+def _place(expert: ExpertSpec, *, tasks: list[str]) -> str:
+    """Returns the task of an expert; with its seed where several experts have the task."""
+    one = tasks.count(expert.task) == 1
+    return expert.task if one else f"{expert.task}, seed {expert.hyperparameters.seed}"
 
 
 Measurement = ConstantsSpec | ReachSpec | OperatorSpec

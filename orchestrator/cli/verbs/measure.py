@@ -9,7 +9,7 @@ from orchestrator.bounds.findings import constants_lines, operator_lines, reach_
 from orchestrator.bounds.statements import bounds_by_row, statement_lines
 from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.held_session import EndedEarlyError, held_session
-from orchestrator.plan.measurements import constants_of, operators_of, reaches_of
+from orchestrator.plan.measurements import constants_of, operators_of, reaches_of, seed_operators_of
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.say import say
 from orchestrator.record.committed import Committed
@@ -91,7 +91,7 @@ def wanted_of(committed: Committed, *, curvature: bool, leave_one_out: bool) -> 
     usable = {each for each, manifest in committed.experts.items() if manifest.files}
     trained = {plan.experts[each].task for each in usable}
     how = CurvatureSpec() if curvature else None
-    operators = operators_of(plan, leave_one_out=leave_one_out)
+    operators = (*operators_of(plan, leave_one_out=leave_one_out), *seed_operators_of(plan))
     return Wanted(
         constants=tuple(
             spec for spec in constants_of(plan, curvature=how) if spec.sample.task in trained

@@ -37,13 +37,14 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
     if answers is None:
         start_s = time.monotonic()
         with console.status("computing paired comparisons, laws, correlations and predictions"):
-            evidence = evidence_of(opened.plan, measured)
+            evidence = evidence_of(opened.plan, measured, results=results.merges)
             answers = compute_answers(
                 results.merges,
                 trainings=planned_trainings(committed),
                 measured=evidence.bases,
                 bounds=evidence.bounds,
                 coefficients=evidence.coefficients,
+                measured_rows=evidence.rows,
             )
         say(console, f"computed in {time.monotonic() - start_s:.0f} s from the result table")
     print_findings(answers, console=console)

@@ -13,6 +13,13 @@ from orchestrator.report.theory.bound_parts import (
     bound_table,
     calibration_table,
 )
+from orchestrator.report.theory.measured_parts import (
+    SPREAD_TEXT,
+    TRAINING_TEXT,
+    measured_figures,
+    operator_table,
+    reach_table,
+)
 from orchestrator.report.theory.tables import (
     correlation_table,
     estimate_table,
@@ -31,6 +38,8 @@ from orchestrator.theory.findings import (
     RANKS,
     SHAPES,
     SKILL,
+    SPREAD,
+    TRAINING,
     findings,
     loss_pairs,
     shown_name,
@@ -134,18 +143,38 @@ def theory_chapter(answers: Answers | None, *, results: StudyResults) -> str:
             _figures(_skill_figures(answers, styles=styles)),
             *_details("All predictors", "", prediction_table(answers)),
         ),
-        _part(
-            BOUNDS_HOLD,
-            texts,
-            BOUND_TEXT,
-            _figures(bound_figures(answers, styles=styles)),
-            *_details("All numbers of the formulas", "", bound_table(answers)),
-            *_details("All calibrations", CALIBRATION_TEXT, calibration_table(answers)),
-        ),
+        *_measured_parts(answers, texts, styles=styles),
         _part(MISSING, texts, ""),
     ]
     body = "\n".join(part for part in parts if part)
     return f"{CHAPTER_START}<h2>What the results show</h2>\n{body}\n</section>"
+
+
+def _measured_parts(
+    answers: Answers, texts: dict[str, list[str]], *, styles: Styles
+) -> Iterator[str]:
+    """Yields the parts that need measurements beside the result table."""
+    yield _part(
+        BOUNDS_HOLD,
+        texts,
+        BOUND_TEXT,
+        _figures(bound_figures(answers, styles=styles)),
+        *_details("All numbers of the formulas", "", bound_table(answers)),
+        *_details("All calibrations", CALIBRATION_TEXT, calibration_table(answers)),
+    )
+    yield _part(
+        SPREAD,
+        texts,
+        SPREAD_TEXT,
+        _figures(measured_figures(answers, styles=styles)),
+        *_details("All groups", "", operator_table(answers)),
+    )
+    yield _part(
+        TRAINING,
+        texts,
+        TRAINING_TEXT,
+        *_details("The path to every expert", "", reach_table(answers)),
+    )
 
 
 def _part(title: str, texts: dict[str, list[str]], note: str, *bodies: str) -> str:

@@ -37,7 +37,8 @@ def test_short_path_is_second_order(
     predicted = short.slope.value + short.curvature.value / 2
     assert change == pytest.approx(predicted, rel=0.1, abs=1e-5)
     assert longer.slope.value == pytest.approx(2 * short.slope.value, rel=1e-3)
-    assert longer.curvature.value == pytest.approx(4 * short.curvature.value, rel=1e-2)
+    # A second difference of losses in float32, whose rounding depends on the machine.
+    assert longer.curvature.value == pytest.approx(4 * short.curvature.value, rel=5e-2)
     assert longer.squared_length == pytest.approx(4 * short.squared_length, rel=1e-4)
     assert short.reach is not None
     assert short.reach.value == pytest.approx(short.curvature.value / abs(short.slope.value))

@@ -8,6 +8,7 @@ from measured_tasks import measured_tasks
 from orchestrator.bounds.study_measurements import NOTHING_MEASURED, StudyMeasurements
 from orchestrator.plan.plan import Plan
 from orchestrator.report.theory.chapter import theory_chapter
+from orchestrator.results.schema import RESULTS_SCHEMA
 from orchestrator.results.study_results import StudyResults
 from orchestrator.theory.answers import Answers, compute_answers
 from orchestrator.theory.evidence.bound_findings import bound_texts
@@ -26,6 +27,7 @@ SMOOTH = {
     "freeze_batch_norm": True,
     "axes": {"lr": LRS, "steps": [1, 2]},
 }
+NO_RESULTS = RESULTS_SCHEMA.empty_table()
 SIZES = {"count": 3, "size": 2, "sizes": [2, 3]}
 
 
@@ -37,7 +39,7 @@ def measurements(plan: Plan, *, curvature: float | None = 2.0) -> StudyMeasureme
 
 def answers_of(plan: Plan, measured: StudyMeasurements) -> tuple[StudyResults, Answers]:
     results = StudyResults.of(made_ledger(plan).committed())
-    evidence = evidence_of(plan, measured)
+    evidence = evidence_of(plan, measured, results=results.merges)
     answers = compute_answers(
         results.merges,
         trainings="left out here",
@@ -99,7 +101,7 @@ def test_every_number_has_its_word_and_stands_beside_the_measured_loss(
 
 def test_without_curvature_descent_and_stability_remain(plan: Plan) -> None:
     """No other number is made up for it, and a note says which command measures it."""
-    bounds = evidence_of(plan, measurements(plan, curvature=None)).bounds
+    bounds = evidence_of(plan, measurements(plan, curvature=None), results=NO_RESULTS).bounds
     average, ties = panels(StudyResults.of(made_ledger(plan).committed()).merges)
     part = bound_part(average, bounds)
     assert {row["quantity"] for row in part.rows} == {"loss at the base", "descent", "stability"}
@@ -157,11 +159,16 @@ def test_tasks_that_are_not_measured_leave_their_groups_out(plan: Plan) -> None:
     whole = measurements(plan)
     (tasks,) = {each.tasks for each in whole.constants.values()}
     part = {
-        name: replace(each, tasks=tasks[:2], metrics={t: each.metrics[t] for t in tasks[:2]})
+        name: replace(
+            each,
+            tasks=tasks[:2],
+            metrics={task: each.metrics[task] for task in tasks[:2]},
+            products=each.products_of(tasks[:2]),
+        )
         for name, each in whole.constants.items()
     }
-    found = evidence_of(plan, replace(whole, constants=part))
+    found = evidence_of(plan, replace(whole, constants=part), results=NO_RESULTS)
     (group,) = {group for _, _, group in found.bounds}
     assert next(each for each in plan.groups if each.name == group).tasks == tasks[:2]
     assert "mnist_5k" in str(found.bases)
-    assert not evidence_of(plan, NOTHING_MEASURED).bounds
+    assert not evidence_of(plan, NOTHING_MEASURED, results=NO_RESULTS).bounds
