@@ -58,7 +58,8 @@ bench-merge: .venv/ready $(ORACLE)/ready  ## Measure merging beside the peers; M
 	$(BIN)/python tests/benchmarks/merge_speed.py $(MERGE)
 
 oracle: .venv/ready $(ORACLE)/ready  ## Check the merging methods against the peers' own
-	$(BIN)/python -m pytest -o pythonpath=tests/oracle tests/oracle/check_peers.py
+	$(BIN)/python -m pytest -o "pythonpath=tests/oracle tests/support" \
+	  tests/oracle/check_peers.py tests/oracle/check_scores.py
 
 chaos: .venv/ready  ## Kill the parts of a real study, compare how it ends; SEEDS=20 times
 	$(BIN)/python tests/chaos/chaos.py --seeds $(SEEDS)

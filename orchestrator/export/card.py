@@ -130,6 +130,8 @@ def _summary(card: Card) -> str:
         f"- BatchNorm's running statistics: {merge.batch_norm}",
         f"- data that the merge reads: {data_use(merge)}",
     ]
+    if CARDS[merge.method].is_random or merge.surgery is not None:
+        lines.append(f"- seed: {merge.seed}")
     if merge.surgery is not None:
         surgery = ", ".join(f"{name}={value}" for name, value in vars(merge.surgery).items())
         lines.append(f"- representation surgery: {surgery}")

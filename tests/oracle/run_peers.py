@@ -61,16 +61,17 @@ def ask(peer: str, *, points: Iterable[tuple[str, str]], directory: Path) -> Ans
         _request(CASES[name], architecture=architecture, out=directory / f"{index}.safetensors")
         for index, (name, architecture) in enumerate(keys)
     ]
-    errors = _run(HERE / f"peer_{peer}.py", requests=requests, directory=directory)
+    errors = run_requests(HERE / f"peer_{peer}.py", requests=requests, directory=directory)
     return {
         key: Answer(error=error, merged=Path(str(request["out"])))
         for key, request, error in zip(keys, requests, errors, strict=True)
     }
 
 
-def _run(
+def run_requests(
     script: Path, *, requests: Sequence[Mapping[str, object]], directory: Path
 ) -> list[str | None]:
+    """Runs a peer's script on requests; returns the error of each, None if it merged."""
     (directory / "requests.json").write_text(json.dumps(requests))
     command = [PYTHON, script, directory / "requests.json", directory / "answers.json"]
     with (directory / "log.txt").open("wb") as log:
