@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eval.data_root import data_root
-from eval.embedded.build import compose_splits
 from eval.own.images import open_own_images
 from eval.suites import is_embedded
 
@@ -29,6 +28,8 @@ def open_images(source: TaskSource) -> dict[str, ImageSource]:
     if source.files is not None:
         return open_own_images(task, files=source.files, root=root)
     if is_embedded(task.name):
+        from eval.embedded.build import compose_splits  # noqa: PLC0415 loads SciPy
+
         return dict(compose_splits(task))
     from eval.vision.published import open_vision  # noqa: PLC0415 loads torchvision
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+import scipy
 
 from orchestrator.theory.panel import Array
 
@@ -56,7 +56,7 @@ class Form:
         grid = np.linspace(low, high, _GRID)
         at = int(np.argmin([squared_error(each) for each in grid]))
         bounds = (grid[max(0, at - 1)], grid[min(_GRID - 1, at + 1)])
-        found = minimize_scalar(squared_error, bounds=bounds, method="bounded")
+        found = scipy.optimize.minimize_scalar(squared_error, bounds=bounds, method="bounded")
         parameter = float(np.exp(found.x))
         return np.append(self._linear(x, target, parameter), parameter)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from orchestrator.theory.intervals import LEVEL, NONE, Interval, widest
 from orchestrator.theory.panel import Array, Panel
@@ -170,11 +170,11 @@ def _student(numbers: Array, *, share: Array, center: float, over: str) -> tuple
         return NONE, math.nan
     variance = (share**2 * (numbers - share @ numbers) ** 2).sum() * num / (num - 1)
     error = math.sqrt(variance)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, num - 1)) * error
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, num - 1)) * error
     if error == 0:
         p_value = 1.0 if center == 0 else 0.0
     else:
-        p_value = float(2 * stats.t.sf(abs(center) / error, num - 1))
+        p_value = float(2 * scipy.stats.t.sf(abs(center) / error, num - 1))
     return Interval(low=center - half, high=center + half, over=over), p_value
 
 

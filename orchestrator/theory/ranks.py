@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from orchestrator.theory.intervals import Indices, Interval, three_intervals, widest
 from orchestrator.theory.panel import Array, Mask
@@ -65,7 +65,7 @@ def correlations(predictor: Array, loss: Array, *, members: Mask) -> Iterator[Co
         spearman = np.array([_spearman(x, y) for x, y in pairs])
         known = np.isfinite(spearman)
         kendall = [
-            float(stats.kendalltau(x, y).statistic)
+            float(scipy.stats.kendalltau(x, y).statistic)
             for (x, y), is_known in zip(pairs, known, strict=True)
             if is_known
         ]
@@ -94,7 +94,7 @@ def least_p(num_values: int) -> float:
 
 def rank_correlation(x: Array, y: Array) -> Array:
     """Returns Spearman's coefficient of each row of x and y, as (rows,); NaN for constant rows."""
-    ranks_x, ranks_y = (stats.rankdata(each, axis=1) for each in (x, y))
+    ranks_x, ranks_y = (scipy.stats.rankdata(each, axis=1) for each in (x, y))
     ranks_x -= ranks_x.mean(axis=1, keepdims=True)
     ranks_y -= ranks_y.mean(axis=1, keepdims=True)
     norms = np.sqrt((ranks_x**2).sum(axis=1) * (ranks_y**2).sum(axis=1))
