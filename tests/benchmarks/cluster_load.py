@@ -9,9 +9,7 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +17,9 @@ from typing import Any
 
 import timed_worker
 from ray.cluster_utils import Cluster
-from rich.console import Console
+from study_run import run_with
 
-from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.run.opened import OpenedStudy, open_study
-from orchestrator.run.republish import start_tracker
-from orchestrator.run.session import Session
 from orchestrator.study.reader import parse_study
 from workers.artifacts.manifests import Manifest
 
@@ -77,17 +72,8 @@ def measure(num_slots: int, *, num_trials: int, sleep_s: float, num_reports: int
 
 def _run(opened: OpenedStudy) -> float:
     """Runs a study; returns the CPU seconds of the thread that runs Ray Tune."""
-    opened.folder.write_plan(opened.plan, study_text=opened.text)
-    tracker = start_tracker(opened)
-    session = Session(
-        opened=opened,
-        tracker=tracker,
-        stopping=threading.Event(),
-        on_cluster_lost=sys.exit,
-        cluster=RayCluster(worker="timed_worker:Worker"),
-    )
     before_s = time.thread_time()
-    session.run(Console(file=sys.stderr))
+    tracker = run_with("timed_worker:Worker", opened=opened)
     driver_s = time.thread_time() - before_s
     tracker.close(CLOSE_TRACKING_S)
     return driver_s

@@ -7,8 +7,6 @@ scores that differ, so that figures and tables show something.
 """
 
 import argparse
-import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +15,12 @@ from typing import Any
 import noop_worker
 import torch
 import yaml
-from rich.console import Console
+from study_run import run_with
 
 from orchestrator.cli.verbs.run import CLOSE_TRACKING_S
-from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.indexing import indexing
 from orchestrator.run.opened import OpenedStudy, open_study
-from orchestrator.run.republish import start_tracker
-from orchestrator.run.session import Session
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 from orchestrator.study.reader import parse_study
 from workers.artifacts.manifests import Manifest
@@ -78,19 +73,9 @@ def _scores(expert: ExpertSpec, *, lost: int) -> dict[str, float]:
 
 def run(opened: OpenedStudy) -> None:
     """Runs a study as `mergesweep run` does, with another worker; prints the time of each part."""
-    opened.folder.write_plan(opened.plan, study_text=opened.text)
-    tracker = start_tracker(opened)
-    session = Session(
-        opened=opened,
-        tracker=tracker,
-        stopping=threading.Event(),
-        on_cluster_lost=sys.exit,
-        # Ray's workers can import the class, because they search this script's directory.
-        cluster=RayCluster(worker="noop_study:Worker"),
-    )
     started_s = time.monotonic()
     with indexing(opened):
-        session.run(Console(file=sys.stderr))
+        tracker = run_with("noop_study:Worker", opened=opened)
     made_s = time.monotonic()
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)

@@ -11,19 +11,15 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+from study_run import run_with
 
 from orchestrator.cli.verbs.run import CLOSE_TRACKING_S
-from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy, open_study
-from orchestrator.run.republish import start_tracker
-from orchestrator.run.session import Session
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 from orchestrator.study.reader import parse_study
 from orchestrator.tracking.tracker import PublishReport
@@ -85,17 +81,7 @@ def measure(num_trials: int) -> TrialOverhead:
 
 def _run(opened: OpenedStudy) -> PublishReport:
     """Runs a study as `mergesweep run` does, with another worker."""
-    opened.folder.write_plan(opened.plan, study_text=opened.text)
-    tracker = start_tracker(opened)
-    session = Session(
-        opened=opened,
-        tracker=tracker,
-        stopping=threading.Event(),
-        on_cluster_lost=sys.exit,
-        # Ray's workers can import the class, because they search this script's directory.
-        cluster=RayCluster(worker="noop_worker:Worker"),
-    )
-    session.run(Console(file=sys.stderr))
+    tracker = run_with("noop_worker:Worker", opened=opened)
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)
     publish_outputs(
