@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 import ray
 from ray._private.gcs_utils import create_gcs_channel
+from ray._private.node import Node
+from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
 from ray._private.services import canonicalize_bootstrap_address
 from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
@@ -208,14 +210,48 @@ def _start() -> None:
         os.environ[TOKEN_VARIABLE] = secrets.token_hex(32)
     check_limits()
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            **{**_QUIET, "logging_level": logging.CRITICAL},
-        )
+        with _without_unused_services():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                **{**_QUIET, "logging_level": logging.CRITICAL},
+            )
     except Exception as error:
         raise ConnectionError(start_fault(directory, error=error, variables=variables)) from error
     logging.getLogger("ray").setLevel(_QUIET["logging_level"])
+
+
+@contextlib.contextmanager
+def _without_unused_services() -> Iterator[None]:
+    """Keeps a Ray of this process's own from starting three processes that do nothing for it.
+
+    They are the autoscaler of a cluster, the dashboard, which starts even without its pages and for
+    which `ray.init` waits, and the sender of workers' output to a driver that does not print it.
+    Ray has no public option for them.
+    """
+    instead = {
+        "start_monitor": lambda _: None,
+        "start_log_monitor": lambda _: None,
+        "start_api_server": lambda node, **_: _note_no_dashboard(node),
+    }
+    before = {name: getattr(Node, name) for name in instead}
+    for name, method in instead.items():
+        setattr(Node, name, method)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
+def _note_no_dashboard(node: Node) -> None:
+    """Tells Ray's agent a closed port: without one, it asks and logs an error every second."""
+    node.get_gcs_client().internal_kv_put(
+        DASHBOARD_ADDRESS.encode(),
+        b"http://127.0.0.1:1",
+        overwrite=True,
+        namespace=KV_NAMESPACE_DASHBOARD,
+    )
 
 
 def _join(address: str) -> None:

@@ -1,8 +1,9 @@
 """Runs trials and jobs on Ray: the cluster that RAY_ADDRESS names, or this machine."""
 
+import importlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,12 @@ from orchestrator.cluster.gauges import exporting_metrics
 from orchestrator.cluster.job_pool import JobPool
 from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
-from orchestrator.cluster.trials import run_trials
 from orchestrator.environment.problems import NoRoomError
 from orchestrator.progress.state import InUse
 from orchestrator.study.resources import AUTO, Resources, Share
 from workers.specs.training import Training
+
+_TRIALS = "orchestrator.cluster.trials"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,15 @@ class RayCluster:
         """
         check_cluster()
 
-    def connected(self, on_lost: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Returns a context with a connection to Ray."""
-        return ray_connection(on_lost)
+    @contextmanager
+    def connected(self, on_lost: Callable[[str], None]) -> Iterator[None]:
+        """Connects to Ray for the length of a `with` block.
+
+        Ray Tune, which takes as long to load as Ray itself, is loaded while worker processes start.
+        """
+        with ray_connection(on_lost):
+            threading.Thread(target=importlib.import_module, args=(_TRIALS,), daemon=True).start()
+            yield
 
     def call_on_gpu(self, function: str, *arguments: object, num_cpus: float) -> Any:  # noqa: ANN401 by name
         """Runs a function, `module:name`, in a worker process with a whole GPU of the cluster.
@@ -84,6 +92,8 @@ class RayCluster:
         stopping: threading.Event,
     ) -> None:
         """Runs trials with Ray Tune until they end."""
+        from orchestrator.cluster.trials import run_trials  # noqa: PLC0415 see `connected`
+
         run_trials(
             trials,
             worker=self.worker,
