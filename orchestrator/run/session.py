@@ -19,6 +19,7 @@ from orchestrator.run.metrics import metric_values
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import Slots
 from orchestrator.run.stages import Stages
+from orchestrator.run.write_outputs import load_drawing
 from orchestrator.tracking.study_runs import mlflow_run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.artifacts.manifests import Manifest
@@ -65,6 +66,7 @@ class Session:
         with self._stages(console, tallies=("bases", "images", "experts", "merges")) as stages:
             stages.check_room()
             stages.prepare()
+            load_drawing()
             stages.train()
             stages.merge()
 

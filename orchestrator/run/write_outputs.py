@@ -1,7 +1,9 @@
 """Writes a study's tables and report to its store, and its MLflow runs to tracking."""
 
+import importlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from orchestrator.costs.budget import budget_lines
@@ -20,6 +22,19 @@ from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.study_runs import mlflow_runs, report_run
 from orchestrator.tracking.theory_runs import theory_runs
 from workers.artifacts.code_version import code_version
+
+_DRAWING = ("orchestrator.report.charts", "orchestrator.report.row_charts")
+
+
+def load_drawing() -> None:
+    """Loads what draws figures from a thread, while workers compute: a run need not wait for it."""
+
+    def load() -> None:
+        with suppress(Exception):  # the report says it, as it loads them again
+            for module in _DRAWING:
+                importlib.import_module(module)
+
+    threading.Thread(target=load, name="drawing", daemon=True).start()
 
 
 def write_outputs(opened: OpenedStudy, *, results: StudyResults) -> str:
