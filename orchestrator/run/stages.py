@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from orchestrator.cluster.jobs import Job, JobKind
 from orchestrator.cluster.protocol import Cluster, FairShare, TrialSettings, WorkerPool
 from orchestrator.progress.live_state import LiveState
+from orchestrator.progress.pause import Paced
 from orchestrator.run.coordinator import Coordinator, preparation_jobs
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.preparation_errors import preparation_text
@@ -86,7 +87,7 @@ class Stages:
         self.coordinator.submit_merges(self.opened.ledger.state().ready_merges)
         self.fair_share.begin_stage(
             study.resources.trial,
-            num_wanted=self._num_wanted_by_training,
+            num_wanted=Paced(self._num_wanted_by_training),
             set_slots=lambda num: self.pool.resize(
                 slots.beside_trials(num), reserve=slots.reserves
             ),

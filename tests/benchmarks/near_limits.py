@@ -53,7 +53,9 @@ _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _START = """
 import os, pickle, sys, time
 began = time.monotonic()
-from workers.process import Worker
+from workers.without_compiler import without_compiler
+with without_compiler():
+    from workers.process import Worker
 imported = time.monotonic()
 worker = Worker(sys.argv[1], num_cpus=1)
 with open(sys.argv[2], "rb") as file:
