@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from orchestrator.theory.panel import Array
 
@@ -96,7 +96,7 @@ def _huber(x: Array, y: Array) -> Array:
     scale = _MAD_TO_SD * float(np.median(np.abs(y - basis @ start)))
     if scale < 1e-9:  # noqa: PLR2004 decades
         return start
-    fitted = optimize.least_squares(
+    fitted = scipy.optimize.least_squares(
         lambda line: basis @ line - y, start, loss="huber", f_scale=_TUNING * scale
     )
     return np.asarray(fitted.x, dtype=np.float64)
