@@ -246,7 +246,8 @@ def _without_unused_services() -> Iterator[None]:
 
 def _note_no_dashboard(node: Node) -> None:
     """Tells Ray's agent a closed port: without one, it asks and logs an error every second."""
-    node.get_gcs_client().internal_kv_put(
+    gcs: Any = node.get_gcs_client()  # type: ignore[no-untyped-call]
+    gcs.internal_kv_put(
         DASHBOARD_ADDRESS.encode(),
         b"http://127.0.0.1:1",
         overwrite=True,
