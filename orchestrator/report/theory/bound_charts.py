@@ -1,11 +1,14 @@
 """Draws the theory's statements beside measured losses; importing this module loads matplotlib."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from orchestrator.report.canvas import (
     WIDTH_IN,
@@ -21,7 +24,9 @@ from orchestrator.report.canvas import (
 from orchestrator.report.charts import line_handle
 from orchestrator.report.style import INK, Styles
 
-_ROW_IN = 2.0
+_ROW_IN = 2.2
+_TITLE_PT = 8.5
+_TITLE_COLUMNS = 85
 _TERM_LOOK = {
     "descent": ("#009e73", "v", "--"),
     "interference": ("#d55e00", "s", "-"),
@@ -79,9 +84,9 @@ def bound_chart(rows: BoundRows, *, styles: Styles) -> bytes:
         part
         for part in (
             ("measured", rows.losses, "nats per image"),
-            (f"terms of the proved form: {rows.words}", rows.terms, "size, nats"),
-            (f"the whole formulas: {rows.words}", rows.totals, "nats"),
-            (f"stability: {rows.words}", rows.stabilities, "weights²"),
+            ("terms of the proved form", rows.terms, "size, nats"),
+            ("the whole formulas", rows.totals, "nats"),
+            ("stability", rows.stabilities, "weights²"),
         )
         if part[1]
     ]
@@ -93,9 +98,11 @@ def bound_chart(rows: BoundRows, *, styles: Styles) -> bytes:
                 look = _look(each.name, number=number, styles=styles)
                 handles.setdefault(each.name, look)
                 _line(row, each, scale=scale, look=look)
-            if title != "measured" and _is_positive(series):
+            is_measured = title == "measured"
+            if not is_measured and _is_positive(series):
                 row.set_yscale("log")
-            row.set_title(title)
+                _plain_ticks(row.yaxis)
+            row.set_title(title if is_measured else _titled(title, rows.words), fontsize=_TITLE_PT)
             row.set_ylabel(unit)
             row.grid(visible=True, axis="y")
         x_axis(axes[-1], name=rows.axis, scale=scale)
@@ -115,12 +122,26 @@ def calibration_chart(clouds: Sequence[Cloud], *, name: str, title: str, styles:
                 axes.plot(ends, fitted, color=style.color, lw=1.2)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _plain_ticks(axes.xaxis)
+        _plain_ticks(axes.yaxis)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axes.set_xlabel(name)
         axes.set_ylabel("measured excess, nats per image")
-        axes.set_title(title)
+        axes.set_title("\n".join(textwrap.wrap(title, _TITLE_COLUMNS)), fontsize=_TITLE_PT)
         axes.grid(visible=True)
         legend(figure, [line_handle(cloud.method, styles[cloud.method]) for cloud in clouds])
         return file_of(figure, "svg")
+
+
+def _titled(title: str, words: str) -> str:
+    """Returns a title with the words of its formulas on lines of their own."""
+    return "\n".join([title, *textwrap.wrap(words, _TITLE_COLUMNS)])
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Labels a logarithmic axis without powers, which the report's figures do not typeset."""
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _look(name: str, *, number: int, styles: Styles) -> Line2D:

@@ -139,7 +139,9 @@ def test_the_chapter_draws_every_axis_with_its_words(
     for axis in ("lr", "steps", "num_tasks"):
         caption = next(each for each in captions if each.startswith(f"Along {axis}: "))
         assert "bound, reach" in caption.split("</figcaption>")[0]
-    assert "terms of the proved form: bound, reach" in page
+    assert "terms of the proved form" in page
+    assert page.count(">bound, reach 0.0004 to 0.0032<") >= 3, "words in the title of every row"
+    assert "mathdefault" not in page, "ticks are text, not mathematics"
     assert any("log10 excess = A + C log10 number" in each for each in captions)
 
 
