@@ -244,6 +244,15 @@ CHANGE_TASK_VECTORS = frozenset(
 )
 """Methods that do more than add task vectors with coefficients (`merge.measures`)."""
 
+SCALE_ONE_VECTOR = frozenset(
+    {
+        *("task_arithmetic", "magmax", "ties", "dare", "dare_ties", "breadcrumbs", "della"),
+        *("consensus_ta", "pcb", "tsv_m", "iso_c", "iso_cts"),
+    }
+)
+"""Methods whose merged weights are the base plus `scaling` times a vector that does not depend on
+`scaling`, so that the merges of all scalings need the vector once."""
+
 
 def parse_params(method: str, values: Mapping[str, object]) -> MethodParams:
     """Returns a method's parameters, with defaults where `values` has none.

@@ -26,6 +26,7 @@ from orchestrator.results.schema import (
     POINT_COLUMNS,
     RESULTS_SCHEMA,
     SKIPPED,
+    TUNING,
 )
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
@@ -277,6 +278,12 @@ def is_default(cell: str, field: FieldInfo) -> bool:
         written = {} if cell == "section" else yaml.safe_load(cell.strip("`"))
         return type(default).model_validate(written) == default
     return bool(yaml.safe_load(cell.strip("`")) == default)
+
+
+def test_every_column_of_tuned_parameters_is_documented() -> None:
+    """docs/results.md lists the further columns of the result table in their order."""
+    cells = first_cells(section_of(ROOT / "docs" / "results.md", "## Columns of tuned parameters"))
+    assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in TUNING]
 
 
 def test_every_column_is_documented() -> None:

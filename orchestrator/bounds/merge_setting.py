@@ -14,8 +14,11 @@ def coefficients_of(merge: MergeSpec) -> tuple[float, ...] | None:
     """Returns each expert's coefficient; None for methods whose coefficients are not known before.
 
     DARE's are those of task arithmetic, as its masks keep the mean. SLERP, Model Stock and methods
-    that learn from data have coefficients that depend on the experts; all others have none.
+    that learn from data have coefficients that depend on the experts, and so have merges with tuned
+    parameters; all others have none.
     """
+    if merge.tuning is not None:
+        return None
     num, params = len(merge.experts), merge.params
     if merge.method == "average":
         return (1 / num,) * num

@@ -111,7 +111,7 @@ def _distinct_merges(plan: Plan, *, models: Mapping[str, str]) -> Iterator[Merge
     for alike in kinds.values():
         counts = Counter(len(spec.experts) for spec in alike)
         size = max(counts, key=lambda each: (counts[each], each))
-        yield next(spec for spec in alike if len(spec.experts) == size)
+        yield next(spec.first_tried for spec in alike if len(spec.experts) == size)
 
 
 def _reads_images(spec: MergeSpec) -> bool:

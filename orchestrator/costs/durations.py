@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.costs.measured import JobKinds, MeasuredSpeeds, image_factor, step_factor
-from orchestrator.costs.sizes import num_test_images, num_train_images
+from orchestrator.costs.sizes import num_test_images, num_train_images, num_validation_images
 from orchestrator.record.committed import Committed
 from workers.calibrate.speeds import Calibration, file_key, image_key, train_key
 from workers.models.model_sizes import ModelSize
-from workers.specs.merge import MergeSpec
+from workers.specs.merge import MergeSpec, num_merges_tried
 from workers.specs.training import Training
 
 GUESS_TRAIN_S_PER_IMAGE = 0.011
@@ -71,6 +71,9 @@ class Durations:
         self._calibrated: Mapping[str, float] = calibration.speeds if calibration else {}
         self._num_test_images = {task: num_test_images(plan, task=task) for task in plan.sources}
         self._num_train_images = {task: num_train_images(plan, task=task) for task in plan.sources}
+        self._num_validation_images = {
+            task: num_validation_images(plan, task=task) for task in plan.sources
+        }
         self._flops_per_pixel = {
             base_id: flops
             for base_id, size in (models or {}).items()
@@ -96,10 +99,17 @@ class Durations:
         return Duration(seconds=num_images * guess, basis="guessed")
 
     def merge(self, spec: MergeSpec) -> Duration:
-        """Returns the duration of a merge job: merging, and evaluation on every task."""
+        """Returns the duration of a merge job: merging, and evaluation on every task.
+
+        Tuning adds merges, and passes over the validation images.
+        """
         members = (*spec.experts, *spec.held_out)
         num_images: float = sum(self._num_test_images[expert.task] for expert in members)
         num_experts, model = len(spec.experts), self._kinds.models[spec.base_id]
+        if spec.tuning is not None:
+            num_validated = sum(self._num_validation_images[each.task] for each in spec.experts)
+            num_images += len(spec.tuning.points()) * num_validated
+            num_experts *= 1 + num_merges_tried(spec)
         kind, merging, evaluating = (
             self._kinds.merge(spec),
             self._measured.merging,

@@ -65,7 +65,8 @@ class Sizes:
     def data_bytes(self, spec: DataSpec) -> int:
         """Returns the bytes of a task's images and labels."""
         plan = self.committed.plan
-        num_images = num_train_images(plan, task=spec.task) + num_test_images(plan, task=spec.task)
+        counts = (num_train_images, num_test_images, num_validation_images)
+        num_images = sum(count(plan, task=spec.task) for count in counts)
         shape = (spec.image_size, spec.image_size, plan.sources[spec.task].task.channels)
         return num_images * (prod(shape) + LABEL_BYTES)
 
@@ -121,7 +122,19 @@ def num_test_images(plan: Plan, *, task: str) -> int:
 
 def num_train_images(plan: Plan, *, task: str) -> int:
     """Returns the number of a task's training images in the store."""
-    tasks, found = plan.study.tasks, plan.sources[task].task
-    held_out = num_held_out(found.num_train) if tasks.evaluate_on == "validation" else 0
-    available = found.num_train - held_out
+    tasks, available = plan.study.tasks, _num_not_tested(plan, task=task)
+    if tasks.max_validation is not None:
+        available -= num_held_out(available)
     return min(available, tasks.max_train or available)
+
+
+def num_validation_images(plan: Plan, *, task: str) -> int:
+    """Returns the number of a task's validation images; 0 if the study holds none out."""
+    held_out = num_held_out(_num_not_tested(plan, task=task))
+    return min(held_out, plan.study.tasks.max_validation or 0)
+
+
+def _num_not_tested(plan: Plan, *, task: str) -> int:
+    """Returns the number of a task's training images that are not its test images here."""
+    num = plan.sources[task].task.num_train
+    return num - (num_held_out(num) if plan.study.tasks.evaluate_on == "validation" else 0)

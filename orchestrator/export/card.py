@@ -16,6 +16,7 @@ from orchestrator.results.means import Row
 from orchestrator.results.schema import MEANS
 from workers.artifacts.code_version import code_version
 from workers.artifacts.manifests import Manifest
+from workers.artifacts.metrics import merged_params
 from workers.export.outcome import Exported
 from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
@@ -122,7 +123,8 @@ def _summary(card: Card) -> str:
         return f"A `{model}` of timm, fine-tuned on the task {tasks}.\n"
     merge = card.chosen.cell.merge
     method = CARDS[merge.method].title
-    params = ", ".join(f"{name}={value}" for name, value in merge.params.items())
+    chosen = merged_params(card.manifest.spec, card.manifest.metrics)
+    params = ", ".join(f"{name}={value}" for name, value in chosen.items())
     lines = [
         f"A `{model}` of timm: the merge of {len(merge.experts)} experts, fine-tuned on {tasks}.",
         "",

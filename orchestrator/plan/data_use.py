@@ -7,15 +7,19 @@ running statistics and surgery can each add to it.
 from merge.catalogue import CARDS, parse_params
 from workers.specs.merge import MergeSpec
 
-_DATA = ("labelled_train", "unlabelled_train", "unlabelled_test")
+_DATA = ("labelled_validation", "labelled_train", "unlabelled_train", "unlabelled_test")
 
 
 def data_use(spec: MergeSpec) -> str:
     """Returns the data that a merge reads: `none`, or `unlabelled train, unlabelled test`.
 
-    Test images are the images that the merge is evaluated on, from whichever split.
+    Test images are the images that the merge is evaluated on, from whichever split. A merge with
+    tuned parameters reads the labels of the validation images.
     """
     uses = {str(CARDS[spec.method].data_use)}
+    if spec.tuning is not None:
+        uses.add("labelled_validation")
+        spec = spec.first_tried
     if spec.batch_norm == "recalibrate":
         uses.add("unlabelled_train")
     if spec.surgery is not None or parse_params(spec.method, spec.params).reads_test_images:

@@ -97,12 +97,15 @@ def _stored(
 
 def _limits(spec: DataSpec, *, split: SplitName) -> Iterator[tuple[str, DataSpec]]:
     """Yields the limits on a split in their order, as text and as a specification."""
-    whole = replace(spec, max_train=None, max_test=None, evaluate_on="test")
+    whole = replace(spec, max_train=None, max_test=None, max_validation=None, evaluate_on="test")
     is_held_out = spec.evaluate_on == "validation"
     if split == "train" or not is_held_out:
         yield "", whole
     if is_held_out:
         yield "evaluate_on: validation", replace(whole, evaluate_on="validation")
+    if split == "train" and spec.max_validation is not None:
+        limit = f"max_validation: {spec.max_validation}"
+        yield limit, replace(spec, max_train=None, max_test=None)
     most = spec.max_train if split == "train" else spec.max_test
     if most is not None:
         yield f"max_{split}: {most}", spec

@@ -66,10 +66,10 @@ def operators_of(plan: Plan, *, leave_one_out: bool) -> tuple[OperatorSpec, ...]
 
     Methods that only add task vectors have no effect of their own: one of them stands for all on
     the same experts. Merges that differ only in the treatment of running statistics or in surgery
-    are measured once.
+    are measured once. Merges with tuned parameters are left out, as no plan knows their values.
     """
     specs: dict[object, OperatorSpec] = {}
-    for merge in plan.merges.values():
+    for merge in (each for each in plan.merges.values() if each.tuning is None):
         has_effect = merge.method in CHANGE_TASK_VECTORS
         effect = (merge.method, repr(sorted(merge.params.items())), merge.seed)
         key = (merge.experts, effect if has_effect else None)

@@ -1,7 +1,7 @@
 """Turns a study into the specifications of its artifacts, from which their ids follow."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.head import HeadJob, ZeroShotSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
+from workers.specs.tuning import TuningSpec
 
 
 def base_job(*, model: str, weights: str, seed: int, image_size: int | None = None) -> BaseJob:
@@ -98,6 +99,7 @@ def data_spec(study: Study, *, task: Task) -> DataSpec:
         image_size=study.backbone.image_size,
         max_train=study.tasks.max_train,
         max_test=study.tasks.max_test,
+        max_validation=study.tasks.max_validation,
         evaluate_on=study.tasks.evaluate_on,
         on_bad_image=study.tasks.on_bad_image_of(task.name),
     )
@@ -137,9 +139,12 @@ def merge_fields(study: Study, *, method: Merge) -> dict[str, Any]:
     """Returns the fields of a `MergeSpec` that all merges of one of a study's methods share."""
     recalibrates = method.batch_norm == "recalibrate"
     draws = CARDS[method.method].is_random or method.surgery is not None
+    params = asdict(parse_params(method.method, method.params))
+    tuning = tuning_spec(method)
     return {
         "method": method.method,
-        "params": asdict(parse_params(method.method, method.params)),
+        "params": {**params, **dict.fromkeys(tuning.values if tuning else ())},
+        "tuning": tuning,
         "batch_norm": method.batch_norm,
         "recalibration_images": method.recalibration_images if recalibrates else 0,
         "seed": study.seed if draws else 0,
@@ -169,6 +174,24 @@ def merge_spec(
         experts=tuple(experts[task] for task in group.tasks),
         held_out=tuple(experts[task] for task in others),
     )
+
+
+def tuning_spec(method: Merge) -> TuningSpec | None:
+    """Returns the values that a method of a checked study tries; None if it tunes nothing.
+
+    Values have the types of their parameters, and the parameters the method's order.
+    """
+    if not method.tuned:
+        return None
+    values = {
+        field.name: tuple(
+            getattr(parse_params(method.method, {**method.params, field.name: value}), field.name)
+            for value in method.tuned[field.name]
+        )
+        for field in fields(CARDS[method.method].params)
+        if field.name in method.tuned
+    }
+    return TuningSpec(values=values, by=method.tuned_by)
 
 
 def _surgery_spec(surgery: Surgery | None) -> SurgerySpec | None:

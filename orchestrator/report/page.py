@@ -19,6 +19,7 @@ from orchestrator.report.sections import (
     guarded,
     holes_section,
     summary_section,
+    tuning_section,
 )
 from orchestrator.report.theory.chapter import ANCHOR, theory_chapter
 from orchestrator.results.means import SettingMean
@@ -53,6 +54,7 @@ def render_report(
         answers: The theory tables of the same results; None if there are none.
     """
     theory = guarded("The chapter of theory", partial(theory_chapter, answers, results=results))
+    tuning = guarded("The section of the tuned parameters", tuning_section, results.merges)
     page = _template("page.html").substitute(
         title=escaped(study),
         style=_text("page.css"),
@@ -64,8 +66,10 @@ def render_report(
             has_data=bool(datasets),
             has_theory=bool(theory),
             has_external=results.external is not None,
+            has_tuning=bool(tuning),
         ),
         axes=guarded("The sections of the axes", axes_section, results),
+        tuning=tuning,
         theory=theory,
         external=guarded("The section of external models", external_section, results),
         experts=guarded("The section of the experts", experts_section, results.experts),
@@ -92,10 +96,13 @@ def _nav(
     has_data: bool,
     has_theory: bool,
     has_external: bool,
+    has_tuning: bool,
 ) -> str:
     links = {axis_id(axis): f"Axis: {axis}" for axis in by_axis(settings)}
     if settings:
         links["groups"] = "Group by group"
+    if has_tuning:
+        links["tuning"] = "Tuned parameters"
     if has_theory:
         links[ANCHOR] = "What the results show"
     if has_external:

@@ -30,6 +30,7 @@ from orchestrator.report.number_tables import axis_table, group_table, task_tabl
 from orchestrator.report.quantities import MEAN_NAMES, QUANTITIES, by_axis
 from orchestrator.report.shown import shown_axis
 from orchestrator.report.style import Styles, method_styles
+from orchestrator.report.tuning_tables import tuning_tables
 from orchestrator.report.wording import (
     best_of_other_kinds,
     headline,
@@ -133,6 +134,25 @@ def experts_section(experts: pa.Table) -> str:
         for axis, body in tables.items()
     ]
     return _section("experts", "Experts on their own tasks", paragraph(note), *parts)
+
+
+def tuning_section(merges: pa.Table) -> str:
+    """Returns the chosen values of tuned parameters; nothing if a study tunes none."""
+    tables = tuning_tables(merges)
+    if not tables:
+        return ""
+    note = (
+        "Values that merges chose on validation images, which no training and no score reads: mean "
+        "± standard deviation over the groups, least and greatest. At an end: groups whose value "
+        "is the least or the greatest that was tried, so that a wider range may be better. Loss: "
+        "mean over the groups of the validation loss at each value, in nats per image. Bold: the "
+        "least."
+    )
+    parts = [
+        f"<h3>{escaped(method)}</h3>{piece(body, what=f'the choices of {method}')}"
+        for method, body in tables.items()
+    ]
+    return _section("tuning", "Parameters chosen on validation images", paragraph(note), *parts)
 
 
 def split_experts(experts: pa.Table) -> Sequence[str]:

@@ -79,7 +79,7 @@ def _use(setting: SettingMean) -> str:
 
 def _use_rank(setting: SettingMean) -> tuple[bool, int]:
     """Returns a sort key: merges without modules first, then by the data that they read."""
-    uses = ("none", "unlabelled train", "unlabelled test", "labelled train")
+    uses = ("none", "labelled validation", "unlabelled train", "unlabelled test", "labelled train")
     known = uses.index(setting.data_use) if setting.data_use in uses else len(uses)
     return setting.per_task_modules, known
 

@@ -1,5 +1,6 @@
 """Builds a study's two tables from its plan and the manifests of its artifacts."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,11 +20,18 @@ from orchestrator.results.schema import (
     MICRO_BATCH,
     RESULTS_SCHEMA,
     SKIPPED,
+    TUNING,
     UNION,
 )
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import ExpertMetrics, MergeMetrics, num_skipped_images
+from workers.artifacts.metrics import (
+    ExpertMetrics,
+    MergeMetrics,
+    TuningMetrics,
+    num_skipped_images,
+)
 from workers.specs.expert import ExpertSpec
+from workers.specs.tuning import point_text
 
 Columns = dict[str, Any]
 """Some or all columns of a row, by name."""
@@ -46,7 +54,8 @@ def results_table(committed: Committed) -> pa.Table:
         and committed.has_experts_of(cell.merge)
         for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=experts)
     ]
-    return pa.Table.from_pylist(rows, schema=_with_skipped(RESULTS_SCHEMA, skipped=skipped))
+    schema = _results_schema(committed.plan, skipped=skipped)
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def experts_table(committed: Committed) -> pa.Table:
@@ -68,6 +77,12 @@ def experts_table(committed: Committed) -> pa.Table:
     has_parts = any(row[MICRO_BATCH.name] is not None for row in rows)
     schema = _with_skipped(EXPERTS_SCHEMA, skipped=skipped)
     return pa.Table.from_pylist(rows, schema=schema.append(MICRO_BATCH) if has_parts else schema)
+
+
+def _results_schema(plan: Plan, *, skipped: Mapping[str, int]) -> pa.Schema:
+    is_tuned = any(spec.tuning is not None for spec in plan.merges.values())
+    schema = pa.schema([*RESULTS_SCHEMA, *TUNING]) if is_tuned else RESULTS_SCHEMA
+    return _with_skipped(schema, skipped=skipped)
 
 
 def _with_skipped(schema: pa.Schema, *, skipped: Mapping[str, int]) -> pa.Schema:
@@ -143,7 +158,8 @@ def merge_rows(
         merge: The manifest of the cell's merge.
         experts: Metrics by expert id, for at least the merge's experts and held-out experts.
     """
-    merged = MergeMetrics.from_json(merge.metrics).tasks
+    metrics_of_merge = MergeMetrics.from_json(merge.metrics)
+    merged, tuning = metrics_of_merge.tasks, metrics_of_merge.tuning
     shared = {
         **_setting_columns(plan, cell.setting),
         "method": cell.label,
@@ -151,14 +167,16 @@ def merge_rows(
         "group": cell.group.name,
         "num_tasks": cell.group.size,
         "merge_id": cell.merge.id,
+        **_tuning_columns(tuning),
     }
-    yield from _group_rows(
+    for row in _group_rows(
         cell.merge.experts,
         held_out=cell.merge.held_out,
         shared=shared,
         merged=merged,
         by_id=experts,
-    )
+    ):
+        yield {**row, **(_tried_column(tuning) if row["task"] == MACRO else {})}
 
 
 def external_table(committed: Committed) -> pa.Table:
@@ -193,7 +211,7 @@ def external_table(committed: Committed) -> pa.Table:
             for row in of_group:
                 tasks = group.tasks if row["task"] in MEANS else [row["task"]]
                 rows.append({**row, **_skipped_column(tasks, skipped=skipped)})
-    schema = _with_skipped(RESULTS_SCHEMA, skipped=skipped).append(EXTERNAL)
+    schema = _results_schema(plan, skipped=skipped).append(EXTERNAL)
     return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -223,6 +241,24 @@ def _group_rows(
             **_scores(merged[spec.task], expert=tuned[spec.task], base=bases[spec.task]),
         }
     yield from _mean_rows(members, shared=shared, merged=merged, experts=tuned, bases=bases)
+
+
+def _tuning_columns(tuning: TuningMetrics | None) -> Columns:
+    if tuning is None:
+        return {}
+    return {
+        "chosen": point_text(tuning.chosen),
+        "validation_loss": tuning.best.loss,
+        "validation_accuracy": tuning.best.accuracy,
+        "num_tried": len(tuning.tried),
+        "validation_images": tuning.num_images,
+    }
+
+
+def _tried_column(tuning: TuningMetrics | None) -> Columns:
+    if tuning is None:
+        return {}
+    return {"tried": json.dumps([each.to_json() for each in tuning.tried])}
 
 
 def _mean_rows(

@@ -7,7 +7,8 @@ axes share appears once under each of them, with the same `merge_id`.
 
 The experts table has one row per expert and setting, also once under each axis.
 
-If images of the study were skipped because they cannot be used, both tables have the column
+If merges choose parameters on validation images, the result table has the columns `TUNING` after
+these. If images of the study were skipped because they cannot be used, both tables have the column
 `SKIPPED` as well, in the last place. If experts were trained in micro-batches, because their batch
 did not fit the memory, the experts table has the column `MICRO_BATCH` after all others. If models
 of other tools were scored, the result table has their rows after all others, and the column
@@ -31,6 +32,16 @@ _POINT = [  # null where unused; in the means' rows, null where the experts of a
 ]
 POINT_COLUMNS = tuple(field.name for field in _POINT)
 """The columns of both tables that hold the hyperparameters of an expert."""
+
+TUNING = (
+    pa.field("chosen", pa.string()),  # the values that the merge chose: "scaling=0.4"
+    pa.field("validation_loss", pa.float64()),  # at them: mean over the group's tasks, nats
+    pa.field("validation_accuracy", pa.float64()),  # at them: mean over the group's tasks
+    pa.field("num_tried", pa.int64()),  # combinations of values, each with one pass over the images
+    pa.field("validation_images", pa.int64()),  # images of a pass, of all tasks of the group
+    pa.field("tried", pa.string()),  # JSON list of values, loss and accuracy of each; `macro` only
+)
+"""Columns on the choice of parameters; null for merges that choose none."""
 
 SKIPPED = pa.field("skipped_images", pa.int64())
 """Images of the task, of both splits, that were left out as they cannot be used; in the means'

@@ -19,6 +19,7 @@ from orchestrator.results.schema import (
     MICRO_BATCH,
     RESULTS_SCHEMA,
     SKIPPED,
+    TUNING,
 )
 
 
@@ -27,8 +28,8 @@ class StudyResults:
     """The tables and means that report, MLflow and terminal show; they never change."""
 
     merges: pa.Table
-    """The result table, with the columns of `RESULTS_SCHEMA`; `results.parquet` holds it. Both
-    tables also have `SKIPPED` if images were skipped."""
+    """The result table, with the columns of `RESULTS_SCHEMA`; `results.parquet` holds it. It also
+    has `TUNING` if parameters are chosen, and both tables have `SKIPPED` if images were skipped."""
     experts: pa.Table
     """The experts table, with the columns of `EXPERTS_SCHEMA`; `experts.parquet` holds it."""
     means: tuple[SettingMean, ...]
@@ -73,9 +74,8 @@ class StudyResults:
                 return None
             tables.append(pq.read_table(io.BytesIO(content)))
             found = tables[-1].schema
-            further = [
-                each for each in (SKIPPED, MICRO_BATCH, EXTERNAL) if each.name in found.names
-            ]
+            optional = (*TUNING, SKIPPED, MICRO_BATCH, EXTERNAL)
+            further = [each for each in optional if each.name in found.names]
             if list(found) != [*schema, *further]:
                 return None
         merges, external = _parted(tables[0])

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from merge.catalogue import CARDS, PARAMS
 from merge.ranges import Choice, Count, Flag, Number, Numbers, Range, range_of
-from orchestrator.study.schema import Merge, Study
+from orchestrator.study.schema import TUNE, Merge, Study
 from orchestrator.study.section import Section
 
 Json = dict[str, Any]
@@ -109,9 +109,19 @@ def _merge_schema(schema: Json) -> Json:
 
 def _parameters(method: str) -> Json:
     return {
-        each.name: {**_range_schema(range_of(each)), "description": range_of(each).allowed}
+        each.name: {**_parameter_schema(range_of(each)), "description": range_of(each).allowed}
         for each in fields(PARAMS[method])
     }
+
+
+def _parameter_schema(values: Range) -> Json:
+    """Returns the schema of a parameter: a value, or values to try if it is a number."""
+    value = _range_schema(values)
+    if not isinstance(values, Number | Count):
+        return value
+    tried = {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
+    tuned = {"properties": {TUNE: tried}, "required": [TUNE], "additionalProperties": False}
+    return {"anyOf": [value, {"type": "object", **tuned}]}
 
 
 def _range_schema(values: Range) -> Json:

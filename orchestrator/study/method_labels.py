@@ -9,7 +9,8 @@ def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
     """Returns a label for each merge of a study.
 
     The label that the study gives comes first. Otherwise the method's name is the label. The
-    written parameters are added if the method occurs more than once, and surgery always is.
+    written parameters are added if the method occurs more than once; surgery and the names of tuned
+    parameters always are.
     """
     names = [method.method for method in methods]
     return tuple(
@@ -21,6 +22,9 @@ def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
 def _described(method: Merge, *, is_only: bool) -> str:
     written = {} if is_only else _written(method)
     inside = [f"{name}={value}" for name, value in sorted(written.items())]
+    if method.tuned:
+        by = "" if method.tuned_by == "loss" else f" by {method.tuned_by}"
+        inside.append(f"{' and '.join(sorted(method.tuned))} tuned{by}")
     if method.surgery is not None:
         changed = method.surgery.model_dump(exclude_defaults=True)
         inside.append(" ".join(["surgery", *(f"{name}={each}" for name, each in changed.items())]))

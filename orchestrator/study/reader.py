@@ -18,6 +18,7 @@ from orchestrator.study.checks.groups import check_group_sizes
 from orchestrator.study.checks.merges import check_merges
 from orchestrator.study.checks.models import check_models
 from orchestrator.study.checks.tracking import check_tracking
+from orchestrator.study.checks.tuning import check_tuning
 from orchestrator.study.checks.zero_shot import check_zero_shot
 from orchestrator.study.credentials import masked, remedy_for_credentials
 from orchestrator.study.finetune import Finetune
@@ -260,6 +261,7 @@ def _check_between_sections(
             backbone, finetune=finetune, own=tasks.own if tasks is not None else {}
         )
     problems += check_merges(merges)
+    problems += check_tuning(merges, tasks=tasks)
     return problems
 
 

@@ -15,6 +15,7 @@ from orchestrator.study.finetune import Finetune
 from orchestrator.study.resources import Budget, Resources
 from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, Seed, Text, matching
 from orchestrator.study.tasks import Tasks
+from workers.specs.tuning import TunedBy
 
 GroupSize = Annotated[int, Field(ge=1)]
 StudyName = Annotated[
@@ -60,6 +61,10 @@ class Surgery(Section):
     """Unlabelled test images per step."""
 
 
+TUNE = "tune"
+"""The key of a mapping that stands in place of a parameter's value and lists values to try."""
+
+
 class Merge(BaseModel):
     """A merging method; the method's own parameters stand beside these fields."""
 
@@ -75,9 +80,24 @@ class Merge(BaseModel):
     surgery: Surgery | None = None
     """Representation surgery after the merge; `{}` for its defaults, none when left out."""
 
+    tuned_by: TunedBy = "loss"
+    """The score on validation images that decides between the values to try."""
+
     @property
     def params(self) -> dict[str, Any]:
-        """The method's own parameters, as written."""
+        """The method's own parameters, as written, without those that are tuned."""
+        return {name: each for name, each in self._own().items() if name not in self.tuned}
+
+    @property
+    def tuned(self) -> dict[str, Any]:
+        """The values to try of each parameter that is tuned, as written."""
+        return {
+            name: each[TUNE]
+            for name, each in self._own().items()
+            if isinstance(each, dict) and each.keys() == {TUNE}
+        }
+
+    def _own(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
 

@@ -87,11 +87,18 @@ def _check_names(tasks: Tasks) -> Iterator[StudyProblem]:
 
 def _check_held_out(tasks: Tasks, *, source: TaskSource) -> Iterator[StudyProblem]:
     num = source.task.num_train
-    if tasks.evaluate_on == "validation" and num_held_out(num) == 0:
-        images = counted(num, "training image")
-        fault = f"no image can be held out of the {images} of task {source.task.name!r}"
-        remedy = "expected 3 or more training images, or `evaluate_on: test`"
-        yield StudyProblem(field="tasks.evaluate_on", fault=fault, remedy=remedy)
+    images = counted(num, "training image")
+    fault = f"no image can be held out of the {images} of task {source.task.name!r}"
+    if tasks.evaluate_on == "validation":
+        held_out = num_held_out(num)
+        num -= held_out
+        if held_out == 0:
+            remedy = "expected 3 or more training images, or `evaluate_on: test`"
+            yield StudyProblem(field="tasks.evaluate_on", fault=fault, remedy=remedy)
+            return
+    if tasks.max_validation is not None and num_held_out(num) == 0:
+        remedy = "expected more training images, or no `max_validation`"
+        yield StudyProblem(field="tasks.max_validation", fault=fault, remedy=remedy)
 
 
 def _check_root(tasks: Tasks) -> Iterator[StudyProblem]:

@@ -93,6 +93,9 @@ class Tasks(Section):
     """Most training images per task; all when left out."""
     max_test: Annotated[int, Field(ge=1)] | None = None
     """Most test images per task; all when left out."""
+    max_validation: Annotated[int, Field(ge=1)] | None = None
+    """Holds a fifth of the training images out of every training and keeps at most this number per
+    task as validation images, on which `tune` chooses; nothing is held out when left out."""
     evaluate_on: EvaluateOn = "test"
     """`validation` evaluates on a fifth of the training images, held out, and never reads the test
     images."""

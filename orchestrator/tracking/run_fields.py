@@ -12,8 +12,9 @@ from orchestrator.results.means import Metrics, Row
 from orchestrator.results.schema import MEANS
 from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MetricPoint
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import ExpertMetrics
+from workers.artifacts.metrics import ExpertMetrics, TuningMetrics
 from workers.specs.expert import ExpertSpec
+from workers.specs.tuning import TuningSpec
 
 # MLflow's own tags, by which its pages fill their columns. Importing mlflow for their names would
 # take seconds.
@@ -82,10 +83,32 @@ def cell_params(cell: Cell) -> dict[str, str]:
             **use_columns(cell.merge),
             **{f"surgery_{name}": value for name, value in surgery.items()},
             **{f"method_{name}": value for name, value in cell.merge.params.items()},
+            **_tuning_params(cell.merge.tuning),
             **(cell.merge.experts[0].hyperparameters.columns() if is_shared else {}),
             **_base_columns(cell.setting.base),
         }
     )
+
+
+def _tuning_params(tuning: TuningSpec | None) -> dict[str, str]:
+    if tuning is None:
+        return {}
+    tried = {f"tuned_{name}": " ".join(map(str, each)) for name, each in tuning.values.items()}
+    return {**tried, "tuned_by": tuning.by}
+
+
+def tuning_points(tuning: TuningMetrics, *, timestamp_ms: int) -> list[MetricPoint]:
+    """Returns the chosen values, and the curve of all values with a step for each that was tried.
+
+    At a step, `tried_<parameter>` is the value and `validation_loss` its loss.
+    """
+    chosen = {f"chosen_{name}": float(value) for name, value in tuning.chosen.items()}
+    points = metric_points(chosen, step=0, timestamp_ms=timestamp_ms)
+    for step, each in enumerate(tuning.tried):
+        scores = {f"tried_{name}": float(value) for name, value in each.values.items()}
+        scores |= {"validation_loss": each.loss, "validation_accuracy": each.accuracy}
+        points += metric_points(scores, step=step, timestamp_ms=timestamp_ms)
+    return points
 
 
 def expert_scores(metrics: ExpertMetrics) -> dict[str, float]:

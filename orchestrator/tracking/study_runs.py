@@ -17,7 +17,7 @@ from orchestrator.results.means import Row, SettingMean
 from orchestrator.results.rows import merge_rows
 from orchestrator.results.schema import MEANS
 from orchestrator.results.study_results import StudyResults
-from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
+from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MetricPoint, MlflowRun
 from orchestrator.tracking.notes import expert_note, merge_note, setting_note
 from orchestrator.tracking.protocol import NOTE_TAG
 from orchestrator.tracking.run_fields import (
@@ -33,10 +33,11 @@ from orchestrator.tracking.run_fields import (
     metric_points,
     run_key,
     spread_scores,
+    tuning_points,
 )
 from orchestrator.tracking.views import AxisView, curve_run
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import ExpertMetrics
+from workers.artifacts.metrics import ExpertMetrics, tuning_of
 from workers.specs.expert import ExpertSpec
 
 CURVE_METRICS = (
@@ -220,6 +221,10 @@ def _merge_run(cell: Cell, *, plan: Plan, manifest: Manifest, rows: Iterable[Row
     ended_ms = end_ms(manifest)
     duration_ms = int(sum(manifest.seconds.values()) * 1000)
     scores = merge_scores(rows)
+    tuning = tuning_of(manifest.metrics)
+    choice = [] if tuning is None else tuning_points(tuning, timestamp_ms=ended_ms)
+    num_left = MAX_METRIC_KEYS - len({point.name for point in choice})
+    scores = dict(list(scores.items())[:num_left])  # both means come first, then the tasks
     return MlflowRun(
         key=f"merge/{cell.merge.id}",
         parent_key=_setting_key(cell),
@@ -240,7 +245,7 @@ def _merge_run(cell: Cell, *, plan: Plan, manifest: Manifest, rows: Iterable[Row
             "merge_id": cell.merge.id,
             NOTE_TAG: merge_note(cell, scores=scores),
         },
-        metrics=metric_points(scores, step=0, timestamp_ms=ended_ms),
+        metrics=[*metric_points(scores, step=0, timestamp_ms=ended_ms), *choice],
     )
 
 

@@ -4,11 +4,12 @@ Workers write metrics with `to_json`, and the driver reads them with `from_json`
 not load torch.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from eval.metrics import TaskSums
+from eval.metrics import TaskSums, macro_mean
 
 Json = Mapping[str, Any]
 
@@ -152,6 +153,68 @@ class PretrainMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TriedPoint:
+    """A combination of values that a merge tried, with its scores on validation images."""
+
+    values: Mapping[str, float]
+    """By parameter."""
+    loss: float
+    """Mean over the group's tasks, nats per image; NaN if it, or the merge, is not finite."""
+    accuracy: float
+    """Mean over the group's tasks, a fraction in [0, 1]."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, float], *, sums: Sequence[TaskSums]) -> Self:
+        """Returns the point with the sums of each task; no sums for a merge that is not finite."""
+        if not sums:
+            return cls(values=values, loss=math.nan, accuracy=0.0)
+        mean = macro_mean(sums)
+        return cls(values=values, loss=mean.loss, accuracy=mean.accuracy)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the point as the manifest stores it; JSON has no NaN."""
+        loss = self.loss if math.isfinite(self.loss) else None
+        return {"values": dict(self.values), "loss": loss, "accuracy": self.accuracy}
+
+    @classmethod
+    def from_json(cls, values: Json) -> Self:
+        """Returns the point that `to_json` turned into plain values."""
+        loss = math.nan if values["loss"] is None else values["loss"]
+        return cls(values=values["values"], loss=loss, accuracy=values["accuracy"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningMetrics:
+    """The values that a merge chose on validation images, and everything that it tried."""
+
+    chosen: Mapping[str, float]
+    """The value of each tuned parameter that the merge was made with."""
+    tried: tuple[TriedPoint, ...]
+    """In the order of `TuningSpec.points`."""
+    num_images: int
+    """Validation images of all tasks together; each combination took one pass over them."""
+
+    @property
+    def best(self) -> TriedPoint:
+        """The point that was chosen."""
+        return next(each for each in self.tried if each.values == self.chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the metrics as the manifest stores them."""
+        return {
+            "chosen": dict(self.chosen),
+            "tried": [each.to_json() for each in self.tried],
+            "num_images": self.num_images,
+        }
+
+    @classmethod
+    def from_json(cls, metrics: Json) -> Self:
+        """Returns the view of a merge's tuning."""
+        tried = tuple(TriedPoint.from_json(each) for each in metrics["tried"])
+        return cls(chosen=metrics["chosen"], tried=tried, num_images=metrics["num_images"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeMetrics:
     """The metrics of a merge."""
 
@@ -162,12 +225,16 @@ class MergeMetrics:
     weights_sha256: str | None = None
     """Digest of all weights that were evaluated (`workers.merging.weights_digest`); None in
     manifests of earlier releases."""
+    tuning: TuningMetrics | None = None
+    """The choice of tuned parameters; None if none is tuned."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
         fields = {"tasks": _tasks_to_json(self.tasks), "coverage": self.coverage}
         if self.weights_sha256 is not None:
             fields["weights_sha256"] = self.weights_sha256
+        if self.tuning is not None:
+            fields["tuning"] = self.tuning.to_json()
         return fields
 
     @classmethod
@@ -178,7 +245,24 @@ class MergeMetrics:
             tasks=tasks,
             coverage=metrics["coverage"],
             weights_sha256=metrics.get("weights_sha256"),
+            tuning=tuning_of(metrics),
         )
+
+
+def tuning_of(metrics: Json) -> TuningMetrics | None:
+    """Returns a merge's choice of parameters, without reading other metrics; None without one."""
+    return TuningMetrics.from_json(metrics["tuning"]) if "tuning" in metrics else None
+
+
+def merged_params(spec: Json, metrics: Json) -> dict[str, Any]:
+    """Returns the parameters that a committed merge was made with, tuned ones included.
+
+    Args:
+        spec: The specification in the merge's manifest, in which tuned parameters are null.
+        metrics: The metrics in the manifest, which have the chosen values.
+    """
+    tuning = tuning_of(metrics)
+    return {**spec["params"], **(tuning.chosen if tuning is not None else {})}
 
 
 def steps_taken(metrics: Json) -> int:

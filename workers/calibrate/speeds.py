@@ -103,7 +103,11 @@ def file_key(model: str) -> str:
 
 
 def merge_key(model: str, *, image_size: int, merge: MergeSpec) -> str:
-    """Returns the key of merging one expert; evaluation is not part of it (see `image_key`)."""
+    """Returns the key of merging one expert; evaluation is not part of it (see `image_key`).
+
+    A merge with tuned parameters has the key of the merge at the first values that it tries.
+    """
+    merge = merge.first_tried
     fields = [merge.params, merge.batch_norm, merge.recalibration_images]
     if merge.surgery is not None:
         fields.append(asdict(merge.surgery))

@@ -12,7 +12,8 @@ from workers.artifacts.metrics import MergeMetrics
 from workers.artifacts.node_cache import cache_root
 from workers.export.model_folder import SHARED, ModelFolder
 from workers.export.outcome import DifferentModelError, Exported
-from workers.merging.merge_job import merged_models, score_task, use_task_statistics
+from workers.merging.merge_job import score_task
+from workers.merging.merged_models import merged_models, use_task_statistics
 from workers.merging.weights_digest import WeightsDigest
 from workers.models.tied_weights import load_state, own_state
 from workers.sampling.determinism import compute_deterministically
@@ -67,6 +68,7 @@ def export_merge(
 ) -> Exported:
     """Makes a merge again and writes a backbone, or one for each task, and the heads.
 
+    Tuned parameters have the values that the evaluation chose; no image is read to choose again.
     The weights are compared with the digest that the evaluation recorded. If an earlier release
     recorded none, the merge is evaluated again, and its sums are compared.
 
@@ -75,6 +77,8 @@ def export_merge(
         merge.errors.MergeError: The experts do not fit together.
         DifferentModelError: The merge is not the one that was evaluated.
     """
+    if recorded.tuning is not None:
+        spec = spec.at(recorded.tuning.chosen)
     workspace = machine.workspace()
     digest = WeightsDigest()
     sums: dict[str, TaskSums] = {}

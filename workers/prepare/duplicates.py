@@ -28,7 +28,7 @@ class Duplicates:
     """The equal images of a task."""
 
     shared: ImagePairs
-    """Test images that are training images too, each with the first such image."""
+    """Test images that are training or validation images too, each with the first such image."""
     contradictions: ImagePairs
     """Training images that are there with another label too, with one pair for each image."""
 
@@ -86,7 +86,8 @@ def find_duplicates(
     shared, contradictions, num_contradictory = [], [], 0
     for group in groups:
         train = [image for image in group if image.split == "train"]
-        shared += [(train[0], image) for image in group if train and image.split == "test"]
+        chosen_on = [image for image in group if image.split != "test"]
+        shared += [(chosen_on[0], image) for image in group if chosen_on and image.split == "test"]
         others = [image for image in train if image.label != train[0].label]
         if others:
             contradictions.append((train[0], others[0]))

@@ -10,7 +10,7 @@ from eval.embedded.randomness import random_stream
 from workers.specs.data import DataSpec
 
 VALIDATION_FRACTION = 0.2
-"""Fraction of the training images that `evaluate_on: validation` holds out."""
+"""Fraction of the training images that `evaluate_on: validation` or `max_validation` holds out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +27,8 @@ def select_images(num_images: Mapping[str, int], *, spec: DataSpec) -> dict[str,
     """Returns the images of `train` and `test`: the first images of a fixed shuffle of each source.
 
     The shuffle depends only on the names of the task and the split, so that a smaller limit keeps a
-    subset of the images.
+    subset of the images. With `max_validation` there is a third split, `validation`. No image of a
+    source is in two of the splits.
 
     Args:
         num_images: Sizes of the task's own `train` and `test` splits.
@@ -40,11 +41,20 @@ def select_images(num_images: Mapping[str, int], *, spec: DataSpec) -> dict[str,
     if spec.evaluate_on == "validation":
         kept = num_images["train"] - num_held_out(num_images["train"])
         train, test = _cut(train, 0, kept), _cut(train, kept, None)
-    return {"train": _cut(train, 0, spec.max_train), "test": _cut(test, 0, spec.max_test)}
+    validation = {}
+    if spec.max_validation is not None:
+        kept = len(train.positions) - num_held_out(len(train.positions))
+        validation = {"validation": _cut(train, kept, kept + spec.max_validation)}
+        train = _cut(train, 0, kept)
+    return {
+        "train": _cut(train, 0, spec.max_train),
+        "test": _cut(test, 0, spec.max_test),
+        **validation,
+    }
 
 
 def num_held_out(num_train: int) -> int:
-    """Returns the number of training images that `evaluate_on: validation` holds out."""
+    """Returns the number of training images that are held out to be validated on."""
     return num_train - round(num_train * (1 - VALIDATION_FRACTION))
 
 

@@ -14,7 +14,7 @@ OnBadImage = Literal["refuse", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """The images of one task at one resolution: a training and a test split."""
+    """The images of one task at one resolution: training, test and, where asked, validation."""
 
     task: str
     fingerprint: str
@@ -28,6 +28,10 @@ class DataSpec:
     evaluate_on: EvaluateOn
     """`validation` holds the last fifth of the training images out and makes them the test split,
     so that defaults can be chosen without looking at the test images."""
+    max_validation: int | None = None
+    """Holds the last fifth of the training images out and keeps the first of them, at most this
+    number, as the split `validation`; None holds nothing out. Under `evaluate_on: validation` it is
+    a fifth of the training images that are left."""
     on_bad_image: OnBadImage = "refuse"
     """`skip` leaves out images that cannot be decoded, without others in their place."""
 
@@ -37,11 +41,13 @@ class DataSpec:
         return content_id("data", version=VERSIONS["data"], spec=self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the values that the manifest stores, without `on_bad_image: refuse`.
+        """Returns the values that the manifest stores, without fields at their defaults.
 
-        Specifications of earlier releases have no such field.
+        Specifications of earlier releases have no `max_validation` and no `on_bad_image`.
         """
         values = asdict(self)
+        if self.max_validation is None:
+            del values["max_validation"]
         if self.on_bad_image == "refuse":
             del values["on_bad_image"]
         return values

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from math import prod
 from typing import Any
 
-from merge.catalogue import parse_params
+from merge.catalogue import SCALE_ONE_VECTOR, parse_params
 from merge.errors import ParameterErrors
 from workers.specs.expert import ExpertSpec
 from workers.specs.ids import VERSIONS, canonical_json, content_id_of_text
+from workers.specs.tuning import TuningSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class MergeSpec:
 
     method: str
     params: Mapping[str, Any]
-    """All parameters of the method, by name."""
+    """All parameters of the method, by name; None for one that is tuned."""
     batch_norm: str
     """Policy for running statistics: see `merge.catalogue.BatchNormPolicy`."""
     recalibration_images: int
@@ -45,6 +47,8 @@ class MergeSpec:
     """Experts outside the group whose heads and tasks the merge is also evaluated on."""
     surgery: SurgerySpec | None = None
     """Surgery on the merged model's features for each task of the group; None for none."""
+    tuning: TuningSpec | None = None
+    """The parameters that the merge job chooses on validation images; None for none."""
 
     @property
     def linearised(self) -> bool:
@@ -53,12 +57,23 @@ class MergeSpec:
         (linearised,) = {expert.hyperparameters.linearised for expert in members}
         return linearised
 
+    def at(self, point: Mapping[str, float]) -> "MergeSpec":
+        """Returns the merge whose tuned parameters have these values."""
+        return replace(self, params={**self.params, **point}, tuning=None)
+
+    @property
+    def first_tried(self) -> "MergeSpec":
+        """The merge at the first values that are tried; this merge itself if nothing is tuned."""
+        return self if self.tuning is None else self.at(self.tuning.points()[0])
+
     @cached_property
     def id(self) -> str:
         """The content address."""
         spec: dict[str, Any] = {**self._own_fields(), "num_experts": len(self.experts)}
         if self.surgery is not None:  # ids of merges without surgery are older than surgery
             spec["surgery"] = asdict(self.surgery)
+        if self.tuning is not None:  # and older than tuning
+            spec["tuning"] = self.tuning.to_json()
         members = (expert.id for expert in (*self.experts, *self.held_out))
         return content_id_of_text(
             "merge",
@@ -73,8 +88,10 @@ class MergeSpec:
         Experts are named by id. Their own manifests hold their specifications, so that merges of 20
         experts do not repeat them.
         """
+        tuning = {} if self.tuning is None else {"tuning": self.tuning.to_json()}
         return {
             **self._own_fields(),
+            **tuning,
             "base_id": self.base_id,
             "surgery": None if self.surgery is None else asdict(self.surgery),
             "experts": {expert.task: expert.id for expert in self.experts},
@@ -94,8 +111,9 @@ class MergeSpec:
             KeyError, TypeError: A field is missing or unknown.
         """
         surgery = None if values["surgery"] is None else SurgerySpec(**values["surgery"])
+        tuning = TuningSpec.from_json(values["tuning"]) if "tuning" in values else None
         members = {"experts": experts, "held_out": held_out}
-        return MergeSpec(**{**values, **members, "surgery": surgery})
+        return MergeSpec(**{**values, **members, "surgery": surgery, "tuning": tuning})
 
     def _own_fields(self) -> dict[str, Any]:
         return {
@@ -107,6 +125,16 @@ class MergeSpec:
         }
 
 
+def num_merges_tried(spec: MergeSpec) -> int:
+    """Returns the merges that tuning makes: one for all scalings where the method allows it."""
+    if spec.tuning is None:
+        return 0
+    sizes = {name: len(values) for name, values in spec.tuning.values.items()}
+    if spec.method in SCALE_ONE_VECTOR:
+        sizes.pop("scaling", None)
+    return prod(sizes.values())
+
+
 @lru_cache(maxsize=256)  # a study's methods at its group sizes: most merges share theirs
 def _canonical_with_revision(spec: str) -> str:
     """Returns the canonical JSON of a merge's own fields and of its revision.
@@ -115,7 +143,9 @@ def _canonical_with_revision(spec: str) -> str:
         UnhashableSpecError: A value has no exact form in JSON.
     """
     fields = json.loads(spec)
-    revision = _revision(fields["method"], params=fields["params"])
+    points = TuningSpec.from_json(fields["tuning"]).points() if "tuning" in fields else [{}]
+    tried = [{**fields["params"], **point} for point in points]
+    revision = max(_revision(fields["method"], params=params) for params in tried)
     if revision > 1:  # ids of merges whose results never changed are older than revisions
         fields["revision"] = revision
     return canonical_json(fields)

@@ -31,6 +31,7 @@ from orchestrator.results.means import CATEGORICAL_AXES
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
 from orchestrator.study.resources import Budget
+from workers.specs.merge import MergeSpec, num_merges_tried
 from workers.store.opening import is_surely_read_only
 
 LEAST_AMOUNT = 0.01
@@ -61,6 +62,7 @@ def show_plan(
     summary = {
         "counts": vars(ledger.state().counts()),
         "bases": base_lines(plan),
+        "tuning": tuning_lines(plan),
         "sharing": prefix_sharing_line(plan),
         "estimate": lines,
         "left": {
@@ -136,7 +138,8 @@ def print_plan(
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
     print_table(console, table)
-    for line in (*axis_lines(plan), *base_lines(plan), prefix_sharing_line(plan), *lines):
+    about = (*axis_lines(plan), *base_lines(plan), *tuning_lines(plan))
+    for line in (*about, prefix_sharing_line(plan), *lines):
         say(console, line)
 
 
@@ -160,6 +163,25 @@ def base_lines(plan: Plan) -> Sequence[str]:
     trainings = counted(len(plan.bases.trainings), "training")
     steps = counted(plan.bases.num_steps, "step")
     return [f"pretraining: {counted(num_bases, 'base')}, snapshots of {trainings} with {steps}"]
+
+
+def tuning_lines(plan: Plan) -> Sequence[str]:
+    """Returns a line for each method that chooses parameters on validation images."""
+    first: dict[str, MergeSpec] = {}
+    for cell in plan.cells:
+        if cell.merge.tuning is not None:
+            first.setdefault(cell.label, cell.merge)
+    lines = []
+    for label, spec in first.items():
+        assert spec.tuning is not None
+        passes = counted(len(spec.tuning.points()), "value")
+        merges = counted(num_merges_tried(spec), "further merge")
+        most = plan.study.tasks.max_validation
+        lines.append(
+            f"tuning of {label}: {passes}, each on at most {most} validation images per task, and "
+            f"{merges} for each merge"
+        )
+    return lines
 
 
 def prefix_sharing_line(plan: Plan) -> str:

@@ -27,7 +27,8 @@ def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
             for problem in error.problems:
                 yield _parameter_problem(field, method=method.method, problem=problem)
             continue
-        merge = (params, method.batch_norm, method.recalibration_images, method.surgery)
+        tuned = (repr(sorted(method.tuned.items())), method.tuned_by)
+        merge = (params, method.batch_norm, method.recalibration_images, method.surgery, tuned)
         same_merge = index_of_merge.setdefault(merge, index)
         if same_merge != index:
             yield StudyProblem(

@@ -33,6 +33,7 @@ METHODS: list[dict[str, Any]] = [
     {"method": "average", "label": "own statistics", "batch_norm": "per_task"},
     {"method": "emr", "label": "masks", "batch_norm": "recalibrate"},
     {"method": "average", "label": "surgery", "surgery": {"steps": 20}},
+    {"method": "magmax", "label": "tuned", "scaling": {"tune": [0.3, 1.0]}},
 ]
 LABELS = [str(each["label"]) for each in METHODS]
 RUNNER = """
@@ -63,7 +64,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         fields = {
             "name": "small",
             "backbone": {"model": "test_resnet", "weights": "none", "image_size": 32},
-            "tasks": {"names": ["emoji_objects", "mnist_5k"], "max_train": 32, "max_test": 24},
+            "tasks": {
+                "names": ["emoji_objects", "mnist_5k"],
+                "max_train": 32,
+                "max_test": 24,
+                "max_validation": 16,
+            },
             "finetune": {
                 "defaults": {"steps": 12, "batch_size": 8, "lr": 0.01},
                 "axes": {"lr": [0.01, 0.02]},
@@ -273,7 +279,7 @@ REFUSED = {
     ("--method", "ties"): "has no method 'ties'; its methods: shared, own statistics, masks, surg",
     ("--setting", "lr=1"): "the study has no setting 'lr=1'; its settings: lr=0.01, lr=0.02",
     ("--best", "macro", "--group", "4x01"): f"has no group '4x01'; its groups: {GROUP}",
-    ("--setting", "lr=0.01"): "4 merges fit; say --method: shared, own statistics, masks, surgery",
+    ("--setting", "lr=0.01"): "5 merges fit; say --method: shared, own statistics, masks, surgery",
     ("--merge", "x", "--best"): "an id names one model",
     ("--method", ""): "it is empty",
 }

@@ -26,6 +26,12 @@ SURGERY = {"surgery": {}}
             "labelled train, unlabelled test",
             False,
         ),
+        ({"method": "ties", "scaling": {"tune": [0.1, 0.3]}}, "labelled validation", False),
+        (
+            {"method": "frank_wolfe", "scaling": {"tune": [0.1, 0.3]}},
+            "labelled validation, labelled train",
+            False,
+        ),
         ({"method": "emr"}, "none", True),
         ({"method": "emr", **SURGERY}, "unlabelled test", True),
     ],
@@ -34,7 +40,8 @@ def test_method_policy_and_surgery_add_up(
     make_plan: Callable[..., Plan], entry: dict[str, Any], *, data: str, per_task_modules: bool
 ) -> None:
     """The merge uses the data and modules of its method, its policy and its surgery together."""
-    for spec in make_plan(merge=[entry]).merges.values():
+    tasks = {"names": ["font_letters", "mnist_5k"], "max_validation": 20}
+    for spec in make_plan(merge=[entry], tasks=tasks).merges.values():
         assert use_columns(spec) == {"data_use": data, "per_task_modules": per_task_modules}
 
 

@@ -60,6 +60,8 @@ def test_every_method_is_known_with_its_parameters(
         {"merge": [{"method": "tise"}]},
         {"merge": [{"method": "ties", "density": 2}]},
         {"merge": [{"method": "average", "density": 0.2}]},
+        {"merge": [{"method": "ties", "density": {"tune": [0.2, 2]}}]},
+        {"merge": [{"method": "ties", "scope": {"tune": ["model"]}}]},
         {"finetune": {"defaults": {"steps": "many"}}},
         {"groups": {"size": 0}},
     ],
@@ -79,6 +81,13 @@ def test_shorthands_are_accepted(
     """As the reader accepts them."""
     finetune = {"head": "frozen", "average_weights": "ema"}
     validator.validate(study_fields(tasks="embedded8", finetune=finetune))
+
+
+def test_values_to_try_are_accepted(
+    study_fields: Fields, validator: jsonschema.Draft7Validator
+) -> None:
+    """In place of any number of a method."""
+    validator.validate(study_fields(merge=[{"method": "ties", "scaling": {"tune": [0.3, 1]}}]))
 
 
 def test_every_field_has_the_comment_of_the_code() -> None:

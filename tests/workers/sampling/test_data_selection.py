@@ -65,3 +65,25 @@ def test_order_depends_on_task_and_split_alone(spec: DataSpec) -> None:
     assert same == chosen(spec, "train") != other
     train, test = (select_images({"train": 40, "test": 40}, spec=spec)[s] for s in SIZES)
     assert not np.array_equal(train.positions, test.positions)
+
+
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_validation_images_are_in_no_other_split(spec: DataSpec, evaluate_on: EvaluateOn) -> None:
+    """Training, validation and test images never overlap, whatever the limits are."""
+    for limit in (None, 5, 500):
+        limited = replace(
+            spec, evaluate_on=evaluate_on, max_validation=15, max_train=limit, max_test=limit
+        )
+        splits = [set(chosen(limited, split)) for split in ("train", "validation", "test")]
+        assert len(splits[1]) == 15
+        assert len(set.union(*splits)) == sum(map(len, splits))
+
+
+def test_validation_images_come_from_the_last_fifth_of_the_training_images(spec: DataSpec) -> None:
+    """The limit shortens the fifth that is held out, and gives nothing back to training."""
+    held_out = replace(spec, max_validation=15)
+    whole = chosen(spec, "train")
+    assert chosen(held_out, "train") == whole[:80]
+    assert chosen(held_out, "validation") == whole[80:95]
+    assert chosen(held_out, "test") == chosen(spec, "test")
+    assert "validation" not in select_images(SIZES, spec=spec)

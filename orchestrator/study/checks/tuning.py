@@ -1,0 +1,68 @@
+"""Checks the parameters of a study's merges that are tuned on validation images."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from math import prod
+
+from eval.counts import counted
+from merge.catalogue import PARAMS
+from merge.ranges import Count, Number, problems_of, range_of
+from orchestrator.study.problems import StudyProblem, wrong_value
+from orchestrator.study.schema import TUNE, Merge
+from orchestrator.study.tasks import Tasks
+from workers.specs.tuning import MAX_POINTS
+
+_EXAMPLE = f"`{{{TUNE}: [0.1, 0.2, 0.3]}}`"
+
+
+def check_tuning(merges: Mapping[int, Merge], *, tasks: Tasks | None) -> Iterator[StudyProblem]:
+    """Yields wrong lists of values, too many combinations, and a lack of validation images.
+
+    Args:
+        merges: The study's valid entries, by position in the file.
+        tasks: The study's section; None if that is invalid.
+    """
+    for index, merge in merges.items():
+        field = f"merge[{index}]"
+        if merge.method in PARAMS:
+            yield from _check_values(field, merge=merge)
+        if not merge.tuned and "tuned_by" in merge.model_fields_set:
+            remedy = f"no parameter of this entry is tuned; give one values to try, as {_EXAMPLE}"
+            yield wrong_value(f"{field}.tuned_by", merge.tuned_by, remedy=remedy)
+    tuned = [index for index, merge in merges.items() if merge.tuned]
+    if tuned and tasks is not None and tasks.max_validation is None:
+        yield StudyProblem(
+            field=f"merge[{tuned[0]}]",
+            fault="it chooses values on validation images, and the study holds none out",
+            remedy="give tasks.max_validation the number of validation images per task; a fifth of "
+            "the training images is then held out of every training",
+        )
+
+
+def _check_values(field: str, *, merge: Merge) -> Iterator[StudyProblem]:
+    params_class = PARAMS[merge.method]
+    ranges = {each.name: range_of(each) for each in fields(params_class)}
+    sizes = []
+    for name, values in merge.tuned.items():
+        at = f"{field}.{name}"
+        if name not in ranges:
+            (problem,) = problems_of(params_class, values={name: values})
+            fault = f"unknown parameter of {merge.method}"
+            yield StudyProblem(field=at, fault=fault, remedy=problem.allowed)
+        elif not isinstance(ranges[name], Number | Count):
+            remedy = f"only numbers are tuned; expected {ranges[name].allowed}"
+            yield wrong_value(at, {TUNE: values}, remedy=remedy)
+        elif not isinstance(values, list) or not values:
+            yield wrong_value(f"{at}.{TUNE}", values, remedy=f"expected values, as {_EXAMPLE}")
+        else:
+            sizes.append(len(values))
+            for place, value in enumerate(values):
+                at_value = f"{at}.{TUNE}[{place}]"
+                if not ranges[name].accepts(value):
+                    yield wrong_value(at_value, value, remedy=f"expected {ranges[name].allowed}")
+                elif value in values[:place]:
+                    yield wrong_value(at_value, value, remedy="list every value once")
+    if prod(sizes) > MAX_POINTS:
+        fault = f"{' x '.join(map(str, sizes))} values are {counted(prod(sizes), 'combination')}"
+        remedy = f"a merge tries at most {MAX_POINTS}; leave some values out"
+        yield StudyProblem(field=field, fault=fault, remedy=remedy)
