@@ -58,10 +58,22 @@ def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Con
         )
 
 
-def command_line(verb: str, opened: OpenedStudy, *options: str) -> str:
-    """Returns a command to paste: the program as it was called, the store with its full URL."""
-    name = opened.plan.study.name
+def command_line(verb: str, opened: OpenedStudy, *options: str, name: str | None = None) -> str:
+    """Returns a command to paste: the program as it was called, the store with its full URL.
+
+    Args:
+        verb: The verb.
+        opened: The study.
+        options: Further words.
+        name: Another study of the same store; None for the study itself.
+    """
+    name = name or opened.plan.study.name
     return " ".join([_program(), verb, name, "--store", shlex.quote(opened.store_url), *options])
+
+
+def file_command_line(verb: str, path: Path) -> str:
+    """Returns a command on a study file to paste: the program as it was called."""
+    return f"{_program()} {verb} {shlex.quote(str(path))}"
 
 
 def _program() -> str:

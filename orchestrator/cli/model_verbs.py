@@ -1,4 +1,4 @@
-"""Declares the verbs on models that leave and enter a study: `export`, `score`."""
+"""Declares the verbs on models that leave and enter a study, and on the study that follows it."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,8 @@ import click
 
 from orchestrator.cli.options import (
     BadInputError,
+    OutputPath,
+    bad_input,
     name_argument,
     new_console,
     not_empty,
@@ -102,4 +104,70 @@ def score(
     sys.exit(code)
 
 
-COMMANDS = (export, score)
+@click.command()
+@name_argument
+@store_option
+@click.option(
+    "--candidates",
+    "candidate_file",
+    metavar="FILE.yaml",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Rank the combinations of the values in this file: `axes:`, with axes as in a study file. "
+    "By default a grid around the values tried.",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="LABEL",
+    help="Advise on this method only, by its name in the tables; may be repeated.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=OutputPath(),
+    help="Write the study file that tests the advice against the best settings so far.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the advice as JSON.")
+def advise(
+    name: str,
+    store: str,
+    *,
+    candidate_file: Path | None,
+    methods: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Rank settings that study NAME has not tried, by their predicted merged loss.
+
+    Uses the predictor with the best record on settings that were left out, if that beats a
+    constant; otherwise it says so and ranks nothing. Trains nothing.
+    """
+    from orchestrator.advice.candidate_file import read_candidates
+    from orchestrator.cli.verbs.advise import show_advice
+    from orchestrator.study.method_labels import method_labels
+    from workers.store.output_file import OutputError
+
+    with bad_input():
+        values = None if candidate_file is None else read_candidates(candidate_file)
+    opened = open_name(name, store, is_read_only=True)
+    labels = method_labels(opened.plan.study.merge)
+    if unknown := [each for each in methods if each not in labels]:
+        raise BadInputError(
+            f"--method {unknown[0]}: the study has no such method; it has {', '.join(labels)}"
+        )
+    try:
+        code = show_advice(
+            opened,
+            values=values,
+            methods=methods,
+            output=output,
+            as_json=as_json,
+            console=new_console(),
+        )
+    except OutputError as error:
+        raise click.ClickException(f"{error} (-o FILE)") from error
+    sys.exit(code)
+
+
+COMMANDS = (export, score, advise)

@@ -219,7 +219,7 @@ def group_sizes(study: Study) -> list[int]:
     `groups.size` is among them unless the number-of-tasks axis is the study's only axis.
     """
     sizes = set(study.groups.sizes)
-    if study.finetune.axes.varied() or study.backbone.axes.varied() or not sizes:
+    if study.finetune.varied() or study.backbone.axes.varied() or not sizes:
         sizes.add(study.groups.size)
     return sorted(sizes)
 

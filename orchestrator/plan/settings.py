@@ -68,9 +68,9 @@ def plan_settings(
 
     One-factor design: every value of every axis, with the other hyperparameters at their defaults.
     The axes of the base come last, so that a worker changes its model rarely. Grid: every
-    combination. Random design: one setting per draw. A study without axes has the single setting
-    `default`. The number-of-tasks axis follows, at the default hyperparameters, or at the first
-    draw of the random design.
+    combination. Random design: one setting per draw. Listed design: one setting per point. A study
+    without axes has the single setting `default`. The number-of-tasks axis follows, at the default
+    hyperparameters, or at the first draw of the random design.
     """
     default = finetune.default_point
     origin = Setting(
@@ -100,6 +100,11 @@ def _design(
         return [
             _drawn(draw, origin=origin, default=default, axes=axes, seed=seed)
             for draw in range(finetune.draws)
+        ]
+    if finetune.design == "listed":
+        return [
+            _moved(origin, backbone=backbone, default=default, values=point)
+            for point in finetune.points
         ]
     if finetune.design == "grid":
         return [

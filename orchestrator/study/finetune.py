@@ -3,9 +3,10 @@
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from eval.tasks import Task
+from orchestrator.study.problems import shown, suggest
 from orchestrator.study.section import Axes, Axis, BatchSize, LearningRate, Section, Seed, Steps
 from workers.specs.hyperparameters import (
     Augmentation,
@@ -109,6 +110,25 @@ class FinetuneAxes(Axes):
     linearised: Axis[bool] = []
 
 
+def _point(value: object) -> dict[str, Any]:
+    """Returns a point of the listed design, checked as the axes of its hyperparameters are."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError("expected a mapping of hyperparameters to values, such as `{lr: 0.001}`")
+    try:
+        axes = FinetuneAxes.model_validate({name: [each] for name, each in value.items()})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        known = FinetuneAxes.model_fields
+        if name not in known:
+            remedy = suggest(name, known=known, kind="hyperparameters")
+            raise ValueError(f"{name}: unknown; {remedy}") from error
+        raise ValueError(f"{name}: {shown(value[name])} is not allowed") from error
+    return {name: values[0] for name, values in axes.varied().items()}
+
+
+ListedPoint = Annotated[dict[str, Any], BeforeValidator(_point)]
+
+
 def _templates_or_by_task(value: object) -> object:
     lists: list[Any] = list(value.values()) if isinstance(value, dict) else [value]
     is_whole = bool(lists) and all(isinstance(each, list) and each for each in lists)
@@ -169,11 +189,21 @@ class Finetune(Section):
     made as `head` says."""
     defaults: Defaults = Defaults()
     axes: FinetuneAxes = FinetuneAxes()
-    design: Literal["one-factor", "grid", "random"] = "one-factor"
+    design: Literal["one-factor", "grid", "random", "listed"] = "one-factor"
     """`one-factor`: one axis at a time around the defaults. `grid`: every combination. `random`:
-    every expert draws its own value on each axis, so that a group mixes different experts."""
+    every expert draws its own value on each axis, so that a group mixes different experts.
+    `listed`: the settings are those of `points`."""
+    points: Axis[ListedPoint] = []
+    """The settings of the listed design, each with its own values in place of the defaults."""
     draws: Annotated[int, Field(ge=1)] = 1
     """Number of settings of the random design. The experts of each setting are drawn anew."""
+
+    def varied(self) -> dict[str, list[Any]]:
+        """Returns the hyperparameters that the study varies, with their values."""
+        if self.design != "listed":
+            return self.axes.varied()
+        names = dict.fromkeys(name for point in self.points for name in point)
+        return {name: [point[name] for point in self.points if name in point] for name in names}
 
     @property
     def default_point(self) -> Hyperparameters:

@@ -63,9 +63,9 @@ def read_study(path: Path, *, checks_store: bool = True, is_read_only: bool = Fa
     Raises:
         StudyError: The file cannot be read or has problems; the error lists every problem.
     """
-    text = _text_of(path)
+    text = text_of(path)
     study, own = _checked(
-        _parse_yaml(text, source=str(path)),
+        parse_yaml(text, source=str(path)),
         source=str(path),
         recorded={},
         checks_store=checks_store,
@@ -100,7 +100,7 @@ def parse_study(
     Raises:
         StudyError: The study has problems; the error lists every problem.
     """
-    values = _parse_yaml(text, source=source)
+    values = parse_yaml(text, source=source)
     if store is not None:
         values["store"] = store
     study, _ = _checked(
@@ -168,8 +168,8 @@ def absolute_store(url: str) -> str:
         ) from error
 
 
-def _text_of(path: Path) -> str:
-    """Returns the text of a study file."""
+def text_of(path: Path) -> str:
+    """Returns the text of a study file; one that cannot be read raises `StudyError`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_STUDY_BYTES + 1)
@@ -192,7 +192,8 @@ def _file_error(source: str | Path, *, fault: str, remedy: str) -> StudyError:
     return StudyError(source, problems=[StudyProblem(field=_FILE, fault=fault, remedy=remedy)])
 
 
-def _parse_yaml(text: str, *, source: str) -> dict[str, Any]:
+def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
+    """Returns the fields of a YAML file; a file that has none raises `StudyError`."""
     try:
         values = load_yaml(text)
     except yaml.YAMLError as error:

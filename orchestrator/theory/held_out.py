@@ -191,6 +191,16 @@ def _fit(features: Array, measured: Array, *, has_levels: bool) -> _Model:
     return _ridge(features, measured, penalties=[penalty], has_levels=has_levels)[0]
 
 
+def best_penalty(features: Array, measured: Array) -> float:
+    """Returns the ridge penalty that predicts left-out settings best within groups.
+
+    Args:
+        features: (S, G, F), on unit scale.
+        measured: (S, G).
+    """
+    return _best_penalty(features, measured, has_levels=True)
+
+
 def _best_penalty(features: Array, measured: Array, *, has_levels: bool) -> float:
     num_settings = len(measured)
     if not features.shape[2] or num_settings < MIN_SETTINGS - 1:

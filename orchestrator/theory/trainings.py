@@ -17,13 +17,14 @@ def planned_trainings(committed: Committed) -> Trainings | str:
         return f"the store lacks the images of {', '.join(unknown)}, whose number is needed"
     return {
         setting.name: {
-            task: _training(spec, num_train=num_train[task]) for task, spec in experts.items()
+            task: training_of(spec, num_train=num_train[task]) for task, spec in experts.items()
         }
         for setting, experts in zip(plan.settings, plan.setting_experts, strict=True)
     }
 
 
-def _training(spec: ExpertSpec, *, num_train: int) -> ExpertTraining:
+def training_of(spec: ExpertSpec, *, num_train: int) -> ExpertTraining:
+    """Returns the training of an expert whose task has some training images."""
     point = spec.hyperparameters
     return ExpertTraining(
         steps=point.steps,

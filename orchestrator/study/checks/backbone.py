@@ -45,13 +45,16 @@ def check_backbone(
             backbone.axes.pretrain_steps,
             remedy="add backbone.pretrain, which says how and on which tasks to pretrain",
         )
-    if finetune is not None and finetune.design == "random" and backbone.axes.varied():
-        yield wrong_value(
-            "finetune.design",
-            "random",
-            remedy="backbone.axes gives experts different bases, and experts of different bases "
-            "cannot be merged; use one-factor or grid",
-        )
+    if finetune is not None and backbone.axes.varied():
+        if finetune.design == "random":
+            remedy = (
+                "backbone.axes gives experts different bases, and experts of different bases "
+                "cannot be merged; use one-factor or grid"
+            )
+            yield wrong_value("finetune.design", "random", remedy=remedy)
+        elif finetune.design == "listed":
+            remedy = "listed points have one base; use one-factor or grid, or drop backbone.axes"
+            yield wrong_value("finetune.design", "listed", remedy=remedy)
 
 
 def _check_default(backbone: BackboneSection) -> Iterator[StudyProblem]:

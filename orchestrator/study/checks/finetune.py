@@ -33,12 +33,27 @@ def check_finetune(
 
 def _check_design(finetune: Finetune, *, base_axes: Collection[str]) -> Iterator[StudyProblem]:
     varied = {*finetune.axes.varied(), *(base_axes if finetune.design == "grid" else ())}
-    if finetune.design != "one-factor" and not varied:
+    if finetune.design == "listed" and not finetune.points:
+        remedy = "this design needs finetune.points, a list such as `[{lr: 0.001, steps: 500}]`"
+        yield wrong_value("finetune.design", finetune.design, remedy=remedy)
+    elif finetune.design not in {"one-factor", "listed"} and not varied:
         yield wrong_value(
             "finetune.design",
             finetune.design,
             remedy="this design needs at least one axis under finetune.axes: "
             f"{', '.join(FinetuneAxes.model_fields)}",
+        )
+    if finetune.design == "listed" and finetune.axes.varied():
+        yield StudyProblem(
+            field="finetune.axes",
+            fault="the listed design has no axes",
+            remedy="give every value under finetune.points, or use another design",
+        )
+    if finetune.design != "listed" and finetune.points:
+        yield StudyProblem(
+            field="finetune.points",
+            fault=f"the design {finetune.design} has no listed points",
+            remedy="set `design: listed`, or leave this field out",
         )
     if finetune.design != "random" and finetune.draws != 1:
         yield wrong_value(
@@ -87,10 +102,10 @@ def _check_unused(finetune: Finetune) -> Iterator[StudyProblem]:
         others = [
             point for point in points(finetune, "average_weights", name) if point[name] != default
         ]
-        is_varied = bool(getattr(finetune.axes, name))
+        is_varied = name in finetune.varied()
         if is_varied and all(point["average_weights"] != user for point in others):
             yield StudyProblem(
-                field=f"finetune.axes.{name}",
+                field="finetune.points" if finetune.points else f"finetune.axes.{name}",
                 fault="this axis would not change any expert",
                 remedy=f"only `average_weights: {user}` uses it; set that beside the axis, or vary "
                 "both in a grid",
@@ -143,6 +158,13 @@ def _values(finetune: Finetune, name: str) -> set[Any]:
 def points(finetune: Finetune, *names: str) -> Iterator[dict[str, Any]]:
     """Yields the combinations of some hyperparameters that can occur in the design."""
     default = {name: getattr(finetune.default_point, name) for name in names}
+    if finetune.design == "listed":
+        yield default
+        yield from (
+            {**default, **{name: point[name] for name in names if name in point}}
+            for point in finetune.points
+        )
+        return
     varied = {name: axis for name, axis in finetune.axes.varied().items() if name in names}
     if finetune.design == "one-factor":
         yield default

@@ -228,6 +228,8 @@ def _fields_of_linearised(finetune: Finetune) -> Iterator[str]:
         yield "finetune.linearised"
     if True in finetune.axes.linearised:
         yield f"finetune.axes.linearised[{finetune.axes.linearised.index(True)}]"
+    if True in finetune.varied().get("linearised", []) and finetune.points:
+        yield "finetune.points"
 
 
 def _fields_of_one_image(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[str]:
@@ -241,3 +243,5 @@ def _fields_of_one_image(backbone: BackboneSection, *, finetune: Finetune) -> It
         yield "finetune.defaults.batch_size"
     if 1 in finetune.axes.batch_size:
         yield f"finetune.axes.batch_size[{finetune.axes.batch_size.index(1)}]"
+    if 1 in finetune.varied().get("batch_size", []) and finetune.points:
+        yield "finetune.points"

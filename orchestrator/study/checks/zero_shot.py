@@ -32,7 +32,7 @@ def check_zero_shot(
             zero_shot.weights,
             remedy="expected one of open_clip's tags, or the path of an existing checkpoint file",
         )
-    if finetune.head.mode != "trained" or finetune.axes.head:
+    if finetune.head.mode != "trained" or "head" in finetune.varied():
         yield StudyProblem(
             field="finetune.zero_shot",
             fault="a zero-shot head is neither probed nor trained",

@@ -28,6 +28,7 @@ NAME_VERBS = (
         "results",
         "report",
         "theory",
+        "advise",
         "measure",
         "ui",
         "track",

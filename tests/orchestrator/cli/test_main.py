@@ -184,7 +184,7 @@ def test_means_of_experts_are_bad_input(call: Callable[..., Result]) -> None:
 
 def test_every_command_says_what_it_does() -> None:
     """Each command has a sentence, and each option too."""
-    views = {"plan", "status", "results", "report", "theory", "ui"}
+    views = {"plan", "status", "results", "report", "theory", "advise", "ui"}
     assert set(cli.commands) == {
         *views,
         *("prepare", "run", "resume", "track", "verify", "gc", "merge", "methods", "measure"),

@@ -71,6 +71,15 @@ def test_no_axis_gives_the_one_default_setting() -> None:
     assert (setting.axis, setting.name, setting.shared_point) == ("default", "default", point())
 
 
+def test_listed_design_has_the_listed_points_by_name() -> None:
+    """Each point has its values in place of the defaults, and is a setting like a grid's."""
+    settings = lay_out(design="listed", points=[{"lr": 0.1, "steps": 5}, {"steps": 20}], sizes=(2,))
+    assert names(settings) == ["lr=0.1, steps=5", "steps=20", "num_tasks=2"]
+    assert {setting.axis for setting in settings[:2]} == {"grid"}
+    expected = [point(lr=0.1, steps=5), point(steps=20), point()]
+    assert [setting.shared_point for setting in settings] == expected
+
+
 def test_grid_has_every_combination_by_name() -> None:
     """Two learning rates and two step counts are four settings."""
     settings = lay_out(axes=AXES, design="grid")

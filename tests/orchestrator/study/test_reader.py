@@ -114,6 +114,7 @@ def test_file_that_never_ends_is_refused() -> None:
 CLIP = {"model": "vit_base_patch32_clip_224.openai", "weights": "none"}
 OPENAI = {"model": "ViT-B-32", "weights": "openai"}
 TASKS = ("emoji_objects", "font_letters", "mnist_5k")
+LISTED = {"design": "listed", "points": [{"lr": 0.1}]}
 RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
 
 
@@ -188,6 +189,37 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
         ({"finetune": {"design": "grid"}}, "finetune.design", "needs at least one axis"),
         ({"finetune": {"design": "random"}}, "finetune.design", "needs at least one axis"),
         ({"finetune": {"draws": 3}}, "finetune.draws", "only the random design draws"),
+        ({"finetune": {"design": "listed"}}, "finetune.design", "needs finetune.points"),
+        (
+            {"finetune": {"points": [{"lr": 0.1}]}},
+            "finetune.points",
+            "the design one-factor has no listed points | set `design: listed`",
+        ),
+        (
+            {"finetune": {**LISTED, "axes": {"lr": [0.1]}}},
+            "finetune.axes",
+            "the listed design has no axes",
+        ),
+        (
+            {"finetune": {"design": "listed", "points": [{"rate": 0.1}]}},
+            "finetune.points[0]",
+            "rate: unknown; known hyperparameters: lr, batch_size",
+        ),
+        (
+            {"finetune": {"design": "listed", "points": [{"lr": 0.1}, {"steps": 0}]}},
+            "finetune.points[1]",
+            "steps: 0 is not allowed",
+        ),
+        (
+            {"finetune": {"design": "listed", "points": [{"lr": 0.1}, {"lr": 0.1}]}},
+            "finetune.points",
+            "list every value once",
+        ),
+        (
+            {"backbone": {"axes": {"model": ["resnet18"]}, "weights": "none"}, "finetune": LISTED},
+            "finetune.design",
+            "listed points have one base",
+        ),
         (
             {"finetune": {"optimizer": {"weight_decay": float("inf")}}},
             "finetune.optimizer.weight_decay",

@@ -1,0 +1,1 @@
+"""Advice: which settings of a study to try next, and which experiment says most."""

@@ -1,0 +1,66 @@
+"""Writes the study file that tests some advice: the same study with listed settings.
+
+Everything else stays as it is, so that the next study has the same groups and seeds, its settings
+can be compared in pairs, and everything that is committed already is shared.
+"""
+
+import re
+from collections.abc import Container, Sequence
+
+import yaml
+
+from orchestrator.advice.tried import beside_default
+from orchestrator.study.schema import Study
+from orchestrator.study.yaml_text import load_yaml
+from workers.specs.hyperparameters import Hyperparameters
+
+_MAX_NAME = 63
+_NUMBERED = re.compile(r"-next(?:-(\d+))?$")
+
+
+def next_name(name: str, *, taken: Container[str]) -> str:
+    """Returns the first free name of `NAME-next`, `NAME-next-2` and so on."""
+    found = _NUMBERED.search(name)
+    stem = name[: found.start()] if found else name
+    number = int(found[1] or 1) + 1 if found else 1
+    while True:
+        ending = "-next" if number == 1 else f"-next-{number}"
+        candidate = stem[: _MAX_NAME - len(ending)] + ending
+        if candidate not in taken:
+            return candidate
+        number += 1
+
+
+def next_study_text(
+    text: str,
+    *,
+    study: Study,
+    name: str,
+    points: Sequence[Hyperparameters],
+    comments: Sequence[str],
+) -> str:
+    """Returns a study file with the settings at some points in place of the study's own.
+
+    Args:
+        text: The study file, as written.
+        study: The study, with the store that it was opened in.
+        name: The name of the next study.
+        points: The points of its settings.
+        comments: Lines for the head of the file.
+    """
+    values = {**load_yaml(text), "name": name, "store": study.store}
+    default = study.finetune.default_point
+    old = values.get("finetune") or {}
+    kept = {key: old[key] for key in old if key not in {"axes", "draws", "design", "points"}}
+    values["finetune"] = {
+        **kept,
+        "design": "listed",
+        "points": [dict(beside_default(point, default)) for point in points],
+    }
+    if isinstance(values.get("backbone"), dict):
+        values["backbone"] = {
+            key: each for key, each in values["backbone"].items() if key != "axes"
+        }
+    body = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
+    head = "".join(f"# {line}\n" for line in comments)
+    return head + str(body)

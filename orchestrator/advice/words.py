@@ -1,0 +1,77 @@
+"""Says in plain sentences what the advice on a method rests on and amounts to."""
+
+from collections.abc import Iterator
+
+from orchestrator.advice.advice import Candidate, Experiment, MethodAdvice, Ranking
+from orchestrator.advice.predictors import CONSTANT, Record
+from orchestrator.theory.features import MEASURED
+
+LEAST_GAIN = 0.0005
+"""Smaller expected gains, in nats per image, are printed as less than 0.001."""
+
+
+def record_sentences(record: Record) -> Iterator[str]:
+    """Yields the sentences on a method's predictor and whether it supports a ranking."""
+    word = "" if record.label == MEASURED else f" ({record.label})"
+    own, constant, interval = record.score, record.constant, record.interval
+    yield (
+        f"Predictor: {record.predictor}{word}. On settings that were left out "
+        f"({record.num_settings} settings, {record.num_groups} groups) it errs by "
+        f"{own.error:.3f}, a {CONSTANT} by {constant.error:.3f}; difference "
+        f"{record.difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f} over "
+        f"{interval.over}]. Choosing by it costs {own.regret:.3f} more than the best setting, "
+        f"choosing at random {constant.regret:.3f}."
+    )
+    others = ", ".join(f"{name} {each.error:.3f}" for name, each in record.after_training.items())
+    yield f"Known only after training, so of no use for an untried setting: {others}."
+    if not record.is_supported:
+        yield (
+            "No better than the baseline here: its error or its choice is not better than "
+            "that of a constant beyond all three intervals. Nothing is ranked."
+        )
+
+
+def ranking_sentences(ranking: Ranking) -> Iterator[str]:
+    """Yields the sentences below the table of a method's candidates."""
+    shown = ranking.candidates
+    if any(each.is_beyond for each in shown):
+        yield "* a value lies outside those tried."
+    same = [each for each in shown if not each.is_apart]
+    if len(same) > 1:
+        yield (
+            f"{len(same)} of the {len(shown)} shown are not told apart from the first (80 % "
+            "interval of the difference): their order is not known."
+        )
+    if shown[0].against_best >= 0:
+        yield "No candidate is predicted to have less loss than the best setting so far."
+    yield experiment_sentence(ranking.experiment)
+
+
+def experiment_sentence(experiment: Experiment | None) -> str:
+    """Returns the sentence on the most informative experiment."""
+    if experiment is None:
+        return "No experiment on this grid is expected to lower the least loss."
+    steps = ", ".join(f"{each.point.steps:,}" for each in experiment.snapshots)
+    snapshots = f", with its snapshots at {steps} for no further step" if steps else ""
+    gain = "less than 0.001" if experiment.gain < LEAST_GAIN else f"{experiment.gain:.3f}"
+    return (
+        f"Most for each new step: {experiment.candidate.text}{snapshots}. It is expected to "
+        f"lower the least loss by {gain} for {experiment.candidate.new_steps:,} steps."
+    )
+
+
+def comments(advice: list[MethodAdvice], *, name: str) -> Iterator[str]:
+    """Yields the lines at the head of the study file that tests the advice."""
+    yield f"Tests the advice of `mergesweep advise {name}`. Predicted mean macro loss (95 %):"
+    for each in advice:
+        if each.ranking is not None:
+            first = each.ranking.candidates[0]
+            yield (
+                f"{each.method}: {first.text}: {interval_text(first)}; "
+                f"best so far {each.ranking.best}: {each.ranking.best_loss:.3f}"
+            )
+
+
+def interval_text(candidate: Candidate) -> str:
+    """Returns a predicted loss with its 95 % interval."""
+    return f"{candidate.loss:.3f} [{candidate.low:.3f}, {candidate.high:.3f}]"
