@@ -1,5 +1,7 @@
 """Reads a merge of the plan as the theory sees it: coefficients, steps, rates and examples."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from eval.theory.settings import MergeSetting
@@ -30,13 +32,19 @@ def coefficients_of(merge: MergeSpec) -> tuple[float, ...] | None:
     return None
 
 
-def merge_setting_of(merge: MergeSpec, *, plan: Plan) -> MergeSetting | None:
-    """Returns the setting of a merge, with equal weights of the tasks; None without coefficients.
+def gives_weights(coefficients: Sequence[float]) -> bool:
+    """Returns whether coefficients give tasks weights: none is negative, and one is above 0."""
+    return min(coefficients) >= 0 and max(coefficients) > 0
 
-    Equal weights are those of the `macro` mean.
+
+def merge_setting_of(merge: MergeSpec, *, plan: Plan) -> MergeSetting | None:
+    """Returns the setting of a merge, with equal weights of the tasks, as in the `macro` mean.
+
+    None for a method without coefficients, and for coefficients that give tasks no weights, as a
+    negative scaling or one of 0.
     """
     coefficients = coefficients_of(merge)
-    if coefficients is None:
+    if coefficients is None or not gives_weights(coefficients):
         return None
     points = [expert.hyperparameters for expert in merge.experts]
     num = len(points)

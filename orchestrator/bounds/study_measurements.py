@@ -141,7 +141,7 @@ def _bounds(
 ) -> MergeBounds | None:
     measured = measurements.constants.get(setting_name)
     setting = merge_setting_of(merge, plan=plan)
-    if measured is None or setting is None or min(setting.alpha) < 0 or not any(setting.alpha):
+    if measured is None or setting is None:
         return None
     if not all(expert.task in measured.tasks for expert in merge.experts):
         return None

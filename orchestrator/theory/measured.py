@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.bounds.merge_setting import coefficients_of
+from orchestrator.bounds.merge_setting import coefficients_of, gives_weights
 from orchestrator.bounds.study_measurements import (
     StudyMeasurements,
     cell_bounds,
@@ -42,7 +42,7 @@ def evidence_of(plan: Plan, measurements: StudyMeasurements, *, results: pa.Tabl
     coefficients: dict[tuple[str, str], dict[str, float]] = {}
     for cell in plan.cells:
         values = coefficients_of(cell.merge)
-        if values is not None:
+        if values is not None and gives_weights(values):
             tasks = (expert.task for expert in cell.merge.experts)
             key = (cell.label, cell.group.name)
             coefficients.setdefault(key, dict(zip(tasks, values, strict=True)))

@@ -63,7 +63,8 @@ def measure_study(
     left = missing(wanted.specs, found=found)
     failed: Mapping[str, str] = {}
     if left:
-        say(console, f"{len(left)} of {len(wanted.specs)} measurements are missing: {_cost(left)}")
+        cost = _cost(left, plan=opened.plan)
+        say(console, f"{len(left)} of {len(wanted.specs)} measurements are missing: {cost}")
         try:
             with held_session(
                 opened,
@@ -149,13 +150,28 @@ def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
         yield from (f"- {line}" for line in found)
 
 
-def _cost(left: Sequence[Measurement]) -> str:
-    """Returns what the missing measurements read, in images, paths and merges."""
-    constants = [spec.sample for spec in left if isinstance(spec, ConstantsSpec)]
-    num_gradients = sum(each.num_batches * each.batch_size for each in constants)
-    num_paths = sum(isinstance(spec, ReachSpec) for spec in left)
+def _cost(left: Sequence[Measurement], *, plan: Plan) -> str:
+    """Returns what the missing measurements compute, also as a share of the study's training.
+
+    A forward pass counts as a third of an image's gradient, a product with its Hessian as five.
+    """
+    constants = [spec for spec in left if isinstance(spec, ConstantsSpec)]
+    num_gradients = sum(each.sample.num_batches * each.sample.batch_size for each in constants)
+    reaches = [spec for spec in left if isinstance(spec, ReachSpec)]
+    num_passes = sum(4 * each.sample.num_batches * each.sample.batch_size for each in reaches)
+    curvatures = [spec.curvature for spec in constants if spec.curvature is not None]
+    num_products = sum(
+        each.num_products * each.num_singles
+        + each.num_pairs * (each.num_products + 1) * each.num_images
+        for each in curvatures
+    )
+    work = num_gradients + num_passes / 3 + 5 * num_products
+    trained = sum(
+        trial.num_steps * trial.longest.hyperparameters.batch_size for trial in plan.trials
+    )
     num_operators = sum(isinstance(spec, OperatorSpec) for spec in left)
     return (
-        f"{num_gradients:,} images to differentiate, {num_paths} paths to follow, "
-        f"{num_operators} methods on groups to compare"
+        f"{num_gradients:,} images to differentiate, {len(reaches)} paths to follow, "
+        f"{num_operators} methods on groups to compare; about {100 * work / trained:.0f} % of the "
+        "work of the study's training"
     )

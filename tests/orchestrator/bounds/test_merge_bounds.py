@@ -75,6 +75,16 @@ def test_methods_without_coefficients_have_no_setting(make_plan: Callable[..., P
     assert merge_setting_of(ties, plan=plan) is None
 
 
+@pytest.mark.parametrize("scaling", [-0.5, 0.0])
+def test_coefficients_that_give_no_weights_have_no_setting(
+    make_plan: Callable[..., Plan], scaling: float
+) -> None:
+    """The proofs need weights; the study's other methods keep their statements."""
+    methods = [{"method": "task_arithmetic", "scaling": scaling}, {"method": "average"}]
+    plan = make_plan(finetune=SMOOTH, merge=methods)
+    assert set(bounds_by_method(plan, measured=measured_tasks(plan))) == {"average"}
+
+
 def test_every_departure_from_the_proofs_is_said(make_plan: Callable[..., Plan]) -> None:
     """Adam, a trained head, BatchNorm in training mode, kinks, no curvature: five reasons."""
     plan = make_plan(
