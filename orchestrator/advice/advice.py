@@ -11,7 +11,7 @@ from orchestrator.advice.candidates import (
     crossed,
     grid_values,
     is_beyond,
-    moved_axes,
+    num_different,
 )
 from orchestrator.advice.gain import knowledge_gradients
 from orchestrator.advice.predictors import Inputs, Record, best_record, features_of
@@ -38,6 +38,11 @@ NUM_SHOWN = 5
 """Candidates that a table shows."""
 MAX_SNAPSHOTS = 2
 """Shorter snapshots that an experiment measures too. Each takes merges, but no step."""
+
+_NO_CANDIDATE = (
+    "every candidate was tried already, or lies on no line with two tried settings: nothing in the "
+    "study says how axes combine there"
+)
 
 NewSteps = Callable[[Hyperparameters], int]
 """Returns the optimizer steps, over all tasks, that a setting needs beyond the store's experts."""
@@ -169,7 +174,7 @@ def _advise(
         best=tried.points[best],
     )
     if not points:
-        return replace(advice, missing="all candidates are settings that the study has tried")
+        return replace(advice, missing=_NO_CANDIDATE)
     joint, joint_inputs = _with_candidates(tried, points, plan, inputs, num_train=num_train)
     features = features_of(record.predictor, joint, joint_inputs)
     num_tried = len(tried.points)
@@ -178,7 +183,7 @@ def _advise(
     surrogate = fit_surrogate(
         tried.panel,
         features=np.concatenate([features[:num_tried], features[num_tried:][told]]),
-        moved=np.array([moved_axes(point, tried=tried.points) for point in points]),
+        beyond=np.array([is_beyond(point, tried=tried.points) for point in points]),
         residuals=record.residuals,
     )
     ranking = _ranking(surrogate, points=points, tried=tried, best=best, new_steps=new_steps)
@@ -252,7 +257,7 @@ def _told_apart(
     for index, each in enumerate(features):
         by_features.setdefault(np.round(each, 9).tobytes(), []).append(index)
     return sorted(
-        min(equal, key=lambda at: (moved_axes(points[at], tried=[best]), points[at].steps))
+        min(equal, key=lambda at: (num_different(points[at], best), points[at].steps))
         for equal in by_features.values()
     )
 

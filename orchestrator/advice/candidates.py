@@ -2,15 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.advice.tried import AXES, values_of
 from workers.specs.hyperparameters import Hyperparameters
 
-MAX_CANDIDATES = 1000
-"""Most settings that are compared. A larger grid loses the values farthest from the best ones."""
+MAX_CANDIDATES = 500
+"""Most settings that are compared: those nearest to the best one."""
 _LARGEST = {"data_ratio": 1.0}
 """Greatest values; all of `AXES` are above 0."""
 _WHOLE = ("batch_size", "steps")
@@ -38,34 +38,48 @@ def grid_values(tried: Sequence[Hyperparameters]) -> dict[str, list[Any]]:
 def crossed(
     values: Values, *, tried: Sequence[Hyperparameters], best: Hyperparameters
 ) -> tuple[Hyperparameters, ...]:
-    """Returns the untried combinations of some values, at most `MAX_CANDIDATES`.
+    """Returns the untried combinations of some values that `is_tested`, at most `MAX_CANDIDATES`.
 
     Args:
-        values: Values by axis; an axis that is missing stays as it is at `best`.
+        values: Values by axis; an axis that is missing keeps the values tried.
         tried: The points that were tried; they are left out.
-        best: The best of them. Values far from its own are dropped first.
+        best: The best of them. Combinations far from it are dropped first.
     """
     every: dict[str, list[Any]] = {
-        axis: list(values.get(axis, [getattr(best, axis)])) for axis in AXES
+        axis: list(values.get(axis) or sorted({getattr(point, axis) for point in tried}))
+        for axis in AXES
     }
-    while math.prod(map(len, every.values())) > MAX_CANDIDATES:
-        axis = max(AXES, key=lambda name: len(every[name]))
-        every[axis].remove(max(every[axis], key=lambda value: _distance(axis, value, best)))
     seen = {values_of(point) for point in tried}
-    return tuple(
-        replace(best, **dict(zip(AXES, combination, strict=True)))
-        for combination in itertools.product(*every.values())
-        if combination not in seen and _can_be_trained(combination, best)
-    )
+    untried = (each for each in itertools.product(*every.values()) if each not in seen)
+    points = [
+        replace(best, **dict(zip(AXES, each, strict=True)))
+        for each in untried
+        if is_tested(each, tried=seen) and _can_be_trained(each, best)
+    ]
+    nearest = sorted(points, key=lambda point: _distance(point, best))[:MAX_CANDIDATES]
+    kept = set(nearest)
+    return tuple(point for point in points if point in kept)
 
 
-def moved_axes(point: Hyperparameters, *, tried: Sequence[Hyperparameters]) -> int:
-    """Returns on how many axes a point differs from the tried point that is most like it."""
-    mine = values_of(point)
-    return min(
-        sum(one != other for one, other in zip(mine, values_of(each), strict=True))
-        for each in tried
-    )
+def num_different(point: Hyperparameters, other: Hyperparameters) -> int:
+    """Returns on how many axes two points differ."""
+    return sum(mine != its for mine, its in zip(values_of(point), values_of(other), strict=True))
+
+
+def is_tested(values: Sequence[Any], *, tried: Collection[Sequence[Any]]) -> bool:
+    """Returns whether two tried points or more lie on a line with a point; all by their values.
+
+    They then differ from it on one axis, the same for all. Elsewhere nothing in the study says how
+    axes combine, for example whether the best learning rate falls as steps grow.
+    """
+    on_axis = [0] * len(AXES)
+    for each in tried:
+        apart = [
+            at for at, (one, other) in enumerate(zip(values, each, strict=True)) if one != other
+        ]
+        if len(apart) == 1:
+            on_axis[apart[0]] += 1
+    return max(on_axis) >= 2  # noqa: PLR2004 one point has no direction
 
 
 def is_beyond(point: Hyperparameters, *, tried: Sequence[Hyperparameters]) -> bool:
@@ -97,8 +111,10 @@ def _rounded(axis: str, value: float, *, above: float, below: float) -> Iterator
         yield rounded
 
 
-def _distance(axis: str, value: float, best: Hyperparameters) -> float:
-    return abs(math.log(value / getattr(best, axis)))
+def _distance(point: Hyperparameters, best: Hyperparameters) -> float:
+    """Returns the sum over the axes of the logarithm of the factor between two points."""
+    pairs = zip(values_of(point), values_of(best), strict=True)
+    return sum(abs(math.log(one / other)) for one, other in pairs)
 
 
 def _can_be_trained(combination: Sequence[Any], best: Hyperparameters) -> bool:

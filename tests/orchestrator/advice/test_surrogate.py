@@ -31,7 +31,7 @@ def fitted(x: Array, loss: Array, residual: float) -> Surrogate:
     return fit_surrogate(
         panel(loss),
         features=features,
-        moved=np.ones(len(x) - len(loss)),
+        beyond=np.zeros(len(x) - len(loss), dtype=bool),
         residuals=np.full((len(loss), len(GROUPS)), residual),
     )
 
