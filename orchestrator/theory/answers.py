@@ -33,7 +33,7 @@ from orchestrator.theory.schema import (
 )
 from orchestrator.theory.table_rows import Columns, Note, Part
 
-NOT_MEASURED = "the constants of the bases are not measured"
+NOT_MEASURED = "the constants of the bases are not measured (`mergesweep measure NAME` does)"
 
 
 @dataclass(frozen=True, kw_only=True)

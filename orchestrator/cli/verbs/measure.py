@@ -55,9 +55,12 @@ def measure_study(
         console: Where to print.
         take_over: Take the study without checking whether another driver is alive.
     """
-    wanted = wanted_of(opened.ledger.committed(), curvature=curvature, leave_one_out=leave_one_out)
+    committed = opened.ledger.committed()
+    wanted = wanted_of(committed, curvature=curvature, leave_one_out=leave_one_out)
+    for line in left_out_lines(committed):
+        say(console, line)
     if not wanted.specs:
-        say(console, "nothing can be measured: no expert is committed that is not linearised")
+        say(console, "nothing can be measured: no expert is committed with weights")
         return DONE
     found = read_measurements(opened.artifacts, wanted.specs)
     left = missing(wanted.specs, found=found)
@@ -84,6 +87,24 @@ def measure_study(
     for reason in failed.values():
         say(console, f"failed: {reason}")
     return FAILED if failed else DONE
+
+
+def left_out_lines(committed: Committed) -> Iterator[str]:
+    """Yields why some experts are not measured; nothing for a study whose experts all are."""
+    experts = committed.plan.experts
+    linearised = [each for each in experts.values() if each.hyperparameters.linearised]
+    if linearised:
+        yield (
+            f"{len(linearised)} of {len(experts)} experts are linearised: no constants and no path "
+            "reach, as their loss is that of another model; task vectors are measured"
+        )
+    diverged = [
+        f"{experts[each].task} at {committed.plan.settings_of[each][0].name}"
+        for each, manifest in committed.experts.items()
+        if not manifest.files
+    ]
+    if diverged:
+        yield f"{len(diverged)} diverged experts have no weights to measure: {', '.join(diverged)}"
 
 
 def wanted_of(committed: Committed, *, curvature: bool, leave_one_out: bool) -> Wanted:

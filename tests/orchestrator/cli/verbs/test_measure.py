@@ -1,0 +1,39 @@
+from collections.abc import Callable
+
+from made_study import made_ledger
+
+from orchestrator.cli.verbs.measure import left_out_lines, wanted_of
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from workers.artifacts.manifests import Manifest
+
+
+def test_linearised_experts_are_left_out_with_a_reason(make_plan: Callable[..., Plan]) -> None:
+    """Their task vectors are measured, constants and paths are not."""
+    defaults = {"steps": 10, "lr": 0.01, "batch_size": 8}
+    plan = make_plan(finetune={"defaults": defaults, "linearised": True})
+    committed = made_ledger(plan).committed()
+    (line,) = left_out_lines(committed)
+    assert line.startswith("3 of 3 experts are linearised: no constants and no path reach")
+    wanted = wanted_of(committed, curvature=False, leave_one_out=False)
+    assert (wanted.constants, wanted.reaches) == ((), ())
+    assert wanted.operators
+
+
+def test_diverged_experts_are_named(
+    make_plan: Callable[..., Plan], expert_manifest: Callable[..., Manifest]
+) -> None:
+    """The rest of the study is measured; one that has all its experts is told nothing."""
+    plan = make_plan()
+    bad, *good = plan.experts.values()
+    manifests = [
+        expert_manifest(bad, test=None),
+        *(expert_manifest(each) for each in good),
+    ]
+    committed = Ledger(plan, manifests=manifests).committed()
+    (line,) = left_out_lines(committed)
+    assert line == f"1 diverged experts have no weights to measure: {bad.task} at default"
+    wanted = wanted_of(committed, curvature=False, leave_one_out=False)
+    assert bad.task not in {spec.sample.task for spec in wanted.constants}
+    assert len(wanted.reaches) == 2
+    assert not list(left_out_lines(made_ledger(plan).committed()))
