@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -47,9 +48,10 @@ def tune(spec: MergeSpec, tuning: TuningSpec, *, workspace: Workspace) -> Tuning
         MissingArtifactError: An expert or its images are not in the store.
         NothingToChooseError: No combination has a finite loss.
     """
+    group = replace(spec, held_out=())  # methods with task modules would merge again for others
     tried = [
         TriedPoint.of(point, sums=sums)
-        for point, sums in _validated(spec, tuning.points(), workspace=workspace)
+        for point, sums in _validated(group, tuning.points(), workspace=workspace)
     ]
     images = sum(len(workspace.split(each.data_id, "validation")) for each in spec.experts)
     best = best_point(tried, by=tuning.by)
@@ -98,7 +100,7 @@ def _sums_of(spec: MergeSpec, *, workspace: Workspace) -> Sequence[TaskSums]:
     sums: dict[str, TaskSums] = {}
     try:
         for backbone, served in merged_models(spec, workspace=workspace):
-            for expert in (each for each in served if each in spec.experts):
+            for expert in served:
                 sums[expert.task] = _validate(spec, expert, backbone=backbone, workspace=workspace)
     except NonFiniteMergeError:
         return ()

@@ -188,6 +188,19 @@ def test_choosing_needs_no_test_image(
         run_merge(spec, workspace=workspace)
 
 
+@pytest.mark.parametrize("method", ["task_arithmetic", "twin"])
+def test_tasks_outside_the_group_have_no_say(
+    experts: Experts, workspace: Workspace, method: str
+) -> None:
+    """A merge that is also evaluated on held-out tasks chooses as it would without them."""
+    alone = merge_of(experts[:1], method=method, values={"scaling": (0.2, 0.6)})
+    assert alone.tuning is not None
+    both = replace(alone, held_out=experts[1:])
+    found = tune(both, alone.tuning, workspace=workspace)
+    assert found == tune(alone, alone.tuning, workspace=workspace)
+    assert found.num_images == 30
+
+
 def tried(*points: tuple[float, float]) -> list[TriedPoint]:
     return [
         TriedPoint(values={"scaling": float(place)}, loss=loss, accuracy=accuracy)
