@@ -107,7 +107,9 @@ def hyperparameter_predictors(
         )
 
     monotone = (_ln_lr, _ln_batch, _ln_steps, lambda each: 1 / each.num_examples)
-    yield of("hyperparameters", *monotone, lambda each: _ln_lr(each) ** 2)
+    parabola = (*monotone, lambda each: _ln_lr(each) ** 2)
+    yield of("hyperparameters", *parabola)
+    yield of("hyperparameters, turn in steps", *parabola, lambda each: _ln_steps(each) ** 2)
     yield of("hyperparameters, monotone", *monotone)
     yield of("noise scale", _ln_noise)
     yield of("noise scale, parabola", _ln_noise, lambda each: _ln_noise(each) ** 2)
