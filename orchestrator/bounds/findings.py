@@ -69,11 +69,16 @@ def reach_lines(
         words = Reach(merge=None, path=largest).path_words
         ends = [each for each in metrics if each.end_loss is not None]
         changes = [(each.end_loss or 0.0) - each.start_loss for each in ends]
-        predicted = [each.slope.value + each.curvature.value / 2 for each in ends]
+        predicted = [change for each in ends if (change := each.predicted_change) is not None]
+        compared = (
+            f"predicted change of the loss {statistics.fmean(predicted):.3g}, measured "
+            f"{statistics.fmean(changes):.3g}"
+            if len(predicted) == len(changes) > 0
+            else "no expert's loss is finite at the end of its path"
+        )
         yield (
             f"{setting}: path reach {middle:.2g} (median of {len(values)} experts), largest "
-            f"{largest:.2g}: {words}; predicted change of the loss "
-            f"{statistics.fmean(predicted):.3g}, measured {statistics.fmean(changes):.3g}"
+            f"{largest:.2g}: {words}; {compared}"
         )
 
 

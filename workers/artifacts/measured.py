@@ -93,10 +93,10 @@ class ConstantsMetrics:
 class ReachMetrics:
     """The loss of one task along a path from the base, to second order and as it is."""
 
-    slope: Measured
-    """`g't`, nats."""
-    curvature: Measured
-    """`t'H t`, nats."""
+    slope: Measured | None
+    """`g't`, nats; None if the loss is not finite so near the base, as for diverged experts."""
+    curvature: Measured | None
+    """`t'H t`, nats; None as the slope."""
     reach: Measured | None
     """`rho = t'H t / |g't|`, with a jackknife error; None if the slope is 0."""
     squared_length: float
@@ -110,6 +110,13 @@ class ReachMetrics:
     num_passes: int
     """Cost: forward passes of single examples."""
 
+    @property
+    def predicted_change(self) -> float | None:
+        """The change of the loss along the path, to second order; None without a slope."""
+        if self.slope is None or self.curvature is None:
+            return None
+        return self.slope.value + self.curvature.value / 2
+
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
         return asdict(self)
@@ -117,13 +124,14 @@ class ReachMetrics:
     @classmethod
     def from_json(cls, metrics: Json) -> Self:
         """Returns the view of the metrics of a reach."""
-        reach = metrics["reach"]
+        numbers = {name: metrics[name] for name in ("slope", "curvature", "reach")}
         return cls(
             **{
                 **metrics,
-                "slope": Measured.from_json(metrics["slope"]),
-                "curvature": Measured.from_json(metrics["curvature"]),
-                "reach": None if reach is None else Measured.from_json(reach),
+                **{
+                    name: None if number is None else Measured.from_json(number)
+                    for name, number in numbers.items()
+                },
             }
         )
 

@@ -68,7 +68,10 @@ def measure_reach(spec: ReachSpec, *, workspace: Workspace) -> Manifest:
     )
 
 
-def _mean(values: npt.NDArray[np.float64]) -> Measured:
+def _mean(values: npt.NDArray[np.float64]) -> Measured | None:
+    """Returns the mean with its standard error; None if a value is not finite."""
+    if not np.isfinite(values).all():
+        return None
     error = np.std(values, ddof=1) / math.sqrt(len(values))
     return Measured(value=float(np.mean(values)), standard_error=float(error))
 

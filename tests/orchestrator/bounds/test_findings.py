@@ -82,6 +82,36 @@ def test_reach_is_said_in_words_beside_what_was_measured(
     )
 
 
+def test_path_to_a_diverged_expert_has_no_change_to_compare(
+    make_plan: Callable[..., Plan], manifest_of: Make
+) -> None:
+    """Without slopes there is no line; with slopes and no finite end the line says so."""
+    specs = reaches_of(make_plan())
+    nothing = ReachMetrics(
+        slope=None,
+        curvature=None,
+        reach=None,
+        squared_length=1.0,
+        start_loss=2.0,
+        end_loss=None,
+        batch_size=8,
+        num_passes=10,
+    )
+    steep = replace(
+        nothing,
+        slope=Measured(value=-2.0, standard_error=0.1),
+        curvature=Measured(value=9.0, standard_error=0.1),
+        reach=Measured(value=4.5, standard_error=0.1),
+    )
+    for metrics in (nothing, steep):
+        assert ReachMetrics.from_json(metrics.to_json()) == metrics
+    found = {specs[0].id: manifest_of(specs[0], nothing)}
+    assert not list(reach_lines({"default": specs}, found=found))
+    found[specs[1].id] = manifest_of(specs[1], steep)
+    (line,) = reach_lines({"default": specs}, found=found)
+    assert "no expert's loss is finite at the end of its path" in line
+
+
 def test_corollary_says_what_falls_and_what_it_leaves_out(
     make_plan: Callable[..., Plan], manifest_of: Make
 ) -> None:
