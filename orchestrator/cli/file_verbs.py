@@ -1,6 +1,7 @@
 """Declares the verbs that need no study: merge, methods, init, schema."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def schema() -> None:
     """Print the JSON Schema of the study file, for editors and other programs."""
     from orchestrator.study.first_study import schema_text
 
-    click.echo(schema_text(), nl=False)
+    sys.stdout.write(schema_text())
 
 
 COMMANDS = (merge, methods, init, schema)
