@@ -30,6 +30,7 @@ def no_ray() -> None:
     _RUNNING.close()
 
 
+@pytest.hookimpl(trylast=True)  # after the fixtures of that test, which still need the Ray
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
     """Ends the local Ray after the last test of this folder."""
     if nextitem is None or HERE not in nextitem.path.parents:

@@ -127,7 +127,7 @@ def progress_of(
 
 
 def manifest_of(kind: str, artifact_id: str) -> Manifest:
-    """Makes a manifest with the pid of this process."""
+    """Makes a manifest with the pid of this process and the time."""
     return Manifest(
         kind=kind,
         id=artifact_id,
@@ -137,7 +137,7 @@ def manifest_of(kind: str, artifact_id: str) -> Manifest:
         files=(),
         attempt="attempt",
         outcome="done",
-        metrics={"process": os.getpid()},
+        metrics={"process": os.getpid(), "made_at_s": time.monotonic()},
         seconds={},
         created_at_s=0.0,
         code_version="test",
