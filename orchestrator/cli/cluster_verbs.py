@@ -136,7 +136,7 @@ def watch(name: str, *, store: str | None, address: str | None) -> None:
 @click.option("--follow", "-f", "is_following", is_flag=True, help="Keep printing until it ends.")
 def logs(name: str, *, address: str, is_following: bool) -> None:
     """Print the output of the newest submission of study NAME."""
-    from orchestrator.cli.verbs.logs import show_log
+    from orchestrator.cli.verbs.submitted import show_log
 
     with bad_input():
         submissions = _submissions(address)
@@ -154,7 +154,7 @@ def logs(name: str, *, address: str, is_following: bool) -> None:
 @address_option
 def stop(name: str, *, address: str) -> None:
     """Stop the submission of study NAME cleanly; submitting it again continues from there."""
-    from orchestrator.cli.verbs.stop import stop_submission
+    from orchestrator.cli.verbs.submitted import stop_submission
 
     with bad_input():
         submissions = _submissions(address)

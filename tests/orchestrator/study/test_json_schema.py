@@ -80,14 +80,15 @@ def test_shorthands_are_accepted(
 ) -> None:
     """As the reader accepts them."""
     finetune = {"head": "frozen", "average_weights": "ema"}
-    validator.validate(study_fields(tasks="embedded8", finetune=finetune))
+    assert validator.is_valid(study_fields(tasks="embedded8", finetune=finetune))
 
 
 def test_values_to_try_are_accepted(
     study_fields: Fields, validator: jsonschema.Draft7Validator
 ) -> None:
     """In place of any number of a method."""
-    validator.validate(study_fields(merge=[{"method": "ties", "scaling": {"tune": [0.3, 1]}}]))
+    merge = {"method": "ties", "scaling": {"tune": [0.3, 1]}}
+    assert validator.is_valid(study_fields(merge=[merge]))
 
 
 def test_every_field_has_the_comment_of_the_code() -> None:

@@ -1,14 +1,30 @@
-"""`mergesweep stop`: stop a study's submission, whose running trials leave checkpoints."""
+"""`mergesweep logs` and `mergesweep stop`: read and stop a study's newest submission."""
 
 import time
 from collections.abc import Callable
 
 from rich.console import Console
 
-from orchestrator.cli.exit_codes import DONE
+from orchestrator.cli.exit_codes import DONE, INTERRUPTED
+from orchestrator.cli.standard_streams import has_reader
 from orchestrator.cli.submissions import wait_until_over
 from orchestrator.cluster.submission import Submission, Submissions
 from orchestrator.progress.say import say
+
+
+def show_log(
+    submission: Submission, *, submissions: Submissions, console: Console, is_following: bool
+) -> int:
+    """Prints the output of a submission, following it to its end if asked to."""
+    try:
+        follow = submissions.follow(submission.id) if is_following else None
+        for part in follow or [submissions.log(submission.id)]:
+            console.print(part, end="", soft_wrap=True)
+            if not has_reader():
+                break
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return DONE
 
 
 def stop_submission(
