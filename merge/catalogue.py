@@ -254,18 +254,25 @@ SCALE_ONE_VECTOR = frozenset(
 `scaling`, so that the merges of all scalings need the vector once."""
 
 
-def parse_params(method: str, values: Mapping[str, object]) -> MethodParams:
+def parse_params(
+    method: str, values: Mapping[str, object], *, card: MethodCard | None = None
+) -> MethodParams:
     """Returns a method's parameters, with defaults where `values` has none.
+
+    Args:
+        method: The method's name.
+        values: Parameters by name.
+        card: The card of a method that a user wrote; None for a method of the catalogue.
 
     Raises:
         ParameterErrors: The method or a parameter is unknown, or a value is not allowed; the error
             lists every problem.
     """
-    if method not in PARAMS:
-        allowed = one_of(PARAMS, given=str(method))
+    if card is None and method not in CARDS:
+        allowed = one_of(CARDS, given=str(method))
         problem = Problem(field="method", value=method, allowed=allowed)
         raise ParameterErrors(str(method), problems=[problem])
-    params_class = PARAMS[method]
+    params_class = (card or CARDS[method]).params
     problems = problems_of(params_class, values=values)
     if problems:
         raise ParameterErrors(method, problems=problems)
@@ -274,12 +281,20 @@ def parse_params(method: str, values: Mapping[str, object]) -> MethodParams:
 
 def method_of(params: MethodParams) -> str:
     """Returns the name of the method that these parameters belong to."""
+    if params.own is not None:
+        return str(params.own.name)
     return next(name for name, each in PARAMS.items() if each is type(params))
+
+
+def card_of(params: MethodParams) -> MethodCard:
+    """Returns the card of the method that these parameters belong to."""
+    card: MethodCard = CARDS[method_of(params)] if params.own is None else params.own.card
+    return card
 
 
 def num_experts_of(params: MethodParams) -> int | None:
     """Returns the number of experts that these parameters need in a group; None for any number."""
-    return params.num_experts or CARDS[method_of(params)].num_experts
+    return params.num_experts or card_of(params).num_experts
 
 
 def wrong_number(params: MethodParams, *, num_experts: int) -> str | None:
@@ -293,17 +308,17 @@ def wrong_number(params: MethodParams, *, num_experts: int) -> str | None:
 
 def lacking_data(params: MethodParams) -> str | None:
     """Returns in words that the method reads images, which files alone do not give it, or None."""
-    method = method_of(params)
-    use = CARDS[method].data_use
+    use = card_of(params).data_use
     if use == "none":
         return None
-    return f"{method} reads {use.replace('_', ' ')} images while it merges; only a study has them"
+    reads = f"{method_of(params)} reads {use.replace('_', ' ')} images"
+    return f"{reads} while it merges; only a study has them"
 
 
 def wrong_task(params: MethodParams, *, has_task: bool) -> str | None:
     """Returns in words that a task is chosen without need, or not chosen though needed, or None."""
     method = method_of(params)
-    if CARDS[method].is_per_task == has_task:
+    if card_of(params).is_per_task == has_task:
         return None
     if has_task:
         return f"{method} makes one model for all tasks, so --task chooses nothing"

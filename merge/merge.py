@@ -14,7 +14,7 @@ from merge.inputs.matching import check_match
 from merge.one_tensor import is_for_method, merge_one
 from merge.outliers import Outlier, log_outlier
 from merge.protocols import Method, Recipe
-from merge.table import METHODS
+from merge.table import functions_of
 from merge.threads import in_order
 from merge.weight import BLOCK_ENTRIES, CPU, State, Weight
 
@@ -61,7 +61,7 @@ class MergeOptions:
     @property
     def method(self) -> Method:
         """The functions of the method."""
-        return METHODS[method_of(self.params)]
+        return functions_of(self.params)
 
     def merge_one(self, weight: Weight, *, combine: Callable[[Weight], Tensor]) -> Tensor:
         """Returns one merged tensor; `combine` merges it if it is a weight."""
@@ -188,7 +188,7 @@ def coverage(base: State, *, params: MethodParams) -> float:
 
     Units: fraction in [0, 1]; 1 for a state without weights.
     """
-    covers = METHODS[method_of(params)].covers
+    covers = functions_of(params).covers
     weights = [Weight(name=name, base_state=base, expert_states=()) for name in base]
     counted = [(each.num_entries, covers(each)) for each in weights if is_for_method(each)]
     num_entries = sum(num for num, _ in counted)

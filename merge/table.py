@@ -6,6 +6,9 @@ in `merge.catalogue`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from merge.catalogue import method_of
 from merge.operators import (
     adamerging,
     average,
@@ -36,6 +39,9 @@ from merge.operators import (
 )
 from merge.protocols import Method
 from merge.spectral import is_matrix
+
+if TYPE_CHECKING:
+    from merge.parameters.method_params import MethodParams
 
 METHODS: dict[str, Method] = {
     "average": Method(combine=average.combine),
@@ -99,3 +105,9 @@ METHODS: dict[str, Method] = {
     ),
     "greedy_soup": Method(combine=greedy_soup.combine, learn=greedy_soup.learn),
 }
+
+
+def functions_of(params: MethodParams) -> Method:
+    """Returns the functions of the method that these parameters belong to."""
+    functions: Method = METHODS[method_of(params)] if params.own is None else params.own.functions
+    return functions

@@ -4,6 +4,7 @@ import hashlib
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from eval.evaluate import features_of
 from eval.images.shards import open_split, shard_names
 from eval.images.split import Split
+from merge.catalogue import MethodCard, parse_params
+from merge.parameters.method_params import MethodParams
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.node_cache import NodeCache
@@ -23,9 +26,14 @@ from workers.models.linear_probe import fit_probe
 from workers.models.tangent import Tangent
 from workers.models.tensor_files import TensorFile
 from workers.models.tied_weights import load_state, own_state
+from workers.own_methods.loading import load_stored
 from workers.sampling.batches import training_subset
 from workers.specs.expert import ExpertSpec
+from workers.specs.merge import MergeSpec
 from workers.store.opening import open_store
+
+if TYPE_CHECKING:
+    from workers.specs.own_method import OwnMethodSpec
 
 BASE_FILE = "backbone.safetensors"
 EXPERT_FILE = "expert.safetensors"
@@ -90,6 +98,7 @@ class Workspace:
             max_size=MAX_FEATURE_BYTES, size_of=_tensor_bytes
         )
         self._probes = LruCache[tuple[object, ...], nn.Linear](max_size=MAX_PROBES)
+        self._own_methods: dict[OwnMethodSpec, MethodCard] = {}
 
     def manifest(self, kind: str, artifact_id: str) -> Manifest:
         """Returns a committed artifact's manifest.
@@ -142,6 +151,21 @@ class Workspace:
     def num_classes(self, data_id: str) -> int:
         """Returns the number of classes of a data artifact's task."""
         return int(self.manifest("data", data_id).metrics["num_classes"])
+
+    def method_params(self, spec: MergeSpec) -> MethodParams:
+        """Returns the parameters of a merge, whose class selects the method.
+
+        Code of users is loaded once for each method of the study.
+
+        Raises:
+            OwnMethodError: This node lacks the method's package, or the store its file.
+        """
+        if spec.own_method is None:
+            return spec.parsed_params()
+        if spec.own_method not in self._own_methods:
+            card = load_stored(spec.own_method, store=self.artifacts.store)
+            self._own_methods[spec.own_method] = card
+        return parse_params(spec.method, spec.params, card=self._own_methods[spec.own_method])
 
     def base_tensors(self, base_id: str) -> TensorFile:
         """Returns a base's tensors, memory-mapped."""

@@ -33,7 +33,7 @@ class Products:
     before: Matrix
     after: Matrix | None
     """Of the parts that the operator adds; equal to `before` for linear methods. None for spectral
-    methods, whose results have no parts."""
+    methods, whose results have no parts, and for methods of a user, whose parts are unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ def measure_products(
         average = MergeOptions(params=parse_params("average", {}), device=options.device)
         weights, _ = open_merge(base, experts, options=average, names=names)
         before = _gram((each for weight in weights for each in task_vectors(weight)), experts)
-        return Products(before=before, after=None if method in WITHOUT_PARTS else before)
+        has_parts = method not in WITHOUT_PARTS and options.params.own is None
+        return Products(before=before, after=before if has_parts else None)
     weights, recipe = open_merge(base, experts, options=options, names=names)
     return Products(
         before=_gram((each for weight in weights for each in task_vectors(weight)), experts),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from merge.errors import ParameterErrors
 from merge.ranges import Number, Numbers, problems_of, range_of
@@ -30,6 +30,10 @@ class MethodParams:
     Raises:
         ParameterErrors: Values are out of their fields' ranges; the error lists all of them.
     """
+
+    own: ClassVar[Any] = None
+    """The `merge.own.NamedMethod` whose parameters these are, for a method that a user wrote; None
+    for a method of the catalogue."""
 
     def __post_init__(self) -> None:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -1,4 +1,4 @@
-"""Declares the verbs that need no study: merge, methods, init, schema."""
+"""Declares the verbs that need no study: merge, methods, check-method, init, schema."""
 
 import os
 import sys
@@ -119,21 +119,53 @@ def merge(
 
 
 @click.command()
-def methods() -> None:
-    """List the merging methods: what each needs, its parameters with ranges, its paper."""
-    from orchestrator.cli.verbs.methods import print_methods
+@click.argument("own", metavar="[METHOD...]", nargs=-1)
+def methods(own: tuple[str, ...]) -> None:
+    """List the merging methods: what each needs, its parameters with ranges, its paper.
 
-    print_methods(new_console())
+    Methods of installed packages are among them, and METHODs of your own files, named as a study
+    names them: ./my_method.py:MyMethod.
+    """
+    from orchestrator.cli.verbs.check_method import own_specs
+    from orchestrator.cli.verbs.methods import print_methods
+    from workers.own_methods.sources import OwnMethodError
+
+    try:
+        found = own_specs(own)
+    except OwnMethodError as error:
+        raise BadInputError(str(error)) from error
+    print_methods(new_console(), own=found)
+
+
+@click.command("check-method")
+@click.argument("method", metavar="METHOD")
+@click.pass_context
+def check_method(context: click.Context, method: str) -> None:
+    """Check a merging method of your own: ./my_method.py:MyMethod, or package:my_method.
+
+    Prints a line for each part of the contract that every method keeps: shapes, dtypes, finite
+    values, groups of any size, no change of the inputs, equal bits for equal seeds, no matter in
+    which order experts come, and memory that does not grow with the number of experts.
+    """
+    from orchestrator.cli.verbs.check_method import print_check
+    from workers.own_methods.sources import OwnMethodError
+
+    try:
+        code = print_check(method, console=new_console())
+    except OwnMethodError as error:
+        raise BadInputError(str(error)) from error
+    context.exit(code)
 
 
 @click.command()
 @click.option(
     "--from",
     "template",
-    type=click.Choice(["demo", "laws", "own-images"]),
+    type=click.Choice(["demo", "laws", "own-images", "method"]),
     default="demo",
     show_default=True,
-    help="demo: minutes on two cores. laws: five axes. own-images: your own folders of images.",
+    help="demo: minutes on two cores. laws: five axes. own-images: your own folders of images. "
+    "method: a merging method of your own, in my_method.py beside the study.",
 )
 @click.argument(
     "study_file",
@@ -168,4 +200,4 @@ def schema() -> None:
     sys.stdout.write(schema_text())
 
 
-COMMANDS = (merge, methods, init, schema)
+COMMANDS = (merge, methods, check_method, init, schema)

@@ -27,6 +27,7 @@ from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
 from orchestrator.run.stages import PreparationError
 from orchestrator.tracking.tracker import Tracker
+from workers.own_methods.sources import OwnMethodError
 from workers.store.machine_errors import MachineError
 from workers.store.protocol import StoreError
 
@@ -159,7 +160,7 @@ def held_session(
             )
             with _ending_early(held), indexing(fresh):
                 yield held
-    except (LeaseError, StoreError, StudyDamagedError) as error:
+    except (LeaseError, OwnMethodError, StoreError, StudyDamagedError) as error:
         say(console, f"error: {error}")
         raise EndedEarlyError(FAILED) from error
 

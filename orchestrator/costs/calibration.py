@@ -17,7 +17,6 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from eval.tasks import Task
-from merge.catalogue import CARDS
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import CALIBRATION_FILE, StudyFolder
 from orchestrator.study.schema import Study
@@ -106,6 +105,8 @@ def _in_turn(experts: Iterable[ExpertSpec], *, models: Mapping[str, str]) -> Ite
 def _distinct_merges(plan: Plan, *, models: Mapping[str, str]) -> Iterator[MergeSpec]:
     kinds: dict[str, list[MergeSpec]] = {}
     for spec in plan.merges.values():
+        if spec.own_method is not None:  # the samples' process has no store with the user's code
+            continue
         key = merge_key(models[spec.base_id], image_size=plan.study.backbone.image_size, merge=spec)
         kinds.setdefault(key, []).append(spec)
     for alike in kinds.values():
@@ -115,7 +116,7 @@ def _distinct_merges(plan: Plan, *, models: Mapping[str, str]) -> Iterator[Merge
 
 
 def _reads_images(spec: MergeSpec) -> bool:
-    return CARDS[spec.method].data_use != "none" or spec.surgery is not None
+    return spec.card.data_use != "none" or spec.surgery is not None
 
 
 def calibrate(

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from merge.catalogue import CARDS
 from orchestrator.export.choice import ChosenExpert, ChosenMerge
 from orchestrator.export.snippet import snippet
 from orchestrator.plan.data_use import data_use, has_task_modules
@@ -122,7 +121,7 @@ def _summary(card: Card) -> str:
     if isinstance(card.chosen, ChosenExpert):
         return f"A `{model}` of timm, fine-tuned on the task {tasks}.\n"
     merge = card.chosen.cell.merge
-    method = CARDS[merge.method].title
+    method = merge.card.title
     chosen = merged_params(card.manifest.spec, card.manifest.metrics)
     params = ", ".join(f"{name}={value}" for name, value in chosen.items())
     lines = [
@@ -132,7 +131,7 @@ def _summary(card: Card) -> str:
         f"- BatchNorm's running statistics: {merge.batch_norm}",
         f"- data that the merge reads: {data_use(merge)}",
     ]
-    if CARDS[merge.method].is_random or merge.surgery is not None:
+    if merge.card.is_random or merge.surgery is not None:
         lines.append(f"- seed: {merge.seed}")
     if merge.surgery is not None:
         surgery = ", ".join(f"{name}={value}" for name, value in vars(merge.surgery).items())

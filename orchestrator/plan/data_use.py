@@ -4,7 +4,6 @@ Methods that differ in this are not comparable, so every table shows it. The met
 running statistics and surgery can each add to it.
 """
 
-from merge.catalogue import CARDS, parse_params
 from workers.specs.merge import MergeSpec
 
 _DATA = ("labelled_validation", "labelled_train", "unlabelled_train", "unlabelled_test")
@@ -16,13 +15,13 @@ def data_use(spec: MergeSpec) -> str:
     Test images are the images that the merge is evaluated on, from whichever split. A merge with
     tuned parameters reads the labels of the validation images.
     """
-    uses = {str(CARDS[spec.method].data_use)}
+    uses = {str(spec.card.data_use)}
     if spec.tuning is not None:
         uses.add("labelled_validation")
         spec = spec.first_tried
     if spec.batch_norm == "recalibrate":
         uses.add("unlabelled_train")
-    if spec.surgery is not None or parse_params(spec.method, spec.params).reads_test_images:
+    if spec.surgery is not None or spec.parsed_params().reads_test_images:
         uses.add("unlabelled_test")
     if "labelled_train" in uses:
         uses.discard("unlabelled_train")  # the same images
@@ -34,7 +33,7 @@ def has_task_modules(spec: MergeSpec) -> bool:
 
     Such a merge has more parameters than one model, and its evaluation needs to know the task.
     """
-    is_per_task = CARDS[spec.method].is_per_task or spec.batch_norm == "per_task"
+    is_per_task = spec.card.is_per_task or spec.batch_norm == "per_task"
     return is_per_task or spec.surgery is not None
 
 

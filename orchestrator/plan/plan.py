@@ -18,6 +18,7 @@ from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.head import HeadJob
 from workers.specs.merge import MergeSpec
+from workers.specs.own_method import OwnMethodSpec
 from workers.specs.plan_file import GroupSampling
 from workers.specs.training import Training, TrialSpec
 
@@ -63,6 +64,12 @@ class Plan:
             "data": {data.id for data in self.datasets},
             "head": {job.spec.id for job in self.heads.values()},
         }
+
+    @property
+    def own_methods(self) -> dict[str, OwnMethodSpec]:
+        """The methods that users wrote, by name."""
+        found = (merge.own_method for merge in self.study.merge)
+        return {each.name: each for each in found if each is not None}
 
     @property
     def trainings(self) -> tuple[Training, ...]:

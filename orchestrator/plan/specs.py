@@ -7,7 +7,6 @@ from typing import Any
 
 from eval.digests import sha256_of_file
 from eval.tasks import Task
-from merge.catalogue import CARDS, parse_params
 from orchestrator.plan.groups import Group
 from orchestrator.study.backbone import Pretrain
 from orchestrator.study.finetune import ZeroShot
@@ -138,11 +137,12 @@ def expert_spec(
 def merge_fields(study: Study, *, method: Merge) -> dict[str, Any]:
     """Returns the fields of a `MergeSpec` that all merges of one of a study's methods share."""
     recalibrates = method.batch_norm == "recalibrate"
-    draws = CARDS[method.method].is_random or method.surgery is not None
-    params = asdict(parse_params(method.method, method.params))
+    draws = method.card.is_random or method.surgery is not None
+    params = asdict(method.parsed_params())
     tuning = tuning_spec(method)
     return {
-        "method": method.method,
+        "method": method.name,
+        "own_method": method.own_method,
         "params": {**params, **dict.fromkeys(tuning.values if tuning else ())},
         "tuning": tuning,
         "batch_norm": method.batch_norm,
@@ -185,10 +185,10 @@ def tuning_spec(method: Merge) -> TuningSpec | None:
         return None
     values = {
         field.name: tuple(
-            getattr(parse_params(method.method, {**method.params, field.name: value}), field.name)
+            getattr(method.parsed_params({**method.params, field.name: value}), field.name)
             for value in method.tuned[field.name]
         )
-        for field in fields(CARDS[method.method].params)
+        for field in fields(method.card.params)
         if field.name in method.tuned
     }
     return TuningSpec(values=values, by=method.tuned_by)

@@ -31,6 +31,7 @@ from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import Plan
 from workers.artifacts.checksummed_json import DamagedJsonError, dump_checksummed, parse_checksummed
 from workers.artifacts.layout import Layout
+from workers.own_methods.loading import stored_file
 from workers.specs.plan_file import PLAN_FILE, PlanFile, PlanFileError
 from workers.store.protocol import NotFoundError, Store
 
@@ -104,7 +105,19 @@ class StudyFolder:
             raise self.damaged(f"{PLAN_FILE} {error}") from error
 
     def write_plan(self, plan: Plan, *, study_text: str) -> None:
-        """Writes the study file and the plan; keeps the replaced ones under numbered names."""
+        """Writes the study file and the plan; keeps the replaced ones under numbered names.
+
+        Files of users' methods come first, so that the store has everything that a plan names.
+
+        Raises:
+            OwnMethodError: The store lacks the file of a method, and the study was opened by name.
+        """
+        for merge in plan.study.merge:
+            sha256 = None if merge.own_method is None else merge.own_method.sha256
+            if sha256 is not None and merge.own_file is not None:
+                self._store.put(Layout.method(sha256), merge.own_file)
+            elif sha256 is not None:
+                stored_file(sha256, store=self._store)
         text = study_text.encode()
         file = replace(plan_file(plan), study_sha256=sha256_of_bytes(text))
         self._write_revision(STUDY_FILE, text)
@@ -157,6 +170,11 @@ class StudyFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes or replaces a file."""
         self._store.put(self._key(name), content)
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self._store
 
     @property
     def store_url(self) -> str:

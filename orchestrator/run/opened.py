@@ -277,6 +277,7 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
         source=f"{name} in {store_url}",
         store=location,
         recorded=recorded,
+        methods={} if plan is None else plan.own_methods(),
         checks_store=not is_read_only,
     )
     resized = resized_models(study) if plan is None else plan.resized_models()

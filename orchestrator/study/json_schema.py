@@ -23,6 +23,11 @@ Json = dict[str, Any]
 SCHEMA_FILE = "study.schema.json"
 """Name of the schema beside study files."""
 _TEXT: Json = {"type": "string"}
+_OWN_METHOD: Json = {
+    "type": "string",
+    "pattern": r"^(package:.+|.+\.py:[A-Za-z_][A-Za-z0-9_]*)$",
+    "description": "A method of your own: ./my_method.py:MyMethod, or package:my_method.",
+}
 _SHORTHANDS: Mapping[str, list[Json]] = {
     "Tasks": [_TEXT, {"type": "array", "items": _TEXT}],
     "Head": [_TEXT],
@@ -86,12 +91,12 @@ def _comments(model: type[BaseModel]) -> dict[str, str]:
 
 def _merge_schema(schema: Json) -> Json:
     """Returns the schema of a merge with the parameters of every method."""
-    own = {**schema["properties"], "method": {"enum": list(CARDS)}}
+    names: Json = {"anyOf": [{"enum": list(CARDS)}, _OWN_METHOD]}
+    own = {**schema["properties"], "method": names}
     parameters = {name: _parameters(name) for name in PARAMS}
     known = dict.fromkeys(each for of_method in parameters.values() for each in of_method)
     return {
         **schema,
-        "additionalProperties": False,
         "properties": {**own, **{name: {} for name in known}},
         "allOf": [
             {

@@ -6,6 +6,7 @@ from pathlib import Path
 from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Study
 from workers.models.pretrained_weights import SUFFIXES, is_remote
+from workers.own_methods.sources import parse_reference
 
 _NOT_FILES = ("package", "timm", "none")
 _WEIGHTS = "weights lie in object storage for a cluster: s3://bucket/key#sha256=<digest>"
@@ -54,6 +55,10 @@ def _paths(study: Study) -> Iterator[tuple[str, str, str]]:
         yield "finetune.zero_shot.weights", zero_shot.weights, "one of open_clip's tags"
     if study.tasks.root is not None:
         yield "tasks.root", study.tasks.root, "leave it out and set MERGESWEEP_DATA on the nodes"
+    for index, merge in enumerate(study.merge):
+        reference = parse_reference(merge.method)
+        if reference is not None and reference.path is not None:
+            yield f"merge[{index}].method", reference.path, "a method of an installed package"
     for name, own in study.tasks.own.items():
         if own.hub is None:
             field = "folder" if own.folder is not None else "parquet"

@@ -12,9 +12,9 @@ def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
     written parameters are added if the method occurs more than once; surgery and the names of tuned
     parameters always are.
     """
-    names = [method.method for method in methods]
+    names = [method.name for method in methods]
     return tuple(
-        method.label or _described(method, is_only=names.count(method.method) == 1)
+        method.label or _described(method, is_only=names.count(method.name) == 1)
         for method in methods
     )
 
@@ -29,8 +29,8 @@ def _described(method: Merge, *, is_only: bool) -> str:
         changed = method.surgery.model_dump(exclude_defaults=True)
         inside.append(" ".join(["surgery", *(f"{name}={each}" for name, each in changed.items())]))
     if is_only and not inside:
-        return method.method
-    return f"{method.method} ({', '.join(inside) or 'defaults'})"
+        return method.name
+    return f"{method.name} ({', '.join(inside) or 'defaults'})"
 
 
 def _written(method: Merge) -> dict[str, object]:

@@ -22,6 +22,7 @@ from orchestrator.study.checks.tuning import check_tuning
 from orchestrator.study.checks.zero_shot import check_zero_shot
 from orchestrator.study.credentials import masked, remedy_for_credentials
 from orchestrator.study.finetune import Finetune
+from orchestrator.study.own_methods import OwnMethods, find_methods
 from orchestrator.study.problems import StudyError, StudyProblem, as_written, shown, wrong_value
 from orchestrator.study.pydantic_errors import problem_of
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
@@ -29,6 +30,7 @@ from orchestrator.study.schema import Groups, Merge, Study
 from orchestrator.study.task_sources import own_sources
 from orchestrator.study.tasks import Tasks, unknown_name
 from orchestrator.study.yaml_text import load_yaml, yaml_fault
+from workers.specs.own_method import OwnMethodSpec
 from workers.store.opening import check_store
 from workers.store.protocol import StoreError, StoreUrlError
 
@@ -68,6 +70,7 @@ def read_study(path: Path, *, checks_store: bool = True, is_read_only: bool = Fa
         parse_yaml(text, source=str(path)),
         source=str(path),
         recorded={},
+        methods={},
         checks_store=checks_store,
         is_read_only=is_read_only,
         is_new=True,
@@ -81,6 +84,7 @@ def parse_study(
     source: str,
     store: str | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
+    methods: Mapping[str, OwnMethodSpec] | None = None,
     checks_store: bool = True,
     is_read_only: bool = False,
     is_new: bool = False,
@@ -92,6 +96,7 @@ def parse_study(
         source: The file's name in errors.
         store: Replaces the store that the file names.
         recorded: Own tasks as an earlier plan recorded them; their files are not read.
+        methods: Users' methods as an earlier plan recorded them, by name; the same holds for them.
         checks_store: Whether to try the store.
         is_read_only: Try the store by listing it; otherwise also by writing and deleting an object.
         is_new: Whether to try the models, in another process, and to check the address of MLflow. A
@@ -107,6 +112,7 @@ def parse_study(
         values,
         source=source,
         recorded=recorded or {},
+        methods=methods or {},
         checks_store=checks_store,
         is_read_only=is_read_only,
         is_new=is_new,
@@ -119,22 +125,24 @@ def _checked(
     *,
     source: str,
     recorded: Mapping[str, TaskSource],
+    methods: Mapping[str, OwnMethodSpec],
     checks_store: bool,
     is_read_only: bool,
     is_new: bool,
 ) -> tuple[Study, Mapping[str, TaskSource]]:
     """Returns a checked study and its own tasks; the arguments are those of `parse_study`."""
     own: Mapping[str, TaskSource] = {}
-    problems: list[StudyProblem] = []
+    found = find_methods(values.get("merge"), recorded=methods)
+    problems: list[StudyProblem] = [*found.problems]
     try:
-        study = Study.model_validate(values)
+        study = found.given_to(Study.model_validate(values))
     except ValidationError as error:
         problems += [problem_of(details) for details in error.errors()]
     tasks = _valid_section(Tasks, values.get("tasks"))
     if tasks is not None:
         own, faults = own_sources(tasks, recorded=recorded)
         problems += [*_check_task_names(tasks), *faults]
-    problems += _check_between_sections(values, tasks=tasks)
+    problems += _check_between_sections(values, tasks=tasks, methods=found)
     if is_new:
         problems += _check_models(values)
         problems += _check_address(values.get("tracking"))
@@ -235,7 +243,7 @@ def _check_address(uri: object) -> Iterator[StudyProblem]:
 
 
 def _check_between_sections(
-    values: Mapping[str, Any], *, tasks: Tasks | None
+    values: Mapping[str, Any], *, tasks: Tasks | None, methods: OwnMethods
 ) -> list[StudyProblem]:
     """Checks what pydantic cannot, on the sections that are valid by themselves."""
     problems: list[StudyProblem] = []
@@ -244,9 +252,10 @@ def _check_between_sections(
     backbone = _valid_section(BackboneSection, values.get("backbone", {}))
     entries = values.get("merge")
     merges = {
-        index: valid
+        index: known
         for index, entry in enumerate(entries if isinstance(entries, list) else [])
         if (valid := _valid_section(Merge, entry)) is not None
+        and (known := methods.given_to_entry(valid)) is not None
     }
     if groups is not None:
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)

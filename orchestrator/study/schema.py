@@ -5,16 +5,20 @@ them, everything is frozen and valid. `orchestrator.study.reader` reads a file a
 problem.
 """
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from merge.catalogue import BatchNormPolicy
+from merge.catalogue import CARDS, BatchNormPolicy, MethodCard, parse_params
+from merge.parameters.method_params import MethodParams
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.resources import Budget, Resources
 from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, Seed, Text, matching
 from orchestrator.study.tasks import Tasks
+from workers.own_methods.sources import method_name
+from workers.specs.own_method import OwnMethodSpec
 from workers.specs.tuning import TunedBy
 
 GroupSize = Annotated[int, Field(ge=1)]
@@ -71,6 +75,7 @@ class Merge(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     method: str
+    """A method of `mergesweep methods`, `./my_method.py:MyMethod` or `package:my_method`."""
     label: Label | None = None
     """The method's name in tables and figures; made of method and parameters when left out."""
     batch_norm: BatchNormPolicy = "average"
@@ -82,6 +87,44 @@ class Merge(BaseModel):
 
     tuned_by: TunedBy = "loss"
     """The score on validation images that decides between the values to try."""
+
+    _own_method: OwnMethodSpec | None = PrivateAttr(default=None)
+    _own_file: bytes | None = PrivateAttr(default=None)
+
+    @property
+    def name(self) -> str:
+        """The method's name: for a user's method without the path of its file."""
+        return method_name(self.method)
+
+    @property
+    def own_method(self) -> OwnMethodSpec | None:
+        """The method as it was found, if a user wrote it; None for one of the catalogue."""
+        return self._own_method
+
+    @property
+    def card(self) -> MethodCard:
+        """The card of a method that was found."""
+        return CARDS[self.method] if self.own_method is None else self.own_method.card
+
+    @property
+    def own_file(self) -> bytes | None:
+        """The content of the method's file; None if the store has it already, and for packages."""
+        return self._own_file
+
+    def with_own_method(self, spec: OwnMethodSpec, *, file: bytes | None) -> Self:
+        """Returns the entry with the user's method that it names."""
+        found = self.model_copy()
+        found._own_method, found._own_file = spec, file  # noqa: SLF001 a copy of this object
+        return found
+
+    def parsed_params(self, values: Mapping[str, object] | None = None) -> MethodParams:
+        """Returns the method's own parameters with defaults, from the entry or from other values.
+
+        Raises:
+            ParameterErrors: The method or a parameter is unknown, or a value is not allowed.
+        """
+        card = None if self.own_method is None else self.own_method.card
+        return parse_params(self.name, self.params if values is None else values, card=card)
 
     @property
     def params(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from orchestrator.upkeep.gc_units import (
     Unit,
     group_artifacts,
     in_flight_units,
+    method_units,
     orphan_units,
     unreferenced_units,
 )
@@ -60,6 +61,9 @@ class Collected:
     """Checkpoints and shards of images of artifacts that are committed or that no plan names, and
     superseded checkpoints."""
 
+    methods: tuple[Entry, ...]
+    """Files of methods that users wrote, which no plan names."""
+
     probes: tuple[Entry, ...]
     """Objects that interrupted checks of the store left."""
 
@@ -93,6 +97,7 @@ class _Garbage:
     unreferenced: list[Unit]
     orphans: list[Unit]
     checkpoints: list[Unit]
+    methods: list[Unit]
     probes: list[Unit]
     num_young: int
 
@@ -146,6 +151,7 @@ def collect(
         orphans=_flat(garbage.orphans),
         unfinished=tuple(unfinished),
         checkpoints=_flat(garbage.checkpoints),
+        methods=_flat(garbage.methods),
         probes=_flat(garbage.probes),
         num_young=garbage.num_young,
         damaged=damaged,
@@ -153,7 +159,7 @@ def collect(
 
 
 def _read_planned(store: Store, *, is_held: Callable[[str], str | None]) -> frozenset[str]:
-    """Returns the ids of all artifacts that the plans of all studies name."""
+    """Returns the ids of artifacts and the digests of methods that all studies' plans name."""
     files: dict[str, set[str]] = {}
     for entry in store.list(Layout.studies()):
         if (key := Layout.parse_study_key(entry.key)) is not None:
@@ -172,7 +178,7 @@ def _read_planned(store: Store, *, is_held: Callable[[str], str | None]) -> froz
 
 
 def _read_plan(store: Store, name: str) -> set[str]:
-    """Returns the ids of all artifacts that a study's plan names."""
+    """Returns the ids of artifacts and the digests of methods that a study's plan names."""
     command = f"mergesweep verify {name} --store {shlex.quote(store.url)}"
     try:
         plan = StudyFolder(store, name).read_plan()
@@ -187,7 +193,7 @@ def _read_plan(store: Store, name: str) -> set[str]:
             f"not known and nothing was deleted; run the study again, which writes {PLAN_FILE}, or "
             f"see `{command}`"
         )
-    return set().union(*plan.artifact_ids().values())
+    return set().union(plan.method_files(), *plan.artifact_ids().values())
 
 
 def _measured(
@@ -253,6 +259,7 @@ def _find_garbage(
         unreferenced_units(artifacts, planned=planned),
         orphan_units(artifacts, planned=planned, winners=winners),
         in_flight_units(in_flight, planned=planned, committed=committed),
+        method_units(store.list(Layout.methods()), planned=planned),
         [(entry,) for entry in store.list(Layout.probes())],
     ]
     old = [
@@ -260,11 +267,12 @@ def _find_garbage(
         for each in units
     ]
     num_all, num_old = (len(_flat(chain.from_iterable(each))) for each in (units, old))
-    unreferenced, orphans, checkpoints, probes = old
+    unreferenced, orphans, checkpoints, methods, probes = old
     return _Garbage(
         unreferenced=unreferenced,
         orphans=orphans,
         checkpoints=checkpoints,
+        methods=methods,
         probes=probes,
         num_young=num_all - num_old,
     )
@@ -275,10 +283,11 @@ def _delete(store: Store, garbage: _Garbage, *, read_planned: Callable[[], froze
         # A study that began since the listing relies on the artifacts that it found.
         _refuse_planned(units, planned=read_planned())
         store.delete([unit[0].key for unit in units])
-    read_planned()
+    methods = method_units(_flat(garbage.methods), planned=read_planned())
     files = [unit[1:] for unit in garbage.unreferenced]
     orphans = _still_orphans(Artifacts(store), garbage.orphans)
-    for entries in _batches(_flat([*files, *orphans, *garbage.checkpoints, *garbage.probes])):
+    others = (*garbage.checkpoints, *methods, *garbage.probes)
+    for entries in _batches(_flat([*files, *orphans, *others])):
         store.delete([entry.key for entry in entries])
 
 

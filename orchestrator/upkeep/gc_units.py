@@ -121,6 +121,12 @@ def in_flight_units(
     return units
 
 
+def method_units(entries: Iterable[Entry], *, planned: Collection[str]) -> list[Unit]:
+    """Returns the files of users' methods whose digests no plan names."""
+    found = ((entry, Layout.parse_method_key(entry.key)) for entry in entries)
+    return [(entry,) for entry, sha256 in found if sha256 is not None and sha256 not in planned]
+
+
 def _superseded(entries: Collection[Entry]) -> Iterator[Entry]:
     """Yields the checkpoints before the highest step."""
     keys = {entry.key: Layout.parse_checkpoint_key(entry.key) for entry in entries}

@@ -26,6 +26,8 @@ from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from workers.artifacts.artifacts import Artifacts, CheckResult
 from workers.artifacts.layout import Layout
+from workers.own_methods.loading import stored_file
+from workers.own_methods.sources import OwnMethodError
 from workers.specs.plan_file import PLAN_FILE, PlanFile
 from workers.store.protocol import Store
 
@@ -122,6 +124,7 @@ def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> 
         study=name,
         faults=(
             *_file_faults(own, withdraw=withdraw),
+            *_method_faults(own),
             *_artifact_faults(broken, own=own, existing=existing, withdraw=withdraw),
         ),
         num_checked=len(sizes) + len(checked),
@@ -143,6 +146,8 @@ class _OwnFiles:
     finished: Ids
     """Planned artifacts that existed when a run of the study last ended."""
     warnings: tuple[str, ...]
+    method_problems: Mapping[str, str]
+    """Differences of the files of users' methods, in words, by digest."""
 
 
 def _own_file_sizes(store: Store, name: str) -> dict[str, int]:
@@ -167,6 +172,7 @@ def _check_own_files(folder: StudyFolder) -> _OwnFiles:
         has_broken_plan=plan_problem is not None and folder.read_bytes(PLAN_FILE) is not None,
         planned=planned,
         finished={kind: ids & planned.get(kind, frozenset()) for kind, ids in finished.items()},
+        method_problems={} if plan is None else _method_problems(plan, store=folder.store),
         warnings=() if plan is not None else (_warning(num_known=sum(map(len, planned.values()))),),
     )
 
@@ -177,6 +183,16 @@ def _read_plan(folder: StudyFolder) -> tuple[PlanFile | None, str | None]:
     except StudyDamagedError as error:
         return None, error.damage.removeprefix(f"{PLAN_FILE} ")
     return plan, "is missing" if plan is None else None
+
+
+def _method_problems(plan: PlanFile, *, store: Store) -> dict[str, str]:
+    problems = {}
+    for sha256 in sorted(plan.method_files()):
+        try:
+            stored_file(sha256, store=store)
+        except OwnMethodError as error:
+            problems[sha256] = str(error)
+    return problems
 
 
 def _external_problem(folder: StudyFolder) -> str | None:
@@ -228,6 +244,12 @@ def _file_faults(own: _OwnFiles, *, withdraw: bool) -> Iterator[Fault]:
         if name == EXTERNAL_FILE:
             next_step = _after_withdrawal(_SCORED, withdraw=withdraw)
         yield Fault(kind=FILE, id=name, what=what, next_step=next_step)
+
+
+def _method_faults(own: _OwnFiles) -> Iterator[Fault]:
+    for sha256, problem in own.method_problems.items():
+        what, _, next_step = problem.partition("; ")
+        yield Fault(kind="method", id=sha256[:16], what=what, next_step=next_step)
 
 
 def _after_withdrawal(next_step: str, *, withdraw: bool) -> str:

@@ -5,6 +5,7 @@
     artifacts/<kind>/<id[:2]>/<id>/withdrawn-<n>.json  a broken manifest that was withdrawn
     in-flight/<id>/<step>-<sha256>.safetensors       resumable checkpoints of unfinished trainings
     in-flight/<id>/<split>-<n>-<sha256>.arrow        finished shards of unfinished images
+    methods/<sha256>.py                              methods that users wrote
     probes/<random>                                  written and deleted by checks of the store
     studies/<name>/...                               study file, plan, tables, lease
     studies/<name>/index/<sha256>.parquet            copies of the study's manifests
@@ -22,6 +23,7 @@ from workers.store.protocol import PROBES_PREFIX
 _ARTIFACTS = "artifacts"
 _IN_FLIGHT = "in-flight"
 _STUDIES = "studies"
+_METHODS = "methods"
 _MANIFEST = "manifest.json"
 _NUM_PARTS_OF_ATTEMPT_FILE = 2  # attempt and file name
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -31,6 +33,7 @@ _CHECKPOINT = re.compile(r"([0-9]{10})-([0-9a-f]{64})\.safetensors")
 _SHARD = re.compile(r"([a-z]+)-([0-9]{5})-([0-9a-f]{64})\.arrow")
 _INDEX = "index"
 _INDEX_PART = re.compile(r"([0-9a-f]{64})\.parquet")
+_METHOD = re.compile(r"([0-9a-f]{64})\.py")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # No leading dot: `..` would leave the root, and a directory store hides dotted temporary files.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,127}")
@@ -202,6 +205,25 @@ class Layout:
         parsed = Layout.parse_in_flight_key(key)
         match = parsed and _ID.fullmatch(parsed.id) and _SHARD.fullmatch(parsed.name)
         return ShardKey(parsed.id, match[1], int(match[2]), match[3]) if parsed and match else None
+
+    @staticmethod
+    def methods() -> str:
+        """Returns the prefix of the files of all methods that users wrote."""
+        return f"{_METHODS}/"
+
+    @staticmethod
+    def method(sha256: str) -> str:
+        """Returns the key of a method's file; the key has the digest of the content."""
+        return _below(Layout.methods(), (f"{sha256}.py",))
+
+    @staticmethod
+    def parse_method_key(key: str) -> str | None:
+        """Returns the digest in the key of a method's file; None for another key."""
+        match key.split("/"):
+            case [root, name] if root == _METHODS:
+                found = _METHOD.fullmatch(name)
+                return found[1] if found else None
+        return None
 
     @staticmethod
     def probes() -> str:

@@ -7,7 +7,6 @@ import timm
 import torch
 
 from eval.metrics import TaskSums
-from merge.table import METHODS
 from workers.artifacts.metrics import MergeMetrics
 from workers.artifacts.node_cache import cache_root
 from workers.export.model_folder import SHARED, ModelFolder
@@ -119,8 +118,7 @@ def _hub_name(base_id: str, *, workspace: Workspace) -> str | None:
 
 def _has_own_model(spec: MergeSpec) -> bool:
     """Returns whether a merge has a backbone for each task."""
-    is_per_task = METHODS[spec.method].combine_for_task is not None
-    return is_per_task or spec.batch_norm == "per_task"
+    return spec.card.is_per_task or spec.batch_norm == "per_task"
 
 
 def _check(

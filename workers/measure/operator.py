@@ -7,7 +7,7 @@ import torch
 from merge.catalogue import parse_params
 from merge.measures.operator import LeaveOneOut, leave_one_out, measure_products
 from merge.merge import MergeOptions
-from merge.table import METHODS
+from merge.table import functions_of
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.measured import OperatorMetrics
 from workers.artifacts.provenance import Provenance
@@ -30,7 +30,7 @@ def measure_operator(spec: OperatorSpec, *, workspace: Workspace) -> Manifest:
     base = workspace.base_tensors(merge.base_id)
     experts = [workspace.expert_tensors(expert.id) for expert in merge.experts]
     options = MergeOptions(
-        params=parse_params(merge.method, merge.params),
+        params=workspace.method_params(merge),
         seed=merge.seed,
         num_threads=torch.get_num_threads(),
         device=workspace.device,
@@ -42,7 +42,7 @@ def measure_operator(spec: OperatorSpec, *, workspace: Workspace) -> Manifest:
     if spec.leave_one_out:
         average = MergeOptions(params=parse_params("average", {}), device=workspace.device)
         before = leave_one_out(base, experts, options=average, names=names)
-        if METHODS[merge.method].learn is None:
+        if functions_of(options.params).learn is None:
             whole = leave_one_out(base, experts, options=options, names=names)
     metrics = OperatorMetrics(
         before=products.before,

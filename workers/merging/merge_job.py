@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from eval.evaluate import evaluate_head
 from eval.metrics import TaskSums
-from merge.catalogue import parse_params
 from merge.merge import coverage
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics
@@ -52,7 +51,7 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
             digest.add_adapter(scored.adapter)
         evaluate_s += time.monotonic() - merged
     merge_s = time.monotonic() - began - evaluate_s
-    params = parse_params(fixed.method, fixed.params)
+    params = workspace.method_params(fixed)
     covered = coverage(workspace.base_tensors(spec.base_id), params=params)
     return workspace.artifacts.commit(
         Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),

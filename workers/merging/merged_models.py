@@ -1,16 +1,15 @@
 """Merges a group's experts into the process's backbone, by the method of a specification."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from eval.evaluate import features_of
 from eval.images.split import Split
-from merge.catalogue import BatchNormPolicy, parse_params
 from merge.merge import MergeOptions, merge
-from merge.table import METHODS
+from merge.table import functions_of
 from workers.merging.group_probe import GroupProbe
 from workers.merging.task_models import expert_names, task_models
 from workers.models.backbones import Backbone
@@ -18,6 +17,9 @@ from workers.models.batch_norm import copy_statistics, recalibrate
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.workspace import Workspace
+
+if TYPE_CHECKING:
+    from merge.catalogue import BatchNormPolicy
 
 
 def merged_models(
@@ -35,7 +37,7 @@ def merged_models(
         MissingArtifactError: An expert or its weights are not in the store.
         merge.errors.MergeError: The experts do not fit together, or the result is not finite.
     """
-    if METHODS[spec.method].combine_for_task is None:
+    if not spec.card.is_per_task:
         yield merge_into_backbone(spec, workspace=workspace), (*spec.experts, *spec.held_out)
         return
     for backbone, experts in task_models(spec, workspace=workspace):
@@ -48,18 +50,22 @@ def merged_models(
 def merge_into_backbone(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
     """Merges into the process's backbone, and returns it.
 
-    A method that keeps modules of each task makes the model without them.
+    A method that keeps modules of each task makes the model without them. A method that reads data
+    has finished with the backbone before the merge is written into it.
     """
     backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
     destination = backbone.module.state_dict()
+    params = workspace.method_params(spec)
     tensors = merge(
         workspace.base_tensors(spec.base_id),
         [workspace.expert_tensors(expert.id) for expert in spec.experts],
         options=MergeOptions(
-            params=parse_params(spec.method, spec.params),
+            params=params,
             batch_norm=cast("BatchNormPolicy", spec.batch_norm),
             seed=spec.seed,
-            probe=_probe(spec, backbone=backbone, workspace=workspace),
+            probe=GroupProbe(spec, backbone=backbone, workspace=workspace)
+            if functions_of(params).learn is not None
+            else None,
             num_threads=torch.get_num_threads(),
             device=workspace.device,
         ),
@@ -78,16 +84,6 @@ def recalibrate_if_asked(spec: MergeSpec, *, backbone: Backbone, workspace: Work
         splits = [workspace.split(expert.data_id, "train") for expert in spec.experts]
         images = [split.rows(0, spec.recalibration_images) for split in splits]
         recalibrate(backbone, images=images, device=workspace.device)
-
-
-def _probe(spec: MergeSpec, *, backbone: Backbone, workspace: Workspace) -> GroupProbe | None:
-    """Returns the probe of a method that reads data, or None.
-
-    The method has finished with the backbone before the merge is written into it.
-    """
-    if METHODS[spec.method].learn is None:
-        return None
-    return GroupProbe(spec, backbone=backbone, workspace=workspace)
 
 
 def use_task_statistics(

@@ -1,18 +1,20 @@
 """Builds one model per task for merging methods that keep modules of each task."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from merge.catalogue import BatchNormPolicy, parse_params
 from merge.errors import Names
 from merge.merge import MergeOptions, merge_tasks
 from workers.models.backbones import Backbone
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.workspace import Workspace
+
+if TYPE_CHECKING:
+    from merge.catalogue import BatchNormPolicy
 
 MODEL_BYTES = 1 << 30
 """Upper limit of the models that are built together on the device: 1 GB, but at least one model."""
@@ -57,7 +59,7 @@ def _build_models(
         [workspace.expert_tensors(expert.id) for expert in spec.experts],
         tasks=tasks,
         options=MergeOptions(
-            params=parse_params(spec.method, spec.params),
+            params=workspace.method_params(spec),
             batch_norm=cast("BatchNormPolicy", spec.batch_norm),
             seed=spec.seed,
             num_threads=torch.get_num_threads(),

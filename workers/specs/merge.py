@@ -7,10 +7,12 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
-from merge.catalogue import SCALE_ONE_VECTOR, parse_params
+from merge.catalogue import CARDS, SCALE_ONE_VECTOR, MethodCard, parse_params
 from merge.errors import ParameterErrors
+from merge.parameters.method_params import MethodParams
 from workers.specs.expert import ExpertSpec
 from workers.specs.ids import VERSIONS, canonical_json, content_id_of_text
+from workers.specs.own_method import OwnMethodSpec
 from workers.specs.tuning import TuningSpec
 
 
@@ -49,6 +51,21 @@ class MergeSpec:
     """Surgery on the merged model's features for each task of the group; None for none."""
     tuning: TuningSpec | None = None
     """The parameters that the merge job chooses on validation images; None for none."""
+    own_method: OwnMethodSpec | None = None
+    """The method, if a user wrote it; None for one of the catalogue."""
+
+    @property
+    def card(self) -> MethodCard:
+        """The method's card."""
+        return CARDS[self.method] if self.own_method is None else self.own_method.card
+
+    def parsed_params(self) -> MethodParams:
+        """Returns the parameters as the method's own class.
+
+        Raises:
+            ParameterErrors: A value is not allowed, or is tuned and not known yet.
+        """
+        return parse_params(self.method, self.params, card=self.card)
 
     @property
     def linearised(self) -> bool:
@@ -74,6 +91,8 @@ class MergeSpec:
             spec["surgery"] = asdict(self.surgery)
         if self.tuning is not None:  # and older than tuning
             spec["tuning"] = self.tuning.to_json()
+        if self.own_method is not None:
+            spec["own_method"] = self.own_method.source
         members = (expert.id for expert in (*self.experts, *self.held_out))
         return content_id_of_text(
             "merge",
@@ -88,10 +107,14 @@ class MergeSpec:
         Experts are named by id. Their own manifests hold their specifications, so that merges of 20
         experts do not repeat them.
         """
-        tuning = {} if self.tuning is None else {"tuning": self.tuning.to_json()}
+        optional = {
+            name: each.to_json()
+            for name, each in (("tuning", self.tuning), ("own_method", self.own_method))
+            if each is not None
+        }
         return {
             **self._own_fields(),
-            **tuning,
+            **optional,
             "base_id": self.base_id,
             "surgery": None if self.surgery is None else asdict(self.surgery),
             "experts": {expert.task: expert.id for expert in self.experts},
@@ -112,8 +135,10 @@ class MergeSpec:
         """
         surgery = None if values["surgery"] is None else SurgerySpec(**values["surgery"])
         tuning = TuningSpec.from_json(values["tuning"]) if "tuning" in values else None
+        own = OwnMethodSpec.from_json(values["own_method"]) if "own_method" in values else None
         members = {"experts": experts, "held_out": held_out}
-        return MergeSpec(**{**values, **members, "surgery": surgery, "tuning": tuning})
+        optional = {"surgery": surgery, "tuning": tuning, "own_method": own}
+        return MergeSpec(**{**values, **members, **optional})
 
     def _own_fields(self) -> dict[str, Any]:
         return {
@@ -154,7 +179,8 @@ def _canonical_with_revision(spec: str) -> str:
 def _revision(method: str, *, params: Mapping[str, Any]) -> int:
     """Returns the version of the results of a method with these parameters.
 
-    Merges of old stores may have parameters that are refused today; they keep their ids.
+    Merges of old stores may have parameters that are refused today; they keep their ids. Methods of
+    users have the digest or version of their code in place of a revision.
     """
     try:
         return parse_params(method, params).revision

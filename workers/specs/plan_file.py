@@ -13,6 +13,7 @@ from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.head import ZeroShotSpec
 from workers.specs.merge import MergeSpec
+from workers.specs.own_method import OwnMethodSpec, sha256_of_source
 from workers.specs.training import TrialSpec
 
 PLAN_FILE = "plan.json"
@@ -145,6 +146,22 @@ class PlanFile:
             UnknownTaskError: The task is of a catalogue that this release does not have.
         """
         return source_from_json(task, self.sources[task])
+
+    def own_methods(self) -> dict[str, OwnMethodSpec]:
+        """Returns the methods that users wrote, by name.
+
+        Raises:
+            KeyError, TypeError: Another release wrote them in another form.
+        """
+        found = (each["own_method"] for each in self.merges.values() if "own_method" in each)
+        return {each["name"]: OwnMethodSpec.from_json(each) for each in found}
+
+    def method_files(self) -> frozenset[str]:
+        """Returns the digests of the files of users' methods."""
+        sources = (
+            each["own_method"]["source"] for each in self.merges.values() if "own_method" in each
+        )
+        return frozenset(filter(None, map(sha256_of_source, sources)))
 
     def resized_models(self) -> frozenset[str]:
         """Returns the models that are built for the study's image size, not for their own."""

@@ -130,7 +130,13 @@ def _next_text(opened: OpenedStudy, *, advice: list[MethodAdvice], name: str) ->
         points=advised_points(advice),
         comments=list(comments(advice, name=plan.study.name)),
     )
-    study = parse_study(text, source="the next study", recorded=plan.sources, checks_store=False)
+    study = parse_study(
+        text,
+        source="the next study",
+        recorded=plan.sources,
+        methods=plan.own_methods,
+        checks_store=False,
+    )
     planned = build_plan(study, recorded=plan.sources, resized=plan.bases.resized_models)
     assert planned.groups == plan.groups, "the next study has the groups of this one"
     return text

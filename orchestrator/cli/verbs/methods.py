@@ -1,5 +1,6 @@
 """`mergesweep methods`: list the merging methods with their needs, parameters and papers."""
 
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -7,18 +8,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from merge.catalogue import CARDS, PARAMS, MethodCard
+from merge.catalogue import CARDS, MethodCard
 from merge.ranges import range_of
 from orchestrator.progress.say import print_table
+from workers.specs.own_method import OwnMethodSpec
 
 
-def print_methods(console: Console) -> None:
-    """Prints a table of the methods."""
+def print_methods(console: Console, *, own: Sequence[OwnMethodSpec] = ()) -> None:
+    """Prints a table of the methods: those of the catalogue, then those that users wrote."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "needs", "parameters", "paper"):
         table.add_column(name, overflow="fold")
-    for name, card in CARDS.items():
-        table.add_row(name, _needs(card), _parameters(name), card.paper)
+    for name, card in (*CARDS.items(), *((each.name, each.card) for each in own)):
+        table.add_row(name, _needs(card), _parameters(card), card.paper)
     print_table(console, table)
 
 
@@ -32,11 +34,11 @@ def _needs(card: MethodCard) -> str:
     return ", ".join(wanted)
 
 
-def _parameters(method: str) -> str:
+def _parameters(card: MethodCard) -> str:
     """Returns a line for each parameter, with its default and its range."""
     lines = [
         f"{each.name}={shown_default(each)} ({range_of(each).allowed})"
-        for each in fields(PARAMS[method])
+        for each in fields(card.params)
     ]
     return "\n".join(lines) or "none"
 

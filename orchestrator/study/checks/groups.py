@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from eval.counts import counted
-from merge.catalogue import num_experts_of, parse_params
+from merge.catalogue import num_experts_of
 from merge.errors import ParameterErrors
 from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Groups, Merge
@@ -42,11 +42,9 @@ def _check_tasks(field: str, *, size: int, tasks: Tasks) -> Iterator[StudyProble
 
 def _check_method(field: str, *, size: int, index: int, merge: Merge) -> Iterator[StudyProblem]:
     try:
-        needed = num_experts_of(parse_params(merge.method, merge.params))
+        needed = num_experts_of(merge.parsed_params())
     except ParameterErrors:
         return  # the check of the merges reports it
     if needed not in (None, size):
-        remedy = (
-            f"merge[{index}] ({merge.method}) merges exactly {needed} experts; expected {needed}"
-        )
+        remedy = f"merge[{index}] ({merge.name}) merges exactly {needed} experts; expected {needed}"
         yield wrong_value(field, size, remedy=remedy)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 
-from merge.catalogue import PARAMS, parse_params
 from merge.errors import ParameterErrors, Problem
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.problems import StudyProblem, wrong_value
@@ -22,10 +21,10 @@ def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
         field = f"merge[{index}]"
         same_label = index_of_label.setdefault(label, index)
         try:
-            params = parse_params(method.method, method.params)
+            params = method.parsed_params()
         except ParameterErrors as error:
             for problem in error.problems:
-                yield _parameter_problem(field, method=method.method, problem=problem)
+                yield _parameter_problem(field, method=method, problem=problem)
             continue
         tuned = (repr(sorted(method.tuned.items())), method.tuned_by)
         merge = (params, method.batch_norm, method.recalibration_images, method.surgery, tuned)
@@ -44,9 +43,10 @@ def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
             )
 
 
-def _parameter_problem(field: str, *, method: str, problem: Problem) -> StudyProblem:
+def _parameter_problem(field: str, *, method: Merge, problem: Problem) -> StudyProblem:
     field = f"{field}.{problem.field}"
-    if problem.field != "method" and problem.field not in PARAMS[method].__dataclass_fields__:
-        fault = f"unknown parameter of {method}"
+    known = method.card.params.__dataclass_fields__ if problem.field != "method" else ()
+    if problem.field != "method" and problem.field not in known:
+        fault = f"unknown parameter of {method.name}"
         return StudyProblem(field=field, fault=fault, remedy=problem.allowed)
     return wrong_value(field, problem.value, remedy=f"expected {problem.allowed}")

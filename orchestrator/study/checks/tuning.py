@@ -5,7 +5,7 @@ from dataclasses import fields
 from math import prod
 
 from eval.counts import counted
-from merge.catalogue import PARAMS
+from merge.catalogue import CARDS
 from merge.ranges import Count, Number, problems_of, range_of
 from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import TUNE, Merge
@@ -24,7 +24,7 @@ def check_tuning(merges: Mapping[int, Merge], *, tasks: Tasks | None) -> Iterato
     """
     for index, merge in merges.items():
         field = f"merge[{index}]"
-        if merge.method in PARAMS:
+        if merge.own_method is not None or merge.method in CARDS:
             yield from _check_values(field, merge=merge)
         if not merge.tuned and "tuned_by" in merge.model_fields_set:
             remedy = f"no parameter of this entry is tuned; give one values to try, as {_EXAMPLE}"
@@ -40,14 +40,14 @@ def check_tuning(merges: Mapping[int, Merge], *, tasks: Tasks | None) -> Iterato
 
 
 def _check_values(field: str, *, merge: Merge) -> Iterator[StudyProblem]:
-    params_class = PARAMS[merge.method]
+    params_class = merge.card.params
     ranges = {each.name: range_of(each) for each in fields(params_class)}
     sizes = []
     for name, values in merge.tuned.items():
         at = f"{field}.{name}"
         if name not in ranges:
             (problem,) = problems_of(params_class, values={name: values})
-            fault = f"unknown parameter of {merge.method}"
+            fault = f"unknown parameter of {merge.name}"
             yield StudyProblem(field=at, fault=fault, remedy=problem.allowed)
         elif not isinstance(ranges[name], Number | Count):
             remedy = f"only numbers are tuned; expected {ranges[name].allowed}"

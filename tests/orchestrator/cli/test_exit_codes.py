@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "submit": ("study.yaml",),
     "gc": (),
     "methods": (),
+    "check-method": ("./none.py:Mine",),
     "init": (),
     "schema": (),
     "merge": ("--method", "average", "--base", "b", "-o", "o", "e"),

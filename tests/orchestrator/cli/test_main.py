@@ -188,7 +188,7 @@ def test_every_command_says_what_it_does() -> None:
     assert set(cli.commands) == {
         *views,
         *("prepare", "run", "resume", "track", "verify", "gc", "merge", "methods", "measure"),
-        *("export", "score", "init", "schema"),
+        *("export", "score", "init", "schema", "check-method"),
         *("submit", "watch", "logs", "stop"),
     }
     for command in cli.commands.values():

@@ -1,0 +1,1 @@
+"""Checks users' merging methods against the contract of methods, before a study uses them."""

@@ -1,0 +1,68 @@
+"""Checks users' merging methods: `python -m workers.contract`.
+
+Reads a `MethodQuestion` as JSON from each line of standard input, and prints a line of JSON with a
+`MethodReport` for each. Each method is checked in a process of its own, forked after the slow
+imports, so that a method that crashes or never ends does not take the other answers with it.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from workers.contract.method_check import check_method
+from workers.contract.report import MethodQuestion, MethodReport
+
+LIMIT_S = 120
+"""Time for a method, most of which take a second or two."""
+
+
+def report_on(question: MethodQuestion, *, limit_s: int = LIMIT_S) -> MethodReport:
+    """Checks a method in a process of its own."""
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_check, args=(question, sender), kwargs={"limit_s": limit_s})
+    process.start()
+    sender.close()
+    try:
+        fields = receiver.recv()
+    except EOFError:
+        process.join()
+        return _report_of_end(question, code=process.exitcode or 0, limit_s=limit_s)
+    process.join()
+    return MethodReport.from_json(fields)
+
+
+def _check(question: MethodQuestion, sender: Connection, *, limit_s: int) -> None:
+    signal.alarm(limit_s)  # its default action ends the process, also inside native code
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # methods may print
+    sender.send(check_method(question).to_json())
+
+
+def _report_of_end(question: MethodQuestion, *, code: int, limit_s: int) -> MethodReport:
+    if -code == signal.SIGALRM:
+        return MethodReport(unchecked=f"{question.name} took longer than {limit_s} s")
+    return MethodReport(unchecked=f"the check of {question.name} ended with exit code {code}")
+
+
+def _leave_folder() -> None:
+    """Removes this folder from the import path: nodes have no files beside a method's own."""
+    here, ours = Path.cwd(), Path(__file__).parents[2]
+    if here != ours:
+        sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != here]
+
+
+def main() -> int:
+    """Answers every line of standard input; returns the exit code."""
+    _leave_folder()
+    for line in sys.stdin:
+        report = report_on(MethodQuestion(**json.loads(line)))
+        print(json.dumps(report.to_json()), flush=True)  # noqa: T201 output
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

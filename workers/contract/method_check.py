@@ -1,0 +1,77 @@
+"""Loads a user's method and checks every part of the contract."""
+
+import traceback
+from pathlib import Path
+
+import torch
+
+from eval.digests import sha256_of_bytes
+from merge.own import OwnMethod
+from workers.contract.checks import CHECKS, BrokenError, Tried
+from workers.contract.report import CheckLine, MethodQuestion, MethodReport
+from workers.own_methods.loading import load_file, load_package
+from workers.own_methods.sources import OwnMethodError
+from workers.specs.own_method import OwnMethodSpec, file_source
+
+_LOADS = "loads"
+_FIX = "correct the error; `mergesweep check-method` shows all checks"
+_ALONE = (
+    "a method's file stands alone: nodes get this file and nothing beside it; install what it "
+    "imports on every node"
+)
+
+
+def check_method(question: MethodQuestion) -> MethodReport:
+    """Returns the outcome of every check; checks after a failed load are left out."""
+    torch.set_num_threads(1)
+    try:
+        method = _load(question)
+    except ModuleNotFoundError as error:
+        return _failed(_LOADS, found=str(error), remedy=_ALONE)
+    except OwnMethodError as error:
+        found, _, remedy = str(error).partition("; ")
+        return _failed(_LOADS, found=found, remedy=remedy or _FIX)
+    except Exception as error:  # noqa: BLE001 the user's code may raise anything
+        return _failed(_LOADS, found=_told(error, path=question.path), remedy=_FIX)
+    lines = [CheckLine(name=_LOADS, is_kept=True, found=question.source[:23])]
+    remedies: dict[str, str] = {}
+    tried = Tried.of(method, name=question.name)
+    for name, check in CHECKS.items():
+        try:
+            lines.append(CheckLine(name=name, is_kept=True, found=check(tried)))
+        except BrokenError as error:
+            lines.append(CheckLine(name=name, is_kept=False, found=str(error)))
+            remedies[name] = error.remedy
+        except Exception as error:  # noqa: BLE001 as above
+            told = _told(error, path=question.path)
+            lines.append(CheckLine(name=name, is_kept=False, found=told))
+            remedies[name] = _FIX
+        if name == "tensors" and remedies:
+            break  # the later checks would meet the same faults
+    described = None if remedies else _spec(method, question=question)
+    return MethodReport(lines=tuple(lines), spec=described, remedies=remedies)
+
+
+def _load(question: MethodQuestion) -> OwnMethod:
+    if question.path is None:
+        return load_package(question.name, source=question.source)
+    content = Path(question.path).read_bytes()
+    if file_source(sha256_of_bytes(content)) != question.source:
+        raise OwnMethodError("the file has changed since this command began; run it again")
+    return load_file(content, name=question.name, shown=question.path)
+
+
+def _spec(method: OwnMethod, *, question: MethodQuestion) -> OwnMethodSpec:
+    return OwnMethodSpec.of(method.card, name=question.name, source=question.source)
+
+
+def _failed(name: str, *, found: str, remedy: str) -> MethodReport:
+    line = CheckLine(name=name, is_kept=False, found=found)
+    return MethodReport(lines=(line,), remedies={name: remedy})
+
+
+def _told(error: Exception, *, path: str | None) -> str:
+    """Returns an error with the last line of the user's file that it passed."""
+    lines = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == path]
+    at = f" (line {lines[-1].lineno} of {path}: `{lines[-1].line}`)" if lines else ""
+    return f"{type(error).__name__}: {error}{at}"
