@@ -102,7 +102,7 @@ def test_method_of_a_user_runs_on_two_nodes(two_nodes: str, tmp_path: Path) -> N
     assert stored.read_text() == example()
     assert {spec["params"]["scaling"] for spec in first.values()} == {0.5}
     rows = home.run("results", "own", "--store", "store", "--format", "csv")
-    assert rows.count("Median") == rows.count("average") > 0
+    assert rows.count('"Median"') == rows.count('"average"') > 0
 
     # Without the file, the study goes on from the store: a lost merge is made again.
     (home.folder / "my_method.py").unlink()

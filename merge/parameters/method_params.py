@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, cast
 
 from merge.errors import ParameterErrors
 from merge.ranges import Number, Numbers, problems_of, range_of
@@ -31,7 +31,7 @@ class MethodParams:
         ParameterErrors: Values are out of their fields' ranges; the error lists all of them.
     """
 
-    own: ClassVar[Any] = None
+    own = cast("Any", None)  # without annotation: dataclasses list annotated names
     """The `merge.own.NamedMethod` whose parameters these are, for a method that a user wrote; None
     for a method of the catalogue."""
 

@@ -43,7 +43,9 @@ class JobCosts:
     def of(self, job: PlannedJob) -> Usage:
         """Returns the estimated usage that a job adds."""
         if isinstance(job, MergeSpec):
-            return usage_of(self.durations.merge(job).seconds, share=self.resources.merge)
+            kept_bytes = (self.sizes.merge_bytes(job) or 0) if self.sizes else 0
+            merge_s = self.durations.merge(job).seconds
+            return usage_of(merge_s, share=self.resources.merge, num_bytes=kept_bytes)
         left_s = self.durations.training(job).seconds - self.spent_s[job.id]
         num_bytes = self.sizes.output_bytes(job) if self.sizes else 0
         return usage_of(max(0.0, left_s), share=self.resources.trial, num_bytes=num_bytes)

@@ -123,6 +123,8 @@ class StoreEstimate:
     """All bases, pretrained ones included."""
     expert_bytes: int | None
     """All experts."""
+    merge_bytes: int | None
+    """The weights of merges that keep them; 0 if none does."""
     data_bytes: int
     """Images and labels of all tasks."""
     checkpoint_bytes: int | None
@@ -138,6 +140,7 @@ def estimate_store(plan: Plan, *, sizes: Sizes, num_slots: int) -> StoreEstimate
     return StoreEstimate(
         base_bytes=_known_sum(bases),
         expert_bytes=_known_sum(experts),
+        merge_bytes=_known_sum([sizes.merge_bytes(each) for each in plan.merges.values()]),
         data_bytes=sum(sizes.data_bytes(each) for each in plan.datasets),
         checkpoint_bytes=sum(known_checkpoints[:num_slots]) if known_checkpoints else None,
     )

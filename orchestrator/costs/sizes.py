@@ -13,6 +13,7 @@ from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.head import ZeroShotSpec
+from workers.specs.merge import MergeSpec
 from workers.specs.training import Training
 
 LABEL_BYTES = 8
@@ -61,6 +62,16 @@ class Sizes:
         if isinstance(output, BaseSpec):
             return self.base_bytes(output.id)
         return self.expert_bytes(output)
+
+    def merge_bytes(self, spec: MergeSpec) -> int | None:
+        """Returns the bytes of a merge's files: a backbone, or one per task, if it keeps them."""
+        if not spec.keeps_weights:
+            return 0
+        num_models = 1
+        if spec.card.is_per_task:
+            num_models = len(spec.experts) + bool(spec.held_out)
+        each = self.base_bytes(spec.base_id)
+        return None if each is None else num_models * each
 
     def data_bytes(self, spec: DataSpec) -> int:
         """Returns the bytes of a task's images and labels."""

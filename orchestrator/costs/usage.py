@@ -132,7 +132,7 @@ class UsageMeter:
             self._train_s += self._spent_s[training_id] - before_s
         else:
             self._job_s += sum(manifest.seconds.values())
-        if manifest.kind != "merge":
+        if manifest.files:  # most merges have none
             self._num_bytes += sum(file.size_bytes for file in manifest.files)
 
     def usage(self, *, unfinished_s: Mapping[str, float]) -> Usage:

@@ -143,6 +143,7 @@ def merge_fields(study: Study, *, method: Merge) -> dict[str, Any]:
     return {
         "method": method.name,
         "own_method": method.own_method,
+        "keeps_weights": method.keep == "merged",
         "params": {**params, **dict.fromkeys(tuning.values if tuning else ())},
         "tuning": tuning,
         "batch_norm": method.batch_norm,

@@ -112,7 +112,7 @@ class Budget(Section):
     usd_per_cpu_hour: Price | None = None
     """For one core."""
     gigabytes: Limit | None = None
-    """In the store, in 10^9 bytes: bases, images and experts. Checkpoints do not count."""
+    """In the store, in 10^9 bytes: bases, images, experts, kept merges; no checkpoints."""
 
     def limits(self) -> dict[str, float]:
         """Returns the limits of the study, by field."""

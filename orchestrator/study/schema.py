@@ -6,7 +6,7 @@ problem.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -38,6 +38,10 @@ Label = Annotated[
         "control characters",
     ),
 ]
+
+
+Keep = Literal["scores", "merged"]
+"""The content of a merge's artifact."""
 
 
 class Groups(Section):
@@ -84,6 +88,9 @@ class Merge(BaseModel):
     """Unlabelled training images per task, for `batch_norm: recalibrate`."""
     surgery: Surgery | None = None
     """Representation surgery after the merge; `{}` for its defaults, none when left out."""
+
+    keep: Keep = "scores"
+    """`merged` stores the merged weights with the scores, so that `export` need not merge again."""
 
     tuned_by: TunedBy = "loss"
     """The score on validation images that decides between the values to try."""

@@ -11,6 +11,7 @@ from workers.artifacts.metrics import MergeMetrics
 from workers.artifacts.node_cache import cache_root
 from workers.export.model_folder import SHARED, ModelFolder
 from workers.export.outcome import DifferentModelError, Exported
+from workers.merging.kept_weights import kept_models
 from workers.merging.merge_job import score_task
 from workers.merging.merged_models import merged_models, use_task_statistics
 from workers.merging.weights_digest import WeightsDigest
@@ -67,6 +68,7 @@ def export_merge(
 ) -> Exported:
     """Makes a merge again and writes a backbone, or one for each task, and the heads.
 
+    A merge that keeps its weights is read from the store instead.
     Tuned parameters have the values that the evaluation chose; no image is read to choose again.
     The weights are compared with the digest that the evaluation recorded. If an earlier release
     recorded none, the merge is evaluated again, and its sums are compared.
@@ -76,13 +78,14 @@ def export_merge(
         merge.errors.MergeError: The experts do not fit together.
         DifferentModelError: The merge is not the one that was evaluated.
     """
+    workspace = machine.workspace()
+    stored = kept_models(spec, workspace=workspace) if spec.keeps_weights else None
     if recorded.tuning is not None:
         spec = spec.at(recorded.tuning.chosen)
-    workspace = machine.workspace()
     digest = WeightsDigest()
     sums: dict[str, TaskSums] = {}
     evaluates = recorded.weights_sha256 is None or spec.surgery is not None
-    for backbone, experts in merged_models(spec, workspace=workspace):
+    for backbone, experts in stored or merged_models(spec, workspace=workspace):
         digest.add(own_state(backbone.module))
         for expert in experts:
             adapter = None

@@ -1,6 +1,7 @@
 """Runs a merge job: merges a group's experts and evaluates the result on every task."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from eval.evaluate import evaluate_head
@@ -9,6 +10,7 @@ from merge.merge import coverage
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics
 from workers.artifacts.provenance import Provenance
+from workers.merging.kept_weights import KeptWeights
 from workers.merging.merged_models import features_under, merged_models
 from workers.merging.surgery import Adapter, train_adapter
 from workers.merging.tuning import tune
@@ -19,6 +21,7 @@ from workers.sampling.determinism import compute_deterministically
 from workers.sampling.seeds import derive_seed
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
+from workers.store.scratch import scratch_directory
 from workers.workspace import Workspace
 
 
@@ -26,7 +29,8 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     """Merges into the process's backbone, evaluates every task, and commits the sums.
 
     Tuned parameters are chosen on validation images first. The merge at the chosen values has the
-    bits of a merge whose specification has these values. The merged weights are not stored.
+    bits of a merge whose specification has these values. The merged weights are stored only if the
+    specification says so.
 
     Raises:
         MissingArtifactError: An expert or its weights are not in the store.
@@ -42,25 +46,28 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     sums: dict[str, TaskSums] = {}
     evaluate_s = 0.0
     digest = WeightsDigest()
-    for backbone, experts in merged_models(fixed, workspace=workspace):
-        digest.add(own_state(backbone.module))
-        merged = time.monotonic()
-        for expert in experts:
-            scored = score_task(fixed, expert=expert, backbone=backbone, workspace=workspace)
-            sums[expert.task] = scored.sums
-            digest.add_adapter(scored.adapter)
-        evaluate_s += time.monotonic() - merged
-    merge_s = time.monotonic() - began - evaluate_s
-    params = workspace.method_params(fixed)
-    covered = coverage(workspace.base_tensors(spec.base_id), params=params)
-    return workspace.artifacts.commit(
-        Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
-        files={},
-        metrics=MergeMetrics(
-            tasks=sums, coverage=covered, weights_sha256=digest.hexdigest(), tuning=tuning
-        ).to_json(),
-        seconds={**seconds, "merge": merge_s, "evaluate": evaluate_s},
-    )
+    with scratch_directory("merge") if spec.keeps_weights else nullcontext() as folder:
+        kept = KeptWeights(spec=spec, folder=folder)
+        for backbone, experts in merged_models(fixed, workspace=workspace):
+            digest.add(own_state(backbone.module))
+            kept.add(own_state(backbone.module), experts=experts)
+            merged = time.monotonic()
+            for expert in experts:
+                scored = score_task(fixed, expert=expert, backbone=backbone, workspace=workspace)
+                sums[expert.task] = scored.sums
+                digest.add_adapter(scored.adapter)
+            evaluate_s += time.monotonic() - merged
+        merge_s = time.monotonic() - began - evaluate_s
+        params = workspace.method_params(fixed)
+        covered = coverage(workspace.base_tensors(spec.base_id), params=params)
+        return workspace.artifacts.commit(
+            Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
+            files=kept.files,
+            metrics=MergeMetrics(
+                tasks=sums, coverage=covered, weights_sha256=digest.hexdigest(), tuning=tuning
+            ).to_json(),
+            seconds={**seconds, "merge": merge_s, "evaluate": evaluate_s},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,8 @@ class MergeSpec:
     """The parameters that the merge job chooses on validation images; None for none."""
     own_method: OwnMethodSpec | None = None
     """The method, if a user wrote it; None for one of the catalogue."""
+    keeps_weights: bool = False
+    """Whether the merged weights are part of the artifact."""
 
     @property
     def card(self) -> MethodCard:
@@ -93,6 +95,8 @@ class MergeSpec:
             spec["tuning"] = self.tuning.to_json()
         if self.own_method is not None:
             spec["own_method"] = self.own_method.source
+        if self.keeps_weights:
+            spec["keep"] = "merged"
         members = (expert.id for expert in (*self.experts, *self.held_out))
         return content_id_of_text(
             "merge",
@@ -112,9 +116,11 @@ class MergeSpec:
             for name, each in (("tuning", self.tuning), ("own_method", self.own_method))
             if each is not None
         }
+        kept = {"keeps_weights": True} if self.keeps_weights else {}
         return {
             **self._own_fields(),
             **optional,
+            **kept,
             "base_id": self.base_id,
             "surgery": None if self.surgery is None else asdict(self.surgery),
             "experts": {expert.task: expert.id for expert in self.experts},

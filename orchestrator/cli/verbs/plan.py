@@ -202,11 +202,12 @@ def estimate_lines(
     """Returns the estimated rest in time and money, its basis, and the bytes in the store."""
     bases, experts = _size(store.base_bytes), _size(store.expert_bytes)
     images, in_flight = _size(store.data_bytes), _size(store.checkpoint_bytes)
-    in_store = f"in the store: experts {experts}, bases {bases}, images {images}"
+    merges = "" if store.merge_bytes == 0 else f", merges {_size(store.merge_bytes)}"
+    in_store = f"in the store: experts {experts}, bases {bases}, images {images}{merges}"
     if not estimate.is_anything_left:
         return ("nothing is left to run", in_store)
     wall = duration(estimate.wall_s(num_slots=num_slots))
-    trials, merges = duration(estimate.train_s), duration(estimate.merge_s)
+    trials, merging = duration(estimate.train_s), duration(estimate.merge_s)
     usage = estimate.usage
     workers = "1 worker" if num_slots == 1 else f"{num_slots:,} workers at once"
     takes = [f"{_amount(usage.cpu_hours)} CPU-core-hours"]
@@ -216,7 +217,7 @@ def estimate_lines(
         takes.append(f"{_amount(cost)} USD")
     return (
         f"left: about {wall} on {workers}: {', '.join(takes)}",
-        f"of one worker's time: trials {trials}, merge jobs {merges}",
+        f"of one worker's time: trials {trials}, merge jobs {merging}",
         f"times are {estimate.sources}",
         in_store,
         f"in the store while trials run, in addition: checkpoints {in_flight}",

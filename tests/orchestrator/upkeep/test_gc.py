@@ -392,5 +392,5 @@ def test_reads_one_listing_per_prefix_and_no_manifest_without_files(tmp_path: Pa
         commit(store, kind, artifact_id, scratch=tmp_path)
     before = store.num_requests
     collect_old(store, dry_run=True)
-    # Four listings, one plan, and four searches for interrupted writes.
-    assert store.num_requests - before == 9
+    # Five listings, one plan, and four searches for interrupted writes.
+    assert store.num_requests - before == 10

@@ -1,0 +1,66 @@
+"""The weights of a merge as part of its artifact, for entries of a study with `keep: merged`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from workers.models.backbones import Backbone
+from workers.models.tensor_files import TensorFile, write_tensors
+from workers.models.tied_weights import load_state
+from workers.specs.expert import ExpertSpec
+from workers.specs.merge import MergeSpec
+from workers.workspace import Workspace
+
+_SHARED = "merged.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptWeights:
+    """The files of a merge that is being made; without `folder` none is written."""
+
+    spec: MergeSpec
+    folder: Path | None
+    files: dict[str, Path] = field(default_factory=dict)
+    """Local paths by name, once written."""
+
+    def add(self, tensors: Mapping[str, Tensor], *, experts: Sequence[ExpertSpec]) -> None:
+        """Writes a model of the merge, before it is evaluated.
+
+        Args:
+            tensors: The backbone, named as in `own_state`.
+            experts: The experts that the model serves.
+        """
+        if self.folder is None:
+            return
+        name = _file_name(self.spec, experts=experts)
+        self.files[name] = self.folder / name
+        write_tensors(self.files[name], tensors, about={"id": self.spec.id})
+
+
+def kept_models(
+    spec: MergeSpec, *, workspace: Workspace
+) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
+    """Yields what `merged_models` yields, from the stored weights of a merge that keeps them.
+
+    Raises:
+        MissingArtifactError: The merge is not committed.
+    """
+    served = [(*spec.experts, *spec.held_out)]
+    if spec.card.is_per_task:
+        served = [
+            *((expert,) for expert in spec.experts),
+            *([spec.held_out] if spec.held_out else []),
+        ]
+    for experts in served:
+        backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
+        path = workspace.file("merge", spec.id, _file_name(spec, experts=experts))
+        load_state(backbone.module, TensorFile(path))
+        yield backbone, experts
+
+
+def _file_name(spec: MergeSpec, *, experts: Sequence[ExpertSpec]) -> str:
+    """Returns the name of a model's file: with the task's name if the model is of one task."""
+    is_of_task = spec.card.is_per_task and experts[0] in spec.experts
+    return f"merged.{experts[0].task}.safetensors" if is_of_task else _SHARED
