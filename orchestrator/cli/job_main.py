@@ -31,7 +31,11 @@ def main() -> NoReturn:
     if missing:
         _refuse([f"on the head: {sys.executable}, its `python`, lacks {', '.join(missing)}"])
     job_input = json.loads(Path(JOB_INPUT_FILE).read_text(encoding="utf-8"))
-    _check_nodes(paths=job_input["paths"], store_url=job_input["store"])
+    _check_nodes(
+        paths=job_input["paths"],
+        store_url=job_input["store"],
+        methods=job_input.get("methods", {}),
+    )
     from orchestrator.cli.command_line import cli  # noqa: PLC0415 its packages are checked only now
 
     sys.argv[0] = "mergesweep"  # for the commands that the run prints
@@ -39,12 +43,12 @@ def main() -> NoReturn:
     raise AssertionError("click ends the process")
 
 
-def _check_nodes(*, paths: dict[str, str], store_url: str) -> None:
+def _check_nodes(*, paths: dict[str, str], store_url: str, methods: dict[str, str]) -> None:
     from orchestrator.cluster.connection import ray_connection  # noqa: PLC0415 as above
     from orchestrator.cluster.node_check import check_nodes  # noqa: PLC0415 as above
 
     with ray_connection(_give_up):
-        found = check_nodes(paths=paths, store_url=store_url)
+        found = check_nodes(paths=paths, store_url=store_url, methods=methods)
     if found.problems:
         _refuse(found.problems)
     nodes = f"{found.num_nodes} node{'s' * (found.num_nodes != 1)}"

@@ -31,7 +31,11 @@ class NodeCheck:
 
 
 def check_nodes(
-    *, paths: Mapping[str, str], store_url: str, packages: Sequence[str] = WORKER_PACKAGES
+    *,
+    paths: Mapping[str, str],
+    store_url: str,
+    packages: Sequence[str] = WORKER_PACKAGES,
+    methods: Mapping[str, str] | None = None,
 ) -> NodeCheck:
     """Runs a probe on every live node, without reserving any resources.
 
@@ -39,14 +43,20 @@ def check_nodes(
         paths: Files and directories that every node must have, by the field with each.
         store_url: The store that every node writes to.
         packages: Import names that every node must find.
+        methods: The distribution and version of each users' method, by name; None for none.
     """
     # By value: a node may lack our packages.
     cloudpickle.register_pickle_by_value(node_probe)  # type: ignore[no-untyped-call]
     python = ".".join(map(str, sys.version_info[:2]))
     asked = {
-        _ask(node["NodeID"], packages=packages, paths=paths, store_url=store_url, python=python): (
-            f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
-        )
+        _ask(
+            node["NodeID"],
+            packages=packages,
+            paths=paths,
+            store_url=store_url,
+            python=python,
+            methods=methods or {},
+        ): f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     }

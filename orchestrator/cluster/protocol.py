@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -180,6 +180,14 @@ class Cluster(Protocol):
         self, read: Callable[[], Iterable[MetricValue]], *, study: str
     ) -> AbstractContextManager[None]:
         """Returns a context in which a study's metrics are exported every few seconds."""
+
+    def lacking_methods(self, methods: Mapping[str, str], *, store_url: str) -> Sequence[str]:
+        """Returns the nodes that lack users' methods of packages, a line for each problem.
+
+        Args:
+            methods: The distribution and version of each method, by name.
+            store_url: The study's store.
+        """
 
     def in_use(self) -> tuple[InUse, ...]:
         """Returns the cores and GPUs that workers of all studies hold."""

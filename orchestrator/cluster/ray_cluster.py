@@ -2,7 +2,7 @@
 
 import importlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from orchestrator.cluster.fair_share_client import FairShareClient
 from orchestrator.cluster.gauges import exporting_metrics
 from orchestrator.cluster.job_pool import JobPool
 from orchestrator.cluster.metric_names import MetricValue
+from orchestrator.cluster.node_check import check_nodes
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.environment.problems import NoRoomError
 from orchestrator.progress.state import InUse
@@ -108,6 +109,10 @@ class RayCluster:
     ) -> AbstractContextManager[None]:
         """Returns a context in which a study's metrics are exported as Ray gauges."""
         return exporting_metrics(read, study=study)
+
+    def lacking_methods(self, methods: Mapping[str, str], *, store_url: str) -> Sequence[str]:
+        """Returns the nodes that lack users' methods of packages, a line for each problem."""
+        return check_nodes(paths={}, store_url=store_url, methods=methods).problems
 
     def in_use(self) -> tuple[InUse, ...]:
         """Returns the cores and GPUs that Ray has allocated."""

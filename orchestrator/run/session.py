@@ -18,7 +18,7 @@ from orchestrator.run.current_progress import CurrentProgress
 from orchestrator.run.metrics import metric_values
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import Slots
-from orchestrator.run.stages import Stages
+from orchestrator.run.stages import PreparationError, Stages
 from orchestrator.run.write_outputs import load_drawing
 from orchestrator.tracking.study_runs import mlflow_run_of
 from orchestrator.tracking.tracker import Tracker
@@ -114,6 +114,7 @@ class Session:
             enter = stack.enter_context
             enter(Display(self._state, console=console, current=progress.snapshot))
             enter(self.cluster.connected(self.on_cluster_lost))
+            self._check_methods()
             enter(self.stopping_signals(self._stop))
             slots = Slots(
                 most_trials=fair_share.max_slots(study.resources.trial),
@@ -138,6 +139,20 @@ class Session:
                     stopping=self.stopping,
                 )
             self._state.stage = STOPPING
+
+    def _check_methods(self) -> None:
+        """Checks that all nodes have the packages of users' methods, before anything is scheduled.
+
+        Raises:
+            PreparationError: A node lacks one, or has another version.
+        """
+        own = self.opened.plan.own_methods
+        packaged = {name: each.source for name, each in own.items() if each.sha256 is None}
+        if packaged:
+            url = self.opened.store_url
+            problems = self.cluster.lacking_methods(packaged, store_url=url)
+            if problems:
+                raise PreparationError("; ".join(problems), is_input_wrong=True)
 
     @contextlib.contextmanager
     def _workers(self) -> Iterator[tuple[WorkerPool, Coordinator]]:

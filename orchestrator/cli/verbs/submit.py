@@ -92,7 +92,9 @@ def _submit(
     study: Study, *, text: str, before: Submission | None, submissions: Submissions
 ) -> Submission:
     store_url = absolute_store(study.store)
-    job_input = {"store": store_url, "paths": node_paths(study)}
+    own = (merge.own_method for merge in study.merge)
+    packaged = {each.name: each.source for each in own if each is not None and each.sha256 is None}
+    job_input = {"store": store_url, "paths": node_paths(study), "methods": packaged}
     attempt = 1 if before is None else before.attempt + 1
     name = submission_id(study.name, attempt=attempt)
     metadata = {STUDY_KEY: study.name, STORE_KEY: store_url}

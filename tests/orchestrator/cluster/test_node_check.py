@@ -31,3 +31,11 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
     found = check_nodes(paths={}, store_url=str(tmp_path), packages=packages)
     (problem,) = found.problems
     assert problem.endswith(": not installed: no_such_package, nor_this_one")
+
+
+def test_missing_methods_of_users_are_named(tmp_path: Path) -> None:
+    """With the distribution and version that the study was planned with."""
+    methods = {"mine": "my-methods==1.2"}
+    found = check_nodes(paths={}, store_url=str(tmp_path / "store"), methods=methods)
+    (problem,) = found.problems
+    assert "the method package:mine of my-methods==1.2 is not installed; it has none" in problem

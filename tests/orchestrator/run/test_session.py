@@ -1,9 +1,10 @@
 """Sessions without Ray: a fake cluster runs jobs when the session waits and trials one by one."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,11 @@ class FakeCluster:
         assert study
         assert list(read())
         return nullcontext()
+
+    def lacking_methods(self, methods: Mapping[str, str], *, store_url: str) -> Sequence[str]:
+        """Returns that a node lacks every method."""
+        assert store_url
+        return [f"on node a: {name} of {source}" for name, source in methods.items()]
 
     def in_use(self) -> tuple[InUse, ...]:
         """Returns the cores in use."""
@@ -510,3 +516,23 @@ def test_last_published_progress_has_everything_done(setup: Setup) -> None:
         "merges": 3,
     }
     assert last.in_use == (InUse(name="CPU", used=1, total=2),)
+
+
+def test_nodes_without_a_users_package_are_refused_before_anything_runs(
+    make_setup: Callable[..., Setup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method's distribution and version are named, and nothing was scheduled."""
+    about = tmp_path / "site" / "my_methods-1.2.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.2\n")
+    (about / "entry_points.txt").write_text("[mergesweep.methods]\nmine = my_own_methods:Mine\n")
+    template = files("orchestrator.study") / "templates" / "my_method.txt"
+    code = template.read_text("utf-8").replace("Median =", "Mine =")
+    (tmp_path / "site" / "my_own_methods.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{Path(__file__).parents[3]}")
+    setup = make_setup(merge=[{"method": "package:mine"}])
+    with pytest.raises(PreparationError, match=r"on node a: mine of my-methods==1\.2") as caught:
+        setup.run()
+    assert caught.value.is_input_wrong
+    assert setup.cluster.events == []

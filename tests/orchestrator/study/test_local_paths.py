@@ -7,7 +7,7 @@ import yaml
 
 from orchestrator.study.local_paths import local_problems, node_paths
 from orchestrator.study.reader import parse_study
-from orchestrator.study.schema import Study
+from orchestrator.study.schema import Merge, Study
 
 S3 = "s3://bucket/prefix"
 Read = Callable[..., Study]
@@ -79,3 +79,12 @@ def test_absolute_paths_are_left_to_the_nodes(read: Read, tmp_path: Path) -> Non
     )
     assert fields(study) == []
     assert node_paths(study) == {"backbone.weights.test_resnet": weights, "tasks.root": "/data"}
+
+
+def test_file_of_a_users_method_is_not_sent_along(read: Read) -> None:
+    """A submission carries the study file alone; packages are installed on every node."""
+    study = read(store=S3)
+    merges = [Merge(method="./my_method.py:Mine"), Merge(method="package:mine")]
+    (problem,) = local_problems(study.model_copy(update={"merge": merges}))
+    assert problem.field == "merge[0].method"
+    assert "a method of an installed package" in problem.remedy
