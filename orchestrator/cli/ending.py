@@ -28,7 +28,7 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
     """Prints results, holes, budget and the next commands; returns the exit code."""
     ledger = opened.ledger
     code = exit_code_of(ledger)
-    print_results(results.means, console=console, max_rows=MAX_MEANS_SHOWN)
+    print_results(results.compared.means, console=console, max_rows=MAX_MEANS_SHOWN)
     print_skipped(results.experts, console=console)
     print_holes(ledger.state().holes(), console=console)
     for line in budget_lines(opened.plan, keeper=opened.budget_keeper):

@@ -64,7 +64,7 @@ def calibration_request(plan: Plan) -> CalibrationRequest:
         spec = trial.longest
         steps.setdefault(train_key(models[spec.base_id], image_size=size, spec=spec), spec)
     pretrained: dict[str, BaseSpec] = {}
-    for training in plan.bases.trainings:
+    for training in (*plan.bases.trainings, *plan.bases.multi_task):
         key = train_key(models[training.base_id], image_size=size, spec=training.recipe)
         if key not in steps:
             pretrained.setdefault(key, training.longest)

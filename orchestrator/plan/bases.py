@@ -21,12 +21,15 @@ class Bases:
     """The trainings that make the other bases. Bases that differ only in steps share a training."""
     by_point: Mapping[BasePoint, BaseSpec]
     """The base at each point of the study's settings."""
+    multi_task: tuple[Pretraining, ...] = ()
+    """The trainings of the multi-task models, from which no expert starts."""
 
     @cached_property
     def by_id(self) -> dict[str, BaseSpec]:
-        """All bases by id; bases without pretraining come first."""
+        """All bases and multi-task models by id; bases without pretraining come first."""
         specs = [job.spec for job in self.jobs]
-        specs += [spec for training in self.trainings for spec in training.outputs]
+        trainings = (*self.trainings, *self.multi_task)
+        specs += [spec for training in trainings for spec in training.outputs]
         return {spec.id: spec for spec in specs}
 
     @property

@@ -1,7 +1,7 @@
 """Builds a study's plan: everything that the study consists of, before anything runs."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eval.counts import counted
@@ -9,6 +9,7 @@ from eval.digests import sha256_of_bytes
 from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
 from orchestrator.plan.groups import Group, num_possible, sample_groups
+from orchestrator.plan.multi_task import MultiTaskCell, multi_task_cells
 from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting, plan_settings
 from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_fields, merge_spec
 from orchestrator.study.method_labels import method_labels
@@ -20,7 +21,7 @@ from workers.specs.head import HeadJob
 from workers.specs.merge import MergeSpec
 from workers.specs.own_method import OwnMethodSpec
 from workers.specs.plan_file import GroupSampling
-from workers.specs.training import Training, TrialSpec
+from workers.specs.training import Pretraining, Training, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class Plan:
     """The expert of every task, for each of `settings`."""
     cells: tuple[Cell, ...]
     """In the order in which their merges run."""
+    multi_task: tuple[MultiTaskCell, ...]
+    """The multi-task models beside the merges; empty if the study has none."""
     warnings: tuple[str, ...]
 
     @property
@@ -73,8 +76,8 @@ class Plan:
 
     @property
     def trainings(self) -> tuple[Training, ...]:
-        """All trainings: pretraining, then trials."""
-        return (*self.bases.trainings, *self.trials)
+        """All trainings: pretraining, then trials, then multi-task models."""
+        return (*self.bases.trainings, *self.trials, *self.bases.multi_task)
 
     @cached_property
     def experts(self) -> dict[str, ExpertSpec]:
@@ -162,10 +165,14 @@ def build_plan(
     heads = _heads(study, sources=sources)
     experts = _experts(study, settings=settings, bases=bases, data_ids=data_ids, heads=heads)
     every_expert = (expert for by_task in experts for expert in by_task.values())
+    multi_task = tuple(
+        multi_task_cells(study, settings=settings, groups=groups, bases=bases, experts=experts)
+    )
+    trainings = Pretraining.sharing_prefixes(cell.model for cell in multi_task)
     return Plan(
         study=study,
         sources=sources,
-        bases=bases,
+        bases=replace(bases, multi_task=trainings),
         datasets=datasets,
         heads=heads,
         settings=settings,
@@ -173,6 +180,7 @@ def build_plan(
         trials=TrialSpec.sharing_prefixes(every_expert),
         setting_experts=tuple(experts),
         cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
+        multi_task=multi_task,
         warnings=_warnings(study, settings=settings),
     )
 

@@ -24,12 +24,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class MissingBase:
-    """The description of a base that was to be pretrained."""
+    """The description of a base that was to be pretrained, or of a multi-task model."""
 
     model: str
     steps: int
+    multi_task: tuple[str, ...] = ()
+    """The tasks of a multi-task model; empty for a base."""
 
     def __str__(self) -> str:
+        if self.multi_task:
+            tasks = ", ".join(self.multi_task)
+            return f"{self.model} after {self.steps} steps on {tasks} together"
         return f"{self.model} after {self.steps} steps of pretraining"
 
 

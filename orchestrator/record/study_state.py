@@ -123,10 +123,12 @@ class StudyState:
         return (*self._base_holes(), *self._expert_holes(), *self._merge_holes())
 
     def _base_holes(self) -> Iterator[Hole]:
-        for training in self.plan.bases.trainings:
+        bases = self.plan.bases
+        for training in (*bases.trainings, *bases.multi_task):
+            tasks = training.recipe.tasks if training.recipe.heads == "per_task" else ()
             for base in training.outputs:
                 steps = base.hyperparameters.steps
-                missing = MissingBase(model=base.model, steps=steps)
+                missing = MissingBase(model=base.model, steps=steps, multi_task=tasks)
                 manifest = self.committed.bases.get(base.id)
                 if manifest is None:
                     yield self._missing_output(base.id, missing, base_id=base.initial.id)

@@ -53,6 +53,7 @@ def render_report(
         study_yaml: The study file.
         answers: The theory tables of the same results; None if there are none.
     """
+    results = results.compared
     theory = guarded("The chapter of theory", partial(theory_chapter, answers, results=results))
     tuning = guarded("The section of the tuned parameters", tuning_section, results.merges)
     page = _template("page.html").substitute(

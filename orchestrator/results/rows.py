@@ -46,28 +46,28 @@ def results_table(committed: Committed) -> pa.Table:
     A cell whose expert is missing has no rows, as rows show the merge beside its experts. An expert
     may be missing after `verify` has withdrawn it; the next run makes it again.
     """
-    experts, skipped = _expert_metrics(committed), _skipped_images(committed)
+    experts, skipped = expert_metrics(committed), skipped_images(committed)
     rows = [
-        {**row, **_skipped_column(_tasks_of(row, cell=cell), skipped=skipped)}
+        {**row, **skipped_column(_tasks_of(row, cell=cell), skipped=skipped)}
         for cell in committed.plan.cells
         if (merge := committed.merges.get(cell.merge.id)) is not None
         and committed.has_experts_of(cell.merge)
         for row in merge_rows(cell, plan=committed.plan, merge=merge, experts=experts)
     ]
-    schema = _results_schema(committed.plan, skipped=skipped)
+    schema = results_schema(committed.plan, skipped=skipped)
     return pa.Table.from_pylist(rows, schema=schema)
 
 
 def experts_table(committed: Committed) -> pa.Table:
     """Returns one row per setting and task, with the scores of the expert on its own task."""
-    plan, metrics = committed.plan, _expert_metrics(committed)
-    skipped = _skipped_images(committed)
+    plan, metrics = committed.plan, expert_metrics(committed)
+    skipped = skipped_images(committed)
     rows = [
         {
-            **_setting_columns(plan, setting),
+            **setting_columns(plan, setting),
             **_expert_columns(spec, metrics=metrics[spec.id]),
             "outcome": committed.experts[spec.id].outcome,
-            **_skipped_column([spec.task], skipped=skipped),
+            **skipped_column([spec.task], skipped=skipped),
             MICRO_BATCH.name: committed.experts[spec.id].execution.get(MICRO_BATCH.name),
         }
         for setting, experts in zip(plan.settings, plan.setting_experts, strict=True)
@@ -79,7 +79,8 @@ def experts_table(committed: Committed) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.append(MICRO_BATCH) if has_parts else schema)
 
 
-def _results_schema(plan: Plan, *, skipped: Mapping[str, int]) -> pa.Schema:
+def results_schema(plan: Plan, *, skipped: Mapping[str, int]) -> pa.Schema:
+    """Returns the columns of a study's result table."""
     is_tuned = any(spec.tuning is not None for spec in plan.merges.values())
     schema = pa.schema([*RESULTS_SCHEMA, *TUNING]) if is_tuned else RESULTS_SCHEMA
     return _with_skipped(schema, skipped=skipped)
@@ -89,7 +90,7 @@ def _with_skipped(schema: pa.Schema, *, skipped: Mapping[str, int]) -> pa.Schema
     return schema.append(SKIPPED) if skipped else schema
 
 
-def _skipped_images(committed: Committed) -> dict[str, int]:
+def skipped_images(committed: Committed) -> dict[str, int]:
     """Returns the skipped images of each prepared task; empty if no image was skipped."""
     skipped = {
         spec.task: num_skipped_images(committed.prepared[spec.id].metrics)
@@ -99,7 +100,8 @@ def _skipped_images(committed: Committed) -> dict[str, int]:
     return skipped if any(skipped.values()) else {}
 
 
-def _skipped_column(tasks: Sequence[str], *, skipped: Mapping[str, int]) -> Columns:
+def skipped_column(tasks: Sequence[str], *, skipped: Mapping[str, int]) -> Columns:
+    """Returns the column on skipped images for a row about some tasks."""
     known = all(task in skipped for task in tasks)
     return {SKIPPED.name: sum(skipped[task] for task in tasks) if known else None}
 
@@ -109,14 +111,16 @@ def _tasks_of(row: Columns, *, cell: Cell) -> Sequence[str]:
     return cell.group.tasks if row["task"] in MEANS else [row["task"]]
 
 
-def _expert_metrics(committed: Committed) -> dict[str, ExpertMetrics]:
+def expert_metrics(committed: Committed) -> dict[str, ExpertMetrics]:
+    """Returns the metrics of all committed experts, by id."""
     return {
         expert_id: ExpertMetrics.from_json(manifest.metrics)
         for expert_id, manifest in committed.experts.items()
     }
 
 
-def _setting_columns(plan: Plan, setting: Setting) -> Columns:
+def setting_columns(plan: Plan, setting: Setting) -> Columns:
+    """Returns the columns that all rows of a setting share."""
     return {
         "study": plan.study.name,
         "backbone": setting.base.model,
@@ -161,7 +165,7 @@ def merge_rows(
     metrics_of_merge = MergeMetrics.from_json(merge.metrics)
     merged, tuning = metrics_of_merge.tasks, metrics_of_merge.tuning
     shared = {
-        **_setting_columns(plan, cell.setting),
+        **setting_columns(plan, cell.setting),
         "method": cell.label,
         **use_columns(cell.merge),
         "group": cell.group.name,
@@ -169,7 +173,7 @@ def merge_rows(
         "merge_id": cell.merge.id,
         **_tuning_columns(tuning),
     }
-    for row in _group_rows(
+    for row in group_rows(
         cell.merge.experts,
         held_out=cell.merge.held_out,
         shared=shared,
@@ -184,7 +188,7 @@ def external_table(committed: Committed) -> pa.Table:
 
     Scores under heads that the study no longer has, because it was edited, have no rows.
     """
-    metrics, skipped = _expert_metrics(committed), _skipped_images(committed)
+    metrics, skipped = expert_metrics(committed), skipped_images(committed)
     plan = committed.plan
     settings = {setting.name: index for index, setting in enumerate(plan.settings)}
     groups = {group.name: group for group in plan.groups}
@@ -197,7 +201,7 @@ def external_table(committed: Committed) -> pa.Table:
             if [spec.id for spec in specs] != ids or not metrics.keys() >= set(ids):
                 continue
             shared = {
-                **_setting_columns(plan, plan.settings[settings[each.setting]]),
+                **setting_columns(plan, plan.settings[settings[each.setting]]),
                 "method": each.label,
                 "data_use": UNKNOWN_USE,
                 "per_task_modules": False,
@@ -205,17 +209,17 @@ def external_table(committed: Committed) -> pa.Table:
                 "num_tasks": group.size,
                 EXTERNAL.name: each.sha256,
             }
-            of_group = _group_rows(
+            of_group = group_rows(
                 specs, held_out=(), shared=shared, merged=each.tasks, by_id=metrics
             )
             for row in of_group:
                 tasks = group.tasks if row["task"] in MEANS else [row["task"]]
-                rows.append({**row, **_skipped_column(tasks, skipped=skipped)})
-    schema = _results_schema(plan, skipped=skipped).append(EXTERNAL)
+                rows.append({**row, **skipped_column(tasks, skipped=skipped)})
+    schema = results_schema(plan, skipped=skipped).append(EXTERNAL)
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _group_rows(
+def group_rows(
     members: Sequence[ExpertSpec],
     *,
     held_out: Sequence[ExpertSpec],

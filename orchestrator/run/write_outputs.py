@@ -108,7 +108,7 @@ def publish_outputs(
     report = make_page().encode()
     with _leaving_out_the_rest(left_out):
         if committed.merges:
-            drawn = figures(results)
+            drawn = figures(results.compared)
             publish(report_run(committed, report=report, drawn=drawn.files, faults=drawn.faults))
     return _left_out_line(left_out)
 

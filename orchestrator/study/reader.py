@@ -17,6 +17,7 @@ from orchestrator.study.checks.finetune import check_finetune
 from orchestrator.study.checks.groups import check_group_sizes
 from orchestrator.study.checks.merges import check_merges
 from orchestrator.study.checks.models import check_models
+from orchestrator.study.checks.multi_task import check_multi_task
 from orchestrator.study.checks.tracking import check_tracking
 from orchestrator.study.checks.tuning import check_tuning
 from orchestrator.study.checks.zero_shot import check_zero_shot
@@ -26,7 +27,7 @@ from orchestrator.study.own_methods import OwnMethods, find_methods
 from orchestrator.study.problems import StudyError, StudyProblem, as_written, shown, wrong_value
 from orchestrator.study.pydantic_errors import problem_of
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
-from orchestrator.study.schema import Groups, Merge, Study
+from orchestrator.study.schema import Baselines, Groups, Merge, Study
 from orchestrator.study.task_sources import own_sources
 from orchestrator.study.tasks import Tasks, unknown_name
 from orchestrator.study.yaml_text import load_yaml, yaml_fault
@@ -271,6 +272,9 @@ def _check_between_sections(
             backbone, finetune=finetune, own=tasks.own if tasks is not None else {}
         )
     problems += check_merges(merges)
+    baselines = _valid_section(Baselines, values.get("baselines", {}))
+    if baselines is not None and baselines.multi_task is not None:
+        problems += check_multi_task(finetune=finetune, backbone=backbone, merges=merges)
     problems += check_tuning(merges, tasks=tasks)
     return problems
 

@@ -151,6 +151,20 @@ class Merge(BaseModel):
         return dict(self.model_extra or {})
 
 
+class MultiTask(Section):
+    """One backbone that is trained on all tasks of a group together, with a head per task."""
+
+    steps: Annotated[int, Field(ge=1)] | Literal["same"] = "same"
+    """`same`: as many optimizer steps as one expert. A number: that many times as many."""
+
+
+class Baselines(Section):
+    """Models beside the merges, in the same tables and figures."""
+
+    multi_task: MultiTask | None = None
+    """A multi-task model for every group and setting; `{}` for its defaults, none when left out."""
+
+
 class Evaluation(Section):
     """Tasks outside the group that a merged model is evaluated on."""
 
@@ -170,6 +184,7 @@ class Study(Section):
     groups: Groups = Groups()
     merge: Annotated[list[Merge], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()
+    baselines: Baselines = Baselines()
     store: Text = "./mergesweep-store"
     """A directory, or s3://bucket/prefix."""
     tracking: str | None = None

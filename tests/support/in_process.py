@@ -9,6 +9,7 @@ from workers.artifacts.node_cache import cache_root
 from workers.merging.merge_job import run_merge
 from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
+from workers.train.pretrain import run_pretraining
 from workers.train.resumable import Timing
 from workers.train.trial import run_trial
 from workers.workspace import Workspace
@@ -28,6 +29,8 @@ def run_in_process(fields: dict[str, object]) -> tuple[OpenedStudy, Workspace]:
         list(prepare_data(data, workspace=workspace))
     for trial in opened.plan.trials:
         list(run_trial(trial, workspace=workspace, timing=Timing(report_every_s=1e9)))
+    for model in opened.plan.bases.multi_task:
+        list(run_pretraining(model, workspace=workspace, timing=Timing(report_every_s=1e9)))
     for merge in opened.plan.merges.values():
         run_merge(merge, workspace=workspace)
     return opened.reopened(), workspace

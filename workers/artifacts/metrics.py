@@ -141,7 +141,8 @@ class PretrainMetrics:
     num_entries: int
     """Entries of all tensors of the backbone together."""
     tasks: Mapping[str, TaskSums] | None
-    """The joint head on the test images of each task; None if the weights are not finite."""
+    """The joint head, or each task's own, on the test images of each task; None if the weights are
+    not finite."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from workers.specs.hyperparameters import (
     Hyperparameters,
@@ -13,6 +13,8 @@ from workers.specs.hyperparameters import (
 )
 from workers.specs.ids import VERSIONS, content_id
 
+Heads = Literal["joint", "per_task"]
+"""The heads under which a base is trained on several tasks."""
 _PRETRAINED_WITH: dict[str, Any] = {
     "data_ratio": 1.0,
     "warmup_steps": 0,
@@ -27,7 +29,7 @@ _PRETRAINED_WITH: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSpec:
-    """Supervised training of a base on several tasks at once, under one head over all classes."""
+    """Supervised training of a base on several tasks at once."""
 
     tasks: tuple[str, ...]
     """Sorted by name, which is the order of their classes in the joint head."""
@@ -36,6 +38,10 @@ class PretrainSpec:
     hyperparameters: Hyperparameters
     """A batch mixes the images of all tasks; every image is as likely as any other."""
     constants: TrainingConstants
+    heads: Heads = "joint"
+    """`joint`: one head over the classes of all tasks. `per_task`: one head per task, whose loss
+    sees the classes of that task only, as in a multi-task model; the heads are part of the
+    artifact."""
     trains_head: ClassVar[bool] = True
     """True: the joint head is trained with the backbone."""
     evaluates_base: ClassVar[bool] = False
@@ -44,9 +50,11 @@ class PretrainSpec:
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the base's manifest stores."""
         training = training_to_json(self.hyperparameters, self.constants)
+        heads = {} if self.heads == "joint" else {"heads": self.heads}
         return {
             "tasks": self.tasks,
             "data_ids": self.data_ids,
+            **heads,
             **{
                 name: value
                 for name, value in training.items()

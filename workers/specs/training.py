@@ -117,7 +117,9 @@ class Pretraining(TrainingSpec[BaseSpec]):
 
     @property
     def label(self) -> str:
-        """`pretraining` and the model's name."""
+        """`pretraining` and the model's name, or `multi-task` and the tasks."""
+        if self.recipe.heads == "per_task":
+            return f"multi-task {', '.join(self.recipe.tasks)}"
         return f"pretraining {self.longest.model}"
 
 

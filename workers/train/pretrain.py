@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 from eval.evaluate import evaluate
 from eval.images.joint_split import JointSplit
 from eval.images.split import Split
@@ -10,6 +12,7 @@ from eval.metrics import TaskSums
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import PretrainMetrics
 from workers.artifacts.provenance import Provenance
+from workers.models.heads import head_of
 from workers.models.tensor_files import write_tensors
 from workers.models.tied_weights import own_state
 from workers.sampling.determinism import compute_deterministically
@@ -21,6 +24,9 @@ from workers.train.resumable import ResumableTraining, Snapshot, Timing, Trainin
 from workers.train.trainer import Trainer, create_head
 from workers.train.trainer_state import are_finite
 from workers.workspace import BASE_FILE, Workspace
+
+HEADS_FILE = "heads.safetensors"
+"""The heads of a multi-task model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,9 @@ def run_pretraining(
     """Pretrains; yields at an interval and at every snapshot. The last yield is the end.
 
     The images of all tasks form one shuffled stream: a batch mixes tasks, and a task with twice the
-    images is seen twice as often. One head covers the classes of all tasks; no base contains it.
+    images is seen twice as often. One head covers the classes of all tasks; no base contains it. A
+    multi-task model has a head per task, and its artifact has the heads: they are the rows of one
+    matrix, of which the loss of an image sees those of its task.
 
     A pretraining resumes, and writes a checkpoint when its generator is closed, as a trial does
     (see `workers.train.trial`). After a loss that is not finite, the remaining bases are committed
@@ -107,16 +115,26 @@ def _start(spec: Pretraining, *, workspace: Workspace, memory: MemoryShare) -> _
 
 
 def _commit(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -> Manifest:
+    with pretraining.trainer.expert_weights():
+        return _commit_weights(base, at=at, pretraining=pretraining)
+
+
+def _commit_weights(base: BaseSpec, *, at: Snapshot, pretraining: _StartedPretraining) -> Manifest:
     trainer, workspace = pretraining.trainer, pretraining.workspace
     tensors = own_state(trainer.backbone.module)
     is_usable = not at.diverged and are_finite(tensors.values())
     with scratch_directory("base") as scratch:
-        path = scratch / BASE_FILE
+        path, files = scratch / BASE_FILE, {}
         if is_usable:
-            write_tensors(path, tensors, about={"model": base.model, "id": base.id})
+            about = {"model": base.model, "id": base.id}
+            write_tensors(path, tensors, about=about)
+            files[BASE_FILE] = path
+        if is_usable and pretraining.spec.recipe.heads == "per_task":
+            files[HEADS_FILE] = scratch / HEADS_FILE
+            write_tensors(files[HEADS_FILE], _head_tensors(pretraining), about=about)
         manifest = workspace.artifacts.commit(
             Provenance.of(base, kind="base", inputs=_inputs(pretraining)),
-            files={BASE_FILE: path} if is_usable else {},
+            files=files,
             outcome="done" if is_usable else "diverged",
             metrics=PretrainMetrics(
                 training=trainer.metrics(),
@@ -138,19 +156,59 @@ def _inputs(pretraining: _StartedPretraining) -> dict[str, str]:
 
 
 def _scores(pretraining: _StartedPretraining) -> dict[str, TaskSums]:
-    """Evaluates the base under the joint head on each task's test images."""
+    """Evaluates the base on each task's test images, under the joint head or the task's own."""
     pretrain, trainer = pretraining.spec.recipe, pretraining.trainer
+    if pretrain.heads == "per_task":
+        heads = _task_heads(pretraining)
+        return {
+            task: _evaluate(trainer, head=heads[task], split=split)
+            for task, split in _test_splits(pretraining).items()
+        }
     tests = joint_split(pretrain, name="test", workspace=pretraining.workspace).relabelled
     return {
-        task: _evaluate(trainer, split=split)
+        task: _evaluate(trainer, head=trainer.head, split=split)
         for task, split in zip(pretrain.tasks, tests, strict=True)
     }
 
 
-def _evaluate(trainer: Trainer, *, split: Split) -> TaskSums:
+def _test_splits(pretraining: _StartedPretraining) -> dict[str, Split]:
+    pretrain, workspace = pretraining.spec.recipe, pretraining.workspace
+    return {
+        task: workspace.split(data_id, "test")
+        for task, data_id in zip(pretrain.tasks, pretrain.data_ids, strict=True)
+    }
+
+
+def _task_heads(pretraining: _StartedPretraining) -> dict[str, nn.Linear]:
+    """Returns the head of every task: its rows of the trained matrix."""
+    return {
+        task: head_of({"weight": weight, "bias": bias}).to(pretraining.trainer.device)
+        for task, (weight, bias) in _head_rows(pretraining).items()
+    }
+
+
+def _head_tensors(pretraining: _StartedPretraining) -> dict[str, Tensor]:
+    """Returns the heads as `<task>.weight` and `<task>.bias`."""
+    return {
+        f"{task}.{name}": tensor
+        for task, rows in _head_rows(pretraining).items()
+        for name, tensor in zip(("weight", "bias"), rows, strict=True)
+    }
+
+
+def _head_rows(pretraining: _StartedPretraining) -> dict[str, tuple[Tensor, Tensor]]:
+    trainer, pretrain = pretraining.trainer, pretraining.spec.recipe
+    assert isinstance(trainer.train, JointSplit)
+    sizes = list(trainer.train.num_classes)
+    weights = trainer.head.weight.detach().split(sizes)
+    biases = trainer.head.bias.detach().split(sizes)
+    return dict(zip(pretrain.tasks, zip(weights, biases, strict=True), strict=True))
+
+
+def _evaluate(trainer: Trainer, *, head: nn.Linear, split: Split) -> TaskSums:
     return evaluate(
         trainer.backbone.module,
-        trainer.head,
+        head,
         split=split,
         normalization=trainer.backbone.normalization,
         device=trainer.device,

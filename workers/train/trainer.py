@@ -74,6 +74,8 @@ class Trainer:
     _trained: list[nn.Parameter] = field(init=False)
     _optimizer: torch.optim.Optimizer = field(init=False)
     _average: WeightAverage = field(init=False)
+    _task_of_class: Tensor | None = field(init=False, default=None)
+    """The task of every class, (classes,), if each task has a head of its own."""
 
     def __post_init__(self) -> None:
         hyperparameters = self.spec.hyperparameters
@@ -87,6 +89,11 @@ class Trainer:
             hyperparameters, constants=self.spec.constants, parameters=self._trained
         )
         self._average = WeightAverage(hyperparameters)
+        has_heads = isinstance(self.spec, PretrainSpec) and self.spec.heads == "per_task"
+        if has_heads and isinstance(self.train, JointSplit):
+            sizes = torch.tensor(self.train.num_classes)
+            owners = torch.arange(len(sizes)).repeat_interleave(sizes)
+            self._task_of_class = owners.to(self.device)
         self.set_training_mode()
 
     def advance(self) -> None:
@@ -144,13 +151,20 @@ class Trainer:
             for part_inputs, part_labels in parts:
                 with autocast(self.device):
                     logits = self.head(self.backbone.model(part_inputs))
-                mean = nn.functional.cross_entropy(logits.float(), part_labels)
+                mean = self._cross_entropy(logits.float(), part_labels)
                 loss = mean * (len(part_labels) / count)
                 value += float(loss.detach())
                 if not math.isfinite(value):
                     raise DivergedError(f"the loss is {value} at step {self.step}")
                 loss.backward()  # type: ignore[no-untyped-call]
         return value
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the mean loss; with a head per task, each image sees its own task's classes."""
+        if self._task_of_class is not None:
+            is_other = self._task_of_class[None, :] != self._task_of_class[labels][:, None]
+            logits = logits.masked_fill(is_other, -math.inf)
+        return nn.functional.cross_entropy(logits, labels)
 
     def _sharpen(self, inputs: Tensor, labels: Tensor) -> None:
         """Replaces the gradients with the sharpness-aware gradients on the same images.

@@ -156,13 +156,17 @@ def axis_lines(plan: Plan) -> Sequence[str]:
 
 
 def base_lines(plan: Plan) -> Sequence[str]:
-    """Returns a line on the pretraining of bases; none for a study that pretrains nothing."""
-    if not plan.bases.trainings:
-        return []
-    num_bases = sum(len(each.snapshots) for each in plan.bases.trainings)
-    trainings = counted(len(plan.bases.trainings), "training")
-    steps = counted(plan.bases.num_steps, "step")
-    return [f"pretraining: {counted(num_bases, 'base')}, snapshots of {trainings} with {steps}"]
+    """Returns lines on pretraining and on multi-task models; none for a study without them."""
+    bases = plan.bases
+    parts = [("pretraining", "base", bases.trainings), ("multi-task", "model", bases.multi_task)]
+    lines = []
+    for what, noun, trainings in parts:
+        if trainings:
+            outputs = counted(sum(len(each.snapshots) for each in trainings), noun)
+            of = counted(len(trainings), "training")
+            steps = counted(sum(each.num_steps for each in trainings), "step")
+            lines.append(f"{what}: {outputs}, snapshots of {of} with {steps}")
+    return lines
 
 
 def tuning_lines(plan: Plan) -> Sequence[str]:

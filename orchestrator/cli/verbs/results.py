@@ -40,13 +40,13 @@ def show_results(opened: OpenedStudy, *, console: Console, output_format: str, s
             "rows": lambda: results.rows,
             "means": lambda: means_table(results.all_means),
             "experts": lambda: results.experts,
-            "pairs": lambda: paired_table(results.merges, external=results.external),
+            "pairs": lambda: paired_table(results.own_rows, external=results.external),
         }[shown]()
         sys.stdout.buffer.write(_encoded(table, output_format=output_format))
     elif shown == "experts":
         print_experts(results.experts, console=console)
     elif shown == "pairs":
-        print_pairs(paired_table(results.merges, external=results.external), console=console)
+        print_pairs(paired_table(results.own_rows, external=results.external), console=console)
     else:
         print_results(results.all_means, console=console)
         print_skipped(results.experts, console=console)

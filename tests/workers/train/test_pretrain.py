@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from eval.evaluate import evaluate
 from eval.suites import find_task
 from workers.artifacts.manifests import Manifest
+from workers.models.heads import head_of
+from workers.models.tensor_files import TensorFile
 from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.training import Pretraining, TrialSpec
 from workers.train.checkpoint_interval import CheckpointInterval
-from workers.train.pretrain import run_pretraining
+from workers.train.pretrain import HEADS_FILE, run_pretraining
 from workers.train.resumable import Timing, TrainingProgress
 from workers.train.trainer import DivergedError, Trainer
 from workers.train.trial import run_trial
@@ -109,6 +112,34 @@ def test_base_starts_from_the_given_weights_and_ends_elsewhere(
     assert all(torch.equal(tensor, before[name]) for name, tensor in again.items())
 
 
+def test_multi_task_model_has_a_head_for_each_task(
+    make_pretraining: Make, workspace: Workspace
+) -> None:
+    """The loss of an image sees its task's classes alone, and the artifact has the heads."""
+    joint = make_pretraining(1)
+    model = make_pretraining(40, heads="per_task")
+    assert BaseSpec.from_json(model.longest.to_json()) == model.longest
+    assert model.longest.with_steps(1).id != joint.id
+    (manifest,) = pretrain(model, workspace=workspace)
+    first, last = manifest.metrics["train_curve"][0][1], manifest.metrics["train_loss"]
+    assert first < 0.9 * pretrain(joint, workspace=workspace)[0].metrics["train_loss"]
+    assert last < 0.9 * first
+    heads = TensorFile(workspace.file("base", model.id, HEADS_FILE))
+    backbone = workspace.base_backbone(model.id)
+    for task, data_id in zip(model.recipe.tasks, model.recipe.data_ids, strict=True):
+        head = head_of({name: heads[f"{task}.{name}"] for name in ("weight", "bias")})
+        assert head.out_features == find_task(task).num_classes
+        found = evaluate(
+            backbone.module,
+            head,
+            split=workspace.split(data_id, "test"),
+            normalization=backbone.normalization,
+            device=CPU,
+        )
+        assert found.to_json() == manifest.metrics["tasks"][task]
+
+
+@pytest.mark.parametrize("changes", [{}, {"heads": "per_task"}], ids=["base", "multi-task"])
 @pytest.mark.parametrize("killed_at", [2, 5, 7])
 def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
     make_pretraining: Make,
@@ -118,12 +149,13 @@ def test_interrupted_pretraining_ends_with_the_bits_of_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch,
     *,
     killed_at: int,
+    changes: Mapping[str, Any],
 ) -> None:
     """The kill comes before, at or after the first snapshot.
 
     No step before the checkpoint is repeated.
     """
-    pretraining = make_pretraining(5, 8)
+    pretraining = make_pretraining(5, 8, **changes)
     undisturbed = Workspace(
         str(copied(store_root, tmp_path)), cache_root=tmp_path / "other", device=CPU
     )

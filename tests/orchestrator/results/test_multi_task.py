@@ -1,0 +1,124 @@
+"""Multi-task models beside the merges: planned, trained, and shown in tables and figures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+import yaml
+from click.testing import CliRunner
+from in_process import run_in_process
+from known_models import remember_models
+
+from orchestrator.cli.command_line import cli
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ledger import Ledger
+from orchestrator.report.figures import figures
+from orchestrator.results.study_results import StudyResults
+from orchestrator.run.write_outputs import report_page, write_outputs
+from orchestrator.study.problems import StudyError
+from orchestrator.study.reader import parse_study
+from workers.artifacts.node_cache import CACHE_VARIABLE
+from workers.specs.bases import BaseSpec
+
+Make = Callable[..., Plan]
+AXES = {"axes": {"lr": [0.01, 0.02], "steps": [2, 4]}, "defaults": {"steps": 4, "batch_size": 8}}
+
+
+def models_of(plan: Plan) -> list[BaseSpec]:
+    """Returns the distinct multi-task models."""
+    return list({cell.model.id: cell.model for cell in plan.multi_task}.values())
+
+
+def test_every_group_has_a_model_at_every_setting(make_plan: Make) -> None:
+    """Its hyperparameters are the experts'; step counts are snapshots of one training."""
+    finetune = {"defaults": {"steps": 4, "lr": 0.1}, "axes": {"lr": [0.1, 0.2], "steps": [2, 4]}}
+    without = make_plan(finetune=finetune)
+    plan = make_plan(finetune=finetune, baselines={"multi_task": {"steps": 3}})
+    places = {(cell.setting.name, cell.group.name) for cell in plan.cells}
+    assert {(cell.setting.name, cell.group.name) for cell in plan.multi_task} == places
+    assert {model.hyperparameters.steps for model in models_of(plan)} == {6, 12}
+    assert len(models_of(plan)) == 3 * len(plan.groups)
+    assert len(plan.bases.multi_task) == 2 * len(plan.groups)
+    for cell in plan.multi_task:
+        assert cell.model.pretrain is not None
+        assert cell.model.pretrain.tasks == tuple(sorted(cell.group.tasks))
+        used, (lr,) = cell.model.hyperparameters, {e.hyperparameters.lr for e in cell.experts}
+        assert (used.lr, used.steps) == (lr, 3 * cell.experts[0].hyperparameters.steps)
+    assert list(plan.merges) == list(without.merges)
+    assert not without.multi_task
+    assert plan.trainings[-1] in plan.bases.multi_task
+
+
+def test_missing_models_are_holes(make_plan: Make) -> None:
+    """They are named by their tasks."""
+    plan = make_plan(baselines={"multi_task": {}})
+    holes = [hole for hole in Ledger(plan, manifests=()).state().holes() if hole.kind == "base"]
+    assert len(holes) == len(models_of(plan))
+    assert all(" together" in hole.what for hole in holes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"finetune": {"head": "frozen"}}, "its heads are trained, and the experts' are not"),
+        ({"backbone": {"pretrain": {"tasks": ["mnist_5k"], "steps": 3}}}, "backbone.pretrain"),
+        ({"baselines": {"multi_task": {"steps": 0}}}, "baselines.multi_task.steps"),
+        ({"baselines": {"multi_task": {"steps": "all"}}}, "baselines.multi_task.steps"),
+        ({"merge": [{"method": "ties", "label": "multi-task"}]}, "give the entry another `label`"),
+    ],
+    ids=str,
+)
+def test_studies_that_cannot_have_them(
+    study_fields: Callable[..., dict[str, Any]], changes: dict[str, Any], told: str
+) -> None:
+    """The fault is named with its field."""
+    fields = study_fields(**{"baselines": {"multi_task": {}}, **changes})
+    with pytest.raises(StudyError) as caught:
+        parse_study(yaml.safe_dump(fields), source="it")
+    assert told in str(caught.value)
+
+
+def test_rows_stand_beside_the_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In results.parquet, means, pairs, figures and the report; laws are about merges alone."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    remember_models(tmp_path / "cache")
+    opened, _ = run_in_process(
+        {
+            "name": "small",
+            "backbone": {"model": "test_resnet", "weights": "none", "image_size": 32},
+            "tasks": {
+                "names": ["emoji_objects", "mnist_5k", "font_letters"],
+                "max_train": 32,
+                "max_test": 24,
+            },
+            "finetune": {**AXES, "average_weights": "ema"},
+            "merge": [{"method": "average"}, {"method": "ties"}],
+            "baselines": {"multi_task": {"steps": 2}},
+            "store": str(tmp_path / "store"),
+        }
+    )
+    assert opened.is_finished()
+    results = StudyResults.of(opened.ledger.committed())
+    assert results.multi_task is not None
+    assert pc.unique(results.merges["method"]).to_pylist() == ["average", "ties"]
+    assert results.multi_task.num_rows * 2 == results.merges.num_rows
+    rows = results.multi_task.to_pylist()
+    assert {row["data_use"] for row in rows} == {"joint training"}
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    assert all(row["expert_accuracy"] >= 0 and row["base_loss"] > 0 for row in rows)
+    write_outputs(opened, results=results)
+    stored = StudyResults.stored(opened.folder)
+    assert stored is not None
+    assert stored.rows.equals(results.rows)
+    assert stored.merges.equals(results.merges)
+    assert "multi-task" in report_page(opened, results=results)
+    assert {mean.method for mean in results.compared.means} == {"average", "ties", "multi-task"}
+    assert not figures(results.compared).faults
+    words = ["results", "small", "--store", opened.store_url]
+    assert "multi-task" in CliRunner().invoke(cli, words).output
+    pairs = CliRunner().invoke(cli, [*words, "--pairs"])
+    assert "multi-task" in pairs.output, pairs.output
+    verified = CliRunner().invoke(cli, ["verify", "small", "--store", opened.store_url])
+    assert verified.exit_code == 0, verified.output
