@@ -33,6 +33,11 @@ class Bases:
         return {spec.id: spec for spec in specs}
 
     @property
+    def multi_task_ids(self) -> frozenset[str]:
+        """The ids of the multi-task models."""
+        return frozenset(each.id for training in self.multi_task for each in training.outputs)
+
+    @property
     def resized_models(self) -> frozenset[str]:
         """The models that are built for the study's image size."""
         return frozenset(job.spec.model for job in self.jobs if job.spec.image_size is not None)

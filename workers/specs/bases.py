@@ -72,7 +72,7 @@ class PretrainSpec:
         """
         whole = {**_PRETRAINED_WITH, **values}
         hyperparameters, constants, rest = training_from_json(whole)
-        lists = {name: tuple(rest.pop(name)) for name in ("tasks", "data_ids")}
+        lists: dict[str, Any] = {name: tuple(rest.pop(name)) for name in ("tasks", "data_ids")}
         return PretrainSpec(hyperparameters=hyperparameters, constants=constants, **lists, **rest)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from eval.evaluate import evaluate
@@ -200,8 +201,8 @@ def _head_rows(pretraining: _StartedPretraining) -> dict[str, tuple[Tensor, Tens
     trainer, pretrain = pretraining.trainer, pretraining.spec.recipe
     assert isinstance(trainer.train, JointSplit)
     sizes = list(trainer.train.num_classes)
-    weights = trainer.head.weight.detach().split(sizes)
-    biases = trainer.head.bias.detach().split(sizes)
+    weights = torch.split(trainer.head.weight.detach(), sizes)
+    biases = torch.split(trainer.head.bias.detach(), sizes)
     return dict(zip(pretrain.tasks, zip(weights, biases, strict=True), strict=True))
 
 

@@ -132,8 +132,11 @@ def print_plan(
     table = Table("", "planned", "already in the store")
     left = ledger.committed().missing_trainings
     missing = sum(training.output_kind == "expert" for training in left)
-    if len(plan.bases.by_id) > 1:
-        table.add_row("bases", str(len(plan.bases.by_id)), str(len(ledger.committed().bases)))
+    models, committed = plan.bases.multi_task_ids, ledger.committed().bases.keys()
+    if len(bases := plan.bases.by_id.keys() - models) > 1:
+        table.add_row("bases", str(len(bases)), str(len(committed - models)))
+    if models:
+        table.add_row("multi-task models", str(len(models)), str(len(committed & models)))
     table.add_row("trials", str(len(plan.trials)), str(len(plan.trials) - missing))
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
