@@ -201,12 +201,14 @@ def budget_lines(plan: Plan, *, keeper: BudgetKeeper) -> Iterator[str]:
     if not left_out:
         return
     num_merges = len(left_out & plan.merges.keys())
-    num_pretrainings = len(left_out & plan.bases.by_id.keys())
-    num_trials = len(left_out) - num_merges - num_pretrainings
-    pretraining = f"{counted(num_pretrainings, 'pretraining')}, " if num_pretrainings else ""
+    num_models = len(left_out & plan.bases.multi_task_ids)
+    num_pretrainings = len(left_out & plan.bases.by_id.keys()) - num_models
+    num_trials = len(left_out) - num_merges - num_pretrainings - num_models
+    before = [(num_pretrainings, "pretraining"), (num_models, "multi-task model")]
+    others = "".join(f"{counted(num, noun)}, " for num, noun in before if num)
     jobs = f"{counted(num_trials, 'trial')} and {counted(num_merges, 'merge job')}"
     yield (
-        f"left out, by the estimates: {pretraining}{jobs}: "
+        f"left out, by the estimates: {others}{jobs}: "
         f"{'; '.join(_settings_left_out(plan, left_out=left_out))}"
     )
     limits = keeper.sufficient_limits()

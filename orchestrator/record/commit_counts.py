@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from orchestrator.plan.multi_task import MULTI_TASK
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.state import Tally
 from workers.artifacts.manifests import Manifest
@@ -14,11 +15,13 @@ class CommitCounts:
     """
 
     def __init__(self, plan: Plan) -> None:
+        self._multi_task = plan.bases.multi_task_ids
         self._num_planned = {
-            "bases": len(plan.bases.by_id),
+            "bases": len(plan.bases.by_id) - len(self._multi_task),
             "images": len(plan.datasets),
             "experts": len(plan.experts),
             "merges": len(plan.merges),
+            MULTI_TASK: len(self._multi_task),
         }
         self._num_done: Counter[str] = Counter()
         self._axes_of: dict[str, list[str]] = {}
@@ -30,15 +33,19 @@ class CommitCounts:
 
     def add(self, manifest: Manifest) -> None:
         """Counts an artifact of the plan; call it once for each."""
-        self._num_done[_STAGES.get(manifest.kind, manifest.kind)] += 1
+        is_multi_task = manifest.id in self._multi_task
+        stage = MULTI_TASK if is_multi_task else _STAGES.get(manifest.kind, manifest.kind)
+        self._num_done[stage] += 1
         if manifest.kind == "merge":
             self._num_cells_done.update(self._axes_of[manifest.id])
 
     def stages(self) -> tuple[Tally, ...]:
-        """Returns the progress on bases, images, experts and merges; bases only if several."""
+        """Returns the progress on each stage; bases only if several, multi-task models if any."""
         shown = dict(self._num_planned)
         if shown["bases"] <= 1:
             del shown["bases"]
+        if not shown[MULTI_TASK]:
+            del shown[MULTI_TASK]
         return tuple(
             Tally(name=name, num_done=self._num_done[name], num_planned=num_planned)
             for name, num_planned in shown.items()

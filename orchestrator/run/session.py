@@ -9,6 +9,7 @@ from rich.console import Console
 
 from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.protocol import Cluster, WorkerPool
+from orchestrator.plan.multi_task import MULTI_TASK
 from orchestrator.progress.display import Display
 from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.state import publishing_progress
@@ -63,7 +64,8 @@ class Session:
             ConnectionError: Ray does not start, or there is no cluster at the address.
             NoRoomError: A trial's share is larger than this machine.
         """
-        with self._stages(console, tallies=("bases", "images", "experts", "merges")) as stages:
+        tallies = ("bases", "images", "experts", "merges", MULTI_TASK)
+        with self._stages(console, tallies=tallies) as stages:
             stages.check_room()
             stages.prepare()
             load_drawing()

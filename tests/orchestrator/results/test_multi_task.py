@@ -12,6 +12,8 @@ from in_process import run_in_process
 from known_models import remember_models
 
 from orchestrator.cli.command_line import cli
+from orchestrator.costs.budget import BudgetKeeper, budget_lines
+from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.report.figures import figures
@@ -57,6 +59,19 @@ def test_missing_models_are_holes(make_plan: Make) -> None:
     holes = [hole for hole in Ledger(plan, manifests=()).state().holes() if hole.kind == "base"]
     assert len(holes) == len(models_of(plan))
     assert all(" together" in hole.what for hole in holes)
+
+
+def test_models_have_a_budget_and_a_tally(make_plan: Make) -> None:
+    """They get room after all merges, and are named apart from pretraining."""
+    plan = make_plan(baselines={"multi_task": {}}, budget={"cpu_hours": 1e-6})
+    ledger = Ledger(plan, manifests=())
+    keeper = BudgetKeeper(ledger, models=sizes_by_base(plan))
+    told = " ".join(budget_lines(plan, keeper=keeper))
+    assert f"{len(models_of(plan))} multi-task models, " in told
+    assert "pretraining" not in told
+    tallies = {each.name: each.num_planned for each in ledger.stages()}
+    assert tallies["multi-task"] == len(models_of(plan))
+    assert "bases" not in tallies
 
 
 @pytest.mark.parametrize(
