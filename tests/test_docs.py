@@ -28,6 +28,7 @@ from orchestrator.results.schema import (
     SKIPPED,
     TUNING,
 )
+from orchestrator.search.table import FIXED
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from orchestrator.theory.schema import SCHEMAS
@@ -284,6 +285,12 @@ def test_every_column_of_tuned_parameters_is_documented() -> None:
     """docs/results.md lists the further columns of the result table in their order."""
     cells = first_cells(section_of(ROOT / "docs" / "results.md", "## Columns of tuned parameters"))
     assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in TUNING]
+
+
+def test_every_column_of_candidates_is_documented() -> None:
+    """docs/search.md lists the fixed columns of the table of candidates in their order."""
+    cells = first_cells(section_of(ROOT / "docs" / "search.md", "## Candidates"))
+    assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in FIXED]
 
 
 def test_every_column_is_documented() -> None:

@@ -28,6 +28,7 @@ from workers.models.tensor_files import TensorFile
 from workers.models.tied_weights import load_state, own_state
 from workers.own_methods.loading import load_stored
 from workers.sampling.batches import training_subset
+from workers.specs.data import EvaluateOn
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.store.opening import open_store
@@ -93,8 +94,8 @@ class Workspace:
         )
         self._tensor_files = LruCache[tuple[Path, str], TensorFile](max_size=MAX_TENSOR_FILES)
         self._splits: dict[tuple[str, str], Split] = {}
-        self._base_features: dict[tuple[str, str], Tensor] = {}
-        self._expert_features = LruCache[str, Tensor](
+        self._base_features: dict[tuple[str, str, str], Tensor] = {}
+        self._expert_features = LruCache[tuple[str, str], Tensor](
             max_size=MAX_FEATURE_BYTES, size_of=_tensor_bytes
         )
         self._probes = LruCache[tuple[object, ...], nn.Linear](max_size=MAX_PROBES)
@@ -136,7 +137,7 @@ class Workspace:
         return self.artifacts.fetch(manifest, name, self._node_cache)
 
     def split(self, data_id: str, name: str) -> Split:
-        """Returns the `train` or `test` images of a data artifact, memory-mapped.
+        """Returns the `train`, `test` or `validation` images of a data artifact, memory-mapped.
 
         Raises:
             MissingArtifactError: The data artifact is not committed.
@@ -202,8 +203,8 @@ class Workspace:
         backbone.module.zero_grad(set_to_none=True)
         return backbone
 
-    def base_features(self, base_id: str, data_id: str) -> Tensor:
-        """Returns the base's features of a task's test images.
+    def base_features(self, base_id: str, data_id: str, *, split: EvaluateOn = "test") -> Tensor:
+        """Returns the base's features of a task's test or validation images.
 
         Resets the shared backbone to the base if it has to compute the features. Features that do
         not fit into `MAX_FEATURE_BYTES` evict the features of other bases. If they still do not
@@ -211,13 +212,13 @@ class Workspace:
         small: trials visit the tasks in turn, so it would always evict the features needed next.
 
         Shapes:
-            returns: (test images, features).
+            returns: (images, features).
         """
-        key = (base_id, data_id)
+        key = (base_id, data_id, split)
         if key in self._base_features:
             return self._base_features[key]
         backbone = self.base_backbone(base_id)
-        features = self._features(backbone, split=self.split(data_id, "test"))
+        features = self._features(backbone, split=self.split(data_id, split))
         if not self._has_room(features):
             of_this_base = {
                 each: kept for each, kept in self._base_features.items() if each[0] == base_id
@@ -231,26 +232,26 @@ class Workspace:
         kept_bytes = sum(kept.nbytes for kept in self._base_features.values())
         return kept_bytes + features.nbytes <= MAX_FEATURE_BYTES
 
-    def expert_features(self, expert: ExpertSpec) -> Tensor:
-        """Returns an expert's features of its own task's test images.
+    def expert_features(self, expert: ExpertSpec, *, split: EvaluateOn = "test") -> Tensor:
+        """Returns an expert's features of its own task's test or validation images.
 
         The weights of the shared backbone are the same afterwards. The features are kept, because
         consecutive merges often share experts.
 
         Shapes:
-            returns: (test images, features).
+            returns: (images, features).
         """
         return self._expert_features.get_or_make(
-            expert.id, lambda: self._compute_expert_features(expert)
+            (expert.id, split), lambda: self._compute_expert_features(expert, split=split)
         )
 
-    def _compute_expert_features(self, expert: ExpertSpec) -> Tensor:
+    def _compute_expert_features(self, expert: ExpertSpec, *, split: EvaluateOn) -> Tensor:
         linearised = expert.hyperparameters.linearised
         backbone = self._backbone(expert.base_id, linearised=linearised)
         module = backbone.module
         before = {name: tensor.clone() for name, tensor in own_state(module).items()}
         load_state(module, self.expert_tensors(expert.id))
-        features = self._features(backbone, split=self.split(expert.data_id, "test"))
+        features = self._features(backbone, split=self.split(expert.data_id, split))
         load_state(module, before)
         return features
 

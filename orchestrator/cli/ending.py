@@ -21,6 +21,7 @@ from orchestrator.record.folder import REPORT_FILE
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.search.words import has_ended, search_lines
 from orchestrator.tracking.tracker import PublishReport
 
 
@@ -28,6 +29,9 @@ def print_end(opened: OpenedStudy, *, results: StudyResults, console: Console) -
     """Prints results, holes, budget and the next commands; returns the exit code."""
     ledger = opened.ledger
     code = exit_code_of(ledger)
+    if opened.plan.study.search is not None:
+        for line in search_lines(ledger.committed()):
+            say(console, line)
     print_results(results.compared.means, console=console, max_rows=MAX_MEANS_SHOWN)
     print_skipped(results.experts, console=console)
     print_holes(ledger.state().holes(), console=console)
@@ -89,5 +93,5 @@ def exit_code_of(ledger: Ledger) -> int:
     """Returns the exit code for a study's holes: done, failed or incomplete."""
     holes = ledger.state().holes()
     if not holes:
-        return DONE
+        return DONE if has_ended(ledger.plan) else INCOMPLETE
     return FAILED if any(hole.outcome.is_failure for hole in holes) else INCOMPLETE

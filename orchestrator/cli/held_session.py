@@ -20,6 +20,7 @@ from orchestrator.environment.problems import NoRoomError, VariableError
 from orchestrator.lease.lease import Lease, LeaseError
 from orchestrator.progress.say import say
 from orchestrator.record.folder import StudyDamagedError
+from orchestrator.run.growth import record_plan
 from orchestrator.run.indexing import indexing
 from orchestrator.run.measure_memory import measure_memory
 from orchestrator.run.opened import OpenedStudy
@@ -146,7 +147,7 @@ def held_session(
             # Reopens the study: the previous holder may have committed more artifacts.
             fresh = opened.reopened()
             # `gc` keeps the artifacts that a plan in the store names.
-            fresh.folder.write_plan(fresh.plan, study_text=fresh.text)
+            record_plan(fresh.plan, folder=fresh.folder, text=fresh.text)
             tracker = start_tracker(fresh) if publishes else None
             stopping = threading.Event()
             lease.start(lambda _: stopping.set())

@@ -148,6 +148,27 @@ def print_pairs(pairs: pa.Table, *, console: Console) -> None:
     print_table(console, table)
 
 
+def print_candidates(candidates: pa.Table, *, lines: Sequence[str], console: Console) -> None:
+    """Prints the candidates of a search at every rung, and lines on the search."""
+    if candidates.num_rows:
+        table = _table()
+        left = {"candidate", "method", "outcome"}
+        shown = [name for name in candidates.column_names if name not in {"batch", "rung"}]
+        for name in shown:
+            table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+        for row in candidates.to_pylist():
+            table.add_row(*(_short(row[name]) for name in shown))
+        print_table(console, table)
+    for line in lines:
+        say(console, line)
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def print_skipped(experts: pa.Table, *, console: Console) -> None:
     """Prints the number of images that cannot be used of each task that lacks some."""
     if SKIPPED.name in experts.column_names:

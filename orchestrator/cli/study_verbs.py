@@ -127,22 +127,40 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
     help="Show which differences are real: the best setting and the best method against the "
     "others, in the same groups.",
 )
+@click.option(
+    "--candidates",
+    is_flag=True,
+    help="Show the candidates of the study's search, with their scores on validation images.",
+)
 def results(
-    name: str, store: str, output_format: str, *, experts: bool, means: bool, pairs: bool
+    name: str,
+    store: str,
+    output_format: str,
+    *,
+    experts: bool,
+    means: bool,
+    pairs: bool,
+    candidates: bool,
 ) -> None:
     """Print the results that study NAME has so far."""
-    from orchestrator.cli.verbs.results import show_results
+    from orchestrator.cli.verbs.results import Shown, show_results
 
     if experts and means:
         raise click.UsageError("--means are over groups of experts: leave out --experts")
     if pairs and (experts or means):
         raise click.UsageError("--pairs compares merges: leave out --experts and --means")
+    if candidates and (experts or means or pairs):
+        raise click.UsageError("--candidates is a table of its own: leave out the other tables")
+    opened = open_name(name, store, is_read_only=True)
+    if candidates and opened.plan.study.search is None:
+        raise click.UsageError(f"--candidates: study {name} has no `search` section")
+    shown: Shown = "candidates" if candidates else "pairs" if pairs else "rows"
     sys.exit(
         show_results(
-            open_name(name, store, is_read_only=True),
+            opened,
             console=new_console(),
             output_format=output_format,
-            shown="experts" if experts else "means" if means else "pairs" if pairs else "rows",
+            shown="experts" if experts else "means" if means else shown,
         )
     )
 

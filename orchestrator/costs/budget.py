@@ -163,6 +163,13 @@ class BudgetKeeper:
             name: _rounded_up(amount) for name, amount in needed.items() if amount > limits[name]
         }
 
+    def grow(self) -> None:
+        """Takes the ledger's plan, which has grown."""
+        with self._lock:
+            self._meter = UsageMeter(self._ledger.plan)
+            self.refresh()
+            self._tell_ledger()
+
     def close(self) -> None:
         """Records that nothing runs any more, and tells the ledger which jobs do not fit."""
         with self._lock:

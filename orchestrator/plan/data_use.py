@@ -13,12 +13,12 @@ def data_use(spec: MergeSpec) -> str:
     """Returns the data that a merge reads: `none`, or `unlabelled train, unlabelled test`.
 
     Test images are the images that the merge is evaluated on, from whichever split. A merge with
-    tuned parameters reads the labels of the validation images.
+    tuned parameters reads the labels of the validation images, and so does a search.
     """
     uses = {str(spec.card.data_use)}
-    if spec.tuning is not None:
+    if spec.tuning is not None or spec.experts[0].evaluate_on == "validation":
         uses.add("labelled_validation")
-        spec = spec.first_tried
+    spec = spec.first_tried
     if spec.batch_norm == "recalibrate":
         uses.add("unlabelled_train")
     if spec.surgery is not None or spec.parsed_params().reads_test_images:

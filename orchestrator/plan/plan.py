@@ -2,20 +2,21 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from eval.counts import counted
 from eval.digests import sha256_of_bytes
 from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
+from orchestrator.plan.candidates import Decision, going_on, study_settings
 from orchestrator.plan.groups import Group, num_possible, sample_groups
 from orchestrator.plan.multi_task import MultiTaskCell, multi_task_cells
-from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting, plan_settings
+from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting
 from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_fields, merge_spec
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.schema import Study
 from orchestrator.study.task_sources import task_sources
-from workers.specs.data import DataJob, DataSpec
+from workers.specs.data import DataJob, DataSpec, EvaluateOn
 from workers.specs.expert import ExpertSpec
 from workers.specs.head import HeadJob
 from workers.specs.merge import MergeSpec
@@ -58,6 +59,14 @@ class Plan:
     multi_task: tuple[MultiTaskCell, ...]
     """The multi-task models beside the merges; empty if the study has none."""
     warnings: tuple[str, ...]
+    decisions: tuple[Decision, ...] = ()
+    """The decisions of a search so far; `settings` and `cells` are then the winner's alone."""
+    candidate_settings: tuple[Setting, ...] = ()
+    """The candidates of a search at the steps that they are merged at."""
+    candidate_experts: tuple[Mapping[str, ExpertSpec], ...] = ()
+    """The expert of every task, for each of `candidate_settings`."""
+    candidate_cells: tuple[Cell, ...] = ()
+    """The merges of candidates, which are evaluated on validation images; no table has them."""
 
     @property
     def prepared_ids(self) -> dict[str, set[str]]:
@@ -87,18 +96,29 @@ class Plan:
     @cached_property
     def merges(self) -> dict[str, MergeSpec]:
         """All merge jobs by id, in the order in which they run."""
-        return {cell.merge.id: cell.merge for cell in self.cells}
+        return {cell.merge.id: cell.merge for cell in self.all_cells}
 
     @cached_property
     def first_cells(self) -> dict[str, Cell]:
         """The first cell of each merge, by the merge's id."""
-        return {cell.merge.id: cell for cell in reversed(self.cells)}
+        return {cell.merge.id: cell for cell in reversed(self.all_cells)}
+
+    @property
+    def all_cells(self) -> tuple[Cell, ...]:
+        """The cells of the result table, then those of the candidates of a search."""
+        return (*self.cells, *self.candidate_cells)
+
+    @property
+    def all_settings(self) -> tuple[Setting, ...]:
+        """The settings of the result table, then those of the candidates of a search."""
+        return (*self.settings, *self.candidate_settings)
 
     @cached_property
     def settings_of(self) -> dict[str, list[Setting]]:
         """The settings that use each expert, by the expert's id."""
         settings: dict[str, list[Setting]] = {}
-        for setting, experts in zip(self.settings, self.setting_experts, strict=True):
+        all_experts = (*self.setting_experts, *self.candidate_experts)
+        for setting, experts in zip(self.all_settings, all_experts, strict=True):
             for spec in experts.values():
                 settings.setdefault(spec.id, []).append(setting)
         return settings
@@ -116,7 +136,7 @@ class Plan:
     @property
     def num_steps_unshared(self) -> int:
         """Optimizer steps of all trials if no experts or prefixes were shared."""
-        settings = [each for each in self.settings if each.axis != NUM_TASKS_AXIS]
+        settings = [each for each in self.all_settings if each.axis != NUM_TASKS_AXIS]
         return sum(
             point.steps
             for setting in settings or self.settings[:1]
@@ -130,6 +150,7 @@ def build_plan(
     groups: Sequence[Group] | None = None,
     recorded: Mapping[str, TaskSource] | None = None,
     resized: Collection[str] = (),
+    decisions: Sequence[Decision] = (),
 ) -> Plan:
     """Returns a study's plan; it also depends on its checkpoint files and its own tasks' files.
 
@@ -139,32 +160,25 @@ def build_plan(
         recorded: The study's own tasks as an earlier plan recorded them; None to read their files.
         resized: The models that must be built for the study's image size, as they take no images of
             that size otherwise.
+        decisions: The decisions of the study's search so far; none without a search.
 
     Raises:
         OwnTaskError: The files of an own task no longer make a task.
     """
     sources = task_sources(study, recorded=recorded or {})
     datasets = tuple(data_spec(study, task=source.task) for source in sources.values())
-    settings = plan_settings(
-        study.finetune,
-        backbone=study.backbone,
-        tasks=study.task_names,
-        sizes=study.groups.sizes,
-        seed=study.seed,
-    )
+    settings, candidates = study_settings(study, decisions=decisions)
     if groups is None:
         by = group_sampling(study)
         groups = sample_groups(by.tasks, sizes=by.sizes, count=by.count, seed=by.seed)
     data_ids = {data.task: data.id for data in datasets}
-    bases = plan_bases(
-        study,
-        points=[setting.base for setting in settings],
-        data_ids=data_ids,
-        resized=resized,
-    )
+    points = [setting.base for setting in (*settings, *candidates)]
+    bases = plan_bases(study, points=points, data_ids=data_ids, resized=resized)
     heads = _heads(study, sources=sources)
-    experts = _experts(study, settings=settings, bases=bases, data_ids=data_ids, heads=heads)
-    every_expert = (expert for by_task in experts for expert in by_task.values())
+    make = partial(_experts, study, bases=bases, data_ids=data_ids, heads=heads)
+    experts, tried = make(settings=settings), make(settings=candidates)
+    cells = partial(_cells, study, groups=groups)
+    every_expert = [expert for by_task in (*experts, *tried) for expert in by_task.values()]
     multi_task = tuple(
         multi_task_cells(study, settings=settings, groups=groups, bases=bases, experts=experts)
     )
@@ -177,11 +191,15 @@ def build_plan(
         heads=heads,
         settings=settings,
         groups=tuple(groups),
-        trials=TrialSpec.sharing_prefixes(every_expert),
+        trials=tuple(going_on(study, TrialSpec.sharing_prefixes(every_expert))),
         setting_experts=tuple(experts),
-        cells=tuple(_cells(study, settings=settings, experts=experts, groups=groups)),
+        cells=tuple(cells(settings=settings, experts=experts)),
         multi_task=multi_task,
-        warnings=_warnings(study, settings=settings),
+        warnings=_warnings(study, settings=(*settings, *candidates)),
+        decisions=tuple(decisions),
+        candidate_settings=candidates,
+        candidate_experts=tuple(tried),
+        candidate_cells=tuple(cells(settings=candidates, experts=tried, evaluate_on="validation")),
     )
 
 
@@ -245,10 +263,11 @@ def _cells(
     settings: Sequence[Setting],
     experts: Sequence[Mapping[str, ExpertSpec]],
     groups: Sequence[Group],
+    evaluate_on: EvaluateOn = "test",
 ) -> Iterable[Cell]:
     fields = [merge_fields(study, method=method) for method in study.merge]
     methods = list(zip(method_labels(study.merge), fields, strict=True))
-    has_held_out = study.evaluation.held_out
+    has_held_out = study.evaluation.held_out and evaluate_on == "test"
     by_experts: dict[tuple[str, ...], dict[tuple[str, str], MergeSpec]] = {}
     for setting, by_task in zip(settings, experts, strict=True):
         size = setting.size or study.groups.size
@@ -259,7 +278,11 @@ def _cells(
                 key = (label, group.name)
                 if key not in specs:
                     specs[key] = merge_spec(
-                        of_method, group=group, experts=by_task, has_held_out=has_held_out
+                        of_method,
+                        group=group,
+                        experts=by_task,
+                        has_held_out=has_held_out,
+                        evaluate_on=evaluate_on,
                     )
                 yield Cell(setting=setting, label=label, group=group, merge=specs[key])
 

@@ -34,7 +34,7 @@ class Setting:
     """One value on one axis, with the hyperparameters of each task's expert."""
 
     axis: str
-    """Name of the axis, or `default`, `grid`, `random` or `num_tasks`."""
+    """Name of the axis, or `default`, `grid`, `random`, `num_tasks` or `candidate`."""
     value: str
     """The value as text: `0.001`; in a grid, the values of all axes."""
     points: Mapping[str, Hyperparameters]
@@ -73,18 +73,23 @@ def plan_settings(
     hyperparameters, or at the first draw of the random design.
     """
     default = finetune.default_point
-    origin = Setting(
-        axis=DEFAULT_AXIS,
-        value=DEFAULT_AXIS,
-        points=_same_for_all(default, tasks),
-        base=_default_base(backbone),
-    )
+    origin = origin_of(finetune, backbone=backbone, tasks=tasks)
     settings = _design(finetune, backbone=backbone, origin=origin, default=default, seed=seed)
     at = settings[0] if finetune.design == "random" else origin
     by_size = [replace(at, axis=NUM_TASKS_AXIS, value=str(size), size=size) for size in sizes]
     if settings == [origin] and by_size:
         return tuple(by_size)
     return (*settings, *by_size)
+
+
+def origin_of(finetune: Finetune, *, backbone: BackboneSection, tasks: Sequence[str]) -> Setting:
+    """Returns the setting at the defaults, which all others are moved from."""
+    return Setting(
+        axis=DEFAULT_AXIS,
+        value=DEFAULT_AXIS,
+        points=_same_for_all(finetune.default_point, tasks),
+        base=_default_base(backbone),
+    )
 
 
 def _design(

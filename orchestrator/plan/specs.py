@@ -13,7 +13,7 @@ from orchestrator.study.finetune import ZeroShot
 from orchestrator.study.schema import Merge, Study, Surgery
 from workers.models.pretrained_weights import PACKAGED, is_remote, parse_remote
 from workers.specs.bases import BaseJob, BaseSpec, PretrainSpec
-from workers.specs.data import DataSpec
+from workers.specs.data import DataSpec, EvaluateOn
 from workers.specs.expert import ExpertSpec
 from workers.specs.head import HeadJob, ZeroShotSpec
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
@@ -131,6 +131,7 @@ def expert_spec(
         hyperparameters=point.canonical(),
         constants=constants,
         head_id=head_id,
+        evaluate_on="test" if study.search is None else "validation",
     )
 
 
@@ -159,6 +160,7 @@ def merge_spec(
     group: Group,
     experts: Mapping[str, ExpertSpec],
     has_held_out: bool,
+    evaluate_on: EvaluateOn = "test",
 ) -> MergeSpec:
     """Returns the specification of a method on a group.
 
@@ -167,13 +169,17 @@ def merge_spec(
         group: The tasks whose experts are merged.
         experts: The expert of every task of the study, by task; all have the same base.
         has_held_out: Whether the merge is also evaluated on the tasks outside the group.
+        evaluate_on: The images that the merge is evaluated on. Weights of candidates of a search,
+            which are on validation images, are never kept.
     """
+    kept = {"keeps_weights": fields["keeps_weights"] and evaluate_on == "test"}
     others = [task for task in sorted(experts) if task not in group.tasks] if has_held_out else ()
     return MergeSpec(
-        **fields,
+        **{**fields, **kept},
         base_id=experts[group.tasks[0]].base_id,
         experts=tuple(experts[task] for task in group.tasks),
         held_out=tuple(experts[task] for task in others),
+        evaluate_on=evaluate_on,
     )
 
 

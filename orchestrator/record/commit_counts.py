@@ -26,9 +26,9 @@ class CommitCounts:
         self._num_done: Counter[str] = Counter()
         self._axes_of: dict[str, list[str]] = {}
         """The axis of each cell that a merge job fills, by the job's id."""
-        for cell in plan.cells:
+        for cell in plan.all_cells:
             self._axes_of.setdefault(cell.merge.id, []).append(cell.setting.axis)
-        self._num_cells = Counter(cell.setting.axis for cell in plan.cells)
+        self._num_cells = Counter(cell.setting.axis for cell in plan.all_cells)
         self._num_cells_done: Counter[str] = Counter()
 
     def add(self, manifest: Manifest) -> None:

@@ -3,17 +3,20 @@
 study.yaml                 the study file; plan.json has its digest
 plan.json                  the plan
 results.parquet, experts.parquet, report.html   the outputs; outputs.json has their digests
+candidates.parquet         the table of a search, another output
 outputs.json               written after the outputs, with the ids of all committed artifacts
 calibration.json           measured speeds of devices, for estimates
 external.json              scores of models of other tools (`orchestrator.record.external`)
 unfinished.json            seconds spent on uncommitted trainings, for the budget
 tracking.json              whether MLflow has everything
 theory.json, theory-<table>.parquet   the theory tables and their digests (`orchestrator.theory`)
+search-<n>.json            the decisions of a search (`orchestrator.search`), never rewritten
 failure-<id>-<n>.json      the traceback of a failed try
 <file>.<n>                 an earlier version of study.yaml or plan.json
 withdrawn-<n>-<file>       a damaged file that `verify` took out
 
-plan.json, outputs.json, calibration.json, external.json and unfinished.json carry a checksum
+plan.json, outputs.json, calibration.json, external.json, unfinished.json and the decisions of a
+search carry a checksum
 (`workers.artifacts.checksummed_json`).
 
 LookupError
@@ -39,6 +42,7 @@ STUDY_FILE = "study.yaml"
 RESULTS_FILE = "results.parquet"
 EXPERTS_FILE = "experts.parquet"
 REPORT_FILE = "report.html"
+CANDIDATES_FILE = "candidates.parquet"
 TRACKING_FILE = "tracking.json"
 CALIBRATION_FILE = "calibration.json"
 UNFINISHED_FILE = "unfinished.json"
@@ -170,6 +174,10 @@ class StudyFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes or replaces a file."""
         self._store.put(self._key(name), content)
+
+    def write_new(self, name: str, content: bytes) -> bool:
+        """Writes a file unless it exists; returns whether it did not exist."""
+        return self._store.put_if_absent(self._key(name), content)
 
     @property
     def store(self) -> Store:

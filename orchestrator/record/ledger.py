@@ -42,19 +42,46 @@ class Ledger:
         self._left_out: frozenset[str] = frozenset()
         self._added: list[Manifest] = []
         """The manifests of the plan's artifacts, each once, in the order in which they came."""
-        self._counts = CommitCounts(plan)
         self._committed: Committed | None = None
         self._state: StudyState | None = None
+        self._begin(plan)
+        for manifest in manifests:
+            self._keep(manifest)
+        self._shorten_all()
+
+    def _begin(self, plan: Plan) -> None:
+        """Sets everything that follows from the plan alone."""
+        self._counts = CommitCounts(plan)
         self._merges_of = _merges_by_expert(plan)
         self._remainders = {each.id: each for each in plan.trainings}
         """The remainder of each training that lacks an artifact, by the whole training's id."""
         self._training_of = {out.id: each for each in plan.trainings for out in each.outputs}
-        for manifest in manifests:
-            self._keep(manifest)
-        # Each training once, and not once for each of its artifacts as `add` does.
+
+    def _shorten_all(self) -> None:
+        """Shortens each training once, and not once for each of its artifacts as `add` does."""
         made = [self._training_of.get(each) for each in (*self._bases, *self._experts)]
         for training in {each.id: each for each in made if each is not None}.values():
             self._shorten(training)
+
+    def grow(self, plan: Plan, *, manifests: Iterable[Manifest]) -> None:
+        """Takes a plan that has everything of the present one, and more.
+
+        Call it between the stages of a run: trainings may have longer remainders afterwards.
+
+        Args:
+            plan: The plan from now on.
+            manifests: Those of further artifacts that the store has already.
+        """
+        with self._lock:
+            self._committed = self._state = None
+            self.plan = plan
+            self._prepared_ids = plan.prepared_ids
+            self._begin(plan)
+            for manifest in self._added:
+                self._counts.add(manifest)
+            for manifest in manifests:
+                self._keep(manifest)
+            self._shorten_all()
 
     def add(self, manifest: Manifest) -> list[MergeSpec]:
         """Records a committed artifact; returns the merge jobs that it makes ready to run.

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from eval.digests import sha256_of_bytes
 from orchestrator.record.folder import (
+    CANDIDATES_FILE,
     EXPERTS_FILE,
     REPORT_FILE,
     RESULTS_FILE,
@@ -27,6 +28,7 @@ def store_outputs(
     experts: pa.Table,
     page: str,
     committed: Mapping[str, Iterable[str]],
+    candidates: pa.Table | None = None,
 ) -> None:
     """Writes the tables and the report, then outputs.json. Equal arguments give equal bytes.
 
@@ -37,10 +39,13 @@ def store_outputs(
         page: The report, as HTML.
         committed: Ids of the committed artifacts by kind. `verify` reports any of them that is
             missing later.
+        candidates: The table of a search; None without a search.
     """
     contents = dict(
         zip(_FILES, (_to_parquet(results), _to_parquet(experts), page.encode()), strict=True)
     )
+    if candidates is not None:
+        contents[CANDIDATES_FILE] = _to_parquet(candidates)
     for name, content in contents.items():
         folder.write_bytes(name, content)
     fields = {
@@ -72,7 +77,8 @@ def output_problems(folder: StudyFolder) -> dict[str, str]:
         outputs = folder.read_checksummed(OUTPUTS_FILE)
     except StudyDamagedError as error:
         return {OUTPUTS_FILE: error.damage.removeprefix(f"{OUTPUTS_FILE} ")}
-    found = {name: folder.read_bytes(name) for name in _FILES}
+    names = _FILES if outputs is None else outputs["files"]
+    found = {name: folder.read_bytes(name) for name in names}
     if outputs is None:
         others = [name for name, content in found.items() if content is not None]
         lost = f"is missing beside {', '.join(others)}: lost, or a run was stopped at its end"

@@ -142,11 +142,11 @@ class StudyState:
             manifest = self.committed.experts.get(expert.id)
             if manifest is None:
                 yield self._missing_output(expert.id, missing, base_id=expert.base_id)
-            elif not manifest.files:
+            elif not manifest.files and expert.evaluate_on == "test":
                 yield _diverged(manifest, missing)
 
     def _merge_holes(self) -> Iterator[Hole]:
-        for cell in self.plan.cells:
+        for cell in self.plan.all_cells:
             is_committed = cell.merge.id in self.committed.merges
             if is_committed and self.committed.has_experts_of(cell.merge):
                 continue
@@ -154,6 +154,9 @@ class StudyState:
                 method=cell.label, group=cell.group.name, setting=cell.setting.name
             )
             blocker = self._merge_blocker(cell.merge)
+            is_candidate = cell.merge.evaluate_on == "validation"
+            if is_candidate and blocker is not None and blocker.outcome is Outcome.DIVERGED:
+                continue  # a search goes on without a candidate that diverged
             if is_committed and blocker is None:
                 blocker = self._missing_expert(cell.merge)
             yield self._missing(

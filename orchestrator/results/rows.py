@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from workers.artifacts.metrics import (
     num_skipped_images,
 )
 from workers.specs.expert import ExpertSpec
+from workers.specs.merge import MergeSpec
 from workers.specs.tuning import point_text
 
 Columns = dict[str, Any]
@@ -112,10 +114,30 @@ def _tasks_of(row: Columns, *, cell: Cell) -> Sequence[str]:
 
 
 def expert_metrics(committed: Committed) -> dict[str, ExpertMetrics]:
-    """Returns the metrics of all committed experts, by id."""
-    return {
+    """Returns the metrics of all committed experts, by id.
+
+    Those of the winner of a search have the test scores that its final merges have.
+    """
+    metrics = {
         expert_id: ExpertMetrics.from_json(manifest.metrics)
         for expert_id, manifest in committed.experts.items()
+    }
+    if committed.plan.study.search is not None:
+        for cell in committed.plan.cells:
+            if (merge := committed.merges.get(cell.merge.id)) is not None:
+                metrics |= _scored_with(cell.merge, merge, experts=metrics)
+    return metrics
+
+
+def _scored_with(
+    spec: MergeSpec, merge: Manifest, *, experts: Mapping[str, ExpertMetrics]
+) -> dict[str, ExpertMetrics]:
+    """Returns the metrics of a merge's experts, with the test scores that its manifest has."""
+    scores = MergeMetrics.from_json(merge.metrics).experts
+    return {
+        each.id: replace(experts[each.id], test=scores[each.task][0], base=scores[each.task][1])
+        for each in (*spec.experts, *spec.held_out)
+        if each.id in experts and each.task in scores
     }
 
 
@@ -163,6 +185,7 @@ def merge_rows(
         experts: Metrics by expert id, for at least the merge's experts and held-out experts.
     """
     metrics_of_merge = MergeMetrics.from_json(merge.metrics)
+    experts = {**experts, **_scored_with(cell.merge, merge, experts=experts)}
     merged, tuning = metrics_of_merge.tasks, metrics_of_merge.tuning
     shared = {
         **setting_columns(plan, cell.setting),

@@ -97,11 +97,7 @@ class Coordinator:
         """The seconds of each running trial's work until its last commit, by the trial's id."""
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
-        self._names = {
-            output.id: (training.label, output.hyperparameters.steps)
-            for training in books.ledger.plan.trainings
-            for output in training.outputs
-        }
+        self._names = _names(books.ledger.plan)
         """Displayed name and number of steps by artifact: a training's remainder may end early."""
         self.memory_shares = MemoryShares(books.ledger.plan)
         """The part of a GPU that each training gets; more after it ran out of memory."""
@@ -117,6 +113,13 @@ class Coordinator:
         """The reason for each measurement that failed, by id; a study's run goes on without it."""
         self.is_spent = False
         """Whether the budget is reached; nothing more starts then."""
+
+    def grow(self) -> None:
+        """Takes the ledger's plan, which has grown. Call it while nothing runs."""
+        plan = self._ledger.plan
+        self._names = _names(plan)
+        self.memory_shares.plan(plan)
+        self._budget_keeper.grow()
 
     def submit_merges(self, specs: Sequence[MergeSpec]) -> int:
         """Submits the merge jobs that fit the budget, each at most once; returns their number.
@@ -284,6 +287,14 @@ class Coordinator:
         self._state.trials.pop(trial_id, None)
         for by_trial in (self._first_reports, self._begun_s, self._work_s):
             by_trial.pop(trial_id, None)
+
+
+def _names(plan: Plan) -> dict[str, tuple[str, int]]:
+    return {
+        output.id: (training.label, output.hyperparameters.steps)
+        for training in plan.trainings
+        for output in training.outputs
+    }
 
 
 def _preparation_name(job: Job) -> str:

@@ -36,16 +36,20 @@ class MemoryShares:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        # By the ids of all outputs, because the rest of a training may end with any of them.
-        self._trainings = {
-            output.id: training for training in plan.trainings for output in training.outputs
-        }
+        self.plan(plan)
         self._lock = threading.Lock()
         self._reached: dict[str, int] = {}
         """Positions in `steps_of`, by kind of optimizer step; absent as long as they are 0."""
         self._given: dict[str, int] = {}
         """The positions that trainings were given last, by id."""
+
+    def plan(self, plan: Plan) -> None:
+        """Takes the plan whose trainings run from now on."""
+        self._plan = plan
+        # By the ids of all outputs, because the rest of a training may end with any of them.
+        self._trainings = {
+            output.id: training for training in plan.trainings for output in training.outputs
+        }
 
     def of(self, training_id: str) -> MemoryShare:
         """Returns the memory of a training that starts now."""

@@ -24,6 +24,7 @@ from orchestrator.record.folder import (
 )
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems
+from orchestrator.run.growth import decisions_of, next_decision_of, with_new_decisions
 from orchestrator.run.stored_manifests import MIN_INDEXED, stored_manifests
 from orchestrator.study.checks.models import resized_models
 from orchestrator.study.reader import absolute_store, parse_study
@@ -41,7 +42,6 @@ from workers.store.opening import check_store, open_store
 class OpenedStudy:
     """A study with its plan, its store and the records of its committed artifacts."""
 
-    plan: Plan
     ledger: Ledger
     text: str
     """The study file, as written."""
@@ -59,6 +59,11 @@ class OpenedStudy:
     budget_keeper: BudgetKeeper
     """The rest of the study's budget."""
 
+    @property
+    def plan(self) -> Plan:
+        """The study's plan; that of a search grows while the search goes on."""
+        return self.ledger.plan
+
     def reopened(self) -> "OpenedStudy":
         """Returns the study with the artifacts that its store has now.
 
@@ -67,7 +72,7 @@ class OpenedStudy:
         """
         return _open_study(
             text=self.text,
-            build=lambda: self.plan,
+            build=lambda: with_new_decisions(self.plan, folder=self.folder),
             written=self.folder.read_plan(),
             before=self,
         )
@@ -108,6 +113,8 @@ class OpenedStudy:
 
     def is_finished(self) -> bool:
         """Returns whether a run would make nothing: no artifact that can be made is missing."""
+        if next_decision_of(self.ledger) is not None:
+            return False
         needed = set().union(*self.plan.prepared_ids.values())
         return needed <= self.prepared and self.ledger.state().is_finished
 
@@ -151,10 +158,16 @@ def open_study(
         StudyDamagedError: The stored plan or a manifest differs from its digest.
         StoreError: The store cannot be read.
     """
+    folder = StudyFolder(open_store(absolute_store(study.store)), study.name)
     return _open_study(
         text=text,
-        build=lambda: build_plan(study, recorded=recorded, resized=resized),
-        written=StudyFolder(open_store(absolute_store(study.store)), study.name).read_plan(),
+        build=lambda: build_plan(
+            study,
+            recorded=recorded,
+            resized=resized,
+            decisions=decisions_of(study, folder=folder),
+        ),
+        written=folder.read_plan(),
         before=None,
     )
 
@@ -205,7 +218,13 @@ def _with_groups(plan: Plan, *, written: PlanFile | None) -> Plan:
     if groups == plan.groups:
         return plan
     resized = plan.bases.resized_models
-    return build_plan(plan.study, groups=groups, recorded=plan.sources, resized=resized)
+    return build_plan(
+        plan.study,
+        groups=groups,
+        recorded=plan.sources,
+        resized=resized,
+        decisions=plan.decisions,
+    )
 
 
 def _open_plan(plan: Plan, *, text: str, before: OpenedStudy | None) -> OpenedStudy:
@@ -225,7 +244,6 @@ def _open_plan(plan: Plan, *, text: str, before: OpenedStudy | None) -> OpenedSt
         external=read_external(folder),
     )
     return OpenedStudy(
-        plan=plan,
         ledger=ledger,
         text=text,
         folder=folder,
@@ -283,7 +301,12 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
     resized = resized_models(study) if plan is None else plan.resized_models()
     return _open_study(
         text=text,
-        build=lambda: build_plan(study, recorded=recorded, resized=resized),
+        build=lambda: build_plan(
+            study,
+            recorded=recorded,
+            resized=resized,
+            decisions=decisions_of(study, folder=folder),
+        ),
         written=plan,
         before=None,
     )

@@ -57,6 +57,8 @@ class Session:
     def run(self, console: Console) -> None:
         """Prepares, trains and merges until nothing is left or the run is stopped.
 
+        A search decides after each round, and trains and merges what it has decided.
+
         Raises:
             PreparationError: A base, a head or a task's images could not be made.
             StoreError: The store failed, here or in a worker; another run continues from here.
@@ -71,6 +73,9 @@ class Session:
             load_drawing()
             stages.train()
             stages.merge()
+            while stages.grow():
+                stages.train()
+                stages.merge()
 
     def prepare(self, console: Console) -> None:
         """Makes the bases, the heads and the images, as the first stage of `run` does.

@@ -9,6 +9,7 @@ from orchestrator.cluster.protocol import Cluster, FairShare, TrialSettings, Wor
 from orchestrator.progress.live_state import LiveState
 from orchestrator.progress.pause import Paced
 from orchestrator.run.coordinator import Coordinator, preparation_jobs
+from orchestrator.run.growth import grow
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.preparation_errors import preparation_text
 from orchestrator.run.slots import Slots
@@ -119,6 +120,23 @@ class Stages:
             if not self.coordinator.submit_merges(self.opened.ledger.state().ready_merges):
                 return
             self._wait_for_pool()
+
+    def grow(self) -> bool:
+        """Takes the next decision of a search; returns whether there is more to train or merge."""
+        if self.stopping.is_set() or self.coordinator.is_spent:
+            return False
+        self.state.stage = "deciding which candidates go on"
+        opened = self.opened
+        has_grown = grow(
+            opened.ledger,
+            folder=opened.folder,
+            artifacts=opened.artifacts,
+            index=opened.index,
+            text=opened.text,
+        )
+        if has_grown:
+            self.coordinator.grow()
+        return has_grown
 
     def measure(self, specs: Sequence[Measurement]) -> dict[str, str]:
         """Makes measurements; returns the reason for each one that failed, by id."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
+import pyarrow as pa
+
 from orchestrator.costs.budget import budget_lines
 from orchestrator.plan.plan import plan_digest
 from orchestrator.record.committed import Committed
@@ -16,6 +18,7 @@ from orchestrator.report.fitting import one_line_of
 from orchestrator.report.page import render_fault, render_report
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.search.table import candidates_table
 from orchestrator.theory.answers import Answers
 from orchestrator.theory.stored import stored_answers
 from orchestrator.tracking.mlflow_run import MlflowRun
@@ -46,8 +49,13 @@ def write_outputs(opened: OpenedStudy, *, results: StudyResults) -> str:
         experts=results.experts,
         page=page,
         committed=_ids_by_kind(opened.ledger.committed()),
+        candidates=None if opened.plan.study.search is None else _candidates(opened),
     )
     return page
+
+
+def _candidates(opened: OpenedStudy) -> pa.Table:
+    return candidates_table(opened.ledger.committed())
 
 
 def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:

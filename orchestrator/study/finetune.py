@@ -110,8 +110,12 @@ class FinetuneAxes(Axes):
     linearised: Axis[bool] = []
 
 
-def _point(value: object) -> dict[str, Any]:
-    """Returns a point of the listed design, checked as the axes of its hyperparameters are."""
+def point_of(value: object) -> dict[str, Any]:
+    """Returns a point of the listed design, checked as the axes of its hyperparameters are.
+
+    Raises:
+        ValueError: It is no mapping, or a hyperparameter is unknown or has a wrong value.
+    """
     if not isinstance(value, dict) or not value:
         raise ValueError("expected a mapping of hyperparameters to values, such as `{lr: 0.001}`")
     try:
@@ -126,7 +130,7 @@ def _point(value: object) -> dict[str, Any]:
     return {name: values[0] for name, values in axes.varied().items()}
 
 
-ListedPoint = Annotated[dict[str, Any], BeforeValidator(_point)]
+ListedPoint = Annotated[dict[str, Any], BeforeValidator(point_of)]
 
 
 def _templates_or_by_task(value: object) -> object:

@@ -18,6 +18,7 @@ from orchestrator.study.checks.groups import check_group_sizes
 from orchestrator.study.checks.merges import check_merges
 from orchestrator.study.checks.models import check_models
 from orchestrator.study.checks.multi_task import check_multi_task
+from orchestrator.study.checks.search import check_search
 from orchestrator.study.checks.tracking import check_tracking
 from orchestrator.study.checks.tuning import check_tuning
 from orchestrator.study.checks.zero_shot import check_zero_shot
@@ -28,6 +29,7 @@ from orchestrator.study.problems import StudyError, StudyProblem, as_written, sh
 from orchestrator.study.pydantic_errors import problem_of
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
 from orchestrator.study.schema import Baselines, Groups, Merge, Study
+from orchestrator.study.search import Search
 from orchestrator.study.task_sources import own_sources
 from orchestrator.study.tasks import Tasks, unknown_name
 from orchestrator.study.yaml_text import load_yaml, yaml_fault
@@ -262,7 +264,8 @@ def _check_between_sections(
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)
     if finetune is not None:
         base_axes = backbone.axes.varied() if backbone is not None else {}
-        problems += check_finetune(finetune, merges=merges, base_axes=base_axes)
+        if values.get("search") is None:
+            problems += check_finetune(finetune, merges=merges, base_axes=base_axes)
         if finetune.zero_shot is not None:
             problems += check_zero_shot(
                 finetune.zero_shot, finetune=finetune, backbone=backbone, tasks=tasks
@@ -271,8 +274,19 @@ def _check_between_sections(
         problems += check_backbone(
             backbone, finetune=finetune, own=tasks.own if tasks is not None else {}
         )
-    problems += check_merges(merges)
     baselines = _valid_section(Baselines, values.get("baselines", {}))
+    search = _valid_section(Search, values.get("search"))
+    if search is not None:
+        problems += check_search(
+            search,
+            finetune=finetune,
+            backbone=backbone,
+            groups=groups,
+            tasks=tasks,
+            merges=merges,
+            baselines=baselines,
+        )
+    problems += check_merges(merges)
     if baselines is not None and baselines.multi_task is not None:
         problems += check_multi_task(finetune=finetune, backbone=backbone, merges=merges)
     problems += check_tuning(merges, tasks=tasks)

@@ -15,6 +15,7 @@ from merge.parameters.method_params import MethodParams
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.resources import Budget, Resources
+from orchestrator.study.search import Search
 from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, Seed, Text, matching
 from orchestrator.study.tasks import Tasks
 from workers.own_methods.sources import method_name
@@ -181,6 +182,8 @@ class Study(Section):
     backbone: BackboneSection = BackboneSection()
     tasks: Tasks
     finetune: Finetune = Finetune()
+    search: Search | None = None
+    """Searches hyperparameters for the merged model, in place of axes and designs."""
     groups: Groups = Groups()
     merge: Annotated[list[Merge], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()

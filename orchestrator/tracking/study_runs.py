@@ -103,11 +103,14 @@ def _makes(committed: Committed, *, results: StudyResults) -> Iterator[tuple[str
 def mlflow_run_of(manifest: Manifest, *, ledger: Ledger) -> MlflowRun | None:
     """Returns the MLflow run of a committed expert or merge; None for any other artifact.
 
-    Also None for a merge whose expert is missing: see `results_table`.
+    Also None for a merge whose expert is missing: see `results_table`. And for a merge of a search
+    that is evaluated on validation images: the tables have no rows of it.
     """
     plan = ledger.plan
     if manifest.kind == "merge":
         cell = plan.first_cells[manifest.id]
+        if cell.merge.evaluate_on == "validation":
+            return None
         committed = ledger.experts_of(cell.merge)
         if any(spec.id not in committed for spec in (*cell.merge.experts, *cell.merge.held_out)):
             return None

@@ -6,10 +6,11 @@ not load torch.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from eval.metrics import TaskSums, macro_mean
+from workers.specs.data import EvaluateOn
 
 Json = Mapping[str, Any]
 
@@ -110,13 +111,38 @@ class ExpertMetrics:
 
     training: TrainingMetrics
     test: TaskSums | None
-    """The expert on the test images of its task; None if its weights are not finite."""
+    """The expert on the test images of its task; None if its weights are not finite, or if it is
+    evaluated on validation images."""
     base: TaskSums | None
-    """The base under the expert's head on the same images; None if the weights are not finite."""
+    """The base under the expert's head on the same images; None if `test` is."""
+    validation: TaskSums | None = None
+    """The expert on the validation images of its task; None if it is evaluated on test images."""
+    validation_base: TaskSums | None = None
+    """The base under the expert's head on the validation images."""
+
+    @classmethod
+    def of(
+        cls,
+        expert: TaskSums,
+        base: TaskSums,
+        *,
+        training: TrainingMetrics,
+        evaluate_on: EvaluateOn,
+    ) -> Self:
+        """Returns the metrics of an expert that was evaluated on some images."""
+        if evaluate_on == "test":
+            return cls(training=training, test=expert, base=base)
+        return cls(training=training, test=None, base=None, validation=expert, validation_base=base)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
+        validation = {
+            name: sums.to_json()
+            for name in ("validation", "validation_base")
+            if (sums := getattr(self, name)) is not None
+        }
         return {
+            **validation,
             **self.training.to_json(),
             "test": None if self.test is None else self.test.to_json(),
             "base": None if self.base is None else self.base.to_json(),
@@ -130,6 +156,11 @@ class ExpertMetrics:
             training=TrainingMetrics.from_json(metrics),
             test=None if test is None else TaskSums.from_json(test),
             base=None if base is None else TaskSums.from_json(base),
+            **{
+                name: TaskSums.from_json(metrics[name])
+                for name in ("validation", "validation_base")
+                if name in metrics
+            },
         )
 
 
@@ -220,7 +251,9 @@ class MergeMetrics:
     """The metrics of a merge."""
 
     tasks: Mapping[str, TaskSums]
-    """The merged model on the test images of each task, held-out tasks included."""
+    """The merged model on each task, held-out tasks included: on test images, or on validation
+    images if the specification says so. Empty for a candidate of a search whose merge is not
+    finite."""
     coverage: float
     """Fraction of the weight entries on which the method is more than an average, in [0, 1]."""
     weights_sha256: str | None = None
@@ -228,6 +261,9 @@ class MergeMetrics:
     manifests of earlier releases."""
     tuning: TuningMetrics | None = None
     """The choice of tuned parameters; None if none is tuned."""
+    experts: Mapping[str, tuple[TaskSums, TaskSums]] = field(default_factory=dict)
+    """Each expert, and the base under its head, on the test images of its task, if the experts'
+    own manifests lack them because they were evaluated on validation images."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
@@ -236,6 +272,10 @@ class MergeMetrics:
             fields["weights_sha256"] = self.weights_sha256
         if self.tuning is not None:
             fields["tuning"] = self.tuning.to_json()
+        if self.experts:
+            fields["experts"] = {
+                task: [sums.to_json() for sums in pair] for task, pair in self.experts.items()
+            }
         return fields
 
     @classmethod
@@ -244,6 +284,10 @@ class MergeMetrics:
         tasks = {task: TaskSums.from_json(sums) for task, sums in metrics["tasks"].items()}
         return cls(
             tasks=tasks,
+            experts={
+                task: (TaskSums.from_json(expert), TaskSums.from_json(base))
+                for task, (expert, base) in metrics.get("experts", {}).items()
+            },
             coverage=metrics["coverage"],
             weights_sha256=metrics.get("weights_sha256"),
             tuning=tuning_of(metrics),

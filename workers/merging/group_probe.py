@@ -179,7 +179,7 @@ class GroupProbe:
         copy_statistics(own or self._merged_statistics, module=self._module)
 
     def _split(self, expert: ExpertSpec, *, loss: Loss) -> Split:
-        name = "test" if loss == "entropy" else "train"
+        name = self._spec.evaluate_on if loss == "entropy" else "train"
         return self._workspace.split(expert.data_id, name)
 
     def _train_images(self, task: int, num_images: int) -> Split:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from eval.evaluate import evaluate_head
 from eval.metrics import TaskSums
+from merge.errors import NonFiniteMergeError
 from merge.merge import coverage
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics
@@ -13,7 +14,7 @@ from workers.artifacts.provenance import Provenance
 from workers.merging.kept_weights import KeptWeights
 from workers.merging.merged_models import features_under, merged_models
 from workers.merging.surgery import Adapter, train_adapter
-from workers.merging.tuning import tune
+from workers.merging.tuning import NothingToChooseError, tune
 from workers.merging.weights_digest import WeightsDigest
 from workers.models.backbones import Backbone
 from workers.models.tied_weights import own_state
@@ -32,6 +33,9 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     bits of a merge whose specification has these values. The merged weights are stored only if the
     specification says so.
 
+    A candidate of a search whose merge is not finite is committed as `diverged`, without sums: the
+    search goes on from what is committed, and nothing else.
+
     Raises:
         MissingArtifactError: An expert or its weights are not in the store.
         NothingToChooseError: No value that was tried has a finite loss.
@@ -39,6 +43,21 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     """
     started = time.monotonic()
     compute_deterministically()
+    try:
+        return _run_merge(spec, started=started, workspace=workspace)
+    except (NonFiniteMergeError, NothingToChooseError):
+        if spec.evaluate_on == "test":
+            raise
+    return workspace.artifacts.commit(
+        Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
+        files={},
+        outcome="diverged",
+        metrics=MergeMetrics(tasks={}, coverage=0.0).to_json(),
+        seconds={"merge": time.monotonic() - started, "evaluate": 0.0},
+    )
+
+
+def _run_merge(spec: MergeSpec, *, started: float, workspace: Workspace) -> Manifest:
     tuning = None if spec.tuning is None else tune(spec, spec.tuning, workspace=workspace)
     fixed = spec if tuning is None else spec.at(tuning.chosen)
     seconds = {} if tuning is None else {"tune": time.monotonic() - started}
@@ -64,7 +83,11 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
             Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
             files=kept.files,
             metrics=MergeMetrics(
-                tasks=sums, coverage=covered, weights_sha256=digest.hexdigest(), tuning=tuning
+                tasks=sums,
+                coverage=covered,
+                weights_sha256=digest.hexdigest(),
+                tuning=tuning,
+                experts=_experts_on_test(spec, workspace=workspace),
             ).to_json(),
             seconds={**seconds, "merge": merge_s, "evaluate": evaluate_s},
         )
@@ -75,7 +98,7 @@ class ScoredTask:
     """A merged model on one task."""
 
     sums: TaskSums
-    """Sums over the task's test images."""
+    """Sums over the images of the task that the merge is evaluated on."""
     adapter: Adapter | None
     """The adapter that surgery trained for the task; None without surgery."""
 
@@ -87,7 +110,7 @@ def score_task(
 
     The backbone has the task's own running statistics afterwards, if the policy is `per_task`.
     """
-    split = workspace.split(expert.data_id, "test")
+    split = workspace.split(expert.data_id, spec.evaluate_on)
     features = features_under(
         expert, spec=spec, backbone=backbone, split=split, workspace=workspace
     )
@@ -95,7 +118,7 @@ def score_task(
     if spec.surgery is not None and expert in spec.experts:
         adapter = train_adapter(
             features,
-            target=workspace.expert_features(expert),
+            target=workspace.expert_features(expert, split=spec.evaluate_on),
             surgery=spec.surgery,
             seed=derive_seed(spec.seed, "surgery", expert.task),
         )
@@ -103,6 +126,28 @@ def score_task(
     head = workspace.expert_head(expert.id)
     sums = evaluate_head(head, features=features, labels=split.labels)
     return ScoredTask(sums=sums, adapter=adapter)
+
+
+def _experts_on_test(
+    spec: MergeSpec, *, workspace: Workspace
+) -> dict[str, tuple[TaskSums, TaskSums]]:
+    """Evaluates the experts whose own manifests lack test scores, and the base under their heads.
+
+    They are the experts of a search, at its end. The backbone has other weights afterwards.
+    """
+    found: dict[str, tuple[TaskSums, TaskSums]] = {}
+    for expert in (*spec.experts, *spec.held_out):
+        if (expert.evaluate_on, spec.evaluate_on) != ("validation", "test"):
+            continue
+        head = workspace.expert_head(expert.id)
+        labels = workspace.split(expert.data_id, "test").labels
+        own = workspace.expert_features(expert)
+        base = workspace.base_features(expert.base_id, expert.data_id)
+        found[expert.task] = (
+            evaluate_head(head, features=own, labels=labels),
+            evaluate_head(head, features=base, labels=labels),
+        )
+    return found
 
 
 def _inputs(spec: MergeSpec, *, workspace: Workspace) -> dict[str, str]:

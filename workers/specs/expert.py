@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from workers.specs.data import EvaluateOn
 from workers.specs.hyperparameters import (
     Hyperparameters,
     TrainingConstants,
@@ -27,8 +28,11 @@ class ExpertSpec:
     head_id: str | None = None
     """The id of a zero-shot head, which is never trained; None for a head that `hyperparameters`
     describes."""
+    evaluate_on: EvaluateOn = "test"
+    """The images that the expert, and the base under its head, are evaluated on. Experts of a
+    search are evaluated on validation images, so that no test image is read before it has ended."""
     evaluates_base: ClassVar[bool] = True
-    """True: the base is evaluated on the task's test images as well."""
+    """True: the base is evaluated on the same images as well."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -49,11 +53,14 @@ class ExpertSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the manifest stores."""
+        # Left out for test images, so that ids stay as they were.
+        scored = {} if self.evaluate_on == "test" else {"evaluate_on": self.evaluate_on}
         return {
             "task": self.task,
             "base_id": self.base_id,
             "data_id": self.data_id,
             "head_id": self.head_id,
+            **scored,
             **training_to_json(self.hyperparameters, self.constants),
         }
 

@@ -10,6 +10,7 @@ from typing import Any
 from merge.catalogue import CARDS, SCALE_ONE_VECTOR, MethodCard, parse_params
 from merge.errors import ParameterErrors
 from merge.parameters.method_params import MethodParams
+from workers.specs.data import EvaluateOn
 from workers.specs.expert import ExpertSpec
 from workers.specs.ids import VERSIONS, canonical_json, content_id_of_text
 from workers.specs.own_method import OwnMethodSpec
@@ -55,6 +56,9 @@ class MergeSpec:
     """The method, if a user wrote it; None for one of the catalogue."""
     keeps_weights: bool = False
     """Whether the merged weights are part of the artifact."""
+    evaluate_on: EvaluateOn = "test"
+    """The images that the result is evaluated on; also those of surgery and of methods that learn
+    from unlabelled images. Candidates of a search are evaluated on validation images."""
 
     @property
     def card(self) -> MethodCard:
@@ -97,6 +101,7 @@ class MergeSpec:
             spec["own_method"] = self.own_method.source
         if self.keeps_weights:
             spec["keep"] = "merged"
+        spec |= self._evaluated_on()
         members = (expert.id for expert in (*self.experts, *self.held_out))
         return content_id_of_text(
             "merge",
@@ -121,6 +126,7 @@ class MergeSpec:
             **self._own_fields(),
             **optional,
             **kept,
+            **self._evaluated_on(),
             "base_id": self.base_id,
             "surgery": None if self.surgery is None else asdict(self.surgery),
             "experts": {expert.task: expert.id for expert in self.experts},
@@ -145,6 +151,10 @@ class MergeSpec:
         members = {"experts": experts, "held_out": held_out}
         optional = {"surgery": surgery, "tuning": tuning, "own_method": own}
         return MergeSpec(**{**values, **members, **optional})
+
+    def _evaluated_on(self) -> dict[str, Any]:
+        """Returns the field, left out for test images, so that ids stay as they were."""
+        return {} if self.evaluate_on == "test" else {"evaluate_on": self.evaluate_on}
 
     def _own_fields(self) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Generic, Literal, Self, TypeVar
 
@@ -23,6 +23,9 @@ class TrainingSpec(ABC, Generic[Output]):
     """The artifact after the most steps."""
     snapshots: tuple[int, ...]
     """Step counts at which an artifact is committed, ascending; the last is that of `longest`."""
+    goes_on_to: Output | None = None
+    """The artifact with which a longer training may go on from the end of this one, which leaves a
+    checkpoint for it; None if nothing goes on."""
 
     output_kind: ClassVar[Literal["base", "expert"]]
     """The kind of the artifacts that the training commits."""
@@ -73,6 +76,11 @@ class TrainingSpec(ABC, Generic[Output]):
         return self.longest.id
 
     @property
+    def checkpoints_id(self) -> str:
+        """The id under which checkpoints lie: that of the longest training that may use them."""
+        return self.id if self.goes_on_to is None else self.goes_on_to.id
+
+    @property
     def num_steps(self) -> int:
         """The number of optimizer steps."""
         return self.snapshots[-1]
@@ -95,7 +103,8 @@ class TrainingSpec(ABC, Generic[Output]):
         left = [output for output in self.outputs if output.id not in committed]
         if not left:
             return None
-        return self._of(left)
+        rest = self._of(left)
+        return rest if self.goes_on_to is None else replace(rest, goes_on_to=self.goes_on_to)
 
 
 @dataclass(frozen=True, kw_only=True)

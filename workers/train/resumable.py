@@ -69,14 +69,15 @@ class ResumableTraining(Generic[Output]):
     _diverged: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._checkpoints = Checkpoints(self.artifacts.store, training_id=self.spec.id)
+        self._checkpoints = Checkpoints(self.artifacts.store, training_id=self.spec.checkpoints_id)
 
     def run(self, commit: Callable[[Output, Snapshot], Manifest]) -> Iterator[TrainingProgress]:
         """Resumes from the last usable checkpoint, trains, and commits at each snapshot.
 
         Yields a report at an interval and at every snapshot; the last report ends the training.
         After a loss that is not finite no step is taken, and the remaining snapshots are committed
-        at once. A training whose generator is closed writes a checkpoint.
+        at once. A training whose generator is closed writes a checkpoint, and so does one that may
+        go on: a longer training takes its steps from there.
 
         Args:
             commit: Commits the model as it is now, as one of the training's outputs.
@@ -93,8 +94,11 @@ class ResumableTraining(Generic[Output]):
             for output, steps in zip(self.spec.outputs, self.spec.snapshots, strict=True):
                 for _ in self._advance(until=steps, interval=interval):
                     yield self._progress(self.trainer.step)
+                is_last = steps == self.spec.num_steps
+                if is_last and self.spec.goes_on_to is not None and not self._diverged:
+                    self._write_checkpoint()  # first: whoever sees the artifact may go on from here
                 manifest = committed.get(output.id) or commit(output, self._snapshot())
-                if steps == self.spec.num_steps:
+                if is_last and (self.spec.goes_on_to is None or self._diverged):
                     self._checkpoints.remove()
                 yield self._progress(steps, manifest)
                 self.trainer.set_training_mode()

@@ -30,7 +30,7 @@ class _StartedTrial:
     spec: TrialSpec
     trainer: Trainer
     base_features: Tensor
-    """(test images, features) of the base."""
+    """(images, features) of the base, of the images that the experts are evaluated on."""
     workspace: Workspace
     memory: MemoryShare
 
@@ -80,7 +80,9 @@ def run_trial(
 def _start(spec: TrialSpec, *, workspace: Workspace, memory: MemoryShare) -> _StartedTrial:
     longest = spec.longest
     compute_deterministically()
-    base_features = workspace.base_features(longest.base_id, longest.data_id)
+    base_features = workspace.base_features(
+        longest.base_id, longest.data_id, split=longest.evaluate_on
+    )
     probe = None if longest.hyperparameters.head == "trained" else workspace.linear_probe(longest)
     linearised = longest.hyperparameters.linearised
     backbone = workspace.base_backbone(longest.base_id, linearised=linearised)
@@ -157,7 +159,8 @@ def _metrics(trial: _StartedTrial, *, finite: bool) -> ExpertMetrics:
     trainer = trial.trainer
     if not finite:
         return ExpertMetrics(training=trainer.metrics(), test=None, base=None)
-    split = trial.workspace.split(trial.spec.longest.data_id, "test")
+    evaluate_on = trial.spec.longest.evaluate_on
+    split = trial.workspace.split(trial.spec.longest.data_id, evaluate_on)
     expert = evaluate(
         trainer.backbone.model,
         trainer.head,
@@ -166,4 +169,4 @@ def _metrics(trial: _StartedTrial, *, finite: bool) -> ExpertMetrics:
         device=trainer.device,
     )
     base = evaluate_head(trainer.head, features=trial.base_features, labels=split.labels)
-    return ExpertMetrics(training=trainer.metrics(), test=expert, base=base)
+    return ExpertMetrics.of(expert, base, training=trainer.metrics(), evaluate_on=evaluate_on)

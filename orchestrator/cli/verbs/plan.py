@@ -30,6 +30,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.results.means import CATEGORICAL_AXES
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
+from orchestrator.search.words import search_plan_lines
 from orchestrator.study.resources import Budget
 from workers.specs.merge import MergeSpec, num_merges_tried
 from workers.store.opening import is_surely_read_only
@@ -123,7 +124,7 @@ def print_plan(
     counts = ledger.state().counts()
     parts = (
         counted(len(plan.study.task_names), "task"),
-        counted(len(plan.settings), "setting"),
+        counted(len(plan.all_settings), "setting"),
         counted(len(plan.groups), "group"),
         counted(len(plan.study.merge), "method"),
     )
@@ -141,7 +142,7 @@ def print_plan(
     table.add_row("experts", str(counts.num_experts), str(counts.num_experts_done))
     table.add_row("merge jobs", str(counts.num_merges), str(counts.num_merges_done))
     print_table(console, table)
-    about = (*axis_lines(plan), *base_lines(plan), *tuning_lines(plan))
+    about = (*axis_lines(plan), *base_lines(plan), *tuning_lines(plan), *search_plan_lines(plan))
     for line in (*about, prefix_sharing_line(plan), *lines):
         say(console, line)
 
@@ -175,7 +176,7 @@ def base_lines(plan: Plan) -> Sequence[str]:
 def tuning_lines(plan: Plan) -> Sequence[str]:
     """Returns a line for each method that chooses parameters on validation images."""
     first: dict[str, MergeSpec] = {}
-    for cell in plan.cells:
+    for cell in plan.all_cells:
         if cell.merge.tuning is not None:
             first.setdefault(cell.label, cell.merge)
     lines = []
@@ -196,7 +197,7 @@ def prefix_sharing_line(plan: Plan) -> str:
     num, unshared = plan.num_steps, plan.num_steps_unshared
     steps = counted(num, "optimizer step")
     jobs = counted(len(plan.merges), "merge job")
-    merges = f"{jobs} for {counted(len(plan.cells), 'table entry', plural='table entries')}"
+    merges = f"{jobs} for {counted(len(plan.all_cells), 'table entry', plural='table entries')}"
     if num == unshared:
         return f"{steps}, {merges}"
     saved = f"{1 - num / unshared:.0%} saved"

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from orchestrator.cli.ending import exit_code_of
 from orchestrator.cli.printing import (
+    print_candidates,
     print_experts,
     print_pairs,
     print_results,
@@ -22,9 +23,11 @@ from orchestrator.cli.printing import (
 from orchestrator.results.means import means_table
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.search.table import candidates_table
+from orchestrator.search.words import search_lines
 from orchestrator.theory.answers import paired_table
 
-Shown = Literal["rows", "means", "experts", "pairs"]
+Shown = Literal["rows", "means", "experts", "pairs", "candidates"]
 _FORMULA = r"^[=+\-@]"
 _NUMBER = r"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?$"
 
@@ -34,19 +37,25 @@ def show_results(opened: OpenedStudy, *, console: Console, output_format: str, s
 
     The format `table` prints means over the groups in place of the rows.
     """
-    results = StudyResults.of(opened.ledger.committed())
+    committed = opened.ledger.committed()
+    results = StudyResults.of(committed)
     if output_format != "table":
         table = {
             "rows": lambda: results.rows,
             "means": lambda: means_table(results.all_means),
             "experts": lambda: results.experts,
             "pairs": lambda: paired_table(results.own_rows, external=results.external),
+            "candidates": lambda: candidates_table(committed),
         }[shown]()
         sys.stdout.buffer.write(_encoded(table, output_format=output_format))
     elif shown == "experts":
         print_experts(results.experts, console=console)
     elif shown == "pairs":
         print_pairs(paired_table(results.own_rows, external=results.external), console=console)
+    elif shown == "candidates":
+        print_candidates(
+            candidates_table(committed), lines=search_lines(committed), console=console
+        )
     else:
         print_results(results.all_means, console=console)
         print_skipped(results.experts, console=console)

@@ -73,6 +73,7 @@ CHANGES: dict[str, Any] = {
     "hyperparameters": replace(EXPERT.hyperparameters, **HYPERPARAMETERS),
     "constants": replace(EXPERT.constants, **CONSTANTS),
     "head_id": "5" * 16,
+    "evaluate_on": "validation",
 }
 EXPERT_JSON = {
     "task": "mnist_5k",
@@ -258,6 +259,18 @@ def test_expert_comes_back_from_json_with_its_id() -> None:
 def test_plain_specs_come_back_from_json_with_their_ids(spec: BaseSpec | DataSpec) -> None:
     """Bases and images that are read from JSON have the same ids."""
     assert type(spec).from_json(json.loads(json.dumps(spec.to_json()))).id == spec.id
+
+
+def test_images_that_a_merge_is_evaluated_on_are_in_its_id_and_json() -> None:
+    """A candidate of a search shares no artifact with a merge that reads test images."""
+    candidate = replace(MERGE, evaluate_on="validation")
+    fields = candidate.to_json()
+
+    assert candidate.id != MERGE.id
+    assert fields["evaluate_on"] == "validation"
+    assert "evaluate_on" not in MERGE.to_json()
+    members = {"experts": MERGE.experts, "held_out": MERGE.held_out}
+    assert MergeSpec.from_json(fields, **members) == candidate
 
 
 def test_json_of_a_merge_names_its_experts_by_id() -> None:

@@ -1,0 +1,144 @@
+"""The decisions of a search, and the settings of the candidates that they name."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from orchestrator.plan.settings import Setting, origin_of, plan_settings
+from orchestrator.study.schema import Study
+from workers.specs.training import TrialSpec
+
+CANDIDATE_AXIS = "candidate"
+TASK_MARK = "@"
+"""Stands between a hyperparameter and the task that has a value of its own: `lr@mnist`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One decision of a search. Its order among all decisions is the order of the search."""
+
+    kind: Literal["propose", "promote", "choose"]
+    """`propose` adds candidates, `promote` lets some go on to more steps, `choose` names the
+    winner, which is scored on test images."""
+    candidates: tuple[int, ...]
+    """Numbers of candidates, counted from 0; none if a search has no winner."""
+    steps: int | None
+    """The steps after which the candidates are merged; None for each candidate's own."""
+    values: tuple[Mapping[str, Any], ...] = ()
+    """For `propose`: the values of each candidate by hyperparameter, such as `lr` or `lr@mnist`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields that the study's folder keeps."""
+        return {
+            "kind": self.kind,
+            "candidates": list(self.candidates),
+            "steps": self.steps,
+            "values": [dict(each) for each in self.values],
+        }
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "Decision":
+        """Returns the decision whose `to_json` returned the fields.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return Decision(
+            kind=fields["kind"],
+            candidates=tuple(fields["candidates"]),
+            steps=fields["steps"],
+            values=tuple(fields["values"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One point of the searched space, with the steps that it has been let go on to."""
+
+    number: int
+    values: Mapping[str, Any]
+    """By hyperparameter, as in `Decision.values`."""
+    rungs: tuple[int | None, ...]
+    """The steps after which it is merged, ascending."""
+
+
+def candidates_of(decisions: Iterable[Decision]) -> tuple[Candidate, ...]:
+    """Returns all candidates in the order of their numbers."""
+    found: dict[int, Candidate] = {}
+    for each in decisions:
+        if each.kind == "propose":
+            for number, values in zip(each.candidates, each.values, strict=True):
+                found[number] = Candidate(number=number, values=values, rungs=(each.steps,))
+        elif each.kind == "promote":
+            for number in each.candidates:
+                before = found[number]
+                found[number] = replace(before, rungs=(*before.rungs, each.steps))
+    return tuple(found.values())
+
+
+def candidate_name(number: int, *, steps: int | None) -> str:
+    """Returns a candidate's value on its axis: `7`, or `7 at 60 steps` under halving."""
+    return str(number) if steps is None else f"{number} at {steps} steps"
+
+
+def study_settings(
+    study: Study, *, decisions: Sequence[Decision]
+) -> tuple[tuple[Setting, ...], tuple[Setting, ...]]:
+    """Returns the settings of the result table, and those of the candidates of a search."""
+    if study.search is not None:
+        winner = winner_setting(study, decisions=decisions)
+        return winner, candidate_settings(study, decisions=decisions)
+    settings = plan_settings(
+        study.finetune,
+        backbone=study.backbone,
+        tasks=study.task_names,
+        sizes=study.groups.sizes,
+        seed=study.seed,
+    )
+    return settings, ()
+
+
+def going_on(study: Study, trials: Iterable[TrialSpec]) -> Iterator[TrialSpec]:
+    """Yields the trials; under halving, one with fewer than all steps may go on later."""
+    has_halving = study.search is not None and study.search.halving is not None
+    most_steps = study.finetune.defaults.steps
+    for trial in trials:
+        goes_on = has_halving and trial.num_steps < most_steps
+        yield replace(trial, goes_on_to=trial.longest.with_steps(most_steps)) if goes_on else trial
+
+
+def candidate_settings(study: Study, *, decisions: Sequence[Decision]) -> tuple[Setting, ...]:
+    """Returns a setting for every candidate and every number of steps that it is merged at."""
+    origin = origin_of(study.finetune, backbone=study.backbone, tasks=study.task_names)
+    return tuple(
+        _setting(origin, candidate=each, steps=steps, name=candidate_name(each.number, steps=steps))
+        for each in candidates_of(decisions)
+        for steps in each.rungs
+    )
+
+
+def winner_setting(study: Study, *, decisions: Sequence[Decision]) -> tuple[Setting, ...]:
+    """Returns the setting of the candidate that was chosen last; empty before any was."""
+    chosen = next((each for each in reversed(decisions) if each.kind == "choose"), None)
+    if chosen is None or not chosen.candidates:
+        return ()
+    origin = origin_of(study.finetune, backbone=study.backbone, tasks=study.task_names)
+    (number,) = chosen.candidates
+    candidate = candidates_of(decisions)[number]
+    return (_setting(origin, candidate=candidate, steps=chosen.steps, name=str(number)),)
+
+
+def _setting(origin: Setting, *, candidate: Candidate, steps: int | None, name: str) -> Setting:
+    """Returns a setting: shared values for all tasks, then each task's own, then the steps."""
+    shared = {key: each for key, each in candidate.values.items() if TASK_MARK not in key}
+    own: dict[str, dict[str, Any]] = {task: {} for task in origin.points}
+    for key, each in candidate.values.items():
+        hyperparameter, mark, task = key.partition(TASK_MARK)
+        if mark and task in own:
+            own[task][hyperparameter] = each
+    rung = {} if steps is None else {"steps": steps}
+    points = {
+        task: replace(point, **{**shared, **own[task], **rung})
+        for task, point in origin.points.items()
+    }
+    return replace(origin, axis=CANDIDATE_AXIS, value=name, points=points)

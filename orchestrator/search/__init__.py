@@ -1,0 +1,1 @@
+"""Searches hyperparameters for the merged model: proposals, halving, scores and records."""

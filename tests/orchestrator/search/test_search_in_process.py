@@ -1,0 +1,153 @@
+"""Whole searches of a tiny study: what they train, choose, read, and do after a kill."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from searched_study import opened_search, run_search, search_fields
+
+from eval.images.split import Split
+from orchestrator.plan.candidates import Decision, candidates_of
+from orchestrator.record.committed import Committed
+from orchestrator.record.holes import Hole
+from orchestrator.results.study_results import StudyResults
+from orchestrator.run.opened import OpenedStudy
+from orchestrator.search.decide import incumbent
+from orchestrator.search.scores import scores_of, trained_steps
+from workers.train.trainer import Trainer
+from workers.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+RUNGS = (2, 4, 8)
+NUM_TASKS = 3
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> OpenedStudy:
+    """Runs a search to its end once."""
+    return run_search(search_fields(tmp_path_factory.mktemp("finished") / "store"))
+
+
+def test_batches_are_halved_in_turn_and_the_best_wins(finished: OpenedStudy) -> None:
+    """Four candidates, then the last two of the budget, each batch halved at every rung."""
+    kinds = [(each.kind, len(each.candidates), each.steps) for each in finished.plan.decisions]
+    winner = finished.plan.decisions[-1]
+
+    assert kinds[:-1] == [
+        ("propose", 4, 2),
+        ("promote", 2, 4),
+        ("promote", 1, 8),
+        ("propose", 2, 2),
+        ("promote", 1, 4),
+        ("promote", 1, 8),
+    ]
+    assert winner.kind == "choose"
+    assert (winner.candidates[0], winner.steps) == incumbent(scores_of(_committed(finished)))
+
+
+def test_best_candidates_are_promoted(finished: OpenedStudy) -> None:
+    """Those that go on have better scores than all others of their batch at that rung."""
+    scores = scores_of(_committed(finished))
+    first, second = finished.plan.decisions[:2]
+    stopped = set(first.candidates) - set(second.candidates)
+
+    assert max(scores[each, 2].badness for each in second.candidates) <= min(
+        scores[each, 2].badness for each in stopped
+    )
+
+
+def test_no_step_is_trained_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimizer takes as many steps as the longest trials of all candidates have."""
+    taken: list[int] = []
+    advance = Trainer.advance
+
+    def counted(self: Trainer) -> None:
+        advance(self)
+        taken.append(self.step)
+
+    monkeypatch.setattr(Trainer, "advance", counted)
+    opened = run_search(search_fields(tmp_path / "store"))
+    most = [max(each.rungs) for each in candidates_of(opened.plan.decisions)]
+
+    assert len(taken) == NUM_TASKS * sum(most) == trained_steps(_committed(opened))
+
+
+def test_results_are_those_of_the_winner_on_test_images(finished: OpenedStudy) -> None:
+    """The tables have one setting, with scores of 12 test images per task."""
+    results = StudyResults.of(_committed(finished))
+    rows = results.rows.to_pylist()
+    number = finished.plan.decisions[-1].candidates[0]
+
+    assert {row["setting"] for row in rows} == {f"candidate={number}"}
+    assert {row["num_examples"] for row in rows if row["task"] not in {"macro", "union"}} == {12}
+    assert len(rows) == 3 * 2 * (2 + 2)  # groups x methods x (tasks and means)
+    assert {row["num_examples"] for row in results.experts.to_pylist()} == {12}
+    assert _holes(finished) == ()
+
+
+def test_finished_search_has_nothing_left(finished: OpenedStudy) -> None:
+    """A study that is opened again has the same decisions and takes no further one."""
+    again = finished.reopened()
+
+    assert again.is_finished()
+    assert again.plan.decisions == finished.plan.decisions
+
+
+class _UnreadableError(Exception):
+    """A test image was read before the search had ended."""
+
+
+def test_no_test_image_is_read_before_the_winner_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening the test images fails until the last decision, and the search ends all the same."""
+    decisions: list[Decision] = []
+    read_after: list[str] = []
+    split = Workspace.split
+
+    def guarded(self: Workspace, data_id: str, name: str) -> Split:
+        if name == "test":
+            if decisions[-1].kind != "choose":
+                raise _UnreadableError
+            read_after.append(data_id)
+        return split(self, data_id, name)
+
+    monkeypatch.setattr(Workspace, "split", guarded)
+    opened = run_search(
+        search_fields(tmp_path / "store"),
+        on_decision=lambda study: decisions.append(study.plan.decisions[-1]),
+    )
+
+    assert opened.reopened().is_finished()
+    assert len(set(read_after)) == NUM_TASKS
+
+
+def test_killed_search_ends_with_the_same_bytes(finished: OpenedStudy, tmp_path: Path) -> None:
+    """A run that ends after every few jobs, and is begun again, gives the same tables."""
+    fields = search_fields(tmp_path / "store")
+    num_runs = 0
+
+    def few_jobs() -> Iterator[bool]:
+        yield from [True] * 5
+        yield False
+
+    opened = opened_search(fields)
+    while not opened.is_finished():
+        jobs = few_jobs()
+        run_search(fields, may_go_on=lambda jobs=jobs: next(jobs))
+        opened, num_runs = opened_search(fields), num_runs + 1
+    expected = StudyResults.of(_committed(finished))
+    found = StudyResults.of(_committed(opened))
+
+    assert num_runs > len(RUNGS)
+    assert opened.plan.decisions == finished.plan.decisions
+    assert found.rows.equals(expected.rows)
+    assert found.experts.equals(expected.experts)
+
+
+def _committed(opened: OpenedStudy) -> Committed:
+    return opened.ledger.committed()
+
+
+def _holes(opened: OpenedStudy) -> tuple[Hole, ...]:
+    return opened.ledger.state().holes()
