@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Probe(Protocol):
     """A group's model, heads and images. A task is named by its position in the group.
 
+    The experts of the group come first. Further ones may follow: they are merged, but losses and
+    accuracies are those of the group. Calls on an expert read the images of its own task.
+
     Every call first loads the given weights, so calls do not depend on one another, and runs the
     model in evaluation mode. The method does not choose running statistics: calls on a merged model
     use the statistics that the merge will have, calls on an expert use the expert's own. Results
@@ -27,7 +30,7 @@ class Probe(Protocol):
 
     @property
     def num_tasks(self) -> int:
-        """Number of tasks; experts at later positions have no images."""
+        """Number of tasks of the group; later experts belong to none, and add nothing to a loss."""
 
     def gradient(
         self,

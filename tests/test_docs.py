@@ -24,6 +24,7 @@ from orchestrator.results.schema import (
     EXTERNAL,
     MICRO_BATCH,
     POINT_COLUMNS,
+    POOL,
     RESULTS_SCHEMA,
     SKIPPED,
     TUNING,
@@ -291,6 +292,12 @@ def test_every_column_of_candidates_is_documented() -> None:
     """docs/search.md lists the fixed columns of the table of candidates in their order."""
     cells = first_cells(section_of(ROOT / "docs" / "search.md", "## Candidates"))
     assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in FIXED]
+
+
+def test_every_column_of_pools_is_documented() -> None:
+    """docs/results.md lists the columns of studies with pools in their order."""
+    cells = first_cells(section_of(ROOT / "docs" / "results.md", "## Columns of pools"))
+    assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in POOL]
 
 
 def test_every_column_is_documented() -> None:

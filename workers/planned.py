@@ -114,6 +114,7 @@ def _merge(plan: PlanFile, artifact_id: str) -> MergeSpec:
         fields,
         experts=tuple(experts[each] for each in fields["experts"]),
         held_out=tuple(experts[each] for each in fields["held_out"]),
+        pool=tuple(experts[each] for each in fields.get("pool", ())),
     )
 
 

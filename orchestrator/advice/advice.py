@@ -144,7 +144,7 @@ def advise(
             new_steps=new_steps,
             values=values,
         )
-        for panel in panels(results)
+        for panel in panels(results, with_pools=False)
         if not methods or panel.method in methods
     ]
 

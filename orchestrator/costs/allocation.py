@@ -105,7 +105,7 @@ def _units(
     for_merges: set[str] = set()
     for spec in plan.merges.values():
         if spec.id in merges:
-            members = (expert.id for expert in (*spec.experts, *spec.held_out))
+            members = (expert.id for expert in spec.members)
             needed = (makers[each] for each in members if each in makers)
             unit = {job.id: job for training in needed for job in chains[training.id]}
             for_merges |= unit.keys()

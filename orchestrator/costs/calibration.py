@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +111,10 @@ def _distinct_merges(plan: Plan, *, models: Mapping[str, str]) -> Iterator[Merge
         key = merge_key(models[spec.base_id], image_size=plan.study.backbone.image_size, merge=spec)
         kinds.setdefault(key, []).append(spec)
     for alike in kinds.values():
-        counts = Counter(len(spec.experts) for spec in alike)
+        counts = Counter(len(spec.merged) for spec in alike)
         size = max(counts, key=lambda each: (counts[each], each))
-        yield next(spec.first_tried for spec in alike if len(spec.experts) == size)
+        typical = next(spec.first_tried for spec in alike if len(spec.merged) == size)
+        yield replace(typical, experts=typical.merged, pool=())
 
 
 def _reads_images(spec: MergeSpec) -> bool:

@@ -105,7 +105,7 @@ class Durations:
         """
         members = (*spec.experts, *spec.held_out)
         num_images: float = sum(self._num_test_images[expert.task] for expert in members)
-        num_experts, model = len(spec.experts), self._kinds.models[spec.base_id]
+        num_experts, model = len(spec.merged), self._kinds.models[spec.base_id]
         if spec.tuning is not None:
             num_validated = sum(self._num_validation_images[each.task] for each in spec.experts)
             num_images += len(spec.tuning.points()) * num_validated

@@ -159,7 +159,8 @@ def _merge_sample(
 
 
 def _seconds_per_expert(manifest: Manifest) -> float:
-    return manifest.seconds["merge"] / max(1, len(manifest.spec["experts"]))
+    num_experts = len(manifest.spec["experts"]) + len(manifest.spec.get("pool", ()))
+    return manifest.seconds["merge"] / max(1, num_experts)
 
 
 def _seconds_per_image(manifest: Manifest) -> float:

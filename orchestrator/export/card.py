@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from eval.counts import counted
 from orchestrator.export.choice import ChosenExpert, ChosenMerge
 from orchestrator.export.snippet import snippet
 from orchestrator.plan.data_use import data_use, has_task_modules
@@ -44,6 +45,12 @@ class Card:
         """The experts of the group, or the one expert."""
         chosen = self.chosen
         return (chosen.spec,) if isinstance(chosen, ChosenExpert) else chosen.cell.merge.experts
+
+    @property
+    def merged(self) -> Sequence[ExpertSpec]:
+        """The experts, and the further ones of a pool."""
+        chosen = self.chosen
+        return (chosen.spec,) if isinstance(chosen, ChosenExpert) else chosen.cell.merge.merged
 
     @property
     def base(self) -> BaseSpec:
@@ -125,7 +132,8 @@ def _summary(card: Card) -> str:
     chosen = merged_params(card.manifest.spec, card.manifest.metrics)
     params = ", ".join(f"{name}={value}" for name, value in chosen.items())
     lines = [
-        f"A `{model}` of timm: the merge of {len(merge.experts)} experts, fine-tuned on {tasks}.",
+        f"A `{model}` of timm: the merge of {len(merge.experts)} experts, fine-tuned on {tasks}"
+        + (f", with {counted(len(merge.pool), 'further expert')}." if merge.pool else "."),
         "",
         f"- method: `{merge.method}` ({method})" + (f", {params}" if params else ""),
         f"- BatchNorm's running statistics: {merge.batch_norm}",
@@ -194,7 +202,7 @@ def _percent(fraction: float | None) -> str:
 
 def _experts(card: Card) -> str:
     lines = ["| task | expert | hyperparameters |", "| --- | --- | --- |"]
-    for expert in card.experts:
+    for expert in card.merged:
         columns: Mapping[str, Any] = expert.hyperparameters.columns()
         values = ", ".join(
             f"{name}={value}" for name, value in columns.items() if value is not None
@@ -230,7 +238,7 @@ def _licences(card: Card) -> str:
         "",
         f"- the base's weights, `{card.base.model}` from `{card.base.weights}`",
     ]
-    for expert in card.experts:
-        task = card.plan.sources[expert.task].task
+    for name in dict.fromkeys(expert.task for expert in card.merged):
+        task = card.plan.sources[name].task
         lines.append(f"- the images of {task.name}: {task.licence}")
     return "\n".join(lines) + "\n"

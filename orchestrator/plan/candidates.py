@@ -94,6 +94,7 @@ def study_settings(
         tasks=study.task_names,
         sizes=study.groups.sizes,
         seed=study.seed,
+        pools=dict.fromkeys(study.groups.pool_kinds, study.groups.pool),
     )
     return settings, ()
 

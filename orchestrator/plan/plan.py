@@ -11,6 +11,7 @@ from orchestrator.plan.bases import Bases, plan_bases
 from orchestrator.plan.candidates import Decision, going_on, study_settings
 from orchestrator.plan.groups import Group, num_possible, sample_groups
 from orchestrator.plan.multi_task import MultiTaskCell, multi_task_cells
+from orchestrator.plan.pools import pool_of
 from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting
 from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_fields, merge_spec
 from orchestrator.study.method_labels import method_labels
@@ -136,7 +137,9 @@ class Plan:
     @property
     def num_steps_unshared(self) -> int:
         """Optimizer steps of all trials if no experts or prefixes were shared."""
-        settings = [each for each in self.all_settings if each.axis != NUM_TASKS_AXIS]
+        settings = [
+            each for each in self.all_settings if each.axis != NUM_TASKS_AXIS and each.pool is None
+        ]
         return sum(
             point.steps
             for setting in settings or self.settings[:1]
@@ -164,6 +167,7 @@ def build_plan(
 
     Raises:
         OwnTaskError: The files of an own task no longer make a task.
+        StudyError: A pool is larger than the experts of a group.
     """
     sources = task_sources(study, recorded=recorded or {})
     datasets = tuple(data_spec(study, task=source.task) for source in sources.values())
@@ -252,7 +256,7 @@ def group_sizes(study: Study) -> list[int]:
     `groups.size` is among them unless the number-of-tasks axis is the study's only axis.
     """
     sizes = set(study.groups.sizes)
-    if study.finetune.varied() or study.backbone.axes.varied() or not sizes:
+    if study.groups.pool or study.finetune.varied() or study.backbone.axes.varied() or not sizes:
         sizes.add(study.groups.size)
     return sorted(sizes)
 
@@ -268,19 +272,21 @@ def _cells(
     fields = [merge_fields(study, method=method) for method in study.merge]
     methods = list(zip(method_labels(study.merge), fields, strict=True))
     has_held_out = study.evaluation.held_out and evaluate_on == "test"
-    by_experts: dict[tuple[str, ...], dict[tuple[str, str], MergeSpec]] = {}
+    by_experts: dict[tuple[str, ...], dict[tuple[object, ...], MergeSpec]] = {}
     for setting, by_task in zip(settings, experts, strict=True):
         size = setting.size or study.groups.size
         ids = tuple(by_task[task].id for task in sorted(by_task))
         specs = by_experts.setdefault(ids, {})  # settings with the same experts share merges
         for group in (group for group in groups if group.size == size):
+            pool = pool_of(setting, group=group, experts=by_task, every=experts, seed=study.seed)
             for label, of_method in methods:
-                key = (label, group.name)
+                key = (label, group.name, pool)
                 if key not in specs:
                     specs[key] = merge_spec(
                         of_method,
                         group=group,
                         experts=by_task,
+                        pool=pool,
                         has_held_out=has_held_out,
                         evaluate_on=evaluate_on,
                     )

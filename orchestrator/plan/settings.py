@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.finetune import Finetune
+from orchestrator.study.pools import POOL_AXES, PoolKind
 from workers.sampling.seeds import derive_seed
 from workers.specs.hyperparameters import Hyperparameters
 
@@ -34,7 +35,8 @@ class Setting:
     """One value on one axis, with the hyperparameters of each task's expert."""
 
     axis: str
-    """Name of the axis, or `default`, `grid`, `random`, `num_tasks` or `candidate`."""
+    """Name of the axis, or `default`, `grid`, `random`, `num_tasks`, `candidate` or that of a
+    pool."""
     value: str
     """The value as text: `0.001`; in a grid, the values of all axes."""
     points: Mapping[str, Hyperparameters]
@@ -43,6 +45,10 @@ class Setting:
     """The base of all tasks, because experts of different bases cannot be merged."""
     size: int | None = None
     """Tasks per group on the number-of-tasks axis; None for the study's `groups.size`."""
+    pool: int | None = None
+    """Experts per merge on the axis of a pool; None elsewhere: those of the group."""
+    extra: PoolKind | None = None
+    """The further experts of a pool; None off its axes."""
 
     @property
     def name(self) -> str:
@@ -63,23 +69,36 @@ def plan_settings(
     tasks: Sequence[str],
     sizes: Sequence[int],
     seed: int,
+    pools: Mapping[PoolKind, Sequence[int]] | None = None,
 ) -> tuple[Setting, ...]:
     """Returns a study's settings in the order in which they run.
 
     One-factor design: every value of every axis, with the other hyperparameters at their defaults.
     The axes of the base come last, so that a worker changes its model rarely. Grid: every
     combination. Random design: one setting per draw. Listed design: one setting per point. A study
-    without axes has the single setting `default`. The number-of-tasks axis follows, at the default
-    hyperparameters, or at the first draw of the random design.
+    without axes has the single setting `default`. The number-of-tasks axis follows, then those of
+    pools, at the default hyperparameters, or at the first draw of the random design.
+
+    Args:
+        finetune: The section with hyperparameters, axes and design.
+        backbone: The section with the base.
+        tasks: The study's tasks.
+        sizes: The values of the number-of-tasks axis.
+        seed: The study's seed.
+        pools: The numbers of merged experts, by the kind of further experts.
     """
     default = finetune.default_point
     origin = origin_of(finetune, backbone=backbone, tasks=tasks)
     settings = _design(finetune, backbone=backbone, origin=origin, default=default, seed=seed)
     at = settings[0] if finetune.design == "random" else origin
     by_size = [replace(at, axis=NUM_TASKS_AXIS, value=str(size), size=size) for size in sizes]
-    if settings == [origin] and by_size:
-        return tuple(by_size)
-    return (*settings, *by_size)
+    by_pool = [
+        replace(at, axis=POOL_AXES[extra], value=str(pool), pool=pool, extra=extra)
+        for extra, numbers in (pools or {}).items()
+        for pool in numbers
+    ]
+    further = (*by_size, *by_pool)
+    return further if settings == [origin] and further else (*settings, *further)
 
 
 def origin_of(finetune: Finetune, *, backbone: BackboneSection, tasks: Sequence[str]) -> Setting:

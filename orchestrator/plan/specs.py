@@ -161,6 +161,7 @@ def merge_spec(
     experts: Mapping[str, ExpertSpec],
     has_held_out: bool,
     evaluate_on: EvaluateOn = "test",
+    pool: tuple[ExpertSpec, ...] = (),
 ) -> MergeSpec:
     """Returns the specification of a method on a group.
 
@@ -168,18 +169,22 @@ def merge_spec(
         fields: The method's `merge_fields`.
         group: The tasks whose experts are merged.
         experts: The expert of every task of the study, by task; all have the same base.
-        has_held_out: Whether the merge is also evaluated on the tasks outside the group.
+        has_held_out: Whether the merge is also evaluated on the tasks outside the group whose
+            experts it does not merge.
         evaluate_on: The images that the merge is evaluated on. Weights of candidates of a search,
             which are on validation images, are never kept.
+        pool: Further experts to merge.
     """
     kept = {"keeps_weights": fields["keeps_weights"] and evaluate_on == "test"}
-    others = [task for task in sorted(experts) if task not in group.tasks] if has_held_out else ()
+    merged = {*group.tasks, *(expert.task for expert in pool)}
+    others = [task for task in sorted(experts) if task not in merged] if has_held_out else ()
     return MergeSpec(
         **{**fields, **kept},
         base_id=experts[group.tasks[0]].base_id,
         experts=tuple(experts[task] for task in group.tasks),
         held_out=tuple(experts[task] for task in others),
         evaluate_on=evaluate_on,
+        pool=pool,
     )
 
 

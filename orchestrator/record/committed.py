@@ -45,8 +45,7 @@ class Committed:
 
     def has_experts_of(self, spec: MergeSpec) -> bool:
         """Returns whether all experts of a merge job have weights, held-out ones too."""
-        members = (*spec.experts, *spec.held_out)
-        manifests = (self.experts.get(expert.id) for expert in members)
+        manifests = (self.experts.get(expert.id) for expert in spec.members)
         return all(manifest is not None and manifest.files for manifest in manifests)
 
     def trained(self, artifact_id: str) -> Manifest | None:

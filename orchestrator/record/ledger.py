@@ -139,7 +139,7 @@ class Ledger:
     def experts_of(self, spec: MergeSpec) -> dict[str, Manifest]:
         """Returns the manifests of a merge job's committed experts by id, held-out ones too."""
         with self._lock:
-            ids = [expert.id for expert in (*spec.experts, *spec.held_out)]
+            ids = [expert.id for expert in spec.members]
             return {each: self._experts[each] for each in ids if each in self._experts}
 
     def committed(self) -> Committed:
@@ -203,8 +203,7 @@ class Ledger:
         """Returns whether a merge job is not done, has not failed, and has all experts' weights."""
         if spec.id in self._merges or spec.id in self._failures:
             return False
-        members = (*spec.experts, *spec.held_out)
-        manifests = (self._experts.get(expert.id) for expert in members)
+        manifests = (self._experts.get(expert.id) for expert in spec.members)
         return all(manifest is not None and manifest.files for manifest in manifests)
 
 
@@ -212,6 +211,6 @@ def _merges_by_expert(plan: Plan) -> dict[str, list[MergeSpec]]:
     """Returns the merge jobs that need each expert, by the expert's id."""
     index: dict[str, list[MergeSpec]] = {}
     for spec in plan.merges.values():
-        for expert in (*spec.experts, *spec.held_out):
+        for expert in spec.members:
             index.setdefault(expert.id, []).append(spec)
     return index

@@ -225,13 +225,11 @@ class StudyState:
 
     def _merge_blocker(self, spec: MergeSpec) -> Blocker | None:
         """Returns the first expert, or base of one, without which a merge cannot be made."""
-        members = (*spec.experts, *spec.held_out)
-        return next(filter(None, map(self._expert_blocker, members)), None)
+        return next(filter(None, map(self._expert_blocker, spec.members)), None)
 
     def _missing_expert(self, spec: MergeSpec) -> Blocker:
         """Returns the first missing expert of a merge that was made before its expert was lost."""
-        members = (*spec.experts, *spec.held_out)
-        lost = next(each for each in members if each.id not in self.committed.experts)
+        lost = next(each for each in spec.members if each.id not in self.committed.experts)
         return Blocker(kind="expert", id=lost.id, outcome=Outcome.NOT_RUN, task=lost.task)
 
     def _expert_blocker(self, expert: ExpertSpec) -> Blocker | None:

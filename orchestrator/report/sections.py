@@ -36,6 +36,7 @@ from orchestrator.report.wording import (
     headline,
     method_lines,
     not_finite_lines,
+    pool_note,
 )
 from orchestrator.results.means import SettingMean
 from orchestrator.results.schema import MACRO, MICRO_BATCH, UNION
@@ -197,6 +198,7 @@ def _axis_section(axis: str, members: Sequence[SettingMean], styles: Styles, dra
         axis_id(axis),
         f"Axis: {axis}",
         *(_whole_axis(axis, members, note=shown.note, styles=styles) if shown.note else ()),
+        *(paragraph(note, css="note") for note in (pool_note(axis),) if note),
         paragraph(_groups_sentence(settings), css="note"),
         _figures(axis, MACRO, drawn, charts=charts, broad=broad),
         f"<details><summary>The same figures for {escaped(MEAN_NAMES[UNION])}</summary>",

@@ -5,11 +5,28 @@ from collections.abc import Sequence
 
 from eval.counts import counted
 from orchestrator.results.means import SettingMean, Spread
+from orchestrator.study.pools import IRRELEVANT, POOL_AXES, RELEVANT
 
 MISSING = "—"
 _NBSP = "\u00a0"  # keeps the two numbers on one line
 _SAME_POINTS = 0.05  # a smaller difference reads as 0.0
 _LARGE_LOSS = 1e4
+
+
+_POOLS = {
+    POOL_AXES[IRRELEVANT]: "experts of tasks outside the group",
+    POOL_AXES[RELEVANT]: "experts of the same tasks from other settings",
+}
+
+
+def pool_note(axis: str) -> str:
+    """Returns a sentence on the merges of a pool's axis; an empty string for another axis."""
+    if axis not in _POOLS:
+        return ""
+    return (
+        "The axis is the number of experts that are merged: those of the group, then "
+        f"{_POOLS[axis]}. Only the tasks of the group are scored."
+    )
 
 
 def percent(fraction: float | None) -> str:

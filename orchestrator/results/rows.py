@@ -19,6 +19,7 @@ from orchestrator.results.schema import (
     MACRO,
     MEANS,
     MICRO_BATCH,
+    POOL,
     RESULTS_SCHEMA,
     SKIPPED,
     TUNING,
@@ -84,7 +85,9 @@ def experts_table(committed: Committed) -> pa.Table:
 def results_schema(plan: Plan, *, skipped: Mapping[str, int]) -> pa.Schema:
     """Returns the columns of a study's result table."""
     is_tuned = any(spec.tuning is not None for spec in plan.merges.values())
-    schema = pa.schema([*RESULTS_SCHEMA, *TUNING]) if is_tuned else RESULTS_SCHEMA
+    pools = POOL if plan.study.groups.pool else ()
+    further = (*pools, *(TUNING if is_tuned else ()))
+    schema = pa.schema([*RESULTS_SCHEMA, *further]) if further else RESULTS_SCHEMA
     return _with_skipped(schema, skipped=skipped)
 
 
@@ -151,6 +154,7 @@ def setting_columns(plan: Plan, setting: Setting) -> Columns:
         "axis": setting.axis,
         "value": setting.value,
         "setting": setting.name,
+        "extra": setting.extra,
     }
 
 
@@ -194,6 +198,7 @@ def merge_rows(
         "group": cell.group.name,
         "num_tasks": cell.group.size,
         "merge_id": cell.merge.id,
+        "pool": len(cell.merge.merged),
         **_tuning_columns(tuning),
     }
     for row in group_rows(

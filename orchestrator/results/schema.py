@@ -7,12 +7,13 @@ axes share appears once under each of them, with the same `merge_id`.
 
 The experts table has one row per expert and setting, also once under each axis.
 
-If merges choose parameters on validation images, the result table has the columns `TUNING` after
-these. If images of the study were skipped because they cannot be used, both tables have the column
-`SKIPPED` as well, in the last place. If experts were trained in micro-batches, because their batch
-did not fit the memory, the experts table has the column `MICRO_BATCH` after all others. If models
-of other tools were scored, the result table has their rows after all others, and the column
-`EXTERNAL` in the last place. All other studies keep the bytes of their tables.
+If the study has pools, the result table has the columns `POOL` after these. If merges choose
+parameters on validation images, it has the columns `TUNING` after them. If images of the study were
+skipped because they cannot be used, both tables have the column `SKIPPED` as well, in the last
+place. If experts were trained in micro-batches, because their batch did not fit the memory, the
+experts table has the column `MICRO_BATCH` after all others. If models of other tools were scored,
+the result table has their rows after all others, and the column `EXTERNAL` in the last place. All
+other studies keep the bytes of their tables.
 """
 
 from typing import get_type_hints
@@ -32,6 +33,12 @@ _POINT = [  # null where unused; in the means' rows, null where the experts of a
 ]
 POINT_COLUMNS = tuple(field.name for field in _POINT)
 """The columns of both tables that hold the hyperparameters of an expert."""
+
+POOL = (
+    pa.field("pool", pa.int64()),  # experts that are merged, those of the group included
+    pa.field("extra", pa.string()),  # the further experts: "irrelevant", "relevant"; null: no pool
+)
+"""Columns on pools: merges of more experts than the tasks that are scored."""
 
 TUNING = (
     pa.field("chosen", pa.string()),  # the values that the merge chose: "scaling=0.4"

@@ -18,6 +18,7 @@ from orchestrator.study.checks.groups import check_group_sizes
 from orchestrator.study.checks.merges import check_merges
 from orchestrator.study.checks.models import check_models
 from orchestrator.study.checks.multi_task import check_multi_task
+from orchestrator.study.checks.pools import check_pools
 from orchestrator.study.checks.search import check_search
 from orchestrator.study.checks.tracking import check_tracking
 from orchestrator.study.checks.tuning import check_tuning
@@ -262,6 +263,7 @@ def _check_between_sections(
     }
     if groups is not None:
         problems += check_group_sizes(groups, tasks=tasks, merges=merges)
+        problems += check_pools(groups, tasks=tasks, finetune=finetune)
     if finetune is not None:
         base_axes = backbone.axes.varied() if backbone is not None else {}
         if values.get("search") is None:

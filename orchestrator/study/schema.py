@@ -14,6 +14,7 @@ from merge.catalogue import CARDS, BatchNormPolicy, MethodCard, parse_params
 from merge.parameters.method_params import MethodParams
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.finetune import Finetune
+from orchestrator.study.pools import POOL_AXES, Extra, PoolKind
 from orchestrator.study.resources import Budget, Resources
 from orchestrator.study.search import Search
 from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, Seed, Text, matching
@@ -54,8 +55,20 @@ class Groups(Section):
     """Tasks per group."""
     sizes: Axis[GroupSize] = []
     """The number-of-tasks axis, at the default hyperparameters. Groups are nested along it."""
+    pool: Axis[GroupSize] = []
+    """The pool axis, at the default hyperparameters: experts that are merged, of which only the
+    tasks of a group of `size` are scored."""
+    extra: Extra = "irrelevant"
+    """The further experts of a pool. `irrelevant`: of other tasks. `relevant`: of the same tasks,
+    from the study's other settings. `both`: an axis for each."""
     seed: Seed | None = None
     """Seeds the sampling of groups; the study's seed when left out."""
+
+    @property
+    def pool_kinds(self) -> tuple[PoolKind, ...]:
+        """The kinds of pools, each with an axis of its own; none without `pool`."""
+        kinds = tuple(POOL_AXES) if self.extra == "both" else (self.extra,)
+        return kinds if self.pool else ()
 
 
 class Surgery(Section):

@@ -69,6 +69,7 @@ def compute_answers(
     """
     stated = bounds or {}
     every = panels(results)
+    of_groups = panels(results, with_pools=False)
 
     def predictors(panel: Panel) -> Sequence[Predictor]:
         if isinstance(trainings, str):
@@ -88,10 +89,10 @@ def compute_answers(
         PAIRS: [pair_part(every)],
         LAWS: [laws],
         ESTIMATES: [estimates],
-        CORRELATIONS: [correlation_part(panel, predictors) for panel in every],
-        PREDICTIONS: [prediction_part(panel, predictors) for panel in every],
-        BOUNDS: [bound_part(panel, stated) for panel in every] if stated else [],
-        CALIBRATIONS: [calibration_part(panel, stated) for panel in every] if stated else [],
+        CORRELATIONS: [correlation_part(panel, predictors) for panel in of_groups],
+        PREDICTIONS: [prediction_part(panel, predictors) for panel in of_groups],
+        BOUNDS: [bound_part(panel, stated) for panel in of_groups] if stated else [],
+        CALIBRATIONS: [calibration_part(panel, stated) for panel in of_groups] if stated else [],
     }
     notes = [*_general_notes(every, trainings, measured), *_notes_of(parts)]
     rows = {name: [row for part in found for row in part.rows] for name, found in parts.items()}

@@ -94,7 +94,9 @@ class Panel:
         return self.at(settings).of_groups(whole)
 
 
-def panels(results: pa.Table, *, with_held_out: bool = False) -> tuple[Panel, ...]:
+def panels(
+    results: pa.Table, *, with_held_out: bool = False, with_pools: bool = True
+) -> tuple[Panel, ...]:
     """Returns the panel of every method of a result table, in the order of the table.
 
     All panels have the same settings, groups and tasks.
@@ -102,11 +104,15 @@ def panels(results: pa.Table, *, with_held_out: bool = False) -> tuple[Panel, ..
     Args:
         results: The result table.
         with_held_out: Counts held-out tasks as members of the group; otherwise they are left out.
+        with_pools: Keeps the settings on the axes of pools, whose merges have experts that neither
+            the hyperparameters nor the group tell.
     """
     rows = [
         row
         for row in results.to_pylist()
-        if row["task"] not in MEANS and (with_held_out or not row["held_out"])
+        if row["task"] not in MEANS
+        and (with_held_out or not row["held_out"])
+        and (with_pools or row.get("extra") is None)
     ]
     if not rows:
         return ()

@@ -79,6 +79,7 @@ def cell_params(cell: Cell) -> dict[str, str]:
             "axis": cell.setting.axis,
             "value": cell.setting.value,
             "num_tasks": cell.group.size,
+            **_pool_params(cell),
             "batch_norm": cell.merge.batch_norm,
             **use_columns(cell.merge),
             **{f"surgery_{name}": value for name, value in surgery.items()},
@@ -88,6 +89,12 @@ def cell_params(cell: Cell) -> dict[str, str]:
             **_base_columns(cell.setting.base),
         }
     )
+
+
+def _pool_params(cell: Cell) -> dict[str, Any]:
+    if cell.setting.pool is None:
+        return {}
+    return {"pool": cell.setting.pool, "extra": cell.setting.extra}
 
 
 def _tuning_params(tuning: TuningSpec | None) -> dict[str, str]:

@@ -112,7 +112,7 @@ def mlflow_run_of(manifest: Manifest, *, ledger: Ledger) -> MlflowRun | None:
         if cell.merge.evaluate_on == "validation":
             return None
         committed = ledger.experts_of(cell.merge)
-        if any(spec.id not in committed for spec in (*cell.merge.experts, *cell.merge.held_out)):
+        if any(spec.id not in committed for spec in cell.merge.members):
             return None
         experts = {
             expert_id: ExpertMetrics.from_json(expert.metrics)

@@ -27,6 +27,7 @@ from merge.table import METHODS
 
 if TYPE_CHECKING:
     from merge.parameters.method_params import MethodParams
+    from merge.probe import Probe
 
     MakeProbe = Callable[..., Any]
 
@@ -238,16 +239,36 @@ def test_peak_memory_does_not_depend_on_the_number_of_experts(
     The bound is seven models of 20,000 entries; nine experts alone would be nine. Three models
     belong to the toy probe: the given weights, their gradient and its square.
     """
-    peaks = []
-    for num_experts in (3, 9):
-        probe = toy_probe(sums_of_weights, num_tasks=num_experts)
-        experts = [LazyState(value=index + 1.0) for index in range(num_experts)]
-        live = LiveEntries()
-        with live:
-            for _ in merge(
-                LazyState(value=0.0), experts, options=MergeOptions(params=params, probe=probe)
-            ):
-                pass
-        peaks.append(live.peak)
+    peaks = [
+        peak_entries(params, probe=toy_probe(sums_of_weights, num_tasks=each), num_experts=each)
+        for each in (3, 9)
+    ]
     assert peaks[0] == peaks[1]
     assert 0 < peaks[0] < 7 * 20_000
+
+
+def peak_entries(params: MethodParams, *, probe: Probe, num_experts: int) -> int:
+    """Merges experts that are made when they are read, and returns the most entries alive."""
+    experts = [LazyState(value=index + 1.0) for index in range(num_experts)]
+    live = LiveEntries()
+    options = MergeOptions(params=params, probe=probe)
+    with live:
+        for _ in merge(LazyState(value=0.0), experts, options=options):
+            pass
+    return live.peak
+
+
+@pytest.mark.parametrize(
+    "params",
+    [each for each in PARAMS if isinstance(each, FrankWolfeParams | FrankWolfeSoftParams)],
+    ids=repr,
+)
+def test_peak_memory_of_frank_wolfe_does_not_depend_on_the_pool(
+    params: MethodParams, toy_probe: MakeProbe
+) -> None:
+    """Four tasks are scored, and twenty experts need the memory of four."""
+    peaks = [
+        peak_entries(params, probe=toy_probe(sums_of_weights, num_tasks=4), num_experts=num_experts)
+        for num_experts in (4, 20)
+    ]
+    assert 0 < peaks[1] <= 1.1 * peaks[0]

@@ -53,7 +53,7 @@ class GroupProbe:
         self._backbone = backbone
         self._workspace = workspace
         self._device = workspace.device
-        self._heads = [workspace.expert_head(expert.id) for expert in spec.experts]
+        self._heads = [workspace.expert_head(expert.id) for expert in spec.merged]
         for head in self._heads:
             head.requires_grad_(requires_grad=False)
         self._merged_statistics = _merged_statistics(spec, workspace=workspace)
@@ -62,7 +62,7 @@ class GroupProbe:
 
     @property
     def num_tasks(self) -> int:
-        """Number of tasks, which is the number of experts."""
+        """Number of tasks: those of the group, whose experts come first."""
         return len(self._spec.experts)
 
     @torch.enable_grad()
@@ -98,7 +98,7 @@ class GroupProbe:
     ) -> Mapping[str, Tensor]:
         """Returns the diagonal of an expert's Fisher information, averaged over images."""
         self._load_expert(weights, task)
-        seed = self._seed("signs", self._spec.experts[task].task)
+        seed = self._seed("signs", self._spec.merged[task].task)
         generator = torch.Generator().manual_seed(seed)
         images = self._train_images(task, num_images)
         trained = dict(self._module.named_parameters())
@@ -170,7 +170,7 @@ class GroupProbe:
 
     def _load_expert(self, weights: Tensors, task: int) -> None:
         self._load(weights)
-        expert = self._spec.experts[task]
+        expert = self._spec.merged[task]
         copy_statistics(self._workspace.expert_tensors(expert.id), module=self._module)
 
     def _use_merged_statistics(self, expert: ExpertSpec) -> None:
@@ -183,7 +183,7 @@ class GroupProbe:
         return self._workspace.split(expert.data_id, name)
 
     def _train_images(self, task: int, num_images: int) -> Split:
-        expert = self._spec.experts[task]
+        expert = self._spec.merged[task]
         split = self._workspace.split(expert.data_id, "train")
         order = np.random.default_rng(self._seed("images", expert.task)).permutation(len(split))
         return split.take(order[:num_images])
@@ -267,7 +267,7 @@ _LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _merged_statistics(spec: MergeSpec, *, workspace: Workspace) -> dict[str, Tensor]:
     base = workspace.base_tensors(spec.base_id)
-    experts = [workspace.expert_tensors(expert.id) for expert in spec.experts]
+    experts = [workspace.expert_tensors(expert.id) for expert in spec.merged]
     policy = cast("BatchNormPolicy", spec.batch_norm)
     return {
         name: merge_statistic(

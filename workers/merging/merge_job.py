@@ -151,6 +151,5 @@ def _experts_on_test(
 
 
 def _inputs(spec: MergeSpec, *, workspace: Workspace) -> dict[str, str]:
-    experts = (*spec.experts, *spec.held_out)
-    inputs = {expert.id: workspace.manifest("expert", expert.id).digest for expert in experts}
+    inputs = {each.id: workspace.manifest("expert", each.id).digest for each in spec.members}
     return {spec.base_id: workspace.manifest("base", spec.base_id).digest, **inputs}

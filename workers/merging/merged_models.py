@@ -58,7 +58,7 @@ def merge_into_backbone(spec: MergeSpec, *, workspace: Workspace) -> Backbone:
     params = workspace.method_params(spec)
     tensors = merge(
         workspace.base_tensors(spec.base_id),
-        [workspace.expert_tensors(expert.id) for expert in spec.experts],
+        [workspace.expert_tensors(expert.id) for expert in spec.merged],
         options=MergeOptions(
             params=params,
             batch_norm=cast("BatchNormPolicy", spec.batch_norm),

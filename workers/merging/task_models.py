@@ -22,7 +22,7 @@ MODEL_BYTES = 1 << 30
 
 def expert_names(spec: MergeSpec) -> Names:
     """Returns the names of a merge's base and experts in errors: tasks and ids."""
-    experts = [f"the expert of {expert.task} ({expert.id})" for expert in spec.experts]
+    experts = [f"the expert of {expert.task} ({expert.id})" for expert in spec.merged]
     return Names(base=f"the base ({spec.base_id})", experts=experts)
 
 
@@ -56,7 +56,7 @@ def _build_models(
 ) -> dict[int, dict[str, Tensor]]:
     merged = merge_tasks(
         workspace.base_tensors(spec.base_id),
-        [workspace.expert_tensors(expert.id) for expert in spec.experts],
+        [workspace.expert_tensors(expert.id) for expert in spec.merged],
         tasks=tasks,
         options=MergeOptions(
             params=workspace.method_params(spec),

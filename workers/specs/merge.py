@@ -48,6 +48,8 @@ class MergeSpec:
     """The group, ordered by task name: the order in which experts are summed."""
     held_out: tuple[ExpertSpec, ...]
     """Experts outside the group whose heads and tasks the merge is also evaluated on."""
+    pool: tuple[ExpertSpec, ...] = ()
+    """Further experts that are merged after the group's; they add no task to be evaluated on."""
     surgery: SurgerySpec | None = None
     """Surgery on the merged model's features for each task of the group; None for none."""
     tuning: TuningSpec | None = None
@@ -74,10 +76,19 @@ class MergeSpec:
         return parse_params(self.method, self.params, card=self.card)
 
     @property
+    def merged(self) -> tuple[ExpertSpec, ...]:
+        """The experts that are merged, in the order in which they are summed."""
+        return (*self.experts, *self.pool)
+
+    @property
+    def members(self) -> tuple[ExpertSpec, ...]:
+        """All experts that the merge job reads, held-out ones too."""
+        return (*self.merged, *self.held_out)
+
+    @property
     def linearised(self) -> bool:
         """Returns whether the experts are linearised, and therefore the merged model."""
-        members = (*self.experts, *self.held_out)
-        (linearised,) = {expert.hyperparameters.linearised for expert in members}
+        (linearised,) = {expert.hyperparameters.linearised for expert in self.members}
         return linearised
 
     def at(self, point: Mapping[str, float]) -> "MergeSpec":
@@ -102,7 +113,9 @@ class MergeSpec:
         if self.keeps_weights:
             spec["keep"] = "merged"
         spec |= self._evaluated_on()
-        members = (expert.id for expert in (*self.experts, *self.held_out))
+        if self.pool:  # and older than pools
+            spec["num_pool"] = len(self.pool)
+        members = (expert.id for expert in self.members)
         return content_id_of_text(
             "merge",
             version=VERSIONS["merge"],
@@ -122,11 +135,13 @@ class MergeSpec:
             if each is not None
         }
         kept = {"keeps_weights": True} if self.keeps_weights else {}
+        pool = {"pool": [expert.id for expert in self.pool]} if self.pool else {}
         return {
             **self._own_fields(),
             **optional,
             **kept,
             **self._evaluated_on(),
+            **pool,
             "base_id": self.base_id,
             "surgery": None if self.surgery is None else asdict(self.surgery),
             "experts": {expert.task: expert.id for expert in self.experts},
@@ -139,6 +154,7 @@ class MergeSpec:
         *,
         experts: tuple[ExpertSpec, ...],
         held_out: tuple[ExpertSpec, ...],
+        pool: tuple[ExpertSpec, ...] = (),
     ) -> "MergeSpec":
         """Returns a merge from its values and from the specifications of its experts.
 
@@ -148,7 +164,7 @@ class MergeSpec:
         surgery = None if values["surgery"] is None else SurgerySpec(**values["surgery"])
         tuning = TuningSpec.from_json(values["tuning"]) if "tuning" in values else None
         own = OwnMethodSpec.from_json(values["own_method"]) if "own_method" in values else None
-        members = {"experts": experts, "held_out": held_out}
+        members = {"experts": experts, "held_out": held_out, "pool": pool}
         optional = {"surgery": surgery, "tuning": tuning, "own_method": own}
         return MergeSpec(**{**values, **members, **optional})
 

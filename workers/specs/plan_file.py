@@ -95,7 +95,7 @@ class PlanFile:
     """The JSON of each `TaskSource`, by task."""
     trials: tuple[PlannedTrial, ...]
     merges: Mapping[str, Json]
-    """The fields of each `MergeSpec`, by id; `experts` and `held_out` are lists of ids."""
+    """The fields of each `MergeSpec`, by id; `experts`, `held_out` and `pool` list ids."""
     cells: tuple[PlannedCell, ...]
     study_sha256: str | None = None
     """Digest of the study file's text; None for a plan that is printed and not stored."""

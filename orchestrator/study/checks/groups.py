@@ -25,6 +25,9 @@ def check_group_sizes(
             yield from _check_tasks(field, size=size, tasks=tasks)
         for index, merge in merges.items():
             yield from _check_method(field, size=size, index=index, merge=merge)
+    for index, pool in enumerate(groups.pool):
+        for place, merge in merges.items():
+            yield from _check_method(f"groups.pool[{index}]", size=pool, index=place, merge=merge)
 
 
 def _sizes(groups: Groups) -> Iterator[tuple[str, int]]:

@@ -68,6 +68,7 @@ def _check_others(
         "finetune.design": finetune is not None and finetune.design != "one-factor",
         "backbone.axes": backbone is not None and backbone.axes.varied(),
         "groups.sizes": groups is not None and groups.sizes,
+        "groups.pool": groups is not None and groups.pool,
     }
     for field, is_given in varying.items():
         if is_given:
