@@ -13,7 +13,7 @@ from workers.artifacts.node_cache import cache_root, own_cache
 from workers.contract.report import MethodQuestion, MethodReport
 from workers.store.atomic import replacing
 
-IMPORT_S, CHECK_S = 180.0, 150.0
+IMPORT_S, CHECK_S = 180.0, 330.0
 """Timeouts: importing torch takes long on a busy machine; a check ends itself earlier."""
 
 

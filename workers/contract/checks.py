@@ -64,17 +64,22 @@ class Tried:
         """The default parameters."""
         return self.card.params()
 
-    def options(self, *, num_experts: int, seed: int = 0, num_threads: int = 1) -> MergeOptions:
-        """Returns the options of a merge."""
-        probe = RandomProbe(num_tasks=num_experts) if self.card.data_use != "none" else None
+    def options(self, tasks: Sequence[int], *, seed: int = 0, num_threads: int = 1) -> MergeOptions:
+        """Returns the options of a merge of the experts of some tasks, by their numbers."""
+        probe = RandomProbe(tasks=tuple(tasks)) if self.card.data_use != "none" else None
         return MergeOptions(params=self.params, seed=seed, num_threads=num_threads, probe=probe)
 
     def merged(
-        self, experts: Sequence[State], *, seed: int = 0, num_threads: int = 1
+        self,
+        experts: Sequence[State],
+        *,
+        tasks: Sequence[int] | None = None,
+        seed: int = 0,
+        num_threads: int = 1,
     ) -> dict[str, tuple[Tensor, ...]]:
         """Returns the merged tensors by name: of the one model, then of the model of every task."""
         base = random_base()
-        options = self.options(num_experts=len(experts), seed=seed, num_threads=num_threads)
+        options = self.options(tasks or range(len(experts)), seed=seed, num_threads=num_threads)
         found: dict[str, tuple[Tensor, ...]] = {
             name: (each,) for name, each in merge(base, experts, options=options)
         }
@@ -119,7 +124,7 @@ def check_tensors(tried: Tried) -> str:
     """Checks shape, dtype and finite entries of what the functions return, before any rounding."""
     num = tried.num_experts
     base, experts = random_base(), random_experts(num)
-    weights, recipe = open_merge(base, experts, options=tried.options(num_experts=num))
+    weights, recipe = open_merge(base, experts, options=tried.options(range(num)))
     functions = functions_of(tried.params)
     for weight in weights:
         results = [functions.combine(weight, recipe=recipe)]
@@ -170,7 +175,7 @@ def check_inputs(tried: Tried) -> str:
     """Checks that merging changes neither the base nor an expert."""
     num = tried.num_experts
     base, experts = random_base(), random_experts(num)
-    options = tried.options(num_experts=num)
+    options = tried.options(range(num))
     merged = dict(merge(base, experts, options=options))
     states = zip([base, *experts], [random_base(), *random_experts(num)], strict=True)
     for state, before in states:
@@ -223,7 +228,8 @@ def check_order(tried: Tried) -> str:
     num = tried.num_experts
     experts = random_experts(num)
     order = [*range(1, num), 0]
-    forward, turned = tried.merged(experts), tried.merged([experts[each] for each in order])
+    forward = tried.merged(experts)
+    turned = tried.merged([experts[each] for each in order], tasks=order)
     base = random_base()
     for name, (whole, *of_tasks) in forward.items():
         other, *others = turned[name]
@@ -264,9 +270,10 @@ def _merge_large(tried: Tried, *, num: int) -> None:
         LazyState(num_tensors=NUM_TENSORS, noise=noise, factor=1 + number / 100)
         for number in range(num + 1)
     ]
-    options = tried.options(num_experts=num)
+    options = tried.options(range(num))
     if options.probe is not None:
-        options = replace(options, probe=RandomProbe(num_tasks=num, weight="layer0.weight"))
+        probe = RandomProbe(tasks=tuple(range(num)), weight="layer0.weight")
+        options = replace(options, probe=probe)
     for _ in merge(states[0], states[1:], options=options):
         pass
     if tried.card.is_per_task:

@@ -87,9 +87,15 @@ class RandomProbe:
     It has the interface of `merge.probe.Probe`, so that methods that read data can be tried.
     """
 
-    num_tasks: int
+    tasks: tuple[int, ...]
+    """The images of the task at each position, by a number that stands for them."""
     weight: str = CLASSIFIER
     """The name of the weight that multiplies the images."""
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.tasks)
 
     def gradient(
         self,
@@ -146,7 +152,7 @@ class RandomProbe:
         ]
 
     def _images(self, task: int, *, width: int, num_classes: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(100 + task)
+        generator = torch.Generator().manual_seed(100 + self.tasks[task])
         images = torch.randn(_NUM_IMAGES, width, generator=generator)
         return images, torch.randint(num_classes, (_NUM_IMAGES,), generator=generator)
 

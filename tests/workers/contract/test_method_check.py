@@ -68,6 +68,13 @@ Made = OwnMethod(
 """
 
 
+OURS = """
+from merge.catalogue import CARDS
+from merge.table import METHODS
+Made = OwnMethod(card=CARDS["{0}"], functions=METHODS["{0}"])
+"""
+
+
 def of(body: str) -> str:
     """Returns a method whose `combine` returns an expression."""
     return f"def combine(weight, *, recipe):\n    return {body}\n{ENDING}"
@@ -137,6 +144,16 @@ def test_methods_that_break_the_contract(fault: str, tmp_path: Path) -> None:
     broken = {line.name: line.found for line in report.broken}
     assert found in broken[check], broken
     assert report.remedies[check]
+
+
+@pytest.mark.parametrize(
+    "name", ["average", "magmax", "breadcrumbs", "pcb", "iso_cts", "emr", "fisher", "regmean"]
+)
+def test_methods_of_the_catalogue_keep_the_contract(name: str, tmp_path: Path) -> None:
+    """Entrywise, spectral, per task and with data: none needs to declare anything."""
+    report = report_on(BEGINNING + OURS.format(name), folder=tmp_path)
+    assert not report.broken, report.broken
+    assert report.spec is not None
 
 
 def test_the_template_keeps_the_contract(tmp_path: Path) -> None:
