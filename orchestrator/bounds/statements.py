@@ -58,11 +58,12 @@ def statement_lines(rows: Mapping[str, Sequence[MergeBounds]]) -> Iterator[str]:
             else f"; training loss {losses:.3g}, excess risk "
             f"{_mean(each.excess.value for each in merges):.3g}"
         )
+        agreements = [each.agreement for each in merges]
         yield (
             f"{row}: stability {_mean(each.stability.value for each in merges):.3g}{loss} "
             f"(proved form: {word}{reach}); stability "
             f"{_mean(each.stated_stability.value for each in merges):.3g} (stated form: never a "
-            f"bound); agreement of the gradients {_mean(each.agreement for each in merges):.3g}, "
+            f"bound); agreement of the gradients {_known(agreements)}, "
             f"chi-square of the surrogate weights {_mean(each.chi_square for each in merges):.3g}"
         )
         reasons.update(dict.fromkeys(r for each in merges for r in each.stability.reasons))
@@ -77,6 +78,15 @@ def _is_covered(merge: MergeSpec, *, measured: MeasuredTasks, base_id: str, augm
         and expert.task in measured.tasks
         for expert in merge.experts
     )
+
+
+def _known(values: Sequence[float]) -> str:
+    """Returns the mean of the values that are known, with their number if others are not."""
+    known = [each for each in values if not math.isnan(each)]
+    if not known:
+        return "unknown, as no squared gradient stands out of its noise"
+    rest = "" if len(known) == len(values) else f" (of {len(known)} of {len(values)} merges)"
+    return f"{statistics.fmean(known):.3g}{rest}"
 
 
 def _mean(values: Iterator[float]) -> float:

@@ -21,12 +21,13 @@ from workers.export.outcome import Exported
 from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
 
-_CHECKS = {
+CHECKS = {
     "digest": "its weights have the digest that the evaluation recorded",
     "sums": "evaluated again, it has the sums that the study stored; the release that evaluated it "
     "recorded no digest of its weights",
     "file": "its file has the digest in the study's store",
 }
+"""What each check of an exported model has shown, by the check's name."""
 _LIBRARIES = ("torch", "timm", "safetensors")
 
 
@@ -220,7 +221,7 @@ def _origin(card: Card) -> str:
         f"- base: `{base.model}`, weights `{base.weights}` (`{base.id}`)",
         f"- exported by mergesweep {code_version()} with {here}, on {exported.device}",
         f"- digest of the weights: `{exported.weights_sha256}`",
-        f"- check of the export: {_CHECKS[exported.check]}",
+        f"- check of the export: {CHECKS[exported.check]}",
     ]
     return "\n".join(lines) + "\n"
 

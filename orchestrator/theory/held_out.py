@@ -230,12 +230,16 @@ def _ridge(
     rows = _rows(features - feature_level)
     gram = rows.T @ rows / len(rows)
     slope = rows.T @ (measured - level).ravel() / len(rows)
-    identity = np.eye(features.shape[2])
-    models = []
-    for penalty in penalties:
-        weights = np.linalg.solve(gram + penalty * identity, slope)
-        models.append(_Model(weights=weights, feature_level=feature_level, level=level))
-    return models
+    values, vectors = np.linalg.eigh(gram)  # one for all penalties
+    turned = vectors.T @ slope
+    return [
+        _Model(
+            weights=vectors @ (turned / (values + penalty)),
+            feature_level=feature_level,
+            level=level,
+        )
+        for penalty in penalties
+    ]
 
 
 def _standardized(features: Array) -> Array:

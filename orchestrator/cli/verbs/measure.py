@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from eval.counts import counted
 from orchestrator.bounds.findings import constants_lines, operator_lines, reach_lines
 from orchestrator.bounds.statements import bounds_by_row, statement_lines
 from orchestrator.cli.exit_codes import DONE, FAILED
@@ -104,7 +105,9 @@ def left_out_lines(committed: Committed) -> Iterator[str]:
         if not manifest.files
     ]
     if diverged:
-        yield f"{len(diverged)} diverged experts have no weights to measure: {', '.join(diverged)}"
+        verb = "has" if len(diverged) == 1 else "have"
+        num = counted(len(diverged), "diverged expert")
+        yield f"{num} {verb} no weights to measure: {', '.join(diverged)}"
 
 
 def wanted_of(committed: Committed, *, curvature: bool, leave_one_out: bool) -> Wanted:

@@ -10,6 +10,7 @@ from eval.counts import counted
 from orchestrator.cli.exit_codes import DONE
 from orchestrator.cli.fast_exit import loading
 from orchestrator.cli.leases import holding
+from orchestrator.export.card import CHECKS
 from orchestrator.export.choice import ChoiceError, ChosenMerge, Request, choose
 from orchestrator.export.write import check_folder, export
 from orchestrator.external.score import heads_of, label_of, score, weights_file
@@ -21,12 +22,6 @@ from orchestrator.results.means import Row
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import write_outputs
-
-_CHECKS = {
-    "digest": "its weights have the digest that the evaluation recorded",
-    "sums": "no digest of its weights was recorded; evaluated again, it has the stored sums",
-    "file": "its file has the digest in the store",
-}
 
 
 def export_model(
@@ -52,7 +47,7 @@ def export_model(
         say(console, f"expert {model_id}: {chosen.spec.task}, {chosen.setting}")
     with loading(), console.status("making the model again"):
         exported = export(chosen, committed=committed, store_url=opened.store_url, path=folder)
-    say(console, f"checked: {_CHECKS[exported.check]}")
+    say(console, f"checked: {CHECKS[exported.check]}")
     say(console, f"wrote {one_line(str(folder))}; its README.md has a program that uses it")
     return DONE
 

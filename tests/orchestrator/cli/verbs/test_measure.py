@@ -32,7 +32,7 @@ def test_diverged_experts_are_named(
     ]
     committed = Ledger(plan, manifests=manifests).committed()
     (line,) = left_out_lines(committed)
-    assert line == f"1 diverged experts have no weights to measure: {bad.task} at default"
+    assert line == f"1 diverged expert has no weights to measure: {bad.task} at default"
     wanted = wanted_of(committed, curvature=False, leave_one_out=False)
     assert bad.task not in {spec.sample.task for spec in wanted.constants}
     assert len(wanted.reaches) == 2
