@@ -12,6 +12,7 @@ from workers.freed_memory import keep_freed_memory
 from workers.measure.constants import measure_constants
 from workers.measure.operator import measure_operator
 from workers.measure.reach import measure_reach
+from workers.merging.choice import ChosenMergeJob
 from workers.merging.merge_job import run_merge
 from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
@@ -76,6 +77,10 @@ class Worker:
     def run_merge(self, spec: MergeSpec) -> Manifest:
         """Merges, evaluates and commits the scores; see `workers.merging.merge_job.run_merge`."""
         return run_merge(spec, workspace=self._workspace)
+
+    def run_chosen_merge(self, job: ChosenMergeJob) -> Manifest:
+        """Merges at values that other merges chose; see `run_merge`."""
+        return run_merge(job.spec, workspace=self._workspace, choice=job.choice)
 
     def prepare_base(self, job: BaseJob) -> Manifest:
         """Commits a base; see `workers.prepare.bases.prepare_base`."""

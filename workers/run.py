@@ -49,6 +49,7 @@ def _run(planned: Planned, *, options: argparse.Namespace) -> int:
     # Imported here because torch takes seconds to load: a wrong id is reported at once.
     with without_compiler():
         from workers.process import Worker  # noqa: PLC0415
+    from workers.merging.choice import NotChosenError  # noqa: PLC0415
     from workers.workspace import MissingArtifactError  # noqa: PLC0415
 
     worker = Worker(options.store, num_cpus=options.cpus)
@@ -57,6 +58,9 @@ def _run(planned: Planned, *, options: argparse.Namespace) -> int:
     except MissingArtifactError as error:
         _say(f"error: {error}")
         _say("run that id with this command first, or run the study that plans it")
+        return 1
+    except NotChosenError as error:
+        _say(f"error: {error}")
         return 1
     return 0
 

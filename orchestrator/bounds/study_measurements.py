@@ -6,8 +6,9 @@ from pathlib import Path
 
 from orchestrator.bounds.merge_bounds import MergeBounds, bounds_of
 from orchestrator.bounds.merge_setting import merge_setting_of
+from orchestrator.plan.cells import Cell
 from orchestrator.plan.measurements import operators_of, reaches_of, sample_of, seed_operators_of
-from orchestrator.plan.plan import Cell, Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.record.measurements import read_measurements
 from orchestrator.record.task_constants import MeasuredTasks, read_task_constants
 from workers.artifacts.artifacts import Artifacts

@@ -145,13 +145,13 @@ def advise(
     """
     from orchestrator.advice.candidate_file import read_candidates
     from orchestrator.cli.verbs.advise import show_advice
-    from orchestrator.study.method_labels import method_labels
+    from orchestrator.study.method_labels import labelled_methods
     from workers.store.output_file import OutputError
 
     with bad_input():
         values = None if candidate_file is None else read_candidates(candidate_file)
     opened = open_name(name, store, is_read_only=True)
-    labels = method_labels(opened.plan.study.merge)
+    labels = [label for label, _ in labelled_methods(opened.plan.study.merge)]
     if unknown := [each for each in methods if each not in labels]:
         raise BadInputError(
             f"--method {unknown[0]}: the study has no such method; it has {', '.join(labels)}"

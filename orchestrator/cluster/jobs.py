@@ -14,9 +14,15 @@ class JobKind(StrEnum):
     HEAD = "prepare_head"
     IMAGES = "prepare_data"
     MERGE = "run_merge"
+    CHOSEN_MERGE = "run_chosen_merge"
     CONSTANTS = "measure_constants"
     REACH = "measure_reach"
     OPERATOR = "measure_operator"
+
+    @property
+    def is_merge(self) -> bool:
+        """Returns whether the job makes a merge of the plan."""
+        return self in (JobKind.MERGE, JobKind.CHOSEN_MERGE)
 
     @property
     def is_measurement(self) -> bool:

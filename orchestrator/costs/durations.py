@@ -106,7 +106,7 @@ class Durations:
         members = (*spec.experts, *spec.held_out)
         num_images: float = sum(self._num_test_images[expert.task] for expert in members)
         num_experts, model = len(spec.merged), self._kinds.models[spec.base_id]
-        if spec.tuning is not None:
+        if spec.tuning is not None and not spec.shares_choice:
             num_validated = sum(self._num_validation_images[each.task] for each in spec.experts)
             num_images += len(spec.tuning.points()) * num_validated
             num_experts *= 1 + num_merges_tried(spec)

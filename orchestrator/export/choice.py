@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from eval.counts import counted
-from orchestrator.plan.plan import Cell, Plan
+from orchestrator.plan.cells import Cell
+from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from orchestrator.results.means import Row
 from orchestrator.results.study_results import StudyResults

@@ -9,12 +9,13 @@ from eval.digests import sha256_of_bytes
 from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
 from orchestrator.plan.candidates import Decision, going_on, study_settings
+from orchestrator.plan.cells import Cell, share_choices
 from orchestrator.plan.groups import Group, num_possible, sample_groups
 from orchestrator.plan.multi_task import MultiTaskCell, multi_task_cells
 from orchestrator.plan.pools import pool_of
 from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting
 from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_fields, merge_spec
-from orchestrator.study.method_labels import method_labels
+from orchestrator.study.method_labels import labelled_methods
 from orchestrator.study.schema import Study
 from orchestrator.study.task_sources import task_sources
 from workers.specs.data import DataJob, DataSpec, EvaluateOn
@@ -24,17 +25,6 @@ from workers.specs.merge import MergeSpec
 from workers.specs.own_method import OwnMethodSpec
 from workers.specs.plan_file import GroupSampling
 from workers.specs.training import Pretraining, Training, TrialSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One entry of the result table: one method on one group at one setting."""
-
-    setting: Setting
-    label: str
-    """The method's name in the study's tables."""
-    group: Group
-    merge: MergeSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +49,8 @@ class Plan:
     """In the order in which their merges run."""
     multi_task: tuple[MultiTaskCell, ...]
     """The multi-task models beside the merges; empty if the study has none."""
+    choosing_merges: Mapping[str, tuple[str, ...]]
+    """The ids of the merges whose scores choose together, by `TuningSpec.over`."""
     warnings: tuple[str, ...]
     decisions: tuple[Decision, ...] = ()
     """The decisions of a search so far; `settings` and `cells` are then the winner's alone."""
@@ -182,6 +174,9 @@ def build_plan(
     make = partial(_experts, study, bases=bases, data_ids=data_ids, heads=heads)
     experts, tried = make(settings=settings), make(settings=candidates)
     cells = partial(_cells, study, groups=groups)
+    shared, choosing_merges = share_choices(
+        tuple(cells(settings=settings, experts=experts)), methods=labelled_methods(study.merge)
+    )
     every_expert = [expert for by_task in (*experts, *tried) for expert in by_task.values()]
     multi_task = tuple(
         multi_task_cells(study, settings=settings, groups=groups, bases=bases, experts=experts)
@@ -197,8 +192,9 @@ def build_plan(
         groups=tuple(groups),
         trials=tuple(going_on(study, TrialSpec.sharing_prefixes(every_expert))),
         setting_experts=tuple(experts),
-        cells=tuple(cells(settings=settings, experts=experts)),
+        cells=shared,
         multi_task=multi_task,
+        choosing_merges=choosing_merges,
         warnings=_warnings(study, settings=(*settings, *candidates)),
         decisions=tuple(decisions),
         candidate_settings=candidates,
@@ -269,8 +265,10 @@ def _cells(
     groups: Sequence[Group],
     evaluate_on: EvaluateOn = "test",
 ) -> Iterable[Cell]:
-    fields = [merge_fields(study, method=method) for method in study.merge]
-    methods = list(zip(method_labels(study.merge), fields, strict=True))
+    methods = [
+        (label, merge_fields(study, method=method))
+        for label, method in labelled_methods(study.merge)
+    ]
     has_held_out = study.evaluation.held_out and evaluate_on == "test"
     by_experts: dict[tuple[str, ...], dict[tuple[object, ...], MergeSpec]] = {}
     for setting, by_task in zip(settings, experts, strict=True):

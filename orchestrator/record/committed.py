@@ -48,6 +48,37 @@ class Committed:
         manifests = (self.experts.get(expert.id) for expert in spec.members)
         return all(manifest is not None and manifest.files for manifest in manifests)
 
+    def has_choice_of(self, spec: MergeSpec) -> bool:
+        """Returns whether the scores that choose the parameters of a merge are complete.
+
+        Scores of groups with a diverged expert or base never come, and are not waited for.
+        """
+        return not spec.shares_choice or self._over(spec) in self._complete_choices
+
+    def choosing_manifests(self, spec: MergeSpec) -> list[Manifest]:
+        """Returns the merges whose scores choose the parameters of a merge with a shared choice."""
+        ids = self.plan.choosing_merges[self._over(spec)]
+        return [self.merges[each] for each in ids if each in self.merges]
+
+    @cached_property
+    def _complete_choices(self) -> frozenset[str]:
+        return frozenset(
+            over
+            for over, ids in self.plan.choosing_merges.items()
+            if all(each in self.merges or self._never_comes(each) for each in ids)
+        )
+
+    def _never_comes(self, merge_id: str) -> bool:
+        spec = self.plan.merges[merge_id]
+        inputs = (spec.base_id, *(expert.id for expert in spec.members))
+        return any(map(self.lacks_weights, inputs))
+
+    @staticmethod
+    def _over(spec: MergeSpec) -> str:
+        assert spec.tuning is not None
+        assert spec.tuning.over is not None
+        return spec.tuning.over
+
     def trained(self, artifact_id: str) -> Manifest | None:
         """Returns the manifest of a base or expert, None if it is not committed."""
         return self.experts.get(artifact_id) or self.bases.get(artifact_id)

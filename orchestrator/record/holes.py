@@ -65,10 +65,10 @@ class MissingMerge:
 
 @dataclass(frozen=True, kw_only=True)
 class Blocker:
-    """A base or expert without weights, which keeps experts and merges from being made or shown."""
+    """A base or expert without weights, or a failed merge, on which other artifacts depend."""
 
     kind: str
-    """`base` or `expert`."""
+    """`base`, `expert` or `merge`."""
     id: str
     outcome: Outcome
     """`FAILED` or `DIVERGED`; `NOT_RUN` for an expert that was lost after its merge was made."""

@@ -200,8 +200,11 @@ class Ledger:
             self._remainders[training.id] = remainder
 
     def _is_ready(self, spec: MergeSpec) -> bool:
-        """Returns whether a merge job is not done, has not failed, and has all experts' weights."""
-        if spec.id in self._merges or spec.id in self._failures:
+        """Returns whether a merge job is not done, has not failed, and has all experts' weights.
+
+        A merge with a shared choice is never ready here: its stage finds it in a frozen state.
+        """
+        if spec.id in self._merges or spec.id in self._failures or spec.shares_choice:
             return False
         manifests = (self._experts.get(expert.id) for expert in spec.members)
         return all(manifest is not None and manifest.files for manifest in manifests)

@@ -86,8 +86,16 @@ class StudyState:
 
     @cached_property
     def ready_merges(self) -> tuple[MergeSpec, ...]:
-        """The possible merge jobs whose experts all have weights, in the plan's order."""
-        return tuple(spec for spec in self.possible_merges if self.committed.has_experts_of(spec))
+        """The possible merge jobs whose experts all have weights, in the plan's order.
+
+        A shared choice of parameters is complete as well.
+        """
+        committed = self.committed
+        return tuple(
+            spec
+            for spec in self.possible_merges
+            if committed.has_experts_of(spec) and committed.has_choice_of(spec)
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -224,8 +232,27 @@ class StudyState:
         return None
 
     def _merge_blocker(self, spec: MergeSpec) -> Blocker | None:
-        """Returns the first expert, or base of one, without which a merge cannot be made."""
-        return next(filter(None, map(self._expert_blocker, spec.members)), None)
+        """Returns the first expert, base or choosing merge without which one cannot be made."""
+        blocker = next(filter(None, map(self._expert_blocker, spec.members)), None)
+        if blocker is None and spec.tuning is not None and spec.tuning.over is not None:
+            return self._choice_blockers[spec.tuning.over]
+        return blocker
+
+    @cached_property
+    def _choice_blockers(self) -> Mapping[str, Blocker | None]:
+        """The first failed merge or expert that keeps each shared choice from being complete."""
+        return {
+            over: next(filter(None, map(self._choosing_blocker, ids)), None)
+            for over, ids in self.plan.choosing_merges.items()
+        }
+
+    def _choosing_blocker(self, merge_id: str) -> Blocker | None:
+        if merge_id in self.committed.merges:
+            return None
+        if merge_id in self.failures:
+            return Blocker(kind="merge", id=merge_id, outcome=Outcome.FAILED)
+        blocker = self._merge_blocker(self.plan.merges[merge_id])
+        return None if blocker is None or blocker.outcome is Outcome.DIVERGED else blocker
 
     def _missing_expert(self, spec: MergeSpec) -> Blocker:
         """Returns the first missing expert of a merge that was made before its expert was lost."""

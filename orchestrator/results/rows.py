@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from eval.metrics import Mean, TaskSums, macro_mean, union_mean
+from orchestrator.plan.cells import Cell
 from orchestrator.plan.data_use import use_columns
-from orchestrator.plan.plan import Cell, Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
 from orchestrator.results.schema import (

@@ -16,7 +16,9 @@ from orchestrator.progress.state import RunningTrial
 from orchestrator.record.failures import Failure, Failures
 from orchestrator.record.ledger import Ledger
 from orchestrator.run.memory_shares import MemoryShares
+from orchestrator.run.merge_jobs import MergeJobs
 from workers.artifacts.manifests import Manifest
+from workers.merging.choice import NothingToChooseError
 from workers.prepare.progress import PreparationProgress
 from workers.specs.merge import MergeSpec
 from workers.store.machine_errors import MachineError
@@ -97,6 +99,7 @@ class Coordinator:
         """The seconds of each running trial's work until its last commit, by the trial's id."""
         self._lock = threading.Lock()
         self._submitted: set[str] = set()
+        self._merge_jobs = MergeJobs(books.ledger)
         self._names = _names(books.ledger.plan)
         """Displayed name and number of steps by artifact: a training's remainder may end early."""
         self.memory_shares = MemoryShares(books.ledger.plan)
@@ -134,8 +137,16 @@ class Coordinator:
                     self._submitted.add(spec.id)
             if is_new:
                 num_submitted += 1
-                self._jobs.submit(Job(id=spec.id, kind=JobKind.MERGE, argument=spec))
+                self._submit_merge(spec)
         return num_submitted
+
+    def _submit_merge(self, spec: MergeSpec) -> None:
+        try:
+            self._jobs.submit(self._merge_jobs.job(spec))
+        except NothingToChooseError as error:
+            self._ledger.fail(spec.id, reason=str(error))
+            self._budget_keeper.ended(spec.id)
+            self._state.note_failure(f"{self._merge_name(spec.id)} failed: {error}")
 
     def job_progressed(self, job: Job, progress: PreparationProgress) -> None:
         """Shows how many images of a task are prepared."""
@@ -157,7 +168,7 @@ class Coordinator:
             return
         if self._is_fault(end.error):
             return
-        is_merge = end.job.kind is JobKind.MERGE
+        is_merge = end.job.kind.is_merge
         failure = Failure(
             artifact_id=end.job.id,
             reason=f"{type(end.error).__name__}: {end.error}",

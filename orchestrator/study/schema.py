@@ -21,7 +21,7 @@ from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, S
 from orchestrator.study.tasks import Tasks
 from workers.own_methods.sources import method_name
 from workers.specs.own_method import OwnMethodSpec
-from workers.specs.tuning import TunedBy
+from workers.specs.tuning import TunedBy, TunedOver
 
 GroupSize = Annotated[int, Field(ge=1)]
 StudyName = Annotated[
@@ -108,6 +108,8 @@ class Merge(BaseModel):
 
     tuned_by: TunedBy = "loss"
     """The score on validation images that decides between the values to try."""
+    tuned_over: TunedOver = "group"
+    """The merges that share one choice, by their mean score."""
 
     _own_method: OwnMethodSpec | None = PrivateAttr(default=None)
     _own_file: bytes | None = PrivateAttr(default=None)

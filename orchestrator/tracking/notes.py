@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from orchestrator.plan.plan import Cell
+from orchestrator.plan.cells import Cell
 from orchestrator.results.means import SettingMean
 from workers.artifacts.metrics import ExpertMetrics
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.plan.cells import Cell
 from orchestrator.plan.data_use import use_columns
-from orchestrator.plan.plan import Cell, Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import BasePoint
 from orchestrator.results.means import Metrics, Row
 from orchestrator.results.schema import MEANS

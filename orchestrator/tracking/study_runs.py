@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from orchestrator.plan.plan import Cell, Plan
+from orchestrator.plan.cells import Cell
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
 from orchestrator.record.folder import REPORT_FILE

@@ -3,6 +3,7 @@
 import torch
 import yaml
 
+from orchestrator.run.merge_jobs import MergeJobs
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.reader import parse_study
 from workers.artifacts.node_cache import cache_root
@@ -32,5 +33,11 @@ def run_in_process(fields: dict[str, object]) -> tuple[OpenedStudy, Workspace]:
     for model in opened.plan.bases.multi_task:
         list(run_pretraining(model, workspace=workspace, timing=Timing(report_every_s=1e9)))
     for merge in opened.plan.merges.values():
-        run_merge(merge, workspace=workspace)
-    return opened.reopened(), workspace
+        if not merge.shares_choice:
+            run_merge(merge, workspace=workspace)
+    finished = opened.reopened()
+    jobs = MergeJobs(finished.ledger)
+    for merge in finished.ledger.state().ready_merges:
+        chosen = jobs.job(merge).argument
+        run_merge(merge, workspace=workspace, choice=chosen.choice)
+    return finished.reopened(), workspace

@@ -9,8 +9,9 @@ from eval.metrics import TaskSums
 from merge.errors import NonFiniteMergeError
 from merge.merge import coverage
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import MergeMetrics
+from workers.artifacts.metrics import MergeMetrics, TuningMetrics
 from workers.artifacts.provenance import Provenance
+from workers.merging.choice import NotChosenError
 from workers.merging.kept_weights import KeptWeights
 from workers.merging.merged_models import features_under, merged_models
 from workers.merging.surgery import Adapter, train_adapter
@@ -26,7 +27,9 @@ from workers.store.scratch import scratch_directory
 from workers.workspace import Workspace
 
 
-def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
+def run_merge(
+    spec: MergeSpec, *, workspace: Workspace, choice: TuningMetrics | None = None
+) -> Manifest:
     """Merges into the process's backbone, evaluates every task, and commits the sums.
 
     Tuned parameters are chosen on validation images first. The merge at the chosen values has the
@@ -36,15 +39,23 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     A candidate of a search whose merge is not finite is committed as `diverged`, without sums: the
     search goes on from what is committed, and nothing else.
 
+    Args:
+        spec: The merge.
+        workspace: The process's workspace.
+        choice: The values of the tuned parameters, where other merges chose them; None otherwise.
+
     Raises:
         MissingArtifactError: An expert or its weights are not in the store.
         NothingToChooseError: No value that was tried has a finite loss.
+        NotChosenError: Other merges choose the values, and no choice is given.
         merge.errors.MergeError: The experts do not fit together, or the result is not finite.
     """
     started = time.monotonic()
     compute_deterministically()
+    if spec.shares_choice and choice is None:
+        raise NotChosenError("other merges of its study choose its parameters: run the study")
     try:
-        return _run_merge(spec, started=started, workspace=workspace)
+        return _run_merge(spec, started=started, workspace=workspace, choice=choice)
     except (NonFiniteMergeError, NothingToChooseError):
         if spec.evaluate_on == "test":
             raise
@@ -57,8 +68,12 @@ def run_merge(spec: MergeSpec, *, workspace: Workspace) -> Manifest:
     )
 
 
-def _run_merge(spec: MergeSpec, *, started: float, workspace: Workspace) -> Manifest:
-    tuning = None if spec.tuning is None else tune(spec, spec.tuning, workspace=workspace)
+def _run_merge(
+    spec: MergeSpec, *, started: float, workspace: Workspace, choice: TuningMetrics | None
+) -> Manifest:
+    tuning = choice
+    if spec.tuning is not None and choice is None:
+        tuning = tune(spec, spec.tuning, workspace=workspace)
     fixed = spec if tuning is None else spec.at(tuning.chosen)
     seconds = {} if tuning is None else {"tune": time.monotonic() - started}
     began = time.monotonic()

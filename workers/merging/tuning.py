@@ -1,6 +1,5 @@
 """Chooses parameters of a merge on validation images, before any test image is read."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from merge.errors import NonFiniteMergeError
 from merge.one_tensor import is_for_method
 from merge.weight import Weight
 from workers.artifacts.metrics import TriedPoint, TuningMetrics
+from workers.merging.choice import best_point
 from workers.merging.merged_models import (
     features_under,
     merge_into_backbone,
@@ -22,15 +22,11 @@ from workers.merging.merged_models import (
 from workers.models.backbones import Backbone
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
-from workers.specs.tuning import TunedBy, TuningSpec, point_text
+from workers.specs.tuning import TuningSpec
 from workers.workspace import Workspace
 
 _SCALING = "scaling"
 Point = Mapping[str, float]
-
-
-class NothingToChooseError(ValueError):
-    """None of the values that were tried gives a merge with a finite loss."""
 
 
 def tune(spec: MergeSpec, tuning: TuningSpec, *, workspace: Workspace) -> TuningMetrics:
@@ -56,19 +52,6 @@ def tune(spec: MergeSpec, tuning: TuningSpec, *, workspace: Workspace) -> Tuning
     images = sum(len(workspace.split(each.data_id, "validation")) for each in spec.experts)
     best = best_point(tried, by=tuning.by)
     return TuningMetrics(chosen=best.values, tried=tuple(tried), num_images=images)
-
-
-def best_point(tried: Sequence[TriedPoint], *, by: TunedBy) -> TriedPoint:
-    """Returns the combination with the least loss, or the greatest accuracy; the first of equals.
-
-    Raises:
-        NothingToChooseError: No combination has a finite loss.
-    """
-    finite = [each for each in tried if math.isfinite(each.loss)]
-    if not finite:
-        texts = "; ".join(point_text(each.values) for each in tried)
-        raise NothingToChooseError(f"no value has a finite validation loss: {texts}")
-    return min(finite, key=lambda each: each.loss if by == "loss" else -each.accuracy)
 
 
 def _validated(

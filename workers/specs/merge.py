@@ -96,6 +96,11 @@ class MergeSpec:
         return replace(self, params={**self.params, **point}, tuning=None)
 
     @property
+    def shares_choice(self) -> bool:
+        """Returns whether its parameters are chosen by the scores of other merges."""
+        return self.tuning is not None and self.tuning.over is not None
+
+    @property
     def first_tried(self) -> "MergeSpec":
         """The merge at the first values that are tried; this merge itself if nothing is tuned."""
         return self if self.tuning is None else self.at(self.tuning.points()[0])
@@ -184,7 +189,7 @@ class MergeSpec:
 
 def num_merges_tried(spec: MergeSpec) -> int:
     """Returns the merges that tuning makes: one for all scalings where the method allows it."""
-    if spec.tuning is None:
+    if spec.tuning is None or spec.shares_choice:
         return 0
     sizes = {name: len(values) for name, values in spec.tuning.values.items()}
     if spec.method in SCALE_ONE_VECTOR:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 TunedBy = Literal["loss", "accuracy"]
 """The objective: the least loss or the greatest accuracy, each the mean over the group's tasks."""
 
+TunedOver = Literal["group", "setting", "study"]
+"""The merges that share a choice: one group's own, all groups of a setting, or all of the study."""
+
 MAX_POINTS = 100
 """Most combinations of values that one merge tries."""
 
@@ -24,6 +27,9 @@ class TuningSpec:
     values: Mapping[str, tuple[float, ...]]
     """By parameter, in the order of the method's parameters; each has one or more values."""
     by: TunedBy = "loss"
+    over: str | None = None
+    """A digest of the ids of the merges whose mean scores choose, each of which tries the same
+    values on its own group; None for a merge that tries them itself."""
 
     def points(self) -> tuple[dict[str, float], ...]:
         """Returns all combinations of the values, in which the last parameter varies fastest."""
@@ -32,7 +38,12 @@ class TuningSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the merge's manifest stores."""
-        return {"values": {name: list(each) for name, each in self.values.items()}, "by": self.by}
+        over = {} if self.over is None else {"over": self.over}  # older ids have no such field
+        return {
+            "values": {name: list(each) for name, each in self.values.items()},
+            "by": self.by,
+            **over,
+        }
 
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> "TuningSpec":

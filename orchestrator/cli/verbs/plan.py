@@ -182,6 +182,10 @@ def tuning_lines(plan: Plan) -> Sequence[str]:
     lines = []
     for label, spec in first.items():
         assert spec.tuning is not None
+        if spec.tuning.over is not None:
+            num = counted(len(plan.choosing_merges[spec.tuning.over]), "merge")
+            lines.append(f"tuning of {label}: by the mean scores of {num} that try the same values")
+            continue
         passes = counted(len(spec.tuning.points()), "value")
         merges = counted(num_merges_tried(spec), "further merge")
         most = plan.study.tasks.max_validation

@@ -26,7 +26,7 @@ def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
             for problem in error.problems:
                 yield _parameter_problem(field, method=method, problem=problem)
             continue
-        tuned = (repr(sorted(method.tuned.items())), method.tuned_by)
+        tuned = (repr(sorted(method.tuned.items())), method.tuned_by, method.tuned_over)
         merge = (params, method.batch_norm, method.recalibration_images, method.surgery, tuned)
         same_merge = index_of_merge.setdefault(merge, index)
         if same_merge != index:

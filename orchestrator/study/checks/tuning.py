@@ -26,9 +26,10 @@ def check_tuning(merges: Mapping[int, Merge], *, tasks: Tasks | None) -> Iterato
         field = f"merge[{index}]"
         if merge.own_method is not None or merge.method in CARDS:
             yield from _check_values(field, merge=merge)
-        if not merge.tuned and "tuned_by" in merge.model_fields_set:
-            remedy = f"no parameter of this entry is tuned; give one values to try, as {_EXAMPLE}"
-            yield wrong_value(f"{field}.tuned_by", merge.tuned_by, remedy=remedy)
+        remedy = f"no parameter of this entry is tuned; give one values to try, as {_EXAMPLE}"
+        for name in ("tuned_by", "tuned_over"):
+            if not merge.tuned and name in merge.model_fields_set:
+                yield wrong_value(f"{field}.{name}", getattr(merge, name), remedy=remedy)
     tuned = [index for index, merge in merges.items() if merge.tuned]
     if tuned and tasks is not None and tasks.max_validation is None:
         yield StudyProblem(

@@ -34,6 +34,12 @@ METHODS: list[dict[str, Any]] = [
     {"method": "emr", "label": "masks", "batch_norm": "recalibrate"},
     {"method": "average", "label": "surgery", "surgery": {"steps": 20}},
     {"method": "magmax", "label": "tuned", "scaling": {"tune": [0.3, 1.0]}},
+    {
+        "method": "magmax",
+        "label": "tuned together",
+        "scaling": {"tune": [0.3, 1.0]},
+        "tuned_over": "study",
+    },
 ]
 LABELS = [str(each["label"]) for each in METHODS]
 RUNNER = """

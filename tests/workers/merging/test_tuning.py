@@ -17,9 +17,10 @@ from merge.merge import MergeOptions, merge
 from merge.table import METHODS
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics, TriedPoint, TuningMetrics, merged_params
+from workers.merging.choice import NotChosenError, NothingToChooseError, best_point
 from workers.merging.merge_job import run_merge
 from workers.merging.merged_models import features_under, merged_models
-from workers.merging.tuning import NothingToChooseError, best_point, tune
+from workers.merging.tuning import tune
 from workers.prepare.images import prepare_data
 from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
@@ -265,3 +266,18 @@ def test_scaling_multiplies_one_vector(method: str) -> None:
     for name, start in base.items():
         expected = start - 0.7 * (unit[name] - start)
         torch.testing.assert_close(other[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_merge_that_shares_a_choice_needs_it(experts: Experts, workspace: Workspace) -> None:
+    """With the choice it has the weights of a merge at the values; alone it does not start."""
+    tuning = TuningSpec(values={"scaling": SCALINGS}, over="0123456789abcdef")
+    spec = replace(merge_of(experts), tuning=tuning)
+    with pytest.raises(NotChosenError, match="other merges of its study choose"):
+        run_merge(spec, workspace=workspace)
+    tried = tuple(TriedPoint(values={"scaling": each}, loss=1.0, accuracy=0.5) for each in SCALINGS)
+    choice = TuningMetrics(chosen={"scaling": 0.5}, tried=tried, num_images=60)
+    manifest = run_merge(spec, workspace=workspace, choice=choice)
+    metrics = MergeMetrics.from_json(manifest.metrics)
+    assert metrics.tuning == choice
+    fixed = run_merge(spec.at({"scaling": 0.5}), workspace=workspace)
+    assert metrics.weights_sha256 == MergeMetrics.from_json(fixed.metrics).weights_sha256
