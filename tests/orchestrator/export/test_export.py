@@ -232,7 +232,7 @@ def test_a_merge_of_an_earlier_release_is_evaluated_again(
     rewrite(made, merge_manifest, weights_sha256=None)
     result = export("--merge", merge_manifest.id, output="without")
     assert result.exit_code == 0, result.output
-    assert "evaluated again, it has the stored sums" in result.output
+    assert "evaluated again, it has the sums that the study stored" in result.output
     with_digest, without = (
         load_file(tmp_path / each / "model.safetensors") for each in ("with", "without")
     )
