@@ -1,6 +1,6 @@
 """Puts together the advice on every method of a study."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,18 +9,17 @@ import pyarrow as pa
 from orchestrator.advice.candidates import (
     Values,
     crossed,
+    ends_before,
     grid_values,
-    is_beyond,
     num_different,
 )
-from orchestrator.advice.gain import knowledge_gradients
+from orchestrator.advice.cost import Costs
 from orchestrator.advice.predictors import Inputs, Record, best_record, features_of
-from orchestrator.advice.surrogate import LEVELS, Surrogate, fit_surrogate
+from orchestrator.advice.ranking import Ranking, rank
+from orchestrator.advice.surrogate import fit_surrogate
 from orchestrator.advice.tried import (
     AXES,
     Tried,
-    differing,
-    setting_text,
     tried_settings,
     values_of,
 )
@@ -34,66 +33,10 @@ from orchestrator.theory.panel import Array, Panel, panels
 from orchestrator.theory.trainings import training_of
 from workers.specs.hyperparameters import Hyperparameters
 
-NUM_SHOWN = 5
-"""Candidates that a table shows."""
-MAX_SNAPSHOTS = 2
-"""Shorter snapshots that an experiment measures too. Each takes merges, but no step."""
-
 _NO_CANDIDATE = (
     "every candidate was tried already, or lies on no line with two tried settings: nothing in the "
     "study says how axes combine there"
 )
-
-NewSteps = Callable[[Hyperparameters], int]
-"""Returns the optimizer steps, over all tasks, that a setting needs beyond the store's experts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """An untried setting with its predicted loss."""
-
-    point: Hyperparameters
-    text: str
-    loss: float
-    """Predicted mean over the groups of the merged macro loss, in nats per image."""
-    low: float
-    high: float
-    """The 95 % interval of `loss`."""
-    low_80: float
-    high_80: float
-    against_best: float
-    """`loss` minus the measured loss of the best setting so far."""
-    chance: float
-    """Probability of less loss than the best setting so far."""
-    new_steps: int
-    is_beyond: bool
-    """Whether one of its values lies outside the values tried."""
-    is_apart: bool
-    """Whether it is told apart from the first candidate (80 % interval of the difference)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """The training that is expected to help most for each step."""
-
-    candidate: Candidate
-    snapshots: tuple[Candidate, ...]
-    """Shorter candidates that it passes on its way, at no further step."""
-    gain: float
-    """Expected fall of the least mean loss, in nats per image."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """Candidates of one method, best first, beside the best setting that the study has."""
-
-    best: str
-    best_point: Hyperparameters
-    best_loss: float
-    num_candidates: int
-    candidates: tuple[Candidate, ...]
-    experiment: Experiment | None
-    """None if no experiment on the grid is expected to lower the least loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +61,7 @@ def advise(
     trainings: Trainings,
     num_train: Mapping[str, int],
     measured: MeasuredBases | None,
-    new_steps: NewSteps,
+    costs: Costs,
     values: Values | None = None,
     methods: Sequence[str] = (),
 ) -> list[MethodAdvice]:
@@ -130,7 +73,7 @@ def advise(
         trainings: How the experts are trained.
         num_train: The number of training images by task.
         measured: The constants of the settings' bases; None if they are not measured.
-        new_steps: The cost of a setting.
+        costs: The costs of a setting.
         values: Candidate values by axis; None for a grid around the tried ones.
         methods: The methods to advise on; all if empty.
     """
@@ -141,7 +84,7 @@ def advise(
             plan=plan,
             inputs=inputs,
             num_train=num_train,
-            new_steps=new_steps,
+            costs=costs,
             values=values,
         )
         for panel in panels(results, with_pools=False)
@@ -155,13 +98,14 @@ def _advise(
     plan: Plan,
     inputs: Inputs,
     num_train: Mapping[str, int],
-    new_steps: NewSteps,
+    costs: Costs,
     values: Values | None,
 ) -> MethodAdvice:
     tried = tried_settings(panel, plan)
     advice = MethodAdvice(method=panel.method, left_out=tried.left_out)
     if len(tried.points) < MIN_SETTINGS:
         return replace(advice, missing=_too_few(tried))
+    inputs = replace(inputs, knots=tried.panel.settings)
     record = best_record(tried, inputs)
     advice = replace(advice, record=record)
     if not record.is_supported:
@@ -183,11 +127,17 @@ def _advise(
     surrogate = fit_surrogate(
         tried.panel,
         features=np.concatenate([features[:num_tried], features[num_tried:][told]]),
-        beyond=np.array([is_beyond(point, tried=tried.points) for point in points]),
+        end_errors=np.array([_end_error(point, tried, record.residuals) for point in points]),
         residuals=record.residuals,
     )
-    ranking = _ranking(surrogate, points=points, tried=tried, best=best, new_steps=new_steps)
+    ranking = rank(surrogate, points=points, tried=tried, best=best, costs=costs)
     return replace(advice, ranking=ranking)
+
+
+def _end_error(point: Hyperparameters, tried: Tried, residuals: Array) -> float:
+    """Returns the largest error at the ends of axes that a point lies beyond; 0 inside."""
+    errors = np.abs(residuals.mean(axis=1))
+    return max((float(errors[end]) for end in ends_before(point, tried=tried.points)), default=0.0)
 
 
 def _coefficients(plan: Plan) -> Coefficients:
@@ -260,71 +210,6 @@ def _told_apart(
         min(equal, key=lambda at: (num_different(points[at], best), points[at].steps))
         for equal in by_features.values()
     )
-
-
-def _ranking(
-    surrogate: Surrogate,
-    *,
-    points: Sequence[Hyperparameters],
-    tried: Tried,
-    best: int,
-    new_steps: NewSteps,
-) -> Ranking:
-    best_loss = float(tried.panel.group_means("loss", mean=MACRO).mean(axis=1)[best])
-    axes = differing([*tried.points, *points])
-    order = np.argsort(surrogate.mean, kind="stable")
-    wide, narrow = surrogate.half_width(LEVELS[1]), surrogate.half_width(LEVELS[0])
-    chances = surrogate.chance_below(best_loss)
-
-    def candidate(index: int) -> Candidate:
-        point, loss = points[index], float(surrogate.mean[index])
-        return Candidate(
-            point=point,
-            text=setting_text(point, axes),
-            loss=loss,
-            low=loss - float(wide[index]),
-            high=loss + float(wide[index]),
-            low_80=loss - float(narrow[index]),
-            high_80=loss + float(narrow[index]),
-            against_best=loss - best_loss,
-            chance=float(chances[index]),
-            new_steps=new_steps(point),
-            is_beyond=is_beyond(point, tried=tried.points),
-            is_apart=index != int(order[0]) and surrogate.is_apart(int(order[0]), index),
-        )
-
-    experiments = [_experiment(index, points) for index in range(len(points))]
-    gains = knowledge_gradients(surrogate, experiments=experiments, best_loss=best_loss)
-    steps = np.array([new_steps(point) for point in points])
-    rate = gains / np.maximum(steps, 1)
-    first = int(rate.argmax())
-    experiment = Experiment(
-        candidate=candidate(first),
-        snapshots=tuple(candidate(index) for index in experiments[first][1:]),
-        gain=float(gains[first]),
-    )
-    return Ranking(
-        best=setting_text(tried.points[best], axes),
-        best_point=tried.points[best],
-        best_loss=best_loss,
-        num_candidates=len(points),
-        candidates=tuple(candidate(int(index)) for index in order[:NUM_SHOWN]),
-        experiment=experiment if experiment.gain > 0 else None,
-    )
-
-
-def _experiment(index: int, points: Sequence[Hyperparameters]) -> list[int]:
-    """Returns a candidate and the longest shorter ones that are snapshots of its training."""
-    point = points[index]
-    if point.depends_on_total:
-        return [index]
-    shorter = [
-        other
-        for other, each in enumerate(points)
-        if each.steps < point.steps and replace(each, steps=point.steps) == point
-    ]
-    shorter.sort(key=lambda other: -points[other].steps)
-    return [index, *shorter[:MAX_SNAPSHOTS]]
 
 
 def advised_points(advice: Sequence[MethodAdvice]) -> list[Hyperparameters]:

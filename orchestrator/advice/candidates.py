@@ -91,6 +91,25 @@ def is_beyond(point: Hyperparameters, *, tried: Sequence[Hyperparameters]) -> bo
     )
 
 
+def ends_before(point: Hyperparameters, *, tried: Sequence[Hyperparameters]) -> Iterator[int]:
+    """Yields the tried points, by index, at the ends of the values that a point lies beyond.
+
+    They have the value at the end, and another tried point differs from them on that axis alone, so
+    that their own loss was predicted along it.
+    """
+    for axis in AXES:
+        values = [getattr(each, axis) for each in tried]
+        value = getattr(point, axis)
+        if min(values) <= value <= max(values):
+            continue
+        end = min(values) if value < min(values) else max(values)
+        for index, each in enumerate(tried):
+            if getattr(each, axis) == end and any(
+                getattr(other, axis) != end and num_different(other, each) == 1 for other in tried
+            ):
+                yield index
+
+
 def _new_values(axis: str, values: Sequence[float]) -> Iterator[float]:
     pairs = list(itertools.pairwise(values))
     for low, high in pairs:

@@ -46,6 +46,8 @@ class Inputs:
     """The constants of each setting's base; None if they are not measured."""
     coefficients: Coefficients
     """The coefficients of methods that have some before they merge."""
+    knots: tuple[str, ...] = ()
+    """The tried settings, whose values are the knots of a piecewise linear predictor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,9 @@ def best_record(tried: Tried, inputs: Inputs) -> Record:
 
 def untrained(panel: Panel, inputs: Inputs) -> Iterator[Predictor]:
     """Yields the predictors whose values are known for settings that were never trained."""
-    yield from hyperparameter_predictors(panel, trainings=inputs.trainings, mean=MACRO)
+    yield from hyperparameter_predictors(
+        panel, trainings=inputs.trainings, mean=MACRO, knots=inputs.knots
+    )
     if inputs.measured is not None:
         yield from base_predictors(
             panel,

@@ -10,7 +10,7 @@ refits, in each of which
   share, as they share the setting's experts.
 
 A candidate also has an error of its own of that size, as left-out settings have. Outside the values
-tried, it is the largest of those errors: at the ends of an axis a left-out setting is outside too.
+tried, it is at least the error of the setting at that end, which was predicted from one side too.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from scipy import stats
 
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.held_out import best_penalty
-from orchestrator.theory.panel import Array, Mask, Panel
+from orchestrator.theory.panel import Array, Panel
 
 NUM_REFITS = 400
 """A standard deviation from these has a standard error of 3.5 %."""
@@ -70,14 +70,15 @@ class Surrogate:
 
 
 def fit_surrogate(
-    panel: Panel, *, features: Array, beyond: Mask, residuals: Array, seed: int = 0
+    panel: Panel, *, features: Array, end_errors: Array, residuals: Array, seed: int = 0
 ) -> Surrogate:
     """Returns predictions of untried settings.
 
     Args:
         panel: The tried settings, S of them, in G groups.
         features: (S + C, G, F): of the tried settings, then of the candidates.
-        beyond: (C,): whether a candidate lies outside the values tried.
+        end_errors: (C,): the least own error of a candidate, nats per image; 0 inside the values
+            tried.
         residuals: (S, G): errors of the predictions of left-out settings.
         seed: Seeds the refits.
     """
@@ -107,7 +108,7 @@ def fit_surrogate(
     return Surrogate(
         mean=loss.mean() + offsets @ slopes,
         of_model=offsets @ covariance @ offsets.T,
-        own_variance=np.where(beyond, (residuals.mean(axis=1) ** 2).max(), own),
+        own_variance=np.maximum(own, end_errors**2),
         noise=float((residuals**2).mean()) / len(panel.groups),
         num_settings=num_settings,
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import BasePoint, Setting, value_text
+from orchestrator.results.schema import MACRO
 from orchestrator.theory.panel import Panel
 from workers.specs.hyperparameters import Hyperparameters
 
@@ -31,7 +32,7 @@ class Tried:
     points: tuple[Hyperparameters, ...]
     """The hyperparameters of each of the panel's settings."""
     left_out: tuple[str, ...]
-    """Sentences on the settings that are not used."""
+    """Sentences on the settings that are not used, or whose losses are cut."""
 
 
 def tried_settings(panel: Panel, plan: Plan) -> Tried:
@@ -53,10 +54,17 @@ def tried_settings(panel: Panel, plan: Plan) -> Tried:
         assert point is not None, "settings of mixed points have no kind"
         points.setdefault(replace(point, seed=0), []).append(index)
     firsts = [by_name[whole.settings[indices[0]]].shared_point for indices in points.values()]
+    averaged, far = _cut(_averaged(whole, list(points.values())))
+    sentences = _left_out(panel, used=used, mixed=mixed, whole=whole)
+    if far:
+        sentences.append(
+            f"{_first(far)}: their losses are cut to the median of the settings plus its distance "
+            "to the least one, as how bad a setting is says nothing about the best"
+        )
     return Tried(
-        panel=_averaged(whole, list(points.values())),
+        panel=averaged,
         points=tuple(point for point in firsts if point is not None),
-        left_out=tuple(_left_out(panel, used=used, mixed=mixed, whole=whole)),
+        left_out=tuple(sentences),
     )
 
 
@@ -104,6 +112,23 @@ def _averaged(panel: Panel, repeated: Sequence[Sequence[int]]) -> Panel:
         for name, values in panel.values.items()
     }
     return replace(firsts, values=means)
+
+
+def _cut(panel: Panel) -> tuple[Panel, list[str]]:
+    """Returns the panel with cut losses, and the settings whose loss is cut in most groups.
+
+    Without it, a rate at which training fails would decide the error of every predictor: its loss
+    is many times further from the others than they are from the best.
+    """
+    if not panel.settings:
+        return panel, []
+    loss = panel.group_means("loss", mean=MACRO)
+    middle, least = np.median(loss, axis=0), loss.min(axis=0)
+    kept = np.minimum(1.0, (2 * middle - least) / loss)
+    values = {**panel.values, "loss": panel.values["loss"] * kept[:, :, None]}
+    is_far = (kept < 1).mean(axis=1) > 1 / 2
+    far = [name for name, each in zip(panel.settings, is_far, strict=True) if each]
+    return replace(panel, values=values), far
 
 
 def _left_out(

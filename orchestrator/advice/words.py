@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from orchestrator.advice.advice import Candidate, Experiment, MethodAdvice, Ranking
+from orchestrator.advice.advice import MethodAdvice
 from orchestrator.advice.predictors import CONSTANT, Record
+from orchestrator.advice.ranking import Candidate, Experiment, Ranking
 from orchestrator.theory.features import MEASURED
 
 LEAST_GAIN = 0.0005
@@ -36,11 +37,12 @@ def ranking_sentences(ranking: Ranking) -> Iterator[str]:
     shown = ranking.candidates
     if any(each.is_beyond for each in shown):
         yield "* a value lies outside those tried."
-    same = [each for each in shown if not each.is_apart]
-    if len(same) > 1:
+    same = [each for each in shown[1:] if not each.is_apart]
+    if same:
+        number = "None of the others is" if len(same) == len(shown) - 1 else "Not all others are"
         yield (
-            f"{len(same)} of the {len(shown)} shown are not told apart from the first (80 % "
-            "interval of the difference): their order is not known."
+            f"{number} told apart from the first (80 % interval of the difference): their order is "
+            "not known."
         )
     if shown[0].against_best >= 0:
         yield "No candidate is predicted to have less loss than the best setting so far."
@@ -55,8 +57,8 @@ def experiment_sentence(experiment: Experiment | None) -> str:
     snapshots = f", with its snapshots at {steps} for no further step" if steps else ""
     gain = "less than 0.001" if experiment.gain < LEAST_GAIN else f"{experiment.gain:.3f}"
     return (
-        f"Most for each new step: {experiment.candidate.text}{snapshots}. It is expected to "
-        f"lower the least loss by {gain} for {experiment.candidate.new_steps:,} steps."
+        f"Most for its cost, merges included: {experiment.candidate.text}{snapshots}. It is "
+        f"expected to lower the least loss by {gain} for {experiment.candidate.new_steps:,} steps."
     )
 
 

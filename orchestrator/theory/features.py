@@ -10,6 +10,7 @@ was not found; the square-root rule for Adam is arXiv 2205.10287. `update size` 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,6 +45,9 @@ class ExpertTraining:
     accumulation: Accumulation
     """The count of each step's gradient in the weights at the end."""
 
+
+MAX_KNOTS = 8
+"""Most knots of a piecewise linear predictor along an axis."""
 
 Trainings = Mapping[str, Mapping[str, ExpertTraining]]
 """The training of every task's expert, by the setting's name."""
@@ -96,9 +100,17 @@ def baselines(panel: Panel, *, mean: str) -> tuple[Predictor, ...]:
 
 
 def hyperparameter_predictors(
-    panel: Panel, *, trainings: Trainings, mean: str
+    panel: Panel, *, trainings: Trainings, mean: str, knots: Sequence[str] = ()
 ) -> Iterator[Predictor]:
-    """Yields the predictors that need only the study file and the number of images."""
+    """Yields the predictors that need only the study file and the number of images.
+
+    Args:
+        panel: The merges.
+        trainings: How their experts are trained.
+        mean: The mean over tasks.
+        knots: The settings whose values may be knots; all of the panel's if empty.
+    """
+    known = [each for name in knots or panel.settings for each in trainings[name].values()]
 
     def of(name: str, *columns: Callable[[ExpertTraining], float]) -> Predictor:
         features = [_over_tasks(panel, trainings, column, mean=mean) for column in columns]
@@ -111,6 +123,14 @@ def hyperparameter_predictors(
     yield of("hyperparameters", *parabola)
     yield of("hyperparameters, turn in steps", *parabola, lambda each: _ln_steps(each) ** 2)
     yield of("hyperparameters, monotone", *monotone)
+    yield of(
+        "hyperparameters, piecewise linear",
+        *(
+            part
+            for column in (_ln_lr, _ln_batch, _ln_steps, _ln_images)
+            for part in (column, *_hinges(column, values=[column(each) for each in known]))
+        ),
+    )
     yield of("noise scale", _ln_noise)
     yield of("noise scale, parabola", _ln_noise, lambda each: _ln_noise(each) ** 2)
     yield of(
@@ -172,6 +192,22 @@ def _proved(trained: Sequence[ExpertTraining], weights: Array) -> float:
     return merge_stability(experts, weights=weights, coefficients=average)
 
 
+def _hinges(
+    column: Callable[[ExpertTraining], float], *, values: Sequence[float]
+) -> list[Callable[[ExpertTraining], float]]:
+    """Returns the hinges max(0, x - knot) of a linear spline with knots at the inner values."""
+    inner = np.unique(np.round(values, 9))[1:-1]
+    if len(inner) > MAX_KNOTS:
+        inner = np.quantile(inner, np.linspace(0, 1, MAX_KNOTS))
+    return [partial(_above, column=column, knot=float(knot)) for knot in inner]
+
+
+def _above(
+    training: ExpertTraining, *, column: Callable[[ExpertTraining], float], knot: float
+) -> float:
+    return max(0.0, column(training) - knot)
+
+
 def _ln_lr(training: ExpertTraining) -> float:
     return float(np.log(training.lr))
 
@@ -182,6 +218,10 @@ def _ln_batch(training: ExpertTraining) -> float:
 
 def _ln_steps(training: ExpertTraining) -> float:
     return float(np.log(training.steps))
+
+
+def _ln_images(training: ExpertTraining) -> float:
+    return float(np.log(training.num_examples))
 
 
 def _ln_noise(training: ExpertTraining) -> float:

@@ -13,10 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.advice.advice import MethodAdvice, Ranking, advise, advised_points
+from orchestrator.advice.advice import MethodAdvice, advise, advised_points
 from orchestrator.advice.candidates import Values
-from orchestrator.advice.cost import new_steps_of
+from orchestrator.advice.cost import costs_of
 from orchestrator.advice.next_study import next_name, next_study_text
+from orchestrator.advice.ranking import Ranking
 from orchestrator.advice.words import comments, interval_text, ranking_sentences, record_sentences
 from orchestrator.cli.ending import command_line, file_command_line
 from orchestrator.cli.exit_codes import DONE
@@ -106,14 +107,18 @@ def _advice(
     if not results.merges.num_rows:
         return [], [*missing, "No advice: no merge has a result yet."]
     bases, _ = measured_bases(opened.artifacts, opened.plan, cache_root=cache_root())
-    num_train = {task: each.num_train for task, each in prepared_data(committed).items()}
+    data = prepared_data(committed)
     advice = advise(
         results.merges,
         plan=opened.plan,
         trainings=trainings,
-        num_train=num_train,
+        num_train={task: each.num_train for task, each in data.items()},
         measured=None if isinstance(bases, str) else bases,
-        new_steps=new_steps_of(opened.plan, committed=opened.artifacts.committed_ids("expert")),
+        costs=costs_of(
+            opened.plan,
+            committed=opened.artifacts.committed_ids("expert"),
+            num_test={task: each.num_test for task, each in data.items()},
+        ),
         values=values,
         methods=methods,
     )

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.advice.advice import MethodAdvice, advise
+from orchestrator.advice.cost import Costs
 from orchestrator.plan.plan import Plan
 from orchestrator.results.schema import RESULTS_SCHEMA
 from orchestrator.theory.features import Trainings
@@ -111,7 +112,9 @@ def advise_on() -> Advise:
             "trainings": trainings_of(plan),
             "num_train": dict.fromkeys(plan.study.task_names, NUM_TRAIN),
             "measured": None,
-            "new_steps": lambda point: point.steps * len(plan.study.task_names),
+            "costs": Costs(
+                new_steps=lambda point: point.steps * len(plan.study.task_names), merge_steps=0.0
+            ),
             **changes,
         }
         return advise(table_of(plan, truth, noise=noise, seed=seed), plan=plan, **fields)[0]

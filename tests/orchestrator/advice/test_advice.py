@@ -4,6 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.advice.advice import MethodAdvice, advised_points
+from orchestrator.advice.cost import Costs
 from orchestrator.plan.plan import Plan
 from workers.specs.hyperparameters import Hyperparameters
 
@@ -87,7 +88,8 @@ def test_snapshots_share_the_training_only_if_no_step_depends_on_the_total(
     values = {"lr": [0.0003], "steps": [100, 200, 300]}
     for schedule, num_snapshots in (("constant", 2), ("cosine", 0)):
         plan = make_varied({"lr": LR, "steps": STEPS}, finetune={"schedule": schedule})
-        advice = advise_on(plan, bowl_and_tail, values=values, new_steps=lambda _: 100)
+        costs = Costs(new_steps=lambda _: 100, merge_steps=0.0)
+        advice = advise_on(plan, bowl_and_tail, values=values, costs=costs)
         assert advice.ranking is not None
         experiment = advice.ranking.experiment
         assert experiment is not None

@@ -6,6 +6,7 @@ from orchestrator.advice.candidates import (
     MAX_CANDIDATES,
     Values,
     crossed,
+    ends_before,
     grid_values,
     is_beyond,
     is_tested,
@@ -71,3 +72,16 @@ def test_a_value_between_two_that_were_tried_is_not_beyond_them() -> None:
     assert not is_beyond(between, tried=tried)
     assert is_beyond(replace(between, steps=160), tried=tried)
     assert num_different(replace(between, steps=160), POINT) == 2
+
+
+def test_the_ends_before_a_value_are_those_with_a_neighbour_along_the_axis() -> None:
+    """Another point with the same batch size says nothing about larger batches."""
+    middle = replace(POINT, steps=80)
+    tried = [
+        middle,
+        replace(middle, batch_size=32),
+        replace(middle, batch_size=32, lr=0.01, steps=20),
+    ]
+    larger = replace(middle, batch_size=64)
+    assert list(ends_before(larger, tried=tried)) == [1]
+    assert list(ends_before(replace(middle, batch_size=24), tried=tried)) == []

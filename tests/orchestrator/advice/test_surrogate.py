@@ -31,7 +31,7 @@ def fitted(x: Array, loss: Array, residual: float) -> Surrogate:
     return fit_surrogate(
         panel(loss),
         features=features,
-        beyond=np.zeros(len(x) - len(loss), dtype=bool),
+        end_errors=np.zeros(len(x) - len(loss)),
         residuals=np.full((len(loss), len(GROUPS)), residual),
     )
 

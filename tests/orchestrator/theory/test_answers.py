@@ -220,6 +220,25 @@ def test_noise_scale_by_hand(make_results: MakeResults) -> None:
     assert epochs[0, 5] == pytest.approx(math.log(100 * 8 / 500))
 
 
+def test_a_piecewise_linear_predictor_bends_at_inner_values(make_results: MakeResults) -> None:
+    """It fits any losses of the values that were tried, and is straight between them."""
+    rates = ("0.001", "0.002", "0.008", "0.064")
+    (panel,) = panels(make_results({"lr": rates}, loss=bent))
+    trainings = {f"lr={rate}": trained(rate) for rate in rates}
+
+    def features(knots: tuple[str, ...]) -> Any:  # noqa: ANN401 an array
+        found = hyperparameter_predictors(panel, trainings=trainings, mean="macro", knots=knots)
+        (each,) = (each for each in found if each.name == "hyperparameters, piecewise linear")
+        return each.features[:, 0]
+
+    bends = features(())
+    ln = [math.log(float(rate)) for rate in rates]
+    assert bends[:, 0] == pytest.approx(ln)
+    assert bends[:, 1] == pytest.approx([0, 0, ln[2] - ln[1], ln[3] - ln[1]])
+    assert bends[:, 2] == pytest.approx([0, 0, 0, ln[3] - ln[2]])
+    assert features(("lr=0.001", "lr=0.002", "lr=0.008")).shape[1] == bends.shape[1] - 1
+
+
 def test_trainings_need_the_number_of_images(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
