@@ -17,14 +17,10 @@ def labelled_methods(methods: Sequence[Merge]) -> tuple[tuple[str, Merge], ...]:
     found: list[tuple[str, Merge]] = []
     for method, label in zip(methods, labels, strict=True):
         alone = method.model_copy(
-            update={
-                "tuned_over": "group",
-                "keep": "scores",
-                "label": f"{label}, each group alone",
-            }
+            update={"tuned_over": "group", "label": f"{label}, each group alone"}
         )
-        if (unlabelled := _unlabelled(alone)) not in known:
-            known.append(unlabelled)
+        if method.tuned_over != "group" and (entry := _unlabelled(alone)) not in known:
+            known.append(entry)
             found.append((str(alone.label), alone))
         found.append((label, method))
     return tuple(found)
