@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eval.metrics import macro_mean, union_mean
 from orchestrator.plan.candidates import candidate_name, candidates_of
-from orchestrator.plan.plan import Cell
+from orchestrator.plan.cells import Cell
 from orchestrator.record.committed import Committed
 from orchestrator.search.space import search_of
 from orchestrator.study.search import Objective

@@ -11,11 +11,11 @@ from merge.merge import coverage
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics, TuningMetrics
 from workers.artifacts.provenance import Provenance
-from workers.merging.choice import NotChosenError
+from workers.merging.choice import NotChosenError, NothingToChooseError
 from workers.merging.kept_weights import KeptWeights
 from workers.merging.merged_models import features_under, merged_models
 from workers.merging.surgery import Adapter, train_adapter
-from workers.merging.tuning import NothingToChooseError, tune
+from workers.merging.tuning import tune
 from workers.merging.weights_digest import WeightsDigest
 from workers.models.backbones import Backbone
 from workers.models.tied_weights import own_state
