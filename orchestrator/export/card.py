@@ -27,7 +27,7 @@ CHECKS = {
     "recorded no digest of its weights",
     "file": "its file has the digest in the study's store",
 }
-"""What each check of an exported model has shown, by the check's name."""
+"""Sentences on what the checks of an exported model have shown, by the check's name."""
 _LIBRARIES = ("torch", "timm", "safetensors")
 
 

@@ -1,12 +1,13 @@
 """The cells of a study's result table, and the choices of parameters that they share."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from eval.digests import sha256_of_bytes
 from orchestrator.plan.groups import Group
 from orchestrator.plan.settings import Setting
-from orchestrator.study.schema import Merge
+from orchestrator.study.method_labels import labelled_methods
+from orchestrator.study.schema import Study
 from workers.specs.merge import MergeSpec
 
 _DIGEST_LENGTH = 16
@@ -24,14 +25,16 @@ class Cell:
 
 
 def share_choices(
-    cells: Sequence[Cell], *, methods: Sequence[tuple[str, Merge]]
+    study: Study, cells: Iterable[Cell]
 ) -> tuple[tuple[Cell, ...], dict[str, tuple[str, ...]]]:
     """Returns the cells with shared choices, and the ids of the merges that choose, by digest.
 
     Args:
-        cells: All cells, as if each merge chose on its own group.
-        methods: The study's methods with their labels (`labelled_methods`).
+        study: The study.
+        cells: All its cells, as if each merge chose on its own group.
     """
+    cells = tuple(cells)
+    methods = labelled_methods(study.merge)
     scopes = {label: each.tuned_over for label, each in methods if each.tuned_over != "group"}
     ids: dict[Hashable, dict[str, None]] = {}
     for cell in cells:

@@ -174,9 +174,7 @@ def build_plan(
     make = partial(_experts, study, bases=bases, data_ids=data_ids, heads=heads)
     experts, tried = make(settings=settings), make(settings=candidates)
     cells = partial(_cells, study, groups=groups)
-    shared, choosing_merges = share_choices(
-        tuple(cells(settings=settings, experts=experts)), methods=labelled_methods(study.merge)
-    )
+    shared, choosing_merges = share_choices(study, cells(settings=settings, experts=experts))
     every_expert = [expert for by_task in (*experts, *tried) for expert in by_task.values()]
     multi_task = tuple(
         multi_task_cells(study, settings=settings, groups=groups, bases=bases, experts=experts)
