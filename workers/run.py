@@ -7,6 +7,7 @@ with the traceback in the terminal.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workers.planned import NotPlannedError, Planned, find_planned
@@ -84,13 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="file of the base or text tower, if the study reads it from a file",
+        help="file of the base, expert or text tower, if the study reads it from a file",
     )
     return parser
 
 
 def _start(planned: Planned, *, worker: Worker, checkpoint: str | None) -> None:
     match planned:
+        case TrialSpec() if planned.longest.given is not None:
+            _say(f"expert of {planned.longest.task} from its file")
+            given = replace(planned.longest.given, path=checkpoint)
+            longest = replace(planned.longest, given=given)
+            _run_training(replace(planned, longest=longest), worker=worker)
         case TrialSpec():
             _say(f"trial on {planned.longest.task}: {planned.longest}")
             _run_training(planned, worker=worker)

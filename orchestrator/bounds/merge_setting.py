@@ -40,10 +40,12 @@ def gives_weights(coefficients: Sequence[float]) -> bool:
 def merge_setting_of(merge: MergeSpec, *, plan: Plan) -> MergeSetting | None:
     """Returns the setting of a merge, with equal weights of the tasks, as in the `macro` mean.
 
-    None for a method without coefficients, and for coefficients that give tasks no weights, as a
-    negative scaling or one of 0.
+    None for experts of files, for a method without coefficients, and for coefficients that give
+    tasks no weights, as a negative scaling or one of 0.
     """
     coefficients = coefficients_of(merge)
+    if any(expert.given is not None for expert in merge.experts):
+        return None
     if coefficients is None or not gives_weights(coefficients):
         return None
     points = [expert.hyperparameters for expert in merge.experts]

@@ -61,8 +61,7 @@ def calibration_request(plan: Plan) -> CalibrationRequest:
     models = {base_id: base.model for base_id, base in plan.bases.by_id.items()}
     size = plan.study.backbone.image_size
     steps: dict[str, ExpertSpec] = {}
-    for trial in plan.trials:
-        spec = trial.longest
+    for spec in (trial.longest for trial in plan.trials if trial.longest.given is None):
         steps.setdefault(train_key(models[spec.base_id], image_size=size, spec=spec), spec)
     pretrained: dict[str, BaseSpec] = {}
     for training in (*plan.bases.trainings, *plan.bases.multi_task):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from orchestrator.plan.settings import Setting, origin_of, plan_settings
 from orchestrator.study.schema import Study
+from workers.specs.hyperparameters import UNKNOWN_TRAINING
 from workers.specs.training import TrialSpec
 
 CANDIDATE_AXIS = "candidate"
@@ -96,6 +97,9 @@ def study_settings(
         seed=study.seed,
         pools=dict.fromkeys(study.groups.pool_kinds, study.groups.pool),
     )
+    if study.experts:
+        points = dict.fromkeys(study.task_names, UNKNOWN_TRAINING)
+        settings = tuple(replace(each, points=points) for each in settings)
     return settings, ()
 
 

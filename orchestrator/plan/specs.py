@@ -8,15 +8,15 @@ from typing import Any
 from eval.digests import sha256_of_file
 from eval.tasks import Task
 from orchestrator.plan.groups import Group
-from orchestrator.study.backbone import Pretrain
+from orchestrator.study.backbone import GivenExpert, Pretrain
 from orchestrator.study.finetune import ZeroShot
 from orchestrator.study.schema import Merge, Study, Surgery
 from workers.models.pretrained_weights import PACKAGED, is_remote, parse_remote
 from workers.specs.bases import BaseJob, BaseSpec, PretrainSpec
 from workers.specs.data import DataSpec, EvaluateOn
-from workers.specs.expert import ExpertSpec
+from workers.specs.expert import ExpertSpec, GivenWeights
 from workers.specs.head import HeadJob, ZeroShotSpec
-from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
+from workers.specs.hyperparameters import UNKNOWN_TRAINING, Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
 from workers.specs.tuning import TuningSpec
 
@@ -118,6 +118,16 @@ def expert_spec(
     Unused settings get fixed values, so that they do not change the id.
     """
     finetune = study.finetune
+    if task in study.experts:
+        return ExpertSpec(
+            task=task,
+            base_id=base.id,
+            data_id=data_ids[task],
+            hyperparameters=UNKNOWN_TRAINING,
+            constants=_given_constants(study, task=task),
+            head_id=head_id,
+            given=given_weights(study.experts[task], is_zero_shot=head_id is not None),
+        )
     constants = TrainingConstants(
         momentum=finetune.optimizer.momentum,
         nesterov=finetune.optimizer.nesterov and point.optimizer == "sgd",
@@ -133,6 +143,27 @@ def expert_spec(
         head_id=head_id,
         evaluate_on="test" if study.search is None else "validation",
     )
+
+
+def given_weights(expert: GivenExpert, *, is_zero_shot: bool) -> GivenWeights:
+    """Returns the weights of a given expert, with the digest of their file.
+
+    Args:
+        expert: The study's entry.
+        is_zero_shot: Whether a zero-shot head takes the place of the entry's.
+    """
+    if is_remote(expert.file):
+        digest, path = str(parse_remote(expert.file).digest), expert.file
+    else:
+        path = str(Path(expert.file).resolve())
+        digest = sha256_of_file(Path(path))
+    return GivenWeights(sha256=digest, head="probe" if is_zero_shot else expert.head, path=path)
+
+
+def _given_constants(study: Study, *, task: str) -> TrainingConstants:
+    is_probed = study.experts[task].head == "probe" and study.finetune.zero_shot is None
+    l2 = study.finetune.head.l2 if is_probed else 0.0
+    return TrainingConstants(momentum=0.0, freeze_batch_norm=False, probe_l2=l2)
 
 
 def merge_fields(study: Study, *, method: Merge) -> dict[str, Any]:

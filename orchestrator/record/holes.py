@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from workers.specs.hyperparameters import UNKNOWN_TRAINING
+
 
 class Outcome(StrEnum):
     """Why an artifact is missing from the results; the value is the text that users see."""
@@ -47,6 +49,8 @@ class MissingExpert:
     steps: int
 
     def __str__(self) -> str:
+        if self.steps == UNKNOWN_TRAINING.steps:
+            return f"{self.task} from its file"
         return f"{self.task} at lr={self.lr}, steps={self.steps}"
 
 

@@ -1,8 +1,8 @@
-"""The study file's section `backbone`: the model, its weights and its pretraining."""
+"""The study file's sections `backbone` (model, weights, pretraining) and `experts` (as files)."""
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from eval.suites import SUITES
 from orchestrator.study.finetune import Optimizer
@@ -13,8 +13,10 @@ from orchestrator.study.section import (
     LearningRate,
     Section,
     Seed,
+    Text,
     distinct,
 )
+from workers.specs.expert import HeadSource
 from workers.specs.hyperparameters import Schedule
 
 PretrainSteps = Annotated[int, Field(ge=0)]
@@ -89,3 +91,19 @@ class BackboneSection(Section):
     def weights_of(self, model: str) -> str:
         """Returns the source of a model's weights; empty if the study names none."""
         return self.weights if isinstance(self.weights, str) else self.weights.get(model, "")
+
+
+class GivenExpert(Section):
+    """An expert that the study does not train."""
+
+    file: Text
+    """The path of a file of weights, or `s3://bucket/key.safetensors#sha256=<digest>`."""
+    head: HeadSource = "probe"
+    """`probe`: the linear probe of the expert's features is fitted here. `file`: the classifier in
+    the file, whose classes must have the task's order. With `finetune.zero_shot`, neither."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: object) -> object:
+        """Reads `TASK: FILE`."""
+        return {"file": value} if isinstance(value, str) else value

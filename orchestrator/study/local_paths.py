@@ -74,3 +74,5 @@ def _weights(study: Study) -> Iterator[tuple[str, str]]:
             yield f"backbone.weights.{model}", weights
     for index, weights in enumerate(backbone.axes.weights):
         yield f"backbone.axes.weights[{index}]", weights
+    for task, expert in study.experts.items():
+        yield f"experts.{task}", expert.file

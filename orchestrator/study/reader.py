@@ -11,12 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 from eval.suites import SUITES, task_names
 from eval.task_source import TaskSource
 from eval.user_paths import NoHomeError, expanded
-from orchestrator.study.backbone import BackboneSection
+from orchestrator.study.backbone import BackboneSection, GivenExpert
 from orchestrator.study.checks.backbone import check_backbone
 from orchestrator.study.checks.finetune import check_finetune
+from orchestrator.study.checks.given import check_given
 from orchestrator.study.checks.groups import check_group_sizes
 from orchestrator.study.checks.merges import check_merges
-from orchestrator.study.checks.models import check_models
+from orchestrator.study.checks.models import check_models, given_files
 from orchestrator.study.checks.multi_task import check_multi_task
 from orchestrator.study.checks.pools import check_pools
 from orchestrator.study.checks.search import check_search
@@ -148,7 +149,7 @@ def _checked(
         problems += [*_check_task_names(tasks), *faults]
     problems += _check_between_sections(values, tasks=tasks, methods=found)
     if is_new:
-        problems += _check_models(values)
+        problems += _check_models(values, own=own)
         problems += _check_address(values.get("tracking"))
     problems += _check_costs(values)
     problems += _check_tracking(values.get("tracking"))
@@ -288,6 +289,15 @@ def _check_between_sections(
             merges=merges,
             baselines=baselines,
         )
+    given = _valid_section(dict[str, GivenExpert], values.get("experts", {})) or {}
+    problems += check_given(
+        given,
+        tasks=tasks,
+        finetune=finetune,
+        backbone=backbone,
+        is_trained=search is not None
+        or (baselines is not None and baselines.multi_task is not None),
+    )
     problems += check_merges(merges)
     if baselines is not None and baselines.multi_task is not None:
         problems += check_multi_task(finetune=finetune, backbone=backbone, merges=merges)
@@ -295,11 +305,15 @@ def _check_between_sections(
     return problems
 
 
-def _check_models(values: Mapping[str, Any]) -> Iterator[StudyProblem]:
+def _check_models(
+    values: Mapping[str, Any], *, own: Mapping[str, TaskSource]
+) -> Iterator[StudyProblem]:
     backbone = _valid_section(BackboneSection, values.get("backbone", {}))
     if backbone is not None:
         finetune = _valid_section(Finetune, values.get("finetune", {}))
-        yield from check_models(backbone, finetune=finetune)
+        experts = _valid_section(dict[str, GivenExpert], values.get("experts", {})) or {}
+        files = tuple(given_files(experts, own=own))
+        yield from check_models(backbone, finetune=finetune, experts=files)
 
 
 def _check_costs(values: Mapping[str, Any]) -> Iterator[StudyProblem]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from merge.catalogue import CARDS, BatchNormPolicy, MethodCard, parse_params
 from merge.parameters.method_params import MethodParams
-from orchestrator.study.backbone import BackboneSection
+from orchestrator.study.backbone import BackboneSection, GivenExpert
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.pools import POOL_AXES, Extra, PoolKind
 from orchestrator.study.resources import Budget, Resources
@@ -199,6 +199,9 @@ class Study(Section):
     finetune: Finetune = Finetune()
     search: Search | None = None
     """Searches hyperparameters for the merged model, in place of axes and designs."""
+    experts: dict[str, GivenExpert] = {}
+    """Files with the weights of experts that were trained elsewhere, by task; none when left
+    out: the study trains its experts."""
     groups: Groups = Groups()
     merge: Annotated[list[Merge], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()

@@ -12,6 +12,8 @@ def planned_trainings(committed: Committed) -> Trainings | str:
     """Returns the training of every task's expert at every setting, or why it is not known."""
     num_train = {task: each.num_train for task, each in prepared_data(committed).items()}
     plan = committed.plan
+    if plan.study.experts:
+        return "how experts of files were trained is not known"
     unknown = sorted(set(plan.study.task_names) - set(num_train))
     if unknown:
         return f"the store lacks the images of {', '.join(unknown)}, whose number is needed"

@@ -69,6 +69,8 @@ class FileUse:
     num_bytes: int
     modified_ns: int
     """Nanoseconds since 1970; a changed file is another question."""
+    num_classes: int | None = None
+    """Classes of the classifier that the file must have; None if it needs none."""
 
     @property
     def key(self) -> str:

@@ -7,7 +7,9 @@ from torch import nn
 
 from workers.check.building import RefusedError, build, build_for, config_of, own_size, refused
 from workers.check.report import Fault, FileUse, ModelReport, ModelUse
+from workers.models.backbones import embedding_width
 from workers.models.fitted_weights import fit_weights
+from workers.models.heads import classifier_of
 from workers.models.pretrained_weights import WeightsError
 from workers.models.resized_weights import resize_weights
 from workers.models.tied_weights import own_state
@@ -31,6 +33,9 @@ def check_file(use: FileUse) -> ModelReport:
     image_size = use.image_size if is_resized else None
     try:
         fitted = fit_weights(Path(use.path), model=use.model, image_size=image_size)
+        if use.num_classes is not None:
+            width = embedding_width(use.model) or None
+            classifier_of(fitted, num_classes=use.num_classes, num_features=width, shown=use.path)
     except WeightsError as error:
         fault, is_told, remedy = str(error).rpartition("; ")
         if not is_told:

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor
 
 from eval.counts import counted
+from eval.digests import sha256_of_file
 from workers.models.backbones import NUM_NAMES_SHOWN, embedding_width
 from workers.models.likely_models import likely_model
 from workers.models.matched_names import (
@@ -20,7 +21,8 @@ from workers.models.matched_names import (
     match_names,
     whole_names,
 )
-from workers.models.pretrained_weights import WeightsError
+from workers.models.pretrained_weights import WeightsError, local_copy
+from workers.models.resized_weights import resize_weights
 from workers.models.weights_files import WeightsFile, read_weights, shard_remark
 
 OPEN_CLIP_NAMES = ("visual.class_embedding", "module.visual.class_embedding")
@@ -38,6 +40,8 @@ class FittedWeights:
 
     tensors: Mapping[str, Tensor]
     """The backbone's tensors by timm's names, in the model's dtypes."""
+    classifier: Mapping[str, Tensor]
+    """The file's tensors of classifiers, by the file's names; empty if it has none."""
     remarks: tuple[str, ...]
     """Whole sentences about tensors that were left out, and about names that are not timm's."""
 
@@ -76,7 +80,38 @@ def fit_weights(
     _check_tied(fit.matched, found=file.tensors, shown=shown)
     tensors = _converted(fit, found=file.tensors, shown=shown)
     remarks = _remarks(fit, file=file, text_tower=text_tower, shown=shown)
-    return FittedWeights(tensors=tensors, remarks=remarks)
+    classifier = {name: file.tensors[name] for name in fit.matched.heads}
+    return FittedWeights(tensors=tensors, classifier=classifier, remarks=remarks)
+
+
+def fit_source(
+    source: str, *, sha256: str, model: str, image_size: int | None = None
+) -> FittedWeights:
+    """Reads the checkpoint that a study names, once its digest is the expected one.
+
+    Args:
+        source: A path, or an `s3://` URL.
+        sha256: The digest.
+        model: timm's name of the model.
+        image_size: The size that the model is built for, to which the weights are interpolated;
+            None for its own.
+
+    Raises:
+        WeightsError: The file cannot be read, has another digest, or does not fit the model.
+    """
+    with local_copy(source) as (path, shown):
+        try:
+            digest = sha256_of_file(path)
+        except OSError as error:
+            raise WeightsError(f"{shown}: cannot be read: {error.strerror or error}") from error
+        if digest != sha256:
+            raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects sha256:{sha256}")
+        fitted = fit_weights(path, model=model, image_size=image_size, shown=shown)
+        tensors = {name: tensor.clone() for name, tensor in fitted.tensors.items()}
+        classifier = {name: tensor.clone() for name, tensor in fitted.classifier.items()}
+    if image_size is not None:
+        tensors = resize_weights(tensors, model=model, image_size=image_size)
+    return replace(fitted, tensors=tensors, classifier=classifier)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
+
+from workers.models.fitted_weights import FittedWeights
+from workers.models.pretrained_weights import WeightsError
+
+_MATRIX_DIMS = 2
 
 
 class CosineHead(nn.Linear):
@@ -28,4 +34,48 @@ def head_of(tensors: Mapping[str, Tensor]) -> nn.Linear:
     kind = nn.Linear if "bias" in tensors else CosineHead
     head = kind(num_features, num_classes)
     head.load_state_dict(dict(tensors))
+    return head
+
+
+def classifier_of(
+    fitted: FittedWeights, *, num_classes: int, num_features: int | None, shown: str
+) -> nn.Linear:
+    """Returns the classifier in a file of weights; without a bias in the file it is zero.
+
+    Args:
+        fitted: The file's tensors.
+        num_classes: Classes of the task. Their order must be the task's, which no file tells.
+        num_features: Width of the backbone's features; None to take any.
+        shown: The file's name in messages.
+
+    Raises:
+        WeightsError: The file has no classifier, several, or one of another size.
+    """
+    found = {
+        name: tensor.flatten(1)
+        for name, tensor in fitted.classifier.items()
+        if name.endswith("weight") and tensor.ndim >= _MATRIX_DIMS
+    }
+    if len(found) != 1:
+        has = f"several classifiers ({', '.join(found)})" if found else "no classifier"
+        raise WeightsError(
+            f"{shown}: holds {has}; leave `head: file` out, so that a linear probe of its features "
+            "is fitted, or save the whole model"
+        )
+    ((name, weight),) = found.items()
+    if len(weight) != num_classes:
+        raise WeightsError(
+            f"{shown}: its classifier {name} has {len(weight)} classes, and the task has "
+            f"{num_classes}; leave `head: file` out, or use a model of this task"
+        )
+    if num_features is not None and weight.shape[1] != num_features:
+        raise WeightsError(
+            f"{shown}: its classifier {name} takes {weight.shape[1]} features, and the backbone "
+            f"has {num_features}; leave `head: file` out"
+        )
+    bias = fitted.classifier.get(f"{name.removesuffix('weight')}bias")
+    head = nn.Linear(weight.shape[1], num_classes)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.zero_() if bias is None else head.bias.copy_(bias)
     return head

@@ -127,6 +127,21 @@ class RemoteWeights:
             yield path
 
 
+@contextmanager
+def local_copy(source: str) -> Iterator[tuple[Path, str]]:
+    """Yields the path of a checkpoint and its name in messages; an object is downloaded.
+
+    Raises:
+        WeightsError: The object does not exist or cannot be read.
+    """
+    if not is_remote(source):
+        yield Path(source), source
+        return
+    remote = parse_remote(source)
+    with remote.downloaded() as path:
+        yield path, remote.display_url
+
+
 def is_remote(weights: str) -> bool:
     """Returns whether a study's `backbone.weights` is a URL, not a path or a keyword."""
     return "://" in weights

@@ -2,22 +2,20 @@
 
 import logging
 import time
-from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor
 
-from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.provenance import Provenance
 from workers.models.backbones import create_backbone, embedding_width
-from workers.models.fitted_weights import fit_weights
-from workers.models.pretrained_weights import WeightsError, is_remote, packaged_path, parse_remote
+from workers.models.fitted_weights import fit_source
+from workers.models.pretrained_weights import WeightsError, packaged_path
 from workers.models.resized_weights import resize_weights
 from workers.models.tensor_files import write_tensors
 from workers.models.tied_weights import own_state
-from workers.specs.bases import BaseJob, BaseSpec
+from workers.specs.bases import BaseJob
 from workers.store.scratch import scratch_directory
 from workers.workspace import BASE_FILE, Workspace
 
@@ -33,8 +31,6 @@ def prepare_base(job: BaseJob, *, workspace: Workspace) -> Manifest:
     started = time.monotonic()
     spec = job.spec
     tensors = _base_tensors(job)
-    if spec.image_size is not None and spec.weights != "none":
-        tensors = resize_weights(tensors, model=spec.model, image_size=spec.image_size)
     with scratch_directory("base") as scratch:
         path = scratch / BASE_FILE
         write_tensors(path, tensors, about={"model": spec.model, "id": spec.id})
@@ -55,27 +51,16 @@ def _base_tensors(job: BaseJob) -> dict[str, Tensor]:
         ).module
         return own_state(module)
     if spec.weights == "timm":
-        return _hub_tensors(spec.model)
-    if job.path is not None and is_remote(job.path):
-        remote = parse_remote(job.path)
-        with remote.downloaded() as path:
-            return _checkpoint_tensors(path, spec=spec, shown=remote.display_url)
-    path = Path(job.path) if job.path else packaged_path(spec.model)
-    return _checkpoint_tensors(path, spec=spec, shown=str(path))
-
-
-def _checkpoint_tensors(path: Path, *, spec: BaseSpec, shown: str) -> dict[str, Tensor]:
-    """Reads a checkpoint whose sha256 is the one in the specification.
-
-    Args:
-        path: The file.
-        spec: The base.
-        shown: The file's name in messages.
-    """
-    digest = sha256_of_file(path)
-    if spec.weights != f"sha256:{digest}":
-        raise WeightsError(f"{shown}: sha256 is {digest}, the plan expects {spec.weights}")
-    fitted = fit_weights(path, model=spec.model, image_size=spec.image_size, shown=shown)
+        tensors = _hub_tensors(spec.model)
+        if spec.image_size is None:
+            return tensors
+        return resize_weights(tensors, model=spec.model, image_size=spec.image_size)
+    fitted = fit_source(
+        job.path or str(packaged_path(spec.model)),
+        sha256=spec.weights.removeprefix("sha256:"),
+        model=spec.model,
+        image_size=spec.image_size,
+    )
     for remark in fitted.remarks:
         _log.info(remark)
     return dict(fitted.tensors)

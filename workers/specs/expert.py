@@ -1,9 +1,9 @@
 """The specification of an expert: a base that was fine-tuned on one task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from workers.specs.data import EvaluateOn
 from workers.specs.hyperparameters import (
@@ -13,6 +13,25 @@ from workers.specs.hyperparameters import (
     training_to_json,
 )
 from workers.specs.ids import VERSIONS, content_id
+
+HeadSource = Literal["probe", "file"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenWeights:
+    """A file with the weights of an expert that was trained elsewhere."""
+
+    sha256: str
+    """The file's digest."""
+    head: HeadSource
+    """`probe`: the linear probe of the expert's features. `file`: the classifier in the file."""
+    path: str | None = field(default=None, compare=False)
+    """The file or its `s3://` URL, which is no part of the specification; None where a plan was
+    read from a store."""
+
+    def to_json(self) -> dict[str, str]:
+        """Returns the values that the manifest stores."""
+        return {"sha256": self.sha256, "head": self.head}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +50,8 @@ class ExpertSpec:
     evaluate_on: EvaluateOn = "test"
     """The images that the expert, and the base under its head, are evaluated on. Experts of a
     search are evaluated on validation images, so that no test image is read before it has ended."""
+    given: GivenWeights | None = None
+    """The file that the expert is read from; None for an expert that the study trains."""
     evaluates_base: ClassVar[bool] = True
     """True: the base is evaluated on the same images as well."""
 
@@ -53,9 +74,11 @@ class ExpertSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values that the manifest stores."""
-        # Left out for test images, so that ids stay as they were.
+        # Left out for test images and trained experts, so that ids stay as they were.
         scored = {} if self.evaluate_on == "test" else {"evaluate_on": self.evaluate_on}
+        given = {} if self.given is None else {"given": self.given.to_json()}
         return {
+            **given,
             "task": self.task,
             "base_id": self.base_id,
             "data_id": self.data_id,
@@ -73,7 +96,13 @@ class ExpertSpec:
             TypeError: A field is unknown.
         """
         hyperparameters, constants, rest = training_from_json(values)
-        return ExpertSpec(hyperparameters=hyperparameters, constants=constants, **rest)
+        given = rest.pop("given", None)
+        return ExpertSpec(
+            hyperparameters=hyperparameters,
+            constants=constants,
+            given=None if given is None else GivenWeights(**given),
+            **rest,
+        )
 
     def with_steps(self, steps: int) -> "ExpertSpec":
         """Returns the expert after another number of steps of the same training."""

@@ -76,6 +76,11 @@ class Hyperparameters:
     """Replaces the backbone by its first-order expansion at the base (`workers.models.tangent`)."""
 
     @property
+    def is_known(self) -> bool:
+        """Whether they describe a training; an expert that was given as a file has none."""
+        return self != UNKNOWN_TRAINING
+
+    @property
     def depends_on_total(self) -> bool:
         """Returns whether a step depends on the total number of steps.
 
@@ -88,11 +93,19 @@ class Hyperparameters:
         return replace(self, **self._unused(0.0))
 
     def columns(self) -> dict[str, Any]:
-        """Returns the values by column of the result tables; None for unused ones."""
+        """Returns the values by column of the result tables; None for unused or unknown ones."""
+        if not self.is_known:
+            return dict.fromkeys(vars(self))
         return {**vars(self), **self._unused(None)}
 
     def _unused(self, value: float | None) -> dict[str, Any]:
         return {name: value for name, user in USED_BY.items() if self.average_weights != user}
+
+
+UNKNOWN_TRAINING = Hyperparameters(
+    steps=0, batch_size=0, lr=0.0, data_ratio=1.0, optimizer="sgd", seed=0, head="frozen"
+)
+"""Stands for the hyperparameters of experts that other people trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

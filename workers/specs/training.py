@@ -150,7 +150,9 @@ class TrialSpec(TrainingSpec[ExpertSpec]):
 
     @property
     def label(self) -> str:
-        """The task and the learning rate."""
+        """The task and the learning rate, or that the expert is given."""
+        if self.longest.given is not None:
+            return f"{self.longest.task} from its file"
         return f"{self.longest.task} lr={self.longest.hyperparameters.lr}"
 
 

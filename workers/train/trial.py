@@ -16,6 +16,7 @@ from workers.sampling.determinism import compute_deterministically
 from workers.specs.expert import ExpertSpec
 from workers.specs.training import TrialSpec
 from workers.store.scratch import scratch_directory
+from workers.train.given import commit_given, expert_inputs
 from workers.train.memory_share import WHOLE_BATCHES, MemoryShare
 from workers.train.resumable import ResumableTraining, Snapshot, Timing, TrainingProgress
 from workers.train.trainer import Trainer, create_head
@@ -50,6 +51,8 @@ def run_trial(
 
     A trial whose generator is closed writes a checkpoint of its current step.
 
+    An expert that is given as a file is not trained: see `workers.train.given`.
+
     A training loss that is not finite ends the training. The remaining snapshots are committed as
     `diverged`: with the last weights if these are finite, otherwise without weights.
 
@@ -61,10 +64,13 @@ def run_trial(
 
     Raises:
         MissingArtifactError: The base, the images or the zero-shot head are not committed.
-        WeightsError: The zero-shot head does not fit the backbone.
+        WeightsError: The zero-shot head does not fit the backbone, or a given file is unfit.
         StoreError: The store fails, except while a checkpoint is written or removed.
         ManifestError, CorruptArtifactError: A committed artifact is damaged.
     """
+    if (given := spec.longest.given) is not None:
+        yield from commit_given(spec.longest, given, workspace=workspace, timing=timing)
+        return
     started_s = timing.clock()
     trial = _start(spec, workspace=workspace, memory=memory)
     training = ResumableTraining(
@@ -140,18 +146,13 @@ def _commit_weights(
         if finite:
             write_tensors(path, tensors, about={"task": expert.task, "id": expert.id})
         return workspace.artifacts.commit(
-            Provenance.of(expert, kind="expert", inputs=_inputs(expert, workspace=workspace)),
+            Provenance.of(expert, kind="expert", inputs=expert_inputs(expert, workspace=workspace)),
             files={EXPERT_FILE: path} if finite else {},
             outcome="diverged" if at.diverged or not finite else "done",
             metrics=_metrics(trial, finite=finite).to_json(),
             seconds={"trial": at.seconds},
             execution=trial.memory.execution(trial.trainer.least_micro_batch),
         )
-
-
-def _inputs(expert: ExpertSpec, *, workspace: Workspace) -> dict[str, str]:
-    consumed = {"base": expert.base_id, "data": expert.data_id, "head": expert.head_id}
-    return {each: workspace.manifest(kind, each).digest for kind, each in consumed.items() if each}
 
 
 def _metrics(trial: _StartedTrial, *, finite: bool) -> ExpertMetrics:

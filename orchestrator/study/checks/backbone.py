@@ -96,7 +96,7 @@ def _check_weights(field: str, *, weights: str, model: str) -> Iterator[StudyPro
             f"{', '.join(PACKAGED)}; use timm, none, or the path of a checkpoint file",
         )
     elif is_remote(weights):
-        yield from _check_remote(field, weights=weights)
+        yield from check_remote(field, weights=weights)
     elif weights not in ("package", "timm", "none") and not Path(weights).is_file():
         yield wrong_value(
             field,
@@ -106,8 +106,8 @@ def _check_weights(field: str, *, weights: str, model: str) -> Iterator[StudyPro
         )
 
 
-def _check_remote(field: str, *, weights: str) -> Iterator[StudyProblem]:
-    """Checks a URL; if it has no digest, reads the object to tell the digest."""
+def check_remote(field: str, *, weights: str) -> Iterator[StudyProblem]:
+    """Yields what is wrong with a URL; if it has no digest, reads the object to tell the digest."""
     try:
         remote = parse_remote(weights)
         if remote.digest is None:

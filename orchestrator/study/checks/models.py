@@ -1,11 +1,13 @@
 """Checks the models of a study in another process: names, image size, batches, linearisation."""
 
 import importlib.util
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.study.backbone import BackboneSection
+from eval.suites import find_task, task_names
+from eval.task_source import TaskSource
+from orchestrator.study.backbone import BackboneSection, GivenExpert
 from orchestrator.study.checks.finetune import points
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem
@@ -26,6 +28,18 @@ from workers.models.pretrained_weights import INSTALL_OPEN_CLIP, SUFFIXES, is_re
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenFile:
+    """A file with the weights of an expert."""
+
+    field: str
+    """The field of the study that names it."""
+    source: str
+    """The path or URL."""
+    num_classes: int | None
+    """Classes of the classifier that the file must have; None if it needs none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
     """A question about a model of a study, for the process that tries models."""
 
@@ -34,14 +48,44 @@ class Question:
     """The fields of the study to change, by the kind of the fault."""
 
 
-def check_models(backbone: BackboneSection, *, finetune: Finetune | None) -> Iterator[StudyProblem]:
+def given_files(
+    experts: Mapping[str, GivenExpert], *, own: Mapping[str, TaskSource]
+) -> Iterator[GivenFile]:
+    """Yields the files of experts whose tasks are known.
+
+    Args:
+        experts: The study's section.
+        own: The study's own tasks, by name.
+    """
+    known = task_names()
+    for task, expert in experts.items():
+        if task in own:
+            found = own[task].task
+        elif task in known:
+            found = find_task(task)
+        else:
+            continue  # the check of the names reports it
+        yield GivenFile(
+            field=f"experts.{task}.file",
+            source=expert.file,
+            num_classes=found.num_classes if expert.head == "file" else None,
+        )
+
+
+def check_models(
+    backbone: BackboneSection, *, finetune: Finetune | None, experts: Sequence[GivenFile] = ()
+) -> Iterator[StudyProblem]:
     """Yields the models that the study cannot use, as far as this machine can tell.
 
     Args:
         backbone: The section.
         finetune: The study's section; None if that is invalid.
+        experts: The files of experts.
     """
-    asked = questions(backbone, finetune=finetune or Finetune())
+    asked = [
+        *questions(backbone, finetune=finetune or Finetune()),
+        *_expert_questions(backbone, experts=experts),
+    ]
     reports = model_reports(each.use for each in asked)
     for each in asked:
         for fault in reports.get(each.use, ModelReport()).faults:
@@ -130,6 +174,20 @@ def _file_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterato
                     "resizing": ("backbone.image_size",),
                 }
                 yield Question(use=use, fields=fields)
+
+
+def _expert_questions(
+    backbone: BackboneSection, *, experts: Iterable[GivenFile]
+) -> Iterator[Question]:
+    for each in experts:
+        use = _file_use(each.source, model=backbone.model, image_size=backbone.image_size)
+        if use is not None:
+            fields: dict[FaultKind, tuple[str, ...]] = {
+                "file": (each.field,),
+                "model": (each.field,),
+                "resizing": ("backbone.image_size",),
+            }
+            yield Question(use=replace(use, num_classes=each.num_classes), fields=fields)
 
 
 def _tower_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[Question]:

@@ -7,7 +7,7 @@ import pytest
 from merge.catalogue import parse_params
 from workers.specs.bases import BaseSpec
 from workers.specs.data import DataSpec
-from workers.specs.expert import ExpertSpec
+from workers.specs.expert import ExpertSpec, GivenWeights
 from workers.specs.hyperparameters import Hyperparameters, TrainingConstants
 from workers.specs.ids import VERSIONS, content_id
 from workers.specs.merge import MergeSpec, SurgerySpec
@@ -74,6 +74,7 @@ CHANGES: dict[str, Any] = {
     "constants": replace(EXPERT.constants, **CONSTANTS),
     "head_id": "5" * 16,
     "evaluate_on": "validation",
+    "given": GivenWeights(sha256="c" * 64, head="file"),
 }
 EXPERT_JSON = {
     "task": "mnist_5k",

@@ -1,0 +1,92 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import yaml
+from safetensors.torch import save_file
+
+from orchestrator.plan.plan import build_plan
+from orchestrator.study.problems import StudyError
+from orchestrator.study.reader import parse_study
+
+Fields = Callable[..., dict[str, Any]]
+PAIR = ["font_letters", "mnist_5k"]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Writes a whole model of timm."""
+
+    def write(name: str, *, model: str = "test_resnet", num_classes: int = 10) -> str:
+        path = tmp_path / name
+        save_file(timm.create_model(model, num_classes=num_classes).state_dict(), path)
+        return str(path)
+
+    return write
+
+
+def fields_of(study_fields: Fields, experts: dict[str, Any], **changes: object) -> dict[str, Any]:
+    made = study_fields(tasks=PAIR, experts=experts, **changes)
+    del made["finetune"]
+    return {**made, **changes}
+
+
+def problems_of(fields: dict[str, Any]) -> dict[str, str]:
+    """Returns fault and remedy of each problem, by field."""
+    with pytest.raises(StudyError) as caught:
+        parse_study(yaml.safe_dump(fields), source="study.yaml", is_new=True)
+    return {each.field: f"{each.fault} | {each.remedy}" for each in caught.value.problems}
+
+
+def test_a_study_of_files_trains_nothing(study_fields: Fields, write: Callable[..., str]) -> None:
+    """Each task has a trial of no steps, whose expert has no hyperparameters in the tables."""
+    experts = {"font_letters": write("a.safetensors"), "mnist_5k": write("b.safetensors")}
+    study = parse_study(yaml.safe_dump(fields_of(study_fields, experts)), source="study.yaml")
+    plan = build_plan(study)
+    assert (len(plan.trials), plan.num_steps, len(plan.merges)) == (2, 0, 1)
+    assert all(expert.given is not None for expert in plan.experts.values())
+    (expert, _) = plan.experts.values()
+    assert set(expert.hyperparameters.columns().values()) == {None}
+
+
+def test_every_task_has_a_file_that_exists(study_fields: Fields, write: Callable[..., str]) -> None:
+    """Missing, unknown and absent files are reported together."""
+    experts = {"mnist_5k": "nowhere.safetensors", "mnist": write("a.safetensors")}
+    found = problems_of(fields_of(study_fields, experts))
+    assert found["experts"].startswith("no file for font_letters | give every task of the study")
+    assert "expected the path of an existing file" in found["experts.mnist_5k"]
+    assert "did you mean 'mnist_5k'" in found["experts.mnist"]
+
+
+def test_another_architecture_is_refused(study_fields: Fields, write: Callable[..., str]) -> None:
+    """The file is read before anything is scheduled."""
+    experts = {
+        "font_letters": write("a.safetensors"),
+        "mnist_5k": write("b.safetensors", model="test_vit"),
+    }
+    found = problems_of(fields_of(study_fields, experts))
+    assert list(found) == ["experts.mnist_5k"]
+    assert "is not a checkpoint of test_resnet" in found["experts.mnist_5k"]
+
+
+def test_a_head_of_the_file_has_the_classes_of_the_task(
+    study_fields: Fields, write: Callable[..., str]
+) -> None:
+    """26 letters do not fit a classifier of ten classes, and a backbone alone has none."""
+    experts = {
+        "font_letters": {"file": write("a.safetensors"), "head": "file"},
+        "mnist_5k": {"file": write("b.safetensors", num_classes=0), "head": "file"},
+    }
+    found = problems_of(fields_of(study_fields, experts))
+    assert "has 10 classes, and the task has 26" in found["experts.font_letters.file"]
+    assert "holds no classifier" in found["experts.mnist_5k.file"]
+
+
+def test_fields_of_training_are_refused(study_fields: Fields, write: Callable[..., str]) -> None:
+    """They would have no effect."""
+    experts = {"font_letters": write("a.safetensors"), "mnist_5k": write("b.safetensors")}
+    finetune = {"axes": {"lr": [0.1]}, "head": {"mode": "frozen", "l2": 2.0}}
+    found = problems_of(fields_of(study_fields, experts, finetune=finetune))
+    assert list(found) == ["finetune.axes"]
