@@ -27,6 +27,7 @@ from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.republish import start_tracker
 from orchestrator.run.session import Session
 from orchestrator.run.stages import PreparationError
+from orchestrator.search.searchers import SearcherError
 from orchestrator.tracking.tracker import Tracker
 from workers.own_methods.sources import OwnMethodError
 from workers.store.machine_errors import MachineError
@@ -173,7 +174,7 @@ def _ending_early(held: HeldSession) -> Iterator[None]:
     except PreparationError as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(BAD_INPUT if error.is_input_wrong else FAILED) from error
-    except (StoreError, MachineError, LeaseError, ConnectionError) as error:
+    except (StoreError, MachineError, LeaseError, ConnectionError, SearcherError) as error:
         held.end_early(f"error: {error}")
         raise EndedEarlyError(FAILED) from error
     except (VariableError, NoRoomError) as error:

@@ -7,7 +7,7 @@ from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.record.folder import StudyFolder
 from orchestrator.record.ledger import Ledger
 from orchestrator.run.stored_manifests import stored_manifests
-from orchestrator.search.decide import first_decision, next_decision
+from orchestrator.search.decide import first_decision, is_over, next_decision
 from orchestrator.search.recorded import record_decisions, recorded_decisions
 from orchestrator.study.schema import Study
 from workers.artifacts.artifacts import Artifacts
@@ -31,9 +31,9 @@ def with_new_decisions(plan: Plan, *, folder: StudyFolder) -> Plan:
     return plan if decisions == plan.decisions else _with_decisions(plan, decisions)
 
 
-def next_decision_of(ledger: Ledger) -> Decision | None:
-    """Returns the next decision of a study's search; None if there is none, or no search."""
-    return None if ledger.plan.study.search is None else next_decision(ledger.committed())
+def may_grow(ledger: Ledger) -> bool:
+    """Returns whether a study has a search that has not ended."""
+    return ledger.plan.study.search is not None and not is_over(ledger.committed())
 
 
 def record_plan(plan: Plan, *, folder: StudyFolder, text: str) -> None:
@@ -53,8 +53,11 @@ def grow(
         artifacts: The store's artifacts, of which some may be there already.
         index: The study's index of manifests.
         text: The study file, as written.
+
+    Raises:
+        SearcherError: The process that proposes candidates has failed.
     """
-    decision = next_decision_of(ledger)
+    decision = next_decision(ledger.committed()) if may_grow(ledger) else None
     if decision is None:
         return False
     plan = _with_decisions(ledger.plan, (*ledger.plan.decisions, decision))

@@ -24,7 +24,7 @@ from orchestrator.record.folder import (
 )
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems
-from orchestrator.run.growth import decisions_of, next_decision_of, with_new_decisions
+from orchestrator.run.growth import decisions_of, may_grow, with_new_decisions
 from orchestrator.run.stored_manifests import MIN_INDEXED, stored_manifests
 from orchestrator.study.checks.models import resized_models
 from orchestrator.study.reader import absolute_store, parse_study
@@ -113,7 +113,7 @@ class OpenedStudy:
 
     def is_finished(self) -> bool:
         """Returns whether a run would make nothing: no artifact that can be made is missing."""
-        if next_decision_of(self.ledger) is not None:
+        if may_grow(self.ledger):
             return False
         needed = set().union(*self.plan.prepared_ids.values())
         return needed <= self.prepared and self.ledger.state().is_finished

@@ -6,20 +6,30 @@ been.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from orchestrator.plan.candidates import Candidate, Decision, candidates_of
 from orchestrator.record.committed import Committed
 from orchestrator.search.scores import At, Score, scores_of, trained_steps
-from orchestrator.search.space import drawn, search_of
+from orchestrator.search.searchers import grid, proposed
+from orchestrator.search.space import search_of
 from orchestrator.study.schema import Study
 
 
 def first_decision(study: Study) -> Decision:
     """Returns the proposal that a search begins with."""
-    proposal = _propose(study, candidates=(), num_steps=0)
+    proposal = _propose(study, candidates=(), scores={}, num_steps=0)
     assert proposal is not None, "the checks refuse a budget that is too small for one candidate"
     return proposal
+
+
+def is_over(committed: Committed) -> bool:
+    """Returns whether a search has a winner, and its budget no room for another candidate."""
+    plan = committed.plan
+    return plan.decisions[-1].kind == "choose" and not _num_next(
+        plan.study,
+        num_candidates=len(candidates_of(plan.decisions)),
+        num_steps=trained_steps(committed),
+    )
 
 
 def next_decision(committed: Committed) -> Decision | None:
@@ -27,6 +37,9 @@ def next_decision(committed: Committed) -> Decision | None:
 
     None if the search has ended, or if an expert or merge of the last decision is not committed: it
     failed, is left out, or still runs.
+
+    Raises:
+        SearcherError: The process that proposes candidates has failed.
     """
     plan = committed.plan
     decisions, last = plan.decisions, plan.decisions[-1]
@@ -44,7 +57,10 @@ def next_decision(committed: Committed) -> Decision | None:
             numbers = tuple(sorted(number for number, _ in best))
             return Decision(kind="promote", candidates=numbers, steps=steps)
     proposal = _propose(
-        plan.study, candidates=candidates_of(decisions), num_steps=trained_steps(committed)
+        plan.study,
+        candidates=candidates_of(decisions),
+        scores=scores,
+        num_steps=trained_steps(committed),
     )
     if proposal is not None or last.kind == "choose":
         return proposal
@@ -65,48 +81,58 @@ def incumbent(scores: Mapping[At, Score]) -> At | None:
     return min(finite, key=lambda at: (finite[at].badness, at[0], at[1] or 0), default=None)
 
 
-def _propose(study: Study, *, candidates: Sequence[Candidate], num_steps: int) -> Decision | None:
+def _propose(
+    study: Study,
+    *,
+    candidates: Sequence[Candidate],
+    scores: Mapping[At, Score],
+    num_steps: int,
+) -> Decision | None:
     """Returns the next batch; None if the budget has no room for a candidate.
 
     Args:
         study: The study.
         candidates: All candidates so far.
+        scores: Their scores.
         num_steps: The optimizer steps that they have taken.
     """
-    search, begin = search_of(study), len(candidates)
-    most_steps = study.finetune.defaults.steps
-    num = search.batch_size(most_steps)
-    if search.budget.candidates is not None:
-        num = min(num, search.budget.candidates - begin)
-    values = [drawn(study, number=begin + each) for each in range(max(0, num))]
-    if search.budget.steps is not None:
-        while values and num_steps + _cost(study, values=values) > search.budget.steps:
-            values.pop()
-    if not values:
+    begin = len(candidates)
+    num = _num_next(study, num_candidates=begin, num_steps=num_steps)
+    if not num:
         return None
+    values = proposed(study, count=num, candidates=candidates, scores=scores)
     return Decision(
         kind="propose",
         candidates=tuple(range(begin, begin + len(values))),
-        steps=search.rungs(most_steps)[0],
+        steps=search_of(study).rungs(study.finetune.defaults.steps)[0],
         values=tuple(values),
     )
 
 
-def _cost(study: Study, *, values: Sequence[Mapping[str, Any]]) -> int:
-    """Returns the most optimizer steps that a batch takes, halving included."""
-    search, most_steps = search_of(study), study.finetune.defaults.steps
-    num_tasks = len(study.task_names)
+def _num_next(study: Study, *, num_candidates: int, num_steps: int) -> int:
+    """Returns the candidates of the next batch: as many as surely fit the budget."""
+    search = search_of(study)
+    num = search.batch_size(study.finetune.defaults.steps)
+    if search.algorithm == "grid":
+        num = min(num, len(grid(study)) - num_candidates)
+    if search.budget.candidates is not None:
+        num = min(num, search.budget.candidates - num_candidates)
+    if search.budget.steps is not None:
+        while num > 0 and num_steps + _cost(study, num=num) > search.budget.steps:
+            num -= 1
+    return max(0, num)
+
+
+def _cost(study: Study, *, num: int) -> int:
+    """Returns the most optimizer steps that a batch of candidates takes, halving included."""
+    search, num_tasks = search_of(study), len(study.task_names)
+    most_steps = study.finetune.defaults.steps
     if search.halving is None:
-        return sum(num_tasks * most_steps_of(each, default=most_steps) for each in values)
-    total, before, num = 0, 0, len(values)
+        steps = search.space["steps"].extremes if "steps" in search.space else [most_steps]
+        return num_tasks * num * int(max(steps))
+    total, before = 0, 0
     for steps in search.rungs(most_steps):
         assert steps is not None, "halving names the steps of every rung"
         total += num_tasks * num * (steps - before)
         before, num = steps, max(1, num // search.halving.factor)
     return total
-
-
-def most_steps_of(values: Mapping[str, Any], *, default: int) -> int:
-    """Returns the most steps of a candidate's trials."""
-    own = [each for name, each in values.items() if name == "steps" or name.startswith("steps@")]
-    return max(own, default=default)

@@ -93,8 +93,10 @@ class Search(Section):
     """The hyperparameters of `space` that each task has a value of its own of."""
     objective: Objective = Objective()
     budget: SearchBudget
-    algorithm: Literal["random"] = "random"
-    """`random`: every candidate is drawn by itself."""
+    algorithm: Literal["random", "grid", "tpe", "gp"] = "random"
+    """`random`: every candidate is drawn by itself. `grid`: all combinations of choices and whole
+    numbers, in their order. `tpe` and `gp`: Optuna's tree-structured Parzen estimator and Gaussian
+    process, through Ray Tune, from the scores of earlier batches; they need the package optuna."""
     batch: Annotated[int, Field(ge=1)] | None = None
     """Candidates that are proposed together. When left out, as many as halving needs for one of
     them to reach the most steps, or 8 without halving."""

@@ -1,5 +1,6 @@
 """Checks the section `search`: its space, its budget, halving, and what does not go with it."""
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import get_type_hints
@@ -48,6 +49,7 @@ def check_search(
     space = [problem for name, each in search.space.items() for problem in _check(name, each)]
     yield from space
     yield from _check_per_task(search)
+    yield from _check_algorithm(search)
     if finetune is not None and not space:
         yield from _check_together(search, finetune=finetune, merges=merges)
         yield from _check_halving(search, finetune=finetune)
@@ -122,6 +124,25 @@ def _check_per_task(search: Search) -> Iterator[StudyProblem]:
         elif name == "linearised":
             remedy = "the experts of a merge must be all linearised or all not; leave it out here"
             yield wrong_value(f"search.per_task[{place}]", name, remedy=remedy)
+
+
+def _check_algorithm(search: Search) -> Iterator[StudyProblem]:
+    field = "search.algorithm"
+    if search.algorithm in {"tpe", "gp"} and importlib.util.find_spec("optuna") is None:
+        yield wrong_value(
+            field,
+            search.algorithm,
+            remedy='it needs the package optuna; install it with pip install "mergesweep[search]", '
+            "or take random or grid",
+        )
+    endless = [name for name, each in search.space.items() if each.log or each.uniform]
+    if search.algorithm == "grid" and endless:
+        yield wrong_value(
+            field,
+            search.algorithm,
+            remedy=f"a grid needs listed values, and {', '.join(endless)} has none; give "
+            "{choice: [...]}, or take random",
+        )
 
 
 def _check_together(
