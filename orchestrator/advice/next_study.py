@@ -5,7 +5,7 @@ can be compared in pairs, and everything that is committed already is shared.
 """
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 import yaml
 
@@ -38,6 +38,7 @@ def next_study_text(
     name: str,
     points: Sequence[Hyperparameters],
     comments: Sequence[str],
+    methods: Collection[int] | None = None,
 ) -> str:
     """Returns a study file with the settings at some points in place of the study's own.
 
@@ -47,8 +48,12 @@ def next_study_text(
         name: The name of the next study.
         points: The points of its settings.
         comments: Lines for the head of the file.
+        methods: The places of the entries under `merge` that stay; None for all of them.
     """
     values = {**load_yaml(text), "name": name, "store": study.store}
+    values.pop("search", None)
+    if methods is not None:
+        values["merge"] = [each for at, each in enumerate(values["merge"]) if at in methods]
     default = study.finetune.default_point
     old = values.get("finetune") or {}
     kept = {key: old[key] for key in old if key not in {"axes", "draws", "design", "points"}}

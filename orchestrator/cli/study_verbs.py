@@ -132,6 +132,11 @@ def resume(name: str, store: str, *, take_over: bool) -> None:
     is_flag=True,
     help="Show the candidates of the study's search, with their scores on validation images.",
 )
+@click.option(
+    "--winner",
+    type=OutputPath(),
+    help="Write a study file that fixes the winner of the study's search, and print nothing else.",
+)
 def results(
     name: str,
     store: str,
@@ -141,9 +146,11 @@ def results(
     means: bool,
     pairs: bool,
     candidates: bool,
+    winner: Path | None,
 ) -> None:
     """Print the results that study NAME has so far."""
-    from orchestrator.cli.verbs.results import Shown, show_results
+    from orchestrator.cli.verbs.results import Shown, show_results, write_winner
+    from workers.store.output_file import OutputError
 
     if experts and means:
         raise click.UsageError("--means are over groups of experts: leave out --experts")
@@ -152,8 +159,13 @@ def results(
     if candidates and (experts or means or pairs):
         raise click.UsageError("--candidates is a table of its own: leave out the other tables")
     opened = open_name(name, store, is_read_only=True)
-    if candidates and opened.plan.study.search is None:
-        raise click.UsageError(f"--candidates: study {name} has no `search` section")
+    if (candidates or winner) and opened.plan.study.search is None:
+        raise click.UsageError(f"study {name} has no `search` section")
+    if winner is not None:
+        try:
+            sys.exit(write_winner(opened, path=winner, console=new_console()))
+        except OutputError as error:
+            raise click.ClickException(f"{error} (--winner FILE)") from error
     shown: Shown = "candidates" if candidates else "pairs" if pairs else "rows"
     sys.exit(
         show_results(

@@ -9,6 +9,8 @@ from orchestrator.record.holes import Hole
 from orchestrator.report.fitting import fitted
 from orchestrator.report.markup import definitions, escaped, paragraph
 from orchestrator.report.quantities import by_axis
+from orchestrator.report.search.chapter import ANCHOR as SEARCH_ANCHOR
+from orchestrator.report.search.chapter import search_chapter
 from orchestrator.report.sections import (
     axes_section,
     axis_id,
@@ -24,6 +26,7 @@ from orchestrator.report.sections import (
 from orchestrator.report.theory.chapter import ANCHOR, theory_chapter
 from orchestrator.results.means import SettingMean
 from orchestrator.results.study_results import StudyResults
+from orchestrator.search.summary import SearchSummary
 from orchestrator.theory.answers import Answers
 from workers.artifacts.metrics import DataMetrics
 
@@ -37,6 +40,7 @@ def render_report(
     facts: Mapping[str, str],
     study_yaml: str,
     answers: Answers | None = None,
+    search: SearchSummary | None = None,
 ) -> str:
     """Returns the report of a study as HTML without scripts that loads nothing from elsewhere.
 
@@ -52,9 +56,11 @@ def render_report(
         facts: Names and texts for the end of the page, such as dates, code version and store URL.
         study_yaml: The study file.
         answers: The theory tables of the same results; None if there are none.
+        search: The candidates of the study's search; None if it has none.
     """
     results = results.compared
     theory = guarded("The chapter of theory", partial(theory_chapter, answers, results=results))
+    searched = guarded("The chapter of the search", search_chapter, search)
     tuning = guarded("The section of the tuned parameters", tuning_section, results.merges)
     page = _template("page.html").substitute(
         title=escaped(study),
@@ -68,8 +74,10 @@ def render_report(
             has_theory=bool(theory),
             has_external=results.external is not None,
             has_tuning=bool(tuning),
+            has_search=bool(searched),
         ),
         axes=guarded("The sections of the axes", axes_section, results),
+        search=searched,
         tuning=tuning,
         theory=theory,
         external=guarded("The section of external models", external_section, results),
@@ -98,10 +106,13 @@ def _nav(
     has_theory: bool,
     has_external: bool,
     has_tuning: bool,
+    has_search: bool,
 ) -> str:
     links = {axis_id(axis): f"Axis: {axis}" for axis in by_axis(settings)}
     if settings:
         links["groups"] = "Group by group"
+    if has_search:
+        links[SEARCH_ANCHOR] = "Search"
     if has_tuning:
         links["tuning"] = "Tuned parameters"
     if has_theory:

@@ -18,10 +18,12 @@ from orchestrator.report.fitting import one_line_of
 from orchestrator.report.page import render_fault, render_report
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.search.summary import search_summary
 from orchestrator.search.table import candidates_table
 from orchestrator.theory.answers import Answers
 from orchestrator.theory.stored import stored_answers
 from orchestrator.tracking.mlflow_run import MlflowRun
+from orchestrator.tracking.search_runs import search_runs
 from orchestrator.tracking.study_runs import mlflow_runs, report_run
 from orchestrator.tracking.theory_runs import theory_runs
 from workers.artifacts.code_version import code_version
@@ -72,6 +74,7 @@ def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
         facts=_facts(opened),
         study_yaml=opened.text,
         answers=stored_answers(opened.folder, results=results.merges),
+        search=search_summary(opened.ledger.committed()),
     )
 
 
@@ -113,6 +116,9 @@ def publish_outputs(
             publish(run)
         for run in () if answers is None else theory_runs(committed, answers=answers):
             publish(run)
+        if (summary := search_summary(committed)) is not None:
+            for run in search_runs(committed, summary=summary):
+                publish(run)
     report = make_page().encode()
     with _leaving_out_the_rest(left_out):
         if committed.merges:

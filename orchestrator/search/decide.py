@@ -128,8 +128,8 @@ def _cost(study: Study, *, num: int) -> int:
     search, num_tasks = search_of(study), len(study.task_names)
     most_steps = study.finetune.defaults.steps
     if search.halving is None:
-        steps = search.space["steps"].extremes if "steps" in search.space else [most_steps]
-        return num_tasks * num * int(max(steps))
+        drawn = search.space["steps"].extremes if "steps" in search.space else [most_steps]
+        return num_tasks * num * int(max(drawn))
     total, before = 0, 0
     for steps in search.rungs(most_steps):
         assert steps is not None, "halving names the steps of every rung"

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -12,7 +13,9 @@ import pyarrow.parquet
 from pyarrow import compute
 from rich.console import Console
 
-from orchestrator.cli.ending import exit_code_of
+from orchestrator.advice.next_study import next_study_text
+from orchestrator.cli.ending import exit_code_of, file_command_line
+from orchestrator.cli.exit_codes import DONE, FAILED, INCOMPLETE
 from orchestrator.cli.printing import (
     print_candidates,
     print_experts,
@@ -20,14 +23,22 @@ from orchestrator.cli.printing import (
     print_results,
     print_skipped,
 )
+from orchestrator.progress.say import say
 from orchestrator.results.means import means_table
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.search.scores import scores_of
 from orchestrator.search.table import candidates_table
-from orchestrator.search.words import search_lines
+from orchestrator.search.words import has_ended, search_lines
+from orchestrator.study.method_labels import method_labels
+from orchestrator.study.reader import parse_study
 from orchestrator.theory.answers import paired_table
+from workers.store.output_file import write_output
 
 Shown = Literal["rows", "means", "experts", "pairs", "candidates"]
+WINNER = "-winner"
+"""The end of the name of a study that fixes the winner of a search."""
+MAX_NAME = 63
 _FORMULA = r"^[=+\-@]"
 _NUMBER = r"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?$"
 
@@ -60,6 +71,41 @@ def show_results(opened: OpenedStudy, *, console: Console, output_format: str, s
         print_results(results.all_means, console=console)
         print_skipped(results.experts, console=console)
     return exit_code_of(opened.ledger)
+
+
+def write_winner(opened: OpenedStudy, *, path: Path, console: Console) -> int:
+    """Writes the study file that fixes the winner of a search; returns the exit code.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    plan = opened.plan
+    lines = search_lines(opened.ledger.committed())
+    if not has_ended(plan):
+        say(console, "; ".join(["the search has no winner yet", *lines]))
+        return INCOMPLETE
+    (setting,) = plan.settings
+    point = setting.shared_point
+    if point is None:
+        say(
+            console, "the winner has other hyperparameters for each task, which no study file fixes"
+        )
+        return FAILED
+    number, steps = plan.decisions[-1].candidates[0], plan.decisions[-1].steps
+    method = scores_of(opened.ledger.committed())[number, steps].method
+    name = f"{plan.study.name[: MAX_NAME - len(WINNER)]}{WINNER}"
+    text = next_study_text(
+        opened.text,
+        study=plan.study,
+        name=name,
+        points=[point],
+        comments=[f"The winner of the search {plan.study.name}.", *lines],
+        methods=[method_labels(plan.study.merge).index(str(method))],
+    )
+    parse_study(text, source=str(path), recorded=plan.sources, checks_store=False)
+    write_output(path, text.encode())
+    say(console, f"written: {path}; run it with: {file_command_line('run', path)}")
+    return DONE
 
 
 def _encoded(table: pa.Table, *, output_format: str) -> bytes:

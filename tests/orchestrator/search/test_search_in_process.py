@@ -1,19 +1,31 @@
 """Whole searches of a tiny study: what they train, choose, read, and do after a kill."""
 
+import io
+import math
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from rich.console import Console
 from searched_study import opened_search, run_search, search_fields
 
 from eval.images.split import Split
+from orchestrator.cli.verbs.results import write_winner
 from orchestrator.plan.candidates import Decision, candidates_of
+from orchestrator.plan.plan import build_plan
 from orchestrator.record.committed import Committed
 from orchestrator.record.holes import Hole
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
+from orchestrator.run.write_outputs import report_page
 from orchestrator.search.decide import incumbent
 from orchestrator.search.scores import scores_of, trained_steps
+from orchestrator.search.summary import importances, search_summary
+from orchestrator.study.reader import parse_study
+from orchestrator.tracking.search_runs import search_runs
 from workers.train.trainer import Trainer
 from workers.workspace import Workspace
 
@@ -143,6 +155,68 @@ def test_killed_search_ends_with_the_same_bytes(finished: OpenedStudy, tmp_path:
     assert opened.plan.decisions == finished.plan.decisions
     assert found.rows.equals(expected.rows)
     assert found.experts.equals(expected.experts)
+
+
+def test_report_has_a_chapter_on_the_search(finished: OpenedStudy) -> None:
+    """It has both figures, the best candidate and the table, and no part that failed."""
+    page = report_page(finished, results=StudyResults.of(_committed(finished)))
+    chapter = page[page.index('<section id="search">') :].partition("</section>")[0]
+
+    assert chapter.count("<svg") == 2
+    assert "best: candidate" in chapter
+    assert "trained_steps" in chapter
+    assert "could not" not in chapter
+
+
+def test_importance_of_what_decides_is_greatest(finished: OpenedStudy) -> None:
+    """Where the objective follows the learning rate alone, the batch size explains nothing."""
+    summary = search_summary(_committed(finished))
+    assert summary is not None
+    draw = random.Random(0)
+    rows = [
+        {
+            "candidate": number,
+            "rung": 0,
+            "objective": abs(math.log10(lr) + 2),
+            "lr": lr,
+            "batch_size": draw.choice([4, 8]),
+        }
+        for number in range(30)
+        if (lr := 10 ** draw.uniform(-4, -1))
+    ]
+    made = replace(summary, candidates=pa.Table.from_pylist(rows))
+    few = replace(summary, candidates=pa.Table.from_pylist(rows[:9]))
+
+    assert list(importances(made)) == ["lr", "batch_size"]
+    assert importances(few) == {}
+
+
+def test_mlflow_gets_a_run_per_candidate_and_rung(finished: OpenedStudy) -> None:
+    """Values, candidate and rung are parameters; the objective is a metric."""
+    committed = _committed(finished)
+    summary = search_summary(committed)
+    assert summary is not None
+    runs = list(search_runs(committed, summary=summary))
+    params = [dict(run.params) for run in runs]
+
+    assert len(runs) == summary.candidates.num_rows == 4 + 2 + 1 + 2 + 1 + 1
+    assert {"candidate", "rung", "steps", "lr", "batch_size"} <= params[0].keys()
+    assert {point.name for point in runs[0].metrics} == {"validation_loss", "trained_steps"}
+
+
+def test_winner_is_fixed_by_a_study_file(finished: OpenedStudy, tmp_path: Path) -> None:
+    """The file has the winner's hyperparameters and method, and no search."""
+    path = tmp_path / "winner.yaml"
+    code = write_winner(finished, path=path, console=Console(file=io.StringIO()))
+    study = parse_study(path.read_text(), source="winner.yaml")
+    (setting,) = build_plan(study).settings
+    (expected,) = finished.plan.settings
+
+    assert code == 0
+    assert study.search is None
+    assert study.name == "searched-winner"
+    assert len(study.merge) == 1
+    assert setting.shared_point == expected.shared_point
 
 
 def _committed(opened: OpenedStudy) -> Committed:
