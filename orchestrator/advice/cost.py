@@ -38,10 +38,13 @@ def costs_of(plan: Plan, *, committed: Container[str], num_test: Mapping[str, in
     num_methods = len({cell.label for cell in plan.cells})
     batch_size = plan.study.finetune.default_point.batch_size
     used = {task for group in plan.groups for task in group.tasks}
-    default = plan.setting_experts[0]
+    default = (*plan.setting_experts, *plan.candidate_experts)[0]
 
     def new_steps(point: Hyperparameters) -> int:
-        specs = (replace(spec, hyperparameters=point.canonical()) for spec in default.values())
+        specs = (
+            replace(spec, hyperparameters=point.canonical(), evaluate_on="test")
+            for spec in default.values()
+        )
         return sum(point.steps for spec in specs if spec.task in used and spec.id not in committed)
 
     return Costs(new_steps=new_steps, merge_steps=num_methods * images / batch_size / _STEP_PASSES)

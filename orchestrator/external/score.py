@@ -48,6 +48,8 @@ def heads_of(committed: Committed, *, setting: str | None, group: str | None) ->
     """
     plan = committed.plan
     settings = {each.name: each for each in plan.settings}
+    if not settings:
+        raise ChoiceError("the study's search has no winner yet, so that there are no heads to use")
     if setting is None and len(settings) > 1:
         raise ChoiceError(
             f"say whose heads to use: --setting; the study's settings: {', '.join(settings)}"

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from orchestrator.plan.candidates import Decision
 from orchestrator.plan.plan import Plan, build_plan
+from orchestrator.record.decisions import record_decisions, recorded_decisions
 from orchestrator.record.folder import StudyFolder
 from orchestrator.record.ledger import Ledger
 from orchestrator.run.stored_manifests import stored_manifests
 from orchestrator.search.decide import first_decision, is_over, next_decision
-from orchestrator.search.recorded import record_decisions, recorded_decisions
 from orchestrator.study.schema import Study
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifest_index import ManifestIndex

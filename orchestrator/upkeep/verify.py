@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.plan.export import plan_file
 from orchestrator.plan.plan import build_plan
+from orchestrator.record.decisions import damaged_decisions, recorded_decisions
 from orchestrator.record.external import read_external
 from orchestrator.record.folder import (
     EXPERTS_FILE,
@@ -120,6 +121,8 @@ def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> 
             folder.withdraw(PLAN_FILE)
         if EXTERNAL_FILE in own.problems:
             folder.withdraw(EXTERNAL_FILE)
+        for decision in damaged_decisions(folder):
+            folder.withdraw(decision)
     return VerifyReport(
         study=name,
         faults=(
@@ -167,6 +170,7 @@ def _check_own_files(folder: StudyFolder) -> _OwnFiles:
     planned = finished if plan is None else plan.artifact_ids()
     problems = {STUDY_FILE: text_problem, PLAN_FILE: plan_problem, **output_problems(folder)}
     problems[EXTERNAL_FILE] = _external_problem(folder)
+    problems.update(damaged_decisions(folder))
     return _OwnFiles(
         problems={name: what for name, what in problems.items() if what is not None},
         has_broken_plan=plan_problem is not None and folder.read_bytes(PLAN_FILE) is not None,
@@ -209,7 +213,10 @@ def _rebuild_plan(text: str, *, folder: StudyFolder) -> tuple[PlanFile | None, s
         study = parse_study(text, source=STUDY_FILE, store=folder.store_url)
         if study.name != folder.name:
             return None, f"belongs to study {study.name!r}"
-        return plan_file(build_plan(study, resized=resized_models(study))), None
+        is_whole = study.search is not None and not damaged_decisions(folder)
+        decisions = recorded_decisions(folder, study=study) if is_whole else ()
+        plan = build_plan(study, resized=resized_models(study), decisions=decisions)
+        return plan_file(plan), None
     except StudyError as error:
         return None, f"cannot be run by this release: {error}"
 

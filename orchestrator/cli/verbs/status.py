@@ -13,6 +13,7 @@ from orchestrator.progress.panel import duration
 from orchestrator.progress.say import say
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
+from orchestrator.search.words import has_ended, search_lines
 
 
 def show_activity(activity: StudyActivity, *, console: Console) -> None:
@@ -38,8 +39,11 @@ def show_status(opened: OpenedStudy, *, console: Console, is_running: bool) -> i
         f"study {opened.plan.study.name}: experts {counts.num_experts_done} of "
         f"{counts.num_experts}, merge jobs {counts.num_merges_done} of {counts.num_merges}",
     )
+    if opened.plan.study.search is not None:
+        for line in search_lines(state.committed):
+            say(console, line)
     holes = state.holes()
-    if not holes:
+    if not holes and has_ended(opened.plan):
         say(console, _finished(opened, is_running=is_running))
         return DONE
     models = sizes_by_base(opened.plan)
@@ -50,7 +54,7 @@ def show_status(opened: OpenedStudy, *, console: Console, is_running: bool) -> i
     print_holes(holes, console=console)
     for line in budget_lines(opened.plan, keeper=opened.budget_keeper):
         say(console, line)
-    if left.is_anything_left and not is_running:
+    if (left.is_anything_left or not has_ended(opened.plan)) and not is_running:
         say(console, f"go on with: {command_line('resume', opened)}")
     return exit_code_of(opened.ledger)
 

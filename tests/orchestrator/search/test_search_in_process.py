@@ -26,6 +26,8 @@ from orchestrator.search.scores import scores_of, trained_steps
 from orchestrator.search.summary import importances, search_summary
 from orchestrator.study.reader import parse_study
 from orchestrator.tracking.search_runs import search_runs
+from orchestrator.upkeep.verify import verify
+from workers.store.opening import open_store
 from workers.train.trainer import Trainer
 from workers.workspace import Workspace
 
@@ -155,6 +157,22 @@ def test_killed_search_ends_with_the_same_bytes(finished: OpenedStudy, tmp_path:
     assert opened.plan.decisions == finished.plan.decisions
     assert found.rows.equals(expected.rows)
     assert found.experts.equals(expected.experts)
+
+
+def test_damaged_decision_is_taken_out_and_taken_again(tmp_path: Path) -> None:
+    """`verify` names and withdraws it; the next run decides the same and trains nothing."""
+    fields = search_fields(tmp_path / "store", budget={"candidates": 2}, batch=2)
+    opened = run_search(fields)
+    decisions = opened.plan.decisions
+    path = tmp_path / "store" / "studies" / "searched" / "search-0002.json"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"promote", b"promove"))
+    report = verify(open_store(opened.store_url), "searched", withdraw=True)
+    again = run_search(fields, may_go_on=lambda: False)
+
+    assert [fault.id for fault in report.faults] == [path.name]
+    assert path.read_bytes() == content
+    assert again.reopened().plan.decisions == decisions
 
 
 def test_report_has_a_chapter_on_the_search(finished: OpenedStudy) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.digests import sha256_of_bytes
 from orchestrator.plan.candidates import Decision
-from orchestrator.record.folder import StudyFolder
+from orchestrator.record.folder import StudyDamagedError, StudyFolder
 from orchestrator.study.problems import StudyError, StudyProblem
 from orchestrator.study.schema import Study
 from workers.artifacts.checksummed_json import dump_checksummed
@@ -56,6 +56,22 @@ def record_decisions(folder: StudyFolder, decisions: Sequence[Decision], *, stud
             and folder.read_bytes(_name(number)) != content
         ):
             raise folder.damaged(f"{_name(number)} holds another decision than that of this run")
+
+
+def damaged_decisions(folder: StudyFolder) -> dict[str, str]:
+    """Returns the damage of each damaged decision in words, by file name.
+
+    A decision that is taken out is taken again by the next run, and is the same.
+    """
+    found: dict[str, str] = {}
+    number = 1
+    while folder.read_bytes(_name(number)) is not None:
+        try:
+            folder.read_checksummed(_name(number))
+        except StudyDamagedError as error:
+            found[_name(number)] = error.damage.removeprefix(f"{_name(number)} ")
+        number += 1
+    return found
 
 
 def _name(number: int) -> str:
