@@ -7,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.theory.excess_risk import ExcessRisk, excess_risk, stated_excess_risk
-from eval.theory.labels import Form, Labelled, Reach, Reason, reasons_of
+from eval.theory.labels import (
+    REASONS_AGAINST_A_BOUND,
+    Form,
+    Labelled,
+    Reach,
+    Reason,
+    reasons_of,
+)
 from eval.theory.settings import MergeSetting, TaskConstants
 from eval.theory.spread import dare_stability_factor
 from eval.theory.stability import (
@@ -99,7 +106,8 @@ def bounds_of(
     constants = measured.of_group(tasks, least_loss=least_loss)
     reach = reach_of(setting, constants, path=path)
     reasons = _reasons(merge, setting=setting, measured=measured, has_diverged=has_diverged)
-    stability = _stability(merge, setting=setting, constants=constants, is_inside=reach.is_inside)
+    can_be_bound = reach.is_inside and REASONS_AGAINST_A_BOUND.isdisjoint(reasons)
+    stability = _stability(merge, setting=setting, constants=constants, grows=can_be_bound)
     training = training_loss(setting, constants)
     risk = excess_risk(setting, constants, training=training, stability=stability)
     given = {"coefficients": setting.alpha, "lr": setting.eta, "totals": setting.totals}
@@ -133,12 +141,16 @@ def bounds_of(
 
 
 def _stability(
-    merge: MergeSpec, *, setting: MergeSetting, constants: TaskConstants, is_inside: bool
+    merge: MergeSpec, *, setting: MergeSetting, constants: TaskConstants, grows: bool
 ) -> float:
-    """Returns the proved stability; DARE's masks raise it by exactly `1 / density`."""
+    """Returns the proved stability; DARE's masks raise it by exactly `1 / density`.
+
+    A score has no growth factor, at whatever reach: with it on one side of the range and without it
+    on the other, the least learning rates would have the largest numbers.
+    """
     experts = [
         expert_stability(
-            _growth(setting, index, constants=constants, is_inside=is_inside),
+            _growth(setting, index, constants=constants, grows=grows),
             lr=float(setting.eta[index]),
             noise=max(0.0, float(constants.noise[index])),
             batch_size=int(setting.b[index]),
@@ -152,10 +164,10 @@ def _stability(
 
 
 def _growth(
-    setting: MergeSetting, index: int, *, constants: TaskConstants, is_inside: bool
+    setting: MergeSetting, index: int, *, constants: TaskConstants, grows: bool
 ) -> GrowthSums:
     accumulation, lr = setting.accumulations[index], float(setting.eta[index])
-    if not is_inside:
+    if not grows:
         return general_growth(accumulation, lr=lr)
     smoothness = constants.example_smoothness
     if accumulation.is_plain and np.array_equal(accumulation.entries, accumulation.inner):

@@ -20,6 +20,8 @@ def bounds_by_row(
 ) -> dict[str, list[MergeBounds]]:
     """Returns the statements about the merges of each setting and method, by both names.
 
+    Settings with the same merges have one row, under the names of all.
+
     Methods whose coefficients are not known before they merge have none, nor have merges of
     experts that start from another base or see other augmentation.
 
@@ -29,7 +31,7 @@ def bounds_by_row(
         base_id: The base's id.
         augment: The augmentation.
     """
-    rows: dict[str, list[MergeBounds]] = {}
+    merges: dict[tuple[str, str], dict[str, MergeBounds]] = {}
     for cell in plan.cells:
         merge = cell.merge
         if not _is_covered(merge, measured=measured, base_id=base_id, augment=augment):
@@ -37,8 +39,24 @@ def bounds_by_row(
         setting = merge_setting_of(merge, plan=plan)
         if setting is not None:
             bounds = bounds_of(merge, setting, measured=measured)
-            rows.setdefault(f"{cell.setting.name}, {cell.label}", []).append(bounds)
-    return rows
+            merges.setdefault((cell.label, cell.setting.name), {})[merge.id] = bounds
+    settings: dict[tuple[str, ...], list[str]] = {}
+    for (label, name), found in merges.items():
+        settings.setdefault((label, *found), []).append(name)
+    return {
+        f"{first_of(names)}, {label}": list(merges[label, names[0]].values())
+        for (label, *_), names in settings.items()
+    }
+
+
+def first_of(settings: Sequence[str]) -> str:
+    """Returns the names of settings that have the same experts, the first before the others.
+
+    The default values of all axes make such settings.
+    """
+    if len(settings) == 1:
+        return settings[0]
+    return f"{settings[0]} (the same as {', '.join(settings[1:])})"
 
 
 def statement_lines(rows: Mapping[str, Sequence[MergeBounds]]) -> Iterator[str]:

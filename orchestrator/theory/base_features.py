@@ -13,7 +13,7 @@ from eval.theory.labels import Form
 from eval.theory.settings import MergeSetting, TaskConstants
 from eval.theory.stability import expert_stability, general_growth, merge_stability
 from eval.theory.surrogate import agreement, heterogeneity_under
-from eval.theory.training_loss import reach_of, training_loss
+from eval.theory.training_loss import training_loss
 from orchestrator.record.task_constants import MeasuredTasks
 from orchestrator.theory.features import MEASURED, SCORE, Predictor, Trainings
 from orchestrator.theory.panel import Array, Panel
@@ -87,12 +87,10 @@ def _ln_training_loss(setting: MergeSetting, constants: TaskConstants) -> float:
 
 
 def _ln_test_loss(setting: MergeSetting, constants: TaskConstants) -> float:
-    """Returns ln of the test loss; outside the range, differences grow by no factor, as a score."""
-    is_inside = reach_of(setting, constants).is_inside
-    smoothness = constants.example_smoothness if is_inside else None
+    """Returns ln of the test loss; differences grow by no factor at any setting, as in a score."""
     experts = [
         expert_stability(
-            general_growth(a, lr=float(eta), smoothness=smoothness),
+            general_growth(a, lr=float(eta)),
             lr=float(eta),
             noise=float(noise),
             batch_size=int(batch),

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from eval.counts import counted
 from orchestrator.bounds.findings import constants_lines, operator_lines, reach_lines
-from orchestrator.bounds.statements import bounds_by_row, statement_lines
+from orchestrator.bounds.statements import bounds_by_row, first_of, statement_lines
 from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.held_session import EndedEarlyError, held_session
 from orchestrator.plan.measurements import constants_of, operators_of, reaches_of, seed_operators_of
@@ -160,11 +160,15 @@ def finding_lines(
 
 
 def _by_setting(reaches: Sequence[ReachSpec], *, plan: Plan) -> dict[str, list[ReachSpec]]:
+    """Returns the paths of each setting; settings with the same experts have one entry."""
     settings: dict[str, list[ReachSpec]] = {}
     for spec in reaches:
         for setting in plan.settings_of[spec.experts[0]]:
             settings.setdefault(setting.name, []).append(spec)
-    return settings
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, specs in settings.items():
+        alike.setdefault(tuple(spec.id for spec in specs), []).append(name)
+    return {first_of(names): settings[names[0]] for names in alike.values()}
 
 
 def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:

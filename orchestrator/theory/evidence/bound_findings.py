@@ -64,6 +64,8 @@ def moving_term(rows: Sequence[Columns]) -> str:
     if len(spans) < len(TERMS):
         return ""
     name = max(spans, key=lambda each: spans[each])
+    if not spans[name]:
+        return ""
     values = list(terms[name])
     first, last = terms[name][values[0]], terms[name][values[-1]]
     words = dict.fromkeys(row["label"] for row in rows if row["quantity"] == name)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from eval.counts import counted
 from eval.theory.labels import LARGEST_PATH_REACH, USABLE_PATH_REACH
 from eval.theory.surrogate import chi_square
 from orchestrator.bounds.findings import heterogeneity_text
@@ -78,9 +79,9 @@ def _batch_noise(measurements: StudyMeasurements) -> Iterator[Columns]:
             "repeatable share",
             task,
             mean,
-            f"{task}: two seeds give task vectors with a cosine of {mean:.2f} (mean of "
-            f"{len(cosines)} pairs): {100 * mean:.0f} % of a task vector's squared length repeats, "
-            f"{100 * (1 - mean):.0f} % is noise of batches, heads and order.",
+            f"on {task}, two seeds give task vectors with a cosine of {mean:.2f} "
+            f"({counted(len(cosines), 'pair')}): {100 * mean:.0f} % of a task vector's squared "
+            f"length repeats, {100 * (1 - mean):.0f} % is noise of batches, heads and order.",
         )
 
 
@@ -174,8 +175,8 @@ def best_steps_rows(
             "best steps",
             family,
             float(best[max(best)]),
-            f"{family.partition(' ')[0]}: the steps with the least mean loss are {spelt} (scaling)"
-            + ("." if moves else ": the best does not move with the scaling here."),
+            f"with {family.partition(' ')[0]}, the steps with the least mean loss are {spelt} "
+            f"(scaling){'.' if moves else ': the best does not move with the scaling here.'}",
         )
 
 

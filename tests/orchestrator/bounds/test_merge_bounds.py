@@ -12,6 +12,7 @@ from orchestrator.bounds.statements import bounds_by_row, statement_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.record.task_constants import MeasuredTasks
 
+TASK = "mnist_5k"
 SGD = {"name": "sgd", "momentum": 0.0}
 SHORT = {"steps": 2, "lr": 0.001, "batch_size": 8}
 SMOOTH = {"optimizer": SGD, "defaults": SHORT, "head": "frozen", "freeze_batch_norm": True}
@@ -45,6 +46,23 @@ def test_short_training_of_a_smooth_model_is_bounded(make_plan: Callable[..., Pl
     assert bounds.stability.value == pytest.approx(sum(eps) / 8)
     terms = math.fsum(bounds.risk.terms.values())
     assert bounds.excess.value == pytest.approx(2 + terms)
+
+
+def test_a_score_rises_with_the_rate_across_the_range(make_plan: Callable[..., Plan]) -> None:
+    """A growth factor inside the range alone would give the least rate the largest number."""
+    rates = [0.001, 0.01, 10.0]
+    finetune = {**SMOOTH, "defaults": {**SHORT, "steps": 200}, "axes": {"lr": rates}}
+    plan = make_plan(finetune=finetune, merge=[{"method": "average"}])
+    measured = measured_tasks(plan, has_kinks=True)
+    reaches, values = [], []
+    for cell in (each for each in plan.cells if each.group == plan.groups[0]):
+        setting = merge_setting_of(cell.merge, plan=plan)
+        assert setting is not None
+        bounds = bounds_of(cell.merge, setting, measured=measured)
+        reaches.append(bounds.reach.is_inside)
+        values.append(bounds.stability.value / cell.setting.points[TASK].lr ** 2)
+    assert set(reaches) == {True, False}
+    assert values == pytest.approx([values[0]] * len(rates))
 
 
 def test_dare_raises_stability_and_nothing_else(make_plan: Callable[..., Plan]) -> None:
@@ -144,3 +162,17 @@ def test_statements_name_the_weakest_word_and_every_reason(make_plan: Callable[.
     assert reason == Reason.KINKS
     other = {**where, "base_id": "another"}
     assert not bounds_by_row(plan, measured=measured_tasks(plan), **other)
+
+
+def test_settings_with_the_same_merges_have_one_row(make_plan: Callable[..., Plan]) -> None:
+    """The default values of both axes make the same experts; the row names both."""
+    axes = {"lr": [SHORT["lr"], 0.01], "steps": [SHORT["steps"], 4]}
+    plan = make_plan(finetune={**SMOOTH, "axes": axes}, merge=[{"method": "average"}])
+    spec = next(iter(plan.experts.values()))
+    where = {"base_id": spec.base_id, "augment": spec.hyperparameters.augment}
+    rows = bounds_by_row(plan, measured=measured_tasks(plan), **where)
+    assert list(rows) == [
+        "lr=0.001 (the same as steps=2), average",
+        "lr=0.01, average",
+        "steps=4, average",
+    ]
