@@ -21,7 +21,9 @@ FIXED = (
     pa.field("steps", pa.int64()),  # optimizer steps of its experts; null where tasks differ
     pa.field("objective", pa.float64()),  # on validation images; null if it diverged
     pa.field("method", pa.string()),  # the method with the best objective
-    pa.field("outcome", pa.string()),  # "won", "finished", "stopped", "goes on" or "diverged"
+    pa.field(
+        "outcome", pa.string()
+    ),  # "won", "finished", "stopped", "goes on", "waits", "diverged"
     pa.field("trained_steps", pa.int64()),  # of all trials, once this rung was scored
 )
 """The columns before those of the searched hyperparameters."""
@@ -86,6 +88,8 @@ def _outcome(candidate: Candidate, *, at: At, score: Score, plan: Plan) -> str:
         return "diverged"
     if candidate.rungs[-1] != at[1]:
         return "goes on"
+    if last.kind != "choose" and last.steps == at[1] and at[0] in last.candidates:
+        return "waits"
     is_whole = at[1] is None or at[1] == plan.study.finetune.defaults.steps
     return "finished" if is_whole else "stopped"
 

@@ -16,6 +16,7 @@ _COLORS = {
     "won": "#d55e00",
     "finished": "#0072b2",
     "goes on": "#0072b2",
+    "waits": "#009e73",
     "stopped": "#8c959f",
     "diverged": "#cc79a7",
 }

@@ -24,6 +24,7 @@ from orchestrator.run.write_outputs import report_page
 from orchestrator.search.decide import incumbent
 from orchestrator.search.scores import scores_of, trained_steps
 from orchestrator.search.summary import importances, search_summary
+from orchestrator.search.table import candidates_table
 from orchestrator.study.reader import parse_study
 from orchestrator.tracking.search_runs import search_runs
 from orchestrator.upkeep.verify import verify
@@ -157,6 +158,15 @@ def test_killed_search_ends_with_the_same_bytes(finished: OpenedStudy, tmp_path:
     assert opened.plan.decisions == finished.plan.decisions
     assert found.rows.equals(expected.rows)
     assert found.experts.equals(expected.experts)
+
+
+def test_candidates_wait_until_their_batch_is_decided(finished: OpenedStudy) -> None:
+    """Scores alone stop nobody: the next decision does."""
+    plan, committed = finished.plan, _committed(finished)
+    early = build_plan(plan.study, groups=plan.groups, decisions=plan.decisions[:1])
+    rows = candidates_table(replace(committed, plan=early)).to_pylist()
+
+    assert [row["outcome"] for row in rows] == ["waits"] * 4
 
 
 def test_damaged_decision_is_taken_out_and_taken_again(tmp_path: Path) -> None:
