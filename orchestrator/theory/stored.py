@@ -18,6 +18,8 @@ from orchestrator.theory.schema import SCHEMAS
 from workers.artifacts.checksummed_json import dump_checksummed
 
 THEORY_FILE = "theory.json"
+REVISION = 2
+"""Rises when the tables of equal results and measurements say something else than before."""
 
 
 def table_file(name: str) -> str:
@@ -43,6 +45,7 @@ def store_answers(
         "study": folder.name,
         "results": _digest(results),
         "measured": list(measured),
+        "revision": REVISION,
         "files": {name: sha256_of_bytes(content) for name, content in contents.items()},
     }
     folder.write_bytes(THEORY_FILE, dump_checksummed(fields))
@@ -56,7 +59,8 @@ def stored_answers(
     Args:
         folder: The study's folder.
         results: The result table.
-        measured: The ids of the measurements that the tables must be computed from; None for any.
+        measured: The ids of the measurements that the tables must be computed from, by this
+            revision; None for tables of any measurements and revision.
     """
     try:
         fields = folder.read_checksummed(THEORY_FILE)
@@ -64,7 +68,9 @@ def stored_answers(
         return None
     if fields is None or fields["results"] != _digest(results):
         return None
-    if measured is not None and fields["measured"] != list(measured):
+    if measured is not None and (
+        fields["measured"] != list(measured) or fields.get("revision", 1) != REVISION
+    ):
         return None
     tables = {name: _read(folder, table_file(name), fields["files"]) for name in SCHEMAS}
     found = {name: table for name, table in tables.items() if table is not None}

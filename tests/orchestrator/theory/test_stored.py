@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.record.folder import StudyFolder
+from orchestrator.theory import stored
 from orchestrator.theory.answers import Answers, compute_answers
 from orchestrator.theory.stored import THEORY_FILE, store_answers, stored_answers, table_file
 from workers.store.opening import open_store
@@ -56,6 +57,16 @@ def test_tables_of_other_measurements_are_computed_again(
     store_answers(folder, answers, results=results, measured=("0" * 16,))
     assert stored_answers(folder, results=results) is not None
     assert stored_answers(folder, results=results, measured=("0" * 16,)) is not None
+    assert stored_answers(folder, results=results, measured=()) is None
+
+
+def test_tables_of_an_earlier_revision_are_computed_again(
+    folder: StudyFolder, answers: Answers, results: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command computes what this release would say; a report keeps the chapter that it has."""
+    store_answers(folder, answers, results=results)
+    monkeypatch.setattr(stored, "REVISION", stored.REVISION + 1)
+    assert stored_answers(folder, results=results) is not None
     assert stored_answers(folder, results=results, measured=()) is None
 
 
