@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,6 +27,8 @@ WIDTH_IN = 5.4
 _PLOT_HEIGHT_IN = 3.5
 _LEGEND_COLUMNS = 3
 _LEGEND_ROW_IN = 0.19
+_LEGEND_CHARACTER_IN = 0.068  # mean width at the legend's size
+_LEGEND_MARK_IN = 0.5  # a legend's line or box, with the spaces beside it
 _TURNED_IN = 0.055  # height of one character of a turned tick label
 _MANY_VALUES = 6  # tick labels of more values than this collide unless they are turned
 _LONG_LABEL = 10  # so do labels of more characters than this
@@ -181,11 +184,26 @@ def y_axis(
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Puts the legend below the chart, where it covers nothing."""
+    """Puts the legend below the chart, where it covers nothing, in as many columns as fit.
+
+    The figure grows by the rows that long labels need beyond those of `chart_height_in`.
+    """
     labels = [str(handle.get_label()) for handle in handles]
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, columnspacing=1.2
+    width_in = figure.get_figwidth()
+    columns = next(
+        (num for num in range(_LEGEND_COLUMNS, 1, -1) if _legend_width_in(labels, num) <= width_in),
+        1,
     )
+    more_rows = -(-len(labels) // columns) - -(-len(labels) // _LEGEND_COLUMNS)
+    figure.set_figheight(figure.get_figheight() + more_rows * _LEGEND_ROW_IN)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def _legend_width_in(labels: Sequence[str], num_columns: int) -> float:
+    """Returns the width of a legend that is filled column by column, as matplotlib does."""
+    parts = np.array_split(np.array([len(label) for label in labels]), num_columns)
+    longest = [int(part.max(initial=0)) for part in parts]
+    return sum(_LEGEND_MARK_IN + _LEGEND_CHARACTER_IN * each for each in longest)
 
 
 def file_of(figure: Figure, file_format: str) -> bytes:

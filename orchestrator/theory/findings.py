@@ -63,7 +63,7 @@ MISSING = "What could not be computed"
 def findings(answers: Answers) -> Iterator[Finding]:
     """Yields the findings, question by question."""
     for question, texts in (
-        (DIFFERENCES, [*_best_values(answers), *_best_methods(answers)]),
+        (DIFFERENCES, [*_best_methods(answers), *_best_values(answers)]),
         (SHAPES, _law_texts(answers)),
         (RANKS, _rank_texts(answers)),
         (SKILL, _skill_texts(answers)),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from eval.counts import counted
 from orchestrator.report.fitting import piece
 from orchestrator.report.markup import bullets, escaped, inline_svg, paragraph
 from orchestrator.report.style import Styles, method_styles
@@ -101,6 +102,10 @@ _SKILL_TEXT = (
 )
 
 
+MAX_SHOWN = 6
+"""Findings of a question that are seen at once; a study of four methods and axes has 30."""
+
+
 def theory_chapter(answers: Answers | None, *, results: StudyResults) -> str:
     """Returns the chapter as HTML; an empty string without answers, or without any merge.
 
@@ -181,7 +186,9 @@ def _part(title: str, texts: dict[str, list[str]], note: str, *bodies: str) -> s
     if title not in texts:
         return ""
     explained = paragraph(note, css="note") if note else ""
-    return f"<h3>{escaped(title)}</h3>" + bullets(texts[title]) + explained + "".join(bodies)
+    shown, rest = texts[title][:MAX_SHOWN], texts[title][MAX_SHOWN:]
+    more = "".join(_details(f"{counted(len(rest), 'further finding')}", "", bullets(rest)))
+    return f"<h3>{escaped(title)}</h3>{bullets(shown)}{more}{explained}{''.join(bodies)}"
 
 
 def _details(title: str, note: str, body: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Draws the figures of the chapter; importing this module loads matplotlib."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ _NUM_CURVE_POINTS = 120
 _DODGE_FRAC = 0.012  # of the axis, between the bars of two methods at the same value
 _ROW_IN = 0.3
 _ROWS_MARGIN_IN = 1.2
+_NAME_COLUMNS = 30  # of the name of the x axis, which has half the figure's width
 _METHODS_FRAC = 0.6  # of a row, over which the methods' marks are spread
 
 
@@ -99,7 +101,7 @@ def interval_chart(
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=True, axis="x")
-        axes.set_xlabel(name)
+        axes.set_xlabel("\n".join(textwrap.wrap(name, _NAME_COLUMNS)))
         axes.set_title(title)
         legend(figure, [line_handle(method, styles[method]) for method in methods])
         return file_of(figure, "svg")
