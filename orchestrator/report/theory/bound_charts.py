@@ -28,13 +28,14 @@ _ROW_IN = 2.2
 _TITLE_PT = 8.5
 _TITLE_COLUMNS = 85
 _TERM_LOOK = {
-    "descent": ("#009e73", "v", "--"),
-    "interference": ("#d55e00", "s", "-"),
-    "noise": ("#0072b2", "o", "-"),
-    "generalisation": ("#cc79a7", "D", "-"),
+    "descent": ("#1b6e53", "<", "--"),
+    "interference": ("#8c2d04", ">", "-"),
+    "noise": ("#737373", "p", "-"),
+    "generalisation": ("#6a51a3", "h", "-"),
 }
-"""Colour, marker and line of each term; the dashed one is a gain, all others are costs."""
-_FORM_LOOK = ((INK, "P", "-"), ("#e69f00", "X", "-."))
+"""Colour, marker and line of each term, none of them a method's in the same legend; the dashed one
+is a gain, all others are costs."""
+_FORM_LOOK = ((INK, "P", "-"), ("#a6761d", "X", "-."))
 _FORMS = ("proved", "stated")
 
 
@@ -151,7 +152,7 @@ def _look(name: str, *, number: int, styles: Styles) -> Line2D:
     if look is None:
         look = _FORM_LOOK[int(name.endswith(_FORMS[1]))]
         if number > 1:
-            look = ("#56b4e9", "^", look[2])
+            look = ("#636363", "*", look[2])
     color, marker, line = look
     return Line2D([], [], color=color, marker=marker, ls=line, ms=5, lw=1.4, label=name)
 
