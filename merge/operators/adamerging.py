@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from merge.combinations import VectorsOf, combination, slopes_of_all
-from merge.trimming import threshold, trim
+from merge.sign_election import threshold, trim
 from merge.weight import Weight
 
 if TYPE_CHECKING:

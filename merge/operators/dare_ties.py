@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from merge.parameters.sparse import DareTiesParams
     from merge.protocols import Recipe
-    from merge.trimming import VectorOf
+    from merge.sign_election import VectorOf
     from merge.weight import Weight
 
 

@@ -1,6 +1,6 @@
 """TIES: trim each task vector, elect a sign for every entry, merge the values that have it.
 
-`merge.trimming` trims, `merge.sign_election` elects signs and merges.
+`merge.sign_election` trims, elects the signs and merges.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from merge.deferred import DeferredEntries
-from merge.sign_election import Election, add_consensus, open_election
-from merge.trimming import threshold
+from merge.sign_election import Election, add_consensus, open_election, threshold
 from merge.weight import Weight
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from eval.counts import counted
 from orchestrator.plan.groups import Group
 from orchestrator.plan.settings import Setting
-from orchestrator.study.pools import IRRELEVANT
 from orchestrator.study.problems import StudyError, wrong_value
+from orchestrator.study.schema import IRRELEVANT
 from workers.sampling.seeds import derive_seed
 from workers.specs.expert import ExpertSpec
 

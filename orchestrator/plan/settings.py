@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.finetune import Finetune
-from orchestrator.study.pools import POOL_AXES, PoolKind
+from orchestrator.study.schema import POOL_AXES, PoolKind
 from workers.sampling.seeds import derive_seed
 from workers.specs.hyperparameters import Hyperparameters
 

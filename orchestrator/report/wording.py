@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from eval.counts import counted
 from orchestrator.results.means import SettingMean, Spread
-from orchestrator.study.pools import IRRELEVANT, POOL_AXES, RELEVANT
+from orchestrator.study.schema import IRRELEVANT, POOL_AXES, RELEVANT
 
 MISSING = "—"
 _NBSP = "\u00a0"  # keeps the two numbers on one line

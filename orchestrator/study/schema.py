@@ -14,7 +14,6 @@ from merge.catalogue import CARDS, BatchNormPolicy, MethodCard, parse_params
 from merge.parameters.method_params import MethodParams
 from orchestrator.study.backbone import BackboneSection, GivenExpert
 from orchestrator.study.finetune import Finetune
-from orchestrator.study.pools import POOL_AXES, Extra, PoolKind
 from orchestrator.study.resources import Budget, Resources
 from orchestrator.study.search import Search
 from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, Seed, Text, matching
@@ -22,6 +21,17 @@ from orchestrator.study.tasks import Tasks
 from workers.own_methods.sources import method_name
 from workers.specs.own_method import OwnMethodSpec
 from workers.specs.tuning import TunedBy, TunedOver
+
+PoolKind = Literal["irrelevant", "relevant"]
+Extra = Literal["irrelevant", "relevant", "both"]
+
+IRRELEVANT: PoolKind = "irrelevant"
+RELEVANT: PoolKind = "relevant"
+POOL_AXES: Mapping[PoolKind, str] = {
+    IRRELEVANT: "pool_irrelevant",
+    RELEVANT: "pool_relevant",
+}
+"""The axis of each kind: the number of experts that are merged."""
 
 GroupSize = Annotated[int, Field(ge=1)]
 StudyName = Annotated[

@@ -17,8 +17,8 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULES_IN_A_ROOM = 20
 ROOMS_OF_ANY_SIZE = ("merge/operators",)
 """A new merging method is one more file here, whatever their number."""
-MAX_MODULES_BESIDE_ROOMS = {"orchestrator": 1, "workers": 8}
-"""Modules directly in a package, `__init__.py` left out; `orchestrator` has `__main__.py` only."""
+MAX_MODULES_BESIDE_ROOMS = {"orchestrator": 2, "workers": 9}
+"""Modules directly in a package, `__init__.py` counted, as everywhere."""
 TEMPORARY_FILES = {
     "workers/store/scratch.py",
     "workers/store/private_directory.py",
@@ -42,7 +42,7 @@ def problems() -> Iterator[str]:
 
 def _room_problems(folder: Path) -> Iterator[str]:
     name = folder.relative_to(ROOT).as_posix()
-    num_modules = sum(path.name != "__init__.py" for path in folder.glob("*.py"))
+    num_modules = len(list(folder.glob("*.py")))
     allowed = MAX_MODULES_BESIDE_ROOMS.get(name, MAX_MODULES_IN_A_ROOM)
     if num_modules > allowed and name not in ROOMS_OF_ANY_SIZE:
         yield f"{name}: {num_modules} modules; at most {allowed}"

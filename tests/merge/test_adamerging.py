@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from merge.merge import MergeOptions, merge
 from merge.parameters.with_data import AdaMergingParams
-from merge.trimming import threshold
+from merge.sign_election import threshold
 from merge.weight import Weight
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from dataclasses import replace
 from eval.counts import counted
 from orchestrator.study.checks.finetune import points
 from orchestrator.study.finetune import Finetune
-from orchestrator.study.pools import IRRELEVANT, RELEVANT
 from orchestrator.study.problems import StudyProblem, wrong_value
-from orchestrator.study.schema import Groups
+from orchestrator.study.schema import IRRELEVANT, RELEVANT, Groups
 from orchestrator.study.tasks import Tasks
 
 
