@@ -126,8 +126,7 @@ def methods(own: tuple[str, ...]) -> None:
     Methods of installed packages are among them, and METHODs of your own files, named as a study
     names them: ./my_method.py:MyMethod.
     """
-    from orchestrator.cli.verbs.check_method import own_specs
-    from orchestrator.cli.verbs.methods import print_methods
+    from orchestrator.cli.verbs.methods import own_specs, print_methods
     from workers.own_methods.sources import OwnMethodError
 
     try:
@@ -147,7 +146,7 @@ def check_method(context: click.Context, method: str) -> None:
     values, groups of any size, no change of the inputs, equal bits for equal seeds, no matter in
     which order experts come, and memory that does not grow with the number of experts.
     """
-    from orchestrator.cli.verbs.check_method import print_check
+    from orchestrator.cli.verbs.methods import print_check
     from workers.own_methods.sources import OwnMethodError
 
     try:
