@@ -11,6 +11,7 @@ from orchestrator.theory.base_features import Coefficients, MeasuredBases, base_
 from orchestrator.theory.comparison_rows import external_pair_rows, law_parts, pair_part
 from orchestrator.theory.evidence.bound_panel import BoundsByCell, bound_predictors
 from orchestrator.theory.evidence.bound_rows import bound_part, calibration_part
+from orchestrator.theory.evidence.vector_features import TaskVectors, vector_predictors
 from orchestrator.theory.features import (
     Predictor,
     Trainings,
@@ -55,6 +56,7 @@ def compute_answers(
     measured: MeasuredBases | str = NOT_MEASURED,
     bounds: BoundsByCell | None = None,
     coefficients: Coefficients | None = None,
+    vectors: TaskVectors | None = None,
     measured_rows: Mapping[str, Sequence[Columns]] | None = None,
 ) -> Answers:
     """Returns the theory tables. Equal arguments give equal tables.
@@ -65,6 +67,7 @@ def compute_answers(
         measured: The constants of the settings' bases, or the reason why there are none.
         bounds: The theory's statements about merges.
         coefficients: Those of the methods that have some before they merge.
+        vectors: The inner products of the experts' task vectors.
         measured_rows: The rows of the tables that hold measurements alone, by table.
     """
     stated = bounds or {}
@@ -72,14 +75,15 @@ def compute_answers(
     of_groups = panels(results, with_pools=False)
 
     def predictors(panel: Panel) -> Sequence[Predictor]:
+        of_merges = (*vector_predictors(panel, vectors or {}), *bound_predictors(panel, stated))
         if isinstance(trainings, str):
-            return (*baselines(panel, mean=MACRO), *bound_predictors(panel, stated))
+            return (*baselines(panel, mean=MACRO), *of_merges)
         return (
             *baselines(panel, mean=MACRO),
             *hyperparameter_predictors(panel, trainings=trainings, mean=MACRO),
             *stability_predictors(panel, trainings=trainings, mean=MACRO),
             *_of_base(panel, trainings, measured, coefficients=coefficients),
-            *bound_predictors(panel, stated),
+            *of_merges,
         )
 
     has_held_out = pc.any(results["held_out"]).as_py()

@@ -19,6 +19,7 @@ from orchestrator.theory.base_features import Coefficients, MeasuredBases
 from orchestrator.theory.evidence.bound_panel import BoundsByCell
 from orchestrator.theory.evidence.corollary import operator_rows
 from orchestrator.theory.evidence.regime import best_steps_rows, diagnostic_rows, reach_rows
+from orchestrator.theory.evidence.vector_features import TaskVectors, task_vectors_of
 from orchestrator.theory.panel import panels
 from orchestrator.theory.schema import DIAGNOSTICS, OPERATORS, REACHES
 from orchestrator.theory.table_rows import Columns
@@ -33,6 +34,7 @@ class Evidence:
     """The constants of all settings' bases on all tasks, or why there are none."""
     bounds: BoundsByCell
     coefficients: Coefficients
+    vectors: TaskVectors
     rows: Mapping[str, Sequence[Columns]]
     """The rows of the tables that hold measurements alone, by table."""
 
@@ -58,6 +60,7 @@ def evidence_of(plan: Plan, measurements: StudyMeasurements, *, results: pa.Tabl
         bases=bases_of(plan, measurements),
         bounds=bounds,
         coefficients=coefficients,
+        vectors=task_vectors_of(plan, (*measurements.operators, *measurements.seeds)),
         rows={
             OPERATORS: list(operator_rows(plan, measurements.operators)),
             REACHES: list(reach_rows(plan, measurements)),

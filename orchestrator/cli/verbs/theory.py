@@ -44,6 +44,7 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
                 measured=evidence.bases,
                 bounds=evidence.bounds,
                 coefficients=evidence.coefficients,
+                vectors=evidence.vectors,
                 measured_rows=evidence.rows,
             )
         say(console, f"computed in {time.monotonic() - start_s:.0f} s from the result table")
