@@ -1,7 +1,9 @@
 """Measures the memory that a function takes at its peak, in a process of its own."""
 
+import contextlib
+import ctypes
+import gc
 import multiprocessing
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -10,7 +12,10 @@ from pathlib import Path
 
 LIMIT_S = 30
 """Time for the function. Methods that learn in many steps may take longer."""
-_STATUS = Path("/proc/self/statm")
+_STATUS = Path("/proc/self/status")
+_PEAK_RESET = Path("/proc/self/clear_refs")
+_RESET = "5"
+"""Makes the kernel count the peak from now on."""
 
 
 class MeasuredError(Exception):
@@ -22,7 +27,8 @@ def grown_bytes(function: Callable[[], None]) -> int | None:
 
     None stands for an unknown number: the function takes too long, or the system tells no peak.
 
-    The function runs in a fork of this process, whose peak begins at its present size.
+    The function runs in a fork of this process. Memory that this process has freed and kept would
+    serve the function unseen, so the fork gives it back first, and its peak begins at what is left.
 
     Raises:
         MeasuredError: The function failed, or the process was ended.
@@ -35,7 +41,7 @@ def grown_bytes(function: Callable[[], None]) -> int | None:
     process.start()
     sender.close()
     try:
-        found: int | str = receiver.recv()
+        found: int | str | None = receiver.recv()
     except EOFError:
         process.join()
         if process.exitcode == -signal.SIGALRM:
@@ -49,11 +55,25 @@ def grown_bytes(function: Callable[[], None]) -> int | None:
 
 def _measure(function: Callable[[], None], sender: Connection) -> None:
     signal.alarm(LIMIT_S)  # its default action ends the process
-    page_bytes = resource.getpagesize()
-    before = int(_STATUS.read_text().split()[1]) * page_bytes
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries keep what they keep
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    try:
+        _PEAK_RESET.write_text(_RESET)
+        before = _status_bytes("VmRSS")
+    except OSError:
+        sender.send(None)
+        return
     try:
         function()
     except Exception as error:  # noqa: BLE001 the user's code may raise anything
         sender.send(f"{type(error).__name__}: {error}")
         return
-    sender.send(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    sender.send(_status_bytes("VmHWM") - before)
+
+
+def _status_bytes(name: str) -> int:
+    """Returns a size that the kernel tells of this process: `VmRSS` now, `VmHWM` at its peak."""
+    lines = _STATUS.read_text().splitlines()
+    (line,) = (each for each in lines if each.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])

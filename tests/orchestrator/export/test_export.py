@@ -285,7 +285,7 @@ REFUSED = {
     ("--method", "ties"): "has no method 'ties'; its methods: shared, own statistics, masks, surg",
     ("--setting", "lr=1"): "the study has no setting 'lr=1'; its settings: lr=0.01, lr=0.02",
     ("--best", "macro", "--group", "4x01"): f"has no group '4x01'; its groups: {GROUP}",
-    ("--setting", "lr=0.01"): "7 merges fit; say --method: shared, own statistics, masks, surgery",
+    ("--setting", "lr=0.01"): "6 merges fit; say --method: shared, own statistics, masks, surgery",
     ("--merge", "x", "--best"): "an id names one model",
     ("--method", ""): "it is empty",
 }
