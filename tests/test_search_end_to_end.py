@@ -99,7 +99,8 @@ def test_search_prints_its_winner_and_leaves_tables(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", budget={"candidates": 2}, halving={"factor": 2, "first": 4})
     printed = home.finish()
     rows = pq.read_table(home.store / "studies" / NAME / "candidates.parquet").to_pylist()
-    shown = CliRunner().invoke(cli, ["results", NAME, "--candidates", "--store", str(home.store)])
+    words = ["results", NAME, "--candidates", "--format", "csv", "--store", str(home.store)]
+    shown = CliRunner().invoke(cli, words)
 
     assert "Traceback" not in printed
     assert "best: candidate" in printed

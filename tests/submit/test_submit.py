@@ -105,7 +105,7 @@ def test_stopped_study_keeps_the_checkpoints_of_its_trials(
     s3_url: str,
 ) -> None:
     """`stop` lets running trials write checkpoints before it ends them."""
-    submit_and_stop("halted", program, write, reading=reading, s3_url=s3_url)
+    submit_and_stop("halted", program, write, steps=20_000, reading=reading, s3_url=s3_url)
     assert any(open_store(s3_url).list("in-flight/"))
 
 
@@ -117,7 +117,7 @@ def test_stopped_study_goes_on_from_its_checkpoints(
     s3_url: str,
 ) -> None:
     """A new submission finishes a study that was stopped."""
-    study = submit_and_stop("resumed", program, write, reading=reading, s3_url=s3_url)
+    study = submit_and_stop("resumed", program, write, steps=2000, reading=reading, s3_url=s3_url)
     resumed = program.run("submit", study, "--wait")
     assert "submitted resumed-2" in resumed
     assert "experts 2 of 2" in program.run("status", "resumed", **reading)
@@ -128,11 +128,15 @@ def submit_and_stop(
     program: Any,  # noqa: ANN401 as in conftest
     write: Callable[..., str],
     *,
+    steps: int,
     reading: dict[str, str],
     s3_url: str,
 ) -> str:
-    """Submits a study, stops it while it has checkpoints, and returns its file."""
-    study = write(name, tasks=TASKS[:2], steps=2000)  # trials take longer than `stop`
+    """Submits a study, stops it while it has checkpoints, and returns its file.
+
+    The trials must take longer than `stop`.
+    """
+    study = write(name, tasks=TASKS[:2], steps=steps)
     program.run("submit", study)
     store = open_store(s3_url)
     wait_until(lambda: any(store.list(f"studies/{name}/progress-")), poll_s=0.5)
