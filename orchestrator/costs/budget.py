@@ -22,12 +22,6 @@ ALLOCATE_FRAC = 0.05
 """The part of the time that allocations may take; those of 10,000 trials take 0.2 s each."""
 NUM_DIGITS = 2
 """Significant digits of a proposed limit, which is rounded up."""
-_UNITS = {
-    "gpu_hours": "GPU-hours",
-    "cpu_hours": "CPU-core-hours",
-    "usd": "USD",
-    "gigabytes": "GB in the store",
-}
 
 
 class BudgetKeeper:
@@ -200,10 +194,8 @@ def budget_lines(plan: Plan, *, keeper: BudgetKeeper) -> Iterator[str]:
     """Yields lines for people: the usage, the jobs left out, and limits for the whole study."""
     if not keeper.is_limited:
         return
-    budget, allocation = plan.study.budget, keeper.allocation()
-    used, limits = allocation.used.amounts(budget), budget.limits()
-    amounts = (f"{used[name]:.3g} of {limits[name]:g} {_UNITS[name]}" for name in limits)
-    yield f"budget: used {', '.join(amounts)}"
+    allocation = keeper.allocation()
+    yield f"budget: used {', '.join(allocation.used.texts(plan.study.budget))}"
     left_out = allocation.left_out
     if not left_out:
         return

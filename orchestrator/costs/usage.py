@@ -12,6 +12,12 @@ from workers.artifacts.manifests import Manifest
 
 HOUR_S = 3600.0
 GIGABYTE = 1e9
+_UNITS = {
+    "gpu_hours": "GPU-hours",
+    "cpu_hours": "CPU-core-hours",
+    "usd": "USD",
+    "gigabytes": "GB in the store",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,11 @@ class Usage:
         }
         return {name: values[name] for name in budget.limits()}
 
+    def texts(self, budget: Budget) -> list[str]:
+        """Returns each amount beside its limit in words, such as `2.5 of 10 GPU-hours`."""
+        amounts = self.amounts(budget)
+        return [f"{amounts[name]:.3g} of {limit}" for name, limit in limit_texts(budget).items()]
+
     def fits(self, budget: Budget) -> bool:
         """Returns whether no limit of a budget is exceeded."""
         limits = budget.limits()
@@ -66,6 +77,11 @@ class Usage:
         """Returns whether a limit of a budget is reached, so that nothing more may be used."""
         limits = budget.limits()
         return any(amount >= limits[name] for name, amount in self.amounts(budget).items())
+
+
+def limit_texts(budget: Budget) -> dict[str, str]:
+    """Returns the limits of a budget in words, such as `10 GPU-hours`, by field."""
+    return {name: f"{limit:g} {_UNITS[name]}" for name, limit in budget.limits().items()}
 
 
 def usage_of(seconds: float, *, share: Share, num_bytes: int = 0) -> Usage:

@@ -1,23 +1,24 @@
 """Decides how a search goes on: which candidates are proposed, promoted and chosen.
 
-Every decision is a function of the study, the decisions before it and committed scores. It never
-depends on times or on the order of commits, so a search that was killed goes on as if it had not
-been.
+Every decision is a function of the study, the decisions before it, committed scores and, under a
+budget of hours, the seconds in committed manifests. It never depends on the clock or on the order
+of commits, so a search that was killed goes on as if it had not been.
 """
 
 from collections.abc import Mapping, Sequence
 
 from orchestrator.plan.candidates import Candidate, Decision, candidates_of
 from orchestrator.record.committed import Committed
-from orchestrator.search.scores import At, Score, scores_of, trained_steps
+from orchestrator.search.scores import At, Score, scores_of
 from orchestrator.search.searchers import grid, proposed
 from orchestrator.search.space import search_of
+from orchestrator.search.spending import Spent, num_with_room, spent_so_far
 from orchestrator.study.schema import Study
 
 
 def first_decision(study: Study) -> Decision:
     """Returns the proposal that a search begins with."""
-    proposal = _propose(study, candidates=(), scores={}, num_steps=0)
+    proposal = _propose(study, candidates=(), scores={}, spent=Spent())
     assert proposal is not None, "the checks refuse a budget that is too small for one candidate"
     return proposal
 
@@ -28,7 +29,7 @@ def is_over(committed: Committed) -> bool:
     return plan.decisions[-1].kind == "choose" and not _num_next(
         plan.study,
         num_candidates=len(candidates_of(plan.decisions)),
-        num_steps=trained_steps(committed),
+        spent=spent_so_far(committed),
     )
 
 
@@ -44,6 +45,7 @@ def next_decision(committed: Committed) -> Decision | None:
     plan = committed.plan
     decisions, last = plan.decisions, plan.decisions[-1]
     search, scores = search_of(plan.study), scores_of(committed)
+    spent = spent_so_far(committed)
     if last.kind != "choose":
         scored = [(number, last.steps) for number in last.candidates]
         if any(at not in scores for at in scored):
@@ -51,16 +53,17 @@ def next_decision(committed: Committed) -> Decision | None:
         rungs = search.rungs(plan.study.finetune.defaults.steps)
         finite = [at for at in scored if scores[at].is_finite]
         if last.steps != rungs[-1] and finite and search.halving is not None:
-            num = max(1, len(scored) // search.halving.factor)
+            num, rung = max(1, len(scored) // search.halving.factor), rungs.index(last.steps) + 1
+            num = num_with_room(plan.study, spent=spent, most=num, rung=rung)
             best = sorted(finite, key=lambda at: (scores[at].badness, at[0]))[:num]
-            steps = rungs[rungs.index(last.steps) + 1]
             numbers = tuple(sorted(number for number, _ in best))
-            return Decision(kind="promote", candidates=numbers, steps=steps)
+            if numbers:
+                return Decision(kind="promote", candidates=numbers, steps=rungs[rung])
     proposal = _propose(
         plan.study,
         candidates=candidates_of(decisions),
         scores=scores,
-        num_steps=trained_steps(committed),
+        spent=spent,
     )
     if proposal is not None or last.kind == "choose":
         return proposal
@@ -86,7 +89,7 @@ def _propose(
     *,
     candidates: Sequence[Candidate],
     scores: Mapping[At, Score],
-    num_steps: int,
+    spent: Spent,
 ) -> Decision | None:
     """Returns the next batch; None if the budget has no room for a candidate.
 
@@ -94,10 +97,10 @@ def _propose(
         study: The study.
         candidates: All candidates so far.
         scores: Their scores.
-        num_steps: The optimizer steps that they have taken.
+        spent: The steps and hours that they have taken.
     """
     begin = len(candidates)
-    num = _num_next(study, num_candidates=begin, num_steps=num_steps)
+    num = _num_next(study, num_candidates=begin, spent=spent)
     if not num:
         return None
     values = proposed(study, count=num, candidates=candidates, scores=scores)
@@ -109,30 +112,12 @@ def _propose(
     )
 
 
-def _num_next(study: Study, *, num_candidates: int, num_steps: int) -> int:
-    """Returns the candidates of the next batch: as many as surely fit the budget."""
+def _num_next(study: Study, *, num_candidates: int, spent: Spent) -> int:
+    """Returns the candidates of the next batch: as many as fit the budget with all their rungs."""
     search = search_of(study)
     num = search.batch_size(study.finetune.defaults.steps)
     if search.algorithm == "grid":
         num = min(num, len(grid(study)) - num_candidates)
     if search.budget.candidates is not None:
         num = min(num, search.budget.candidates - num_candidates)
-    if search.budget.steps is not None:
-        while num > 0 and num_steps + _cost(study, num=num) > search.budget.steps:
-            num -= 1
-    return max(0, num)
-
-
-def _cost(study: Study, *, num: int) -> int:
-    """Returns the most optimizer steps that a batch of candidates takes, halving included."""
-    search, num_tasks = search_of(study), len(study.task_names)
-    most_steps = study.finetune.defaults.steps
-    if search.halving is None:
-        drawn = search.space["steps"].extremes if "steps" in search.space else [most_steps]
-        return num_tasks * num * int(max(drawn))
-    total, before = 0, 0
-    for steps in search.rungs(most_steps):
-        assert steps is not None, "halving names the steps of every rung"
-        total += num_tasks * num * (steps - before)
-        before, num = steps, max(1, num // search.halving.factor)
-    return total
+    return num_with_room(study, spent=spent, most=max(0, num))

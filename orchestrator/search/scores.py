@@ -12,7 +12,7 @@ from orchestrator.record.committed import Committed
 from orchestrator.search.space import search_of
 from orchestrator.study.search import Objective
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import MergeMetrics, steps_taken
+from workers.artifacts.metrics import MergeMetrics
 
 At = tuple[int, int | None]
 """A candidate's number, and the steps after which it is merged; None for its own."""
@@ -107,16 +107,3 @@ def _over_groups(values: Sequence[float], *, objective: Objective) -> float:
         return mean
     error = statistics.stdev(values) / math.sqrt(len(values))
     return mean + error if objective.metric == "loss" else mean - error
-
-
-def trained_steps(committed: Committed) -> int:
-    """Returns the optimizer steps that all trials have taken, each step once."""
-    taken = (
-        [
-            steps_taken(committed.experts[output.id].metrics)
-            for output in trial.outputs
-            if output.id in committed.experts
-        ]
-        for trial in committed.plan.trials
-    )
-    return sum(max(steps, default=0) for steps in taken)

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.counts import counted
+from orchestrator.costs.usage import limit_texts
 from orchestrator.plan.candidates import candidates_of
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import value_text
 from orchestrator.record.committed import Committed
 from orchestrator.search.decide import incumbent
-from orchestrator.search.scores import scores_of, trained_steps
+from orchestrator.search.scores import scores_of
 from orchestrator.search.space import search_of
+from orchestrator.search.spending import spent_so_far
 
 
 def has_ended(plan: Plan) -> bool:
@@ -26,8 +28,13 @@ def search_lines(committed: Committed) -> list[str]:
     plan, scores = committed.plan, scores_of(committed)
     objective = search_of(plan.study).objective
     candidates = candidates_of(plan.decisions)
-    steps_text = counted(trained_steps(committed), "optimizer step")
-    lines = [f"search: {counted(len(candidates), 'candidate')}, {steps_text}"]
+    spent = spent_so_far(committed)
+    used = [
+        counted(len(candidates), "candidate"),
+        counted(spent.num_steps, "optimizer step"),
+        *spent.usage(plan.study).texts(search_of(plan.study).budget.hours),
+    ]
+    lines = [f"search: {', '.join(used)}"]
     best_at = incumbent(scores)
     if best_at is None:
         is_over = plan.decisions[-1].kind == "choose"
@@ -52,8 +59,10 @@ def search_plan_lines(plan: Plan) -> list[str]:
     if plan.study.search is None:
         return []
     search, most_steps = search_of(plan.study), plan.study.finetune.defaults.steps
-    limits = {"candidate": search.budget.candidates, "optimizer step": search.budget.steps}
-    until = " or ".join(counted(each, name) for name, each in limits.items() if each is not None)
+    budget = search.budget
+    limits = {"candidate": budget.candidates, "optimizer step": budget.steps}
+    ends = [counted(each, name) for name, each in limits.items() if each is not None]
+    until = " or ".join([*ends, *limit_texts(budget.hours).values()])
     first = f"search: {counted(len(candidates_of(plan.decisions)), 'candidate')} so far"
     batch = f"batches of {search.batch_size(most_steps)}"
     if search.halving is None:

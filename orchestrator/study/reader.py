@@ -323,6 +323,10 @@ def _check_costs(values: Mapping[str, Any]) -> Iterator[StudyProblem]:
         yield from check_quota(resources)
     if budget is not None and resources is not None:
         yield from check_budget(budget, resources=resources)
+    search = _valid_section(Search, values.get("search"))
+    if search is not None and resources is not None:
+        for problem in check_budget(search.budget.hours, resources=resources):
+            yield replace(problem, field=f"search.{problem.field}")
 
 
 def _valid_section(section: Any, values: object) -> Any:  # noqa: ANN401 any section

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from orchestrator.study.resources import Budget, Limit
 from orchestrator.study.section import Section, Steps, distinct
 from workers.specs.tuning import TunedBy
 
@@ -73,6 +74,15 @@ class SearchBudget(Section):
     """Candidates that are proposed."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps of all trials of all candidates."""
+    gpu_hours: Limit | None = None
+    """Hours of the workers of all candidates' trials and merges, times the GPUs of each worker."""
+    cpu_hours: Limit | None = None
+    """The same times the cores of each worker."""
+
+    @property
+    def hours(self) -> Budget:
+        """The limits of hours, in the study's own words; a budget without limits if none is set."""
+        return Budget(gpu_hours=self.gpu_hours, cpu_hours=self.cpu_hours)
 
 
 class Halving(Section):

@@ -195,8 +195,8 @@ def _check_budget(
     search: Search, *, finetune: Finetune, tasks: Tasks | None
 ) -> Iterator[StudyProblem]:
     budget, most_steps = search.budget, finetune.defaults.steps
-    if budget.candidates is None and budget.steps is None:
-        remedy = "give it `candidates`, `steps` (of all trials), or both"
+    if all(limit is None for _, limit in budget):
+        remedy = "give it one or more of " + ", ".join(f"`{name}`" for name, _ in budget)
         yield StudyProblem(field="search.budget", fault="it has no limit", remedy=remedy)
     steps = search.space["steps"].extremes if "steps" in search.space else [most_steps]
     if budget.steps is not None and tasks is not None:

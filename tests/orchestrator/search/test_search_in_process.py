@@ -22,7 +22,8 @@ from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import report_page
 from orchestrator.search.decide import incumbent
-from orchestrator.search.scores import scores_of, trained_steps
+from orchestrator.search.scores import scores_of
+from orchestrator.search.spending import spent_so_far
 from orchestrator.search.summary import importances, search_summary
 from orchestrator.search.table import candidates_table
 from orchestrator.study.reader import parse_study
@@ -84,7 +85,7 @@ def test_no_step_is_trained_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     opened = run_search(search_fields(tmp_path / "store"))
     most = [max(each.rungs) for each in candidates_of(opened.plan.decisions)]
 
-    assert len(taken) == NUM_TASKS * sum(most) == trained_steps(_committed(opened))
+    assert len(taken) == NUM_TASKS * sum(most) == spent_so_far(_committed(opened)).num_steps
 
 
 def test_results_are_those_of_the_winner_on_test_images(finished: OpenedStudy) -> None:

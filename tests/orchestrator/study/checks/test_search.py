@@ -49,6 +49,8 @@ def problems(study_fields: Callable[..., dict[str, Any]]) -> Callable[..., list[
             "known values: loss, accuracy",
         ),
         ({"budget": {}}, "search.budget", "`candidates`, `steps`"),
+        ({"budget": {"gpu_hours": 1}}, "search.budget.gpu_hours", "limit cpu_hours instead"),
+        ({"budget": {"cpu_hours": 0}}, "search.budget.cpu_hours", "more than 0"),
         ({"budget": {"steps": 29}}, "search.budget.steps", "expected 30 or more"),
         ({"halving": {"first": 10}}, "search.halving.first", "expected 3 or less"),
         ({"halving": {"first": 2, "factor": 1}}, "search.halving.factor", "expected 2 or more"),
