@@ -2,9 +2,10 @@
 
 import importlib.util
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import get_type_hints
 
+from merge.catalogue import CARDS
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.checks.finetune import check_finetune
 from orchestrator.study.finetune import Finetune, FinetuneAxes, point_of
@@ -15,6 +16,7 @@ from orchestrator.study.tasks import Tasks
 from workers.specs.hyperparameters import Hyperparameters
 
 _TYPES = get_type_hints(Hyperparameters)
+_OF_MERGES = {"method", *(field.name for card in CARDS.values() for field in fields(card.params))}
 _MIN_RUNGS = 2
 
 
@@ -94,6 +96,11 @@ def _check(name: str, values: SearchRange) -> Iterator[StudyProblem]:
     field = f"search.space.{name}"
     if name not in FinetuneAxes.model_fields:
         remedy = suggest(name, known=FinetuneAxes.model_fields, kind="hyperparameters")
+        if name.rpartition(".")[2] in _OF_MERGES:
+            remedy = (
+                "methods and their parameters are searched in `merge`, for every candidate; give "
+                "values to try there, as {method: ties, scaling: {tune: [0.3, 0.6, 1.0]}}"
+            )
         yield StudyProblem(field=field, fault="unknown hyperparameter", remedy=remedy)
         return
     is_number, is_whole = _TYPES[name] in {int, float}, _TYPES[name] is int

@@ -39,6 +39,8 @@ def problems(study_fields: Callable[..., dict[str, Any]]) -> Callable[..., list[
         ({"space": {"lr": {"choice": []}}}, "search.space.lr.choice", "at least one"),
         ({"space": {"lr": {"uniform": [0.5, 200]}}}, "search.space.lr.uniform[1]", "values that"),
         ({"space": {"rate": {"log": [0.1, 1]}}}, "search.space.rate", "nown hyperparameters"),
+        ({"space": {"method": {"choice": ["ties"]}}}, "search.space.method", "`merge`"),
+        ({"space": {"ties.density": {"uniform": [0, 1]}}}, "search.space.ties.density", "{tune:"),
         ({"space": {"batch_size": {"log": [8, 64]}}}, "search.space.batch_size", "whole number"),
         ({"space": {"optimizer": {"int": [1, 2]}}}, "search.space.optimizer", "choice"),
         ({"space": {"head": {"choice": ["fixed"]}}}, "search.space.head.choice[0]", "values that"),
