@@ -25,8 +25,8 @@ from orchestrator.plan.plan import build_plan
 from orchestrator.record.decisions import record_decisions
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
-from orchestrator.search.scores import trained_steps
 from orchestrator.search.space import search_of
+from orchestrator.search.spending import spent_so_far
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
 from workers.artifacts.node_cache import cache_root
@@ -71,7 +71,7 @@ def compare(fields: dict[str, Any], *, seed: int, folder: Path) -> dict[str, Out
     finetune = {**fields["finetune"], "defaults": defaults}
     fields = {**fields, "seed": seed, "finetune": finetune, "store": str(folder / f"store-{seed}")}
     aware = run_search(fields)
-    budget = trained_steps(aware.ledger.committed())
+    budget = spent_so_far(aware.ledger.committed()).num_steps
     search = {name: each for name, each in fields["search"].items() if name != "halving"}
     random_fields = {
         **fields,
@@ -83,7 +83,7 @@ def compare(fields: dict[str, Any], *, seed: int, folder: Path) -> dict[str, Out
     own = _merged(values, fields=fields, search=search)
     return {
         "aware": Outcome.of(aware, steps=budget),
-        "random": Outcome.of(whole, steps=trained_steps(whole.ledger.committed())),
+        "random": Outcome.of(whole, steps=spent_so_far(whole.ledger.committed()).num_steps),
         "own": Outcome.of(own, steps=steps),
     }
 
