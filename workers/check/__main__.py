@@ -6,16 +6,15 @@ so that a model that crashes or never ends does not take the other answers with 
 """
 
 import json
-import multiprocessing
-import os
 import signal
 import sys
 import warnings
-from multiprocessing.connection import Connection
+from functools import partial
 
 import torch
 
 from workers.check.report import Fault, FileUse, ModelReport, ModelUse, TowerUse, Use, use_of
+from workers.forked import NoAnswerError, answer_of_fork
 from workers.without_compiler import without_compiler
 
 with without_compiler():
@@ -30,28 +29,14 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal
 
 def report_on(use: Use, *, limit_s: int = LIMIT_S) -> ModelReport:
     """Checks a use in a process of its own."""
-    fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_check, args=(use, sender), kwargs={"limit_s": limit_s})
-    process.start()
-    sender.close()
     try:
-        fields = receiver.recv()
-    except EOFError:
-        process.join()
-        return _report_of_end(use, code=process.exitcode or 0, limit_s=limit_s)
-    process.join()
-    return ModelReport.from_json(fields)
-
-
-def _check(use: Use, sender: Connection, *, limit_s: int) -> None:
-    signal.alarm(limit_s)  # its default action ends the process, also inside native code
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # models may print
-    warnings.simplefilter("ignore")
-    sender.send(_report(use).to_json())
+        return answer_of_fork(partial(_report, use), limit_s=limit_s)
+    except NoAnswerError as end:
+        return _report_of_end(use, end=end, limit_s=limit_s)
 
 
 def _report(use: Use) -> ModelReport:
+    warnings.simplefilter("ignore")
     match use:
         case ModelUse():
             return check_model(use)
@@ -61,28 +46,28 @@ def _report(use: Use) -> ModelReport:
             return check_tower(use)
 
 
-def _report_of_end(use: Use, *, code: int, limit_s: int) -> ModelReport:
+def _report_of_end(use: Use, *, end: NoAnswerError, limit_s: int) -> ModelReport:
     """Returns the report on a check that ended without an answer."""
     subject = _subject(use)
-    if -code == signal.SIGALRM:
+    if end.is_by(signal.SIGALRM):
         return ModelReport(unchecked=f"the check of {subject} took longer than {limit_s} s")
-    if -code == signal.SIGKILL:
+    if end.is_by(signal.SIGKILL):
         return ModelReport(
             unchecked=f"the check of {subject} was killed, probably as this machine has too "
             "little memory for the model"
         )
-    if -code in _CRASHES:
+    if end.is_by(*_CRASHES):
         return ModelReport(
             faults=(
                 Fault(
                     kind="model",
                     fault=f"{subject} crashes with torch {torch.__version__} on this machine "
-                    f"({signal.Signals(-code).name})",
+                    f"({signal.Signals(-end.exit_code).name})",
                     remedy="use another model or image size",
                 ),
             )
         )
-    return ModelReport(unchecked=f"the check of {subject} ended with exit code {code}")
+    return ModelReport(unchecked=f"the check of {subject} ended with exit code {end.exit_code}")
 
 
 def _subject(use: Use) -> str:

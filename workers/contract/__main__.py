@@ -6,15 +6,14 @@ imports, so that a method that crashes or never ends does not take the other ans
 """
 
 import json
-import multiprocessing
-import os
 import signal
 import sys
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 
 from workers.contract.method_check import check_method
 from workers.contract.report import MethodQuestion, MethodReport
+from workers.forked import NoAnswerError, answer_of_fork
 
 LIMIT_S = 300
 """Time for a method. Most take a second or two; one that learns in 500 steps took 73 s."""
@@ -22,30 +21,14 @@ LIMIT_S = 300
 
 def report_on(question: MethodQuestion, *, limit_s: int = LIMIT_S) -> MethodReport:
     """Checks a method in a process of its own."""
-    fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_check, args=(question, sender), kwargs={"limit_s": limit_s})
-    process.start()
-    sender.close()
     try:
-        fields = receiver.recv()
-    except EOFError:
-        process.join()
-        return _report_of_end(question, code=process.exitcode or 0, limit_s=limit_s)
-    process.join()
-    return MethodReport.from_json(fields)
-
-
-def _check(question: MethodQuestion, sender: Connection, *, limit_s: int) -> None:
-    signal.alarm(limit_s)  # its default action ends the process, also inside native code
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # methods may print
-    sender.send(check_method(question).to_json())
-
-
-def _report_of_end(question: MethodQuestion, *, code: int, limit_s: int) -> MethodReport:
-    if -code == signal.SIGALRM:
-        return MethodReport(unchecked=f"{question.name} took longer than {limit_s} s")
-    return MethodReport(unchecked=f"the check of {question.name} ended with exit code {code}")
+        return answer_of_fork(partial(check_method, question), limit_s=limit_s)
+    except NoAnswerError as end:
+        if end.is_by(signal.SIGALRM):
+            return MethodReport(unchecked=f"{question.name} took longer than {limit_s} s")
+        return MethodReport(
+            unchecked=f"the check of {question.name} ended with exit code {end.exit_code}"
+        )
 
 
 def _leave_folder() -> None:

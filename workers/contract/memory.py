@@ -3,12 +3,13 @@
 import contextlib
 import ctypes
 import gc
-import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
+
+from workers.forked import NoAnswerError, answer_of_fork
 
 LIMIT_S = 30
 """Time for the function. Methods that learn in many steps may take longer."""
@@ -35,26 +36,21 @@ def grown_bytes(function: Callable[[], None]) -> int | None:
     """
     if sys.platform != "linux":
         return None
-    fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_measure, args=(function, sender))
-    process.start()
-    sender.close()
     try:
-        found: int | str | None = receiver.recv()
-    except EOFError:
-        process.join()
-        if process.exitcode == -signal.SIGALRM:
+        found = answer_of_fork(partial(_measured, function), limit_s=LIMIT_S)
+    except NoAnswerError as end:
+        if end.is_by(signal.SIGALRM):
             return None
-        found = "the process that merges a large model was ended, perhaps for lack of memory"
-    process.join()
+        raise MeasuredError(
+            "the process that merges a large model was ended, perhaps for lack of memory"
+        ) from None
     if isinstance(found, str):
         raise MeasuredError(found)
     return found
 
 
-def _measure(function: Callable[[], None], sender: Connection) -> None:
-    signal.alarm(LIMIT_S)  # its default action ends the process
+def _measured(function: Callable[[], None]) -> int | str | None:
+    """Returns the grown bytes, an error of the function in words, or None for an unknown peak."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # other C libraries keep what they keep
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -62,14 +58,12 @@ def _measure(function: Callable[[], None], sender: Connection) -> None:
         _PEAK_RESET.write_text(_RESET)
         before = _status_bytes("VmRSS")
     except OSError:
-        sender.send(None)
-        return
+        return None
     try:
         function()
     except Exception as error:  # noqa: BLE001 the user's code may raise anything
-        sender.send(f"{type(error).__name__}: {error}")
-        return
-    sender.send(_status_bytes("VmHWM") - before)
+        return f"{type(error).__name__}: {error}"
+    return _status_bytes("VmHWM") - before
 
 
 def _status_bytes(name: str) -> int:
