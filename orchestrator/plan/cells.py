@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from eval.digests import sha256_of_bytes
 from orchestrator.plan.groups import Group
 from orchestrator.plan.settings import Setting
-from orchestrator.study.method_labels import labelled_methods
-from orchestrator.study.schema import Study
+from orchestrator.study.schema import Merge
 from workers.specs.merge import MergeSpec
 
 _DIGEST_LENGTH = 16
@@ -25,16 +24,15 @@ class Cell:
 
 
 def share_choices(
-    study: Study, cells: Iterable[Cell]
+    methods: Iterable[tuple[str, Merge]], cells: Iterable[Cell]
 ) -> tuple[tuple[Cell, ...], dict[str, tuple[str, ...]]]:
     """Returns the cells with shared choices, and the ids of the merges that choose, by digest.
 
     Args:
-        study: The study.
+        methods: The methods of the study's tables with their labels.
         cells: All its cells, as if each merge chose on its own group.
     """
     cells = tuple(cells)
-    methods = labelled_methods(study.merge)
     scopes = {label: each.tuned_over for label, each in methods if each.tuned_over != "group"}
     ids: dict[Hashable, dict[str, None]] = {}
     for cell in cells:

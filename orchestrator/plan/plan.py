@@ -16,7 +16,7 @@ from orchestrator.plan.pools import pool_of
 from orchestrator.plan.settings import NUM_TASKS_AXIS, Setting
 from orchestrator.plan.specs import data_spec, expert_spec, head_job, merge_fields, merge_spec
 from orchestrator.study.method_labels import labelled_methods
-from orchestrator.study.schema import Study
+from orchestrator.study.schema import Merge, Study
 from orchestrator.study.task_sources import task_sources
 from workers.specs.data import DataJob, DataSpec, EvaluateOn
 from workers.specs.expert import ExpertSpec
@@ -153,8 +153,7 @@ def build_plan(
         study: A checked study.
         groups: The groups that an earlier run recorded; None to sample them.
         recorded: The study's own tasks as an earlier plan recorded them; None to read their files.
-        resized: The models that must be built for the study's image size, as they take no images of
-            that size otherwise.
+        resized: The models that take the study's images only if they are built for their size.
         decisions: The decisions of the study's search so far; none without a search.
 
     Raises:
@@ -173,8 +172,9 @@ def build_plan(
     heads = _heads(study, sources=sources)
     make = partial(_experts, study, bases=bases, data_ids=data_ids, heads=heads)
     experts, tried = make(settings=settings), make(settings=candidates)
-    cells = partial(_cells, study, groups=groups)
-    shared, choosing_merges = share_choices(study, cells(settings=settings, experts=experts))
+    methods = labelled_methods(study.merge)
+    cells = partial(_cells, study, methods=methods, groups=groups)
+    shared, choosing_merges = share_choices(methods, cells(settings=settings, experts=experts))
     every_expert = [expert for by_task in (*experts, *tried) for expert in by_task.values()]
     multi_task = tuple(
         multi_task_cells(study, settings=settings, groups=groups, bases=bases, experts=experts)
@@ -258,15 +258,13 @@ def group_sizes(study: Study) -> list[int]:
 def _cells(
     study: Study,
     *,
+    methods: Sequence[tuple[str, Merge]],
     settings: Sequence[Setting],
     experts: Sequence[Mapping[str, ExpertSpec]],
     groups: Sequence[Group],
     evaluate_on: EvaluateOn = "test",
 ) -> Iterable[Cell]:
-    methods = [
-        (label, merge_fields(study, method=method))
-        for label, method in labelled_methods(study.merge)
-    ]
+    fields = [(label, merge_fields(study, method=method)) for label, method in methods]
     has_held_out = study.evaluation.held_out and evaluate_on == "test"
     by_experts: dict[tuple[str, ...], dict[tuple[object, ...], MergeSpec]] = {}
     for setting, by_task in zip(settings, experts, strict=True):
@@ -275,7 +273,7 @@ def _cells(
         specs = by_experts.setdefault(ids, {})  # settings with the same experts share merges
         for group in (group for group in groups if group.size == size):
             pool = pool_of(setting, group=group, experts=by_task, every=experts, seed=study.seed)
-            for label, of_method in methods:
+            for label, of_method in fields:
                 key = (label, group.name, pool)
                 if key not in specs:
                     specs[key] = merge_spec(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from merge.merge import MergeOptions, merge
 from merge.weight import Weight
+from workers.contract.states import summed_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -99,12 +100,13 @@ class ToyProbe:
     ) -> Mapping[str, Tensor]:
         """Returns the gradient of the summed losses; batches wrap around."""
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights}
-        total = torch.zeros(())
-        for each in range(self.num_tasks) if task is None else (task,):
-            images, labels = self.images[each], self.labels[each]
-            rows = torch.arange(batch * batch_size, (batch + 1) * batch_size) % len(images)
-            logits = self.model(leaves, images[rows])
-            total = total + _LOSSES[loss](logits, labels[rows])
+        tasks = range(self.num_tasks) if task is None else (task,)
+        total = summed_loss(
+            partial(self.model, leaves),
+            [(self.images[each], self.labels[each]) for each in tasks],
+            loss=loss,
+            rows=range(batch * batch_size, (batch + 1) * batch_size),
+        )
         total.backward()
         return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 
@@ -152,18 +154,6 @@ class ToyProbe:
             float((self.model(state, x[:num_images]).argmax(1) == y[:num_images]).double().mean())
             for x, y in zip(self.images, self.labels, strict=True)
         ]
-
-
-def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    del labels
-    log_chances = logits.log_softmax(1)
-    return -(log_chances.exp() * log_chances).sum(1).mean()
-
-
-_LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
-    "entropy": _entropy,
-    "cross_entropy": functional.cross_entropy,
-}
 
 
 @pytest.fixture

@@ -1,12 +1,19 @@
 """Runs everything that a study plans in this process, without Ray."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 import yaml
+from known_models import remember_models
 
 from orchestrator.run.merge_jobs import MergeJobs
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.reader import parse_study
-from workers.artifacts.node_cache import cache_root
+from workers.artifacts.node_cache import CACHE_VARIABLE, cache_root
 from workers.merging.merge_job import run_merge
 from workers.prepare.bases import prepare_base
 from workers.prepare.images import prepare_data
@@ -14,6 +21,9 @@ from workers.train.pretrain import run_pretraining
 from workers.train.resumable import Timing
 from workers.train.trial import run_trial
 from workers.workspace import Workspace
+
+SMALL_BACKBONE: dict[str, Any] = {"model": "test_resnet", "weights": "none", "image_size": 32}
+"""A model that timm builds for tests: it takes 32 px, and a step takes milliseconds."""
 
 
 def run_in_process(fields: dict[str, object]) -> tuple[OpenedStudy, Workspace]:
@@ -41,3 +51,20 @@ def run_in_process(fields: dict[str, object]) -> tuple[OpenedStudy, Workspace]:
         chosen = jobs.job(merge).argument
         run_merge(merge, workspace=workspace, choice=chosen.choice)
     return finished.reopened(), workspace
+
+
+@contextmanager
+def small_study(root: Path, **fields: object) -> Iterator[tuple[OpenedStudy, Workspace]]:
+    """Makes a study named `small` with a store and a node's cache of its own in a folder.
+
+    The node's cache is that of this process inside the `with` block.
+
+    Args:
+        root: The folder.
+        fields: Further fields of the study.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(root / "cache"))
+        remember_models(root / "cache")
+        study = {"name": "small", "backbone": SMALL_BACKBONE, "store": str(root / "store")}
+        yield run_in_process({**study, **fields})

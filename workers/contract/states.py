@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,11 +108,14 @@ class RandomProbe:
     ) -> Mapping[str, Tensor]:
         """Returns the gradient of the summed losses; batches wrap around."""
         leaf = dict(weights)[self.weight].clone().requires_grad_()
-        total = torch.zeros(())
-        for each in range(self.num_tasks) if task is None else (task,):
-            images, labels = self._images(each, width=leaf.shape[1], num_classes=leaf.shape[0])
-            rows = torch.arange(batch * batch_size, (batch + 1) * batch_size) % len(images)
-            total = total + _LOSSES[loss](images[rows] @ leaf.T, labels[rows])
+        shape = {"width": leaf.shape[1], "num_classes": leaf.shape[0]}
+        tasks = range(self.num_tasks) if task is None else (task,)
+        total = summed_loss(
+            lambda images: images @ leaf.T,
+            [self._images(each, **shape) for each in tasks],
+            loss=loss,
+            rows=range(batch * batch_size, (batch + 1) * batch_size),
+        )
         (found,) = torch.autograd.grad(total, [leaf])
         return {self.weight: found}
 
@@ -155,6 +158,28 @@ class RandomProbe:
         generator = torch.Generator().manual_seed(100 + self.tasks[task])
         images = torch.randn(_NUM_IMAGES, width, generator=generator)
         return images, torch.randint(num_classes, (_NUM_IMAGES,), generator=generator)
+
+
+def summed_loss(
+    model: Callable[[Tensor], Tensor],
+    tasks: Iterable[tuple[Tensor, Tensor]],
+    *,
+    loss: Loss,
+    rows: range,
+) -> Tensor:
+    """Returns the sum over tasks of the mean loss of a batch.
+
+    Args:
+        model: Images to logits.
+        tasks: The images and the labels of each task.
+        loss: The loss of an image.
+        rows: The batch: numbers of images, which wrap around at the end of a task's images.
+    """
+    total = torch.zeros(())
+    for images, labels in tasks:
+        batch = torch.tensor(rows) % len(images)
+        total = total + _LOSSES[loss](model(images[batch]), labels[batch])
+    return total
 
 
 def _entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,8 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from huggingface_hub import ModelCard
-from in_process import run_in_process
-from known_models import remember_models
+from in_process import small_study
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,7 +23,6 @@ from orchestrator.results.rows import results_table
 from orchestrator.run.opened import OpenedStudy
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.workspace import Workspace
 
 GROUP = "2x00"
@@ -64,26 +62,21 @@ class Made(NamedTuple):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """Runs the study once for all tests of this module."""
     root = tmp_path_factory.mktemp("export")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(root / "cache"))
-        remember_models(root / "cache")
-        fields = {
-            "name": "small",
-            "backbone": {"model": "test_resnet", "weights": "none", "image_size": 32},
-            "tasks": {
-                "names": ["emoji_objects", "mnist_5k"],
-                "max_train": 32,
-                "max_test": 24,
-                "max_validation": 16,
-            },
-            "finetune": {
-                "defaults": {"steps": 12, "batch_size": 8, "lr": 0.01},
-                "axes": {"lr": [0.01, 0.02]},
-            },
-            "merge": METHODS,
-            "store": str(root / "store"),
-        }
-        yield Made(*run_in_process(fields))
+    with small_study(
+        root,
+        tasks={
+            "names": ["emoji_objects", "mnist_5k"],
+            "max_train": 32,
+            "max_test": 24,
+            "max_validation": 16,
+        },
+        finetune={
+            "defaults": {"steps": 12, "batch_size": 8, "lr": 0.01},
+            "axes": {"lr": [0.01, 0.02]},
+        },
+        merge=METHODS,
+    ) as made:
+        yield Made(*made)
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from in_process import run_in_process
-from known_models import remember_models
+from in_process import small_study
 from safetensors.torch import load_file
 
 import workers.export.models
@@ -18,7 +17,6 @@ from orchestrator.study.checks.merges import check_merges
 from orchestrator.study.schema import Merge
 from orchestrator.upkeep.gc import collect
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.workspace import Workspace
 
 METHODS: list[dict[str, Any]] = [
@@ -34,18 +32,12 @@ TASKS = ["emoji_objects", "mnist_5k"]
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenedStudy]:
     """Runs the study once for all tests of this module."""
     root = tmp_path_factory.mktemp("keep")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(root / "cache"))
-        remember_models(root / "cache")
-        fields = {
-            "name": "small",
-            "backbone": {"model": "test_resnet", "weights": "none", "image_size": 32},
-            "tasks": {"names": TASKS, "max_train": 32, "max_test": 24, "max_validation": 16},
-            "finetune": {"defaults": {"steps": 4, "batch_size": 8, "lr": 0.01}},
-            "merge": METHODS,
-            "store": str(root / "store"),
-        }
-        study, _ = run_in_process(fields)
+    with small_study(
+        root,
+        tasks={"names": TASKS, "max_train": 32, "max_test": 24, "max_validation": 16},
+        finetune={"defaults": {"steps": 4, "batch_size": 8, "lr": 0.01}},
+        merge=METHODS,
+    ) as (study, _):
         yield study
 
 

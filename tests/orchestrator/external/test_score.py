@@ -11,8 +11,7 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner, Result
-from in_process import run_in_process
-from known_models import remember_models
+from in_process import small_study
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from orchestrator.cli.command_line import cli
 from orchestrator.record.folder import EXTERNAL_FILE
 from orchestrator.run.opened import OpenedStudy
 from workers.artifacts.layout import Layout
-from workers.artifacts.node_cache import CACHE_VARIABLE
 
 SETTINGS = ("lr=0.01", "lr=0.02")
 METHODS = ("average", "ties")
@@ -38,26 +36,20 @@ class Made(NamedTuple):
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """Runs the study once for all tests of this module."""
     root = tmp_path_factory.mktemp("score")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(root / "cache"))
-        remember_models(root / "cache")
-        fields = {
-            "name": "small",
-            "backbone": {"model": "test_resnet", "weights": "none", "image_size": 32},
-            "tasks": {
-                "names": ["emoji_objects", "font_letters", "mnist_5k"],
-                "max_train": 32,
-                "max_test": 24,
-            },
-            "finetune": {
-                "defaults": {"steps": 6, "batch_size": 8, "lr": 0.01},
-                "axes": {"lr": [0.01, 0.02]},
-            },
-            "groups": {"size": 2},
-            "merge": [{"method": method, "label": method} for method in METHODS],
-            "store": str(root / "store"),
-        }
-        opened, _ = run_in_process(fields)
+    with small_study(
+        root,
+        tasks={
+            "names": ["emoji_objects", "font_letters", "mnist_5k"],
+            "max_train": 32,
+            "max_test": 24,
+        },
+        finetune={
+            "defaults": {"steps": 6, "batch_size": 8, "lr": 0.01},
+            "axes": {"lr": [0.01, 0.02]},
+        },
+        groups={"size": 2},
+        merge=[{"method": method, "label": method} for method in METHODS],
+    ) as (opened, _):
         output = str(root / "out")
         words = ["--setting", SETTINGS[0], "--method", "average", "--group", "2x01", "-o", output]
         CliRunner().invoke(cli, ["export", "small", *words, "--store", opened.store_url])

@@ -1,15 +1,13 @@
 """Multi-task models beside the merges: planned, trained, and shown in tables and figures."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow.compute as pc
 import pytest
 import yaml
 from click.testing import CliRunner
-from in_process import run_in_process
-from known_models import remember_models
+from in_process import small_study
 
 from orchestrator.cli.command_line import cli
 from orchestrator.costs.budget import BudgetKeeper, budget_lines
@@ -18,10 +16,10 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.report.figures import figures
 from orchestrator.results.study_results import StudyResults
+from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import report_page, write_outputs
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
-from workers.artifacts.node_cache import CACHE_VARIABLE
 from workers.specs.bases import BaseSpec
 
 Make = Callable[..., Plan]
@@ -95,25 +93,25 @@ def test_studies_that_cannot_have_them(
     assert told in str(caught.value)
 
 
-def test_rows_stand_beside_the_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenedStudy]:
+    """Runs a study once for the tests of its rows and models."""
+    with small_study(
+        tmp_path_factory.mktemp("multi_task"),
+        tasks={
+            "names": ["emoji_objects", "mnist_5k", "font_letters"],
+            "max_train": 32,
+            "max_test": 24,
+        },
+        finetune={**AXES, "average_weights": "ema"},
+        merge=[{"method": "average"}, {"method": "ties"}],
+        baselines={"multi_task": {"steps": 2}},
+    ) as (study, _):
+        yield study
+
+
+def test_rows_stand_beside_the_merges(opened: OpenedStudy) -> None:
     """In results.parquet, means, pairs, figures and the report; laws are about merges alone."""
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    remember_models(tmp_path / "cache")
-    opened, _ = run_in_process(
-        {
-            "name": "small",
-            "backbone": {"model": "test_resnet", "weights": "none", "image_size": 32},
-            "tasks": {
-                "names": ["emoji_objects", "mnist_5k", "font_letters"],
-                "max_train": 32,
-                "max_test": 24,
-            },
-            "finetune": {**AXES, "average_weights": "ema"},
-            "merge": [{"method": "average"}, {"method": "ties"}],
-            "baselines": {"multi_task": {"steps": 2}},
-            "store": str(tmp_path / "store"),
-        }
-    )
     assert opened.is_finished()
     results = StudyResults.of(opened.ledger.committed())
     assert results.multi_task is not None
