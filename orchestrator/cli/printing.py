@@ -16,6 +16,11 @@ from orchestrator.results.means import Row, SettingMean, Spread
 from orchestrator.results.schema import MACRO, SKIPPED
 
 MAX_HOLES_SHOWN = 10
+JOINT_WORDS = {"joint_accuracy": "joint", "joint_calibrated_accuracy": "calibr."}
+_JOINT_LEGEND = (
+    "joint: mean over tasks where the largest logit of all heads decides; calibr.: the same with a "
+    "temperature per head, fitted on labelled validation images"
+)
 MAX_MEANS_SHOWN = 200
 """Rows that the end of a run shows for each axis; a grid may have thousands of settings."""
 _LEGEND = (
@@ -46,6 +51,8 @@ def print_results(
             num_more = len(of_axis) - len(shown)
             say(console, f"and {num_more:,} more; `mergesweep results` prints all of them")
     console.print(_LEGEND)
+    if means[0].macro.joint_accuracy is not None:
+        console.print(_JOINT_LEGEND)
 
 
 def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
@@ -56,7 +63,8 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
     used = [mean.use for mean in means]
     longest_word = max(len(word) for text in used for word in text.split())
     table.add_column("data", overflow="fold", min_width=longest_word)
-    for name in ("n", "macro", "union", "norm.", "gain"):
+    joint = [each for each in JOINT_WORDS if getattr(means[0].macro, each) is not None]
+    for name in ("n", "macro", "union", "norm.", "gain", *(JOINT_WORDS[each] for each in joint)):
         table.add_column(name, justify="right", no_wrap=True)
     last = None
     for mean, data in zip(means, used, strict=True):
@@ -71,6 +79,7 @@ def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
             _percent(mean.union.accuracy),
             _percent(mean.macro.normalized_accuracy),
             _percent(mean.macro.gain, signed=True),
+            *(_percent(getattr(mean.macro, each)) for each in joint),
         )
         last = mean.value
     return table

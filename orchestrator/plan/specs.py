@@ -172,6 +172,8 @@ def merge_fields(study: Study, *, method: Merge) -> dict[str, Any]:
     draws = method.card.is_random or method.surgery is not None
     params = asdict(method.parsed_params())
     tuning = tuning_spec(method)
+    is_per_task = method.card.is_per_task or method.batch_norm == "per_task"
+    has_modules = is_per_task or method.surgery is not None
     return {
         "method": method.name,
         "own_method": method.own_method,
@@ -182,6 +184,7 @@ def merge_fields(study: Study, *, method: Merge) -> dict[str, Any]:
         "recalibration_images": method.recalibration_images if recalibrates else 0,
         "seed": study.seed if draws else 0,
         "surgery": _surgery_spec(method.surgery),
+        "joint": "none" if has_modules else study.evaluation.joint,
     }
 
 
@@ -202,15 +205,16 @@ def merge_spec(
         experts: The expert of every task of the study, by task; all have the same base.
         has_held_out: Whether the merge is also evaluated on the tasks outside the group whose
             experts it does not merge.
-        evaluate_on: The images that the merge is evaluated on. Weights of candidates of a search,
-            which are on validation images, are never kept.
+        evaluate_on: The images that the merge is evaluated on. Candidates of a search, which are on
+            validation images, never keep weights and have no joint scores.
         pool: Further experts to merge.
     """
-    kept = {"keeps_weights": fields["keeps_weights"] and evaluate_on == "test"}
+    if evaluate_on == "validation":
+        fields = {**fields, "keeps_weights": False, "joint": "none"}
     merged = {*group.tasks, *(expert.task for expert in pool)}
     others = [task for task in sorted(experts) if task not in merged] if has_held_out else ()
     return MergeSpec(
-        **{**fields, **kept},
+        **fields,
         base_id=experts[group.tasks[0]].base_id,
         experts=tuple(experts[task] for task in group.tasks),
         held_out=tuple(experts[task] for task in others),

@@ -7,9 +7,13 @@ from orchestrator.report.markup import HtmlCell, name_cell, table
 from orchestrator.report.quantities import MEAN_NAMES, fullest
 from orchestrator.report.style import Styles
 from orchestrator.report.wording import MISSING, loss_spread, percent, percent_spread
-from orchestrator.results.means import Metrics, Row, SettingMean, spread
+from orchestrator.results.means import Metrics, Row, SettingMean, Spread, spread
 from orchestrator.results.schema import MEANS
 
+_JOINT_WORDS = {
+    "joint_accuracy": "joint accuracy, %",
+    "joint_calibrated_accuracy": "calibrated on labelled validation, %",
+}
 _METRICS = ("accuracy, %", "gain, points", "normalized, %", "loss")
 _OVER = (("", 4), *((MEAN_NAMES[mean], len(_METRICS)) for mean in MEANS))
 
@@ -17,6 +21,7 @@ _OVER = (("", 4), *((MEAN_NAMES[mean], len(_METRICS)) for mean in MEANS))
 def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
     """Returns mean ± standard deviation of base, experts and methods at every value of an axis."""
     rows: list[list[HtmlCell]] = []
+    joint = _joint_of(settings)
     for value, reference in fullest(settings).items():
         members = [s for s in settings if s.value == value]
         best = max((s.macro.accuracy.mean for s in members), default=0.0)
@@ -25,11 +30,24 @@ def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
             _reference_row(reference, model="expert", name="experts"),
             *(_method_row(s, styles=styles, best=best) for s in members),
         ]
+        for cells, setting in zip(block, (None, None, *members), strict=True):
+            cells.extend(HtmlCell(text=_joint(setting, name)) for name in joint)
         block[0].insert(0, name_cell(value, css="value", num_rows=len(block)))
         rows += block
-    return table(
-        (settings[0].axis, "method", "data", "groups", *_METRICS, *_METRICS), rows, over=_OVER
-    )
+    over = (*_OVER, ("task not known", len(joint))) if joint else _OVER
+    columns = (settings[0].axis, "method", "data", "groups", *_METRICS, *_METRICS)
+    return table((*columns, *(_JOINT_WORDS[name] for name in joint)), rows, over=over)
+
+
+def _joint_of(settings: Sequence[SettingMean]) -> list[str]:
+    """Returns the joint scores that the settings of a study have."""
+    return [name for name in _JOINT_WORDS if getattr(settings[0].macro, name) is not None]
+
+
+def _joint(setting: SettingMean | None, name: str) -> str:
+    """Returns a joint score as text, the mean over tasks; no text for the base and the experts."""
+    found: Spread | None = getattr(setting.macro, name) if setting is not None else None
+    return "" if found is None else percent_spread(found)
 
 
 def group_table(focus: Focus, *, styles: Styles) -> str:

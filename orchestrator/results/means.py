@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.plan.data_use import use_text
-from orchestrator.results.schema import MACRO, MEANS, UNION
+from orchestrator.results.schema import JOINT, JOINT_CALIBRATED, MACRO, MEANS, UNION
 
 CATEGORICAL_AXES = ("grid", "random")
 """Axes whose values are names of points, even if they look like numbers."""
@@ -27,6 +27,7 @@ _SCORE_COLUMNS = (
     "base_accuracy",
     "base_loss",
 )
+JOINT_COLUMNS = (JOINT.name, JOINT_CALIBRATED.name)
 _SETTING_FIELDS = (
     "axis",
     "value",
@@ -73,6 +74,10 @@ class Metrics:
     expert_loss: Spread
     base_accuracy: Spread
     base_loss: Spread
+    joint_accuracy: Spread | None = None
+    """Accuracy where no task is known; None if the study has no joint scores."""
+    joint_calibrated_accuracy: Spread | None = None
+    """The same with calibrated logits; None if the study does not calibrate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,11 +228,17 @@ def _setting_mean(rows: Sequence[Row]) -> SettingMean:
 
 def _metrics(rows: Sequence[Row]) -> Metrics:
     spreads = {name: spread(row[name] for row in rows) for name in _SCORE_COLUMNS}
-    return Metrics(gain=spread(map(_gain, rows)), **spreads)
+    joint = {
+        name: spread(row[name] for row in rows)
+        for name in JOINT_COLUMNS
+        if rows and name in rows[0]
+    }
+    return Metrics(gain=spread(map(_gain, rows)), **spreads, **joint)
 
 
 def _columns(metrics: Metrics) -> dict[str, float | None]:
-    spreads = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
+    found = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
+    spreads = {name: each for name, each in found.items() if each is not None}
     columns = {
         f"{name}_{part}": getattr(each, part)
         for name, each in spreads.items()

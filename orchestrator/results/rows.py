@@ -14,6 +14,7 @@ from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
+from orchestrator.results.joint_columns import JOINT_OF, joint_columns
 from orchestrator.results.schema import (
     EXPERTS_SCHEMA,
     EXTERNAL,
@@ -87,7 +88,7 @@ def results_schema(plan: Plan, *, skipped: Mapping[str, int]) -> pa.Schema:
     """Returns the columns of a study's result table."""
     is_tuned = any(spec.tuning is not None for spec in plan.merges.values())
     pools = POOL if plan.study.groups.pool else ()
-    further = (*pools, *(TUNING if is_tuned else ()))
+    further = (*pools, *(TUNING if is_tuned else ()), *JOINT_OF[plan.study.evaluation.joint])
     schema = pa.schema([*RESULTS_SCHEMA, *further]) if further else RESULTS_SCHEMA
     return _with_skipped(schema, skipped=skipped)
 
@@ -209,7 +210,11 @@ def merge_rows(
         merged=merged,
         by_id=experts,
     ):
-        yield {**row, **(_tried_column(tuning) if row["task"] == MACRO else {})}
+        yield {
+            **row,
+            **(_tried_column(tuning) if row["task"] == MACRO else {}),
+            **joint_columns(metrics_of_merge.joint, row=row["task"], tasks=cell.group.tasks),
+        }
 
 
 def external_table(committed: Committed) -> pa.Table:

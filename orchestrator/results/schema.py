@@ -8,12 +8,13 @@ axes share appears once under each of them, with the same `merge_id`.
 The experts table has one row per expert and setting, also once under each axis.
 
 If the study has pools, the result table has the columns `POOL` after these. If merges choose
-parameters on validation images, it has the columns `TUNING` after them. If images of the study were
-skipped because they cannot be used, both tables have the column `SKIPPED` as well, in the last
-place. If experts were trained in micro-batches, because their batch did not fit the memory, the
-experts table has the column `MICRO_BATCH` after all others. If models of other tools were scored,
-the result table has their rows after all others, and the column `EXTERNAL` in the last place. All
-other studies keep the bytes of their tables.
+parameters on validation images, it has the columns `TUNING` after them. If the study asks for joint
+scores, it has the column `JOINT` after them, and `JOINT_CALIBRATED` if it calibrates. If images of
+the study were skipped because they cannot be used, both tables have the column `SKIPPED` as well,
+in the last place. If experts were trained in micro-batches, because their batch did not fit the
+memory, the experts table has the column `MICRO_BATCH` after all others. If models of other tools
+were scored, the result table has their rows after all others, and the column `EXTERNAL` in the last
+place. All other studies keep the bytes of their tables.
 """
 
 from typing import get_type_hints
@@ -49,6 +50,13 @@ TUNING = (
     pa.field("tried", pa.string()),  # JSON list of values, loss and accuracy of each; `macro` only
 )
 """Columns on the choice of parameters; null for merges that choose none."""
+
+JOINT = pa.field("joint_accuracy", pa.float64())
+"""Accuracy where the largest logit of all heads of the group decides; null for held-out tasks, for
+merges with modules per task, and for models that are no merges of the study."""
+
+JOINT_CALIBRATED = pa.field("joint_calibrated_accuracy", pa.float64())
+"""The same with logits divided by a temperature per head, from labelled validation images."""
 
 SKIPPED = pa.field("skipped_images", pa.int64())
 """Images of the task, of both splits, that were left out as they cannot be used; in the means'

@@ -19,6 +19,8 @@ from orchestrator.results.rows import experts_table, external_table, results_tab
 from orchestrator.results.schema import (
     EXPERTS_SCHEMA,
     EXTERNAL,
+    JOINT,
+    JOINT_CALIBRATED,
     MICRO_BATCH,
     RESULTS_SCHEMA,
     SKIPPED,
@@ -98,7 +100,7 @@ class StudyResults:
                 return None
             tables.append(pq.read_table(io.BytesIO(content)))
             found = tables[-1].schema
-            optional = (*TUNING, SKIPPED, MICRO_BATCH, EXTERNAL)
+            optional = (*TUNING, JOINT, JOINT_CALIBRATED, SKIPPED, MICRO_BATCH, EXTERNAL)
             further = [each for each in optional if each.name in found.names]
             if list(found) != [*schema, *further]:
                 return None

@@ -30,7 +30,7 @@ from orchestrator.study.own_methods import OwnMethods, find_methods
 from orchestrator.study.problems import StudyError, StudyProblem, as_written, shown, wrong_value
 from orchestrator.study.pydantic_errors import problem_of
 from orchestrator.study.resources import Budget, Resources, check_budget, check_quota
-from orchestrator.study.schema import Baselines, Groups, Merge, Study
+from orchestrator.study.schema import Baselines, Evaluation, Groups, Merge, Study
 from orchestrator.study.search import Search
 from orchestrator.study.task_sources import own_sources
 from orchestrator.study.tasks import Tasks, unknown_name
@@ -301,7 +301,8 @@ def _check_between_sections(
     problems += check_merges(merges)
     if baselines is not None and baselines.multi_task is not None:
         problems += check_multi_task(finetune=finetune, backbone=backbone, merges=merges)
-    problems += check_tuning(merges, tasks=tasks)
+    evaluation = _valid_section(Evaluation, values.get("evaluation", {}))
+    problems += check_tuning(merges, tasks=tasks, evaluation=evaluation)
     return problems
 
 

@@ -19,6 +19,7 @@ from orchestrator.study.search import Search
 from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, Seed, Text, matching
 from orchestrator.study.tasks import Tasks
 from workers.own_methods.sources import method_name
+from workers.specs.merge import Joint
 from workers.specs.own_method import OwnMethodSpec
 from workers.specs.tuning import TunedBy, TunedOver
 
@@ -192,10 +193,14 @@ class Baselines(Section):
 
 
 class Evaluation(Section):
-    """Tasks outside the group that a merged model is evaluated on."""
+    """Scores of merged models besides those on each task of the group under its own head."""
 
     held_out: bool = False
     """Evaluates every merge on the study's other tasks as well; the means leave them out."""
+    joint: Joint = "none"
+    """Evaluates every merge without modules per task as if the task of an image were not known:
+    the largest logit of all heads of the group decides. `calibrated` does so with logits divided by
+    a temperature per head as well, which is fitted on labelled validation images."""
 
 
 class Study(Section):

@@ -9,7 +9,7 @@ from orchestrator.plan.cells import Cell
 from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import BasePoint
-from orchestrator.results.means import Metrics, Row
+from orchestrator.results.means import JOINT_COLUMNS, Metrics, Row
 from orchestrator.results.schema import MEANS
 from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MetricPoint
 from workers.artifacts.manifests import Manifest
@@ -146,6 +146,9 @@ def merge_scores(rows: Iterable[Row]) -> dict[str, float]:
             f"{name}_base_accuracy": row["base_accuracy"],
             f"{name}_gain": row["accuracy"] - row["base_accuracy"],
         }
+        for column in JOINT_COLUMNS:
+            if row.get(column) is not None:
+                scores[f"{name}_{column}"] = row[column]
     if len(by_task) <= MAX_TASK_METRICS:
         scores |= {f"accuracy/{_plain(task)}": row["accuracy"] for task, row in by_task.items()}
     return scores
@@ -182,6 +185,10 @@ def spread_scores(metrics: Metrics, *, prefix: str) -> dict[str, float]:
     scores[f"{prefix}_normalized_accuracy_mean"] = metrics.normalized_accuracy.mean
     scores[f"{prefix}_base_accuracy_mean"] = metrics.base_accuracy.mean
     scores[f"{prefix}_expert_accuracy_mean"] = metrics.expert_accuracy.mean
+    for name in JOINT_COLUMNS:
+        joint = getattr(metrics, name)
+        if joint is not None and joint.num_groups:
+            scores[f"{prefix}_{name}_mean"] = joint.mean
     return scores
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from eval.metrics import TaskSums, macro_mean
+from workers.artifacts.joint_metrics import JointMetrics
 from workers.specs.data import EvaluateOn
 
 Json = Mapping[str, Any]
@@ -264,6 +265,8 @@ class MergeMetrics:
     experts: Mapping[str, tuple[TaskSums, TaskSums]] = field(default_factory=dict)
     """Each expert, and the base under its head, on the test images of its task, if the experts'
     own manifests lack them because they were evaluated on validation images."""
+    joint: JointMetrics | None = None
+    """The scores under the heads of the whole group; None if the specification asks for none."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as the manifest stores them."""
@@ -276,7 +279,7 @@ class MergeMetrics:
             fields["experts"] = {
                 task: [sums.to_json() for sums in pair] for task, pair in self.experts.items()
             }
-        return fields
+        return fields if self.joint is None else {**fields, "joint": self.joint.to_json()}
 
     @classmethod
     def from_json(cls, metrics: Json) -> Self:
@@ -291,6 +294,7 @@ class MergeMetrics:
             coverage=metrics["coverage"],
             weights_sha256=metrics.get("weights_sha256"),
             tuning=tuning_of(metrics),
+            joint=JointMetrics.from_json(metrics["joint"]) if "joint" in metrics else None,
         )
 
 

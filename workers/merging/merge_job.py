@@ -12,6 +12,7 @@ from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics, TuningMetrics
 from workers.artifacts.provenance import Provenance
 from workers.merging.choice import NotChosenError, NothingToChooseError
+from workers.merging.joint import JointHeads, JointScore, joint_metrics
 from workers.merging.kept_weights import KeptWeights
 from workers.merging.merged_models import features_under, merged_models
 from workers.merging.surgery import Adapter, train_adapter
@@ -77,7 +78,7 @@ def _run_merge(
     fixed = spec if tuning is None else spec.at(tuning.chosen)
     seconds = {} if tuning is None else {"tune": time.monotonic() - started}
     began = time.monotonic()
-    sums: dict[str, TaskSums] = {}
+    scores: dict[str, ScoredTask] = {}
     evaluate_s = 0.0
     digest = WeightsDigest()
     with scratch_directory("merge") if spec.keeps_weights else nullcontext() as folder:
@@ -86,9 +87,12 @@ def _run_merge(
             digest.add(own_state(backbone.module))
             kept.add(own_state(backbone.module), experts=experts)
             merged = time.monotonic()
+            heads = JointHeads.of(fixed, backbone=backbone, workspace=workspace)
             for expert in experts:
-                scored = score_task(fixed, expert=expert, backbone=backbone, workspace=workspace)
-                sums[expert.task] = scored.sums
+                scored = score_task(
+                    fixed, expert=expert, backbone=backbone, workspace=workspace, group_heads=heads
+                )
+                scores[expert.task] = scored
                 digest.add_adapter(scored.adapter)
             evaluate_s += time.monotonic() - merged
         merge_s = time.monotonic() - began - evaluate_s
@@ -98,11 +102,12 @@ def _run_merge(
             Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
             files=kept.files,
             metrics=MergeMetrics(
-                tasks=sums,
+                tasks={task: each.sums for task, each in scores.items()},
                 coverage=covered,
                 weights_sha256=digest.hexdigest(),
                 tuning=tuning,
                 experts=_experts_on_test(spec, workspace=workspace),
+                joint=joint_metrics({task: each.joint for task, each in scores.items()}),
             ).to_json(),
             seconds={**seconds, "merge": merge_s, "evaluate": evaluate_s},
         )
@@ -116,12 +121,21 @@ class ScoredTask:
     """Sums over the images of the task that the merge is evaluated on."""
     adapter: Adapter | None
     """The adapter that surgery trained for the task; None without surgery."""
+    joint: JointScore | None
+    """The scores under the heads of the whole group; None if they were not asked for."""
 
 
 def score_task(
-    spec: MergeSpec, *, expert: ExpertSpec, backbone: Backbone, workspace: Workspace
+    spec: MergeSpec,
+    *,
+    expert: ExpertSpec,
+    backbone: Backbone,
+    workspace: Workspace,
+    group_heads: JointHeads | None = None,
 ) -> ScoredTask:
     """Evaluates a model of a merge on the task of an expert, under the expert's head.
+
+    With `group_heads`, tasks of the group are evaluated under all of these heads together as well.
 
     The backbone has the task's own running statistics afterwards, if the policy is `per_task`.
     """
@@ -140,7 +154,10 @@ def score_task(
         features = adapter.adapted(features)
     head = workspace.expert_head(expert.id)
     sums = evaluate_head(head, features=features, labels=split.labels)
-    return ScoredTask(sums=sums, adapter=adapter)
+    joint = None
+    if group_heads is not None and expert in spec.experts:
+        joint = group_heads.score(features, task=expert.task, labels=split.labels)
+    return ScoredTask(sums=sums, adapter=adapter, joint=joint)
 
 
 def _experts_on_test(

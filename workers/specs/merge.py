@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 from merge.catalogue import CARDS, SCALE_ONE_VECTOR, MethodCard, parse_params
 from merge.errors import ParameterErrors
@@ -15,6 +15,9 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.ids import VERSIONS, canonical_json, content_id_of_text
 from workers.specs.own_method import OwnMethodSpec
 from workers.specs.tuning import TuningSpec
+
+Joint = Literal["none", "plain", "calibrated"]
+"""Scores under the heads of a whole group: none, with plain logits, or with calibrated ones too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,9 @@ class MergeSpec:
     evaluate_on: EvaluateOn = "test"
     """The images that the result is evaluated on; also those of surgery and of methods that learn
     from unlabelled images. Candidates of a search are evaluated on validation images."""
+    joint: Joint = "none"
+    """The scores under the heads of the whole group that the merge has besides; `none` for merges
+    with modules per task."""
 
     @property
     def card(self) -> MethodCard:
@@ -118,6 +124,8 @@ class MergeSpec:
         if self.keeps_weights:
             spec["keep"] = "merged"
         spec |= self._evaluated_on()
+        if self.joint != "none":
+            spec["joint"] = self.joint
         if self.pool:  # and older than pools
             spec["num_pool"] = len(self.pool)
         members = (expert.id for expert in self.members)
@@ -141,12 +149,14 @@ class MergeSpec:
         }
         kept = {"keeps_weights": True} if self.keeps_weights else {}
         pool = {"pool": [expert.id for expert in self.pool]} if self.pool else {}
+        joint = {} if self.joint == "none" else {"joint": self.joint}
         return {
             **self._own_fields(),
             **optional,
             **kept,
             **self._evaluated_on(),
             **pool,
+            **joint,
             "base_id": self.base_id,
             "surgery": None if self.surgery is None else asdict(self.surgery),
             "experts": {expert.task: expert.id for expert in self.experts},

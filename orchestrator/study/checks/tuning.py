@@ -8,19 +8,23 @@ from eval.counts import counted
 from merge.catalogue import CARDS
 from merge.ranges import Count, Number, problems_of, range_of
 from orchestrator.study.problems import StudyProblem, wrong_value
-from orchestrator.study.schema import TUNE, Merge
+from orchestrator.study.schema import TUNE, Evaluation, Merge
 from orchestrator.study.tasks import Tasks
 from workers.specs.tuning import MAX_POINTS
 
 _EXAMPLE = f"`{{{TUNE}: [0.1, 0.2, 0.3]}}`"
 
 
-def check_tuning(merges: Mapping[int, Merge], *, tasks: Tasks | None) -> Iterator[StudyProblem]:
+def check_tuning(
+    merges: Mapping[int, Merge], *, tasks: Tasks | None, evaluation: Evaluation | None
+) -> Iterator[StudyProblem]:
     """Yields wrong lists of values, too many combinations, and a lack of validation images.
 
     Args:
         merges: The study's valid entries, by position in the file.
         tasks: The study's section; None if that is invalid.
+        evaluation: The study's section, whose temperatures need validation images too; None if that
+            is invalid.
     """
     for index, merge in merges.items():
         field = f"merge[{index}]"
@@ -31,13 +35,20 @@ def check_tuning(merges: Mapping[int, Merge], *, tasks: Tasks | None) -> Iterato
             if not merge.tuned and name in merge.model_fields_set:
                 yield wrong_value(f"{field}.{name}", getattr(merge, name), remedy=remedy)
     tuned = [index for index, merge in merges.items() if merge.tuned]
-    if tuned and tasks is not None and tasks.max_validation is None:
-        yield StudyProblem(
-            field=f"merge[{tuned[0]}]",
-            fault="it chooses values on validation images, and the study holds none out",
-            remedy="give tasks.max_validation the number of validation images per task; a fifth of "
-            "the training images is then held out of every training",
-        )
+    if tasks is None or tasks.max_validation is not None:
+        return
+    remedy = (
+        "give tasks.max_validation the number of validation images per task; a fifth of the "
+        "training images is then held out of every training"
+    )
+    lack = "on validation images, and the study holds none out"
+    if tuned:
+        fault = f"it chooses values {lack}"
+        yield StudyProblem(field=f"merge[{tuned[0]}]", fault=fault, remedy=remedy)
+    if evaluation is not None and evaluation.joint == "calibrated":
+        fault = f"'calibrated' fits a temperature per head {lack}"
+        remedy = f"use 'plain', or {remedy}"
+        yield StudyProblem(field="evaluation.joint", fault=fault, remedy=remedy)
 
 
 def _check_values(field: str, *, merge: Merge) -> Iterator[StudyProblem]:
