@@ -1,11 +1,12 @@
 """The decisions of a search, and the settings of the candidates that they name."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.plan.settings import Setting, origin_of, plan_settings
 from orchestrator.study.schema import Study
+from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import UNKNOWN_TRAINING
 from workers.specs.training import TrialSpec
 
@@ -103,13 +104,52 @@ def study_settings(
     return settings, ()
 
 
-def going_on(study: Study, trials: Iterable[TrialSpec]) -> Iterator[TrialSpec]:
-    """Yields the trials; under halving, one with fewer than all steps may go on later."""
-    has_halving = study.search is not None and study.search.halving is not None
+def _names_going_on(study: Study, *, decisions: Sequence[Decision]) -> frozenset[str]:
+    """Returns the names of the candidates that the next decision may let go on to more steps.
+
+    They are those of the last decision: all others were stopped for good when it was taken.
+    """
+    last, most_steps = (decisions[-1] if decisions else None), study.finetune.defaults.steps
+    if last is None or last.kind == "choose" or last.steps in {None, most_steps}:
+        return frozenset()
+    return frozenset(candidate_name(each, steps=last.steps) for each in last.candidates)
+
+
+def planned_trials(
+    study: Study,
+    experts: Iterable[ExpertSpec],
+    *,
+    decisions: Sequence[Decision],
+    tried: Sequence[Mapping[str, ExpertSpec]],
+) -> tuple[TrialSpec, ...]:
+    """Returns the trials of a study; those of candidates that may go on leave a checkpoint.
+
+    Args:
+        study: The study.
+        experts: All its experts.
+        decisions: The decisions of its search so far; none without a search.
+        tried: The expert of every task, for each of `candidate_settings`.
+    """
+    names, going_on = _names(decisions), _names_going_on(study, decisions=decisions)
+    paused = {
+        expert.id
+        for name, by_task in zip(names, tried, strict=True)
+        for expert in (by_task.values() if name in going_on else ())
+    }
     most_steps = study.finetune.defaults.steps
-    for trial in trials:
-        goes_on = has_halving and trial.num_steps < most_steps
-        yield replace(trial, goes_on_to=trial.longest.with_steps(most_steps)) if goes_on else trial
+    return tuple(
+        replace(each, goes_on_to=each.longest.with_steps(most_steps)) if each.id in paused else each
+        for each in TrialSpec.sharing_prefixes(experts)
+    )
+
+
+def _names(decisions: Sequence[Decision]) -> list[str]:
+    """Returns the name of each of `candidate_settings`."""
+    return [
+        candidate_name(each.number, steps=steps)
+        for each in candidates_of(decisions)
+        for steps in each.rungs
+    ]
 
 
 def candidate_settings(study: Study, *, decisions: Sequence[Decision]) -> tuple[Setting, ...]:

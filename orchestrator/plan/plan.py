@@ -8,7 +8,7 @@ from eval.counts import counted
 from eval.digests import sha256_of_bytes
 from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
-from orchestrator.plan.candidates import Decision, going_on, study_settings
+from orchestrator.plan.candidates import Decision, planned_trials, study_settings
 from orchestrator.plan.cells import Cell, share_choices
 from orchestrator.plan.groups import Group, num_possible, sample_groups
 from orchestrator.plan.multi_task import MultiTaskCell, multi_task_cells
@@ -188,7 +188,7 @@ def build_plan(
         heads=heads,
         settings=settings,
         groups=tuple(groups),
-        trials=tuple(going_on(study, TrialSpec.sharing_prefixes(every_expert))),
+        trials=planned_trials(study, every_expert, decisions=decisions, tried=tried),
         setting_experts=tuple(experts),
         cells=shared,
         multi_task=multi_task,

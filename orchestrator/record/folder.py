@@ -12,7 +12,7 @@ tracking.json              whether MLflow has everything
 theory.json, theory-<table>.parquet   the theory tables and their digests (`orchestrator.theory`)
 search-<n>.json            the decisions of a search (`orchestrator.search`), never rewritten
 failure-<id>-<n>.json      the traceback of a failed try
-<file>.<n>                 an earlier version of study.yaml or plan.json
+<file>.<n>                 an earlier version of study.yaml or plan.json, of an edited study
 withdrawn-<n>-<file>       a damaged file that `verify` took out
 
 plan.json, outputs.json, calibration.json, external.json, unfinished.json and the decisions of a
@@ -108,10 +108,16 @@ class StudyFolder:
         except PlanFileError as error:
             raise self.damaged(f"{PLAN_FILE} {error}") from error
 
-    def write_plan(self, plan: Plan, *, study_text: str) -> None:
+    def write_plan(self, plan: Plan, *, study_text: str, has_grown: bool = False) -> None:
         """Writes the study file and the plan; keeps the replaced ones under numbered names.
 
         Files of users' methods come first, so that the store has everything that a plan names.
+
+        Args:
+            plan: The plan.
+            study_text: The study file, as written.
+            has_grown: Whether the plan has everything of the one that it replaces, which is then
+                not kept: a search writes a plan for each decision, which has a file of its own.
 
         Raises:
             OwnMethodError: The store lacks the file of a method, and the study was opened by name.
@@ -125,7 +131,11 @@ class StudyFolder:
         text = study_text.encode()
         file = replace(plan_file(plan), study_sha256=sha256_of_bytes(text))
         self._write_revision(STUDY_FILE, text)
-        self._write_revision(PLAN_FILE, dump_checksummed(file.to_json()))
+        content = dump_checksummed(file.to_json())
+        if has_grown:
+            self.write_bytes(PLAN_FILE, content)
+        else:
+            self._write_revision(PLAN_FILE, content)
 
     def _write_revision(self, name: str, content: bytes) -> None:
         key = self._key(name)

@@ -36,10 +36,17 @@ def may_grow(ledger: Ledger) -> bool:
     return ledger.plan.study.search is not None and not is_over(ledger.committed())
 
 
-def record_plan(plan: Plan, *, folder: StudyFolder, text: str) -> None:
-    """Writes a study's decisions and its plan, before anything of them runs."""
+def record_plan(plan: Plan, *, folder: StudyFolder, text: str, has_grown: bool = False) -> None:
+    """Writes a study's decisions and its plan, before anything of them runs.
+
+    Args:
+        plan: The plan.
+        folder: The study's folder.
+        text: The study file, as written.
+        has_grown: Whether the plan has everything of the one that it replaces.
+    """
     record_decisions(folder, plan.decisions, study=plan.study)
-    folder.write_plan(plan, study_text=text)
+    folder.write_plan(plan, study_text=text, has_grown=has_grown)
 
 
 def grow(
@@ -61,7 +68,7 @@ def grow(
     if decision is None:
         return False
     plan = _with_decisions(ledger.plan, (*ledger.plan.decisions, decision))
-    record_plan(plan, folder=folder, text=text)
+    record_plan(plan, folder=folder, text=text, has_grown=True)
     known = ledger.committed().manifests
     manifests = stored_manifests(artifacts, plan=plan, folder=folder, index=index, known=known)
     ledger.grow(plan, manifests=manifests)

@@ -178,7 +178,7 @@ def _read_planned(store: Store, *, is_held: Callable[[str], str | None]) -> froz
 
 
 def _read_plan(store: Store, name: str) -> set[str]:
-    """Returns the ids of artifacts and the digests of methods that a study's plan names."""
+    """Returns all ids that a study's plan names, of methods the digests."""
     command = f"mergesweep verify {name} --store {shlex.quote(store.url)}"
     try:
         plan = StudyFolder(store, name).read_plan()
@@ -193,7 +193,8 @@ def _read_plan(store: Store, name: str) -> set[str]:
             f"not known and nothing was deleted; run the study again, which writes {PLAN_FILE}, or "
             f"see `{command}`"
         )
-    return set().union(plan.method_files(), *plan.artifact_ids().values())
+    ids = plan.artifact_ids().values()
+    return set().union(plan.method_files(), plan.checkpoint_ids(), *ids)
 
 
 def _measured(

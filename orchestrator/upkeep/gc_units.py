@@ -104,9 +104,10 @@ def in_flight_units(
 ) -> list[Unit]:
     """Returns the checkpoints and shards that no job will resume from.
 
-    All objects of an artifact are garbage if the artifact is committed or if no plan names it. Of
-    any other training, the checkpoints before the highest step are garbage. If the checkpoint of
-    the highest step turns out to be unusable, the training starts again: it loses time only.
+    All objects of an artifact are garbage if the artifact is committed or if no plan names it. A
+    plan also names the artifacts that paused trials may go on to. Of any other training, the
+    checkpoints before the highest step are garbage. If the checkpoint of the highest step turns out
+    to be unusable, the training starts again: it loses time only.
     """
     found: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:

@@ -57,6 +57,9 @@ class PlannedTrial:
     """The ids of the experts, by step count."""
     longest: Json
     """The JSON of the `ExpertSpec` with the most steps."""
+    goes_on_to: str | None = None
+    """The id of an expert with more steps, under which a paused trial leaves a checkpoint; None if
+    nothing may go on from its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,10 @@ class PlanFile:
             "expert": frozenset(experts),
             "merge": frozenset(self.merges),
         }
+
+    def checkpoint_ids(self) -> frozenset[str]:
+        """Returns the ids under which paused trials leave checkpoints for later ones."""
+        return frozenset(filter(None, (trial.goes_on_to for trial in self.trials)))
 
     def source(self, task: str) -> TaskSource:
         """Returns where a task's files lie.
@@ -221,6 +228,7 @@ def _planned_trial(trial: TrialSpec) -> PlannedTrial:
         id=trial.id,
         snapshots=dict(zip(trial.snapshots, ids, strict=True)),
         longest=trial.longest.to_json(),
+        goes_on_to=None if trial.goes_on_to is None else trial.goes_on_to.id,
     )
 
 
@@ -234,12 +242,18 @@ def _merge_to_json(merge: MergeSpec) -> dict[str, Any]:
 
 def _trial_to_json(trial: PlannedTrial) -> dict[str, Any]:
     snapshots = {str(steps): expert_id for steps, expert_id in trial.snapshots.items()}
-    return {"id": trial.id, "snapshots": snapshots, "longest": dict(trial.longest)}
+    goes_on = {} if trial.goes_on_to is None else {"goes_on_to": trial.goes_on_to}
+    return {"id": trial.id, "snapshots": snapshots, "longest": dict(trial.longest), **goes_on}
 
 
 def _trial_from_json(fields: Json) -> PlannedTrial:
     snapshots = {int(steps): expert_id for steps, expert_id in fields["snapshots"].items()}
-    return PlannedTrial(id=fields["id"], snapshots=snapshots, longest=fields["longest"])
+    return PlannedTrial(
+        id=fields["id"],
+        snapshots=snapshots,
+        longest=fields["longest"],
+        goes_on_to=fields.get("goes_on_to"),
+    )
 
 
 def _data_from_json(fields: Json) -> PlannedData:
