@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from orchestrator.plan.cells import Cell
+from orchestrator.plan.multi_task import MultiTaskCell
 from orchestrator.results.means import SettingMean
 from workers.artifacts.metrics import ExpertMetrics
 
@@ -25,6 +26,15 @@ def merge_note(cell: Cell, *, scores: Mapping[str, float]) -> str:
         f"{cell.label} of {', '.join(cell.group.tasks)} (group {cell.group.name}) at "
         f"{cell.setting.name}. Macro accuracy {_percent(scores['macro_accuracy'])}, gain "
         f"{_points(scores['macro_gain'])} over the base with the same heads."
+    )
+
+
+def multi_task_note(cell: MultiTaskCell, *, scores: Mapping[str, float]) -> str:
+    """Returns the description of a multi-task model: tasks, setting, macro accuracy and gain."""
+    return (
+        f"One model trained on {', '.join(cell.group.tasks)} together (group {cell.group.name}) at "
+        f"{cell.setting.name}. Macro accuracy {_percent(scores['macro_accuracy'])}, gain "
+        f"{_points(scores['macro_gain'])} over the base with the experts' heads."
     )
 
 

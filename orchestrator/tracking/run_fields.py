@@ -7,13 +7,14 @@ from typing import Any
 
 from orchestrator.plan.cells import Cell
 from orchestrator.plan.data_use import use_columns
+from orchestrator.plan.multi_task import MULTI_TASK, MultiTaskCell
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import BasePoint
 from orchestrator.results.means import JOINT_COLUMNS, Metrics, Row
 from orchestrator.results.schema import MEANS
 from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MetricPoint
 from workers.artifacts.manifests import Manifest
-from workers.artifacts.metrics import ExpertMetrics, TuningMetrics
+from workers.artifacts.metrics import ExpertMetrics, TrainingMetrics, TuningMetrics
 from workers.specs.expert import ExpertSpec
 from workers.specs.tuning import TuningSpec
 
@@ -90,6 +91,46 @@ def cell_params(cell: Cell) -> dict[str, str]:
             **_base_columns(cell.setting.base),
         }
     )
+
+
+def multi_task_params(cell: MultiTaskCell) -> dict[str, str]:
+    """Returns the parameters of a multi-task model: its setting, group and hyperparameters."""
+    pretrain = cell.model.pretrain
+    assert pretrain is not None, "a multi-task model is trained"
+    return _as_text(
+        {
+            "method": MULTI_TASK,
+            "axis": cell.setting.axis,
+            "value": cell.setting.value,
+            "num_tasks": cell.group.size,
+            "group": cell.group.name,
+            "tasks": " ".join(cell.group.tasks),
+            **pretrain.hyperparameters.columns(),
+            **_base_columns(cell.setting.base),
+        }
+    )
+
+
+def loss_curve(
+    training: TrainingMetrics, *, num_steps: int, ended_ms: int, duration_ms: int
+) -> list[MetricPoint]:
+    """Returns the training loss over the steps, spread evenly over the time of the training.
+
+    Args:
+        training: The metrics of an expert or of a multi-task model.
+        num_steps: Steps that took the whole time.
+        ended_ms: End of the training.
+        duration_ms: Its time.
+    """
+    return [
+        MetricPoint(
+            name="train_loss",
+            value=loss,
+            step=step,
+            timestamp_ms=ended_ms - duration_ms + duration_ms * step // max(1, num_steps),
+        )
+        for step, loss in training.train_curve
+    ]
 
 
 def _pool_params(cell: Cell) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from orchestrator.results.means import Row, SettingMean
 from orchestrator.results.rows import merge_rows
 from orchestrator.results.schema import MEANS
 from orchestrator.results.study_results import StudyResults
-from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MetricPoint, MlflowRun
+from orchestrator.tracking.mlflow_run import MAX_METRIC_KEYS, MlflowRun
+from orchestrator.tracking.multi_task_runs import multi_task_runs
 from orchestrator.tracking.notes import expert_note, merge_note, setting_note
 from orchestrator.tracking.protocol import NOTE_TAG
 from orchestrator.tracking.run_fields import (
@@ -30,6 +31,7 @@ from orchestrator.tracking.run_fields import (
     expert_params,
     expert_scores,
     fitting_artifacts,
+    loss_curve,
     merge_scores,
     metric_points,
     run_key,
@@ -60,7 +62,7 @@ def mlflow_runs(
     results: StudyResults,
     leave_out: Callable[[str, Exception], None],
 ) -> Iterator[MlflowRun]:
-    """Yields the MLflow runs of all committed experts and merges, of settings and curves.
+    """Yields the MLflow runs of all committed experts and models, of settings and curves.
 
     Args:
         committed: The study's committed artifacts.
@@ -99,6 +101,7 @@ def _makes(committed: Committed, *, results: StudyResults) -> Iterator[tuple[str
         cell, manifest = plan.first_cells[merge_id], committed.merges[merge_id]
         make = partial(_merge_run, cell, plan=plan, manifest=manifest, rows=rows)
         yield f"merge/{merge_id}", make
+    yield from multi_task_runs(committed, results=results)
 
 
 def mlflow_run_of(manifest: Manifest, *, ledger: Ledger) -> MlflowRun | None:
@@ -183,15 +186,9 @@ def _expert_run(
     ended_ms, steps = end_ms(manifest), spec.hyperparameters.steps
     duration_ms = int(manifest.seconds.get("trial", 0) * 1000)
     measured = ExpertMetrics.from_json(manifest.metrics)
-    curve = [
-        MetricPoint(
-            name="train_loss",
-            value=loss,
-            step=step,
-            timestamp_ms=ended_ms - duration_ms + duration_ms * step // max(1, steps),
-        )
-        for step, loss in measured.training.train_curve
-    ]
+    curve = loss_curve(
+        measured.training, num_steps=steps, ended_ms=ended_ms, duration_ms=duration_ms
+    )
     scores = metric_points(expert_scores(measured), step=steps, timestamp_ms=ended_ms)
     return MlflowRun(
         key=f"expert/{spec.id}",

@@ -15,11 +15,13 @@ from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.report.figures import figures
+from orchestrator.results.schema import MEANS
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import report_page, write_outputs
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
+from orchestrator.tracking.study_runs import mlflow_runs
 from workers.specs.bases import BaseSpec
 
 Make = Callable[..., Plan]
@@ -135,3 +137,28 @@ def test_rows_stand_beside_the_merges(opened: OpenedStudy) -> None:
     assert "multi-task" in pairs.output, pairs.output
     verified = CliRunner().invoke(cli, ["verify", "small", "--store", opened.store_url])
     assert verified.exit_code == 0, verified.output
+
+
+def test_every_model_has_an_mlflow_run(opened: OpenedStudy) -> None:
+    """It has the scores of the model's rows, its hyperparameters and its loss curve."""
+    committed = opened.ledger.committed()
+    results = StudyResults.of(committed)
+    assert results.multi_task is not None
+    left_out: dict[str, Exception] = {}
+    every = mlflow_runs(committed, results=results, leave_out=left_out.__setitem__)
+    runs = {run.tags["model_id"]: run for run in every if run.kind == "multi_task"}
+    assert left_out == {}
+    models = {model.id: model for model in models_of(opened.plan)}
+    assert runs.keys() == models.keys()
+    for row in results.multi_task.to_pylist():
+        run = runs[row["merge_id"]]
+        scores = {point.name: point.value for point in run.metrics}
+        name = row["task"]
+        key = f"{name}_accuracy" if name in MEANS else f"accuracy/{name}"
+        assert scores[key] == row["accuracy"]
+    for model_id, run in runs.items():
+        pretrain = models[model_id].pretrain
+        assert pretrain is not None
+        assert run.params["steps"] == str(pretrain.hyperparameters.steps)
+        steps = [point.step for point in run.metrics if point.name == "train_loss"]
+        assert steps[-1] == pretrain.hyperparameters.steps
