@@ -22,6 +22,7 @@ from orchestrator.cli.command_line import cli
 from orchestrator.results.schema import (
     EXPERTS_SCHEMA,
     EXTERNAL,
+    LORA,
     MICRO_BATCH,
     POINT_COLUMNS,
     POOL,
@@ -292,6 +293,12 @@ def test_every_column_of_candidates_is_documented() -> None:
     """docs/search.md lists the fixed columns of the table of candidates in their order."""
     cells = first_cells(section_of(ROOT / "docs" / "search.md", "## Candidates"))
     assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in FIXED]
+
+
+def test_every_column_of_adapters_is_documented() -> None:
+    """docs/results.md lists the columns of studies with LoRA adapters in their order."""
+    cells = first_cells(section_of(ROOT / "docs" / "results.md", "## Columns of LoRA"))
+    assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in LORA]
 
 
 def test_every_column_of_pools_is_documented() -> None:

@@ -92,7 +92,7 @@ def _is_covered(merge: MergeSpec, *, measured: MeasuredTasks, base_id: str, augm
     return all(
         expert.base_id == base_id
         and expert.hyperparameters.augment == augment
-        and not expert.hyperparameters.linearised
+        and expert.hyperparameters.moves_all_weights
         and expert.task in measured.tasks
         for expert in merge.experts
     )

@@ -72,7 +72,7 @@ def read_study_measurements(
     experts = [
         spec
         for spec in dict.fromkeys(spec for by in plan.setting_experts for spec in by.values())
-        if not spec.hyperparameters.linearised
+        if spec.hyperparameters.moves_all_weights
     ]
     constants = {spec.id: constants_specs(plan, spec) for spec in experts}
     reaches = {spec.experts[0]: spec for spec in reaches_of(plan)}

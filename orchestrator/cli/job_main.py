@@ -34,6 +34,7 @@ def main() -> NoReturn:
     _check_nodes(
         paths=job_input["paths"],
         store_url=job_input["store"],
+        packages=job_input.get("packages", []),
         methods=job_input.get("methods", {}),
     )
     from orchestrator.cli.command_line import cli  # noqa: PLC0415 its packages are checked only now
@@ -43,12 +44,19 @@ def main() -> NoReturn:
     raise AssertionError("click ends the process")
 
 
-def _check_nodes(*, paths: dict[str, str], store_url: str, methods: dict[str, str]) -> None:
+def _check_nodes(
+    *, paths: dict[str, str], store_url: str, packages: list[str], methods: dict[str, str]
+) -> None:
     from orchestrator.cluster.connection import ray_connection  # noqa: PLC0415 as above
-    from orchestrator.cluster.node_check import check_nodes  # noqa: PLC0415 as above
+    from orchestrator.cluster.node_check import WORKER_PACKAGES, check_nodes  # noqa: PLC0415 as above
 
     with ray_connection(_give_up):
-        found = check_nodes(paths=paths, store_url=store_url, methods=methods)
+        found = check_nodes(
+            paths=paths,
+            store_url=store_url,
+            packages=(*WORKER_PACKAGES, *packages),
+            methods=methods,
+        )
     if found.problems:
         _refuse(found.problems)
     nodes = f"{found.num_nodes} node{'s' * (found.num_nodes != 1)}"

@@ -181,10 +181,13 @@ class Cluster(Protocol):
     ) -> AbstractContextManager[None]:
         """Returns a context in which a study's metrics are exported every few seconds."""
 
-    def lacking_methods(self, methods: Mapping[str, str], *, store_url: str) -> Sequence[str]:
-        """Returns the nodes that lack users' methods of packages, a line for each problem.
+    def lacking(
+        self, *, packages: Sequence[str], methods: Mapping[str, str], store_url: str
+    ) -> Sequence[str]:
+        """Returns the nodes that lack packages or users' methods, a line for each problem.
 
         Args:
+            packages: Import names of optional packages.
             methods: The distribution and version of each method, by name.
             store_url: The study's store.
         """

@@ -22,7 +22,7 @@ from orchestrator.cluster.fair_share_client import FairShareClient
 from orchestrator.cluster.gauges import exporting_metrics
 from orchestrator.cluster.job_pool import JobPool
 from orchestrator.cluster.metric_names import MetricValue
-from orchestrator.cluster.node_check import check_nodes
+from orchestrator.cluster.node_check import WORKER_PACKAGES, check_nodes
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
 from orchestrator.environment.problems import NoRoomError
 from orchestrator.progress.state import InUse
@@ -110,9 +110,16 @@ class RayCluster:
         """Returns a context in which a study's metrics are exported as Ray gauges."""
         return exporting_metrics(read, study=study)
 
-    def lacking_methods(self, methods: Mapping[str, str], *, store_url: str) -> Sequence[str]:
-        """Returns the nodes that lack users' methods of packages, a line for each problem."""
-        return check_nodes(paths={}, store_url=store_url, methods=methods).problems
+    def lacking(
+        self, *, packages: Sequence[str], methods: Mapping[str, str], store_url: str
+    ) -> Sequence[str]:
+        """Returns the nodes that lack packages or users' methods, a line for each problem."""
+        return check_nodes(
+            paths={},
+            store_url=store_url,
+            packages=(*WORKER_PACKAGES, *packages),
+            methods=methods,
+        ).problems
 
     def in_use(self) -> tuple[InUse, ...]:
         """Returns the cores and GPUs that Ray has allocated."""

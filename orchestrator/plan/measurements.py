@@ -24,11 +24,15 @@ def constants_of(
 ) -> tuple[ConstantsSpec, ...]:
     """Returns the constants of each base on each task that its experts are trained on.
 
+    Experts that are linearised or adapters have none: their steps do not follow the gradient of
+    the weights.
+
     Args:
         plan: The study's plan.
         curvature: How to measure the curvature too; None to leave it out.
     """
-    samples = (sample_of(plan, expert) for expert in _nonlinear(plan))
+    moved = (each for each in plan.experts.values() if each.hyperparameters.moves_all_weights)
+    samples = (sample_of(plan, expert) for expert in moved)
     return tuple(
         ConstantsSpec(sample=sample, curvature=curvature) for sample in dict.fromkeys(samples)
     )

@@ -7,10 +7,10 @@ import pyarrow as pa
 from eval.metrics import TaskSums
 from orchestrator.plan.multi_task import MULTI_TASK
 from orchestrator.record.committed import Committed
+from orchestrator.results.columns import results_schema
 from orchestrator.results.rows import (
     expert_metrics,
     group_rows,
-    results_schema,
     setting_columns,
     skipped_column,
     skipped_images,

@@ -14,17 +14,14 @@ from orchestrator.plan.data_use import use_columns
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
-from orchestrator.results.joint_columns import JOINT_OF, joint_columns
+from orchestrator.results.columns import experts_schema, results_schema
+from orchestrator.results.joint_columns import joint_columns
 from orchestrator.results.schema import (
-    EXPERTS_SCHEMA,
     EXTERNAL,
     MACRO,
     MEANS,
     MICRO_BATCH,
-    POOL,
-    RESULTS_SCHEMA,
     SKIPPED,
-    TUNING,
     UNION,
 )
 from workers.artifacts.manifests import Manifest
@@ -80,21 +77,8 @@ def experts_table(committed: Committed) -> pa.Table:
         if spec.id in committed.experts
     ]
     has_parts = any(row[MICRO_BATCH.name] is not None for row in rows)
-    schema = _with_skipped(EXPERTS_SCHEMA, skipped=skipped)
+    schema = experts_schema(plan, skipped=skipped)
     return pa.Table.from_pylist(rows, schema=schema.append(MICRO_BATCH) if has_parts else schema)
-
-
-def results_schema(plan: Plan, *, skipped: Mapping[str, int]) -> pa.Schema:
-    """Returns the columns of a study's result table."""
-    is_tuned = any(spec.tuning is not None for spec in plan.merges.values())
-    pools = POOL if plan.study.groups.pool else ()
-    further = (*pools, *(TUNING if is_tuned else ()), *JOINT_OF[plan.study.evaluation.joint])
-    schema = pa.schema([*RESULTS_SCHEMA, *further]) if further else RESULTS_SCHEMA
-    return _with_skipped(schema, skipped=skipped)
-
-
-def _with_skipped(schema: pa.Schema, *, skipped: Mapping[str, int]) -> pa.Schema:
-    return schema.append(SKIPPED) if skipped else schema
 
 
 def skipped_images(committed: Committed) -> dict[str, int]:

@@ -7,33 +7,42 @@ axes share appears once under each of them, with the same `merge_id`.
 
 The experts table has one row per expert and setting, also once under each axis.
 
-If the study has pools, the result table has the columns `POOL` after these. If merges choose
-parameters on validation images, it has the columns `TUNING` after them. If the study asks for joint
-scores, it has the column `JOINT` after them, and `JOINT_CALIBRATED` if it calibrates. If images of
-the study were skipped because they cannot be used, both tables have the column `SKIPPED` as well,
-in the last place. If experts were trained in micro-batches, because their batch did not fit the
-memory, the experts table has the column `MICRO_BATCH` after all others. If models of other tools
-were scored, the result table has their rows after all others, and the column `EXTERNAL` in the last
-place. All other studies keep the bytes of their tables.
+If experts were trained as LoRA adapters, both tables have the columns `LORA` after these. If the
+study has pools, the result table has the columns `POOL` after them. If merges choose parameters on
+validation images, it has the columns `TUNING` after them. If the study asks for joint scores, it
+has the column `JOINT` after them, and `JOINT_CALIBRATED` if it calibrates. If images of the study
+were skipped because they cannot be used, both tables have the column `SKIPPED` as well, in the last
+place. If experts were trained in micro-batches, because their batch did not fit the memory, the
+experts table has the column `MICRO_BATCH` after all others. If models of other tools were scored,
+the result table has their rows after all others, and the column `EXTERNAL` in the last place. All
+other studies keep the bytes of their tables.
 """
 
 from typing import get_type_hints
 
 import pyarrow as pa
 
-from workers.specs.hyperparameters import Hyperparameters
+from workers.specs.hyperparameters import ADAPTERS, Hyperparameters
 
 MACRO = "macro"
 UNION = "union"
 MEANS = (MACRO, UNION)
 
 _ARROW_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-_POINT = [  # null where unused; in the means' rows, null where the experts of a group differ
-    pa.field(name, _ARROW_TYPES.get(value_type, pa.string()))  # the others are choices by name
+_ALL = {
+    name: pa.field(
+        name, _ARROW_TYPES.get(value_type, pa.string())
+    )  # the others are choices by name
     for name, value_type in get_type_hints(Hyperparameters).items()
+}
+_POINT = [  # null where unused; in the means' rows, null where the experts of a group differ
+    each for name, each in _ALL.items() if name not in ADAPTERS
 ]
 POINT_COLUMNS = tuple(field.name for field in _POINT)
 """The columns of both tables that hold the hyperparameters of an expert."""
+
+LORA = tuple(_ALL[name] for name in ADAPTERS)
+"""Columns on LoRA: rank, alpha and targets of the adapters; null for an expert without adapters."""
 
 POOL = (
     pa.field("pool", pa.int64()),  # experts that are merged, those of the group included

@@ -21,6 +21,7 @@ from orchestrator.results.schema import (
     EXTERNAL,
     JOINT,
     JOINT_CALIBRATED,
+    LORA,
     MICRO_BATCH,
     RESULTS_SCHEMA,
     SKIPPED,
@@ -100,7 +101,7 @@ class StudyResults:
                 return None
             tables.append(pq.read_table(io.BytesIO(content)))
             found = tables[-1].schema
-            optional = (*TUNING, JOINT, JOINT_CALIBRATED, SKIPPED, MICRO_BATCH, EXTERNAL)
+            optional = (*LORA, *TUNING, JOINT, JOINT_CALIBRATED, SKIPPED, MICRO_BATCH, EXTERNAL)
             further = [each for each in optional if each.name in found.names]
             if list(found) != [*schema, *further]:
                 return None

@@ -21,6 +21,7 @@ from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import Slots
 from orchestrator.run.stages import PreparationError, Stages
 from orchestrator.run.write_outputs import load_drawing
+from orchestrator.study.checks.lora import node_packages
 from orchestrator.tracking.study_runs import mlflow_run_of
 from orchestrator.tracking.tracker import Tracker
 from workers.artifacts.manifests import Manifest
@@ -121,7 +122,7 @@ class Session:
             enter = stack.enter_context
             enter(Display(self._state, console=console, current=progress.snapshot))
             enter(self.cluster.connected(self.on_cluster_lost))
-            self._check_methods()
+            self._check_packages()
             enter(self.stopping_signals(self._stop))
             slots = Slots(
                 most_trials=fair_share.max_slots(study.resources.trial),
@@ -147,17 +148,20 @@ class Session:
                 )
             self._state.stage = STOPPING
 
-    def _check_methods(self) -> None:
-        """Checks that all nodes have the packages of users' methods, before anything is scheduled.
+    def _check_packages(self) -> None:
+        """Checks that all nodes have the study's packages, before anything is scheduled.
+
+        These are the packages of users' methods, and peft for LoRA adapters.
 
         Raises:
             PreparationError: A node lacks one, or has another version.
         """
         own = self.opened.plan.own_methods
         packaged = {name: each.source for name, each in own.items() if each.sha256 is None}
-        if packaged:
+        packages = node_packages(self.opened.plan.study.finetune)
+        if packaged or packages:
             url = self.opened.store_url
-            problems = self.cluster.lacking_methods(packaged, store_url=url)
+            problems = self.cluster.lacking(packages=packages, methods=packaged, store_url=url)
             if problems:
                 raise PreparationError("; ".join(problems), is_input_wrong=True)
 

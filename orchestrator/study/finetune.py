@@ -7,7 +7,16 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from eval.tasks import Task
 from orchestrator.study.problems import shown, suggest
-from orchestrator.study.section import Axes, Axis, BatchSize, LearningRate, Section, Seed, Steps
+from orchestrator.study.section import (
+    Axes,
+    Axis,
+    BatchSize,
+    LearningRate,
+    Section,
+    Seed,
+    Steps,
+    matching,
+)
 from workers.specs.hyperparameters import (
     Augmentation,
     Averaging,
@@ -23,6 +32,15 @@ SamRadius = Annotated[float, Field(ge=0)]
 WarmupSteps = Annotated[int, Field(ge=0)]
 EmaDecay = Annotated[float, Field(ge=0, lt=1)]
 SwaStart = Annotated[float, Field(ge=0, lt=1)]
+LoraRank = Annotated[int, Field(ge=0)]
+LoraAlpha = Annotated[float, Field(gt=0)]
+LoraTargets = Annotated[
+    str,
+    matching(
+        r"\s*[\w.*-]+(\s*,\s*[\w.*-]+)*\s*",
+        expected="auto, all, or names of layers separated by commas, such as `qkv, blocks.0.*`",
+    ),
+]
 
 
 class Optimizer(Section):
@@ -75,6 +93,20 @@ class AverageWeights(Section):
         return {"mode": value} if isinstance(value, str) else value
 
 
+class Lora(Section):
+    """The section on LoRA: low-rank adapters that are trained in place of the weights."""
+
+    rank: LoraRank = 0
+    """Rank of the adapters; 0 trains the weights themselves."""
+    alpha: LoraAlpha | None = None
+    """An adapter's product counts alpha / rank times. Default: twice the rank."""
+    targets: LoraTargets = "auto"
+    """Layers with an adapter. `auto`: the matrices of attention; in models without attention linear
+    layers and convolutions of 1 x 1, if these hold at least half of the weights, and otherwise as
+    under `all`. `all`: every layer that can have one. Otherwise names, separated by commas: the
+    whole name of a layer or its end after a dot, with `*` for any characters."""
+
+
 class Defaults(Section):
     """Hyperparameters outside the axes. One-factor axes vary around them."""
 
@@ -108,6 +140,9 @@ class FinetuneAxes(Axes):
     swa_start: Axis[SwaStart] = []
     augment: Axis[Augmentation] = []
     linearised: Axis[bool] = []
+    lora_rank: Axis[LoraRank] = []
+    lora_alpha: Axis[LoraAlpha] = []
+    lora_targets: Axis[LoraTargets] = []
 
 
 def point_of(value: object) -> dict[str, Any]:
@@ -188,6 +223,9 @@ class Finetune(Section):
     linearised: bool = False
     """Fine-tunes, merges and evaluates the backbone's first-order expansion at the base
     (Ortiz-Jimenez 2023). A step takes two to three times as long."""
+    lora: Lora = Lora()
+    """Trains low-rank adapters in place of the backbone's weights (Hu 2021), with the package
+    peft. Experts have dense weights, and their adapter beside them."""
     zero_shot: ZeroShot | None = None
     """Gives every expert a zero-shot head and trains the backbone alone. When left out, heads are
     made as `head` says."""
@@ -220,5 +258,8 @@ class Finetune(Section):
             "optimizer": self.optimizer.name,
             "head": self.head.mode,
             "average_weights": self.average_weights.mode,
+            "lora_rank": self.lora.rank,
+            "lora_alpha": self.lora.alpha or 0.0,
+            "lora_targets": self.lora.targets,
         }
         return Hyperparameters(**{each.name: values[each.name] for each in fields(Hyperparameters)})

@@ -96,8 +96,9 @@ def measured_bases(
 
 def bases_of(plan: Plan, measurements: StudyMeasurements) -> MeasuredBases | str:
     """Returns the constants of every setting's base on every task, or why they are not known."""
-    if any(spec.hyperparameters.linearised for by in plan.setting_experts for spec in by.values()):
-        return "linearised experts have no measured constants"
+    points = [spec.hyperparameters for by in plan.setting_experts for spec in by.values()]
+    if not all(point.moves_all_weights for point in points):
+        return "linearised experts and LoRA adapters have no measured constants"
     if not measurements.constants:
         return NOT_MEASURED
     for setting, experts in zip(plan.settings, plan.setting_experts, strict=True):

@@ -26,6 +26,7 @@ from workers.calibrate.sample_store import SampleStore
 from workers.calibrate.speeds import Speed, calibration_of, file_key, merge_key, train_key
 from workers.merging.merge_job import run_merge
 from workers.models.backbones import Backbone
+from workers.models.lora.injected import adapted_backbone
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
@@ -125,10 +126,14 @@ def _fine_tuning_speed(expert: ExpertSpec, *, store: SampleStore, memory: Device
     linearised = spec.hyperparameters.linearised
     memory.reset_peak()
     backbone = store.workspace.base_backbone(spec.base_id, linearised=linearised)
+    head = store.head(spec, backbone=backbone)
+    if spec.hyperparameters.trains_adapters:
+        device = store.workspace.device
+        backbone = adapted_backbone(backbone, spec.hyperparameters, device=device).backbone
     trainer = Trainer(
         spec=replace(spec, hyperparameters=replace(spec.hyperparameters, lr=SAFE_LR)),
         backbone=backbone,
-        head=store.head(spec, backbone=backbone),
+        head=head,
         train=store.workspace.split(spec.data_id, "train"),
         device=store.workspace.device,
     )

@@ -85,6 +85,9 @@ def train_key(model: str, *, image_size: int, spec: ExpertSpec | PretrainSpec) -
         "without momentum": not spec.constants.momentum,
         "sharpness-aware": hyperparameters.sam_rho > 0,
         "linearised": hyperparameters.linearised,
+        f"adapters of rank {hyperparameters.lora_rank} on {hyperparameters.lora_targets}": (
+            hyperparameters.trains_adapters
+        ),
         f"augmented by {hyperparameters.augment}": hyperparameters.augment != "none",
         "with a mean of the weights": hyperparameters.average_weights == "ema",
     }

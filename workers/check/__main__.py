@@ -13,11 +13,21 @@ from functools import partial
 
 import torch
 
-from workers.check.report import Fault, FileUse, ModelReport, ModelUse, TowerUse, Use, use_of
+from workers.check.report import (
+    AdapterUse,
+    Fault,
+    FileUse,
+    ModelReport,
+    ModelUse,
+    TowerUse,
+    Use,
+    use_of,
+)
 from workers.forked import NoAnswerError, answer_of_fork
 from workers.without_compiler import without_compiler
 
 with without_compiler():
+    from workers.check.adapters import check_adapters
     from workers.check.model_check import check_model
     from workers.check.towers import check_tower
     from workers.check.weights import check_file
@@ -44,6 +54,8 @@ def _report(use: Use) -> ModelReport:
             return check_file(use)
         case TowerUse():
             return check_tower(use)
+        case AdapterUse():
+            return check_adapters(use)
 
 
 def _report_of_end(use: Use, *, end: NoAnswerError, limit_s: int) -> ModelReport:
@@ -78,6 +90,8 @@ def _subject(use: Use) -> str:
             return use.path
         case TowerUse():
             return use.tower
+        case AdapterUse():
+            return f"adapters of {use.model}"
 
 
 def main() -> int:

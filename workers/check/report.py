@@ -17,6 +17,7 @@ FaultKind = Literal[
     "resizing",
     "batch_size",
     "linearised",
+    "adapters",
     "hub",
     "file",
     "model",
@@ -97,7 +98,24 @@ class TowerUse:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-Use = ModelUse | FileUse | TowerUse
+@dataclass(frozen=True, kw_only=True, order=True)
+class AdapterUse:
+    """LoRA adapters of a model's layers."""
+
+    model: str
+    """A timm model name."""
+    image_size: int
+    """Height and width of the images, in pixels."""
+    targets: str
+    """The layers, as a study names them (`workers.models.lora.targets`)."""
+
+    @property
+    def key(self) -> str:
+        """The use as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+Use = ModelUse | FileUse | TowerUse | AdapterUse
 
 
 def use_of(key: str) -> Use:
@@ -111,6 +129,8 @@ def use_of(key: str) -> Use:
         return FileUse(**fields)
     if "tower" in fields:
         return TowerUse(**fields)
+    if "targets" in fields:
+        return AdapterUse(**fields)
     steps = tuple(StepKind(**each) for each in fields["steps"])
     return ModelUse(**{**fields, "weights": tuple(fields["weights"]), "steps": steps})
 

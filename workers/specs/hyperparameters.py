@@ -32,6 +32,9 @@ _NESTED = {
 
 All other fields are at the top level under their own names. The form is part of every id.
 """
+ADAPTERS: Mapping[str, Any] = {"lora_rank": 0, "lora_alpha": 0.0, "lora_targets": "auto"}
+"""The hyperparameters of LoRA with their defaults. A specification's JSON leaves out those at their
+defaults, so that ids of experts without adapters stay as they were."""
 
 Part = TypeVar("Part", "Hyperparameters", "TrainingConstants")
 
@@ -74,6 +77,13 @@ class Hyperparameters:
     augment: Augmentation = "none"
     linearised: bool = False
     """Replaces the backbone by its first-order expansion at the base (`workers.models.tangent`)."""
+    lora_rank: int = 0
+    """The rank of LoRA's adapters, which are trained in place of the backbone's weights; 0 trains
+    the weights themselves."""
+    lora_alpha: float = 0.0
+    """An adapter's product counts `lora_alpha / lora_rank` times; 0 for twice the rank."""
+    lora_targets: str = "auto"
+    """The layers with an adapter: `auto`, `all`, or names (`workers.models.lora.targets`)."""
 
     @property
     def is_known(self) -> bool:
@@ -88,15 +98,36 @@ class Hyperparameters:
         """
         return self.schedule != "constant" or self.average_weights == "swa"
 
+    @property
+    def trains_adapters(self) -> bool:
+        """Returns whether LoRA's adapters are trained in place of the backbone's weights."""
+        return self.lora_rank > 0
+
+    @property
+    def moves_all_weights(self) -> bool:
+        """Returns whether steps move the weights of the backbone's own model.
+
+        The theory of stochastic gradient descent is about such training. Steps of a linearised
+        model follow another loss, and steps of adapters move matrices whose product is added.
+        """
+        return not self.linearised and not self.trains_adapters
+
     def canonical(self) -> "Hyperparameters":
-        """Returns these with unused ones at 0, so that they do not change an id."""
-        return replace(self, **self._unused(0.0))
+        """Returns these with unused ones at fixed values, so that they do not change an id.
+
+        An alpha of 0 becomes twice the rank, which it stands for.
+        """
+        adapters = {"lora_alpha": self.lora_alpha or 2.0 * self.lora_rank}
+        return replace(
+            self, **self._unused(0.0), **(adapters if self.trains_adapters else ADAPTERS)
+        )
 
     def columns(self) -> dict[str, Any]:
         """Returns the values by column of the result tables; None for unused or unknown ones."""
         if not self.is_known:
             return dict.fromkeys(vars(self))
-        return {**vars(self), **self._unused(None)}
+        adapters = {} if self.trains_adapters else dict.fromkeys(ADAPTERS)
+        return {**vars(self), **self._unused(None), **adapters}
 
     def _unused(self, value: float | None) -> dict[str, Any]:
         return {name: value for name, user in USED_BY.items() if self.average_weights != user}
@@ -127,6 +158,9 @@ def training_to_json(
 ) -> dict[str, Any]:
     """Returns both as the JSON object that a specification merges into its own."""
     flat = {**vars(hyperparameters), **vars(constants)}  # `asdict` would copy each value
+    for name, default in ADAPTERS.items():
+        if flat[name] == default:
+            del flat[name]
     nested = {
         key: {inner: flat.pop(field) for inner, field in names.items()}
         for key, names in _NESTED.items()

@@ -99,6 +99,12 @@ def left_out_lines(committed: Committed) -> Iterator[str]:
             f"{len(linearised)} of {len(experts)} experts are linearised: no constants and no path "
             "reach, as their loss is that of another model; task vectors are measured"
         )
+    adapted = [each for each in experts.values() if each.hyperparameters.trains_adapters]
+    if adapted:
+        yield (
+            f"{len(adapted)} of {len(experts)} experts are LoRA adapters: no constants, as their "
+            "steps do not follow the gradient of the weights; paths and task vectors are measured"
+        )
     diverged = [
         f"{experts[each].task} at {committed.plan.settings_of[each][0].name}"
         for each, manifest in committed.experts.items()

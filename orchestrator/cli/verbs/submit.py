@@ -22,6 +22,7 @@ from orchestrator.cluster.submission import (
 )
 from orchestrator.cluster.upload import checkout, upload_folder
 from orchestrator.progress.say import say
+from orchestrator.study.checks.lora import node_packages
 from orchestrator.study.local_paths import local_problems, node_paths
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import absolute_store, read_study
@@ -94,7 +95,12 @@ def _submit(
     store_url = absolute_store(study.store)
     own = (merge.own_method for merge in study.merge)
     packaged = {each.name: each.source for each in own if each is not None and each.sha256 is None}
-    job_input = {"store": store_url, "paths": node_paths(study), "methods": packaged}
+    job_input = {
+        "store": store_url,
+        "paths": node_paths(study),
+        "packages": node_packages(study.finetune),
+        "methods": packaged,
+    }
     attempt = 1 if before is None else before.attempt + 1
     name = submission_id(study.name, attempt=attempt)
     metadata = {STUDY_KEY: study.name, STORE_KEY: store_url}

@@ -1,9 +1,10 @@
 """Checks that the choices of fine-tuning fit each other and the merges."""
 
-import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from orchestrator.study.checks.lora import check_lora
+from orchestrator.study.checks.points import points
 from orchestrator.study.finetune import Finetune, FinetuneAxes
 from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import Merge
@@ -29,6 +30,7 @@ def check_finetune(
     yield from _check_unused(finetune)
     if True in _values(finetune, "linearised"):
         yield from _check_linearised(finetune, merges=merges)
+    yield from check_lora(finetune)
 
 
 def _check_design(finetune: Finetune, *, base_axes: Collection[str]) -> Iterator[StudyProblem]:
@@ -153,23 +155,3 @@ def _check_linearised(finetune: Finetune, *, merges: Mapping[int, Merge]) -> Ite
 def _values(finetune: Finetune, name: str) -> set[Any]:
     """Returns all values of a hyperparameter in the study."""
     return {point[name] for point in points(finetune, name)}
-
-
-def points(finetune: Finetune, *names: str) -> Iterator[dict[str, Any]]:
-    """Yields the combinations of some hyperparameters that can occur in the design."""
-    default = {name: getattr(finetune.default_point, name) for name in names}
-    if finetune.design == "listed":
-        yield default
-        yield from (
-            {**default, **{name: point[name] for name in names if name in point}}
-            for point in finetune.points
-        )
-        return
-    varied = {name: axis for name, axis in finetune.axes.varied().items() if name in names}
-    if finetune.design == "one-factor":
-        yield default
-        for name, axis in varied.items():
-            yield from ({**default, name: value} for value in axis)
-        return
-    for values in itertools.product(*varied.values()):
-        yield {**default, **dict(zip(varied, values, strict=True))}

@@ -8,13 +8,15 @@ from pathlib import Path
 from eval.suites import find_task, task_names
 from eval.task_source import TaskSource
 from orchestrator.study.backbone import BackboneSection, GivenExpert
-from orchestrator.study.checks.finetune import points
+from orchestrator.study.checks.lora import fields_of_targets
+from orchestrator.study.checks.points import points
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem
 from orchestrator.study.schema import Study
 from workers.check.ask import model_reports
 from workers.check.report import (
     MAX_CHECKED_IMAGES,
+    AdapterUse,
     FaultKind,
     FileUse,
     ModelReport,
@@ -24,6 +26,7 @@ from workers.check.report import (
     Use,
     Weights,
 )
+from workers.models.lora.files import ADAPTER_FILE, adapter_folder
 from workers.models.pretrained_weights import INSTALL_OPEN_CLIP, SUFFIXES, is_remote
 
 
@@ -137,6 +140,7 @@ def questions(backbone: BackboneSection, *, finetune: Finetune) -> list[Question
         *_model_questions(backbone, finetune=finetune),
         *_file_questions(backbone, finetune=finetune),
         *_tower_questions(backbone, finetune=finetune),
+        *_adapter_questions(backbone, finetune=finetune),
     ]
 
 
@@ -211,6 +215,14 @@ def _tower_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterat
         yield Question(use=use, fields=fields)
 
 
+def _adapter_questions(backbone: BackboneSection, *, finetune: Finetune) -> Iterator[Question]:
+    """Yields a question for each model and each choice of layers with adapters."""
+    for targets, fields_of in fields_of_targets(finetune).items():
+        for model in _named(backbone):
+            use = AdapterUse(model=model, image_size=backbone.image_size, targets=targets)
+            yield Question(use=use, fields={"adapters": fields_of})
+
+
 def _has_open_clip() -> bool:
     return importlib.util.find_spec("open_clip") is not None
 
@@ -245,6 +257,8 @@ def _file_use(source: str, *, model: str, image_size: int) -> FileUse | None:
     if _kind(source) != "file":
         return None
     path = Path(source).absolute()
+    if (folder := adapter_folder(path)) is not None:
+        path = folder / ADAPTER_FILE
     try:
         found = path.stat()
     except OSError:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from orchestrator.study.backbone import BackboneSection
+from orchestrator.study.checks.lora import has_adapters
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.problems import StudyProblem
@@ -36,6 +37,9 @@ def check_multi_task(
             yield StudyProblem(field=FIELD, fault=fault, remedy=remedy)
         if finetune.linearised or True in finetune.varied().get("linearised", []):
             fault = "it is not linearised, and the experts are"
+            yield StudyProblem(field=FIELD, fault=fault, remedy=remedy)
+        if has_adapters(finetune):
+            fault = "all its weights are trained, and some experts train adapters (finetune.lora)"
             yield StudyProblem(field=FIELD, fault=fault, remedy=remedy)
     for index, label in zip(merges, method_labels(list(merges.values())), strict=True):
         if label == LABEL:

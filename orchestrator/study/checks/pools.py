@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from eval.counts import counted
-from orchestrator.study.checks.finetune import points
+from orchestrator.study.checks.points import points
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem, wrong_value
 from orchestrator.study.schema import IRRELEVANT, RELEVANT, Groups

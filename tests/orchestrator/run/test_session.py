@@ -206,10 +206,12 @@ class FakeCluster:
         assert list(read())
         return nullcontext()
 
-    def lacking_methods(self, methods: Mapping[str, str], *, store_url: str) -> Sequence[str]:
-        """Returns that a node lacks every method."""
+    def lacking(
+        self, *, packages: Sequence[str], methods: Mapping[str, str], store_url: str
+    ) -> Sequence[str]:
+        """Returns that a node lacks every package and method."""
         assert store_url
-        return [f"on node a: {name} of {source}" for name, source in methods.items()]
+        return [*packages, *(f"on node a: {name} of {each}" for name, each in methods.items())]
 
     def in_use(self) -> tuple[InUse, ...]:
         """Returns the cores in use."""

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from merge.catalogue import PARAMS
 from orchestrator.plan.plan import Plan
-from orchestrator.results.schema import POINT_COLUMNS
+from orchestrator.results.schema import LORA, POINT_COLUMNS
 from orchestrator.study.finetune import Defaults, FinetuneAxes
 from orchestrator.study.schema import Study
 from workers.specs.hyperparameters import Hyperparameters
@@ -28,6 +28,9 @@ AXES: dict[str, list[Any]] = {
     "swa_start": [0.0, 0.5],
     "augment": ["none", "flip", "crop_flip"],
     "linearised": [False, True],
+    "lora_rank": [2, 4],
+    "lora_alpha": [2.0, 4.0],
+    "lora_targets": ["auto", "all", "conv_pw, conv_pwl"],
 }
 
 
@@ -48,7 +51,8 @@ def test_study_with_little_in_it_has_the_documented_defaults() -> None:
 def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None:
     """An axis whose hyperparameter is missing elsewhere would have no effect."""
     axes = set(FinetuneAxes.model_fields)
-    assert axes == set(Hyperparameters.__dataclass_fields__) == set(POINT_COLUMNS)
+    columns = {*POINT_COLUMNS, *(field.name for field in LORA)}
+    assert axes == set(Hyperparameters.__dataclass_fields__) == columns
     assert set(Defaults.model_fields) <= axes
 
 
@@ -56,7 +60,9 @@ def test_every_axis_is_a_default_a_point_and_part_of_the_specification() -> None
 def test_every_axis_makes_other_experts(make_plan: Callable[..., Plan], axis: str) -> None:
     """Each value of an axis reaches the specification, and the tables under the axis's name."""
     beside = {"ema_decay": "ema", "swa_start": "swa"}
-    fields = {"average_weights": beside[axis]} if axis in beside else {}
+    fields: dict[str, Any] = {"average_weights": beside[axis]} if axis in beside else {}
+    if axis in {"lora_alpha", "lora_targets"}:
+        fields = {"lora": {"rank": 3}}
     defaults = {"steps": 9, "lr": 0.01, "batch_size": 8}
     plan = make_plan(finetune={"defaults": defaults, "axes": {axis: AXES[axis]}, **fields})
     experts = [by_task["mnist_5k"] for by_task in plan.setting_experts]

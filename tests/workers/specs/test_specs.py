@@ -59,6 +59,9 @@ HYPERPARAMETERS: dict[str, Any] = {
     "swa_start": 0.5,
     "augment": "flip",
     "linearised": True,
+    "lora_rank": 4,
+    "lora_alpha": 8.0,
+    "lora_targets": "qkv",
 }
 CONSTANTS: dict[str, Any] = {
     "momentum": 0.8,
@@ -182,6 +185,22 @@ def test_unused_hyperparameters_are_fixed_in_the_id_and_null_in_the_tables(kind:
     found = point.canonical()
     assert (found.ema_decay, found.swa_start) == tuple(each or 0.0 for each in used.values())
     assert used.items() <= found.columns().items()
+
+
+@pytest.mark.parametrize("name", ["lora_alpha", "lora_targets"])
+def test_adapters_without_a_rank_do_not_change_an_id(name: str) -> None:
+    """An expert without adapters has the id that it had before there were any."""
+    point = tuned(**{name: HYPERPARAMETERS[name]}).hyperparameters
+    assert replace(EXPERT, hyperparameters=point.canonical()).id == EXPERT.id
+    assert point.columns()[name] is None
+
+
+def test_alpha_is_twice_the_rank_unless_it_is_given() -> None:
+    """An axis of ranks has one scale, and an alpha that is written out has the same id."""
+    points = [tuned(lora_rank=4), tuned(lora_rank=4, lora_alpha=8.0)]
+    ids = {replace(each, hyperparameters=each.hyperparameters.canonical()).id for each in points}
+    assert len(ids) == 1
+    assert ids != {tuned(lora_rank=4, lora_alpha=4.0).id}
 
 
 @pytest.mark.parametrize(

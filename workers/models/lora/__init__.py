@@ -1,0 +1,1 @@
+"""LoRA: low-rank adapters of a backbone's layers, in training, in files and as dense weights."""
