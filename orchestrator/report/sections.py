@@ -39,7 +39,7 @@ from orchestrator.report.wording import (
     pool_note,
 )
 from orchestrator.results.means import SettingMean
-from orchestrator.results.schema import MACRO, MICRO_BATCH, UNION
+from orchestrator.results.schema import LORA, MACRO, MICRO_BATCH, UNION
 from orchestrator.results.study_results import StudyResults
 from workers.artifacts.metrics import DataMetrics
 
@@ -130,11 +130,33 @@ def experts_section(experts: pa.Table) -> str:
             f"{counted(num_split, 'expert')} (column micro_batch of experts.parquet). With "
             "BatchNorm, this is another training than with whole batches."
         )
+    note += _note_on_adapters(experts)
     parts = [
         f"<h3>{escaped(axis)}</h3>{piece(body, what=f'the experts of axis {axis}')}"
         for axis, body in tables.items()
     ]
     return _section("experts", "Experts on their own tasks", paragraph(note), *parts)
+
+
+def _note_on_adapters(experts: pa.Table) -> str:
+    """Returns a sentence on experts that were trained as LoRA adapters; empty without any."""
+    (rank, *_) = LORA
+    if rank.name not in experts.column_names:
+        return ""
+    ids, ranks = (experts[name].to_pylist() for name in ("expert_id", rank.name))
+    known = {each: found for each, found in zip(ids, ranks, strict=True) if found is not None}
+    if not known:
+        return ""
+    num_all, span = (
+        len(set(ids)),
+        " to ".join(map(str, sorted({min(known.values()), max(known.values())}))),
+    )
+    return (
+        f" LoRA adapters: {len(known)} of {num_all} experts (columns lora_rank, lora_alpha and "
+        f"lora_targets), so that their task vectors have a rank of at most {span} in each layer "
+        "with an adapter and are zero elsewhere. Where the theory is computed, its table of the "
+        "spread compares them with experts of full rank."
+    )
 
 
 def tuning_section(merges: pa.Table) -> str:

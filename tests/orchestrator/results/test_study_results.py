@@ -81,3 +81,30 @@ def test_report_counts_experts_that_were_trained_in_micro_batches(ledger: Ledger
     split = Ledger(ledger.plan, manifests=[replace(first, execution=execution), *others])
     page = experts_section(experts_table(split.committed()))
     assert "In micro-batches, because a batch did not fit the GPU: 1 expert (column" in page
+
+
+def test_report_says_of_which_rank_task_vectors_of_adapters_are(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]], ledger: Ledger
+) -> None:
+    """The columns of both tables are null at rank 0; other studies have no such sentence."""
+    assert "LoRA" not in experts_section(experts_table(ledger.committed()))
+    plan = make_plan(finetune={"axes": {"lora_rank": [0, 2, 8]}})
+    committed = Ledger(plan, manifests=all_manifests(plan)).committed()
+    results = StudyResults.of(committed)
+    assert set(results.experts["lora_rank"].to_pylist()) == {None, 2, 8}
+    assert set(results.merges["lora_alpha"].to_pylist()) == {None, 4.0, 16.0}
+    num = len(plan.experts)
+    page = experts_section(results.experts)
+    assert f"LoRA adapters: {2 * num // 3} of {num} experts" in page
+    assert "rank of at most 2 to 8 in each layer" in page
+
+
+def test_stored_tables_with_columns_of_adapters_are_read_again(
+    make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]], tmp_path: Path
+) -> None:
+    """The columns stand where a later release looks for them."""
+    plan = make_plan(finetune={"axes": {"lora_rank": [0, 2]}})
+    folder = StudyFolder(open_store(str(tmp_path)), "small")
+    results = StudyResults.of(Ledger(plan, manifests=all_manifests(plan)).committed())
+    store_outputs(folder, results=results.merges, experts=results.experts, page="", committed={})
+    assert StudyResults.stored(folder) == results
