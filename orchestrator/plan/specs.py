@@ -11,6 +11,7 @@ from orchestrator.plan.groups import Group
 from orchestrator.study.backbone import GivenExpert, Pretrain
 from orchestrator.study.finetune import ZeroShot
 from orchestrator.study.schema import Merge, Study, Surgery
+from workers.models.lora.files import ADAPTER_FILE, CONFIG_FILE, adapter_folder
 from workers.models.pretrained_weights import PACKAGED, is_remote, parse_remote
 from workers.specs.bases import BaseJob, BaseSpec, PretrainSpec
 from workers.specs.data import DataSpec, EvaluateOn
@@ -152,12 +153,19 @@ def given_weights(expert: GivenExpert, *, is_zero_shot: bool) -> GivenWeights:
         expert: The study's entry.
         is_zero_shot: Whether a zero-shot head takes the place of the entry's.
     """
+    head = "probe" if is_zero_shot else expert.head
     if is_remote(expert.file):
-        digest, path = str(parse_remote(expert.file).digest), expert.file
-    else:
-        path = str(Path(expert.file).resolve())
-        digest = sha256_of_file(Path(path))
-    return GivenWeights(sha256=digest, head="probe" if is_zero_shot else expert.head, path=path)
+        digest = str(parse_remote(expert.file).digest)
+        return GivenWeights(sha256=digest, head=head, path=expert.file)
+    path = Path(expert.file).resolve()
+    if (folder := adapter_folder(path)) is not None:
+        return GivenWeights(
+            sha256=sha256_of_file(folder / ADAPTER_FILE),
+            config_sha256=sha256_of_file(folder / CONFIG_FILE),
+            head=head,
+            path=str(folder),
+        )
+    return GivenWeights(sha256=sha256_of_file(path), head=head, path=str(path))
 
 
 def _given_constants(study: Study, *, task: str) -> TrainingConstants:

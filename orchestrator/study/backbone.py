@@ -97,7 +97,8 @@ class GivenExpert(Section):
     """An expert that the study does not train."""
 
     file: Text
-    """The path of a file of weights, or `s3://bucket/key.safetensors#sha256=<digest>`."""
+    """The path of a file of weights, `s3://bucket/key.safetensors#sha256=<digest>`, or the folder
+    of a LoRA adapter in peft's layout, whose product is added to the base."""
     head: HeadSource = "probe"
     """`probe`: the linear probe of the expert's features is fitted here. `file`: the classifier in
     the file, whose classes must have the task's order. With `finetune.zero_shot`, neither."""

@@ -10,6 +10,8 @@ from workers.check.report import Fault, FileUse, ModelReport, ModelUse
 from workers.models.backbones import embedding_width
 from workers.models.fitted_weights import fit_weights
 from workers.models.heads import classifier_of
+from workers.models.lora.files import adapter_folder
+from workers.models.lora.reading import check_adapter, read_adapter
 from workers.models.pretrained_weights import WeightsError
 from workers.models.resized_weights import resize_weights
 from workers.models.tied_weights import own_state
@@ -28,7 +30,9 @@ def hub_fault(use: ModelUse) -> Fault | None:
 
 
 def check_file(use: FileUse) -> ModelReport:
-    """Checks whether a checkpoint is the model's."""
+    """Checks whether a checkpoint, or an adapter in a folder, is the model's."""
+    if (folder := adapter_folder(Path(use.path))) is not None:
+        return _check_adapter(use, folder=folder)
     is_resized = _is_resized(use)
     image_size = use.image_size if is_resized else None
     try:
@@ -47,6 +51,21 @@ def check_file(use: FileUse) -> ModelReport:
     except WeightsError as error:
         return ModelReport(faults=(_resizing_fault(error, model=use.model),))
     return ModelReport(remarks=fitted.remarks)
+
+
+def _check_adapter(use: FileUse, *, folder: Path) -> ModelReport:
+    image_size = use.image_size if _is_resized(use) else None
+    try:
+        backbone = build(use.model, device=torch.device("meta"), image_size=image_size)
+        check_adapter(read_adapter(folder), base=own_state(backbone.module), shown=use.path)
+    except RefusedError:
+        return ModelReport()  # the report on the model has the reason
+    except WeightsError as error:
+        fault, is_told, remedy = str(error).rpartition("; ")
+        if not is_told:
+            fault, remedy = str(error), f"use an adapter of {use.model}"
+        return ModelReport(faults=(Fault(kind="file", fault=fault, remedy=remedy),))
+    return ModelReport()
 
 
 def _is_resized(use: FileUse) -> bool:

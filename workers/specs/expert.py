@@ -25,13 +25,18 @@ class GivenWeights:
     """The file's digest."""
     head: HeadSource
     """`probe`: the linear probe of the expert's features. `file`: the classifier in the file."""
+    config_sha256: str | None = None
+    """The digest of an adapter's configuration, beside which `sha256` is that of its matrices; None
+    for dense weights."""
     path: str | None = field(default=None, compare=False)
-    """The file or its `s3://` URL, which is no part of the specification; None where a plan was
-    read from a store."""
+    """The file, an adapter's folder or a file's `s3://` URL, which is no part of the specification;
+    None where a plan was read from a store."""
 
     def to_json(self) -> dict[str, str]:
         """Returns the values that the manifest stores."""
-        return {"sha256": self.sha256, "head": self.head}
+        # Left out for dense weights, so that ids stay as they were.
+        config = {"config_sha256": self.config_sha256} if self.config_sha256 else {}
+        return {"sha256": self.sha256, "head": self.head, **config}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
+from eval.digests import sha256_of_file
 from eval.evaluate import evaluate, evaluate_head, features_of
 from workers.artifacts.metrics import ExpertMetrics, TrainingMetrics
 from workers.artifacts.provenance import Provenance
@@ -14,6 +16,8 @@ from workers.models.backbones import Backbone
 from workers.models.fitted_weights import FittedWeights, fit_source
 from workers.models.heads import classifier_of
 from workers.models.linear_probe import fit_probe
+from workers.models.lora.files import ADAPTER_FILE, CONFIG_FILE
+from workers.models.lora.reading import check_adapter, read_adapter
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import write_tensors
 from workers.models.tied_weights import load_state
@@ -45,7 +49,10 @@ def commit_given(
     started_s = timing.clock()
     compute_deterministically()
     base_features = workspace.base_features(expert.base_id, expert.data_id)
-    fitted = _read(expert, given, workspace=workspace)
+    if given.config_sha256 is None:
+        fitted = _read(expert, given, workspace=workspace)
+    else:
+        fitted = _read_adapter(expert, given, workspace=workspace)
     backbone = workspace.base_backbone(expert.base_id)
     load_state(backbone.module, fitted.tensors)
     head = _head(expert, given, fitted=fitted, backbone=backbone, workspace=workspace)
@@ -93,6 +100,30 @@ def _read(expert: ExpertSpec, given: GivenWeights, *, workspace: Workspace) -> F
     for remark in fitted.remarks:
         _log.info(remark)
     return fitted
+
+
+def _read_adapter(
+    expert: ExpertSpec, given: GivenWeights, *, workspace: Workspace
+) -> FittedWeights:
+    """Returns the base's tensors with the adapter of a folder added."""
+    if given.path is None:
+        raise WeightsError(
+            f"the plan does not say where the adapter of {expert.task} lies; give its folder"
+        )
+    folder = Path(given.path)
+    for name, expected in ((ADAPTER_FILE, given.sha256), (CONFIG_FILE, given.config_sha256)):
+        try:
+            digest = sha256_of_file(folder / name)
+        except OSError as error:
+            reason = error.strerror or error
+            raise WeightsError(f"{folder / name}: cannot be read: {reason}") from error
+        if digest != expected:
+            raise WeightsError(
+                f"{folder / name}: sha256 is {digest}, the plan expects sha256:{expected}"
+            )
+    adapter, base = read_adapter(folder), workspace.base_tensors(expert.base_id)
+    check_adapter(adapter, base=base, shown=given.path)
+    return FittedWeights(tensors=adapter.merged(base), classifier={}, remarks=())
 
 
 def _head(

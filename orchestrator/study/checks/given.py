@@ -8,6 +8,7 @@ from orchestrator.study.checks.backbone import check_remote
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem, suggest, wrong_value
 from orchestrator.study.tasks import Tasks
+from workers.models.lora.files import ADAPTER_FILE, CONFIG_FILE, adapter_folder
 from workers.models.pretrained_weights import is_remote
 
 _ON_HEADS = ("head", "zero_shot")
@@ -37,6 +38,9 @@ def check_given(
         yield from _check_names(experts, tasks=tasks)
     for task, expert in experts.items():
         yield from _check_file(f"experts.{task}.file", source=expert.file)
+        if expert.head == "file" and adapter_folder(Path(expert.file)) is not None:
+            remedy = "an adapter has no classifier; leave this field out"
+            yield wrong_value(f"experts.{task}.head", expert.head, remedy=remedy)
     if finetune is not None:
         yield from _check_finetune(finetune, experts=experts)
     if is_trained:
@@ -69,8 +73,11 @@ def _check_names(experts: Mapping[str, GivenExpert], *, tasks: Tasks) -> Iterato
 def _check_file(field: str, *, source: str) -> Iterator[StudyProblem]:
     if is_remote(source):
         yield from check_remote(field, weights=source)
-    elif not Path(source).is_file():
-        remedy = "expected the path of an existing file, or s3://bucket/key#sha256=<digest>"
+    elif not Path(source).is_file() and adapter_folder(Path(source)) is None:
+        remedy = (
+            "expected the path of an existing file, s3://bucket/key#sha256=<digest>, or a folder "
+            f"with {CONFIG_FILE} and {ADAPTER_FILE}"
+        )
         yield wrong_value(field, source, remedy=remedy)
 
 

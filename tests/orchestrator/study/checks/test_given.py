@@ -1,9 +1,11 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
+import torch
 import yaml
 from safetensors.torch import save_file
 
@@ -69,6 +71,55 @@ def test_another_architecture_is_refused(study_fields: Fields, write: Callable[.
     found = problems_of(fields_of(study_fields, experts))
     assert list(found) == ["experts.mnist_5k"]
     assert "is not a checkpoint of test_resnet" in found["experts.mnist_5k"]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """Writes an adapter of a layer of `test_resnet`, in peft's layout."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    weight = timm.create_model("test_resnet").state_dict()["layer1.0.conv2.weight"]
+    out, into, *kernel = weight.shape
+    layer = "base_model.model.layer1.0.conv2"
+    tensors = {
+        f"{layer}.lora_A.weight": torch.ones(2, into, *kernel),
+        f"{layer}.lora_B.weight": torch.ones(out, 2, 1, 1),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_an_adapter_is_given_by_its_folder_or_its_file(
+    study_fields: Fields, write: Callable[..., str], adapter: Path
+) -> None:
+    """Both names give one expert, whose id has the digests of both files."""
+    found = []
+    for name in (adapter, adapter / "adapter_model.safetensors"):
+        experts = {"font_letters": write("a.safetensors"), "mnist_5k": str(name)}
+        text = yaml.safe_dump(fields_of(study_fields, experts))
+        plan = build_plan(parse_study(text, source="study.yaml", is_new=True))
+        (expert,) = (each for each in plan.experts.values() if each.task == "mnist_5k")
+        assert expert.given is not None
+        assert expert.given.config_sha256 is not None
+        found.append(expert.id)
+    assert found[0] == found[1]
+
+
+def test_an_adapter_that_does_not_fit_is_refused(
+    study_fields: Fields, write: Callable[..., str], adapter: Path
+) -> None:
+    """Kind, shapes and a classifier that it cannot have are told before anything is scheduled."""
+    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 4}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    experts = {
+        "font_letters": write("a.safetensors"),
+        "mnist_5k": {"file": str(adapter), "head": "file"},
+    }
+    found = problems_of(fields_of(study_fields, experts))
+    assert "an adapter has no classifier" in found["experts.mnist_5k.head"]
+    assert "a rank of 3 need" in found["experts.mnist_5k.file"]
 
 
 def test_a_head_of_the_file_has_the_classes_of_the_task(
