@@ -16,6 +16,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 HEADS_FILE = "heads.safetensors"
 TASKS_FILE = "tasks.json"
+ADAPTER_FOLDER = "adapter"
+"""The folder of an expert's LoRA adapter."""
 SHARED = "."
 """Place of a backbone that all tasks share: the folder itself."""
 FORMAT = {"format": "pt"}
@@ -82,6 +84,12 @@ class ModelFolder:
         self._heads |= {f"{task}.{name}": each for name, each in head.state_dict().items()}
         if adapter is not None:
             self._heads |= {f"{task}.down": adapter.down, f"{task}.up": adapter.up}
+
+    def add_adapter(self, files: Mapping[str, Path]) -> None:
+        """Copies the files of a LoRA adapter, by name, into a folder of their own."""
+        (self.path / ADAPTER_FOLDER).mkdir()
+        for name, path in files.items():
+            (self.path / ADAPTER_FOLDER / name).write_bytes(path.read_bytes())
 
     def finish(self) -> None:
         """Writes the heads, and the file that says what each task needs."""

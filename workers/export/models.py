@@ -15,6 +15,7 @@ from workers.merging.kept_weights import kept_models
 from workers.merging.merge_job import score_task
 from workers.merging.merged_models import merged_models, use_task_statistics
 from workers.merging.weights_digest import WeightsDigest
+from workers.models.lora.files import ADAPTER_FILE, CONFIG_FILE
 from workers.models.tied_weights import load_state, own_state
 from workers.sampling.determinism import compute_deterministically
 from workers.specs.expert import ExpertSpec
@@ -44,6 +45,8 @@ class Machine:
 def export_expert(spec: ExpertSpec, *, folder: ModelFolder, machine: Machine) -> Exported:
     """Writes an expert's backbone and head; its file was compared with its digest when read.
 
+    A LoRA adapter is written as it is stored.
+
     Raises:
         MissingArtifactError: The expert or its base is not in the store.
     """
@@ -52,6 +55,10 @@ def export_expert(spec: ExpertSpec, *, folder: ModelFolder, machine: Machine) ->
     load_state(backbone.module, workspace.expert_tensors(spec.id))
     folder.write_model(backbone, place=SHARED)
     folder.add_task(spec.task, place=SHARED, head=workspace.expert_head(spec.id))
+    if spec.hyperparameters.trains_adapters:
+        folder.add_adapter(
+            {name: workspace.file("expert", spec.id, name) for name in (CONFIG_FILE, ADAPTER_FILE)}
+        )
     folder.finish()
     digest = WeightsDigest()
     digest.add(own_state(backbone.module))
