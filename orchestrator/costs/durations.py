@@ -101,13 +101,13 @@ class Durations:
     def merge(self, spec: MergeSpec) -> Duration:
         """Returns the duration of a merge job: merging, and evaluation on every task.
 
-        Tuning adds merges, and passes over the validation images.
+        Tuning adds merges, and passes over the validation images; temperatures of heads add a pass.
         """
         members = (*spec.experts, *spec.held_out)
         num_images: float = sum(self._num_test_images[expert.task] for expert in members)
         num_experts, model = len(spec.merged), self._kinds.models[spec.base_id]
+        num_validated = sum(self._num_validation_images[each.task] for each in spec.experts)
         if spec.tuning is not None and not spec.shares_choice:
-            num_validated = sum(self._num_validation_images[each.task] for each in spec.experts)
             num_images += len(spec.tuning.points()) * num_validated
             num_experts *= 1 + num_merges_tried(spec)
         kind, merging, evaluating = (
@@ -118,6 +118,8 @@ class Durations:
         if kind in merging.by_kind:
             seconds = num_experts * merging.by_kind[kind] + num_images * evaluating.by_kind[kind]
             return Duration(seconds=seconds, basis="measured")
+        if spec.joint == "calibrated":  # measured times per test image have this pass in them
+            num_images += num_validated
         per_expert = self._calibrated.get(kind)
         per_image = self._calibrated_image(model, linearised=spec.linearised)
         if per_expert is not None and per_image is not None:

@@ -288,7 +288,16 @@ def _cells(
 
 
 def _warnings(study: Study, *, settings: Iterable[Setting]) -> tuple[str, ...]:
-    return (*_group_warnings(study), *_warmup_warnings(settings))
+    return (*_group_warnings(study), *_warmup_warnings(settings), *_joint_warnings(study))
+
+
+def _joint_warnings(study: Study) -> Iterator[str]:
+    fields = [merge_fields(study, method=each) for each in study.merge]
+    if study.evaluation.joint != "none" and all(each["joint"] == "none" for each in fields):
+        yield (
+            f"evaluation.joint is {study.evaluation.joint}, but every entry of merge keeps modules "
+            "per task, which need to know the task: no merge has a joint score"
+        )
 
 
 def _group_warnings(study: Study) -> Iterator[str]:

@@ -217,3 +217,16 @@ def test_linear_probe_adds_a_pass_over_the_training_images(make_plan: Callable[.
     }
     assert seconds["trained"] == pytest.approx(10 * 0.1 + 2 * 50 * 0.001)
     assert seconds["probe_first"] == pytest.approx(seconds["trained"] + 100 * 0.001)
+
+
+def test_temperatures_add_a_pass_over_the_validation_images(make_plan: Callable[..., Plan]) -> None:
+    """Plain joint scores add none."""
+    tasks = {"names": ["emoji_objects", "mnist_5k"], "max_test": 50, "max_validation": 20}
+    seconds = {}
+    for joint in ("none", "plain", "calibrated"):
+        plan = make_plan(tasks=tasks, evaluation={"joint": joint})
+        durations = Durations(Ledger(plan, manifests=[]).committed(), calibration=None)
+        (spec,) = plan.merges.values()
+        seconds[joint] = durations.merge(spec).seconds
+    assert seconds["plain"] == seconds["none"]
+    assert seconds["calibrated"] == pytest.approx(seconds["none"] * (50 + 20) / 50)

@@ -144,3 +144,13 @@ def test_calibration_needs_validation_images(study_fields: Callable[..., dict[st
     told = str(caught.value)
     assert "evaluation.joint" in told
     assert "use 'plain', or give tasks.max_validation" in told
+
+
+@pytest.mark.parametrize(("methods", "num_warnings"), [(METHODS, 0), (METHODS[1:], 1)])
+def test_study_without_a_joint_score_is_warned_of(
+    make_plan: Callable[..., Plan], methods: list[dict[str, Any]], num_warnings: int
+) -> None:
+    """It asks for scores that none of its merges can have."""
+    plan = make_plan(merge=methods, evaluation={"joint": "plain"})
+    found = [each for each in plan.warnings if "evaluation.joint is plain" in each]
+    assert len(found) == num_warnings
