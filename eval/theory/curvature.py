@@ -120,8 +120,9 @@ def secant_curvature(*, gradient_distance: float, weight_distance: float) -> flo
 def path_reach(*, curvature: float, slope: float) -> float:
     """Returns `rho = t'H t / |g't|` along a path `t` from the base.
 
-    Up to 1 the second-order Taylor expansion is a usable estimate, up to 3 an order of magnitude;
-    beyond, no local theory describes the path. Negative curvature gives a negative reach.
+    Up to a magnitude of 1 the second-order Taylor expansion is a usable estimate, up to 3 it has
+    the right order; beyond, no local theory describes the path. Negative curvature gives a negative
+    reach, and bends the path's loss as much as a positive one of the same magnitude.
 
     Args:
         curvature: `t'H t`, nats.

@@ -9,9 +9,9 @@ REACH_LIMIT = 1 / 2
 GENERAL_REACH_LIMIT = 1 / (2 * math.sqrt(2))
 """The largest `lr L A` inside the range for optimizers other than plain SGD."""
 USABLE_PATH_REACH = 1.0
-"""Up to here a second-order expansion along the path is a usable estimate."""
+"""Up to this magnitude a second-order expansion along the path is a usable estimate."""
 LARGEST_PATH_REACH = 3.0
-"""Up to here it has the right order of magnitude; beyond it, no local theory describes the path."""
+"""Up to this magnitude it has the right order; beyond, no local theory describes the path."""
 
 
 class Form(StrEnum):
@@ -68,7 +68,8 @@ class Reach:
     is_plain_sgd: bool = True
     """Whether all steps of all experts weigh the same (`Accumulation.is_plain`)."""
     path: float | None = None
-    """The largest `t'H t / |g't|` of the paths (`curvature.path_reach`); None if not measured."""
+    """The `t'H t / |g't|` farthest from 0 of all paths (`curvature.path_reach`); None if not
+    measured."""
 
     @property
     def worst(self) -> float | None:
@@ -89,7 +90,7 @@ class Reach:
     @property
     def word(self) -> Word:
         """The word for a number of the proved form."""
-        if self.path is not None and not self.path <= LARGEST_PATH_REACH:
+        if self.path is not None and not abs(self.path) <= LARGEST_PATH_REACH:
             return Word.OUTSIDE
         return Word.BOUND if self.is_inside else Word.SCORE
 
@@ -98,9 +99,9 @@ class Reach:
         """The reliability of a second-order expansion along the path, in words."""
         if self.path is None:
             return "path not measured"
-        if self.path <= USABLE_PATH_REACH:
+        if abs(self.path) <= USABLE_PATH_REACH:
             return "second order is a usable estimate"
-        if self.path <= LARGEST_PATH_REACH:
+        if abs(self.path) <= LARGEST_PATH_REACH:
             return "order of magnitude"
         return Word.OUTSIDE.value
 

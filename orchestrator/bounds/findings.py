@@ -65,8 +65,8 @@ def reach_lines(
         values = [each.reach.value for each in metrics if each.reach is not None]
         if not values:
             continue
-        middle, largest = statistics.median(values), max(values)
-        words = Reach(merge=None, path=largest).path_words
+        middle, farthest = statistics.median(values), max(values, key=abs)
+        words = Reach(merge=None, path=farthest).path_words
         ends = [each for each in metrics if each.end_loss is not None]
         changes = [(each.end_loss or 0.0) - each.start_loss for each in ends]
         predicted = [change for each in ends if (change := each.predicted_change) is not None]
@@ -78,7 +78,7 @@ def reach_lines(
         )
         yield (
             f"{setting}: path reach {middle:.2g} (median of {len(values)} experts), largest "
-            f"{largest:.2g}: {words}; {compared}"
+            f"magnitude {abs(farthest):.2g}: {words}; {compared}"
         )
 
 

@@ -43,10 +43,10 @@ class StudyMeasurements:
     """The ids of all of them, sorted."""
 
     def path_reach(self, experts: Iterable[ExpertSpec]) -> float | None:
-        """Returns the largest path reach of some experts; None if none was measured."""
+        """Returns the path reach of some experts that is farthest from 0; None without any."""
         found = (self.reaches.get(expert.id) for expert in experts)
         values = [each.reach.value for each in found if each is not None and each.reach is not None]
-        return max(values, default=None)
+        return max(values, key=abs, default=None)
 
 
 NOTHING_MEASURED = StudyMeasurements(constants={}, reaches={}, operators=(), seeds=(), ids=())

@@ -146,7 +146,7 @@ SCHEMAS = {
             pa.field("measured", pa.float64()),  # mean macro loss of the merges, nats per image
             pa.field("excess", pa.float64()),  # the same minus the best experts' losses
             pa.field("reach", pa.float64()),  # curvature times training length, largest
-            pa.field("path_reach", pa.float64()),  # of the experts' paths, largest
+            pa.field("path_reach", pa.float64()),  # of the experts' paths, farthest from 0
             pa.field("num_groups", pa.int64()),
         ]
     ),

@@ -54,7 +54,8 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
     if is_new or not _has_chapter(opened.folder):
         write_outputs(opened, results=results)
         if committed.merges:
-            published = publish_theory(opened, answers=answers)
+            with console.status("sending the findings to MLflow"):
+                published = publish_theory(opened, answers=answers)
             print_pending(published, opened=opened, console=console)
     say(console, f"\ntables  {', '.join(opened.folder.location(table_file(n)) for n in SCHEMAS)}")
     say(console, f"report  {opened.folder.location(REPORT_FILE)}")

@@ -21,10 +21,11 @@ SPREAD_TEXT = (
 )
 TRAINING_TEXT = (
     "Path reach: along the straight path from the base to an expert, on its own task and under its "
-    "own head, the curvature that the path met divided by its slope at the base. Up to 1, a second-"
-    "order expansion around the base is usable; up to 3 it has the right order; beyond 3, no local "
-    "theory describes the training. Negative: the loss curves downwards. Heterogeneity: how far "
-    "the tasks' gradients at the base lie from their mean; not resolved: no larger than the noise "
+    "own head, the curvature that the path met divided by its slope at the base. Up to a magnitude "
+    "of 1, a second-order expansion around the base is usable; up to 3 it has the right order; "
+    "beyond 3, no local theory describes the training. Negative: the loss curves downwards. "
+    "Heterogeneity: how far the tasks' gradients at the base lie from their mean; not resolved: no "
+    "larger than the noise "
     "of the images. Chi-square: 0 if all tasks weigh alike in what the merge descends on."
 )
 

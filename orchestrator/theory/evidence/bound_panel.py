@@ -72,7 +72,7 @@ class BoundPanel:
     """(S,): the largest reach at each setting, in training lengths times curvature; NaN if the
     curvature was not measured."""
     path_reach: Array
-    """(S,): the largest path reach of the experts; NaN if none was measured."""
+    """(S,): the path reach of the experts that is farthest from 0; NaN if none was measured."""
 
 
 def label_of(form: Form, word: Word) -> str:
@@ -91,8 +91,8 @@ def bound_panel(panel: Panel, bounds: BoundsByCell) -> BoundPanel:
     return BoundPanel(
         known=np.array([[each is not None for each in row] for row in cells]).reshape(shape),
         statements=tuple(_statements(cells)),
-        reach=np.array([_largest(each.reach.worst for each in row) for row in found]),
-        path_reach=np.array([_largest(each.reach.path for each in row) for row in found]),
+        reach=np.array([_farthest(each.reach.worst for each in row) for row in found]),
+        path_reach=np.array([_farthest(each.reach.path for each in row) for row in found]),
     )
 
 
@@ -129,8 +129,8 @@ def _weakest(numbers: Iterator[Labelled]) -> Word:
     return min((each.word for each in numbers), key=STRENGTH.index, default=Word.OUTSIDE)
 
 
-def _largest(values: Iterator[float | None]) -> float:
-    return max((each for each in values if each is not None), default=math.nan)
+def _farthest(values: Iterator[float | None]) -> float:
+    return max((each for each in values if each is not None), key=abs, default=math.nan)
 
 
 def _term(name: str) -> Callable[[MergeBounds], Labelled]:

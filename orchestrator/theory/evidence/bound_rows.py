@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from eval.theory.labels import REASONS_AGAINST_A_BOUND, Reason
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.evidence.bound_panel import (
     COMPARED,
@@ -34,7 +35,7 @@ def bound_part(panel: Panel, bounds: BoundsByCell) -> Part:
             "coefficients are not known before it merges"
         )
         return Part(notes=[Note(TOPIC, reason)])
-    part = Part()
+    part = Part(notes=list(_reasons(panel, bounds)))
     means = _Means.of(panel, found)
     for axis, values in panel.axes.items():
         for value, at in values.items():
@@ -58,6 +59,20 @@ def bound_part(panel: Panel, bounds: BoundsByCell) -> Part:
         )
         part.notes.append(Note(TOPIC, text))
     return part
+
+
+def _reasons(panel: Panel, bounds: BoundsByCell) -> Iterator[Note]:
+    """Yields why numbers about a panel's merges are no bounds, whatever the reach."""
+    found = {
+        reason
+        for (_, method, _), each in bounds.items()
+        if method == panel.method
+        for reason in each.stability.reasons
+    }
+    told = REASONS_AGAINST_A_BOUND - {Reason.CURVATURE_NOT_MEASURED}
+    for reason in Reason:
+        if reason in found & told:
+            yield Note(TOPIC, f"no bound, only scores: {reason}")
 
 
 def calibration_part(panel: Panel, bounds: BoundsByCell) -> Part:

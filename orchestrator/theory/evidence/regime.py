@@ -92,21 +92,25 @@ def _regimes(rows: Sequence[Columns]) -> Iterator[Columns]:
             settings.setdefault(row["setting"], []).append(row["reach"])
     if not settings:
         return
-    largest = {name: max(values) for name, values in settings.items()}
+    farthest = {name: max(values, key=abs) for name, values in settings.items()}
     parts = (
-        ("up to 1 (second order usable)", -math.inf, USABLE_PATH_REACH),
+        ("up to 1 (second order usable)", -1.0, USABLE_PATH_REACH),
         ("up to 3 (order of magnitude)", USABLE_PATH_REACH, LARGEST_PATH_REACH),
         ("beyond 3 (outside any local theory)", LARGEST_PATH_REACH, math.inf),
     )
     for words, low, high in parts:
-        inside = {name: value for name, value in largest.items() if low < value <= high}
+        inside = {name: value for name, value in farthest.items() if low < abs(value) <= high}
         spelt = ", ".join(f"{name} ({value:.2g})" for name, value in inside.items())
         yield _row(
             "path reach",
             words,
             len(inside),
-            f"Path reach {words}: {len(inside)} of {len(largest)} settings"
-            + (f": {spelt}; in brackets the largest of the experts." if inside else "."),
+            f"Path reach {words}: {len(inside)} of {len(farthest)} settings"
+            + (
+                f": {spelt}; in brackets that of the experts which is farthest from 0."
+                if inside
+                else "."
+            ),
         )
 
 

@@ -40,6 +40,7 @@ def test_stated_form_is_never_called_a_bound() -> None:
         (Reach(merge=0.1, experts=(math.nan,)), Word.SCORE),
         (Reach(merge=0.1, experts=(0.1,), path=3.0), Word.BOUND),
         (Reach(merge=0.1, experts=(0.1,), path=3.1), Word.OUTSIDE),
+        (Reach(merge=0.1, experts=(0.1,), path=-3.1), Word.OUTSIDE),
         (Reach(merge=None, path=math.nan), Word.OUTSIDE),
         (Reach(merge=None, path=math.inf), Word.OUTSIDE),
     ],
@@ -76,5 +77,7 @@ def test_path_reach_is_put_in_words() -> None:
         "order of magnitude",
         "outside any local theory",
     ]
+    assert Reach(merge=None, path=-3.5).path_words == "outside any local theory"
+    assert Reach(merge=None, path=-0.5).path_words == "second order is a usable estimate"
     assert str(Reach(merge=None, path=2.0)) == "reach not measured, path reach 2"
     assert math.isnan(Reach(merge=math.nan, experts=(1.0,)).worst)

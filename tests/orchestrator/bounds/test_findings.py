@@ -63,7 +63,7 @@ def test_reach_is_said_in_words_beside_what_was_measured(
     """The largest one decides the words; a setting without measurements has no line."""
     specs = reaches_of(make_plan())
     found = {}
-    for spec, reach in zip(specs, (0.5, 2.0, 4.0), strict=True):
+    for spec, reach in zip(specs, (0.5, 2.0, -4.0), strict=True):
         metrics = ReachMetrics(
             slope=Measured(value=-2.0, standard_error=0.1),
             curvature=Measured(value=2 * reach, standard_error=0.1),
@@ -77,8 +77,8 @@ def test_reach_is_said_in_words_beside_what_was_measured(
         found[spec.id] = manifest_of(spec, metrics)
     (line,) = reach_lines({"default": specs, "lr=1": ()}, found=found)
     assert line == (
-        "default: path reach 2 (median of 3 experts), largest 4: outside any local theory; "
-        "predicted change of the loss 0.167, measured -1"
+        "default: path reach 0.5 (median of 3 experts), largest magnitude 4: outside any local "
+        "theory; predicted change of the loss -2.5, measured -1"
     )
 
 

@@ -112,6 +112,18 @@ def test_without_curvature_descent_and_stability_remain(plan: Plan) -> None:
     assert "coefficients are not known before it merges" in note.text
 
 
+def test_what_takes_the_word_away_is_said(make_plan: Callable[..., Plan]) -> None:
+    """Each reason against a bound is a note: BatchNorm in training mode, a head that is trained."""
+    trained = {**SMOOTH, "freeze_batch_norm": False, "head": "trained"}
+    plan = make_plan(finetune=trained, groups=SIZES, merge=METHODS)
+    bounds = evidence_of(plan, measurements(plan), results=NO_RESULTS).bounds
+    average, _ = panels(StudyResults.of(made_ledger(plan).committed()).merges)
+    notes = [note.text for note in bound_part(average, bounds).notes]
+    assert len(notes) == 2
+    assert "no bound, only scores: BatchNorm was in training mode" in notes[0]
+    assert "The head was trained with the expert" in notes[1]
+
+
 def test_formulas_are_ranked_and_calibrated_with_their_words(
     answered: tuple[Plan, StudyResults, Answers],
 ) -> None:
