@@ -153,10 +153,14 @@ def _laws(answers: Answers, *, method: str) -> Mapping[str, str]:
 
 def _best_values(answers: Answers, *, method: str) -> Mapping[str, str]:
     """Returns the best value of each axis, with the values from which it is told apart."""
-    texts: dict[str, str] = {}
+    best: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
     for row in loss_pairs(answers, kind="values"):
         if row["family"] == method:
             name = f"least loss along {row['axis']}"
-            texts.setdefault(name, f"{row['best']}, told apart from:")
-            texts[name] += f" {row['other']}" if is_apart(row) else ""
-    return texts
+            best.setdefault(name, f"{row['best']}")
+            others.setdefault(name, []).extend([f"{row['other']}"] if is_apart(row) else [])
+    return {
+        name: f"{best[name]}, told apart from {', '.join(found) or 'no other'}"
+        for name, found in others.items()
+    }

@@ -58,7 +58,7 @@ def test_every_metric_names_its_label(committed: Committed) -> None:
     } <= set(names)
     assert len(names) <= MAX_METRIC_KEYS
     assert run.tags["law along lr"]
-    assert run.tags["least loss along lr"].startswith("0.004, told apart from:")
+    assert run.tags["least loss along lr"].startswith("0.004, told apart from ")
 
 
 def test_tables_and_sentences_are_artifacts_of_the_parent(committed: Committed) -> None:
