@@ -1,7 +1,8 @@
 """Finds one planned job by its id, in the plans that studies leave in the store."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from workers.artifacts.checksummed_json import DamagedJsonError, parse_checksummed
 from workers.artifacts.layout import Layout
@@ -11,6 +12,7 @@ from workers.specs.expert import ExpertSpec
 from workers.specs.head import ZeroShotSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.plan_file import PLAN_FILE, PlanFile, PlanFileError, PlannedTrial
+from workers.specs.snapshots import Snapshots
 from workers.specs.training import Pretraining, TrialSpec
 from workers.store.protocol import Store
 
@@ -115,6 +117,18 @@ def _merge(plan: PlanFile, artifact_id: str) -> MergeSpec:
         experts=tuple(experts[each] for each in fields["experts"]),
         held_out=tuple(experts[each] for each in fields["held_out"]),
         pool=tuple(experts[each] for each in fields.get("pool", ())),
+        snapshots=_snapshots(fields, experts=experts),
+    )
+
+
+def _snapshots(fields: Mapping[str, Any], *, experts: Mapping[str, ExpertSpec]) -> Snapshots | None:
+    if "snapshots" not in fields:
+        return None
+    return Snapshots(
+        rule=fields["snapshots"]["rule"],
+        experts=tuple(
+            tuple(experts[each] for each in ids) for ids in fields["snapshots"]["experts"]
+        ),
     )
 
 

@@ -16,10 +16,11 @@ def coefficients_of(merge: MergeSpec) -> tuple[float, ...] | None:
     """Returns each expert's coefficient; None for methods whose coefficients are not known before.
 
     DARE's are those of task arithmetic, as its masks keep the mean. SLERP, Model Stock and methods
-    that learn from data have coefficients that depend on the experts, and so have merges with tuned
-    parameters; all others have none. Neither have merges of more experts than tasks.
+    that learn from data have coefficients that depend on the experts, and so have merges that
+    choose parameters or steps on validation images; all others have none. Neither have merges of
+    more experts than tasks.
     """
-    if merge.tuning is not None or merge.pool:
+    if merge.chooses or merge.pool:
         return None
     num, params = len(merge.experts), merge.params
     if merge.method == "average":

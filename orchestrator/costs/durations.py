@@ -9,7 +9,7 @@ from orchestrator.costs.sizes import num_test_images, num_train_images, num_vali
 from orchestrator.record.committed import Committed
 from workers.calibrate.speeds import Calibration, file_key, image_key, train_key
 from workers.models.model_sizes import ModelSize
-from workers.specs.merge import MergeSpec, num_merges_tried
+from workers.specs.merge import MergeSpec, num_merges_tried, num_validation_passes
 from workers.specs.training import Training
 
 GUESS_TRAIN_S_PER_IMAGE = 0.011
@@ -101,14 +101,14 @@ class Durations:
     def merge(self, spec: MergeSpec) -> Duration:
         """Returns the duration of a merge job: merging, and evaluation on every task.
 
-        Tuning adds merges, and passes over the validation images; temperatures of heads add a pass.
+        Choices add merges, and passes over the validation images; temperatures of heads add a pass.
         """
         members = (*spec.experts, *spec.held_out)
         num_images: float = sum(self._num_test_images[expert.task] for expert in members)
         num_experts, model = len(spec.merged), self._kinds.models[spec.base_id]
         num_validated = sum(self._num_validation_images[each.task] for each in spec.experts)
-        if spec.tuning is not None and not spec.shares_choice:
-            num_images += len(spec.tuning.points()) * num_validated
+        if num_passes := num_validation_passes(spec):
+            num_images += num_passes * num_validated
             num_experts *= 1 + num_merges_tried(spec)
         kind, merging, evaluating = (
             self._kinds.merge(spec),

@@ -12,11 +12,11 @@ _DATA = ("labelled_validation", "labelled_train", "unlabelled_train", "unlabelle
 def data_use(spec: MergeSpec) -> str:
     """Returns the data that a merge reads: `none`, or `unlabelled train, unlabelled test`.
 
-    Test images are the images that the merge is evaluated on, from whichever split. A merge with
-    tuned parameters reads the labels of the validation images, and so does a search.
+    Test images are the images that the merge is evaluated on, from whichever split. A merge that
+    chooses parameters or steps reads the labels of the validation images, and so does a search.
     """
     uses = {str(spec.card.data_use)}
-    if spec.tuning is not None or spec.experts[0].evaluate_on == "validation":
+    if spec.chooses or spec.experts[0].evaluate_on == "validation":
         uses.add("labelled_validation")
     spec = spec.first_tried
     if spec.batch_norm == "recalibrate":

@@ -70,13 +70,13 @@ def operators_of(plan: Plan, *, leave_one_out: bool) -> tuple[OperatorSpec, ...]
 
     Methods that only add task vectors have no effect of their own: one of them stands for all on
     the same experts. Merges that differ only in the treatment of running statistics or in surgery
-    are measured once. Merges with tuned parameters are left out, as no plan knows their values, and
-    methods of users, as nothing is known about their effect. So are merges of more experts than
-    tasks.
+    are measured once. Merges that choose parameters or steps are left out, as no plan knows the
+    values, and methods of users, as nothing is known about their effect. So are merges of more
+    experts than tasks.
     """
     specs: dict[object, OperatorSpec] = {}
     for merge in plan.merges.values():
-        if merge.tuning is not None or merge.own_method is not None or merge.pool:
+        if merge.chooses or merge.own_method is not None or merge.pool:
             continue
         has_effect = merge.method in CHANGE_TASK_VECTORS
         effect = (merge.method, repr(sorted(merge.params.items())), merge.seed)

@@ -10,6 +10,7 @@ from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
 from orchestrator.plan.candidates import Decision, planned_trials, study_settings
 from orchestrator.plan.cells import Cell, share_choices
+from orchestrator.plan.families import families
 from orchestrator.plan.groups import Group, num_possible, sample_groups
 from orchestrator.plan.multi_task import MultiTaskCell, multi_task_cells
 from orchestrator.plan.pools import pool_of
@@ -264,16 +265,22 @@ def _cells(
     groups: Sequence[Group],
     evaluate_on: EvaluateOn = "test",
 ) -> Iterable[Cell]:
-    fields = [(label, merge_fields(study, method=method)) for label, method in methods]
+    fields = [
+        (label, merge_fields(study, method=method), method.step_rule) for label, method in methods
+    ]
+    choosing = families(settings, experts=experts) if any(rule for *_, rule in fields) else None
     has_held_out = study.evaluation.held_out and evaluate_on == "test"
     by_experts: dict[tuple[str, ...], dict[tuple[object, ...], MergeSpec]] = {}
-    for setting, by_task in zip(settings, experts, strict=True):
+    for place, (setting, by_task) in enumerate(zip(settings, experts, strict=True)):
+        family = None if choosing is None else choosing[place]
         size = setting.size or study.groups.size
         ids = tuple(by_task[task].id for task in sorted(by_task))
         specs = by_experts.setdefault(ids, {})  # settings with the same experts share merges
         for group in (group for group in groups if group.size == size):
             pool = pool_of(setting, group=group, experts=by_task, every=experts, seed=study.seed)
-            for label, of_method in fields:
+            for label, of_method, rule in fields:
+                if rule is not None and family is None:
+                    continue  # no other number of steps at this setting
                 key = (label, group.name, pool)
                 if key not in specs:
                     specs[key] = merge_spec(
@@ -283,6 +290,7 @@ def _cells(
                         pool=pool,
                         has_held_out=has_held_out,
                         evaluate_on=evaluate_on,
+                        snapshots=family.snapshots(group, rule=rule) if family and rule else None,
                     )
                 yield Cell(setting=setting, label=label, group=group, merge=specs[key])
 

@@ -19,6 +19,7 @@ from workers.specs.expert import ExpertSpec, GivenWeights
 from workers.specs.head import HeadJob, ZeroShotSpec
 from workers.specs.hyperparameters import UNKNOWN_TRAINING, Hyperparameters, TrainingConstants
 from workers.specs.merge import MergeSpec, SurgerySpec
+from workers.specs.snapshots import Snapshots
 from workers.specs.tuning import TuningSpec
 
 
@@ -204,6 +205,7 @@ def merge_spec(
     has_held_out: bool,
     evaluate_on: EvaluateOn = "test",
     pool: tuple[ExpertSpec, ...] = (),
+    snapshots: Snapshots | None = None,
 ) -> MergeSpec:
     """Returns the specification of a method on a group.
 
@@ -216,6 +218,7 @@ def merge_spec(
         evaluate_on: The images that the merge is evaluated on. Candidates of a search, which are on
             validation images, never keep weights and have no joint scores.
         pool: Further experts to merge.
+        snapshots: The snapshots among which the merge chooses; None to merge `experts`.
     """
     if evaluate_on == "validation":
         fields = {**fields, "keeps_weights": False, "joint": "none"}
@@ -228,6 +231,7 @@ def merge_spec(
         held_out=tuple(experts[task] for task in others),
         evaluate_on=evaluate_on,
         pool=pool,
+        snapshots=snapshots,
     )
 
 

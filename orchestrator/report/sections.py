@@ -30,7 +30,7 @@ from orchestrator.report.number_tables import axis_table, group_table, task_tabl
 from orchestrator.report.quantities import MEAN_NAMES, QUANTITIES, by_axis
 from orchestrator.report.shown import shown_axis
 from orchestrator.report.style import Styles, method_styles
-from orchestrator.report.tuning_tables import tuning_tables
+from orchestrator.report.tuning_tables import steps_tables, tuning_tables
 from orchestrator.report.wording import (
     best_of_other_kinds,
     headline,
@@ -160,9 +160,9 @@ def _note_on_adapters(experts: pa.Table) -> str:
 
 
 def tuning_section(merges: pa.Table) -> str:
-    """Returns the chosen values of tuned parameters; nothing if a study tunes none."""
-    tables = tuning_tables(merges)
-    if not tables:
+    """Returns what merges chose on validation images; nothing if they choose nothing."""
+    tables, steps = tuning_tables(merges), steps_tables(merges)
+    if not tables and not steps:
         return ""
     note = (
         "Values that merges chose on validation images, which no training and no score reads: mean "
@@ -171,11 +171,18 @@ def tuning_section(merges: pa.Table) -> str:
         "mean over the groups of the validation loss at each value, in nats per image. Bold: the "
         "least."
     )
+    of_steps = (
+        "Steps that merges chose for each task among its expert's snapshots, without training. "
+        "Loss: of the merge on validation images, in nats per image. Best common: the least of it "
+        "if all tasks have the same steps; not measured where early stopping chose. Tried: merges, "
+        "or under early stopping the snapshots of all tasks and one merge."
+    )
     parts = [
         f"<h3>{escaped(method)}</h3>{piece(body, what=f'the choices of {method}')}"
-        for method, body in tables.items()
+        for method, body in (tables | steps).items()
     ]
-    return _section("tuning", "Parameters chosen on validation images", paragraph(note), *parts)
+    notes = [*([paragraph(note)] if tables else []), *([paragraph(of_steps)] if steps else [])]
+    return _section("tuning", "Choices on validation images", *notes, *parts)
 
 
 def split_experts(experts: pa.Table) -> Sequence[str]:

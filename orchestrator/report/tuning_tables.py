@@ -1,4 +1,4 @@
-"""Writes the tables of tuned parameters: chosen values, and the validation loss at each value."""
+"""Writes the tables of what merges chose on validation images: parameters, and steps of experts."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from orchestrator.report.wording import MISSING, loss_text
 from orchestrator.results.means import Row, ordered_values, spread
 from orchestrator.results.schema import TUNING
 from workers.artifacts.metrics import TriedPoint
+from workers.specs.snapshots import STEPS
 from workers.specs.tuning import point_text
 
 MAX_ROWS = 200
@@ -41,9 +42,47 @@ def tuning_tables(merges: pa.Table) -> dict[str, str]:
         return {}
     settings: dict[str, dict[tuple[str, str], dict[str, _Choice]]] = {}
     for row in merges.filter(pc.is_valid(merges[_TRIED])).to_pylist():
+        if row[_CHOSEN].startswith(STEPS):
+            continue
         by_setting = settings.setdefault(row["method"], {})
         by_setting.setdefault((row["axis"], row["value"]), {})[row["group"]] = _choice(row)
     return {method: _method_table(by_setting) for method, by_setting in settings.items()}
+
+
+def steps_tables(merges: pa.Table) -> dict[str, str]:
+    """Returns a table for each method that chooses steps, with a row per setting and group.
+
+    Args:
+        merges: The result table of a study.
+    """
+    if TUNING[0].name not in merges.column_names:
+        return {}
+    rows: dict[str, list[list[HtmlCell]]] = {}
+    for row in merges.filter(pc.is_valid(merges[_TRIED])).to_pylist():
+        if row[_CHOSEN].startswith(STEPS):
+            rows.setdefault(row["method"], []).append(_steps_row(row))
+    head = ("axis", "value", "group", "steps of each task", "loss", "best common", "tried")
+    return {method: table(head, each[:MAX_ROWS]) for method, each in rows.items()}
+
+
+def _steps_row(row: Row) -> list[HtmlCell]:
+    choice = _choice(row)
+    num_tasks = len(choice.chosen)
+    common = [
+        each
+        for each in choice.tried
+        if len(each.values) == num_tasks and len(set(each.values.values())) == 1
+    ]
+    best = min((each.loss for each in common if math.isfinite(each.loss)), default=math.nan)
+    steps = ", ".join(
+        f"{name.removeprefix(STEPS)} {count:g}" for name, count in choice.chosen.items()
+    )
+    texts = (row["axis"], row["value"], row["group"], steps)
+    numbers = (loss_text(row["validation_loss"]), loss_text(best), str(len(choice.tried)))
+    return [
+        *(HtmlCell(text=text, css="text") for text in texts),
+        *(HtmlCell(text=number) for number in numbers),
+    ]
 
 
 def _choice(row: Row) -> _Choice:

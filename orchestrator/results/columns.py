@@ -18,12 +18,12 @@ from orchestrator.results.schema import (
 
 def results_schema(plan: Plan, *, skipped: Mapping[str, int]) -> pa.Schema:
     """Returns the columns of a study's result table."""
-    is_tuned = any(spec.tuning is not None for spec in plan.merges.values())
+    chooses = any(spec.chooses for spec in plan.merges.values())
     pools = POOL if plan.study.groups.pool else ()
     further = (
         *(LORA if _has_adapters(plan) else ()),
         *pools,
-        *(TUNING if is_tuned else ()),
+        *(TUNING if chooses else ()),
         *JOINT_OF[plan.study.evaluation.joint],
     )
     schema = pa.schema([*RESULTS_SCHEMA, *further]) if further else RESULTS_SCHEMA

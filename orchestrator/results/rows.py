@@ -187,8 +187,9 @@ def merge_rows(
         "pool": len(cell.merge.merged),
         **_tuning_columns(tuning),
     }
+    made = cell.merge if tuning is None else cell.merge.at(tuning.chosen)
     for row in group_rows(
-        cell.merge.experts,
+        made.experts,
         held_out=cell.merge.held_out,
         shared=shared,
         merged=merged,

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from merge.catalogue import CARDS, PARAMS
 from merge.ranges import Choice, Count, Flag, Number, Numbers, Range, range_of
-from orchestrator.study.schema import TUNE, Merge, Study
+from orchestrator.study.schema import STEP_RULES, STEPS, TUNE, Merge, Study
 from orchestrator.study.section import Section
 
 Json = dict[str, Any]
@@ -28,6 +28,10 @@ _OWN_METHOD: Json = {
     "pattern": r"^(package:.+|.+\.py:[A-Za-z_][A-Za-z0-9_]*)$",
     "description": "A method of your own: ./my_method.py:MyMethod, or package:my_method.",
 }
+_STEPS = (
+    "chosen: for each task the snapshot that merges best, by coordinate descent on the validation "
+    "loss of the merge. stopped: the one with the least validation loss of the expert."
+)
 _SHORTHANDS: Mapping[str, list[Json]] = {
     "Tasks": [_TEXT, {"type": "array", "items": _TEXT}],
     "Head": [_TEXT],
@@ -113,10 +117,12 @@ def _merge_schema(schema: Json) -> Json:
 
 
 def _parameters(method: str) -> Json:
-    return {
+    own = {
         each.name: {**_parameter_schema(range_of(each)), "description": range_of(each).allowed}
         for each in fields(PARAMS[method])
     }
+    rules: Json = {"enum": list(STEP_RULES), "description": _STEPS}
+    return {**own, STEPS: {"anyOf": [rules, own[STEPS]]} if STEPS in own else rules}
 
 
 def _parameter_schema(values: Range) -> Json:

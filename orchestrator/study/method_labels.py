@@ -30,8 +30,8 @@ def method_labels(methods: Sequence[Merge]) -> tuple[str, ...]:
     """Returns a label for each merge of a study.
 
     The label that the study gives comes first. Otherwise the method's name is the label. The
-    written parameters are added if the method occurs more than once; surgery and the names of tuned
-    parameters always are.
+    written parameters are added if the method occurs more than once; surgery, the names of tuned
+    parameters and a choice of steps always are.
     """
     names = [method.name for method in methods]
     return tuple(
@@ -51,6 +51,8 @@ def _described(method: Merge, *, is_only: bool) -> str:
         by = "" if method.tuned_by == "loss" else f" by {method.tuned_by}"
         over = "" if method.tuned_over == "group" else f" over the {method.tuned_over}"
         inside.append(f"{' and '.join(sorted(method.tuned))} tuned{over}{by}")
+    if method.step_rule is not None:
+        inside.append(f"steps {method.step_rule}")
     if method.surgery is not None:
         changed = method.surgery.model_dump(exclude_defaults=True)
         inside.append(" ".join(["surgery", *(f"{name}={each}" for name, each in changed.items())]))

@@ -22,7 +22,7 @@ from orchestrator.study.checks.multi_task import check_multi_task
 from orchestrator.study.checks.pools import check_pools
 from orchestrator.study.checks.search import check_search
 from orchestrator.study.checks.tracking import check_tracking
-from orchestrator.study.checks.tuning import check_tuning
+from orchestrator.study.checks.tuning import check_steps, check_tuning
 from orchestrator.study.checks.zero_shot import check_zero_shot
 from orchestrator.study.credentials import masked, remedy_for_credentials
 from orchestrator.study.finetune import Finetune
@@ -303,7 +303,7 @@ def _check_between_sections(
         problems += check_multi_task(finetune=finetune, backbone=backbone, merges=merges)
     evaluation = _valid_section(Evaluation, values.get("evaluation", {}))
     problems += check_tuning(merges, tasks=tasks, evaluation=evaluation)
-    return problems
+    return [*problems, *check_steps(merges, finetune=finetune, is_searched=search is not None)]
 
 
 def _check_models(

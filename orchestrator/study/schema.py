@@ -21,6 +21,7 @@ from orchestrator.study.tasks import Tasks
 from workers.own_methods.sources import method_name
 from workers.specs.merge import Joint
 from workers.specs.own_method import OwnMethodSpec
+from workers.specs.snapshots import StepRule
 from workers.specs.tuning import TunedBy, TunedOver
 
 PoolKind = Literal["irrelevant", "relevant"]
@@ -98,6 +99,11 @@ TUNE = "tune"
 """The key of a mapping that stands in place of a parameter's value and lists values to try."""
 
 
+STEPS = "steps"
+STEP_RULES: Mapping[str, StepRule] = {"chosen": "chosen", "stopped": "stopped"}
+"""The words that a merge's `steps` may be. A number is the method's own parameter of that name."""
+
+
 class Merge(BaseModel):
     """A merging method; the method's own parameters stand beside these fields."""
 
@@ -166,6 +172,12 @@ class Merge(BaseModel):
         return {name: each for name, each in self._own().items() if name not in self.tuned}
 
     @property
+    def step_rule(self) -> StepRule | None:
+        """The rule by which each task's steps are chosen; None to merge experts as they are."""
+        written = (self.model_extra or {}).get(STEPS)
+        return STEP_RULES.get(written) if isinstance(written, str) else None
+
+    @property
     def tuned(self) -> dict[str, Any]:
         """The values to try of each parameter that is tuned, as written."""
         return {
@@ -175,7 +187,10 @@ class Merge(BaseModel):
         }
 
     def _own(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+        own = dict(self.model_extra or {})
+        if self.step_rule is not None:
+            del own[STEPS]
+        return own
 
 
 class MultiTask(Section):

@@ -16,6 +16,7 @@ from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MetricPoint
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics, TrainingMetrics, TuningMetrics
 from workers.specs.expert import ExpertSpec
+from workers.specs.snapshots import STEPS, Snapshots
 from workers.specs.tuning import TuningSpec
 
 # MLflow's own tags, by which its pages fill their columns. Importing mlflow for their names would
@@ -88,6 +89,7 @@ def cell_params(cell: Cell) -> dict[str, str]:
             **{f"method_{name}": value for name, value in cell.merge.params.items()},
             **_tuning_params(cell.merge.tuning),
             **(cell.merge.experts[0].hyperparameters.columns() if is_shared else {}),
+            **_step_params(cell.merge.snapshots),
             **_base_columns(cell.setting.base),
         }
     )
@@ -146,15 +148,28 @@ def _tuning_params(tuning: TuningSpec | None) -> dict[str, str]:
     return {**tried, "tuned_by": tuning.by}
 
 
+def _step_params(snapshots: Snapshots | None) -> dict[str, str]:
+    """Returns the rule in place of the steps, and the steps to choose from."""
+    if snapshots is None:
+        return {}
+    return {"steps": snapshots.rule, "tried_steps": " ".join(map(str, snapshots.counts))}
+
+
 def tuning_points(tuning: TuningMetrics, *, timestamp_ms: int) -> list[MetricPoint]:
     """Returns the chosen values, and the curve of all values with a step for each that was tried.
 
-    At a step, `tried_<parameter>` is the value and `validation_loss` its loss.
+    At a step, `tried_<parameter>` is the value and `validation_loss` its loss. Of chosen steps, the
+    first tasks have a metric, and `results.parquet` has all, with those that were tried.
     """
-    chosen = {f"chosen_{name}": float(value) for name, value in tuning.chosen.items()}
+    shown = list(tuning.chosen.items())[:MAX_TASK_METRICS]
+    chosen = {f"chosen_{_metric_of(name)}": float(value) for name, value in shown}
     points = metric_points(chosen, step=0, timestamp_ms=timestamp_ms)
     for step, each in enumerate(tuning.tried):
-        scores = {f"tried_{name}": float(value) for name, value in each.values.items()}
+        scores = {
+            f"tried_{name}": float(value)
+            for name, value in each.values.items()
+            if not name.startswith(STEPS)
+        }
         scores |= {"validation_loss": each.loss, "validation_accuracy": each.accuracy}
         points += metric_points(scores, step=step, timestamp_ms=timestamp_ms)
     return points
@@ -254,6 +269,11 @@ def metric_points(
 def end_ms(manifest: Manifest) -> int:
     """Returns the time at which an artifact was committed."""
     return int(manifest.created_at_s * 1000)
+
+
+def _metric_of(name: str) -> str:
+    """Returns a chosen value's name with the characters of a metric's name."""
+    return STEPS + _plain(name.removeprefix(STEPS)) if name.startswith(STEPS) else name
 
 
 def _plain(task: str) -> str:

@@ -22,7 +22,11 @@ backbone:
   image_size: 32
   pretrain: {tasks: [mnist_5k, mnist_m], steps: 4, batch_size: 8}
   axes: {pretrain_steps: [0, 2]}
-tasks: {names: [mnist_5k, mnist_m, bluemarble_regions], max_train: 40, max_test: 48}
+tasks:
+  names: [mnist_5k, mnist_m, bluemarble_regions]
+  max_train: 40
+  max_test: 48
+  max_validation: 8
 finetune:
   defaults: {steps: 3, batch_size: 8, lr: 0.05}
   axes: {lr: [0.05, 0.1], steps: [2, 3]}
@@ -31,6 +35,7 @@ merge:
   - {method: average}
   - {method: ties, density: 0.5, scaling: 1}
   - {method: average, surgery: {rank: 8}}
+  - {method: average, steps: chosen}
 evaluation: {held_out: true}
 """
 NAME = "studies/planned/plan.json"

@@ -86,9 +86,11 @@ def export_merge(
         DifferentModelError: The merge is not the one that was evaluated.
     """
     workspace = machine.workspace()
-    stored = kept_models(spec, workspace=workspace) if spec.keeps_weights else None
+    merge_id, stored = spec.id, None
     if recorded.tuning is not None:
         spec = spec.at(recorded.tuning.chosen)
+    if spec.keeps_weights:
+        stored = kept_models(spec, merge_id=merge_id, workspace=workspace)
     digest = WeightsDigest()
     sums: dict[str, TaskSums] = {}
     evaluates = recorded.weights_sha256 is None or spec.surgery is not None

@@ -4,13 +4,16 @@ Imports no torch: the driver makes the choices that several merges share.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from workers.artifacts.metrics import TriedPoint, TuningMetrics
 from workers.specs.merge import MergeSpec
 from workers.specs.tuning import TunedBy, point_text
+
+MAX_SWEEPS = 5
+"""Most sweeps over the tasks of a group; on convex models two or three suffice."""
 
 
 class NothingToChooseError(ValueError):
@@ -63,3 +66,50 @@ def shared_choice(tunings: Sequence[TuningMetrics], *, by: TunedBy) -> TuningMet
         tried=tried,
         num_images=sum(each.num_images for each in tunings),
     )
+
+
+def descend(
+    *,
+    names: Sequence[str],
+    counts: Sequence[int],
+    score: Callable[[Mapping[str, float]], TriedPoint],
+    max_sweeps: int = MAX_SWEEPS,
+) -> TuningMetrics:
+    """Chooses steps for each task by coordinate descent on the validation loss of the merge.
+
+    It begins at the number of steps that merges best if all tasks have the same. Then it tries all
+    numbers for one task after another, in the order of `names`, and keeps the best, until a sweep
+    over all tasks changes nothing, or after `max_sweeps`. Every combination is scored once. Of
+    equal losses the one with fewer steps wins: each change lowers the loss, or keeps it with fewer
+    steps. A loss that is not finite is the worst.
+
+    Args:
+        names: The name of each task's steps in a combination.
+        counts: The numbers of steps to choose from, ascending.
+        score: Returns a combination with its scores.
+        max_sweeps: Most sweeps over all tasks.
+
+    Returns:
+        The choice, with `num_images` 0, and all combinations in the order in which they were tried.
+
+    Raises:
+        NothingToChooseError: No common number of steps has a finite loss.
+    """
+    tried: dict[tuple[int, ...], TriedPoint] = {}
+
+    def loss(steps: tuple[int, ...]) -> float:
+        if steps not in tried:
+            tried[steps] = score(dict(zip(names, steps, strict=True)))
+        return tried[steps].loss if math.isfinite(tried[steps].loss) else math.inf
+
+    common = [(count,) * len(names) for count in counts]
+    steps = min(common, key=loss)  # the first of equals, which has the fewest steps
+    best_point(list(tried.values()), by="loss")  # raises if none is finite
+    for _ in range(max_sweeps):
+        before = steps
+        for place in range(len(names)):
+            others = [(*steps[:place], count, *steps[place + 1 :]) for count in counts]
+            steps = min(others, key=loss)
+        if steps == before:
+            break
+    return TuningMetrics(chosen=tried[steps].values, tried=tuple(tried.values()), num_images=0)

@@ -21,6 +21,9 @@ class KeptWeights:
     """The files of a merge that is being made; without `folder` none is written."""
 
     spec: MergeSpec
+    """The merge with everything chosen."""
+    merge_id: str
+    """The id of the artifact, which is that of the merge before the choice."""
     folder: Path | None
     files: dict[str, Path] = field(default_factory=dict)
     """Local paths by name, once written."""
@@ -36,13 +39,18 @@ class KeptWeights:
             return
         name = _file_name(self.spec, experts=experts)
         self.files[name] = self.folder / name
-        write_tensors(self.files[name], tensors, about={"id": self.spec.id})
+        write_tensors(self.files[name], tensors, about={"id": self.merge_id})
 
 
 def kept_models(
-    spec: MergeSpec, *, workspace: Workspace
+    spec: MergeSpec, *, merge_id: str, workspace: Workspace
 ) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
     """Yields what `merged_models` yields, from the stored weights of a merge that keeps them.
+
+    Args:
+        spec: The merge with everything chosen.
+        merge_id: The id of the artifact, which is that of the merge before the choice.
+        workspace: The process's workspace.
 
     Raises:
         MissingArtifactError: The merge is not committed.
@@ -55,7 +63,7 @@ def kept_models(
         ]
     for experts in served:
         backbone = workspace.base_backbone(spec.base_id, linearised=spec.linearised)
-        path = workspace.file("merge", spec.id, _file_name(spec, experts=experts))
+        path = workspace.file("merge", merge_id, _file_name(spec, experts=experts))
         load_state(backbone.module, TensorFile(path))
         yield backbone, experts
 

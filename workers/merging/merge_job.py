@@ -15,6 +15,7 @@ from workers.merging.choice import NotChosenError, NothingToChooseError
 from workers.merging.joint import JointHeads, JointScore, joint_metrics
 from workers.merging.kept_weights import KeptWeights
 from workers.merging.merged_models import features_under, merged_models
+from workers.merging.steps import choose_steps
 from workers.merging.surgery import Adapter, train_adapter
 from workers.merging.tuning import tune
 from workers.merging.weights_digest import WeightsDigest
@@ -33,9 +34,9 @@ def run_merge(
 ) -> Manifest:
     """Merges into the process's backbone, evaluates every task, and commits the sums.
 
-    Tuned parameters are chosen on validation images first. The merge at the chosen values has the
-    bits of a merge whose specification has these values. The merged weights are stored only if the
-    specification says so.
+    Tuned parameters and steps are chosen on validation images first. The merge at the chosen values
+    has the bits of a merge whose specification has these values. The merged weights are stored only
+    if the specification says so.
 
     A candidate of a search whose merge is not finite is committed as `diverged`, without sums: the
     search goes on from what is committed, and nothing else.
@@ -72,9 +73,7 @@ def run_merge(
 def _run_merge(
     spec: MergeSpec, *, started: float, workspace: Workspace, choice: TuningMetrics | None
 ) -> Manifest:
-    tuning = choice
-    if spec.tuning is not None and choice is None:
-        tuning = tune(spec, spec.tuning, workspace=workspace)
+    tuning = choice if choice is not None else _chosen(spec, workspace=workspace)
     fixed = spec if tuning is None else spec.at(tuning.chosen)
     seconds = {} if tuning is None else {"tune": time.monotonic() - started}
     began = time.monotonic()
@@ -82,7 +81,7 @@ def _run_merge(
     evaluate_s = 0.0
     digest = WeightsDigest()
     with scratch_directory("merge") if spec.keeps_weights else nullcontext() as folder:
-        kept = KeptWeights(spec=spec, folder=folder)
+        kept = KeptWeights(spec=fixed, merge_id=spec.id, folder=folder)
         for backbone, experts in merged_models(fixed, workspace=workspace):
             digest.add(own_state(backbone.module))
             kept.add(own_state(backbone.module), experts=experts)
@@ -111,6 +110,15 @@ def _run_merge(
             ).to_json(),
             seconds={**seconds, "merge": merge_s, "evaluate": evaluate_s},
         )
+
+
+def _chosen(spec: MergeSpec, *, workspace: Workspace) -> TuningMetrics | None:
+    """Returns what the merge chooses on validation images; None if it chooses nothing."""
+    if spec.tuning is not None:
+        return tune(spec, spec.tuning, workspace=workspace)
+    if spec.snapshots is not None:
+        return choose_steps(spec, spec.snapshots, workspace=workspace)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ def _validated(
     """
     if spec.method not in SCALE_ONE_VECTOR or _SCALING not in points[0]:
         for point in points:
-            yield point, _sums_of(spec.at(point), workspace=workspace)
+            yield point, validation_sums(spec.at(point), workspace=workspace)
         return
     by_rest: dict[tuple[tuple[str, float], ...], list[Point]] = {}
     for point in points:
@@ -78,7 +78,7 @@ def _validated(
     yield from ((point, found[tuple(point.items())]) for point in points)
 
 
-def _sums_of(spec: MergeSpec, *, workspace: Workspace) -> Sequence[TaskSums]:
+def validation_sums(spec: MergeSpec, *, workspace: Workspace) -> Sequence[TaskSums]:
     """Returns the sums of a merge on the validation images of its group's tasks."""
     sums: dict[str, TaskSums] = {}
     try:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from math import prod
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from workers.specs.data import EvaluateOn
 from workers.specs.expert import ExpertSpec
 from workers.specs.ids import VERSIONS, canonical_json, content_id_of_text
 from workers.specs.own_method import OwnMethodSpec
+from workers.specs.snapshots import STEPS, Snapshots
 from workers.specs.tuning import TuningSpec
 
 Joint = Literal["none", "plain", "calibrated"]
@@ -57,6 +59,9 @@ class MergeSpec:
     """Surgery on the merged model's features for each task of the group; None for none."""
     tuning: TuningSpec | None = None
     """The parameters that the merge job chooses on validation images; None for none."""
+    snapshots: Snapshots | None = None
+    """The snapshots among which the merge job chooses each task's steps on validation images; None
+    to merge `experts` as they are. With snapshots, `experts` are those with the most steps."""
     own_method: OwnMethodSpec | None = None
     """The method, if a user wrote it; None for one of the catalogue."""
     keeps_weights: bool = False
@@ -88,8 +93,11 @@ class MergeSpec:
 
     @property
     def members(self) -> tuple[ExpertSpec, ...]:
-        """All experts that the merge job reads, held-out ones too."""
-        return (*self.merged, *self.held_out)
+        """All experts that the merge job reads, held-out ones and snapshots too."""
+        members = (*self.merged, *self.held_out)
+        if self.snapshots is None:
+            return members
+        return tuple(dict.fromkeys((*members, *chain(*self.snapshots.experts))))
 
     @property
     def linearised(self) -> bool:
@@ -98,8 +106,18 @@ class MergeSpec:
         return linearised
 
     def at(self, point: Mapping[str, float]) -> "MergeSpec":
-        """Returns the merge whose tuned parameters have these values."""
-        return replace(self, params={**self.params, **point}, tuning=None)
+        """Returns the merge whose tuned parameters, and whose experts' steps, have these values."""
+        params = {name: value for name, value in point.items() if not name.startswith(STEPS)}
+        experts = self.experts
+        if self.snapshots is not None and len(params) < len(point):
+            experts = self.snapshots.at(point)
+        params = {**self.params, **params}
+        return replace(self, params=params, experts=experts, tuning=None, snapshots=None)
+
+    @property
+    def chooses(self) -> bool:
+        """Returns whether parameters or steps are chosen on validation images."""
+        return self.tuning is not None or self.snapshots is not None
 
     @property
     def shares_choice(self) -> bool:
@@ -108,8 +126,10 @@ class MergeSpec:
 
     @property
     def first_tried(self) -> "MergeSpec":
-        """The merge at the first values that are tried; this merge itself if nothing is tuned."""
-        return self if self.tuning is None else self.at(self.tuning.points()[0])
+        """The merge at the first values that are tried; this merge itself if nothing is chosen."""
+        if not self.chooses:
+            return self
+        return self.at({} if self.tuning is None else self.tuning.points()[0])
 
     @cached_property
     def id(self) -> str:
@@ -119,6 +139,8 @@ class MergeSpec:
             spec["surgery"] = asdict(self.surgery)
         if self.tuning is not None:  # and older than tuning
             spec["tuning"] = self.tuning.to_json()
+        if self.snapshots is not None:  # and older than snapshots
+            spec["snapshots"] = {"rule": self.snapshots.rule, "counts": self.snapshots.counts}
         if self.own_method is not None:
             spec["own_method"] = self.own_method.source
         if self.keeps_weights:
@@ -150,6 +172,7 @@ class MergeSpec:
         kept = {"keeps_weights": True} if self.keeps_weights else {}
         pool = {"pool": [expert.id for expert in self.pool]} if self.pool else {}
         joint = {} if self.joint == "none" else {"joint": self.joint}
+        snapshots = {} if self.snapshots is None else {"snapshots": self._snapshots_to_json()}
         return {
             **self._own_fields(),
             **optional,
@@ -157,6 +180,7 @@ class MergeSpec:
             **self._evaluated_on(),
             **pool,
             **joint,
+            **snapshots,
             "base_id": self.base_id,
             "surgery": None if self.surgery is None else asdict(self.surgery),
             "experts": {expert.task: expert.id for expert in self.experts},
@@ -170,6 +194,7 @@ class MergeSpec:
         experts: tuple[ExpertSpec, ...],
         held_out: tuple[ExpertSpec, ...],
         pool: tuple[ExpertSpec, ...] = (),
+        snapshots: Snapshots | None = None,
     ) -> "MergeSpec":
         """Returns a merge from its values and from the specifications of its experts.
 
@@ -180,8 +205,13 @@ class MergeSpec:
         tuning = TuningSpec.from_json(values["tuning"]) if "tuning" in values else None
         own = OwnMethodSpec.from_json(values["own_method"]) if "own_method" in values else None
         members = {"experts": experts, "held_out": held_out, "pool": pool}
-        optional = {"surgery": surgery, "tuning": tuning, "own_method": own}
+        optional = {"surgery": surgery, "tuning": tuning, "own_method": own, "snapshots": snapshots}
         return MergeSpec(**{**values, **members, **optional})
+
+    def _snapshots_to_json(self) -> dict[str, Any]:
+        assert self.snapshots is not None
+        ids = [[expert.id for expert in experts] for experts in self.snapshots.experts]
+        return {"rule": self.snapshots.rule, "experts": ids}
 
     def _evaluated_on(self) -> dict[str, Any]:
         """Returns the field, left out for test images, so that ids stay as they were."""
@@ -198,13 +228,22 @@ class MergeSpec:
 
 
 def num_merges_tried(spec: MergeSpec) -> int:
-    """Returns the merges that tuning makes: one for all scalings where the method allows it."""
+    """Returns the merges that a choice makes: one for all scalings where the method allows it."""
+    if spec.snapshots is not None:
+        return spec.snapshots.num_merges
     if spec.tuning is None or spec.shares_choice:
         return 0
     sizes = {name: len(values) for name, values in spec.tuning.values.items()}
     if spec.method in SCALE_ONE_VECTOR:
         sizes.pop("scaling", None)
     return prod(sizes.values())
+
+
+def num_validation_passes(spec: MergeSpec) -> int:
+    """Returns the passes over the group's validation images that a choice takes; 0 without one."""
+    if spec.snapshots is not None:
+        return spec.snapshots.num_passes
+    return 0 if spec.tuning is None or spec.shares_choice else len(spec.tuning.points())
 
 
 @lru_cache(maxsize=256)  # a study's methods at its group sizes: most merges share theirs

@@ -174,14 +174,16 @@ def base_lines(plan: Plan) -> Sequence[str]:
 
 
 def tuning_lines(plan: Plan) -> Sequence[str]:
-    """Returns a line for each method that chooses parameters on validation images."""
+    """Returns a line for each method that chooses parameters or steps on validation images."""
     first: dict[str, MergeSpec] = {}
     for cell in plan.all_cells:
-        if cell.merge.tuning is not None:
+        if cell.merge.chooses:
             first.setdefault(cell.label, cell.merge)
     lines = []
     for label, spec in first.items():
-        assert spec.tuning is not None
+        if spec.tuning is None:
+            lines.append(_steps_line(label, spec=spec, most=plan.study.tasks.max_validation))
+            continue
         if spec.tuning.over is not None:
             num = counted(len(plan.choosing_merges[spec.tuning.over]), "merge")
             lines.append(f"tuning of {label}: by the mean scores of {num} that try the same values")
@@ -194,6 +196,17 @@ def tuning_lines(plan: Plan) -> Sequence[str]:
             f"{merges} for each merge"
         )
     return lines
+
+
+def _steps_line(label: str, *, spec: MergeSpec, most: int | None) -> str:
+    assert spec.snapshots is not None
+    counts = ", ".join(map(str, spec.snapshots.counts))
+    merges = counted(num_merges_tried(spec), "further merge")
+    about = "" if spec.snapshots.rule == "stopped" else "about "
+    return (
+        f"steps of {label}: each task's among {counts}, on at most {most} validation images per "
+        f"task, with {about}{merges} for each merge and no training"
+    )
 
 
 def prefix_sharing_line(plan: Plan) -> str:

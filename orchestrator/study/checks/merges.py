@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from merge.errors import ParameterErrors, Problem
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.problems import StudyProblem, wrong_value
-from orchestrator.study.schema import Merge
+from orchestrator.study.schema import STEP_RULES, STEPS, Merge
 
 
 def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
@@ -27,7 +27,8 @@ def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
                 yield _parameter_problem(field, method=method, problem=problem)
             continue
         tuned = (repr(sorted(method.tuned.items())), method.tuned_by, method.tuned_over)
-        merge = (params, method.batch_norm, method.recalibration_images, method.surgery, tuned)
+        chosen = (method.surgery, method.step_rule, tuned)
+        merge = (params, method.batch_norm, method.recalibration_images, chosen)
         same_merge = index_of_merge.setdefault(merge, index)
         if same_merge != index:
             yield StudyProblem(
@@ -45,6 +46,11 @@ def check_merges(merges: Mapping[int, Merge]) -> Iterator[StudyProblem]:
 
 def _parameter_problem(field: str, *, method: Merge, problem: Problem) -> StudyProblem:
     field = f"{field}.{problem.field}"
+    if problem.field == STEPS:
+        own = method.card.params.__dataclass_fields__
+        number = f", or {problem.allowed} for the method itself" if STEPS in own else ""
+        rules = f"expected {' or '.join(STEP_RULES)}, for each task's steps{number}"
+        return wrong_value(field, problem.value, remedy=rules)
     known = method.card.params.__dataclass_fields__ if problem.field != "method" else ()
     if problem.field != "method" and problem.field not in known:
         fault = f"unknown parameter of {method.name}"

@@ -1,4 +1,4 @@
-"""Checks the parameters of a study's merges that are tuned on validation images."""
+"""Checks what a study's merges choose on validation images: parameters, and steps of each task."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -7,8 +7,9 @@ from math import prod
 from eval.counts import counted
 from merge.catalogue import CARDS
 from merge.ranges import Count, Number, problems_of, range_of
+from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem, wrong_value
-from orchestrator.study.schema import TUNE, Evaluation, Merge
+from orchestrator.study.schema import STEPS, TUNE, Evaluation, Merge
 from orchestrator.study.tasks import Tasks
 from workers.specs.tuning import MAX_POINTS
 
@@ -19,6 +20,8 @@ def check_tuning(
     merges: Mapping[int, Merge], *, tasks: Tasks | None, evaluation: Evaluation | None
 ) -> Iterator[StudyProblem]:
     """Yields wrong lists of values, too many combinations, and a lack of validation images.
+
+    Entries that choose steps need validation images too.
 
     Args:
         merges: The study's valid entries, by position in the file.
@@ -34,7 +37,7 @@ def check_tuning(
         for name in ("tuned_by", "tuned_over"):
             if not merge.tuned and name in merge.model_fields_set:
                 yield wrong_value(f"{field}.{name}", getattr(merge, name), remedy=remedy)
-    tuned = [index for index, merge in merges.items() if merge.tuned]
+    chooses = [index for index, merge in merges.items() if merge.tuned or merge.step_rule]
     if tasks is None or tasks.max_validation is not None:
         return
     remedy = (
@@ -42,13 +45,54 @@ def check_tuning(
         "training images is then held out of every training"
     )
     lack = "on validation images, and the study holds none out"
-    if tuned:
+    if chooses:
         fault = f"it chooses values {lack}"
-        yield StudyProblem(field=f"merge[{tuned[0]}]", fault=fault, remedy=remedy)
+        yield StudyProblem(field=f"merge[{chooses[0]}]", fault=fault, remedy=remedy)
     if evaluation is not None and evaluation.joint == "calibrated":
         fault = f"'calibrated' fits a temperature per head {lack}"
         remedy = f"use 'plain', or {remedy}"
         yield StudyProblem(field="evaluation.joint", fault=fault, remedy=remedy)
+
+
+def check_steps(
+    merges: Mapping[int, Merge], *, finetune: Finetune | None, is_searched: bool
+) -> Iterator[StudyProblem]:
+    """Yields words that are no rule, studies with nothing to choose from, and tuned parameters.
+
+    Args:
+        merges: The study's valid entries, by position in the file.
+        finetune: The study's section; None if that is invalid.
+        is_searched: Whether the study searches its hyperparameters.
+    """
+    for index, merge in merges.items():
+        field, rule = f"merge[{index}].{STEPS}", merge.step_rule
+        if rule is None:
+            continue
+        if merge.tuned:
+            names = " and ".join(merge.tuned)
+            yield wrong_value(
+                field,
+                rule,
+                remedy=f"an entry chooses either steps or parameters; give {names} a value, or "
+                f"leave `{STEPS}` out",
+            )
+        if finetune is None:
+            continue
+        if finetune.design == "random" or is_searched:
+            what = "a search" if is_searched else "design: random"
+            yield wrong_value(
+                field,
+                rule,
+                remedy=f"steps are chosen among numbers of steps that all tasks have, and {what} "
+                "has none; use finetune.axes with another design",
+            )
+        elif not _has_snapshots(finetune):
+            yield wrong_value(
+                field,
+                rule,
+                remedy="steps are chosen among two or more numbers of steps; list them, as "
+                "`finetune: {axes: {steps: [20, 40, 80]}}`",
+            )
 
 
 def _check_values(field: str, *, merge: Merge) -> Iterator[StudyProblem]:
@@ -78,3 +122,11 @@ def _check_values(field: str, *, merge: Merge) -> Iterator[StudyProblem]:
         fault = f"{' x '.join(map(str, sizes))} values are {counted(prod(sizes), 'combination')}"
         remedy = f"a merge tries at most {MAX_POINTS}; leave some values out"
         yield StudyProblem(field=field, fault=fault, remedy=remedy)
+
+
+def _has_snapshots(finetune: Finetune) -> bool:
+    if finetune.design == "listed":
+        steps = {point.get(STEPS, finetune.defaults.steps) for point in finetune.points}
+    else:
+        steps = set(finetune.axes.steps)
+    return len(steps) > 1
