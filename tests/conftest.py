@@ -27,6 +27,11 @@ from workers.store.protocol import Store
 # times as long as one thread (33 s, not 0.3 s). This must be set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A shell that starts the tests in the background lets them ignore interrupts, and so would every
+# process that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("shared machine", deadline=None)  # it may pause for seconds
 settings.load_profile("shared machine")
 
