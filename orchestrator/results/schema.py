@@ -29,10 +29,8 @@ UNION = "union"
 MEANS = (MACRO, UNION)
 
 _ARROW_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-_ALL = {
-    name: pa.field(
-        name, _ARROW_TYPES.get(value_type, pa.string())
-    )  # the others are choices by name
+_ALL = {  # types that Arrow does not have are choices by name
+    name: pa.field(name, _ARROW_TYPES.get(value_type, pa.string()))
     for name, value_type in get_type_hints(Hyperparameters).items()
 }
 _POINT = [  # null where unused; in the means' rows, null where the experts of a group differ

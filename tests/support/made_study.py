@@ -11,6 +11,8 @@ from typing import Any
 from eval.metrics import TaskSums
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
+from orchestrator.report.page import render_report
+from orchestrator.results.study_results import StudyResults
 from workers.artifacts.manifests import FileEntry, Manifest
 from workers.artifacts.metrics import ExpertMetrics, MergeMetrics, TrainingMetrics
 from workers.specs.expert import ExpertSpec
@@ -34,6 +36,18 @@ def made_ledger(plan: Plan) -> Ledger:
         for place, spec in enumerate(plan.merges.values())
     ]
     return Ledger(plan, manifests=[*experts.values(), *merges])
+
+
+def page_of(ledger: Ledger) -> str:
+    """Returns the report of a study of which nothing is missing."""
+    return render_report(
+        study="small",
+        results=StudyResults.of(ledger.committed()),
+        holes=(),
+        datasets={},
+        facts={},
+        study_yaml="",
+    )
 
 
 def _expert(spec: ExpertSpec, *, draw: random.Random, at_s: float) -> Manifest:

@@ -94,7 +94,7 @@ def _regimes(rows: Sequence[Columns]) -> Iterator[Columns]:
         return
     farthest = {name: max(values, key=abs) for name, values in settings.items()}
     parts = (
-        ("up to 1 (second order usable)", -1.0, USABLE_PATH_REACH),
+        ("up to 1 (second order usable)", -math.inf, USABLE_PATH_REACH),
         ("up to 3 (order of magnitude)", USABLE_PATH_REACH, LARGEST_PATH_REACH),
         ("beyond 3 (outside any local theory)", LARGEST_PATH_REACH, math.inf),
     )

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+from made_study import page_of
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
-from orchestrator.report.page import render_report
 from orchestrator.results.schema import POOL, RESULTS_SCHEMA
 from orchestrator.results.study_results import StudyResults
 from orchestrator.theory.answers import paired_table
@@ -63,14 +63,7 @@ def test_the_tasks_of_a_group_are_scored_alone(ledger: Ledger) -> None:
 
 def test_the_report_has_a_section_with_figures_for_each_pool(ledger: Ledger) -> None:
     """Accuracy against the number of merged experts, a line per method."""
-    page = render_report(
-        study="small",
-        results=StudyResults.of(ledger.committed()),
-        holes=(),
-        datasets={},
-        facts={},
-        study_yaml="",
-    )
+    page = page_of(ledger)
     assert "Axis: pool_irrelevant" in page
     assert "experts of the same tasks from other settings" in page
 

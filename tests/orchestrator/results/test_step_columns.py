@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from made_study import page_of
 
 from orchestrator.cli.verbs.plan import tuning_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
-from orchestrator.report.page import render_report
 from orchestrator.results.study_results import StudyResults
 from orchestrator.tracking.study_runs import mlflow_run_of
 from workers.artifacts.manifests import Manifest
@@ -69,14 +69,7 @@ def test_each_task_has_the_steps_of_its_chosen_expert(ledger: Ledger) -> None:
 
 def test_the_report_shows_the_steps_beside_the_best_common_number(ledger: Ledger) -> None:
     """The loss at the choice, and the least one with equal steps."""
-    page = render_report(
-        study="small",
-        results=StudyResults.of(ledger.committed()),
-        holes=(),
-        datasets={},
-        facts={},
-        study_yaml="",
-    )
+    page = page_of(ledger)
     section = page[page.index('id="tuning"') : page.index('id="facts"')]
     assert "emoji_objects 20, font_letters 5" in section
     assert section.index("0.750") < section.index("1.250")

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from made_study import page_of
 
 from orchestrator.cli.verbs.plan import tuning_lines
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
-from orchestrator.report.page import render_report
 from orchestrator.results.schema import RESULTS_SCHEMA, TUNING
 from orchestrator.results.study_results import StudyResults
 from orchestrator.tracking.study_runs import mlflow_run_of
@@ -50,17 +50,6 @@ def ledger(make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest
 def rows_of(ledger: Ledger, method: str) -> list[dict[str, Any]]:
     table = StudyResults.of(ledger.committed()).merges
     return [row for row in table.to_pylist() if row["method"] == method]
-
-
-def page_of(ledger: Ledger) -> str:
-    return render_report(
-        study="small",
-        results=StudyResults.of(ledger.committed()),
-        holes=(),
-        datasets={},
-        facts={},
-        study_yaml="",
-    )
 
 
 def test_tuned_merges_have_their_choice_in_every_row_and_the_curve_in_one(ledger: Ledger) -> None:

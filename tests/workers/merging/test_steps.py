@@ -11,16 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.suites import find_task
-from eval.task_source import TaskSource
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics, TriedPoint, TuningMetrics
 from workers.merging.choice import NothingToChooseError, descend
 from workers.merging.merge_job import run_merge
 from workers.merging.steps import choose_steps
 from workers.merging.tuning import validation_sums
-from workers.prepare.images import prepare_data
-from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.snapshots import Snapshots, StepRule
@@ -84,6 +80,7 @@ def steps_store(
     tmp_path_factory: pytest.TempPathFactory,
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
+    hold_out: Callable[..., str],
 ) -> tuple[Path, Snapshots]:
     """Commits two tasks with 30 validation images each, and two experts of each task."""
     root = tmp_path_factory.mktemp("steps")
@@ -91,11 +88,8 @@ def steps_store(
     workspace = Workspace(str(store), cache_root=root / "cache", device=torch.device("cpu"))
     by_task = []
     for task in ("mnist_5k", "mnist_m"):
-        committed = workspace.manifest("data", make_expert(task).data_id).spec
-        data = replace(DataSpec.from_json(committed), max_validation=30)
-        job = DataJob(spec=data, source=TaskSource(task=find_task(task)))
-        list(prepare_data(job, workspace=workspace))
-        of_task = [make_expert(task, data_id=data.id, steps=steps) for steps in (2, 6)]
+        data_id = hold_out(task, workspace=workspace)
+        of_task = [make_expert(task, data_id=data_id, steps=steps) for steps in (2, 6)]
         for expert in of_task:
             run(expert, workspace=workspace)
         by_task.append(of_task)

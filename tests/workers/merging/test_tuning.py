@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from eval.suites import find_task
-from eval.task_source import TaskSource
 from merge.catalogue import CARDS, PARAMS, SCALE_ONE_VECTOR, parse_params
 from merge.merge import MergeOptions, merge
 from merge.table import METHODS
@@ -21,8 +19,6 @@ from workers.merging.choice import NotChosenError, NothingToChooseError, best_po
 from workers.merging.merge_job import run_merge
 from workers.merging.merged_models import features_under, merged_models
 from workers.merging.tuning import tune
-from workers.prepare.images import prepare_data
-from workers.specs.data import DataJob, DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
 from workers.specs.tuning import TunedBy, TuningSpec
@@ -38,6 +34,7 @@ def tuning_store(
     tmp_path_factory: pytest.TempPathFactory,
     make_expert: Callable[..., ExpertSpec],
     run: Callable[..., list[Manifest]],
+    hold_out: Callable[..., str],
 ) -> tuple[Path, Experts]:
     """Commits two tasks with 30 validation images each, and an expert of each task."""
     root = tmp_path_factory.mktemp("tuning")
@@ -45,11 +42,8 @@ def tuning_store(
     workspace = Workspace(str(store), cache_root=root / "cache", device=torch.device("cpu"))
     experts = []
     for task in ("mnist_5k", "mnist_m"):
-        committed = workspace.manifest("data", make_expert(task).data_id).spec
-        data = replace(DataSpec.from_json(committed), max_validation=30)
-        job = DataJob(spec=data, source=TaskSource(task=find_task(task)))
-        list(prepare_data(job, workspace=workspace))
-        experts.append(make_expert(task, data_id=data.id, steps=6))
+        data_id = hold_out(task, workspace=workspace)
+        experts.append(make_expert(task, data_id=data_id, steps=6))
         run(experts[-1], workspace=workspace)
     return store, tuple(experts)
 

@@ -2,22 +2,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
+from study_problems import problems_of
 
-from orchestrator.study.problems import StudyError
-from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 
 Fields = Callable[..., dict[str, Any]]
 REGMEAN = [{"method": "regmean"}]
 RECALIBRATED = [{"method": "average"}, {"method": "ties", "batch_norm": "recalibrate"}]
-
-
-def problems_of(fields: dict[str, Any]) -> dict[str, str]:
-    """Returns fault and remedy of each problem, by field."""
-    with pytest.raises(StudyError) as caught:
-        parse_study(yaml.safe_dump(fields), source="study.yaml")
-    return {each.field: f"{each.fault} | {each.remedy}" for each in caught.value.problems}
 
 
 @pytest.mark.parametrize(

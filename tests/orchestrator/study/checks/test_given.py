@@ -8,9 +8,9 @@ import timm
 import torch
 import yaml
 from safetensors.torch import save_file
+from study_problems import problems_of
 
 from orchestrator.plan.plan import build_plan
-from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 
 Fields = Callable[..., dict[str, Any]]
@@ -35,13 +35,6 @@ def fields_of(study_fields: Fields, experts: dict[str, Any], **changes: object) 
     return {**made, **changes}
 
 
-def problems_of(fields: dict[str, Any]) -> dict[str, str]:
-    """Returns fault and remedy of each problem, by field."""
-    with pytest.raises(StudyError) as caught:
-        parse_study(yaml.safe_dump(fields), source="study.yaml", is_new=True)
-    return {each.field: f"{each.fault} | {each.remedy}" for each in caught.value.problems}
-
-
 def test_a_study_of_files_trains_nothing(study_fields: Fields, write: Callable[..., str]) -> None:
     """Each task has a trial of no steps, whose expert has no hyperparameters in the tables."""
     experts = {"font_letters": write("a.safetensors"), "mnist_5k": write("b.safetensors")}
@@ -56,7 +49,7 @@ def test_a_study_of_files_trains_nothing(study_fields: Fields, write: Callable[.
 def test_every_task_has_a_file_that_exists(study_fields: Fields, write: Callable[..., str]) -> None:
     """Missing, unknown and absent files are reported together."""
     experts = {"mnist_5k": "nowhere.safetensors", "mnist": write("a.safetensors")}
-    found = problems_of(fields_of(study_fields, experts))
+    found = problems_of(fields_of(study_fields, experts), is_new=True)
     assert found["experts"].startswith("no file for font_letters | give every task of the study")
     assert "expected the path of an existing file" in found["experts.mnist_5k"]
     assert "did you mean 'mnist_5k'" in found["experts.mnist"]
@@ -68,7 +61,7 @@ def test_another_architecture_is_refused(study_fields: Fields, write: Callable[.
         "font_letters": write("a.safetensors"),
         "mnist_5k": write("b.safetensors", model="test_vit"),
     }
-    found = problems_of(fields_of(study_fields, experts))
+    found = problems_of(fields_of(study_fields, experts), is_new=True)
     assert list(found) == ["experts.mnist_5k"]
     assert "is not a checkpoint of test_resnet" in found["experts.mnist_5k"]
 
@@ -117,7 +110,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
         "font_letters": write("a.safetensors"),
         "mnist_5k": {"file": str(adapter), "head": "file"},
     }
-    found = problems_of(fields_of(study_fields, experts))
+    found = problems_of(fields_of(study_fields, experts), is_new=True)
     assert "an adapter has no classifier" in found["experts.mnist_5k.head"]
     assert "a rank of 3 need" in found["experts.mnist_5k.file"]
 
@@ -130,7 +123,7 @@ def test_a_head_of_the_file_has_the_classes_of_the_task(
         "font_letters": {"file": write("a.safetensors"), "head": "file"},
         "mnist_5k": {"file": write("b.safetensors", num_classes=0), "head": "file"},
     }
-    found = problems_of(fields_of(study_fields, experts))
+    found = problems_of(fields_of(study_fields, experts), is_new=True)
     assert "has 10 classes, and the task has 26" in found["experts.font_letters.file"]
     assert "holds no classifier" in found["experts.mnist_5k.file"]
 
@@ -139,5 +132,5 @@ def test_fields_of_training_are_refused(study_fields: Fields, write: Callable[..
     """They would have no effect."""
     experts = {"font_letters": write("a.safetensors"), "mnist_5k": write("b.safetensors")}
     finetune = {"axes": {"lr": [0.1]}, "head": {"mode": "frozen", "l2": 2.0}}
-    found = problems_of(fields_of(study_fields, experts, finetune=finetune))
+    found = problems_of(fields_of(study_fields, experts, finetune=finetune), is_new=True)
     assert list(found) == ["finetune.axes"]

@@ -3,21 +3,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
+from study_problems import problems_of
 
 from orchestrator.study.checks.lora import fields_of_targets, node_packages
-from orchestrator.study.problems import StudyError
-from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 
 Fields = Callable[..., dict[str, Any]]
-
-
-def problems_of(fields: dict[str, Any]) -> dict[str, str]:
-    """Returns the texts of a study's problems by field."""
-    with pytest.raises(StudyError) as refused:
-        parse_study(yaml.safe_dump(fields), source="study.yaml")
-    return {each.field: f"{each.fault}; {each.remedy}" for each in refused.value.problems}
 
 
 @pytest.mark.parametrize(

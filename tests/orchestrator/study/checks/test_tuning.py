@@ -2,23 +2,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
+from study_problems import problems_of
 
 from orchestrator.plan.plan import Plan
 from orchestrator.study.method_labels import method_labels
-from orchestrator.study.problems import StudyError
-from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Merge, Study
 
 Fields = Callable[..., dict[str, Any]]
 HELD_OUT = {"names": ["font_letters", "mnist_5k", "emoji_objects"], "max_validation": 20}
-
-
-def problems_of(fields: dict[str, Any]) -> dict[str, str]:
-    """Returns fault and remedy of each problem, by field."""
-    with pytest.raises(StudyError) as caught:
-        parse_study(yaml.safe_dump(fields), source="study.yaml")
-    return {each.field: f"{each.fault} | {each.remedy}" for each in caught.value.problems}
 
 
 def of_entry(study_fields: Fields, **entry: object) -> dict[str, str]:
