@@ -11,6 +11,14 @@ from orchestrator.theory.base_features import Coefficients, MeasuredBases, base_
 from orchestrator.theory.comparison_rows import external_pair_rows, law_parts, pair_part
 from orchestrator.theory.evidence.bound_panel import BoundsByCell, bound_predictors
 from orchestrator.theory.evidence.bound_rows import bound_part, calibration_part
+from orchestrator.theory.evidence.snapshot_features import (
+    NO_SNAPSHOTS,
+    NO_VECTORS,
+    Places,
+    losses_of,
+    snapshot_predictors,
+)
+from orchestrator.theory.evidence.validation_features import NO_VALIDATION, validation_predictors
 from orchestrator.theory.evidence.vector_features import TaskVectors, vector_predictors
 from orchestrator.theory.features import (
     Predictor,
@@ -57,6 +65,7 @@ def compute_answers(
     bounds: BoundsByCell | None = None,
     coefficients: Coefficients | None = None,
     vectors: TaskVectors | None = None,
+    places: Places | None = None,
     measured_rows: Mapping[str, Sequence[Columns]] | None = None,
 ) -> Answers:
     """Returns the theory tables. Equal arguments give equal tables.
@@ -68,14 +77,21 @@ def compute_answers(
         bounds: The theory's statements about merges.
         coefficients: Those of the methods that have some before they merge.
         vectors: The inner products of the experts' task vectors.
+        places: The place of each setting in its trainings.
         measured_rows: The rows of the tables that hold measurements alone, by table.
     """
     stated = bounds or {}
     every = panels(results)
     of_groups = panels(results, with_pools=False)
+    losses = losses_of(of_groups)
 
     def predictors(panel: Panel) -> Sequence[Predictor]:
-        of_merges = (*vector_predictors(panel, vectors or {}), *bound_predictors(panel, stated))
+        of_merges = (
+            *vector_predictors(panel, vectors or {}),
+            *snapshot_predictors(panel, places=places or {}, losses=losses, vectors=vectors or {}),
+            *validation_predictors(panel),
+            *bound_predictors(panel, stated),
+        )
         if isinstance(trainings, str):
             return (*baselines(panel, mean=MACRO), *of_merges)
         return (
@@ -98,7 +114,11 @@ def compute_answers(
         BOUNDS: [bound_part(panel, stated) for panel in of_groups] if stated else [],
         CALIBRATIONS: [calibration_part(panel, stated) for panel in of_groups] if stated else [],
     }
-    notes = [*_general_notes(every, trainings, measured), *_notes_of(parts)]
+    notes = [
+        *_general_notes(every, trainings, measured),
+        *_absent_notes(of_groups, places=places or {}, vectors=vectors or {}),
+        *_notes_of(parts),
+    ]
     rows = {name: [row for part in found for row in part.rows] for name, found in parts.items()}
     rows |= {name: list(found) for name, found in (measured_rows or {}).items()}
     rows[NOTES] = [{"topic": note.topic, "text": note.text} for note in dict.fromkeys(notes)]
@@ -135,6 +155,20 @@ def _of_base(
         yield from base_predictors(
             panel, trainings=trainings, measured=measured, mean=MACRO, coefficients=coefficients
         )
+
+
+def _absent_notes(
+    of_groups: Sequence[Panel], *, places: Places, vectors: TaskVectors
+) -> Iterator[Note]:
+    """Yields why predictors of snapshots and of validation images are left out."""
+    if not of_groups:
+        return
+    if not any(each.earlier for each in places.values()):
+        yield Note("predictors of snapshots", NO_SNAPSHOTS)
+    elif not vectors:
+        yield Note("predictors of snapshots", NO_VECTORS)
+    if not any(each for panel in of_groups for each in validation_predictors(panel)):
+        yield Note("predictor of validation images", NO_VALIDATION)
 
 
 def _notes_of(parts: Mapping[str, Sequence[Part]]) -> list[Note]:

@@ -9,7 +9,7 @@ was not found; the square-root rule for Adam is arXiv 2205.10287. `update size` 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -63,13 +63,22 @@ class Predictor:
     needs: str
     """Everything that must exist before the predictor can be computed."""
     features: Array
-    """(S, G, F)."""
+    """(S, G, F); NaN at settings where the predictor has no value."""
     is_baseline: bool = False
 
     @property
     def single(self) -> Array | None:
         """The one feature as (S, G), if there is just one."""
         return self.features[:, :, 0] if self.features.shape[2] == 1 else None
+
+    @property
+    def known_settings(self) -> list[int]:
+        """The indices of the settings at which every group has a value."""
+        return [int(at) for at in np.flatnonzero(np.isfinite(self.features).all(axis=(1, 2)))]
+
+    def at(self, settings: Sequence[int]) -> "Predictor":
+        """Returns the predictor of some settings."""
+        return replace(self, features=self.features[list(settings)])
 
 
 def baselines(panel: Panel, *, mean: str) -> tuple[Predictor, ...]:

@@ -175,8 +175,13 @@ def _skill_texts(answers: Answers) -> Iterator[str]:
     for left_out in PROTOCOLS:
         for method in dict.fromkeys(row["method"] for row in rows):
             here = [row for row in rows if (row["left_out"], row["method"]) == (left_out, method)]
+            most = max((row["num_settings"] for row in here), default=0)
             if here:
-                yield f"{method}, {left_out} left out: {_skill(here)}"
+                everywhere = [row for row in here if row["num_settings"] == most]
+                yield f"{method}, {left_out} left out: {_skill(everywhere)}"
+            for row in here:
+                if row["num_settings"] < most:
+                    yield f"{method}, {left_out} left out, {_skill_at_some(row, most=most)}"
 
 
 def _skill(rows: Sequence[Columns]) -> str:
@@ -193,6 +198,20 @@ def _skill(rows: Sequence[Columns]) -> str:
     return (
         f"no predictor beats the best baseline, {level}, beyond all three intervals; the nearest "
         f"is {shown_name(nearest)} ({nearest['value']:.3f}; difference {_gap(nearest)})."
+    )
+
+
+def _skill_at_some(row: Columns, *, most: int) -> str:
+    """Returns the record of a predictor that has values at some settings alone."""
+    text = f"at the {row['num_settings']} of {most} settings where it has a value: "
+    text += f"{shown_name(row)} errs by {row['value']:.3f}, "
+    if row["difference"] is None:
+        return f"{text}and no baseline can be compared."
+    verb = "is" if row["is_better"] else "is not"
+    return (
+        f"{text}the best baseline there, {row['best_baseline']}, by "
+        f"{row['value'] - row['difference']:.3f}: it {verb} better beyond all three intervals "
+        f"({_gap(row)})."
     )
 
 

@@ -19,6 +19,7 @@ from orchestrator.theory.base_features import Coefficients, MeasuredBases
 from orchestrator.theory.evidence.bound_panel import BoundsByCell
 from orchestrator.theory.evidence.corollary import operator_rows
 from orchestrator.theory.evidence.regime import best_steps_rows, diagnostic_rows, reach_rows
+from orchestrator.theory.evidence.snapshot_features import Places, snapshot_places
 from orchestrator.theory.evidence.vector_features import TaskVectors, task_vectors_of
 from orchestrator.theory.panel import panels
 from orchestrator.theory.schema import DIAGNOSTICS, OPERATORS, REACHES
@@ -35,6 +36,8 @@ class Evidence:
     bounds: BoundsByCell
     coefficients: Coefficients
     vectors: TaskVectors
+    places: Places
+    """The place of each setting in its trainings."""
     rows: Mapping[str, Sequence[Columns]]
     """The rows of the tables that hold measurements alone, by table."""
 
@@ -61,6 +64,7 @@ def evidence_of(plan: Plan, measurements: StudyMeasurements, *, results: pa.Tabl
         bounds=bounds,
         coefficients=coefficients,
         vectors=task_vectors_of(plan, (*measurements.operators, *measurements.seeds)),
+        places=snapshot_places(plan),
         rows={
             OPERATORS: list(operator_rows(plan, measurements.operators)),
             REACHES: list(reach_rows(plan, measurements)),

@@ -17,7 +17,7 @@ from orchestrator.results.schema import MACRO, MEANS
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-COLUMNS = ("loss", "accuracy", "expert_loss", "base_loss")
+COLUMNS = ("loss", "accuracy", "expert_loss", "base_loss", "validation_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,8 @@ class _Frame:
             if row["method"] == method:
                 at = (setting_at[self.names[row["axis"], row["value"]]], *cell)
                 for name in COLUMNS:
-                    values[name][at] = np.nan if row[name] is None else row[name]
+                    value = row.get(name)  # tables without tuned merges have no validation loss
+                    values[name][at] = np.nan if value is None else value
         return Panel(
             method=method,
             settings=self.settings,

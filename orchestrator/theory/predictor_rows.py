@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from eval.counts import counted
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.features import Predictor
 from orchestrator.theory.held_out import (
@@ -61,14 +62,39 @@ def prediction_part(panel: Panel, predictors: Predictors) -> Part:
             part.notes.append(Note("held-out predictions", text))
             continue
         for protocol in PROTOCOLS:
-            scored = [
-                (each, _scored(each, name, panel=whole, protocol=protocol))
-                for each in predictors(whole)
-            ]
-            part.notes.extend(_unpredicted(scored, protocol=protocol))
             shared = {"target": name, "left_out": protocol}
-            part.rows.extend(row | shared for row in _scores(scored, panel=whole))
+            for known, usable in _by_settings(predictors(whole), whole, part=part):
+                scored = [
+                    (each, _scored(each, name, panel=known, protocol=protocol)) for each in usable
+                ]
+                part.notes.extend(_unpredicted(scored, protocol=protocol))
+                part.rows.extend(
+                    row | shared
+                    for row in _scores(scored, panel=known)
+                    if known is whole or not row["is_baseline"]
+                )
     return part
+
+
+def _by_settings(
+    predictors: Sequence[Predictor], whole: Panel, *, part: Part
+) -> Iterator[tuple[Panel, Sequence[Predictor]]]:
+    """Yields the settings that predictors have values at, with these predictors and the baselines.
+
+    All settings come first. Predictors of too few settings are noted in `part`.
+    """
+    by_known: dict[tuple[int, ...], list[Predictor]] = {tuple(range(len(whole.settings))): []}
+    for each in predictors:
+        by_known.setdefault(tuple(each.known_settings), []).append(each)
+    baselines = [each for each in predictors if each.is_baseline]
+    for settings, known in by_known.items():
+        if len(settings) == len(whole.settings):
+            yield whole, known
+        elif len(settings) >= MIN_SETTINGS:
+            yield whole.at(settings), [each.at(settings) for each in (*baselines, *known)]
+        else:
+            text = f"{known[0].name}: only {counted(len(settings), 'setting')} of {MIN_SETTINGS}"
+            part.notes.append(Note("held-out predictions", f"{text} that are needed"))
 
 
 def _ranked(panel: Panel, *, axis: str, predictors: Sequence[Predictor]) -> Iterator[Columns]:
@@ -78,8 +104,12 @@ def _ranked(panel: Panel, *, axis: str, predictors: Sequence[Predictor]) -> Iter
     }
     for name, measured in losses.items():
         for predictor in predictors:
-            single = predictor.single
-            found = () if single is None else correlations(single, measured, members=panel.members)
+            single, known = predictor.single, predictor.known_settings
+            found = (
+                ()
+                if single is None or len(known) < MIN_VALUES
+                else correlations(single[known], measured[known], members=panel.members)
+            )
             for each in found:
                 if name == EXCESS and each.kind == WITHIN:
                     continue  # equal to that of the loss

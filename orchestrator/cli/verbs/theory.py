@@ -45,6 +45,7 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
                 bounds=evidence.bounds,
                 coefficients=evidence.coefficients,
                 vectors=evidence.vectors,
+                places=evidence.places,
                 measured_rows=evidence.rows,
             )
         say(console, f"computed in {time.monotonic() - start_s:.0f} s from the result table")

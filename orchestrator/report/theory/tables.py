@@ -104,8 +104,9 @@ def prediction_table(answers: Answers) -> str:
             key = (row["method"], row["left_out"], row["predictor"])
             found.setdefault(key, {})[row["score"]] = row
     rows = [_prediction_cells(key, scores) for key, scores in found.items()]
-    head = ("method, left out", "predictor", "label", "needs", "error", "minus best baseline's")
-    return table((*head, "interval", "Spearman", "regret"), rows) if rows else ""
+    head = ("method, left out", "predictor", "label", "needs", "settings", "error")
+    beside = ("minus best baseline's", "interval", "Spearman", "regret")
+    return table((*head, *beside), rows) if rows else ""
 
 
 def _prediction_cells(
@@ -118,6 +119,7 @@ def _prediction_cells(
         HtmlCell(text=predictor, css="text"),
         HtmlCell(text=error["label"], css="text"),
         HtmlCell(text=error["needs"], css="text"),
+        HtmlCell(text=str(error["num_settings"])),
         HtmlCell(text=_three(error["value"]), css="best" if error["is_better"] else ""),
         HtmlCell(
             text=f"{error['difference']:+.3f}" if error["difference"] is not None else MISSING

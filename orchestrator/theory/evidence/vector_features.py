@@ -39,7 +39,7 @@ def task_vectors_of(plan: Plan, operators: Sequence[MeasuredOperator]) -> TaskVe
 def vector_predictors(panel: Panel, vectors: TaskVectors) -> Iterator[Predictor]:
     """Yields the predictors that are known and finite for all merges of a panel."""
     formulas: dict[str, Callable[[Array], float]] = {
-        "task vectors, length": _ln_length,
+        "task vectors, length": ln_length,
         "task vectors, shortest over longest": _length_ratio,
         "task vectors, cosine": _cosine,
         "task vectors, relative spread": _ln_relative_spread,
@@ -59,26 +59,28 @@ def vector_predictors(panel: Panel, vectors: TaskVectors) -> Iterator[Predictor]
     yield Predictor(name=_TOGETHER, label=MEASURED, needs=_NEEDS, features=together)
 
 
-def _lengths(gram: Array) -> Array:
+def lengths(gram: Array) -> Array:
+    """Returns the lengths of the task vectors, (N,)."""
     return np.sqrt(np.maximum(np.diag(gram), 0.0))
 
 
-def _ln_length(gram: Array) -> float:
-    mean = float(_lengths(gram).mean())
+def ln_length(gram: Array) -> float:
+    """Returns ln of the mean length of the task vectors; NaN if all are 0."""
+    mean = float(lengths(gram).mean())
     return float(np.log(mean)) if mean > 0 else float("nan")
 
 
 def _length_ratio(gram: Array) -> float:
-    lengths = _lengths(gram)
-    return float(lengths.min() / lengths.max()) if lengths.max() > 0 else float("nan")
+    each = lengths(gram)
+    return float(each.min() / each.max()) if each.max() > 0 else float("nan")
 
 
 def _cosine(gram: Array) -> float:
     """Returns the mean cosine of all pairs; 1 for a single expert."""
-    lengths = _lengths(gram)
+    each = lengths(gram)
     pairs = np.triu_indices(len(gram), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = (gram / np.outer(lengths, lengths))[pairs]
+        cosines = (gram / np.outer(each, each))[pairs]
     return float(cosines.mean()) if len(cosines) else 1.0
 
 

@@ -158,6 +158,8 @@ def test_what_cannot_be_computed_is_said(make_results: MakeResults) -> None:
     notes = {row["topic"]: row["text"] for row in found.rows(NOTES)}
     assert set(notes) == {
         "predictors",
+        "predictors of snapshots",
+        "predictor of validation images",
         "paired comparisons",
         "laws",
         "rank correlations",
