@@ -1,16 +1,17 @@
-"""Writes the study file that tests some advice: the same study with listed settings.
+"""Writes the study file that tests some advice: with listed settings, or with chosen steps.
 
 Everything else stays as it is, so that the next study has the same groups and seeds, its settings
 can be compared in pairs, and everything that is committed already is shared.
 """
 
 import re
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
+from typing import Any
 
 import yaml
 
 from orchestrator.advice.tried import beside_default
-from orchestrator.study.schema import Study
+from orchestrator.study.schema import STEPS, Study
 from orchestrator.study.yaml_text import load_yaml
 from workers.specs.hyperparameters import Hyperparameters
 
@@ -29,6 +30,29 @@ def next_name(name: str, *, taken: Container[str]) -> str:
         if candidate not in taken:
             return candidate
         number += 1
+
+
+def steps_study_text(
+    text: str, *, study: Study, name: str, entry: int, comments: Sequence[str]
+) -> str:
+    """Returns the study file in which one entry also chooses the steps of each task.
+
+    The entry stands there without the choice as well, so that both can be compared. Nothing else
+    changes but the name, so that all experts and the entry's own merges are shared.
+
+    Args:
+        text: The study file, as written.
+        study: The study, with the store that it was opened in.
+        name: The name of the next study.
+        entry: The place of the entry under `merge`.
+        comments: Lines for the head of the file.
+    """
+    values = {**load_yaml(text), "name": name, "store": study.store}
+    plain = dict(values["merge"][entry])
+    choosing = {**plain, STEPS: "chosen"}
+    if "label" in plain:
+        choosing["label"] = f"{plain['label'][:80]}, steps chosen"
+    return _written({**values, "merge": [plain, choosing]}, comments=comments)
 
 
 def next_study_text(
@@ -66,6 +90,10 @@ def next_study_text(
         values["backbone"] = {
             key: each for key, each in values["backbone"].items() if key != "axes"
         }
-    body = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
+    return _written(values, comments=comments)
+
+
+def _written(values: Mapping[str, Any], *, comments: Sequence[str]) -> str:
+    body = yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None, width=100)
     head = "".join(f"# {line}\n" for line in comments)
     return head + str(body)

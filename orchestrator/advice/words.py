@@ -1,10 +1,13 @@
 """Says in plain sentences what the advice on a method rests on and amounts to."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
+from eval.counts import counted
 from orchestrator.advice.advice import MethodAdvice
 from orchestrator.advice.predictors import CONSTANT, Record
 from orchestrator.advice.ranking import Candidate, Experiment, Ranking
+from orchestrator.advice.task_steps import GainOnTest, StepsAdvice, TaskSteps
 from orchestrator.theory.features import MEASURED
 
 LEAST_GAIN = 0.0005
@@ -62,7 +65,50 @@ def experiment_sentence(experiment: Experiment | None) -> str:
     )
 
 
-def comments(advice: list[MethodAdvice], *, name: str) -> Iterator[str]:
+def steps_sentences(advice: StepsAdvice) -> Iterator[str]:
+    """Yields the sentences on the steps of each task; none where nothing was or can be chosen."""
+    for each in advice.chosen:
+        tasks = ", ".join(f"{task.task} {_range_text(task)}" for task in each.tasks)
+        yield (
+            f"{each.method} at {each.setting}: chosen for {counted(each.num_groups, 'group')} "
+            f"(median; range): {tasks}."
+        )
+        against = (
+            f"Against the best common number, {_range_text(each.common)}, the loss on validation "
+            f"images, which chose both, is {each.validation_gain:.3f} less"
+        )
+        if each.test_gain is None:
+            yield f"{against}. The tables lack merges with common steps: no gain on test images."
+        else:
+            yield (
+                f"{against}. Gain on test images: {_gain_text(each.test_gain)}. Optimism of the "
+                f"choice (gain on validation minus test images): {each.optimism:+.3f}."
+            )
+    if advice.missing:
+        yield f"No steps can be chosen: {advice.missing}."
+    if advice.entry is not None:
+        yield (
+            "The study has snapshots and validation images: merges can choose the steps of each "
+            "task among them, which trains nothing."
+        )
+
+
+def _gain_text(gain: GainOnTest) -> str:
+    low, high = gain.interval.low, gain.interval.high
+    if math.isnan(low):
+        return f"{gain.mean:+.3f} (no interval)"
+    apart = low > 0 or high < 0
+    verdict = "" if apart else ", not told apart from 0"
+    return f"{gain.mean:+.3f} [{low:+.3f}, {high:+.3f} over {gain.interval.over}]{verdict}"
+
+
+def _range_text(steps: TaskSteps) -> str:
+    if steps.least == steps.most:
+        return f"{steps.middle:,}"
+    return f"{steps.middle:,} ({steps.least:,}-{steps.most:,})"
+
+
+def comments(advice: Sequence[MethodAdvice], *, name: str) -> Iterator[str]:
     """Yields the lines at the head of the study file that tests the advice."""
     yield f"Tests the advice of `mergesweep advise {name}`. Predicted mean macro loss (95 %):"
     for each in advice:

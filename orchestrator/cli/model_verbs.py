@@ -128,6 +128,13 @@ def score(
     type=OutputPath(),
     help="Write the study file that tests the advice against the best settings so far.",
 )
+@click.option(
+    "--steps",
+    "only_steps",
+    is_flag=True,
+    help="Advise on the steps of each task alone; -o then writes the study in which merges choose "
+    "them among snapshots that exist.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the advice as JSON.")
 def advise(
     name: str,
@@ -137,11 +144,13 @@ def advise(
     methods: tuple[str, ...],
     output: Path | None,
     as_json: bool,
+    only_steps: bool,
 ) -> None:
     """Rank settings that study NAME has not tried, by their predicted merged loss.
 
     Uses the predictor with the best record on settings that were left out, if that beats a
-    constant; otherwise it says so and ranks nothing. Trains nothing.
+    constant; otherwise it says so and ranks nothing. Says which numbers of steps merges chose for
+    each task, and what that gained. Trains nothing.
     """
     from orchestrator.advice.candidate_file import read_candidates
     from orchestrator.cli.verbs.advise import show_advice
@@ -163,6 +172,7 @@ def advise(
             methods=methods,
             output=output,
             as_json=as_json,
+            only_steps=only_steps,
             console=new_console(),
         )
     except OutputError as error:

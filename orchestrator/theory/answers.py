@@ -86,20 +86,13 @@ def compute_answers(
     losses = losses_of(of_groups)
 
     def predictors(panel: Panel) -> Sequence[Predictor]:
-        of_merges = (
+        return (
+            *baselines(panel, mean=MACRO),
+            *_of_plan(panel, trainings, measured, coefficients=coefficients),
             *vector_predictors(panel, vectors or {}),
             *snapshot_predictors(panel, places=places or {}, losses=losses, vectors=vectors or {}),
             *validation_predictors(panel),
             *bound_predictors(panel, stated),
-        )
-        if isinstance(trainings, str):
-            return (*baselines(panel, mean=MACRO), *of_merges)
-        return (
-            *baselines(panel, mean=MACRO),
-            *hyperparameter_predictors(panel, trainings=trainings, mean=MACRO),
-            *stability_predictors(panel, trainings=trainings, mean=MACRO),
-            *_of_base(panel, trainings, measured, coefficients=coefficients),
-            *of_merges,
         )
 
     has_held_out = pc.any(results["held_out"]).as_py()
@@ -122,12 +115,14 @@ def compute_answers(
     rows = {name: [row for part in found for row in part.rows] for name, found in parts.items()}
     rows |= {name: list(found) for name, found in (measured_rows or {}).items()}
     rows[NOTES] = [{"topic": note.topic, "text": note.text} for note in dict.fromkeys(notes)]
-    return Answers(
-        tables={
-            name: pa.Table.from_pylist(rows.get(name, []), schema=schema)
-            for name, schema in SCHEMAS.items()
-        }
-    )
+    return Answers(tables=_tables(rows))
+
+
+def _tables(rows: Mapping[str, list[Columns]]) -> dict[str, pa.Table]:
+    return {
+        name: pa.Table.from_pylist(rows.get(name, []), schema=schema)
+        for name, schema in SCHEMAS.items()
+    }
 
 
 def paired_table(results: pa.Table, *, external: pa.Table | None = None) -> pa.Table:
@@ -144,13 +139,18 @@ def paired_table(results: pa.Table, *, external: pa.Table | None = None) -> pa.T
     return pa.Table.from_pylist(rows, schema=SCHEMAS[PAIRS])
 
 
-def _of_base(
+def _of_plan(
     panel: Panel,
-    trainings: Trainings,
+    trainings: Trainings | str,
     measured: MeasuredBases | str,
     *,
     coefficients: Coefficients | None,
 ) -> Iterator[Predictor]:
+    """Yields the predictors that are known before training, as far as their inputs are."""
+    if isinstance(trainings, str):
+        return
+    yield from hyperparameter_predictors(panel, trainings=trainings, mean=MACRO)
+    yield from stability_predictors(panel, trainings=trainings, mean=MACRO)
     if not isinstance(measured, str):
         yield from base_predictors(
             panel, trainings=trainings, measured=measured, mean=MACRO, coefficients=coefficients

@@ -107,7 +107,8 @@ def _family(
     best = max(means, key=lambda name: sign * means[name])
     pairs = list(itertools.combinations(cells, 2))
     tests = {
-        pair: _test(cells[pair[0]] - cells[pair[1]], weights=weights[shared]) for pair in pairs
+        pair: paired_intervals(cells[pair[0]] - cells[pair[1]], weights=weights[shared])
+        for pair in pairs
     }
     corrected = dict(zip(pairs, holm([tests[pair][1] for pair in pairs]), strict=True))
     for other in cells:
@@ -141,8 +142,10 @@ def _totals(by_task: Array, *, panel: Panel, weights: Array) -> Array:
     return totals
 
 
-def _test(differences: Array, *, weights: Array) -> tuple[dict[str, Interval], float]:
+def paired_intervals(differences: Array, *, weights: Array) -> tuple[dict[str, Interval], float]:
     """Returns the intervals of a mean difference over groups and tasks, and the larger p-value.
+
+    Each is Student's 95 % interval; `NONE` over a single group or task.
 
     Args:
         differences: (G, T), NaN where the group lacks the task.

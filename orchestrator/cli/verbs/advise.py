@@ -4,8 +4,8 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,16 @@ from rich.table import Table
 from orchestrator.advice.advice import MethodAdvice, advise, advised_points
 from orchestrator.advice.candidates import Values
 from orchestrator.advice.cost import costs_of
-from orchestrator.advice.next_study import next_name, next_study_text
+from orchestrator.advice.next_study import next_name, next_study_text, steps_study_text
 from orchestrator.advice.ranking import Ranking
-from orchestrator.advice.words import comments, interval_text, ranking_sentences, record_sentences
+from orchestrator.advice.task_steps import StepsAdvice, advise_steps
+from orchestrator.advice.words import (
+    comments,
+    interval_text,
+    ranking_sentences,
+    record_sentences,
+    steps_sentences,
+)
 from orchestrator.cli.ending import command_line, file_command_line
 from orchestrator.cli.exit_codes import DONE
 from orchestrator.plan.plan import build_plan
@@ -29,6 +36,7 @@ from orchestrator.record.folder import study_names
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.study.reader import parse_study
+from orchestrator.study.schema import Study
 from orchestrator.theory.measured import measured_bases
 from orchestrator.theory.trainings import planned_trainings
 from workers.artifacts.node_cache import cache_root
@@ -47,6 +55,7 @@ def show_advice(
     methods: Sequence[str],
     output: Path | None,
     as_json: bool,
+    only_steps: bool,
     console: Console,
 ) -> int:
     """Prints the advice on a study, and writes the study file that tests it; returns the exit code.
@@ -59,6 +68,7 @@ def show_advice(
         methods: The methods to advise on; all if empty.
         output: The study file to write; None for none.
         as_json: Print JSON in place of tables.
+        only_steps: Advise on the steps of each task alone, and write the study that chooses them.
         console: Where to print.
 
     Raises:
@@ -66,17 +76,19 @@ def show_advice(
     """
     if output is not None:
         check_output(output)
-    advice, missing = _advice(opened, values=values, methods=methods)
-    points = advised_points(advice)
+    steps = _steps(opened, methods=methods)
+    advice, missing = ([], []) if only_steps else _advice(opened, values=values, methods=methods)
     name = next_name(opened.plan.study.name, taken=study_names(open_store(opened.store_url)))
-    if output is not None and points:
-        write_output(output, _next_text(opened, advice=advice, name=name).encode())
+    following = _steps_next(steps) if only_steps else _points_next(advice)
+    if output is not None and following is not None:
+        write_output(output, _checked(opened, following, name=name).encode())
     if as_json:
         summary = {
             "study": opened.plan.study.name,
             "missing": missing,
             "methods": [_json(each) for each in advice],
-            "next": {"name": name, "points": [vars(point) for point in points]},
+            "steps": asdict(steps),
+            "next": {"name": name, "points": [vars(each) for each in advised_points(advice)]},
         }
         json.dump(_finite(summary), sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
@@ -85,7 +97,8 @@ def show_advice(
         _say(console, line)
     for each in advice:
         _print_method(each, console=console)
-    _print_next(opened, points=len(points), output=output, name=name, console=console)
+    _print_steps(opened, steps=steps, only_steps=only_steps, console=console)
+    _print_next(opened, following, output=output, name=name, console=console)
     return DONE
 
 
@@ -125,16 +138,57 @@ def _advice(
     return advice, missing
 
 
-def _next_text(opened: OpenedStudy, *, advice: list[MethodAdvice], name: str) -> str:
-    """Returns the study file that tests the advice, after checking that it can be planned."""
+def _steps(opened: OpenedStudy, *, methods: Sequence[str]) -> StepsAdvice:
+    results = StudyResults.of(opened.ledger.committed()).merges
+    return advise_steps(results, plan=opened.plan, methods=methods)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Next:
+    """A study that would follow from the advice."""
+
+    about: str
+    """Its settings or methods, in words."""
+    write: Callable[..., str]
+    """Returns its file, from `text`, `study` and `name`."""
+    option: str = ""
+    """The option of `advise` that writes it, beside `-o`."""
+    trains: bool = True
+    """Whether it may train experts."""
+
+
+def _points_next(advice: Sequence[MethodAdvice]) -> _Next | None:
+    """Returns the study that tests the advice on settings; None if nothing is to be tested."""
+    points = advised_points(advice)
+    if not points:
+        return None
+
+    def write(text: str, *, study: Study, name: str) -> str:
+        head = list(comments(advice, name=study.name))
+        return next_study_text(text, study=study, name=name, points=points, comments=head)
+
+    about = f"{len(points)} settings, the best so far of each method among them"
+    return _Next(about=about, write=write)
+
+
+def _steps_next(steps: StepsAdvice) -> _Next | None:
+    """Returns the study whose merges choose steps; None if there is none to be made."""
+    entry = steps.entry
+    if entry is None:
+        return None
+
+    def write(text: str, *, study: Study, name: str) -> str:
+        head = [f"Chooses the steps of each task among the snapshots of {study.name}."]
+        return steps_study_text(text, study=study, name=name, entry=entry, comments=head)
+
+    about = "the entry of merge with the least loss, as it is and with chosen steps"
+    return _Next(about=about, write=write, option="--steps ", trains=False)
+
+
+def _checked(opened: OpenedStudy, following: _Next, *, name: str) -> str:
+    """Returns the file of a next study, after checking that it can be planned."""
     plan = opened.plan
-    text = next_study_text(
-        opened.text,
-        study=plan.study,
-        name=name,
-        points=advised_points(advice),
-        comments=list(comments(advice, name=plan.study.name)),
-    )
+    text = following.write(opened.text, study=plan.study, name=name)
     study = parse_study(
         text,
         source="the next study",
@@ -144,6 +198,7 @@ def _next_text(opened: OpenedStudy, *, advice: list[MethodAdvice], name: str) ->
     )
     planned = build_plan(study, recorded=plan.sources, resized=plan.bases.resized_models)
     assert planned.groups == plan.groups, "the next study has the groups of this one"
+    assert following.trains or planned.experts.keys() <= plan.experts.keys(), "it trains nothing"
     return text
 
 
@@ -184,18 +239,37 @@ def _print_ranking(ranking: Ranking, *, console: Console) -> None:
     print_table(console, table)
 
 
-def _print_next(
-    opened: OpenedStudy, *, points: int, output: Path | None, name: str, console: Console
+def _print_steps(
+    opened: OpenedStudy, *, steps: StepsAdvice, only_steps: bool, console: Console
 ) -> None:
-    if not points:
+    """Prints the advice on steps; a reason why there is none only where it was asked for."""
+    if not (only_steps or steps.chosen or steps.entry is not None or steps.is_blind):
+        return
+    say(console, "\nSteps for each task")
+    for text in steps_sentences(steps):
+        _say(console, text)
+    if steps.entry is not None and not only_steps:
+        say(console, "steps   " + command_line("advise", opened, "--steps", "-o next.yaml"))
+
+
+def _print_next(
+    opened: OpenedStudy,
+    following: _Next | None,
+    *,
+    output: Path | None,
+    name: str,
+    console: Console,
+) -> None:
+    if following is None:
         if output is not None:
             say(console, f"\nnothing to test: {one_line(str(output))} is not written")
         return
     if output is None:
-        say(console, "\nnext    " + command_line("advise", opened, "-o next.yaml"))
+        options = f"{following.option}-o next.yaml"
+        say(console, "\nnext    " + command_line("advise", opened, options))
         return
-    say(console, f"\nwrote {one_line(str(output))}: study {name} with {points} settings, the best")
-    say(console, "so far of each method among them, in the same groups")
+    say(console, f"\nwrote {one_line(str(output))}: study {name}, in the same groups, with")
+    say(console, following.about)
     say(console, f"cost    {file_command_line('plan', output)}")
     say(console, f"run     {file_command_line('run', output)}")
     say(console, f"verdict {command_line('results', opened, '--pairs', name=name)}")

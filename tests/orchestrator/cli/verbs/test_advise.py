@@ -3,7 +3,7 @@
 import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from click.testing import Result
 
 from eval.metrics import TaskSums
-from orchestrator.plan.plan import Plan
+from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.run.opened import OpenedStudy, open_study
 from orchestrator.study.reader import parse_study
 from workers.artifacts.layout import Layout
@@ -56,9 +56,15 @@ def commit_study(
         return [*(data_manifest(spec) for spec in plan.datasets), *experts, *merges]
 
     def commit(
-        loss: Callable[[Hyperparameters], float], *, axes: dict[str, Any], leave_out: int = 0
+        loss: Callable[[Hyperparameters], float],
+        *,
+        axes: dict[str, Any],
+        leave_out: int = 0,
+        tasks: Mapping[str, Any] | None = None,
     ) -> OpenedStudy:
         fields = study_fields()
+        if tasks is not None:
+            fields["tasks"] = {"names": fields["tasks"], **tasks}
         fields["finetune"] = {"defaults": {"steps": 40, "lr": 0.0003, "batch_size": 8}}
         fields["finetune"]["axes"] = axes
         text = yaml.safe_dump(fields)
@@ -99,6 +105,37 @@ def test_advice_is_printed_and_its_test_can_be_planned(
     ]
     assert plan["summary"]["counts"]["num_experts_done"] >= 3
     assert plan["summary"]["counts"]["num_merges_done"] >= 3
+
+
+def test_steps_of_tasks_are_offered_and_written(
+    call: Call, commit_study: Callable[..., OpenedStudy], tmp_path: Path
+) -> None:
+    """A study with snapshots and validation images gets a study that chooses and trains nothing."""
+    opened = commit_study(truth, axes={"steps": [10, 20, 40]}, tasks={"max_validation": 20})
+    path = tmp_path / "steps.yaml"
+    printed = call("advise", "small", "--store", opened.store_url)
+    assert "advise small --store" in printed.stdout
+    assert "--steps -o next.yaml" in printed.stdout
+    result = call("advise", "small", "--store", opened.store_url, "--steps", "-o", path)
+    assert result.exit_code == 0, result.output
+    assert "Predictor:" not in result.stdout
+    following = build_plan(parse_study(path.read_text(), source="steps.yaml"))
+    assert following.experts.keys() == opened.plan.experts.keys()
+    new = following.merges.keys() - opened.plan.merges.keys()
+    assert len(new) == len(opened.plan.groups)
+
+
+def test_a_study_without_validation_images_cannot_choose_steps(
+    call: Call, commit_study: Callable[..., OpenedStudy], tmp_path: Path
+) -> None:
+    """The reason names the field, and no file is written."""
+    opened = commit_study(truth, axes={"steps": [10, 20, 40]})
+    path = tmp_path / "steps.yaml"
+    result = call("advise", "small", "--store", opened.store_url, "--steps", "-o", path)
+    assert result.exit_code == 0, result.output
+    assert "tasks.max_validation" in result.stdout
+    assert "is not written" in result.stdout
+    assert not path.exists()
 
 
 def test_json_has_the_candidates_with_their_intervals(
