@@ -11,6 +11,7 @@ from orchestrator.theory.base_features import Coefficients, MeasuredBases, base_
 from orchestrator.theory.comparison_rows import external_pair_rows, law_parts, pair_part
 from orchestrator.theory.evidence.bound_panel import BoundsByCell, bound_predictors
 from orchestrator.theory.evidence.bound_rows import bound_part, calibration_part
+from orchestrator.theory.evidence.size_axis import Sizes, with_size_axis
 from orchestrator.theory.evidence.snapshot_features import (
     NO_SNAPSHOTS,
     NO_VECTORS,
@@ -66,6 +67,7 @@ def compute_answers(
     coefficients: Coefficients | None = None,
     vectors: TaskVectors | None = None,
     places: Places | None = None,
+    sizes: Sizes | None = None,
     measured_rows: Mapping[str, Sequence[Columns]] | None = None,
 ) -> Answers:
     """Returns the theory tables. Equal arguments give equal tables.
@@ -78,6 +80,7 @@ def compute_answers(
         coefficients: Those of the methods that have some before they merge.
         vectors: The inner products of the experts' task vectors.
         places: The place of each setting in its trainings.
+        sizes: The sizes of the models that the study varies.
         measured_rows: The rows of the tables that hold measurements alone, by table.
     """
     stated = bounds or {}
@@ -95,9 +98,7 @@ def compute_answers(
             *bound_predictors(panel, stated),
         )
 
-    has_held_out = pc.any(results["held_out"]).as_py()
-    of_all_tasks = panels(results, with_held_out=True) if has_held_out else ()
-    laws, estimates = law_parts(every, of_all_tasks=of_all_tasks)
+    laws, estimates = _laws(results, every, sizes=sizes or {})
     parts = {
         PAIRS: [pair_part(every)],
         LAWS: [laws],
@@ -137,6 +138,14 @@ def paired_table(results: pa.Table, *, external: pa.Table | None = None) -> pa.T
     if external is not None:
         rows += external_pair_rows(results, external)
     return pa.Table.from_pylist(rows, schema=SCHEMAS[PAIRS])
+
+
+def _laws(results: pa.Table, every: Sequence[Panel], *, sizes: Sizes) -> tuple[Part, Part]:
+    """Returns the laws, then their exponents and optima; models stand at their sizes."""
+    has_held_out = pc.any(results["held_out"]).as_py()
+    of_all_tasks = panels(results, with_held_out=True) if has_held_out else ()
+    along = [with_size_axis(panel, sizes) for panel in every]
+    return law_parts(along, of_all_tasks=of_all_tasks)
 
 
 def _of_plan(

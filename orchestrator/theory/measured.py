@@ -19,6 +19,7 @@ from orchestrator.theory.base_features import Coefficients, MeasuredBases
 from orchestrator.theory.evidence.bound_panel import BoundsByCell
 from orchestrator.theory.evidence.corollary import operator_rows
 from orchestrator.theory.evidence.regime import best_steps_rows, diagnostic_rows, reach_rows
+from orchestrator.theory.evidence.size_axis import Sizes, model_sizes
 from orchestrator.theory.evidence.snapshot_features import Places, snapshot_places
 from orchestrator.theory.evidence.vector_features import TaskVectors, task_vectors_of
 from orchestrator.theory.panel import panels
@@ -38,6 +39,8 @@ class Evidence:
     vectors: TaskVectors
     places: Places
     """The place of each setting in its trainings."""
+    sizes: Sizes
+    """The sizes of the models that the study varies."""
     rows: Mapping[str, Sequence[Columns]]
     """The rows of the tables that hold measurements alone, by table."""
 
@@ -65,6 +68,7 @@ def evidence_of(plan: Plan, measurements: StudyMeasurements, *, results: pa.Tabl
         coefficients=coefficients,
         vectors=task_vectors_of(plan, (*measurements.operators, *measurements.seeds)),
         places=snapshot_places(plan),
+        sizes=model_sizes(plan),
         rows={
             OPERATORS: list(operator_rows(plan, measurements.operators)),
             REACHES: list(reach_rows(plan, measurements)),

@@ -51,6 +51,11 @@ class TaskSample:
             raise ValueError("a sample has one head: a zero-shot head, an expert's, or a probe")
 
     @property
+    def num_images(self) -> int:
+        """The images of all batches, if the task has as many."""
+        return self.num_batches * self.batch_size
+
+    @property
     def kinds(self) -> dict[str, str]:
         """The artifacts that the sample is made from: ids with their kinds."""
         kinds = {self.base_id: "base", self.data_id: "data"}
@@ -89,6 +94,12 @@ class CurvatureSpec:
     num_pairs: int = 3
     num_singles: int = 16
     """Single images whose own curvature is measured, the theory's `L1`."""
+
+    @property
+    def num_images_multiplied(self) -> int:
+        """The images whose Hessian is multiplied by a vector, counted anew for each product."""
+        of_pairs = self.num_pairs * (self.num_products + 1) * self.num_images
+        return of_pairs + self.num_singles * self.num_products
 
 
 @dataclass(frozen=True, kw_only=True)

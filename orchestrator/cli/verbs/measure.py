@@ -10,6 +10,7 @@ from orchestrator.bounds.findings import constants_lines, operator_lines, reach_
 from orchestrator.bounds.statements import bounds_by_row, first_of, statement_lines
 from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.held_session import EndedEarlyError, held_session
+from orchestrator.costs.measuring import work_of
 from orchestrator.plan.measurements import constants_of, operators_of, reaches_of, seed_operators_of
 from orchestrator.plan.plan import Plan
 from orchestrator.progress.say import say
@@ -185,27 +186,15 @@ def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _cost(left: Sequence[Measurement], *, plan: Plan) -> str:
-    """Returns what the missing measurements compute, also as a share of the study's training.
-
-    A forward pass counts as a third of an image's gradient, a product with its Hessian as five.
-    """
-    constants = [spec for spec in left if isinstance(spec, ConstantsSpec)]
-    num_gradients = sum(each.sample.num_batches * each.sample.batch_size for each in constants)
-    reaches = [spec for spec in left if isinstance(spec, ReachSpec)]
-    num_passes = sum(4 * each.sample.num_batches * each.sample.batch_size for each in reaches)
-    curvatures = [spec.curvature for spec in constants if spec.curvature is not None]
-    num_products = sum(
-        each.num_products * each.num_singles
-        + each.num_pairs * (each.num_products + 1) * each.num_images
-        for each in curvatures
-    )
-    work = num_gradients + num_passes / 3 + 5 * num_products
+    """Returns what the missing measurements compute, also as a share of the study's training."""
+    work = work_of(left)
     trained = sum(
         trial.num_steps * trial.longest.hyperparameters.batch_size for trial in plan.trials
     )
     num_operators = sum(isinstance(spec, OperatorSpec) for spec in left)
+    num_reaches = sum(isinstance(spec, ReachSpec) for spec in left)
     return (
-        f"{num_gradients:,} images to differentiate, {len(reaches)} paths to follow, "
-        f"{num_operators} methods on groups to compare; about {100 * work / trained:.0f} % of the "
-        "work of the study's training"
+        f"{work.num_gradients:,} images to differentiate, {num_reaches} paths to follow, "
+        f"{num_operators} methods on groups to compare; about "
+        f"{100 * work.num_images / trained:.0f} % of the work of the study's training"
     )

@@ -18,6 +18,7 @@ from orchestrator.costs.calibration import (
 )
 from orchestrator.costs.estimate import Estimate, StoreEstimate, estimate, estimate_store
 from orchestrator.costs.gpu_packing import packing_line
+from orchestrator.costs.measuring import MeasuringCost, measuring_cost
 from orchestrator.costs.sizes import Sizes, sizes_by_base
 from orchestrator.costs.usage import GIGABYTE
 from orchestrator.plan.export import plan_file
@@ -51,6 +52,8 @@ def show_plan(
     lines = estimate_lines(left, store=store, num_slots=slots, budget=plan.study.budget)
     if packing := packing_line(plan.study, calibration=opened.calibration):
         lines = [packing, *lines]
+    measuring = measuring_cost(committed, calibration=opened.calibration, models=models)
+    lines = [*lines, *measuring_lines(measuring)]
     about_budget = list(budget_lines(plan, keeper=opened.budget_keeper))
     data = check_data(committed)
     warnings = [*plan.warnings, *_store_warnings(opened.store_url)]
@@ -247,6 +250,18 @@ def estimate_lines(
         in_store,
         f"in the store while trials run, in addition: checkpoints {in_flight}",
     )
+
+
+def measuring_lines(cost: MeasuringCost | None) -> Sequence[str]:
+    """Returns the line on what `measure` costs beyond the study; none if it measures nothing."""
+    if cost is None:
+        return ()
+    plain, all_of_it = (
+        f"about {duration(seconds)} ({seconds / cost.study_s:.0%} of the study)"
+        for seconds in (cost.plain_s, cost.curvature_s)
+    )
+    measure = f"mergesweep measure, beyond the study: {plain} of one worker's time"
+    return (f"{measure}, with --curvature {all_of_it}",)
 
 
 def _amount(number: float) -> str:

@@ -46,6 +46,7 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
                 coefficients=evidence.coefficients,
                 vectors=evidence.vectors,
                 places=evidence.places,
+                sizes=evidence.sizes,
                 measured_rows=evidence.rows,
             )
         say(console, f"computed in {time.monotonic() - start_s:.0f} s from the result table")
