@@ -156,13 +156,15 @@ def _chosen(results: pa.Table, *, plan: Plan) -> list[ChosenSteps]:
         for cell in plan.cells
         if not cell.merge.chooses and cell.merge.id in losses
     }
-    firsts = {}  # a point on several axes has a cell on each
-    for cell in plan.cells:
-        snapshots = cell.merge.snapshots
-        if snapshots is not None and snapshots.rule == "chosen" and cell.merge.id in tried:
-            firsts.setdefault((cell.merge.id, cell.label), cell)
+    firsts = {  # a point on several axes has a cell on each
+        (cell.merge.id, cell.label): cell
+        for cell in reversed(plan.cells)
+        if (snapshots := cell.merge.snapshots) is not None
+        and snapshots.rule == "chosen"
+        and cell.merge.id in tried
+    }
     found: dict[tuple[str, str], list[_Choice]] = {}
-    for cell in firsts.values():
+    for cell in reversed(firsts.values()):
         chosen, points = tried[cell.merge.id]
         own = losses[cell.merge.id]
         choice = _choice(cell.merge, chosen=chosen, tried=points, own=own, plain=plain)
