@@ -15,7 +15,12 @@ from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.measured import OperatorMetrics, ReachMetrics
 from workers.specs.expert import ExpertSpec
-from workers.specs.measures import ConstantsSpec, CurvatureSpec, OperatorSpec
+from workers.specs.measures import (
+    EARLIER_CURVATURE,
+    ConstantsSpec,
+    CurvatureSpec,
+    OperatorSpec,
+)
 from workers.specs.merge import MergeSpec
 
 
@@ -118,6 +123,7 @@ def constants_specs(plan: Plan, spec: ExpertSpec) -> tuple[ConstantsSpec, ...]:
     sample = sample_of(plan, spec)
     return (
         ConstantsSpec(sample=sample, curvature=CurvatureSpec()),
+        ConstantsSpec(sample=sample, curvature=EARLIER_CURVATURE),
         ConstantsSpec(sample=sample),
     )
 

@@ -12,8 +12,10 @@ from workers.models.model_sizes import ModelSize
 from workers.specs.measures import ConstantsSpec, CurvatureSpec, Measurement, ReachSpec
 
 PASSES_OF_A_REACH = 4
-GRADIENTS_PER_PRODUCT = 5
+GRADIENTS_PER_PRODUCT = 4
 """Gradients that a product of an image's Hessian with a vector takes as long as."""
+USUAL_PRODUCTS = 5
+"""Products that an eigenvalue usually needs, where the iteration may end early."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,15 @@ def work_of(specs: Sequence[Measurement]) -> MeasuringWork:
         num_gradients=sum(each.sample.num_images for each in constants),
         num_passes=sum(PASSES_OF_A_REACH * each.num_images for each in reaches),
         num_products=sum(
-            spec.curvature.num_images_multiplied for spec in constants if spec.curvature is not None
+            _num_products(spec.curvature) for spec in constants if spec.curvature is not None
         ),
     )
+
+
+def _num_products(spec: CurvatureSpec) -> int:
+    """Returns the products with single images' Hessians that a curvature usually takes."""
+    each = min(spec.num_products, USUAL_PRODUCTS) if spec.tolerance else spec.num_products
+    return spec.num_pairs * (each + 1) * spec.num_images + spec.num_singles * each
 
 
 @dataclass(frozen=True, kw_only=True)

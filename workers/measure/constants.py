@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from eval.theory.curvature import curvature_bracket, largest_eigenvalue
+from eval.theory.curvature import Eigenpair, curvature_bracket, largest_eigenvalue
 from eval.theory.gram import gradient_gram, gradient_noise, jackknife
 from eval.theory.sketch import sketch
 from workers.artifacts.manifests import Manifest
@@ -25,6 +25,8 @@ from workers.specs.measures import ConstantsSpec, CurvatureSpec, TaskSample
 from workers.store.scratch import scratch_directory
 from workers.workspace import Workspace
 
+_RANDOM_SHARE = 0.1
+
 
 class NotFiniteError(ValueError):
     """A loss or a gradient at the base is NaN or infinite."""
@@ -34,7 +36,8 @@ def measure_constants(spec: ConstantsSpec, *, workspace: Workspace) -> Manifest:
     """Measures gradients, noise and loss of a task at the base, and its curvature where asked.
 
     Memory: the gradients of all batches, Q times the model. Cost: Q m gradients, and for curvature
-    pairs x (products + 1) x images products with the Hessian, and products for each single image.
+    pairs x (products + 1) x images products with the Hessian at most, and products for each single
+    image; most eigenvalues need about half as many.
 
     Raises:
         MissingArtifactError: An input is not committed.
@@ -131,19 +134,20 @@ def _curvature(
     num = max(1, min(spec.num_images, loss.num_images // 2))
     generator = np.random.default_rng(derive_seed(sample.seed, "curvature"))
     start = sample.num_batches * loss.batch_size
-    quotients, eigenvalues = [], []
+    quotients, eigenvalues, num_products = [], [], 0
     for pair in range(spec.num_pairs):
         first = loss.later(start + 2 * pair * num, num)
         second = loss.later(start + (2 * pair + 1) * num, num)
-        value, vector = _largest(first, loss=loss, spec=spec, generator=generator)
-        eigenvalues.append(value)
-        quotients.append(float(np.dot(vector, loss.product(second, vector))))
-    singles = [
-        _largest(loss.later(start + place, 1), loss=loss, spec=spec, generator=generator)[0]
+        found = _largest(first, loss=loss, spec=spec, generator=generator)
+        eigenvalues.append(found.value)
+        quotients.append(float(np.dot(found.vector, loss.product(second, found.vector))))
+        num_products += (found.num_products + 1) * num
+    of_singles = [
+        _largest(loss.later(start + place, 1), loss=loss, spec=spec, generator=generator)
         for place in range(min(spec.num_singles, loss.num_images))
     ]
+    singles = [each.value for each in of_singles]
     bracket = curvature_bracket(quotients=quotients, eigenvalues=eigenvalues)
-    num_products = spec.num_pairs * (spec.num_products + 1) * num
     return CurvatureMetrics(
         low=bracket.low,
         high=bracket.high,
@@ -154,7 +158,7 @@ def _curvature(
         single_mean=float(np.mean(singles)),
         single_max=float(np.max(singles)),
         num_singles=len(singles),
-    ), num_products + spec.num_products * len(singles)
+    ), num_products + sum(each.num_products for each in of_singles)
 
 
 def _largest(
@@ -163,12 +167,35 @@ def _largest(
     loss: TaskLoss,
     spec: CurvatureSpec,
     generator: np.random.Generator,
-) -> tuple[float, npt.NDArray[np.floating]]:
+) -> Eigenpair:
     return largest_eigenvalue(
         lambda vector: loss.product(positions, vector),
-        start=generator.standard_normal(loss.num_weights, dtype=np.float32),
+        start=_start(positions, loss=loss, spec=spec, generator=generator),
         num_products=spec.num_products,
+        tolerance=spec.tolerance,
     )
+
+
+def _start(
+    positions: npt.NDArray[np.int64],
+    *,
+    loss: TaskLoss,
+    spec: CurvatureSpec,
+    generator: np.random.Generator,
+) -> npt.NDArray[np.float32]:
+    """Returns the start of an iteration: the images' gradient with a tenth of a random vector.
+
+    Gradients of a cross-entropy lie mostly along the directions of largest curvature. The random
+    part keeps the start from being orthogonal to the largest one.
+    """
+    drawn = generator.standard_normal(loss.num_weights, dtype=np.float32)
+    if spec.tolerance == 0:
+        return drawn
+    gradient, _ = loss.gradient(positions)
+    length = np.linalg.norm(gradient)
+    if not length > 0:
+        return drawn
+    return gradient / length + np.float32(_RANDOM_SHARE) * drawn / np.linalg.norm(drawn)
 
 
 def _finite(value: float) -> float | None:

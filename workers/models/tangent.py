@@ -33,7 +33,7 @@ class Tangent(nn.Module):
             base: All tensors of the module at the point of expansion, as `own_state` names them.
         """
         super().__init__()
-        _load_forward_derivatives()
+        load_forward_derivatives()
         self.module = module
         self._base_weights = {
             name: torch.empty_like(weight).copy_(base[name])
@@ -69,7 +69,7 @@ class Tangent(nn.Module):
         return at_base + change  # type: ignore[no-any-return]
 
 
-def _load_forward_derivatives() -> None:
+def load_forward_derivatives() -> None:
     """Makes torch load its forward derivatives, and suppresses its warning about TorchScript."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", FutureWarning)

@@ -90,16 +90,21 @@ class CurvatureSpec:
     num_images: int = 64
     """Images of each of the two samples of a pair."""
     num_products: int = 10
-    """Products with the Hessian for one largest eigenvalue."""
+    """Most products with the Hessian for one largest eigenvalue."""
     num_pairs: int = 3
     num_singles: int = 16
     """Single images whose own curvature is measured, the theory's `L1`."""
+    tolerance: float = 0.05
+    """The iteration for an eigenvalue begins at the images' gradient, and ends once its residual is
+    at most this share of it. 0 in measurements that are older than the field: these began at a
+    random vector and made all products."""
 
-    @property
-    def num_images_multiplied(self) -> int:
-        """The images whose Hessian is multiplied by a vector, counted anew for each product."""
-        of_pairs = self.num_pairs * (self.num_products + 1) * self.num_images
-        return of_pairs + self.num_singles * self.num_products
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields that the id depends on; older ids have no tolerance."""
+        fields = asdict(self)
+        if self.tolerance == 0:
+            del fields["tolerance"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,7 @@ class ConstantsSpec:
         """The content address."""
         spec: dict[str, Any] = self.sample.identity()
         if self.curvature is not None:
-            spec["curvature"] = asdict(self.curvature)
+            spec["curvature"] = self.curvature.identity()
         return content_id(
             "constants", version=VERSIONS["constants"], spec=spec, inputs=self.sample.inputs
         )
@@ -134,6 +139,8 @@ class ConstantsSpec:
         """
         sample = dict(values)
         curvature = sample.pop("curvature")
+        if curvature is not None:
+            curvature = {"tolerance": EARLIER_CURVATURE.tolerance, **curvature}
         return ConstantsSpec(
             sample=TaskSample(**sample),
             curvature=None if curvature is None else CurvatureSpec(**curvature),
@@ -223,4 +230,6 @@ def _place(expert: ExpertSpec, *, tasks: list[str]) -> str:
     return expert.task if one else f"{expert.task}, seed {expert.hyperparameters.seed}"
 
 
+EARLIER_CURVATURE = CurvatureSpec(tolerance=0.0)
+"""The estimate as earlier releases made it; equal to today's within its standard errors."""
 Measurement = ConstantsSpec | ReachSpec | OperatorSpec

@@ -1,7 +1,7 @@
 """`mergesweep measure`: measure what the theory needs to know of a study's base and experts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
@@ -18,9 +18,11 @@ from orchestrator.record.committed import Committed
 from orchestrator.record.measurements import missing, read_measurements
 from orchestrator.record.task_constants import read_task_constants
 from orchestrator.run.opened import OpenedStudy
+from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.node_cache import cache_root
 from workers.specs.measures import (
+    EARLIER_CURVATURE,
     ConstantsSpec,
     CurvatureSpec,
     Measurement,
@@ -59,6 +61,7 @@ def measure_study(
     """
     committed = opened.ledger.committed()
     wanted = wanted_of(committed, curvature=curvature, leave_one_out=leave_one_out)
+    wanted = with_earlier(wanted, artifacts=opened.artifacts)
     for line in left_out_lines(committed):
         say(console, line)
     if not wanted.specs:
@@ -89,6 +92,21 @@ def measure_study(
     for reason in failed.values():
         say(console, f"failed: {reason}")
     return FAILED if failed else DONE
+
+
+def with_earlier(wanted: Wanted, *, artifacts: Artifacts) -> Wanted:
+    """Returns the measurements, with curvatures that earlier releases made in place of new ones."""
+    earlier = {
+        spec: replace(spec, curvature=EARLIER_CURVATURE)
+        for spec in wanted.constants
+        if spec.curvature is not None
+    }
+    found = read_measurements(artifacts, (*earlier, *earlier.values()))
+    constants = (
+        each if (each := earlier.get(spec, spec)).id in found and spec.id not in found else spec
+        for spec in wanted.constants
+    )
+    return replace(wanted, constants=tuple(constants))
 
 
 def left_out_lines(committed: Committed) -> Iterator[str]:

@@ -154,7 +154,9 @@ def test_curvature_comes_as_a_bracket(
     sample: TaskSample, new_workspace: Callable[[], Workspace]
 ) -> None:
     """The largest eigenvalue is at least any quotient on the same images."""
-    curvature = CurvatureSpec(num_images=8, num_products=8, num_pairs=2, num_singles=2)
+    curvature = CurvatureSpec(
+        num_images=8, num_products=8, num_pairs=2, num_singles=2, tolerance=0.0
+    )
     spec = ConstantsSpec(sample=sample, curvature=curvature)
     manifest = measure_constants(spec, workspace=new_workspace())
     found = ConstantsMetrics.from_json(manifest.metrics)
@@ -168,6 +170,52 @@ def test_curvature_comes_as_a_bracket(
     vector /= np.linalg.norm(vector)
     quotient = float(vector @ loss.product(first, vector))
     assert quotient <= found.curvature.high + (found.curvature.high_sd or 0) * 2
+
+
+def test_an_iteration_that_has_converged_ends(
+    sample: TaskSample, new_workspace: Callable[[], Workspace]
+) -> None:
+    """The bracket stays the same within the tolerance, for fewer products."""
+    whole = CurvatureSpec(num_images=8, num_products=12, num_pairs=2, num_singles=2, tolerance=0.0)
+    found = []
+    for curvature in (whole, replace(whole, tolerance=0.05)):
+        spec = ConstantsSpec(sample=sample, curvature=curvature)
+        manifest = measure_constants(spec, workspace=new_workspace())
+        found.append(ConstantsMetrics.from_json(manifest.metrics))
+    longer, shorter = found
+    assert longer.curvature is not None
+    assert shorter.curvature is not None
+    assert shorter.num_products < longer.num_products
+    assert shorter.curvature.high == pytest.approx(longer.curvature.high, rel=0.02)
+    assert shorter.curvature.single_max == pytest.approx(longer.curvature.single_max, rel=0.02)
+
+
+class _WithoutForwardMode(torch.autograd.Function):
+    """The identity, as a layer that has derivatives in reverse alone."""
+
+    @staticmethod
+    def forward(_, tensor):  # noqa: ANN001, ANN205
+        return tensor.clone()
+
+    @staticmethod
+    def backward(_, gradient):  # noqa: ANN001, ANN205
+        return gradient
+
+
+def test_layers_without_forward_mode_have_the_same_products(
+    sample: TaskSample, workspace: Workspace
+) -> None:
+    """They are differentiated twice in reverse, which gives the same up to rounding."""
+    loss = TaskLoss(sample, workspace=workspace)
+    positions = loss.batches()[0]
+    vector = loss.gradient(positions)[0]
+    expected = loss.product(positions, vector)
+    module = workspace.base_backbone(sample.base_id).module
+    hook = module.register_forward_hook(lambda *each: _WithoutForwardMode.apply(each[-1]))
+    found = loss.product(positions, vector)
+    hook.remove()
+    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
+    assert not np.array_equal(found, expected)
 
 
 def test_task_with_few_images_takes_smaller_batches_or_is_refused(

@@ -2,14 +2,20 @@ from dataclasses import replace
 
 import pytest
 
-from workers.specs.measures import ConstantsSpec, CurvatureSpec, ReachSpec, TaskSample
+from workers.specs.measures import (
+    EARLIER_CURVATURE,
+    ConstantsSpec,
+    CurvatureSpec,
+    ReachSpec,
+    TaskSample,
+)
 
 SAMPLE = TaskSample(task="mnist_5k", base_id="0" * 16, data_id="1" * 16)
 
 
 def test_measurements_are_read_as_they_were_written() -> None:
     """Through the JSON that manifests store."""
-    for curvature in (None, CurvatureSpec(num_pairs=2)):
+    for curvature in (None, CurvatureSpec(num_pairs=2), EARLIER_CURVATURE):
         spec = ConstantsSpec(sample=SAMPLE, curvature=curvature)
         assert ConstantsSpec.from_json(spec.to_json()) == spec
     reach = ReachSpec(sample=SAMPLE, experts=("2" * 16,), coefficients=(1.0,))
@@ -39,6 +45,12 @@ def test_ids_depend_on_every_field_and_stay() -> None:
         ),
     ]
     assert len({spec.id, *(each.id for each in changed)}) == 1 + len(changed)
+    earlier = replace(spec, curvature=EARLIER_CURVATURE)
+    assert earlier.id == "b3faeb29e7c6ead5"
+    assert earlier.id != replace(spec, curvature=CurvatureSpec()).id
+    values = earlier.to_json()
+    del values["curvature"]["tolerance"]  # as earlier releases wrote it
+    assert ConstantsSpec.from_json(values) == earlier
     reach = ReachSpec(sample=SAMPLE, experts=("2" * 16,), coefficients=(1.0,))
     assert (spec.id, reach.id) == ("b130946ef05e60ad", "482fceb22f788cb8")
     assert replace(reach, coefficients=(0.5,)).id != reach.id

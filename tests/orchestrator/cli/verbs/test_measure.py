@@ -1,11 +1,17 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from made_study import made_ledger
 
-from orchestrator.cli.verbs.measure import left_out_lines, wanted_of
+from orchestrator.cli.verbs.measure import left_out_lines, wanted_of, with_earlier
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
+from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
+from workers.specs.measures import EARLIER_CURVATURE
+from workers.store.opening import open_store
 
 
 def test_linearised_experts_are_left_out_with_a_reason(make_plan: Callable[..., Plan]) -> None:
@@ -18,6 +24,27 @@ def test_linearised_experts_are_left_out_with_a_reason(make_plan: Callable[..., 
     wanted = wanted_of(committed, curvature=False, leave_one_out=False)
     assert (wanted.constants, wanted.reaches) == ((), ())
     assert wanted.operators
+
+
+def test_curvatures_of_earlier_releases_are_not_measured_again(
+    make_plan: Callable[..., Plan],
+    expert_manifest: Callable[..., Manifest],
+    tmp_path: Path,
+) -> None:
+    """A store that has one of three tasks from then needs the other two."""
+    plan = make_plan()
+    artifacts = Artifacts(open_store(str(tmp_path)))
+    wanted = wanted_of(made_ledger(plan).committed(), curvature=True, leave_one_out=False)
+    first, *others = wanted.constants
+    earlier = replace(first, curvature=EARLIER_CURVATURE)
+    some = expert_manifest(next(iter(plan.experts.values())))
+    manifest = replace(some, kind="constants", id=earlier.id)
+    artifacts.store.put(Layout.manifest("constants", earlier.id), manifest.to_json())
+    found = with_earlier(wanted, artifacts=artifacts)
+    assert found.constants == (earlier, *others)
+    again = replace(manifest, id=first.id)
+    artifacts.store.put(Layout.manifest("constants", first.id), again.to_json())
+    assert with_earlier(wanted, artifacts=artifacts).constants == wanted.constants
 
 
 def test_diverged_experts_are_named(
