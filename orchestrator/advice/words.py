@@ -77,7 +77,12 @@ def steps_sentences(advice: StepsAdvice) -> Iterator[str]:
             f"Against the best common number, {_range_text(each.common)}, the loss on validation "
             f"images, which chose both, is {each.validation_gain:.3f} less"
         )
-        if each.test_gain is None:
+        if each.validation_gain == 0:
+            yield (
+                f"No group gains by steps of each task's own over the best common number, "
+                f"{_range_text(each.common)}, on the validation images that choose."
+            )
+        elif each.test_gain is None:
             yield f"{against}. The tables lack merges with common steps: no gain on test images."
         else:
             yield (

@@ -109,6 +109,20 @@ def test_the_gain_counts_on_test_images(make_chosen: Callable[..., Plan]) -> Non
     assert "not told apart from 0. Optimism of the choice" in text
 
 
+def test_common_steps_that_are_best_are_said_to_be(make_chosen: Callable[..., Plan]) -> None:
+    """A gain of 0 has neither an interval nor an optimism to speak of."""
+    plan = make_chosen({"method": "average"}, {"method": "average", "steps": "chosen"})
+    common = "steps.font_letters=20, steps.mnist_5k=20"
+    rows = [
+        row | ({} if row["chosen"] is None else {"chosen": common})
+        for row in table_of(plan).to_pylist()
+    ]
+    table = pa.Table.from_pylist(rows, schema=table_of(plan).schema)
+    texts = list(steps_sentences(advise_steps(table, plan=plan)))
+    assert texts[1].startswith("No group gains by steps of each task's own")
+    assert "Optimism" not in " ".join(texts)
+
+
 def test_without_the_plain_merges_no_gain_on_test_images(
     make_chosen: Callable[..., Plan],
 ) -> None:
