@@ -206,14 +206,11 @@ def _legend_width_in(labels: Sequence[str], num_columns: int) -> float:
     return sum(_LEGEND_MARK_IN + _LEGEND_CHARACTER_IN * each for each in longest)
 
 
-def file_of(figure: Figure, file_format: str) -> bytes:
-    """Returns the figure as a file: an SVG with a transparent background or a white PNG."""
+def svg_of(figure: Figure) -> bytes:
+    """Returns the figure as an SVG file with a transparent background."""
     buffer = io.BytesIO()
-    if file_format == "svg":
-        dateless = {"Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dateless)
-    else:
-        figure.savefig(buffer, format=file_format, dpi=150, metadata={"Software": None})
+    dateless = {"Date": None, "Creator": None}
+    figure.savefig(buffer, format="svg", transparent=True, metadata=dateless)
     return buffer.getvalue()
 
 

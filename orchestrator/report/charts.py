@@ -12,9 +12,9 @@ from orchestrator.report.canvas import (
     WIDTH_IN,
     XScale,
     chart_height_in,
-    file_of,
     legend,
     new_chart,
+    svg_of,
     x_axis,
     x_scale,
     y_axis,
@@ -69,7 +69,7 @@ class Plot:
         }
 
 
-def line_chart(plot: Plot, *, file_format: str) -> bytes:
+def line_chart(plot: Plot) -> bytes:
     """Returns the chart of a quantity against the values of an axis, with a line per method.
 
     Error bars show ± one standard deviation over the groups. A cross at the upper edge marks a
@@ -90,10 +90,10 @@ def line_chart(plot: Plot, *, file_format: str) -> bytes:
         x_axis(axes, name=plot.axis, scale=scale)
         _limits(axes, plot, from_zero=False)
         legend(figure, _handles(plot.styles, lines=True))
-        return file_of(figure, file_format)
+        return svg_of(figure)
 
 
-def bar_chart(plot: Plot, *, file_format: str) -> bytes:
+def bar_chart(plot: Plot) -> bytes:
     """Returns the bar chart of a quantity: a cluster of bars per value, a bar per method.
 
     Error bars show ± one standard deviation over the groups.
@@ -112,7 +112,7 @@ def bar_chart(plot: Plot, *, file_format: str) -> bytes:
         x_axis(axes, name=plot.axis, scale=scale)
         _limits(axes, plot, from_zero=True)
         legend(figure, _handles(plot.styles, lines=False))
-        return file_of(figure, file_format)
+        return svg_of(figure)
 
 
 def line_handle(label: str, style: MethodStyle) -> Line2D:

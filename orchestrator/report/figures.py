@@ -28,21 +28,21 @@ class Figures:
     """Why a figure could not be drawn, by its file name."""
 
 
-def figures(results: StudyResults, *, file_format: str = "png") -> Figures:
-    """Returns every figure of the report as a file of the format (`png` or `svg`).
+def figures(results: StudyResults) -> Figures:
+    """Returns every figure of a study's results as an SVG file with a transparent background.
 
-    Each axis has `accuracy_vs_lr.png`, `loss_vs_lr.png`, `accuracy_bars_lr.png` and
-    `loss_bars_lr.png` for the mean over tasks, and the same names with the prefix `union_` for the
-    mean over images. An axis with one value has no `vs` figures. `accuracy_by_group.png` is there
+    Each axis has `accuracy_vs_lr.svg`, `loss_vs_lr.svg`, `accuracy_bars_lr.svg` and
+    `loss_bars_lr.svg` for the mean over tasks, and the same names with the prefix `union_` for the
+    mean over images. An axis with one value has no `vs` figures. `accuracy_by_group.svg` is there
     once. A study without results has no figures. A large axis is drawn in part: see `shown_axis`.
     """
     styles = method_styles(s.method for s in results.means)
     draws: dict[str, Callable[[], bytes]] = {}
     for axis, members in by_axis(results.means).items():
-        draws |= _axis_draws(axis, shown_axis(members).settings, styles, file_format)
+        draws |= _axis_draws(axis, shown_axis(members).settings, styles)
     focus = focus_of(results.merges, results.means)
     if focus is not None:
-        draws[f"{GROUPS}.{file_format}"] = partial(_group_chart, focus, styles, file_format)
+        draws[f"{GROUPS}.svg"] = partial(_group_chart, focus, styles)
     files: dict[str, bytes] = {}
     faults: dict[str, str] = {}
     for name, draw in draws.items():
@@ -51,6 +51,12 @@ def figures(results: StudyResults, *, file_format: str = "png") -> Figures:
         except Exception as error:  # noqa: BLE001 drawing may raise anything
             faults[name] = one_line_of(error)
     return Figures(files=files, faults=faults)
+
+
+def on_white(svg: bytes) -> bytes:
+    """Returns a figure with a white background, for pages whose own background may be dark."""
+    end_of_tag = svg.index(b">", svg.index(b"<svg")) + 1
+    return svg[:end_of_tag] + b'<rect width="100%" height="100%" fill="white"/>' + svg[end_of_tag:]
 
 
 def stem_of(quantity: str, chart: str, axis: str, mean: str) -> str:
@@ -70,17 +76,16 @@ def charts_of(settings: Sequence[SettingMean]) -> tuple[str, ...]:
 
 
 def _axis_draws(
-    axis: str, members: tuple[SettingMean, ...], styles: Styles, file_format: str
+    axis: str, members: tuple[SettingMean, ...], styles: Styles
 ) -> dict[str, Callable[[], bytes]]:
     return {
-        f"{stem_of(quantity.name, chart, axis, mean)}.{file_format}": partial(
+        f"{stem_of(quantity.name, chart, axis, mean)}.svg": partial(
             _axis_chart,
             chart,
             settings=members,
             quantity=quantity,
             mean=mean,
             styles=styles,
-            file_format=file_format,
         )
         for mean in MEANS
         for quantity in QUANTITIES
@@ -95,7 +100,6 @@ def _axis_chart(
     quantity: Quantity,
     mean: str,
     styles: Styles,
-    file_format: str,
 ) -> bytes:
     # Imported here because matplotlib takes 0.4 s to load.
     from orchestrator.report.charts import Plot, bar_chart, line_chart  # noqa: PLC0415
@@ -104,10 +108,10 @@ def _axis_chart(
     bars = bar_chart if has_lines(settings) else method_chart
     draw = {"vs": line_chart, "bars": bars}[chart]
     plot = Plot(settings=settings, quantity=quantity, mean=mean, styles=styles)
-    return draw(plot, file_format=file_format)
+    return draw(plot)
 
 
-def _group_chart(focus: Focus, styles: Styles, file_format: str) -> bytes:
+def _group_chart(focus: Focus, styles: Styles) -> bytes:
     from orchestrator.report.row_charts import group_chart  # noqa: PLC0415
 
-    return group_chart(focus.macro_by_group(), styles=styles, file_format=file_format)
+    return group_chart(focus.macro_by_group(), styles=styles)

@@ -6,6 +6,7 @@ from importlib.resources import files
 from string import Template
 
 from orchestrator.record.holes import Hole
+from orchestrator.report.figures import Figures
 from orchestrator.report.fitting import fitted
 from orchestrator.report.markup import definitions, escaped, paragraph
 from orchestrator.report.quantities import by_axis
@@ -41,6 +42,7 @@ def render_report(
     study_yaml: str,
     answers: Answers | None = None,
     search: SearchSummary | None = None,
+    drawn: Figures | None = None,
 ) -> str:
     """Returns the report of a study as HTML without scripts that loads nothing from elsewhere.
 
@@ -57,6 +59,7 @@ def render_report(
         study_yaml: The study file.
         answers: The theory tables of the same results; None if there are none.
         search: The candidates of the study's search; None if it has none.
+        drawn: The figures of `results.compared`; None to draw them.
     """
     results = results.compared
     theory = guarded("The chapter of theory", partial(theory_chapter, answers, results=results))
@@ -76,7 +79,7 @@ def render_report(
             has_tuning=bool(tuning),
             has_search=bool(searched),
         ),
-        axes=guarded("The sections of the axes", axes_section, results),
+        axes=guarded("The sections of the axes", axes_section, results, drawn),
         search=searched,
         tuning=tuning,
         theory=theory,

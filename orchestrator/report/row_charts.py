@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from orchestrator.report.canvas import WIDTH_IN, file_of, legend, new_chart
+from orchestrator.report.canvas import WIDTH_IN, legend, new_chart, svg_of
 from orchestrator.report.charts import Plot, line_handle
 from orchestrator.report.quantities import ACCURACY, MEAN_NAMES
 from orchestrator.report.style import INK, MethodStyle, Styles
@@ -18,7 +18,7 @@ _GROUP_ROW_IN = 0.23
 _GROUP_MARGIN_IN = 1.5
 
 
-def method_chart(plot: Plot, *, file_format: str) -> bytes:
+def method_chart(plot: Plot) -> bytes:
     """Returns the chart of a quantity at one value, with a row per method in the study's order.
 
     Error bars show ± one standard deviation over the groups. At the right stands what a method
@@ -56,12 +56,10 @@ def method_chart(plot: Plot, *, file_format: str) -> bytes:
         axes.set_xlabel(f"{plot.quantity.name}, {plot.quantity.unit}")
         axes.set_title(MEAN_NAMES[plot.mean])
         figure.legend(loc="outside lower center", ncols=2)
-        return file_of(figure, file_format)
+        return svg_of(figure)
 
 
-def group_chart(
-    by_group: Mapping[str, Mapping[str, Row]], *, styles: Styles, file_format: str
-) -> bytes:
+def group_chart(by_group: Mapping[str, Mapping[str, Row]], *, styles: Styles) -> bytes:
     """Returns the chart of every group's macro accuracy: a row per group, a mark per method."""
     base = MethodStyle(color=INK, marker="|", hatch="")
     experts = MethodStyle(color=INK, marker="d", hatch="")
@@ -81,7 +79,7 @@ def group_chart(
         axes.set_title(MEAN_NAMES[MACRO])
         named = {**styles, "base, same heads": base, "experts": experts}
         legend(figure, [_dot_handle(label, style) for label, style in named.items()])
-        return file_of(figure, file_format)
+        return svg_of(figure)
 
 
 def _use_lines(setting: SettingMean) -> str:

@@ -94,11 +94,16 @@ def summary_section(settings: Sequence[SettingMean]) -> str:
     )
 
 
-def axes_section(results: StudyResults) -> str:
-    """Returns figures and numbers of every axis, then one setting group by group."""
+def axes_section(results: StudyResults, drawn: Figures | None) -> str:
+    """Returns figures and numbers of every axis, then one setting group by group.
+
+    Args:
+        results: The results to show.
+        drawn: Their figures; None to draw them.
+    """
     settings = results.means
     styles = method_styles(s.method for s in settings)
-    drawn = figures(results, file_format="svg")
+    drawn = drawn or figures(results)
     parts = [
         guarded(f"The section of axis {axis}", _axis_section, axis, members, styles, drawn)
         for axis, members in by_axis(settings).items()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 INK = "#24292f"
-"""The colour of text, axes and references in a figure: dark on the white of a PNG."""
+"""The colour of text, axes and references in a figure: dark on a white page."""
 
 # The colours of Okabe and Ito, which can be told apart with the common kinds of colour blindness.
 # Their black (invisible on a dark page) and yellow (invisible on a light page) are left out.

@@ -58,12 +58,11 @@ def republish(
     opened.folder.write_bytes(TRACKING_FILE, b"{}")
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)
-    page = report_or_fault(opened, results=results)
     tracker = start_tracker(opened, rebuild=rebuild)
     left_out = publish_outputs(
         committed,
         results=results,
-        make_page=lambda: page,
+        make_page=lambda drawn: report_or_fault(opened, results=results, drawn=drawn),
         publish=tracker.publish,
         answers=stored_answers(opened.folder, results=results.merges),
     )

@@ -13,7 +13,7 @@ from orchestrator.plan.plan import plan_digest
 from orchestrator.record.committed import Committed
 from orchestrator.record.data_check import prepared_data
 from orchestrator.record.outputs import store_outputs
-from orchestrator.report.figures import figures
+from orchestrator.report.figures import Figures, figures, on_white
 from orchestrator.report.fitting import one_line_of
 from orchestrator.report.page import render_fault, render_report
 from orchestrator.results.study_results import StudyResults
@@ -42,9 +42,17 @@ def load_drawing() -> None:
     threading.Thread(target=load, name="drawing", daemon=True).start()
 
 
-def write_outputs(opened: OpenedStudy, *, results: StudyResults) -> str:
-    """Writes both tables and the report to the store; returns the report's HTML."""
-    page = report_or_fault(opened, results=results)
+def write_outputs(
+    opened: OpenedStudy, *, results: StudyResults, drawn: Figures | None = None
+) -> str:
+    """Writes both tables and the report to the store; returns the report's HTML.
+
+    Args:
+        opened: The study.
+        results: Its results.
+        drawn: The figures of `results.compared`; None to draw them.
+    """
+    page = report_or_fault(opened, results=results, drawn=drawn)
     store_outputs(
         opened.folder,
         results=results.rows,
@@ -60,8 +68,8 @@ def _candidates(opened: OpenedStudy) -> pa.Table:
     return candidates_table(opened.ledger.committed())
 
 
-def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
-    """Returns the HTML of the report on the results that a study has so far.
+def report_page(opened: OpenedStudy, *, results: StudyResults, drawn: Figures | None = None) -> str:
+    """Returns the HTML of the report on the results that a study has so far; see `write_outputs`.
 
     Raises:
         Exception: A part of the page that is made here cannot be made.
@@ -75,13 +83,16 @@ def report_page(opened: OpenedStudy, *, results: StudyResults) -> str:
         study_yaml=opened.text,
         answers=stored_answers(opened.folder, results=results.merges),
         search=search_summary(opened.ledger.committed()),
+        drawn=drawn,
     )
 
 
-def report_or_fault(opened: OpenedStudy, *, results: StudyResults) -> str:
+def report_or_fault(
+    opened: OpenedStudy, *, results: StudyResults, drawn: Figures | None = None
+) -> str:
     """Returns the report, or a page that says why there is none: a view never fails a run."""
     try:
-        return report_page(opened, results=results)
+        return report_page(opened, results=results, drawn=drawn)
     except Exception as error:  # noqa: BLE001 drawing may raise anything
         fault = f"{type(error).__name__}: {error}"
         return render_fault(study=opened.plan.study.name, fault=fault)
@@ -91,7 +102,7 @@ def publish_outputs(
     committed: Committed,
     *,
     results: StudyResults,
-    make_page: Callable[[], str],
+    make_page: Callable[[Figures | None], str],
     publish: Callable[[MlflowRun], None],
     answers: Answers | None = None,
 ) -> str:
@@ -103,7 +114,8 @@ def publish_outputs(
     Args:
         committed: The study's committed artifacts.
         results: The results of the same snapshot.
-        make_page: Returns the report's HTML; its errors are raised.
+        make_page: Returns the report's HTML, given the figures, or None if all of them failed; its
+            errors are raised.
         publish: Takes one MLflow run.
         answers: The theory tables of the same snapshot; None if there are none.
 
@@ -119,11 +131,14 @@ def publish_outputs(
         if (summary := search_summary(committed)) is not None:
             for run in search_runs(committed, summary=summary):
                 publish(run)
-    report = make_page().encode()
+    drawn: Figures | None = None
     with _leaving_out_the_rest(left_out):
-        if committed.merges:
-            drawn = figures(results.compared)
-            publish(report_run(committed, report=report, drawn=drawn.files, faults=drawn.faults))
+        drawn = figures(results.compared)  # once for report and MLflow, as it takes seconds
+    report = make_page(drawn).encode()
+    with _leaving_out_the_rest(left_out):
+        if committed.merges and drawn is not None:
+            shown = {name: on_white(content) for name, content in drawn.files.items()}
+            publish(report_run(committed, report=report, drawn=shown, faults=drawn.faults))
     return _left_out_line(left_out)
 
 

@@ -62,7 +62,7 @@ class MlflowRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Sequence[MetricPoint] = ()
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
-    """Content by relative path, for example `figures/accuracy_vs_lr.png`."""
+    """Content by relative path, for example `figures/accuracy_vs_lr.svg`."""
 
     def __post_init__(self) -> None:
         problems = [*self._bad_names(), *self._bad_artifacts()]

@@ -112,7 +112,7 @@ def made_runs(committed: Committed, *, results: StudyResults, page: str) -> list
     """Returns the MLflow runs of a study as the end of a run makes them."""
     runs: list[MlflowRun] = []
     left_out = publish_outputs(
-        committed, results=results, make_page=lambda: page, publish=runs.append
+        committed, results=results, make_page=lambda _: page, publish=runs.append
     )
     assert not left_out
     return runs

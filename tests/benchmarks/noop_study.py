@@ -81,7 +81,7 @@ def run(opened: OpenedStudy) -> None:
     results = StudyResults.of(committed)
     page = write_outputs(opened, results=results)
     written_s = time.monotonic()
-    publish_outputs(committed, results=results, make_page=lambda: page, publish=tracker.publish)
+    publish_outputs(committed, results=results, make_page=lambda _: page, publish=tracker.publish)
     published = tracker.close(CLOSE_TRACKING_S)
     opened.note_published(published)
     print(opened.ledger.state().counts())  # noqa: T201 its output

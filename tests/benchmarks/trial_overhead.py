@@ -87,7 +87,7 @@ def _run(opened: OpenedStudy) -> PublishReport:
     publish_outputs(
         committed,
         results=results,
-        make_page=lambda: write_outputs(opened, results=results),
+        make_page=lambda drawn: write_outputs(opened, results=results, drawn=drawn),
         publish=tracker.publish,
     )
     return tracker.close(CLOSE_TRACKING_S)

@@ -70,7 +70,7 @@ def _finish(held: HeldSession) -> StudyResults:
         left_out = publish_outputs(
             committed,
             results=results,
-            make_page=lambda: write_outputs(opened, results=results),
+            make_page=lambda drawn: write_outputs(opened, results=results, drawn=drawn),
             publish=tracker.publish,
         )
         published = replace(tracker.close(CLOSE_TRACKING_S), left_out=left_out)

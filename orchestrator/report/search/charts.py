@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from orchestrator.report.canvas import WIDTH_IN, file_of, new_chart
+from orchestrator.report.canvas import WIDTH_IN, new_chart, svg_of
 from orchestrator.report.style import INK
 from orchestrator.search.summary import SearchSummary
 
@@ -46,7 +46,7 @@ def incumbent_chart(summary: SearchSummary) -> bytes:
         axes.set_ylabel(f"validation {summary.metric}")
         axes.grid(visible=True)
         figure.legend(loc="outside lower center", ncols=3)
-        return file_of(figure, "svg")
+        return svg_of(figure)
 
 
 def parallel_chart(summary: SearchSummary) -> bytes:
@@ -72,7 +72,7 @@ def parallel_chart(summary: SearchSummary) -> bytes:
                 zorder=3 if row["outcome"] == "won" else 2,
             )
         _label_ends(axes, names=names, rows=rows)
-        return file_of(figure, "svg")
+        return svg_of(figure)
 
 
 def _label_ends(axes: Axes, *, names: Sequence[str], rows: Sequence[Row]) -> None:

@@ -14,10 +14,10 @@ from orchestrator.report.canvas import (
     WIDTH_IN,
     XScale,
     chart_height_in,
-    file_of,
     legend,
     new_chart,
     new_charts,
+    svg_of,
     x_axis,
     x_scale,
 )
@@ -108,7 +108,7 @@ def bound_chart(rows: BoundRows, *, styles: Styles) -> bytes:
             row.grid(visible=True, axis="y")
         x_axis(axes[-1], name=rows.axis, scale=scale)
         legend(figure, list(handles.values()))
-        return file_of(figure, "svg")
+        return svg_of(figure)
 
 
 def calibration_chart(clouds: Sequence[Cloud], *, name: str, title: str, styles: Styles) -> bytes:
@@ -131,7 +131,7 @@ def calibration_chart(clouds: Sequence[Cloud], *, name: str, title: str, styles:
         axes.set_title("\n".join(textwrap.wrap(title, _TITLE_COLUMNS)), fontsize=_TITLE_PT)
         axes.grid(visible=True)
         legend(figure, [line_handle(cloud.method, styles[cloud.method]) for cloud in clouds])
-        return file_of(figure, "svg")
+        return svg_of(figure)
 
 
 def _titled(title: str, words: str) -> str:

@@ -12,9 +12,9 @@ from orchestrator.report.canvas import (
     WIDTH_IN,
     XScale,
     chart_height_in,
-    file_of,
     legend,
     new_chart,
+    svg_of,
     x_axis,
     x_scale,
 )
@@ -71,7 +71,7 @@ def law_chart(axis: str, curves: Sequence[LawCurve], *, styles: Styles) -> bytes
         axes.set_title("macro (mean over tasks)")
         axes.grid(visible=True, axis="y")
         legend(figure, [line_handle(curve.method, styles[curve.method]) for curve in curves])
-        return file_of(figure, "svg")
+        return svg_of(figure)
 
 
 def interval_chart(
@@ -104,7 +104,7 @@ def interval_chart(
         axes.set_xlabel("\n".join(textwrap.wrap(name, _NAME_COLUMNS)))
         axes.set_title(title)
         legend(figure, [line_handle(method, styles[method]) for method in methods])
-        return file_of(figure, "svg")
+        return svg_of(figure)
 
 
 def limits_of(marks: Sequence[Mark]) -> tuple[float, float]:

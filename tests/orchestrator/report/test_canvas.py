@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 
-from orchestrator.report.canvas import WIDTH_IN, file_of, legend, new_chart
+from orchestrator.report.canvas import WIDTH_IN, legend, new_chart, svg_of
 
 SHORT = ["average", "ties", "dare", "base, same heads", "experts"]
 LONG = ["average", "task_arithmetic (scaling=0.375)", "task_arithmetic (scaling=0.5)", "ties"]
@@ -19,7 +19,7 @@ def test_no_label_of_a_legend_is_cut_off(labels: list[str]) -> None:
         with new_chart(WIDTH_IN, 3.5 + 0.19 * -(-len(shown) // 3)) as (figure, axes):
             axes.plot([0, 1], [0, 1])
             legend(figure, [Line2D([], [], label=label) for label in shown])
-            file_of(figure, "svg")
+            svg_of(figure)
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
             (drawn,) = figure.legends

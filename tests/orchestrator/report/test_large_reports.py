@@ -254,7 +254,7 @@ def test_figure_that_cannot_be_drawn_is_a_line_and_the_others_are_there() -> Non
     assert page.count("<svg") == 5
     drawn = figures(results)
     assert set(drawn.faults) == {
-        f"{mean}{quantity}_vs_lr.png"
+        f"{mean}{quantity}_vs_lr.svg"
         for mean in ("", "union_")
         for quantity in ("accuracy", "loss")
     }

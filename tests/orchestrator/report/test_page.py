@@ -13,7 +13,7 @@ import pytest
 from orchestrator.record.holes import Blocker, Hole, MissingMerge, Outcome
 from orchestrator.report.canvas import x_scale
 from orchestrator.report.expert_tables import expert_tables
-from orchestrator.report.figures import figures
+from orchestrator.report.figures import figures, on_white
 from orchestrator.report.focus import focus_of
 from orchestrator.report.page import render_report
 from orchestrator.report.style import method_styles
@@ -172,9 +172,9 @@ def render(
     )
 
 
-def draw(rows: list[dict[str, Any]], **changes: str) -> dict[str, bytes]:
+def draw(rows: list[dict[str, Any]]) -> dict[str, bytes]:
     results = StudyResults.of_tables(merges=results_table(rows), experts=experts_table([]))
-    drawn = figures(results, **changes)
+    drawn = figures(results)
     assert drawn.faults == {}
     return dict(drawn.files)
 
@@ -308,14 +308,14 @@ def test_labels_are_drawn_as_they_are(method: str) -> None:
     """A label that looks like mathematics or a private name is drawn as text."""
     for values in (("0.001",), ("0.001", "0.003")):  # bars beside names, then a legend
         rows = merge_rows({"lr": values}, (method,))
-        drawn = draw(rows, file_format="svg")
+        drawn = draw(rows)
         assert f">{method}<" in drawn["accuracy_bars_lr.svg"].decode()
 
 
 def test_axis_with_one_value_has_a_bar_per_method() -> None:
     """There is nothing to draw a line along, and a long legend is hard to read."""
     drawn = draw(merge_rows({"lr": ("0.001",)}))
-    assert "accuracy_bars_lr.png" in drawn
+    assert "accuracy_bars_lr.svg" in drawn
     assert not any("_vs_" in name for name in drawn)
 
 
@@ -333,21 +333,22 @@ def test_merges_that_read_data_are_ranked_apart() -> None:
     ]
 
 
-def test_figures_are_png_files_by_name() -> None:
-    """Files for MLflow are PNG and named by quantity and axis."""
+def test_figures_are_svg_files_by_name() -> None:
+    """They are named by quantity and axis; MLflow shows them on white."""
     drawn = draw(merge_rows({"lr": ("0.001", "0.0003")}))
     assert set(drawn) == {
-        "accuracy_vs_lr.png",
-        "loss_vs_lr.png",
-        "accuracy_bars_lr.png",
-        "loss_bars_lr.png",
-        "union_accuracy_vs_lr.png",
-        "union_loss_vs_lr.png",
-        "union_accuracy_bars_lr.png",
-        "union_loss_bars_lr.png",
-        "accuracy_by_group.png",
+        "accuracy_vs_lr.svg",
+        "loss_vs_lr.svg",
+        "accuracy_bars_lr.svg",
+        "loss_bars_lr.svg",
+        "union_accuracy_vs_lr.svg",
+        "union_loss_vs_lr.svg",
+        "union_accuracy_bars_lr.svg",
+        "union_loss_bars_lr.svg",
+        "accuracy_by_group.svg",
     }
-    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
+    assert all(b"<svg" in content and b'fill="white"' not in content for content in drawn.values())
+    assert all(b'><rect width="100%" height="100%"' in on_white(each) for each in drawn.values())
 
 
 def test_a_missing_method_leaves_the_others() -> None:
@@ -376,9 +377,9 @@ def test_losses_that_are_not_finite_are_counted() -> None:
 def test_setting_without_any_finite_loss_gets_a_cross() -> None:
     """The chart marks a method whose groups all diverged."""
     rows = merge_rows({"lr": ("0.001", "0.003")}, ("average",))
-    sound = draw(rows, file_format="svg")["loss_vs_lr.svg"]
+    sound = draw(rows)["loss_vs_lr.svg"]
     broken = [row | ({"loss": math.nan} if row["value"] == "0.003" else {}) for row in rows]
-    drawn = draw(broken, file_format="svg")["loss_vs_lr.svg"]
+    drawn = draw(broken)["loss_vs_lr.svg"]
     cross = 'd="M -4 4 \nL 4 -4 \nM -4 -4 \nL 4 4 \n"'
     assert cross in drawn.decode()
     assert cross not in sound.decode()
@@ -480,7 +481,7 @@ def test_every_colour_has_one_meaning_in_the_page() -> None:
     """A method has the same colour in charts and tables."""
     color = method_styles(METHODS)["ties"].color
     assert f'<i style="background:{color}"></i>ties' in full_page()
-    drawn = draw(merge_rows({"lr": ("0.001",)}), file_format="svg")
+    drawn = draw(merge_rows({"lr": ("0.001",)}))
     assert all(re.search(color, content.decode()) for content in drawn.values())
 
 

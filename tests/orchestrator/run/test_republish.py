@@ -115,7 +115,7 @@ def hand_over(opened: OpenedStudy, *, publish: Callable[[MlflowRun], Any]) -> No
     assert page is not None
     committed = opened.ledger.committed()
     results = StudyResults.of(committed)
-    publish_outputs(committed, results=results, make_page=page.decode, publish=publish)
+    publish_outputs(committed, results=results, make_page=lambda _: page.decode(), publish=publish)
 
 
 def test_rebuild_and_an_empty_mlflow_get_the_same_from_the_store_alone(

@@ -35,7 +35,7 @@ def published(committed: Committed, *, page: str = "<p>") -> tuple[str, list[Mlf
     runs: list[MlflowRun] = []
     results = StudyResults.of(committed)
     return publish_outputs(
-        committed, results=results, make_page=lambda: page, publish=runs.append
+        committed, results=results, make_page=lambda _: page, publish=runs.append
     ), runs
 
 
@@ -56,7 +56,7 @@ def test_report_is_drawn_when_the_other_runs_are_handed_over(
     monkeypatch.setattr(f"{WHERE}.figures", lambda _: Figures(files={}, faults={}))
     order: list[str] = []
 
-    def draw() -> str:
+    def draw(_: Figures | None) -> str:
         order.append("drawn")
         return "<p>"
 
@@ -103,12 +103,12 @@ def test_page_that_is_too_large_for_mlflow_is_named_in_the_description(
     committed: Committed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The MLflow run of the report is there with its figures."""
-    drawn = Figures(files={"a.png": b"png"}, faults={})
+    drawn = Figures(files={"a.svg": b"<svg>"}, faults={})
     monkeypatch.setattr(f"{WHERE}.figures", lambda _: drawn)
     left_out, runs = published(committed, page="x" * (MAX_ARTIFACT_BYTES + 1))
     assert left_out == ""
     (report,) = (run for run in runs if run.kind == "report")
-    assert set(report.artifacts) == {"figures/a.png"}
+    assert set(report.artifacts) == {"figures/a.svg"}
     assert report.tags[NOTE_TAG] == "Left out: report.html: too large."
 
 
