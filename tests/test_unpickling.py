@@ -26,7 +26,7 @@ SAFE_ONLY_WITH = {
 }
 ALLOWED = {
     # Reads the error that Ray Tune wrote on this machine for a failed trial of this run.
-    ("orchestrator/cluster/trial_callback.py", "ray.cloudpickle.loads"),
+    ("orchestrator/cluster/slot_trainings.py", "ray.cloudpickle.loads"),
 }
 
 

@@ -55,6 +55,11 @@ class TrialRunner(tune.Trainable):
         self._create_worker = functools.cache(
             lambda: create_worker(worker, store_url=store_url, num_cpus=num_cpus)
         )
+        self._start(config)
+
+    def _start(self, config: dict[str, Any]) -> None:
+        """Begins the first training of a trial of Tune, which the next step reports."""
+        self._says_that_it_begins = True
         self.begin(config["training"], config["memory"])
 
     def begin(self, number: int, memory: dict[str, Any]) -> None:
@@ -65,11 +70,14 @@ class TrialRunner(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins the first training of another trial of Tune."""
-        self.begin(new_config["training"], new_config["memory"])
+        self._start(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Runs the training until its next report."""
+        """Runs the training until its next report; reports first that a trial of Tune has begun."""
+        if self._says_that_it_begins:
+            self._says_that_it_begins = False
+            return {"begins": True}
         if self._progress is None:
             self._progress = self._create_worker().run_training(
                 self._spec,

@@ -17,7 +17,7 @@ from ray.tune.execution import class_cache
 
 from orchestrator.cluster.admission import SlotScheduler, SlotSearch
 from orchestrator.cluster.protocol import TrialListener, TrialSettings
-from orchestrator.cluster.trial_callback import NotPickled, TrialCallback
+from orchestrator.cluster.slot_trainings import NotPickled, SlotTrainings
 from orchestrator.cluster.trial_runner import TrialRunner, report_interval_s, slot_resources
 from workers.specs.training import Training
 from workers.store.scratch import scratch_directory
@@ -45,16 +45,16 @@ Ray's agent writes into a log on every node. Workers use the environment of thei
 
 
 class _StopWhen(NotPickled, tune.Stopper):
-    def __init__(self, stopping: threading.Event, *, callback: TrialCallback) -> None:
+    def __init__(self, stopping: threading.Event, *, slot_trainings: SlotTrainings) -> None:
         self._stopping = stopping
-        self._callback = callback
+        self._slot_trainings = slot_trainings
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         del trial_id, result
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping.is_set() or self._callback.must_stop()
+        return self._stopping.is_set() or self._slot_trainings.must_stop()
 
 
 def run_trials(
@@ -89,8 +89,8 @@ def run_trials(
     os.environ.update(TUNE_SETTINGS)
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener hears of every error
-    callback = TrialCallback(listener, trainings=trials, settings=settings)
-    search = SlotSearch(callback, num_slots=num_slots)
+    slot_trainings = SlotTrainings(listener, trainings=trials, settings=settings)
+    search = SlotSearch(slot_trainings, num_slots=num_slots)
     with scratch_directory("tune") as scratch:
         tune.Tuner(
             _trainable(
@@ -102,20 +102,20 @@ def run_trials(
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
                 search_alg=search,
-                scheduler=SlotScheduler(callback, search=search, num_slots=num_slots),
+                scheduler=SlotScheduler(slot_trainings, search=search, num_slots=num_slots),
             ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(scratch),
-                callbacks=[callback],
-                stop=_StopWhen(stopping, callback=callback),
+                # No callbacks: for the names of its own, Tune would load MLflow before it starts.
+                stop=_StopWhen(stopping, slot_trainings=slot_trainings),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
-    if callback.error is not None:
-        raise callback.error
+    if slot_trainings.error is not None:
+        raise slot_trainings.error
 
 
 def _trainable(

@@ -1,4 +1,4 @@
-"""Passes Ray Tune's events on to a listener that knows nothing of Tune."""
+"""Keeps which training each slot has, and passes events on to a listener that knows no Tune."""
 
 import contextlib
 import itertools
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 
@@ -29,13 +28,13 @@ class NotPickled:
         return {}
 
 
-class TrialCallback(NotPickled, tune.Callback):
-    """The trainings that wait and run, and a Tune callback that tells a listener of their events.
+class SlotTrainings:
+    """The trainings that wait and run; a listener hears of their events.
 
     A trial of Tune stands for a slot: its worker runs one training after another.
 
-    Tune would take an exception of the listener for a failure of the trial. The callback therefore
-    keeps the first one in `error`, and `must_stop` ends the trials.
+    Tune would take an exception of the listener for a failure of the trial. The first one is
+    therefore kept in `error`, and `must_stop` ends the trials.
     """
 
     def __init__(
@@ -132,18 +131,8 @@ class TrialCallback(NotPickled, tune.Callback):
         """Returns whether all trials must stop: the listener says so, or has raised."""
         return self.error is not None or not self._listener.may_go_on()
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
-    ) -> None:
-        """Passes on that a worker has begun the first training of a trial of Tune."""
-        del iteration, trials, info
-        self.begin(trial)
-
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
-    ) -> None:
-        """Passes on why a training failed; its trial of Tune ends with it."""
-        del iteration, trials, info
+    def fail(self, trial: Trial) -> None:
+        """Passes on why a training failed, and takes it from its trial of Tune, which ends."""
         error, trace = _error_of(trial)
         cause = error.cause if isinstance(error, RayTaskError) else error
         last_line = trace.strip().rpartition("\n")[2]
