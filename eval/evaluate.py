@@ -56,7 +56,8 @@ def features_of(
     """
     if len(split) == 0:
         raise ValueError("cannot evaluate on an empty split")
-    backbone.eval()
+    if backbone.training:  # the call visits every module, which takes milliseconds
+        backbone.eval()
     with torch.inference_mode(), autocast(device):
         batches = input_batches(split, normalization=normalization, device=device)
         return torch.cat([backbone(inputs).float() for inputs in batches])

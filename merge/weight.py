@@ -145,6 +145,8 @@ class Weight:
 
     def of_experts(self, indices: Sequence[int]) -> Weight:
         """Returns the same weight with only some experts, in the given order."""
+        if list(indices) == list(range(self.num_experts)):
+            return self
         return replace(
             self,
             expert_states=[self.expert_states[index] for index in indices],

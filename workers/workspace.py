@@ -15,7 +15,9 @@ from eval.evaluate import features_of
 from eval.images.shards import open_split, shard_names
 from eval.images.split import Split
 from merge.catalogue import MethodCard, parse_params
+from merge.merge import coverage
 from merge.parameters.method_params import MethodParams
+from merge.table import functions_of
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.node_cache import NodeCache
@@ -100,6 +102,7 @@ class Workspace:
         )
         self._probes = LruCache[tuple[object, ...], nn.Linear](max_size=MAX_PROBES)
         self._own_methods: dict[OwnMethodSpec, MethodCard] = {}
+        self._coverages: dict[tuple[str, object], float] = {}
 
     def manifest(self, kind: str, artifact_id: str) -> Manifest:
         """Returns a committed artifact's manifest.
@@ -167,6 +170,17 @@ class Workspace:
             card = load_stored(spec.own_method, store=self.artifacts.store)
             self._own_methods[spec.own_method] = card
         return parse_params(spec.method, spec.params, card=self._own_methods[spec.own_method])
+
+    def coverage(self, spec: MergeSpec) -> float:
+        """Returns the share of the base's weights that a merge's method does not just average.
+
+        Units: fraction in [0, 1].
+        """
+        params = self.method_params(spec)
+        key = (spec.base_id, functions_of(params).covers)
+        if key not in self._coverages:
+            self._coverages[key] = coverage(self.base_tensors(spec.base_id), params=params)
+        return self._coverages[key]
 
     def base_tensors(self, base_id: str) -> TensorFile:
         """Returns a base's tensors, memory-mapped."""

@@ -67,7 +67,7 @@ def _unmergeable(state: State) -> Iterator[str]:
         is_code = _CODES.search(name) and not tensor.is_floating_point()
         if is_code or _TABLES.search(name):
             yield f"{name} is {described(tensor)} and part of a quantised weight"
-        elif tensor.dtype not in _FLOATS and tensor.dtype != torch.bool:
+        elif tensor.dtype not in _FLOATS and not _is_flag_or_counter(tensor):
             scale = _scale_of(name, tensor=tensor, state=state)
             if scale is not None:
                 yield f"{name} is {described(tensor)}, codes of a quantised weight with {scale}"
@@ -105,6 +105,11 @@ def _scale_of(name: str, *, tensor: Tensor, state: State) -> str | None:
         if tensor.ndim > 1 or (tensor.dtype == torch.int8 and tensor.numel() > 1):
             spelled += [f"{layer}{scale}" for scale in _SCALES_OF_A_LAYER]
     return next((each for each in spelled if each in state), None)
+
+
+def _is_flag_or_counter(tensor: Tensor) -> bool:
+    """Returns whether a tensor is bool, or one int64, as BatchNorm's count of batches is."""
+    return tensor.dtype == torch.bool or (tensor.dtype == torch.int64 and tensor.numel() == 1)
 
 
 def _is_integer(tensor: Tensor) -> bool:

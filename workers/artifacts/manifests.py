@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -103,7 +104,7 @@ class Manifest:
     `out_of_memory`, the failed tries; `micro_batch`, the most images of a forward pass, if batches
     were split. Empty for all others, and then absent from the bytes."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The sha256 of the manifest's bytes in the store, 64 hexadecimal digits."""
         return sha256_of_bytes(self.to_json())

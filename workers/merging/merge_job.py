@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from eval.evaluate import evaluate_head
 from eval.metrics import TaskSums
 from merge.errors import NonFiniteMergeError
-from merge.merge import coverage
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import MergeMetrics, TuningMetrics
 from workers.artifacts.provenance import Provenance
@@ -95,14 +94,12 @@ def _run_merge(
                 digest.add_adapter(scored.adapter)
             evaluate_s += time.monotonic() - merged
         merge_s = time.monotonic() - began - evaluate_s
-        params = workspace.method_params(fixed)
-        covered = coverage(workspace.base_tensors(spec.base_id), params=params)
         return workspace.artifacts.commit(
             Provenance.of(spec, kind="merge", inputs=_inputs(spec, workspace=workspace)),
             files=kept.files,
             metrics=MergeMetrics(
                 tasks={task: each.sums for task, each in scores.items()},
-                coverage=covered,
+                coverage=workspace.coverage(fixed),
                 weights_sha256=digest.hexdigest(),
                 tuning=tuning,
                 experts=_experts_on_test(spec, workspace=workspace),
