@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.plan.bases import Bases
 from orchestrator.plan.groups import Group
-from orchestrator.plan.settings import Setting
+from orchestrator.plan.settings import Setting, has_defaults, origin_of
 from orchestrator.study.schema import Study
 from workers.specs.bases import BaseSpec, PretrainSpec
 from workers.specs.expert import ExpertSpec
@@ -33,7 +33,7 @@ def multi_task_cells(
     bases: Bases,
     experts: Sequence[Mapping[str, ExpertSpec]],
 ) -> Iterator[MultiTaskCell]:
-    """Yields the multi-task model of every group at every setting; nothing if none is wanted.
+    """Yields the multi-task model of every group at the settings that have any.
 
     It has the hyperparameters of the group's experts: optimizer, batch size, rate and seed.
     Settings of the random design whose experts differ have none.
@@ -49,8 +49,12 @@ def multi_task_cells(
     if wanted is None:
         return
     times = 1 if wanted.steps == "same" else wanted.steps
+    origin = origin_of(study.finetune, backbone=study.backbone, tasks=study.task_names)
     for setting, by_task in zip(settings, experts, strict=True):
-        size = setting.size or study.groups.size
+        size = study.groups.size
+        if wanted.settings == "defaults" and not has_defaults(setting, origin=origin, size=size):
+            continue
+        size = setting.size or size
         for group in (group for group in groups if group.size == size):
             members = tuple(by_task[task] for task in group.tasks)
             if len({each.hyperparameters for each in members}) > 1:

@@ -111,6 +111,18 @@ def origin_of(finetune: Finetune, *, backbone: BackboneSection, tasks: Sequence[
     )
 
 
+def has_defaults(setting: Setting, *, origin: Setting, size: int) -> bool:
+    """Returns whether every axis has its default value at a setting.
+
+    Args:
+        setting: A setting of the study.
+        origin: The setting at the defaults.
+        size: The study's `groups.size`, which is the default of the axes of sizes and pools.
+    """
+    is_moved = (setting.points, setting.base) != (origin.points, origin.base)
+    return not is_moved and {setting.size, setting.pool} <= {None, size}
+
+
 def _design(
     finetune: Finetune,
     *,

@@ -34,6 +34,7 @@ from orchestrator.report.tuning_tables import steps_tables, tuning_tables
 from orchestrator.report.wording import (
     best_of_other_kinds,
     headline,
+    lacking_lines,
     method_lines,
     not_finite_lines,
     pool_note,
@@ -238,7 +239,7 @@ def _axis_section(axis: str, members: Sequence[SettingMean], styles: Styles, dra
         f"<details><summary>The same figures for {escaped(MEAN_NAMES[UNION])}</summary>",
         _figures(axis, UNION, drawn, charts=charts, broad=broad),
         "</details>",
-        bullets(not_finite_lines(members)),
+        bullets([*lacking_lines(settings), *not_finite_lines(members)]),
         "<h3>The numbers</h3>",
         paragraph(
             "Values are mean ± standard deviation over the groups. Gain: accuracy minus the "

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from eval.counts import counted
-from orchestrator.results.means import SettingMean, Spread
+from orchestrator.results.means import SettingMean, Spread, ordered_values
+from orchestrator.results.multi_task_rows import JOINT_TRAINING
 from orchestrator.study.schema import IRRELEVANT, POOL_AXES, RELEVANT
 
 MISSING = "—"
@@ -89,6 +90,8 @@ def _by_use(settings: Sequence[SettingMean]) -> dict[str, list[SettingMean]]:
 
 
 def _use(setting: SettingMean) -> str:
+    if setting.data_use == JOINT_TRAINING:
+        return JOINT_TRAINING
     data = "" if setting.data_use == "none" else f"{setting.data_use} images"
     modules = "per-task modules" if setting.per_task_modules else ""
     return " and ".join(filter(None, (data, modules))) or "weights alone"
@@ -109,7 +112,7 @@ def method_lines(settings: Sequence[SettingMean]) -> list[str]:
         if len(ranked) > 1:
             best, worst = ranked[-1], ranked[0]
             if _does(best) == _does(worst):
-                lines.append(f"{method} {_does(best)} at all {len(ranked)} settings.")
+                lines.append(f"{method} {_does(best)} at each of its {len(ranked)} settings.")
                 continue
             lines.append(
                 f"{method} {_does(best)} at {best.setting}, its best setting, "
@@ -140,6 +143,19 @@ def not_finite_lines(settings: Sequence[SettingMean]) -> list[str]:
                     f"{spread.num_not_finite} of {total}; {rest}."
                 )
     return lines
+
+
+def lacking_lines(settings: Sequence[SettingMean]) -> list[str]:
+    """Returns a sentence for every method that is at some values of an axis only."""
+    num_values = len({s.value for s in settings})
+    values: dict[str, list[str]] = {}
+    for s in settings:
+        values.setdefault(s.method, []).append(s.value)
+    return [
+        f"{method} is at {', '.join(ordered_values(found))} only."
+        for method, found in values.items()
+        if len(set(found)) < num_values
+    ]
 
 
 def _ranked(settings: Sequence[SettingMean]) -> list[SettingMean]:

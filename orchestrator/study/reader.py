@@ -278,6 +278,7 @@ def _check_between_sections(
             backbone, finetune=finetune, own=tasks.own if tasks is not None else {}
         )
     baselines = _valid_section(Baselines, values.get("baselines", {}))
+    multi_task = None if baselines is None else baselines.multi_task
     search = _valid_section(Search, values.get("search"))
     if search is not None:
         problems += check_search(
@@ -295,14 +296,13 @@ def _check_between_sections(
         tasks=tasks,
         finetune=finetune,
         backbone=backbone,
-        is_trained=search is not None
-        or (baselines is not None and baselines.multi_task is not None),
+        is_trained=search is not None or multi_task is not None,
     )
-    problems += check_merges(merges)
-    if baselines is not None and baselines.multi_task is not None:
-        problems += check_multi_task(finetune=finetune, backbone=backbone, merges=merges)
+    problems += check_multi_task(
+        multi_task, finetune=finetune, backbone=backbone, groups=groups, merges=merges
+    )
     evaluation = _valid_section(Evaluation, values.get("evaluation", {}))
-    problems += check_tuning(merges, tasks=tasks, evaluation=evaluation)
+    problems += [*check_merges(merges), *check_tuning(merges, tasks=tasks, evaluation=evaluation)]
     return [*problems, *check_steps(merges, finetune=finetune, is_searched=search is not None)]
 
 

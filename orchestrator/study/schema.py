@@ -198,13 +198,15 @@ class MultiTask(Section):
 
     steps: Annotated[int, Field(ge=1)] | Literal["same"] = "same"
     """`same`: as many optimizer steps as one expert. A number: that many times as many."""
+    settings: Literal["all", "defaults"] = "all"
+    """`all`: a model at every setting. `defaults`: only where every axis has its default value."""
 
 
 class Baselines(Section):
     """Models beside the merges, in the same tables and figures."""
 
     multi_task: MultiTask | None = None
-    """A multi-task model for every group and setting; `{}` for its defaults, none when left out."""
+    """A multi-task model for every group; `{}` for its defaults, none when left out."""
 
 
 class Evaluation(Section):

@@ -94,6 +94,7 @@ class Contest:
         self.store = f"s3://{OURS}/store?endpoint_url={self._server.endpoint_url}"
         self.study = folder / "study.yaml"
         written = yaml.safe_load(study.read_text())
+        written.pop("baselines", None)  # the script trains no multi-task models
         tracking = f"sqlite:///{folder / 'mlflow.db'}"
         self.study.write_text(
             yaml.safe_dump({**written, "store": self.store, "tracking": tracking})

@@ -1,20 +1,26 @@
 """Multi-task models beside the merges: planned, trained, and shown in tables and figures."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import yaml
 from click.testing import CliRunner
 from in_process import small_study
+from study_problems import problems_of
 
 from orchestrator.cli.command_line import cli
 from orchestrator.costs.budget import BudgetKeeper, budget_lines
 from orchestrator.costs.sizes import sizes_by_base
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
+from orchestrator.report.charts import Plot
 from orchestrator.report.figures import figures
+from orchestrator.report.quantities import ACCURACY, by_axis
+from orchestrator.report.style import method_styles
 from orchestrator.results.schema import MEANS
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
@@ -51,6 +57,54 @@ def test_every_group_has_a_model_at_every_setting(make_plan: Make) -> None:
     assert list(plan.merges) == list(without.merges)
     assert not without.multi_task
     assert plan.trainings[-1] in plan.bases.multi_task
+
+
+VARIED = {
+    "one-factor": ({"axes": {"lr": [0.01, 0.02], "steps": [4, 8]}}, {}, ["lr=0.01", "steps=8"]),
+    "one axis has it": ({"axes": {"lr": [0.02], "steps": [4, 8]}}, {}, ["steps=8"]),
+    "none has it": ({"axes": {"lr": [0.02], "steps": [4]}}, {}, "one of lr: 0.01, steps: 8"),
+    "no axis": ({}, {}, ["default"]),
+    "grid": (
+        {"design": "grid", "axes": {"lr": [0.01, 0.02], "steps": [4, 8]}},
+        {},
+        ["lr=0.01, steps=8"],
+    ),
+    "grid without": ({"design": "grid", "axes": {"lr": [0.02], "steps": [8]}}, {}, "lr: 0.01"),
+    "listed": (
+        {"design": "listed", "points": [{"lr": 0.02}, {"steps": 8, "lr": 0.01}]},
+        {},
+        ["lr=0.01, steps=8"],
+    ),
+    "listed without": ({"design": "listed", "points": [{"lr": 0.02}]}, {}, "finetune.points"),
+    "random": ({"design": "random", "axes": {"lr": [0.01]}}, {}, "draws its settings"),
+    "sizes": ({}, {"sizes": [2, 3]}, ["num_tasks=2"]),
+    "sizes without": ({}, {"sizes": [3]}, "groups.size, which is 2"),
+    "pools": ({"axes": {"lr": [0.02]}}, {"pool": [2, 3]}, ["pool_irrelevant=2"]),
+}
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_models_at_the_defaults_alone(
+    study_fields: Callable[..., dict[str, Any]], make_plan: Make, name: str
+) -> None:
+    """Every setting at which all axes have their default values; it is an error if none has."""
+    finetune, groups, expected = VARIED[name]
+    fields: dict[str, Any] = {
+        "finetune": {"defaults": {"steps": 8, "lr": 0.01}, **finetune},
+        "groups": {"size": 2, **groups},
+        "baselines": {"multi_task": {"settings": "defaults"}},
+    }
+    if isinstance(expected, str):
+        (told,) = problems_of(study_fields(**fields)).items()
+        assert told[0] == "baselines.multi_task.settings"
+        assert expected in told[1]
+        return
+    plan = make_plan(**fields)
+    without = make_plan(**{**fields, "baselines": {}})
+    assert list(dict.fromkeys(cell.setting.name for cell in plan.multi_task)) == expected
+    assert len(models_of(plan)) == 3  # one for each pair of the three tasks
+    assert {*plan.bases.by_id} - plan.bases.multi_task_ids == {*without.bases.by_id}
+    assert [*plan.merges, *plan.experts] == [*without.merges, *without.experts]
 
 
 def test_missing_models_are_holes(make_plan: Make) -> None:
@@ -137,6 +191,24 @@ def test_rows_stand_beside_the_merges(opened: OpenedStudy) -> None:
     assert "multi-task" in pairs.output, pairs.output
     verified = CliRunner().invoke(cli, ["verify", "small", "--store", opened.store_url])
     assert verified.exit_code == 0, verified.output
+
+
+def test_a_model_at_one_value_is_one_marker(opened: OpenedStudy) -> None:
+    """Figures draw no line to values without it, and the report names the value."""
+    results = StudyResults.of(opened.ledger.committed())
+    assert results.multi_task is not None
+    at_defaults = pc.is_in(results.multi_task["value"], value_set=pa.array(["0.01", "4"]))
+    part = replace(results, multi_task=results.multi_task.filter(at_defaults))
+    means = part.compared.means
+    assert [mean.value for mean in means if mean.method == "multi-task"] == ["0.01", "4"]
+    (lr, _) = by_axis(means).values()
+    plot = Plot(settings=lr, quantity=ACCURACY, mean="macro", styles=method_styles(["multi-task"]))
+    assert [value for value, *_ in plot.of_method("multi-task")] == ["0.01"]
+    page = report_page(opened, results=part)
+    assert "multi-task is at 0.01 only." in page
+    assert "multi-task is at 4 only." in page
+    assert "could not be made" not in page
+    assert "is at" not in report_page(opened, results=results)
 
 
 def test_every_model_has_an_mlflow_run(opened: OpenedStudy) -> None:
