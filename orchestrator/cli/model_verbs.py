@@ -25,24 +25,26 @@ from orchestrator.cli.options import (
     type=click.Choice(["macro", "union"]),
     is_flag=False,
     flag_value="macro",
-    help="The merge with the highest accuracy under this mean; macro if none is named.",
+    help="The merge with the highest accuracy under this mean, macro if none is named; with "
+    "--method multi-task, the multi-task model.",
 )
-@click.option("--merge", "merge", callback=not_empty, help="Id of a merge (column merge_id).")
+@click.option("--merge", "merge", callback=not_empty, help="Id in the column merge_id.")
 @click.option("--expert", callback=not_empty, help="Id of an expert (column expert_id).")
 @click.option("--setting", callback=not_empty, help="A setting, as in the tables: lr=0.001.")
-@click.option("--method", callback=not_empty, help="A method, as in the tables.")
+@click.option("--method", callback=not_empty, help="A method, as in the tables: multi-task too.")
 @click.option("--group", callback=not_empty, help="A group, as in the tables: 4x03.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The folder to write, new or empty; NAME-merge-ID by default.",
+    help="The folder to write, new or empty; by default named after study, kind and id.",
 )
 def export(name: str, store: str, *, output: Path | None, **wanted: str | None) -> None:
     """Write a model of study NAME as a folder that timm loads by itself.
 
-    Makes the merge again, bit for bit, and checks that it is the one that was evaluated. Writes
-    backbone, heads, classes and a model card with a program that classifies image files.
+    Makes a merge again, bit for bit, and checks that it is the one that was evaluated; experts and
+    multi-task models are read from the store. Writes backbone, heads, classes and a model card with
+    a program that classifies image files.
     """
     from merge.errors import MergeError
     from orchestrator.cli.verbs.models import export_model

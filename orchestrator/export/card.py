@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 
 from eval.counts import counted
-from orchestrator.export.choice import ChosenExpert, ChosenMerge
+from orchestrator.export.choice import Chosen, ChosenExpert, ChosenMerge, ChosenMultiTask
 from orchestrator.export.snippet import snippet
 from orchestrator.plan.data_use import data_use, has_task_modules
+from orchestrator.plan.multi_task import MULTI_TASK
 from orchestrator.plan.plan import Plan
 from orchestrator.results.means import Row
 from orchestrator.results.schema import MEANS
@@ -20,6 +21,7 @@ from workers.artifacts.metrics import merged_params
 from workers.export.outcome import Exported
 from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
+from workers.specs.hyperparameters import Hyperparameters
 
 CHECKS = {
     "digest": "its weights have the digest that the evaluation recorded",
@@ -36,31 +38,45 @@ class Card:
     """Everything that a model card says."""
 
     plan: Plan
-    chosen: ChosenMerge | ChosenExpert
+    chosen: Chosen
     manifest: Manifest
-    """The manifest of the merge or expert."""
+    """The manifest of the model."""
     exported: Exported
 
     @property
     def experts(self) -> tuple[ExpertSpec, ...]:
-        """The experts of the group, or the one expert."""
-        chosen = self.chosen
-        return (chosen.spec,) if isinstance(chosen, ChosenExpert) else chosen.cell.merge.experts
+        """The experts of a merge's group, or the one expert; a multi-task model has none."""
+        match self.chosen:
+            case ChosenMerge(cell=cell):
+                return cell.merge.experts
+            case ChosenExpert(spec=spec):
+                return (spec,)
+            case ChosenMultiTask():
+                return ()
 
     @property
     def merged(self) -> Sequence[ExpertSpec]:
         """The experts, and the further ones of a pool."""
         chosen = self.chosen
-        return (chosen.spec,) if isinstance(chosen, ChosenExpert) else chosen.cell.merge.merged
+        return chosen.cell.merge.merged if isinstance(chosen, ChosenMerge) else self.experts
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the model has heads for."""
+        if isinstance(self.chosen, ChosenMultiTask):
+            return self.chosen.cell.group.tasks
+        return tuple(expert.task for expert in self.experts)
 
     @property
     def base(self) -> BaseSpec:
-        """The base of the experts."""
+        """The base of the experts, or the one that the multi-task model starts from."""
+        if isinstance(self.chosen, ChosenMultiTask):
+            return self.chosen.cell.model.initial
         return self.plan.bases.by_id[self.experts[0].base_id]
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The scores: a row for each task, and for a merge one for each mean."""
+        """The scores: a row for each task, and for several tasks one for each mean."""
         if isinstance(self.chosen, ChosenExpert):
             return (self.chosen.row,)
         return tuple(row for row in self.chosen.rows if not row["held_out"])
@@ -105,7 +121,8 @@ def _name(card: Card) -> str:
     if isinstance(chosen, ChosenExpert):
         return f"{study}: expert of {chosen.spec.task}, {chosen.setting}"
     cell = chosen.cell
-    return f"{study}: {cell.label} of {cell.group.name}, {cell.setting.name}"
+    label = MULTI_TASK if isinstance(chosen, ChosenMultiTask) else chosen.cell.label
+    return f"{study}: {label} of {cell.group.name}, {cell.setting.name}"
 
 
 def _sections(card: Card) -> Iterator[str]:
@@ -115,8 +132,12 @@ def _sections(card: Card) -> Iterator[str]:
     yield _use(card)
     yield "## Scores\n"
     yield _scores(card)
-    yield "## Experts\n"
-    yield _experts(card)
+    if isinstance(card.chosen, ChosenMultiTask):
+        yield "## Training\n"
+        yield _training(card.chosen)
+    else:
+        yield "## Experts\n"
+        yield _experts(card)
     yield "## Origin\n"
     yield _origin(card)
     yield "## Licences\n"
@@ -125,9 +146,15 @@ def _sections(card: Card) -> Iterator[str]:
 
 def _summary(card: Card) -> str:
     model = card.base.model
-    tasks = ", ".join(expert.task for expert in card.experts)
+    tasks = ", ".join(card.tasks)
     if isinstance(card.chosen, ChosenExpert):
         return f"A `{model}` of timm, fine-tuned on the task {tasks}.\n"
+    if isinstance(card.chosen, ChosenMultiTask):
+        reason = f"\n{card.chosen.reason}\n" if card.chosen.reason else ""
+        return (
+            f"A `{model}` of timm, fine-tuned on {len(card.tasks)} tasks together, with a head for "
+            f"each: {tasks}. It is no merge and has no experts.\n{reason}"
+        )
     merge = card.chosen.cell.merge
     method = merge.card.title
     chosen = merged_params(card.manifest.spec, card.manifest.metrics)
@@ -156,13 +183,13 @@ def _use(card: Card) -> str:
     merge = card.chosen.cell.merge if isinstance(card.chosen, ChosenMerge) else None
     code = snippet(
         has_adapters=merge is not None and merge.surgery is not None,
-        is_cosine=card.experts[0].head_id is not None,
+        is_cosine=any(expert.head_id is not None for expert in card.experts),
     )
     size = card.plan.study.backbone.image_size
     return (
         "This program prints the class of each image file. It needs timm, torch, safetensors and "
         "Pillow. Save it as `classify.py` and run "
-        f"`python classify.py FOLDER {card.experts[0].task} IMAGE...`; FOLDER is the folder of "
+        f"`python classify.py FOLDER {card.tasks[0]} IMAGE...`; FOLDER is the folder of "
         "this card.\n\n"
         f"```python\n{code}```\n\n"
         f"Images are resized as in the study: the shorter side to {size} pixels (bicubic), then "
@@ -178,8 +205,14 @@ def _use(card: Card) -> str:
 
 
 def _scores(card: Card) -> str:
+    references = "base: the base under the same head"
+    if isinstance(card.chosen, ChosenMultiTask):
+        references = (
+            "expert: the study's expert of the task with the same hyperparameters, which is no "
+            "part of this model; base: the base under that expert's head"
+        )
     lines = [
-        "Accuracy in % on the study's test images; base: the base under the same head.",
+        f"Accuracy in % on the study's test images; {references}.",
         "",
         "| task | images | this model | expert | base |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -204,20 +237,32 @@ def _percent(fraction: float | None) -> str:
 def _experts(card: Card) -> str:
     lines = ["| task | expert | hyperparameters |", "| --- | --- | --- |"]
     for expert in card.merged:
-        columns: Mapping[str, Any] = expert.hyperparameters.columns()
-        values = ", ".join(
-            f"{name}={value}" for name, value in columns.items() if value is not None
-        )
+        values = _values_of(expert.hyperparameters)
         lines.append(f"| {expert.task} | `{expert.id}` | {values} |")
     return "\n".join(lines) + "\n"
 
 
+def _training(chosen: ChosenMultiTask) -> str:
+    used = chosen.cell.model.hyperparameters
+    return (
+        f"{counted(used.steps, 'step')}, each on {counted(used.batch_size, 'image')} of all tasks "
+        "mixed: a task with twice the images is seen twice as often. The loss of an image sees the "
+        f"classes of its own task.\n\n- hyperparameters: {_values_of(used)}\n"
+    )
+
+
+def _values_of(hyperparameters: Hyperparameters) -> str:
+    columns: Mapping[str, Any] = hyperparameters.columns()
+    return ", ".join(f"{name}={value}" for name, value in columns.items() if value is not None)
+
+
 def _origin(card: Card) -> str:
     manifest, exported, base = card.manifest, card.exported, card.base
+    kind = "multi-task model" if isinstance(card.chosen, ChosenMultiTask) else manifest.kind
     here = ", ".join(f"{name} {found}" for name in _LIBRARIES if (found := _version(name)))
     lines = [
         f"- study: {card.plan.study.name}",
-        f"- {manifest.kind}: `{manifest.id}`, made by mergesweep {manifest.code_version}",
+        f"- {kind}: `{manifest.id}`, made by mergesweep {manifest.code_version}",
         f"- base: `{base.model}`, weights `{base.weights}` (`{base.id}`)",
         f"- exported by mergesweep {code_version()} with {here}, on {exported.device}",
         f"- digest of the weights: `{exported.weights_sha256}`",
@@ -239,7 +284,7 @@ def _licences(card: Card) -> str:
         "",
         f"- the base's weights, `{card.base.model}` from `{card.base.weights}`",
     ]
-    for name in dict.fromkeys(expert.task for expert in card.merged):
+    for name in dict.fromkeys((*card.tasks, *(expert.task for expert in card.merged))):
         task = card.plan.sources[name].task
         lines.append(f"- the images of {task.name}: {task.licence}")
     return "\n".join(lines) + "\n"

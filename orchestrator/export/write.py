@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from orchestrator.export.card import Card, card_text
-from orchestrator.export.choice import ChosenExpert, ChosenMerge
+from orchestrator.export.choice import Chosen, ChosenExpert, ChosenMerge
 from orchestrator.record.committed import Committed
 from workers.artifacts.metrics import MergeMetrics
 from workers.export.outcome import Exported
@@ -34,10 +34,8 @@ def check_folder(path: Path) -> None:
         raise ExportFolderError(f"{path} cannot be used: {error.strerror}") from error
 
 
-def export(
-    chosen: ChosenMerge | ChosenExpert, *, committed: Committed, store_url: str, path: Path
-) -> Exported:
-    """Makes a model again, checks it, and writes its folder with its card.
+def export(chosen: Chosen, *, committed: Committed, store_url: str, path: Path) -> Exported:
+    """Makes a merge again or reads a trained model, checks it, and writes its folder with its card.
 
     Raises:
         ExportFolderError: The folder has content, or cannot be written.
@@ -61,14 +59,19 @@ def export(
 
 def _fill(
     folder: Path,
-    chosen: ChosenMerge | ChosenExpert,
+    chosen: Chosen,
     *,
     committed: Committed,
     store_url: str,
 ) -> Exported:
     # Imported here because torch takes seconds to load: a wrong name is reported at once.
     from workers.export.model_folder import ModelFolder, TaskImages  # noqa: PLC0415
-    from workers.export.models import Machine, export_expert, export_merge  # noqa: PLC0415
+    from workers.export.models import (  # noqa: PLC0415
+        Machine,
+        export_expert,
+        export_merge,
+        export_multi_task,
+    )
 
     plan = committed.plan
     tasks = {name: source.task for name, source in plan.sources.items()}
@@ -80,8 +83,8 @@ def _fill(
             for name, task in tasks.items()
         },
     )
-    is_merge = isinstance(chosen, ChosenMerge)
-    share = plan.study.resources.merge if is_merge else plan.study.resources.trial
+    resources = plan.study.resources
+    share = resources.merge if isinstance(chosen, ChosenMerge) else resources.trial
     machine = Machine(
         store_url=store_url, num_threads=max(1, int(share.cpu)), uses_gpu=share.gpu > 0
     )
@@ -93,9 +96,12 @@ def _fill(
             folder=models,
             machine=machine,
         )
-    else:
+    elif isinstance(chosen, ChosenExpert):
         manifest = committed.experts[chosen.spec.id]
         exported = export_expert(chosen.spec, folder=models, machine=machine)
+    else:
+        manifest = committed.bases[chosen.cell.model.id]
+        exported = export_multi_task(chosen.cell.model, folder=models, machine=machine)
     card = Card(plan=plan, chosen=chosen, manifest=manifest, exported=exported)
     (folder / CARD_FILE).write_text(card_text(card), encoding="utf-8")
     return exported

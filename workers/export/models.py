@@ -15,11 +15,16 @@ from workers.merging.kept_weights import kept_models
 from workers.merging.merge_job import score_task
 from workers.merging.merged_models import merged_models, use_task_statistics
 from workers.merging.weights_digest import WeightsDigest
+from workers.models.backbones import Backbone
+from workers.models.heads import head_of
 from workers.models.lora.files import ADAPTER_FILE, CONFIG_FILE
+from workers.models.tensor_files import TensorFile
 from workers.models.tied_weights import load_state, own_state
 from workers.sampling.determinism import compute_deterministically
+from workers.specs.bases import BaseSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
+from workers.train.pretrain import HEADS_FILE
 from workers.workspace import Workspace
 
 
@@ -60,14 +65,25 @@ def export_expert(spec: ExpertSpec, *, folder: ModelFolder, machine: Machine) ->
             {name: workspace.file("expert", spec.id, name) for name in (CONFIG_FILE, ADAPTER_FILE)}
         )
     folder.finish()
-    digest = WeightsDigest()
-    digest.add(own_state(backbone.module))
-    return Exported(
-        weights_sha256=digest.hexdigest(),
-        check="file",
-        device=workspace.device.type,
-        base_model=_hub_name(spec.base_id, workspace=workspace),
-    )
+    return _as_stored(backbone, base_id=spec.base_id, workspace=workspace)
+
+
+def export_multi_task(spec: BaseSpec, *, folder: ModelFolder, machine: Machine) -> Exported:
+    """Writes a multi-task model and the head of each task; files are compared with their digests.
+
+    Raises:
+        MissingArtifactError: The model is not in the store, or has no weights.
+    """
+    assert spec.pretrain is not None
+    workspace = machine.workspace()
+    backbone = workspace.base_backbone(spec.id)
+    folder.write_model(backbone, place=SHARED)
+    heads = workspace.file("base", spec.id, HEADS_FILE)
+    for task in spec.pretrain.tasks:
+        head = head_of(TensorFile(heads, prefix=f"{task}."))
+        folder.add_task(task, place=SHARED, head=head)
+    folder.finish()
+    return _as_stored(backbone, base_id=spec.initial.id, workspace=workspace)
 
 
 def export_merge(
@@ -119,6 +135,18 @@ def export_merge(
         check="digest" if recorded.weights_sha256 else "sums",
         device=workspace.device.type,
         base_model=_hub_name(spec.base_id, workspace=workspace),
+    )
+
+
+def _as_stored(backbone: Backbone, *, base_id: str, workspace: Workspace) -> Exported:
+    """Returns the outcome for weights that were read from the store."""
+    digest = WeightsDigest()
+    digest.add(own_state(backbone.module))
+    return Exported(
+        weights_sha256=digest.hexdigest(),
+        check="file",
+        device=workspace.device.type,
+        base_model=_hub_name(base_id, workspace=workspace),
     )
 
 

@@ -11,7 +11,14 @@ from orchestrator.cli.exit_codes import DONE
 from orchestrator.cli.fast_exit import loading
 from orchestrator.cli.leases import holding
 from orchestrator.export.card import CHECKS
-from orchestrator.export.choice import ChoiceError, ChosenMerge, Request, choose
+from orchestrator.export.choice import (
+    ChoiceError,
+    Chosen,
+    ChosenExpert,
+    ChosenMerge,
+    Request,
+    choose,
+)
 from orchestrator.export.write import check_folder, export
 from orchestrator.external.score import heads_of, label_of, score, weights_file
 from orchestrator.progress.say import say
@@ -35,21 +42,25 @@ def export_model(
     """
     committed = opened.ledger.committed()
     chosen = choose(request, committed=committed, results=StudyResults.of(committed))
-    is_merge = isinstance(chosen, ChosenMerge)
-    model_id = chosen.cell.merge.id if isinstance(chosen, ChosenMerge) else chosen.spec.id
-    kind = "merge" if is_merge else "expert"
-    folder = path or Path(f"{committed.plan.study.name}-{kind}-{model_id}")
+    kind, model_id, place = _described(chosen)
+    folder = path or Path(f"{committed.plan.study.name}-{kind.replace(' ', '-')}-{model_id}")
     check_folder(folder)
-    if isinstance(chosen, ChosenMerge):
-        cell = chosen.cell
-        say(console, f"merge {model_id}: {cell.label} of {cell.group.name}, {cell.setting.name}")
-    else:
-        say(console, f"expert {model_id}: {chosen.spec.task}, {chosen.setting}")
+    say(console, f"{kind} {model_id}: {place}")
     with loading(), console.status("making the model again"):
         exported = export(chosen, committed=committed, store_url=opened.store_url, path=folder)
     say(console, f"checked: {CHECKS[exported.check]}")
     say(console, f"wrote {one_line(str(folder))}; its README.md has a program that uses it")
     return DONE
+
+
+def _described(chosen: Chosen) -> tuple[str, str, str]:
+    """Returns a model's kind, its id, and where it stands in the tables."""
+    if isinstance(chosen, ChosenExpert):
+        return "expert", chosen.spec.id, f"{chosen.spec.task}, {chosen.setting}"
+    place = f"{chosen.cell.group.name}, {chosen.cell.setting.name}"
+    if isinstance(chosen, ChosenMerge):
+        return "merge", chosen.cell.merge.id, f"{chosen.cell.label} of {place}"
+    return "multi-task model", chosen.cell.model.id, place
 
 
 def score_files(

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from orchestrator.cli.command_line import cli
-from orchestrator.results.rows import results_table
+from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
@@ -75,6 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             "axes": {"lr": [0.01, 0.02]},
         },
         merge=METHODS,
+        baselines={"multi_task": {"settings": "defaults"}},
     ) as made:
         yield Made(*made)
 
@@ -92,7 +93,7 @@ def export(made: Made, tmp_path: Path) -> Callable[..., Result]:
 
 def row_of(made: Made, *, method: str, task: str, setting: str = "lr=0.01") -> dict[str, Any]:
     """Returns a row of the result table."""
-    rows = results_table(made.opened.ledger.committed()).to_pylist()
+    rows = StudyResults.of(made.opened.ledger.committed()).own_rows.to_pylist()
     wanted = {"method": method, "task": task, "setting": setting}
     return next(row for row in rows if wanted.items() <= row.items())
 
@@ -121,15 +122,16 @@ def write_images(made: Made, *, task: str, folder: Path) -> tuple[list[str], lis
 def test_the_cards_program_answers_as_the_study_did_to_the_image(
     made: Made, export: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """For shared models, models of each task, adapters and experts; nothing of ours is loaded."""
+    """For all kinds of merges, multi-task models and experts; nothing of ours is loaded."""
     tasks = made.opened.plan.groups[0].tasks
     images = {task: write_images(made, task=task, folder=tmp_path / task) for task in tasks}
     calls: list[tuple[str, list[str]]] = []
     expected = []
-    for label in LABELS:
+    for label in (*LABELS, "multi-task"):
         result = export("--setting", "lr=0.01", "--method", label, output=label)
         assert result.exit_code == 0, result.output
-        assert "its weights have the digest that the evaluation recorded" in result.output
+        checked = "its file has the digest" if label == "multi-task" else "its weights have the dig"
+        assert checked in result.output
         code = program_of(tmp_path / label)
         for task in tasks:
             calls.append((code, [str(tmp_path / label), task, *images[task][0]]))
@@ -180,6 +182,29 @@ def test_the_card_is_one_that_the_hub_reads(
     for part in (cell.merge.id, *(expert.id for expert in cell.merge.experts), f"lr={best[3:]}"):
         assert part in card.text
     assert "highest union accuracy of 2 merges on the test images" in card.text
+
+
+def test_the_card_of_a_multi_task_model_says_how_it_was_trained(
+    made: Made, export: Callable[..., Result], tmp_path: Path
+) -> None:
+    """By its id, as the best of its kind and by its place; the best of all stays a merge."""
+    row = row_of(made, method="multi-task", task="union")
+    assert export("--best", "union", "--method", "multi-task").exit_code == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "fine-tuned on 2 tasks together" in card.text
+    assert "12 steps, each on 8 images of all tasks mixed" in card.text
+    assert "It is no merge and has no experts." in card.text
+    assert "highest union accuracy of 1 multi-task model on the test images" in card.text
+    assert f"- multi-task model: `{row['merge_id']}`" in card.text
+    assert "## Experts" not in card.text
+    scores = {each.dataset_type: each.metric_value for each in card.data.eval_results or []}
+    assert scores["union"] == row["accuracy"]
+    assert set(scores) == {"emoji_objects", "mnist_5k", "macro", "union"}
+    places = ("--merge", row["merge_id"]), ("--method", "multi-task", "--group", GROUP)
+    for number, words in enumerate(places):
+        result = export(*words, output=f"again{number}")
+        assert f"multi-task model {row['merge_id']}: {GROUP}, lr=0.01" in result.output
+    assert export("--best", output="best").output.startswith("merge ")
 
 
 def test_images_are_prepared_as_in_the_study(export: Callable[..., Result], tmp_path: Path) -> None:
@@ -276,9 +301,12 @@ REFUSED = {
     ("--merge", "x"): "the study has no merge 'x'; its merges: ",
     ("--expert", "x"): "the study has no expert 'x'; its experts: ",
     ("--method", "ties"): "has no method 'ties'; its methods: shared, own statistics, masks, surg",
+    ("--method", "multi-task", "--setting", "lr=0.02"): "their settings: lr=0.01; their groups: "
+    + GROUP,
     ("--setting", "lr=1"): "the study has no setting 'lr=1'; its settings: lr=0.01, lr=0.02",
     ("--best", "macro", "--group", "4x01"): f"has no group '4x01'; its groups: {GROUP}",
-    ("--setting", "lr=0.01"): "6 merges fit; say --method: shared, own statistics, masks, surgery",
+    ("--setting", "lr=0.01"): "6 merges fit; say --method: shared, own statistics, masks, surgery, "
+    "tuned, tuned together, multi-task; or add --best",
     ("--merge", "x", "--best"): "an id names one model",
     ("--method", ""): "it is empty",
 }
