@@ -62,7 +62,7 @@ class Home:
         kept = {name: each for name, each in os.environ.items() if name != "RAY_ADDRESS"}
         own = {"MERGESWEEP_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
         return Part(
-            f"mergesweep-{arguments[0]}",
+            f"{len(list(self.folder.glob('*.log')))}-{arguments[0]}",
             [program("mergesweep"), *arguments],
             environment={**kept, **own},
             folder=self.folder,

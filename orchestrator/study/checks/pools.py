@@ -72,5 +72,6 @@ def _no_other_experts(groups: Groups) -> StudyProblem:
         "groups.extra",
         groups.extra,
         remedy="relevant experts are those of the same tasks at other settings, and the study has "
-        "one setting of a base; vary something, as `finetune: {axes: {seed: [0, 1, 2]}}`",
+        "one setting of a base; vary something, as `finetune: {axes: {seed: [0, 1, 2]}}`, or use "
+        "irrelevant, as for experts that are given as files",
     )
