@@ -181,7 +181,9 @@ def tuning_section(merges: pa.Table) -> str:
         "Steps that merges chose for each task among its expert's snapshots, without training. "
         "Loss: of the merge on validation images, in nats per image. Best common: the least of it "
         "if all tasks have the same steps; not measured where early stopping chose. Tried: merges, "
-        "or under early stopping the snapshots of all tasks and one merge."
+        "or under early stopping the snapshots of all tasks and one merge, for each value of a "
+        "parameter that is tuned too. Such values were chosen together with the steps, or after "
+        "early stopping."
     )
     parts = [
         f"<h3>{escaped(method)}</h3>{piece(body, what=f'the choices of {method}')}"

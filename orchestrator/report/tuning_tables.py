@@ -42,7 +42,7 @@ def tuning_tables(merges: pa.Table) -> dict[str, str]:
         return {}
     settings: dict[str, dict[tuple[str, str], dict[str, _Choice]]] = {}
     for row in merges.filter(pc.is_valid(merges[_TRIED])).to_pylist():
-        if row[_CHOSEN].startswith(STEPS):
+        if STEPS in row[_CHOSEN]:
             continue
         by_setting = settings.setdefault(row["method"], {})
         by_setting.setdefault((row["axis"], row["value"]), {})[row["group"]] = _choice(row)
@@ -59,24 +59,31 @@ def steps_tables(merges: pa.Table) -> dict[str, str]:
         return {}
     rows: dict[str, list[list[HtmlCell]]] = {}
     for row in merges.filter(pc.is_valid(merges[_TRIED])).to_pylist():
-        if row[_CHOSEN].startswith(STEPS):
+        if STEPS in row[_CHOSEN]:
             rows.setdefault(row["method"], []).append(_steps_row(row))
-    head = ("axis", "value", "group", "steps of each task", "loss", "best common", "tried")
+    head = (
+        "axis",
+        "value",
+        "group",
+        "steps of each task, and values",
+        "loss",
+        "best common",
+        "tried",
+    )
     return {method: table(head, each[:MAX_ROWS]) for method, each in rows.items()}
 
 
 def _steps_row(row: Row) -> list[HtmlCell]:
     choice = _choice(row)
-    num_tasks = len(choice.chosen)
     common = [
         each
         for each in choice.tried
-        if len(each.values) == num_tasks and len(set(each.values.values())) == 1
+        if each.values.keys() == choice.chosen.keys()
+        and len({value for name, value in each.values.items() if name.startswith(STEPS)}) == 1
     ]
     best = min((each.loss for each in common if math.isfinite(each.loss)), default=math.nan)
-    steps = ", ".join(
-        f"{name.removeprefix(STEPS)} {count:g}" for name, count in choice.chosen.items()
-    )
+    steps_first = sorted(choice.chosen.items(), key=lambda item: not item[0].startswith(STEPS))
+    steps = ", ".join(f"{name.removeprefix(STEPS)} {count:g}" for name, count in steps_first)
     texts = (row["axis"], row["value"], row["group"], steps)
     numbers = (loss_text(row["validation_loss"]), loss_text(best), str(len(choice.tried)))
     return [

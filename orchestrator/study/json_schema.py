@@ -30,7 +30,8 @@ _OWN_METHOD: Json = {
 }
 _STEPS = (
     "chosen: for each task the snapshot that merges best, by coordinate descent on the validation "
-    "loss of the merge. stopped: the one with the least validation loss of the expert."
+    "loss of the merge, jointly with tuned parameters. stopped: the one with the least validation "
+    "loss of the expert."
 )
 _SHORTHANDS: Mapping[str, list[Json]] = {
     "Tasks": [_TEXT, {"type": "array", "items": _TEXT}],

@@ -161,7 +161,8 @@ def tuning_points(tuning: TuningMetrics, *, timestamp_ms: int) -> list[MetricPoi
     At a step, `tried_<parameter>` is the value and `validation_loss` its loss. Of chosen steps, the
     first tasks have a metric, and `results.parquet` has all, with those that were tried.
     """
-    shown = list(tuning.chosen.items())[:MAX_TASK_METRICS]
+    params_first = sorted(tuning.chosen.items(), key=lambda item: item[0].startswith(STEPS))
+    shown = params_first[:MAX_TASK_METRICS]
     chosen = {f"chosen_{_metric_of(name)}": float(value) for name, value in shown}
     points = metric_points(chosen, step=0, timestamp_ms=timestamp_ms)
     for step, each in enumerate(tuning.tried):

@@ -6,6 +6,7 @@ Imports no torch: the driver makes the choices that several merges share.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 
 from workers.artifacts.metrics import TriedPoint, TuningMetrics
@@ -72,7 +73,7 @@ def descend(
     *,
     names: Sequence[str],
     counts: Sequence[int],
-    score: Callable[[Mapping[str, float]], TriedPoint],
+    score: Callable[[Mapping[str, float]], Sequence[TriedPoint]],
     max_sweeps: int = MAX_SWEEPS,
 ) -> TuningMetrics:
     """Chooses steps for each task by coordinate descent on the validation loss of the merge.
@@ -83,10 +84,14 @@ def descend(
     equal losses the one with fewer steps wins: each change lowers the loss, or keeps it with fewer
     steps. A loss that is not finite is the worst.
 
+    Parameters of the method that are tuned too are chosen jointly: the loss of a combination is the
+    least over all their values, so that each change of steps may change them.
+
     Args:
         names: The name of each task's steps in a combination.
         counts: The numbers of steps to choose from, ascending.
-        score: Returns a combination with its scores.
+        score: Returns a combination with its scores, once for each value of the tuned parameters;
+            the first of equals wins.
         max_sweeps: Most sweeps over all tasks.
 
     Returns:
@@ -95,16 +100,17 @@ def descend(
     Raises:
         NothingToChooseError: No common number of steps has a finite loss.
     """
-    tried: dict[tuple[int, ...], TriedPoint] = {}
+    tried: dict[tuple[int, ...], Sequence[TriedPoint]] = {}
 
     def loss(steps: tuple[int, ...]) -> float:
         if steps not in tried:
             tried[steps] = score(dict(zip(names, steps, strict=True)))
-        return tried[steps].loss if math.isfinite(tried[steps].loss) else math.inf
+        finite = (each.loss for each in tried[steps] if math.isfinite(each.loss))
+        return min(finite, default=math.inf)
 
     common = [(count,) * len(names) for count in counts]
     steps = min(common, key=loss)  # the first of equals, which has the fewest steps
-    best_point(list(tried.values()), by="loss")  # raises if none is finite
+    best_point(list(chain(*tried.values())), by="loss")  # raises if none is finite
     for _ in range(max_sweeps):
         before = steps
         for place in range(len(names)):
@@ -112,4 +118,5 @@ def descend(
             steps = min(others, key=loss)
         if steps == before:
             break
-    return TuningMetrics(chosen=tried[steps].values, tried=tuple(tried.values()), num_images=0)
+    best = best_point(tried[steps], by="loss")
+    return TuningMetrics(chosen=best.values, tried=tuple(chain(*tried.values())), num_images=0)

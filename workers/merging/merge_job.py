@@ -111,11 +111,9 @@ def _run_merge(
 
 def _chosen(spec: MergeSpec, *, workspace: Workspace) -> TuningMetrics | None:
     """Returns what the merge chooses on validation images; None if it chooses nothing."""
-    if spec.tuning is not None:
-        return tune(spec, spec.tuning, workspace=workspace)
     if spec.snapshots is not None:
         return choose_steps(spec, spec.snapshots, workspace=workspace)
-    return None
+    return None if spec.tuning is None else tune(spec, spec.tuning, workspace=workspace)
 
 
 @dataclass(frozen=True, kw_only=True)

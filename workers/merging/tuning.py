@@ -47,19 +47,20 @@ def tune(spec: MergeSpec, tuning: TuningSpec, *, workspace: Workspace) -> Tuning
     group = replace(spec, held_out=())  # methods with task modules would merge again for others
     tried = [
         TriedPoint.of(point, sums=sums)
-        for point, sums in _validated(group, tuning.points(), workspace=workspace)
+        for point, sums in validated_points(group, tuning.points(), workspace=workspace)
     ]
     images = sum(len(workspace.split(each.data_id, "validation")) for each in spec.experts)
     best = best_point(tried, by=tuning.by)
     return TuningMetrics(chosen=best.values, tried=tuple(tried), num_images=images)
 
 
-def _validated(
+def validated_points(
     spec: MergeSpec, points: Sequence[Point], *, workspace: Workspace
 ) -> Iterator[tuple[Point, Sequence[TaskSums]]]:
     """Yields every combination with its sums on the tasks; no sums for a merge that is not finite.
 
-    The order is that of the combinations.
+    The order is that of the combinations; an empty one merges at the specification's own values.
+    Combinations that differ only in `scaling` share one merge where the method allows it.
     """
     if spec.method not in SCALE_ONE_VECTOR or _SCALING not in points[0]:
         for point in points:

@@ -229,21 +229,24 @@ class MergeSpec:
 
 def num_merges_tried(spec: MergeSpec) -> int:
     """Returns the merges that a choice makes: one for all scalings where the method allows it."""
-    if spec.snapshots is not None:
-        return spec.snapshots.num_merges
-    if spec.tuning is None or spec.shares_choice:
+    if not spec.chooses or spec.shares_choice:
         return 0
-    sizes = {name: len(values) for name, values in spec.tuning.values.items()}
+    values = {} if spec.tuning is None else spec.tuning.values
+    sizes = {name: len(each) for name, each in values.items()}
     if spec.method in SCALE_ONE_VECTOR:
         sizes.pop("scaling", None)
-    return prod(sizes.values())
+    num_combinations = 1 if spec.snapshots is None else spec.snapshots.num_combinations
+    return num_combinations * prod(sizes.values())
 
 
 def num_validation_passes(spec: MergeSpec) -> int:
     """Returns the passes over the group's validation images that a choice takes; 0 without one."""
-    if spec.snapshots is not None:
-        return spec.snapshots.num_passes
-    return 0 if spec.tuning is None or spec.shares_choice else len(spec.tuning.points())
+    if not spec.chooses or spec.shares_choice:
+        return 0
+    num_points = 1 if spec.tuning is None else len(spec.tuning.points())
+    if spec.snapshots is None:
+        return num_points
+    return spec.snapshots.num_own_passes + spec.snapshots.num_combinations * num_points
 
 
 @lru_cache(maxsize=256)  # a study's methods at its group sizes: most merges share theirs

@@ -34,17 +34,15 @@ class Snapshots:
         return tuple(experts[0].hyperparameters.steps for experts in self.experts)
 
     @property
-    def num_passes(self) -> int:
-        """Passes over the group's validation images, at most with two sweeps of the descent."""
-        num = len(self.counts)
-        if self.rule == "stopped":
-            return num + 1
-        return num + 2 * len(self.tasks) * (num - 1)
+    def num_own_passes(self) -> int:
+        """Passes of the experts themselves over the group's validation images."""
+        return len(self.counts) if self.rule == "stopped" else 0
 
     @property
-    def num_merges(self) -> int:
-        """Merges that the choice makes, at most with two sweeps of the descent."""
-        return 1 if self.rule == "stopped" else self.num_passes
+    def num_combinations(self) -> int:
+        """Combinations of steps that are merged, at most with two sweeps of the descent."""
+        num = len(self.counts)
+        return 1 if self.rule == "stopped" else num + 2 * len(self.tasks) * (num - 1)
 
     def at(self, steps: Mapping[str, float]) -> tuple[ExpertSpec, ...]:
         """Returns the group's experts after the steps of each task, by `steps.TASK`.

@@ -184,9 +184,10 @@ def tuning_lines(plan: Plan) -> Sequence[str]:
             first.setdefault(cell.label, cell.merge)
     lines = []
     for label, spec in first.items():
-        if spec.tuning is None:
+        if spec.snapshots is not None:
             lines.append(_steps_line(label, spec=spec, most=plan.study.tasks.max_validation))
             continue
+        assert spec.tuning is not None, "it chooses steps or parameters"
         if spec.tuning.over is not None:
             num = counted(len(plan.choosing_merges[spec.tuning.over]), "merge")
             lines.append(f"tuning of {label}: by the mean scores of {num} that try the same values")
@@ -206,9 +207,10 @@ def _steps_line(label: str, *, spec: MergeSpec, most: int | None) -> str:
     counts = ", ".join(map(str, spec.snapshots.counts))
     merges = counted(num_merges_tried(spec), "further merge")
     about = "" if spec.snapshots.rule == "stopped" else "about "
+    points = "" if spec.tuning is None else f" with {counted(len(spec.tuning.points()), 'value')}"
     return (
-        f"steps of {label}: each task's among {counts}, on at most {most} validation images per "
-        f"task, with {about}{merges} for each merge and no training"
+        f"steps of {label}: each task's among {counts}{points}, on at most {most} validation "
+        f"images per task, with {about}{merges} for each merge and no training"
     )
 
 

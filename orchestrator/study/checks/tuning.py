@@ -57,7 +57,7 @@ def check_tuning(
 def check_steps(
     merges: Mapping[int, Merge], *, finetune: Finetune | None, is_searched: bool
 ) -> Iterator[StudyProblem]:
-    """Yields words that are no rule, studies with nothing to choose from, and tuned parameters.
+    """Yields words that are no rule, studies with nothing to choose from, and shared choices.
 
     Args:
         merges: The study's valid entries, by position in the file.
@@ -68,14 +68,14 @@ def check_steps(
         field, rule = f"merge[{index}].{STEPS}", merge.step_rule
         if rule is None:
             continue
-        if merge.tuned:
-            names = " and ".join(merge.tuned)
-            yield wrong_value(
-                field,
-                rule,
-                remedy=f"an entry chooses either steps or parameters; give {names} a value, or "
-                f"leave `{STEPS}` out",
+        if merge.tuned and merge.tuned_by != "loss":
+            remedy = f"an entry with `{STEPS}: {rule}` chooses by loss; leave the field out"
+            yield wrong_value(f"merge[{index}].tuned_by", merge.tuned_by, remedy=remedy)
+        if merge.tuned and merge.tuned_over != "group":
+            remedy = (
+                f"an entry with `{STEPS}: {rule}` chooses for each group alone; leave the field out"
             )
+            yield wrong_value(f"merge[{index}].tuned_over", merge.tuned_over, remedy=remedy)
         if finetune is None:
             continue
         if finetune.design == "random" or is_searched:

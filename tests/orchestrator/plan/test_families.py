@@ -62,3 +62,24 @@ def test_the_plan_counts_the_choice_and_says_which_labels_it_reads(
     spec = next(each for each in plan.merges.values() if each.snapshots is not None)
     assert num_validation_passes(spec) == num_merges_tried(spec) == 3 + 2 * 2 * 2
     assert data_use(spec) == "labelled validation"
+
+
+def test_steps_beside_a_tuned_scaling_take_a_pass_for_each_pair(
+    make_plan: Callable[..., Plan],
+) -> None:
+    """All values of a scaling share one merge; the choice of steps alone has another id."""
+    scaled = {"method": "task_arithmetic", "scaling": {"tune": [0.3, 0.6]}}
+    merge = [{**scaled, "steps": "chosen"}, {**scaled, "steps": "stopped"}, scaled]
+    plan = make_plan(tasks=TASKS, finetune={"defaults": DEFAULTS, "axes": AXES}, merge=merge)
+    of_rule = {
+        each.snapshots.rule: each for each in plan.merges.values() if each.snapshots is not None
+    }
+    chosen, stopped = of_rule["chosen"], of_rule["stopped"]
+    assert (num_merges_tried(chosen), num_validation_passes(chosen)) == (11, 22)
+    assert (num_merges_tried(stopped), num_validation_passes(stopped)) == (1, 3 + 2)
+    labels = {cell.label for cell in plan.cells}
+    assert labels == {
+        "task_arithmetic (scaling tuned, steps chosen)",
+        "task_arithmetic (scaling tuned, steps stopped)",
+        "task_arithmetic (scaling tuned)",
+    }

@@ -89,6 +89,41 @@ def test_mlflow_has_the_rule_the_steps_and_the_curve(ledger: Ledger) -> None:
     assert losses == [1.5, 1.25, 0.75]
 
 
+def test_a_scaling_that_is_chosen_with_the_steps_stands_beside_them(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """Table, report and MLflow have the pair; the best common number is the best at any scaling."""
+    entry = {"method": "task_arithmetic", "steps": "chosen", "scaling": {"tune": [0.3, 0.6]}}
+    plan = make_plan(tasks=TASKS, finetune=FINETUNE, merge=[entry])
+    manifests = [expert_manifest(each) for each in plan.experts.values()]
+    for spec in plan.merges.values():
+        assert spec.snapshots is not None
+        alone = tuning_of(spec.snapshots.tasks)
+        tried = tuple(
+            replace(each, values={"scaling": scaling, **each.values}, loss=each.loss + scaling)
+            for each in alone.tried
+            for scaling in (0.3, 0.6)
+        )
+        tuning = replace(alone, chosen=tried[-2].values, tried=tried)
+        made = merge_manifest(spec)
+        manifests.append(replace(made, metrics={**made.metrics, "tuning": tuning.to_json()}))
+    ledger = Ledger(plan, manifests=manifests)
+    rows = StudyResults.of(ledger.committed()).merges.to_pylist()
+    texts = {row["chosen"] for row in rows}
+    assert "scaling=0.3, steps.emoji_objects=20, steps.font_letters=5" in texts
+    section = page_of(ledger)
+    section = section[section.index('id="tuning"') : section.index('id="facts"')]
+    assert "emoji_objects 20, font_letters 5, scaling 0.3" in section
+    assert section.index("1.050") < section.index("1.550")
+    (first, *_) = plan.merges.values()
+    run = mlflow_run_of(ledger.committed().merges[first.id], ledger=ledger)
+    assert run is not None
+    assert (run.params["tried_steps"], run.params["tuned_scaling"]) == ("5 20", "0.3 0.6")
+    assert {point.value for point in run.metrics if point.name == "chosen_scaling"} == {0.3}
+    (line,) = tuning_lines(plan)
+    assert "each task's among 5, 20 with 2 values, on at most 20" in line
+
+
 def test_plan_says_that_nothing_is_trained(ledger: Ledger) -> None:
     """One line with the numbers of steps, the merges and the images."""
     (line,) = tuning_lines(ledger.plan)

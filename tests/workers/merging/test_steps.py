@@ -18,8 +18,9 @@ from workers.merging.merge_job import run_merge
 from workers.merging.steps import choose_steps
 from workers.merging.tuning import validation_sums
 from workers.specs.expert import ExpertSpec
-from workers.specs.merge import MergeSpec
+from workers.specs.merge import MergeSpec, num_merges_tried
 from workers.specs.snapshots import Snapshots, StepRule
+from workers.specs.tuning import TuningSpec
 from workers.workspace import Workspace
 
 COUNTS = (2, 4, 8)
@@ -35,9 +36,9 @@ losses_of_three_tasks = st.fixed_dictionaries(
 
 
 def chosen_of(losses: Losses) -> tuple[TuningMetrics, tuple[int, ...]]:
-    def score(steps: Mapping[str, float]) -> TriedPoint:
+    def score(steps: Mapping[str, float]) -> list[TriedPoint]:
         values = tuple(int(steps[name]) for name in NAMES)
-        return TriedPoint(values=steps, loss=losses[values], accuracy=0.0)
+        return [TriedPoint(values=steps, loss=losses[values], accuracy=0.0)]
 
     found = descend(names=NAMES, counts=COUNTS, score=score, max_sweeps=27)
     return found, tuple(int(found.chosen[name]) for name in NAMES)
@@ -72,6 +73,32 @@ def test_the_descent_visits_one_task_after_another_from_the_best_common_number()
     visited = [tuple(each.values.values()) for each in found.tried]
     assert visited[:5] == [(2, 2, 2), (4, 4, 4), (8, 8, 8), (2, 4, 4), (8, 4, 4)]
     assert len(visited) == 9
+
+
+def test_steps_and_a_scaling_are_chosen_jointly() -> None:
+    """A task's move that pays off at another scaling alone is found.
+
+    The best common pair is 8 steps at 0.5. Fewer steps of the second task are worse there, and
+    better at 1.0.
+    """
+    losses = {
+        (2, 2): {0.5: 2.0, 1.0: 3.0},
+        (8, 8): {0.5: 1.0, 1.0: 2.0},
+        (2, 8): {0.5: 3.0, 1.0: 3.0},
+        (8, 2): {0.5: 1.5, 1.0: 0.5},
+    }
+
+    def score(steps: Mapping[str, float]) -> list[TriedPoint]:
+        by_scaling = losses[int(steps["steps.a"]), int(steps["steps.b"])]
+        return [
+            TriedPoint(values={**steps, "scaling": scaling}, loss=loss, accuracy=0.0)
+            for scaling, loss in by_scaling.items()
+        ]
+
+    found = descend(names=NAMES[:2], counts=(2, 8), score=score)
+    assert found.chosen == {"steps.a": 8, "steps.b": 2, "scaling": 1.0}
+    assert found.best.loss == 0.5
+    assert len(found.tried) == 8
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +163,46 @@ def test_the_choice_is_the_best_of_all_merges_of_two_snapshots_each(
         assert each.loss == pytest.approx(losses[tuple(map(int, each.values.values()))], rel=1e-6)
     assert found.best.loss == pytest.approx(min(losses.values()), rel=1e-6)
     assert found.num_images == 60
+
+
+@pytest.mark.parametrize("rule", ["chosen", "stopped"])
+def test_each_merge_of_snapshots_is_tried_at_every_scaling(
+    steps_store: tuple[Path, Snapshots], workspace: Workspace, rule: StepRule
+) -> None:
+    """The losses are those of plain merges; the best pair wins, and the merge is made with it."""
+    tuning = TuningSpec(values={"scaling": (0.4, 0.9)})
+    spec = replace(
+        merge_of(steps_store[1], rule=rule),
+        method="task_arithmetic",
+        params={"scaling": None},
+        tuning=tuning,
+    )
+    manifest = run_merge(spec, workspace=workspace)
+    found = MergeMetrics.from_json(manifest.metrics).tuning
+    assert found is not None
+    pairs = [each for each in found.tried if "scaling" in each.values]
+    assert len(pairs) == (2 * num_merges_tried(spec) if rule == "stopped" else 2 * 2 * 2)
+    for each in pairs:
+        plain = replace(spec.at(each.values), snapshots=None)
+        point = TriedPoint.of({}, sums=validation_sums(plain, workspace=workspace))
+        assert plain.params["scaling"] == each.values["scaling"]
+        assert each.loss == pytest.approx(point.loss, rel=1e-5)
+    assert found.best.loss == min(each.loss for each in pairs)
+    assert found.chosen.keys() == {"steps.mnist_5k", "steps.mnist_m", "scaling"}
+    recorded = Snapshots(rule=rule, experts=steps_store[1].experts)
+    assert (
+        MergeSpec.from_json(
+            {
+                k: v
+                for k, v in spec.to_json().items()
+                if k not in ("experts", "held_out", "snapshots")
+            },
+            experts=spec.experts,
+            held_out=(),
+            snapshots=recorded,
+        )
+        == spec
+    )
 
 
 def test_early_stopping_takes_each_expert_at_its_own_least_loss(

@@ -41,12 +41,17 @@ def test_random_designs_have_no_common_numbers(study_fields: Fields) -> None:
     assert "design: random has none" in found["merge[0].steps"]
 
 
-def test_steps_and_parameters_are_not_chosen_together(study_fields: Fields) -> None:
+def test_steps_and_parameters_are_chosen_together_by_loss_and_group(study_fields: Fields) -> None:
     """All problems come at once; the lack of validation images is one of them."""
-    merge = [{"method": "ties", "steps": "chosen", "scaling": {"tune": [0.1, 0.2]}}]
-    found = changed_problems(study_fields, merge=merge, tasks=["font_letters", "mnist_5k"])
-    assert "give scaling a value" in found["merge[0].steps"]
+    entry = {"method": "ties", "steps": "chosen", "scaling": {"tune": [0.1, 0.2]}}
+    wrong = {**entry, "tuned_by": "accuracy", "tuned_over": "study"}
+    found = changed_problems(study_fields, merge=[wrong], tasks=["font_letters", "mnist_5k"])
+    assert "chooses by loss" in found["merge[0].tuned_by"]
+    assert "for each group alone" in found["merge[0].tuned_over"]
     assert "give tasks.max_validation" in found["merge[0]"]
+    fields = study_fields(tasks=HELD_OUT, finetune=STEPS, merge=[entry])
+    (merge,) = parse_study(yaml.safe_dump(fields), source="study.yaml").merge
+    assert (merge.step_rule, list(merge.tuned)) == ("chosen", ["scaling"])
 
 
 @pytest.mark.parametrize(
