@@ -1,5 +1,6 @@
 """Runs a small search through the real command line, and kills another one with signal 9."""
 
+import contextlib
 import os
 import random
 import signal
@@ -23,7 +24,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 NAME = "searched"
 TABLES = ("results.parquet", "experts.parquet", "candidates.parquet")
 TIMEOUT_S = 600
-NUM_KILLS = 2
+NUM_KILLS = 5
+MARK = "MERGESWEEP_TEST_RUN"
+WITH_SEARCHER = {"algorithm": "tpe", "budget": {"candidates": 8}}
+"""Two batches of four, the second of which the searcher proposes from the scores of the first."""
 
 
 class Home:
@@ -43,7 +47,7 @@ class Home:
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         self._environment = {
             **kept,
-            "MERGESWEEP_TEST_RUN": self.mark,
+            MARK: self.mark,
             "MERGESWEEP_CACHE": str(folder / "cache"),
             "OMP_NUM_THREADS": "1",
         }
@@ -72,6 +76,25 @@ class Home:
         assert process.returncode == 0, printed
         return printed
 
+    def kill(self) -> int:
+        """Kills all processes of the study with signal 9, Ray's too; returns their number."""
+        killed: set[int] = set()
+        while pids := self._pids():
+            killed |= pids
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        return len(killed)
+
+    def _pids(self) -> set[int]:
+        found = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if f"{MARK}={self.mark}".encode() in (process / "environ").read_bytes():
+                    found.add(int(process.name))
+        return found
+
     def num_committed(self) -> int:
         """Counts the committed experts and merges."""
         found = (self.store / "artifacts").glob("*/*/*/manifest.json")
@@ -90,7 +113,7 @@ class Home:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
     """Runs a search from nothing to its end; returns it with what it printed."""
-    home = Home(tmp_path_factory.mktemp("undisturbed") / "home")
+    home = Home(tmp_path_factory.mktemp("undisturbed") / "home", **WITH_SEARCHER)
     return home, home.finish()
 
 
@@ -114,18 +137,19 @@ def test_search_prints_its_winner_and_leaves_tables(tmp_path: Path) -> None:
 def test_search_killed_at_random_moments_ends_with_the_same_bytes(
     undisturbed: tuple[Home, str], tmp_path: Path
 ) -> None:
-    """Signal 9 between commits changes neither a decision nor a byte of the tables."""
+    """Signal 9 to all processes changes neither a decision nor a byte of the tables."""
     expected, _ = undisturbed
-    home, draw = Home(tmp_path / "home"), random.Random(1)
+    home, draw = Home(tmp_path / "home", **WITH_SEARCHER), random.Random(1)
     for _ in range(NUM_KILLS):
         process = home.start()
-        enough = home.num_committed() + draw.randint(2, 14)
+        enough = home.num_committed() + draw.randint(1, 11)
         deadline_s = time.monotonic() + TIMEOUT_S
         while process.poll() is None and home.num_committed() < enough:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
-        time.sleep(draw.random())
-        os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(3 * draw.random())
+        assert process.poll() is None, "the study ended before it was killed"
+        assert home.kill() > 1
         process.communicate()
     home.finish()
 
