@@ -190,10 +190,13 @@ def _stated(setting: MergeSetting, constants: TaskConstants) -> float:
 def _stated_excess(
     setting: MergeSetting, constants: TaskConstants, *, gradient: float, stability: float
 ) -> float:
-    """Returns the stated excess risk with `mu = g2 / (2 F_S)` of the base, which is a local one."""
+    """Returns the stated excess risk with `mu = g2 / (2 F_S)` of the base, which is a local one.
+
+    NaN where noise hides the slope, or makes an unbiased estimate of a square negative.
+    """
     slope = mixture_squared_gradient(constants.gram, setting.p)
     loss = float(setting.p @ constants.losses)
-    if not slope > 0:
+    if not slope > 0 or gradient < 0 or stability < 0:
         return math.nan
     return stated_excess_risk(
         squared_gradient=gradient,

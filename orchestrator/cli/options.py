@@ -149,6 +149,18 @@ def open_name(name: str, store: str, *, is_read_only: bool = False) -> "OpenedSt
         return open_by_name(name, store_url=store, is_read_only=is_read_only)
 
 
+def require_constants(opened: "OpenedStudy") -> None:
+    """Checks that a search with a prior has the constants that its candidates are drawn by.
+
+    Raises:
+        BadInputError: The store lacks them.
+    """
+    from orchestrator.run.growth import check_constants
+
+    with bad_input():
+        check_constants(opened.plan, store_url=opened.store_url)
+
+
 def store_at(url: str) -> "Store":
     """Opens the store of a URL on the command line, and checks at once that it can be listed."""
     from orchestrator.study.reader import absolute_store

@@ -18,6 +18,7 @@ from orchestrator.cli.options import (
     new_console,
     open_file,
     open_name,
+    require_constants,
     store_at,
     store_option,
     study_argument,
@@ -60,6 +61,7 @@ def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrate
             opened = calibrate_here(opened, console=new_console(stderr=as_json))
         except CalibrationError as error:
             raise click.ClickException(f"nothing could be timed: {error}") from error
+    require_constants(opened)
     show_plan(opened, console=new_console(), as_json=as_json, num_slots=num_slots)
 
 

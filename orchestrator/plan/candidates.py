@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from orchestrator.plan.settings import Setting, origin_of, plan_settings
+from orchestrator.plan.settings import BasePoint, Setting, origin_of, plan_settings
 from orchestrator.study.schema import Study
 from workers.specs.expert import ExpertSpec
 from workers.specs.hyperparameters import UNKNOWN_TRAINING
@@ -28,14 +28,19 @@ class Decision:
     """The steps after which the candidates are merged; None for each candidate's own."""
     values: tuple[Mapping[str, Any], ...] = ()
     """For `propose`: the values of each candidate by hyperparameter, such as `lr` or `lr@mnist`."""
+    predicted: tuple[float | None, ...] = ()
+    """For `propose` with a prior: the predicted score of each candidate, None if it is not finite;
+    empty without a prior."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields that the study's folder keeps."""
+        predicted = {"predicted": list(self.predicted)} if self.predicted else {}
         return {
             "kind": self.kind,
             "candidates": list(self.candidates),
             "steps": self.steps,
             "values": [dict(each) for each in self.values],
+            **predicted,
         }
 
     @staticmethod
@@ -50,6 +55,7 @@ class Decision:
             candidates=tuple(fields["candidates"]),
             steps=fields["steps"],
             values=tuple(fields["values"]),
+            predicted=tuple(fields.get("predicted", ())),
         )
 
 
@@ -81,6 +87,14 @@ def candidates_of(decisions: Iterable[Decision]) -> tuple[Candidate, ...]:
 def candidate_name(number: int, *, steps: int | None) -> str:
     """Returns a candidate's value on its axis: `7`, or `7 at 60 steps` under halving."""
     return str(number) if steps is None else f"{number} at {steps} steps"
+
+
+def base_points(study: Study, *, settings: Iterable[Setting]) -> list[BasePoint]:
+    """Returns the points of a study's bases; before a search has candidates, that of its base."""
+    points = [setting.base for setting in settings]
+    if points or study.search is None:
+        return points
+    return [origin_of(study.finetune, backbone=study.backbone, tasks=study.task_names).base]
 
 
 def study_settings(

@@ -8,7 +8,7 @@ from eval.counts import counted
 from eval.digests import sha256_of_bytes
 from eval.task_source import TaskSource
 from orchestrator.plan.bases import Bases, plan_bases
-from orchestrator.plan.candidates import Decision, planned_trials, study_settings
+from orchestrator.plan.candidates import Decision, base_points, planned_trials, study_settings
 from orchestrator.plan.cells import Cell, share_choices
 from orchestrator.plan.families import families
 from orchestrator.plan.groups import Group, num_possible, sample_groups
@@ -168,7 +168,7 @@ def build_plan(
         by = group_sampling(study)
         groups = sample_groups(by.tasks, sizes=by.sizes, count=by.count, seed=by.seed)
     data_ids = {data.task: data.id for data in datasets}
-    points = [setting.base for setting in (*settings, *candidates)]
+    points = base_points(study, settings=(*settings, *candidates))
     bases = plan_bases(study, points=points, data_ids=data_ids, resized=resized)
     heads = _heads(study, sources=sources)
     make = partial(_experts, study, bases=bases, data_ids=data_ids, heads=heads)

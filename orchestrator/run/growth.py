@@ -1,6 +1,7 @@
 """Grows the plan of a search: each decision adds trials and merges to it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from orchestrator.plan.candidates import Decision
 from orchestrator.plan.plan import Plan, build_plan
@@ -9,25 +10,73 @@ from orchestrator.record.folder import StudyFolder
 from orchestrator.record.ledger import Ledger
 from orchestrator.run.stored_manifests import stored_manifests
 from orchestrator.search.decide import first_decision, is_over, next_decision
+from orchestrator.search.prior import (
+    MakePlan,
+    MissingConstantsError,
+    any_candidate,
+    prior_of,
+)
+from orchestrator.study.problems import StudyError, StudyProblem
 from orchestrator.study.schema import Study
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifest_index import ManifestIndex
 
 
-def decisions_of(study: Study, *, folder: StudyFolder) -> tuple[Decision, ...]:
-    """Returns the recorded decisions of a study's search, or its first one; none without a search.
+def decisions_of(study: Study, *, folder: StudyFolder, make_plan: MakePlan) -> tuple[Decision, ...]:
+    """Returns the recorded decisions of a study's search, or its first one.
+
+    None without a search, and none if the store lacks the constants of its prior.
+
+    Args:
+        study: The study.
+        folder: Its folder in the store.
+        make_plan: Returns the study's plan with some decisions.
 
     Raises:
         StudyDamagedError, StudyError: As `recorded_decisions` does.
     """
     if study.search is None:
         return ()
-    return recorded_decisions(folder, study=study) or (first_decision(study),)
+    if recorded := recorded_decisions(folder, study=study):
+        return recorded
+    prior = prior_of(study, artifacts=Artifacts(folder.store), make_plan=make_plan)
+    try:
+        return (first_decision(study, prior=prior),)
+    except MissingConstantsError:
+        return ()
+
+
+def check_constants(plan: Plan, *, store_url: str) -> None:
+    """Checks that a search whose candidates are drawn by a prior has the constants for it.
+
+    Raises:
+        StudyError: The store lacks them; the message names the commands that make them.
+    """
+    study = plan.study
+    if study.search is None or plan.decisions:
+        return
+    raise StudyError(
+        study.name,
+        problems=[
+            StudyProblem(
+                field="search.prior",
+                fault=f"{store_url} lacks constants of the base on {', '.join(study.task_names)}",
+                remedy="make them with `mergesweep prepare` and the study file, then with "
+                f"`mergesweep measure {study.name} --curvature --store {store_url}`; or leave the "
+                "prior out",
+            )
+        ],
+    )
+
+
+def with_any_candidate(plan: Plan) -> Plan:
+    """Returns the plan of a search with one candidate, as if it had no other."""
+    return _with_decisions(plan, [any_candidate(plan.study)])
 
 
 def with_new_decisions(plan: Plan, *, folder: StudyFolder) -> Plan:
     """Returns a plan with the decisions that are recorded now, after those of another driver."""
-    decisions = decisions_of(plan.study, folder=folder)
+    decisions = decisions_of(plan.study, folder=folder, make_plan=partial(_with_decisions, plan))
     return plan if decisions == plan.decisions else _with_decisions(plan, decisions)
 
 
@@ -64,7 +113,11 @@ def grow(
     Raises:
         SearcherError: The process that proposes candidates has failed.
     """
-    decision = next_decision(ledger.committed()) if may_grow(ledger) else None
+    if not may_grow(ledger) or not ledger.plan.decisions:
+        return False
+    make_plan = partial(_with_decisions, ledger.plan)
+    prior = prior_of(ledger.plan.study, artifacts=artifacts, make_plan=make_plan)
+    decision = next_decision(ledger.committed(), prior=prior)
     if decision is None:
         return False
     plan = _with_decisions(ledger.plan, (*ledger.plan.decisions, decision))

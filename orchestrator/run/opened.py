@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.costs.calibration import fitting_calibration, read_calibrations
 from orchestrator.costs.gpu_packing import with_measured_gpu
 from orchestrator.costs.sizes import sizes_by_base
+from orchestrator.plan.candidates import Decision
 from orchestrator.plan.groups import Group
 from orchestrator.plan.plan import Plan, build_plan, group_sampling, plan_digest
 from orchestrator.record.external import read_external
@@ -161,15 +162,25 @@ def open_study(
     folder = StudyFolder(open_store(absolute_store(study.store)), study.name)
     return _open_study(
         text=text,
-        build=lambda: build_plan(
-            study,
-            recorded=recorded,
-            resized=resized,
-            decisions=decisions_of(study, folder=folder),
-        ),
+        build=lambda: _first_plan(study, folder=folder, recorded=recorded, resized=resized),
         written=folder.read_plan(),
         before=None,
     )
+
+
+def _first_plan(
+    study: Study,
+    *,
+    folder: StudyFolder,
+    recorded: Mapping[str, TaskSource] | None,
+    resized: Collection[str],
+) -> Plan:
+    """Returns a study's plan with the decisions of its search so far."""
+
+    def make_plan(decisions: Sequence[Decision]) -> Plan:
+        return build_plan(study, recorded=recorded, resized=resized, decisions=decisions)
+
+    return make_plan(decisions_of(study, folder=folder, make_plan=make_plan))
 
 
 @contextmanager
@@ -301,12 +312,7 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
     resized = resized_models(study) if plan is None else plan.resized_models()
     return _open_study(
         text=text,
-        build=lambda: build_plan(
-            study,
-            recorded=recorded,
-            resized=resized,
-            decisions=decisions_of(study, folder=folder),
-        ),
+        build=lambda: _first_plan(study, folder=folder, recorded=recorded, resized=resized),
         written=plan,
         before=None,
     )

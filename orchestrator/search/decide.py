@@ -9,16 +9,21 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.plan.candidates import Candidate, Decision, candidates_of
 from orchestrator.record.committed import Committed
+from orchestrator.search.prior import Prior
 from orchestrator.search.scores import At, Score, scores_of
-from orchestrator.search.searchers import grid, proposed
+from orchestrator.search.searchers import draws_at_random, grid, proposed
 from orchestrator.search.space import search_of
 from orchestrator.search.spending import Spent, num_with_room, spent_so_far
 from orchestrator.study.schema import Study
 
 
-def first_decision(study: Study) -> Decision:
-    """Returns the proposal that a search begins with."""
-    proposal = _propose(study, candidates=(), scores={}, spent=Spent())
+def first_decision(study: Study, *, prior: Prior | None = None) -> Decision:
+    """Returns the proposal that a search begins with.
+
+    Raises:
+        MissingConstantsError: The prior lacks constants.
+    """
+    proposal = _propose(study, candidates=(), scores={}, spent=Spent(), prior=prior)
     assert proposal is not None, "the checks refuse a budget that is too small for one candidate"
     return proposal
 
@@ -26,21 +31,28 @@ def first_decision(study: Study) -> Decision:
 def is_over(committed: Committed) -> bool:
     """Returns whether a search has a winner, and its budget no room for another candidate."""
     plan = committed.plan
-    return plan.decisions[-1].kind == "choose" and not _num_next(
+    if not plan.decisions or plan.decisions[-1].kind != "choose":
+        return False
+    return not _num_next(
         plan.study,
         num_candidates=len(candidates_of(plan.decisions)),
         spent=spent_so_far(committed),
     )
 
 
-def next_decision(committed: Committed) -> Decision | None:
-    """Returns the next decision of a search.
+def next_decision(committed: Committed, *, prior: Prior | None = None) -> Decision | None:
+    """Returns the next decision of a search that has its first.
 
     None if the search has ended, or if an expert or merge of the last decision is not committed: it
     failed, is left out, or still runs.
 
+    Args:
+        committed: The study.
+        prior: Predicts the merges of random candidates; None without a prior.
+
     Raises:
-        SearcherError: The process that proposes candidates has failed.
+        SearcherError: The process that proposes candidates has failed, or the prior lacks
+            constants.
     """
     plan = committed.plan
     decisions, last = plan.decisions, plan.decisions[-1]
@@ -64,6 +76,7 @@ def next_decision(committed: Committed) -> Decision | None:
         candidates=candidates_of(decisions),
         scores=scores,
         spent=spent,
+        prior=prior,
     )
     if proposal is not None or last.kind == "choose":
         return proposal
@@ -90,6 +103,7 @@ def _propose(
     candidates: Sequence[Candidate],
     scores: Mapping[At, Score],
     spent: Spent,
+    prior: Prior | None,
 ) -> Decision | None:
     """Returns the next batch; None if the budget has no room for a candidate.
 
@@ -98,17 +112,23 @@ def _propose(
         candidates: All candidates so far.
         scores: Their scores.
         spent: The steps and hours that they have taken.
+        prior: Predicts the merges of random candidates; None without a prior.
     """
     begin = len(candidates)
     num = _num_next(study, num_candidates=begin, spent=spent)
     if not num:
         return None
-    values = proposed(study, count=num, candidates=candidates, scores=scores)
+    predicted: tuple[float | None, ...] = ()
+    if prior is not None and draws_at_random(study, scores=scores):
+        values, predicted = prior.drawn(study, count=num, candidates=candidates)
+    else:
+        values = proposed(study, count=num, candidates=candidates, scores=scores)
     return Decision(
         kind="propose",
         candidates=tuple(range(begin, begin + len(values))),
         steps=search_of(study).rungs(study.finetune.defaults.steps)[0],
         values=tuple(values),
+        predicted=predicted,
     )
 
 

@@ -49,9 +49,9 @@ def proposed(
     if search.algorithm == "grid":
         return grid(study)[begin : begin + count]
     random_ones = [drawn(study, number=begin + each) for each in range(count)]
-    finite = [each.badness for each in scores.values() if each.is_finite]
-    if search.algorithm == "random" or not finite or not count:
+    if draws_at_random(study, scores=scores) or not count:
         return random_ones
+    finite = [each.badness for each in scores.values() if each.is_finite]
     tried = [_tried(each, scores=scores, worst=max(finite)) for each in candidates]
     asked = _ask(
         {
@@ -73,6 +73,13 @@ def proposed(
         }
         found.append(instead if own in [*seen, *found] else own)
     return found
+
+
+def draws_at_random(study: Study, *, scores: Mapping[At, Score]) -> bool:
+    """Returns whether the next batch is drawn: by `random`, and by searchers without a score."""
+    algorithm = search_of(study).algorithm
+    has_scores = any(each.is_finite for each in scores.values())
+    return algorithm == "random" or (algorithm != "grid" and not has_scores)
 
 
 def grid(study: Study) -> list[dict[str, Any]]:

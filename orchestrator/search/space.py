@@ -30,12 +30,24 @@ def dimensions(study: Study) -> dict[str, SearchRange]:
     }
 
 
-def drawn(study: Study, *, number: int) -> dict[str, Any]:
-    """Returns a random candidate. It depends on the seed, its number and the space alone."""
+def drawn(study: Study, *, number: int, again: int = 0) -> dict[str, Any]:
+    """Returns a random candidate. It depends on the seed, its number and the space alone.
+
+    Args:
+        study: The study.
+        number: The number of the candidate.
+        again: Counts further points that may stand for the candidate; 0 for the first.
+    """
+    further = ("again", again) if again else ()
     return {
         name: typed(
             name,
-            _draw(each, generator=random.Random(derive_seed(study.seed, "search", number, name))),  # noqa: S311 not secret
+            _draw(
+                each,
+                generator=random.Random(  # noqa: S311 not secret
+                    derive_seed(study.seed, "search", number, name, *further)
+                ),
+            ),
         )
         for name, each in dimensions(study).items()
     }

@@ -8,7 +8,7 @@ from orchestrator.plan.candidates import TASK_MARK, Candidate, candidate_name, c
 from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from orchestrator.search.scores import At, Score, scores_of
-from orchestrator.search.space import dimensions
+from orchestrator.search.space import dimensions, search_of
 from workers.artifacts.metrics import steps_taken
 from workers.specs.hyperparameters import Hyperparameters
 
@@ -27,16 +27,20 @@ FIXED = (
     pa.field("trained_steps", pa.int64()),  # of all trials, once this rung was scored
 )
 """The columns before those of the searched hyperparameters."""
+PRIOR = pa.field("prior", pa.float64())
+"""The predicted score of a candidate, before any training: it ranks candidates and is no loss. Null
+where none was predicted. Only searches with a prior have it."""
 
 
 def candidates_table(committed: Committed) -> pa.Table:
     """Returns one row per candidate and rung, in the order of the decisions.
 
-    The columns are `FIXED`, then one for each dimension of the searched space: `lr`, or
-    `lr@<task>` for a hyperparameter that each task has for itself.
+    The columns are `FIXED`, `PRIOR` if the search has one, then one for each dimension of the
+    searched space: `lr`, or `lr@<task>` for a hyperparameter that each task has for itself.
     """
     plan = committed.plan
     scores, candidates = scores_of(committed), candidates_of(plan.decisions)
+    predicted = predicted_of(plan)
     meter = _StepMeter(committed)
     rows: list[dict[str, Any]] = []
     batch_of: dict[int, int] = {}
@@ -50,8 +54,20 @@ def candidates_table(committed: Committed) -> pa.Table:
             at = (number, decision.steps)
             if at in scores:
                 row = _row(candidates[number], at=at, score=scores[at], plan=plan)
-                rows.append({**row, "batch": batch_of[number], "trained_steps": total})
+                more = {"batch": batch_of[number], "trained_steps": total}
+                rows.append({**row, **more, PRIOR.name: predicted.get(number)})
     return pa.Table.from_pylist(rows, schema=_schema(plan))
+
+
+def predicted_of(plan: Plan) -> dict[int, float]:
+    """Returns the finite predicted scores by candidate; empty without a prior."""
+    return {
+        number: score
+        for decision in plan.decisions
+        if decision.predicted
+        for number, score in zip(decision.candidates, decision.predicted, strict=True)
+        if score is not None
+    }
 
 
 def _schema(plan: Plan) -> pa.Schema:
@@ -60,6 +76,8 @@ def _schema(plan: Plan) -> pa.Schema:
         for name in dimensions(plan.study)
     ]
     fixed = [each for each in FIXED if each.name not in {field.name for field in of_space}]
+    if search_of(plan.study).prior is not None:
+        fixed.append(PRIOR)
     return pa.schema([*fixed, *of_space])
 
 

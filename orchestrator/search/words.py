@@ -10,15 +10,21 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import value_text
 from orchestrator.record.committed import Committed
 from orchestrator.search.decide import incumbent
-from orchestrator.search.scores import scores_of
+from orchestrator.search.scores import At, Score, scores_of
 from orchestrator.search.space import search_of
 from orchestrator.search.spending import spent_so_far
+from orchestrator.search.table import predicted_of
+
+_MIN_RANKED = 3
+"""The fewest candidates whose ranks are compared."""
 
 
 def has_ended(plan: Plan) -> bool:
     """Returns whether a study has no search, or one whose winner is chosen."""
     if plan.study.search is None:
         return True
+    if not plan.decisions:
+        return False
     last = plan.decisions[-1]
     return last.kind == "choose" and bool(last.candidates)
 
@@ -35,9 +41,10 @@ def search_lines(committed: Committed) -> list[str]:
         *spent.usage(plan.study).texts(search_of(plan.study).budget.hours),
     ]
     lines = [f"search: {', '.join(used)}"]
+    lines += _prior_lines(plan, scores=scores)
     best_at = incumbent(scores)
     if best_at is None:
-        is_over = plan.decisions[-1].kind == "choose"
+        is_over = bool(plan.decisions) and plan.decisions[-1].kind == "choose"
         return [*lines, "no candidate has a finite validation score"] if is_over else lines
     number, steps = best_at
     best, after = scores[best_at], "" if steps is None else f" after {counted(steps, 'step')}"
@@ -47,6 +54,34 @@ def search_lines(committed: Committed) -> list[str]:
         f"{best.method}, {objective.scope} validation {objective.metric} {best.objective:.4f}"
     )
     return lines
+
+
+def _prior_lines(plan: Plan, *, scores: Mapping[At, Score]) -> list[str]:
+    """Returns a line on the prior's predictions beside the scores at the first rung."""
+    prior = search_of(plan.study).prior
+    if prior is None:
+        return []
+    first = search_of(plan.study).rungs(plan.study.finetune.defaults.steps)[0]
+    pairs = [
+        (predicted, scores[number, first].badness)
+        for number, predicted in predicted_of(plan).items()
+        if (number, first) in scores and scores[number, first].is_finite
+    ]
+    start = f"prior: {prior.form} form of the test loss, a score and not a loss"
+    if len(pairs) < _MIN_RANKED:
+        return [start]
+    # Imported here because SciPy takes half a second to load.
+    from scipy.stats import spearmanr  # noqa: PLC0415
+
+    columns = list(zip(*pairs, strict=True))
+    if any(len(set(column)) == 1 for column in columns):
+        return [f"{start}; it is the same for all candidates, or their objective is"]
+    correlation = float(spearmanr(*columns).statistic)
+    rung = "" if first is None else f" after {counted(first, 'step')}"
+    over = f"over {len(pairs)} candidates{rung}"
+    return [
+        f"{start}; rank correlation with the objective {over} (1: best first): {correlation:.2f}"
+    ]
 
 
 def values_text(values: Mapping[str, Any]) -> str:

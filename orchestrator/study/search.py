@@ -94,6 +94,18 @@ class Halving(Section):
     """The steps after which candidates are merged and compared for the first time."""
 
 
+class SearchPrior(Section):
+    """The theory's prediction of each merge, which random candidates are drawn by.
+
+    Needs the constants that `mergesweep measure NAME --curvature` puts into the store.
+    """
+
+    form: Literal["proved", "stated"] = "proved"
+    """The form of the test loss of a merge: the proved bound, or the stated one, never a bound."""
+    pool: Annotated[int, Field(ge=2, le=1000)] = 8
+    """Points that are drawn for each random candidate; the one with the least prediction stays."""
+
+
 class Search(Section):
     """A search for the hyperparameters of experts whose merge is best on validation images."""
 
@@ -110,6 +122,8 @@ class Search(Section):
     batch: Annotated[int, Field(ge=1)] | None = None
     """Candidates that are proposed together. When left out, as many as halving needs for one of
     them to reach the most steps, or 8 without halving."""
+    prior: SearchPrior | None = None
+    """Draws random candidates by the theory's prediction; by chance alone when left out."""
     halving: Halving | None = None
     """Stops candidates early; every candidate is trained for all steps when left out."""
 

@@ -46,6 +46,7 @@ def _candidate_run(
     scores = {
         f"validation_{summary.metric}": row["objective"],
         "trained_steps": float(row["trained_steps"]),
+        "prior": row.get("prior"),
     }
     return MlflowRun(
         key=f"candidate/{row['candidate']}/{row['rung']}",

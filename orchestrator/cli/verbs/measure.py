@@ -1,6 +1,6 @@
 """`mergesweep measure`: measure what the theory needs to know of a study's base and experts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from orchestrator.progress.say import say
 from orchestrator.record.committed import Committed
 from orchestrator.record.measurements import missing, read_measurements
 from orchestrator.record.task_constants import read_task_constants
+from orchestrator.run.growth import with_any_candidate
 from orchestrator.run.opened import OpenedStudy
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.manifests import Manifest
@@ -65,7 +66,10 @@ def measure_study(
     for line in left_out_lines(committed):
         say(console, line)
     if not wanted.specs:
-        say(console, "nothing can be measured: no expert is committed with weights")
+        lack = "no expert is committed with weights"
+        if opened.plan.study.search is not None:
+            lack = "the base or the images are not prepared; make them with `mergesweep prepare`"
+        say(console, f"nothing can be measured: {lack}")
         return DONE
     found = read_measurements(opened.artifacts, wanted.specs)
     left = missing(wanted.specs, found=found)
@@ -139,13 +143,10 @@ def wanted_of(committed: Committed, *, curvature: bool, leave_one_out: bool) -> 
     """Returns the measurements that can be made now: their experts are committed with weights."""
     plan = committed.plan
     usable = {each for each, manifest in committed.experts.items() if manifest.files}
-    trained = {plan.experts[each].task for each in usable}
     how = CurvatureSpec() if curvature else None
     operators = (*operators_of(plan, leave_one_out=leave_one_out), *seed_operators_of(plan))
     return Wanted(
-        constants=tuple(
-            spec for spec in constants_of(plan, curvature=how) if spec.sample.task in trained
-        ),
+        constants=_wanted_constants(committed, how=how, usable=usable),
         reaches=tuple(spec for spec in reaches_of(plan) if usable.issuperset(spec.experts)),
         operators=tuple(
             spec
@@ -153,6 +154,22 @@ def wanted_of(committed: Committed, *, curvature: bool, leave_one_out: bool) -> 
             if usable.issuperset(expert.id for expert in spec.merge.experts)
         ),
     )
+
+
+def _wanted_constants(
+    committed: Committed, *, how: CurvatureSpec | None, usable: Collection[str]
+) -> tuple[ConstantsSpec, ...]:
+    """Returns the constants of tasks with a usable expert; of a search, of all prepared tasks.
+
+    A search needs them before any expert is trained, to draw its candidates by.
+    """
+    plan = committed.plan
+    if plan.study.search is None:
+        trained = {plan.experts[each].task for each in usable}
+        found = constants_of(plan, curvature=how)
+        return tuple(spec for spec in found if spec.sample.task in trained)
+    found = constants_of(plan if plan.experts else with_any_candidate(plan), curvature=how)
+    return tuple(spec for spec in found if committed.prepared.keys() >= set(spec.sample.inputs))
 
 
 def finding_lines(
@@ -211,8 +228,12 @@ def _cost(left: Sequence[Measurement], *, plan: Plan) -> str:
     )
     num_operators = sum(isinstance(spec, OperatorSpec) for spec in left)
     num_reaches = sum(isinstance(spec, ReachSpec) for spec in left)
+    share = (
+        f"; about {100 * work.num_images / trained:.0f} % of the work of the study's training"
+        if trained
+        else ""
+    )
     return (
         f"{work.num_gradients:,} images to differentiate, {num_reaches} paths to follow, "
-        f"{num_operators} methods on groups to compare; about "
-        f"{100 * work.num_images / trained:.0f} % of the work of the study's training"
+        f"{num_operators} methods on groups to compare{share}"
     )

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from orchestrator.cli.ending import command_line, print_end, print_pending
 from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_session
+from orchestrator.cli.options import require_constants
 from orchestrator.costs.gpu_packing import lacks_measurement
 from orchestrator.environment.mlflow_variable import unread_server
 from orchestrator.progress.say import say
@@ -27,7 +28,11 @@ def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False
         opened: The study.
         console: Where to print.
         take_over: Take the study without checking whether another driver is alive.
+
+    Raises:
+        BadInputError: A search lacks the constants of its prior.
     """
+    require_constants(opened)
     for warning in opened.plan.warnings:
         say(console, f"warning: {warning}")
     if opened.is_finished() and opened.is_published():

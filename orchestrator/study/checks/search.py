@@ -52,6 +52,7 @@ def check_search(
     yield from space
     yield from _check_per_task(search)
     yield from _check_algorithm(search)
+    yield from _check_prior(search, finetune=finetune, backbone=backbone)
     if finetune is not None and not space:
         yield from _check_together(search, finetune=finetune, merges=merges)
         yield from _check_halving(search, finetune=finetune)
@@ -150,6 +151,29 @@ def _check_algorithm(search: Search) -> Iterator[StudyProblem]:
             remedy=f"a grid needs listed values, and {', '.join(endless)} has none; give "
             "{choice: [...]}, or take random",
         )
+
+
+def _check_prior(
+    search: Search, *, finetune: Finetune | None, backbone: BackboneSection | None
+) -> Iterator[StudyProblem]:
+    """Yields the reasons why the theory has no prediction of the study's merges."""
+    if search.prior is None:
+        return
+    has_adapters = finetune is not None and finetune.lora.rank > 0
+    is_linearised = finetune is not None and finetune.linearised
+    faults = {
+        "a grid has no random candidates": search.algorithm == "grid",
+        "it has no constants of linearised experts": is_linearised or "linearised" in search.space,
+        "it has no constants of adapters": has_adapters or "lora_rank" in search.space,
+        "its constants are those of one augmentation": "augment" in search.space,
+        "its constants are measured before anything is trained, and the base is pretrained": (
+            backbone is not None and backbone.pretrain is not None
+        ),
+    }
+    for fault, is_given in faults.items():
+        if is_given:
+            remedy = "leave the prior out, or what it does not go with"
+            yield StudyProblem(field="search.prior", fault=fault, remedy=remedy)
 
 
 def _check_together(

@@ -32,6 +32,18 @@ def problems(study_fields: Callable[..., dict[str, Any]]) -> Callable[..., list[
     ("search", "field", "remedy"),
     [
         ({"space": {}}, "search.space", "at least one"),
+        (
+            {"prior": {}, "algorithm": "grid", "space": {"lr": {"choice": [0.1]}}},
+            "search.prior",
+            "a grid has no random candidates; leave the prior out",
+        ),
+        (
+            {"prior": {}, "space": {"augment": {"choice": ["none", "flip"]}}},
+            "search.prior",
+            "those of one augmentation",
+        ),
+        ({"prior": {"pool": 1}}, "search.prior.pool", "2 or more"),
+        ({"prior": {"form": "best"}}, "search.prior.form", "proved"),
         ({"space": {"lr": {"log": [0, 0.1]}}}, "search.space.lr", "bounds above 0"),
         ({"space": {"lr": {"log": [0.1, 0.1]}}}, "search.space.lr", "the lower one first"),
         ({"space": {"lr": {"log": [0.1]}}}, "search.space.lr", "two bounds"),
