@@ -212,10 +212,33 @@ def test_layers_without_forward_mode_have_the_same_products(
     expected = loss.product(positions, vector)
     module = workspace.base_backbone(sample.base_id).module
     hook = module.register_forward_hook(lambda *each: _WithoutForwardMode.apply(each[-1]))
-    found = loss.product(positions, vector)
+    found = TaskLoss(sample, workspace=workspace).product(positions, vector)
     hook.remove()
     assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
     assert not np.array_equal(found, expected)
+
+
+def test_layers_with_a_wrong_forward_mode_have_right_products(
+    sample: TaskSample, workspace: Workspace
+) -> None:
+    """Through a layer norm, whose slope torch differentiates wrongly; against a difference."""
+    module = workspace.base_backbone(sample.base_id).module
+    hook = module.register_forward_hook(
+        lambda _, __, features: nn.functional.layer_norm(features, features.shape[-1:])
+    )
+    loss = TaskLoss(sample, workspace=workspace)
+    positions = loss.batches()[0]
+    direction = loss.gradient(positions)[0]
+    product = loss.product(positions, direction)
+    step = 1e-3 / np.linalg.norm(direction)
+    start, parts = loss.start(), loss.parts(direction)
+    loss.move(start, parts, share=step)
+    above = loss.gradient(positions)[0].astype(float)
+    loss.move(start, parts, share=-step)
+    below = loss.gradient(positions)[0].astype(float)
+    hook.remove()
+    difference = (above - below) / (2 * step)
+    assert np.linalg.norm(product - difference) < 0.05 * np.linalg.norm(difference)
 
 
 def test_task_with_few_images_takes_smaller_batches_or_is_refused(
