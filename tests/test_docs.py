@@ -30,7 +30,7 @@ from orchestrator.results.schema import (
     SKIPPED,
     TUNING,
 )
-from orchestrator.search.table import FIXED
+from orchestrator.search.table import FIXED, PRIOR
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from orchestrator.theory.schema import SCHEMAS
@@ -290,9 +290,10 @@ def test_every_column_of_tuned_parameters_is_documented() -> None:
 
 
 def test_every_column_of_candidates_is_documented() -> None:
-    """docs/search.md lists the fixed columns of the table of candidates in their order."""
+    """docs/search.md lists the table's columns beside hyperparameters, in their order."""
     cells = first_cells(section_of(ROOT / "docs" / "search.md", "## Candidates"))
-    assert [span for cell in cells for span in SPAN.findall(cell)] == [each.name for each in FIXED]
+    columns = [each.name for each in (*FIXED, PRIOR)]
+    assert [span for cell in cells for span in SPAN.findall(cell)] == columns
 
 
 def test_every_column_of_adapters_is_documented() -> None:
