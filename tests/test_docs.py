@@ -45,6 +45,14 @@ PAGES = sorted(
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 """Every page of the repository, including the READMEs of packages and rooms."""
+ROOM_PAGES = [
+    page
+    for page in PAGES
+    if page.name == "README.md"
+    and page.relative_to(ROOT).parts[0] in {"eval", "merge", "orchestrator", "workers"}
+    and page.parent != ROOT / "merge" / "operators"  # its table is by method
+]
+"""The READMEs that list the modules of a package or room."""
 MAX_README_BYTES = 8 * 1024
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -114,6 +122,13 @@ def test_every_path_in_the_manual_exists(page: Path) -> None:
     """Every path that the manual names in inline code exists, also after files have moved."""
     named = [span for span in spans_of(page) if PATH.fullmatch(span)]
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", ROOM_PAGES, ids=lambda page: str(page.parent.relative_to(ROOT)))
+def test_every_module_of_a_room_is_in_its_readme(page: Path) -> None:
+    """The README of a package or room names every module in it."""
+    modules = {path.name for path in page.parent.glob("*.py") if not path.name.startswith("__")}
+    assert sorted(modules - {span.split("/")[-1] for span in spans_of(page)}) == []
 
 
 @of_pages

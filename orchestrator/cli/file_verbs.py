@@ -1,6 +1,7 @@
 """Declares the verbs that need no study: merge, methods, check-method, init, schema."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,9 @@ def init(study_file: Path, template: str) -> None:
         raise BadInputError(str(error)) from error
     except OutputError as error:
         raise click.ClickException(str(error)) from error
-    console, shown = new_console(), one_line(str(study_file))
-    say(console, f"wrote {shown}, and {SCHEMA_FILE} for editors")
-    say(console, f"next: mergesweep plan {shown}")
+    console = new_console()
+    say(console, f"wrote {one_line(str(study_file))}, and {SCHEMA_FILE} for editors")
+    say(console, f"next: mergesweep plan {one_line(shlex.quote(str(study_file)))}")
 
 
 @click.command()

@@ -50,7 +50,11 @@ EXTERNAL_FILE = "external.json"
 
 
 class StudyNotFoundError(LookupError):
-    """The store has no study of this name."""
+    """The store has no study of this name; the message names those that it has."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        names = ", ".join(study_names(store)) or "none"
+        super().__init__(f"{store.url} has no study {name!r}; studies there: {names}")
 
 
 class StudyDamagedError(LookupError):
@@ -87,10 +91,7 @@ class StudyFolder:
         """
         content, plan = self._find(STUDY_FILE), self.read_plan()
         if content is None and plan is None:
-            names = ", ".join(study_names(self._store)) or "none"
-            raise StudyNotFoundError(
-                f"{self._store.url} has no study {self.name!r}; studies there: {names}"
-            )
+            raise StudyNotFoundError(self._store, self.name)
         problem = study_problem(content, plan=plan)
         if content is None or problem is not None:
             raise self.damaged(f"{STUDY_FILE} {problem}")

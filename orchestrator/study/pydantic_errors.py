@@ -22,7 +22,7 @@ _REMEDIES = {
     "list_type": "expected a list",
     "model_type": "expected a mapping of fields",
     "string_too_short": "expected text that is not empty",
-    "string_type": "expected text",
+    "string_type": "expected text; a number, a date, true or false is text only in quotes",
     "too_short": "expected a list with at least one entry",
 }
 

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from eval.suites import SUITES, task_names
 from eval.task_source import TaskSource
-from eval.user_paths import NoHomeError, expanded
 from orchestrator.study.backbone import BackboneSection, GivenExpert
 from orchestrator.study.checks.backbone import check_backbone
 from orchestrator.study.checks.finetune import check_finetune
@@ -36,7 +35,7 @@ from orchestrator.study.task_sources import own_sources
 from orchestrator.study.tasks import Tasks, unknown_name
 from orchestrator.study.yaml_text import load_yaml, yaml_fault
 from workers.specs.own_method import OwnMethodSpec
-from workers.store.opening import check_store
+from workers.store.opening import check_store, local_path
 from workers.store.protocol import StoreError, StoreUrlError
 
 MAX_STUDY_BYTES = 2**20
@@ -165,15 +164,13 @@ def absolute_store(url: str) -> str:
     """Returns a store's URL with a local path made absolute.
 
     Raises:
-        StoreUrlError: The path begins with a home that this machine does not know, leads in a
-            circle, or is relative to a folder that was deleted.
+        StoreUrlError: The path cannot be one (`local_path`), leads in a circle, or is relative to a
+            folder that was deleted.
     """
     if "://" in url:
         return url
     try:
-        return str(expanded(url).resolve())
-    except NoHomeError as error:
-        raise StoreUrlError(f"store {error}") from error
+        return str(local_path(url).resolve())
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise StoreUrlError(
@@ -195,9 +192,9 @@ def text_of(path: Path) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        found = f"byte {content[error.start]:#04x} at position {error.start}"
-        remedy = f"expected UTF-8, and found {found}"
-        raise _file_error(path, fault="it is not text", remedy=remedy) from error
+        line = content.count(b"\n", 0, error.start) + 1
+        remedy = f"line {line} has the byte {content[error.start]:#04x}; save the file as UTF-8"
+        raise _file_error(path, fault="it is not UTF-8 text", remedy=remedy) from error
 
 
 def _file_error(source: str | Path, *, fault: str, remedy: str) -> StudyError:
@@ -210,7 +207,9 @@ def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
     try:
         values = load_yaml(text)
     except yaml.YAMLError as error:
-        raise _file_error(source, fault="it is not YAML", remedy=yaml_fault(error)) from error
+        raise _file_error(
+            source, fault="it cannot be parsed as YAML", remedy=yaml_fault(error)
+        ) from error
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise _file_error(

@@ -18,7 +18,6 @@ from orchestrator.record.folder import (
     StudyDamagedError,
     StudyFolder,
     StudyNotFoundError,
-    study_names,
     study_problem,
 )
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems, promised_artifacts
@@ -108,8 +107,7 @@ def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> 
     folder, artifacts = StudyFolder(store, name), Artifacts(store)
     sizes = _own_file_sizes(store, name)
     if not sizes:
-        names = ", ".join(study_names(store)) or "none"
-        raise StudyNotFoundError(f"{store.url} holds no study {name!r}; studies there: {names}")
+        raise StudyNotFoundError(store, name)
     own = _check_own_files(folder)
     existing = {kind: artifacts.committed_ids(kind) & ids for kind, ids in own.planned.items()}
     checked = _check_all(artifacts, existing, max_threads=max_threads)

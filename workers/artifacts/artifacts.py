@@ -11,6 +11,7 @@ manifest are invisible to readers.
 """
 
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -301,8 +302,8 @@ class Artifacts:
         if problem is not None:
             raise CorruptArtifactError(
                 f"{manifest.kind} {manifest.id}, file {entry.name} of attempt {manifest.attempt}: "
-                f"{problem}; run `mergesweep verify STUDY --store {self.store.url}`, which "
-                "withdraws the artifact, and then the study again, which makes it again"
+                f"{problem}; run `mergesweep verify STUDY --store {shlex.quote(self.store.url)}`, "
+                "which withdraws the artifact, and then the study again, which makes it again"
             )
 
     def _yield_to_winner(self, loser: Manifest) -> Manifest:

@@ -20,6 +20,7 @@ from workers.store.protocol import (
 
 _FORMS = "a path, file:///path or s3://bucket/prefix[?endpoint_url=http://host:port]"
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_SCHEME_WITHOUT_SLASHES = re.compile(r"(s3|file):/*(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _CHECK_RETRY_TIMEOUT_S = 2.0  # short, because a user waits for the check
 
@@ -41,11 +42,12 @@ def open_store(
         retry_timeout_s: How long an S3 request that meets a transient fault is repeated.
 
     Raises:
-        StoreUrlError: The URL has another scheme, an unknown parameter, no bucket, or credentials.
+        StoreUrlError: The URL has another scheme, an unknown parameter, no bucket, or credentials,
+            or the path cannot be one (`local_path`).
         StoreCredentialsError: The AWS profile that the environment names does not exist.
     """
     if "://" not in url:
-        return LocalStore(_checked_path(url))
+        return LocalStore(local_path(url))
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -54,10 +56,31 @@ def open_store(
         ) from error
     match parts.scheme:
         case "file":
-            return LocalStore(_checked_path(_file_path(parts, url=url)))
+            return LocalStore(local_path(_file_path(parts, url=url)))
         case "s3":
             return _open_s3(parts, environment=environment, retry_timeout_s=retry_timeout_s)
     raise StoreUrlError(f"store {url!r} has the scheme {parts.scheme!r}; give {_FORMS}")
+
+
+def local_path(path: str) -> Path:
+    """Returns the directory of a store that is given by a path, with `~` expanded.
+
+    Raises:
+        StoreUrlError: The path is empty, is a URL that lacks slashes, as in `s3:/bucket/prefix`, or
+            begins with a home that this machine does not know.
+    """
+    if not path:
+        raise StoreUrlError(f"the URL of the store is empty; give {_FORMS}")
+    if found := _SCHEME_WITHOUT_SLASHES.fullmatch(path):
+        scheme, rest = found[1].lower(), found["rest"]
+        meant = f"{scheme}://{rest}" if scheme == "s3" else f"file:///{rest}"
+        raise StoreUrlError(
+            f"store {path!r} lacks slashes; write {meant}, or ./{path} for a folder of this name"
+        )
+    try:
+        return expanded(path)
+    except NoHomeError as error:
+        raise StoreUrlError(f"store {error}") from error
 
 
 def check_store(url: str, *, writes: bool = True) -> None:
@@ -119,15 +142,6 @@ def supports_conditional_put(store: Store) -> bool:
 
 def _probe_key() -> str:
     return f"{PROBES_PREFIX}{secrets.token_hex(8)}"
-
-
-def _checked_path(path: str) -> Path:
-    if not path:
-        raise StoreUrlError(f"the URL of the store is empty; give {_FORMS}")
-    try:
-        return expanded(path)
-    except NoHomeError as error:
-        raise StoreUrlError(f"store {error}") from error
 
 
 def _file_path(parts: SplitResult, *, url: str) -> str:

@@ -1,6 +1,7 @@
 """The JSON Schema of a study file, the studies that `init` writes, and the editors' line."""
 
 import json
+import shlex
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -128,6 +129,14 @@ def test_init_writes_a_study_that_can_be_planned(
     again = call("init", "--from", template)
     assert again.exit_code == 2
     assert "study.yaml exists" in again.output
+
+
+def test_init_prints_a_command_that_a_shell_understands(call: Callable[..., Result]) -> None:
+    """The file's name is quoted where it needs quotes."""
+    result = call("init", "my study (1).yaml")
+    assert result.exit_code == 0, result.output
+    command = result.output.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(command) == ["mergesweep", "plan", "my study (1).yaml"]
 
 
 @pytest.mark.parametrize(("template", "name"), [("demo", "demo"), ("laws", "embedded-laws")])

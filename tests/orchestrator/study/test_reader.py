@@ -58,11 +58,14 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("", "it contains nothing; expected a mapping of fields"),
         ("- a\n- b\n", "it contains a list; expected a mapping"),
         ("just words", "it contains only text; expected a mapping"),
-        ("name: [1, 2", "it is not YAML; line 1, column 12: while parsing a flow sequence: "),
+        (
+            "name: [1, 2",
+            "it cannot be parsed as YAML; line 1, column 12: while parsing a flow sequence: ",
+        ),
         ("name: a\n\tseed: 1\n", "line 2, column 1: while scanning for the next token: found "),
         ("name: a\nname: b\n", "line 2, column 1: the field 'name' occurs twice"),
         ("a: {b: 1, c: 2, b: 3}\n", "the field 'b' occurs twice"),
-        ("name: !!python/name:os.system\n", "not YAML"),
+        ("name: !!python/name:os.system\n", "cannot be parsed as YAML"),
         (
             "name: 2001-99-99\n",
             "column 7: the value cannot be read: month must be in 1..12",
@@ -89,7 +92,10 @@ def test_text_that_is_no_mapping_is_one_problem(text: str, expected: str) -> Non
     ("content", "said"),
     [
         (None, "it cannot be read; No such file or directory"),
-        (b"name: \xff\xfe", "it is not text; expected UTF-8, and found byte 0xff at position 6"),
+        (
+            b"seed: 0\nname: \xff\xfe",
+            "it is not UTF-8 text; line 2 has the byte 0xff; save the file as UTF-8",
+        ),
         (b"#" * 2**20 + b"#", "it is too large; a study file has at most 1,048,576 bytes"),
     ],
 )
@@ -122,6 +128,7 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
     ("changes", "field", "said"),
     [
         ({"name": "Upper"}, "name", "'Upper'"),
+        ({"name": 123}, "name", "a number, a date, true or false is text only in quotes"),
         ({"name": "../up"}, "name", "'../up'"),
         ({"name": "a\n"}, "name", "expected 1 to 63 lower-case letters, digits"),
         ({"seed": True}, "seed", "true is not allowed | expected a whole number"),

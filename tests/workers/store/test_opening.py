@@ -60,6 +60,9 @@ def test_opening_a_directory_does_not_load_boto3(tmp_path: Path) -> None:
     [
         ("", "empty"),
         ("gs://bucket/x", "scheme 'gs'"),
+        ("s3:/bucket/x", r"write s3://bucket/x, or \./s3:/bucket/x for a folder"),
+        ("S3:bucket/x", "write s3://bucket/x"),
+        ("file:/data/x", "write file:///data/x"),
         ("file://data/x", "three slashes: file:///data/x"),
         ("s3://", "names no bucket"),
         ("s3:///prefix", "names no bucket"),
