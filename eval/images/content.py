@@ -13,7 +13,7 @@ _Utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 def kind_of_content(content: bytes) -> str | None:
-    """Returns a clause on what content is in place of an image or table; None if it is not known.
+    """Returns a clause on content that is neither an image nor a table; None if it is not known.
 
     Args:
         content: The beginning of a file, or all of it.

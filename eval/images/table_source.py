@@ -248,7 +248,7 @@ def _open_arrow(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
 
 
 def _why_no_table(path: Path) -> str | None:
-    """Returns what a file is in place of a table, if that is known or if it cannot be read."""
+    """Returns the kind of a file that is no table, if it is known; or why it cannot be read."""
     try:
         with path.open("rb") as file:
             return kind_of_content(file.read(_HEAD_BYTES))

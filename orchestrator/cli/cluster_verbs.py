@@ -67,7 +67,7 @@ optional_store_option = click.option(
     "--wait", "is_waiting", is_flag=True, help="Print the study's output until it has ended."
 )
 def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
-    """Run STUDY.yaml, or the rest of it, as a job on the head of a Ray cluster.
+    """Run STUDY.yaml as a job on the head of a Ray cluster.
 
     Returns when the job has checked that the cluster's nodes can run the study. The same command
     again continues a study that has stopped, and leaves a running one alone. The study's store must
@@ -92,7 +92,10 @@ def submit(study_file: Path, *, address: str, is_waiting: bool) -> None:
 @optional_store_option
 @optional_address_option
 def status(name: str, *, store: str | None, address: str | None) -> None:
-    """Show the progress of study NAME, who works on it, and what it lacks."""
+    """Show the progress of study NAME, and what it lacks.
+
+    Also shows who works on it.
+    """
     from orchestrator.cli.study_watch import StudyWatch
     from orchestrator.cli.verbs.status import show_activity, show_status
 
@@ -110,9 +113,10 @@ def status(name: str, *, store: str | None, address: str | None) -> None:
 @optional_store_option
 @optional_address_option
 def watch(name: str, *, store: str | None, address: str | None) -> None:
-    """Watch the progress of study NAME, from any machine, until nobody works on it.
+    """Watch the progress of study NAME until nobody works on it.
 
-    Reads the progress that the driver writes to the store every few seconds, and writes nothing.
+    Works from any machine: reads the progress that the driver writes to the store every few
+    seconds, and writes nothing.
     Shows a panel on a terminal, a line every few seconds elsewhere. Ends with the study's status
     and the exit code of `status`.
     """
@@ -153,7 +157,10 @@ def logs(name: str, *, address: str, is_following: bool) -> None:
 @name_argument
 @address_option
 def stop(name: str, *, address: str) -> None:
-    """Stop the submission of study NAME cleanly; submitting it again continues from there."""
+    """Stop the submission of study NAME cleanly.
+
+    Submitting it again continues from there.
+    """
     from orchestrator.cli.verbs.submitted import stop_submission
 
     with bad_input():

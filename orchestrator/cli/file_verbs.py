@@ -34,7 +34,11 @@ from orchestrator.cli.options import BadInputError, OutputPath, new_console
     help="The file to write.",
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the method."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a parameter of the method, as `mergesweep methods` lists it; may be repeated.",
 )
 @click.option(
     "--batch-norm",
@@ -62,7 +66,8 @@ from orchestrator.cli.options import BadInputError, OutputPath, new_console
     "--align",
     is_flag=True,
     help="First permute each expert's channels to match the base's (Git Re-Basin). For ResNets and "
-    "ViTs that were not fine-tuned from the base; experts that were do not change.",
+    "ViTs that were not fine-tuned from the base; experts that were fine-tuned "
+    "from it do not change.",
 )
 @click.option(
     "--task",
@@ -122,10 +127,11 @@ def merge(
 @click.command()
 @click.argument("own", metavar="[METHOD...]", nargs=-1)
 def methods(own: tuple[str, ...]) -> None:
-    """List the merging methods: what each needs, its parameters with ranges, its paper.
+    """List the merging methods.
 
-    Methods of installed packages are among them, and METHODs of your own files, named as a study
-    names them: ./my_method.py:MyMethod.
+    Prints the data that each needs, its parameters with their ranges, and its paper. Methods of
+    installed packages are among them, and METHODs of your own files, named as a study names them:
+    ./my_method.py:MyMethod.
     """
     from orchestrator.cli.verbs.methods import own_specs, print_methods
     from workers.own_methods.sources import OwnMethodError
@@ -141,11 +147,12 @@ def methods(own: tuple[str, ...]) -> None:
 @click.argument("method", metavar="METHOD")
 @click.pass_context
 def check_method(context: click.Context, method: str) -> None:
-    """Check a merging method of your own: ./my_method.py:MyMethod, or package:my_method.
+    """Check a merging method of your own.
 
-    Prints a line for each part of the contract that every method keeps: shapes, dtypes, finite
-    values, groups of any size, no change of the inputs, equal bits for equal seeds, no matter in
-    which order experts come, and memory that does not grow with the number of experts.
+    METHOD is ./my_method.py:MyMethod, or package:my_method. Prints a line for each part of the
+    contract that every method keeps: shapes, dtypes, finite values, groups of any size, no change
+    of the inputs, equal bits for equal seeds, no matter in which order experts come, and memory
+    that does not grow with the number of experts.
     """
     from orchestrator.cli.verbs.methods import print_check
     from workers.own_methods.sources import OwnMethodError
@@ -174,7 +181,10 @@ def check_method(context: click.Context, method: str) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
 )
 def init(study_file: Path, template: str) -> None:
-    """Write a commented study to begin with, STUDY.yaml, and its schema for editors."""
+    """Write a commented STUDY.yaml to begin with.
+
+    Writes the schema of study files beside it, for editors.
+    """
     from orchestrator.progress.say import say
     from orchestrator.progress.visible_text import one_line
     from orchestrator.study.first_study import StudyExistsError, write_study
@@ -194,7 +204,10 @@ def init(study_file: Path, template: str) -> None:
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of the study file, for editors and other programs."""
+    """Print the JSON Schema of study files.
+
+    Editors and other programs check study files with it.
+    """
     from orchestrator.study.first_study import schema_text
 
     sys.stdout.write(schema_text())

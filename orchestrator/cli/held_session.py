@@ -36,6 +36,8 @@ from workers.store.protocol import StoreError
 CLOSE_EARLY_S = 5.0
 """Seconds that an early end waits for MLflow. The next run sends the rest."""
 KEPT = "everything that was committed is kept"
+AFTER_REPAIR = "then run the study file again: `resume` would use the files and fields of this run"
+"""The next step if files of the user cannot be used; a repaired file is another file."""
 
 
 class EndedEarlyError(Exception):
@@ -105,12 +107,12 @@ class HeldSession:
         if self.stopping.is_set():
             raise _StoppedError
 
-    def end_early(self, text: str) -> None:
+    def end_early(self, text: str, *, next_step: str | None = None) -> None:
         """Closes the tracker and prints why the work ends and how it goes on."""
         if self.tracker is not None:
             self.tracker.close(CLOSE_EARLY_S)
         say(self.console, text)
-        say(self.console, self.next_step)
+        say(self.console, next_step or self.next_step)
 
     def _abandon(self, reason: str) -> None:
         """Ends the process at once: the thread that runs Ray Tune hangs when the head is gone."""
@@ -172,7 +174,8 @@ def _ending_early(held: HeldSession) -> Iterator[None]:
     try:
         yield
     except PreparationError as error:
-        held.end_early(f"error: {error}")
+        next_step = AFTER_REPAIR if error.is_input_wrong else None
+        held.end_early(f"error: {error}", next_step=next_step)
         raise EndedEarlyError(BAD_INPUT if error.is_input_wrong else FAILED) from error
     except (StoreError, MachineError, LeaseError, ConnectionError, SearcherError) as error:
         held.end_early(f"error: {error}")

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
+from eval.counts import counted
 from orchestrator.cli.exit_codes import BAD_INPUT, FAILED
 from orchestrator.cluster.submission import CHECKED, JOB_INPUT_FILE, PROBLEM
 from orchestrator.cluster.upload import STUDY_FILE
@@ -59,7 +60,7 @@ def _check_nodes(
         )
     if found.problems:
         _refuse(found.problems)
-    nodes = f"{found.num_nodes} node{'s' * (found.num_nodes != 1)}"
+    nodes = counted(found.num_nodes, "node")
     print(f"{CHECKED} {nodes} can run the study and write to {store_url}", flush=True)  # noqa: T201
 
 

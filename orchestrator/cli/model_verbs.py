@@ -40,11 +40,11 @@ from orchestrator.cli.options import (
     help="The folder to write, new or empty; by default named after study, kind and id.",
 )
 def export(name: str, store: str, *, output: Path | None, **wanted: str | None) -> None:
-    """Write a model of study NAME as a folder that timm loads by itself.
+    """Write a model of study NAME as a folder for timm.
 
-    Makes a merge again, bit for bit, and checks that it is the one that was evaluated; experts and
-    multi-task models are read from the store. Writes backbone, heads, classes and a model card with
-    a program that classifies image files.
+    timm loads the folder without this program. Makes a merge again, bit for bit, and checks that it
+    is the one that was evaluated; experts and multi-task models are read from the store. Writes
+    backbone, heads, classes and a model card with a program that classifies image files.
     """
     from merge.errors import MergeError
     from orchestrator.cli.verbs.models import export_model
@@ -148,11 +148,11 @@ def advise(
     as_json: bool,
     only_steps: bool,
 ) -> None:
-    """Rank settings that study NAME has not tried, by their predicted merged loss.
+    """Rank untried settings of study NAME by predicted loss.
 
-    Uses the predictor with the best record on settings that were left out, if that beats a
-    constant; otherwise it says so and ranks nothing. Says which numbers of steps merges chose for
-    each task, and what that gained. Trains nothing.
+    The loss is that of their merges. Uses the predictor with the best record on settings that were
+    left out, if that beats a constant; otherwise it says so and ranks nothing. Also says which
+    numbers of steps merges chose for each task, and the gain from that. Trains nothing.
     """
     from orchestrator.advice.candidate_file import read_candidates
     from orchestrator.cli.verbs.advise import show_advice

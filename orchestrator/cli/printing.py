@@ -21,6 +21,10 @@ _JOINT_LEGEND = (
     "joint: mean over tasks where the largest logit of all heads decides; calibr.: the same with a "
     "temperature per head, fitted on labelled validation images"
 )
+_PAIRS_LEGEND = (
+    "best minus other: macro loss in the same groups, with a 95 % interval; better: groups in "
+    "which the best has the lower loss; p: corrected for all pairs (Holm)"
+)
 MAX_MEANS_SHOWN = 200
 """Rows that the end of a run shows for each axis; a grid may have thousands of settings."""
 _LEGEND = (
@@ -150,10 +154,7 @@ def print_pairs(pairs: pa.Table, *, console: Console) -> None:
             MISSING if row["p_holm"] is None else f"{row['p_holm']:.3f}",
         )
         last = family
-    say(
-        console,
-        "best minus other, macro loss in the same groups; p: corrected for all pairs (Holm)",
-    )
+    say(console, _PAIRS_LEGEND)
     print_table(console, table)
 
 

@@ -47,10 +47,10 @@ MAX_AGE_HOURS = 1e6
     "model, and store the times with the study. Needs neither the study's images nor its weights.",
 )
 def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrated: bool) -> None:
-    """Show what STUDY.yaml will run, what prefix sharing saves, and what the rest will cost.
+    """Show what STUDY.yaml will run and what it will cost.
 
-    Also shows which jobs do not fit the budget, and the basis of the estimates. Runs nothing of the
-    study.
+    Also shows what prefix sharing saves (step counts that are snapshots of one trial), which jobs
+    do not fit the budget, and the basis of the estimates. Runs nothing of the study.
     """
     from orchestrator.cli.verbs.plan import calibrate_here, show_plan
     from orchestrator.costs.calibration import CalibrationError
@@ -69,7 +69,7 @@ def plan(study_file: Path, *, as_json: bool, num_slots: int | None, is_calibrate
 @study_argument
 @take_over_option
 def prepare(study_file: Path, *, take_over: bool) -> None:
-    """Make the base and the images of STUDY.yaml, and nothing else.
+    """Make only the base and the images of STUDY.yaml.
 
     This is the first stage of a run: every image is decoded, resized and stored once. Ctrl-C stops
     it; the same command, or a run, continues from the finished shards.
@@ -102,7 +102,10 @@ def run(study_file: Path, *, take_over: bool) -> None:
 @store_option
 @take_over_option
 def resume(name: str, store: str, *, take_over: bool) -> None:
-    """Continue study NAME from its store alone, without the YAML file."""
+    """Continue study NAME from its store alone.
+
+    The store has the study file that was run last, so the YAML file may be gone.
+    """
     from orchestrator.cli.verbs.run import run_opened
 
     check_environment()
@@ -189,7 +192,10 @@ def results(
     help="The file to write; NAME-report.html by default.",
 )
 def report(name: str, store: str, output: Path | None) -> None:
-    """Write the report of study NAME: one HTML page with figures, tables and holes."""
+    """Write the report of study NAME as one HTML page.
+
+    It has figures and tables, and lists the holes: experts and merges that the tables lack.
+    """
     from orchestrator.cli.verbs.report import write_report
     from workers.store.output_file import OutputError
 
@@ -208,9 +214,10 @@ def report(name: str, store: str, output: Path | None) -> None:
 def theory(name: str, store: str) -> None:
     """Say what the results of study NAME show about merging.
 
-    Which differences are real, which law the loss follows along each axis, what ranks merges and
-    what predicts them, each with its uncertainty. Writes tables, and a chapter of the report, to
-    the store. Trains and measures nothing; it uses the constants that `measure` has made.
+    Says which differences are real, which law the loss follows along each axis, and which
+    quantities rank and predict merges, each with its uncertainty. Writes tables, and a chapter of
+    the report, to the store. Trains and measures nothing; it uses the constants that `measure` has
+    made.
     """
     from orchestrator.cli.verbs.theory import show_theory
 
@@ -234,11 +241,12 @@ def theory(name: str, store: str) -> None:
 def measure(
     name: str, store: str, *, curvature: bool, leave_one_out: bool, take_over: bool
 ) -> None:
-    """Measure what the theory of merging needs to know of study NAME.
+    """Measure the theory's constants for study NAME.
 
-    Gradients of the base on each task with their noise, the reach of each expert's path, what
-    methods do to the spread of task vectors, and the statements of the theory about each setting.
-    Makes what the store lacks, on the study's cluster; `theory` uses it for its predictors.
+    These are gradients of the base on each task with their noise, the reach of each expert's path,
+    and the changes that methods make to the spread of task vectors. Also prints the statements of
+    the theory about each setting. Makes the measurements that the store lacks, on the study's
+    cluster; `theory` uses them for its predictors.
     """
     from orchestrator.cli.verbs.measure import measure_study
 
@@ -276,7 +284,10 @@ def ui(name: str, store: str, port: int) -> None:
 @store_option
 @click.option("--rebuild", is_flag=True, help="Delete the study's runs in MLflow first.")
 def track(name: str, store: str, *, rebuild: bool) -> None:
-    """Send MLflow the runs that it lacks of study NAME, from the store alone."""
+    """Send MLflow the runs of study NAME that it lacks.
+
+    Reads the store alone, and runs nothing of the study.
+    """
     from orchestrator.cli.verbs.track import track_study
 
     sys.exit(track_study(open_name(name, store), rebuild=rebuild, console=new_console()))
@@ -287,7 +298,7 @@ def track(name: str, store: str, *, rebuild: bool) -> None:
 @store_option
 @click.option("--dry-run", is_flag=True, help="Only report broken artifacts: withdraw none.")
 def verify(name: str, store: str, *, dry_run: bool) -> None:
-    """Read everything that study NAME has in its store and compare it with its digests.
+    """Compare all files of study NAME with their digests.
 
     Broken artifacts are withdrawn: their manifests are kept under another name, and the next run
     makes these artifacts again.
@@ -311,10 +322,11 @@ def verify(name: str, store: str, *, dry_run: bool) -> None:
     help="Keep objects younger than this many hours, as a worker may still be writing them.",
 )
 def gc(store: str, *, delete: bool, min_age_hours: float) -> None:
-    """List objects that no study in the store uses: old artifacts, torn uploads, checkpoints.
+    """List or delete objects that no study in the store uses.
 
-    Looks at every study of the store. Deletes nothing without --delete, and never deletes an
-    artifact that a study's plan names.
+    These are artifacts that no plan names, torn uploads and unused checkpoints. Looks at every
+    study of the store. Deletes nothing without --delete, and never deletes an artifact that a
+    study's plan names.
     """
     from orchestrator.cli.verbs.gc import collect_garbage
 

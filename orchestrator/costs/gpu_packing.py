@@ -44,7 +44,7 @@ def lacks_measurement(study: Study, *, calibration: Calibration | None) -> bool:
 
 
 def packing_line(study: Study, *, calibration: Calibration | None) -> str | None:
-    """Returns a line on what `resources.trial.gpu: auto` has come to; None for a given number."""
+    """Returns a line on the share that `resources.trial.gpu: auto` found; None for given shares."""
     trial = study.resources.trial
     if not trial.is_auto:
         return None

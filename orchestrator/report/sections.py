@@ -166,7 +166,7 @@ def _note_on_adapters(experts: pa.Table) -> str:
 
 
 def tuning_section(merges: pa.Table) -> str:
-    """Returns what merges chose on validation images; nothing if they choose nothing."""
+    """Returns the choices of merges on validation images; nothing if they choose nothing."""
     tables, steps = tuning_tables(merges), steps_tables(merges)
     if not tables and not steps:
         return ""

@@ -1,4 +1,4 @@
-"""Writes the tables of what merges chose on validation images: parameters, and steps of experts."""
+"""Writes the tables of merges' choices on validation images: parameters, and steps of experts."""
 
 import json
 import math

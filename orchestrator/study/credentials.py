@@ -22,7 +22,7 @@ def masked(text: str) -> str:
 
 
 def remedy_for_credentials(uri: str) -> str | None:
-    """Returns what to do instead, if a tracking address holds credentials; None otherwise.
+    """Returns the remedy if a tracking address holds credentials; None otherwise.
 
     A database's user name alone is no credential. A server's is, because a token can stand in its
     place.

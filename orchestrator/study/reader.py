@@ -249,7 +249,7 @@ def _check_address(uri: object) -> Iterator[StudyProblem]:
 def _check_between_sections(
     values: Mapping[str, Any], *, tasks: Tasks | None, methods: OwnMethods
 ) -> list[StudyProblem]:
-    """Checks what pydantic cannot, on the sections that are valid by themselves."""
+    """Makes the checks that pydantic cannot, on the sections that are valid by themselves."""
     problems: list[StudyProblem] = []
     groups = _valid_section(Groups, values.get("groups", {}))
     finetune = _valid_section(Finetune, values.get("finetune", {}))

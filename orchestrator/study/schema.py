@@ -18,6 +18,7 @@ from orchestrator.study.resources import Budget, Resources
 from orchestrator.study.search import Search
 from orchestrator.study.section import Axis, BatchSize, LearningRate, Section, Seed, Text, matching
 from orchestrator.study.tasks import Tasks
+from workers.artifacts.layout import STUDY_NAME, STUDY_NAME_RULE
 from workers.own_methods.sources import method_name
 from workers.specs.merge import Joint
 from workers.specs.own_method import OwnMethodSpec
@@ -38,11 +39,7 @@ POOL_AXES: Mapping[PoolKind, str] = {
 GroupSize = Annotated[int, Field(ge=1)]
 StudyName = Annotated[
     str,
-    matching(
-        r"[a-z0-9][a-z0-9._-]{0,62}",
-        expected="1 to 63 lower-case letters, digits, '.', '_' or '-', starting with a letter or "
-        "digit",
-    ),
+    matching(STUDY_NAME, expected=STUDY_NAME_RULE),
 ]
 Label = Annotated[
     str,

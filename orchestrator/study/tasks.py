@@ -118,7 +118,7 @@ class Tasks(Section):
         return self
 
     def on_bad_image_of(self, name: str) -> OnBadImage:
-        """Returns what happens if images of a task cannot be decoded."""
+        """Returns the rule for images of a task that cannot be decoded."""
         own = self.own.get(name)
         return (own.on_bad_image if own else None) or self.on_bad_image
 

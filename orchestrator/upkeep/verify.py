@@ -47,7 +47,7 @@ Ids = Mapping[str, AbstractSet[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One artifact or file that differs from what was written, or that is gone."""
+    """One artifact or file that differs from the bytes that were written, or that is gone."""
 
     kind: str
     """Kind of the artifact, or `file` for a file of the study's own folder."""

@@ -34,7 +34,14 @@ _SHARD = re.compile(r"([a-z]+)-([0-9]{5})-([0-9a-f]{64})\.arrow")
 _INDEX = "index"
 _INDEX_PART = re.compile(r"([0-9a-f]{64})\.parquet")
 _METHOD = re.compile(r"([0-9a-f]{64})\.py")
-_STUDY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+STUDY_NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+"""The pattern of a study's name."""
+STUDY_NAME_RULE = (
+    "1 to 63 lower-case letters, digits, '.', '_' or '-', starting with a letter or digit"
+)
+_STUDY = re.compile(STUDY_NAME)
+_RULES = {STUDY_NAME: STUDY_NAME_RULE}
+"""Patterns in words, for names that users write."""
 # No leading dot: `..` would leave the root, and a directory store hides dotted temporary files.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,127}")
 
@@ -278,6 +285,5 @@ def _below(prefix: str, parts: tuple[str, ...]) -> str:
 def _checked(name: str, *, what: str, pattern: re.Pattern[str]) -> str:
     if pattern.fullmatch(name):
         return name
-    raise InvalidNameError(
-        f"{what} {name!r} is not allowed in a store; it must match {pattern.pattern}"
-    )
+    expected = _RULES.get(pattern.pattern, f"a match of {pattern.pattern}")
+    raise InvalidNameError(f"{what} {name!r} is not allowed in a store; expected {expected}")

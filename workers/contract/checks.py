@@ -90,7 +90,7 @@ class Tried:
 
 
 def check_card(tried: Tried) -> str:
-    """Checks that the card says what the functions need, and can be read without the code."""
+    """Checks that the card declares everything the functions need, and is read without the code."""
     card, functions = tried.card, tried.method.functions
     described = OwnMethodSpec.of(card, name="method", source="")
     if (functions.learn is not None) != (card.data_use != "none"):
@@ -121,7 +121,7 @@ def check_card(tried: Tried) -> str:
 
 
 def check_tensors(tried: Tried) -> str:
-    """Checks shape, dtype and finite entries of what the functions return, before any rounding."""
+    """Checks shape, dtype and finite entries of the functions' results, before any rounding."""
     num = tried.num_experts
     base, experts = random_base(), random_experts(num)
     weights, recipe = open_merge(base, experts, options=tried.options(range(num)))

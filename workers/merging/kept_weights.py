@@ -45,7 +45,7 @@ class KeptWeights:
 def kept_models(
     spec: MergeSpec, *, merge_id: str, workspace: Workspace
 ) -> Iterator[tuple[Backbone, tuple[ExpertSpec, ...]]]:
-    """Yields what `merged_models` yields, from the stored weights of a merge that keeps them.
+    """Yields the merged models, as `merged_models` does, from the weights that a merge keeps.
 
     Args:
         spec: The merge with everything chosen.

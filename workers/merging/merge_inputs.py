@@ -1,4 +1,4 @@
-"""The files of a merge outside any study, and what is wrong with them, without torch."""
+"""The files of a merge outside any study, and their faults, without torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class MergeFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedFiles:
-    """The headers of the inputs that can be read, and what is wrong with files."""
+    """The headers of the inputs that can be read, and the faults of files."""
 
     headers: Mapping[Path, Header]
     problems: Sequence[str]

@@ -110,7 +110,7 @@ def _run_merge(
 
 
 def _chosen(spec: MergeSpec, *, workspace: Workspace) -> TuningMetrics | None:
-    """Returns what the merge chooses on validation images; None if it chooses nothing."""
+    """Returns the choice of a merge on validation images; None if it chooses nothing."""
     if spec.snapshots is not None:
         return choose_steps(spec, spec.snapshots, workspace=workspace)
     return None if spec.tuning is None else tune(spec, spec.tuning, workspace=workspace)

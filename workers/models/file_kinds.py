@@ -40,7 +40,7 @@ _SHOWN = 3
 
 
 def kind_of(beginning: bytes, *, path: Path) -> str:
-    """Returns what a file is that is no safetensors file, and what to do.
+    """Returns the kind of a file that is no safetensors file, and a remedy.
 
     Args:
         beginning: The file's first bytes, some hundred; none if it cannot be opened as a file.

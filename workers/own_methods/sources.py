@@ -16,7 +16,7 @@ _PACKAGE = "package:"
 
 
 class OwnMethodError(ValueError):
-    """A user's method cannot be found or loaded; the message says why and what would be right."""
+    """A user's method cannot be found or loaded; the message says why, and gives a remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

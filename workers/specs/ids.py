@@ -106,7 +106,7 @@ def content_id(
 
 
 def content_id_of_text(kind: str, *, version: int, spec: str, inputs: Sequence[str] = ()) -> str:
-    """Returns what `content_id` returns, from the canonical JSON of a specification.
+    """Returns the id of `content_id`, from the canonical JSON of a specification.
 
     Tens of thousands of merges differ in their inputs alone, and share the text.
 

@@ -1,4 +1,4 @@
-"""The specifications of measurements: what the theory of a study needs to know of bases and merges.
+"""The specifications of measurements: the constants of bases and merges that the theory needs.
 
 Measurements are artifacts like any other. No plan names them: they follow from planned artifacts,
 which are their inputs.

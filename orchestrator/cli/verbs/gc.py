@@ -74,7 +74,7 @@ def _lines(collected: Collected, *, deleted: bool) -> Iterator[str]:
         if len(entries) > MAX_KEYS_SHOWN:
             yield f"  and {len(entries) - MAX_KEYS_SHOWN} more"
     for key in collected.damaged:
-        yield f"kept, as it cannot be read: {key}; mergesweep verify of its study says more"
+        yield f"kept, as it cannot be read: {key}; `mergesweep verify` of its study says why"
     if collected.num_young:
         yield f"kept, as younger than --min-age: {counted(collected.num_young, 'object')}"
     total = _size(collected.entries)

@@ -107,7 +107,7 @@ def _check_weights(field: str, *, weights: str, model: str) -> Iterator[StudyPro
 
 
 def check_remote(field: str, *, weights: str) -> Iterator[StudyProblem]:
-    """Yields what is wrong with a URL; if it has no digest, reads the object to tell the digest."""
+    """Yields the problems of a URL; if it has no digest, reads the object to tell the digest."""
     try:
         remote = parse_remote(weights)
         if remote.digest is None:

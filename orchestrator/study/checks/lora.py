@@ -23,7 +23,7 @@ def has_adapters(finetune: Finetune) -> bool:
 
 
 def check_lora(finetune: Finetune) -> Iterator[StudyProblem]:
-    """Yields fields of LoRA without an effect, a missing package, and what adapters exclude."""
+    """Yields LoRA fields without an effect, a missing package, and fields that adapters exclude."""
     yield from _without_effect(finetune)
     if not has_adapters(finetune):
         return

@@ -1,4 +1,4 @@
-"""Checks the section `search`: its space, its budget, halving, and what does not go with it."""
+"""Checks the section `search`: its space, its budget, halving, and sections that exclude it."""
 
 import importlib.util
 from collections.abc import Iterator, Mapping
@@ -66,7 +66,7 @@ def _check_others(
     groups: Groups | None,
     tasks: Tasks | None,
 ) -> Iterator[StudyProblem]:
-    """Yields the sections that say what a study varies, where the search says it."""
+    """Yields the sections with axes of a study, where the search has the axes."""
     varying = {
         "finetune.axes": finetune is not None and finetune.axes.varied(),
         "finetune.points": finetune is not None and finetune.points,

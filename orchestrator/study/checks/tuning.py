@@ -1,4 +1,4 @@
-"""Checks what a study's merges choose on validation images: parameters, and steps of each task."""
+"""Checks the choices of merges on validation images: parameters, and steps of each task."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields

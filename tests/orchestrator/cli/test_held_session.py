@@ -11,7 +11,12 @@ import yaml
 from rich.console import Console
 
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
-from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_session
+from orchestrator.cli.held_session import (
+    AFTER_REPAIR,
+    EndedEarlyError,
+    HeldSession,
+    held_session,
+)
 from orchestrator.cli.verbs.prepare import prepare_opened
 from orchestrator.lease.holder import Claim, find_holder
 from orchestrator.lease.lease import Lease
@@ -77,16 +82,20 @@ def test_plan_is_in_the_store_and_the_study_is_held_during_the_work(
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("error", "expected", "next_step"),
     [
-        (PreparationError("x.png is no image", is_input_wrong=True), BAD_INPUT),
-        (PreparationError("no memory", is_input_wrong=False), FAILED),
-        (StoreFullError("full"), FAILED),
-        (ConnectionError("gone"), FAILED),
+        (PreparationError("x.png is no image", is_input_wrong=True), BAD_INPUT, AFTER_REPAIR),
+        (PreparationError("no memory", is_input_wrong=False), FAILED, "run the same command again"),
+        (StoreFullError("full"), FAILED, "run the same command again"),
+        (ConnectionError("gone"), FAILED, "run the same command again"),
     ],
 )
 def test_error_is_printed_with_the_next_step(
-    opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: int
+    opened: OpenedStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: int,
+    next_step: str,
 ) -> None:
     """The study is free again, and the exit code says whether the user's files are the reason."""
 
@@ -96,7 +105,7 @@ def test_error_is_printed_with_the_next_step(
     code, printed = prepare(opened, fail, monkeypatch=monkeypatch)
     assert code == expected
     assert f"error: {error}" in printed
-    assert "run the same command again" in printed
+    assert next_step in printed
     assert is_free(opened)
 
 

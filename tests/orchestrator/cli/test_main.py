@@ -208,6 +208,17 @@ def test_help_lists_commands_and_exit_codes(call: Callable[..., Result]) -> None
         assert part in output
 
 
+@pytest.mark.parametrize("verb", sorted(cli.commands))
+def test_help_shows_the_first_sentence_of_a_command_whole(
+    verb: str, call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sentence of the list is cut off at 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    (line,) = [each for each in call("--help").output.splitlines() if each.split()[:1] == [verb]]
+    assert line.endswith(".")
+    assert not line.endswith("...")
+
+
 def test_plan_prints_counts_sharing_and_cost(
     call: Callable[..., Result], write_study: Callable[..., Path]
 ) -> None:
