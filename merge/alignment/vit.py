@@ -63,7 +63,8 @@ def axes(shapes: Shapes, *, head_dim: int | None) -> dict[str, tuple[Axis, ...]]
     check_names(shapes, known=known, needed=needed, architecture="ViT")
     if head_dim is None and not _has_default_heads(shapes):
         raise UnalignableError(
-            "head_dim must be given for a ViT that is this wide or has no cls_token",
+            "the size of attention heads must be given (`merge --head-dim`) for a ViT that is this "
+            "wide or has no cls_token",
             [f"{_FIRST_QKV}{list(shapes[_FIRST_QKV])}"],
         )
     return known

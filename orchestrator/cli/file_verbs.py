@@ -70,6 +70,12 @@ from orchestrator.cli.options import BadInputError, OutputPath, new_console
     "from it do not change.",
 )
 @click.option(
+    "--head-dim",
+    type=click.IntRange(min=1),
+    help="For --align of ViTs that are very wide or have no class token: the entries of one "
+    "attention head.",
+)
+@click.option(
     "--task",
     type=click.IntRange(min=1),
     help="For methods that keep modules of each task: the number of the expert, from 1, whose task "
@@ -91,6 +97,7 @@ def merge(
     output: Path,
     prefix: str,
     align: bool,
+    head_dim: int | None,
     dtype: str | None,
     **options: Any,  # noqa: ANN401 click's own
 ) -> None:
@@ -112,6 +119,7 @@ def merge(
         output=output,
         prefix=prefix,
         align=align,
+        head_dim=head_dim,
         task=None if task is None else task - 1,
         dtype=dtype,
     )

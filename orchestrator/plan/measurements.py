@@ -50,21 +50,6 @@ def reaches_of(plan: Plan) -> tuple[ReachSpec, ...]:
     )
 
 
-def average_reaches_of(plan: Plan) -> tuple[ReachSpec, ...]:
-    """Returns the reach of the path to the average of each group at each setting, on each task."""
-    groups = dict.fromkeys(merge.experts for merge in plan.merges.values())
-    return tuple(
-        ReachSpec(
-            sample=path_sample_of(expert),
-            experts=tuple(each.id for each in experts),
-            coefficients=(1 / len(experts),) * len(experts),
-        )
-        for experts in groups
-        if not experts[0].hyperparameters.linearised
-        for expert in experts
-    )
-
-
 def operators_of(plan: Plan, *, leave_one_out: bool) -> tuple[OperatorSpec, ...]:
     """Returns the effect of each method on each group's task vectors at each setting.
 

@@ -65,7 +65,9 @@ def merge_files(
     outliers: list[Outlier] = []
     dtype = None if files.dtype is None else getattr(torch, files.dtype)
     options = replace(options, dtype=dtype, on_outlier=outliers.append)
-    experts = _aligned(base, opened, options=options, names=names) if files.align else opened
+    experts: Sequence[State] = opened
+    if files.align:
+        experts = _aligned(base, opened, head_dim=files.head_dim, options=options, names=names)
     torch.set_num_threads(1)  # the merge has its own threads, each working on one tensor
     writer = TensorWriter(base.dtypes_and_shapes(floats=dtype), metadata=_metadata(base))
     options = replace(options, may_defer=_may_defer(options, num_bytes=writer.num_bytes))
@@ -135,7 +137,12 @@ def _metadata(base: TensorFile) -> dict[str, str]:
 
 
 def _aligned(
-    base: State, experts: Sequence[State], *, options: MergeOptions, names: Names
+    base: State,
+    experts: Sequence[State],
+    *,
+    head_dim: int | None,
+    options: MergeOptions,
+    names: Names,
 ) -> Sequence[State]:
     # Imported here because scipy takes a fifth of the command's start-up time.
     from merge.alignment.aligned import align  # noqa: PLC0415
@@ -144,6 +151,6 @@ def _aligned(
     check_mergeable(base, experts=experts, names=names)
     check_match(base, experts=experts, names=names, may_mix_floats=options.dtype is not None)
     return [
-        align(base, expert, seed=options.seed, names=names.of_experts([index]))
+        align(base, expert, seed=options.seed, head_dim=head_dim, names=names.of_experts([index]))
         for index, expert in enumerate(experts)
     ]

@@ -24,6 +24,8 @@ class MergeFiles:
     """Prefix of the experts' tensors to merge, such as `backbone.`; it is removed."""
     align: bool = False
     """Whether to permute each expert's channels into the base's order first."""
+    head_dim: int | None = None
+    """For `align`: the entries of a ViT's attention head; None if the width tells."""
     task: int | None = None
     """Position of the expert whose task to build the model for, if the method builds one model per
     task; None for other methods."""

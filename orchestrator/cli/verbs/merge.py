@@ -107,6 +107,8 @@ def _checked_params(request: MergeRequest, *, file_problems: Sequence[str]) -> "
         problems += str(error).splitlines()
     if files.task is not None and files.task >= len(files.experts):
         problems.append(f"--task {files.task + 1}: experts are numbered 1 to {len(files.experts)}")
+    if files.head_dim is not None and not files.align:
+        problems.append("--head-dim is for --align: add --align, or leave it out")
     problems += file_problems
     try:
         check_output(files.output)

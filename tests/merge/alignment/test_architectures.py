@@ -109,7 +109,10 @@ def test_an_unknown_architecture_is_named_by_its_first_tensors() -> None:
             "vit_giant_patch14_clip_224",
             "is this wide or has no cls_token: blocks.0.attn.qkv.weight[4224, 1408]",
         ),
-        ("vit_base_patch16_gap_224", "head_dim must be given"),
+        (
+            "vit_base_patch16_gap_224",
+            "the size of attention heads must be given (`merge --head-dim`)",
+        ),
     ],
 )
 def test_relatives_are_refused_with_the_reason(model: str, reason: str) -> None:

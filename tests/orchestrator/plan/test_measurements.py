@@ -1,7 +1,6 @@
 from collections.abc import Callable
 
 from orchestrator.plan.measurements import (
-    average_reaches_of,
     constants_of,
     operators_of,
     reaches_of,
@@ -27,22 +26,18 @@ def test_constants_are_measured_once_for_each_task_and_loss(
     assert not {spec.id for spec in specs} & {spec.id for spec in curved}
 
 
-def test_reaches_lead_to_every_snapshot_and_every_average(
-    make_plan: Callable[..., Plan],
-) -> None:
-    """Three tasks in pairs: nine experts, and at each of three settings three groups of two."""
+def test_reaches_lead_to_every_snapshot(make_plan: Callable[..., Plan]) -> None:
+    """Three tasks at three settings: nine experts."""
     plan = make_plan(finetune=FINETUNE)
     assert {spec.experts for spec in reaches_of(plan)} == {(each,) for each in plan.experts}
-    averages = average_reaches_of(plan)
-    assert len(averages) == 3 * 3 * 2
-    assert {spec.coefficients for spec in averages} == {(0.5, 0.5)}
+    assert len(reaches_of(plan)) == 3 * 3
 
 
 def test_linearised_experts_have_no_reach(make_plan: Callable[..., Plan]) -> None:
     """Their loss is measured on another model; nothing is said about it."""
     finetune = {**FINETUNE, "axes": {}, "linearised": True}
     plan = make_plan(finetune=finetune)
-    assert (reaches_of(plan), average_reaches_of(plan), constants_of(plan)) == ((), (), ())
+    assert (reaches_of(plan), constants_of(plan)) == ((), ())
 
 
 def test_methods_that_only_add_are_measured_once_for_all(

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from merge.errors import MergeError
 from merge.merge import MergeOptions
 from merge.parameters.linear import AverageParams, TaskArithmeticParams
 from merge.parameters.sparse import TiesParams
@@ -165,6 +167,31 @@ def test_a_shuffled_twin_is_aligned_before_it_is_averaged(tmp_path: Path) -> Non
         merged = load_file(paths[2])
         is_same = all(torch.equal(merged[name], each) for name, each in state.items())
         assert is_same == is_aligned
+
+
+def test_heads_of_an_unusual_vit_are_aligned_if_their_size_is_given(tmp_path: Path) -> None:
+    """A ViT without class token and a copy with its two heads exchanged average to the ViT."""
+    torch.manual_seed(0)
+    size = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    pooling = {"class_token": False, "global_pool": "avg", "fc_norm": False, "num_classes": 0}
+    state = timm.models.VisionTransformer(**size, **pooling).state_dict()
+    heads = torch.arange(8).roll(4)
+    qkv = torch.cat([heads + 8 * part for part in range(3)])
+    twin = {
+        **state,
+        "blocks.0.attn.qkv.weight": state["blocks.0.attn.qkv.weight"][qkv],
+        "blocks.0.attn.qkv.bias": state["blocks.0.attn.qkv.bias"][qkv],
+        "blocks.0.attn.proj.weight": state["blocks.0.attn.proj.weight"][:, heads].contiguous(),
+    }
+    paths = [tmp_path / f"{name}.safetensors" for name in ("base", "twin", "out")]
+    save_file(state, paths[0])
+    save_file(twin, paths[1])
+    files = MergeFiles(base=paths[0], experts=paths[:2], output=paths[2], align=True)
+    with pytest.raises(MergeError, match="--head-dim"):
+        merge(files)
+    merge(replace(files, head_dim=4))
+    merged = load_file(paths[2])
+    assert all(torch.equal(merged[name], each) for name, each in state.items())
 
 
 def test_progress_is_the_fraction_of_entries(save: Callable[..., Path], tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ WRONG_MERGES = {
             "slerp makes one model for all tasks, so --task chooses nothing",
         ],
     ),
+    "size of heads": (
+        ["--method", "average", "--head-dim", "64"],
+        ["--head-dim is for --align: add --align, or leave it out"],
+    ),
     "no task": (["--method", "emr"], ["emr builds one model per task: choose an expert"]),
     "task of one model": (
         ["--method", "average", "--task", "1"],
