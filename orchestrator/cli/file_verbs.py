@@ -195,7 +195,7 @@ def init(study_file: Path, template: str) -> None:
     """
     from orchestrator.progress.say import say
     from orchestrator.progress.visible_text import one_line
-    from orchestrator.study.first_study import StudyExistsError, write_study
+    from orchestrator.study.first_study import METHOD_FILE, StudyExistsError, write_study
     from orchestrator.study.json_schema import SCHEMA_FILE
     from workers.store.output_file import OutputError
 
@@ -206,8 +206,14 @@ def init(study_file: Path, template: str) -> None:
     except OutputError as error:
         raise click.ClickException(str(error)) from error
     console = new_console()
-    say(console, f"wrote {one_line(str(study_file))}, and {SCHEMA_FILE} for editors")
-    say(console, f"next: mergesweep plan {one_line(shlex.quote(str(study_file)))}")
+    written = [str(study_file), *([METHOD_FILE] if template == "method" else [])]
+    say(console, f"wrote {one_line(', '.join(written))}, and {SCHEMA_FILE} for editors")
+    command = f"mergesweep plan {shlex.quote(str(study_file))}"
+    folder = study_file.parent
+    if template == "method" and folder != Path():  # the study names the method by a relative path
+        name = shlex.quote(study_file.name)
+        command = f"cd {shlex.quote(str(folder))} && mergesweep plan {name}"
+    say(console, f"next: {one_line(command)}")
 
 
 @click.command()

@@ -139,6 +139,19 @@ def test_init_prints_a_command_that_a_shell_understands(call: Callable[..., Resu
     assert shlex.split(command) == ["mergesweep", "plan", "my study (1).yaml"]
 
 
+def test_init_of_a_method_elsewhere_prints_a_command_that_finds_it(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study names its method relative to the folder of the command, which goes there."""
+    folder = Path("my studies")
+    folder.mkdir()
+    result = call("init", "--from", "method", folder / "a.yaml")
+    assert result.output.startswith("wrote my studies/a.yaml, my_method.py, and ")
+    assert result.output.splitlines()[-1] == "next: cd 'my studies' && mergesweep plan a.yaml"
+    monkeypatch.chdir(folder)
+    assert parse_study(Path("a.yaml").read_text(), source="a.yaml").merge
+
+
 @pytest.mark.parametrize(("template", "name"), [("demo", "demo"), ("laws", "embedded-laws")])
 def test_templates_are_the_studies_of_the_repository(template: str, name: str) -> None:
     """The package holds a copy, because installations have no deploy/."""
