@@ -26,6 +26,22 @@ def not_empty(context: click.Context, parameter: click.Parameter, value: str | N
     return value
 
 
+def _not_a_file(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuses a study file in place of the study's name."""
+    if value.endswith((".yaml", ".yml")) and Path(value).is_file():
+        text = f"{value!r} is a file; give the study's name, which is the field `name` in it"
+        raise click.BadParameter(text, ctx=context, param=parameter)
+    return value
+
+
+def _not_a_name(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Refuses a study's name in place of its file."""
+    if not value.suffix and not value.exists():
+        text = f"there is no file {str(value)!r}; give the study's file, such as study.yaml"
+        raise click.BadParameter(text, ctx=context, param=parameter)
+    return value
+
+
 store_option = click.option(
     "--store",
     callback=not_empty,
@@ -34,9 +50,12 @@ store_option = click.option(
     help="The store that has the study: a directory, or s3://bucket/prefix.",
 )
 study_argument = click.argument(
-    "study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path, dir_okay=False)
+    "study_file",
+    metavar="STUDY.yaml",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_not_a_name,
 )
-name_argument = click.argument("name", metavar="NAME")
+name_argument = click.argument("name", metavar="NAME", callback=_not_a_file)
 take_over_option = click.option(
     "--take-over",
     is_flag=True,

@@ -24,6 +24,7 @@ LookupError
 └── StudyDamagedError     a file of the study, or the manifest of an artifact, is damaged
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,12 +50,18 @@ UNFINISHED_FILE = "unfinished.json"
 EXTERNAL_FILE = "external.json"
 
 
+_INSIDE_A_STORE = re.compile(r"(.+)/studies(?:/[^/]+)?/?")
+"""The path of a study's folder, or of that of all studies, in place of the store's."""
+
+
 class StudyNotFoundError(LookupError):
     """The store has no study of this name; the message names those that it has."""
 
     def __init__(self, store: Store, name: str) -> None:
         names = ", ".join(study_names(store)) or "none"
-        super().__init__(f"{store.url} has no study {name!r}; studies there: {names}")
+        found = _INSIDE_A_STORE.fullmatch(store.url)
+        hint = f"; the store is the folder above studies, {found[1]}" if found else ""
+        super().__init__(f"{store.url} has no study {name!r}; studies there: {names}{hint}")
 
 
 class StudyDamagedError(LookupError):

@@ -175,6 +175,18 @@ def test_study_that_the_store_has_not_is_bad_input(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_file_is_no_name_and_a_name_is_no_file(
+    call: Callable[..., Result], write_study: Callable[..., Path]
+) -> None:
+    """Either mistake is told as such."""
+    result = call("results", write_study())
+    assert result.exit_code == 2
+    assert "is a file; give the study's name" in " ".join(result.output.split())
+    result = call("plan", "small")
+    assert result.exit_code == 2
+    assert "there is no file 'small'; give the study's file" in " ".join(result.output.split())
+
+
 def test_means_of_experts_are_bad_input(call: Callable[..., Result]) -> None:
     """Experts belong to no group."""
     result = call("results", "study", "--experts", "--means")

@@ -56,6 +56,17 @@ def test_unknown_study_is_reported_with_the_names_of_the_store(
         StudyFolder(directory, "c").read_study_and_plan()
 
 
+@pytest.mark.parametrize("inside", ["studies", "studies/small"])
+def test_folder_inside_a_store_is_told_from_the_store(
+    directory: Store, make_plan: Callable[..., Plan], inside: str
+) -> None:
+    """A user who gives a study's folder as the store learns which folder is the store."""
+    StudyFolder(directory, "small").write_plan(make_plan(name="small"), study_text="x")
+    store = open_store(f"{directory.url}/{inside}")
+    with pytest.raises(StudyNotFoundError, match=f"above studies, {directory.url}$"):
+        StudyFolder(store, "small").read_study_and_plan()
+
+
 def test_empty_store_has_no_studies(folder: StudyFolder) -> None:
     """The message says `none`."""
     with pytest.raises(StudyNotFoundError, match="studies there: none"):
