@@ -163,6 +163,8 @@ def results(
         raise click.UsageError("--pairs compares merges: leave out --experts and --means")
     if candidates and (experts or means or pairs):
         raise click.UsageError("--candidates is a table of its own: leave out the other tables")
+    if output_format == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("a terminal cannot show Parquet: redirect it, `> rows.parquet`")
     opened = open_name(name, store, is_read_only=True)
     if (candidates or winner) and opened.plan.study.search is None:
         raise click.UsageError(f"study {name} has no `search` section")

@@ -1,6 +1,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -90,3 +93,18 @@ def test_pairs_exclude_the_other_tables(
     ended = call("results", "small", "--store", opened.store_url, "--pairs", other)
     assert ended.exit_code == 2
     assert "leave out" in ended.stderr
+
+
+def test_a_terminal_gets_no_parquet() -> None:
+    """Its bytes would act on the terminal; the message says how to get a file."""
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-m", "orchestrator", "results", "small", "--format", "parquet"]
+    try:
+        ended = subprocess.run(
+            command, stdout=terminal, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert ended.returncode == 2
+    assert "redirect it" in ended.stderr
