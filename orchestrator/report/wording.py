@@ -62,7 +62,8 @@ def headline(settings: Sequence[SettingMean]) -> str:
     Merges that read data, or keep modules for each task, have an advantage over merges that use
     weights alone, so only merges of the same kind are compared; `best_of_other_kinds` names the
     best of each other kind. The measure is the gain in macro accuracy over the base on the same
-    groups, or the macro accuracy if the base was not evaluated.
+    groups, or the macro accuracy if the base was not evaluated. Of equal merges the first in the
+    tables is named, then the other methods with one.
     """
     by_use = _by_use(settings)
     if not by_use:
@@ -72,13 +73,24 @@ def headline(settings: Sequence[SettingMean]) -> str:
     best, worst = ranked[-1], ranked[0]
     if best is worst:
         return f"{_where(best)} {_does(best)}."
-    return f"Best{of}: {_where(best)} {_does(best)}. Worst: {_where(worst)} {_does(worst)}."
+    if _does(best) == _does(worst):
+        return f"All merges{of} are alike: each {_does(best)}."
+    return f"Best{of}: {_best(ranked)}. Worst: {_where(worst)} {_does(worst)}."
 
 
 def best_of_other_kinds(settings: Sequence[SettingMean]) -> list[str]:
     """Returns a sentence for the best merge of every kind that the headline leaves out."""
     _, *others = _by_use(settings).items() or [("", [])]
-    return [f"Best with {use}: {_where(best)} {_does(best)}." for use, (*_, best) in others]
+    return [f"Best with {use}: {_best(ranked)}." for use, ranked in others]
+
+
+def _best(ranked: Sequence[SettingMean]) -> str:
+    """Returns the words for the last of ranked merges, and other methods for which they hold."""
+    best = ranked[-1]
+    alike = [each.method for each in reversed(ranked) if _does(each) == _does(best)]
+    others = [method for method in dict.fromkeys(alike) if method != best.method]
+    also = f", as {'does' if len(others) == 1 else 'do'} {', '.join(others)}" if others else ""
+    return f"{_where(best)} {_does(best)}{also}"
 
 
 def _by_use(settings: Sequence[SettingMean]) -> dict[str, list[SettingMean]]:
@@ -159,10 +171,11 @@ def lacking_lines(settings: Sequence[SettingMean]) -> list[str]:
 
 
 def _ranked(settings: Sequence[SettingMean]) -> list[SettingMean]:
-    with_gain = [s for s in settings if s.macro.gain.num_groups]
+    """Returns the merges that have a result, the best last; of equal ones the first comes last."""
+    with_gain = [s for s in reversed(settings) if s.macro.gain.num_groups]
     if with_gain:
         return sorted(with_gain, key=lambda s: s.macro.gain.mean)
-    known = [s for s in settings if s.macro.accuracy.num_groups]
+    known = [s for s in reversed(settings) if s.macro.accuracy.num_groups]
     return sorted(known, key=lambda s: s.macro.accuracy.mean)
 
 

@@ -265,6 +265,17 @@ def test_summary_without_a_base_tells_accuracies() -> None:
     assert text.startswith("Best: average at lr=0.0003 reaches 63.7 % accuracy.")
 
 
+def test_equal_merges_share_the_first_place() -> None:
+    """The first in the tables is the best, and other methods with its result are named."""
+    first, second, third = setting_means(
+        results_table(merge_rows({"lr": ("0.001",)}, ("a", "b", "c")))
+    )
+    equal = [replace(each, macro=second.macro) for each in (first, second)]
+    assert headline([*equal, third]).startswith("Best: a at lr=0.001 ")
+    assert ", as does b. Worst: c at lr=0.001 " in headline([*equal, third])
+    assert headline(equal).startswith("All merges are alike: each ")
+
+
 def hole_of(method: str, **fields: Any) -> Hole:  # noqa: ANN401 any field of a hole
     """Returns the hole of a merge by a method."""
     merge = MissingMerge(method=method, group="4x01", setting="lr=0.001")
