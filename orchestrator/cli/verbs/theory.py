@@ -59,7 +59,7 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
             with console.status("sending the findings to MLflow"):
                 published = publish_theory(opened, answers=answers)
             print_pending(published, opened=opened, console=console)
-    say(console, f"\ntables  {opened.folder.location(table_file('*'))} ({len(SCHEMAS)} files)")
+    say(console, f"\ntables  {table_file('*')} beside the report: {len(SCHEMAS)} files")
     say(console, f"report  {opened.folder.location(REPORT_FILE)}")
     return DONE
 
