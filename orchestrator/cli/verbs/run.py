@@ -70,7 +70,10 @@ def _finish(held: HeldSession) -> StudyResults:
     opened, tracker = held.opened, held.tracker
     assert tracker is not None, "a run publishes"
     committed = opened.ledger.committed()
-    with held.console.status("writing tables, report and the last runs to MLflow"):
+    work = "writing tables, report and the last runs to MLflow"
+    if not held.console.is_terminal:  # shows no status; MLflow may take minutes on a busy machine
+        say(held.console, work)
+    with held.console.status(work):
         results = StudyResults.of(committed)
         left_out = publish_outputs(
             committed,
