@@ -9,8 +9,6 @@ exist only after training, and their records are shown beside.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from orchestrator.advice.tried import Tried
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.base_features import Coefficients, MeasuredBases, base_predictors
@@ -146,8 +144,3 @@ def _scored(predictor: Predictor, panel: Panel) -> Scored:
 
 def _score(scored: Scored) -> Score:
     return Score(error=total(scored, RMSE), regret=total(scored, REGRET))
-
-
-def setting_residual(record: Record) -> float:
-    """Returns the root mean square over settings of the error of a setting's mean over groups."""
-    return float(np.sqrt((record.residuals.mean(axis=1) ** 2).mean()))

@@ -4,6 +4,7 @@ The tracker starts the process and writes to its standard input. The process end
 ends, also if the driver was killed: then it has a limited time to publish all that it has read.
 """
 
+import functools
 import logging
 import os
 import queue
@@ -110,8 +111,13 @@ def _send(replies: BinaryIO, message: Message) -> None:
     try:
         replies.write(encode(message))
     except BrokenPipeError:
-        log = logging.getLogger(__name__)
-        log.warning("the driver is gone; publishing the remaining MLflow runs")
+        _warn_of_lost_driver()
+
+
+@functools.cache  # one warning, however many replies find nobody
+def _warn_of_lost_driver() -> None:
+    log = logging.getLogger(__name__)
+    log.warning("the driver is gone; publishing the remaining MLflow runs")
 
 
 if __name__ == "__main__":

@@ -102,5 +102,5 @@ class ModelFolder:
             }
             for task, place in self._places.items()
         }
-        text = json.dumps(tasks, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(tasks, indent=2) + "\n"
         (self.path / TASKS_FILE).write_text(text, encoding="utf-8")
