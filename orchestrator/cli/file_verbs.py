@@ -176,11 +176,12 @@ def check_method(context: click.Context, method: str) -> None:
 @click.option(
     "--from",
     "template",
-    type=click.Choice(["demo", "laws", "own-images", "method"]),
+    type=click.Choice(["demo", "laws", "search", "own-images", "method"]),
     default="demo",
     show_default=True,
-    help="demo: minutes on two cores. laws: five axes. own-images: your own folders of images. "
-    "method: a merging method of your own, in my_method.py beside the study.",
+    help="demo: minutes on two cores. laws: five axes. search: experts whose merge is best. "
+    "own-images: your own folders of images. method: a merging method of your own, in "
+    "my_method.py beside the study.",
 )
 @click.argument(
     "study_file",

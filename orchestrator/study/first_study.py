@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.study.json_schema import SCHEMA_FILE, schema_line, study_json_schema
 from workers.store.output_file import write_output
 
-TEMPLATES = ("demo", "laws", "own-images", "method")
+TEMPLATES = ("demo", "laws", "search", "own-images", "method")
 """Studies that a new one can begin with: files of `orchestrator/study/templates/`."""
 
 
