@@ -120,7 +120,10 @@ def method_lines(settings: Sequence[SettingMean]) -> list[str]:
     """Returns a sentence per method about its best and its worst setting."""
     lines = []
     for method in dict.fromkeys(s.method for s in settings):
-        ranked = _ranked([s for s in settings if s.method == method])
+        # A setting that stands on several axes counts once.
+        ranked = _ranked(
+            list({s.macro: s for s in reversed(settings) if s.method == method}.values())
+        )
         if len(ranked) > 1:
             best, worst = ranked[-1], ranked[0]
             if _does(best) == _does(worst):

@@ -344,6 +344,13 @@ def test_merges_that_read_data_are_ranked_apart() -> None:
     ]
 
 
+def test_setting_on_two_axes_is_one_setting_of_its_method() -> None:
+    """A method that is at the defaults alone has no worst setting beside its best."""
+    first, *_ = setting_means(results_table(merge_rows({"lr": ("0.001",)}, ("a",))))
+    (line,) = method_lines([first, replace(first, axis="steps", value="40")])
+    assert line == "a gains 8.0 points over the base at lr=0.001."
+
+
 def test_figures_are_svg_files_by_name() -> None:
     """They are named by quantity and axis; MLflow shows them on white."""
     drawn = draw(merge_rows({"lr": ("0.001", "0.0003")}))
