@@ -17,13 +17,12 @@ def database_path(uri: str) -> Path | None:
 
 
 def prepare_database(path: Path) -> None:
-    """Creates the file's directory and switches the file to write-ahead mode for good.
+    """Switches the file to write-ahead mode for good.
 
     Write-ahead mode lets the MLflow pages read while the publisher writes, and an MLflow run costs
     18 ms instead of 21 ms. The mode needs shared memory, so the file must be on a local disk and
     not on NFS.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=20)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
 

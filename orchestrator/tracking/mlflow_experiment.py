@@ -10,11 +10,12 @@ import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_USER
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -22,6 +23,7 @@ from sqlalchemy.engine import Engine
 from orchestrator.tracking.database import artifact_root, database_path, prepare_database
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
+from workers.store.atomic import link_if_absent, temporary_beside
 from workers.store.scratch import scratch_directory
 
 KEY_TAG = "mergesweep.key"
@@ -47,6 +49,21 @@ class _StoredRun:
     parent_id: str | None
 
 
+def _create_database(path: Path) -> None:
+    """Creates an SQLite file with MLflow's tables, unless it exists.
+
+    The file gets its name when it is whole. MLflow makes its tables in dozens of steps, and can
+    never open a file that a killed publisher has left between two of them.
+    """
+    if path.exists():
+        return
+    with temporary_beside(path) as temporary:
+        root = artifact_root(path, study="Default")
+        store = SqlAlchemyStore(f"sqlite:///{temporary}", root)  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        link_if_absent(temporary, path)
+
+
 class MlflowExperiment:
     """A study's MLflow experiment and the MLflow runs that were found in it.
 
@@ -59,6 +76,7 @@ class MlflowExperiment:
         self._target = target
         self._database = database_path(target.uri)
         if self._database is not None:
+            _create_database(self._database)
             prepare_database(self._database)
             event.listen(Engine, "connect", _sync_rarely)
         self._client = MlflowClient(tracking_uri=target.uri)

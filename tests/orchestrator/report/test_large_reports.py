@@ -122,7 +122,7 @@ def test_large_report_has_means_the_best_and_the_worst() -> None:
     """The last value but one is the best, the first is the worst; the tables are linked."""
     page = ten_thousand()
     assert "Of 1,250 values, figures and numbers show" in page
-    assert "Best: ties at 1248 gains 49.9 points over the base." in page
+    assert "Best: average at 1248 gains 49.9 points over the base, as does ties." in page
     assert page.count("<td>1,250</td><td>50.0\u00a0±\u00a011.6</td>") == 2
     assert page.count("000000-0") == 1  # the worst expert, in the list of the worst
     assert page.count("001248-7") == 1

@@ -43,6 +43,24 @@ def uri(empty_database: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
+def test_database_gets_its_name_when_its_tables_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publisher that ends between two of MLflow's steps leaves nothing that cannot be opened."""
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlflow.store.db.utils._upgrade_db", stop)
+        with pytest.raises(KeyboardInterrupt):
+            open_experiment(uri)
+    assert list((tmp_path / "new").iterdir()) == []
+    assert open_experiment(uri).publish(make_run())
+    assert len(read_runs(uri)) == 1
+
+
 def open_experiment(uri: str, **tags: str) -> MlflowExperiment:
     return MlflowExperiment(Target(uri=uri, study="demo", experiment_tags=tags, rebuild=False))
 
