@@ -31,7 +31,7 @@ NO_VALIDATION = (
     "the study holds no validation images out of its trainings (`tasks.max_validation`), and "
     "images that experts were trained on would call for the longest training"
 )
-NO_PLAIN = "every entry of merge tunes parameters, and steps and parameters are not chosen together"
+NO_PLAIN = "every entry of merge tunes parameters, and the gain is shown at fixed parameters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,18 +184,29 @@ def _choice(
     plain: Mapping[str, Mapping[str, float]],
 ) -> _Choice:
     alike = [
-        each for each in tried if math.isfinite(each.loss) and len(set(each.values.values())) == 1
+        each
+        for each in tried
+        if math.isfinite(each.loss) and len(set(_steps(each.values).values())) == 1
     ]  # the descent begins at the best of them, so that one is finite
     common = min(alike, key=lambda each: (each.loss, *each.values.values()))
     best = next(each for each in tried if point_text(each.values) == chosen)
     beside = plain.get(_alike(merge.at(common.values)), {})
     gains = {task: beside.get(task, math.nan) - loss for task, loss in own.items()}
     return _Choice(
-        steps={name.removeprefix(STEPS): int(each) for name, each in best.values.items()},
-        common=int(max(common.values.values())),
+        steps=_steps(best.values),
+        common=max(_steps(common.values).values()),
         validation_gain=common.loss - best.loss,
         test_gains=gains if all(map(math.isfinite, gains.values())) else None,
     )
+
+
+def _steps(values: Mapping[str, float]) -> dict[str, int]:
+    """Returns the steps by task, without the parameters that are chosen beside them."""
+    return {
+        name.removeprefix(STEPS): int(each)
+        for name, each in values.items()
+        if name.startswith(STEPS)
+    }
 
 
 def _alike(merge: MergeSpec) -> str:

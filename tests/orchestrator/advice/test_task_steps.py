@@ -109,6 +109,28 @@ def test_the_gain_counts_on_test_images(make_chosen: Callable[..., Plan]) -> Non
     assert "not told apart from 0. Optimism of the choice" in text
 
 
+def test_parameters_chosen_beside_the_steps_are_no_steps(make_chosen: Callable[..., Plan]) -> None:
+    """They take part in finding the merge with common steps, and are no number of steps."""
+    plan = make_chosen(
+        {"method": "task_arithmetic", "scaling": 0.4},
+        {"method": "task_arithmetic", "scaling": {"tune": [0.2, 0.4]}, "steps": "chosen"},
+    )
+    rows = table_of(plan).to_pylist()
+    for row in rows:
+        if row["chosen"] is not None:
+            row["chosen"] = f"scaling=0.4, {row['chosen']}"
+        if row["tried"] is not None:
+            points = json.loads(row["tried"])
+            both = [each | {"values": {"scaling": 0.4, **each["values"]}} for each in points]
+            row["tried"] = json.dumps(both)
+    table = pa.Table.from_pylist(rows, schema=table_of(plan).schema)
+    (found,) = advise_steps(table, plan=plan).chosen
+    assert {each.task: each.middle for each in found.tasks} == CHOSEN
+    assert found.common.middle == 20
+    assert found.test_gain is not None
+    assert found.test_gain.mean == pytest.approx(0.2)
+
+
 def test_common_steps_that_are_best_are_said_to_be(make_chosen: Callable[..., Plan]) -> None:
     """A gain of 0 has neither an interval nor an optimism to speak of."""
     plan = make_chosen({"method": "average"}, {"method": "average", "steps": "chosen"})
