@@ -7,7 +7,7 @@ settings again, inside the training part. Every predictor is scored in the same 
 too. One departure from THEORY's protocol: single features enter linearly, without a monotone map.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,8 +126,8 @@ def predict(features: Array, measured: Array, *, members: Mask, protocol: str) -
                 has_levels=protocol == SETTING,
             )
             cells = np.ix_(tested, tested_groups)
-            layers[0][layer][cells] = model.predict(unit[cells])
-            layers[1][layer][cells] = unit[cells] @ model.weights
+            layers[0][layer][cells] = model.predict(unit[cells])[..., 0]
+            layers[1][layer][cells] = (unit[cells] @ model.weights)[..., 0]
     return HeldOut(predicted=layers[0], ranking=layers[1])
 
 
@@ -164,18 +164,18 @@ def total(scored: Scored, score: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """A linear model of unit features."""
+    """Linear models of unit features, one for each of several penalties."""
 
     weights: Array
-    """(F,)."""
+    """(F, penalties)."""
     feature_level: Array
     """(1, 1 or G, F): the mean of the features in training."""
     level: Array
     """(1, 1 or G): the mean of the target in training."""
 
     def predict(self, features: Array) -> Array:
-        """Returns predictions for features (S', G', F), as (S', G')."""
-        predicted: Array = self.level + (features - self.feature_level) @ self.weights
+        """Returns predictions for features (S', G', F), as (S', G', penalties)."""
+        predicted: Array = self.level[..., None] + (features - self.feature_level) @ self.weights
         return predicted
 
 
@@ -188,7 +188,7 @@ def _fit(features: Array, measured: Array, *, has_levels: bool) -> _Model:
         has_levels: Whether every group has a level of its own, which needs the same groups later.
     """
     penalty = _best_penalty(features, measured, has_levels=has_levels)
-    return _ridge(features, measured, penalties=[penalty], has_levels=has_levels)[0]
+    return _ridge(features, measured, penalties=np.array([penalty]), has_levels=has_levels)
 
 
 def best_penalty(features: Array, measured: Array) -> float:
@@ -207,23 +207,22 @@ def _best_penalty(features: Array, measured: Array, *, has_levels: bool) -> floa
         return float(_PENALTIES[0])
     errors = np.zeros(len(_PENALTIES))
     for fold in _folds(num_settings):
-        rest = np.setdiff1d(np.arange(num_settings), fold)
-        models = _ridge(features[rest], measured[rest], penalties=_PENALTIES, has_levels=has_levels)
-        for index, model in enumerate(models):
-            predicted = model.predict(features[fold])
-            errors[index] += ((predicted - measured[fold]) ** 2).sum()
+        models = _ridge(
+            features[~fold], measured[~fold], penalties=_PENALTIES, has_levels=has_levels
+        )
+        missed = models.predict(features[fold]) - measured[fold][..., None]
+        errors += (missed**2).sum(axis=(0, 1))
     return float(_PENALTIES[int(errors.argmin())])
 
 
-def _folds(num_settings: int) -> Iterator[Indices]:
+def _folds(num_settings: int) -> Iterator[Mask]:
     num_folds = min(_MAX_FOLDS, num_settings)
+    fold_of = np.arange(num_settings) % num_folds
     for fold in range(num_folds):
-        yield np.arange(fold, num_settings, num_folds)
+        yield fold_of == fold
 
 
-def _ridge(
-    features: Array, measured: Array, *, penalties: Sequence[float] | Array, has_levels: bool
-) -> list[_Model]:
+def _ridge(features: Array, measured: Array, *, penalties: Array, has_levels: bool) -> _Model:
     axes = 0 if has_levels else (0, 1)
     feature_level = features.mean(axis=axes, keepdims=True)
     level = measured.mean(axis=axes, keepdims=True)
@@ -232,14 +231,11 @@ def _ridge(
     slope = rows.T @ (measured - level).ravel() / len(rows)
     values, vectors = np.linalg.eigh(gram)  # one for all penalties
     turned = vectors.T @ slope
-    return [
-        _Model(
-            weights=vectors @ (turned / (values + penalty)),
-            feature_level=feature_level,
-            level=level,
-        )
-        for penalty in penalties
-    ]
+    return _Model(
+        weights=vectors @ (turned[:, None] / (values[:, None] + penalties)),
+        feature_level=feature_level,
+        level=level,
+    )
 
 
 def _standardized(features: Array) -> Array:

@@ -11,6 +11,7 @@ four values no coefficient can be significant.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy
@@ -61,13 +62,12 @@ def correlations(predictor: Array, loss: Array, *, members: Mask) -> Iterator[Co
     for kind, num_values in sizes.items():
         if num_values < MIN_VALUES:
             continue
-        pairs = _pairs(predictor, loss, kind=kind)
-        spearman = np.array([_spearman(x, y) for x, y in pairs])
+        x, y = (_rows(each, kind=kind) for each in (predictor, loss))
+        spearman = rank_correlation(x, y)
         known = np.isfinite(spearman)
         kendall = [
-            float(scipy.stats.kendalltau(x, y).statistic)
-            for (x, y), is_known in zip(pairs, known, strict=True)
-            if is_known
+            float(scipy.stats.kendalltau(*each).statistic)
+            for each in zip(x[known], y[known], strict=True)
         ]
         yield Correlation(
             kind=kind,
@@ -114,7 +114,8 @@ class _Sampled:
     def __call__(self, settings: Indices, groups: Indices) -> Array:
         x, y = self.predictor[settings], self.loss[settings]
         if self.kind == WITHIN:
-            by_group = rank_correlation(x.T, y.T)
+            is_whole = len(settings) == len(self.loss)
+            by_group = self._of_all_settings if is_whole else rank_correlation(x.T, y.T)
             return known_means(by_group[groups])
         x, y = x[:, groups], y[:, groups]  # (S', draws, G')
         if self.kind == POOLED:
@@ -124,17 +125,17 @@ class _Sampled:
         flat = rank_correlation(x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2]))
         return known_means(flat.reshape(len(settings), len(groups)).T)
 
+    @cached_property
+    def _of_all_settings(self) -> Array:
+        """The coefficient within each group, as (G,)."""
+        return rank_correlation(self.predictor.T, self.loss.T)
 
-def _pairs(x: Array, y: Array, *, kind: str) -> list[tuple[Array, Array]]:
+
+def _rows(numbers: Array, *, kind: str) -> Array:
+    """Returns what is ranked together as rows: of groups, of settings, or a single one."""
     if kind == WITHIN:
-        return list(zip(x.T, y.T, strict=True))
-    if kind == ACROSS:
-        return list(zip(x, y, strict=True))
-    return [(x.ravel(), y.ravel())]
-
-
-def _spearman(x: Array, y: Array) -> float:
-    return float(rank_correlation(x[None], y[None])[0])
+        return numbers.T
+    return numbers if kind == ACROSS else numbers.reshape(1, -1)
 
 
 def known_means(numbers: Array) -> Array:
