@@ -7,9 +7,7 @@ The study must end with the same bytes as `mergesweep run` with the same file on
 import argparse
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,10 +20,7 @@ from hosts import Host, network
 from parts import (
     NotReadyError,
     Part,
-    adopt_orphans,
-    clean_up_when_terminated,
-    descendants,
-    kill_all,
+    run_in_folder,
     wait_until_ready,
 )
 from servers import program
@@ -252,25 +247,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     arguments = parser.parse_args()
-    clean_up_when_terminated()
-    adopt_orphans()
-    folder = Path(tempfile.mkdtemp(prefix="mh-"))
-    folder.chmod(0o755)
-    is_whole = False
     events = Events()
-    try:
+
+    def run_there(folder: Path) -> bool:
+        folder.chmod(0o755)
         with network(4, folder=folder) as hosts:
             *cluster_hosts, server_host = hosts
             with started_surroundings(folder, place=server_host) as around:
                 events.say("S3 and MLflow on PostgreSQL answer on the fourth host")
-                is_whole = run(cluster_hosts, folder=folder, around=around, events=events)
-    finally:
-        kill_all(descendants())
-        if is_whole and not arguments.keep:
-            shutil.rmtree(folder)
-        else:
-            events.say(f"logs: {folder}")
-    return 0 if is_whole else 1
+                return run(cluster_hosts, folder=folder, around=around, events=events)
+
+    return run_in_folder(run_there, prefix="mh-", keep=arguments.keep)
 
 
 def run(hosts: list[Host], *, folder: Path, around: Surroundings, events: Events) -> bool:

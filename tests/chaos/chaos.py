@@ -5,9 +5,7 @@
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,10 +27,7 @@ from faults import Fault, draw_faults
 from nodes import NUM_NODES
 from parts import (
     NotReadyError,
-    adopt_orphans,
-    clean_up_when_terminated,
-    descendants,
-    kill_all,
+    run_in_folder,
 )
 from summary import SeedResult, seed_line, table
 from surroundings import Surroundings, started_surroundings
@@ -203,21 +198,13 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="four faults a seed, for CI")
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     arguments = parser.parse_args()
-    clean_up_when_terminated()
-    adopt_orphans()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    folder = Path(tempfile.mkdtemp(prefix="mc-"))  # short, because socket paths contain it
-    is_whole = False
-    try:
+
+    def run(folder: Path) -> bool:
         results = run_all(seeds, folder=folder, is_short=arguments.short, pace_s=arguments.pace_s)
-        is_whole = all(not result.problem for result in results)
-    finally:
-        kill_all(descendants())
-        if is_whole and not arguments.keep:
-            shutil.rmtree(folder)
-        else:
-            _say(f"logs: {folder}")
-    return 0 if is_whole else 1
+        return all(not result.problem for result in results)
+
+    return run_in_folder(run, prefix="mc-", keep=arguments.keep)
 
 
 def _say(text: str) -> None:

@@ -7,9 +7,7 @@ and all processes that it started, its Ray included. Store and MLflow's database
 import argparse
 import os
 import random
-import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import timm
 import torch
 import yaml
 from checks import Ending, compare, read_ending
-from parts import Part, adopt_orphans, clean_up_when_terminated, descendants, kill_all
+from parts import Part, run_in_folder
 from safetensors.torch import save_file
 from servers import program
 
@@ -173,22 +171,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     arguments = parser.parse_args()
-    clean_up_when_terminated()
-    adopt_orphans()
-    folder = Path(tempfile.mkdtemp(prefix="mg-"))
-    is_whole = False
-    try:
-        _say(check(folder, seed=arguments.seed))
-        is_whole = True
-    except AssertionError as error:
-        _say(str(error))
-    finally:
-        kill_all(descendants())
-        if is_whole and not arguments.keep:
-            shutil.rmtree(folder)
-        else:
-            _say(f"logs: {folder}")
-    return 0 if is_whole else 1
+
+    def run(folder: Path) -> bool:
+        try:
+            _say(check(folder, seed=arguments.seed))
+        except AssertionError as error:
+            _say(str(error))
+            return False
+        return True
+
+    return run_in_folder(run, prefix="mg-", keep=arguments.keep)
 
 
 def _say(text: str) -> None:

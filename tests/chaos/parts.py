@@ -2,10 +2,12 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,14 +28,42 @@ class NotReadyError(Exception):
     """A part that is not ready in time; the message has the end of its log."""
 
 
-def adopt_orphans() -> None:
+def run_in_folder(run: Callable[[Path], bool], *, prefix: str, keep: bool) -> int:
+    """Calls a function with a new folder, and kills at the end whatever this process started.
+
+    The folder stays, and its path is printed, unless the function returns True.
+
+    Args:
+        run: Returns whether all went well.
+        prefix: Begins the folder's name.
+        keep: Whether the folder stays in any case.
+
+    Returns:
+        The exit code: 0 if all went well, else 1.
+    """
+    _clean_up_when_terminated()
+    _adopt_orphans()
+    folder = Path(tempfile.mkdtemp(prefix=prefix))  # short, because socket paths contain it
+    is_whole = False
+    try:
+        is_whole = run(folder)
+    finally:
+        kill_all(descendants())
+        if is_whole and not keep:
+            shutil.rmtree(folder)
+        else:
+            print(f"logs: {folder}", flush=True)  # noqa: T201 a command's output
+    return 0 if is_whole else 1
+
+
+def _adopt_orphans() -> None:
     """Makes this process the parent of its orphaned descendants, so that none is lost."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def clean_up_when_terminated() -> None:
+def _clean_up_when_terminated() -> None:
     """Makes SIGTERM raise SystemExit, so that this process ends its descendants."""
 
     def leave(number: int, frame: FrameType | None) -> None:
