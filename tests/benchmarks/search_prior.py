@@ -102,9 +102,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, default=Path(__file__).with_name("search-prior.yaml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rates", type=float, nargs=2, help="least and greatest learning rate")
     parser.add_argument("--folder", type=Path, required=True)
     args = parser.parse_args()
     fields = yaml.safe_load(args.study.read_text())
+    if args.rates is not None:
+        fields["search"]["space"]["lr"] = {"log": args.rates}
     heads = " | ".join(f"{arm}: test loss | median" for arm in ("chance", *FORMS))
     agreements = " | ".join(f"{form}: rank correlation" for form in FORMS)
     print(f"| seed | {heads} | {agreements} | trained steps |")  # noqa: T201 the table
