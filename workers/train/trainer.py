@@ -28,7 +28,6 @@ from workers.specs.bases import PretrainSpec
 from workers.specs.expert import ExpertSpec
 from workers.train.augmentation import augmented
 from workers.train.averaging import WeightAverage
-from workers.train.depthwise import depthwise_convolutions, fast_weight_gradients
 from workers.train.optimizers import create_optimizer, perturbed_by_gradient
 from workers.train.schedules import learning_rate
 from workers.train.trainer_state import (
@@ -75,8 +74,6 @@ class Trainer:
     _trained: list[nn.Parameter] = field(init=False)
     _optimizer: torch.optim.Optimizer = field(init=False)
     _average: WeightAverage = field(init=False)
-    _depthwise: list[nn.Conv2d] = field(init=False, default_factory=list)
-    """The layers whose weight gradients are computed in strips."""
     _task_of_class: Tensor | None = field(init=False, default=None)
     """The task of every class, (classes,), if each task has a head of its own."""
 
@@ -92,9 +89,6 @@ class Trainer:
             hyperparameters, constants=self.spec.constants, parameters=self._trained
         )
         self._average = WeightAverage(hyperparameters)
-        # A linearised model is differentiated in forward mode as well.
-        if self.device.type == "cpu" and not hyperparameters.linearised:
-            self._depthwise = depthwise_convolutions(self.backbone.module)
         has_heads = isinstance(self.spec, PretrainSpec) and self.spec.heads == "per_task"
         if has_heads and isinstance(self.train, JointSplit):
             sizes = torch.tensor(self.train.num_classes)
@@ -155,7 +149,7 @@ class Trainer:
         value = 0.0
         with statistics_in_parts(self.backbone.module, num_parts=num_parts):
             for part_inputs, part_labels in parts:
-                with autocast(self.device), fast_weight_gradients(self._depthwise):
+                with autocast(self.device):
                     logits = self.head(self.backbone.model(part_inputs))
                 mean = self._cross_entropy(logits.float(), part_labels)
                 loss = mean * (len(part_labels) / count)

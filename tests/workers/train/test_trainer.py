@@ -491,31 +491,3 @@ def test_head_depends_on_seed_and_task() -> None:
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
     assert not torch.equal(heads[0], heads[3])
-
-
-@pytest.mark.parametrize("linearised", [False, True])
-def test_depthwise_convolutions_train_as_torch_trains_them(
-    make_expert: Callable[..., ExpertSpec],
-    linearised: bool,  # noqa: FBT001 a parameter of the test
-) -> None:
-    """A linearised training is left to torch, because it needs forward derivatives."""
-
-    def trained(*, in_strips: bool) -> Trainer:
-        torch.manual_seed(0)
-        depthwise = nn.Conv2d(4, 4, 5, padding=2, groups=4)
-        module = nn.Sequential(nn.Conv2d(3, 4, 3), depthwise, nn.Flatten())
-        trainer = start(make_expert(lr=0.1, linearised=linearised), module=module)
-        assert trainer._depthwise == ([] if linearised else [depthwise])
-        if not in_strips:
-            trainer._depthwise.clear()
-        for _ in range(3):
-            trainer.advance()
-        return trainer
-
-    found, expected = trained(in_strips=True), trained(in_strips=False)
-    assert found.losses == pytest.approx(expected.losses, rel=1e-5)
-    assert found.losses[0] != found.losses[2]
-    for one, other in zip(
-        found.backbone.module.parameters(), expected.backbone.module.parameters(), strict=True
-    ):
-        torch.testing.assert_close(one, other)
