@@ -100,6 +100,9 @@ class Workspace:
         self._expert_features = LruCache[tuple[str, str], Tensor](
             max_size=MAX_FEATURE_BYTES, size_of=_tensor_bytes
         )
+        self.measured_features = LruCache[tuple[object, ...], Tensor](
+            max_size=MAX_FEATURE_BYTES, size_of=_tensor_bytes
+        )
         self._probes = LruCache[tuple[object, ...], nn.Linear](max_size=MAX_PROBES)
         self._own_methods: dict[OwnMethodSpec, MethodCard] = {}
         self._coverages: dict[tuple[str, object], float] = {}

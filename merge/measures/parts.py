@@ -55,7 +55,8 @@ def _elected(weight: Weight, recipe: Recipe[Any, Any]) -> Parts:
     for block in weight.blocks:
         vectors = [each.clone() for each in election.trimmed(block)]
         signs = total(iter(vectors)).sign()
-        if bool(((signs == 0) & (torch.stack(vectors) != 0).any(dim=0)).any()):
+        magnitudes = total(each.abs() for each in vectors)
+        if bool(((signs == 0) & (magnitudes > 0)).any()):
             signs += (signs == 0) * election.majority_sign
         yield [_agreeing(each, signs=signs) for each in vectors]
 

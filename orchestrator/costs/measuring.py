@@ -11,7 +11,8 @@ from workers.calibrate.speeds import Calibration
 from workers.models.model_sizes import ModelSize
 from workers.specs.measures import ConstantsSpec, CurvatureSpec, Measurement, ReachSpec
 
-PASSES_OF_A_REACH = 4
+PASSES_OF_A_REACH = 3
+"""Besides the one at the start, which the paths of a task share."""
 GRADIENTS_PER_PRODUCT = 4
 """Gradients that a product of an image's Hessian with a vector takes as long as."""
 USUAL_PRODUCTS = 5

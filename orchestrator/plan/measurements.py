@@ -16,7 +16,7 @@ from workers.specs.measures import (
 from workers.specs.merge import MergeSpec
 
 REACH_BATCHES = 6
-"""Batches of 32 images for a reach: four forward passes of 192 images, as long as 8 steps of 32."""
+"""Batches of 32 images for a reach: three forward passes of them take as long as six steps."""
 
 
 def constants_of(

@@ -108,7 +108,7 @@ class ReachMetrics:
     not finite."""
     batch_size: int
     num_passes: int
-    """Cost: forward passes of single examples."""
+    """Cost: forward passes of single examples, without those at the start, which paths share."""
 
     @property
     def predicted_change(self) -> float | None:

@@ -5,6 +5,7 @@ the loss of one image is undefined. Arithmetic is in float32 on every device.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ class TaskLoss:
         """
         self._sample = sample
         self._device = workspace.device
+        self._kept_features = workspace.measured_features
         self._train = workspace.split(sample.data_id, "train")
         self._order = training_order(len(self._train), seed=sample.seed)
         self.batch_size = min(sample.batch_size, len(self._order) // sample.num_batches)
@@ -110,6 +112,28 @@ class TaskLoss:
         with torch.no_grad():
             chunks = [self._losses(each) for each in _chunks(positions)]
         return torch.cat(chunks).double().cpu()
+
+    def start_losses(self, positions: Positions) -> Tensor:
+        """Returns the loss of each image at the weights that the backbone begins with.
+
+        To be called before the weights move. The process keeps the features, as the experts of a
+        task differ in their heads alone there.
+
+        Shapes: (images,), float64.
+        """
+        sample = self._sample
+        at = (sample.base_id, sample.expert_id, sample.data_id, sample.augment, sample.seed)
+        with torch.no_grad():
+            losses = [
+                self._head_losses(
+                    self._kept_features.get_or_make(
+                        (*at, chunk.tobytes()), partial(self._features, chunk)
+                    ),
+                    chunk,
+                )
+                for chunk in _chunks(positions)
+            ]
+        return torch.cat(losses).double().cpu()
 
     def gradient(self, positions: Positions) -> tuple[npt.NDArray[np.float32], Tensor]:
         """Returns the gradient of the mean loss of some images, and the loss of each.
@@ -247,6 +271,15 @@ class TaskLoss:
 
         Shapes: (images,).
         """
+        return self._head_losses(self._features(positions, weights=weights), positions)
+
+    def _head_losses(self, features: Tensor, positions: Positions) -> Tensor:
+        labels = torch.from_numpy(self._train.labels[positions]).to(self._device)
+        return functional.cross_entropy(self._head(features), labels, reduction="none")
+
+    def _features(
+        self, positions: Positions, *, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         batch = self._train.take(positions)
         inputs = to_inputs(
             batch.images, normalization=self._backbone.normalization, device=self._device
@@ -257,13 +290,11 @@ class TaskLoss:
             seed=self._sample.seed,
             step=int(positions[0]),
         )
-        labels = torch.from_numpy(batch.labels).to(self._device)
-        features = (
-            self._module(inputs)
-            if weights is None
-            else functional_call(self._module, dict(weights), (inputs,))
-        )
-        return functional.cross_entropy(self._head(features), labels, reduction="none")
+        if weights is None:
+            features: Tensor = self._module(inputs)
+        else:
+            features = functional_call(self._module, dict(weights), (inputs,))
+        return features
 
     def _differentiate(self, value: Tensor, *, create_graph: bool = False) -> tuple[Tensor, ...]:
         return torch.autograd.grad(

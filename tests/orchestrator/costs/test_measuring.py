@@ -37,12 +37,12 @@ def test_work_by_hand(make_plan: Callable[..., Plan]) -> None:
 
 
 def test_seconds_are_those_of_trained_images(make_plan: Callable[..., Plan]) -> None:
-    """Three tasks: constants, and four passes of 192 images for each of six experts."""
+    """Three tasks: constants, and three passes of 192 images for each of six experts."""
     plan = make_plan(tasks=TASKS, finetune=STEPS)
     cost = measuring_cost(Ledger(plan, manifests=[]).committed(), calibration=None)
     assert cost is not None
     image_s = GUESS_TRAIN_S_PER_IMAGE / 4  # a quarter of the pixels
-    assert cost.plain_s == pytest.approx((3 * 256 + 6 * 4 * 192 / 3) * image_s)
+    assert cost.plain_s == pytest.approx((3 * 256 + 6 * 3 * 192 / 3) * image_s)
     assert cost.curvature_s > 3 * cost.plain_s
     merges = 6 * 2 * 50 * GUESS_MERGE_S_PER_IMAGE / 4
     assert cost.study_s == pytest.approx(3 * 30 * 8 * image_s + merges)

@@ -1,11 +1,13 @@
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from workers.artifacts.measured import ReachMetrics
 from workers.measure.reach import measure_reach
-from workers.measure.task_loss import TaskLoss, dot
+from workers.measure.task_loss import Positions, TaskLoss, dot
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.measures import ReachSpec, TaskSample
@@ -43,7 +45,7 @@ def test_short_path_is_second_order(
     assert short.reach is not None
     assert short.reach.value == pytest.approx(short.curvature.value / abs(short.slope.value))
     assert short.reach.standard_error >= 0
-    assert short.num_passes == 160
+    assert short.num_passes == 120
 
 
 def test_path_to_a_merge_adds_task_vectors(
@@ -105,3 +107,26 @@ def test_curvature_is_that_of_the_hessian(
     slope = np.mean([dot(gradient, direction) for gradient in gradients])
     assert found.slope.value == pytest.approx(slope, rel=1e-2)
     assert found.curvature.value == pytest.approx(curvature, rel=0.05)
+
+
+def test_paths_of_a_task_share_their_start(
+    experts: tuple[ExpertSpec, ...],
+    new_workspace: Callable[[], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second one takes three forward passes; its numbers are those of a new process."""
+    expert, workspace = experts[0], new_workspace()
+    num_images: list[int] = []
+    pass_forward = TaskLoss._features
+
+    def counted(self: TaskLoss, positions: Positions, **weights: Any) -> Tensor:  # noqa: ANN401
+        num_images.append(len(positions))
+        return pass_forward(self, positions, **weights)
+
+    alone = reach_of(expert, coefficient=1.0, workspace=new_workspace())
+    monkeypatch.setattr(TaskLoss, "_features", counted)
+    reach_of(expert, coefficient=0.5, workspace=workspace)
+    assert sum(num_images) == 4 * 40
+    num_images.clear()
+    assert reach_of(expert, coefficient=1.0, workspace=workspace) == alone
+    assert sum(num_images) == 3 * 40
