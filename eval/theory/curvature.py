@@ -136,17 +136,6 @@ def _largest_of_tridiagonal(
     return float(values[-1]), vectors[:, -1]
 
 
-def secant_curvature(*, gradient_distance: float, weight_distance: float) -> float:
-    """Returns `|grad(y) - grad(x)| / |y - x|` on one batch: a lower value of the smoothness.
-
-    Raises:
-        ValueError: The points are the same.
-    """
-    if not weight_distance > 0:
-        raise ValueError("the curvature between two points needs two points")
-    return gradient_distance / weight_distance
-
-
 def path_reach(*, curvature: float, slope: float) -> float:
     """Returns `rho = t'H t / |g't|` along a path `t` from the base.
 
@@ -161,21 +150,3 @@ def path_reach(*, curvature: float, slope: float) -> float:
     if slope == 0:
         return 0.0 if curvature == 0 else math.copysign(math.inf, curvature)
     return curvature / abs(slope)
-
-
-def second_order_change(*, curvature: float, slope: float) -> float:
-    """Returns `g't + t'H t / 2`: the predicted change of the loss along a path, in nats."""
-    return slope + curvature / 2
-
-
-def local_pl(*, squared_gradient: float, loss: float, least_loss: float = 0.0) -> float:
-    """Returns `|grad F|^2 / (2 (F - F*))` at one point: a local PL constant.
-
-    The least one over base, snapshots and merge is conservative, and still only local.
-
-    Raises:
-        ValueError: The loss is not above the least one.
-    """
-    if not loss > least_loss:
-        raise ValueError(f"a loss of {loss} is not above the least loss of {least_loss}")
-    return squared_gradient / (2 * (loss - least_loss))

@@ -42,12 +42,6 @@ def gradient_gram(products: Array) -> Array:
     return np.asarray(gram)
 
 
-def naive_gram(products: Array) -> Array:
-    """Returns the inner products of the mean gradients; noise inflates the diagonal."""
-    _, num_batches = _shape(products)
-    return np.asarray(products.sum(axis=(1, 3)) / num_batches**2)
-
-
 def gradient_noise(products: Array, *, batch_size: int) -> Array:
     """Returns the unbiased `sigma_i2` of single examples, shape (N,).
 
@@ -86,26 +80,6 @@ def jackknife(products: Array, functional: Callable[[Array], npt.ArrayLike]) -> 
     error = np.sqrt((num_batches - 1) / num_batches * spread)
     value = np.asarray(functional(products), dtype=float)
     return Estimate(value=value, standard_error=np.asarray(error))
-
-
-def naive_heterogeneity_bias(
-    noise: npt.ArrayLike, *, weights: npt.ArrayLike, num_examples: int
-) -> float:
-    """Returns what noise adds to the naive `kappa2`: `sum p_i (1 - p_i) sigma_i2 / (Q m)`."""
-    p, sigma2 = np.asarray(weights, dtype=float), np.asarray(noise, dtype=float)
-    return float(np.sum(p * (1 - p) * sigma2 / num_examples))
-
-
-def naive_task_heterogeneity_bias(
-    noise: npt.ArrayLike, *, weights: npt.ArrayLike, num_examples: int
-) -> Array:
-    """Returns what noise adds to each naive `zeta_i2`, shape (N,).
-
-    `(1 - p_i)^2 v_i + sum_{j != i} p_j^2 v_j` with `v = sigma2 / (Q m)`.
-    """
-    p = np.asarray(weights, dtype=float)
-    v = np.asarray(noise, dtype=float) / num_examples
-    return np.asarray((1 - p) ** 2 * v + np.sum(p**2 * v) - p**2 * v)
 
 
 def is_resolved(heterogeneity: float, *, noise: npt.ArrayLike, num_examples: int) -> bool:

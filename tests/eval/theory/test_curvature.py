@@ -7,10 +7,7 @@ from eval.theory.curvature import (
     CurvatureBracket,
     curvature_bracket,
     largest_eigenvalue,
-    local_pl,
     path_reach,
-    secant_curvature,
-    second_order_change,
 )
 
 DIMENSIONS = 60
@@ -101,14 +98,3 @@ def test_path_without_slope() -> None:
     assert path_reach(curvature=2, slope=0) == math.inf
     assert path_reach(curvature=0, slope=0) == 0
     assert path_reach(curvature=3, slope=-2) == 1.5
-    assert second_order_change(curvature=3, slope=-2) == -0.5
-
-
-def test_secant_and_local_pl_by_hand() -> None:
-    """6 / 2, and 4 / (2 (3 - 1))."""
-    assert secant_curvature(gradient_distance=6, weight_distance=2) == 3
-    assert local_pl(squared_gradient=4, loss=3, least_loss=1) == 1
-    with pytest.raises(ValueError, match="two points"):
-        secant_curvature(gradient_distance=0, weight_distance=0)
-    with pytest.raises(ValueError, match="not above"):
-        local_pl(squared_gradient=4, loss=1, least_loss=1)
