@@ -127,6 +127,7 @@ class Session:
             slots = Slots(
                 most_trials=fair_share.max_slots(study.resources.trial),
                 most_jobs=fair_share.max_slots(study.resources.merge),
+                compete=study.resources.trial.gpu == 0 or study.resources.merge.gpu != 0,
             )
             enter(fair_share.reporting())
             if self.write_progress is not None:

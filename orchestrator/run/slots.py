@@ -8,8 +8,8 @@ from orchestrator.study.schema import Study
 
 MIN_SLOTS_TO_RESERVE = 8
 """From this many slots on, an eighth is set aside for merge workers while trials run. With fewer
-slots, merge workers run beside the trials without a share: one of two slots would be half the
-machine."""
+slots, one merge worker runs beside the trials without a share: one of two slots would be half the
+machine, and more workers than cores slow each other down."""
 MIN_SLOTS_TO_SPLIT = 4
 """A study that reserves slots may have fewer at times, when other studies use the rest. With fewer
 than this, all are for trials, and merge jobs wait until trials have ended."""
@@ -23,6 +23,8 @@ class Slots:
     """Trials at once."""
     most_jobs: int = 1
     """Merge workers at once, without trials."""
+    compete: bool = True
+    """Whether trials and merge workers use the same resource; not if only trials hold GPUs."""
 
     @property
     def reserves(self) -> bool:
@@ -32,8 +34,11 @@ class Slots:
     def beside_trials(self, num_slots: int) -> int:
         """Returns the number of merge workers beside trials, for the present number of slots.
 
-        If merge workers hold no share, it is the number that the same part of the cluster fits.
+        If merge workers hold no share, it is one, or all that the same part of the cluster fits if
+        they do not compete with the trials.
         """
+        if not self.reserves and self.compete:
+            return min(1, num_slots)
         if not self.reserves:
             return math.ceil(self.most_jobs * num_slots / self.most_trials)
         if num_slots < MIN_SLOTS_TO_SPLIT:

@@ -3,12 +3,16 @@ import pytest
 from orchestrator.run.slots import Slots
 
 
-def test_small_cluster_has_merge_workers_beside_its_trials() -> None:
-    """Trials get all slots; half of the slots have half of the merge workers."""
-    slots = Slots(most_trials=2, most_jobs=4)
+@pytest.mark.parametrize(("compete", "num_beside"), [(True, [0, 1, 1]), (False, [0, 2, 4])])
+def test_small_cluster_has_merge_workers_beside_its_trials(
+    compete: bool,  # noqa: FBT001 a parameter of the test
+    num_beside: list[int],
+) -> None:
+    """Trials get all slots; merge workers that only need idle cores beside GPUs fill them."""
+    slots = Slots(most_trials=2, most_jobs=4, compete=compete)
     assert not slots.reserves
     assert [slots.for_trials(num) for num in range(3)] == [0, 1, 2]
-    assert [slots.beside_trials(num) for num in range(3)] == [0, 2, 4]
+    assert [slots.beside_trials(num) for num in range(3)] == num_beside
 
 
 @pytest.mark.parametrize(
