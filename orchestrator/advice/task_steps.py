@@ -70,11 +70,6 @@ class ChosenSteps:
     test_gain: GainOnTest | None
     """None where the tables lack merges with common steps."""
 
-    @property
-    def optimism(self) -> float | None:
-        """The part of the gain on validation images that test images do not show."""
-        return None if self.test_gain is None else self.validation_gain - self.test_gain.mean
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepsAdvice:
@@ -138,7 +133,8 @@ class _Choice:
     """The number of steps that merges best if all tasks have the same."""
     validation_gain: float
     test_gains: Mapping[str, float] | None
-    """Loss with common steps minus loss with chosen ones, by task; None if one is not known."""
+    """Loss with common steps minus loss with chosen ones, by task; None if one is not known.
+    Tuned parameters have the value that was best with the common steps."""
 
 
 def _chosen(results: pa.Table, *, plan: Plan) -> list[ChosenSteps]:
@@ -151,10 +147,16 @@ def _chosen(results: pa.Table, *, plan: Plan) -> list[ChosenSteps]:
         elif row["task"] == MACRO and row.get("tried") is not None:
             points = [TriedPoint.from_json(each) for each in json.loads(row["tried"])]
             tried[row["merge_id"]] = row["chosen"], points
+    beside = [cell.merge for cell in plan.cells if cell.merge.snapshots is None]
+    tuned = {
+        _alike(merge.at(_taken(*tried[merge.id]).values)): losses[merge.id]
+        for merge in beside
+        if merge.id in tried
+    }
     plain = {
-        _alike(cell.merge): losses[cell.merge.id]
-        for cell in plan.cells
-        if not cell.merge.chooses and cell.merge.id in losses
+        _alike(merge): losses[merge.id]
+        for merge in beside
+        if not merge.chooses and merge.id in losses
     }
     firsts = {  # a point on several axes has a cell on each
         (cell.merge.id, cell.label): cell
@@ -167,7 +169,7 @@ def _chosen(results: pa.Table, *, plan: Plan) -> list[ChosenSteps]:
     for cell in reversed(firsts.values()):
         chosen, points = tried[cell.merge.id]
         own = losses[cell.merge.id]
-        choice = _choice(cell.merge, chosen=chosen, tried=points, own=own, plain=plain)
+        choice = _choice(cell.merge, chosen=chosen, tried=points, own=own, plain={**tuned, **plain})
         found.setdefault((cell.label, cell.setting.name), []).append(choice)
     return [
         _summary(choices, method=method, setting=setting)
@@ -189,7 +191,7 @@ def _choice(
         if math.isfinite(each.loss) and len(set(_steps(each.values).values())) == 1
     ]  # the descent begins at the best of them, so that one is finite
     common = min(alike, key=lambda each: (each.loss, *each.values.values()))
-    best = next(each for each in tried if point_text(each.values) == chosen)
+    best = _taken(chosen, tried)
     beside = plain.get(_alike(merge.at(common.values)), {})
     gains = {task: beside.get(task, math.nan) - loss for task, loss in own.items()}
     return _Choice(
@@ -198,6 +200,10 @@ def _choice(
         validation_gain=common.loss - best.loss,
         test_gains=gains if all(map(math.isfinite, gains.values())) else None,
     )
+
+
+def _taken(chosen: str, tried: Sequence[TriedPoint]) -> TriedPoint:
+    return next(each for each in tried if point_text(each.values) == chosen)
 
 
 def _steps(values: Mapping[str, float]) -> dict[str, int]:

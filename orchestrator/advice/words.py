@@ -67,28 +67,28 @@ def experiment_sentence(experiment: Experiment | None) -> str:
 
 def steps_sentences(advice: StepsAdvice) -> Iterator[str]:
     """Yields the sentences on the steps of each task; none where nothing was or can be chosen."""
-    for each in advice.chosen:
-        tasks = ", ".join(f"{task.task} {_range_text(task)}" for task in each.tasks)
+    if advice.chosen:
         yield (
-            f"{each.method} at {each.setting}: chosen for {counted(each.num_groups, 'group')} "
-            f"(median; range): {tasks}."
+            "A gain is the loss with the best common number of steps minus the loss with those of "
+            "each task, in nats. Validation images chose both: the part of a gain that test images "
+            "do not show is the optimism of the choice."
         )
-        against = (
-            f"Against the best common number, {_range_text(each.common)}, the loss on validation "
-            f"images, which chose both, is {each.validation_gain:.3f} less"
-        )
-        if each.validation_gain == 0:
-            yield (
-                f"No group gains by steps of each task's own over the best common number, "
-                f"{_range_text(each.common)}, on the validation images that choose."
-            )
-        elif each.test_gain is None:
-            yield f"{against}. The tables lack merges with common steps: no gain on test images."
+        gains = [each.test_gain for each in advice.chosen]
+        if any(each is not None and _is_apart(each) for each in gains):
+            yield "* told apart from 0 by its interval, the wider of those over groups and tasks."
         else:
             yield (
-                f"{against}. Gain on test images: {_gain_text(each.test_gain)}. Optimism of the "
-                f"choice (gain on validation minus test images): {each.optimism:+.3f}."
+                "No gain on test images is told apart from 0 by its interval, the wider of those "
+                "over groups and tasks."
             )
+        if None in gains:
+            yield "-: the tables lack merges with common steps: no gain on test images is known."
+    for each in advice.chosen:
+        tasks = ", ".join(f"{task.task} {range_text(task)}" for task in each.tasks)
+        yield (
+            f"{each.method} at {each.setting}, {counted(each.num_groups, 'group')} "
+            f"(median; range): {tasks}."
+        )
     if advice.missing:
         yield f"No steps can be chosen: {advice.missing}."
     if advice.entry is not None:
@@ -98,16 +98,22 @@ def steps_sentences(advice: StepsAdvice) -> Iterator[str]:
         )
 
 
-def _gain_text(gain: GainOnTest) -> str:
+def gain_text(gain: GainOnTest | None) -> str:
+    """Returns a gain on test images with its interval, and a mark if that excludes 0."""
+    if gain is None:
+        return "-"
     low, high = gain.interval.low, gain.interval.high
     if math.isnan(low):
         return f"{gain.mean:+.3f} (no interval)"
-    apart = low > 0 or high < 0
-    verdict = "" if apart else ", not told apart from 0"
-    return f"{gain.mean:+.3f} [{low:+.3f}, {high:+.3f} over {gain.interval.over}]{verdict}"
+    return f"{gain.mean:+.3f} [{low:+.3f}, {high:+.3f}]{' *' if _is_apart(gain) else ''}"
 
 
-def _range_text(steps: TaskSteps) -> str:
+def _is_apart(gain: GainOnTest) -> bool:
+    return gain.interval.low > 0 or gain.interval.high < 0
+
+
+def range_text(steps: TaskSteps) -> str:
+    """Returns the median of some numbers of steps, and their range if they differ."""
     if steps.least == steps.most:
         return f"{steps.middle:,}"
     return f"{steps.middle:,} ({steps.least:,}-{steps.most:,})"

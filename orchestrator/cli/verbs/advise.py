@@ -21,7 +21,9 @@ from orchestrator.advice.ranking import Ranking
 from orchestrator.advice.task_steps import StepsAdvice, advise_steps
 from orchestrator.advice.words import (
     comments,
+    gain_text,
     interval_text,
+    range_text,
     ranking_sentences,
     record_sentences,
     steps_sentences,
@@ -246,10 +248,29 @@ def _print_steps(
     if not (only_steps or steps.chosen or steps.entry is not None or steps.is_blind):
         return
     say(console, "\nSteps for each task")
+    if steps.chosen:
+        print_table(console, _steps_table(steps))
     for text in steps_sentences(steps):
         _say(console, text)
     if steps.entry is not None and not only_steps:
         say(console, "steps   " + command_line("advise", opened, "--steps", "-o next.yaml"))
+
+
+def _steps_table(steps: StepsAdvice) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("merge", "setting"):
+        table.add_column(name, overflow="fold", max_width=MAX_SETTING_WIDTH)
+    for name in ("common steps", "gain on validation", "gain on test images [95 %]"):
+        table.add_column(name, justify="right", overflow="fold")
+    for each in steps.chosen:
+        table.add_row(
+            each.method,
+            each.setting,
+            range_text(each.common),
+            f"{each.validation_gain:+.3f}",
+            gain_text(each.test_gain),
+        )
+    return table
 
 
 def _print_next(

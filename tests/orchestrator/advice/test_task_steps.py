@@ -13,12 +13,14 @@ from orchestrator.advice.task_steps import (
     NO_PLAIN,
     NO_SNAPSHOTS,
     NO_VALIDATION,
+    GainOnTest,
     advise_steps,
 )
-from orchestrator.advice.words import steps_sentences
+from orchestrator.advice.words import gain_text, steps_sentences
 from orchestrator.plan.plan import Plan, build_plan
 from orchestrator.results.schema import MACRO, RESULTS_SCHEMA, TUNING
 from orchestrator.study.reader import parse_study
+from orchestrator.theory.intervals import Interval
 
 COUNTS = (10, 20, 40)
 CHOSEN = {"font_letters": 10, "mnist_5k": 40}
@@ -101,12 +103,20 @@ def test_the_gain_counts_on_test_images(make_chosen: Callable[..., Plan]) -> Non
     assert found.validation_gain == pytest.approx(0.4)
     assert found.test_gain is not None
     assert found.test_gain.mean == pytest.approx(0.2)
-    assert found.optimism == pytest.approx(0.2)
     # two tasks, 0.3 and 0.1: standard error 0.1, Student's factor 12.706
     assert found.test_gain.over_tasks.high == pytest.approx(0.2 + 1.2706, abs=1e-3)
     text = " ".join(steps_sentences(advise_steps(table_of(plan), plan=plan)))
+    assert "average (steps chosen)" in text
     assert "font_letters 10, mnist_5k 40" in text
-    assert "not told apart from 0. Optimism of the choice" in text
+    assert gain_text(found.test_gain) == "+0.200 [-1.071, +1.471]"
+    assert "No gain on test images is told apart from 0" in text
+
+
+def test_a_gain_beyond_its_interval_is_marked() -> None:
+    """The interval excludes 0."""
+    interval = Interval(low=0.1, high=0.3, over="tasks")
+    gain = GainOnTest(mean=0.2, interval=interval, over_tasks=interval)
+    assert gain_text(gain) == "+0.200 [+0.100, +0.300] *"
 
 
 def test_parameters_chosen_beside_the_steps_are_no_steps(make_chosen: Callable[..., Plan]) -> None:
@@ -131,8 +141,37 @@ def test_parameters_chosen_beside_the_steps_are_no_steps(make_chosen: Callable[.
     assert found.test_gain.mean == pytest.approx(0.2)
 
 
-def test_common_steps_that_are_best_are_said_to_be(make_chosen: Callable[..., Plan]) -> None:
-    """A gain of 0 has neither an interval nor an optimism to speak of."""
+def test_tuned_merges_with_common_steps_are_compared_with(
+    make_chosen: Callable[..., Plan],
+) -> None:
+    """The tuned merge with the best common steps stands for it if it took the same value."""
+    tuned = {"method": "task_arithmetic", "scaling": {"tune": [0.2, 0.4]}}
+    plan = make_chosen(tuned, {**tuned, "steps": "chosen"})
+
+    def gain_at(value: float) -> float | None:
+        rows = table_of(plan).to_pylist()
+        for row in rows:
+            is_tuned_alone = row["chosen"] is None
+            row["chosen"] = ", ".join(
+                ["scaling=0.4", row["chosen"]] if row["chosen"] else [f"scaling={value}"]
+            )
+            if row["tried"] is not None:
+                points = json.loads(row["tried"])
+                both = [each | {"values": {"scaling": 0.4, **each["values"]}} for each in points]
+                row["tried"] = json.dumps(both)
+            elif is_tuned_alone and row["task"] == MACRO:
+                point = {"values": {"scaling": value}, "loss": 1.2, "accuracy": 0.5}
+                row["tried"] = json.dumps([point])
+        table = pa.Table.from_pylist(rows, schema=table_of(plan).schema)
+        (found,) = advise_steps(table, plan=plan).chosen
+        return None if found.test_gain is None else found.test_gain.mean
+
+    assert gain_at(0.4) == pytest.approx(0.2)
+    assert gain_at(0.2) is None
+
+
+def test_common_steps_that_are_best_gain_nothing(make_chosen: Callable[..., Plan]) -> None:
+    """The choice then is the common number, and both gains are 0."""
     plan = make_chosen({"method": "average"}, {"method": "average", "steps": "chosen"})
     common = "steps.font_letters=20, steps.mnist_5k=20"
     rows = [
@@ -140,9 +179,9 @@ def test_common_steps_that_are_best_are_said_to_be(make_chosen: Callable[..., Pl
         for row in table_of(plan).to_pylist()
     ]
     table = pa.Table.from_pylist(rows, schema=table_of(plan).schema)
-    texts = list(steps_sentences(advise_steps(table, plan=plan)))
-    assert texts[1].startswith("No group gains by steps of each task's own")
-    assert "Optimism" not in " ".join(texts)
+    (found,) = advise_steps(table, plan=plan).chosen
+    assert {each.task: each.middle for each in found.tasks} == dict.fromkeys(CHOSEN, 20)
+    assert found.validation_gain == 0
 
 
 def test_without_the_plain_merges_no_gain_on_test_images(
@@ -152,7 +191,7 @@ def test_without_the_plain_merges_no_gain_on_test_images(
     plan = make_chosen({"method": "average", "steps": "chosen"})
     advice = advise_steps(table_of(plan), plan=plan)
     assert advice.chosen[0].test_gain is None
-    assert advice.chosen[0].optimism is None
+    assert gain_text(advice.chosen[0].test_gain) == "-"
     assert "no gain on test images" in " ".join(steps_sentences(advice))
 
 
