@@ -49,7 +49,7 @@ MAX_MANIFESTS = 1024
 MAX_BACKBONE_BYTES = 1 << 30
 """Device memory for backbones of several models, 1 GB."""
 MAX_FEATURE_BYTES = 1 << 28
-"""Device memory for features of bases, 256 MB, and as much for features of experts."""
+"""Device memory for features of bases, 256 MB; as much for experts, and for measurements."""
 MAX_TENSOR_FILES = 128
 """Mapped files that a process keeps. Opening one again takes 5 ms, mostly to read its header, and
 consecutive merges share most of their experts."""

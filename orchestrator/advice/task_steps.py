@@ -148,12 +148,14 @@ def _chosen(results: pa.Table, *, plan: Plan) -> list[ChosenSteps]:
             points = [TriedPoint.from_json(each) for each in json.loads(row["tried"])]
             tried[row["merge_id"]] = row["chosen"], points
     beside = [cell.merge for cell in plan.cells if cell.merge.snapshots is None]
-    tuned = {
-        _alike(merge.at(_taken(*tried[merge.id]).values)): losses[merge.id]
+    plain = {
+        _alike(merge.at(point.values)): losses[merge.id]
         for merge in beside
         if merge.id in tried
+        for point in tried[merge.id][1]
+        if point_text(point.values) == tried[merge.id][0]
     }
-    plain = {
+    plain |= {
         _alike(merge): losses[merge.id]
         for merge in beside
         if not merge.chooses and merge.id in losses
@@ -169,7 +171,7 @@ def _chosen(results: pa.Table, *, plan: Plan) -> list[ChosenSteps]:
     for cell in reversed(firsts.values()):
         chosen, points = tried[cell.merge.id]
         own = losses[cell.merge.id]
-        choice = _choice(cell.merge, chosen=chosen, tried=points, own=own, plain={**tuned, **plain})
+        choice = _choice(cell.merge, chosen=chosen, tried=points, own=own, plain=plain)
         found.setdefault((cell.label, cell.setting.name), []).append(choice)
     return [
         _summary(choices, method=method, setting=setting)
@@ -191,7 +193,7 @@ def _choice(
         if math.isfinite(each.loss) and len(set(_steps(each.values).values())) == 1
     ]  # the descent begins at the best of them, so that one is finite
     common = min(alike, key=lambda each: (each.loss, *each.values.values()))
-    best = _taken(chosen, tried)
+    best = next(each for each in tried if point_text(each.values) == chosen)
     beside = plain.get(_alike(merge.at(common.values)), {})
     gains = {task: beside.get(task, math.nan) - loss for task, loss in own.items()}
     return _Choice(
@@ -200,10 +202,6 @@ def _choice(
         validation_gain=common.loss - best.loss,
         test_gains=gains if all(map(math.isfinite, gains.values())) else None,
     )
-
-
-def _taken(chosen: str, tried: Sequence[TriedPoint]) -> TriedPoint:
-    return next(each for each in tried if point_text(each.values) == chosen)
 
 
 def _steps(values: Mapping[str, float]) -> dict[str, int]:

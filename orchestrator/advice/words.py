@@ -74,9 +74,10 @@ def steps_sentences(advice: StepsAdvice) -> Iterator[str]:
             "do not show is the optimism of the choice."
         )
         gains = [each.test_gain for each in advice.chosen]
-        if any(each is not None and _is_apart(each) for each in gains):
+        known = [each for each in gains if each is not None]
+        if any(map(_is_apart, known)):
             yield "* told apart from 0 by its interval, the wider of those over groups and tasks."
-        else:
+        elif known:
             yield (
                 "No gain on test images is told apart from 0 by its interval, the wider of those "
                 "over groups and tasks."
