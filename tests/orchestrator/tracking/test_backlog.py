@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 
 from orchestrator.tracking.backlog import MAX_WAIT_S, Backlog
@@ -143,7 +144,55 @@ def test_flush_tries_every_run_even_before_its_time() -> None:
     bench.backlog.add(make_run("b", parent_key="p"))
     bench.server.refused = {"p"}
     bench.backlog.flush()
-    assert bench.server.published == ["a", "b"]
+    assert bench.server.published == ["b", "a"]
+
+
+def test_newer_state_of_a_refused_run_is_tried_at_once() -> None:
+    """It replaces the refused one, and does not wait for its time."""
+    bench = Bench()
+    bench.server.refused = {"a"}
+    bench.backlog.add(make_run("a"))
+    bench.run_for(5)
+    bench.server.refused = set()
+    bench.backlog.add(make_run("a", name="newer"))
+    assert bench.backlog.wait_s() == 0
+    bench.run_for(100)
+    assert bench.server.published == ["a"]
+    assert bench.backlog.wait_s() is None
+
+
+def test_time_to_choose_does_not_grow_with_the_queue() -> None:
+    """The next MLflow run is chosen in as many calls among 5,000 as among 5."""
+    assert _num_calls_to_publish(5000, refused=False) == _num_calls_to_publish(5, refused=False)
+    assert _num_calls_to_publish(5000, refused=True) == _num_calls_to_publish(5, refused=True)
+
+
+def _num_calls_to_publish(num_waiting: int, *, refused: bool) -> int:
+    """Returns the Python calls of one round of the publisher, with so many MLflow runs waiting."""
+    bench = Bench()
+    keys = [f"run{number}" for number in range(num_waiting)]
+    for key in keys:
+        bench.backlog.add(make_run(key))
+    if refused:
+        bench.server.refused = set(keys)
+        for _ in keys:
+            bench.backlog.step()
+        bench.server.refused = set()
+        bench.now_s += MAX_WAIT_S
+    calls: list[str] = []
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        if event == "call":
+            calls.append(event)
+
+    sys.setprofile(note)
+    try:
+        bench.backlog.wait_s()
+        bench.backlog.step()
+    finally:
+        sys.setprofile(None)
+    assert len(bench.server.published) == 1
+    return len(calls)
 
 
 def test_refused_run_is_named_until_it_is_published() -> None:
