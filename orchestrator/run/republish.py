@@ -1,5 +1,6 @@
 """Publishes a study to MLflow from its store alone."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.plan.plan import plan_digest
@@ -36,7 +37,11 @@ def start_tracker(opened: OpenedStudy, *, rebuild: bool = False) -> Tracker:
 
 
 def republish(
-    opened: OpenedStudy, *, rebuild: bool, timeout_s: float = CLOSE_REPUBLISHING_S
+    opened: OpenedStudy,
+    *,
+    rebuild: bool,
+    timeout_s: float = CLOSE_REPUBLISHING_S,
+    show_pending: Callable[[int], None] | None = None,
 ) -> PublishReport:
     """Publishes the MLflow runs of all committed artifacts of a study.
 
@@ -46,6 +51,7 @@ def republish(
         rebuild: Whether to delete the study's MLflow runs first and write all of them again.
             Otherwise MLflow runs with equal content are left as they are.
         timeout_s: Time limit for a server that answers.
+        show_pending: Is called again and again, with the number of MLflow runs left to send.
 
     Returns:
         The numbers of MLflow runs that were written or not; the same call sends pending ones again.
@@ -66,7 +72,8 @@ def republish(
         publish=tracker.publish,
         answers=stored_answers(opened.folder, results=results.merges),
     )
-    report = replace(tracker.close(timeout_s), left_out=left_out)
+    published = tracker.close(timeout_s, show_pending=show_pending)
+    report = replace(published, left_out=left_out)
     opened.note_published(report)
     return report
 

@@ -35,11 +35,11 @@ class _Refused:
 class Backlog:
     """The queue of MLflow runs, published one at a time in order of arrival until all succeed.
 
-    A failed MLflow run is retried with growing waits, when no other one waits for its first try. The
-    time to choose the next one does not grow with the queue. After a failure, a second call that changes
-    nothing tells why: if the server answers it, the server has refused the MLflow run, and only
-    that one waits; otherwise the server is down, and all of them wait. Status codes do not tell
-    the two apart: an exhausted connection pool is reported as a bad request.
+    A failed MLflow run is retried with growing waits, when no other one waits for its first try.
+    After a failure, a second call that changes nothing tells why: if the server answers it, the
+    server has refused the MLflow run, and only that one waits; otherwise the server is down, and
+    all of them wait. Status codes do not tell the two apart: an exhausted connection pool is
+    reported as a bad request. The time to choose the next one does not grow with the queue.
     """
 
     def __init__(

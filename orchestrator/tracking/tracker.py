@@ -6,7 +6,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Self
@@ -35,6 +36,7 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # saves two requests per MLflow run
 }
 _KILL_WAIT_S = 0.1
+_COUNT_EVERY_S = 0.25
 _UNWANTED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
@@ -116,17 +118,27 @@ class Tracker:
         with self._lock:
             return self._state
 
-    def close(self, timeout_s: float) -> PublishReport:
+    def close(
+        self, timeout_s: float, *, show_pending: Callable[[int], None] | None = None
+    ) -> PublishReport:
         """Tries each remaining MLflow run once more, and ends the publisher.
 
         Returns early if the server does not answer, and after `timeout_s` in any case. The report
         counts unconfirmed MLflow runs as pending.
+
+        Args:
+            timeout_s: The longest time to wait, in seconds.
+            show_pending: Is called again and again meanwhile, with the number of pending ones.
         """
         with self._lock:
             if self._close is None:
                 self._close = Close(timeout_s=timeout_s)
                 self._outbox.put(self._close)
-        self._supervisor.join(timeout_s)
+        until_s = time.monotonic() + timeout_s
+        while self._supervisor.is_alive() and (left_s := until_s - time.monotonic()) > 0:
+            self._supervisor.join(min(left_s, _COUNT_EVERY_S))
+            if show_pending is not None:
+                show_pending(self.num_pending())
         self._out_of_time.set()
         while self._supervisor.is_alive():
             if self._process is not None:

@@ -10,6 +10,7 @@ from orchestrator.cli.held_session import EndedEarlyError, HeldSession, held_ses
 from orchestrator.cli.options import require_constants
 from orchestrator.costs.gpu_packing import lacks_measurement
 from orchestrator.environment.mlflow_variable import unread_server
+from orchestrator.progress.countdown import counting_down
 from orchestrator.progress.say import say
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.indexing import write_index
@@ -71,9 +72,7 @@ def _finish(held: HeldSession) -> StudyResults:
     assert tracker is not None, "a run publishes"
     committed = opened.ledger.committed()
     work = "writing tables, report and the last runs to MLflow"
-    if not held.console.is_terminal:  # shows no status; MLflow may take minutes on a busy machine
-        say(held.console, work)
-    with held.console.status(work):
+    with counting_down(held.console, work=work) as show_pending:
         results = StudyResults.of(committed)
         left_out = publish_outputs(
             committed,
@@ -81,7 +80,8 @@ def _finish(held: HeldSession) -> StudyResults:
             make_page=lambda drawn: write_outputs(opened, results=results, drawn=drawn),
             publish=tracker.publish,
         )
-        published = replace(tracker.close(CLOSE_TRACKING_S), left_out=left_out)
+        published = tracker.close(CLOSE_TRACKING_S, show_pending=show_pending)
+        published = replace(published, left_out=left_out)
         opened.note_published(published)
         if published.num_pending:
             write_outputs(opened, results=results)  # the report says how many MLflow lacks

@@ -5,6 +5,7 @@ from rich.console import Console
 from eval.counts import counted
 from orchestrator.cli.ending import print_pending
 from orchestrator.cli.exit_codes import DONE, FAILED
+from orchestrator.progress.countdown import counting_down
 from orchestrator.progress.say import say
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
@@ -21,7 +22,8 @@ def track_study(opened: OpenedStudy, *, rebuild: bool, console: Console) -> int:
         console: Where to print.
     """
     was_incomplete = opened.missing_in_mlflow()
-    published = republish(opened, rebuild=rebuild)
+    with counting_down(console, work="sending MLflow the runs that it lacks") as show_pending:
+        published = republish(opened, rebuild=rebuild, show_pending=show_pending)
     if was_incomplete and not published.num_pending:
         # The stored report still says that MLflow lacks runs.
         write_outputs(opened, results=StudyResults.of(opened.ledger.committed()))

@@ -136,12 +136,15 @@ def test_closing_with_an_unreachable_server_is_quick_and_counts_pending_runs(
 
 def test_closing_never_takes_longer_than_it_may(tmp_path: Path) -> None:
     """A server that accepts connections and never answers is left at the deadline."""
+    shown: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         tracker = start(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
         tracker.publish(make_run(0))
         began_s = time.monotonic()
-        report = tracker.close(2)
+        report = tracker.close(2, show_pending=shown.append)
     assert time.monotonic() - began_s < 4
+    assert len(shown) > 1
+    assert set(shown) == {1}
     assert report.num_pending == 1
     assert report.error is not None
     assert "too short" in report.error
