@@ -64,12 +64,12 @@ class Backlog:
         self._clock = clock
         self._jitter = jitter
         self._waiting: dict[str, MlflowRun] = {}
-        """Those that were never refused, by key, in order of arrival."""
+        """MLflow runs that were never refused, by key, in order of arrival."""
         self._refused: dict[str, _Refused] = {}
         self._retries: list[tuple[float, str]] = []
         """A heap of times and keys. An entry counts if the key is refused until that time."""
         self._reasons: dict[str, str] = {}
-        """Why the server refused MLflow runs that it still lacks, by key."""
+        """The reasons for which the server refused MLflow runs that it still lacks, by key."""
         self._num_outages = 0
         self._down_until_s = 0.0
         self._state = ""
