@@ -133,22 +133,22 @@ def merge(
 
 
 @click.command()
-@click.argument("own", metavar="[METHOD...]", nargs=-1)
-def methods(own: tuple[str, ...]) -> None:
-    """List the merging methods.
+@click.argument("named", metavar="[METHOD...]", nargs=-1)
+def methods(named: tuple[str, ...]) -> None:
+    """List the merging methods, or METHODs alone.
 
     Prints the data that each needs, its parameters with their ranges, and its paper. Methods of
-    installed packages are among them, and METHODs of your own files, named as a study names them:
+    installed packages are among them. A METHOD is named as in a study: ties, or one of your own,
     ./my_method.py:MyMethod.
     """
-    from orchestrator.cli.verbs.methods import own_specs, print_methods
+    from orchestrator.cli.verbs.methods import listed_methods, print_methods
     from workers.own_methods.sources import OwnMethodError
 
     try:
-        found = own_specs(own)
+        listed = listed_methods(named)
     except OwnMethodError as error:
         raise BadInputError(str(error)) from error
-    print_methods(new_console(), own=found)
+    print_methods(new_console(), listed=listed)
 
 
 @click.command("check-method")

@@ -1,6 +1,6 @@
 """`mergesweep methods` and `check-method`: list merging methods; check one that a user wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from merge.catalogue import CARDS, MethodCard
-from merge.ranges import range_of
+from merge.ranges import one_of, range_of
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED
 from orchestrator.progress.say import print_table, say
 from orchestrator.study.own_methods import ask_about
@@ -24,12 +24,12 @@ from workers.own_methods.sources import (
 from workers.specs.own_method import OwnMethodSpec
 
 
-def print_methods(console: Console, *, own: Sequence[OwnMethodSpec] = ()) -> None:
-    """Prints a table of the methods: those of the catalogue, then those that users wrote."""
+def print_methods(console: Console, *, listed: Iterable[tuple[str, MethodCard]]) -> None:
+    """Prints a table of methods, given by their names and cards."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "needs", "parameters", "paper"):
         table.add_column(name, overflow="fold")
-    for name, card in (*CARDS.items(), *((each.name, each.card) for each in own)):
+    for name, card in listed:
         table.add_row(name, _needs(card), _parameters(card), card.paper)
     print_table(console, table)
 
@@ -85,26 +85,41 @@ def print_check(method: str, *, console: Console) -> int:
     return DONE
 
 
-def own_specs(methods: Sequence[str]) -> list[OwnMethodSpec]:
-    """Returns the methods of installed packages and of files, after checking them.
+def listed_methods(named: Sequence[str]) -> list[tuple[str, MethodCard]]:
+    """Returns the names and cards of methods, users' own after a check of the contract.
+
+    Args:
+        named: Methods as a study names them; none for the catalogue and the methods of installed
+            packages.
 
     Raises:
-        OwnMethodError: A method cannot be found, or breaks the contract.
+        OwnMethodError: A method is unknown, cannot be found, or breaks the contract.
     """
-    packaged = [f"package:{name}" for name in packaged_methods()]
-    named = dict.fromkeys([*packaged, *methods])
-    if not named:
-        return []
-    asked = {each: ask_about(_reference(each)).question for each in named}
-    reports = method_reports(asked.values())
-    specs = []
+    wanted = named or [*CARDS, *(f"package:{name}" for name in packaged_methods())]
+    for each in wanted:
+        if each not in CARDS and parse_reference(each) is None:
+            raise OwnMethodError(
+                f"{each!r} is no merging method; expected {FORMS}, or {one_of(CARDS, given=each)}"
+            )
+    specs = _checked_specs([each for each in wanted if each not in CARDS])
+    return [
+        (each, CARDS[each]) if each in CARDS else (specs[each].name, specs[each].card)
+        for each in wanted
+    ]
+
+
+def _checked_specs(methods: Sequence[str]) -> dict[str, OwnMethodSpec]:
+    """Returns the specifications of users' methods by the text that names each."""
+    asked = {each: ask_about(_reference(each)).question for each in methods}
+    reports = method_reports(asked.values()) if asked else {}
+    specs = {}
     for method, question in asked.items():
         spec = reports[question].spec
         if spec is None:
             raise OwnMethodError(
                 f"{method} cannot be used; `mergesweep check-method {method}` says why"
             )
-        specs.append(spec)
+        specs[method] = spec
     return specs
 
 

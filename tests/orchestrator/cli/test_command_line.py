@@ -24,8 +24,8 @@ def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Raising:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def set_error(error: BaseException) -> None:
-        def fail(console: PlainConsole, *, own: object) -> None:
-            assert own == []
+        def fail(console: PlainConsole, *, listed: object) -> None:
+            assert listed
             console.print("begun")
             raise error
 

@@ -85,7 +85,7 @@ def test_a_study_with_a_method_is_planned(write: Any) -> None:  # noqa: ANN401 a
 
 
 def test_check_method_prints_a_line_for_each_part(write: Any) -> None:  # noqa: ANN401 as above
-    """It ends with 2 for a broken method; `methods` lists a method of a file."""
+    """It ends with 2 for a broken method; `methods` lists a method of a file alone."""
     write({"method": "average"})
     broken = CliRunner().invoke(cli, ["check-method", "./broken.py:Median"])
     assert broken.exit_code == 2, broken.output
@@ -94,6 +94,7 @@ def test_check_method_prints_a_line_for_each_part(write: Any) -> None:  # noqa: 
     listed = CliRunner().invoke(cli, ["methods", "./my_method.py:Median"])
     assert listed.exit_code == 0, listed.output
     assert "Median" in listed.output
+    assert "average" not in listed.output
     refused = CliRunner().invoke(cli, ["check-method", "my_method.py"])
     assert refused.exit_code == 2
     assert "expected ./my_method.py:MyMethod or package:my_method" in refused.output
