@@ -34,6 +34,7 @@ from orchestrator.search.table import FIXED, PRIOR
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
 from orchestrator.theory.schema import SCHEMAS
+from orchestrator.tracking.theory_runs import KIND as THEORY_KIND
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -349,6 +350,16 @@ def test_every_column_of_the_theory_tables_is_documented() -> None:
     cells = [row.split("|") for row in rows if row.startswith("| `")]
     shown = {SPAN.findall(cell[1])[0]: SPAN.findall(cell[3]) for cell in cells}
     assert shown == {name: schema.names for name, schema in SCHEMAS.items()}
+
+
+@pytest.mark.parametrize("page", ["docs/results.md", "orchestrator/tracking/README.md"])
+def test_every_kind_of_mlflow_run_is_documented(page: str) -> None:
+    """Both tables have every kind that the code gives to an MLflow run."""
+    modules = (ROOT / "orchestrator" / "tracking").glob("*_runs.py")
+    tagged = re.compile(r'common_tags\([\w.]+, kind="(\w+)"')
+    kinds = {kind for path in modules for kind in tagged.findall(text_of(path))}
+    named = SPAN.findall(" ".join(first_cells(text_of(ROOT / page))))
+    assert sorted({*kinds, THEORY_KIND} - set(named)) == []
 
 
 def test_every_method_is_documented() -> None:
