@@ -47,7 +47,7 @@ store_option = click.option(
     callback=not_empty,
     default=DEFAULT_STORE,
     show_default=True,
-    help="The store that has the study: a directory, or s3://bucket/prefix.",
+    help="The store: a directory, or s3://bucket/prefix.",
 )
 study_argument = click.argument(
     "study_file",
