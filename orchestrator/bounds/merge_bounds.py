@@ -87,7 +87,6 @@ def bounds_of(
     measured: MeasuredTasks,
     path: float | None = None,
     has_diverged: bool = False,
-    least_loss: float = 0.0,
 ) -> MergeBounds:
     """Returns the statements about a merge.
 
@@ -97,13 +96,12 @@ def bounds_of(
         measured: The constants of its base on its tasks.
         path: The largest path reach of its tasks; None if not measured.
         has_diverged: Whether an expert has diverged.
-        least_loss: `F*`; 0 is the safe floor.
 
     Raises:
         ValueError: A task was not measured, or the coefficients give no surrogate weights.
     """
     tasks = [expert.task for expert in merge.experts]
-    constants = measured.of_group(tasks, least_loss=least_loss)
+    constants = measured.of_group(tasks)
     reach = reach_of(setting, constants, path=path)
     reasons = _reasons(merge, setting=setting, measured=measured, has_diverged=has_diverged)
     can_be_bound = reach.is_inside and REASONS_AGAINST_A_BOUND.isdisjoint(reasons)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from eval.theory.labels import Reason, Word
 from orchestrator.bounds.merge_bounds import MergeBounds, bounds_of
@@ -16,7 +16,12 @@ STRENGTH = (Word.OUTSIDE, Word.SCORE, Word.BOUND)
 
 
 def bounds_by_row(
-    plan: Plan, *, measured: MeasuredTasks, base_id: str, augment: str
+    plan: Plan,
+    *,
+    measured: MeasuredTasks,
+    base_id: str,
+    augment: str,
+    diverged: Collection[str],
 ) -> dict[str, list[MergeBounds]]:
     """Returns the statements about the merges of each setting and method, by both names.
 
@@ -30,6 +35,7 @@ def bounds_by_row(
         measured: The constants of one base under one augmentation.
         base_id: The base's id.
         augment: The augmentation.
+        diverged: Ids of the experts that diverged.
     """
     merges: dict[tuple[str, str], dict[str, MergeBounds]] = {}
     for cell in plan.cells:
@@ -38,7 +44,8 @@ def bounds_by_row(
             continue
         setting = merge_setting_of(merge, plan=plan)
         if setting is not None:
-            bounds = bounds_of(merge, setting, measured=measured)
+            has_diverged = any(expert.id in diverged for expert in merge.experts)
+            bounds = bounds_of(merge, setting, measured=measured, has_diverged=has_diverged)
             merges.setdefault((cell.label, cell.setting.name), {})[merge.id] = bounds
     settings: dict[tuple[str, ...], list[str]] = {}
     for (label, name), found in merges.items():

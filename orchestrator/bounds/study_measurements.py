@@ -1,6 +1,6 @@
 """Reads the measurements of a study that its store has, and the bounds that follow from them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,32 +128,48 @@ def constants_specs(plan: Plan, spec: ExpertSpec) -> tuple[ConstantsSpec, ...]:
     )
 
 
-def cell_bounds(plan: Plan, measurements: StudyMeasurements) -> Iterator[tuple[Cell, MergeBounds]]:
+def cell_bounds(
+    plan: Plan, measurements: StudyMeasurements, *, diverged: Collection[str]
+) -> Iterator[tuple[Cell, MergeBounds]]:
     """Yields the statements about every merge that has some: one for each entry of the table.
 
     A merge has none if a constant of its tasks was not measured, if its method has no coefficients
     that are known before, or if these give no weights, as a negative scaling.
+
+    Args:
+        plan: The study's plan.
+        measurements: Its committed measurements.
+        diverged: Ids of the experts that diverged.
     """
     bounds: dict[str, MergeBounds | None] = {}
     for cell in plan.cells:
         merge = cell.merge
         if merge.id not in bounds:
-            bounds[merge.id] = _bounds(merge, plan, measurements, cell.setting.name)
+            bounds[merge.id] = _bounds(
+                merge,
+                plan=plan,
+                measured=measurements.constants.get(cell.setting.name),
+                path=measurements.path_reach(merge.experts),
+                has_diverged=any(expert.id in diverged for expert in merge.experts),
+            )
         if (each := bounds[merge.id]) is not None:
             yield cell, each
 
 
 def _bounds(
-    merge: MergeSpec, plan: Plan, measurements: StudyMeasurements, setting_name: str
+    merge: MergeSpec,
+    *,
+    plan: Plan,
+    measured: MeasuredTasks | None,
+    path: float | None,
+    has_diverged: bool,
 ) -> MergeBounds | None:
-    measured = measurements.constants.get(setting_name)
     setting = merge_setting_of(merge, plan=plan)
     if measured is None or setting is None:
         return None
     if not all(expert.task in measured.tasks for expert in merge.experts):
         return None
-    path = measurements.path_reach(merge.experts)
-    return bounds_of(merge, setting, measured=measured, path=path)
+    return bounds_of(merge, setting, measured=measured, path=path, has_diverged=has_diverged)
 
 
 def _by_setting(

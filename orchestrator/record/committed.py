@@ -43,6 +43,11 @@ class Committed:
         manifest = self.trained(artifact_id)
         return manifest is not None and not manifest.files
 
+    @cached_property
+    def diverged(self) -> frozenset[str]:
+        """Ids of the experts whose training diverged, also of those that have weights."""
+        return frozenset(each for each, made in self.experts.items() if made.outcome == "diverged")
+
     def has_experts_of(self, spec: MergeSpec) -> bool:
         """Returns whether all experts of a merge job have weights, held-out ones too."""
         manifests = (self.experts.get(expert.id) for expert in spec.members)

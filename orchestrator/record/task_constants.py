@@ -43,16 +43,12 @@ class MeasuredTasks:
         chosen = [self.tasks.index(task) for task in tasks]
         return self.products[chosen][:, :, chosen]
 
-    def of_group(self, tasks: Sequence[str], *, least_loss: float = 0.0) -> TaskConstants:
+    def of_group(self, tasks: Sequence[str]) -> TaskConstants:
         """Returns the constants of a group's tasks, in their order.
 
         Smoothness is the upper end of each bracket, so that a number is called a bound only if it
         is one anywhere in it; `L_p` is at most the largest `L_i`, which stands for it. All are NaN
-        where curvature was not measured, so that no reach is inside.
-
-        Args:
-            tasks: The group.
-            least_loss: `F*`; 0 is the safe floor.
+        where curvature was not measured, so that no reach is inside. `F*` is 0, the safe floor.
 
         Raises:
             ValueError: A task was not measured.
@@ -69,7 +65,6 @@ class MeasuredTasks:
             smoothness=smoothness,
             mixture_smoothness=float(np.max(smoothness)),
             example_smoothness=float(np.max(singles)),
-            least_loss=least_loss,
         )
 
 

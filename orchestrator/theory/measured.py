@@ -1,6 +1,6 @@
 """Arranges a study's measurements for its theory tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,17 @@ class Evidence:
     """The rows of the tables that hold measurements alone, by table."""
 
 
-def evidence_of(plan: Plan, measurements: StudyMeasurements, *, results: pa.Table) -> Evidence:
-    """Returns the measurements of a study by the names that its result table has."""
+def evidence_of(
+    plan: Plan, measurements: StudyMeasurements, *, results: pa.Table, diverged: Collection[str]
+) -> Evidence:
+    """Returns the measurements of a study by the names that its result table has.
+
+    Args:
+        plan: The study's plan.
+        measurements: Its committed measurements.
+        results: The result table of its merges.
+        diverged: Ids of the experts that diverged.
+    """
     coefficients: dict[tuple[str, str], dict[str, float]] = {}
     for cell in plan.cells:
         values = coefficients_of(cell.merge)
@@ -56,7 +65,7 @@ def evidence_of(plan: Plan, measurements: StudyMeasurements, *, results: pa.Tabl
             coefficients.setdefault(key, dict(zip(tasks, values, strict=True)))
     bounds = {
         (cell.setting.name, cell.label, cell.group.name): bounds
-        for cell, bounds in cell_bounds(plan, measurements)
+        for cell, bounds in cell_bounds(plan, measurements, diverged=diverged)
     }
     diagnostics = [
         *diagnostic_rows(plan, measurements, bounds=list(bounds.values())),

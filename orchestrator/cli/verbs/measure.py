@@ -188,7 +188,13 @@ def finding_lines(
         yield from _listed(
             "What the theory states about the merges, means over groups (losses in nats)",
             statement_lines(
-                bounds_by_row(opened.plan, measured=measured, base_id=base_id, augment=augment)
+                bounds_by_row(
+                    opened.plan,
+                    measured=measured,
+                    base_id=base_id,
+                    augment=augment,
+                    diverged=opened.ledger.committed().diverged,
+                )
             ),
         )
     yield from _listed(

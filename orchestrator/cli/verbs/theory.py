@@ -37,7 +37,9 @@ def show_theory(opened: OpenedStudy, *, console: Console) -> int:
     if answers is None:
         start_s = time.monotonic()
         with console.status("computing paired comparisons, laws, correlations and predictions"):
-            evidence = evidence_of(opened.plan, measured, results=results.merges)
+            evidence = evidence_of(
+                opened.plan, measured, results=results.merges, diverged=committed.diverged
+            )
             answers = compute_answers(
                 results.merges,
                 trainings=planned_trainings(committed),

@@ -149,7 +149,11 @@ def test_statements_name_the_weakest_word_and_every_reason(make_plan: Callable[.
     """Inside the range the proved form is a bound; with kinks it is a score, and says why."""
     plan = make_plan(finetune=SMOOTH, merge=[{"method": "average"}, {"method": "ties"}])
     spec = next(iter(plan.experts.values()))
-    where = {"base_id": spec.base_id, "augment": spec.hyperparameters.augment}
+    where = {
+        "base_id": spec.base_id,
+        "augment": spec.hyperparameters.augment,
+        "diverged": (),
+    }
     rows = bounds_by_row(plan, measured=measured_tasks(plan), **where)
     assert [len(merges) for merges in rows.values()] == [len(plan.groups)]
     (smooth,) = statement_lines(rows)
@@ -160,6 +164,10 @@ def test_statements_name_the_weakest_word_and_every_reason(make_plan: Callable[.
     line, reason = statement_lines(rows)
     assert "(proved form: score, not a bound, reach 0.004)" in line
     assert reason == Reason.KINKS
+    rows = bounds_by_row(plan, measured=measured_tasks(plan), **{**where, "diverged": {spec.id}})
+    line, reason = statement_lines(rows)
+    assert "(proved form: score, not a bound, reach 0.004)" in line
+    assert reason == Reason.DIVERGED
     other = {**where, "base_id": "another"}
     assert not bounds_by_row(plan, measured=measured_tasks(plan), **other)
 
@@ -169,7 +177,11 @@ def test_settings_with_the_same_merges_have_one_row(make_plan: Callable[..., Pla
     axes = {"lr": [SHORT["lr"], 0.01], "steps": [SHORT["steps"], 4]}
     plan = make_plan(finetune={**SMOOTH, "axes": axes}, merge=[{"method": "average"}])
     spec = next(iter(plan.experts.values()))
-    where = {"base_id": spec.base_id, "augment": spec.hyperparameters.augment}
+    where = {
+        "base_id": spec.base_id,
+        "augment": spec.hyperparameters.augment,
+        "diverged": (),
+    }
     rows = bounds_by_row(plan, measured=measured_tasks(plan), **where)
     assert list(rows) == [
         "lr=0.001 (the same as steps=2), average",

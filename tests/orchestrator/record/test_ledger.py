@@ -159,9 +159,10 @@ def test_remainder_of_a_trial_has_the_missing_snapshots(
 
 
 def test_diverged_expert_with_finite_weights_is_merged(plan: Plan, expert_manifest: Make) -> None:
-    """Its weights can be used, so it is no hole."""
+    """Its weights can be used, so it is no hole; it is known as diverged."""
     experts = plan.experts.values()
     ledger = Ledger(plan, manifests=[expert_manifest(e, outcome="diverged") for e in experts])
+    assert ledger.committed().diverged == plan.experts.keys()
     assert len(ledger.state().ready_merges) == 3
     assert {hole.outcome for hole in ledger.state().holes()} == {Outcome.NOT_RUN}
 

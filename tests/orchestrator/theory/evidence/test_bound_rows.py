@@ -5,6 +5,7 @@ import pytest
 from made_study import made_ledger
 from measured_tasks import measured_tasks
 
+from eval.theory.labels import Reason
 from orchestrator.bounds.study_measurements import NOTHING_MEASURED, StudyMeasurements
 from orchestrator.plan.plan import Plan
 from orchestrator.report.theory.chapter import theory_chapter
@@ -39,7 +40,7 @@ def measurements(plan: Plan, *, curvature: float | None = 2.0) -> StudyMeasureme
 
 def answers_of(plan: Plan, measured: StudyMeasurements) -> tuple[StudyResults, Answers]:
     results = StudyResults.of(made_ledger(plan).committed())
-    evidence = evidence_of(plan, measured, results=results.merges)
+    evidence = evidence_of(plan, measured, results=results.merges, diverged=())
     answers = compute_answers(
         results.merges,
         trainings="left out here",
@@ -101,7 +102,9 @@ def test_every_number_has_its_word_and_stands_beside_the_measured_loss(
 
 def test_without_curvature_descent_and_stability_remain(plan: Plan) -> None:
     """No other number is made up for it, and a note says which command measures it."""
-    bounds = evidence_of(plan, measurements(plan, curvature=None), results=NO_RESULTS).bounds
+    bounds = evidence_of(
+        plan, measurements(plan, curvature=None), results=NO_RESULTS, diverged=()
+    ).bounds
     average, ties = panels(StudyResults.of(made_ledger(plan).committed()).merges)
     part = bound_part(average, bounds)
     assert {row["quantity"] for row in part.rows} == {"loss at the base", "descent", "stability"}
@@ -116,12 +119,23 @@ def test_what_takes_the_word_away_is_said(make_plan: Callable[..., Plan]) -> Non
     """Each reason against a bound is a note: BatchNorm in training mode, a head that is trained."""
     trained = {**SMOOTH, "freeze_batch_norm": False, "head": "trained"}
     plan = make_plan(finetune=trained, groups=SIZES, merge=METHODS)
-    bounds = evidence_of(plan, measurements(plan), results=NO_RESULTS).bounds
+    bounds = evidence_of(plan, measurements(plan), results=NO_RESULTS, diverged=()).bounds
     average, _ = panels(StudyResults.of(made_ledger(plan).committed()).merges)
     notes = [note.text for note in bound_part(average, bounds).notes]
     assert len(notes) == 2
     assert "no bound, only scores: BatchNorm was in training mode" in notes[0]
     assert "The head was trained with the expert" in notes[1]
+
+
+def test_experts_that_diverged_take_the_word_away(plan: Plan) -> None:
+    """Merges of an expert that diverged with finite weights have scores, and no others have."""
+    first = plan.merges[plan.cells[0].merge.id].experts[0]
+    bounds = evidence_of(plan, measurements(plan), results=NO_RESULTS, diverged={first.id}).bounds
+    for cell in plan.cells:
+        key = (cell.setting.name, cell.label, cell.group.name)
+        if key in bounds:
+            has_diverged = first in cell.merge.experts
+            assert (Reason.DIVERGED in bounds[key].stability.reasons) == has_diverged
 
 
 def test_formulas_are_ranked_and_calibrated_with_their_words(
@@ -181,8 +195,8 @@ def test_tasks_that_are_not_measured_leave_their_groups_out(plan: Plan) -> None:
         )
         for name, each in whole.constants.items()
     }
-    found = evidence_of(plan, replace(whole, constants=part), results=NO_RESULTS)
+    found = evidence_of(plan, replace(whole, constants=part), results=NO_RESULTS, diverged=())
     (group,) = {group for _, _, group in found.bounds}
     assert next(each for each in plan.groups if each.name == group).tasks == tasks[:2]
     assert "mnist_5k" in str(found.bases)
-    assert not evidence_of(plan, NOTHING_MEASURED, results=NO_RESULTS).bounds
+    assert not evidence_of(plan, NOTHING_MEASURED, results=NO_RESULTS, diverged=()).bounds
