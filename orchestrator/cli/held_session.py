@@ -1,4 +1,6 @@
-"""Holds a study while `run`, `resume` or `prepare` works on it, and ends the work in good order.
+"""Holds a study while a verb works on it on a cluster, and ends the work in good order.
+
+The verbs are `run`, `resume`, `prepare` and `measure`.
 
 The verb works inside `with held_session(...)`. Expected errors and stops end the block with a
 message, after which the caller gets an `EndedEarlyError` with the exit code.

@@ -1,4 +1,4 @@
-"""Keeps worker processes for all jobs that are not trials: preparation and merging.
+"""Keeps worker processes for all jobs that are not trials: preparation, merging, measuring.
 
 Plain Ray tasks would starve beside Tune, which keeps the placement groups of the actors that it
 reuses. These workers are actors that exist before the Tuner starts, and stay.
