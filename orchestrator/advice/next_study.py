@@ -8,11 +8,9 @@ import re
 from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from orchestrator.advice.tried import beside_default
 from orchestrator.study.schema import STEPS, Study
-from orchestrator.study.yaml_text import load_yaml
+from orchestrator.study.yaml_text import dump_yaml, load_yaml
 from workers.specs.hyperparameters import Hyperparameters
 
 _MAX_NAME = 63
@@ -94,6 +92,6 @@ def next_study_text(
 
 
 def _written(values: Mapping[str, Any], *, comments: Sequence[str]) -> str:
-    body = yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None, width=100)
+    body = dump_yaml(values, default_flow_style=None, width=100)
     head = "".join(f"# {line}\n" for line in comments)
-    return head + str(body)
+    return head + body

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import yaml
-
 from eval.counts import counted
 from orchestrator.export.choice import Chosen, ChosenExpert, ChosenMerge, ChosenMultiTask
 from orchestrator.export.snippet import snippet
@@ -15,6 +13,7 @@ from orchestrator.plan.multi_task import MULTI_TASK
 from orchestrator.plan.plan import Plan
 from orchestrator.results.means import Row
 from orchestrator.results.schema import MEANS
+from orchestrator.study.yaml_text import dump_yaml
 from workers.artifacts.code_version import code_version
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import merged_params
@@ -84,7 +83,7 @@ class Card:
 
 def card_text(card: Card) -> str:
     """Returns the text of README.md."""
-    front = yaml.safe_dump(_front_matter(card), sort_keys=False, allow_unicode=True, width=88)
+    front = dump_yaml(_front_matter(card), allow_unicode=True, width=88)
     sections = [f"---\n{front}---\n", *_sections(card)]
     return "\n".join(sections)
 

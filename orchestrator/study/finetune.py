@@ -151,7 +151,7 @@ def point_of(value: object) -> dict[str, Any]:
     Raises:
         ValueError: It is no mapping, or a hyperparameter is unknown or has a wrong value.
     """
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict) or not value or not all(isinstance(n, str) for n in value):
         raise ValueError("expected a mapping of hyperparameters to values, such as `{lr: 0.001}`")
     try:
         axes = FinetuneAxes.model_validate({name: [each] for name, each in value.items()})

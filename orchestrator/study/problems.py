@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from eval.file_tree import printable
@@ -76,7 +77,9 @@ def as_written(field: str, values: object) -> str:
 def shown(value: object) -> str:
     """Returns a value as messages show it: without credentials, and cut if it is long."""
     is_word = value is None or isinstance(value, bool)
-    text = masked(json.dumps(value) if is_word else repr(value))  # true and null, as in YAML
+    is_date = isinstance(value, date)
+    written = json.dumps(value) if is_word else str(value) if is_date else repr(value)  # as in YAML
+    text = masked(written)
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 3]}..."
 
 

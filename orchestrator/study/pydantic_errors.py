@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
 
-from orchestrator.study.problems import StudyProblem, suggest, wrong_value
+from orchestrator.study.problems import StudyProblem, shown, suggest, wrong_value
 from orchestrator.study.schema import Study
 
 _REMEDIES = {
@@ -26,11 +26,18 @@ _REMEDIES = {
     "too_short": "expected a list with at least one entry",
 }
 
+_KEY = "[key]"
+"""The last part of the place of a mapping's name, behind the name itself."""
+
 
 def problem_of(details: ErrorDetails) -> StudyProblem:
     """Returns the problem that one of pydantic's errors describes."""
     field = _field_path(details["loc"])
     kind = details["type"]
+    if details["loc"][-1] == _KEY or kind == "invalid_key":
+        section = _field_path(details["loc"][: -2 if details["loc"][-1] == _KEY else -1])
+        fault = f"a name in it is {shown(details['input'])}"
+        return StudyProblem(field=section or "(file)", fault=fault, remedy=_REMEDIES["string_type"])
     if kind == "extra_forbidden":
         name, known = str(details["loc"][-1]), _fields_beside(details["loc"])
         remedy = suggest(name, known=known, kind="fields")

@@ -1,6 +1,7 @@
-"""Parses YAML so that numbers and repeated fields mean what users expect."""
+"""Parses and writes YAML so that numbers and repeated fields mean what users expect."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -17,10 +18,18 @@ def load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
 
     Raises:
         yaml.YAMLError: The text is not YAML, a field occurs twice in a mapping, a value does not
-            exist (the 99th of a month), a name has characters that no file can have, or the text
-            stands for too many values or nests them too deeply.
+            exist (the 99th of a month), a number has leading zeros or colons, a name has characters
+            that no file can have, or the text stands for too many values or nests them too deeply.
     """
     return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader
+
+
+def dump_yaml(values: Mapping[str, Any], **layout: Any) -> str:  # noqa: ANN401 PyYAML's options
+    """Returns YAML that `load_yaml` reads as the same values, the fields in their order.
+
+    PyYAML alone writes the text `1e3` without quotes, which YAML 1.2 reads as a number.
+    """
+    return str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, **layout))
 
 
 def yaml_fault(error: yaml.YAMLError) -> str:
@@ -36,7 +45,8 @@ def yaml_fault(error: yaml.YAMLError) -> str:
 class _Loader(yaml.SafeLoader):
     """A loader with the numbers of YAML 1.2: PyYAML alone reads `1e-4` as a string.
 
-    It refuses a field that occurs twice in a mapping. PyYAML alone keeps the last one silently.
+    It refuses numbers that PyYAML reads otherwise than YAML 1.2: `0100` as 64 and `1:30` as 90. And
+    it refuses a field that occurs twice in a mapping; PyYAML alone keeps the last one silently.
     """
 
     def __init__(self, stream: str) -> None:
@@ -60,34 +70,52 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 PyYAML's signature
-        """Returns a value."""
-        if isinstance(node, yaml.ScalarNode) and (found := _NEVER_TEXT.search(node.value)):
-            raise _refusal(node, f"the character {found[0]!r} is not allowed")
-        try:
-            return super().construct_object(node, deep=deep)
-        except (ValueError, OverflowError) as error:
-            raise _refusal(node, f"the value cannot be read: {error}") from error
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 PyYAML's signature
-        """Returns a mapping's fields."""
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 PyYAML's signature
+        """Returns the tree of a mapping as it is written: merge keys (`<<`) add fields later."""
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise _refusal(key, f"the field {key.value!r} occurs twice in one mapping")
             if isinstance(key, yaml.ScalarNode):
                 seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 PyYAML's signature
+        """Returns a value."""
+        if isinstance(node, yaml.ScalarNode) and (found := _NEVER_TEXT.search(node.value)):
+            raise _refusal(node, f"the character {found[0]!r} is not allowed")
+        if node.tag in _NUMBERS and (found := _TWO_NUMBERS.fullmatch(node.value)):
+            kind, other = ("base 60", "text") if found["base60"] else ("octal", "decimal")
+            raise _refusal(
+                node,
+                f"{node.value} is {kind} in YAML 1.1 and {other} in YAML 1.2; write a "
+                "number in decimal digits without leading zeros, and text in quotes",
+            )
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError) as error:
+            raise _refusal(node, f"the value cannot be read: {error}") from error
 
 
 _NEVER_TEXT = re.compile("[\0\ud800-\udfff]")
 """No path has the first, and no encoding the others, which are halves of a pair."""
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_TWO_NUMBERS = re.compile(r"[-+]?(0[0-7_]+|(?P<base60>[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?))")
+"""Numbers of base 8 and base 60, which only YAML 1.1 has."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """A writer that puts texts in quotes which `_Loader` would read as numbers."""
+
+
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+        list("-+0123456789."),
+    )
 
 
 def _refusal(node: yaml.Node, problem: str) -> yaml.YAMLError:

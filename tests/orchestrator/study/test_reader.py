@@ -541,3 +541,31 @@ def test_two_entries_for_one_merge_are_refused(study_fields: Fields) -> None:
     (message,) = problems.values()
     assert list(problems) == ["merge[1]"]
     assert message.startswith("this entry is the same merge as merge[0] | leave one of them out")
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ("no: 1", "(file)", "false"),
+        ("resources: {1: 2}", "resources", "1"),
+        ("experts: {null: a.safetensors}", "experts", "null"),
+        ("experts: {1e3: a.safetensors}", "experts", "1000.0"),
+    ],
+)
+def test_name_that_yaml_reads_as_another_value_is_named(
+    study_fields: Fields, line: str, field: str, value: str
+) -> None:
+    """A task that is called `no` needs quotes; the problem is its name's and not a list's."""
+    text = yaml.safe_dump(study_fields())
+    assert problems_of(f"{text}{line}\n")[field].startswith(
+        f"a name in it is {value} | expected text"
+    )
+
+
+@pytest.mark.parametrize("point", ["{no: 1}", "{1: 0.5, lr: 0.1}"])
+def test_name_in_a_listed_point_is_text(study_fields: Fields, point: str) -> None:
+    """The remedy shows how a point is written."""
+    finetune = f"finetune: {{design: listed, points: [{point}]}}"
+    fields = {key: value for key, value in study_fields().items() if key != "finetune"}
+    problem = problems_of(f"{yaml.safe_dump(fields)}{finetune}\n")["finetune.points[0]"]
+    assert "such as `{lr: 0.001}`" in problem
