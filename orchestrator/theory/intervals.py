@@ -69,8 +69,9 @@ def three_intervals(
     without_task = [np.flatnonzero(~has) for has in members.T if has.any()]
     tasks = [statistic(settings, rest[None])[0] for rest in without_task if len(rest)]
     without_setting = [np.delete(settings, index) for index in settings]
+    draws = group_draws(len(members), num_draws=num_draws)
     return {
-        "groups": _quantiles(statistic(settings, group_draws(len(members), num_draws=num_draws))),
+        "groups": _quantiles(statistic(settings, draws)) if len(draws) else NONE,
         "tasks": _range(np.array(tasks), over="tasks"),
         "settings": _range(
             np.array([statistic(rest, groups[None])[0] for rest in without_setting if len(rest)]),

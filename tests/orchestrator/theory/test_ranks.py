@@ -85,3 +85,14 @@ def test_leaving_out_a_setting_shows_what_rests_on_it() -> None:
     found = by_kind(predictor, loss, members=np.ones((30, 1), dtype=bool))[POOLED]
     assert found.interval.over == "settings"
     assert found.intervals["groups"].low > found.intervals["settings"].low
+
+
+def test_one_group_has_no_interval_over_groups() -> None:
+    """Resampling one group gives it again; the range over settings is left for all kinds."""
+    loss = np.array([[1.0], [3.0], [2.0], [4.0]])
+    found = by_kind(np.arange(4.0)[:, None], loss, members=np.ones((1, 2), dtype=bool))
+    assert set(found) == {WITHIN, POOLED}
+    for each in found.values():
+        assert each.spearman == pytest.approx(0.8)
+        assert math.isnan(each.intervals["groups"].width)
+        assert each.interval.over == "settings"
