@@ -20,6 +20,7 @@ FIT = "fit"
 """Label of numbers that were fitted to measured ones."""
 ALL_TASKS = "all tasks"
 """The mean over the group's tasks and the held-out ones, which are the same for all groups."""
+_MAX_NAMED = 3
 
 
 def pair_part(every: Sequence[Panel]) -> Part:
@@ -81,6 +82,13 @@ def _pair_notes(every: Sequence[Panel]) -> Iterator[Note]:
     first = every[0]
     if len(every) == 1:
         yield Note(topic, "the study has one method, so that no methods are compared")
+    for panel in every:
+        if names := _without_loss(panel):
+            listed = ", ".join(names[:_MAX_NAMED])
+            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            yield Note(
+                topic, f"{panel.method} has no finite loss at {listed}{more}: left out there"
+            )
     if all(len(values) == 1 for values in first.axes.values()):
         yield Note(topic, "the study has one setting, so that no settings are compared")
     for axis, values in first.axes.items():
@@ -90,9 +98,17 @@ def _pair_notes(every: Sequence[Panel]) -> Iterator[Note]:
             yield Note(topic, f"the values of {axis} have no groups in common to be compared in")
 
 
+def _without_loss(panel: Panel) -> list[str]:
+    """Returns the settings at which no group has a finite loss."""
+    losses = panel.group_means("loss")
+    return [
+        name for name, row in zip(panel.settings, losses, strict=True) if not np.isfinite(row).any()
+    ]
+
+
 def _share_groups(panel: Panel, settings: list[int]) -> bool:
     known = np.isfinite(panel.at(settings).group_means("loss"))
-    return bool(known.all(axis=0).any())
+    return bool(known[known.any(axis=1)].all(axis=0).any())
 
 
 def _pair_columns(found: Comparison) -> Columns:

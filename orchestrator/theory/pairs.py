@@ -95,14 +95,18 @@ def _family(
 ) -> Iterator[Comparison]:
     """Yields the best member against each other one, corrected for all pairs.
 
-    Only groups in which every member has a finite number count.
+    Members without any finite number are left out. Only groups in which every other member has one
+    count.
     """
     weights = panel.weights(mean)
-    totals = {name: _totals(by_task, panel=panel, weights=weights) for name, by_task in members}
-    shared = np.isfinite(np.array(list(totals.values()))).all(axis=0)
-    if not 1 < len(members) <= MAX_MEMBERS or not shared.any():
+    every = {name: _totals(by_task, panel=panel, weights=weights) for name, by_task in members}
+    totals = {name: each for name, each in every.items() if np.isfinite(each).any()}
+    if not 1 < len(totals) <= MAX_MEMBERS:
         return
-    cells = {name: by_task[shared] for name, by_task in members}
+    shared = np.isfinite(np.array(list(totals.values()))).all(axis=0)
+    if not shared.any():
+        return
+    cells = {name: by_task[shared] for name, by_task in members if name in totals}
     sign, means = QUANTITIES[quantity], {name: each[shared].mean() for name, each in totals.items()}
     best = max(means, key=lambda name: sign * means[name])
     pairs = list(itertools.combinations(cells, 2))
@@ -167,11 +171,17 @@ def paired_intervals(differences: Array, *, weights: Array) -> tuple[dict[str, I
 
 
 def _student(numbers: Array, *, share: Array, center: float, over: str) -> tuple[Interval, float]:
-    """Returns Student's interval and p-value of a weighted mean; weights sum to 1."""
+    """Returns Student's interval and p-value of a weighted mean; weights sum to 1.
+
+    Each number counts with the square of its weight, over the value that makes the variance
+    unbiased for numbers of equal variance. For n equal weights this is the usual 1 / (n (n - 1)).
+    """
     num = len(numbers)
     if num < 2:  # noqa: PLR2004 one number has no spread
         return NONE, math.nan
-    variance = (share**2 * (numbers - share @ numbers) ** 2).sum() * num / (num - 1)
+    squares = float((share**2).sum())
+    unbiased = 1 - 2 * float((share**3).sum()) / squares + squares
+    variance = (share**2 * (numbers - share @ numbers) ** 2).sum() / unbiased
     error = math.sqrt(variance)
     half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, num - 1)) * error
     if error == 0:

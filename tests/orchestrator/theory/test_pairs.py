@@ -4,6 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from orchestrator.theory.pairs import Comparison, compare_methods, compare_values, holm
 from orchestrator.theory.panel import Array, Panel, panels
@@ -116,3 +117,42 @@ def test_holm_counts_tests_without_a_p_value() -> None:
     """A comparison that has no p-value was made all the same."""
     assert holm([0.01, np.nan])[0] == pytest.approx(0.02)
     assert np.isnan(holm([0.01, np.nan])[1])
+
+
+@pytest.mark.parametrize("groups", [[(0, task) for task in range(1, 9)], [(0, 1), (0, 2), (0, 3)]])
+def test_intervals_hold_where_one_task_is_in_every_group(
+    make_panel: MakePanel, groups: list[tuple[int, int]]
+) -> None:
+    """A task with half of all the weight brings half of the difference, and its own error."""
+    rng = np.random.default_rng(5)
+    num_covered = 0
+    for _ in range(400):
+        losses = np.full((2, len(groups), 9), np.nan)
+        effects = rng.normal(0, 0.2, 9)
+        for group, members in enumerate(groups):
+            for task in members:
+                losses[:, group, task] = (2.0, 2.0 + effects[task] + rng.normal(0, 0.01))
+        (found,) = loss_pairs(make_panel(losses))
+        num_covered += found.interval.low <= 0 <= found.interval.high
+    assert num_covered > 0.92 * 400
+
+
+def test_equal_weights_give_the_usual_interval_of_student(make_panel: MakePanel) -> None:
+    """Every task in one group: the interval of scipy over the tasks' differences."""
+    differences = np.array([0.1, 0.4, -0.1, 0.3])
+    losses = np.array([[2.0 + differences], [np.full(4, 2.0)]])
+    (found,) = loss_pairs(make_panel(losses))
+    test = stats.ttest_1samp(-differences, 0)
+    known = test.confidence_interval(0.95)
+    assert (found.interval.low, found.interval.high) == pytest.approx((known.low, known.high))
+    assert found.p_value == pytest.approx(test.pvalue)
+
+
+def test_a_member_without_a_number_hides_no_other_pair(make_panel: MakePanel) -> None:
+    """A value at which no merge has a finite loss is left out; the others are compared."""
+    losses = losses_of(np.full(6, 0.05), noise=0.01, seed=0)
+    (alone,) = loss_pairs(make_panel(losses))
+    failed = np.where(np.isfinite(losses[:1]), np.inf, np.nan)
+    (found,) = loss_pairs(make_panel(np.concatenate([losses, failed])))
+    assert (found.best, found.other, found.num_pairs) == ("1", "2", 1)
+    assert found == alone
