@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 from orchestrator.plan.data_use import use_text
 from orchestrator.results.schema import JOINT, JOINT_CALIBRATED, MACRO, MEANS, UNION
 
-CATEGORICAL_AXES = ("grid", "random")
-"""Axes whose values are names of points, even if they look like numbers."""
+DESIGN_AXES = ("grid", "random")
+"""Axes whose values are the numbers of points."""
+CATEGORICAL_AXES = (*DESIGN_AXES, "seed")
+"""Axes whose values are names, even if they look like numbers."""
 _SCORE_COLUMNS = (
     "accuracy",
     "loss",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval.counts import counted
 from orchestrator.results.means import CATEGORICAL_AXES, numbers_of
 from orchestrator.theory.forms import FORMS, Form
 from orchestrator.theory.intervals import (
@@ -23,6 +24,7 @@ from orchestrator.theory.panel import Array, Panel
 
 TIE = 1.1
 """Held-out errors whose ratio is below this are a tie."""
+_ROUNDING = 1e-9  # nats: errors that differ by less are equal, as those of equal losses
 MIN_VALUES = 3
 """With two values, every form of two parameters passes through both."""
 
@@ -88,7 +90,8 @@ def fit_axis(panel: Panel, axis: str, *, mean: str) -> AxisLaws | str:
     x = np.array(numbers, dtype=float)
     losses, x = losses[np.isfinite(losses).any(axis=1)], x[np.isfinite(losses).any(axis=1)]
     if len(x) < MIN_VALUES:
-        return f"{len(x)} values have a finite loss; a law needs {MIN_VALUES}"
+        verb = "has" if len(x) == 1 else "have"
+        return f"{counted(len(x), 'value')} {verb} a finite loss; a law needs {MIN_VALUES}"
     if x.min() <= 0:
         return f"a law needs positive values, and {x.min():g} is among them"
     whole = np.isfinite(losses).all(axis=0)
@@ -127,7 +130,8 @@ def _laws(x: Array, y: Array) -> Iterator[Law]:
     held_out = {form.name: _held_out_error(form, x, y) for form in forms}
     least = min((error for error in held_out.values() if math.isfinite(error)), default=math.nan)
     preferred = next(
-        (form for form in forms if held_out[form.name] <= TIE * least), FORMS["constant"]
+        (form for form in forms if held_out[form.name] <= TIE * least + _ROUNDING),
+        FORMS["constant"],
     )
     for form in forms:
         params = form.fit(x, y)
@@ -210,14 +214,14 @@ def _no_optimum(vertex: float, *, spread: Interval, x: Array, laws: tuple[Law, .
     """Returns why no optimum was seen, or nothing."""
     low, high = float(x.min()), float(x.max())
     held_out = {law.form.name: law.error_held_out for law in laws}
+    if held_out["parabola"] > held_out["constant"] - _ROUNDING:
+        return "a parabola predicts the values left out no better than a constant does"
     if vertex >= high:
         return f"no optimum seen up to {high:g}"
     if vertex <= low:
         return f"no optimum seen down to {low:g}"
     if math.isnan(held_out["parabola"]):
         return "a parabola passes through any three values: no optimum can be told"
-    if held_out["parabola"] > held_out["constant"]:
-        return "a parabola predicts the values left out no better than a constant does"
     if spread.low <= low and spread.high >= high:
         return f"its interval spans all values tried, {low:g} to {high:g}"
     return ""

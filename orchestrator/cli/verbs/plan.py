@@ -28,7 +28,7 @@ from orchestrator.progress.panel import duration
 from orchestrator.progress.say import print_table, say
 from orchestrator.record.data_check import DataCheck, check_data
 from orchestrator.record.ledger import Ledger
-from orchestrator.results.means import CATEGORICAL_AXES
+from orchestrator.results.means import DESIGN_AXES
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.slots import slots_here
 from orchestrator.search.words import search_plan_lines
@@ -158,7 +158,7 @@ def axis_lines(plan: Plan) -> Sequence[str]:
     return [
         f"axis {axis}: {', '.join(each)}"
         for axis, each in values.items()
-        if axis not in (*CATEGORICAL_AXES, DEFAULT_AXIS)
+        if axis not in (*DESIGN_AXES, DEFAULT_AXIS)
     ]
 
 

@@ -1,5 +1,6 @@
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,22 @@ def test_reasons_for_no_law(values: tuple[str, ...], reason: str, make_panel: Ma
     found = fit_axis(make_panel(np.ones((len(values), 2, 2)), values=values), "lr", mean="macro")
     assert isinstance(found, str)
     assert reason in found
+
+
+def test_seeds_are_names(make_panel: MakePanel) -> None:
+    """A loss follows no law along seeds, whatever their numbers are."""
+    panel = make_panel(np.ones((4, 2, 2)), values=("1", "2", "3", "4"))
+    panel = replace(panel, axes={"seed": panel.axes["lr"]})
+    assert fit_axis(panel, "seed", mean="macro") == "its values are names, not numbers"
+
+
+def test_no_trend_is_no_loss_that_still_falls(make_panel: MakePanel) -> None:
+    """Of equal losses none is the least: the reason is not that they fall to the last value."""
+    values = ("0.1", "0.2", "0.4", "0.8", "1.6")
+    for losses in (np.full(5, 2.1), np.array([2.1, 2.0, 2.1, 2.0, 2.05])):
+        laws = fit_axis(
+            make_panel(losses[:, None, None].repeat(2, axis=1), values=values), "lr", mean="macro"
+        )
+        assert isinstance(laws, AxisLaws)
+        assert preferred(laws) == "constant"
+        assert laws.no_optimum.startswith("a parabola predicts the values left out no better")
