@@ -22,7 +22,7 @@ def record_sentences(record: Record) -> Iterator[str]:
         f"Predictor: {record.predictor}{word}. On settings that were left out "
         f"({record.num_settings} settings, {record.num_groups} groups) it errs by "
         f"{own.error:.3f}, a {CONSTANT} by {constant.error:.3f}; difference "
-        f"{record.difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f} over "
+        f"{record.difference:+z.3f} [{interval.low:+z.3f}, {interval.high:+z.3f} over "
         f"{interval.over}]. Choosing by it costs {own.regret:.3f} more than the best setting, "
         f"choosing at random {constant.regret:.3f}."
     )
@@ -105,8 +105,8 @@ def gain_text(gain: GainOnTest | None) -> str:
         return "-"
     low, high = gain.interval.low, gain.interval.high
     if math.isnan(low):
-        return f"{gain.mean:+.3f} (no interval)"
-    return f"{gain.mean:+.3f} [{low:+.3f}, {high:+.3f}]{' *' if _is_apart(gain) else ''}"
+        return f"{gain.mean:+z.3f} (no interval)"
+    return f"{gain.mean:+z.3f} [{low:+z.3f}, {high:+z.3f}]{' *' if _is_apart(gain) else ''}"
 
 
 def _is_apart(gain: GainOnTest) -> bool:

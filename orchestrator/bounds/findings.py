@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from eval.counts import counted
 from eval.theory.gram import gradient_gram, is_resolved, jackknife
 from eval.theory.labels import Reach
 from eval.theory.spread import relative_spread, spread
@@ -67,35 +68,51 @@ def reach_lines(
             continue
         middle, farthest = statistics.median(values), max(values, key=abs)
         words = Reach(merge=None, path=farthest).path_words
-        ends = [each for each in metrics if each.end_loss is not None]
-        changes = [(each.end_loss or 0.0) - each.start_loss for each in ends]
-        predicted = [change for each in ends if (change := each.predicted_change) is not None]
+        changes = [
+            (each.predicted_change, each.end_loss - each.start_loss)
+            for each in metrics
+            if each.predicted_change is not None and each.end_loss is not None
+        ]
+        predicted, measured = map(list, zip(*changes, strict=True)) if changes else ([], [])
         compared = (
             f"predicted change of the loss {statistics.fmean(predicted):.3g}, measured "
-            f"{statistics.fmean(changes):.3g}"
-            if len(predicted) == len(changes) > 0
+            f"{statistics.fmean(measured):.3g}"
+            if changes
             else "no expert's loss is finite at the end of its path"
         )
         yield (
-            f"{setting}: path reach {middle:.2g} (median of {len(values)} experts), largest "
+            f"{setting}: path reach {middle:.2g} (median of "
+            f"{counted(len(values), 'expert')}), largest "
             f"magnitude {abs(farthest):.2g}: {words}; {compared}"
         )
 
 
 def operator_lines(
-    specs: Sequence[OperatorSpec], *, found: Mapping[str, Manifest]
+    specs: Sequence[OperatorSpec], *, found: Mapping[str, Manifest], labels: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yields a line for each method that changes task vectors: Corollary 1 and its gap."""
+    """Yields a line for each method that changes task vectors: Corollary 1 and its gap.
+
+    Args:
+        specs: The measurements of merges.
+        found: The committed measurements, by id.
+        labels: The label of each merge's method, by the merge's id.
+    """
     by_method: dict[str, list[OperatorMetrics]] = {}
     for spec in specs:
         if spec.id in found:
             metrics = OperatorMetrics.from_json(found[spec.id].metrics)
-            by_method.setdefault(spec.merge.method, []).append(metrics)
+            by_method.setdefault(labels[spec.merge.id], []).append(metrics)
     for method, measures in sorted(by_method.items()):
         parts = [each for each in measures if each.after is not None and each.after != each.before]
         if parts:
             pairs = [(each.before, each.after) for each in parts if each.after is not None]
             yield f"{method}: {_corollary(pairs)}{_flips(parts)}"
+
+
+def verb_of(ratios: Sequence[float]) -> str:
+    """Returns `falls`, `rises` or `stays`, as the mean of some ratios says to two decimals."""
+    mean = round(statistics.fmean(ratios), 2)
+    return "stays" if mean == 1 else "falls" if mean < 1 else "rises"
 
 
 def _corollary(pairs: Sequence[tuple[Matrix, Matrix]]) -> str:
@@ -107,12 +124,10 @@ def _corollary(pairs: Sequence[tuple[Matrix, Matrix]]) -> str:
             relative.append(relative_spread(after, weights) / relative_spread(before, weights))
     if not ratios:
         return "the task vectors have no spread"
-    ratio = statistics.fmean(ratios)
-    verb = "falls" if ratio < 1 else "rises"
     return (
-        f"the spread {verb}, to {ratio:.2f} times the one before (mean of {len(ratios)} merges), "
-        f"relative to the mean's length to {statistics.fmean(relative):.2f} times; stability is "
-        "not covered by this"
+        f"the spread {verb_of(ratios)}, to {statistics.fmean(ratios):.2f} times the one before "
+        f"(mean of {counted(len(ratios), 'merge')}), relative to the mean's length to "
+        f"{statistics.fmean(relative):.2f} times; stability is not covered by this"
     )
 
 

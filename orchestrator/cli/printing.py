@@ -96,7 +96,7 @@ def _table() -> Table:
 def _percent(spread: Spread, *, signed: bool = False) -> str:
     if math.isnan(spread.mean):
         return MISSING
-    mean = f"{spread.mean * 100:+.1f}" if signed else f"{spread.mean * 100:.1f}"
+    mean = f"{spread.mean * 100:+z.1f}" if signed else f"{spread.mean * 100:z.1f}"
     return mean if spread.num_groups < 2 else f"{mean}±{spread.std * 100:.1f}"  # noqa: PLR2004
 
 
@@ -148,8 +148,8 @@ def print_pairs(pairs: pa.Table, *, console: Console) -> None:
             family if family != last else "",
             row["best"] if family != last else "",
             row["other"],
-            f"{row['difference']:+.3f}",
-            MISSING if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}",
+            f"{row['difference']:+z.3f}",
+            MISSING if row["low"] is None else f"{row['low']:+z.3f} {row['high']:+z.3f}",
             f"{row['num_better']}/{row['num_groups']}",
             MISSING if row["p_holm"] is None else f"{row['p_holm']:.3f}",
         )

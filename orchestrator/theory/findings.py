@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from eval.counts import counted
 from orchestrator.results.schema import MACRO
 from orchestrator.theory.answers import Answers
 from orchestrator.theory.evidence.bound_findings import bound_texts
@@ -22,7 +23,7 @@ from orchestrator.theory.schema import (
     PAIRS,
     PREDICTIONS,
 )
-from orchestrator.theory.table_rows import Columns, interval_text
+from orchestrator.theory.table_rows import Columns, interval_text, signed
 from orchestrator.theory.targets import EXCESS
 
 ALPHA = 0.05
@@ -88,13 +89,23 @@ def _best_values(answers: Answers) -> Iterator[str]:
         if apart:
             text += f", less than at {_listed(apart)}"
         if near:
-            spelt = (f"{row['other']} ({_gap(row)})" for row in near)
-            text += f"; not told apart from {_listed(list(spelt))}"
-        yield f"{text}. {rows[0]['num_groups']} groups."
+            text += f"; not told apart from {_listed(list(map(_near, near)))}"
+        yield f"{text}. {_capital(counted(rows[0]['num_groups'], 'group'))}."
+
+
+def _near(row: Columns) -> str:
+    """Returns the gap to a member that is not told apart.
+
+    The interval is of this pair alone and may exclude 0, where only the correction for all pairs
+    keeps the two together: then the p-value is there too.
+    """
+    excludes = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+    p_value = f"; p {row['p_holm']:.3f}, corrected for {row['num_pairs']} pairs" if excludes else ""
+    return f"{row['other']} ({_gap(row)}{p_value})"
 
 
 def _gap(row: Columns) -> str:
-    return f"{row['difference']:+.3f} {interval_text(row)}"
+    return f"{signed(row['difference'])} {interval_text(row)}"
 
 
 def _best_methods(answers: Answers) -> Iterator[str]:
@@ -106,8 +117,8 @@ def _best_methods(answers: Answers) -> Iterator[str]:
     for method in dict.fromkeys(best):
         yield (
             f"{method} has the least loss of all methods at {best.count(method)} of "
-            f"{len(families)} settings, and less than every other method, beyond chance, at "
-            f"{alone.count(method)}."
+            f"{counted(len(families), 'setting')}, and less than every other method, beyond "
+            f"chance, at {alone.count(method)}."
         )
 
 
@@ -155,14 +166,14 @@ def _rank_texts(answers: Answers) -> Iterator[str]:
                 continue
             ranked = sorted(here, key=lambda row: -abs(row["spearman"]))
             spelt = [
-                f"{shown_name(row)} {row['spearman']:+.2f} {interval_text(row)}"
+                f"{shown_name(row)} {row['spearman']:+z.2f} {interval_text(row)}"
                 for row in ranked[:3]
             ]
             few = f" ({here[0]['num_values']} values: p is at least {here[0]['least_p']:.2g})"
             few = few if here[0]["least_p"] > MANY_ORDERS else ""
             yield (
-                f"{method}, {kind}: Spearman's coefficient with the merged loss is largest for "
-                f"{_listed(spelt)}{few}."
+                f"{method}, {kind}: Spearman's coefficient with the merged loss is farthest from 0 "
+                f"for {_listed(spelt)}{few}."
             )
 
 
@@ -190,15 +201,26 @@ def _skill(rows: Sequence[Columns]) -> str:
     better = [row for row in rows if row["is_better"]]
     if better:
         spelt = [f"{shown_name(row)} ({row['value']:.3f})" for row in better]
-        return f"{_listed(spelt)} beats the best baseline, {level}, beyond all three intervals."
+        verb = "beats" if len(better) == 1 else "beat"
+        return (
+            f"{_listed(spelt)} {verb} the best baseline, {level}, beyond {_intervals(better[0])}."
+        )
     others = [row for row in rows if not row["is_baseline"]]
     if not others:
         return f"the best baseline is {level}; there is no other predictor."
     nearest = min(others, key=lambda row: float(row["value"]))
     return (
-        f"no predictor beats the best baseline, {level}, beyond all three intervals; the nearest "
+        f"no predictor beats the best baseline, {level}, beyond {_intervals(nearest)}; the nearest "
         f"is {shown_name(nearest)} ({nearest['value']:.3f}; difference {_gap(nearest)})."
     )
+
+
+def _intervals(row: Columns) -> str:
+    """Returns the intervals that a difference must be beyond; a single group or task has none."""
+    known = [over for over in ("groups", "tasks", "settings") if row[f"{over}_low"] is not None]
+    if len(known) == 3:  # noqa: PLR2004 all
+        return "all three intervals"
+    return f"the interval{'s' if len(known) > 1 else ''} over {_listed(known) or 'nothing'}"
 
 
 def _skill_at_some(row: Columns, *, most: int) -> str:
@@ -210,7 +232,7 @@ def _skill_at_some(row: Columns, *, most: int) -> str:
     verb = "is" if row["is_better"] else "is not"
     return (
         f"{text}the best baseline there, {row['best_baseline']}, by "
-        f"{row['value'] - row['difference']:.3f}: it {verb} better beyond all three intervals "
+        f"{row['value'] - row['difference']:.3f}: it {verb} better beyond {_intervals(row)} "
         f"({_gap(row)})."
     )
 

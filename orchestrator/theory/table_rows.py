@@ -9,6 +9,7 @@ from orchestrator.theory.intervals import Interval, widest
 
 Columns = dict[str, Any]
 """A row of a theory table."""
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -55,5 +56,13 @@ def interval_text(row: Mapping[str, object]) -> str:
     return f"[{_short(low)}, {_short(high)} over {row['over']}]"
 
 
+def signed(value: float) -> str:
+    """Returns a difference with its sign and three decimals; a small one with two digits."""
+    text = _short(value)
+    return text if text.startswith("-") else f"+{text}"
+
+
 def _short(value: float) -> str:
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"  # noqa: PLR2004
+    if abs(value) < _LEAST:
+        return "0.000"  # rounding noise of equal numbers
+    return f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"  # noqa: PLR2004

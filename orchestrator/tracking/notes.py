@@ -53,4 +53,4 @@ def _percent(fraction: float) -> str:
 
 
 def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.1f} points" if math.isfinite(fraction) else "not finite"
+    return f"{100 * fraction:+z.1f} points" if math.isfinite(fraction) else "not finite"

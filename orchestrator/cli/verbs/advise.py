@@ -228,7 +228,7 @@ def _print_ranking(ranking: Ranking, *, console: Console) -> None:
         table.add_row(
             f"{each.text}{' *' if each.is_beyond else ''}",
             interval_text(each),
-            f"{each.against_best:+.3f}",
+            f"{each.against_best:+z.3f}",
             f"{each.chance:.0%}",
             f"{each.new_steps:,}",
         )
@@ -267,7 +267,7 @@ def _steps_table(steps: StepsAdvice) -> Table:
             each.method,
             each.setting,
             range_text(each.common),
-            f"{each.validation_gain:+.3f}",
+            f"{each.validation_gain:+z.3f}",
             gain_text(each.test_gain),
         )
     return table

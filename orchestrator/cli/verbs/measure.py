@@ -203,7 +203,11 @@ def finding_lines(
     )
     yield from _listed(
         "Corollary 1: what methods do to the spread of task vectors",
-        operator_lines(wanted.operators, found=found),
+        operator_lines(
+            wanted.operators,
+            found=found,
+            labels={each: cell.label for each, cell in opened.plan.first_cells.items()},
+        ),
     )
 
 

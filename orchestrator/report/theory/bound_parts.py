@@ -90,7 +90,7 @@ def calibration_table(answers: Answers) -> str:
             HtmlCell(text=row["quantity"], css="text"),
             HtmlCell(text=row["label"], css="text"),
             HtmlCell(text=f"{row['intercept']:.3f}"),
-            HtmlCell(text=f"{row['slope']:+.3f}"),
+            HtmlCell(text=f"{row['slope']:+z.3f}"),
             HtmlCell(text=_short(row["r_squared"])),
             HtmlCell(text=f"{row['error']:.3f}"),
             HtmlCell(text=_short(row["error_left_out"])),
@@ -189,7 +189,7 @@ def _calibration_figures(
                 )
             )
             texts.append(
-                f"{method}: A {line['intercept']:.2f}, C {line['slope']:+.2f}, R² "
+                f"{method}: A {line['intercept']:.2f}, C {line['slope']:+z.2f}, R² "
                 f"{_short(line['r_squared'])}, error {line['error']:.2f} decades, with an axis "
                 f"left out {_short(line['error_left_out'])}"
             )

@@ -23,7 +23,7 @@ def pair_table(answers: Answers, *, kind: str) -> str:
             name_cell(f"{row['family']}, {row['axis']}" if row["axis"] else row["family"]),
             HtmlCell(text=row["best"], css="text"),
             HtmlCell(text=row["other"], css="text"),
-            HtmlCell(text=f"{row['difference']:+.3f}", css="best" if is_apart(row) else ""),
+            HtmlCell(text=f"{row['difference']:+z.3f}", css="best" if is_apart(row) else ""),
             HtmlCell(text=interval_text(row), css="text"),
             HtmlCell(text=f"{row['num_better']} of {row['num_groups']}"),
             HtmlCell(text=p_text(row["p_holm"])),
@@ -122,7 +122,7 @@ def _prediction_cells(
         HtmlCell(text=str(error["num_settings"])),
         HtmlCell(text=_three(error["value"]), css="best" if error["is_better"] else ""),
         HtmlCell(
-            text=f"{error['difference']:+.3f}" if error["difference"] is not None else MISSING
+            text=f"{error['difference']:+z.3f}" if error["difference"] is not None else MISSING
         ),
         HtmlCell(text=interval_text(error), css="text"),
         HtmlCell(text=_signed(scores["spearman"]["value"])),
@@ -154,7 +154,7 @@ def _values_text(row: Columns) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return MISSING if value is None else f"{value:+.2f}"
+    return MISSING if value is None else f"{value:+z.2f}"
 
 
 def _three(value: float | None) -> str:

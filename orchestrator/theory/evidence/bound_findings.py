@@ -26,7 +26,7 @@ def bound_texts(answers: Answers) -> Iterator[str]:
                 yield f"{method} along {axis}: {' '.join(filter(None, texts))}"
     for row in answers.rows(CALIBRATIONS):
         yield (
-            f"{row['method']}: log10 excess = {row['intercept']:.2f} {row['slope']:+.2f} log10 "
+            f"{row['method']}: log10 excess = {row['intercept']:.2f} {row['slope']:+z.2f} log10 "
             f"{row['quantity']} ({row['label']}); R^2 {_short(row['r_squared'])}, error "
             f"{row['error']:.2f} decades, with an axis left out {_short(row['error_left_out'])}."
         )
@@ -84,7 +84,7 @@ def rank_along(answers: Answers, *, axis: str, method: str) -> str:
         and row["spearman"] is not None
     }
     spelt = [
-        f"{quantity} {form} ({row['label'].split(':')[0]}) {row['spearman']:+.2f} "
+        f"{quantity} {form} ({row['label'].split(':')[0]}) {row['spearman']:+z.2f} "
         f"{interval_text(row)}"
         for quantity, form in _RANKED
         if (row := found.get(f"{quantity} {form}, measured constants")) is not None
@@ -93,7 +93,7 @@ def rank_along(answers: Answers, *, axis: str, method: str) -> str:
         return ""
     expert = found.get("expert_loss")
     if expert is not None:
-        spelt.append(f"the experts' own loss {expert['spearman']:+.2f} {interval_text(expert)}")
+        spelt.append(f"the experts' own loss {expert['spearman']:+z.2f} {interval_text(expert)}")
     num = next(iter(found.values()))["num_values"]
     return f"Rank correlation with the measured loss within groups ({num} values): " + (
         "; ".join(spelt) + "."

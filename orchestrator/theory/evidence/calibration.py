@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+from eval.counts import counted
 from orchestrator.theory.panel import Array
 
 MIN_SETTINGS = 4
@@ -52,7 +53,9 @@ def calibrate(
         axes: The settings of each axis, by index.
     """
     if len(numbers) < MIN_SETTINGS:
-        return f"{len(numbers)} settings share groups; a calibration needs {MIN_SETTINGS}"
+        verb = "shares" if len(numbers) == 1 else "share"
+        settings = counted(len(numbers), "setting")
+        return f"{settings} {verb} groups; a calibration needs {MIN_SETTINGS}"
     if not (numbers > 0).all() or not (excess > 0).all():
         return "a logarithm needs numbers above 0"
     x, y = np.log10(numbers), np.log10(excess)

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from eval.counts import counted
 from eval.theory.spread import relative_spread, spread
 from merge.catalogue import CHANGE_TASK_VECTORS
+from orchestrator.bounds.findings import verb_of
 from orchestrator.bounds.study_measurements import MeasuredOperator
 from orchestrator.plan.plan import Plan
 from orchestrator.theory.features import MEASURED
@@ -55,11 +57,10 @@ def corollary_texts(rows: Sequence[Columns]) -> Iterator[str]:
         if not plain:
             yield f"{method}: its result has no part of a single expert, so no spread after it."
             continue
-        verb = "falls" if statistics.fmean(plain) < 1 else "rises"
         text = (
-            f"{method}: the spread of the task vectors {verb}, to {_spelt(plain)} times the one "
-            f"before, relative to the mean's length to {_spelt(relative)} times, over "
-            f"{len(plain)} merges"
+            f"{method}: the spread of the task vectors {verb_of(plain)}, to {_spelt(plain)} times "
+            f"the one before, relative to the mean's length to {_spelt(relative)} times, over "
+            f"{counted(len(plain), 'merge')}"
         )
         flips = [row for row in of_method if row["flipped_after"] is not None]
         if flips:

@@ -75,13 +75,14 @@ def _batch_noise(measurements: StudyMeasurements) -> Iterator[Columns]:
         by_task.setdefault(pair.merge.experts[0].task, []).extend(map(float, cosines))
     for task, cosines in by_task.items():
         mean = statistics.fmean(cosines)
+        repeats = max(0.0, mean)
         yield _row(
             "repeatable share",
             task,
             mean,
-            f"on {task}, two seeds give task vectors with a cosine of {mean:.2f} "
-            f"({counted(len(cosines), 'pair')}): {100 * mean:.0f} % of a task vector's squared "
-            f"length repeats, {100 * (1 - mean):.0f} % is noise of batches, heads and order.",
+            f"on {task}, two seeds give task vectors with a cosine of {mean:z.2f} "
+            f"({counted(len(cosines), 'pair')}): {100 * repeats:.0f} % of a task vector's squared "
+            f"length repeats, {100 * (1 - repeats):.0f} % is noise of batches, heads and order.",
         )
 
 
@@ -105,7 +106,7 @@ def _regimes(rows: Sequence[Columns]) -> Iterator[Columns]:
             "path reach",
             words,
             len(inside),
-            f"Path reach {words}: {len(inside)} of {len(farthest)} settings"
+            f"Path reach {words}: {len(inside)} of {counted(len(farthest), 'setting')}"
             + (
                 f": {spelt}; in brackets that of the experts which is farthest from 0."
                 if inside

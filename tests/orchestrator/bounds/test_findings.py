@@ -132,9 +132,36 @@ def test_corollary_says_what_falls_and_what_it_leaves_out(
             flipped_before=(0.1, 0.2),
         )
         found[spec.id] = manifest_of(spec, metrics)
-    (line,) = operator_lines(specs, found=found)
+    labels = {spec.merge.id: spec.merge.method for spec in specs}
+    (line,) = operator_lines(specs, found=found, labels=labels)
     assert line == (
         "ties: the spread falls, to 0.25 times the one before (mean of 3 merges), relative to the "
         "mean's length to 1.00 times; stability is not covered by this; leaving one expert out "
         "flips 3.0 % of the signs, against 15.0 % of the plain average's"
     )
+
+
+def test_entries_of_one_method_have_lines_of_their_own(
+    make_plan: Callable[..., Plan], manifest_of: Make
+) -> None:
+    """Two densities of TIES are two methods; a spread of 1.00 times neither falls nor rises."""
+    entries = [{"method": "ties", "density": density} for density in (0.1, 0.9)]
+    specs = operators_of(make_plan(merge=entries), leave_one_out=False)
+    labels = {spec.merge.id: f"ties {spec.merge.params['density']}" for spec in specs}
+    found = {}
+    for spec in specs:
+        size = 0.25 if spec.merge.params["density"] == 0.1 else 1.001
+        metrics = OperatorMetrics(
+            before=((1.0, 0.0), (0.0, 1.0)),
+            after=((size, 0.0), (0.0, size)),
+            moved=None,
+            flipped=None,
+            moved_before=None,
+            flipped_before=None,
+        )
+        found[spec.id] = manifest_of(spec, metrics)
+    lines = list(operator_lines(specs, found=found, labels=labels))
+    assert [line.split(",")[0] for line in lines] == [
+        "ties 0.1: the spread falls",
+        "ties 0.9: the spread stays",
+    ]

@@ -163,3 +163,13 @@ def test_pairs_name_family_and_best_once() -> None:
     assert ["average,", "lr", "0.1", "0.2", "-0.012", "-0.020", "-0.001", "4/5", "0.031"] in lines
     assert ["0.3", "-0.012", "—", "4/5", "—"] in lines
     assert "0.4" not in output.getvalue()
+
+
+def test_a_gain_that_rounds_to_zero_has_no_minus() -> None:
+    """A loss of 0.04 points is `+0.0`, as in the report, and no `-0.0`."""
+    level = [row | {"base_accuracy": row["accuracy"] + 0.0004} for row in rows()]
+    text = StringIO()
+    results = pa.Table.from_pylist(level, schema=RESULTS_SCHEMA)
+    print_results(setting_means(results), console=PlainConsole(width=120, file=text))
+    assert "+0.0±0.0" in text.getvalue()
+    assert "-0.0" not in text.getvalue()

@@ -1,7 +1,9 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from eval.theory.accumulation import sgd
@@ -19,6 +21,15 @@ from orchestrator.theory.findings import (
 from orchestrator.theory.forms import FORMS
 
 LRS = ("0.001", "0.002", "0.004", "0.008")
+TRAINING = ExpertTraining(
+    steps=10,
+    batch_size=8,
+    lr=0.01,
+    momentum=0.9,
+    is_adam=True,
+    num_examples=50,
+    accumulation=sgd([1.0] * 10),
+)
 
 
 def falling(index: int, _: str, method: str, task: str) -> float:
@@ -29,16 +40,7 @@ def falling(index: int, _: str, method: str, task: str) -> float:
 @pytest.fixture(scope="module")
 def answers(make_results: Callable[..., pa.Table]) -> Answers:
     """Returns the answers of a study whose loss halves when the learning rate doubles."""
-    training = ExpertTraining(
-        steps=10,
-        batch_size=8,
-        lr=0.01,
-        momentum=0.9,
-        is_adam=True,
-        num_examples=50,
-        accumulation=sgd([1.0] * 10),
-    )
-    trainings = {f"lr={lr}": dict.fromkeys("abcd", training) for lr in LRS}
+    trainings = {f"lr={lr}": dict.fromkeys("abcd", TRAINING) for lr in LRS}
     table = make_results({"lr": LRS}, loss=falling, methods=("average", "ties"))
     return compute_answers(table, trainings=trainings)
 
@@ -99,3 +101,47 @@ def test_equations_give_the_form(form: str) -> None:
     expected = FORMS[form].predict(pa.array(params).to_numpy(), pa.array([3.0]).to_numpy())[0]
     found = eval(spelt, {"x": 3.0, "log": math.log})
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_counts_of_one_and_several_predictors(make_results: Callable[..., pa.Table]) -> None:
+    """One group is `1 group`, has no interval over groups, and several predictors `beat`."""
+    table = make_results({"lr": LRS}, loss=falling)
+    place, equal = table.schema.get_field_index("expert_loss"), pa.array([0.5] * len(table))
+    table = table.set_column(place, table.schema.field(place), equal)
+    one = table.filter(pc.equal(table["group"], "2x00"))
+    trainings = {
+        f"lr={lr}": dict.fromkeys("abcd", replace(TRAINING, lr=float(lr), steps=10)) for lr in LRS
+    }
+    found = compute_answers(one, trainings=trainings)
+    assert " 1 group." in texts(found, DIFFERENCES)
+    assert " beat the best baseline" in texts(found, SKILL)
+    assert " beats " not in texts(found, SKILL)
+    assert "beyond the interval over settings" in texts(found, SKILL)
+    assert "three intervals" not in texts(found, SKILL)
+
+
+def test_an_interval_beside_not_told_apart_says_why(make_results: Callable[..., pa.Table]) -> None:
+    """Where the interval of a pair excludes 0, only the correction keeps the two together."""
+    answers = compute_answers(
+        make_results({"lr": LRS}, loss=lambda index, _, __, task: 2 + 0.03 * index * ord(task) % 7),
+        trainings="none",
+    )
+    rows = {
+        (row["other"], row["num_pairs"]): row
+        for row in answers.rows("pairs")
+        if (row["mean"], row["quantity"]) == ("macro", "loss")
+    }
+    for (other, num_pairs), row in rows.items():
+        excludes = row["low"] > 0 or row["high"] < 0
+        said = f"p {row['p_holm']:.3f}, corrected for {num_pairs} pairs"
+        assert (said in texts(answers, DIFFERENCES)) == (excludes and row["p_holm"] >= 0.05), other
+
+
+def test_a_method_that_failed_at_a_setting_is_named(make_results: Callable[..., pa.Table]) -> None:
+    """The other methods are compared there, and the note says which one is left out."""
+    table = make_results({"lr": LRS}, loss=falling, methods=("average", "ties", "dare"))
+    failed = pc.and_(pc.equal(table["method"], "dare"), pc.equal(table["value"], "0.004"))
+    answers = compute_answers(table.filter(pc.invert(failed)), trainings="none")
+    assert "of 4 settings" in texts(answers, DIFFERENCES)
+    assert "dare along lr: least loss at 0.008" in texts(answers, DIFFERENCES)
+    assert "dare has no finite loss at lr=0.004: left out there" in texts(answers, MISSING)

@@ -127,3 +127,20 @@ def test_the_best_steps_move_with_the_scaling(make_plan: Callable[..., Plan]) ->
     (row,) = best_steps_rows(plan, losses)
     assert "160 at 0.3, 40 at 0.6 (scaling)" in row["text"]
     assert row["number"] == 40
+
+
+def test_unlike_task_vectors_repeat_nothing(make_plan: Callable[..., Plan]) -> None:
+    """A cosine below 0 is no negative share, and noise is no more than all of it."""
+    defaults = {"steps": 10, "lr": 0.01, "batch_size": 8}
+    plan = make_plan(finetune={"defaults": defaults, "axes": {"seed": [0, 1]}})
+    apart = metrics(((1.0, -0.002), (-0.002, 1.0)))
+    seeds = tuple(
+        MeasuredOperator(merge=each.merge, metrics=apart) for each in seed_operators_of(plan)
+    )
+    rows = list(diagnostic_rows(plan, replace(NOTHING_MEASURED, seeds=seeds), bounds=[]))
+    assert (
+        "cosine of 0.00 (1 pair): 0 % of a task vector's squared length repeats"
+        in (rows[0]["text"])
+    )
+    assert "100 % is noise" in rows[0]["text"]
+    assert rows[0]["number"] == pytest.approx(-0.002)
