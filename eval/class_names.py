@@ -38,6 +38,16 @@ def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
+def alike_pair(names: Iterable[str], *, among: Iterable[str]) -> tuple[str, str] | None:
+    """Returns a name and another one that a person would read as the same, if there are such."""
+    wanted, found = sorted(names), set(among)
+    for group in alike_names([*wanted, *sorted(found)]):
+        pair = [each for each in wanted if each in group], [each for each in group if each in found]
+        if all(pair):
+            return pair[0][0], pair[1][0]
+    return None
+
+
 def _folded(name: str) -> str:
     visible = "".join(each for each in name if unicodedata.category(each) != "Cf")
     text = unicodedata.normalize("NFKC", visible).strip()

@@ -61,6 +61,8 @@ class FileTree:
     folder counts as one entry and its name ends with a slash."""
     faults: list[Fault] = field(default_factory=list)
     """Entries that may be wanted and cannot be used."""
+    used: set[str] = field(default_factory=set)
+    """The patterns of the user that an entry matches."""
 
     def name(self, path: Path) -> str:
         """Returns a path below the root, with slashes."""
@@ -92,10 +94,16 @@ def walk(directory: Path, *, root: Path | None = None, ignore: Sequence[str] = (
 
 def reason_to_skip(name: str, *, ignore: Sequence[str]) -> str | None:
     """Returns why an entry is left out, given its name below the root; None if it is not."""
-    last = name.rpartition("/")[2]
-    if any(fnmatchcase(name if "/" in pattern else last, pattern) for pattern in ignore):
+    if matching_patterns(name, ignore=ignore):
         return IGNORED
+    last = name.rpartition("/")[2]
     return HIDDEN if last.startswith(".") or last.lower() in TOOL_NAMES else None
+
+
+def matching_patterns(name: str, *, ignore: Sequence[str]) -> set[str]:
+    """Returns the patterns that an entry matches, given its name below the root."""
+    last = name.rpartition("/")[2]
+    return {each for each in ignore if fnmatchcase(name if "/" in each else last, each)}
 
 
 def printable(text: object) -> str:
@@ -116,6 +124,7 @@ def _walk(
         is_folder = _is(entry.is_dir)
         reason = reason_to_skip(tree.name(path), ignore=ignore)
         if reason is not None:
+            tree.used |= matching_patterns(tree.name(path), ignore=ignore)
             tree.skipped.setdefault(reason, []).append(tree.name(path) + "/" * is_folder)
         elif is_folder:
             _walk_folder(path, tree=tree, ignore=ignore, above=above)

@@ -17,7 +17,8 @@ SUFFIXES = (".parquet", ".arrow")
 """File name suffixes of tables, in upper or lower case."""
 CACHE_PREFIX = "cache-"
 """Prefix of the files in which the `datasets` library keeps what it computed."""
-_NUMBERED = re.compile(r"(?P<name>.*)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})")
+_NUMBERED = re.compile(r"(?P<name>.*)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})(-[0-9a-f]{16})?")
+"""Names of numbered files; older ones of the hub end with the beginning of a digest."""
 _MAX_NAMED = 5
 
 
@@ -88,6 +89,27 @@ def missing_shards(shards: Sequence[Path]) -> list[str]:
         for (name, total), numbers in series.items()
         for number in range(total)
         if number not in numbers
+    ]
+
+
+def competing_shards(shards: Sequence[Path]) -> list[str]:
+    """Returns the names of files that look like several versions of one split.
+
+    Such are a whole file beside numbered ones, files numbered of two and of three, and two files
+    with one number.
+    """
+    series: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    files: dict[str, list[str]] = defaultdict(list)
+    for path in shards:
+        match = _NUMBERED.fullmatch(path.stem)
+        name = match["name"] if match else path.stem
+        series[name].append((match["total"], match["number"]) if match else ("", ""))
+        files[name].append(path.name)
+    return [
+        file
+        for name, numbers in series.items()
+        if len({total for total, _ in numbers}) > 1 or len(set(numbers)) < len(numbers)
+        for file in files[name]
     ]
 
 

@@ -30,6 +30,7 @@ whole (3 ms for the hub's hundred images of 23 KB). In ascending order each grou
 any other order, groups that did not fit are read again."""
 _MAX_NAMED = 5
 _HEAD_BYTES = 256
+_MAX_SHOWN = 80
 
 
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
@@ -146,8 +147,10 @@ def read_label_column(path: Path, *, column: str) -> LabelColumn:
     Raises:
         ImageSourceError: As `read_labels` does.
     """
-    names = _class_names(_schema(path), column=column)
+    names = _class_names(path, column=column)
     cells = _whole_column(path, column)
+    if pa.types.is_dictionary(cells.type):  # whose values may be null as well
+        cells = cells.cast(cells.type.value_type)
     if cells.null_count:
         raise ImageSourceError(f"{path}: no {column!r} in {counted(cells.null_count, 'row')}")
     return LabelColumn(values=_plain(path, cells, column=column), names=names)
@@ -163,6 +166,8 @@ def check_image_column(shards: Sequence[Path], *, column: str) -> None:
         schema = _schema(path)
         _require(path, column=column, schema=schema)
         kind = schema.field(column).type
+        if pa.types.is_null(kind) and not sum(size for _, size in _pieces(path)):
+            continue
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type
         if not any(is_kind(kind) for is_kind in _BINARY):
@@ -174,8 +179,6 @@ def check_image_column(shards: Sequence[Path], *, column: str) -> None:
 
 def _plain(path: Path, cells: Any, *, column: str) -> NDArray[Any]:  # noqa: ANN401 pyarrow is untyped
     kind = cells.type
-    if pa.types.is_dictionary(kind):
-        cells, kind = cells.cast(kind.value_type), kind.value_type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         try:
             return np.asarray(cells.cast(pa.int64()).to_numpy())
@@ -183,7 +186,7 @@ def _plain(path: Path, cells: Any, *, column: str) -> NDArray[Any]:  # noqa: ANN
             raise ImageSourceError(f"{path}: column {column!r}: {error}") from error
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return _text(path, cells.to_pylist(), column=column)
-    if pa.types.is_null(kind) and not len(cells):  # the type of a column without rows
+    if not len(cells):  # whose type says nothing
         return np.zeros(0, dtype=np.int64)
     raise ImageSourceError(f"{path}: column {column!r} is {kind}; labels are integers or strings")
 
@@ -221,6 +224,11 @@ def _require(path: Path, *, column: str, schema: Any) -> None:  # noqa: ANN401 p
         raise ImageSourceError(
             f"{path}: no column {column!r}; its columns are {', '.join(schema.names)}"
         )
+    if schema.names.count(column) > 1:
+        raise ImageSourceError(
+            f"{path}: {schema.names.count(column)} of its columns are called {column!r}; "
+            "rename all but one"
+        )
 
 
 def _schema(path: Path) -> Any:  # noqa: ANN401 pyarrow is untyped
@@ -256,10 +264,22 @@ def _why_no_table(path: Path) -> str | None:
         return f"it cannot be read: {error.strerror}"
 
 
-def _class_names(schema: Any, *, column: str) -> tuple[str, ...] | None:  # noqa: ANN401 pyarrow is untyped
-    """Returns the class names in the schema's metadata, where `datasets` writes them."""
+def _class_names(path: Path, *, column: str) -> tuple[str, ...] | None:
+    """Returns the class names in the schema's metadata, where `datasets` writes them.
+
+    Raises:
+        ImageSourceError: They are no list of texts. Numbers are names too, as in `datasets`.
+    """
     try:
-        written = json.loads((schema.metadata or {})[b"huggingface"])
-        return tuple(written["info"]["features"][column]["names"])
+        written = json.loads((_schema(path).metadata or {})[b"huggingface"])
+        names = written["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):
         return None
+    if not isinstance(names, list) or not all(
+        isinstance(each, str | int | float) for each in names
+    ):
+        raise ImageSourceError(
+            f"{path}: the class names of {column!r} in its metadata are {str(names)[:_MAX_SHOWN]}, "
+            "where a list of texts is expected"
+        )
+    return tuple(map(str, names))

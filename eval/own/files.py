@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eval.file_tree import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
 Layout = Literal["folder", "tables", "hub"]
@@ -143,6 +143,18 @@ def leave_out(names: Mapping[str, Sequence[str]]) -> tuple[LeftOut, ...]:
         )
         for reason, each in names.items()
         if each
+    )
+
+
+def unmatched_patterns(files: OwnFiles, *, used: Collection[str]) -> tuple[str, ...]:
+    """Returns a remark on the patterns of `ignore` that leave nothing out, if there are any."""
+    unused = [repr(each) for each in files.ignore if each not in used]
+    if not unused:
+        return ()
+    hint = "; a pattern with a slash is compared with whole paths below it, such as `train/drafts`"
+    return (
+        f"no file or folder in {files.place} matches {name_some(unused)} under `ignore`"
+        + hint * any("/" in each for each in unused),
     )
 
 

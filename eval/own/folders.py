@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.class_names import alike_names
-from eval.file_tree import HIDDEN, IGNORED, printable, reason_to_skip, walk
+from eval.class_names import alike_pair
+from eval.file_tree import HIDDEN, IGNORED, matching_patterns, printable, reason_to_skip, walk
 from eval.own.files import (
     OUTSIDE,
     TEST_NAMES,
@@ -22,6 +22,7 @@ from eval.own.files import (
     OwnTaskError,
     leave_out,
     name_some,
+    unmatched_patterns,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class _Split:
     """Images by class, both in ascending order; a class may have none."""
     problems: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    used: set[str]
+    """The patterns of `ignore` that an entry matches."""
 
 
 def list_folders(name: str, *, files: OwnFiles) -> FileListing:
@@ -66,6 +69,10 @@ def list_folders(name: str, *, files: OwnFiles) -> FileListing:
     bases = _split_folders(name, files=files)
     listed = {split: _list_split(base, files=files) for split, base in bases.items()}
     others, remarks = _beside(directory, bases=bases, files=files)
+    used = {each for found in listed.values() for each in found.used}
+    for entry in directory.iterdir():
+        used |= matching_patterns(entry.name, ignore=files.ignore)
+    remarks = (*unmatched_patterns(files, used=used), *remarks)
     problems = [each for found in listed.values() for each in found.problems]
     problems += _class_problems(listed)
     if problems:
@@ -137,6 +144,7 @@ def _list_split(base: Path, *, files: OwnFiles) -> _Split:
         images={name: tuple(found) for name, found in sorted(images.items())},
         problems=tuple(problems),
         left_out=leave_out({SIDE: [tree.name(path) for path in side], **tree.skipped}),
+        used=tree.used,
     )
 
 
@@ -156,12 +164,8 @@ def _class_problems(listed: Mapping[str, _Split]) -> list[str]:
 
 def _near_hint(lacking: Iterable[str], *, among: Iterable[str]) -> str:
     """Returns a hint at a class that one split spells differently, if there is one."""
-    wanted, found = sorted(lacking), set(among)
-    for group in alike_names([*wanted, *sorted(found)]):
-        pair = [each for each in wanted if each in group], [each for each in group if each in found]
-        if all(pair):
-            return f" (it has {pair[1][0]!a}, which looks like {pair[0][0]!a})"
-    return ""
+    pair = alike_pair(lacking, among=among)
+    return f" (it has {pair[1]!a}, which looks like {pair[0]!a})" if pair else ""
 
 
 def _beside(

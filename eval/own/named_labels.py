@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eval.class_names import alike_pair
 from eval.own.files import name_some
 
 if TYPE_CHECKING:
@@ -79,9 +80,11 @@ def problems_of(table: TableLabels, *, classes: ClassList) -> Iterator[str]:
     if table.is_text:
         unknown = sorted({str(each) for each in np.unique(values)} - {*classes.names})
         if unknown:
+            pair = alike_pair(unknown, among=classes.names)
             yield (
                 f"{table.path}: its labels {name_some(map(repr, unknown))} are not among the "
                 f"classes, which are those of {classes.place}"
+                + (f"; {pair[0]!a} looks like {pair[1]!a}" if pair else "")
             )
         return
     if names is not None:

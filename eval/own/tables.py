@@ -10,6 +10,7 @@ from eval.images.protocol import ImageSourceError
 from eval.images.table_files import (
     CACHE_PREFIX,
     SUFFIXES,
+    competing_shards,
     find_shards,
     is_table,
     missing_shards,
@@ -24,6 +25,7 @@ from eval.own.files import (
     OwnTaskError,
     leave_out,
     name_some,
+    unmatched_patterns,
 )
 from eval.own.named_labels import (
     ClassList,
@@ -109,6 +111,7 @@ def _find_splits(tree: FileTree, *, files: OwnFiles) -> tuple[dict[str, list[Pat
             "name, to the other by its folder's"
         )
     return shards, [
+        *unmatched_patterns(files, used=tree.used),
         *(_unused_test(tree, used=names["test"], unused=each) for each in tests[1:]),
         *_remarks_on(shards, tree=tree),
     ]
@@ -127,6 +130,11 @@ def _remarks_on(shards: Mapping[str, Sequence[Path]], *, tree: FileTree) -> Iter
     for split, found in shards.items():
         if missing := missing_shards(found):
             yield f"its {split} split is incomplete: {tree.root} has no file {name_some(missing)}"
+        if competing := competing_shards(found):
+            yield (
+                f"its {split} split takes all of {name_some(competing)}, which look like several "
+                "versions of it: leave some out by `ignore` if they have the same images"
+            )
         folder = found[0].parent
         is_split_folder = folder != tree.root and tables_named(tree, split=folder.name) == found
         places[split] = tree.name(folder.parent if is_split_folder else folder)

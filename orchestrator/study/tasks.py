@@ -64,7 +64,7 @@ class OwnTask(Section):
     """Column of the images, in tables."""
     label: str = "label"
     """Column of the labels, in tables."""
-    classes: Annotated[list[str], AfterValidator(distinct)] | None = None
+    classes: Annotated[list[Text], AfterValidator(distinct)] | None = None
     """Names of integer labels in their order, for tables without class names."""
     channels: Literal[1, 3] = 3
     """1 converts all images to greyscale, 3 converts all of them to RGB."""

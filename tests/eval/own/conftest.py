@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,14 +14,14 @@ WriteTable = Callable[..., None]
 def write_table(tmp_path: Path) -> WriteTable:
     """Returns a function that writes a table with labels, and with class names of integers."""
 
-    def write(name: str, labels: object, *, names: Sequence[str] | None = None) -> None:
+    def write(name: str, labels: object, *, names: object = None) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         column = labels if isinstance(labels, pa.Array) else pa.array(labels)
         cells = pa.array([png(n) for n in range(len(column))], pa.binary())
         table = pa.table({"image": cells, "label": column})
         if names is not None:
-            features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+            features = {"label": {"names": names, "_type": "ClassLabel"}}
             metadata = json.dumps({"info": {"features": features}})
             table = table.replace_schema_metadata({"huggingface": metadata})
         if path.suffix.lower() == ".arrow":

@@ -158,3 +158,20 @@ def test_split_without_images_is_told_first(pets: OwnFiles, folder: Path) -> Non
     for path in (folder / "test").glob("*/*.png"):
         path.unlink()
     assert problems(pets) == "no image in its test split"
+
+
+@pytest.mark.parametrize("pattern", ["drafts/", "./train/cat/drafts", "drafts/*", "Drafts"])
+def test_pattern_that_leaves_nothing_out_is_remarked(pattern: str, folder: Path) -> None:
+    """The images would be trained on, although the user means to leave them out."""
+    (folder / "train" / "cat" / "drafts").mkdir()
+    (folder / "train" / "cat" / "drafts" / "0.png").write_bytes(png(7))
+    (folder / "notes").mkdir()
+    files = OwnFiles(layout="folder", place=str(folder), ignore=("notes", pattern))
+    listing = listed(files)
+    assert listing.class_counts("train") == (3, 2)
+    (remark,) = listing.remarks
+    assert f"no file or folder in {folder} matches '{pattern}' under `ignore`" in remark
+    assert ("such as `train/drafts`" in remark) == ("/" in pattern)
+    fitting = OwnFiles(layout="folder", place=str(folder), ignore=("train/cat/drafts", "notes"))
+    assert listed(fitting).class_counts("train") == (2, 2)
+    assert not listed(fitting).remarks

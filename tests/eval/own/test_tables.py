@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from own_sets import fingerprint, listed, problems
 
@@ -222,3 +223,116 @@ def test_fields_that_choose_files_enter_the_fingerprint_of_the_hub_alone(
         for each in (hub, replace(hub, test="validation"), replace(hub, ignore=("spare*",)))
     }
     assert len(prints) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([0, 1], None),
+        ([None, "cat"], "the class names of 'label' in its metadata are [None, 'cat'], where"),
+        ([["cat"], ["dog"]], "in its metadata are [['cat'], ['dog']], where a list of texts"),
+        ("ab", "in its metadata are ab, where a list of texts is expected"),
+        ({"0": "cat", "1": "dog"}, "where a list of texts is expected"),
+    ],
+)
+def test_class_names_in_metadata_are_a_list_of_texts(
+    names: object, told: str | None, files: OwnFiles, write_table: WriteTable
+) -> None:
+    """Numbers are names, as in `datasets`; a text's letters and a mapping's keys are not."""
+    for split in ("train", "test"):
+        write_table(f"{split}.parquet", [0, 1], names=names)
+    if told is None:
+        assert listed(files).classes == ("0", "1")
+    else:
+        assert problems(files).count(told) == 2
+
+
+def test_null_among_the_values_of_a_dictionary_is_no_label(
+    files: OwnFiles, write_table: WriteTable
+) -> None:
+    """The rows themselves have no null then."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1]), pa.array(["cat", None]))
+    for split in ("train", "test"):
+        write_table(f"{split}.arrow", column)
+    assert problems(files).count("no 'label' in 2 rows") == 2
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_two_columns_of_one_name_are_refused(name: str, files: OwnFiles, tmp_path: Path) -> None:
+    """It is not known which of them counts."""
+    cells = {"image": pa.array([b"x"]), "label": pa.array(["cat"])}
+    names = [*cells, name]
+    table = pa.Table.from_arrays([cells[each] for each in names], names=names)
+    for split in ("train", "test"):
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    told = f"train.parquet: 2 of its columns are called '{name}'; rename all but one"
+    assert told in problems(files)
+
+
+def test_columns_of_a_file_without_rows_have_any_type(
+    files: OwnFiles, write_table: WriteTable, tmp_path: Path
+) -> None:
+    """Pandas gives such columns the type null or double."""
+    write_table("train.parquet", CD)
+    write_table("test-0.parquet", CD)
+    empty = {"image": pa.array([], pa.null()), "label": pa.array([], pa.float64())}
+    pq.write_table(pa.table(empty), tmp_path / "test-1.parquet")
+    assert listed(files).class_counts("test") == (1, 1)
+    full = {"image": pa.array([None], pa.null()), "label": pa.array([0.0])}
+    pq.write_table(pa.table(full), tmp_path / "test-1.parquet")
+    assert "column 'image' is null" in problems(files)
+
+
+@pytest.mark.parametrize(
+    ("names", "competing"),
+    [
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], 3),
+        (["train", "train-00000-of-00001"], 2),
+        ([f"train-00000-of-00001-{digit * 16}" for digit in "ab"], 2),
+        ([f"train-0000{number}-of-00002-{str(number) * 16}" for number in (0, 1)], 0),
+        (["train-a", "train-b"], 0),
+        (["train-a-00000-of-00001", "train-b-00000-of-00002", "train-b-00001-of-00002"], 0),
+    ],
+)
+def test_several_versions_of_a_split_are_remarked(
+    names: list[str], competing: int, files: OwnFiles, write_table: WriteTable
+) -> None:
+    """A second download beside the first one would double the images."""
+    for name in (*names, "test"):
+        write_table(f"{name}.parquet", CD)
+    listing = listed(files)
+    assert listing.class_counts("train") == (len(names), len(names))
+    told = [each for each in listing.remarks if "look like several versions" in each]
+    assert len(told) == bool(competing)
+    assert all(f"{name}.parquet" in each for each in told for name in names)
+
+
+def test_missing_shards_are_remarked_where_names_end_with_a_digest(
+    files: OwnFiles, write_table: WriteTable
+) -> None:
+    """Older data sets of the hub have such names."""
+    for name in (f"train-00000-of-00002-{'0f' * 8}", "test"):
+        write_table(f"{name}.parquet", CD)
+    (remark,) = listed(files).remarks
+    assert "has no file train-00001-of-00002" in remark
+
+
+def test_label_that_looks_like_a_class_is_named_with_it(
+    files: OwnFiles, write_table: WriteTable
+) -> None:
+    """Unicode spells one letter in two ways, and terminals show no difference."""
+    write_table("train.parquet", ["caf\u00e9", "bar"])
+    write_table("test.parquet", ["cafe\u0301", "bar"])
+    assert r"; 'cafe\u0301' looks like 'caf\xe9'" in problems(files)
+
+
+def test_pattern_that_leaves_out_no_table_is_remarked(
+    files: OwnFiles, write_table: WriteTable
+) -> None:
+    """The user believes that the file is left out."""
+    for name in ("train", "train-old", "test"):
+        write_table(f"{name}.parquet", CD)
+    assert not listed(replace(files, ignore=("train-old.*",))).remarks
+    (remark,) = listed(replace(files, ignore=("train-OLD.*", "*old.parquet"))).remarks
+    assert "matches 'train-OLD.*' under `ignore`" in remark
+    assert "slash" not in remark
