@@ -40,6 +40,16 @@ def test_study_is_found_finished(store: Path) -> None:
     assert "finished" in ended.output
 
 
+def test_a_lost_file_is_told_with_its_remedy(store: Path, tmp_path: Path) -> None:
+    """The archive has no tensors: an export names the file and the command that withdraws it."""
+    words = ["export", NAME, "--best", "--store", str(store), "-o", str(tmp_path / "model")]
+    ended = CliRunner().invoke(cli, words)
+    assert ended.exit_code == 1
+    assert "file backbone.safetensors of attempt" in ended.stderr
+    assert "it is missing; run `mergesweep verify STUDY" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(("options", "name"), [((), "results"), (("--experts",), "experts")])
 def test_tables_are_the_same(store: Path, options: tuple[str, ...], name: str) -> None:
     """Tables computed from the old manifests equal the earlier release's tables, byte for byte."""

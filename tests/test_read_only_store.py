@@ -61,6 +61,7 @@ def test_reading_commands_only_read_and_others_say_why_not(store: Path, tmp_path
         ["watch", *at],
         ["report", *at, "-o", "page.html"],
         ["gc", "--store", str(store)],
+        ["advise", *at],
         ["plan", str(study_file)],
     ]
     writing = [["run", str(study_file)], ["resume", *at], ["track", *at], ["report", *at]]

@@ -5,9 +5,9 @@ If several workers make the same artifact, the first manifest wins. A worker tha
 for dead can therefore never overwrite anything. Files of a worker that dies before it writes its
 manifest are invisible to readers.
 
-    ManifestError (ValueError)    a manifest cannot be written or read
-    └── BrokenManifestsError      several manifests cannot be read; has the ids
-    CorruptArtifactError          a file differs from the entry in its manifest
+    ManifestError (ValueError)           a manifest cannot be written or read
+    └── BrokenManifestsError             several manifests cannot be read; has the ids
+    CorruptArtifactError (StoreError)    a file is missing, or differs from its manifest's entry
 """
 
 import secrets
@@ -26,12 +26,12 @@ from workers.artifacts.layout import ArtifactAddress, InvalidNameError, Layout
 from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, ManifestOutcome
 from workers.artifacts.node_cache import NodeCache
 from workers.artifacts.provenance import Provenance
-from workers.store.protocol import Entry, NotFoundError, Store
+from workers.store.protocol import Entry, NotFoundError, Store, StoreError
 from workers.store.scratch import scratch_directory
 
 
-class CorruptArtifactError(Exception):
-    """A file differs from the entry in its manifest; the message has both sizes and digests."""
+class CorruptArtifactError(StoreError):
+    """A file is missing, or differs from the entry in its manifest; the message has the remedy."""
 
 
 class BrokenManifestsError(ManifestError):
@@ -217,14 +217,18 @@ class Artifacts:
 
         Raises:
             ManifestError: The artifact has no file of this name.
-            CorruptArtifactError: The content differs from the manifest.
-            NotFoundError: The manifest exists, but the file does not.
+            CorruptArtifactError: The file is missing, or its content differs from the manifest.
         """
         entry = manifest.file(name)
         key = _file_key(manifest, entry)
-        own_file = self.store.local_path(key)
-        if own_file is None:
-            return cache.get(entry.sha256, lambda path: self._download(manifest, entry, path=path))
+        try:
+            own_file = self.store.local_path(key)
+            if own_file is None:
+                return cache.get(
+                    entry.sha256, lambda path: self._download(manifest, entry, path=path)
+                )
+        except NotFoundError as error:
+            raise self._corrupt(manifest, entry, problem="it is missing") from error
         if key not in self._verified:
             self._verify(manifest, entry, path=own_file)
             self._verified.add(key)
@@ -300,11 +304,16 @@ class Artifacts:
     def _verify(self, manifest: Manifest, entry: FileEntry, *, path: Path) -> None:
         problem = entry.difference(path)
         if problem is not None:
-            raise CorruptArtifactError(
-                f"{manifest.kind} {manifest.id}, file {entry.name} of attempt {manifest.attempt}: "
-                f"{problem}; run `mergesweep verify STUDY --store {shlex.quote(self.store.url)}`, "
-                "which withdraws the artifact, and then the study again, which makes it again"
-            )
+            raise self._corrupt(manifest, entry, problem=problem)
+
+    def _corrupt(
+        self, manifest: Manifest, entry: FileEntry, *, problem: str
+    ) -> CorruptArtifactError:
+        return CorruptArtifactError(
+            f"{manifest.kind} {manifest.id}, file {entry.name} of attempt {manifest.attempt}: "
+            f"{problem}; run `mergesweep verify STUDY --store {shlex.quote(self.store.url)}`, "
+            "which withdraws the artifact, and then the study again, which makes it again"
+        )
 
     def _yield_to_winner(self, loser: Manifest) -> Manifest:
         winner = self.find(loser.kind, loser.id)

@@ -22,7 +22,7 @@ from workers.artifacts.manifests import Manifest, ManifestError
 from workers.artifacts.node_cache import NodeCache
 from workers.artifacts.provenance import Provenance
 from workers.store.opening import open_store
-from workers.store.protocol import NotFoundError, Store, StoreUnavailableError
+from workers.store.protocol import Store, StoreUnavailableError
 
 ID = "0123456789abcdef"
 OTHER_ID = "fedcba9876543210"
@@ -267,13 +267,13 @@ def test_corrupt_file_is_refused_with_both_sizes(
 def test_lost_file_and_unknown_file_raise_different_errors(
     store: Store, weights: Path, tmp_path: Path
 ) -> None:
-    """A wrong name is a `ManifestError`; a listed file that the store lost is `NotFoundError`."""
+    """A wrong name is a `ManifestError`; a listed file that the store lost has a remedy."""
     artifacts, cache = Artifacts(store), NodeCache(tmp_path / "cache")
     manifest = commit(artifacts, weights)
     with pytest.raises(ManifestError, match=r"its files: config\.json, weights"):
         artifacts.fetch(manifest, "weight", cache)
     store.delete([Layout.attempt_file("expert", ID, attempt=manifest.attempt, name="weights")])
-    with pytest.raises(NotFoundError):
+    with pytest.raises(CorruptArtifactError, match=r"it is missing; run `mergesweep verify STUDY"):
         artifacts.fetch(manifest, "weights", cache)
 
 
