@@ -1,15 +1,22 @@
-"""Runs a function in a fork of this process, so that a crash ends only the fork."""
+"""Processes beside this one: forks, whose crash ends only them, and modules that run alone."""
 
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 _OUTPUT, _ERRORS = 1, 2
 """The file descriptors of standard output and standard error."""
+_RUN = (
+    "import runpy, sys; root, name = sys.argv[1:3]; del sys.argv[1:3]; "
+    "root in sys.path or sys.path.insert(0, root); "
+    "runpy.run_module(name, run_name='__main__', alter_sys=True)"
+)
 
 
 class NoAnswerError(Exception):
@@ -58,3 +65,15 @@ def _answer(function: Callable[[], T], sender: Connection, *, limit_s: int) -> N
     signal.alarm(limit_s)  # its default action ends the process, also inside native code
     os.dup2(_ERRORS, _OUTPUT)
     sender.send(function())
+
+
+def module_command(name: str) -> list[str]:
+    """Returns the command that runs a module, whatever files lie in the user's current folder.
+
+    `python -m` looks for modules in the current folder first. Where somebody works on merging, that
+    folder may well have a `merge.py`, an `eval.py` or a `workers.py`, which would run instead.
+
+    Args:
+        name: The module, or a package with a `__main__`.
+    """
+    return [sys.executable, "-P", "-c", _RUN, str(Path(__file__).resolve().parents[1]), name]

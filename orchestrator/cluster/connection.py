@@ -23,6 +23,7 @@ from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from orchestrator.cluster.own_modules import OwnModulesConfig
 from orchestrator.environment.fast_imports import collecting_later
 from orchestrator.environment.problems import VariableError, VariableProblem
 from orchestrator.environment.ray_directory import DIRECTORY_VARIABLE, ray_directory
@@ -214,6 +215,7 @@ def _start() -> None:
             ray.init(
                 address="local",
                 include_dashboard=False,
+                job_config=OwnModulesConfig(),
                 **{**_QUIET, "logging_level": logging.CRITICAL},
             )
     except Exception as error:
@@ -257,7 +259,7 @@ def _note_no_dashboard(node: Node) -> None:
 
 def _join(address: str) -> None:
     try:
-        ray.init(address=address, **_QUIET)
+        ray.init(address=address, job_config=OwnModulesConfig(), **_QUIET)
     except Exception as error:
         reason = _one_line(error)
         raise ConnectionError(f"the Ray at {address} cannot be joined: {reason}") from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ray.util.metrics import Gauge
 
-from orchestrator.cluster.metric_names import METRICS, MetricValue
+from orchestrator.cluster.protocol import METRICS, MetricValue
 from orchestrator.progress.pause import pause_s
 from orchestrator.progress.view_guard import ViewGuard
 

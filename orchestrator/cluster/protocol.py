@@ -1,20 +1,50 @@
-"""The operations that a run needs of a cluster. `RayCluster` implements them; tests have fakes."""
+"""The operations that a run needs of a cluster, and the metrics that the cluster exports.
+
+`RayCluster` implements the operations; tests have fakes.
+"""
 
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.cluster.jobs import Job, JobEnd, JobQueue
-from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.progress.state import InUse
 from orchestrator.study.resources import Resources, Share
 from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 from workers.specs.training import Training
 from workers.train.memory_share import MemoryShare
+
+METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "mergesweep_trials": ("Trials of a study, pretraining included", ("study", "state")),
+    "mergesweep_merges": ("Merge jobs of a study", ("study", "state")),
+    "mergesweep_queue_depth": ("Trials and jobs that wait for a worker", ("study", "queue")),
+    "mergesweep_gpu_seconds": ("Seconds of workers times their share of a GPU", ("study",)),
+    "mergesweep_cpu_seconds": ("Seconds of workers times their cores", ("study",)),
+    "mergesweep_store_bytes": ("Bytes of a study's committed files in its store", ("study",)),
+}
+"""Description and label names of every metric. All are gauges: they include the work of earlier
+runs of the study, read from the store's manifests, so they do not begin at 0 with each run."""
+
+STATES: Mapping[str, tuple[str, ...]] = {
+    "mergesweep_trials": ("done", "running", "waiting", "left_out", "failed"),
+    "mergesweep_merges": ("done", "ready", "waiting", "left_out", "failed"),
+}
+"""Values of the label `state`. `ready`: all experts of the merge are committed, whether or not a
+worker has the job. `failed`: it, or an artifact that it needs, has failed for good. `left_out`: it
+does not fit the budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricValue:
+    """The value of a metric for one combination of labels."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class WorkerPool(JobQueue, Protocol):

@@ -21,9 +21,8 @@ from orchestrator.cluster.connection import (
 from orchestrator.cluster.fair_share_client import FairShareClient
 from orchestrator.cluster.gauges import exporting_metrics
 from orchestrator.cluster.job_pool import JobPool
-from orchestrator.cluster.metric_names import MetricValue
 from orchestrator.cluster.node_check import WORKER_PACKAGES, check_nodes
-from orchestrator.cluster.protocol import TrialListener, TrialSettings
+from orchestrator.cluster.protocol import MetricValue, TrialListener, TrialSettings
 from orchestrator.environment.problems import NoRoomError
 from orchestrator.progress.state import InUse
 from orchestrator.study.resources import AUTO, Resources, Share

@@ -9,7 +9,6 @@ import contextlib
 import json
 import platform
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ from workers.calibrate.speeds import (
     parse_speeds,
     train_key,
 )
+from workers.forked import module_command
 from workers.specs.data import DataSpec
 from workers.specs.expert import ExpertSpec
 from workers.specs.merge import MergeSpec
@@ -133,8 +133,8 @@ def calibrate(
     Raises:
         CalibrationError: Nothing was measured within the limit.
     """
-    with subprocess.Popen(
-        [sys.executable, "-m", "workers.calibrate"],
+    with subprocess.Popen(  # noqa: S603 our own
+        module_command("workers.calibrate"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.cluster.metric_names import STATES, MetricValue
+from orchestrator.cluster.protocol import STATES, MetricValue
 from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.record.study_state import StudyState
 

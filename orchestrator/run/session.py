@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from orchestrator.cluster.metric_names import MetricValue
-from orchestrator.cluster.protocol import Cluster, WorkerPool
+from orchestrator.cluster.protocol import Cluster, MetricValue, WorkerPool
 from orchestrator.plan.multi_task import MULTI_TASK
 from orchestrator.progress.display import Display
 from orchestrator.progress.live_state import LiveState

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from orchestrator.search.scores import At, Score
 from orchestrator.search.space import dimensions, drawn, rounded, search_of, typed
 from orchestrator.study.schema import Study
 from orchestrator.study.search import SearchRange
+from workers.forked import module_command
 from workers.sampling.seeds import derive_seed
 
 _SEEDS = 2**32
@@ -120,8 +120,8 @@ def _tried(candidate: Candidate, *, scores: Mapping[At, Score], worst: float) ->
 
 def _ask(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Asks a searcher in a process of its own, as some of them load torch."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "orchestrator.search.ask"],
+    ended = subprocess.run(  # noqa: S603 our own
+        module_command("orchestrator.search.ask"),
         input=json.dumps(request),
         capture_output=True,
         text=True,

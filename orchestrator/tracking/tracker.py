@@ -4,7 +4,6 @@ import contextlib
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from orchestrator.tracking.protocol import (
     decode,
     encode,
 )
+from workers.forked import module_command
 
 _RESTART_WAIT_S = 5.0  # a publisher ends early only if it is killed, not if the server fails
 
@@ -186,8 +186,8 @@ class Tracker:
         """
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.tracking.publisher"],
+            process = subprocess.Popen(  # noqa: S603 our own
+                module_command("orchestrator.tracking.publisher"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

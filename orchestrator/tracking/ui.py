@@ -54,7 +54,7 @@ def ui_command(uri: str, *, port: int = 5000) -> list[str]:
     if uri.startswith(("http://", "https://")):
         raise ValueError(f"{uri} is a running MLflow server: open it in a browser")
     listen = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *listen]
+    return [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri, *listen]
 
 
 def check_port(port: int) -> None:

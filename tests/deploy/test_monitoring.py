@@ -10,7 +10,7 @@ import promql_parser
 import pytest
 import yaml
 
-from orchestrator.cluster.metric_names import METRICS, STATES
+from orchestrator.cluster.protocol import METRICS, STATES
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 BOARD: dict[str, Any] = json.loads((MONITORING / "board.json").read_text("utf-8"))

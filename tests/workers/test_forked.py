@@ -2,13 +2,15 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
-from workers.forked import NoAnswerError, answer_of_fork
+from workers.forked import NoAnswerError, answer_of_fork, module_command
 
 
 def test_answer_comes_from_another_process() -> None:
@@ -79,3 +81,20 @@ def test_torn_answer_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoAnswerError) as caught:
         answer_of_fork(lambda: "a" * 1000, limit_s=60)
     assert caught.value.exit_code == 5
+
+
+def test_module_runs_whatever_the_current_folder_has(tmp_path: Path) -> None:
+    """People who merge models have files of these names, and `python -m` would run them."""
+    for name in ("workers", "merge", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(
+        [*module_command("workers.run"), "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "--store" in ended.stdout

@@ -4,12 +4,12 @@ import contextlib
 import importlib.metadata
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from workers.artifacts.node_cache import cache_root, own_cache
 from workers.check.report import ModelReport, Use
+from workers.forked import module_command
 from workers.store.atomic import replacing
 
 IMPORT_S, CHECK_S = 180.0, 150.0
@@ -60,8 +60,8 @@ def _ask(uses: list[Use]) -> dict[str, ModelReport]:
     """Returns the reports by key."""
     questions = "".join(f"{use.key}\n" for use in uses)
     try:
-        answer = subprocess.run(
-            [sys.executable, "-m", "workers.check"],
+        answer = subprocess.run(  # noqa: S603 our own
+            module_command("workers.check"),
             input=questions.encode(),
             capture_output=True,
             timeout=IMPORT_S + CHECK_S * len(uses),

@@ -4,13 +4,13 @@ import contextlib
 import importlib.metadata
 import json
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from workers.artifacts.code_version import code_version
 from workers.artifacts.node_cache import cache_root, own_cache
 from workers.contract.report import MethodQuestion, MethodReport
+from workers.forked import module_command
 from workers.store.atomic import replacing
 
 IMPORT_S, CHECK_S = 180.0, 330.0
@@ -52,8 +52,8 @@ def method_reports(
 def _ask(questions: list[MethodQuestion]) -> dict[str, MethodReport]:
     """Returns the reports by key."""
     try:
-        answer = subprocess.run(
-            [sys.executable, "-m", "workers.contract"],
+        answer = subprocess.run(  # noqa: S603 our own
+            module_command("workers.contract"),
             input="".join(f"{each.key}\n" for each in questions).encode(),
             capture_output=True,
             timeout=IMPORT_S + CHECK_S * len(questions),

@@ -6,7 +6,7 @@ import pytest
 import ray as ray_module
 
 from orchestrator.cluster.gauges import exporting_metrics
-from orchestrator.cluster.metric_names import METRICS, MetricValue
+from orchestrator.cluster.protocol import METRICS, MetricValue
 
 TIMEOUT_S = 90
 

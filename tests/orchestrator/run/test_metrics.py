@@ -2,7 +2,7 @@ from collections.abc import Callable, Collection
 
 import pytest
 
-from orchestrator.cluster.metric_names import METRICS, STATES
+from orchestrator.cluster.protocol import METRICS, STATES
 from orchestrator.costs.budget import BudgetKeeper
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger

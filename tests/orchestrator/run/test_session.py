@@ -15,8 +15,7 @@ from rich.console import Console
 
 from eval.images.protocol import BadImageError, BadImagesError
 from orchestrator.cluster.jobs import Job, JobEnd, JobKind
-from orchestrator.cluster.metric_names import MetricValue
-from orchestrator.cluster.protocol import TrialListener, TrialSettings
+from orchestrator.cluster.protocol import MetricValue, TrialListener, TrialSettings
 from orchestrator.environment.problems import NoRoomError
 from orchestrator.plan.measurements import constants_of, reaches_of
 from orchestrator.progress.state import InUse, parse_progress
