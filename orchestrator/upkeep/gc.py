@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from orchestrator.lease.holder import LEASE_FILE_PREFIXES
 from orchestrator.record.folder import CALIBRATION_FILE, StudyDamagedError, StudyFolder
+from orchestrator.record.measurements import measured_from
 from orchestrator.upkeep.gc_units import (
     StoredArtifact,
     Unit,
@@ -136,7 +137,10 @@ def collect(
     before_s = now_s - min_age_s
     planned = read_planned()
     artifacts = group_artifacts(store.list(Layout.artifacts()))
-    planned |= _measured(Artifacts(store), artifacts, planned=planned)
+    measured = [
+        each.address for each in artifacts if each.manifest and each.address.kind in MEASURED_KINDS
+    ]
+    planned |= {each.id for each in measured_from(Artifacts(store), measured, planned=planned)}
     winners, damaged = _read_winners(Artifacts(store), artifacts, planned=planned)
     garbage = _find_garbage(store, artifacts, planned=planned, winners=winners, before_s=before_s)
     if not dry_run:
@@ -195,29 +199,6 @@ def _read_plan(store: Store, name: str) -> set[str]:
         )
     ids = plan.artifact_ids().values()
     return set().union(plan.method_files(), plan.checkpoint_ids(), *ids)
-
-
-def _measured(
-    artifacts: Artifacts, stored: Iterable[StoredArtifact], *, planned: frozenset[str]
-) -> frozenset[str]:
-    """Returns the ids of the measurements of planned artifacts, which no plan names.
-
-    A measurement whose manifest cannot be read is kept, too.
-    """
-
-    def is_kept(address: ArtifactAddress) -> bool:
-        try:
-            manifest = artifacts.find(*address)
-        except ManifestError:
-            return True
-        return manifest is not None and manifest.inputs.keys() <= planned
-
-    found = [
-        each.address for each in stored if each.manifest and each.address.kind in MEASURED_KINDS
-    ]
-    with ThreadPoolExecutor(_MAX_THREADS) as threads:
-        kept = zip(found, threads.map(is_kept, found), strict=True)
-        return frozenset(address.id for address, is_used in kept if is_used)
 
 
 def _read_winners(

@@ -1,6 +1,6 @@
 """Reads every byte of a study's artifacts and files again, and withdraws broken ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,14 +20,16 @@ from orchestrator.record.folder import (
     StudyNotFoundError,
     study_problem,
 )
+from orchestrator.record.measurements import measured_from
 from orchestrator.record.outputs import OUTPUTS_FILE, output_problems, promised_artifacts
 from orchestrator.study.checks.models import resized_models
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from workers.artifacts.artifacts import Artifacts, CheckResult
-from workers.artifacts.layout import Layout
+from workers.artifacts.layout import ArtifactAddress, Layout
 from workers.own_methods.loading import stored_file
 from workers.own_methods.sources import OwnMethodError
+from workers.specs.measures import MEASURED_KINDS
 from workers.specs.plan_file import PLAN_FILE, PlanFile
 from workers.store.protocol import Store
 
@@ -37,6 +39,7 @@ _TABLES = {RESULTS_FILE, EXPERTS_FILE, REPORT_FILE}
 _OWN_FILES = {STUDY_FILE, PLAN_FILE, OUTPUTS_FILE, EXTERNAL_FILE, *_TABLES}
 
 _REMADE = "made again by the next run"
+_REMEASURED = "made again by `mergesweep measure`"
 _REWRITTEN = "rewritten by the next run"
 _SCORED = "`mergesweep score` scores external files again"
 _RESTORE = "restore it from your own copy, then run the study again"
@@ -69,7 +72,8 @@ class VerifyReport:
 
     study: str
     faults: tuple[Fault, ...]
-    """Faults in the study's own files first, then in bases, data, experts and merges."""
+    """Faults in the study's own files first, then in bases, data, experts and merges, and last in
+    measurements."""
     num_checked: int
     """Artifacts and files of the study that exist and were read."""
     bytes_checked: int
@@ -79,7 +83,10 @@ class VerifyReport:
 
 
 def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> VerifyReport:
-    """Checks every artifact that a study's plan names, and the files of the study's own folder.
+    """Checks the artifacts that a study's plan names, and the files of the study's own folder.
+
+    Measurements of these artifacts, which no plan names, are checked too. One whose manifest cannot
+    be read counts as the study's, as nobody can use it.
 
     A broken artifact or plan.json can be withdrawn: it is kept under another name and counts as
     missing, so that the next run makes it again. Merges of a broken expert are not withdrawn,
@@ -110,7 +117,9 @@ def verify(store: Store, name: str, *, withdraw: bool, max_threads: int = 8) -> 
         raise StudyNotFoundError(store, name)
     own = _check_own_files(folder)
     existing = {kind: artifacts.committed_ids(kind) & ids for kind, ids in own.planned.items()}
-    checked = _check_all(artifacts, existing, max_threads=max_threads)
+    addresses = [(kind, each) for kind, ids in existing.items() for each in sorted(ids)]
+    addresses += _measurements(artifacts, planned=own.planned)
+    checked = _check_all(artifacts, addresses, max_threads=max_threads)
     broken = {address: each.problem for address, each in checked.items() if each.problem}
     if withdraw:
         for kind, artifact_id in broken:
@@ -226,10 +235,16 @@ def _warning(*, num_known: int) -> str:
     )
 
 
+def _measurements(artifacts: Artifacts, *, planned: Ids) -> list[ArtifactAddress]:
+    """Returns the committed measurements of planned artifacts, sorted."""
+    measured = artifacts.listed(map(Layout.artifacts, sorted(MEASURED_KINDS)))
+    ids = frozenset[str]().union(*planned.values())
+    return sorted(measured_from(artifacts, measured, planned=ids))
+
+
 def _check_all(
-    artifacts: Artifacts, existing: Ids, *, max_threads: int
+    artifacts: Artifacts, addresses: Sequence[tuple[str, str]], *, max_threads: int
 ) -> dict[tuple[str, str], CheckResult]:
-    addresses = [(kind, each) for kind, ids in existing.items() for each in sorted(ids)]
     with ThreadPoolExecutor(max_threads) as threads:
         found = threads.map(lambda address: artifacts.check(*address), addresses)
         return {
@@ -275,3 +290,7 @@ def _artifact_faults(
             elif artifact_id in lost:
                 what = "is gone; it existed when a run of the study last ended"
                 yield Fault(kind=kind, id=artifact_id, what=what, next_step=_REMADE)
+    for (kind, artifact_id), problem in broken.items():
+        if kind in MEASURED_KINDS:
+            after = _after_withdrawal(_REMEASURED, withdraw=withdraw)
+            yield Fault(kind=kind, id=artifact_id, what=problem, next_step=after)

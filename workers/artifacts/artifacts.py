@@ -26,6 +26,7 @@ from workers.artifacts.layout import ArtifactAddress, InvalidNameError, Layout
 from workers.artifacts.manifests import FileEntry, Manifest, ManifestError, ManifestOutcome
 from workers.artifacts.node_cache import NodeCache
 from workers.artifacts.provenance import Provenance
+from workers.specs.measures import MEASURED_KINDS
 from workers.store.protocol import Entry, NotFoundError, Store, StoreError
 from workers.store.scratch import scratch_directory
 
@@ -311,8 +312,15 @@ class Artifacts:
     ) -> CorruptArtifactError:
         return CorruptArtifactError(
             f"{manifest.kind} {manifest.id}, file {entry.name} of attempt {manifest.attempt}: "
-            f"{problem}; run `mergesweep verify STUDY --store {shlex.quote(self.store.url)}`, "
-            "which withdraws the artifact, and then the study again, which makes it again"
+            f"{problem}; {self.remedy(manifest.kind)}"
+        )
+
+    def remedy(self, kind: str) -> str:
+        """Returns the commands that withdraw a damaged artifact of a kind and make it again."""
+        maker = "`mergesweep measure STUDY`" if kind in MEASURED_KINDS else "the study"
+        return (
+            f"run `mergesweep verify STUDY --store {shlex.quote(self.store.url)}`, which withdraws "
+            f"the artifact, and then {maker} again, which makes it again"
         )
 
     def _yield_to_winner(self, loser: Manifest) -> Manifest:

@@ -7,7 +7,8 @@ from eval.theory.gram import gradient_gram
 from eval.theory.sketch import sketch
 from orchestrator.record.measurements import missing, read_measurements
 from orchestrator.record.task_constants import MeasuredTasks, read_task_constants
-from workers.artifacts.artifacts import Artifacts
+from workers.artifacts.artifacts import Artifacts, CorruptArtifactError
+from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.measured import SKETCH_FILE, ConstantsMetrics, CurvatureMetrics, Measured
 from workers.artifacts.provenance import Provenance
@@ -114,3 +115,12 @@ def test_only_missing_measurements_are_made_again(artifacts: Artifacts, tmp_path
     found = read_measurements(artifacts, specs)
     assert set(found) == {specs[0].id}
     assert missing(specs, found=found) == (specs[1], specs[3])
+
+
+def test_a_damaged_measurement_is_told_with_its_remedy(artifacts: Artifacts) -> None:
+    """The commands that withdraw it and measure again, in place of the parser's words alone."""
+    spec = spec_of("a")
+    artifacts.store.put(Layout.manifest("constants", spec.id), b"{")
+    remedy = "is not JSON.*mergesweep verify STUDY.*`mergesweep measure STUDY` again"
+    with pytest.raises(CorruptArtifactError, match=remedy):
+        read_measurements(artifacts, [spec])

@@ -272,6 +272,45 @@ def test_merges_of_a_broken_expert_stay(finished: Store) -> None:
     assert again.next_step == "made again by the next run"
 
 
+def measurement(store: Store, number: int, *, inputs: Iterable[str], scratch: Path) -> str:
+    """Commits a measurement with a file; returns the key of the file."""
+    path = scratch / "gradients.npy"
+    path.write_bytes(b"sketch")
+    made = Artifacts(store).commit(
+        Provenance(
+            kind="constants",
+            id=f"{number:016x}",
+            version=1,
+            spec={},
+            inputs=dict.fromkeys(inputs, "digest"),
+        ),
+        files={path.name: path},
+        metrics={},
+        seconds={},
+    )
+    return Layout.attempt_file("constants", made.id, attempt=made.attempt, name=path.name)
+
+
+def test_measurements_of_planned_artifacts_are_checked(finished: Store, tmp_path: Path) -> None:
+    """A damaged file, a manifest that nobody can read; not those of another study's artifacts."""
+    plans = {name: StudyFolder(finished, name).read_plan() for name in STUDIES}
+    experts = {name: min(plan.artifact_ids()["expert"]) for name, plan in plans.items() if plan}
+    whole = verify(finished, "small", withdraw=True).num_checked
+    files = [
+        measurement(finished, number, inputs=[experts[name]], scratch=tmp_path)
+        for number, name in enumerate(("small", "small", "small", "other"))
+    ]
+    assert verify(finished, "small", withdraw=True).num_checked == whole + 3
+    finished.put(files[1], b"sketc")
+    finished.put(files[3], b"sketc")
+    finished.put(Layout.manifest("constants", f"{2:016x}"), b"{")
+    faults = verify(finished, "small", withdraw=True).faults
+    assert names(faults) == {f"constants {1:016x}", f"constants {2:016x}"}
+    after = "withdrawn, and made again by `mergesweep measure`"
+    assert {fault.next_step for fault in faults} == {after}
+    assert verify(finished, "small", withdraw=True).faults == ()
+
+
 def test_lost_plan_is_built_again_from_the_study(
     finished: Store, finish: Callable[..., OpenedStudy]
 ) -> None:
