@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eval.counts import counted
 from eval.digests import sha256_of_file
+from merge.buffers import is_variance
 from workers.models.backbones import NUM_NAMES_SHOWN, embedding_width
 from workers.models.likely_models import likely_model
 from workers.models.matched_names import (
@@ -30,7 +31,8 @@ OPEN_CLIP_NAMES = ("visual.class_embedding", "module.visual.class_embedding")
 checkpoints to its own names."""
 PATCHES = "visual.conv1.weight"
 """End of the name of the weight that embeds patches in such a checkpoint."""
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Dtypes of weights; others are codes of quantised ones."""
 _STATISTICS = (".running_mean", ".running_var")
 
 
@@ -58,7 +60,8 @@ def fit_weights(
       the shapes must agree. Safetensors files are sorted by name, which loses the order.
     * The batch counters of BatchNorm may be missing, as in torchvision's oldest files, and are then
       zero.
-    * Floating point tensors are converted to the model's dtypes, and must be finite there.
+    * Floating point tensors are converted to the model's dtypes, and must be finite there. Running
+      variances must not be negative.
 
     Args:
         path: The file.
@@ -190,14 +193,14 @@ def _check_tied(matched: MatchedNames, *, found: Mapping[str, Tensor], shown: st
     if differing:
         raise WeightsError(
             f"{shown}: the model uses one tensor under several names, but the file has different "
-            f"values for {_first_five(differing)}"
+            f"values for {first_five(differing)}"
         )
 
 
 def _converted(fit: _Fit, *, found: Mapping[str, Tensor], shown: str) -> dict[str, Tensor]:
     """Returns the backbone's tensors in the model's dtypes; batch counters may be missing."""
     matched, expected = fit.matched, fit.expected
-    tensors, wrong_dtypes, infinite = {}, [], []
+    tensors, wrong_dtypes, infinite, negative = {}, [], [], []
     for name, like in expected.backbone.items():
         if name not in matched.names:
             tensors[name] = torch.zeros(like.shape, dtype=like.dtype)
@@ -210,14 +213,21 @@ def _converted(fit: _Fit, *, found: Mapping[str, Tensor], shown: str) -> dict[st
         tensors[name] = tensor.to(like.dtype)
         if not (torch.isfinite(tensor).all() and torch.isfinite(tensors[name]).all()):
             infinite.append(matched.names[name])
+        elif is_variance(name, state=expected.backbone) and bool((tensor < 0).any()):
+            negative.append(matched.names[name])
     problems = []
     if wrong_dtypes:
         problems.append(
             "these tensors are not plain floating point numbers, or not counts where the model "
-            f"counts: {_first_five(wrong_dtypes)}; convert quantised weights to float32 first"
+            f"counts: {first_five(wrong_dtypes)}; convert quantised weights to float32 first"
         )
     if infinite:
-        problems.append(f"these tensors hold NaN or infinite values: {_first_five(infinite)}")
+        problems.append(f"these tensors hold NaN or infinite values: {first_five(infinite)}")
+    if negative:
+        problems.append(
+            f"these variances are negative, so that the model's outputs are NaN: "
+            f"{first_five(negative)}"
+        )
     if problems:
         raise WeightsError(f"{shown}: {'; '.join(problems)}")
     return tensors
@@ -225,8 +235,8 @@ def _converted(fit: _Fit, *, found: Mapping[str, Tensor], shown: str) -> dict[st
 
 def _is_convertible(tensor: Tensor, *, like: Tensor) -> bool:
     if like.is_floating_point():
-        return tensor.dtype in _FLOATS
-    if tensor.dtype in _FLOATS:  # counters that were converted together with the weights
+        return tensor.dtype in FLOATS
+    if tensor.dtype in FLOATS:  # counters that were converted together with the weights
         return bool((tensor.isfinite() & (tensor == tensor.round())).all())
     return not tensor.is_complex()
 
@@ -239,17 +249,17 @@ def _refusal(fit: _Fit, *, file: WeightsFile, shown: str, path: Path) -> str:
     if not matched.names:
         problems.append(
             f"none of its {counted(len(file.tensors), 'tensor')} has a name of {model} in timm, "
-            f"such as {next(iter(expected.backbone))}; it has {_first_five(list(file.tensors))}"
+            f"such as {next(iter(expected.backbone))}; it has {first_five(list(file.tensors))}"
         )
     elif matched.unexpected:
         problems.append(
             f"{model} does not have {len(matched.unexpected)} of its {len(file.tensors)} tensors "
-            f"({_first_five(matched.unexpected)})"
+            f"({first_five(matched.unexpected)})"
         )
     if matched.names and matched.missing:
         problems.append(
             f"it lacks {len(matched.missing)} of the {len(expected.backbone)} tensors of {model} "
-            f"({_first_five(matched.missing)})"
+            f"({first_five(matched.missing)})"
         )
         if all(name.endswith(_STATISTICS) for name in matched.missing):
             problems.append(
@@ -261,7 +271,7 @@ def _refusal(fit: _Fit, *, file: WeightsFile, shown: str, path: Path) -> str:
             f"expected {tuple(expected.backbone[name].shape)}"
             for name in matched.wrong_shapes
         ]
-        problems.append(_first_five(shapes))
+        problems.append(first_five(shapes))
     likely = likely_model(file.tensors, model=model, file_name=path.name)
     looks = f"; {likely}" if likely else ""
     remark = shard_remark(path)
@@ -284,13 +294,14 @@ def _remarks(
         )
     if left_out := (*matched.heads, *file.beside):
         remarks.append(
-            f"{shown}: left out, because a base has no classifier: {_first_five(left_out)}"
+            f"{shown}: left out, because a base has no classifier: {first_five(left_out)}"
         )
     if num_texts:
         remarks.append(f"{shown}: left out: {counted(num_texts, 'tensor')} of the text tower")
     return tuple(remarks)
 
 
-def _first_five(names: Sequence[str]) -> str:
+def first_five(names: Sequence[str]) -> str:
+    """Returns the first five names and the number of further ones."""
     more = f" and {len(names) - NUM_NAMES_SHOWN} more" if len(names) > NUM_NAMES_SHOWN else ""
     return f"{', '.join(names[:NUM_NAMES_SHOWN])}{more}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from workers.models.fitted_weights import FittedWeights
+from workers.models.fitted_weights import FLOATS, FittedWeights, first_five
 from workers.models.pretrained_weights import WeightsError
 
 _MATRIX_DIMS = 2
@@ -49,7 +49,8 @@ def classifier_of(
         shown: The file's name in messages.
 
     Raises:
-        WeightsError: The file has no classifier, several, or one of another size.
+        WeightsError: The file has no classifier, several, or one of another size or of several
+            layers, or its numbers are not finite floats.
     """
     found = {
         name: tensor.flatten(1)
@@ -73,9 +74,39 @@ def classifier_of(
             f"{shown}: its classifier {name} takes {weight.shape[1]} features, and the backbone "
             f"has {num_features}; leave `head: file` out"
         )
-    bias = fitted.classifier.get(f"{name.removesuffix('weight')}bias")
+    bias_name = f"{name.removesuffix('weight')}bias"
+    parts = {
+        part: fitted.classifier[part] for part in (name, bias_name) if part in fitted.classifier
+    }
+    if further := [part for part in fitted.classifier if part not in parts]:
+        raise WeightsError(
+            f"{shown}: its classifier is more than one linear layer, as it also has "
+            f"{first_five(further)}; leave `head: file` out"
+        )
+    _check_numbers(parts, num_classes=num_classes, shown=shown)
     head = nn.Linear(weight.shape[1], num_classes)
     with torch.no_grad():
         head.weight.copy_(weight)
-        head.bias.zero_() if bias is None else head.bias.copy_(bias)
+        head.bias.zero_() if bias_name not in parts else head.bias.copy_(parts[bias_name])
     return head
+
+
+def _check_numbers(parts: Mapping[str, Tensor], *, num_classes: int, shown: str) -> None:
+    """Checks that a classifier's weight and bias hold finite floats, and the bias one per class.
+
+    Raises:
+        WeightsError: They do not.
+    """
+    for name, tensor in parts.items():
+        if name.endswith("bias") and tensor.shape != (num_classes,):
+            raise WeightsError(
+                f"{shown}: {name} has shape {tuple(tensor.shape)}, expected ({num_classes},); "
+                "leave `head: file` out"
+            )
+        if tensor.dtype not in FLOATS or not bool(tensor.float().isfinite().all()):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            holds = f"is {dtype}" if tensor.dtype not in FLOATS else "holds NaN or infinite values"
+            raise WeightsError(
+                f"{shown}: {name} {holds}, and must hold finite floats; leave `head: file` out, or "
+                "save the classifier as float32"
+            )

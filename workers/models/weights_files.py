@@ -60,7 +60,7 @@ def files_of(path: Path) -> list[Path]:
     writes it for large models.
 
     Raises:
-        WeightsError: The index cannot be read, or names a file outside its folder.
+        WeightsError: The index cannot be read, names no file, or names one outside its folder.
     """
     if not path.name.endswith(INDEX_SUFFIX):
         return [path]
@@ -71,6 +71,10 @@ def files_of(path: Path) -> list[Path]:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: is no index of a checkpoint: no weight_map") from error
+    if not parts:
+        raise WeightsError(f"{path}: is no index of a checkpoint: its weight_map names no file")
+    if indexes := [name for name in parts if name.endswith(INDEX_SUFFIX)]:
+        raise WeightsError(f"{path}: names another index in place of a file: {indexes[0]!r}")
     if outside := [name for name in parts if Path(name).name != name]:
         raise WeightsError(f"{path}: names a file outside its folder: {outside[0]!r}")
     return [path, *(path.with_name(name) for name in parts)]
@@ -168,7 +172,15 @@ def _read_torch(path: Path) -> WeightsFile:
             f"{path}: holds a value of type {type(found).__name__}, not tensors by name; "
             f"{SAVE_ALONE}"
         )
-    return _unwrapped(found, path=path)
+    weights = _unwrapped(found, path=path)
+    for name, tensor in weights.tensors.items():
+        if tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
+            kind = "no numbers (meta)" if tensor.is_meta else "a sparse or nested tensor"
+            raise WeightsError(
+                f"{path}: holds {kind} as {name}; save it after `.to_dense()` or, where the model "
+                "was built on the meta device, after loading its weights"
+            )
+    return weights
 
 
 def _pickle_fault(path: Path) -> str:

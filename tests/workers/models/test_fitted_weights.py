@@ -84,6 +84,17 @@ def test_checkpoint_gives_the_backbone_without_its_classifier(
     assert "classifier.weight" in remark
 
 
+def test_negative_variance_is_refused(whole: State, tmp_path: Path) -> None:
+    """The model's outputs would be NaN; a variance of zero is that of a dead channel."""
+    name = next(each for each in whole if each.endswith("running_var"))
+    torch.save({**whole, name: whole[name] * 0}, tmp_path / "zero.pth")
+    fit_weights(tmp_path / "zero.pth", model=MODEL)
+    torch.save({**whole, name: -whole[name]}, tmp_path / "x.pth")
+    assert f"variances are negative, so that the model's outputs are NaN: {name}" in refusal(
+        tmp_path / "x.pth"
+    )
+
+
 @pytest.mark.usefixtures("long_search")
 def test_deeper_model_is_refused_by_name(tmp_path: Path) -> None:
     """All tensors of a ResNet-18 are in a file of a ResNet-34, which has others too."""

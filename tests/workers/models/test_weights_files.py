@@ -1,4 +1,5 @@
 import argparse
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -155,3 +156,34 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     """A file may vanish between the plan and the preparation."""
     assert "does not exist" in refusal(tmp_path / "x.pth")
     assert "is a folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (torch.ones(2, 3).to_sparse(), "holds a sparse or nested tensor as conv.weight"),
+        (torch.ones(2, 3).to("meta"), "holds no numbers (meta) as conv.weight"),
+    ],
+)
+def test_tensors_without_plain_numbers_are_refused(
+    tmp_path: Path, tensor: torch.Tensor, said: str
+) -> None:
+    """Models that were built on the meta device save so, and nothing computes with either."""
+    torch.save({**STATE, "conv.weight": tensor}, tmp_path / "x.pth")
+    assert said in refusal(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "said"),
+    [
+        ({}, "its weight_map names no file"),
+        ({"a": "x.index.json"}, "names another index in place of a file: 'x.index.json'"),
+    ],
+)
+def test_index_without_files_is_refused(
+    tmp_path: Path, weight_map: dict[str, str], said: str
+) -> None:
+    """An index that names itself would be read without end."""
+    path = tmp_path / "x.index.json"
+    path.write_text(json.dumps({"weight_map": weight_map}))
+    assert said in refusal(path)

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from eval.digests import sha256_of_file
 from workers.artifacts.manifests import Manifest
 from workers.artifacts.metrics import ExpertMetrics
+from workers.models.fitted_weights import FittedWeights
+from workers.models.heads import classifier_of
 from workers.models.pretrained_weights import WeightsError
 from workers.specs.expert import ExpertSpec, GivenWeights, HeadSource
 from workers.specs.hyperparameters import UNKNOWN_TRAINING, TrainingConstants
@@ -100,6 +102,33 @@ def test_a_classifier_of_other_classes_is_refused(
     spec = given_by(path, make_expert=make_expert, head="file")
     with pytest.raises(WeightsError, match="has 7 classes, and the task has 10"):
         run(spec, workspace=workspace)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"weight": torch.full((10, 8), float("nan"))}, "classifier.weight holds NaN"),
+        ({"bias": torch.full((10,), float("inf"))}, "classifier.bias holds NaN or infinite"),
+        ({"weight": torch.full((10, 8), 1e300, dtype=torch.float64)}, "holds NaN or infinite"),
+        ({"weight": torch.ones((10, 8), dtype=torch.int8)}, "classifier.weight is int8"),
+        ({"bias": torch.ones(1)}, r"classifier.bias has shape \(1,\), expected \(10,\)"),
+        ({"bias": torch.ones(5)}, r"classifier.bias has shape \(5,\)"),
+        ({"0.running_var": torch.ones(8)}, "more than one linear layer.*classifier.0.running_var"),
+        ({"scale": torch.ones(())}, "more than one linear layer.*classifier.scale"),
+    ],
+)
+def test_a_classifier_that_is_no_linear_layer_of_finite_floats_is_refused(
+    changes: dict[str, torch.Tensor], text: str
+) -> None:
+    """Its logits would be NaN, or another head's than the expert was trained with."""
+    found = {"weight": torch.ones(10, 8), "bias": torch.ones(10)} | changes
+    fitted = FittedWeights(
+        tensors={},
+        classifier={f"classifier.{name}": each for name, each in found.items()},
+        remarks=(),
+    )
+    with pytest.raises(WeightsError, match=f"x.pth: .*{text}"):
+        classifier_of(fitted, num_classes=NUM_CLASSES, num_features=8, shown="x.pth")
 
 
 def test_a_changed_file_is_refused(

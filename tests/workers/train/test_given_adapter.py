@@ -131,6 +131,17 @@ def test_adapter_of_another_kind_is_refused(
     assert text in str(refused.value)
 
 
+@pytest.mark.parametrize("change", [lambda each: each / 0, lambda each: (9 * each).to(torch.int8)])
+def test_matrices_without_finite_floats_are_refused(
+    folder: Path, base: Mapping[str, torch.Tensor], change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """NaN would reach the expert's weights, and codes of quantised matrices are no numbers."""
+    tensors = {name: change(each) for name, each in load_file(folder / ADAPTER_FILE).items()}
+    save_file(tensors, folder / ADAPTER_FILE)
+    with pytest.raises(WeightsError, match=r"adapter.* must be floats with a finite product"):
+        check_adapter(read_adapter(folder), base=base, shown=str(folder))
+
+
 @pytest.mark.parametrize("name", [PREFIX + "no_such.lora_A.weight", "magnitude"])
 def test_matrices_that_are_not_the_models_are_refused(
     folder: Path, workspace: Workspace, make_expert: MakeExpert, run: Run, name: str

@@ -64,6 +64,14 @@ class Adapter:
         }
         return json.dumps(config, indent=2).encode() + b"\n"
 
+    def change(self, layer: str) -> Tensor:
+        """Returns the change of a layer's weight as a matrix, in float32 on the CPU.
+
+        Shapes: (out, in * height * width).
+        """
+        down, up = (each.detach().cpu().float().flatten(1) for each in self.layers[layer])
+        return (up @ down) * (self.alpha / self.rank)
+
     def merged(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the base's tensors with the adapter added to the weights of its layers.
 
@@ -74,10 +82,8 @@ class Adapter:
             base, returns: those of the model's own tensors, by name.
         """
         merged = dict(base)
-        for layer, (down, up) in self.layers.items():
+        for layer in self.layers:
             weight = base[f"{layer}.weight"]
-            change = up.detach().cpu().float().flatten(1) @ down.detach().cpu().float().flatten(1)
-            change = change.reshape(weight.shape) * (self.alpha / self.rank)
-            dense = weight.detach().cpu().float() + change
+            dense = weight.detach().cpu().float() + self.change(layer).reshape(weight.shape)
             merged[f"{layer}.weight"] = torch.empty_like(weight).copy_(dense)
         return merged

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from merge.inputs.matching import described
+from workers.models.fitted_weights import FLOATS
 from workers.models.lora.adapter import DOWN, PREFIX, UP, Adapter
 from workers.models.lora.files import ADAPTER_FILE, CONFIG_FILE
 from workers.models.pretrained_weights import WeightsError
@@ -74,7 +76,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def check_adapter(adapter: Adapter, *, base: Mapping[str, Tensor], shown: str) -> None:
-    """Checks that an adapter is one of a base's layers.
+    """Checks that an adapter is one of a base's layers, and changes them by finite numbers.
 
     Args:
         adapter: The adapter.
@@ -82,7 +84,8 @@ def check_adapter(adapter: Adapter, *, base: Mapping[str, Tensor], shown: str) -
         shown: The adapter's path in messages.
 
     Raises:
-        WeightsError: A layer is missing or has another shape; the message has some names.
+        WeightsError: A layer is missing or has another shape, or numbers that no weight has; the
+            message has some names.
     """
     missing = [layer for layer in adapter.layers if f"{layer}.weight" not in base]
     if missing:
@@ -101,6 +104,13 @@ def check_adapter(adapter: Adapter, *, base: Mapping[str, Tensor], shown: str) -
             raise WeightsError(
                 f"{shown}: the matrices of {layer} have the shapes {found[0]} and {found[1]}; the "
                 f"model and a rank of {adapter.rank} need {expected[0]} and {expected[1]}"
+            )
+        if not {down.dtype, up.dtype} <= {*FLOATS} or not bool(
+            adapter.change(layer).isfinite().all()
+        ):
+            raise WeightsError(
+                f"{shown}: the matrices of {layer} must be floats with a finite product; they are "
+                f"{described(down)} and {described(up)}; save them as float32"
             )
 
 
