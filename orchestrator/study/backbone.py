@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from eval.suites import SUITES
 from orchestrator.study.finetune import Optimizer
 from orchestrator.study.section import (
+    MAX_WHOLE,
     Axes,
     Axis,
     BatchSize,
@@ -19,7 +20,7 @@ from orchestrator.study.section import (
 from workers.specs.expert import HeadSource
 from workers.specs.hyperparameters import Schedule
 
-PretrainSteps = Annotated[int, Field(ge=0)]
+PretrainSteps = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 
 
 def _suite_or_names(value: object) -> object:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from eval.tasks import Task
 from orchestrator.study.problems import shown, suggest
 from orchestrator.study.section import (
+    MAX_WHOLE,
     Axes,
     Axis,
     BatchSize,
@@ -29,10 +30,10 @@ from workers.specs.hyperparameters import (
 DataRatio = Annotated[float, Field(gt=0, le=1)]
 WeightDecay = Annotated[float, Field(ge=0)]
 SamRadius = Annotated[float, Field(ge=0)]
-WarmupSteps = Annotated[int, Field(ge=0)]
+WarmupSteps = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 EmaDecay = Annotated[float, Field(ge=0, lt=1)]
 SwaStart = Annotated[float, Field(ge=0, lt=1)]
-LoraRank = Annotated[int, Field(ge=0)]
+LoraRank = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 LoraAlpha = Annotated[float, Field(gt=0)]
 LoraTargets = Annotated[
     str,
@@ -170,7 +171,8 @@ ListedPoint = Annotated[dict[str, Any], BeforeValidator(point_of)]
 
 def _templates_or_by_task(value: object) -> object:
     lists: list[Any] = list(value.values()) if isinstance(value, dict) else [value]
-    is_whole = bool(lists) and all(isinstance(each, list) and each for each in lists)
+    has_names = not isinstance(value, dict) or all(isinstance(name, str) for name in value)
+    is_whole = has_names and bool(lists) and all(isinstance(each, list) and each for each in lists)
     if not is_whole or not all(_is_template(text) for each in lists for text in each):
         raise ValueError(
             "expected a list of texts, each with one {} for the class's name, or a mapping of "

@@ -53,6 +53,8 @@ def _remedy(details: ErrorDetails) -> str:
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         return suggest(str(details["input"]), known=choices, kind="values")
+    if kind == "too_short" and isinstance(details["input"], dict):
+        return "expected a mapping with at least one entry"
     if kind in _REMEDIES:
         return _REMEDIES[kind].format(**{name: _number(value) for name, value in context.items()})
     return details["msg"].removeprefix("Value error, ")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
@@ -18,13 +19,31 @@ AUTO = "auto"
 """The value of `resources.trial.gpu` that leaves the number to a calibration."""
 Limit = Annotated[float, Field(gt=0)]
 Price = Annotated[float, Field(ge=0)]
+LEAST_AMOUNT = 0.0001
+"""The smallest part of a core or GPU that Ray counts."""
+
+
+def _countable(amount: float) -> float:
+    if 0 < amount < LEAST_AMOUNT:
+        raise ValueError(f"expected {LEAST_AMOUNT} or more: Ray counts no smaller part")
+    return amount
+
+
+def _countable_gpus(amount: float) -> float:
+    if amount > 1 and not amount.is_integer():
+        raise ValueError("expected at most 1, or a whole number: a worker shares one GPU at most")
+    return _countable(amount)
+
+
+Cores = Annotated[float, Field(gt=0), AfterValidator(_countable)]
+Gpus = Annotated[float, Field(ge=0), AfterValidator(_countable_gpus)]
 
 
 class Share(Section):
     """The cores and GPUs that one worker gets."""
 
-    cpu: Annotated[float, Field(gt=0)] = 1
-    gpu: Annotated[float, Field(ge=0)] = 0
+    cpu: Cores = 1
+    gpu: Gpus = 0
     """With a fraction, several workers share one GPU."""
 
     def amounts(self) -> dict[str, float]:
@@ -44,7 +63,7 @@ def _number_of_gpus(value: object) -> object:
 class TrialShare(Share):
     """The cores and GPUs of the worker of a trial."""
 
-    gpu: Annotated[float, BeforeValidator(_number_of_gpus), Field(ge=0)] = 0
+    gpu: Annotated[Gpus, BeforeValidator(_number_of_gpus)] = 0
     """With a fraction, several workers share one GPU. `auto`: the fraction that a calibration
     proposes, one GPU until there is one."""
     _is_auto: bool = PrivateAttr(default=False)

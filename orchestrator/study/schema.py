@@ -8,7 +8,7 @@ problem.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from merge.catalogue import CARDS, BatchNormPolicy, MethodCard, parse_params
 from merge.parameters.method_params import MethodParams
@@ -51,6 +51,9 @@ Label = Annotated[
 ]
 
 
+SAME = "same"
+MAX_TIMES = 1_000_000
+"""The most times as many steps as an expert that a multi-task model has."""
 Keep = Literal["scores", "merged"]
 """The content of a merge's artifact."""
 
@@ -190,10 +193,18 @@ class Merge(BaseModel):
         return own
 
 
+def _times(value: object) -> object:
+    if value != SAME and not (type(value) is int and 1 <= value <= MAX_TIMES):
+        raise ValueError(f"expected a whole number from 1 to {MAX_TIMES}, or {SAME}")
+    return value
+
+
 class MultiTask(Section):
     """One backbone that is trained on all tasks of a group together, with a head per task."""
 
-    steps: Annotated[int, Field(ge=1)] | Literal["same"] = "same"
+    steps: Annotated[Annotated[int, Field(ge=1)] | Literal["same"], BeforeValidator(_times)] = (
+        "same"
+    )
     """`same`: as many optimizer steps as one expert. A number: that many times as many."""
     settings: Literal["all", "defaults"] = "all"
     """`all`: a model at every setting. `defaults`: only where every axis has its default value."""

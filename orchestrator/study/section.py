@@ -46,8 +46,10 @@ Axis = Annotated[list[T], Field(min_length=1), AfterValidator(distinct)]
 """The values of an axis. An axis that the study does not vary is an empty list by default."""
 
 Text = Annotated[str, Field(min_length=1)]
-Steps = Annotated[int, Field(ge=1)]
-BatchSize = Annotated[int, Field(ge=1)]
+MAX_WHOLE = 2**31 - 1
+"""The largest number of steps or images of a batch; larger ones fit no table."""
+Steps = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
+BatchSize = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 LearningRate = Annotated[float, Field(gt=0, lt=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 

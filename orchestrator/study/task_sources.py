@@ -10,7 +10,7 @@ from eval.own.task import describe_own_task
 from eval.suites import find_task, task_names
 from eval.task_source import TaskSource
 from eval.user_paths import NoHomeError, expanded
-from orchestrator.study.problems import StudyProblem, wrong_value
+from orchestrator.study.problems import StudyProblem, shown, wrong_value
 from orchestrator.study.schema import Study
 from orchestrator.study.tasks import OwnTask, Tasks
 from workers.sampling.data_selection import num_held_out
@@ -61,7 +61,7 @@ def own_sources(
         try:
             source = _own_source(name, own, root=tasks.root, recorded=recorded.get(name))
         except OwnTaskError as error:
-            fault = f"{own.place!r} is not a usable task"
+            fault = f"{shown(own.place)} is not a usable task"
             problems += [StudyProblem(field=field, fault=fault, remedy=e) for e in error.problems]
         else:
             sources[name] = source

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from eval.suites import SUITES, task_names
 from orchestrator.study.backbone import BackboneSection, Pretrain
+from orchestrator.study.checks.counts import check_num_settings
 from orchestrator.study.credentials import masked
 from orchestrator.study.finetune import Finetune
 from orchestrator.study.problems import StudyProblem, suggest, wrong_value
@@ -45,6 +46,8 @@ def check_backbone(
             backbone.axes.pretrain_steps,
             remedy="add backbone.pretrain, which says how and on which tasks to pretrain",
         )
+    if finetune is not None:
+        yield from check_num_settings(finetune, backbone=backbone)
     if finetune is not None and backbone.axes.varied():
         if finetune.design == "random":
             remedy = (

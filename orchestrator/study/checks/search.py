@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 from merge.catalogue import CARDS
 from orchestrator.study.backbone import BackboneSection
+from orchestrator.study.checks.counts import check_num_candidates
 from orchestrator.study.checks.finetune import check_finetune
 from orchestrator.study.finetune import Finetune, FinetuneAxes, point_of
 from orchestrator.study.problems import StudyProblem, suggest, wrong_value
@@ -52,6 +53,7 @@ def check_search(
     yield from space
     yield from _check_per_task(search)
     yield from _check_algorithm(search)
+    yield from check_num_candidates(search, num_tasks=len(tasks.all_names) if tasks else 1)
     yield from _check_prior(search, finetune=finetune, backbone=backbone)
     if finetune is not None and not space:
         yield from _check_together(search, finetune=finetune, merges=merges)
@@ -201,11 +203,15 @@ def _check_halving(search: Search, *, finetune: Finetune) -> Iterator[StudyProbl
             "steps of any rung",
         )
     elif len(search.rungs(most_steps)) < _MIN_RUNGS:
+        factor = search.halving.factor
+        name, most = "first", most_steps // factor
+        if most < 1:
+            name, most = "factor", most_steps // search.halving.first
         yield wrong_value(
-            f"{field}.first",
-            search.halving.first,
+            f"{field}.{name}",
+            getattr(search.halving, name),
             remedy=f"no candidate would be stopped before finetune.defaults.steps, {most_steps}; "
-            f"expected {most_steps // search.halving.factor} or less",
+            f"expected {most} or less",
         )
     for name, value in (
         ("schedule", finetune.schedule),

@@ -393,6 +393,42 @@ RANDOM = {"finetune": {"axes": {"lr": [0.1, 0.2]}, "design": "random"}}
         ({"resources": {"trial": {"cpu": 0}}}, "resources.trial.cpu", "more than 0"),
         ({"resources": {"trail": {"cpu": 1}}}, "resources.trail", "did you mean 'trial'?"),
         ({"retries": -1}, "retries", "0 or more"),
+        ({"finetune": {"defaults": {"steps": 2**31}}}, "finetune.defaults.steps", "2147483647 or"),
+        (
+            {"finetune": {"defaults": {"batch_size": 10**20}}},
+            "finetune.defaults.batch_size",
+            "expected 2147483647 or less",
+        ),
+        (
+            {"finetune": {"axes": {"lr": [0.1]}, "design": "random", "draws": 100_001}},
+            "finetune.draws",
+            "expected 100000 or less",
+        ),
+        (
+            {
+                "finetune": {
+                    "axes": {"seed": [*range(400)], "batch_size": [*range(1, 401)]},
+                    "design": "grid",
+                }
+            },
+            "finetune.design",
+            "it has 160,000 settings, and 100,000 are the most",
+        ),
+        (
+            {"baselines": {"multi_task": {"steps": 0}}},
+            "baselines.multi_task.steps",
+            "expected a whole number from 1 to 1000000, or same",
+        ),
+        (
+            {"baselines": {"multi_task": {"steps": True}}},
+            "baselines.multi_task.steps",
+            "true is not allowed | expected a whole number from 1",
+        ),
+        (
+            {"finetune": {"zero_shot": {**OPENAI, "templates": {1: ["a {}"]}}}},
+            "finetune.zero_shot.templates",
+            "or a mapping of tasks to such lists",
+        ),
     ],
     ids=str,
 )

@@ -108,3 +108,29 @@ def test_auto_is_no_part_of_any_id(make_plan: Callable[..., Any]) -> None:
     assert measured.study.resources.trial.is_auto
     assert not free.study.resources.trial.is_auto
     assert list(free.experts) == list(measured.experts)
+
+
+@pytest.mark.parametrize(
+    ("trial", "field", "said"),
+    [
+        ({"gpu": 1.5}, "gpu", "1.5 is not allowed; expected at most 1, or a whole number"),
+        ({"gpu": 0.00001}, "gpu", "expected 0.0001 or more: Ray counts no smaller part"),
+        ({"cpu": 0.00001}, "cpu", "expected 0.0001 or more"),
+    ],
+)
+def test_share_that_ray_cannot_count_is_refused(
+    study_fields: Fields, trial: dict[str, float], field: str, said: str
+) -> None:
+    """Ray would refuse the first worker, after the images were prepared."""
+    (problem,) = problems(study_fields(resources={"trial": trial}))
+    assert problem.startswith(f"resources.trial.{field}: ")
+    assert said in problem
+    (problem,) = problems(study_fields(resources={"merge": trial}))
+    assert problem.startswith(f"resources.merge.{field}: ")
+
+
+@pytest.mark.parametrize("gpu", [0, 0.0001, 0.5, 1, 2, 2.0, "auto"])
+def test_shares_that_ray_counts_are_allowed(make_plan: Callable[..., Any], gpu: object) -> None:
+    """A part of a GPU, or whole ones; of cores, any number."""
+    trial = make_plan(resources={"trial": {"gpu": gpu, "cpu": 1.5}}).study.resources.trial
+    assert trial.amounts() == {"cpu": 1.5, "gpu": 1 if gpu == "auto" else gpu}

@@ -31,7 +31,22 @@ def problems(study_fields: Callable[..., dict[str, Any]]) -> Callable[..., list[
 @pytest.mark.parametrize(
     ("search", "field", "remedy"),
     [
-        ({"space": {}}, "search.space", "at least one"),
+        ({"space": {}}, "search.space", "a mapping with at least one"),
+        ({"batch": 100_001}, "search.batch", "expected 100000 or less"),
+        (
+            {"algorithm": "grid", "space": {"batch_size": {"int": [1, 10**9]}}},
+            "search.algorithm",
+            "it has 1,000,000,000 candidates, and 100,000 are the most; list fewer values, or take",
+        ),
+        (
+            {
+                "algorithm": "grid",
+                "per_task": ["batch_size"],
+                "space": {"batch_size": {"int": [1, 100]}},
+            },
+            "search.algorithm",
+            "it has 1,000,000 candidates",
+        ),
         (
             {"prior": {}, "algorithm": "grid", "space": {"lr": {"choice": [0.1]}}},
             "search.prior",
@@ -67,6 +82,7 @@ def problems(study_fields: Callable[..., dict[str, Any]]) -> Callable[..., list[
         ({"budget": {"cpu_hours": 0}}, "search.budget.cpu_hours", "more than 0"),
         ({"budget": {"steps": 29}}, "search.budget.steps", "expected 30 or more"),
         ({"halving": {"first": 10}}, "search.halving.first", "expected 3 or less"),
+        ({"halving": {"first": 2, "factor": 50}}, "search.halving.factor", "expected 5 or less"),
         ({"halving": {"first": 2, "factor": 1}}, "search.halving.factor", "expected 2 or more"),
         ({"per_task": ["steps"]}, "search.per_task[0]", "nown names in search.space"),
         ({"algorithm": "guess"}, "search.algorithm", "known values: random"),
