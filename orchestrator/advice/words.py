@@ -20,7 +20,7 @@ def record_sentences(record: Record) -> Iterator[str]:
     own, constant, interval = record.score, record.constant, record.interval
     yield (
         f"Predictor: {record.predictor}{word}. On settings that were left out "
-        f"({record.num_settings} settings, {record.num_groups} groups) it errs by "
+        f"({record.num_settings} settings, {counted(record.num_groups, 'group')}) it errs by "
         f"{own.error:.3f}, a {CONSTANT} by {constant.error:.3f}; difference "
         f"{record.difference:+z.3f} [{interval.low:+z.3f}, {interval.high:+z.3f} over "
         f"{interval.over}]. Choosing by it costs {own.regret:.3f} more than the best setting, "
@@ -31,7 +31,12 @@ def record_sentences(record: Record) -> Iterator[str]:
     if not record.is_supported:
         yield (
             "No better than the baseline here: its error or its choice is not better than "
-            "that of a constant beyond all three intervals. Nothing is ranked."
+            "that of a constant beyond all its intervals. Nothing is ranked."
+        )
+    elif record.num_groups == 1:
+        yield (
+            "One group gives no interval over groups: without any effect, up to a third of "
+            "simulated studies with one group were ranked all the same."
         )
 
 

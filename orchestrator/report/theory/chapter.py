@@ -56,7 +56,8 @@ CHAPTER_START = f'<section id="{ANCHOR}">'
 _INTERVALS = (
     "An interval is the widest of three: over the groups (95 %, resampled), over the tasks (the "
     "range when all groups with one task are left out) and over the settings (the range when one "
-    "setting is left out). Groups share tasks and settings, so the first alone is too narrow."
+    "setting is left out). Groups share tasks and settings, so the first alone is too narrow. The "
+    "two ranges have no level: they show what a number rests on, and other tasks may lie outside."
 )
 _DIFFERENCE_TEXT = (
     "Groups are the same at every setting and for every method, so losses are compared within each "
@@ -82,8 +83,8 @@ _RANK_TEXT = (
     "Spearman's rank correlation of each predictor with the merged loss: 1 means that a higher "
     "number always goes with a higher loss, -1 the reverse, 0 no relation. Lines: the widest "
     "interval. base_loss and expert_loss are measured: the loss of the base under the experts' "
-    "heads, and of the experts on their own tasks. All others are scores: formulas of "
-    "hyperparameters, whose order alone has a meaning."
+    "heads, and of the experts on their own tasks. A predictor with (score) is a formula, whose "
+    "order alone has a meaning; all others are measured."
 )
 _KIND_TEXTS = {
     "within groups": "Within groups, over all settings: does the number rank settings?",

@@ -5,6 +5,7 @@ import pytest
 
 from orchestrator.advice.advice import MethodAdvice, advised_points
 from orchestrator.advice.cost import Costs
+from orchestrator.advice.words import record_sentences
 from orchestrator.plan.plan import Plan
 from workers.specs.hyperparameters import Hyperparameters
 
@@ -139,3 +140,17 @@ def test_candidates_that_were_all_tried_are_said(
     assert advice.ranking is None or all(
         each.point.lr in LR[:2] for each in advice.ranking.candidates
     )
+
+
+def test_a_ranking_from_one_group_says_how_little_it_rests_on(
+    make_varied: Callable[..., Plan], advise_on: Advise
+) -> None:
+    """There is no interval over groups, so that noise passes the test more often."""
+    for groups, num_said in (({"size": 6, "count": 1}, 1), ({"size": 2}, 0)):
+        plan = make_varied({"lr": LR, "steps": STEPS}, groups=groups)
+        record = advise_on(plan, bowl_and_tail).record
+        assert record is not None
+        assert record.is_supported
+        said = " ".join(record_sentences(record))
+        assert said.count("One group gives no interval over groups") == num_said
+        assert said.count(", 1 group)") == num_said
