@@ -1,6 +1,7 @@
 """Finds the model of a study that an export asks for, or says which models there are."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.committed import Committed
 from orchestrator.results.means import Row
 from orchestrator.results.study_results import StudyResults
+from orchestrator.study.schema import Study
 from workers.specs.expert import ExpertSpec
 
 NUM_SHOWN = 8
@@ -108,7 +110,7 @@ def _expert(expert_id: str, *, committed: Committed, results: StudyResults) -> C
     if spec is None:
         raise ChoiceError(unknown_choice("expert", expert_id, known=committed.plan.experts))
     if expert_id not in committed.experts:
-        raise ChoiceError(_not_made(f"expert {expert_id}", study=committed.plan.study.name))
+        raise ChoiceError(_not_made(f"expert {expert_id}", study=committed.plan.study))
     if committed.lacks_weights(expert_id):
         raise ChoiceError(f"expert {expert_id} has no weights: its training diverged")
     if spec.hyperparameters.linearised:
@@ -200,12 +202,11 @@ def _best(
         and math.isfinite(row["accuracy"])
     ]
     usable = [(score, cell) for score, cell in found if not _is_linearised(cell)]
+    if found and not usable:
+        raise ChoiceError(_linearised(f"every {noun} that fits"))
     if not usable:
-        name = committed.plan.study.name
-        why = (
-            _linearised(f"every {noun} that fits") if found else f"no {noun} that fits has a score"
-        )
-        raise ChoiceError(f"{why}; `mergesweep status {name}` shows what is missing")
+        status = command_on(committed.plan.study, "status")
+        raise ChoiceError(f"no {noun} that fits has a score; {status} shows what is missing")
     _, cell = max(usable, key=lambda each: each[0])
     num_models = len({_model_id(each) for _, each in usable})
     reason = (
@@ -222,7 +223,7 @@ def _is_linearised(cell: _AnyCell) -> bool:
 def _chosen(
     cell: _AnyCell, *, committed: Committed, results: StudyResults, reason: str
 ) -> ChosenMerge | ChosenMultiTask:
-    model_id, study = _model_id(cell), committed.plan.study.name
+    model_id, study = _model_id(cell), committed.plan.study
     what = f"{_noun(cell)} {model_id}"
     if model_id not in (committed.merges if isinstance(cell, Cell) else committed.bases):
         raise ChoiceError(_not_made(what, study=study))
@@ -230,7 +231,7 @@ def _chosen(
         raise ChoiceError(f"{what} has no weights: its training diverged")
     if isinstance(cell, Cell) and not committed.has_experts_of(cell.merge):
         raise ChoiceError(
-            f"an expert of {what} is missing; `mergesweep resume {study}` makes it again"
+            f"an expert of {what} is missing; {command_on(study, 'resume')} makes it again"
         )
     if _is_linearised(cell):
         raise ChoiceError(_linearised(what))
@@ -245,7 +246,7 @@ def _chosen(
     if not rows:
         raise ChoiceError(
             f"{what} has no scores beside experts, because one of them is missing or has no "
-            f"weights; `mergesweep status {study}` names it"
+            f"weights; {command_on(study, 'status')} names it"
         )
     return ChosenMultiTask(cell=cell, rows=rows, reason=reason)
 
@@ -274,8 +275,13 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(names[:NUM_SHOWN])}{more}"
 
 
-def _not_made(what: str, *, study: str) -> str:
-    return f"{what} is not made yet; `mergesweep resume {study}` makes it"
+def command_on(study: Study, verb: str) -> str:
+    """Returns a command on a study in its store, as a message shows it."""
+    return f"`mergesweep {verb} {study.name} --store {shlex.quote(study.store)}`"
+
+
+def _not_made(what: str, *, study: Study) -> str:
+    return f"{what} is not made yet; {command_on(study, 'resume')} makes it"
 
 
 def _linearised(what: str) -> str:

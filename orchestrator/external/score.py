@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.export.choice import ChoiceError, unknown_choice
+from orchestrator.export.choice import ChoiceError, command_on, unknown_choice
 from orchestrator.plan.groups import Group
 from orchestrator.plan.settings import Setting
 from orchestrator.record.committed import Committed
@@ -75,7 +75,7 @@ def heads_of(committed: Committed, *, setting: str | None, group: str | None) ->
         lacking = ", ".join(sorted({task for each in asked for task in each.tasks} - usable))
         raise ChoiceError(
             f"these tasks have no head at {wanted.name}, because their experts are not made or "
-            f"diverged: {lacking}; `mergesweep resume {plan.study.name}` makes what is missing"
+            f"diverged: {lacking}; {command_on(plan.study, 'resume')} makes what is missing"
         )
     tasks = dict.fromkeys(task for each in fitting for task in each.tasks)
     return Heads(setting=wanted, groups=fitting, experts={task: experts[task] for task in tasks})
