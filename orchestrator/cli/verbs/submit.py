@@ -84,7 +84,8 @@ def submit_study(
                 console.print(part, end="", soft_wrap=True)
             return _exit_code(wait_until_over(running, submissions=submissions, sleep=sleep))
     except KeyboardInterrupt:
-        say(console, f"{running.id} keeps running; `mergesweep stop {study.name}` would stop it")
+        stop = f"`mergesweep stop {study.name} --address {submissions.address}`"
+        say(console, f"{running.id} keeps running; {stop} would stop it")
         return INTERRUPTED
     return DONE
 
