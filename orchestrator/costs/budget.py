@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from eval.counts import counted
@@ -217,9 +218,11 @@ def budget_lines(plan: Plan, *, keeper: BudgetKeeper) -> Iterator[str]:
 
 def _settings_left_out(plan: Plan, *, left_out: Collection[str]) -> Iterator[str]:
     """Yields the settings whose merges are left out; of a setting without merges, its experts."""
+    merges = defaultdict(set)
+    for cell in plan.cells:
+        merges[cell.setting.name].add(cell.merge.id)
     for setting, experts in zip(plan.settings, plan.setting_experts, strict=True):
-        merges = {cell.merge.id for cell in plan.cells if cell.setting == setting}
-        wanted = merges or {expert.id for expert in experts.values()}
+        wanted = merges[setting.name] or {expert.id for expert in experts.values()}
         missing = wanted.intersection(left_out)
         if missing:
             part = "" if missing == wanted else f" ({len(missing)} of {len(wanted)})"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
+from scipy.special import stdtr, stdtrit
 
 from orchestrator.theory.intervals import LEVEL, NONE, Interval, widest
 from orchestrator.theory.panel import Array, Panel
@@ -183,11 +183,11 @@ def _student(numbers: Array, *, share: Array, center: float, over: str) -> tuple
     unbiased = 1 - 2 * float((share**3).sum()) / squares + squares
     variance = (share**2 * (numbers - share @ numbers) ** 2).sum() / unbiased
     error = math.sqrt(variance)
-    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, num - 1)) * error
+    half = float(stdtrit(num - 1, (1 + LEVEL) / 2)) * error
     if error == 0:
         p_value = 1.0 if center == 0 else 0.0
     else:
-        p_value = float(2 * scipy.stats.t.sf(abs(center) / error, num - 1))
+        p_value = float(2 * stdtr(num - 1, -abs(center) / error))
     return Interval(low=center - half, high=center + half, over=over), p_value
 
 
