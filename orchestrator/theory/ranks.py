@@ -93,13 +93,18 @@ def least_p(num_values: int) -> float:
 
 
 def rank_correlation(x: Array, y: Array) -> Array:
-    """Returns Spearman's coefficient of each row of x and y, as (rows,); NaN for constant rows."""
-    ranks_x, ranks_y = (scipy.stats.rankdata(each, axis=1) for each in (x, y))
-    ranks_x -= ranks_x.mean(axis=1, keepdims=True)
-    ranks_y -= ranks_y.mean(axis=1, keepdims=True)
-    norms = np.sqrt((ranks_x**2).sum(axis=1) * (ranks_y**2).sum(axis=1))
+    """Returns Spearman's coefficients of numbers along the last axis; NaN where one is constant.
+
+    Shapes:
+        x, y: (..., num); their leading axes are broadcast against each other.
+        returns: (...).
+    """
+    ranks_x, ranks_y = (scipy.stats.rankdata(each, axis=-1) for each in (x, y))
+    ranks_x -= ranks_x.mean(axis=-1, keepdims=True)
+    ranks_y -= ranks_y.mean(axis=-1, keepdims=True)
+    norms = np.sqrt((ranks_x**2).sum(axis=-1) * (ranks_y**2).sum(axis=-1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        coefficients: Array = (ranks_x * ranks_y).sum(axis=1) / norms
+        coefficients: Array = (ranks_x * ranks_y).sum(axis=-1) / norms
     return np.where(norms > 0, coefficients, np.nan)
 
 

@@ -11,6 +11,7 @@ from orchestrator.theory.held_out import (
     SPEARMAN,
     TASK,
     Scored,
+    best_penalty,
     difference,
     predict,
     total,
@@ -119,3 +120,11 @@ def test_no_task_can_be_left_out_of_groups_of_all_tasks() -> None:
     members = np.ones((len(GROUPS), 3), dtype=bool)
     found = predict(np.zeros((*loss.shape, 0)), loss, members=members, protocol=TASK)
     assert found.predicted.shape == (0, *loss.shape)
+
+
+def test_least_penalty_is_taken_where_features_say_nothing() -> None:
+    """Slopes of five groups that cancel fit equally well with every penalty, but for rounding."""
+    x = np.arange(8.0) - 3.5
+    features = np.repeat(x[:, None, None] / x.std(), 5, axis=1)
+    measured = 2 + x[:, None] * np.array([-0.3, -0.1, 0.0, 0.1, 0.3])
+    assert best_penalty(features, measured) == pytest.approx(1e-4)
