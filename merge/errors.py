@@ -114,19 +114,25 @@ def _mismatch_error(
     return MismatchError(differences, base=base, remedy=remedy)
 
 
+CONVERT_TO_FLOATS = (
+    "convert base and experts to float16, bfloat16 or float32 first (quantised weights: dequantise "
+    "them)"
+)
+
+
 class UnmergeableError(MergeError):
     """Tensors whose numbers cannot be merged."""
 
-    def __init__(self, causes: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, causes: Mapping[str, Sequence[str]], remedy: str = CONVERT_TO_FLOATS
+    ) -> None:
         self.causes = {owner: list(each) for owner, each in causes.items()}
-        super().__init__(self.causes)
+        self.remedy = remedy
+        super().__init__(self.causes, remedy)
 
     def __str__(self) -> str:
         """Returns each model's first tensors and the number of further ones."""
-        return (
-            "these tensors cannot be merged; convert base and experts to float16, bfloat16 or "
-            f"float32 first (quantised weights: dequantise them):\n{_by_owner(self.causes)}"
-        )
+        return f"these tensors cannot be merged; {self.remedy}:\n{_by_owner(self.causes)}"
 
 
 class UnalignableError(MergeError):

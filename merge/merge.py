@@ -10,6 +10,7 @@ from merge.catalogue import BatchNormPolicy, lacking_data, method_of, wrong_numb
 from merge.deferred import write_deferred
 from merge.errors import UNNAMED, MergeError, Names
 from merge.inputs.codes import check_mergeable
+from merge.inputs.factors import check_factors
 from merge.inputs.matching import check_match
 from merge.one_tensor import is_for_method, merge_one
 from merge.outliers import Outlier, log_outlier
@@ -118,8 +119,8 @@ def merge_groups(
         MergeError: There is no group, a group has no expert or a number of experts that the method
             or its parameters do not accept, or the method lacks its data.
         MismatchError: Names, shapes or dtypes differ.
-        UnmergeableError: Tensors hold codes of quantised weights, or no real numbers. This error
-            and the two before are raised by the call itself.
+        UnmergeableError: Tensors hold codes of quantised weights, no real numbers, or factors of
+            weights. This error and the two before are raised by the call itself.
         NonFiniteInputError: The base or an expert holds NaN or inf. This error and the following
             are raised by the iteration, before the affected tensor is yielded.
         NonFiniteMergeError: A merged tensor holds NaN or inf, in the base's dtype.
@@ -215,6 +216,7 @@ def _pool(
 ) -> list[Weight]:
     check_mergeable(base, experts=experts, names=names)
     check_match(base, experts=experts, names=names, may_mix_floats=options.dtype is not None)
+    check_factors(base, experts=experts, names=names)
     return [
         Weight(
             name=name,

@@ -31,11 +31,14 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, num_threads: int
         return
     ahead: deque[Future[R]] = deque()
     tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-    threads = [Thread(target=_work, args=(tasks,), daemon=True) for _ in range(num_threads)]
-    for thread in threads:
-        thread.start()
+    threads: list[Thread] = []
+    num_started = 0
     try:
         for item in items:
+            if num_started < num_threads:  # one for each item at most
+                threads.append(Thread(target=_work, args=(tasks,), daemon=True))
+                threads[-1].start()
+                num_started += 1
             ahead.append(Future())
             tasks.put(partial(_compute, ahead[-1], function, item))
             if len(ahead) > num_threads:
@@ -48,7 +51,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, num_threads: int
     finally:
         for future in ahead:
             future.cancel()
-        for _ in range(num_threads):
+        for _ in range(num_started):
             tasks.put(None)
         for thread in threads:
             thread.join()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     _Kind = tuple[torch.dtype, torch.Size]
 
+MAX_HEADS = 2
+"""Most layers that differ between models of one architecture: the base's head and an expert's."""
 MIXED_FLOATS = "only the types of floats differ; --dtype float32 converts them while merging"
 
 
@@ -47,14 +49,50 @@ def check_match(
     }
     found = {expert: each for expert, each in differences.items() if each}
     if found:
-        mixing = (_differences(kinds, expert=each, may_mix_floats=True) for each in experts)
-        remedy = "" if any(map(list, mixing)) else MIXED_FLOATS
-        raise MismatchError(found, base=names.base, remedy=remedy)
+        raise MismatchError(found, base=names.base, remedy=_remedy(kinds, experts=experts))
 
 
 def described(tensor: Tensor) -> str:
     """Returns a tensor's dtype and shape: `float32[2, 3]`."""
     return _text(_kind(tensor))
+
+
+def _remedy(kinds: Mapping[str, _Kind], *, experts: Sequence[State]) -> str:
+    """Returns how to make base and experts match, where the differences tell; else nothing."""
+    mixing = [list(_differing(kinds, expert=each, may_mix_floats=True)) for each in experts]
+    if not any(mixing):
+        return MIXED_FLOATS
+    for expert in experts:
+        prefix = _prefix(expert, beside=kinds)
+        if prefix == ".":
+            return "a dot remains before names of experts: give --prefix with the dot at its end"
+        if prefix:
+            return (
+                f"names of experts begin with {prefix!r}, and the base's do not; --prefix {prefix} "
+                "removes it, if all experts have it"
+            )
+        if prefix := _prefix(kinds, beside=expert):
+            return f"names of the base begin with {prefix!r}, and an expert's do not; remove it"
+    layers = {name.rpartition(".")[0] for each in mixing for name in each}
+    if len(layers) <= MAX_HEADS and any(name.rpartition(".")[0] not in layers for name in kinds):
+        return (
+            f"all tensors outside {' and '.join(sorted(layers))} match; a classifier belongs to "
+            "its task and is not merged: leave it out of base and experts"
+        )
+    return ""
+
+
+def _prefix(state: Mapping[str, object], *, beside: Mapping[str, object]) -> str:
+    """Returns the prefix that a state has before every name of another one, or nothing."""
+    first = next(iter(beside), "")
+    candidates = [name.removesuffix(first) for name in state if name.endswith(f".{first}")]
+    return next((each for each in candidates if all(each + name in state for name in beside)), "")
+
+
+def _differing(kinds: Mapping[str, _Kind], *, expert: State, may_mix_floats: bool) -> Iterator[str]:
+    """Yields the names of all tensors that differ."""
+    for text in _differences(kinds, expert=expert, may_mix_floats=may_mix_floats):
+        yield text.partition(" is ")[0]
 
 
 def _differences(

@@ -1,5 +1,6 @@
 """The files of a merge outside any study, and their faults, without torch."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ OTHER_FORMATS = frozenset(
     {".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".npz", ".onnx", ".pkl", ".pt", ".pth"}
 )
 """Endings of files that readers take for another format, because they go by the name."""
+_URL = re.compile("(s3|gs|hf|https?|file):(?=/)")
+"""The beginning of a URL, as a path keeps it: with one slash."""
 _NAMES_SHOWN = 3
 
 
@@ -47,6 +50,9 @@ def check_files(files: MergeFiles) -> CheckedFiles:
     """Reads the headers of all inputs, and compares the names of files."""
     headers, problems = {}, []
     for path in dict.fromkeys((files.base, *files.experts)):
+        if url := _URL.match(str(path)):
+            problems.append(f"{path}: {url[0]}//... is a URL; download the file, and give its path")
+            continue
         try:
             headers[path] = read_header(path)
         except TensorFileError as error:

@@ -113,6 +113,8 @@ def _json(path: Path) -> str:
         return "is a JSON file, not a safetensors file"
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
     shown = ", ".join(map(str, files[:_SHOWN]))
+    if len(files) == 1:
+        return f"is the index of a model in one file: give {shown}"
     return (
         f"is the index of a model in {len(files)} files: join {shown}{more} into one file with "
         "safetensors.torch.load_file and save_file, and give that one"

@@ -17,6 +17,7 @@ from merge.catalogue import (
     wrong_task,
 )
 from merge.errors import MergeError
+from merge.parameters.sparse import ConsensusTaParams
 from orchestrator.cli.fast_exit import loading
 from orchestrator.cli.options import new_console
 from orchestrator.progress.say import say
@@ -128,6 +129,12 @@ def _unfit(params: "MethodParams", *, files: MergeFiles) -> Iterator[str | None]
     yield lacking_data(params)
     yield wrong_number(params, num_experts=len(files.experts))
     yield wrong_task(params, has_task=files.task is not None)
+    num_experts = len(files.experts)
+    if isinstance(params, ConsensusTaParams) and params.min_tasks > num_experts:
+        yield (
+            f"consensus_ta keeps entries that min_tasks={params.min_tasks} experts use, and there "
+            f"{'is' if num_experts == 1 else 'are'} {num_experts}: the result would be the base"
+        )
 
 
 def _listed(found: Sequence[object], *, kind: str) -> str:

@@ -85,3 +85,34 @@ def test_floats_may_be_mixed_where_they_are_converted() -> None:
     for other in (torch.zeros(2, dtype=torch.int64), torch.zeros(3, dtype=torch.float16)):
         with pytest.raises(MismatchError):
             check_match(base, experts=[{"w": other}], may_mix_floats=True)
+
+
+W = torch.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("base", "expert", "remedy"),
+    [
+        (["c.w", "c.v"], ["module.c.w", "module.c.v", "module.fc.w"], "--prefix module. removes"),
+        (["w"], ["_orig_mod.module.w"], "--prefix _orig_mod.module. removes"),
+        (["m.w", "m.v"], ["w", "v"], "names of the base begin with 'm.', and an expert's do not"),
+        (["w"], [".w"], "give --prefix with the dot at its end"),
+        (["w", "fc.w", "fc.b"], ["w", "head.w"], "all tensors outside fc and head match"),
+        (["w"], ["v"], ""),
+        (["a.w", "b.w", "c.w", "d.w"], ["a.w"], ""),
+    ],
+)
+def test_a_difference_that_tells_its_cause_has_a_remedy(
+    base: list[str], expert: list[str], remedy: str
+) -> None:
+    """Wrappers put prefixes before all names, and each task has its own classifier."""
+    message = difference(dict.fromkeys(base, W), dict.fromkeys(expert, W))
+    assert message.splitlines()[2:] == [line for line in message.splitlines()[2:] if remedy in line]
+    assert (len(message.splitlines()) == 3) == bool(remedy)
+
+
+def test_classifiers_of_other_sizes_are_told() -> None:
+    """Experts of tasks with other classes differ from the base in one layer."""
+    base = {"w": W, "fc.w": torch.zeros(10, 2), "fc.b": torch.zeros(10)}
+    expert = {"w": W, "fc.w": torch.zeros(5, 2), "fc.b": torch.zeros(5)}
+    assert "all tensors outside fc match; a classifier" in difference(base, expert)

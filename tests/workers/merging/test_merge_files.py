@@ -109,6 +109,19 @@ def test_every_file_that_is_wrong_is_named(save: Callable[..., Path], tmp_path: 
     assert f"name it {tmp_path / 'out.safetensors'}" in problems[3]
 
 
+def test_a_url_is_no_file(save: Callable[..., Path], tmp_path: Path) -> None:
+    """A path keeps only one of its slashes, so the message says what it was."""
+    files = MergeFiles(
+        base=save("base", w=torch.ones(1)),
+        experts=[Path("s3://bucket/a.safetensors"), Path("https://host/b.safetensors")],
+        output=tmp_path / "out.safetensors",
+    )
+    problems = check_files(files).problems
+    assert "s3://... is a URL; download the file" in problems[0]
+    assert "https://... is a URL" in problems[1]
+    assert len(problems) == 2
+
+
 def test_an_input_is_never_written_over(save: Callable[..., Path], tmp_path: Path) -> None:
     """This includes another name of the same file."""
     base, expert = save("base", w=torch.zeros(1)), save("a", w=torch.ones(1))

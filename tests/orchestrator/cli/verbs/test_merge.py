@@ -52,6 +52,10 @@ WRONG_MERGES = {
         ["ties: density=2 is not allowed: a number above 0 to 1", "ties: lambda=1 is not allowed"],
     ),
     "method": (["--method", "tie"], ["method='tie'", "did you mean ties"]),
+    "too few experts": (
+        ["--method", "consensus_ta", "--set", "min_tasks=4"],
+        ["min_tasks=4 experts use, and there are 3: the result would be the base"],
+    ),
     "no pair": (["--method", "ties", "--set", "density"], ["--set density: must be NAME=VALUE"]),
     "twice": (
         ["--method", "ties", "--set", "density=1", "--set", "density=1"],
