@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eval.user_paths import NoHomeError, expanded
 from workers.store.atomic import replacing
-from workers.store.machine_errors import CacheError
+from workers.store.machine_errors import CacheError, NotPrivateError
 from workers.store.private_directory import private_directory, user_directory_path
 from workers.store.scratch import FULL
 
@@ -25,8 +26,18 @@ _REMEDY = f"set {CACHE_VARIABLE} to a directory of your own, on a disk of this m
 
 
 def cache_root() -> Path:
-    """Returns the name of the node's cache, which all workers of this user share."""
-    return Path(os.environ.get(CACHE_VARIABLE) or user_directory_path() / "cache")
+    """Returns the name of the node's cache, which all workers of this user share.
+
+    Raises:
+        NotPrivateError: The variable begins with a home that this machine does not know.
+    """
+    written = os.environ.get(CACHE_VARIABLE)
+    if not written:
+        return user_directory_path() / "cache"
+    try:
+        return expanded(written)  # no shell did it in a container's or service's settings
+    except NoHomeError as error:
+        raise NotPrivateError(f"{CACHE_VARIABLE}: {error}") from error
 
 
 def own_cache(root: Path) -> Path:

@@ -186,3 +186,13 @@ def test_a_full_cache_is_named(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=f"{tmp_path} of .*: No space left .* MERGESWEEP_CACHE"):
         NodeCache(tmp_path).get(digest_of(b""), fill)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [*tmp_path.glob("locks/*")]
+
+
+def test_home_in_the_variable_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a shell, `~/cache` would become a folder called `~` in the current one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, "~/cache")
+    assert cache_root() == tmp_path / "cache"
+    monkeypatch.setenv(CACHE_VARIABLE, "~nobody-here/cache")
+    with pytest.raises(NotPrivateError, match=r"MERGESWEEP_CACHE: .*home of user 'nobody-here'"):
+        cache_root()
