@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.floating]
-WIDE = 2.0
-"""A bracket whose ends differ by more than this factor asks for twice as many examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +23,10 @@ class CurvatureBracket:
     high: float
     """Mean of `lambda_max(H_A)`: biased up."""
     low_sd: float
+    """Standard deviation of `v'H_B v` over the pairs; NaN for one pair."""
     high_sd: float
+    """Standard deviation of `lambda_max(H_A)` over the pairs."""
     num_pairs: int
-
-    @property
-    def middle(self) -> float:
-        """The geometric mean of both ends; NaN if the lower end is not positive."""
-        return math.sqrt(self.low * self.high) if self.low > 0 and self.high > 0 else math.nan
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether the ends differ by more than a factor of `WIDE`."""
-        return not (self.low > 0 and self.high <= WIDE * self.low)
 
 
 def curvature_bracket(

@@ -60,12 +60,12 @@ class Surrogate:
         chance: Array = stats.t.cdf((loss - self.mean) / deviation, max(1, self.num_settings - 1))
         return chance
 
-    def is_apart(self, one: int, other: int, *, level: float = LEVELS[0]) -> bool:
-        """Returns whether the interval of the difference of two candidates leaves out 0."""
+    def is_apart(self, one: int, other: int) -> bool:
+        """Returns whether the 80 % interval of the difference of two candidates leaves out 0."""
         model = self.of_model
         variance = model[one, one] + model[other, other] - 2 * model[one, other]
         variance += self.own_variance[one] + self.own_variance[other]
-        factor = stats.t.ppf((1 + level) / 2, max(1, self.num_settings - 1))
+        factor = stats.t.ppf((1 + LEVELS[0]) / 2, max(1, self.num_settings - 1))
         return bool(abs(self.mean[one] - self.mean[other]) > factor * np.sqrt(variance))
 
 

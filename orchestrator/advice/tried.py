@@ -19,6 +19,8 @@ from workers.specs.hyperparameters import Hyperparameters
 
 AXES = ("lr", "batch_size", "steps", "data_ratio")
 """The hyperparameters that predictors know, in the order in which settings are written."""
+NUM_NAMED = 3
+"""Settings that a sentence names."""
 
 _Kind = tuple[BasePoint, Hyperparameters]
 
@@ -150,6 +152,6 @@ def _left_out(
     return [f"{_first(names)}: not used, as {reason}" for reason, names in reasons.items() if names]
 
 
-def _first(names: Sequence[str], *, most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more

@@ -16,8 +16,7 @@ failure-<id>-<n>.json      the traceback of a failed try
 withdrawn-<n>-<file>       a damaged file that `verify` took out
 
 plan.json, outputs.json, calibration.json, external.json, unfinished.json and the decisions of a
-search carry a checksum
-(`workers.artifacts.checksummed_json`).
+search carry a checksum (`workers.artifacts.checksummed_json`).
 
 LookupError
 ├── StudyNotFoundError    the store has no study of this name

@@ -1,4 +1,4 @@
-"""The holes of a study: experts and merges that its tables lack, with the reasons."""
+"""The holes of a study: bases, experts and merges that it lacks, with the reasons."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     """Its training or merge job failed on every try of this run; the next run tries again."""
     DIVERGED = "diverged"
-    """It is committed without weights, because they or the training loss were not finite."""
+    """It is committed without weights, because they were not finite, or a base's training loss."""
     NOT_RUN = "not run"
     """Its job was not started, or something that the job needs has no weights."""
     LEFT_OUT = "not run (budget)"

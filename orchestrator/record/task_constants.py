@@ -34,15 +34,6 @@ class MeasuredTasks:
         """The unbiased inner products of the tasks' gradients, (N, N)."""
         return gradient_gram(self.products)
 
-    def products_of(self, tasks: Sequence[str]) -> Array:
-        """Returns the products of a group, for `eval.theory.gram.jackknife`, (N, Q, N, Q).
-
-        Raises:
-            ValueError: A task was not measured.
-        """
-        chosen = [self.tasks.index(task) for task in tasks]
-        return self.products[chosen][:, :, chosen]
-
     def of_group(self, tasks: Sequence[str]) -> TaskConstants:
         """Returns the constants of a group's tasks, in their order.
 

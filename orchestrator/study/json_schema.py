@@ -41,9 +41,9 @@ _SHORTHANDS: Mapping[str, list[Json]] = {
 """Other forms of a section: `tasks: SUITE`, `tasks: [NAME, ...]`, `head: MODE` and the like."""
 
 
-def schema_line(path: str = SCHEMA_FILE) -> str:
+def schema_line() -> str:
     """Returns the first line of a study file, by which editors find the schema."""
-    return f"# yaml-language-server: $schema={path}\n"
+    return f"# yaml-language-server: $schema={SCHEMA_FILE}\n"
 
 
 def study_json_schema() -> Json:

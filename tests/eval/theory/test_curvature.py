@@ -57,7 +57,6 @@ def test_bracket_holds_the_truth_on_average_and_narrows(size: int) -> None:
     bracket, larger = bracket_of(size), bracket_of(2 * size)
     assert bracket.low <= 1 <= bracket.high
     assert larger.high - larger.low < bracket.high - bracket.low
-    assert bracket.middle == pytest.approx(math.sqrt(bracket.low * bracket.high))
 
 
 def test_lanczos_finds_the_largest_eigenvalue() -> None:
@@ -73,13 +72,8 @@ def test_lanczos_finds_the_largest_eigenvalue() -> None:
         largest_eigenvalue(lambda v: v, start=np.zeros(3), num_products=3)
 
 
-def test_bracket_wider_than_two_asks_for_more() -> None:
-    """A lower end that is not positive is no bracket."""
-    assert curvature_bracket(quotients=[1.0], eigenvalues=[2.1]).is_wide
-    assert not curvature_bracket(quotients=[1.0], eigenvalues=[1.9]).is_wide
-    negative = curvature_bracket(quotients=[-1.0], eigenvalues=[1.0])
-    assert negative.is_wide
-    assert math.isnan(negative.middle)
+def test_a_bracket_needs_pairs() -> None:
+    """Without any there is nothing to average."""
     with pytest.raises(ValueError, match="quotients"):
         curvature_bracket(quotients=[], eigenvalues=[])
 
