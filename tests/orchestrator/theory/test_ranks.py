@@ -96,3 +96,17 @@ def test_one_group_has_no_interval_over_groups() -> None:
         assert each.spearman == pytest.approx(0.8)
         assert math.isnan(each.intervals["groups"].width)
         assert each.interval.over == "settings"
+
+
+def test_numbers_that_differ_by_rounding_are_ties() -> None:
+    """The noise scale of lr 1e-4 with batches of 16 is that of 2e-4 with 64."""
+    scale = [math.log(lr) - math.log(batch) / 2 for lr, batch in ((1e-4, 16), (2e-4, 64))]
+    assert 0 < abs(scale[0] - scale[1]) < 1e-14
+    loss = np.array([2.0, 1.0, 3.0])[:, None].repeat(4, axis=1)
+    predictor = np.array([*scale, -9.0])[:, None].repeat(4, axis=1)
+    found = by_kind(predictor, loss)
+    exact = by_kind(np.array([0.0, 0.0, 1.0])[:, None].repeat(4, axis=1), loss)
+    assert found[WITHIN].spearman == pytest.approx(exact[WITHIN].spearman)
+    assert found[WITHIN].kendall == pytest.approx(exact[WITHIN].kendall)
+    level = np.array([1.0, 1.0 + 2e-16, 1.0, 1.0])[None].repeat(3, axis=0)
+    assert by_kind(level, loss + np.arange(4))[ACROSS].num_coefficients == 0
