@@ -27,6 +27,8 @@ _PAIRS_LEGEND = (
 )
 MAX_MEANS_SHOWN = 200
 """Rows that the end of a run shows for each axis; a grid may have thousands of settings."""
+_SHOWN = ("accuracy", "normalized_accuracy", "gain")
+_FEWER = "*: over fewer than n groups, as the number does not exist in the others"
 _LEGEND = (
     "data: read besides the experts' weights; n: groups; norm.: merged / expert; "
     "gain: macro minus the base with the same heads, in points"
@@ -55,8 +57,15 @@ def print_results(
             num_more = len(of_axis) - len(shown)
             say(console, f"and {num_more:,} more; `mergesweep results` prints all of them")
     console.print(_LEGEND)
+    if any(_is_part(getattr(each.macro, name)) for each in means for name in _SHOWN):
+        say(console, _FEWER)
     if means[0].macro.joint_accuracy is not None:
         console.print(_JOINT_LEGEND)
+
+
+def _is_part(spread: Spread) -> bool:
+    """Returns whether a number exists in some of its groups only."""
+    return bool(spread.num_groups and spread.num_not_finite)
 
 
 def _axis_table(axis: str, means: Sequence[SettingMean]) -> Table:
@@ -96,8 +105,10 @@ def _table() -> Table:
 def _percent(spread: Spread, *, signed: bool = False) -> str:
     if math.isnan(spread.mean):
         return MISSING
-    mean = f"{spread.mean * 100:+z.1f}" if signed else f"{spread.mean * 100:z.1f}"
-    return mean if spread.num_groups < 2 else f"{mean}±{spread.std * 100:.1f}"  # noqa: PLR2004
+    text = f"{spread.mean * 100:+z.1f}" if signed else f"{spread.mean * 100:z.1f}"
+    if spread.num_groups > 1:
+        text += f"±{spread.std * 100:.1f}"
+    return f"{text}*" if spread.num_not_finite else text
 
 
 def print_experts(experts: pa.Table, *, console: Console) -> None:
@@ -132,7 +143,10 @@ def print_pairs(pairs: pa.Table, *, console: Console) -> None:
     """Prints the paired comparisons of macro losses, a family after the other."""
     rows = [row for row in pairs.to_pylist() if (row["mean"], row["quantity"]) == (MACRO, "loss")]
     if not rows:
-        say(console, "nothing to compare yet: no two settings or methods share a group")
+        say(
+            console,
+            "nothing to compare yet: no two settings or methods have finite losses in one group",
+        )
         return
     table = _table()
     for name in ("compared", "best", "other"):

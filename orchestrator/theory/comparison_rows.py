@@ -82,13 +82,7 @@ def _pair_notes(every: Sequence[Panel]) -> Iterator[Note]:
     first = every[0]
     if len(every) == 1:
         yield Note(topic, "the study has one method, so that no methods are compared")
-    for panel in every:
-        if names := _without_loss(panel):
-            listed = ", ".join(names[:_MAX_NAMED])
-            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-            yield Note(
-                topic, f"{panel.method} has no finite loss at {listed}{more}: left out there"
-            )
+    yield from (Note(topic, text) for text in lacking_texts(every))
     if all(len(values) == 1 for values in first.axes.values()):
         yield Note(topic, "the study has one setting, so that no settings are compared")
     for axis, values in first.axes.items():
@@ -96,6 +90,15 @@ def _pair_notes(every: Sequence[Panel]) -> Iterator[Note]:
             yield Note(topic, f"{axis} has more than {MAX_MEMBERS} values: none are compared")
         elif len(values) > 1 and not _share_groups(first, list(values.values())):
             yield Note(topic, f"the values of {axis} have no groups in common to be compared in")
+
+
+def lacking_texts(every: Sequence[Panel]) -> Iterator[str]:
+    """Yields the settings at which a method has no finite loss, for each method with any."""
+    for panel in every:
+        if names := _without_loss(panel):
+            listed = ", ".join(names[:_MAX_NAMED])
+            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            yield f"{panel.method} has no finite loss at {listed}{more}: left out there"
 
 
 def _without_loss(panel: Panel) -> list[str]:

@@ -33,6 +33,8 @@ from orchestrator.search.words import has_ended, search_lines
 from orchestrator.study.method_labels import method_labels
 from orchestrator.study.reader import parse_study
 from orchestrator.theory.answers import paired_table
+from orchestrator.theory.comparison_rows import lacking_texts
+from orchestrator.theory.panel import panels
 from workers.store.output_file import write_output
 
 Shown = Literal["rows", "means", "experts", "pairs", "candidates"]
@@ -63,6 +65,8 @@ def show_results(opened: OpenedStudy, *, console: Console, output_format: str, s
         print_experts(results.experts, console=console)
     elif shown == "pairs":
         print_pairs(paired_table(results.own_rows, external=results.external), console=console)
+        for text in lacking_texts(panels(results.own_rows)):
+            say(console, text)
     elif shown == "candidates":
         print_candidates(
             candidates_table(committed), lines=search_lines(committed), console=console

@@ -173,3 +173,16 @@ def test_a_gain_that_rounds_to_zero_has_no_minus() -> None:
     print_results(setting_means(results), console=PlainConsole(width=120, file=text))
     assert "+0.0±0.0" in text.getvalue()
     assert "-0.0" not in text.getvalue()
+
+
+def test_a_mean_over_fewer_groups_is_marked() -> None:
+    """An expert without any right answer has no ratio: the other group alone is in that mean."""
+    without = [
+        row | {"normalized_accuracy": math.nan} if row["group"] == "8x01" else row for row in rows()
+    ]
+    text = StringIO()
+    results = pa.Table.from_pylist(without, schema=RESULTS_SCHEMA)
+    print_results(setting_means(results), console=PlainConsole(width=120, file=text))
+    assert "50.0*" in text.getvalue()
+    assert "*: over fewer than n groups" in text.getvalue()
+    assert "*:" not in "".join(printed(width=120))

@@ -77,6 +77,7 @@ def test_pairs_are_a_table_and_rows(call: Callable[..., Result], opened: OpenedS
     shown = call("results", "small", "--store", opened.store_url, "--pairs")
     assert shown.exit_code == 0, shown.output
     assert "nothing to compare" in shown.stdout
+    assert "plain has no finite loss at default: left out there" in shown.stdout
     rows = call("results", "small", "--store", opened.store_url, "--pairs", "--format", "csv")
     found = list(csv.DictReader(io.StringIO(rows.stdout)))
     assert {row["quantity"] for row in found} == {"accuracy"}
