@@ -1,11 +1,14 @@
 """Turns pydantic's errors into problems in the words of the study file."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
+import yaml
 from pydantic_core import ErrorDetails
 
+from orchestrator.study.credentials import masked
 from orchestrator.study.problems import StudyProblem, shown, suggest, wrong_value
 from orchestrator.study.schema import Study
 
@@ -26,6 +29,9 @@ _REMEDIES = {
     "too_short": "expected a list with at least one entry",
 }
 
+_FIRST_FIELDS = {"backbone": "model", "merge": "method"}
+"""The field that a text in place of a section probably means, by section."""
+_MAX_EXAMPLE_CHARS = 60
 _KEY = "[key]"
 """The last part of the place of a mapping's name, behind the name itself."""
 
@@ -55,9 +61,26 @@ def _remedy(details: ErrorDetails) -> str:
         return suggest(str(details["input"]), known=choices, kind="values")
     if kind == "too_short" and isinstance(details["input"], dict):
         return "expected a mapping with at least one entry"
+    if kind in ("list_type", "model_type"):
+        return f"{_REMEDIES[kind]}{_example(details)}"
     if kind in _REMEDIES:
         return _REMEDIES[kind].format(**{name: _number(value) for name, value in context.items()})
     return details["msg"].removeprefix("Value error, ")
+
+
+def _example(details: ErrorDetails) -> str:
+    """Returns the list or section that a value probably means; empty if that is unclear."""
+    value, section = details["input"], details["loc"][0]
+    is_section = details["type"] == "model_type"
+    is_of_section = len(details["loc"]) <= (2 if section == "merge" else 1)
+    if isinstance(value, str) and is_of_section and section in _FIRST_FIELDS:
+        value = {_FIRST_FIELDS[section]: value}
+    elif is_section or value is None or (section == "merge" and not isinstance(value, dict)):
+        return ""
+    meant = value if is_section else [value]
+    text = yaml.safe_dump(meant, default_flow_style=True, sort_keys=False, width=math.inf)
+    example = masked(text.strip())
+    return f", such as {example}" if len(example) <= _MAX_EXAMPLE_CHARS else ""
 
 
 def _number(value: object) -> object:
