@@ -21,7 +21,7 @@ from workers.store.protocol import (
 _FORMS = "a path, file:///path or s3://bucket/prefix[?endpoint_url=http://host:port]"
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _SCHEME_WITHOUT_SLASHES = re.compile(r"(s3|file):/*(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
 _CHECK_RETRY_TIMEOUT_S = 2.0  # short, because a user waits for the check
 
 
@@ -67,7 +67,7 @@ def local_path(path: str) -> Path:
 
     Raises:
         StoreUrlError: The path is empty, is a URL that lacks slashes, as in `s3:/bucket/prefix`, or
-            begins with a home that this machine does not know.
+            begins with a variable or with a home that this machine does not know.
     """
     if not path:
         raise StoreUrlError(f"the URL of the store is empty; give {_FORMS}")
@@ -158,8 +158,13 @@ def _open_s3(
 ) -> Store:
     shown = f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
     _refuse_credentials(parts.netloc, where=f"store {shown!r}")
-    if not _BUCKET.fullmatch(parts.netloc):
+    if not parts.netloc:
         raise StoreUrlError(f"store {shown!r} names no bucket; give s3://bucket/prefix")
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise StoreUrlError(
+            f"store {shown!r}: {parts.netloc!r} can be no bucket; a bucket's name has 3 to 63 "
+            "letters, digits, '.', '_' or '-', the first a letter or digit"
+        )
     endpoint_url = _endpoint_in_query(parts.query, shown=shown)
     where = f"endpoint_url of store {shown!r}"
     for variable in _ENDPOINT_VARIABLES:

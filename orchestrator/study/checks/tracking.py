@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from orchestrator.study.problems import StudyProblem, wrong_value
 
@@ -9,6 +10,9 @@ SERVERS = ("http", "https", "databricks")
 """Schemes of MLflow servers."""
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """Schemes of databases; a driver may follow, as in `postgresql+psycopg2`."""
+_WEB = ("http", "https")
+_IN_MEMORY = ("/", "/:memory:")
+_PAGE = re.compile(r"/?#.*")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
@@ -18,7 +22,11 @@ def check_tracking(uri: str) -> Iterator[StudyProblem]:
     MLflow 3 writes neither to plain folders nor to `file:` addresses.
     """
     scheme, _, place = uri.partition("://")
-    if place and scheme.lower().partition("+")[0] in (*SERVERS, *DATABASES):
+    kind = scheme.lower().partition("+")[0]
+    if place and kind in (*SERVERS, *DATABASES):
+        remedy = _remedy_for_place(uri, kind=kind, place=place)
+        if remedy is not None:
+            yield wrong_value("tracking", uri, remedy=remedy)
         return
     if uri == "databricks":  # the profile of that name
         return
@@ -28,3 +36,24 @@ def check_tracking(uri: str) -> Iterator[StudyProblem]:
         "database, such as sqlite:////folder/mlflow.db or postgresql://host/name"
     )
     yield wrong_value("tracking", uri, remedy=remedy)
+
+
+def _remedy_for_place(uri: str, *, kind: str, place: str) -> str | None:
+    """Returns the remedy for an address of a known kind that leads nowhere; None for others."""
+    if uri != uri.strip():
+        return "leave out the spaces around it"
+    if kind == "sqlite" and place in _IN_MEMORY:
+        return "this database ends with its process; name a file, as sqlite:////folder/mlflow.db"
+    if kind not in _WEB:
+        return None
+    page = _PAGE.search(uri)
+    if page is not None:  # copied from a browser
+        return f"a page of the server; expected its address alone, {uri[: page.start()]}"
+    try:
+        parts = urlsplit(uri)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or re.search(r"\s", uri):
+        return "expected a host and, behind a colon, a port from 1 to 65535: http://host:5000"
+    return None

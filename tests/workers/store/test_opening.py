@@ -34,6 +34,8 @@ def test_path_and_file_url_open_a_directory(
     monkeypatch.setenv("HOME", "/home/someone")
     assert open_store("./store").url == str(tmp_path / "store")
     assert open_store("~/store").url == "/home/someone/store"
+    assert open_store("./$HOME/store").url == str(tmp_path / "$HOME" / "store")
+    assert open_store("$1.5-$old/store").url == str(tmp_path / "$1.5-$old" / "store")
     assert open_store("file:///data/my%20store").url == "/data/my store"
 
 
@@ -71,6 +73,10 @@ def test_opening_a_directory_does_not_load_boto3(tmp_path: Path) -> None:
         ("s3://bucket/x?endpoint_url=http://host:99999", "give http://host:port"),
         ("s3://bucket/x?endpoint_url=http://[", "give http://host:port"),
         ("s3://[", "cannot be read"),
+        ("s3://b/x", "'b' can be no bucket; a bucket's name has 3 to 63"),
+        ("s3://_old/x", "'_old' can be no bucket"),
+        ("$HOME/x", r"begins with the variable \$HOME, which .* or \./\$HOME/x for a folder"),
+        ("${DATA}", r"begins with the variable \$\{DATA\}"),
         ("s3://bucket/../x", "cannot be a key"),
     ],
 )

@@ -13,6 +13,9 @@ from orchestrator.study.checks.tracking import check_tracking
         "sqlite:////folder/mlflow.db",
         "postgresql://mlflow@db/mlflow",
         "mysql+pymysql://db/mlflow",
+        "http://[::1]:5000",
+        "sqlite:///mlflow.db",
+        "postgresql://db/name#1",
     ],
 )
 def test_servers_and_databases_are_accepted(uri: str) -> None:
@@ -44,3 +47,25 @@ def test_a_host_without_a_scheme_is_completed(uri: str) -> None:
     """The message has the address that the user most likely means."""
     (problem,) = check_tracking(uri)
     assert problem.remedy.startswith(f"did you mean http://{uri}? Expected")
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("http://h:99999", "a port from 1 to 65535"),
+        ("http://h:abc", "a port from 1 to 65535"),
+        ("http://:5000", "expected a host"),
+        ("http://[::1", "expected a host"),
+        ("https://my host/x", "expected a host"),
+        ("http://h:5000 ", "leave out the spaces around it"),
+        ("http://h:5000/#/experiments/1", "expected its address alone, http://h:5000"),
+        ("https://h/base#/models", "expected its address alone, https://h/base"),
+        ("sqlite:///", "this database ends with its process"),
+        ("sqlite:///:memory:", "sqlite:////folder/mlflow.db"),
+    ],
+)
+def test_address_that_leads_nowhere_is_refused(uri: str, remedy: str) -> None:
+    """The process that sends the runs would try it for hours, or send them to nobody."""
+    (problem,) = check_tracking(uri)
+    assert problem.fault == f"{uri!r} is not allowed"
+    assert remedy in problem.remedy
