@@ -2,9 +2,10 @@
 
 Three ways to leave out: a *setting* with all its groups, so that the model knows each group's own
 level from other settings; a *task*, where the model is fitted to the groups without the task and
-predicts the groups with it; and both at once, the hardest. The penalty is chosen by leaving out
-settings again, inside the training part. Every predictor is scored in the same way, the baselines
-too. One departure from THEORY's protocol: single features enter linearly, without a monotone map.
+predicts the groups with it; and both at once, the hardest. Of more than `intervals.MAX_PARTS`
+settings, some are left out together. The penalty is chosen by leaving out settings again, inside
+the training part. Every predictor is scored in the same way, the baselines too. One departure from
+THEORY's protocol: single features enter linearly, without a monotone map.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.theory.intervals import Indices, Interval, three_intervals
+from orchestrator.theory.intervals import Indices, Interval, parts_of, three_intervals
 from orchestrator.theory.panel import Array, Mask
 from orchestrator.theory.ranks import known_means, rank_correlation
 
@@ -117,7 +118,7 @@ def predict(features: Array, measured: Array, *, members: Mask, protocol: str) -
     layers = np.full((2, len(left_out), *measured.shape), np.nan)
     for layer, tested_groups in enumerate(left_out):
         trained_groups = everyone if protocol == SETTING else ~tested_groups
-        for tested in settings[None] if protocol == TASK else settings[:, None]:
+        for tested in [settings] if protocol == TASK else parts_of(len(settings)):
             trained = settings if protocol == TASK else np.delete(settings, tested)
             model = _fit(
                 unit[trained][:, trained_groups],

@@ -2,7 +2,8 @@
 
 Groups share tasks and settings, so that an interval over groups alone is too narrow. Resampling
 them is therefore shown beside two ranges: of the numbers that remain when all groups with one task
-are left out, for each task, and when one setting is left out, for each setting.
+are left out, for each task, and when one setting is left out, for each setting. Of many settings,
+some are left out together, so that the time grows with their number and not with its square.
 
 Source: the bootstrap is the percentile method of Efron (1979). The two ranges are descriptions
 without a level.
@@ -22,6 +23,8 @@ Indices = npt.NDArray[np.int64]
 LEVEL = 0.95
 NUM_DRAWS = 2000
 """Draws of the bootstrap; its quantiles then have a standard error of about 0.5 % in level."""
+MAX_PARTS = 128
+"""Parts of the settings that are left out in turn; more settings share a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ def three_intervals(
     settings, groups = np.arange(num_settings), np.arange(len(members))
     without_task = [np.flatnonzero(~has) for has in members.T if has.any()]
     tasks = [statistic(settings, rest[None])[0] for rest in without_task if len(rest)]
-    without_setting = [np.delete(settings, index) for index in settings]
+    without_setting = [np.delete(settings, part) for part in parts_of(num_settings)]
     draws = group_draws(len(members), num_draws=num_draws)
     return {
         "groups": _quantiles(statistic(settings, draws)) if len(draws) else NONE,
@@ -78,6 +81,15 @@ def three_intervals(
             over="settings",
         ),
     }
+
+
+def parts_of(num_settings: int) -> list[Indices]:
+    """Returns the settings to leave out in turn: each by itself, or in at most `MAX_PARTS` parts.
+
+    Settings next to each other, which are often alike, are in different parts.
+    """
+    num_parts = min(num_settings, MAX_PARTS)
+    return [np.arange(part, num_settings, num_parts) for part in range(num_parts)]
 
 
 def group_draws(num_groups: int, *, num_draws: int = NUM_DRAWS) -> Indices:

@@ -16,6 +16,7 @@ from orchestrator.theory.held_out import (
     predict,
     total,
 )
+from orchestrator.theory.intervals import MAX_PARTS
 from orchestrator.theory.panel import Array, Mask
 
 GROUPS = list(itertools.combinations(range(5), 2))
@@ -128,3 +129,14 @@ def test_least_penalty_is_taken_where_features_say_nothing() -> None:
     features = np.repeat(x[:, None, None] / x.std(), 5, axis=1)
     measured = 2 + x[:, None] * np.array([-0.3, -0.1, 0.0, 0.1, 0.3])
     assert best_penalty(features, measured) == pytest.approx(1e-4)
+
+
+def test_each_of_many_settings_is_predicted_without_itself() -> None:
+    """A target that no feature tells is predicted by the mean of settings that lack its own."""
+    num_settings = 2 * MAX_PARTS
+    measured = np.repeat(np.arange(float(num_settings))[:, None] ** 2, len(GROUPS), axis=1)
+    features = np.zeros((*measured.shape, 0))
+    found = predict(features, measured, members=MEMBERS, protocol=SETTING).predicted[0]
+    part = np.arange(num_settings) % MAX_PARTS
+    expected = [measured[part != own, 0].mean() for own in part]
+    assert found == pytest.approx(np.repeat(np.array(expected)[:, None], len(GROUPS), axis=1))
