@@ -53,7 +53,7 @@ def merge_one(
     if weight.num_entries == 0:
         return weight.base().to(weight.dtype)
     if is_for_method(weight):
-        merged = combine(weight)
+        merged = combine(weight).detach()  # a user's method may have learned it
     else:
         merged = merge_statistic(weight, policy=batch_norm)
     merged = merged.to(weight.dtype)

@@ -6,14 +6,16 @@ Every function returns the finding in words, and raises `BrokenError` if the met
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from merge.catalogue import MethodCard
+from merge.catalogue import DataUse, MethodCard
 from merge.merge import MergeOptions, merge, merge_tasks, open_merge
 from merge.own import OwnMethod, named
 from merge.parameters.method_params import MethodParams
+from merge.protocols import Method
 from merge.table import functions_of
 from merge.weight import State
 from workers.contract.memory import grown_bytes
@@ -25,6 +27,8 @@ NUM_EXPERTS = 4
 NUM_TENSORS, NUM_ENTRIES = 16, 1 << 18
 """The model on which memory is measured: 16 MB of float32."""
 FEW_EXPERTS, MANY_EXPERTS = 2, 10
+MAX_EXPERTS = 1000
+CARD = "card"
 MAX_SHARE = 0.5
 """The most memory that one more expert may take, as a share of its model. A method that holds all
 experts of one tensor at a time takes a few sixteenths; one that holds all models takes 1."""
@@ -87,6 +91,41 @@ class Tried:
             of_tasks = merge_tasks(base, experts, tasks=range(len(experts)), options=options)
             found = {name: (*found[name], *each) for name, each in of_tasks}
         return found
+
+
+def check_declaration(method: OwnMethod) -> None:
+    """Checks that a card and the functions have the declared types, before anything uses them.
+
+    Raises:
+        BrokenError: A field holds something else.
+    """
+    card, num = method.card, method.card.num_experts
+    of_class, uses = card.params, get_args(DataUse)
+    wrong = {
+        "title": (card.title, isinstance(card.title, str), "a text"),
+        "paper": (card.paper, isinstance(card.paper, str), "a text"),
+        "params": (
+            of_class,
+            isinstance(of_class, type) and issubclass(of_class, MethodParams),
+            "a subclass of MethodParams, not an object",
+        ),
+        "data_use": (card.data_use, card.data_use in uses, f"one of {', '.join(uses)}"),
+        "num_experts": (
+            num,
+            num is None or (type(num) is int and 1 <= num <= MAX_EXPERTS),
+            f"None, or a whole number from 1 to {MAX_EXPERTS}",
+        ),
+        "is_random": (card.is_random, isinstance(card.is_random, bool), "True or False"),
+        "is_per_task": (card.is_per_task, isinstance(card.is_per_task, bool), "True or False"),
+    }
+    for name, (value, is_right, expected) in wrong.items():
+        if not is_right:
+            raise BrokenError(f"the card's {name} is {value!r}", remedy=f"it must be {expected}")
+    if not isinstance(method.functions, Method) or not callable(method.functions.combine):
+        raise BrokenError(
+            f"the functions are {method.functions!r}",
+            remedy="OwnMethod takes functions=Method(combine=...) with a function `combine`",
+        )
 
 
 def check_card(tried: Tried) -> str:
@@ -176,7 +215,12 @@ def check_inputs(tried: Tried) -> str:
     num = tried.num_experts
     base, experts = random_base(), random_experts(num)
     options = tried.options(range(num))
-    merged = dict(merge(base, experts, options=options))
+    merged: dict[str, tuple[Tensor, ...]] = {
+        name: (each,) for name, each in merge(base, experts, options=options)
+    }
+    if tried.card.is_per_task:
+        of_tasks = merge_tasks(base, experts, tasks=range(num), options=options)
+        merged = {name: (*merged[name], *each) for name, each in of_tasks}
     states = zip([base, *experts], [random_base(), *random_experts(num)], strict=True)
     for state, before in states:
         changed = [name for name in before if not torch.equal(state[name], before[name])]
@@ -187,8 +231,9 @@ def check_inputs(tried: Tried) -> str:
             )
     shared = [
         name
-        for name, tensor in merged.items()
-        if tensor.data_ptr() in {state[name].data_ptr() for state in (base, *experts)}
+        for name, tensors in merged.items()
+        if {tensor.data_ptr() for tensor in tensors}
+        & {state[name].data_ptr() for state in (base, *experts)}
     ]
     if shared:
         raise BrokenError(
@@ -289,8 +334,10 @@ def _differing(
     ]
 
 
-CHECKS: Mapping[str, Callable[[Tried], str]] = {
-    "card": check_card,
+Check = Callable[[Tried], str]
+"""Checks one part of the contract and returns the finding in words."""
+CHECKS: Mapping[str, Check] = {
+    CARD: check_card,
     "tensors": check_tensors,
     "groups": check_group_sizes,
     "inputs": check_inputs,

@@ -1,17 +1,24 @@
 """Loads a user's method and checks every part of the contract."""
 
+import subprocess
 import traceback
-from pathlib import Path
+from functools import partial
 
 import torch
 
-from eval.digests import sha256_of_bytes
 from merge.own import OwnMethod
-from workers.contract.checks import CHECKS, BrokenError, Tried
+from workers.contract.again import depends_on_hashes, load
+from workers.contract.checks import (
+    CARD,
+    CHECKS,
+    BrokenError,
+    Check,
+    Tried,
+    check_declaration,
+)
 from workers.contract.report import CheckLine, MethodQuestion, MethodReport
-from workers.own_methods.loading import load_file, load_package
 from workers.own_methods.sources import OwnMethodError
-from workers.specs.own_method import OwnMethodSpec, file_source
+from workers.specs.own_method import OwnMethodSpec
 
 _LOADS = "loads"
 _FIX = "correct the error; `mergesweep check-method` shows all checks"
@@ -25,24 +32,33 @@ def check_method(question: MethodQuestion) -> MethodReport:
     """Returns the outcome of every check; checks after a failed load are left out."""
     torch.set_num_threads(1)
     try:
-        method = _load(question)
+        method = load(question)
     except ModuleNotFoundError as error:
         return _failed(_LOADS, found=str(error), remedy=_ALONE)
     except OwnMethodError as error:
         found, _, remedy = str(error).partition("; ")
         return _failed(_LOADS, found=found, remedy=remedy or _FIX)
-    except Exception as error:  # noqa: BLE001 the user's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 the user's code may raise anything
         return _failed(_LOADS, found=_told(error, path=question.path), remedy=_FIX)
     lines = [CheckLine(name=_LOADS, is_kept=True, found=question.source[:23])]
     remedies: dict[str, str] = {}
+    try:
+        check_declaration(method)
+    except BrokenError as error:
+        lines.append(CheckLine(name=CARD, is_kept=False, found=str(error)))
+        return MethodReport(lines=tuple(lines), spec=None, remedies={CARD: error.remedy})
     tried = Tried.of(method, name=question.name)
-    for name, check in CHECKS.items():
+    checks: dict[str, Check] = {
+        **CHECKS,
+        "hashes": partial(_check_hashes, question=question),
+    }
+    for name, check in checks.items():
         try:
             lines.append(CheckLine(name=name, is_kept=True, found=check(tried)))
         except BrokenError as error:
             lines.append(CheckLine(name=name, is_kept=False, found=str(error)))
             remedies[name] = error.remedy
-        except Exception as error:  # noqa: BLE001 as above
+        except (Exception, SystemExit) as error:  # noqa: BLE001 as above
             told = _told(error, path=question.path)
             lines.append(CheckLine(name=name, is_kept=False, found=told))
             remedies[name] = _FIX
@@ -52,13 +68,21 @@ def check_method(question: MethodQuestion) -> MethodReport:
     return MethodReport(lines=tuple(lines), spec=described, remedies=remedies)
 
 
-def _load(question: MethodQuestion) -> OwnMethod:
-    if question.path is None:
-        return load_package(question.name, source=question.source)
-    content = Path(question.path).read_bytes()
-    if file_source(sha256_of_bytes(content)) != question.source:
-        raise OwnMethodError("the file has changed since this command began; run it again")
-    return load_file(content, name=question.name, shown=question.path)
+def _check_hashes(tried: Tried, *, question: MethodQuestion) -> str:
+    """Checks that a merge is the same in a process in which texts have other hashes."""
+    try:
+        differs = depends_on_hashes(tried, question=question)
+    except subprocess.TimeoutExpired:
+        return "not tried: it takes too long"
+    if differs:
+        raise BrokenError(
+            "the result depends on Python's hashes of texts, which differ between processes",
+            remedy="take zlib.crc32(name.encode()) or hashlib in place of hash(), and sort what is "
+            "in sets",
+        )
+    if differs is None:
+        return "not tried: the file neither hashes nor makes sets"
+    return "another process gives equal bits"
 
 
 def _spec(method: OwnMethod, *, question: MethodQuestion) -> OwnMethodSpec:
@@ -70,7 +94,7 @@ def _failed(name: str, *, found: str, remedy: str) -> MethodReport:
     return MethodReport(lines=(line,), remedies={name: remedy})
 
 
-def _told(error: Exception, *, path: str | None) -> str:
+def _told(error: BaseException, *, path: str | None) -> str:
     """Returns an error with the last line of the user's file that it passed."""
     lines = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == path]
     at = f" (line {lines[-1].lineno} of {path}: `{lines[-1].line}`)" if lines else ""

@@ -113,6 +113,34 @@ BROKEN = {
         "range",
     ),
     "no such name": ("Other = 1\n", "loads", "Made is nothing"),
+    "hashes": (
+        (
+            "def combine(weight, *, recipe):\n"
+            "    generator = torch.Generator().manual_seed(abs(hash((recipe.seed, weight.name))))\n"
+            "    return weight.base() + torch.randn(weight.shape, generator=generator)\n"
+            f"CARD['is_random'] = True\n{ENDING}"
+        ),
+        "hashes",
+        "hashes of texts",
+    ),
+    "changes its inputs for a task": (
+        PER_TASK.replace("weight.expert(task)", "weight.expert(task).add_(1)"),
+        "inputs",
+        "in place",
+    ),
+    "returns an input for a task": (PER_TASK.replace(".clone()", ""), "inputs", "itself"),
+    "an object for its class": (f"CARD['params'] = Params()\n{ENDING}", "card", "Params()"),
+    "another class": (f"class P: pass\nCARD['params'] = P\n{ENDING}", "card", "params is"),
+    "data that do not exist": (f"CARD['data_use'] = 'unlabeled'\n{ENDING}", "card", "'unlabeled'"),
+    "no expert": (f"CARD['num_experts'] = 0\n{ENDING}", "card", "num_experts is 0"),
+    "too many experts": (f"CARD['num_experts'] = 10**6\n{ENDING}", "card", "num_experts is"),
+    "a function for functions": (
+        "Made = OwnMethod(card=MethodCard(**CARD), functions=combine)\n",
+        "card",
+        "the functions are <function",
+    ),
+    "an exit": (f"raise SystemExit(3)\n{ENDING}", "loads", "SystemExit: 3 (line"),
+    "an exit while merging": (of("exit(3)"), "tensors", "SystemExit: 3"),
     "missing package": ("import no_such_package\n", "loads", "No module named"),
     "an error": (of("weight.bass()"), "tensors", "(line 20 of"),
 }
@@ -161,4 +189,5 @@ def test_the_template_keeps_the_contract(tmp_path: Path) -> None:
     text = (files("orchestrator.study") / "templates" / "my_method.txt").read_text("utf-8")
     report = report_on(text.replace("Median =", "Made ="), folder=tmp_path)
     assert [line.name for line in report.lines if not line.is_kept] == []
-    assert report.lines[-1].found.startswith("each further expert takes")
+    found = {line.name: line.found for line in report.lines}
+    assert found["memory"].startswith("each further expert takes")
