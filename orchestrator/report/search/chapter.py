@@ -15,9 +15,11 @@ _INTRODUCTION = (
     "Trained steps: optimizer steps of all trials, once the row was scored."
 )
 _IMPORTANCE = (
-    "Importance: the part of the variance of the objective after the first rung that a random "
-    "forest no longer explains when the hyperparameter's values are shuffled among the candidates "
-    "(permutation importance). It says what mattered within the searched ranges, and not which way."
+    "Importance: the share of the variance of the objective after the first rung that the "
+    "hyperparameter takes part in, as far as a random forest tells: half the square error that is "
+    "added, on candidates that the forest was not fitted to, if the value is another candidate's "
+    "(permutation importance). 0: nothing that holds for other candidates. It says what mattered "
+    "within the searched ranges, and not which way."
 )
 
 

@@ -216,8 +216,15 @@ def test_importance_of_what_decides_is_greatest(finished: OpenedStudy) -> None:
     made = replace(summary, candidates=pa.Table.from_pylist(rows))
     few = replace(summary, candidates=pa.Table.from_pylist(rows[:9]))
 
-    assert list(importances(made)) == ["lr", "batch_size"]
+    noise = [row | {"objective": draw.gauss(0, 1)} for row in rows]
+    unrelated = replace(summary, candidates=pa.Table.from_pylist(noise))
+
+    found = importances(made)
+    assert list(found) == ["lr", "batch_size"]
+    assert 0.8 < found["lr"] < 1.1
+    assert found["batch_size"] < 0.05
     assert importances(few) == {}
+    assert max(importances(unrelated).values()) < 0.2
 
 
 def test_mlflow_gets_a_run_per_candidate_and_rung(finished: OpenedStudy) -> None:
