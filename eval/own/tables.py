@@ -110,11 +110,21 @@ def _find_splits(tree: FileTree, *, files: OwnFiles) -> tuple[dict[str, list[Pat
             f"{name_some(shared)} in {tree.root} would belong to both splits: to one by its own "
             "name, to the other by its folder's"
         )
+    test_files = {_identity(path): path for path in shards["test"]}
+    for path in shards["train"]:
+        if (other := test_files.get(_identity(path))) is not None:
+            both = f"{tree.name(path)} and {tree.name(other)}"
+            raise ImageSourceError(f"{both} in {tree.root} are the same file, through a link")
     return shards, [
         *unmatched_patterns(files, used=tree.used),
         *(_unused_test(tree, used=names["test"], unused=each) for each in tests[1:]),
         *_remarks_on(shards, tree=tree),
     ]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _unused_test(tree: FileTree, *, used: str, unused: str) -> str:

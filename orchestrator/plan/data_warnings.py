@@ -24,14 +24,15 @@ _NOUNS: Mapping[SplitName, str] = {"train": "training", "test": "test"}
 class Rank(IntEnum):
     """Kinds of warnings, the most serious first."""
 
-    EMPTY_CLASS = 0
-    SHARED_IMAGE = 1
-    CONTRADICTION = 2
-    SKIPPED_IMAGE = 3
-    SMALL_CLASS = 4
-    SMALL_TEST = 5
-    BATCH = 6
-    CLASS_NAMES = 7
+    SAME_TASK = 0
+    EMPTY_CLASS = 1
+    SHARED_IMAGE = 2
+    CONTRADICTION = 3
+    SKIPPED_IMAGE = 4
+    SMALL_CLASS = 5
+    SMALL_TEST = 6
+    BATCH = 7
+    CLASS_NAMES = 8
 
 
 class DataWarning(NamedTuple):
@@ -51,6 +52,7 @@ def data_warnings(tasks: Sequence[TaskImages]) -> Iterator[DataWarning]:
         yield from _test_warnings(task)
         yield from _batch_warnings(task)
         yield from _name_warnings(task)
+    yield from _same_warnings(tasks)
 
 
 def _stored_warnings(
@@ -146,6 +148,17 @@ def _batch_warnings(task: TaskImages) -> Iterator[DataWarning]:
             f"{task.name}: batch_size: {batch_size} is more than the "
             f"{counted(left.num_images, 'training image')}{at}: every step repeats some",
         )
+
+
+def _same_warnings(tasks: Sequence[TaskImages]) -> Iterator[DataWarning]:
+    """Warns about tasks with the same files, as when a path was copied and not changed."""
+    names: dict[str, list[str]] = {}
+    for task in tasks:
+        names.setdefault(task.task.fingerprint, []).append(task.name)
+    for same in names.values():
+        if len(same) > 1:
+            text = f"{' and '.join(same)}: they are one task, with the same images and labels"
+            yield DataWarning(Rank.SAME_TASK, text)
 
 
 def _name_warnings(task: TaskImages) -> Iterator[DataWarning]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from eval.suites import SUITES
 from orchestrator.study.problems import suggest
@@ -31,6 +31,12 @@ def unknown_name(name: str, *, known: Iterable[str], kind: str) -> str:
     if "/" in name:
         return "data of your own go under tasks.own, such as `own: {pets: {folder: /data/pets}}`"
     return suggest(name, known=known, kind=kind)
+
+
+def _whole(value: object) -> object:
+    if type(value) is not int:  # `true` equals 1
+        raise ValueError("expected 1 or 3")
+    return value
 
 
 def _known_suite(name: str) -> str:
@@ -66,7 +72,7 @@ class OwnTask(Section):
     """Column of the labels, in tables."""
     classes: Annotated[list[Text], AfterValidator(distinct)] | None = None
     """Names of integer labels in their order, for tables without class names."""
-    channels: Literal[1, 3] = 3
+    channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] = 3
     """1 converts all images to greyscale, 3 converts all of them to RGB."""
     on_bad_image: OnBadImage | None = None
     """The same as `tasks.on_bad_image`, for this task; that of `tasks` when left out."""

@@ -336,3 +336,15 @@ def test_pattern_that_leaves_out_no_table_is_remarked(
     (remark,) = listed(replace(files, ignore=("train-OLD.*", "*old.parquet"))).remarks
     assert "matches 'train-OLD.*' under `ignore`" in remark
     assert "slash" not in remark
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_one_file_in_both_splits_is_refused(
+    link: Callable[[Path, Path], None], files: OwnFiles, write_table: WriteTable, tmp_path: Path
+) -> None:
+    """Every test image would be one that is trained on, as for one folder in both splits."""
+    write_table("train-0.parquet", CD)
+    write_table("train-1.parquet", CD)
+    link(tmp_path / "test.parquet", tmp_path / "train-1.parquet")
+    assert "train-1.parquet and test.parquet in" in problems(files)
+    assert "are the same file, through a link" in problems(files)

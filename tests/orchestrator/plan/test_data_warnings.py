@@ -1,10 +1,13 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from eval.tasks import Task
 from orchestrator.plan.data_warnings import data_warnings
-from orchestrator.plan.images_left import ImagesLeft, TaskImages
+from orchestrator.plan.images_left import ImagesLeft, TaskImages, images_left
 
 
 def left(limit: str, counts: Sequence[int] | None, *, num: int | None = None) -> ImagesLeft:
@@ -108,3 +111,18 @@ def test_alike_class_names_are_shown_so_that_they_differ() -> None:
     assert warned(classes=("elm", "\u0435lm", "oak")) == [
         "trees: class names look alike: 'elm' and '\\u0435lm'"
     ]
+
+
+def test_two_tasks_of_the_same_files_are_named(
+    make_plan: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A path that was copied from one task to the next makes a merge of a task with itself."""
+    for split in ("train", "test"):
+        for value, label in enumerate(("ash", "elm")):
+            path = tmp_path / "trees" / split / label / "0.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (5, 5), (value, 0, 0)).save(path)
+    own = {name: {"folder": str(tmp_path / "trees")} for name in ("oaks", "elms")}
+    plan = make_plan(tasks={"names": ["mnist_5k"], "own": own})
+    first = min(data_warnings(images_left(plan)), key=lambda warning: warning.rank)
+    assert first.text == "elms and oaks: they are one task, with the same images and labels"

@@ -127,6 +127,7 @@ def test_everything_wrong_with_own_tasks_is_told_at_once(
         ({"folder": "a", "test": "train"}, "mine.test: 'train' is not allowed; the training split"),
         ({"folder": "a", "ignore": [""]}, "tasks.own.mine.ignore[0]: ''"),
         ({"parquet": "a", "channels": 4}, "tasks.own.mine.channels: 4"),
+        ({"parquet": "a", "channels": True}, "mine.channels: true is not allowed; expected 1 or 3"),
     ],
 )
 def test_wrong_field_of_an_own_task_is_told(
