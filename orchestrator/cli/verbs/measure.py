@@ -75,7 +75,7 @@ def measure_study(
     left = missing(wanted.specs, found=found)
     failed: Mapping[str, str] = {}
     if left:
-        cost = _cost(left, plan=opened.plan)
+        cost = cost_text(left, plan=opened.plan)
         say(console, f"{len(left)} of {len(wanted.specs)} measurements are missing: {cost}")
         try:
             with held_session(
@@ -230,7 +230,7 @@ def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
         yield from (f"- {line}" for line in found)
 
 
-def _cost(left: Sequence[Measurement], *, plan: Plan) -> str:
+def cost_text(left: Sequence[Measurement], *, plan: Plan) -> str:
     """Returns what the missing measurements compute, also as a share of the study's training."""
     work = work_of(left)
     trained = sum(
@@ -244,6 +244,7 @@ def _cost(left: Sequence[Measurement], *, plan: Plan) -> str:
         else ""
     )
     return (
-        f"{work.num_gradients:,} images to differentiate, {num_reaches} paths to follow, "
-        f"{num_operators} methods on groups to compare{share}"
+        f"{counted(work.num_gradients, 'image')} to differentiate, "
+        f"{counted(num_reaches, 'path')} to follow, "
+        f"{counted(num_operators, 'method')} on groups to compare{share}"
     )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from eval.counts import counted
 from eval.theory.labels import Form
 from orchestrator.report.markup import HtmlCell, name_cell, table
 from orchestrator.report.style import Styles
@@ -155,7 +156,7 @@ def _axis_caption(answers: Answers, along: Sequence[Columns], *, axis: str) -> s
         what,
         moving_term(first),
         rank_along(answers, axis=axis, method=method),
-        f"Means over {first[0]['num_groups']} groups.",
+        f"Means over {counted(first[0]['num_groups'], 'group')}.",
     )
     return " ".join(part for part in parts if part)
 

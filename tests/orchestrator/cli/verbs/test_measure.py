@@ -4,7 +4,7 @@ from pathlib import Path
 
 from made_study import made_ledger
 
-from orchestrator.cli.verbs.measure import left_out_lines, wanted_of, with_earlier
+from orchestrator.cli.verbs.measure import cost_text, left_out_lines, wanted_of, with_earlier
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from workers.artifacts.artifacts import Artifacts
@@ -64,3 +64,12 @@ def test_diverged_experts_are_named(
     assert bad.task not in {spec.sample.task for spec in wanted.constants}
     assert len(wanted.reaches) == 2
     assert not list(left_out_lines(made_ledger(plan).committed()))
+
+
+def test_the_cost_counts_one_and_several(make_plan: Callable[..., Plan]) -> None:
+    """One path is no `1 paths`."""
+    plan = make_plan()
+    wanted = wanted_of(made_ledger(plan).committed(), curvature=False, leave_one_out=False)
+    (first, *_) = wanted.reaches
+    assert "1 path to follow, 0 methods on groups" in cost_text([first], plan=plan)
+    assert "3 paths to follow" in cost_text(wanted.reaches, plan=plan)
