@@ -1,5 +1,6 @@
 """The files of a merge outside any study, and their faults, without torch."""
 
+import filecmp
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ OTHER_FORMATS = frozenset(
 _URL = re.compile("(s3|gs|hf|https?|file):(?=/)")
 """The beginning of a URL, as a path keeps it: with one slash."""
 _NAMES_SHOWN = 3
+_BLOCK_BYTES, _NUM_BLOCKS = 4096, 256
+"""Parts of two files that are compared before the whole files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class CheckedFiles:
     headers: Mapping[Path, Header]
     problems: Sequence[str]
     """A sentence for each file that cannot be read, or cannot be the output."""
+    remarks: Sequence[str]
+    """A sentence for each expert that is another one's file, or the base's."""
 
 
 def check_files(files: MergeFiles) -> CheckedFiles:
@@ -63,7 +68,36 @@ def check_files(files: MergeFiles) -> CheckedFiles:
         if header and not any(name.startswith(prefix) for name in header.entries):
             problems.append(f"{path}: {_no_tensors(header, prefix=prefix)}")
     problems += _output_problems(files)
-    return CheckedFiles(headers=headers, problems=problems)
+    remarks = () if problems else tuple(_repeated(files))
+    return CheckedFiles(headers=headers, problems=problems, remarks=remarks)
+
+
+def _repeated(files: MergeFiles) -> Iterator[str]:
+    """Yields each expert with the bytes of the base, or of an expert before it."""
+    for index, path in enumerate(files.experts):
+        if _has_equal_bytes(path, files.base):
+            yield f"{path}: expert {index + 1} is the base, so its task vector is zero"
+            continue
+        for other, before in enumerate(files.experts[:index]):
+            if _has_equal_bytes(path, before):
+                yield f"{path}: expert {index + 1} is expert {other + 1} again, which counts twice"
+                break
+
+
+def _has_equal_bytes(left: Path, right: Path) -> bool:
+    """Compares some blocks first: experts may be equal up to their last layers."""
+    if _is_same_file(left, right):
+        return True
+    size = left.stat().st_size
+    if size != right.stat().st_size:
+        return False
+    with left.open("rb") as one, right.open("rb") as two:
+        for start in range(0, size, max(_BLOCK_BYTES, size // _NUM_BLOCKS)):
+            one.seek(start)
+            two.seek(start)
+            if one.read(_BLOCK_BYTES) != two.read(_BLOCK_BYTES):
+                return False
+    return filecmp.cmp(left, right, shallow=False)
 
 
 def _no_tensors(header: Header, *, prefix: str) -> str:

@@ -83,10 +83,10 @@ def merge_on_request(request: MergeRequest, *, console: Console) -> None:
             options=options,
             progress=lambda share: bar.update(merging, completed=share),
         )
-    if outliers:
+    if told := [*checked.remarks, *outliers]:
         say(
             new_console(stderr=True),
-            _listed([f"warning: {each}" for each in outliers], kind="warnings"),
+            _listed([f"warning: {each}" for each in told], kind="warnings"),
         )
     say(console, f"wrote {one_line(str(files.output))}")
 

@@ -17,6 +17,7 @@ from workers.merging.merge_files import merge_files
 from workers.merging.merge_inputs import MergeFiles, check_files
 from workers.models.tensor_files import METADATA_KEY
 
+W = torch.tensor([2.0])
 AVERAGE = MergeOptions(params=AverageParams(), num_threads=2)
 
 
@@ -120,6 +121,23 @@ def test_a_url_is_no_file(save: Callable[..., Path], tmp_path: Path) -> None:
     assert "s3://... is a URL; download the file" in problems[0]
     assert "https://... is a URL" in problems[1]
     assert len(problems) == 2
+
+
+def test_an_expert_that_is_given_twice_or_is_the_base_is_told(
+    save: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Copies count, too; experts that differ in one entry are different."""
+    entries = torch.zeros(1 << 20)
+    base, first = save("base", w=entries), save("a", w=entries + 1)
+    copy, other = save("copy", w=entries + 1), save("b", w=torch.cat([entries[1:] + 1, W]))
+    output = tmp_path / "out.safetensors"
+    files = MergeFiles(base=base, experts=[first, base, copy, other, first], output=output)
+    assert check_files(files).remarks == (
+        f"{base}: expert 2 is the base, so its task vector is zero",
+        f"{copy}: expert 3 is expert 1 again, which counts twice",
+        f"{first}: expert 5 is expert 1 again, which counts twice",
+    )
+    assert check_files(replace(files, experts=[first, other])).remarks == ()
 
 
 def test_an_input_is_never_written_over(save: Callable[..., Path], tmp_path: Path) -> None:
