@@ -1,4 +1,8 @@
-"""Expands the paths that users write: `~` is their home."""
+"""Expands the paths that users write, `~` being their home, and looks at what is there.
+
+`Path.is_file` and `Path.exists` raise an error for a name that is too long, and for a path in the
+folder of another user. Here nothing can be found there.
+"""
 
 import re
 from pathlib import Path
@@ -34,3 +38,20 @@ def expanded(path: str) -> Path:
             f"{path!r} begins with the home of {whose}, which this machine does not know; write "
             "the path in full" + ("" if user else ", or set HOME")
         ) from error
+
+
+def is_file(path: str | Path) -> bool:
+    """Returns whether a path is a file, or a link to one, that this user can look at."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
+def is_there(path: str | Path) -> bool:
+    """Returns whether a path is anything that this user can look at, such as a broken link."""
+    try:
+        Path(path).lstat()
+    except OSError:
+        return False
+    return True

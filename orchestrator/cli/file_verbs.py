@@ -187,7 +187,7 @@ def check_method(context: click.Context, method: str) -> None:
     "study_file",
     metavar="[STUDY.yaml]",
     default="study.yaml",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputPath(),
 )
 def init(study_file: Path, template: str) -> None:
     """Write a commented STUDY.yaml to begin with.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eval.user_paths import is_file, is_there
 from orchestrator.cli.exit_codes import BAD_INPUT
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def not_empty(context: click.Context, parameter: click.Parameter, value: str | N
 
 def _not_a_file(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """Refuses a study file in place of the study's name."""
-    if value.endswith((".yaml", ".yml")) and Path(value).is_file():
+    if value.endswith((".yaml", ".yml")) and is_file(value):
         text = f"{value!r} is a file; give the study's name, which is the field `name` in it"
         raise click.BadParameter(text, ctx=context, param=parameter)
     return value
@@ -36,7 +37,7 @@ def _not_a_file(context: click.Context, parameter: click.Parameter, value: str) 
 
 def _not_a_name(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
     """Refuses a study's name in place of its file."""
-    if not value.suffix and not value.exists():
+    if not value.suffix and not is_there(value):
         text = f"there is no file {str(value)!r}; give the study's file, such as study.yaml"
         raise click.BadParameter(text, ctx=context, param=parameter)
     return value
@@ -72,6 +73,8 @@ class OutputPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 click's signature
         """Returns the path."""
+        if isinstance(value, str) and not value.strip():
+            self.fail("it is empty", param, ctx)
         if isinstance(value, str) and value.endswith(os.sep):
             self.fail(f"{value!r} is the name of a folder; name a file in it", param, ctx)
         return super().convert(value, param, ctx)

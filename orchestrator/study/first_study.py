@@ -4,6 +4,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
+from eval.user_paths import is_there
 from orchestrator.study.json_schema import SCHEMA_FILE, schema_line, study_json_schema
 from workers.store.output_file import write_output
 
@@ -37,7 +38,7 @@ def write_study(path: Path, *, template: str) -> None:
     """
     method = path.with_name(METHOD_FILE)
     for each in (path, method) if template == "method" else (path,):
-        if each.exists() or each.is_symlink():
+        if is_there(each):
             raise StudyExistsError(f"{each} exists, and is not overwritten; name another file")
     templates = files("orchestrator.study") / "templates"
     text = (templates / f"{template}.yaml").read_text("utf-8")

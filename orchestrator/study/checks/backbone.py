@@ -1,9 +1,9 @@
 """Checks the bases of a study: their weights, their pretraining and their axes."""
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from eval.suites import SUITES, task_names
+from eval.user_paths import is_file
 from orchestrator.study.backbone import BackboneSection, Pretrain
 from orchestrator.study.checks.counts import check_num_settings
 from orchestrator.study.credentials import masked
@@ -100,7 +100,7 @@ def _check_weights(field: str, *, weights: str, model: str) -> Iterator[StudyPro
         )
     elif is_remote(weights):
         yield from check_remote(field, weights=weights)
-    elif weights not in ("package", "timm", "none") and not Path(weights).is_file():
+    elif weights not in ("package", "timm", "none") and not is_file(weights):
         yield wrong_value(
             field,
             weights,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from eval.user_paths import is_file
 from orchestrator.study.backbone import BackboneSection, GivenExpert
 from orchestrator.study.checks.backbone import check_remote
 from orchestrator.study.finetune import Finetune
@@ -73,7 +74,7 @@ def _check_names(experts: Mapping[str, GivenExpert], *, tasks: Tasks) -> Iterato
 def _check_file(field: str, *, source: str) -> Iterator[StudyProblem]:
     if is_remote(source):
         yield from check_remote(field, weights=source)
-    elif not Path(source).is_file() and adapter_folder(Path(source)) is None:
+    elif not is_file(source) and adapter_folder(Path(source)) is None:
         remedy = (
             "expected the path of an existing file, s3://bucket/key#sha256=<digest>, or a folder "
             f"with {CONFIG_FILE} and {ADAPTER_FILE}"

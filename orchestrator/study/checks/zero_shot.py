@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eval.suites import SUITES, task_names
+from eval.user_paths import is_file
 from orchestrator.study.backbone import BackboneSection
 from orchestrator.study.finetune import Finetune, ZeroShot
 from orchestrator.study.problems import StudyProblem, suggest, wrong_value
@@ -26,7 +27,7 @@ def check_zero_shot(
         backbone: The study's section; None if that is invalid.
         tasks: The study's section; None if that is invalid.
     """
-    if Path(zero_shot.weights).suffix in SUFFIXES and not Path(zero_shot.weights).is_file():
+    if Path(zero_shot.weights).suffix in SUFFIXES and not is_file(zero_shot.weights):
         yield wrong_value(
             "finetune.zero_shot.weights",
             zero_shot.weights,

@@ -332,3 +332,45 @@ def test_variable_with_a_wrong_address_of_a_cluster_is_named(
     assert result.exit_code == 2
     assert f"(the address is in the variable {name}; give --address" in result.output
     assert "variable" not in call("logs", "small", "--address", "head:6379").output
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("plan", LONG), 2, "there is no file"),
+        (("status", f"{LONG}.yaml"), 2, "is not allowed in a store"),
+        (("init", LONG), 1, "File name too long"),
+        (("init", ""), 2, "it is empty"),
+        (("report", "small", "-o", ""), 2, "it is empty"),
+    ],
+)
+def test_name_that_no_file_can_have_is_told_in_words(
+    call: Callable[..., Result], words: tuple[str, ...], code: int, said: str
+) -> None:
+    """The operating system raises errors for names that are too long, or none at all."""
+    result = call(*words)
+    assert result.exit_code == code
+    assert said in result.output
+    assert "not foreseen" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"backbone": {"model": "test_resnet", "weights": LONG}}, "backbone.weights"),
+        ({"experts": {"mnist_5k": LONG}}, "experts.mnist_5k"),
+    ],
+)
+def test_path_that_is_too_long_is_a_problem_of_its_field(
+    call: Callable[..., Result],
+    write_study: Callable[..., Path],
+    changes: dict[str, Any],
+    field: str,
+) -> None:
+    """It is no file, like any other path that leads to none."""
+    result = call("plan", str(write_study(**changes)))
+    assert result.exit_code == 2
+    assert f"{field}: 'aaaa" in result.output

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from eval.user_paths import is_file
+
 CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -13,4 +15,4 @@ def adapter_folder(path: Path) -> Path | None:
     """
     folder = path.parent if path.name == ADAPTER_FILE else path
     names = (CONFIG_FILE, ADAPTER_FILE)
-    return folder if all((folder / name).is_file() for name in names) else None
+    return folder if all(is_file(folder / name) for name in names) else None
