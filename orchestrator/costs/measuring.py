@@ -74,7 +74,7 @@ def measuring_cost(
     calibration: Calibration | None,
     models: Mapping[str, ModelSize] | None = None,
 ) -> MeasuringCost | None:
-    """Estimates what `measure` costs on a whole study; None for a study with nothing to measure.
+    """Estimates what `measure` costs on a whole study; None without a measure or a training.
 
     A measured image counts as long as a trained one of the same base, so the estimate is as good as
     that of the trainings. See `Durations` for the arguments.
@@ -101,7 +101,8 @@ def measuring_cost(
 
 def _seconds_per_image(plan: Plan, *, durations: Durations) -> Callable[[str], float]:
     """Returns the seconds per trained image by the id of a base: those of its longest trial."""
-    longest = {each.base_id: each for each in sorted(plan.trials, key=lambda each: each.num_steps)}
+    trained = [each for each in plan.trials if each.num_steps]  # given experts have no steps
+    longest = {each.base_id: each for each in sorted(trained, key=lambda each: each.num_steps)}
     found = {
         base_id: durations.training(trial).seconds
         / (trial.num_steps * trial.longest.hyperparameters.batch_size)

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import yaml
+from click.testing import Result
 from safetensors.torch import save_file
 from study_problems import problems_of
 
@@ -44,6 +45,18 @@ def test_a_study_of_files_trains_nothing(study_fields: Fields, write: Callable[.
     assert all(expert.given is not None for expert in plan.experts.values())
     (expert, _) = plan.experts.values()
     assert set(expert.hyperparameters.columns().values()) == {None}
+
+
+def test_plan_tells_a_study_of_files(
+    call: Callable[..., Result], study_fields: Fields, write: Callable[..., str], tmp_path: Path
+) -> None:
+    """Estimates of trainings and of measures have nothing to divide by."""
+    experts = {"font_letters": write("a.safetensors"), "mnist_5k": write("b.safetensors")}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(fields_of(study_fields, experts)))
+    result = call("plan", str(path))
+    assert result.exit_code == 0, result.output
+    assert "0 optimizer steps, 1 merge job" in result.output
 
 
 def test_every_task_has_a_file_that_exists(study_fields: Fields, write: Callable[..., str]) -> None:
