@@ -32,13 +32,13 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, num_threads: int
     ahead: deque[Future[R]] = deque()
     tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
     threads: list[Thread] = []
-    num_started = 0
+    are_awaited = True
     try:
         for item in items:
-            if num_started < num_threads:  # one for each item at most
-                threads.append(Thread(target=_work, args=(tasks,), daemon=True))
-                threads[-1].start()
-                num_started += 1
+            if len(threads) < num_threads:  # one for each item at most
+                thread = Thread(target=_work, args=(tasks,), daemon=True)
+                thread.start()
+                threads.append(thread)
             ahead.append(Future())
             tasks.put(partial(_compute, ahead[-1], function, item))
             if len(ahead) > num_threads:
@@ -46,14 +46,14 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, num_threads: int
         while ahead:
             yield ahead.popleft().result()
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        threads.clear()  # nobody waits for them
+        are_awaited = False
         raise
     finally:
         for future in ahead:
             future.cancel()
-        for _ in range(num_started):
+        for _ in threads:
             tasks.put(None)
-        for thread in threads:
+        for thread in threads if are_awaited else ():
             thread.join()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from merge.errors import UNNAMED, MismatchError, Names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
     from torch import Tensor
@@ -44,7 +44,9 @@ def check_match(
     """
     kinds = {name: _kind(base[name]) for name in base}
     differences = {
-        names.expert(index): list(_differences(kinds, expert=expert, may_mix_floats=may_mix_floats))
+        names.expert(index): list(
+            _differences(kinds, expert=expert, may_mix_floats=may_mix_floats).values()
+        )
         for index, expert in enumerate(experts)
     }
     found = {expert: each for expert, each in differences.items() if each}
@@ -59,7 +61,7 @@ def described(tensor: Tensor) -> str:
 
 def _remedy(kinds: Mapping[str, _Kind], *, experts: Sequence[State]) -> str:
     """Returns how to make base and experts match, where the differences tell; else nothing."""
-    mixing = [list(_differing(kinds, expert=each, may_mix_floats=True)) for each in experts]
+    mixing = [_differences(kinds, expert=each, may_mix_floats=True) for each in experts]
     if not any(mixing):
         return MIXED_FLOATS
     for expert in experts:
@@ -89,24 +91,21 @@ def _prefix(state: Mapping[str, object], *, beside: Mapping[str, object]) -> str
     return next((each for each in candidates if all(each + name in state for name in beside)), "")
 
 
-def _differing(kinds: Mapping[str, _Kind], *, expert: State, may_mix_floats: bool) -> Iterator[str]:
-    """Yields the names of all tensors that differ."""
-    for text in _differences(kinds, expert=expert, may_mix_floats=may_mix_floats):
-        yield text.partition(" is ")[0]
-
-
 def _differences(
     kinds: Mapping[str, _Kind], *, expert: State, may_mix_floats: bool
-) -> Iterator[str]:
+) -> dict[str, str]:
+    """Returns how an expert's tensors differ from the base's, by their names."""
+    found = {}
     for name, here in kinds.items():
         if name not in expert:
-            yield f"{name} is missing"
+            found[name] = f"{name} is missing"
             continue
         there = _kind(expert[name])
         are_mixed = may_mix_floats and here[0].is_floating_point and there[0].is_floating_point
         if here[1] != there[1] or (here[0] != there[0] and not are_mixed):
-            yield f"{name} is {_text(there)} and the base's {_text(here)}"
-    yield from (f"{name} is unknown to the base" for name in expert if name not in kinds)
+            found[name] = f"{name} is {_text(there)} and the base's {_text(here)}"
+    unknown = (name for name in expert if name not in kinds)
+    return found | {name: f"{name} is unknown to the base" for name in unknown}
 
 
 def _kind(tensor: Tensor) -> _Kind:

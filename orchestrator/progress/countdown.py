@@ -52,18 +52,18 @@ class Countdown:
         self._tell = tell
         self._every_s = every_s
         self._clock = clock
-        self._began_s = self._told_s = clock()
-        self._num_at_first: int | None = None
+        self._told_s = clock()
+        self._first: tuple[int, float] | None = None
+        """The first number left, and its time."""
 
     def show(self, num_left: int) -> None:
         """Tells the number, unless it is 0 or the last text is too recent."""
-        if self._num_at_first is None:
-            self._num_at_first = num_left
         now_s = self._clock()
+        num_first, first_s = self._first = self._first or (num_left, now_s)
         if num_left == 0 or now_s - self._told_s < self._every_s:
             return
         self._told_s = now_s
         text = f"{counted(num_left, 'MLflow run')} left to send"
-        if (num_sent := self._num_at_first - num_left) > 0:
-            text += f", about {duration((now_s - self._began_s) / num_sent * num_left)}"
+        if (num_sent := num_first - num_left) > 0:
+            text += f", about {duration((now_s - first_s) / num_sent * num_left)}"
         self._tell(text)
