@@ -22,6 +22,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.search.words import has_ended, search_lines
+from orchestrator.tracking.database import database_path, is_damaged
 from orchestrator.tracking.tracker import PublishReport
 
 
@@ -54,10 +55,13 @@ def print_pending(published: PublishReport, *, opened: OpenedStudy, console: Con
     if published.left_out:
         say(console, published.left_out)
     if published.num_pending:
+        database = database_path(opened.tracking_uri)
+        is_broken = database is not None and is_damaged(published.error or "")
+        remedy = f"Move the damaged file {database} away; then" if is_broken else "Nothing is lost;"
         say(
             console,
             f"MLflow at {opened.tracking_uri} lacks {counted(published.num_pending, 'run')} "
-            f"({published.error}). Nothing is lost; this command sends them: "
+            f"({published.error}). {remedy} this command sends them: "
             f"{command_line('track', opened)}",
         )
 

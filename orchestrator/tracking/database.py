@@ -1,19 +1,31 @@
 """Locates and prepares an MLflow database in one SQLite file."""
 
+import fcntl
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from workers.store.machine_errors import NotPrivateError
 from workers.store.private_directory import user_directory
 
 _PREFIX = "sqlite:///"
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+"""Ends of the names of the files that SQLite keeps beside a database."""
+_CHECKPOINT_WAIT_S = 5.0
+_DAMAGES = ("file is not a database", "database disk image is malformed")
+"""SQLite's messages for a file that it cannot use."""
 
 
 def database_path(uri: str) -> Path | None:
     """Returns the file of a tracking URI `sqlite:////absolute/path`; None for any other URI."""
     return Path(uri.removeprefix(_PREFIX)) if uri.startswith(_PREFIX) else None
+
+
+def is_damaged(error: str) -> bool:
+    """Returns whether an error says that the file of an SQLite database is damaged."""
+    return any(each in error for each in _DAMAGES)
 
 
 def prepare_database(path: Path) -> None:
@@ -25,6 +37,38 @@ def prepare_database(path: Path) -> None:
     """
     with closing(sqlite3.connect(path, timeout=20)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+
+
+def empty_log(path: Path) -> None:
+    """Moves all that is in the write-ahead log into the database's file.
+
+    A process that ends leaves its log behind. Who then copies the file alone would lose what the
+    log has, which may be everything.
+
+    Raises:
+        sqlite3.Error: The database is damaged, or cannot be written.
+    """
+    with closing(sqlite3.connect(path, timeout=_CHECKPOINT_WAIT_S)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@contextmanager
+def only_creator(path: Path) -> Iterator[None]:
+    """Lets one process at a time create a database, and removes what an older one has left there.
+
+    A database that was deleted may have left its log behind. SQLite would write this log into the
+    new database, which would then be damaged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not path.exists():
+            for end in _SIDE_FILES:
+                path.with_name(path.name + end).unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(folder)
 
 
 def publisher_log(uri: str) -> Path:

@@ -20,7 +20,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_USER
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from orchestrator.tracking.database import artifact_root, database_path, prepare_database
+from orchestrator.tracking.database import (
+    artifact_root,
+    database_path,
+    only_creator,
+    prepare_database,
+)
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
 from workers.store.atomic import link_if_absent, temporary_beside
@@ -57,7 +62,7 @@ def _create_database(path: Path) -> None:
     """
     if path.exists():
         return
-    with temporary_beside(path) as temporary:
+    with only_creator(path), temporary_beside(path) as temporary:
         root = artifact_root(path, study="Default")
         store = SqlAlchemyStore(f"sqlite:///{temporary}", root)  # type: ignore[no-untyped-call]
         store.engine.dispose()

@@ -10,13 +10,16 @@ import os
 import queue
 import random
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.tracking.backlog import Backlog, Experiment
+from orchestrator.tracking.database import database_path, empty_log
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Cleared, Close, Message, Target, decode, encode
 from orchestrator.tracking.publisher_lock import PublisherLock
@@ -50,6 +53,8 @@ def main() -> None:
         jitter=random.random,
     )
     serve(backlog, inbox=inbox)
+    if (database := database_path(target.uri)) is not None and database.exists():
+        _end_log(database)
 
 
 def serve(backlog: Backlog, *, inbox: "queue.SimpleQueue[Message]") -> None:
@@ -98,6 +103,14 @@ def _open_experiment(
     if target.rebuild:
         reply(Cleared(num_runs=experiment.delete_runs()))
     return experiment
+
+
+def _end_log(database: Path) -> None:
+    """Leaves a database whose file is whole; another process that reads it may prevent that."""
+    try:
+        empty_log(database)
+    except sqlite3.Error as error:
+        logging.getLogger(__name__).warning("the log of %s is not empty: %s", database, error)
 
 
 def _redirect_stdout() -> BinaryIO:

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from made_study import made_ledger
@@ -14,6 +15,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.report.figures import Figures
 from orchestrator.results.study_results import StudyResults
 from orchestrator.run.opened import open_study
+from orchestrator.run.republish import start_tracker
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 from orchestrator.study.schema import Study
 from orchestrator.tracking.mlflow_run import MAX_ARTIFACT_BYTES, MlflowRun
@@ -145,3 +147,22 @@ def test_run_says_what_mlflow_lacks_for_good(make_study: Callable[..., Study]) -
     opened = open_study(make_study(), text="")
     print_pending(report, opened=opened, console=PlainConsole(file=text, width=200))
     assert text.getvalue() == "MLflow lacks x: y\n"
+
+
+@pytest.mark.slow
+def test_damaged_database_is_named_with_its_remedy(
+    make_study: Callable[..., Study], committed: Committed, tmp_path: Path
+) -> None:
+    """Sending the MLflow runs again would not help before the file is moved away."""
+    database, text = tmp_path / "mlflow.db", StringIO()
+    database.write_text("no database, but longer than the sixteen bytes of SQLite's heading")
+    study = make_study(tracking=f"sqlite:///{database}")
+    opened = open_study(study, text="")
+    tracker = start_tracker(opened)
+    for run in published(committed)[1][:1]:
+        tracker.publish(run)
+    report = tracker.close(60)
+    print_pending(report, opened=opened, console=PlainConsole(file=text, width=10_000))
+    printed = text.getvalue()
+    assert "lacks 1 run (unreachable: DatabaseError: file is not a database; log: " in printed
+    assert f"Move the damaged file {database} away; then this command sends them: " in printed

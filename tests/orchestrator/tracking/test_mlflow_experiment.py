@@ -312,6 +312,24 @@ def test_database_is_in_write_ahead_mode_in_a_directory_of_its_own(tmp_path: Pat
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_database_that_was_deleted_without_its_log_is_created_again(tmp_path: Path) -> None:
+    """SQLite would write the old log into the new file, which no publisher could then use."""
+    path = tmp_path / "mlflow.db"
+    first = open_experiment(f"sqlite:///{path}")
+    for number in range(20):
+        first.publish(make_run(f"expert/{number}"))
+    log = path.with_name("mlflow.db-wal").read_bytes()
+    assert log, "the first one's connections are open, so that its log is there"
+    _get_store(store_uri=f"sqlite:///{path}").engine.dispose()
+    path.unlink()
+    path.with_name("mlflow.db-wal").write_bytes(log)
+    uri = f"sqlite:///{path}"
+    assert open_experiment(uri).publish(make_run("expert/new"))
+    assert [*read_runs(uri)] == ["expert/new"]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
 def test_run_has_the_user_who_publishes(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's column is filled; a system without names for users leaves it empty."""
     monkeypatch.setenv("LOGNAME", "ada")

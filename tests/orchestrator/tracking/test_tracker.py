@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -99,6 +100,9 @@ def test_replay_in_a_second_session_adds_nothing(
     report = first.close(60)
     assert (report.num_published, report.num_unchanged, report.num_pending) == (3, 0, 0)
     assert report.error is None
+    copied = tmp_path / "copied.db"
+    shutil.copyfile(database, copied)  # without the files that SQLite keeps beside it
+    assert count_runs(copied)[0] == 3
     assert first.close(60) == report
     held = count_runs(database)
     second = start(uri, tmp_path)
