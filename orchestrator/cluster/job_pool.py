@@ -21,8 +21,8 @@ from workers.artifacts.manifests import Manifest
 from workers.prepare.progress import PreparationProgress
 
 DEPTH = 2
-"""Jobs that a worker is given at once: one that it runs and one that waits, so that it is never
-idle."""
+"""Merge jobs that a worker is given at once: one that it runs and one that waits, so that it is
+never idle."""
 POLL_S = 0.2
 MAX_LOST = 3
 """Times that a job may lose its worker process, for example to the kernel's out-of-memory killer,
@@ -217,9 +217,19 @@ class JobPool:
         for depth in range(DEPTH):
             for worker in kept:
                 if self._waiting and held.count(worker) <= depth:
+                    if depth and not self._can_queue(self._waiting[0]):
+                        return
                     job = self._waiting.popleft()
                     self._running[_started(job, worker=worker)] = (job, worker)
                     held.append(worker)
+
+    def _can_queue(self, job: Job) -> bool:
+        """Returns whether a job should be given to a worker that runs another one.
+
+        Not if another worker might be free for it earlier: preparations and measurements take
+        seconds, and the last jobs are left to the workers that finish first.
+        """
+        return job.kind.is_merge and len(self._waiting) > self._num_wanted
 
     def _take(self, reference: Any) -> None:  # noqa: ANN401 Ray's references are untyped here
         """Takes a job's progress report or its end."""

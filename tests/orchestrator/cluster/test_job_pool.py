@@ -71,6 +71,11 @@ class Order(StrEnum):
     PREPARE_AND_DIE_ONCE = "prepare_and_die_once"
 
     @property
+    def is_merge(self) -> bool:
+        """Returns whether a worker may be given the job while it runs another one."""
+        return not self.reports_progress
+
+    @property
     def reports_progress(self) -> bool:
         """Returns whether the method yields reports."""
         return self.startswith("prepare")
@@ -188,11 +193,10 @@ def test_grown_pool_runs_jobs_side_by_side(
     run(pool, job("warm"))
     for name in ("first", "second"):
         pool.submit(job(name, order=Order.WAIT))
-    wait_until(lambda: num_running(pool) == 2)
+    wait_until(lambda: num_running(pool) == 1)
     pool.resize(2, reserve=False)
     (tmp_path / "second").touch()
-    pool.submit(job("third"))
-    wait_until(lambda: "third" in [end.job.id for end in ends])
+    wait_until(lambda: "second" in [end.job.id for end in ends])
     (tmp_path / "first").touch()
     wait_until(pool.is_idle)
     assert len({process_of(end) for end in ends}) == 2
@@ -237,6 +241,35 @@ def test_shrunk_pool_gives_back_its_workers_while_jobs_wait(
     pool.resize(1, reserve=False)
     wait_until(pool.is_idle)
     assert len(ends) == 8
+
+
+def test_last_jobs_are_left_to_the_workers_that_finish_first(
+    make_pool: Callable[..., JobPool], tmp_path: Path
+) -> None:
+    """Given to a worker that runs a long job, the last one would wait beside an idle worker."""
+    ends: list[JobEnd] = []
+    pool = make_pool(ends.append, num_workers=2)
+    for name in ("long", "short", "last"):
+        pool.submit(job(name, order=Order.WAIT))
+    wait_until(lambda: num_running(pool) == 2)
+    for name in ("short", "last"):
+        (tmp_path / name).touch()
+    wait_until(lambda: [end.job.id for end in ends] == ["short", "last"])
+    (tmp_path / "long").touch()
+    wait_until(pool.is_idle)
+
+
+def test_preparation_waits_for_a_free_worker(make_pool: Callable[..., JobPool]) -> None:
+    """It may take minutes, and so may the one before it."""
+    most: list[int] = []
+    pool: JobPool
+
+    def note(*_: object) -> None:
+        most.append(num_running(pool))
+
+    pool = make_pool(lambda _: None, num_workers=1, on_progress=note)
+    run(pool, *(job(f"job{number}", order=Order.PREPARE) for number in range(4)))
+    assert set(most) == {1}
 
 
 def test_worker_for_which_there_is_no_room_gets_no_job(make_pool: Callable[..., JobPool]) -> None:
