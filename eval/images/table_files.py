@@ -6,11 +6,12 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from eval.counts import first_names
 from eval.file_tree import FileTree, walk
 from eval.images.protocol import ImageSourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 SUFFIXES = (".parquet", ".arrow")
@@ -62,7 +63,8 @@ def find_shards(tree: FileTree, *, split: str) -> list[Path]:
     if len({is_arrow(path) for path in found}) > 1:
         raise ImageSourceError(
             f"{tree.root}: the split {split!r} has both Parquet and Arrow files, "
-            f"{_named(found)}: keep one kind, or leave one out by `ignore`"
+            f"{first_names(path.name for path in found)}: keep one kind, or leave one out by "
+            "`ignore`"
         )
     return found
 
@@ -111,8 +113,3 @@ def competing_shards(shards: Sequence[Path]) -> list[str]:
         if len({total for total, _ in numbers}) > 1 or len(set(numbers)) < len(numbers)
         for file in files[name]
     ]
-
-
-def _named(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
-    return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")

@@ -12,10 +12,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from eval.counts import first_names
 from eval.file_tree import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
 Layout = Literal["folder", "tables", "hub"]
@@ -153,13 +154,6 @@ def unmatched_patterns(files: OwnFiles, *, used: Collection[str]) -> tuple[str, 
         return ()
     hint = "; a pattern with a slash is compared with whole paths below it, such as `train/drafts`"
     return (
-        f"no file or folder in {files.place} matches {name_some(unused)} under `ignore`"
+        f"no file or folder in {files.place} matches {first_names(unused)} under `ignore`"
         + hint * any("/" in each for each in unused),
     )
-
-
-def name_some(names: Iterable[object]) -> str:
-    """Returns the first names of a list in words, and how many more it has."""
-    listed = [str(each) for each in names]
-    more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
-    return ", ".join(listed[:MAX_NAMED]) + more

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.class_names import alike_pair
+from eval.counts import first_names
 from eval.file_tree import HIDDEN, IGNORED, matching_patterns, printable, reason_to_skip, walk
 from eval.own.files import (
     OUTSIDE,
@@ -21,7 +22,6 @@ from eval.own.files import (
     OwnFiles,
     OwnTaskError,
     leave_out,
-    name_some,
     unmatched_patterns,
 )
 
@@ -102,7 +102,7 @@ def _split_folders(name: str, *, files: OwnFiles) -> dict[str, Path]:
         for split, names in allowed.items()
     }
     existing = sorted(each.name for each in directory.iterdir() if each.is_dir())
-    has = f"its folders are {name_some(existing)}" if existing else "it has no folders"
+    has = f"its folders are {first_names(existing)}" if existing else "it has no folders"
     problems = [
         f"{directory} has no folder {' or '.join(allowed[split])}; {has}; "
         f"give another name under `{split}`"
@@ -152,8 +152,8 @@ def _class_problems(listed: Mapping[str, _Split]) -> list[str]:
     """Returns the classes that only one of the two splits has."""
     train, test = (set(listed[split].images) for split in ("train", "test"))
     return [
-        f"{listed[split].base} has no class {name_some(sorted(lacking))}, which the other split has"
-        + _near_hint(lacking, among=known)
+        f"{listed[split].base} has no class {first_names(sorted(lacking))}, which the other split "
+        "has" + _near_hint(lacking, among=known)
         for split, lacking, known in (
             ("test", train - test, test - train),
             ("train", test - train, train - test),
@@ -200,4 +200,4 @@ def _is_image(path: Path) -> bool:
 
 
 def _names(paths: Iterable[Path], *, base: Path) -> str:
-    return name_some(printable(path.relative_to(base).as_posix()) for path in paths)
+    return first_names(printable(path.relative_to(base).as_posix()) for path in paths)

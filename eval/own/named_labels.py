@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eval.class_names import alike_pair
-from eval.own.files import name_some
+from eval.counts import first_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,7 +82,7 @@ def problems_of(table: TableLabels, *, classes: ClassList) -> Iterator[str]:
         if unknown:
             pair = alike_pair(unknown, among=classes.names)
             yield (
-                f"{table.path}: its labels {name_some(map(repr, unknown))} are not among the "
+                f"{table.path}: its labels {first_names(map(repr, unknown))} are not among the "
                 f"classes, which are those of {classes.place}"
                 + (f"; {pair[0]!a} looks like {pair[1]!a}" if pair else "")
             )
@@ -129,14 +129,14 @@ def _problems_of_names(
 ) -> Iterator[str]:
     if len(set(names)) < len(names):
         repeated = sorted({each for each in names if names.count(each) > 1})
-        yield f"{table.path}: it names two classes {name_some(map(repr, repeated))}"
+        yield f"{table.path}: it names two classes {first_names(map(repr, repeated))}"
     elif not _goes_by_name(names, classes=classes) and not _is_renaming(names, classes=classes):
         for holder, lacking, other in (
             (table.path, set(classes.names) - set(names), classes.place),
             (classes.place, set(names) - set(classes.names), table.path),
         ):
             if lacking:
-                yield f"{holder} has no class {name_some(sorted(lacking))}, which {other} has"
+                yield f"{holder} has no class {first_names(sorted(lacking))}, which {other} has"
 
 
 def _goes_by_name(names: tuple[str, ...], *, classes: ClassList) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.counts import first_names
 from eval.hub_snapshots import snapshot_directory, snapshot_remedy
 from eval.images.protocol import ImageSourceError
 from eval.images.table_files import (
@@ -24,7 +25,6 @@ from eval.own.files import (
     OwnFiles,
     OwnTaskError,
     leave_out,
-    name_some,
     unmatched_patterns,
 )
 from eval.own.named_labels import (
@@ -99,7 +99,7 @@ def _find_splits(tree: FileTree, *, files: OwnFiles) -> tuple[dict[str, list[Pat
     for split, found in shards.items():
         if not found:
             existing = [tree.name(path) for path in tree.files]
-            has = f"its files are {name_some(existing)}" if existing else "it has no files"
+            has = f"its files are {first_names(existing)}" if existing else "it has no files"
             raise ImageSourceError(
                 f"{tree.root} has no .parquet or .arrow file of the split "
                 f"{' or '.join(allowed[split])} ({names[split]}*.parquet); {has}"
@@ -107,7 +107,7 @@ def _find_splits(tree: FileTree, *, files: OwnFiles) -> tuple[dict[str, list[Pat
     shared = [tree.name(path) for path in shards["train"] if path in set(shards["test"])]
     if shared:
         raise ImageSourceError(
-            f"{name_some(shared)} in {tree.root} would belong to both splits: to one by its own "
+            f"{first_names(shared)} in {tree.root} would belong to both splits: to one by its own "
             "name, to the other by its folder's"
         )
     test_files = {_identity(path): path for path in shards["test"]}
@@ -128,7 +128,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _unused_test(tree: FileTree, *, used: str, unused: str) -> str:
-    files = name_some(tree.name(path) for path in tables_named(tree, split=unused))
+    files = first_names(tree.name(path) for path in tables_named(tree, split=unused))
     return (
         f"the test split is {used}, and {files} in {tree.root} are not used; `test: {unused}` "
         "would use them instead"
@@ -139,10 +139,10 @@ def _remarks_on(shards: Mapping[str, Sequence[Path]], *, tree: FileTree) -> Iter
     places = {}
     for split, found in shards.items():
         if missing := missing_shards(found):
-            yield f"its {split} split is incomplete: {tree.root} has no file {name_some(missing)}"
+            yield f"its {split} split is incomplete: {tree.root} has no file {first_names(missing)}"
         if competing := competing_shards(found):
             yield (
-                f"its {split} split takes all of {name_some(competing)}, which look like several "
+                f"its {split} split takes all of {first_names(competing)}, which look like several "
                 "versions of it: leave some out by `ignore` if they have the same images"
             )
         folder = found[0].parent

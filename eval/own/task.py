@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.counts import first_names
 from eval.digests import sha256_of_file
 from eval.file_tree import printable
-from eval.own.files import CHOICES, FileListing, OwnFiles, OwnTaskError, name_some
+from eval.own.files import CHOICES, FileListing, OwnFiles, OwnTaskError
 from eval.own.folders import list_folders
 from eval.tasks import Task, fingerprint_of
 
@@ -98,7 +99,7 @@ def _class_problems(listing: FileListing) -> list[str]:
         counts = listing.class_counts(split)
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]
         if empty:
-            problems.append(f"no image of class {name_some(empty)} in its {split} split")
+            problems.append(f"no image of class {first_names(empty)} in its {split} split")
     return problems
 
 

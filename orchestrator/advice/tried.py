@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from eval.counts import first_names
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.settings import BasePoint, Setting, value_text
 from orchestrator.results.schema import MACRO
@@ -60,8 +61,9 @@ def tried_settings(panel: Panel, plan: Plan) -> Tried:
     sentences = _left_out(panel, used=used, mixed=mixed, whole=whole)
     if far:
         sentences.append(
-            f"{_first(far)}: their losses are cut to the median of the settings plus its distance "
-            "to the least one, as how bad a setting is says nothing about the best"
+            f"{first_names(far, most=NUM_NAMED)}: their losses are cut to the median of the "
+            "settings plus its distance to the least one, as how bad a setting is says nothing "
+            "about the best"
         )
     return Tried(
         panel=averaged,
@@ -149,9 +151,8 @@ def _left_out(
         f"they differ in more than {', '.join(AXES)}": others,
         "they share no groups with the others, or have no finite loss": lacking,
     }
-    return [f"{_first(names)}: not used, as {reason}" for reason, names in reasons.items() if names]
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
+    return [
+        f"{first_names(names, most=NUM_NAMED)}: not used, as {reason}"
+        for reason, names in reasons.items()
+        if names
+    ]

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from eval.counts import counted
+from eval.counts import counted, first_names
 from orchestrator.plan.cells import Cell
 from orchestrator.plan.multi_task import MULTI_TASK, MultiTaskCell
 from orchestrator.plan.plan import Plan
@@ -151,7 +151,8 @@ def _fitting_cells(request: Request, *, plan: Plan) -> list[_AnyCell]:
         groups = dict.fromkeys(cell.group.name for cell in plan.multi_task)
         raise ChoiceError(
             "no multi-task model has this setting and group; their settings: "
-            f"{_listed(settings)}; their groups: {_listed(groups)}"
+            f"{first_names(settings, most=NUM_SHOWN)}; their groups: "
+            f"{first_names(groups, most=NUM_SHOWN)}"
         )
     raise ChoiceError(
         f"no merge has setting {request.setting!r}, method {request.method!r} and group "
@@ -259,20 +260,16 @@ def _open_choices(cells: Sequence[_AnyCell]) -> str:
         "group": dict.fromkeys(cell.group.name for cell in cells),
     }
     return "; ".join(
-        f"say --{option}: {_listed(names)}" for option, names in options.items() if len(names) > 1
+        f"say --{option}: {first_names(names, most=NUM_SHOWN)}"
+        for option, names in options.items()
+        if len(names) > 1
     )
 
 
 def unknown_choice(what: str, name: str, *, known: Iterable[str]) -> str:
     """Returns the message for a name that a study does not have."""
     known = list(known)
-    return f"the study has no {what} {name!r}; its {what}s: {_listed(known)}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - NUM_SHOWN:,} more" if len(names) > NUM_SHOWN else ""
-    return f"{', '.join(names[:NUM_SHOWN])}{more}"
+    return f"the study has no {what} {name!r}; its {what}s: {first_names(known, most=NUM_SHOWN)}"
 
 
 def command_on(study: Study, verb: str) -> str:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.class_names import alike_names
-from eval.counts import counted
+from eval.counts import counted, first_names
 from eval.file_tree import printable
-from eval.own.files import name_some
 from orchestrator.plan.images_left import ImagesLeft, Ints, SplitName, TaskImages
 
 FEW_OF_CLASS: Mapping[SplitName, int] = {"train": 5, "test": 3}
@@ -76,7 +75,7 @@ def _ratio_warnings(task: TaskImages) -> Iterator[DataWarning]:
     if found:
         left, thin = found[-1]
         others = [other.limit.removeprefix("data_ratio: ") for other, _ in found[:-1]]
-        also = f"; also some classes at {name_some(others)}" if others else ""
+        also = f"; also some classes at {first_names(others)}" if others else ""
         yield DataWarning(thin.rank, f"{task.name}: {left.limit} leaves {thin.text}{also}")
 
 
@@ -123,7 +122,7 @@ def _thin_in_all(
 def _names(numbers: Ints, classes: Sequence[str]) -> str:
     if len(numbers) == len(classes):
         return ""
-    return f" ({name_some(printable(classes[number]) for number in numbers)})"
+    return f" ({first_names(printable(classes[number]) for number in numbers)})"
 
 
 def _test_warnings(task: TaskImages) -> Iterator[DataWarning]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from eval.counts import first_names
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import StudyFolder
 from workers.artifacts.artifacts import Artifacts, BrokenManifestsError
@@ -12,8 +13,6 @@ from workers.artifacts.manifests import Manifest
 MIN_INDEXED = 1000
 """The fewest committed artifacts for which a study has an index of their manifests. Fewer are read
 one by one within a second or two."""
-NUM_BROKEN_NAMED = 5
-"""The number of broken artifacts that an error names; `verify` names all."""
 
 
 def stored_manifests(
@@ -58,9 +57,8 @@ def stored_manifests(
         else:
             found |= {ArtifactAddress(kind, each): manifest for each, manifest in read.items()}
     if broken:
-        names = ", ".join(broken[:NUM_BROKEN_NAMED])
-        more = f" and {len(broken) - NUM_BROKEN_NAMED} more" * (len(broken) > NUM_BROKEN_NAMED)
-        raise folder.damaged(f"the manifests of {names}{more} differ from their digests")
+        names = first_names(broken)
+        raise folder.damaged(f"the manifests of {names} differ from their digests")
     return [found[address] for address in listed if address in found]
 
 

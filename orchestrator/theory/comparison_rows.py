@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eval.counts import first_names
 from orchestrator.plan.settings import NUM_TASKS_AXIS
 from orchestrator.results.schema import MACRO, MEANS
 from orchestrator.theory.features import MEASURED
@@ -96,9 +97,8 @@ def lacking_texts(every: Sequence[Panel]) -> Iterator[str]:
     """Yields the settings at which a method has no finite loss, for each method with any."""
     for panel in every:
         if names := _without_loss(panel):
-            listed = ", ".join(names[:_MAX_NAMED])
-            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-            yield f"{panel.method} has no finite loss at {listed}{more}: left out there"
+            listed = first_names(names, most=_MAX_NAMED)
+            yield f"{panel.method} has no finite loss at {listed}: left out there"
 
 
 def _without_loss(panel: Panel) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.counts import first_names
 from workers.models.tensor_header import Header, TensorFileError, read_header
 
 OTHER_FORMATS = frozenset(
@@ -104,7 +105,7 @@ def _no_tensors(header: Header, *, prefix: str) -> str:
     if not header.entries:
         return "holds no tensors"
     found = dict.fromkeys(name.partition(".")[0] for name in header.entries)
-    shown = ", ".join(repr(each) for each in list(found)[:_NAMES_SHOWN])
+    shown = first_names(map(repr, found), most=_NAMES_SHOWN)
     return f"holds no tensor whose name begins with {prefix!r}; its names begin with {shown}"
 
 

@@ -15,8 +15,6 @@ from workers.sampling.seeds import derive_seed
 EMBEDDING_WIDTHS = frozenset({256, 384, 512, 640, 768, 1024, 1152, 1280})
 """Widths of the embeddings of CLIP's image towers in timm. CLIP towers that were fine-tuned on
 ImageNet have 1,000 classes or more, and no such number is in this set."""
-NUM_NAMES_SHOWN = 5
-"""Names in a message; a checkpoint of another model differs in hundreds of tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)

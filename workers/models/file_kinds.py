@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+from eval.counts import first_names
+
 _CONVERT = (
     "write its state dict, from torch.load(FILE, weights_only=True), to a safetensors file with "
     "safetensors.torch.save_file"
@@ -99,8 +101,7 @@ def _no_file(path: Path) -> str:
         names = []
     if not names:
         return "is a folder, without safetensors files in it: give a file"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"is a folder: give a file of it, such as {', '.join(names[:_SHOWN])}{more}"
+    return f"is a folder: give a file of it, such as {first_names(names, most=_SHOWN)}"
 
 
 def _json(path: Path) -> str:
@@ -111,12 +112,11 @@ def _json(path: Path) -> str:
         files = sorted(set(index["weight_map"].values()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return "is a JSON file, not a safetensors file"
-    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-    shown = ", ".join(map(str, files[:_SHOWN]))
+    shown = first_names(files, most=_SHOWN)
     if len(files) == 1:
         return f"is the index of a model in one file: give {shown}"
     return (
-        f"is the index of a model in {len(files)} files: join {shown}{more} into one file with "
+        f"is the index of a model in {len(files)} files: join {shown} into one file with "
         "safetensors.torch.load_file and save_file, and give that one"
     )
 

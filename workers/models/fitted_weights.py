@@ -9,10 +9,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
-from eval.counts import counted
+from eval.counts import counted, first_names
 from eval.digests import sha256_of_file
 from merge.buffers import is_variance
-from workers.models.backbones import NUM_NAMES_SHOWN, embedding_width
+from workers.models.backbones import embedding_width
 from workers.models.likely_models import likely_model
 from workers.models.matched_names import (
     IMAGE_TOWER,
@@ -193,7 +193,7 @@ def _check_tied(matched: MatchedNames, *, found: Mapping[str, Tensor], shown: st
     if differing:
         raise WeightsError(
             f"{shown}: the model uses one tensor under several names, but the file has different "
-            f"values for {first_five(differing)}"
+            f"values for {first_names(differing)}"
         )
 
 
@@ -219,14 +219,14 @@ def _converted(fit: _Fit, *, found: Mapping[str, Tensor], shown: str) -> dict[st
     if wrong_dtypes:
         problems.append(
             "these tensors are not plain floating point numbers, or not counts where the model "
-            f"counts: {first_five(wrong_dtypes)}; convert quantised weights to float32 first"
+            f"counts: {first_names(wrong_dtypes)}; convert quantised weights to float32 first"
         )
     if infinite:
-        problems.append(f"these tensors hold NaN or infinite values: {first_five(infinite)}")
+        problems.append(f"these tensors hold NaN or infinite values: {first_names(infinite)}")
     if negative:
         problems.append(
             f"these variances are negative, so that the model's outputs are NaN: "
-            f"{first_five(negative)}"
+            f"{first_names(negative)}"
         )
     if problems:
         raise WeightsError(f"{shown}: {'; '.join(problems)}")
@@ -249,17 +249,17 @@ def _refusal(fit: _Fit, *, file: WeightsFile, shown: str, path: Path) -> str:
     if not matched.names:
         problems.append(
             f"none of its {counted(len(file.tensors), 'tensor')} has a name of {model} in timm, "
-            f"such as {next(iter(expected.backbone))}; it has {first_five(list(file.tensors))}"
+            f"such as {next(iter(expected.backbone))}; it has {first_names(list(file.tensors))}"
         )
     elif matched.unexpected:
         problems.append(
             f"{model} does not have {len(matched.unexpected)} of its {len(file.tensors)} tensors "
-            f"({first_five(matched.unexpected)})"
+            f"({first_names(matched.unexpected)})"
         )
     if matched.names and matched.missing:
         problems.append(
             f"it lacks {len(matched.missing)} of the {len(expected.backbone)} tensors of {model} "
-            f"({first_five(matched.missing)})"
+            f"({first_names(matched.missing)})"
         )
         if all(name.endswith(_STATISTICS) for name in matched.missing):
             problems.append(
@@ -271,7 +271,7 @@ def _refusal(fit: _Fit, *, file: WeightsFile, shown: str, path: Path) -> str:
             f"expected {tuple(expected.backbone[name].shape)}"
             for name in matched.wrong_shapes
         ]
-        problems.append(first_five(shapes))
+        problems.append(first_names(shapes))
     likely = likely_model(file.tensors, model=model, file_name=path.name)
     looks = f"; {likely}" if likely else ""
     remark = shard_remark(path)
@@ -294,14 +294,8 @@ def _remarks(
         )
     if left_out := (*matched.heads, *file.beside):
         remarks.append(
-            f"{shown}: left out, because a base has no classifier: {first_five(left_out)}"
+            f"{shown}: left out, because a base has no classifier: {first_names(left_out)}"
         )
     if num_texts:
         remarks.append(f"{shown}: left out: {counted(num_texts, 'tensor')} of the text tower")
     return tuple(remarks)
-
-
-def first_five(names: Sequence[str]) -> str:
-    """Returns the first five names and the number of further ones."""
-    more = f" and {len(names) - NUM_NAMES_SHOWN} more" if len(names) > NUM_NAMES_SHOWN else ""
-    return f"{', '.join(names[:NUM_NAMES_SHOWN])}{more}"

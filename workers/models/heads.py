@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from workers.models.fitted_weights import FLOATS, FittedWeights, first_five
+from eval.counts import first_names
+from workers.models.fitted_weights import FLOATS, FittedWeights
 from workers.models.pretrained_weights import WeightsError
 
 _MATRIX_DIMS = 2
@@ -81,7 +82,7 @@ def classifier_of(
     if further := [part for part in fitted.classifier if part not in parts]:
         raise WeightsError(
             f"{shown}: its classifier is more than one linear layer, as it also has "
-            f"{first_five(further)}; leave `head: file` out"
+            f"{first_names(further)}; leave `head: file` out"
         )
     _check_numbers(parts, num_classes=num_classes, shown=shown)
     head = nn.Linear(weight.shape[1], num_classes)

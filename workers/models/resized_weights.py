@@ -6,11 +6,10 @@ import timm
 import torch
 from torch import Tensor
 
+from eval.counts import first_names
 from workers.models.backbones import embedding_width
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tied_weights import own_state, tied_names
-
-NUM_NAMES_SHOWN = 5
 
 
 def resize_weights(
@@ -54,7 +53,7 @@ def resize_weights(
     ]
     if lost:
         raise WeightsError(
-            f"timm loses the weights {', '.join(lost[:NUM_NAMES_SHOWN])} of {model} when it "
+            f"timm loses the weights {first_names(lost)} of {model} when it "
             f"interpolates them to {image_size} pixels"
         )
     return resized

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from eval.counts import first_names
 from workers.models.file_kinds import kind_of, missing_file
 
 LENGTH_BYTES = 8
@@ -21,7 +22,6 @@ MAX_HEADER_BYTES = 100_000_000
 """The format's limit, which keeps readers from allocating what a damaged length says."""
 _BEGINNING_BYTES = 1024
 _METADATA = "__metadata__"
-_SHOWN = 5
 
 DTYPE_BITS = {
     "U64": 64,
@@ -189,7 +189,7 @@ class _Reading:
             counts = Counter(name for name, _ in pairs)
             names = [repr(name) for name, count in counts.items() if count > 1]
             raise self._error(
-                f"has several tensors or texts of one name: {', '.join(names[:_SHOWN])}; write it "
+                f"has several tensors or texts of one name: {first_names(names)}; write it "
                 "again with names that differ"
             )
         return result

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from workers.models.backbones import NUM_NAMES_SHOWN
+from eval.counts import first_names
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import TensorFile
 from workers.models.tensor_header import TensorFileError
@@ -192,7 +192,7 @@ def _pickle_fault(path: Path) -> str:
     if not kinds:
         return f"is damaged, or a pickle that torch.save did not write; {SAVE_ALONE}"
     return (
-        f"holds Python objects ({', '.join(kinds[:NUM_NAMES_SHOWN])}), and loading them could "
+        f"holds Python objects ({first_names(kinds)}), and loading them could "
         f"run any code; where you trust it, load it and {SAVE_ALONE}"
     )
 
@@ -212,7 +212,7 @@ def _unwrapped(found: Mapping[Any, Any], *, path: Path) -> WeightsFile:
             tensors=_detached(tensors), keeps_order=True, wrapper=wrapper, beside=tuple(top)
         )
     if not top:
-        inside = [str(name) for name in found][:NUM_NAMES_SHOWN]
+        inside = first_names(map(repr, found))
         raise WeightsError(
             f"{path}: holds no tensors by name, but {inside or 'nothing'}; {SAVE_ALONE}"
         )

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from eval.counts import first_names
 from workers.models.tied_weights import load_state, own_state
 from workers.workspace import BACKBONE_PREFIX, HEAD_PREFIX
 
 OPTIMIZER_PREFIX = "optimizer."
 AVERAGE_PREFIX = "average."
-NUM_NAMES_SHOWN = 5
-"""Names in a message; the state of another model can differ in hundreds of names."""
 
 _STEP = "step"
 _ADAM = (_STEP, "exp_avg", "exp_avg_sq")
@@ -102,7 +101,7 @@ def restore_tensors(
     if names := sorted(_mismatches(tensors, expected=expected)):
         raise StateMismatchError(
             f"{len(names)} tensors are missing, unknown, or have another shape or type: "
-            f"{', '.join(names[:NUM_NAMES_SHOWN])}"
+            f"{first_names(names)}"
         )
     load_model(tensors, backbone=backbone, head=head)
     optimizer.state.clear()

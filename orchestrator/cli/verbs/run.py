@@ -17,7 +17,7 @@ from orchestrator.run.indexing import write_index
 from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 
-CLOSE_TRACKING_S = 300.0
+CLOSE_TRACKING_S = 1800.0
 """The longest time that the end of a run waits for MLflow to take everything. A server that does
 not answer is given up within seconds."""
 

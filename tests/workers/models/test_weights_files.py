@@ -141,7 +141,7 @@ def test_two_sets_of_weights_are_refused(tmp_path: Path) -> None:
         (torch.ones(3), "a value of type Tensor"),
         ([torch.ones(3)], "a value of type list"),
         ({}, "holds no tensors by name, but nothing"),
-        ({"epoch": 3}, "holds no tensors by name, but ['epoch']"),
+        ({"epoch": 3}, "holds no tensors by name, but 'epoch'"),
     ],
 )
 def test_values_that_are_no_weights_are_refused(tmp_path: Path, saved: object, said: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from eval.counts import first_names
 from merge.inputs.matching import described
 from workers.models.fitted_weights import FLOATS
 from workers.models.lora.adapter import DOWN, PREFIX, UP, Adapter
@@ -16,8 +17,6 @@ from workers.models.pretrained_weights import WeightsError
 from workers.models.tensor_files import TensorFile
 from workers.models.tensor_header import TensorFileError
 
-NUM_NAMES_SHOWN = 5
-"""Names in a message; an adapter of another model differs in all of them."""
 _WITHOUT = {
     "use_dora": "DoRA scales the weights' columns",
     "use_qalora": "QALoRA pools the inputs",
@@ -58,7 +57,7 @@ def read_adapter(folder: Path) -> Adapter:
     }
     pairs = {f"{PREFIX}{layer}{end}" for layer in layers for end in (DOWN, UP)}
     if not layers or (other := sorted(pairs ^ set(tensors))):
-        found = ", ".join((other if layers else sorted(tensors))[:NUM_NAMES_SHOWN])
+        found = first_names(other if layers else sorted(tensors))
         raise WeightsError(
             f"{path}: expected two matrices for each layer, {PREFIX}LAYER{DOWN} and "
             f"{PREFIX}LAYER{UP}; found otherwise: {found}"
@@ -89,8 +88,8 @@ def check_adapter(adapter: Adapter, *, base: Mapping[str, Tensor], shown: str) -
     """
     missing = [layer for layer in adapter.layers if f"{layer}.weight" not in base]
     if missing:
-        names = ", ".join(missing[:NUM_NAMES_SHOWN])
-        known = ", ".join([each.removesuffix(".weight") for each in base][:NUM_NAMES_SHOWN])
+        names = first_names(missing)
+        known = first_names(each.removesuffix(".weight") for each in base)
         raise WeightsError(
             f"{shown}: {len(missing)} of {len(adapter.layers)} layers are not the model's: "
             f"{names}; names must be timm's, such as {known}"

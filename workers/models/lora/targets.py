@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
+from eval.counts import first_names
 from workers.models.pretrained_weights import WeightsError
 from workers.models.tied_weights import tied_names
 
@@ -100,7 +101,7 @@ def _named(able: Mapping[str, nn.Module], *, targets: str) -> tuple[str, ...]:
     if idle:
         raise TargetsError(
             f"{', '.join(map(repr, idle))} selects no layer that can have an adapter; "
-            f"these ends of names would: {_shown(_ends(able))}"
+            f"these ends of names would: {first_names(_ends(able), most=NUM_NAMES_SHOWN)}"
         )
     selected = {name for names in chosen.values() for name in names}
     return tuple(name for name in able if name in selected)
@@ -117,9 +118,3 @@ def _ends(names: Iterable[str]) -> list[str]:
         block, _, last = name.rpartition(".")
         ends[f"{block.rpartition('.')[2]}.{last}" if last.isdigit() else last] = None
     return list(ends)
-
-
-def _shown(names: list[str]) -> str:
-    rest = len(names) - NUM_NAMES_SHOWN
-    shown = ", ".join(names[:NUM_NAMES_SHOWN])
-    return f"{shown} and {rest} more" if rest > 0 else shown
