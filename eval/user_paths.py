@@ -48,6 +48,14 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def is_folder(path: str | Path) -> bool:
+    """Returns whether a path is a folder, or a link to one, that this user can look at."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
 def is_there(path: str | Path) -> bool:
     """Returns whether a path is anything that this user can look at, such as a broken link."""
     try:

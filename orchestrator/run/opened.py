@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from eval.task_source import TaskSource
 from orchestrator.costs.budget import BudgetKeeper
@@ -30,6 +29,7 @@ from orchestrator.run.stored_manifests import MIN_INDEXED, stored_manifests
 from orchestrator.study.checks.models import resized_models
 from orchestrator.study.reader import absolute_store, parse_study
 from orchestrator.study.schema import Study
+from orchestrator.tracking.database import database_uri, located
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.checksummed_json import dump_checksummed
@@ -321,10 +321,9 @@ def open_by_name(name: str, *, store_url: str, is_read_only: bool = False) -> Op
 def tracking_uri(study: Study, *, store_url: str) -> str:
     """Returns the address of MLflow: the study's own, or else a database beside the store."""
     if study.tracking is not None:
-        return study.tracking
-    parts = urlsplit(store_url)
-    folder = Path.cwd() if parts.scheme == "s3" else Path(parts.path)
-    return f"sqlite:///{folder / 'mlflow.db'}"
+        return located(study.tracking)
+    folder = Path.cwd() if store_url.startswith("s3:") else Path(open_store(store_url).url)
+    return database_uri(folder / "mlflow.db")
 
 
 def _is_json(content: bytes, expected: object) -> bool:

@@ -2,15 +2,20 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+from eval.user_paths import expanded
 from workers.store.machine_errors import NotPrivateError
 from workers.store.private_directory import user_directory
 
 _PREFIX = "sqlite:///"
+_RESERVED = re.compile(r"[%?#]")
+"""Characters that end the path of a URI, or escape others."""
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 """Ends of the names of the files that SQLite keeps beside a database."""
 _CHECKPOINT_WAIT_S = 5.0
@@ -18,9 +23,29 @@ _DAMAGES = ("file is not a database", "database disk image is malformed")
 """SQLite's messages for a file that it cannot use."""
 
 
+def database_uri(path: Path) -> str:
+    """Returns the tracking URI of a file, also if MLflow would read its name as something else."""
+    return _PREFIX + _RESERVED.sub(lambda found: quote(found[0]), str(path))
+
+
 def database_path(uri: str) -> Path | None:
-    """Returns the file of a tracking URI `sqlite:////absolute/path`; None for any other URI."""
-    return Path(uri.removeprefix(_PREFIX)) if uri.startswith(_PREFIX) else None
+    """Returns the file that MLflow opens for a URI of SQLite; None for any other URI."""
+    if not uri.startswith(_PREFIX):
+        return None
+    return Path(unquote(uri.removeprefix(_PREFIX).partition("?")[0]))
+
+
+def located(uri: str) -> str:
+    """Returns a tracking URI whose file, if it has one, is absolute and has `~` expanded.
+
+    Raises:
+        NoHomeError: The path begins with a variable, or with a home that is not known.
+    """
+    path = database_path(uri)
+    if path is None:
+        return uri
+    _, mark, query = uri.partition("?")
+    return database_uri(expanded(str(path)).absolute()) + mark + query
 
 
 def is_damaged(error: str) -> bool:

@@ -23,6 +23,7 @@ from sqlalchemy.engine import Engine
 from orchestrator.tracking.database import (
     artifact_root,
     database_path,
+    database_uri,
     only_creator,
     prepare_database,
 )
@@ -64,7 +65,7 @@ def _create_database(path: Path) -> None:
         return
     with only_creator(path), temporary_beside(path) as temporary:
         root = artifact_root(path, study="Default")
-        store = SqlAlchemyStore(f"sqlite:///{temporary}", root)  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(database_uri(temporary), root)  # type: ignore[no-untyped-call]
         store.engine.dispose()
         link_if_absent(temporary, path)
 

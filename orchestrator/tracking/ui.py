@@ -18,7 +18,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from orchestrator.tracking.database import database_path
+from orchestrator.tracking.database import database_path, database_uri
 from workers.store.scratch import scratch_directory
 
 UI_ENVIRONMENT = {
@@ -93,7 +93,7 @@ def readable(uri: str) -> Iterator[str]:
         for name in (path.name, f"{path.name}-wal"):  # the second has the last writes, if any
             with suppress(FileNotFoundError):
                 shutil.copyfile(path.with_name(name), folder / name)
-        yield f"sqlite:///{folder / path.name}"
+        yield database_uri(folder / path.name)
 
 
 @contextmanager

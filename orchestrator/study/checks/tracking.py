@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from eval.user_paths import NoHomeError, expanded, is_folder
 from orchestrator.study.problems import StudyProblem, wrong_value
 
 SERVERS = ("http", "https", "databricks")
@@ -45,7 +46,7 @@ def _remedy_for_place(uri: str, *, kind: str, place: str) -> str | None:
     if kind == "sqlite" and place in _IN_MEMORY:
         return "this database ends with its process; name a file, as sqlite:////folder/mlflow.db"
     if kind not in _WEB:
-        return None
+        return _remedy_for_file(place) if kind == "sqlite" else None
     page = _PAGE.search(uri)
     if page is not None:  # copied from a browser
         return f"a page of the server; expected its address alone, {uri[: page.start()]}"
@@ -56,4 +57,17 @@ def _remedy_for_place(uri: str, *, kind: str, place: str) -> str | None:
         is_whole = False
     if not is_whole or re.search(r"\s", uri):
         return "expected a host and, behind a colon, a port from 1 to 65535: http://host:5000"
+    return None
+
+
+def _remedy_for_file(place: str) -> str | None:
+    """Returns the remedy for the part of an SQLite address behind `sqlite://`."""
+    if not place.startswith("/"):
+        return f"a file has three slashes before it, four if its path is full: sqlite:////{place}"
+    try:
+        path = expanded(unquote(place[1:].partition("?")[0]))
+    except NoHomeError as error:
+        return str(error)
+    if is_folder(path):
+        return f"{path} is a folder; name a file, as sqlite:///{path / 'mlflow.db'}"
     return None

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record.folder import (
@@ -20,6 +21,7 @@ from orchestrator.run.write_outputs import report_page, write_outputs
 from orchestrator.study.problems import StudyError
 from orchestrator.study.reader import parse_study
 from orchestrator.study.schema import Study
+from orchestrator.tracking.database import database_path
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.checksummed_json import dump_checksummed
 from workers.artifacts.layout import Layout
@@ -280,6 +282,31 @@ def test_tracking_is_what_the_study_says_or_beside_the_store(
     assert tracking_uri(study, store_url="/x/store") == "sqlite:////x/store/mlflow.db"
     assert tracking_uri(study, store_url="file:///x/store") == "sqlite:////x/store/mlflow.db"
     assert tracking_uri(study, store_url="s3://b/p") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(study, store_url="file:///a%20b") == "sqlite:////a b/mlflow.db"
+
+
+def test_tracking_in_a_file_is_found_from_any_folder(
+    make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is relative to the current folder, and `~` is the home, as for stores."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    for written, meant in {
+        "sqlite:///x.db": f"sqlite:///{tmp_path}/x.db",
+        "sqlite:///~/x.db?timeout=5": "sqlite:////home/me/x.db?timeout=5",
+        "sqlite:////x.db": "sqlite:////x.db",
+    }.items():
+        assert tracking_uri(make_study(tracking=written), store_url="/x") == meant
+
+
+@pytest.mark.parametrize("name", ["run #1", "why?", "100%25"])
+def test_database_is_in_the_store_whatever_the_store_is_called(
+    make_study: Callable[..., Study], tmp_path: Path, name: str
+) -> None:
+    """SQLAlchemy, which MLflow opens databases with, would read parts of these names otherwise."""
+    uri = tracking_uri(make_study(), store_url=str(tmp_path / name))
+    assert database_path(uri) == tmp_path / name / "mlflow.db"
+    assert make_url(uri).database == str(tmp_path / name / "mlflow.db")
 
 
 def test_folder_is_that_of_the_study(open_text: Callable[..., OpenedStudy]) -> None:

@@ -15,6 +15,7 @@ from orchestrator.study.checks.tracking import check_tracking
         "mysql+pymysql://db/mlflow",
         "http://[::1]:5000",
         "sqlite:///mlflow.db",
+        "sqlite:///~/mlflow.db",
         "postgresql://db/name#1",
     ],
 )
@@ -62,6 +63,10 @@ def test_a_host_without_a_scheme_is_completed(uri: str) -> None:
         ("https://h/base#/models", "expected its address alone, https://h/base"),
         ("sqlite:///", "this database ends with its process"),
         ("sqlite:///:memory:", "sqlite:////folder/mlflow.db"),
+        ("sqlite://home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
+        ("sqlite:///$HOME/mlflow.db", "begins with the variable $HOME"),
+        ("sqlite:///~nobody-here/mlflow.db", "the home of user 'nobody-here'"),
+        ("sqlite:////tmp", "name a file, as sqlite:////tmp/mlflow.db"),
     ],
 )
 def test_address_that_leads_nowhere_is_refused(uri: str, remedy: str) -> None:
