@@ -7,16 +7,21 @@ from orchestrator.report.markup import HtmlCell, name_cell, table
 from orchestrator.report.style import Styles
 from orchestrator.report.wording import loss_text, percent, percent_spread
 from orchestrator.results.means import Row, SettingMean, spread
+from orchestrator.results.whole import whole
 
 NUM_ENDS = 15
 """Experts at either end that a list of the best and the worst names."""
 
 
 def values_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
-    """Returns a row per method of an axis: means over all values, the best and the worst value."""
+    """Returns a row per method of an axis: means over all values, the best and the worst value.
+
+    Only values at which the method has all groups count.
+    """
     rows = []
+    comparable = whole(settings)
     for method in dict.fromkeys(each.method for each in settings):
-        members = [each for each in settings if each.method == method]
+        members = [each for each in comparable if each.method == method]
         known = [each for each in members if math.isfinite(each.macro.accuracy.mean)]
         ranked = sorted(known, key=lambda each: -each.macro.accuracy.mean)
         rows.append(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from orchestrator.report.shown import shown_groups
 from orchestrator.results.means import Row, SettingMean
 from orchestrator.results.schema import MACRO
+from orchestrator.results.whole import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ def focus_of(results: pa.Table, settings: Sequence[SettingMean]) -> Focus | None
         chosen = next(s for s in ranked if shared[s.axis, s.value] == most)
         reason = f"the default setting, which {most} axes share"
     else:
-        chosen = max(ranked, key=lambda s: s.macro.accuracy.mean)
+        chosen = max(whole(ranked) or ranked, key=lambda s: s.macro.accuracy.mean)
         reason = "the setting with the most accurate merge"
     here = pc.and_(pc.equal(results["axis"], chosen.axis), pc.equal(results["value"], chosen.value))
     return Focus(

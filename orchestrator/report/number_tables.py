@@ -9,6 +9,7 @@ from orchestrator.report.style import Styles
 from orchestrator.report.wording import MISSING, loss_spread, percent, percent_spread
 from orchestrator.results.means import Metrics, Row, SettingMean, Spread, spread
 from orchestrator.results.schema import MEANS
+from orchestrator.results.whole import best_accuracy
 
 _JOINT_WORDS = {
     "joint_accuracy": "joint accuracy, %",
@@ -24,7 +25,7 @@ def axis_table(settings: Sequence[SettingMean], *, styles: Styles) -> str:
     joint = _joint_of(settings)
     for value, reference in fullest(settings).items():
         members = [s for s in settings if s.value == value]
-        best = max((s.macro.accuracy.mean for s in members), default=0.0)
+        best = best_accuracy(members)
         block = [
             _reference_row(reference, model="base", name="base, same heads"),
             _reference_row(reference, model="expert", name="experts"),

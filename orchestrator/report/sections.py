@@ -32,12 +32,11 @@ from orchestrator.report.shown import shown_axis
 from orchestrator.report.style import Styles, method_styles
 from orchestrator.report.tuning_tables import steps_tables, tuning_tables
 from orchestrator.report.wording import (
-    best_of_other_kinds,
     headline,
     lacking_lines,
-    method_lines,
     not_finite_lines,
     pool_note,
+    summary_lines,
 )
 from orchestrator.results.means import SettingMean
 from orchestrator.results.schema import LORA, MACRO, MICRO_BATCH, UNION
@@ -85,7 +84,7 @@ def summary_section(settings: Sequence[SettingMean]) -> str:
     is_short = has_lines(settings) or len(settings) <= _MAX_SENTENCES
     return (
         paragraph(headline(settings), css="headline")
-        + bullets([*best_of_other_kinds(settings), *(method_lines(settings) if is_short else [])])
+        + bullets(summary_lines(settings, is_short=is_short))
         + paragraph(
             f"Points are percentage points of accuracy, {MEAN_NAMES[MACRO]}, averaged over the "
             "groups. The base is the pretrained backbone with the experts' heads, evaluated on the "
@@ -174,8 +173,8 @@ def tuning_section(merges: pa.Table) -> str:
         "Values that merges chose on validation images, which no training and no score reads: mean "
         "± standard deviation over the groups, least and greatest. At an end: groups whose value "
         "is the least or the greatest that was tried, so that a wider range may be better. Loss: "
-        "mean over the groups of the validation loss at each value, in nats per image. Bold: the "
-        "least."
+        "mean over the groups of the validation loss at each value, in nats per image; none where "
+        "it is not finite in some group. Bold: the least."
     )
     of_steps = (
         "Steps that merges chose for each task among its expert's snapshots, without training. "

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -116,8 +117,10 @@ def _method_table(by_setting: Mapping[tuple[str, str], Mapping[str, _Choice]]) -
 def _setting_row(axis: str, value: str, choices: Sequence[_Choice]) -> list[HtmlCell]:
     names = list(choices[0].chosen)
     num_points = len(choices[0].tried)
+    # A loss that is not finite leaves no mean: the other groups may be easier.
     losses = [
-        spread(choice.tried[place].loss for choice in choices).mean for place in range(num_points)
+        statistics.fmean(choice.tried[place].loss for choice in choices)
+        for place in range(num_points)
     ]
     least = min(filter(math.isfinite, losses), default=math.nan)
     num_at_end = sum(_is_at_end(choice) for choice in choices)

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Sequence
 
-from eval.counts import counted
+from eval.counts import counted, first_names
 from orchestrator.results.means import SettingMean, Spread, ordered_values
 from orchestrator.results.multi_task_rows import JOINT_TRAINING
+from orchestrator.results.whole import partial_texts, whole
 from orchestrator.study.schema import IRRELEVANT, POOL_AXES, RELEVANT
 
 MISSING = "—"
 _NBSP = "\u00a0"  # keeps the two numbers on one line
 _SAME_POINTS = 0.05  # a smaller difference reads as 0.0
 _LARGE_LOSS = 1e4
+_MAX_PARTIAL = 5
 
 
 _POOLS = {
@@ -63,9 +65,11 @@ def headline(settings: Sequence[SettingMean]) -> str:
     weights alone, so only merges of the same kind are compared; `best_of_other_kinds` names the
     best of each other kind. The measure is the gain in macro accuracy over the base on the same
     groups, or the macro accuracy if the base was not evaluated. Of equal merges the first in the
-    tables is named, then the other methods with one.
+    tables is named, then the other methods with one. Merges that lack groups are not ranked.
     """
     by_use = _by_use(settings)
+    if not by_use and _ranked(settings):
+        return "No merge has all of its groups yet, so none is named the best."
     if not by_use:
         return "No merge has a finite accuracy yet."
     use, ranked = next(iter(by_use.items()))
@@ -76,6 +80,12 @@ def headline(settings: Sequence[SettingMean]) -> str:
     if _does(best) == _does(worst):
         return f"All merges{of} are alike: each {_does(best)}."
     return f"Best{of}: {_best(ranked)}. Worst: {_where(worst)} {_does(worst)}."
+
+
+def summary_lines(settings: Sequence[SettingMean], *, is_short: bool) -> list[str]:
+    """Returns the sentences below the headline; those on each method only of a short study."""
+    of_methods = method_lines(settings) if is_short else []
+    return [*best_of_other_kinds(settings), *of_methods, *partial_lines(settings)]
 
 
 def best_of_other_kinds(settings: Sequence[SettingMean]) -> list[str]:
@@ -96,7 +106,7 @@ def _best(ranked: Sequence[SettingMean]) -> str:
 def _by_use(settings: Sequence[SettingMean]) -> dict[str, list[SettingMean]]:
     """Groups merges by the things that they use, the fewest first, and ranks each group."""
     by_use: dict[str, list[SettingMean]] = {}
-    for setting in sorted(_ranked(settings), key=_use_rank):
+    for setting in sorted(_ranked(whole(settings)), key=_use_rank):
         by_use.setdefault(_use(setting), []).append(setting)
     return by_use
 
@@ -117,8 +127,9 @@ def _use_rank(setting: SettingMean) -> tuple[bool, int]:
 
 
 def method_lines(settings: Sequence[SettingMean]) -> list[str]:
-    """Returns a sentence per method about its best and its worst setting."""
+    """Returns a sentence per method about its best and its worst setting with all groups."""
     lines = []
+    settings = whole(settings)
     for method in dict.fromkeys(s.method for s in settings):
         # A setting that stands on several axes counts once.
         ranked = _ranked(
@@ -138,6 +149,15 @@ def method_lines(settings: Sequence[SettingMean]) -> list[str]:
         else:
             lines.append(f"{method} has no finite accuracy.")
     return lines
+
+
+def partial_lines(settings: Sequence[SettingMean]) -> list[str]:
+    """Returns a sentence on the merges that are not ranked, as they lack some of the groups."""
+    texts = list(dict.fromkeys(partial_texts(settings)))
+    if not texts:
+        return []
+    named = first_names(texts, most=_MAX_PARTIAL)
+    return [f"Not ranked, as groups are missing: {named}."]
 
 
 def not_finite_lines(settings: Sequence[SettingMean]) -> list[str]:

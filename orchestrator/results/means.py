@@ -98,11 +98,17 @@ class SettingMean:
     """Whether the method keeps modules for each task."""
     num_tasks: int | None
     """Tasks in every group; None where the groups differ in size."""
-    num_groups: int
+    groups: frozenset[str]
+    """The groups that have the merge. Means over different groups are not compared: see `whole`."""
     macro: Metrics
     """Spreads of the mean over the tasks of a group."""
     union: Metrics
     """Spreads of the mean over all images of a group's joint test set."""
+
+    @property
+    def num_groups(self) -> int:
+        """The number of groups."""
+        return len(self.groups)
 
     @property
     def use(self) -> str:
@@ -222,7 +228,7 @@ def _setting_mean(rows: Sequence[Row]) -> SettingMean:
         data_use=first["data_use"],
         per_task_modules=first["per_task_modules"],
         num_tasks=sizes.pop() if len(sizes) == 1 else None,
-        num_groups=len({row["group"] for row in rows}),
+        groups=frozenset(row["group"] for row in rows),
         macro=_metrics(by_mean[MACRO]),
         union=_metrics(by_mean[UNION]),
     )
