@@ -25,9 +25,10 @@ from orchestrator.tracking.protocol import Cleared, Close, Message, Target, deco
 from orchestrator.tracking.publisher_lock import PublisherLock
 
 ORPHAN_TIMEOUT_S = 30.0
-"""Time that a publisher has after its driver was killed."""
+"""Time that a publisher has after its driver was killed, also while the driver waited for it."""
 
 _TURN_TIMEOUT_S = ORPHAN_TIMEOUT_S + 5.0
+_READ_BYTES = 4096
 _NICENESS = 19  # lower priority than the workers, which Ray starts with niceness 15
 
 
@@ -73,7 +74,10 @@ def serve(backlog: Backlog, *, inbox: "queue.SimpleQueue[Message]") -> None:
 
 
 def _read(stream: BinaryIO, put: Callable[[Message], None]) -> None:
-    """Reads all input at once, so that the pipe never fills; at its end sets a time limit."""
+    """Reads all input at once, so that the pipe never fills; at its end sets a time limit.
+
+    Reads on after `Close`: the driver has the pipe open for as long as it lives.
+    """
     close = Close(timeout_s=ORPHAN_TIMEOUT_S)
     for line in stream:
         message = decode(line)
@@ -81,10 +85,18 @@ def _read(stream: BinaryIO, put: Callable[[Message], None]) -> None:
             close = message
             break
         put(message)
-    limit = threading.Timer(close.timeout_s, os._exit, args=(1,))
+    _exit_after(close.timeout_s)
+    put(close)
+    # Not through `stream`, whose lock would abort the process if it ends during the call.
+    while os.read(stream.fileno(), _READ_BYTES):
+        pass
+    _exit_after(ORPHAN_TIMEOUT_S)
+
+
+def _exit_after(seconds: float) -> None:
+    limit = threading.Timer(seconds, os._exit, args=(1,))
     limit.daemon = True
     limit.start()
-    put(close)
 
 
 def _open_experiment(

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ from waiting import wait_until
 
 from orchestrator.tracking import publisher
 from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
+from orchestrator.tracking.protocol import Close, encode
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.ui import UI_ENVIRONMENT, find_experiment, ui_command
 
@@ -178,6 +180,7 @@ def test_publisher_outlives_a_killed_driver_only_to_finish_its_work(tmp_path: Pa
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
+from orchestrator.tracking.protocol import Close, encode
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.mlflow_run import MlflowRun
 tracker = Tracker.start(uri="sqlite:///{tmp_path}/mlflow.db", study="demo", experiment_tags={{}},
@@ -197,6 +200,28 @@ os.kill(os.getpid(), signal.SIGKILL)
     pid = int(driver.stdout)
     wait_until(lambda: not is_alive(pid), timeout_s=publisher.ORPHAN_TIMEOUT_S + 10)
     assert count_runs(tmp_path / "mlflow.db")[0] == 20
+
+
+def test_publisher_that_loses_its_driver_while_it_closes_has_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A living driver may wait for half an hour; a killed one must not hold up the next run."""
+    limits: list[float] = []
+    messages: list[object] = []
+    monkeypatch.setattr(publisher, "_exit_after", limits.append)
+    receiving, sending = os.pipe()
+    with open(receiving, "rb") as stream:  # noqa: PTH123 an open pipe
+        reader = threading.Thread(target=publisher._read, args=(stream, messages.append))
+        with open(sending, "wb", buffering=0) as driver:  # noqa: PTH123 an open pipe
+            driver.write(encode(Close(timeout_s=1800)))
+            reader.start()
+            wait_until(lambda: len(messages) > 0)
+            reader.join(0.2)
+            assert reader.is_alive()
+            assert limits == [1800]
+        reader.join(10)
+    assert limits == [1800, publisher.ORPHAN_TIMEOUT_S]
+    assert messages == [Close(timeout_s=1800)]
 
 
 def is_alive(pid: int) -> bool:
