@@ -141,7 +141,8 @@ def setting_means(results: pa.Table) -> tuple[SettingMean, ...]:
 def means_table(means: Iterable[SettingMean]) -> pa.Table:
     """Returns a table for other programs, with a row per setting mean and per `macro` and `union`.
 
-    A spread has two columns, for example `accuracy_mean` and `accuracy_std`. NaN becomes null.
+    A spread has three columns, for example `loss_mean`, `loss_std` and `loss_num_groups`, the
+    groups in which the number is finite. NaN becomes null.
     """
     rows = [
         {
@@ -250,7 +251,7 @@ def _columns(metrics: Metrics) -> dict[str, float | None]:
     columns = {
         f"{name}_{part}": getattr(each, part)
         for name, each in spreads.items()
-        for part in ("mean", "std")
+        for part in ("mean", "std", "num_groups")
     }
     return {name: None if math.isnan(value) else value for name, value in columns.items()}
 

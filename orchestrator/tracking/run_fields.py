@@ -242,6 +242,10 @@ def spread_scores(metrics: Metrics, *, prefix: str) -> dict[str, float]:
     scores[f"{prefix}_normalized_accuracy_mean"] = metrics.normalized_accuracy.mean
     scores[f"{prefix}_base_accuracy_mean"] = metrics.base_accuracy.mean
     scores[f"{prefix}_expert_accuracy_mean"] = metrics.expert_accuracy.mean
+    for name in ("accuracy", "loss", "gain", "normalized_accuracy"):
+        spread = getattr(metrics, name)
+        if spread.num_groups and spread.num_not_finite:  # a mean over fewer groups than the others
+            scores[f"{prefix}_{name}_num_groups"] = spread.num_groups
     for name in JOINT_COLUMNS:
         joint = getattr(metrics, name)
         if joint is not None and joint.num_groups:

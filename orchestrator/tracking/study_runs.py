@@ -4,6 +4,7 @@ All content is taken from manifests, timestamps included. So a study that is pub
 into an empty MLflow, gives the same MLflow runs.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -311,10 +312,14 @@ def _curve_runs(
 
 
 def _curve_point(mean: SettingMean) -> dict[str, float]:
-    return {
-        f"{name}_{quantity}_mean": getattr(mean.under(name), quantity).mean
+    """Returns the means at one value; NaN where a group has no finite number."""
+    found = {
+        f"{name}_{quantity}_mean": getattr(mean.under(name), quantity)
         for name in MEANS
         for quantity in ("accuracy", "loss")
+    }
+    return {
+        name: math.nan if spread.num_not_finite else spread.mean for name, spread in found.items()
     }
 
 

@@ -177,3 +177,11 @@ def test_means_are_rows_for_other_programs() -> None:
     assert macro["accuracy_std"] == pytest.approx(0.1 * math.sqrt(2))
     assert macro["gain_mean"] == pytest.approx(0.2)
     assert (union["mean"], union["accuracy_mean"], union["accuracy_std"]) == ("union", 0.25, None)
+
+
+def test_means_say_over_how_many_groups_each_number_is() -> None:
+    """A loss that is not finite in the second group leaves a mean over the first alone."""
+    table = results(row(group="2x00", loss=1.5), row(group="2x01", loss=math.nan))
+    macro, _ = means_table(setting_means(table)).to_pylist()
+    assert (macro["loss_mean"], macro["num_groups"]) == (1.5, 2)
+    assert (macro["loss_num_groups"], macro["accuracy_num_groups"]) == (1, 2)

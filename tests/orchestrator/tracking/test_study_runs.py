@@ -251,6 +251,27 @@ def test_setting_has_mean_and_spread_over_its_groups(
     assert (run.tags["axis"], run.tags["value"], run.tags["setting"]) == ("lr", "0.1", "lr=0.1")
 
 
+def test_a_loss_that_is_not_finite_in_a_group_leaves_no_point_of_a_curve(
+    make_plan: Callable[..., Plan], expert_manifest: Make, merge_manifest: Make
+) -> None:
+    """The mean over the other groups is another quantity; the setting says how many they are."""
+    plan = make_plan(finetune={**TWO_AXES, "axes": {"lr": [0.1]}})
+    experts = [expert_manifest(each) for each in plan.experts.values()]
+    merges = []
+    for loss, spec in zip((math.nan, 100.0, 200.0), plan.merges.values(), strict=True):
+        sums = TaskSums(num_examples=100, num_correct=50, loss_sum=loss)
+        merges.append(
+            merge_manifest(spec, tasks=dict.fromkeys((each.task for each in spec.experts), sums))
+        )
+    runs = by_kind(Ledger(plan, manifests=[*experts, *merges]))
+    (setting,), (curve,) = map(metrics, runs["setting"]), map(metrics, runs["curve"])
+    assert (setting["macro_loss_mean"], setting["macro_loss_num_groups"]) == (1.5, 2)
+    assert setting["num_groups"] == 3
+    assert "macro_accuracy_num_groups" not in setting
+    assert math.isnan(curve["macro_loss_mean"])
+    assert curve["macro_accuracy_mean"] == 0.5
+
+
 def test_setting_of_a_grid_has_no_place_on_an_axis(
     make_plan: Callable[..., Plan], all_manifests: Callable[[Plan], list[Manifest]]
 ) -> None:
