@@ -108,19 +108,26 @@ def advise_steps(results: pa.Table, *, plan: Plan, methods: Sequence[str] = ()) 
 
 
 def _best_entry(results: pa.Table, *, plan: Plan, methods: Sequence[str]) -> int | None:
-    """Returns the place of the entry with the least mean loss at its best setting, if any."""
-    least = {}
-    for panel in panels(results, with_pools=False):
-        loss = panel.balanced().group_means("loss", mean=MACRO)
-        if loss.size:
-            least[panel.method] = float(loss.mean(axis=1).min())
+    """Returns the place of the entry with the least mean loss at its best setting, if any.
+
+    The means are over the groups that all these entries have.
+    """
     entries = plan.study.merge
     places = {
-        place: least.get(label, math.inf)
+        label: place
         for place, (label, method) in enumerate(zip(method_labels(entries), entries, strict=True))
         if not method.tuned and method.step_rule is None and (not methods or label in methods)
     }
-    return min(places, key=lambda place: places[place], default=None)
+    every = [each for each in panels(results, with_pools=False) if each.method in places]
+    whole = [each for each in (panel.balanced() for panel in every) if each.groups]
+    shared = set.intersection(*(set(each.groups) for each in whole)) if whole else set()
+    least = {}
+    for panel in whole if shared else ():
+        in_shared = np.isin(np.array(panel.groups, dtype=object), list(shared))
+        loss = panel.of_groups(in_shared).group_means("loss", mean=MACRO)
+        least[panel.method] = float(loss.mean(axis=1).min())
+    best = min(places, key=lambda label: least.get(label, math.inf), default=None)
+    return None if best is None else places[best]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -197,6 +197,27 @@ def test_without_the_plain_merges_no_gain_on_test_images(
     assert "told apart" not in text  # nothing is known that could be
 
 
+def test_the_offered_method_is_best_in_the_groups_that_all_methods_have(
+    make_chosen: Callable[..., Plan],
+) -> None:
+    """Task arithmetic loses more in every group, but has no merge of the hardest one."""
+    plan = make_chosen(
+        {"method": "average"},
+        {"method": "task_arithmetic", "scaling": 0.5},
+        tasks=make_tasks(names=["emoji_objects", "font_letters", "mnist_5k"]),
+        groups={"size": 2},
+    )
+    losses = {"2x00": 9.0, "2x01": 1.0, "2x02": 1.0}
+    rows = [
+        row | {"loss": losses[row["group"]] + ("task" in row["method"])}
+        for row in table_of(plan).to_pylist()
+        if (row["method"], row["group"]) != ("task_arithmetic", "2x00")
+    ]
+    assert {row["method"] for row in rows} == {"average", "task_arithmetic"}
+    table = pa.Table.from_pylist(rows, schema=table_of(plan).schema)
+    assert advise_steps(table, plan=plan).entry == 0
+
+
 def test_the_method_with_the_least_loss_is_offered(make_chosen: Callable[..., Plan]) -> None:
     """Its steps are chosen in a next study, which trains nothing and shares its merges."""
     plan = make_chosen({"method": "average"}, {"method": "task_arithmetic", "scaling": 0.5})
