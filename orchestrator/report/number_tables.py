@@ -85,7 +85,7 @@ def task_table(focus: Focus, *, styles: Styles) -> str:
                 _mean_cell(of_group.values(), "base_accuracy"),
                 _mean_cell([] if held_out else of_group.values(), "expert_accuracy"),
                 *(
-                    _spread_cell([r for r in members if r["method"] == method], "accuracy")
+                    _method_cell([r for r in members if r["method"] == method], groups=of_group)
                     for method in styles
                 ),
             ]
@@ -97,8 +97,10 @@ def _mean_cell(rows: Iterable[Row], column: str) -> HtmlCell:
     return HtmlCell(text=percent(spread(row[column] for row in rows).mean))
 
 
-def _spread_cell(rows: Iterable[Row], column: str) -> HtmlCell:
-    return HtmlCell(text=percent_spread(spread(row[column] for row in rows)))
+def _method_cell(rows: Sequence[Row], *, groups: Iterable[str]) -> HtmlCell:
+    """Returns the accuracy over the groups, with their number if the method lacks some of them."""
+    found = {row["group"]: row["accuracy"] for row in rows}
+    return HtmlCell(text=percent_spread(spread(found.get(group) for group in groups if found)))
 
 
 def _method_row(setting: SettingMean, *, styles: Styles, best: float) -> list[HtmlCell]:

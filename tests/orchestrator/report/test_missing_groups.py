@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 from made_study import page_of
 
@@ -12,8 +13,8 @@ from eval.metrics import TaskSums
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ledger import Ledger
 from orchestrator.report.extremes import values_table
-from orchestrator.report.focus import focus_of
-from orchestrator.report.number_tables import axis_table
+from orchestrator.report.focus import Focus, focus_of
+from orchestrator.report.number_tables import axis_table, task_table
 from orchestrator.report.style import method_styles
 from orchestrator.report.wording import headline, method_lines, partial_lines
 from orchestrator.results.means import SettingMean
@@ -78,6 +79,15 @@ def test_tables_mark_the_best_among_means_over_equal_groups(results: StudyResult
     last = values_table(results.means, styles=styles).rpartition("ties")[2]
     assert "0.2" not in last
     assert ">1<" in last
+
+
+def test_a_mean_of_a_task_says_that_groups_are_missing(results: StudyResults) -> None:
+    """At 0.2, TIES has one of the two groups of each task of the hardest group."""
+    styles = method_styles(["average", "ties"])
+    rows = results.merges.filter(pc.field("setting") == "lr=0.2").to_pylist()
+    body = task_table(Focus(setting="lr=0.2", reason="", rows=tuple(rows)), styles=styles)
+    assert body.count("55.0 (1\u00a0of\u00a02)") == 2
+    assert body.count("\u00a0of\u00a0") == 2
 
 
 def test_no_merge_is_the_best_while_all_of_them_lack_groups(results: StudyResults) -> None:
