@@ -2,12 +2,15 @@
 
 Python calls handlers on the main thread, between two instructions. Inside a long call of torch, or
 while it waits for threads that are, nothing happens. So a thread can watch too, and end the process
-if an interrupt has not done so in time.
+if an interrupt has not done so in time. In `__del__` and in callbacks of weak references, Python
+prints an exception and ignores it, so an interrupt that was raised there is raised again.
 """
 
+import _thread
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +27,8 @@ REPEATED_WITHIN_S = 1.0
 processes of a command, and programs such as `make` and `script` pass it on once more."""
 END_WITHIN_S = 1.0
 """Seconds for the orderly end of a command, in which blocks delete what they have begun."""
+_AGAIN_AFTER_S = 0.02
+"""Seconds after which an interrupt that Python has ignored is raised again."""
 _STDOUT, _STDERR = 1, 2
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -34,14 +39,22 @@ class _Handler:
     def __init__(self, on_first: Callable[[], None]) -> None:
         self._on_first = on_first
         self._first_s: float | None = None
+        self._number = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
         if self._first_s is None:
-            self._first_s = time.monotonic()
+            self._first_s, self._number = time.monotonic(), number
             self._on_first()
         elif time.monotonic() - self._first_s > REPEATED_WITHIN_S:
             _end()
+
+    def send_again(self) -> None:
+        """Sends the first signal once more, after a moment, as the first one."""
+        time.sleep(_AGAIN_AFTER_S)
+        self._first_s = None
+        if isinstance(signal.getsignal(self._number), _Handler):
+            signal.pthread_kill(threading.main_thread().ident or 0, self._number)
 
     @property
     def has_run(self) -> bool:
@@ -72,7 +85,7 @@ def interrupting_signals(*, within_s: float | None = None) -> Iterator[None]:
             None to wait for ever. Blocks inside that handle signals themselves are left alone.
     """
     handler = _Handler(_interrupt)
-    with _handled_by(handler), contextlib.ExitStack() as watched:
+    with _handled_by(handler), _repeated(handler), contextlib.ExitStack() as watched:
         if within_s is not None:
             watched.enter_context(_watched(handler, within_s=within_s))
         yield
@@ -93,6 +106,25 @@ def _handled_by(handler: _Handler) -> Iterator[None]:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def _repeated(handler: _Handler) -> Iterator[None]:
+    """Has an interrupt of this handler raised again if Python ignores it."""
+    before = sys.unraisablehook
+
+    def repeat(ignored: "sys.UnraisableHookArgs") -> None:
+        if handler.has_run and isinstance(ignored.exc_value, KeyboardInterrupt):
+            # Not by `threading`, whose lock the interrupted code may hold.
+            _thread.start_new_thread(handler.send_again, ())
+        else:
+            before(ignored)
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

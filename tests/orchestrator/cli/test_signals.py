@@ -62,6 +62,35 @@ def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch)
     assert end.value.code == 130
 
 
+class Freed:
+    """Gets a signal, or raises an error, while it is freed: Python ignores both."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def __del__(self) -> None:
+        if self._error is not None:
+            raise self._error
+        signal.raise_signal(signal.SIGTERM)
+
+
+def free_and_wait(freed: Freed) -> None:
+    del freed
+    time.sleep(5)
+
+
+def test_interrupt_that_python_ignores_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other errors that Python ignores are reported as before."""
+    reported: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: reported.append(ignored.exc_value))
+    error = ValueError("no interrupt")
+    with interrupting_signals():
+        Freed(error)
+        with pytest.raises(KeyboardInterrupt):
+            free_and_wait(Freed())
+    assert reported == [error]
+
+
 def test_ignored_signals_stay_ignored() -> None:
     """`nohup` and shells in the background ignore some on purpose."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
