@@ -29,7 +29,8 @@ from orchestrator.run.stored_manifests import MIN_INDEXED, stored_manifests
 from orchestrator.study.checks.models import resized_models
 from orchestrator.study.reader import absolute_store, parse_study
 from orchestrator.study.schema import Study
-from orchestrator.tracking.database import database_uri, located
+from orchestrator.tracking.database import database_path, database_uri, located
+from orchestrator.tracking.figures_folder import is_deleted
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.checksummed_json import dump_checksummed
@@ -122,10 +123,14 @@ class OpenedStudy:
     def is_published(self) -> bool:
         """Returns whether tables, report and MLflow have every committed artifact.
 
-        Missing or damaged tables, reports and notes on MLflow count as not published.
+        Missing or damaged tables, reports and notes on MLflow count as not published, and so do a
+        missing database of MLflow and missing figures beside it.
         """
         content = self.folder.read_bytes(TRACKING_FILE)
         if content is None or self.folder.read_bytes(OUTPUTS_FILE) is None:
+            return False
+        database = database_path(self.tracking_uri)
+        if database is not None and is_deleted(database, study=self.folder.name):
             return False
         expected = {
             "uri": self.tracking_uri,

@@ -114,8 +114,3 @@ def is_writable(path: Path) -> bool:
     """Returns whether this user may write to a file, or create it and the folders above it."""
     existing = next(each for each in (path, *path.absolute().parents) if each.exists())
     return os.access(existing, os.W_OK)
-
-
-def artifact_root(path: Path, *, study: str) -> str:
-    """Returns the URI of the directory for a study's figures, beside the database."""
-    return (path.resolve().parent / "mlflow-artifacts" / study).as_uri()

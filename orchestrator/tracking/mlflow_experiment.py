@@ -6,7 +6,6 @@ it, never the driver.
 
 import getpass
 import logging
-import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,21 +20,22 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from orchestrator.tracking.database import (
-    artifact_root,
     database_path,
     database_uri,
     only_creator,
     prepare_database,
 )
+from orchestrator.tracking.figures_folder import artifact_root, follow_move, lacks_files
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
+from orchestrator.tracking.run_tags import (
+    DIGEST_TAG,
+    KEY_TAG,
+    finite,
+    mlflow_tags,
+)
 from workers.store.atomic import link_if_absent, temporary_beside
 from workers.store.scratch import scratch_directory
-
-KEY_TAG = "mergesweep.key"
-DIGEST_TAG = "mergesweep.digest"
-INFINITE_TAG = "mergesweep.infinite"
-CHANGED_PARAM_TAG = "mergesweep.changed_param."
 
 _PAGE = 1000  # MLflow runs per search request: 2.8 s on SQLite, and 15 s for 5,000 in all
 _log = logging.getLogger(__name__)
@@ -70,6 +70,14 @@ def _create_database(path: Path) -> None:
         link_if_absent(temporary, path)
 
 
+def _follow_move(path: Path) -> None:
+    """Makes a moved database look for figures beside itself; its MLflow runs do not need that."""
+    try:
+        follow_move(path, beside=path)
+    except sqlite3.OperationalError as error:
+        _log.warning("figures of MLflow runs are looked for where they were before: %s", error)
+
+
 class MlflowExperiment:
     """A study's MLflow experiment and the MLflow runs that were found in it.
 
@@ -84,6 +92,7 @@ class MlflowExperiment:
         if self._database is not None:
             _create_database(self._database)
             prepare_database(self._database)
+            _follow_move(self._database)
             event.listen(Engine, "connect", _sync_rarely)
         self._client = MlflowClient(tracking_uri=target.uri)
         self._experiment_id: str | None = None
@@ -108,7 +117,11 @@ class MlflowExperiment:
             stored = self._find(run.key)
             parent_id = self._parent_id(run)
             wanted = (run.digest, run.status, parent_id)
-            if stored and (stored.digest, stored.status, stored.parent_id) == wanted:
+            if (
+                stored
+                and (stored.digest, stored.status, stored.parent_id) == wanted
+                and not self._lacks_files(run, stored=stored)
+            ):
                 return False
             self._stored[run.key] = self._write(run, stored=stored, parent_id=parent_id)
         except Exception:
@@ -136,6 +149,12 @@ class MlflowExperiment:
             del self._stored[key]
         return num_runs
 
+    def _lacks_files(self, run: MlflowRun, *, stored: _StoredRun) -> bool:
+        """Returns whether files of an MLflow run were deleted; never for those on a server."""
+        return self._database is not None and lacks_files(
+            self._database, study=self._target.study, run_id=stored.run_id, paths=run.artifacts
+        )
+
     def _write(
         self, run: MlflowRun, *, stored: _StoredRun | None, parent_id: str | None
     ) -> _StoredRun:
@@ -146,7 +165,7 @@ class MlflowExperiment:
         RUNNING, or that changes, gets its digest after its artifacts, with the batch.
         """
         params = stored.params if stored else {}
-        tags = _tags(run, stored_params=params)
+        tags = mlflow_tags(run, stored_params=params)
         tags |= {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
         if stored is None:
             last = {DIGEST_TAG} if run.status == "RUNNING" else set()
@@ -159,7 +178,7 @@ class MlflowExperiment:
             self._log_artifact(run_id, path=path, content=content)
         self._client.log_batch(
             run_id,
-            metrics=[Metric(m.name, _finite(m.value), m.timestamp_ms, m.step) for m in run.metrics],
+            metrics=[Metric(m.name, finite(m.value), m.timestamp_ms, m.step) for m in run.metrics],
             params=[Param(k, v) for k, v in run.params.items() if k not in params],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
@@ -326,28 +345,3 @@ def _stored_run(run: Run) -> _StoredRun:
         params=run.data.params,
         parent_id=run.data.tags.get(MLFLOW_PARENT_RUN_ID),
     )
-
-
-def _tags(run: MlflowRun, *, stored_params: Mapping[str, str]) -> dict[str, str]:
-    """Returns the tags, with changed parameters and infinite metrics, which MLflow refuses."""
-    changed = {k: v for k, v in run.params.items() if stored_params.get(k, v) != v}
-    if changed:
-        _log.warning(
-            "MLflow run %s: parameters cannot change, so the new values became tags: %s",
-            run.key,
-            changed,
-        )
-    infinite = [f"{m.name}@{m.step}={m.value}" for m in run.metrics if math.isinf(m.value)]
-    return {
-        **run.tags,
-        **{f"{CHANGED_PARAM_TAG}{key}": value for key, value in changed.items()},
-        **({INFINITE_TAG: " ".join(infinite)} if infinite else {}),
-        "kind": run.kind,
-        KEY_TAG: run.key,
-        DIGEST_TAG: run.digest,
-    }
-
-
-def _finite(value: float) -> float:
-    """Returns NaN for infinity: MLflow draws infinity as 1.8e308 and leaves NaN out."""
-    return math.nan if math.isinf(value) else value

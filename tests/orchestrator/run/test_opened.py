@@ -53,6 +53,15 @@ def put(manifests: list[Manifest], *, url: str) -> None:
         store.put(Layout.manifest(manifest.kind, manifest.id), manifest.to_json())
 
 
+def note_published(opened: OpenedStudy) -> None:
+    """Leaves what a run leaves whose MLflow runs were all sent."""
+    database = database_path(opened.tracking_uri)
+    assert database is not None
+    database.touch()
+    (database.parent / "mlflow-artifacts" / opened.folder.name).mkdir(parents=True, exist_ok=True)
+    opened.note_published(report(num_pending=0))
+
+
 def report(num_pending: int) -> PublishReport:
     return PublishReport(num_published=3, num_unchanged=0, num_pending=num_pending, error=None)
 
@@ -144,7 +153,7 @@ def test_published_is_remembered_until_something_is_added(
 ) -> None:
     """The next run does not ask MLflow, unless there is a new expert, method or server."""
     opened = open_text()
-    opened.note_published(report(num_pending=0))
+    note_published(opened)
     assert not open_text().is_published()  # nothing was written for anyone to read
     write(opened)
     assert open_text().is_published()
@@ -163,7 +172,7 @@ def test_outputs_that_are_gone_or_damaged_are_written_again(
     """A finished study with a broken table, report or list of digests is not published."""
     opened = open_text()
     write(opened)
-    opened.note_published(report(num_pending=0))
+    note_published(opened)
     assert open_text().is_published()
     if content is None:
         open_store(opened.store_url).delete([Layout.study("small", name)])
@@ -172,6 +181,20 @@ def test_outputs_that_are_gone_or_damaged_are_written_again(
     assert not open_text().is_published()
     write(open_text())
     assert open_text().is_published()
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlflow-artifacts"])
+def test_deleted_database_or_figures_are_sent_again(
+    open_text: Callable[..., OpenedStudy], name: str
+) -> None:
+    """A user who deletes a view to start over gets it with the next run."""
+    opened = open_text()
+    write(opened)
+    note_published(opened)
+    assert open_text().is_published()
+    path = Path(opened.store_url) / name
+    path.rename(path.with_name("elsewhere"))
+    assert not open_text().is_published()
 
 
 @pytest.mark.parametrize("content", [b"", b'{"uri": ', b"[1]", b"\xff"])

@@ -23,6 +23,7 @@ from orchestrator.theory.schema import SCHEMAS
 from orchestrator.theory.stored import store_answers, table_file
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import Target
+from orchestrator.tracking.run_tags import KEY_TAG
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.layout import Layout
 from workers.artifacts.manifests import Manifest
@@ -34,7 +35,7 @@ with warnings.catch_warnings():
     from mlflow.entities import Run
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-    from orchestrator.tracking.mlflow_experiment import KEY_TAG, MlflowExperiment
+    from orchestrator.tracking.mlflow_experiment import MlflowExperiment
 
 pytestmark = [
     pytest.mark.slow,

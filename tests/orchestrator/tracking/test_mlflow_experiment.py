@@ -1,4 +1,6 @@
 import math
+import os
+import shutil
 import sqlite3
 import warnings
 from contextlib import closing
@@ -6,21 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.tracking.database import database_uri
 from orchestrator.tracking.mlflow_run import MetricPoint, MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
+from orchestrator.tracking.run_tags import CHANGED_PARAM_TAG, INFINITE_TAG, KEY_TAG
+from orchestrator.tracking.ui import readable
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mlflow's own imports warn of their dependencies
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.tracking._tracking_service.utils import _get_store
+    from mlflow.tracking._tracking_service.utils import _artifact_repos_cache, _get_store
 
-    from orchestrator.tracking.mlflow_experiment import (
-        CHANGED_PARAM_TAG,
-        INFINITE_TAG,
-        KEY_TAG,
-        MlflowExperiment,
-    )
+    from orchestrator.tracking.mlflow_experiment import MlflowExperiment
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy and alembic under mlflow warn
 
@@ -110,6 +110,86 @@ def test_published_run_holds_everything_with_its_own_times(uri: str) -> None:
     assert sorted(paths) == ["figures", "table.csv"]
     inside = Path(uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts"
     assert held.info.artifact_uri.startswith(inside.as_uri())
+
+
+def read_files(uri: str) -> dict[str, bytes]:
+    """Returns the files of the MLflow run `expert/a`, as MLflow's pages would find them."""
+    _artifact_repos_cache.clear()  # each command is a process of its own
+    run_id = read_runs(uri)["expert/a"].info.run_id
+    client = MlflowClient(tracking_uri=uri)
+    return {
+        item.path: Path(client.download_artifacts(run_id, item.path)).read_bytes()
+        for item in client.list_artifacts(run_id)
+    }
+
+
+@pytest.fixture
+def store(uri: str, tmp_path: Path) -> Path:
+    """Returns a folder with a database whose MLflow run has a file."""
+    store = tmp_path / "store 1"
+    store.mkdir()
+    Path(uri.removeprefix("sqlite:///")).rename(store / "mlflow.db")
+    publish(store, table=b"old")
+    return store
+
+
+def publish(store: Path, *, table: bytes) -> bool:
+    _artifact_repos_cache.clear()  # each command is a process of its own
+    run = make_run(artifacts={"table.csv": table}, params={"table": table.decode()})
+    return open_experiment(database_uri(store / "mlflow.db")).publish(run)
+
+
+def test_figures_move_with_the_store(store: Path) -> None:
+    """Pages find those that were there, and new ones do not bring the old folder back."""
+    moved = store.rename(store.with_name("moved"))
+    with readable(database_uri(moved / "mlflow.db")) as uri:
+        assert read_files(uri) == {"table.csv": b"old"}
+    again = moved.rename(moved.with_name("again"))
+    assert publish(again, table=b"new")
+    assert read_files(database_uri(again / "mlflow.db")) == {"table.csv": b"new"}
+    assert [each.name for each in store.parent.iterdir()] == ["again"]
+
+
+def test_copied_store_leaves_the_figures_of_the_original(store: Path) -> None:
+    """Two stores are then two studies."""
+    copy = Path(shutil.copytree(store, store.with_name("copy")))
+    assert publish(copy, table=b"new")
+    assert read_files(database_uri(copy / "mlflow.db")) == {"table.csv": b"new"}
+    assert read_files(database_uri(store / "mlflow.db")) == {"table.csv": b"old"}
+
+
+def test_moved_store_that_cannot_be_written_shows_its_figures(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is copied for the pages, the figures are not."""
+    moved = store.rename(store.with_name("moved"))
+    before = (moved / "mlflow.db").read_bytes()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != moved and access(path, mode))
+    with readable(database_uri(moved / "mlflow.db")) as uri:
+        assert uri != database_uri(moved / "mlflow.db")
+        assert read_files(uri) == {"table.csv": b"old"}
+    assert (moved / "mlflow.db").read_bytes() == before
+
+
+def test_experiments_of_others_keep_the_places_of_their_files(store: Path) -> None:
+    """A database may have more than studies."""
+    uri = database_uri(store / "mlflow.db")
+    elsewhere = (store.parent / "elsewhere").as_uri()
+    MlflowClient(tracking_uri=uri).create_experiment("mine", artifact_location=elsewhere)
+    publish(store, table=b"old")
+    found = MlflowClient(tracking_uri=uri).get_experiment_by_name("mine")
+    assert found is not None
+    assert found.artifact_location == elsewhere
+
+
+def test_deleted_figures_are_written_again(store: Path) -> None:
+    """The database still says that they were written."""
+    assert not publish(store, table=b"old")
+    shutil.rmtree(store / "mlflow-artifacts")
+    assert publish(store, table=b"old")
+    assert read_files(database_uri(store / "mlflow.db")) == {"table.csv": b"old"}
+    assert not publish(store, table=b"old")
 
 
 def test_second_session_writes_no_run_again(uri: str) -> None:
