@@ -18,7 +18,8 @@ from orchestrator.tracking.views import experiment_tags
 
 CLOSE_REPUBLISHING_S = 3600.0
 """Time for publishing, which is all that the command does: an MLflow run takes 15 ms on SQLite and
-longer on slow servers. A server that does not answer ends the command within seconds."""
+longer on slow servers. A server that refuses connections ends the command within seconds, one that
+never answers within two minutes."""
 
 
 def start_tracker(opened: OpenedStudy, *, rebuild: bool = False) -> Tracker:

@@ -18,8 +18,8 @@ from orchestrator.run.opened import OpenedStudy
 from orchestrator.run.write_outputs import publish_outputs, write_outputs
 
 CLOSE_TRACKING_S = 1800.0
-"""The longest time that the end of a run waits for MLflow to take everything. A server that does
-not answer is given up within seconds."""
+"""The longest time that the end of a run waits for MLflow to take everything. A server that
+refuses connections is given up within seconds, one that never answers within two minutes."""
 
 
 def run_opened(opened: OpenedStudy, *, console: Console, take_over: bool = False) -> int:
