@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from orchestrator.tracking.backlog import MAX_WAIT_S, Backlog
 from orchestrator.tracking.mlflow_run import MlflowRun
@@ -181,8 +182,9 @@ def _num_calls_to_publish(num_waiting: int, *, refused: bool) -> int:
         bench.now_s += MAX_WAIT_S
     calls: list[str] = []
 
-    def note(_frame: object, event: str, _argument: object) -> None:
-        if event == "call":
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        # Only the project's: a garbage collection in between calls functions of other packages.
+        if event == "call" and frame.f_globals["__name__"].startswith("orchestrator."):
             calls.append(event)
 
     sys.setprofile(note)
