@@ -268,7 +268,6 @@ def _open_choices(cells: Sequence[_AnyCell]) -> str:
 
 def unknown_choice(what: str, name: str, *, known: Iterable[str]) -> str:
     """Returns the message for a name that a study does not have."""
-    known = list(known)
     return f"the study has no {what} {name!r}; its {what}s: {first_names(known, most=NUM_SHOWN)}"
 
 

@@ -30,7 +30,7 @@ from orchestrator.study.checks.models import resized_models
 from orchestrator.study.reader import absolute_store, parse_study
 from orchestrator.study.schema import Study
 from orchestrator.tracking.database import database_path, database_uri, located
-from orchestrator.tracking.figures_folder import is_deleted
+from orchestrator.tracking.figures_folder import kept_beside
 from orchestrator.tracking.tracker import PublishReport
 from workers.artifacts.artifacts import Artifacts
 from workers.artifacts.checksummed_json import dump_checksummed
@@ -82,8 +82,8 @@ class OpenedStudy:
     def note_published(self, report: PublishReport) -> None:
         """Stores whether MLflow has everything, so that the next run need not ask it."""
         pending = f"{report.num_pending} runs ({report.error})" if report.num_pending else None
-        content = {"uri": self.tracking_uri, "content": self._content_digest(), "lacks": pending}
-        self.folder.write_bytes(TRACKING_FILE, json.dumps(content).encode())
+        note = self._tracking_note(lacks=pending)
+        self.folder.write_bytes(TRACKING_FILE, json.dumps(note).encode())
 
     def missing_in_mlflow(self) -> str | None:
         """Returns the MLflow runs that MLflow did not take when a run last ended, None if none."""
@@ -124,20 +124,23 @@ class OpenedStudy:
         """Returns whether tables, report and MLflow have every committed artifact.
 
         Missing or damaged tables, reports and notes on MLflow count as not published, and so do a
-        missing database of MLflow and missing figures beside it.
+        database of MLflow and figures beside it that were there and are missing.
         """
         content = self.folder.read_bytes(TRACKING_FILE)
         if content is None or self.folder.read_bytes(OUTPUTS_FILE) is None:
             return False
+        expected = self._tracking_note(lacks=None)
+        return _is_json(content, expected) and not output_problems(self.folder)
+
+    def _tracking_note(self, *, lacks: str | None) -> dict[str, object]:
+        """Returns the note on what MLflow has and lacks now, if it was just sent everything."""
         database = database_path(self.tracking_uri)
-        if database is not None and is_deleted(database, study=self.folder.name):
-            return False
-        expected = {
+        return {
             "uri": self.tracking_uri,
             "content": self._content_digest(),
-            "lacks": None,
+            "lacks": lacks,
+            "kept": kept_beside(database, study=self.folder.name) if database is not None else [],
         }
-        return _is_json(content, expected) and not output_problems(self.folder)
 
     def _content_digest(self) -> str:
         counts = self.ledger.state().counts()

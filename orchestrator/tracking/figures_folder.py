@@ -4,16 +4,17 @@ MLflow keeps the absolute address of this folder in the database, once for a stu
 each MLflow run. It is wrong when the database and its figures were moved or copied together.
 """
 
+import logging
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from eval.user_paths import is_file, is_folder, is_there
+from eval.user_paths import is_file, is_folder
 
 _FOLDER = "mlflow-artifacts"
 _SCHEME = "file://"
 _WAIT_S = 20
+_log = logging.getLogger(__name__)
 
 
 def artifact_root(database: Path, *, study: str) -> str:
@@ -21,35 +22,30 @@ def artifact_root(database: Path, *, study: str) -> str:
     return (database.resolve().parent / _FOLDER / study).as_uri()
 
 
-def is_deleted(database: Path, *, study: str) -> bool:
-    """Returns whether a database, or the folder of a study's figures beside it, is gone."""
-    return not (is_file(database) and is_folder(database.resolve().parent / _FOLDER / study))
+def kept_beside(database: Path, *, study: str) -> list[str]:
+    """Returns the names that exist: of a database, and of the folder of a study's figures."""
+    figures = database.resolve().parent / _FOLDER / study
+    return [database.name] * is_file(database) + [f"{_FOLDER}/{study}"] * is_folder(figures)
 
 
-def lacks_files(database: Path, *, study: str, run_id: str, paths: Iterable[str]) -> bool:
-    """Returns whether any of an MLflow run's files is not beside the database."""
-    folder = database.resolve().parent / _FOLDER / study / run_id / "artifacts"
-    return not all(is_there(folder / path) for path in paths)
-
-
-def follow_move(database: Path, *, beside: Path) -> bool:
+def follow_move(database: Path, *, beside: Path) -> None:
     """Makes a database look for figures beside itself, wherever it was when they were written.
 
     Otherwise, the pages of a moved store have no figures, and new ones are written where the store
-    was. In a copy, they are written into the original.
+    was. In a copy, they are written into the original. Only experiments are changed whose figures
+    are in a folder of their name. A database that cannot be changed is left as it is.
 
     Args:
-        database: The file; it has MLflow's tables.
+        database: The file.
         beside: The same, or the file that it was copied from without the figures.
-
-    Returns:
-        Whether anything was changed. Only studies are: experiments whose figures are in a folder of
-        their name.
-
-    Raises:
-        sqlite3.Error: The database is damaged, or cannot be written.
     """
-    changed = False
+    try:
+        _follow_move(database, beside=beside)
+    except sqlite3.Error as error:
+        _log.warning("figures are looked for where %s had them before: %s", database, error)
+
+
+def _follow_move(database: Path, *, beside: Path) -> None:
     with closing(sqlite3.connect(database, timeout=_WAIT_S)) as connection, connection:
         query = "SELECT experiment_id, name, artifact_location FROM experiments"
         for number, study, old in connection.execute(query).fetchall():
@@ -57,7 +53,6 @@ def follow_move(database: Path, *, beside: Path) -> bool:
             end = new[new.rindex(f"/{_FOLDER}/") :]
             if not old or old == new or not (old.startswith(_SCHEME) and old.endswith(end)):
                 continue
-            changed = True
             connection.execute(
                 "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
                 "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
@@ -67,4 +62,3 @@ def follow_move(database: Path, *, beside: Path) -> bool:
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
                 [new, number],
             )
-    return changed

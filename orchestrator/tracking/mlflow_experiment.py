@@ -15,17 +15,20 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_USER
+from mlflow.utils.uri import is_local_uri
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from eval.user_paths import is_there
 from orchestrator.tracking.database import (
     database_path,
     database_uri,
     only_creator,
     prepare_database,
 )
-from orchestrator.tracking.figures_folder import artifact_root, follow_move, lacks_files
+from orchestrator.tracking.figures_folder import artifact_root, follow_move
 from orchestrator.tracking.mlflow_run import MlflowRun
 from orchestrator.tracking.protocol import EXPERIMENT_ID, NOTE_TAG, Target
 from orchestrator.tracking.run_tags import (
@@ -70,14 +73,6 @@ def _create_database(path: Path) -> None:
         link_if_absent(temporary, path)
 
 
-def _follow_move(path: Path) -> None:
-    """Makes a moved database look for figures beside itself; its MLflow runs do not need that."""
-    try:
-        follow_move(path, beside=path)
-    except sqlite3.OperationalError as error:
-        _log.warning("figures of MLflow runs are looked for where they were before: %s", error)
-
-
 class MlflowExperiment:
     """A study's MLflow experiment and the MLflow runs that were found in it.
 
@@ -92,7 +87,7 @@ class MlflowExperiment:
         if self._database is not None:
             _create_database(self._database)
             prepare_database(self._database)
-            _follow_move(self._database)
+            follow_move(self._database, beside=self._database)
             event.listen(Engine, "connect", _sync_rarely)
         self._client = MlflowClient(tracking_uri=target.uri)
         self._experiment_id: str | None = None
@@ -151,9 +146,13 @@ class MlflowExperiment:
 
     def _lacks_files(self, run: MlflowRun, *, stored: _StoredRun) -> bool:
         """Returns whether files of an MLflow run were deleted; never for those on a server."""
-        return self._database is not None and lacks_files(
-            self._database, study=self._target.study, run_id=stored.run_id, paths=run.artifacts
-        )
+        if self._database is None or not run.artifacts:
+            return False
+        uri = self._client.get_run(stored.run_id).info.artifact_uri
+        if not is_local_uri(uri):  # type: ignore[no-untyped-call]
+            return False
+        folder = Path(local_file_uri_to_path(uri))  # type: ignore[no-untyped-call]
+        return not all(is_there(folder / path) for path in run.artifacts)
 
     def _write(
         self, run: MlflowRun, *, stored: _StoredRun | None, parent_id: str | None

@@ -87,7 +87,7 @@ def readable(uri: str) -> Iterator[str]:
     path = database_path(uri)
     if path is None or _can_write(path):
         if path is not None and path.is_file():
-            _find_figures(path, beside=path)
+            follow_move(path, beside=path)
         yield uri
         return
     if not path.is_file():
@@ -96,7 +96,7 @@ def readable(uri: str) -> Iterator[str]:
         for name in (path.name, f"{path.name}-wal"):  # the second has the last writes, if any
             with suppress(FileNotFoundError):
                 shutil.copyfile(path.with_name(name), folder / name)
-        _find_figures(folder / path.name, beside=path)
+        follow_move(folder / path.name, beside=path)
         yield database_uri(folder / path.name)
 
 
@@ -178,12 +178,6 @@ def _can_write(path: Path) -> bool:
     """Returns whether this user may write to a database's file and to the folder around it."""
     existing = next(each for each in path.absolute().parents if each.exists())
     return os.access(existing, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
-
-
-def _find_figures(database: Path, *, beside: Path) -> None:
-    """Makes the pages show the figures of a store that was moved; MLflow reports other faults."""
-    with suppress(sqlite3.Error):
-        follow_move(database, beside=beside)
 
 
 def _listen_on(port: int) -> None:

@@ -50,7 +50,6 @@ finetune:
 groups: {{count: 15, size: 8}}
 merge: [{{method: average}}, {{method: task_arithmetic}}, {{method: ties}}, {{method: dare}}]
 store: {store}
-tracking: http://127.0.0.1:9  # is noted to have everything, so that nobody asks it
 """
 NUM_PER_STEPS = 10_000
 """Experts and merges of all settings with one number of steps: 2,500 and 7,500."""

@@ -249,7 +249,7 @@ def _refusal(fit: _Fit, *, file: WeightsFile, shown: str, path: Path) -> str:
     if not matched.names:
         problems.append(
             f"none of its {counted(len(file.tensors), 'tensor')} has a name of {model} in timm, "
-            f"such as {next(iter(expected.backbone))}; it has {first_names(list(file.tensors))}"
+            f"such as {next(iter(expected.backbone))}; it has {first_names(file.tensors)}"
         )
     elif matched.unexpected:
         problems.append(

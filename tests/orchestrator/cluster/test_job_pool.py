@@ -254,9 +254,11 @@ def test_last_jobs_are_left_to_the_workers_that_finish_first(
     wait_until(lambda: num_running(pool) == 2)
     for name in ("short", "last"):
         (tmp_path / name).touch()
-    wait_until(lambda: [end.job.id for end in ends] == ["short", "last"])
+    wait_until(lambda: len(ends) == 2)
     (tmp_path / "long").touch()
     wait_until(pool.is_idle)
+    assert [end.job.id for end in ends] == ["short", "last", "long"]
+    assert process_of(ends[0]) == process_of(ends[1]) != process_of(ends[2])
 
 
 def test_preparation_waits_for_a_free_worker(make_pool: Callable[..., JobPool]) -> None:

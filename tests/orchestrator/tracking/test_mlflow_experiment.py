@@ -192,6 +192,16 @@ def test_deleted_figures_are_written_again(store: Path) -> None:
     assert not publish(store, table=b"old")
 
 
+def test_figures_of_a_study_whose_experiment_has_them_elsewhere_are_written_once(uri: str) -> None:
+    """A user may have created the experiment, with a place for its files."""
+    folder = Path(uri.removeprefix("sqlite:///")).parent / "elsewhere"
+    MlflowClient(tracking_uri=uri).create_experiment("demo", artifact_location=folder.as_uri())
+    run = make_run(artifacts={"table.csv": b"old"})
+    assert open_experiment(uri).publish(run)
+    assert [each.name for each in folder.rglob("*.csv")] == ["table.csv"]
+    assert not open_experiment(uri).publish(run)
+
+
 def test_second_session_writes_no_run_again(uri: str) -> None:
     """A resumed study finds its MLflow runs and leaves them as they are."""
     first = open_experiment(uri)

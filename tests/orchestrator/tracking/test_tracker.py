@@ -180,7 +180,6 @@ def test_publisher_outlives_a_killed_driver_only_to_finish_its_work(tmp_path: Pa
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
-from orchestrator.tracking.protocol import Close, encode
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.mlflow_run import MlflowRun
 tracker = Tracker.start(uri="sqlite:///{tmp_path}/mlflow.db", study="demo", experiment_tags={{}},
